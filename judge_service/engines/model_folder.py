@@ -1,0 +1,115 @@
+"""What a model folder must hold, and the digest that says which weights it holds.
+
+A hub id is first fetched into the hub's cache, so that an engine only ever sees a folder.
+Imports neither torch nor vllm: a wrong folder is told in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from constitution.errors import UserError
+
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+_SAMPLES_PER_FILE, _SAMPLE_BYTES = 32, 16 * 1024
+
+
+class ModelError(UserError):
+    """A model that cannot be used: which, what is missing, and the remedy."""
+
+
+def find_model_folder(model: str | Path) -> Path:
+    """The checked folder of a model given as a folder or a hub id (downloads, blocks).
+
+    Raises ModelError.
+    """
+    folder = Path(model).expanduser()
+    if not folder.exists() and _HUB_ID.fullmatch(str(model)):
+        folder = _fetch_from_hub(str(model))
+    check_model_folder(folder)
+    return folder
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raises ModelError naming the folder and everything it lacks."""
+    if not folder.exists():
+        raise ModelError(
+            f"{folder}: no such model folder; give a folder, a hub id (owner/name), or a name "
+            "that `rlaif models list` shows"
+        )
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: a model is a folder (config.json, *.safetensors), not a file")
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not (folder / "tokenizer.json").is_file():
+        missing.append("tokenizer.json")
+    missing += _missing_weights(folder)
+    if missing:
+        raise ModelError(
+            f"{folder}: not a complete model folder, it lacks {', '.join(missing)}; fetch the "
+            "model again, or point to the folder that `save_pretrained` wrote"
+        )
+
+
+def model_name(model: str | Path) -> str:
+    """As shown in receipts: a hub id, or the folder's own name, never a full path."""
+    text = str(model)
+    is_hub_id = _HUB_ID.fullmatch(text) and not Path(text).expanduser().exists()
+    return text if is_hub_id else Path(model).expanduser().resolve().name
+
+
+def weights_sha256(folder: Path) -> str:
+    """Which weights these are, without reading all of them.
+
+    Over each safetensors file, by name: its size, its header, and evenly spaced samples of its
+    tensors (two fine-tunes of one model have equal sizes and headers); and config.json.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"\n{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(min(header_bytes, size)))
+            for sample in range(_SAMPLES_PER_FILE):
+                file.seek(8 + header_bytes + sample * (size - header_bytes) // _SAMPLES_PER_FILE)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def context_limit(folder: Path) -> int | None:
+    """The longest sequence the model was made for, in tokens; None where it does not say."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config", config)
+    limit = config.get("max_position_embeddings")
+    return limit if isinstance(limit, int) else None
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return [name for name in files if not (folder / name).is_file()]
+    return [] if any(folder.glob("*.safetensors")) else ["*.safetensors"]
+
+
+def _fetch_from_hub(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"{hub_id}: neither a folder here nor a model the hub gave{offline}: {reason}; "
+            "give a folder, or a name that `rlaif models list` shows"
+        ) from error

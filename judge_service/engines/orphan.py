@@ -1,0 +1,54 @@
+"""Makes vLLM's processes die with the process that started them, even when it got SIGKILL.
+
+Left alone, an engine whose parent was killed keeps its memory and waits for ever. vLLM imports
+this module in each of its workers (`worker_extension_cls`, its hook for our code there). A worker
+is a child of the server (one GPU), or of vLLM's EngineCore, which is a child of the server (CPU,
+several GPUs): so it watches over its parent, too, when that is itself a child. Linux, as vLLM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+_POLL_SECONDS = 0.5
+
+
+class DiesWithParent:
+    """The worker extension, empty: to name it is to import this module in the worker."""
+
+
+def _parent_of(pid: int) -> int:
+    """The parent's process id; 0 when the process is gone."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(status.rpartition(")")[2].split()[1])  # proc(5): "pid (name) state ppid ..."
+
+
+def _watch(parents: dict[int, int]) -> None:
+    """Kill every process of `parents` (pid -> its parent's pid) as soon as one is an orphan."""
+    while all(_parent_of(pid) == parent for pid, parent in parents.items()):
+        time.sleep(_POLL_SECONDS)
+    for pid in (*(pid for pid in parents if pid != os.getpid()), os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _start_watch() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None:
+        return  # the server's own process
+    parents = {os.getpid(): parent.pid}
+    if parent.name != "MainProcess":
+        parents[parent.pid] = _parent_of(parent.pid)
+    threading.Thread(target=_watch, args=(parents,), name="orphan-watch", daemon=True).start()
+
+
+_start_watch()

@@ -1,0 +1,95 @@
+"""A Hugging Face fast tokenizer that keeps our template and other people's text apart.
+
+`encode_data` works with a second tokenizer that was built without the added tokens, so a control
+token's spelling falls into ordinary pieces. Some vocabularies hold that spelling as an ordinary
+entry too (SmolLM2's, and every Unigram model's); whatever still comes out as a control id is split
+inside its spelling and encoded again. Neither tokenizer cuts anything off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from judge_service.engines.model_folder import ModelError
+
+
+class HFTokenizer:
+    """Implements `ChatTokenizer` for a model folder. Raises ModelError when it cannot."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._chat: Any = AutoTokenizer.from_pretrained(str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{folder}: the tokenizer cannot be read ({error}); fetch the model again"
+            ) from error
+        if not self._chat.is_fast:
+            raise ModelError(f"{folder}: the judge needs a fast tokenizer (tokenizer.json)")
+        if not self._chat.chat_template:
+            raise ModelError(
+                f"{folder}: no chat template (chat_template.jinja, or in tokenizer_config.json); "
+                "the judge needs an instruction-tuned model"
+            )
+        spec = json.loads(self._chat.backend_tokenizer.to_str())
+        spec["truncation"] = spec["padding"] = None
+        self._template = Tokenizer.from_str(json.dumps(spec))
+        self.control_ids = frozenset(token["id"] for token in spec["added_tokens"])
+        self._data = Tokenizer.from_str(json.dumps(spec | {"added_tokens": []}))
+        self._digest = hashlib.sha256(
+            json.dumps([spec, self._chat.chat_template], sort_keys=True).encode()
+        ).hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the vocabulary, its rules and the chat template."""
+        return self._digest
+
+    def encode_template(self, text: str) -> list[int]:
+        return list(self._template.encode(text, add_special_tokens=False).ids)
+
+    def encode_data(self, text: str) -> list[int]:
+        encoding = self._data.encode(text, add_special_tokens=False)
+        ids = list(encoding.ids)
+        if self.control_ids.isdisjoint(ids):
+            return ids
+        place = next(i for i, token in enumerate(ids) if token in self.control_ids)
+        start, end = encoding.offsets[place]
+        if end - start < 2:
+            raise ValueError(f"this tokenizer has a control token for {text[start:end]!r}")
+        return self.encode_data(text[: start + 1]) + self.encode_data(text[start + 1 :])
+
+    def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
+        """Thinking, where a model has it, is off. A template without a system turn (Gemma's)
+        gets the system text at the head of the user's turn.
+        """
+        try:
+            return self._render(messages)
+        except jinja2.TemplateError:
+            (first_role, system), (second_role, user), *rest = messages
+            if (first_role, second_role) != ("system", "user"):
+                raise
+            return self._render((("user", f"{system}\n\n{user}"), *rest))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Without control tokens."""
+        return str(self._template.decode(list(ids), skip_special_tokens=True))
+
+    def spelling(self, token_id: int) -> str:
+        """A token as the vocabulary spells it."""
+        return str(self._template.id_to_token(token_id))
+
+    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
+        turns = [{"role": role, "content": content} for role, content in messages]
+        return str(
+            self._chat.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )

@@ -1,0 +1,1 @@
+"""The school: labels in, policy out."""

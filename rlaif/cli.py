@@ -1,0 +1,59 @@
+"""`rlaif …`: one command for everything. Each file in commands/ holds one group.
+
+Exit codes: 0 done, 1 a user's error told in one message, 2 wrong usage, 130 stopped by Ctrl-C.
+Heavy imports stay inside the commands that need them: `rlaif --help` must be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from constitution.errors import UserError
+from rlaif.commands import constitutions, data, judge, models, runs, train
+
+app = typer.Typer(
+    help="A constitution (YAML) tells a judge (gRPC, vLLM) what better means; "
+    "its labels train a policy (reward model and PPO, or DPO).",
+    epilog="Start here: rlaif run quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(epilog="Example: rlaif serve --model qwen2.5-coder-1.5b -c hhh")(judge.serve)
+app.add_typer(judge.app, name="judge")
+app.add_typer(constitutions.app, name="constitution")
+app.add_typer(models.app, name="models")
+app.command(epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl")(
+    data.sample
+)
+app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
+    data.label
+)
+app.add_typer(train.app, name="train")
+app.command(
+    epilog="Example: rlaif evaluate heldout.jsonl --start smollm2-135m --policy dpo=runs/dpo "
+    "--judge qwen2.5-coder-1.5b --out evaluation"
+)(runs.evaluate)
+app.command(epilog="Example: rlaif report runs/quickstart")(runs.report)
+app.command(epilog="Example: rlaif run quickstart ppo.iterations=4 --dry-run")(runs.run)
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one readable message, never a traceback."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where this one ended", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Means with 95 % intervals. Standard library only.
+
+Responses to one prompt are not independent, so an interval counts prompts: values are averaged
+within a prompt first (`by_prompt`), and n is the number of prompts.
+
+    share of yes, no and ½    Wilson's score interval
+    any other mean            Student's t interval
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+_Z = NormalDist().inv_cdf(0.975)  # 1.95996: two-sided 95 %
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over n prompts with its 95 % interval; no interval (None) where n is too small."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(value: float, n: int) -> tuple[float, float]:
+    """95 % score interval of a share `value` of n (Wilson 1927; Brown, Cai, DasGupta 2001).
+
+    For values in [0, 1] that are not only 0 and 1 (ties as ½, means within a prompt) it is
+    conservative: their variance is at most p(1 - p) (Bhatia, Davis 2000), that of yes and no. It
+    does not collapse at 0 % and 100 %, as a bootstrap or a normal interval would.
+    """
+    z2 = _Z * _Z
+    middle = (value + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(value * (1 - value) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def student_t(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t: exact for 1 and 2 degrees, else within 1 %.
+
+    Expansion in 1/degrees: Abramowitz and Stegun 26.7.5.
+    """
+    if degrees == 1:
+        return math.tan(math.pi * 0.475)
+    if degrees == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    z, v = _Z, degrees
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    )
+
+
+def mean_estimate(
+    values: Sequence[float], low: float = -math.inf, high: float = math.inf
+) -> Estimate:
+    """Mean with Student's t interval, one value per prompt, cut to the possible range."""
+    mean = fmean(values)
+    if len(values) < 2:
+        return Estimate(mean, None, None, len(values))
+    half = student_t(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return Estimate(mean, max(low, mean - half), min(high, mean + half), len(values))
+
+
+def share_estimate(values: Sequence[float]) -> Estimate:
+    """Mean of values in [0, 1], one per prompt, with Wilson's interval."""
+    mean = fmean(values)
+    return Estimate(mean, *wilson(mean, len(values)), n=len(values))
+
+
+def by_prompt(values: Iterable[tuple[Hashable, float]]) -> list[float]:
+    """(prompt, value) → the mean of each prompt."""
+    groups: dict[Hashable, list[float]] = {}
+    for prompt, value in values:
+        groups.setdefault(prompt, []).append(value)
+    return [fmean(group) for group in groups.values()]

@@ -1,0 +1,116 @@
+"""Log-probabilities of the tokens that count, and the statistics over them.
+
+    logprob     log π(y | x) = z_y − log Σ_v exp z_v,  z = W h / temperature
+    kl_k1       r                       r = log π − log ref, of tokens drawn from π
+    kl_k2       r² / 2
+    kl_k3       exp(−r) − 1 + r         (http://joschu.net/blog/kl-approx.html)
+
+The full (B, T, V) tensor of logits never exists: callers select the hidden states of the response
+tokens, and the language-model head runs over them in chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 256  # tokens whose logits exist at once: 256 x 49152 x 4 bytes = 50 MB
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """A token's log-prob is one number, so its gradient in the hidden state is one vector,
+    W_y − Σ_v π_v W_v (over the temperature). It is computed beside the value, while the chunk's
+    logits are at hand: nothing of size V outlives its chunk, nothing is computed twice."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, t: float) -> Tensor:
+        values: list[Tensor] = []
+        gradients: list[Tensor] = []
+        wanted = ctx.needs_input_grad[0]
+        for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+            log_pi = _log_softmax(h, weight, t)  # (n, V)
+            values.append(log_pi.gather(1, y[:, None])[:, 0])
+            if wanted:
+                gradients.append((weight[y].float() - log_pi.exp() @ weight.float()) / t)  # (n, d)
+        if wanted:
+            ctx.save_for_backward(torch.cat(gradients))
+            ctx.dtype = hidden.dtype
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (gradient,) = ctx.saved_tensors  # (N, d)
+        return (grads[0][:, None] * gradient).to(ctx.dtype), None, None, None
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = (hidden.to(weight.dtype) @ weight.T).float()  # (n, V)
+    return torch.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
+
+
+def token_logprobs(
+    hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """log π of each target token, float32, differentiable in `hidden`.
+
+    hidden (N, d); targets (N,); weight (V, d), the frozen language-model head. Returns (N,) nats.
+    """
+    assert not weight.requires_grad, "the head is frozen here: its gradient is not computed"
+    if not len(targets):
+        return hidden.float().sum(dim=-1)  # (0,), still in the graph
+    result: Tensor = _TokenLogprobs.apply(hidden, targets, weight, temperature)  # type: ignore[no-untyped-call]
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobsAndEntropy:
+    logprobs: Tensor  # (N,) nats
+    entropy: Tensor  # (N,) nats, of the whole next-token distribution
+
+
+@torch.no_grad()
+def token_logprobs_and_entropy(
+    hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float = 1.0
+) -> LogprobsAndEntropy:
+    """As `token_logprobs`, with the entropy −Σ_v π_v log π_v beside it; without a gradient."""
+    logprobs, entropy = [hidden.new_empty(0).float()], [hidden.new_empty(0).float()]
+    for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        log_pi = _log_softmax(h, weight, temperature)  # (n, V)
+        logprobs.append(log_pi.gather(1, y[:, None])[:, 0])
+        entropy.append(torch.special.entr(log_pi.exp()).sum(-1))
+    return LogprobsAndEntropy(torch.cat(logprobs), torch.cat(entropy))
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the entries where mask is True. Both (B, T); returns a scalar."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum()
+
+
+def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Subtract the mean and divide by the (unbiased) standard deviation over the mask.
+
+    (B, T) each; entries outside the mask come back 0. One counted entry has no variance: it
+    comes back 0 as well.
+    """
+    centred = torch.where(mask, values - masked_mean(values, mask), 0.0)
+    variance = centred.square().sum() / (mask.sum() - 1).clamp(min=1)
+    return centred * torch.rsqrt(variance + eps)
+
+
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Unbiased, of either sign. Any shape, nats."""
+    return logprobs - ref_logprobs
+
+
+def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Biased, never negative, low variance."""
+    return 0.5 * (logprobs - ref_logprobs).square()
+
+
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Unbiased and never negative."""
+    log_ratio = logprobs - ref_logprobs
+    return torch.expm1(-log_ratio) + log_ratio

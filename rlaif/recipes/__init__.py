@@ -1,0 +1,1 @@
+"""The recipes that ship: YAML files, run by name."""

@@ -1,0 +1,344 @@
+"""One self-contained HTML page of a run: what was labelled, learnt and won, and how to read it.
+
+The page shows what the run folder holds. A part that is missing is named as missing; nothing is
+filled in. All text from models and files is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from constitution.errors import UserError
+from rlaif import figures
+from rlaif.evaluation import TABLE_HEADINGS, EvaluationResult, PolicyResult, table_cells
+from rlaif.records import Preference, atomic_open, read_preferences
+from rlaif.reward_evaluation import RewardEvaluation
+
+Loaded = TypeVar("Loaded")
+
+
+class ReportError(UserError):
+    """A report that cannot be made: which file, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInputs:
+    """The files a report is made of. One that does not exist leaves its part out, with a note."""
+
+    facts: Path  # JSON object: recipe, policy, judge, seed, date … as {name: text}, shown as it is
+    preferences: Path
+    labels_summary: Path
+    reward_metrics: Path
+    reward_evaluation: Path
+    dpo_metrics: Path
+    ppo_metrics: Path
+    evaluation: Path
+
+    @classmethod
+    def of_run(cls, run: Path) -> ReportInputs:
+        """Where the recipe's stages leave their files."""
+        return cls(
+            facts=run / "run.json",
+            preferences=run / "labels" / "preferences.parquet",
+            labels_summary=run / "labels" / "labels.summary.json",
+            reward_metrics=run / "reward" / "metrics.jsonl",
+            reward_evaluation=run / "reward" / "evaluation.json",
+            dpo_metrics=run / "dpo" / "metrics.jsonl",
+            ppo_metrics=run / "ppo" / "metrics.jsonl",
+            evaluation=run / "evaluation" / "evaluation.json",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A metric of metrics.jsonl: how its axis is called, and what good looks like."""
+
+    metric: str
+    y_label: str
+    good: str
+    level: float | None = None  # a line to compare with
+
+
+REWARD_CURVES = (
+    Curve(
+        "loss",
+        "loss (nats)",
+        "Falls below the dashed line (log 2: knows nothing). It cannot fall below the entropy of "
+        "the soft labels.",
+        level=math.log(2),
+    ),
+    Curve("accuracy", "accuracy on the batch (share)", "Rises above one half.", level=0.5),
+)
+DPO_CURVES = (
+    Curve(
+        "loss",
+        "loss (nats)",
+        "Starts at log 2 (dashed: policy = reference) and falls slowly. A fall to 0 means the "
+        "pairs are learnt by heart.",
+        level=math.log(2),
+    ),
+    Curve("margin", "reward margin (nats)", "Rises: chosen gains on rejected.", level=0.0),
+    Curve(
+        "accuracy",
+        "chosen above rejected (share)",
+        "Rises above one half. It starts near 0, where both are equal.",
+        level=0.5,
+    ),
+)
+PPO_CURVES = (
+    Curve(
+        "score",
+        "reward model's score",
+        "Rises. Its unit is one standard deviation of the scores on the training responses.",
+    ),
+    Curve(
+        "kl_k1",
+        "KL to the start, k1 (nats)",
+        "Grows slowly and stays small. A steep climb means that the policy games the reward model.",
+        level=0.0,
+    ),
+    Curve(
+        "response_length",
+        "response length (tokens)",
+        "Steady. If it grows together with the score, the reward model pays for length.",
+    ),
+    Curve("eos_rate", "ended by itself (share)", "High and steady: responses are not cut off."),
+    Curve(
+        "clip_fraction",
+        "clipped tokens (share)",
+        "Under about 0.2. More means that the steps are too large.",
+    ),
+    Curve(
+        "explained_variance",
+        "value head: explained variance",
+        "Rises from about 0 towards 1. Below 0 the value head is worse than a constant.",
+        level=0.0,
+    ),
+)
+
+
+def write_report(run: Path, out: Path) -> Path:
+    """The page of a run folder, written to the file `out` whole or not at all. Returns `out`.
+
+    Raises ReportError when the run folder is absent or one of its files cannot be read.
+    """
+    if not run.is_dir():
+        raise ReportError(f"{run}: no such run folder; `rlaif run RECIPE` makes one")
+    return write_page(ReportInputs.of_run(run), out)
+
+
+def write_page(inputs: ReportInputs, out: Path) -> Path:
+    facts = _load(inputs.facts, _read_json) or {}
+    evaluation = _load(inputs.evaluation, EvaluationResult.load)
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            facts={name: str(value) for name, value in facts.items()},
+            result=_result(evaluation),
+            labels=_labels(inputs),
+            reward=_reward(inputs),
+            dpo=_curves(inputs.dpo_metrics, DPO_CURVES),
+            ppo=_curves(inputs.ppo_metrics, PPO_CURVES),
+            samples=_samples(evaluation),
+        )
+    )
+    with atomic_open(out) as file:
+        file.write(page)
+    return out
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("rlaif"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda x: "—" if x is None else f"{100 * x:.0f}\u00a0%"
+    environment.filters["number"] = lambda x: "—" if x is None else f"{x:.2f}"
+    return environment
+
+
+def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded | None:
+    """What a file says; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except ValueError as error:  # JSON, pydantic and RecordError alike
+        raise ReportError(f"{path}: cannot be read ({error}); run its stage again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+# ── sections: what the template shows, None where the run has nothing to show ────────────────
+
+
+def _result(evaluation: EvaluationResult | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    trained = evaluation.policies[1:]
+    rates = [(policy.name, policy.win_rate) for policy in trained if policy.win_rate]
+    scores = [(policy.name, policy.judge_score) for policy in trained if policy.judge_score]
+    return {
+        "headings": TABLE_HEADINGS,
+        "rows": [(policy.name, table_cells(policy)) for policy in evaluation.policies],
+        "findings": [_finding(policy) for policy in trained],
+        "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
+        "win_rate_plot": Markup(
+            figures.shares_with_intervals(rates, "win rate against the start (%)")
+        )
+        if rates
+        else None,
+        "judge_score_plot": Markup(
+            figures.shares_with_intervals(scores, "mean P(better than the start) (%)")
+        )
+        if scores
+        else None,
+    }
+
+
+def _finding(policy: PolicyResult) -> str:
+    """The win rate in a sentence, claiming no more than its interval allows."""
+    rate = policy.win_rate
+    if rate is None or rate.low is None or rate.high is None:
+        return f"{policy.name}: the judge gave no label, so nothing can be said."
+    low, high = 100 * rate.low, 100 * rate.high
+    if low > 50:
+        verdict = "better than the start"
+    elif high < 50:
+        verdict = "worse than the start"
+    else:
+        verdict = "not told apart from the start by this many prompts"
+    return (
+        f"{policy.name}: {verdict}. Of {rate.n} prompts it wins {100 * rate.value:.0f} % "
+        f"(95 % interval {low:.0f} to {high:.0f} %, {high - low:.0f} points wide)."
+    )
+
+
+def _labels(inputs: ReportInputs) -> dict[str, Any] | None:
+    preferences = _load(inputs.preferences, read_preferences)
+    summary = _load(inputs.labels_summary, _read_json)
+    if not preferences:
+        return None
+    probs = [preference.prob_chosen for preference in preferences]
+    return {
+        "summary": summary,
+        "pairs": len(preferences),
+        "mean_prob": fmean(probs),
+        "plot": Markup(figures.histogram(probs, "P(chosen is better)", "labels (pairs)")),
+        "traits": _traits(preferences),
+        "example": _example(preferences[0]),
+    }
+
+
+def _traits(preferences: Sequence[Preference]) -> list[dict[str, Any]]:
+    rows = []
+    for trait in sorted({trait for preference in preferences for trait in preference.traits}):
+        probs = [p for preference in preferences if (p := preference.traits.get(trait)) is not None]
+        if probs:
+            agree = fmean(0.5 if p == 0.5 else float(p > 0.5) for p in probs)
+            rows.append({"name": trait, "n": len(probs), "mean": fmean(probs), "agree": agree})
+    return rows
+
+
+def _example(preference: Preference) -> dict[str, Any]:
+    receipt: dict[str, Any] = json.loads(preference.receipt) if preference.receipt else {}
+    a_chosen = receipt.get("chosen") == "A"
+    votes = [
+        {**vote, "prob_chosen": vote["prob_a"] if a_chosen else 1 - vote["prob_a"]}
+        for vote in receipt.get("votes", [])
+    ]
+    return {
+        "preference": preference,
+        "votes": votes,
+        "receipt": json.dumps(receipt, indent=2, ensure_ascii=False),
+    }
+
+
+def _reward(inputs: ReportInputs) -> dict[str, Any] | None:
+    found = _load(inputs.reward_evaluation, RewardEvaluation.load)
+    curves = _curves(inputs.reward_metrics, REWARD_CURVES)
+    if found is None and curves is None:
+        return None
+    rows = (
+        [
+            ("accuracy on held-out labels", found.accuracy),
+            ("“pick the longer” on the same", found.length_floor),
+        ]
+        if found
+        else []
+    )
+    shares = [(name, estimate) for name, estimate in rows if estimate]
+    return {
+        "evaluation": found,
+        "curves": curves,
+        "accuracy_plot": Markup(figures.shares_with_intervals(shares, "agrees with the judge (%)"))
+        if shares
+        else None,
+        "reliability_plot": Markup(
+            figures.reliability(found.bins, "reward model's confidence", "judge's agreement")
+        )
+        if found
+        else None,
+    }
+
+
+def _curves(path: Path, wanted: Sequence[Curve]) -> list[dict[str, Any]] | None:
+    """The plots of the metrics that the file has; None without any."""
+    metrics = _load(path, _read_metrics)
+    plots = []
+    for curve in wanted if metrics else ():
+        points = [
+            (row.get("step", number), row[curve.metric])
+            for number, row in enumerate(metrics or (), start=1)
+            if figures.finite(row.get(curve.metric))
+        ]
+        if points:
+            steps, values = zip(*points, strict=True)
+            svg = figures.curve(steps, values, "update (step)", curve.y_label, curve.level)
+            plots.append({"title": curve.y_label, "plot": Markup(svg), "good": curve.good})
+    return plots or None
+
+
+def _samples(evaluation: EvaluationResult | None, most: int = 6) -> list[dict[str, Any]]:
+    """A few held-out prompts, evenly taken, with every policy's first response."""
+    if evaluation is None:
+        return []
+    first: list[Mapping[str, Any]] = [
+        {verdict.prompt: verdict for verdict in reversed(policy.verdicts)}
+        for policy in evaluation.policies
+    ]
+    ids = list(evaluation.prompts)
+    return [
+        {
+            "conversation": evaluation.prompts[id],
+            "responses": [
+                {"name": policy.name, "start": place == 0, "verdict": verdicts.get(id)}
+                for place, (policy, verdicts) in enumerate(
+                    zip(evaluation.policies, first, strict=True)
+                )
+            ],
+        }
+        for id in ids[:: math.ceil(len(ids) / most)]
+    ]

@@ -1,0 +1,19 @@
+"""Fixtures every test may use. Real models are fetched once into the user's cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of the real SmolLM2-135M-Instruct, fetched if this machine lacks it."""
+    from rlaif import models
+
+    return models.fetch("smollm2-135m")

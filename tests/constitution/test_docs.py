@@ -1,0 +1,41 @@
+"""docs/constitution.md shows what really happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from constitution import Constitution, ConstitutionError
+from constitution.lint import lint_text
+from constitution.loading import load_text
+
+PAGE = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
+GOOD, BROKEN = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+ERRORS, REMARKS = re.findall(r"```text\n(.*?)\n```", PAGE, re.DOTALL)
+
+
+def test_the_example_file_loads_without_remarks() -> None:
+    assert lint_text(GOOD, "mine.yaml") == []
+
+
+def test_the_errors_shown_are_the_errors_told() -> None:
+    with pytest.raises(ConstitutionError) as caught:
+        load_text(BROKEN, "mine.yaml")
+    assert str(caught.value) == ERRORS
+
+
+def test_the_remarks_shown_are_the_remarks_made() -> None:
+    vague = GOOD.replace(
+        "Prefer the comment that speaks about the code and not about its author.",
+        "Prefer the better and more appropriate reply.",
+    )
+    assert "\n".join(map(str, lint_text(vague, "mine.yaml"))) == REMARKS
+
+
+def test_every_key_is_explained() -> None:
+    keys = set(Constitution.model_json_schema()["properties"])
+    for part in Constitution.model_json_schema()["$defs"].values():
+        keys |= set(part["properties"])
+    assert [key for key in sorted(keys) if f"`{key}`" not in PAGE and f".{key}`" not in PAGE] == []

@@ -1,0 +1,195 @@
+"""The page shows what the run holds, names what it lacks, and escapes what models wrote."""
+
+import json
+import math
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from constitution.schema import Message
+from judge_service.judgment import Comparison
+from rlaif.evaluation import KL, Outcome, PolicyRun, evaluate
+from rlaif.intervals import Estimate
+from rlaif.labeling import label
+from rlaif.records import Prompt, Sample, read_preferences
+from rlaif.report import ReportError, write_report
+from rlaif.reward_evaluation import evaluate_reward
+from tests.rlaif.scripted_judge import ScriptedJudge
+
+WORDS = ["a", "made", "up", "answer", "of", "some", "words", "without", "any", "meaning"]
+
+
+def made_up_run(run: Path, prompts: int = 24, extra: str = "") -> Path:
+    """Every part of a run folder from seeded random numbers, marked as made up."""
+    random.seed(7)
+    questions = [
+        Prompt(
+            id=f"p{i}", messages=(Message(role="user", content=f"Made-up question {i}? {extra}"),)
+        )
+        for i in range(prompts)
+    ]
+    facts = {"recipe": "made-up sample run", "policy": "none (made up)", "seed": 7}
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps(facts))
+    pairs = [
+        Comparison(p.id, p.messages, answer() + extra, "" if i == 0 else answer())
+        for i, p in enumerate(questions)
+    ]
+    label(pairs, ScriptedJudge(), run / "labels")
+    labels = read_preferences(run / "labels" / "preferences.parquet")
+    chosen = [random.gauss(0.5, 1) for _ in labels]
+    evaluate_reward(labels, chosen, [random.gauss(-0.3, 1) for _ in labels]).save(
+        run / "reward" / "evaluation.json"
+    )
+    metrics(run / "reward", lambda t: {"loss": 0.7 - 0.2 * t, "accuracy": 0.5 + 0.3 * t})
+    metrics(run / "dpo", lambda t: {"loss": 0.693 - 0.1 * t, "margin": t, "accuracy": 0.5 + t / 4})
+    metrics(
+        run / "ppo",
+        lambda t: {
+            "score": t,
+            "kl_k1": 3 * t,
+            "response_length": 60 + 9 * t,
+            "eos_rate": 0.9,
+            "clip_fraction": 0.1,
+            "explained_variance": t / 2,
+        },
+    )
+    evaluation(questions, extra).save(run / "evaluation" / "evaluation.json")
+    return run
+
+
+def answer() -> str:
+    return " ".join(random.choices(WORDS, k=random.randint(3, 60)))
+
+
+def metrics(folder: Path, at) -> None:
+    folder.mkdir(exist_ok=True)
+    with (folder / "metrics.jsonl").open("w") as out:
+        for step in range(1, 61):
+            noisy = {k: v + random.gauss(0, 0.03) for k, v in at(step / 60).items()}
+            out.write(json.dumps({"step": step, **noisy}) + "\n")
+
+
+def evaluation(questions, extra):
+    def run(name, kl):
+        samples = [
+            Sample(prompt=q, index=0, response=answer() + extra, tokens=40, complete=True, seed=0)
+            for q in questions
+        ]
+        rewards = [random.gauss(kl, 1) for _ in samples]
+        estimate = Estimate(kl, kl - 0.1, kl + 0.1, len(samples))
+        return PolicyRun(name, samples, rewards, KL(estimate, estimate) if kl else None, 90.0)
+
+    def compare(asked):
+        return {
+            id: Outcome(None, "too_long") if id.endswith("p3/0") else Outcome(random.random())
+            for id, *_ in asked
+        }
+
+    return evaluate(run("start", 0), [run("DPO", 0.4), run("PPO", 1.2)], compare)
+
+
+class Page(HTMLParser):
+    """Tags in order and the text between them; fails on tags that do not close."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def render(run: Path) -> str:
+    return write_report(run, run / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_whole_run_shows_every_part(tmp_path):
+    html = render(made_up_run(tmp_path / "run"))
+    page = Page(html)
+    assert "This run has no" not in page.text
+    for shown in ("made-up sample run", "hhh 1.0.0", "DPO", "PPO", "empty_response 1", "helpful"):
+        assert shown in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 2 + 1 + 2 + 2 + 3 + 6
+    assert "d" * 64 in page.text, "the receipt of a label"
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+    html = render(made_up_run(tmp_path / "run"))
+    page = Page(html)
+    assert not [tag for tag, _ in page.tags if tag in {"script", "link", "img", "iframe"}]
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert name != "src"
+            assert name not in {"href", "xlink:href"} or value.startswith("#")
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_what_models_wrote_cannot_become_markup(tmp_path):
+    evil = "<script>alert(1)</script><b title='x'>&amp;{{ 7 * 7 }}"
+    page = Page(render(made_up_run(tmp_path / "run", extra=evil)))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert evil in page.text
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("labels/preferences.parquet", "no labels yet"),
+        ("reward/evaluation.json", "no reward-model evaluation yet"),
+        ("dpo/metrics.jsonl", "no DPO metrics yet"),
+        ("ppo/metrics.jsonl", "no PPO metrics yet"),
+        ("evaluation/evaluation.json", "no evaluation yet"),
+    ],
+)
+def test_a_missing_part_is_named_and_the_rest_is_shown(tmp_path, lost, said):
+    run = made_up_run(tmp_path / "run", prompts=4)
+    (run / lost).unlink()
+    text = Page(render(run)).text
+    assert said in text
+    assert text.count("This run has no") <= 2
+
+
+def test_an_empty_run_folder_gives_a_page_of_notes(tmp_path):
+    assert Page(render(tmp_path)).text.count("This run has no") == 6
+
+
+def test_values_that_are_no_numbers_are_left_out_of_curves(tmp_path):
+    rows = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": None}, {"step": 3, "loss": 0.5}]
+    (tmp_path / "dpo").mkdir()
+    (tmp_path / "dpo" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert sum(tag == "svg" for tag, _ in Page(render(tmp_path)).tags) == 1
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+    run = made_up_run(tmp_path / "run", prompts=4)
+    (run / "dpo" / "metrics.jsonl").write_text('{"step": 1')
+    with pytest.raises(ReportError, match=r"dpo/metrics\.jsonl: cannot be read"):
+        render(run)
+    with pytest.raises(ReportError, match="no such run folder"):
+        write_report(tmp_path / "nowhere", tmp_path / "report.html")
+
+
+def test_the_finding_claims_no_more_than_the_interval_allows(tmp_path):
+    text = Page(render(made_up_run(tmp_path / "run"))).text
+    assert "not told apart from the start by this many prompts" in text

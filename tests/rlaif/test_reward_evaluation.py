@@ -1,0 +1,101 @@
+"""Reward-model figures, by hand."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constitution.errors import UserError
+from constitution.schema import Message
+from rlaif.records import Preference
+from rlaif.reward_evaluation import (
+    RewardEvaluation,
+    evaluate_reward,
+    expected_calibration_error,
+    reliability,
+    soft_nll,
+    spearman,
+)
+
+
+def pair(prompt: str, chosen: str, rejected: str, prob: float) -> Preference:
+    return Preference(
+        id=prompt,
+        prompt=(Message(role="user", content=prompt),),
+        chosen=(Message(role="assistant", content=chosen),),
+        rejected=(Message(role="assistant", content=rejected),),
+        prob_chosen=prob,
+    )
+
+
+PAIRS = [
+    pair("p", "long answer", "short", 0.9),
+    pair("q", "brief", "a longer one", 0.8),
+    pair("r", "same", "same", 0.5),
+]
+
+
+def test_accuracy_leaves_out_labels_without_a_side_and_halves_equal_scores():
+    found = evaluate_reward(PAIRS, [1.0, 0.0, 5.0], [0.0, 0.0, 0.0])
+    assert found.accuracy.value == (1 + 0.5) / 2
+    assert found.accuracy.n == 2
+
+
+def test_the_length_floor_is_the_accuracy_of_picking_the_longer():
+    assert evaluate_reward(PAIRS, [0.0] * 3, [0.0] * 3).length_floor.value == 0.5
+
+
+def test_a_model_that_knows_nothing_has_nll_log_2():
+    assert soft_nll([0.0, 0.0], [0.9, 0.6]) == pytest.approx(math.log(2))
+
+
+def test_nll_is_the_one_worked_by_hand():
+    # gap log 3: q = 3/4; -(0.9 log .75 + 0.1 log .25)
+    expected = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25))
+    assert soft_nll([math.log(3)], [0.9]) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.floats(-800, 800), st.floats(0, 1)), min_size=1, max_size=20))
+def test_nll_is_finite_and_never_under_the_labels_entropy(rows):
+    gaps, labels = zip(*rows, strict=True)
+    entropy = [-sum(x * math.log(x) for x in (p, 1 - p) if x > 0) for p in labels]
+    assert math.isfinite(soft_nll(gaps, labels))
+    assert soft_nll(gaps, labels) >= sum(entropy) / len(entropy) - 1e-9
+
+
+def test_a_model_whose_probabilities_are_the_labels_is_calibrated():
+    labels = [0.55, 0.7, 0.93, 0.2]
+    gaps = [math.log(p / (1 - p)) for p in labels]
+    assert expected_calibration_error(reliability(gaps, labels)) == pytest.approx(0, abs=1e-12)
+
+
+def test_ece_is_the_one_worked_by_hand():
+    # two pairs at confidence 3/4 (one on the wrong side), agreement .9 and .1: mean .5; gap .25
+    gaps = [math.log(3), -math.log(3)]
+    bins = reliability(gaps, [0.9, 0.9])
+    assert [(b.confidence, b.agreement, b.pairs) for b in bins] == [
+        (pytest.approx(0.75), pytest.approx(0.5), 2)
+    ]
+    assert expected_calibration_error(bins) == pytest.approx(0.25)
+
+
+def test_spearman_follows_ranks_with_ties_by_mean_rank():
+    assert spearman([1, 2, 3], [10, 100, 1000]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    # ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3: 4.5 / sqrt(4.5 * 5)
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(math.sqrt(0.9))
+    assert spearman([1, 1], [1, 2]) is None
+
+
+def test_no_labels_and_scores_that_are_no_numbers_are_errors():
+    with pytest.raises(UserError, match="no held-out labels"):
+        evaluate_reward([], [], [])
+    with pytest.raises(UserError, match=r"pair 'p'.*nan"):
+        evaluate_reward(PAIRS, [math.nan, 0.0, 0.0], [0.0] * 3)
+
+
+def test_it_comes_back_from_disk_as_it_was(tmp_path):
+    found = evaluate_reward(PAIRS, [1.0, 2.0, 3.0], [0.5, 0.1, 4.0])
+    found.save(tmp_path / "evaluation.json")
+    assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
