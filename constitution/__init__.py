@@ -1,14 +1,19 @@
 """The law: YAML in, typed principles out. Knows neither the judge nor training."""
 
-from constitution.errors import ConstitutionError
-from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
+from __future__ import annotations
 
-__all__ = [
-    "Constitution",
-    "ConstitutionError",
-    "Example",
-    "Message",
-    "Principle",
-    "Scope",
-    "Trait",
-]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
+
+__all__ = ["Constitution", "Example", "Message", "Principle", "Scope", "Trait"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the schema (and pydantic) on first use: `rlaif --help` needs neither."""
+    if name in __all__:
+        from constitution import schema
+
+        return getattr(schema, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,9 @@ def generate(out: Path) -> None:
 
     found = metadata.version("grpcio-tools")
     if found != TOOLS:
-        raise SystemExit(f"error: grpcio-tools {found} is installed; pip install grpcio-tools=={TOOLS}")
+        raise SystemExit(
+            f"error: grpcio-tools {found} is installed; pip install grpcio-tools=={TOOLS}"
+        )
     includes = [
         PROTOS,
         resources.files("grpc_tools") / "_proto",

@@ -100,9 +100,7 @@ def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list
 def encode_row(
     tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
 ) -> Row:
-    """One row, closed by the end token. Raises BatchError when empty or over max_tokens."""
-    if not response.strip():
-        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
+    """One row, closed by the end token. Raises BatchError when it is over max_tokens."""
     prompt = encode_conversation(tokenizer, conversation)
     answer = tokenizer.encode(response, add_special_tokens=False)
     ids = (*prompt, *answer, tokenizer.eos_token_id)
@@ -121,8 +119,8 @@ def encode_pairs(
     found = EncodedPairs([], [])
     for p in preferences:
         try:
-            chosen = encode_row(tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens)
-            rejected = encode_row(
+            chosen = _labelled_row(tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens)
+            rejected = _labelled_row(
                 tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens
             )
         except BatchError as error:
@@ -135,6 +133,14 @@ def encode_pairs(
         why = f", first because {found.skipped[0]}" if found.skipped else ""
         raise BatchError(f"no usable pair among {len(preferences)} preferences{why}")
     return found
+
+
+def _labelled_row(
+    tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
+) -> Row:
+    if not response.strip():
+        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
+    return encode_row(tokenizer, id, conversation, response, max_tokens)
 
 
 def encode_prompts(

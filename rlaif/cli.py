@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: `rlaif --help` in a quarter of a second
 )
 app.command(epilog="Example: rlaif serve --model qwen2.5-coder-1.5b -c hhh")(judge.serve)
 app.add_typer(judge.app, name="judge")
@@ -34,8 +35,8 @@ app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen
 )
 app.add_typer(train.app, name="train")
 app.command(
-    epilog="Example: rlaif evaluate heldout.jsonl --start smollm2-135m --policy dpo=runs/dpo "
-    "--judge qwen2.5-coder-1.5b --out evaluation"
+    epilog="Example: rlaif evaluate dpo=dpo.jsonl ppo=ppo.jsonl --start start.jsonl "
+    "--judge qwen2.5-coder-1.5b"
 )(runs.evaluate)
 app.command(epilog="Example: rlaif report runs/quickstart")(runs.report)
 app.command(epilog="Example: rlaif run quickstart ppo.iterations=4 --dry-run")(runs.run)

@@ -7,12 +7,12 @@ the dark page. Text stays text, so that it can be selected and takes the page's 
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -42,7 +42,7 @@ _STYLE = {
 WIDTH, HEIGHT = 4.4, 2.7  # inches: one picture fills a telephone's screen
 
 
-def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) -> str:
+def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) -> Markup:
     """A dot and its 95 % whisker per row, in percent, beside the line at 50 %."""
     with rc_context(_STYLE):
         figure, axes = _axes(height=1.0 + 0.42 * len(rows))
@@ -58,7 +58,7 @@ def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) ->
         return _svg(figure, x_label)
 
 
-def histogram(values: Sequence[float], x_label: str, y_label: str) -> str:
+def histogram(values: Sequence[float], x_label: str, y_label: str) -> Markup:
     """Counts of soft labels in ten equal steps from 0.5 to 1."""
     with rc_context(_STYLE):
         figure, axes = _axes()
@@ -75,7 +75,7 @@ def curve(
     x_label: str,
     y_label: str,
     level: float | None = None,
-) -> str:
+) -> Markup:
     """Every step thin, the running mean of a tenth of the run thick, `level` as a dashed line."""
     with rc_context(_STYLE):
         figure, axes = _axes()
@@ -92,7 +92,7 @@ def curve(
         return _svg(figure, f"{y_label} by {x_label}")
 
 
-def reliability(bins: Sequence[Bin], x_label: str, y_label: str) -> str:
+def reliability(bins: Sequence[Bin], x_label: str, y_label: str) -> Markup:
     """Confidence against agreement; the diagonal is perfect; the area of a dot is its pairs."""
     with rc_context(_STYLE):
         figure, axes = _axes()
@@ -110,7 +110,7 @@ def _axes(height: float = HEIGHT) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
-def _svg(figure: Figure, label: str) -> str:
+def _svg(figure: Figure, label: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -119,9 +119,4 @@ def _svg(figure: Figure, label: str) -> str:
     svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    title = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-
-
-def finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

@@ -175,3 +175,155 @@ class _Run:
             self._stage("report", "drawing the report", "report",
                         lambda: content_digest(self.folder / "evaluation" / "evaluation.json"), self.report),
         ]  # fmt: skip
+
+    def _stage(
+        self,
+        name: str,
+        does: str,
+        folder: str,
+        inputs: Callable[[], Any],
+        run: Callable[[], None],
+        *,
+        keeps_its_own: bool = False,
+    ) -> Stage:
+        minutes = self.recipe.minutes.get(name, 0.0)
+        return Stage(name, does, self.folder / folder, inputs, run, minutes, keeps_its_own)
+
+    def prompts(self, split: str) -> list[Prompt]:
+        """The recipe's prompts of a split, its system message before each."""
+        found = load_prompts(self.recipe.prompts, split)
+        limit = self.recipe.train_prompts if split == "train" else self.recipe.heldout_prompts
+        if not self.recipe.system:
+            return found[:limit]
+        system = Message(role="system", content=self.recipe.system)
+        return [p.model_copy(update={"messages": (system, *p.messages)}) for p in found[:limit]]
+
+    # 1. models
+    def fetch(self) -> None:
+        for name in (self.recipe.policy, self.recipe.judge):
+            if name in models.KNOWN:
+                models.fetch(name)
+            else:
+                models.resolve(name)
+
+    @property
+    def policy(self) -> str:
+        return models.resolve(self.recipe.policy)
+
+    # 2. sample
+    def draw(self) -> None:
+        draw_samples(self.policy, self.prompts("train"), self.samples, self.recipe.sample)
+
+    # 3. label
+    def judge(self) -> None:
+        pairs = pairs_from_samples(read_jsonl(self.samples, Sample))
+        with self.court() as client:
+            label(
+                pairs.comparisons,
+                client,
+                self.labels.parent,
+                constitution=self.constitution.name,
+                options=self.recipe.label.options(),
+                identical=pairs.identical,
+            )
+
+    def court(self) -> AbstractContextManager[JudgeClient]:
+        """A judge server of our own, and a client to it."""
+        return local_judge(
+            self.recipe.judge,
+            [self.recipe.constitution],
+            self.folder / "judge.log",
+            flags=self.recipe.judge_flags,
+            console=self.console,
+        )
+
+    # 4. reward
+    def train_reward(self) -> None:
+        train, heldout = self.split_labels()
+        weights = self.constitution.trait_weights
+        reward_model.train(self.recipe.reward, self.policy, train, self.reward, weights)
+        judge = reward_model.RewardModel.load(self.policy, self.reward)
+        evaluate_reward(
+            heldout,
+            [s.overall for s in judge.score([p.prompt for p in heldout], [p.chosen_text for p in heldout])],
+            [s.overall for s in judge.score([p.prompt for p in heldout], [p.rejected_text for p in heldout])],
+        ).save(self.reward / "evaluation.json")
+
+    def split_labels(self) -> tuple[list[Preference], list[Preference]]:
+        """(to train the reward model on, kept to evaluate it): by prompt, decided by its text."""
+        train: list[Preference] = []
+        heldout: list[Preference] = []
+        for preference in read_preferences(self.labels):
+            text = "\0".join(message.content for message in preference.prompt)
+            place = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+            (heldout if place < self.recipe.reward_heldout else train).append(preference)
+        if not train or not heldout:
+            raise RecipeError(
+                f"reward_heldout={self.recipe.reward_heldout} leaves {len(train)} pairs to train on "
+                f"and {len(heldout)} to evaluate; label more pairs or change it"
+            )
+        return train, heldout
+
+    # 5. dpo
+    def train_dpo(self) -> None:
+        dpo.train(self.recipe.dpo, self.policy, read_preferences(self.labels), self.folder / "dpo")
+
+    # 6. ppo
+    def train_ppo(self) -> None:
+        ppo.train(self.recipe.ppo, self.policy, self.prompts("train"), self.reward, self.folder / "ppo")
+
+    # 7. respond
+    def respond(self) -> None:
+        folder, prompts = self.folder / "responses", self.prompts("heldout")
+        draw_samples(self.policy, prompts, folder / "start.jsonl", self.recipe.respond)
+        for name, adapter in self.policies.items():
+            merged = folder / f"{name}-merged"
+            backbone.merge_adapter(self.policy, adapter, merged)
+            draw_samples(str(merged), prompts, folder / f"{name}.jsonl", self.recipe.respond)
+            shutil.rmtree(merged)
+
+    # 8. evaluate
+    def evaluate(self) -> None:
+        scorer = reward_model.RewardModel.load(self.policy, self.reward)
+        start = self.policy_run("start", scorer)
+        trained = [self.policy_run(name, scorer) for name in self.policies]
+        with self.court() as client:
+            compare = comparer(
+                client,
+                self.folder / "evaluation" / "answers.journal.jsonl",
+                constitution=self.constitution.name,
+                options=self.recipe.evaluate.options(),
+            )
+            result = evaluation.evaluate(start, trained, compare)
+        result.save(self.folder / "evaluation" / "evaluation.json")
+
+    def policy_run(self, name: str, scorer: reward_model.RewardModel) -> evaluation.PolicyRun:
+        path = self.folder / "responses" / f"{name}.jsonl"
+        samples = read_jsonl(path, Sample)
+        scores = scorer.score([s.prompt.messages for s in samples], [s.response for s in samples])
+        kl = None
+        if name in self.policies:
+            reference, policy = backbone.response_logprobs(self.policy, self.policies[name], samples)
+            kl = evaluation.estimate_kl(samples, policy, reference)
+        return evaluation.PolicyRun(
+            name, samples, [s.overall for s in scores], kl, tokens_per_second(path)
+        )
+
+    # 9. report
+    def report(self) -> None:
+        facts = {
+            "recipe": self.recipe.name,
+            "policy": self.recipe.policy,
+            "judge": self.recipe.judge,
+            "constitution": f"{self.constitution.name} {self.constitution.version} "
+            f"(sha256 {self.constitution.digest[:16]})",
+            "date": date.today().isoformat(),
+        }
+        write_json(self.folder / "run.json", facts)
+        write_report(self.folder, self.folder / "report.html")
+
+
+def folder_digest(folder: Path) -> dict[str, str]:
+    """sha256 of every file a stage left, checkpoints aside."""
+    files = [f for f in sorted(folder.rglob("*")) if f.is_file() and "checkpoints" not in f.parts]
+    return {str(f.relative_to(folder)): content_digest(f)[f.name] for f in files}

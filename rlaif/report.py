@@ -20,6 +20,7 @@ from markupsafe import Markup
 from constitution.errors import UserError
 from rlaif import figures
 from rlaif.evaluation import TABLE_HEADINGS, EvaluationResult, PolicyResult, table_cells
+from rlaif.intervals import Estimate
 from rlaif.records import Preference, atomic_open, read_preferences
 from rlaif.reward_evaluation import RewardEvaluation
 
@@ -198,24 +199,21 @@ def _result(evaluation: EvaluationResult | None) -> dict[str, Any] | None:
     if evaluation is None:
         return None
     trained = evaluation.policies[1:]
-    rates = [(policy.name, policy.win_rate) for policy in trained if policy.win_rate]
-    scores = [(policy.name, policy.judge_score) for policy in trained if policy.judge_score]
+    rates = [(policy.name, policy.win_rate) for policy in trained]
+    scores = [(policy.name, policy.judge_score) for policy in trained]
     return {
         "headings": TABLE_HEADINGS,
         "rows": [(policy.name, table_cells(policy)) for policy in evaluation.policies],
         "findings": [_finding(policy) for policy in trained],
         "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
-        "win_rate_plot": Markup(
-            figures.shares_with_intervals(rates, "win rate against the start (%)")
-        )
-        if rates
-        else None,
-        "judge_score_plot": Markup(
-            figures.shares_with_intervals(scores, "mean P(better than the start) (%)")
-        )
-        if scores
-        else None,
+        "win_rate_plot": _shares(rates, "win rate against the start (%)"),
+        "judge_score_plot": _shares(scores, "mean P(better than the start) (%)"),
     }
+
+
+def _shares(rows: Sequence[tuple[str, Estimate | None]], x_label: str) -> Markup | None:
+    known = [(name, estimate) for name, estimate in rows if estimate]
+    return figures.shares_with_intervals(known, x_label) if known else None
 
 
 def _finding(policy: PolicyResult) -> str:
@@ -246,7 +244,7 @@ def _labels(inputs: ReportInputs) -> dict[str, Any] | None:
         "summary": summary,
         "pairs": len(preferences),
         "mean_prob": fmean(probs),
-        "plot": Markup(figures.histogram(probs, "P(chosen is better)", "labels (pairs)")),
+        "plot": figures.histogram(probs, "P(chosen is better)", "labels (pairs)"),
         "traits": _traits(preferences),
         "example": _example(preferences[0]),
     }
@@ -281,27 +279,17 @@ def _reward(inputs: ReportInputs) -> dict[str, Any] | None:
     curves = _curves(inputs.reward_metrics, REWARD_CURVES)
     if found is None and curves is None:
         return None
-    rows = (
-        [
+    plots = {}
+    if found:
+        shares = [
             ("accuracy on held-out labels", found.accuracy),
             ("“pick the longer” on the same", found.length_floor),
         ]
-        if found
-        else []
-    )
-    shares = [(name, estimate) for name, estimate in rows if estimate]
-    return {
-        "evaluation": found,
-        "curves": curves,
-        "accuracy_plot": Markup(figures.shares_with_intervals(shares, "agrees with the judge (%)"))
-        if shares
-        else None,
-        "reliability_plot": Markup(
-            figures.reliability(found.bins, "reward model's confidence", "judge's agreement")
+        plots["accuracy"] = _shares(shares, "agrees with the judge (%)")
+        plots["reliability"] = figures.reliability(
+            found.bins, "reward model's confidence", "judge's agreement"
         )
-        if found
-        else None,
-    }
+    return {"evaluation": found, "curves": curves, "plots": plots}
 
 
 def _curves(path: Path, wanted: Sequence[Curve]) -> list[dict[str, Any]] | None:
@@ -312,13 +300,17 @@ def _curves(path: Path, wanted: Sequence[Curve]) -> list[dict[str, Any]] | None:
         points = [
             (row.get("step", number), row[curve.metric])
             for number, row in enumerate(metrics or (), start=1)
-            if figures.finite(row.get(curve.metric))
+            if _is_number(row.get(curve.metric))
         ]
         if points:
             steps, values = zip(*points, strict=True)
             svg = figures.curve(steps, values, "update (step)", curve.y_label, curve.level)
-            plots.append({"title": curve.y_label, "plot": Markup(svg), "good": curve.good})
+            plots.append({"title": curve.y_label, "plot": svg, "good": curve.good})
     return plots or None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _samples(evaluation: EvaluationResult | None, most: int = 6) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ Settings that are not vLLM's defaults, with why (measured on two CPU cores):
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import uuid
@@ -36,6 +37,7 @@ from judge_service.prompting import PairTemplate, TemplateError
 
 DEFAULT_CONTEXT_TOKENS = 8192
 DEFAULT_CPU_KV_CACHE_GIB = 1.0
+_SHUTDOWN_SECONDS = 10.0
 
 _T = TypeVar("_T")
 
@@ -98,10 +100,14 @@ class VLLMEngine:
         except TemplateError as error:
             raise ModelError(f"{folder}: {error}") from error
         self._llm = await asyncio.to_thread(self._launch, folder)
-        self._identity = await asyncio.to_thread(self._identify, folder)
-        hello = (Message(role="user", content="Hello"),)
-        prompt = [*template.prefix(hello, "Hi!", "No.").ids, *template.suffix("Be kind.")]
-        await self.read(prompt, template.label_ids)
+        try:
+            self._identity = await asyncio.to_thread(self._identify, folder)
+            hello = (Message(role="user", content="Hello"),)
+            prompt = [*template.prefix(hello, "Hi!", "No.").ids, *template.suffix("Be kind.")]
+            await self.read(prompt, template.label_ids)
+        except BaseException:
+            await self.close()
+            raise
 
     async def read(
         self, prompt_ids: Sequence[int], label_ids: Sequence[int], *, priority: int = 0
@@ -157,7 +163,9 @@ class VLLMEngine:
         """Stop the engine's processes. A closed engine is not alive; closing twice is harmless."""
         llm, self._llm = self._llm, None
         if llm is not None:
-            await asyncio.to_thread(llm.shutdown)
+            await asyncio.to_thread(llm.shutdown, _SHUTDOWN_SECONDS)
+            del llm
+            gc.collect()  # its cycles would else be finalised as the interpreter is torn down
 
     async def _generate(self, prompt_ids: Sequence[int], params: Any, priority: int) -> Any:
         from vllm.inputs import tokens_input
@@ -194,22 +202,25 @@ class VLLMEngine:
         if on_cpu:
             _prepare_for_cpu()
             kv_cache_gib = kv_cache_gib or DEFAULT_CPU_KV_CACHE_GIB
+        args = AsyncEngineArgs(
+            model=str(folder),
+            dtype=self._dtype,
+            seed=self._seed,
+            max_model_len=context_tokens,
+            enable_prefix_caching=True,
+            block_size=32 if on_cpu else None,
+            enforce_eager=on_cpu,
+            kv_cache_memory_bytes=int(kv_cache_gib * 2**30) if kv_cache_gib else None,
+            hf_overrides={"head_dtype": "float32"},
+            scheduling_policy="priority",
+            worker_extension_cls="judge_service.engines.orphan.DiesWithParent",
+        )
         try:
-            args = AsyncEngineArgs(
-                model=str(folder),
-                dtype=self._dtype,
-                seed=self._seed,
-                max_model_len=context_tokens,
-                enable_prefix_caching=True,
-                block_size=32 if on_cpu else None,
-                enforce_eager=on_cpu,
-                kv_cache_memory_bytes=int(kv_cache_gib * 2**30) if kv_cache_gib else None,
-                hf_overrides={"head_dtype": "float32"},
-                scheduling_policy="priority",
-                worker_extension_cls="judge_service.engines.orphan.DiesWithParent",
-                disable_log_stats=True,
-            )
-            return AsyncLLM.from_engine_args(args)
+            config = args.create_engine_config()
+        except ValueError as error:
+            raise ModelError(f"{folder}: vLLM cannot run this model: {error}") from error
+        try:
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         except Exception as error:  # vLLM raises RuntimeError, ValueError, OSError, ...
             raise EngineError(
                 f"vLLM could not start with {folder.name}: {error}; its log above tells the "

@@ -39,7 +39,8 @@ Settings = Annotated[
     typer.Argument(help="Settings, e.g. learning_rate=1e-4.", metavar="[KEY=VALUE]..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")]
 
 Config = TypeVar("Config", bound="BaseModel")
 

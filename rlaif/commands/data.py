@@ -11,7 +11,8 @@ from constitution.errors import UserError
 from rlaif.commands import (
     DEFAULT_SERVER,
     ConstitutionName,
-    Out,
+    OutFile,
+    OutFolder,
     OwnJudge,
     SamplePrinciples,
     Seed,
@@ -19,7 +20,6 @@ from rlaif.commands import (
     Settings,
     configured,
     output,
-    progress_output,
 )
 
 
@@ -27,7 +27,7 @@ def sample(
     prompts: Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")],
     model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
     settings: Settings = None,
-    out: Out = Path("samples.jsonl"),
+    out: OutFile = Path("samples.jsonl"),
     split: Annotated[str, typer.Option(help="Only this split: train or heldout.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
@@ -48,7 +48,7 @@ def label(
     constitution: ConstitutionName = "hhh",
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
-    out: Out = Path("labels"),
+    out: OutFolder = Path("labels"),
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     all_pairs: Annotated[
@@ -57,23 +57,24 @@ def label(
 ) -> None:
     """Label pairs of responses; every label is kept as it arrives, a second run asks the rest."""
     from judge_service.judgment import JudgeOptions
-    from rlaif.labeling import label_samples, serving
+    from rlaif.judging import judge_client
+    from rlaif.labeling import label as ask
+    from rlaif.labeling import pairs_from_samples
     from rlaif.records import Sample, read_jsonl
 
-    found = read_jsonl(samples, Sample)
-    if not found:
-        raise UserError(f"{samples}: no samples in it; make some with `rlaif sample`")
-    options = JudgeOptions(sample_principles=sample_principles, seed=seed)
-    console = progress_output()
-    with serving(judge, constitution, out / "server.log", server, console) as address:
-        summary = label_samples(
-            found,
-            address,
-            constitution,
+    pairs = pairs_from_samples(
+        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
+    )
+    if not pairs.comparisons:
+        raise UserError(f"{samples}: no prompt has two different responses; sample with n=2 or more")
+    with judge_client(judge, constitution, out / "judge.log", server) as client:
+        summary = ask(
+            pairs.comparisons,
+            client,
             out,
-            options=options,
-            pairs_per_prompt=None if all_pairs else 1,
-            console=console,
+            constitution=constitution,
+            options=JudgeOptions(sample_principles=sample_principles, seed=seed),
+            identical=pairs.identical,
         )
     output().print(
         f"{summary.judged} labels, {summary.unjudged} unjudged: {out / 'preferences.parquet'}",

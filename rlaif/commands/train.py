@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif.commands import ConstitutionName, Out, Settings, configured, output
+from rlaif.commands import ConstitutionName, OutFolder, Settings, configured, output
 
 app = typer.Typer(help="Train on labels.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def reward(
     model: Model,
     settings: Settings = None,
     constitution: ConstitutionName = "hhh",
-    out: Out = Path("reward"),
+    out: OutFolder = Path("reward"),
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
     from constitution import Constitution
@@ -41,7 +41,7 @@ def reward(
 
 @app.command(epilog="Example: rlaif train dpo labels/preferences.parquet --model smollm2-135m")
 def dpo(
-    preferences: Preferences, model: Model, settings: Settings = None, out: Out = Path("dpo")
+    preferences: Preferences, model: Model, settings: Settings = None, out: OutFolder = Path("dpo")
 ) -> None:
     """Direct preference optimisation on soft labels (per-pair cDPO by default)."""
     from rlaif import models
@@ -59,7 +59,7 @@ def ppo(
     model: Model,
     reward: Annotated[Path, typer.Option(help="The folder of a reward model.")],
     settings: Settings = None,
-    out: Out = Path("ppo"),
+    out: OutFolder = Path("ppo"),
 ) -> None:
     """Proximal policy optimisation against a reward model, on the train split of the prompts."""
     from rlaif import models

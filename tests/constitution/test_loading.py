@@ -1,21 +1,15 @@
-"""Strict loading: golden messages with line and column, files, and text from anywhere."""
+"""Strict loading: golden messages with line and column, and files."""
 
 from __future__ import annotations
 
-import json
-import string
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from constitution import Constitution, ConstitutionError, strict_yaml
 from constitution.loading import library_names, load_path, load_text
-from constitution.strict_yaml import MAX_BYTES, parse
+from constitution.strict_yaml import parse
 
 GOOD = """\
 name: small
@@ -300,128 +294,6 @@ class TestFiles:
             load_path(file)
 
 
-HOSTILE = {
-    "10 MB in one text": "a: " + "x" * 10_000_000,
-    "10 MB of items": "- a\n" * 2_500_000,
-    "deep brackets": "[" * 500_000,
-    "deep braces": "{a: " * 100_000,
-    "deep dashes": "- " * 300_000,
-    "a merge bomb": "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}]}}\n" for i in range(1, 30)),
-    "a billion laughs": "a0: &a0 x\n"
-    + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
-    "repeated keys": "a: 1\n" * 200_000,
-    "unknown keys": "".join(f"nam{i}: 1\n" for i in range(60_000)),
-    "empty principles": "principles:\n" + "- {}\n" * 250,
-    "empty examples in many principles": "principles:\n"
-    + ("- examples: [" + "{}, " * 100 + "]\n") * 50,
-    "near traits": f"traits: {{{', '.join(f'{chr(97) * 60}{i:03}: {{}}' for i in range(250))}}}\n"
-    + "principles:\n"
-    + "".join(f"- {{id: p{i}, trait: {'a' * 59}{i:04}}}\n" for i in range(250)),
-    "a long line feed": "a: |\n" + " x\n" * 300_000,
-    "an open quote": 'a: "' + "\\n" * 500_000,
-}
-
-
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_yaml_is_refused_in_less_than_fifty_milliseconds(text: str) -> None:
-    seconds = []
-    for _ in range(3):  # processor time and the best of three: the machine may be busy
-        before = time.process_time()
-        with pytest.raises(ConstitutionError):
-            load_text(text)
-        seconds.append(time.process_time() - before)
-    assert min(seconds) < 0.05
-
-
-# What may come from anywhere never raises anything but ConstitutionError.
-
-_YAML_PIECES = st.sampled_from(
-    [*string.printable, "\n  ", ": ", "- ", "? ", "&a ", "*a", "!!str ", "<<", "---\n", "|\n",
-     ">\n", "%YAML 1.2\n", "\\u0000", "\ud800", "\x00", "\ufeff", "é", "traits", "1.0", "no"]
-)  # fmt: skip
-
-
-def refusal(text: str) -> ConstitutionError | None:
-    try:
-        load_text(text)
-    except ConstitutionError as error:
-        return error
-    return None
-
-
-@given(st.one_of(st.text(), st.lists(_YAML_PIECES, max_size=60).map("".join)))
-def test_any_text_loads_or_is_refused(text: str) -> None:
-    error = refusal(text)
-    assert error is not None
-    assert all(d.line >= 1 and d.column >= 1 for d in error.diagnostics)
-
-
-@given(st.data())
-def test_any_damage_to_a_right_file_loads_or_is_refused(data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, len(GOOD)))
-    end = data.draw(st.integers(start, min(len(GOOD), start + 20)))
-    text = GOOD[:start] + data.draw(_YAML_PIECES) + GOOD[end:]
-    if error := refusal(text):
-        last = text.count("\n") + 1
-        assert all(1 <= d.line <= last for d in error.diagnostics)
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=10,
-)
-
-
-@given(
-    st.sampled_from(
-        [
-            ("name",),
-            ("version",),
-            ("traits",),
-            ("traits", "kind"),
-            ("traits", "kind", "weight"),
-            ("principles",),
-            ("principles", 0),
-            ("principles", 0, "id"),
-            ("principles", 0, "trait"),
-            ("principles", 0, "scope"),
-            ("principles", 0, "examples"),
-            ("principles", 0, "examples", 0),
-            ("principles", 0, "examples", 0, "prompt"),
-        ]
-    ),
-    _JSON,
-)
-def test_any_value_at_any_place_loads_or_is_refused(path: tuple[Any, ...], value: object) -> None:
-    data = yaml.safe_load(GOOD)
-    *steps, last = path
-    part = data
-    for step in steps:
-        part = part[step]
-    part[last] = value
-    if error := refusal(json.dumps(data)):
-        assert str(error)
-
-
-@given(st.integers(0, 2**32), st.booleans(), st.sampled_from([None, "'", '"', "|", ">"]))
-def test_the_digest_survives_any_layout(seed: int, flow: bool, style: str | None) -> None:
-    original = Constitution.load("harmless")
-    data = original.model_dump(mode="json", exclude_none=True)
-    keys = sorted(data, key=lambda key: hash((key, seed)))
-    text = yaml.dump(
-        {key: data[key] for key in keys},
-        sort_keys=False,
-        default_flow_style=flow,
-        default_style=None if style is None else style,
-        width=40 + seed % 80,
-    )
-    if style is None:  # a style would quote the numbers too
-        assert load_text(text).digest == original.digest
-
-
 def test_the_parser_without_libyaml_tells_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, expected in GOLDEN.values():
         if "not valid YAML" in expected[0]:
@@ -435,11 +307,6 @@ def test_numbers_and_places_of_a_tree() -> None:
     assert tree.data == {"a": [1000.0, None]}
     assert tree.place(("a", 1)).line == 3
     assert tree.place(("a", 1, "beyond")) == tree.place(("a", 1))
-
-
-def test_the_cap_counts_bytes_and_not_letters() -> None:
-    with pytest.raises(ConstitutionError, match="larger than"):
-        load_text("# " + "é" * (MAX_BYTES // 2))
 
 
 @pytest.mark.parametrize("name", library_names())

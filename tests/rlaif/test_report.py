@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -120,13 +121,23 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A whole run; copy it before taking something away."""
+    return made_up_run(tmp_path_factory.mktemp("made-up") / "run")
+
+
+@pytest.fixture(scope="module")
+def whole_page(run) -> str:
+    return render(run)
+
+
 def render(run: Path) -> str:
     return write_report(run, run / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_whole_run_shows_every_part(tmp_path):
-    html = render(made_up_run(tmp_path / "run"))
-    page = Page(html)
+def test_a_whole_run_shows_every_part(whole_page):
+    page = Page(whole_page)
     assert "This run has no" not in page.text
     for shown in ("made-up sample run", "hhh 1.0.0", "DPO", "PPO", "empty_response 1", "helpful"):
         assert shown in page.text
@@ -134,20 +145,19 @@ def test_a_whole_run_shows_every_part(tmp_path):
     assert "d" * 64 in page.text, "the receipt of a label"
 
 
-def test_the_page_needs_nothing_from_elsewhere(tmp_path):
-    html = render(made_up_run(tmp_path / "run"))
-    page = Page(html)
+def test_the_page_needs_nothing_from_elsewhere(whole_page):
+    page = Page(whole_page)
     assert not [tag for tag, _ in page.tags if tag in {"script", "link", "img", "iframe"}]
     for _, attributes in page.tags:
         for name, value in attributes.items():
             assert name != "src"
             assert name not in {"href", "xlink:href"} or value.startswith("#")
-    assert not re.search(r"@import|url\((?!#)", html)
+    assert not re.search(r"@import|url\((?!#)", whole_page)
 
 
 def test_what_models_wrote_cannot_become_markup(tmp_path):
     evil = "<script>alert(1)</script><b title='x'>&amp;{{ 7 * 7 }}"
-    page = Page(render(made_up_run(tmp_path / "run", extra=evil)))
+    page = Page(render(made_up_run(tmp_path / "run", prompts=4, extra=evil)))
     assert "script" not in {tag for tag, _ in page.tags}
     assert evil in page.text
 
@@ -162,10 +172,10 @@ def test_what_models_wrote_cannot_become_markup(tmp_path):
         ("evaluation/evaluation.json", "no evaluation yet"),
     ],
 )
-def test_a_missing_part_is_named_and_the_rest_is_shown(tmp_path, lost, said):
-    run = made_up_run(tmp_path / "run", prompts=4)
-    (run / lost).unlink()
-    text = Page(render(run)).text
+def test_a_missing_part_is_named_and_the_rest_is_shown(run, tmp_path, lost, said):
+    less = shutil.copytree(run, tmp_path / "run")
+    (less / lost).unlink()
+    text = Page(render(less)).text
     assert said in text
     assert text.count("This run has no") <= 2
 
@@ -182,14 +192,13 @@ def test_values_that_are_no_numbers_are_left_out_of_curves(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
-    run = made_up_run(tmp_path / "run", prompts=4)
-    (run / "dpo" / "metrics.jsonl").write_text('{"step": 1')
+    (tmp_path / "dpo").mkdir()
+    (tmp_path / "dpo" / "metrics.jsonl").write_text('{"step": 1')
     with pytest.raises(ReportError, match=r"dpo/metrics\.jsonl: cannot be read"):
-        render(run)
+        render(tmp_path)
     with pytest.raises(ReportError, match="no such run folder"):
         write_report(tmp_path / "nowhere", tmp_path / "report.html")
 
 
-def test_the_finding_claims_no_more_than_the_interval_allows(tmp_path):
-    text = Page(render(made_up_run(tmp_path / "run"))).text
-    assert "not told apart from the start by this many prompts" in text
+def test_the_finding_claims_no_more_than_the_interval_allows(whole_page):
+    assert "not told apart from the start by this many prompts" in Page(whole_page).text

@@ -1,0 +1,92 @@
+"""`rlaif run`, `rlaif evaluate`, `rlaif report`: the whole loop, its last part, its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from constitution.errors import UserError
+from rlaif.commands import (
+    DEFAULT_SERVER,
+    ConstitutionName,
+    OutFolder,
+    OwnJudge,
+    SamplePrinciples,
+    Seed,
+    Server,
+    Settings,
+    output,
+)
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (quickstart) or a YAML file.")],
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run's folder; default runs/NAME.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+) -> None:
+    """Constitution to policy, stage by stage. Killed and started again, it goes on."""
+    from rlaif import recipe as recipes
+
+    chosen = recipes.load_recipe(recipe, settings or [])
+    folder = out or Path("runs") / chosen.name
+    if dry_run:
+        recipes.dry_run(chosen, folder, output())
+    else:
+        recipes.run(chosen, folder, output())
+
+
+def evaluate(
+    responses: Annotated[
+        list[str],
+        typer.Argument(help="NAME=SAMPLES.jsonl of each policy, see: rlaif sample --split heldout"),
+    ],
+    start: Annotated[Path, typer.Option(help="Samples of the policy they started from.")],
+    constitution: ConstitutionName = "hhh",
+    server: Server = DEFAULT_SERVER,
+    judge: OwnJudge = "",
+    out: OutFolder = Path("evaluation"),
+    sample_principles: SamplePrinciples = None,
+    seed: Seed = 0,
+) -> None:
+    """Win rate of policies against their start, judged in both orders, with 95 % intervals."""
+    from judge_service.judgment import JudgeOptions
+    from rlaif import evaluation
+    from rlaif.judging import judge_client
+    from rlaif.labeling import comparer
+    from rlaif.records import Sample, read_jsonl
+
+    runs = []
+    for item in responses:
+        name, equals, path = item.partition("=")
+        if not equals:
+            raise UserError(f"{item!r} is not NAME=FILE; write e.g. dpo=responses/dpo.jsonl")
+        runs.append(evaluation.PolicyRun(name, read_jsonl(Path(path), Sample)))
+    first = evaluation.PolicyRun("start", read_jsonl(start, Sample))
+    with judge_client(judge, constitution, out / "judge.log", server) as client:
+        compare = comparer(
+            client,
+            out / "answers.journal.jsonl",
+            constitution=constitution,
+            options=JudgeOptions(sample_principles=sample_principles, seed=seed),
+        )
+        result = evaluation.evaluate(first, runs, compare)
+    result.save(out / "evaluation.json")
+    evaluation.print_table(result, output())
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="The folder of a run, e.g. runs/quickstart.")],
+) -> None:
+    """Draw the run's page again: one self-contained HTML file."""
+    from rlaif.report import write_report
+
+    if not run_folder.is_dir():
+        raise UserError(f"{run_folder}: no such folder; `rlaif run quickstart` makes one")
+    output().print(write_report(run_folder, run_folder / "report.html"), highlight=False)
