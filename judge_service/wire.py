@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from constitution.schema import Message
 from judge_service.errors import InvalidRequest
 from judge_service.judgment import (
     Comparison,
@@ -72,7 +71,6 @@ def compare_request(
         response_a=comparison.response_a,
         response_b=comparison.response_b,
         options=_options(options),
-        request_id=comparison.id if len(comparison.id) <= MAX_REQUEST_ID else "",
     )
 
 
@@ -168,8 +166,13 @@ def _within(field: str, value: float, high: float) -> float:
     return value
 
 
+def is_request_id(request_id: str) -> bool:
+    """Whether a caller's name for a request may stand in logs."""
+    return len(request_id) <= MAX_REQUEST_ID and request_id.isprintable()
+
+
 def _check_request_id(request_id: str) -> None:
-    if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
+    if not is_request_id(request_id):
         raise InvalidRequest("request_id", f"up to {MAX_REQUEST_ID} printable characters")
 
 

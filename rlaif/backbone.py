@@ -182,14 +182,14 @@ class Backbone:
     # ── what a role computes ─────────────────────────────────────────────────────────────────
 
     def hidden_states(self, role: Role | None, ids: Tensor) -> Tensor:
-        """Last hidden states of right-padded ids (B, T): (B, T, d). Causal, so pads need no mask."""
+        """Last hidden states (B, T, d) of right-padded ids (B, T). Causal: pads need no mask."""
         if role != self._active:
             self._activate(role)
         hidden: Tensor = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
     def logprobs(self, role: Role | None, batch: Batch, temperature: float = 1.0) -> Tensor:
-        """log π of each response token given all before it; 0 where response_mask is False. (B, T)"""
+        """log π of each response token given all before it, (B, T); 0 outside response_mask."""
         hidden, targets, mask = self._counted(role, batch)
         values = token_logprobs(hidden, targets, self.head_weight, temperature)
         return _spread(values, mask)
@@ -274,7 +274,7 @@ def resolve_dtype(dtype: Dtype) -> torch.dtype:
 
 
 def _refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
-    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1, 1.0)]
+    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
     if scaled or getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise BackboneError(
             f"{name}: its logits are not W h alone ({scaled or 'a bias in the head'}); "
@@ -289,7 +289,8 @@ def _fingerprint(model: Any) -> str:
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         bits = parameter.detach().to(torch.bfloat16).view(torch.int16)
-        digest.update(f"{name} {tuple(parameter.shape)} {int(bits.sum(dtype=torch.int64))}\n".encode())
+        total = int(bits.sum(dtype=torch.int64))
+        digest.update(f"{name} {tuple(parameter.shape)} {total}\n".encode())
     return digest.hexdigest()
 
 

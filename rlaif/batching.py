@@ -67,6 +67,10 @@ class Batch:
         """Real tokens, prompts included."""
         return int((self.last + 1).sum())
 
+    def rows(self, which: slice) -> Batch:
+        """Some of its rows, as wide as before."""
+        return Batch(self.ids[which], self.response_mask[which], self.last[which])
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:
@@ -115,11 +119,13 @@ def encode_row(
 def encode_pairs(
     tokenizer: Any, preferences: Sequence[Preference], max_tokens: int, unusable: Unusable
 ) -> EncodedPairs:
-    """Every preference as a Pair. Raises BatchError when one is unusable (or, skipping, all are)."""
+    """Every preference as a Pair. Raises BatchError when one (or, skipping, all) cannot be used."""
     found = EncodedPairs([], [])
     for p in preferences:
         try:
-            chosen = _labelled_row(tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens)
+            chosen = _labelled_row(
+                tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens
+            )
             rejected = _labelled_row(
                 tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens
             )
@@ -202,3 +208,15 @@ def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[l
         order = torch.randperm(count, generator=generator).tolist()
         batches += [list(group) for group in in_groups(order, batch_size)]
     return batches
+
+
+def endless_batch(count: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """The indices of step 1, 2, … out of an endless seeded shuffle: every item comes once before
+    any comes again. A function of the step's number, as above."""
+    found: list[int] = []
+    while len(found) < batch_size:
+        epoch, place = divmod((step - 1) * batch_size + len(found), count)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(count, generator=generator).tolist()
+        found += order[place : place + batch_size - len(found)]
+    return found

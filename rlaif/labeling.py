@@ -38,7 +38,7 @@ from judge_service.judgment import (
     Unjudged,
     UnjudgedReason,
 )
-from judge_service.server_info import ConstitutionSummary, ServerInfo
+from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerState
 from rlaif.evaluation import Compare, Outcome, Question
 from rlaif.journal import Journal
 from rlaif.progress import progress
@@ -231,7 +231,7 @@ def ask(
                     waiting.values(), constitution=judge.constitution.name, options=options
                 )
                 for done, (id, answer) in enumerate(stream, start=1):
-                    _same_judge(answer, judge)
+                    _still_fit(client, answer, judge)
                     journal.append(JournalEntry(key=keys[id], id=id, answer=answer))
                     answers[keys[id]] = answer
                     rate = done / (time.monotonic() - started)
@@ -250,9 +250,16 @@ def ask(
     return Answers(found, judge, len(waiting), time.monotonic() - started)
 
 
-def _same_judge(answer: Judgment | Unjudged, judge: JudgeIdentity) -> None:
-    """A server restarted with other weights or another law must not mix its labels into these."""
-    if isinstance(answer, Judgment):
+def _still_fit(client: LabelingClient, answer: Judgment | Unjudged, judge: JudgeIdentity) -> None:
+    """A server restarted with other weights or another law must not mix its labels into these, and
+    one whose engine died must not leave every other pair unjudged."""
+    if isinstance(answer, Unjudged):
+        if (
+            answer.reason is UnjudgedReason.ENGINE_FAILED
+            and client.server_info().state is ServerState.FAILED
+        ):
+            raise JudgeUnavailable(f"the judge's engine died: {answer.detail}")
+    else:
         origin = answer.provenance
         if (origin.model, origin.constitution_sha256) != (judge.model, judge.constitution.sha256):
             raise LabelingError(

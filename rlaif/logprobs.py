@@ -1,9 +1,9 @@
 """Log-probabilities of the tokens that count, and the statistics over them.
 
-    logprob     log π(y | x) = z_y − log Σ_v exp z_v,  z = W h / temperature
-    kl_k1       r                       r = log π − log ref, of tokens drawn from π
+    logprob     log π(y | x) = z_y - log Σ_v exp z_v,  z = W h / temperature
+    kl_k1       r                       r = log π - log ref, of tokens drawn from π
     kl_k2       r² / 2
-    kl_k3       exp(−r) − 1 + r         (http://joschu.net/blog/kl-approx.html)
+    kl_k3       exp(-r) - 1 + r         (http://joschu.net/blog/kl-approx.html)
 
 The full (B, T, V) tensor of logits never exists: callers select the hidden states of the response
 tokens, and the language-model head runs over them in chunks.
@@ -22,7 +22,7 @@ CHUNK = 256  # tokens whose logits exist at once: 256 x 49152 x 4 bytes = 50 MB
 
 class _TokenLogprobs(torch.autograd.Function):
     """A token's log-prob is one number, so its gradient in the hidden state is one vector,
-    W_y − Σ_v π_v W_v (over the temperature). It is computed beside the value, while the chunk's
+    W_y - Σ_v π_v W_v (over the temperature). It is computed beside the value, while the chunk's
     logits are at hand: nothing of size V outlives its chunk, nothing is computed twice."""
 
     @staticmethod
@@ -30,7 +30,7 @@ class _TokenLogprobs(torch.autograd.Function):
         values: list[Tensor] = []
         gradients: list[Tensor] = []
         wanted = ctx.needs_input_grad[0]
-        for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        for h, y in zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True):
             log_pi = _log_softmax(h, weight, t)  # (n, V)
             values.append(log_pi.gather(1, y[:, None])[:, 0])
             if wanted:
@@ -75,9 +75,9 @@ class LogprobsAndEntropy:
 def token_logprobs_and_entropy(
     hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float = 1.0
 ) -> LogprobsAndEntropy:
-    """As `token_logprobs`, with the entropy −Σ_v π_v log π_v beside it; without a gradient."""
+    """As `token_logprobs`, with the entropy -Σ_v π_v log π_v beside it; without a gradient."""
     logprobs, entropy = [hidden.new_empty(0).float()], [hidden.new_empty(0).float()]
-    for h, y in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+    for h, y in zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True):
         log_pi = _log_softmax(h, weight, temperature)  # (n, V)
         logprobs.append(log_pi.gather(1, y[:, None])[:, 0])
         entropy.append(torch.special.entr(log_pi.exp()).sum(-1))

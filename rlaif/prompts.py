@@ -22,7 +22,12 @@ from pydantic import ValidationError
 from rlaif.records import Prompt, RecordError
 
 SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
-PROMPT_OF_OTHERS = {"id", "topic", "kind", "split"}  # fields a {"prompt": …} line may have as ours do
+PROMPT_OF_OTHERS = {
+    "id",
+    "topic",
+    "kind",
+    "split",
+}  # fields a {"prompt": …} line may have as ours do
 
 
 def load_prompts(source: str | Path, split: str | None = None) -> list[Prompt]:
@@ -68,8 +73,8 @@ def _read(path: Path) -> Iterator[Prompt]:
     except OSError as error:
         names = ", ".join(SHIPPED)
         raise RecordError(
-            f"{path}: cannot be read ({error.strerror}); give a JSONL file of prompts, or a shipped "
-            f"set: {names}"
+            f"{path}: cannot be read ({error.strerror}); give a JSONL file of prompts, or a "
+            f"shipped set: {names}"
         ) from error
 
 
@@ -87,7 +92,7 @@ def _parse(line: str, where: str) -> Prompt:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise RecordError(
-            f"{where}: {field or 'prompt'}: {first['msg']}; a line is {{\"prompt\": \"text\"}} or has "
+            f'{where}: {field or "prompt"}: {first["msg"]}; a line is {{"prompt": "text"}} or has '
             "id and messages; mend or delete it"
         ) from error
 

@@ -9,8 +9,10 @@ every stage. `rlaif run RECIPE key=value …` changes any of them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -20,17 +22,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from constitution import Constitution
+from constitution import Constitution, Message
 from constitution.errors import UserError
+from judge_service.client import JudgeClient
 from judge_service.judgment import JudgeOptions
-from rlaif import models
+from rlaif import backbone, dpo, evaluation, models, ppo, reward_model, sampling
 from rlaif.commands import configured
-from rlaif.dpo import DPOConfig
-from rlaif.ppo import PPOConfig
+from rlaif.judging import judge_client
+from rlaif.labeling import comparer, label, pairs_from_samples
 from rlaif.prompts import load_prompts
 from rlaif.records import Preference, Prompt, Sample, read_jsonl, read_preferences, write_json
-from rlaif.reward_model import RewardConfig
-from rlaif.sampling import SamplingConfig
+from rlaif.report import write_report
+from rlaif.scoring import RewardModel
 from rlaif.stages import Stage, content_digest, input_digest, is_finished, run_stages
 
 
@@ -65,18 +68,19 @@ class Recipe(BaseModel):
     judge: str = Field(description="the model that judges: short name, folder or hub id")
     constitution: str = Field(description="a shipped name or a YAML file")
     prompts: str = Field(description="'quickstart' or a JSONL file of prompts")
+    system: str = Field(default="", description="a system message before every prompt")
     train_prompts: int | None = Field(default=None, ge=2, description="the first N; all by default")
     heldout_prompts: int | None = Field(default=None, ge=2)
     reward_heldout: float = Field(
         default=0.2, gt=0, lt=1, description="share of labelled pairs kept to evaluate the reward"
     )
     judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
-    sample: SamplingConfig = SamplingConfig()
+    sample: sampling.SamplingConfig = sampling.SamplingConfig()
     label: JudgingConfig = JudgingConfig()
-    reward: RewardConfig = RewardConfig()
-    dpo: DPOConfig = DPOConfig()
-    ppo: PPOConfig = PPOConfig()
-    respond: SamplingConfig = SamplingConfig(n=1)
+    reward: reward_model.RewardConfig = reward_model.RewardConfig()
+    dpo: dpo.DPOConfig = dpo.DPOConfig()
+    ppo: ppo.PPOConfig = ppo.PPOConfig()
+    respond: sampling.SamplingConfig = sampling.SamplingConfig(n=1)
     evaluate: JudgingConfig = JudgingConfig()
     minutes: dict[str, float] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
@@ -212,7 +216,7 @@ class _Run:
 
     # 2. sample
     def draw(self) -> None:
-        draw_samples(self.policy, self.prompts("train"), self.samples, self.recipe.sample)
+        sampling.sample(self.policy, self.prompts("train"), self.samples, self.recipe.sample)
 
     # 3. label
     def judge(self) -> None:
@@ -229,25 +233,18 @@ class _Run:
 
     def court(self) -> AbstractContextManager[JudgeClient]:
         """A judge server of our own, and a client to it."""
-        return local_judge(
+        return judge_client(
             self.recipe.judge,
-            [self.recipe.constitution],
+            self.recipe.constitution,
             self.folder / "judge.log",
             flags=self.recipe.judge_flags,
-            console=self.console,
         )
 
     # 4. reward
     def train_reward(self) -> None:
         train, heldout = self.split_labels()
         weights = self.constitution.trait_weights
-        reward_model.train(self.recipe.reward, self.policy, train, self.reward, weights)
-        judge = reward_model.RewardModel.load(self.policy, self.reward)
-        evaluate_reward(
-            heldout,
-            [s.overall for s in judge.score([p.prompt for p in heldout], [p.chosen_text for p in heldout])],
-            [s.overall for s in judge.score([p.prompt for p in heldout], [p.rejected_text for p in heldout])],
-        ).save(self.reward / "evaluation.json")
+        reward_model.train(self.recipe.reward, self.policy, train, self.reward, weights, heldout)
 
     def split_labels(self) -> tuple[list[Preference], list[Preference]]:
         """(to train the reward model on, kept to evaluate it): by prompt, decided by its text."""
@@ -275,16 +272,16 @@ class _Run:
     # 7. respond
     def respond(self) -> None:
         folder, prompts = self.folder / "responses", self.prompts("heldout")
-        draw_samples(self.policy, prompts, folder / "start.jsonl", self.recipe.respond)
+        sampling.sample(self.policy, prompts, folder / "start.jsonl", self.recipe.respond)
         for name, adapter in self.policies.items():
             merged = folder / f"{name}-merged"
             backbone.merge_adapter(self.policy, adapter, merged)
-            draw_samples(str(merged), prompts, folder / f"{name}.jsonl", self.recipe.respond)
+            sampling.sample(str(merged), prompts, folder / f"{name}.jsonl", self.recipe.respond)
             shutil.rmtree(merged)
 
     # 8. evaluate
     def evaluate(self) -> None:
-        scorer = reward_model.RewardModel.load(self.policy, self.reward)
+        scorer = RewardModel.load(self.policy, self.reward)
         start = self.policy_run("start", scorer)
         trained = [self.policy_run(name, scorer) for name in self.policies]
         with self.court() as client:
@@ -297,7 +294,7 @@ class _Run:
             result = evaluation.evaluate(start, trained, compare)
         result.save(self.folder / "evaluation" / "evaluation.json")
 
-    def policy_run(self, name: str, scorer: reward_model.RewardModel) -> evaluation.PolicyRun:
+    def policy_run(self, name: str, scorer: RewardModel) -> evaluation.PolicyRun:
         path = self.folder / "responses" / f"{name}.jsonl"
         samples = read_jsonl(path, Sample)
         scores = scorer.score([s.prompt.messages for s in samples], [s.response for s in samples])
@@ -306,7 +303,7 @@ class _Run:
             reference, policy = backbone.response_logprobs(self.policy, self.policies[name], samples)
             kl = evaluation.estimate_kl(samples, policy, reference)
         return evaluation.PolicyRun(
-            name, samples, [s.overall for s in scores], kl, tokens_per_second(path)
+            name, samples, [s.overall for s in scores], kl, sampling.tokens_per_second(path)
         )
 
     # 9. report

@@ -83,8 +83,8 @@ DPO_CURVES = (
     Curve(
         "loss",
         "loss (nats)",
-        "Starts at log 2 (dashed: policy = reference) and falls slowly. A fall to 0 means the "
-        "pairs are learnt by heart.",
+        "With the sigmoid losses it starts at log 2 (dashed: policy = reference) and falls "
+        "slowly. A fall to 0 means the pairs are learnt by heart.",
         level=math.log(2),
     ),
     Curve("margin", "reward margin (nats)", "Rises: chosen gains on rejected.", level=0.0),
@@ -138,7 +138,8 @@ def write_report(run: Path, out: Path) -> Path:
 
 
 def write_page(inputs: ReportInputs, out: Path) -> Path:
-    facts = _load(inputs.facts, _read_json) or {}
+    summary = _load(inputs.labels_summary, _read_json)
+    facts = (_load(inputs.facts, _read_json) or {}) | _judge_facts(summary)
     evaluation = _load(inputs.evaluation, EvaluationResult.load)
     page = (
         _environment()
@@ -146,7 +147,7 @@ def write_page(inputs: ReportInputs, out: Path) -> Path:
         .render(
             facts={name: str(value) for name, value in facts.items()},
             result=_result(evaluation),
-            labels=_labels(inputs),
+            labels=_labels(_load(inputs.preferences, read_preferences), summary),
             reward=_reward(inputs),
             dpo=_curves(inputs.dpo_metrics, DPO_CURVES),
             ppo=_curves(inputs.ppo_metrics, PPO_CURVES),
@@ -234,9 +235,20 @@ def _finding(policy: PolicyResult) -> str:
     )
 
 
-def _labels(inputs: ReportInputs) -> dict[str, Any] | None:
-    preferences = _load(inputs.preferences, read_preferences)
-    summary = _load(inputs.labels_summary, _read_json)
+def _judge_facts(summary: Mapping[str, Any] | None) -> dict[str, str]:
+    """Who judged, as the labels themselves say it."""
+    if summary is None:
+        return {}
+    law, model = summary["judge"]["constitution"], summary["judge"]["model"]
+    return {
+        "constitution": f"{law['name']} {law['version']} (sha256 {law['sha256'][:16]})",
+        "judge": f"{model['name']}, {model['dtype']}, {model['engine']}",
+    }
+
+
+def _labels(
+    preferences: Sequence[Preference] | None, summary: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     if not preferences:
         return None
     probs = [preference.prob_chosen for preference in preferences]
@@ -304,7 +316,7 @@ def _curves(path: Path, wanted: Sequence[Curve]) -> list[dict[str, Any]] | None:
         ]
         if points:
             steps, values = zip(*points, strict=True)
-            svg = figures.curve(steps, values, "update (step)", curve.y_label, curve.level)
+            svg = figures.curve(steps, values, "training step", curve.y_label, curve.level)
             plots.append({"title": curve.y_label, "plot": svg, "good": curve.good})
     return plots or None
 

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -80,7 +80,9 @@ def sample(
     kept = _Unfinished(out, _fingerprint(model, engine, prompts, config))
     done = kept.read()
     if len(done) < len(chunks):
-        settings = config.model_dump(include={"dtype", "max_tokens", "temperature", "top_p", "seed"})
+        settings = config.model_dump(
+            include={"dtype", "max_tokens", "temperature", "top_p", "seed"}
+        )
         job = Job(
             model=model,
             engine=engine,
@@ -201,8 +203,8 @@ def _collect(
             report(finished, f"{tokens / seconds:.0f} tokens/s")
     if done + len(arrived) < len(job.chunks):
         raise SamplingError(
-            "the sampler's process ended by itself, which the system does when memory runs out: "
-            "lower kv_cache_gib or prompts_per_chunk, and run again to go on "
+            "the sampler's process ended by itself, as it does when memory runs out (then lower "
+            "kv_cache_gib or prompts_per_chunk); run again to go on "
             f"after {(done + len(arrived)) * size} of {prompts} prompts. What it said: {log}"
         )
     log.unlink()
@@ -246,14 +248,16 @@ def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(asdict(job)) + "\n")
-        process.stdin.flush()  # left open: when it closes, the process knows that we are gone
+        with suppress(BrokenPipeError):  # it died at once: then no message comes, and that is told
+            process.stdin.write(json.dumps(asdict(job)) + "\n")
+            process.stdin.flush()  # left open: when it closes, the process knows that we are gone
         yield (json.loads(line) for line in process.stdout)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-        process.stdin.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _samples(

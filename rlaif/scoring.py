@@ -1,6 +1,6 @@
 """Heads that read a score off hidden states, and the trained reward model that gives scores.
 
-    s_k = (w_k · h + b_k − mean_k) / std_k      one head k per trait (or one named "overall")
+    s_k = (w_k · h + b_k - mean_k) / std_k      one head k per trait (or one named "overall")
     overall = Σ_k weight_k s_k                  the constitution's trait weights
 
 h is the hidden state at the response's end token, found from the mask. mean and std are those of
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.backbone import Backbone, Dtype, load_tensors, save_tensors
 from rlaif.batching import Batch, Row, encode_row, in_groups, pad
-from rlaif.records import write_json
+from rlaif.records import Prompt, write_json
 
 SCORE_BATCH = 8  # rows per forward
+
+# (conversations, responses) → scores, None where one could not be had
+RewardFunction = Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence[float | None]]
 
 
 class RewardModelError(UserError):
@@ -90,7 +93,7 @@ class RewardModel:
 
     @classmethod
     def load(cls, model: str, folder: Path, dtype: Dtype | None = None) -> RewardModel:
-        """From the folder that reward_model.train wrote, over its base, in the dtype it had there."""
+        """From the folder that reward_model.train wrote, in the dtype it was trained in."""
         if dtype is None:
             dtype = _read_facts(folder)["dtype"]
         return cls.attach(Backbone.load(model, dtype or "auto"), folder)
@@ -163,12 +166,60 @@ class RewardModel:
         ]
 
 
+def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> RewardFunction:
+    """A reward model's folder as a function; a callable is one already."""
+    if not isinstance(reward, Path):
+        return reward
+    model = RewardModel.attach(backbone, reward)
+    return lambda conversations, responses: [
+        score.overall for score in model.score(conversations, responses)
+    ]
+
+
+def reward_identity(reward: Path | RewardFunction) -> Any:
+    """What of the reward a resumed run must find again. A callable cannot be looked into."""
+    if not isinstance(reward, Path):
+        return "callable"
+    return (reward / "reward.json").read_text(encoding="utf-8")
+
+
+def checked_scores(
+    score: RewardFunction, prompts: Sequence[Prompt], responses: Sequence[str], where: str
+) -> list[float | None]:
+    """Call the reward and check what it says. Raises RewardModelError when it cannot be used."""
+    try:
+        scores = list(score([p.messages for p in prompts], responses))
+    except UserError:
+        raise
+    except Exception as error:
+        raise RewardModelError(
+            f"{where}: the reward function raised {type(error).__name__}: {error}; the last "
+            "checkpoint stays: mend the function (let it return None for what it cannot score)"
+        ) from error
+    if len(scores) != len(responses):
+        raise RewardModelError(
+            f"{where}: the reward function gave {len(scores)} scores for {len(responses)} responses"
+        )
+    for prompt, value in zip(prompts, scores, strict=True):
+        if value is not None and not math.isfinite(value):
+            raise RewardModelError(
+                f"{where}: the score of a response to prompt {prompt.id} is {value}; "
+                "the reward function must return finite numbers, or None for what it cannot score"
+            )
+    if all(value is None for value in scores):
+        raise RewardModelError(
+            f"{where}: none of its {len(responses)} responses has a score; see why the reward "
+            "function returns None, then run again to go on from the last checkpoint"
+        )
+    return scores
+
+
 def _read_facts(folder: Path) -> dict[str, Any]:
     path = folder / "reward.json"
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise RewardModelError(
-            f"{folder}: not a reward model ({path.name}: {error}); make one with `rlaif train reward`"
+            f"{folder}: not a reward model ({error}); make one with `rlaif train reward`"
         ) from error
     return facts

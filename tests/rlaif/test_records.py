@@ -52,7 +52,9 @@ def test_preferences_give_back_what_was_written(tmp_path: Path, name: str) -> No
 
 
 def test_a_trait_that_one_pair_lacks_reads_as_none(tmp_path: Path) -> None:
-    write_preferences(tmp_path / "l.parquet", [preference(1), preference(2, traits={"honest": 0.6})])
+    write_preferences(
+        tmp_path / "l.parquet", [preference(1), preference(2, traits={"honest": 0.6})]
+    )
     assert read_preferences(tmp_path / "l.parquet")[1].traits == {
         "harmless": None, "helpful": None, "honest": 0.6,
     }  # fmt: skip
@@ -63,7 +65,9 @@ def test_a_broken_line_is_named_by_number_field_and_value(tmp_path: Path) -> Non
     lines = [prompt(n).model_dump_json() for n in range(1, 5000)]
     lines[4710] = '{"id": "p4711", "messages": [{"role": "robot", "content": "x"}]}'
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(RecordError, match=r"prompts\.jsonl:4711: Prompt\.messages\.0\.role.*'robot'"):
+    with pytest.raises(
+        RecordError, match=r"prompts\.jsonl:4711: Prompt\.messages\.0\.role.*'robot'"
+    ):
         read_jsonl(path, Prompt)
 
 

@@ -128,6 +128,15 @@ def test_a_full_disk_says_how_far_it_came(
         sample("m", PROMPTS, tmp_path / "s.jsonl", CONFIG)
 
 
+def test_a_sampler_that_cannot_even_start_leaves_its_words_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling.sys, "executable", "/bin/false")
+    long = [p.model_copy(update={"id": p.id * 50_000}) for p in PROMPTS]  # more than a pipe holds
+    with pytest.raises(SamplingError, match="ended by itself"):
+        sample("m", long, tmp_path / "s.jsonl", CONFIG)
+
+
 def test_no_prompts_and_two_of_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SamplingError, match="no prompts"):
         sample("m", [], tmp_path / "s.jsonl", CONFIG)

@@ -34,7 +34,9 @@ class Diary:
             (self.run_dir / "second" / "out").write_text("done")
 
         return [
-            Stage("first", "makes", self.run_dir / "first", lambda: {"seed": self.seed}, first, 1.0),
+            Stage(
+                "first", "makes", self.run_dir / "first", lambda: {"seed": self.seed}, first, 1.0
+            ),
             Stage(
                 "second",
                 "uses",

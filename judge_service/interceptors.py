@@ -1,0 +1,114 @@
+"""What surrounds every call of our services: admission, a name for it, its errors, one log line.
+
+Health and reflection pass untouched, so that load never hides whether the server lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from judge_service.errors import (
+    DETAILS_TRAILER,
+    DeadlinePassed,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+    service_error,
+    to_status,
+)
+from judge_service.wire import is_request_id
+
+_OURS = "/judge_service.v1."
+_ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"
+
+_log = logging.getLogger("judge_service")
+
+_Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Admits at most `max_concurrent` calls, and turns exceptions into rich statuses.
+
+    (gRPC's own `maximum_concurrent_rpcs` would count health checks too, and its refusal carries
+    neither ErrorInfo nor RetryInfo.)
+    """
+
+    def __init__(self, max_concurrent: int) -> None:
+        self._max_concurrent = max_concurrent
+        self._active = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new calls; return when those under way have ended, or after the grace."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace_seconds)
+        except TimeoutError:
+            _log.warning("%d calls did not end within %g s", self._active, grace_seconds)
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith(_OURS):
+            return handler
+        if handler.request_streaming:
+            wrap, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        else:
+            wrap, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+
+        async def guarded(request: Any, context: Any) -> Any:
+            return await self._call(details.method, behaviour, request, context)
+
+        return wrap(guarded, handler.request_deserializer, handler.response_serializer)
+
+    async def _call(self, method: str, behaviour: _Behaviour, request: Any, context: Any) -> Any:
+        request_id = getattr(request, "request_id", "")
+        if not request_id or not is_request_id(request_id):
+            request_id = uuid.uuid4().hex
+        started, code = time.perf_counter(), "OK"
+        self._active += 1
+        self._idle.clear()
+        try:
+            if method != _ALWAYS_ADMITTED:
+                self._admit(context)
+            return await behaviour(request, context)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:
+            if context.cancelled():  # the caller has gone: writing to it failed
+                code = "CANCELLED"
+                raise asyncio.CancelledError from error
+            failed = service_error(error)
+            code = failed.code.name
+            await _abort(context, failed, request_id)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+            milliseconds = (time.perf_counter() - started) * 1000
+            _log.info("%s request_id=%s code=%s ms=%.1f", method, request_id, code, milliseconds)
+
+    def _admit(self, context: Any) -> None:
+        if self._draining:
+            raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+        if self._active > self._max_concurrent:
+            raise Overloaded(
+                f"the server has its {self._max_concurrent} calls in hand; try again a little later"
+            )
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise DeadlinePassed("the deadline had passed before the work began")
+
+
+async def _abort(context: Any, error: ServiceError, request_id: str) -> None:
+    status = to_status(error, request_id).SerializeToString()
+    await context.abort(error.code, str(error), ((DETAILS_TRAILER, status),))

@@ -1,0 +1,349 @@
+"""The judge server: thin servicers, and the life of the process around them.
+
+A life: NOT_SERVING before anything else -> the engine loads and warms up -> SERVING -> on SIGTERM,
+SIGINT or the end of standard input NOT_SERVING -> calls under way finish within the grace -> the
+engine closes. When the engine dies by itself, health says NOT_SERVING and calls fail as
+UNAVAILABLE, until somebody starts the server again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from constitution.errors import ConstitutionError
+from constitution.loading import load_text
+from judge_service import wire, wire_constitution
+from judge_service.engine import Engine, EngineError
+from judge_service.errors import InvalidRequest, NotFound, ServerStartError, Unavailable
+from judge_service.interceptors import CallGuard
+from judge_service.judge import Judge
+from judge_service.judgment import Judgment, Unjudged, UnjudgedReason
+from judge_service.judgment_stream import JudgmentStream
+from judge_service.prompting import TEMPLATE_VERSION
+from judge_service.registry import ConstitutionRegistry
+from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerLimits, ServerState
+from judge_service.settings import ServerSettings
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+
+_ALIVE_POLL_SECONDS = 0.5
+
+_log = logging.getLogger("judge_service")
+
+_SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
+_RPCS = tuple(f"{service.name}.{rpc.name}" for service in _SERVICES for rpc in service.methods)
+
+
+class Bench:
+    """Where requests meet the judge: what the servicers share."""
+
+    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+        self.settings = settings
+        self.laws = ConstitutionRegistry(settings.constitutions, settings.max_principles)
+        self.draining = asyncio.Event()
+        self._engine = engine
+        self._judge: Judge | None = None
+
+    def open(self) -> None:
+        """Take work from now on; the engine has started."""
+        self._judge = Judge(self._engine)
+
+    @property
+    def state(self) -> ServerState:
+        if self.draining.is_set():
+            return ServerState.DRAINING
+        if self._judge is None:
+            return ServerState.LOADING
+        return ServerState.SERVING if self._engine.alive else ServerState.FAILED
+
+    @property
+    def judge(self) -> Judge:
+        """Raises Unavailable while the engine loads and after it has died."""
+        if self._judge is None:
+            raise Unavailable("the judge is still loading its model", reason="LOADING")
+        if not self._engine.alive:
+            raise Unavailable("the judge's engine died; restart the server", reason="ENGINE_DIED")
+        return self._judge
+
+    async def compare(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
+        """The judgment, ABSTAIN included; None after validate_only."""
+        comparison = wire.read_comparison(request)
+        options = wire.read_options(request.options)
+        law = self.laws.find(request.constitution.name, request.constitution.sha256)
+        if request.validate_only:
+            return None
+        found = await self.judge.compare(comparison, law, options)
+        self._must_live(found)
+        return wire.judgment_to_proto(found)
+
+    async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
+        candidates = wire.read_candidates(request, self.settings.max_candidates)
+        conversation = wire.read_conversation(request.conversation)
+        options = wire.read_options(request.options)
+        law = self.laws.find(request.constitution.name, request.constitution.sha256)
+        if request.validate_only:
+            return None
+        ranking = await self.judge.rank(conversation, candidates, law, options)
+        for _, _, found in ranking.pairs:
+            self._must_live(found)
+        return wire.ranking_to_proto(ranking)
+
+    def info(self) -> ServerInfo:
+        loaded = self._judge is not None
+        settings = self.settings
+        return ServerInfo(
+            state=self.state,
+            version=_version(),
+            model=self._engine.identity if loaded else None,
+            template_version=TEMPLATE_VERSION,
+            limits=ServerLimits(
+                max_context_tokens=self._engine.max_context_tokens if loaded else 0,
+                max_message_bytes=settings.max_message_bytes,
+                max_candidates=settings.max_candidates,
+                max_stream_in_flight=settings.max_stream_in_flight,
+                max_concurrent_rpcs=settings.max_concurrent_rpcs,
+            ),
+            capabilities=_RPCS,
+            constitutions=self.laws.summaries,
+        )
+
+    def _must_live(self, found: Judgment | Unjudged) -> None:
+        """A comparison lost to a dead engine is no judgment: the caller must ask elsewhere."""
+        if isinstance(found, Unjudged) and found.reason is UnjudgedReason.ENGINE_FAILED:
+            _ = self.judge
+
+
+class JudgeServicer(pb_grpc.JudgeServiceServicer):
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    async def ComparePair(
+        self, request: pb.ComparePairRequest, context: Any
+    ) -> pb.ComparePairResponse:
+        found = await self._bench.compare(request)
+        _refuse_too_long(request, found)
+        return pb.ComparePairResponse(judgment=found)
+
+    async def RankCandidates(
+        self, request: pb.RankCandidatesRequest, context: Any
+    ) -> pb.RankCandidatesResponse:
+        return pb.RankCandidatesResponse(ranking=await self._bench.rank(request))
+
+    async def StreamJudgments(self, requests: Any, context: Any) -> None:
+        limit = self._bench.settings.max_stream_in_flight
+        await JudgmentStream(context, self._bench.compare, limit).run(self._bench.draining)
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Any
+    ) -> pb.GetServerInfoResponse:
+        return wire.server_info_to_proto(self._bench.info())
+
+
+class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
+    def __init__(self, laws: ConstitutionRegistry) -> None:
+        self._laws = laws
+
+    async def ListConstitutions(
+        self, request: pb.ListConstitutionsRequest, context: Any
+    ) -> pb.ListConstitutionsResponse:
+        summaries = map(wire_constitution.summary_to_proto, self._laws.summaries)
+        return pb.ListConstitutionsResponse(constitutions=summaries)
+
+    async def GetConstitution(
+        self, request: pb.GetConstitutionRequest, context: Any
+    ) -> pb.GetConstitutionResponse:
+        try:
+            law = self._laws.find(request.constitution.name, request.constitution.sha256)
+        except InvalidRequest as unknown:
+            raise NotFound(str(unknown), reason=unknown.reason, fields=unknown.fields) from None
+        return pb.GetConstitutionResponse(
+            constitution=wire_constitution.constitution_to_proto(law), sha256=law.digest
+        )
+
+    async def ValidateConstitution(
+        self, request: pb.ValidateConstitutionRequest, context: Any
+    ) -> pb.ValidateConstitutionResponse:
+        try:
+            law = await asyncio.to_thread(load_text, request.yaml, request.source or "constitution")
+        except ConstitutionError as error:
+            problems = map(wire_constitution.diagnostic_to_proto, error.diagnostics)
+            return pb.ValidateConstitutionResponse(diagnostics=problems)
+        summary = ConstitutionSummary(law.name, law.version, law.digest)
+        return pb.ValidateConstitutionResponse(
+            constitution=wire_constitution.summary_to_proto(summary)
+        )
+
+
+class JudgeServer:
+    """The server's parts in the order of its life: `start`, `load`, `stop`. See `serve`.
+
+    Raises ConstitutionError and ServerStartError.
+    """
+
+    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._bench = Bench(settings, engine)
+        self._guard = CallGuard(settings.max_concurrent_rpcs)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[self._guard], options=_options(settings))
+        self._watch: asyncio.Task[None] | None = None
+        self.address = ""
+
+    async def start(self) -> None:
+        """Listen, and answer NOT_SERVING. Raises ServerStartError when the port is taken."""
+        await self._report(serving=False)  # a new HealthServicer would say SERVING
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._bench), self._server)  # type: ignore[no-untyped-call]
+        pb_grpc.add_ConstitutionServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ConstitutionServicer(self._bench.laws), self._server
+        )
+        if self._settings.with_reflection:
+            names = [service.full_name for service in _SERVICES]
+            names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
+        self.address = self._bind()
+        await self._server.start()
+
+    async def load(self) -> None:
+        """Start the engine, then answer SERVING. Raises what the engine raises."""
+        await self._engine.start()
+        self._bench.open()
+        await self._report(serving=True)
+        self._watch = asyncio.create_task(self._watch_engine())
+
+    async def stop(self) -> None:
+        """NOT_SERVING, let calls finish within the grace, then close the engine."""
+        self._bench.draining.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._report(serving=False)
+        await self._guard.drain(self._settings.grace_seconds)
+        await self._server.stop(None)
+        await self._engine.close()
+
+    def _bind(self) -> str:
+        host, port = self._settings.host, self._settings.port
+        _check_free(host, port)
+        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        try:
+            port = self._server.add_insecure_port(f"{shown}:{port}")
+        except RuntimeError as error:
+            raise ServerStartError(f"cannot listen on {shown}:{port}: {error}") from error
+        return f"{shown}:{port}"
+
+    async def _watch_engine(self) -> None:
+        while self._engine.alive:
+            await asyncio.sleep(_ALIVE_POLL_SECONDS)
+        _log.error("the engine died: not serving any more; restart the server")
+        await self._report(serving=False)
+
+    async def _report(self, *, serving: bool) -> None:
+        statuses = health_pb2.HealthCheckResponse
+        status = statuses.SERVING if serving else statuses.NOT_SERVING
+        for name in ("", *(service.full_name for service in _SERVICES)):
+            await self._health.set(name, status)
+
+
+async def serve(
+    settings: ServerSettings, engine: Engine, *, ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
+
+    `ready` is called with the address once the engine is warm. Raises ServerStartError (a busy
+    port, an engine that does not start), ConstitutionError, and the engine's own user errors.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    if settings.exit_on_stdin_close:
+        _on_stdin_close(lambda: loop.call_soon_threadsafe(stop.set))
+    server = JudgeServer(settings, engine)
+    await server.start()
+    _log.info("listening on %s, loading %s", server.address, settings.model)
+    loading = asyncio.create_task(server.load())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            _log.info("serving on %s", server.address)
+            if ready is not None:
+                ready(server.address)
+            await stopping
+    except EngineError as error:
+        raise ServerStartError(f"the engine did not start: {error}") from error
+    finally:
+        loading.cancel()
+        stopping.cancel()
+        await server.stop()
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # or two servers silently share one port
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Lets a client ping an idle connection every 10 s without being sent away.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),  # notices clients that vanished
+    ]
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises ServerStartError unless one can listen at every address that the host stands for."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise ServerStartError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, "
+            "or take another address (--port, --host)"
+        ) from error
+
+
+def _on_stdin_close(then: Callable[[], object]) -> None:
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        then()
+
+    threading.Thread(target=wait, name="stdin-watch", daemon=True).start()
+
+
+def _refuse_too_long(request: pb.ComparePairRequest, found: pb.Judgment | None) -> None:
+    """A single caller can mend a prompt that is too long; so it is an error that names the part."""
+    if found is None or found.abstention.reason != pb.ABSTENTION_REASON_TOO_LONG:
+        return
+    lengths = {
+        "conversation": sum(len(message.content) for message in request.conversation),
+        "response_a": len(request.response_a),
+        "response_b": len(request.response_b),
+    }
+    longest = max(lengths, key=lambda field: lengths[field])
+    raise InvalidRequest(longest, found.abstention.detail, reason="TOO_LONG")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("rlaif")
+    except metadata.PackageNotFoundError:  # a checkout that was never installed
+        return "unknown"

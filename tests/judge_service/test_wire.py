@@ -1,0 +1,220 @@
+"""Every domain type survives the wire; what callers may not send is refused by field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constitution.errors import Diagnostic
+from constitution.schema import Constitution, Message
+from judge_service import wire, wire_constitution
+from judge_service.errors import InvalidRequest
+from judge_service.judgment import (
+    Comparison,
+    JudgeOptions,
+    Judgment,
+    ModelIdentity,
+    Order,
+    PrincipleVote,
+    Provenance,
+    RankedCandidate,
+    Ranking,
+    Read,
+    Unjudged,
+    UnjudgedReason,
+    Usage,
+    Verdict,
+)
+from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerLimits, ServerState
+from judge_service.v1 import judge_pb2 as pb
+
+texts = st.text(st.characters(codec="utf-8"), max_size=30)
+probs = st.floats(0.0, 1.0)
+counts = st.integers(0, 2**32 - 1)
+numbers = st.floats(allow_nan=False)
+orders = st.permutations(list(Order)).flatmap(
+    lambda both: st.sampled_from([tuple(both), tuple(both[:1])])
+)
+messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts)
+some = st.builds(Message, role=st.just("user"), content=st.just("said something"))
+conversations = st.tuples(messages, some).map(tuple)
+comparisons = st.builds(
+    Comparison, id=st.just(""), conversation=conversations, response_a=texts, response_b=texts
+)
+options = st.builds(
+    JudgeOptions,
+    orders=orders,
+    sample_principles=st.none() | st.integers(1, 2**32 - 1),
+    seed=st.integers(-(2**63), 2**63 - 1),
+    tie_margin=st.floats(0.0, 0.5),
+    min_label_mass=probs,
+    interactive=st.booleans(),
+)
+usages = st.builds(Usage, counts, counts, counts, counts)
+reads = st.builds(
+    Read, st.sampled_from(Order), numbers, numbers, probs, probs, counts, counts, texts
+)
+votes = st.builds(
+    PrincipleVote,
+    texts,
+    texts,
+    numbers,
+    probs,
+    st.none() | probs,
+    st.lists(reads, max_size=2).map(tuple),
+    counts,
+)
+models = st.builds(ModelIdentity, texts, texts, texts, texts, texts)
+origins = st.builds(
+    Provenance,
+    texts,
+    texts,
+    texts,
+    models,
+    texts,
+    st.lists(texts, max_size=3).map(tuple),
+    orders,
+    st.integers(-(2**63), 2**63 - 1),
+)
+judgments = st.builds(
+    Judgment,
+    st.sampled_from(Verdict),
+    probs,
+    st.dictionaries(texts, probs, max_size=3),
+    st.lists(votes, max_size=2).map(tuple),
+    st.none() | st.booleans(),
+    st.none() | probs,
+    origins,
+    usages,
+    numbers,
+)
+findings = judgments | st.builds(Unjudged, st.sampled_from(UnjudgedReason), texts, usages)
+rankings = st.builds(
+    Ranking,
+    st.lists(st.builds(RankedCandidate, counts, counts, numbers, numbers), max_size=3).map(tuple),
+    st.lists(st.tuples(counts, counts, findings), max_size=2).map(tuple),
+    usages,
+    numbers,
+)
+summaries = st.builds(ConstitutionSummary, texts, texts, texts)
+infos = st.builds(
+    ServerInfo,
+    st.sampled_from(ServerState),
+    texts,
+    st.none() | models,
+    texts,
+    st.builds(ServerLimits, counts, counts, counts, counts, counts),
+    st.lists(texts, max_size=3).map(tuple),
+    st.lists(summaries, max_size=3).map(tuple),
+)
+
+
+def sent(message: Any) -> Any:
+    """What arrives at the other side."""
+    return type(message).FromString(message.SerializeToString())
+
+
+@given(findings)
+@settings(deadline=None)
+def test_a_judgment_survives_the_wire(found: Judgment | Unjudged) -> None:
+    assert wire.judgment_from_proto(sent(wire.judgment_to_proto(found))) == found
+
+
+@given(rankings)
+@settings(deadline=None, max_examples=30)
+def test_a_ranking_survives_the_wire(ranking: Ranking) -> None:
+    assert wire.ranking_from_proto(sent(wire.ranking_to_proto(ranking))) == ranking
+
+
+@given(comparisons, options)
+@settings(deadline=None)
+def test_a_comparison_and_its_options_survive_the_wire(
+    comparison: Comparison, how: JudgeOptions
+) -> None:
+    request = sent(wire.compare_request(comparison, "", how))
+    assert wire.read_comparison(request) == comparison
+    assert wire.read_options(request.options) == how
+
+
+@given(infos)
+@settings(deadline=None, max_examples=30)
+def test_server_info_survives_the_wire(info: ServerInfo) -> None:
+    assert wire.server_info_from_proto(sent(wire.server_info_to_proto(info))) == info
+
+
+@given(st.builds(Diagnostic, texts, counts, counts, texts, texts))
+def test_a_diagnostic_survives_the_wire(problem: Diagnostic) -> None:
+    message = sent(wire_constitution.diagnostic_to_proto(problem))
+    assert wire_constitution.diagnostic_from_proto(message) == problem
+
+
+@pytest.mark.parametrize("name", Constitution.library_names())
+def test_a_constitution_survives_the_wire_with_its_digest(name: str) -> None:
+    law = Constitution.load(name)
+    arrived = wire_constitution.constitution_from_proto(
+        sent(wire_constitution.constitution_to_proto(law))
+    )
+    assert arrived == law
+    assert arrived.digest == law.digest
+
+
+def test_absent_options_are_the_recommended_ones() -> None:
+    assert wire.read_options(pb.JudgeOptions()) == JudgeOptions()
+
+
+def test_an_explicit_zero_label_mass_is_not_the_default() -> None:
+    assert wire.read_options(pb.JudgeOptions(min_label_mass=0.0)).min_label_mass == 0.0
+
+
+def test_an_abstention_carries_no_probability() -> None:
+    found = Unjudged(UnjudgedReason.EMPTY_RESPONSE, "response A is empty")
+    assert not wire.judgment_to_proto(found).HasField("prob_a")
+
+
+def test_sixty_four_hexadecimal_digits_are_a_digest_and_anything_else_a_name() -> None:
+    assert wire.constitution_ref("ab" * 32) == pb.ConstitutionRef(sha256="ab" * 32)
+    assert wire.constitution_ref("hhh") == pb.ConstitutionRef(name="hhh")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (pb.JudgeOptions(orders=[pb.ORDER_UNSPECIFIED]), "options.orders"),
+        (pb.JudgeOptions(orders=[pb.ORDER_AB, pb.ORDER_AB]), "options.orders"),
+        (pb.JudgeOptions(tie_margin=0.51), "options.tie_margin"),
+        (pb.JudgeOptions(tie_margin=float("nan")), "options.tie_margin"),
+        (pb.JudgeOptions(min_label_mass=-0.1), "options.min_label_mass"),
+        (pb.JudgeOptions(min_label_mass=1.1), "options.min_label_mass"),
+        (pb.JudgeOptions(sample_size=1), "options.sample_size"),
+        (pb.JudgeOptions(principles=pb.PRINCIPLE_SELECTION_SAMPLE), "options.sample_size"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_by_name(options: pb.JudgeOptions, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        wire.read_options(options)
+    assert list(refused.value.fields) == [field]
+
+
+def test_a_turn_without_role_or_words_is_refused_by_name() -> None:
+    for messages, field in (
+        ([], "conversation"),
+        ([pb.Message(content="hi")], "conversation[0].role"),
+        ([pb.Message(role=pb.ROLE_USER, content=" ")], "conversation[0].content"),
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            wire.read_conversation(messages)
+        assert list(refused.value.fields) == [field]
+
+
+@given(comparisons)
+@settings(deadline=None, max_examples=20)
+def test_a_request_id_is_short_and_printable(comparison: Comparison) -> None:
+    request = wire.compare_request(replace(comparison), "", JudgeOptions())
+    for request_id in ("x" * 129, "two\nlines"):
+        request.request_id = request_id
+        with pytest.raises(InvalidRequest, match="request_id"):
+            wire.read_comparison(request)

@@ -1,0 +1,91 @@
+"""Labelling through the real client and server; only the engine is scripted."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from constitution.schema import Message
+from judge_service.client import JudgeClient
+from judge_service.judgment import Comparison
+from judge_service.server import JudgeServer
+from judge_service.settings import ServerSettings
+from rlaif.labeling import LabelingError, label
+from rlaif.records import read_preferences
+from tests.fakes import FakeEngine
+
+PAIRS = [
+    Comparison(
+        f"p{number}",
+        (Message(role="user", content=f"question {number}"),),
+        "a longer answer with a next step",
+        "short",
+    )
+    for number in range(30)
+]
+
+
+@contextmanager
+def serving(engine: FakeEngine) -> Iterator[tuple[JudgeClient, threading.Event]]:
+    """A client to a judge server in a thread of its own, and the event that ends the server."""
+    settings = ServerSettings(
+        model="fake", constitutions=("harmless",), port=0, max_stream_in_flight=4, grace_seconds=0
+    )
+    ready, stop = threading.Event(), threading.Event()
+    address = []
+
+    async def live() -> None:
+        server = JudgeServer(settings, engine)
+        await server.start()
+        await server.load()
+        address.append(server.address)
+        ready.set()
+        while not stop.is_set():
+            await asyncio.sleep(0.01)
+        await server.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        with JudgeClient(address[0], reconnect_seconds=0.5) as client:
+            yield client, stop
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def test_labels_come_over_the_socket_with_their_receipts(tmp_path: Path):
+    with serving(FakeEngine()) as (client, _):
+        summary = label(PAIRS, client, tmp_path)
+        assert label(PAIRS, client, tmp_path).asked == 0
+    assert summary.judged == 30
+    assert summary.judge.constitution.name == "harmless"
+    found = read_preferences(tmp_path / "preferences.parquet")
+    assert {p.chosen_text for p in found} == {"a longer answer with a next step"}
+
+
+@pytest.mark.parametrize("how", ["server", "engine"])
+def test_a_judge_that_dies_in_the_middle_loses_no_label(tmp_path: Path, how: str):
+    class Dying(FakeEngine):
+        reads = 0
+
+        async def read(self, *args, **kwargs):
+            self.reads += 1
+            if self.reads == 200:
+                self.die() if how == "engine" else stop.set()
+            return await super().read(*args, **kwargs)
+
+    engine = Dying(latency_seconds=0.001)
+    with serving(engine) as (client, stop), pytest.raises(LabelingError) as told:
+        label(PAIRS, client, tmp_path)
+    assert "of 30 labels are safe" in str(told.value)
+    assert not (tmp_path / "preferences.parquet").exists()
+
+    with serving(FakeEngine()) as (client, _):
+        summary = label(PAIRS, client, tmp_path)
+    assert summary.judged == 30
+    assert 0 < summary.asked < 30

@@ -1,0 +1,53 @@
+"""A judge server over a FakeEngine on a real socket, for tests of server and client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from constitution.schema import Message
+from judge_service.judgment import Comparison
+from judge_service.server import JudgeServer
+from judge_service.settings import ServerSettings
+from tests.fakes import FakeEngine
+
+ONE_PRINCIPLE = """
+name: brief
+version: 1.0.0
+traits: {helpful: {}}
+principles:
+  - id: says-more
+    trait: helpful
+    compare: Prefer the reply that says more.
+    critique: What is missing?
+    revise: Add it.
+"""
+
+
+def one_principle(folder: Path) -> str:
+    """The path of a constitution that costs one read per order."""
+    path = folder / "brief.yaml"
+    path.write_text(ONE_PRINCIPLE, encoding="utf-8")
+    return str(path)
+
+
+def settings(**values: Any) -> ServerSettings:
+    return ServerSettings(**{"model": "fake", "port": 0, "grace_seconds": 0.2, **values})
+
+
+@asynccontextmanager
+async def serving(engine: FakeEngine, **values: Any) -> AsyncIterator[JudgeServer]:
+    """A server that serves; its address is in `.address`."""
+    server = JudgeServer(settings(**values), engine)
+    await server.start()
+    await server.load()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def comparison(id: str, response_a: str = "short", response_b: str = "rather longer") -> Comparison:
+    return Comparison(id, (Message(role="user", content=f"question {id}"),), response_a, response_b)
