@@ -110,6 +110,8 @@ def service_error(error: Exception) -> ServiceError:
     """
     if isinstance(error, ServiceError):
         return error
+    while isinstance(error, ExceptionGroup):  # the first failure; the others followed from it
+        error = error.exceptions[0]
     opaque = uuid.uuid4().hex[:12]
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))

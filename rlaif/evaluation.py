@@ -193,7 +193,7 @@ class PolicyRun:
 
     name: str
     samples: Sequence[Sample]
-    rewards: Sequence[float] | None = None  # reward model's score, per sample
+    rewards: Sequence[float | None] | None = None  # reward model's score, per sample; None: empty
     kl: KL | None = None
     tokens_per_second: float | None = None  # response tokens over the time of sampling
 
@@ -250,7 +250,9 @@ def _result(run: PolicyRun, verdicts: list[Verdict], unjudged: Mapping[str, int]
     rewards = None
     if run.rewards is not None:
         scored = zip(run.samples, run.rewards, strict=True)
-        rewards = mean_estimate(by_prompt((s.prompt.id, score) for s, score in scored))
+        rewards = mean_estimate(
+            by_prompt((s.prompt.id, score) for s, score in scored if score is not None)
+        )
     return PolicyResult(
         name=run.name,
         win_rate=win_rate(verdicts),

@@ -1,7 +1,7 @@
-"""A judge server of one's own for the length of a `with` block: started, awaited, stopped.
+"""A client to a judge: to a server that runs somewhere, or to one of our own for the while.
 
-The server is a child process that reads nothing but the end of its standard input: when this
-process dies, even by kill -9, the pipe closes and the server goes with it.
+A server of our own is a child process that ends when its standard input does: if this process
+dies, even by kill -9, the pipe closes and the server goes with it.
 """
 
 from __future__ import annotations
@@ -9,78 +9,71 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from constitution.errors import UserError
+from rich.console import Console
 
+from constitution.errors import UserError
+from judge_service.client import JudgeClient
+
+START_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
 
 
-class LocalServerError(UserError):
+class JudgeServerError(UserError):
     """The judge server did not come up; the message ends with the last lines of its log."""
 
 
 @contextmanager
-def judge_server(
-    model: str,
-    constitutions: Sequence[str],
-    log: Path,
-    *,
-    ready: Callable[[str], bool],
-    timeout_s: float = 600.0,
-    options: Sequence[str] = (),
-) -> Iterator[str]:
-    """Yield the address of a serving judge.
+def judge_client(
+    model: str, constitution: str, log: Path, server: str = "", *, flags: Sequence[str] = ()
+) -> Iterator[JudgeClient]:
+    """A client to a judge that serves.
 
-    `ready(address)` says whether the server answers SERVING; it is asked about once a second until
-    `timeout_s`. `options` are further flags of `rlaif serve`. Raises LocalServerError when the
-    server ends early or does not become ready.
+    With a `model`, `rlaif serve` is started with it and `constitution` (and `flags`) on a free
+    port, its output going to `log`, and stopped at the end; without one, `server` must be running.
+    Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
     """
-    address = f"127.0.0.1:{_free_port()}"
-    command = [sys.executable, "-m", "rlaif", "serve", "--model", model, "--exit-on-stdin-close"]
-    command += ["--port", address.rpartition(":")[2], *options]
-    for name in constitutions:
-        command += ["--constitution", name]
+    if not model:
+        with JudgeClient(server) as client:
+            client.wait_until_ready(10.0)
+            yield client
+        return
+    port = _free_port()
+    command = [sys.executable, "-m", "rlaif", "serve", "--model", model, "--port", str(port)]
+    command += ["--constitution", constitution, "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
+    with log.open("w") as out:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
     try:
-        _await(server, address, ready, timeout_s, log)
-        yield address
+        with JudgeClient(f"127.0.0.1:{port}") as client:
+            _await(client, child, log)
+            yield client
     finally:
-        _stop(server)
+        _stop(child)
 
 
-def _await(
-    server: subprocess.Popen[bytes],
-    address: str,
-    ready: Callable[[str], bool],
-    timeout_s: float,
-    log: Path,
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready(address):
-        if server.poll() is not None:
-            raise LocalServerError(f"the judge server ended before it was ready:\n{_tail(log)}")
-        if time.monotonic() > deadline:
-            raise LocalServerError(
-                f"the judge server was not ready after {timeout_s:.0f} s; its log is {log}:\n"
-                f"{_tail(log)}"
-            )
-        time.sleep(0.5)
+def _await(client: JudgeClient, child: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until it serves. On a terminal a spinner turns; loading takes half a minute or more."""
+
+    def look(*_: object) -> None:
+        if child.poll() is not None:
+            raise JudgeServerError(f"the judge server ended before it was ready:\n{_tail(log)}")
+
+    with Console(stderr=True).status("the judge server loads its model"):
+        client.wait_until_ready(START_TIMEOUT_S, look)
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    assert server.stdin is not None
-    server.stdin.close()
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    child.stdin.close()
     try:
-        server.wait(STOP_GRACE_S)
+        child.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+        child.kill()
+        child.wait()
 
 
 def _free_port() -> int:

@@ -1,7 +1,7 @@
 """A recipe (YAML) becomes stages; each is skipped when its inputs did not change.
 
     models ─ sample ─ label ─┬─ reward ─ ppo ─┐
-                             └─ dpo ──────────┴─ respond ─ evaluate ─ report
+                             └─ dpo ──────────┴─ respond ─ evaluate   (then the report)
 
 A recipe names the policy, the judge, the constitution and the prompts, and holds the settings of
 every stage. `rlaif run RECIPE key=value …` changes any of them.
@@ -28,11 +28,15 @@ from judge_service.client import JudgeClient
 from judge_service.judgment import JudgeOptions
 from rlaif import backbone, dpo, evaluation, models, ppo, reward_model, sampling
 from rlaif.commands import configured
+from rlaif.dpo import DPOConfig
 from rlaif.judging import judge_client
 from rlaif.labeling import comparer, label, pairs_from_samples
+from rlaif.ppo import PPOConfig
 from rlaif.prompts import load_prompts
 from rlaif.records import Preference, Prompt, Sample, read_jsonl, read_preferences, write_json
 from rlaif.report import write_report
+from rlaif.reward_model import RewardConfig
+from rlaif.sampling import SamplingConfig
 from rlaif.scoring import RewardModel
 from rlaif.stages import Stage, content_digest, input_digest, is_finished, run_stages
 
@@ -75,12 +79,12 @@ class Recipe(BaseModel):
         default=0.2, gt=0, lt=1, description="share of labelled pairs kept to evaluate the reward"
     )
     judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
-    sample: sampling.SamplingConfig = sampling.SamplingConfig()
+    sample: SamplingConfig = SamplingConfig()
     label: JudgingConfig = JudgingConfig()
-    reward: reward_model.RewardConfig = reward_model.RewardConfig()
-    dpo: dpo.DPOConfig = dpo.DPOConfig()
-    ppo: ppo.PPOConfig = ppo.PPOConfig()
-    respond: sampling.SamplingConfig = sampling.SamplingConfig(n=1)
+    reward: RewardConfig = RewardConfig()
+    dpo: DPOConfig = DPOConfig()
+    ppo: PPOConfig = PPOConfig()
+    respond: SamplingConfig = SamplingConfig(n=1)
     evaluate: JudgingConfig = JudgingConfig()
     minutes: dict[str, float] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
@@ -122,9 +126,11 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Run the stages that are not finished, and print the result."""
     from rlaif.evaluation import EvaluationResult, print_table
 
-    run_stages(_Run(recipe, run_dir, console).stages(), run_dir, console)
+    work = _Run(recipe, run_dir, console)
+    run_stages(work.stages(), run_dir, console)
+    work.report()
     print_table(EvaluationResult.load(run_dir / "evaluation" / "evaluation.json"), console)
-    console.print(f"report: {run_dir / 'report' / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
@@ -134,7 +140,9 @@ def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     for place, stage in enumerate(stages, start=1):
         waiting = waiting or not is_finished(stage, run_dir, input_digest(stage))
         state = f"about {stage.minutes:g} min" if waiting else "finished, would be skipped"
-        console.print(f"{place}/{len(stages)} [bold]{stage.name}[/bold]  {stage.does}  [dim]{state}[/dim]")
+        console.print(
+            f"{place}/{len(stages)} [bold]{stage.name}[/bold]  {stage.does}  [dim]{state}[/dim]"
+        )
 
 
 class _Run:
@@ -152,39 +160,81 @@ class _Run:
 
     def stages(self) -> list[Stage]:
         r = self.recipe
-        n_train, n_heldout = len(self.prompts("train")), len(self.prompts("heldout"))
-        labels = self.labels
+        law = self.constitution
+        train, heldout = self.prompts("train"), self.prompts("heldout")
+        label_inputs = [r.judge, r.judge_flags, law.digest]
         return [
-            self._stage("models", f"fetching {r.policy} and {r.judge} where they lack",
-                        "models", lambda: [r.policy, r.judge], self.fetch),
-            self._stage("sample", f"{r.policy} answers {n_train} prompts, {r.sample.n} times each",
-                        "samples", lambda: [r.policy, r.sample, self.prompts("train")], self.draw),
-            self._stage("label", f"{r.judge} compares the answers by constitution {self.constitution.name}",
-                        "labels", lambda: [r.judge, self.constitution.digest, r.label, r.judge_flags,
-                                           content_digest(self.samples)], self.judge, keeps_its_own=True),
-            self._stage("reward", "training the reward model on the soft labels",
-                        "reward", lambda: [r.policy, r.reward, r.reward_heldout,
-                                           self.constitution.trait_weights, content_digest(labels)], self.train_reward),
-            self._stage("dpo", "training the policy on the labels, directly",
-                        "dpo", lambda: [r.policy, r.dpo, content_digest(labels)], self.train_dpo),
-            self._stage("ppo", "training the policy against the reward model",
-                        "ppo", lambda: [r.policy, r.ppo, self.prompts("train"), folder_digest(self.reward)], self.train_ppo),
-            self._stage("respond", f"start, DPO and PPO answer {n_heldout} held-out prompts",
-                        "responses", lambda: [r.policy, r.respond, self.prompts("heldout"),
-                                              *map(folder_digest, self.policies.values())], self.respond),
-            self._stage("evaluate", f"{r.judge} compares them with the start",
-                        "evaluation", lambda: [r.judge, self.constitution.digest, r.evaluate, r.judge_flags,
-                                               folder_digest(self.folder / "responses"), folder_digest(self.reward)],
-                        self.evaluate, keeps_its_own=True),
-            self._stage("report", "drawing the report", "report",
-                        lambda: content_digest(self.folder / "evaluation" / "evaluation.json"), self.report),
-        ]  # fmt: skip
+            self._stage(
+                "models",
+                "models",
+                f"fetching {r.policy} and {r.judge} where they lack",
+                lambda: [r.policy, r.judge],
+                self.fetch,
+            ),
+            self._stage(
+                "sample",
+                "samples",
+                f"{r.policy} answers {len(train)} prompts, {r.sample.n} times each",
+                lambda: [r.policy, r.sample, train],
+                self.draw,
+            ),
+            self._stage(
+                "label",
+                "labels",
+                f"{r.judge} compares the answers by constitution {law.name} {law.version}",
+                lambda: [*label_inputs, r.label, content_digest(self.samples)],
+                self.judge,
+                keeps_its_own=True,
+            ),
+            self._stage(
+                "reward",
+                "reward",
+                "training the reward model on the soft labels",
+                lambda: [
+                    [r.policy, r.reward, r.reward_heldout, law.trait_weights],
+                    content_digest(self.labels),
+                ],
+                self.train_reward,
+            ),
+            self._stage(
+                "dpo",
+                "dpo",
+                "training the policy directly on the labels",
+                lambda: [r.policy, r.dpo, content_digest(self.labels)],
+                self.train_dpo,
+            ),
+            self._stage(
+                "ppo",
+                "ppo",
+                "training the policy against the reward model",
+                lambda: [r.policy, r.ppo, train, folder_digest(self.reward)],
+                self.train_ppo,
+            ),
+            self._stage(
+                "respond",
+                "responses",
+                f"start, DPO and PPO answer {len(heldout)} held-out prompts",
+                lambda: [r.policy, r.respond, heldout, *map(folder_digest, self.policies.values())],
+                self.respond,
+            ),
+            self._stage(
+                "evaluate",
+                "evaluation",
+                f"{r.judge} compares DPO and PPO with the start",
+                lambda: [
+                    [*label_inputs, r.evaluate],
+                    *map(folder_digest, (self.folder / "responses", self.reward)),
+                ],
+                self.evaluate,
+                keeps_its_own=True,
+            ),
+        ]
 
     def _stage(
         self,
         name: str,
-        does: str,
         folder: str,
+        does: str,
         inputs: Callable[[], Any],
         run: Callable[[], None],
         *,
@@ -267,7 +317,9 @@ class _Run:
 
     # 6. ppo
     def train_ppo(self) -> None:
-        ppo.train(self.recipe.ppo, self.policy, self.prompts("train"), self.reward, self.folder / "ppo")
+        ppo.train(
+            self.recipe.ppo, self.policy, self.prompts("train"), self.reward, self.folder / "ppo"
+        )
 
     # 7. respond
     def respond(self) -> None:
@@ -297,16 +349,17 @@ class _Run:
     def policy_run(self, name: str, scorer: RewardModel) -> evaluation.PolicyRun:
         path = self.folder / "responses" / f"{name}.jsonl"
         samples = read_jsonl(path, Sample)
-        scores = scorer.score([s.prompt.messages for s in samples], [s.response for s in samples])
         kl = None
         if name in self.policies:
-            reference, policy = backbone.response_logprobs(self.policy, self.policies[name], samples)
-            kl = evaluation.estimate_kl(samples, policy, reference)
-        return evaluation.PolicyRun(
-            name, samples, [s.overall for s in scores], kl, sampling.tokens_per_second(path)
-        )
+            logprobs = backbone.response_logprobs(self.policy, self.policies[name])
+            kl = evaluation.estimate_kl(samples, logprobs.policy, logprobs.reference)
+        said = [s for s in samples if s.response.strip()]  # an empty response has no score
+        scores = scorer.score([s.prompt.messages for s in said], [s.response for s in said])
+        found = {(s.prompt.id, s.index): x.overall for s, x in zip(said, scores, strict=True)}
+        rewards = [found.get((s.prompt.id, s.index)) for s in samples]
+        return evaluation.PolicyRun(name, samples, rewards, kl, sampling.tokens_per_second(path))
 
-    # 9. report
+    # last, and every time: it costs seconds
     def report(self) -> None:
         facts = {
             "recipe": self.recipe.name,
@@ -314,6 +367,7 @@ class _Run:
             "judge": self.recipe.judge,
             "constitution": f"{self.constitution.name} {self.constitution.version} "
             f"(sha256 {self.constitution.digest[:16]})",
+            "sampling seed": str(self.recipe.sample.seed),
             "date": date.today().isoformat(),
         }
         write_json(self.folder / "run.json", facts)

@@ -103,7 +103,9 @@ def iter_jsonl(path: Path, kind: type[Record]) -> Iterator[Record]:
     except FileNotFoundError as error:
         raise RecordError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise RecordError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def _parse(line: str, kind: type[Record], where: str) -> Record:
@@ -143,7 +145,9 @@ def atomic_open(path: Path) -> Iterator[IO[str]]:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RecordError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror}); nothing was changed"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -170,7 +174,9 @@ def write_preferences(path: Path, preferences: Sequence[Preference]) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RecordError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror}); nothing was changed"
+        ) from error
 
 
 def read_preferences(path: Path) -> list[Preference]:

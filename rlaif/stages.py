@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from constitution.errors import UserError
@@ -71,12 +72,14 @@ def is_finished(stage: Stage, run_dir: Path, digest: str) -> bool:
         return False
     saved = json.loads(mark.read_text(encoding="utf-8"))
     return bool(
-        saved["inputs"] == digest and saved["state"] == "finished" and saved["files"] == files_in(stage.folder)
+        saved["inputs"] == digest
+        and saved["state"] == "finished"
+        and saved["files"] == files_in(stage.folder)
     )
 
 
 def input_digest(stage: Stage) -> str:
-    text = json.dumps(stage.inputs(), sort_keys=True, default=str)
+    text = json.dumps(to_jsonable_python(stage.inputs()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -96,7 +99,9 @@ def files_in(folder: Path) -> dict[str, int]:
 
 def _run(stage: Stage, run_dir: Path, digest: str) -> float:
     mark = _mark(run_dir, stage)
-    started_with = json.loads(mark.read_text(encoding="utf-8"))["inputs"] if mark.is_file() else None
+    started_with = (
+        json.loads(mark.read_text(encoding="utf-8"))["inputs"] if mark.is_file() else None
+    )
     if started_with != digest and not stage.keeps_its_own:
         shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,12 @@ def _run(stage: Stage, run_dir: Path, digest: str) -> float:
     seconds = time.monotonic() - start
     write_json(
         mark,
-        {"inputs": digest, "state": "finished", "seconds": round(seconds, 1), "files": files_in(stage.folder)},
+        {
+            "inputs": digest,
+            "state": "finished",
+            "seconds": round(seconds, 1),
+            "files": files_in(stage.folder),
+        },
     )
     return seconds
 

@@ -15,7 +15,10 @@ Name = Annotated[str, typer.Argument(help="The name of a shipped constitution, o
 
 
 @app.command(epilog="Example: rlaif constitution show customer_support")
-def show(name: Annotated[str, typer.Argument(help="Name or file; none lists them.")] = "", as_json: AsJson = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="Name or file; none lists them.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Print a constitution as the judge will read it, or list the ones that ship."""
     from rich.table import Table
 

@@ -66,7 +66,9 @@ def label(
         read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
     )
     if not pairs.comparisons:
-        raise UserError(f"{samples}: no prompt has two different responses; sample with n=2 or more")
+        raise UserError(
+            f"{samples}: no prompt has two different responses; sample with n=2 or more"
+        )
     with judge_client(judge, constitution, out / "judge.log", server) as client:
         summary = ask(
             pairs.comparisons,

