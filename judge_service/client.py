@@ -288,7 +288,8 @@ class AsyncJudgeClient(_Settings):
             try:
                 async for response in call:
                     answers, requests = session.exchange(response)
-                    with suppress(asyncio.InvalidStateError):  # ended; reading on says why
+                    # A write that fails must not lose the answers; reading on says why it did.
+                    with suppress(asyncio.InvalidStateError, grpc.RpcError):
                         for request in requests:
                             await call.write(request)
                         if session.finished:

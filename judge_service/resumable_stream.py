@@ -29,6 +29,12 @@ from judge_service.v1 import judge_pb2 as pb
 Answer = tuple[str, Judgment | Unjudged]
 
 _SHOWN_REFUSALS = 5
+_WHEN_CUT_OFF = (
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
+"""What gRPC itself reports when a server is killed, besides UNAVAILABLE."""
 _ENVELOPE_BYTES = 64  # what the id and the framing add to an item, besides the id's own length
 
 
@@ -103,8 +109,8 @@ class ResumableStream:
         if error is not None:
             failure = Failure.from_rpc_error(error)
             explained = failure.explain(self._address)
-            passing = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)  # a killed server's last
-            if not failure.retryable and failure.code not in passing:
+            cut_off = not failure.reason and failure.code in _WHEN_CUT_OFF
+            if not failure.retryable and not cut_off:
                 raise explained
         if now - self._broken_since >= self._reconnect_seconds:
             raise JudgeUnavailable(

@@ -407,8 +407,8 @@ def gradients(
         with torch.no_grad():
             out = mask & ((logprobs - old).exp() - 1).abs().gt(config.clip)
             moved = torch.where(mask, kl_k3(old, logprobs), 0.0)
-        sums["policy_loss"] += float(policy_loss)
-        sums["value_loss"] += float(value_loss)
+        sums["policy_loss"] += float(policy_loss.detach())
+        sums["value_loss"] += float(value_loss.detach())
         sums["clip_fraction"] += float(out.sum()) / count
         sums["update_kl"] += float(moved.sum()) / count
     return sums | {"loss": sums["policy_loss"] + config.vf_coef * sums["value_loss"]}

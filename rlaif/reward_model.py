@@ -209,7 +209,7 @@ def train_step(
         require_finite(total, "loss", where)
         total.backward()  # type: ignore[no-untyped-call]
         clear = labelled & (p != 0.5)
-        loss += float(total)
+        loss += float(total.detach())
         margin += float(found.margins.detach().sum())
         score += float((chosen + rejected).detach().sum())
         right += float((clear & ((p > 0.5) == (found.margins > 0))).sum())

@@ -94,6 +94,7 @@ class VLLMEngine:
     async def start(self) -> None:
         """Check the model, load it, prove the labels and make one read."""
         folder = await asyncio.to_thread(find_model_folder, self._model)
+        _set_environment()
         self._tokenizer = await asyncio.to_thread(HFTokenizer, folder)
         try:
             template = PairTemplate(self._tokenizer)
@@ -187,7 +188,6 @@ class VLLMEngine:
     def _launch(self, folder: Path) -> Any:
         """Blocks for 15 to 80 seconds."""
         context_tokens = self._context_tokens(folder)
-        _set_environment()
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform

@@ -249,22 +249,17 @@ async def test_calls_over_the_cap_are_refused_at_once_and_health_still_answers()
 async def test_a_cancelled_call_frees_the_engine_within_a_second(
     channel: grpc.aio.Channel, engine: FakeEngine
 ) -> None:
-    engine = FakeEngine(latency_seconds=30)
-    async with (
-        serving(FakeEngine()) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        server._bench._judge._engine = engine
-        call = pb_grpc.JudgeServiceStub(channel).ComparePair(request())
-        while not engine.in_flight:
-            await asyncio.sleep(0.01)
-        call.cancel()
-        for _ in range(100):
-            if not engine.in_flight:
-                break
-            await asyncio.sleep(0.01)
-        assert engine.in_flight == 0
-        assert engine.aborted
+    engine.latency_seconds = 30
+    call = pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+    while not engine.in_flight:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    for _ in range(100):
+        if not engine.in_flight:
+            break
+        await asyncio.sleep(0.01)
+    assert engine.in_flight == 0
+    assert engine.aborted
 
 
 async def test_a_passed_deadline_starts_no_work() -> None:

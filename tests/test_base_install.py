@@ -1,0 +1,60 @@
+"""The base install, without any extra, is a working client: light, on the newest protobuf."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CODE = """
+import json, sys
+from google import protobuf
+from constitution.errors import UserError
+from judge_service.client import AsyncJudgeClient, JudgeClient, JudgeUnavailable
+from judge_service.v1 import judge_pb2
+
+message = judge_pb2.Judgment(verdict="VERDICT_A", prob_a=0.75, trait_probs={"honest": 0.5})
+assert judge_pb2.Judgment.FromString(message.SerializeToString()) == message
+try:
+    with JudgeClient("127.0.0.1:1") as client:
+        client.compare("Name a fruit", "An apple.", "A stone.")
+except JudgeUnavailable as error:
+    said = str(error)
+from constitution.schema import Constitution
+heavy = {"torch", "vllm", "transformers", "numpy", "datasets", "grpc_status", "pydantic_settings"}
+print(json.dumps({
+    "heavy": sorted(heavy & set(sys.modules)),
+    "said": said,
+    "file": judge_pb2.__file__,
+    "laws": Constitution.library_names(),
+}))
+"""
+
+
+@pytest.mark.integration
+def test_the_client_works_in_an_environment_with_the_base_install_alone(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    for command in (
+        [sys.executable, "-m", "venv", str(tmp_path / "venv")],
+        [str(python), "-m", "pip", "install", "--quiet", str(ROOT)],
+    ):
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stderr
+    ran = subprocess.run(
+        [str(python), "-W", "error", "-c", CODE],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["heavy"] == []
+    assert "rlaif serve" in told["said"]
+    assert str(tmp_path) in told["file"], "the installed package, not this checkout"
+    assert "hhh" in told["laws"]
