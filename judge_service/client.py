@@ -17,7 +17,6 @@ import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -109,12 +108,7 @@ class JudgeClient(_Settings):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def compare(
@@ -240,12 +234,7 @@ class AsyncJudgeClient(_Settings):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def compare(
@@ -354,16 +343,16 @@ class _Waiting:
     def is_over(self, found: ServerInfo | JudgeUnavailable) -> bool:
         """Raises JudgeUnavailable when the server failed or the time is up."""
         if isinstance(found, JudgeUnavailable):
-            state = str(found)
+            state, problem = f"no judge answers at {self._address} yet", str(found)
         elif found.state is ServerState.SERVING:
             return True
         else:
-            state = f"the judge at {self._address} is {found.state}"
+            state = problem = f"the judge at {self._address} is {found.state}"
             if found.state is ServerState.FAILED:
                 raise JudgeUnavailable(f"{state}: its engine died; restart it and see its log")
         waited = time.monotonic() - self._started
         if waited >= self._timeout:
-            raise JudgeUnavailable(f"{state} (waited {waited:.0f} s)")
+            raise JudgeUnavailable(f"{problem} (waited {waited:.0f} s)")
         if self._progress is not None:
             self._progress(state, waited)
         return False

@@ -195,7 +195,8 @@ class Failure:
             )
         if self.reason:  # a judge server said so itself
             return JudgeUnavailable(f"the judge at {address} says: {self.message}")
+        why = self.message.rpartition("last error: ")[2] or self.code.name
         return JudgeUnavailable(
-            f"no judge answers at {address} ({self.message or self.code.name}); "
+            f"no judge answers at {address} ({why}); "
             "start one with `rlaif serve`, or check the address"
         )

@@ -126,9 +126,8 @@ def read_conversation(messages: Sequence[pb.Message]) -> Conversation:
         raise InvalidRequest("conversation", "empty; send at least the user's turn")
     for index, message in enumerate(messages):
         if message.role not in ROLE_OF:
-            raise InvalidRequest(
-                f"conversation[{index}].role", "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT"
-            )
+            known = "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT"
+            raise InvalidRequest(f"conversation[{index}].role", known)
     if not messages[-1].content.strip():
         raise InvalidRequest(
             f"conversation[{len(messages) - 1}].content",

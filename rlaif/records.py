@@ -89,7 +89,7 @@ Record = TypeVar("Record", bound=_Record)
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
-    """All records of a JSONL file. Raises RecordError naming the line and field of the first bad one."""
+    """All records of a JSONL file. RecordError names the line and field of the first bad one."""
     return list(iter_jsonl(path, kind))
 
 

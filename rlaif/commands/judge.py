@@ -48,6 +48,7 @@ def serve(
 ) -> None:
     """Serve judgments over gRPC until SIGTERM or Ctrl-C."""
     import asyncio
+    import logging
 
     from judge_service.engines.vllm import VLLMEngine
     from judge_service.server import serve as run_server
@@ -69,7 +70,11 @@ def serve(
         kv_cache_gib=settings.kv_cache_gib,
         max_context_tokens=settings.max_context_tokens,
     )
-    asyncio.run(run_server(settings, engine))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    print(f"loading {model}; health says NOT_SERVING until it is warm", flush=True)
+    asyncio.run(
+        run_server(settings, engine, ready=lambda at: print(f"serving on {at}", flush=True))
+    )
 
 
 @app.command(

@@ -9,6 +9,7 @@ import pytest
 
 from constitution.schema import Message
 from rlaif.records import Preference, Prompt
+from tests.rlaif.training_helpers import preference
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -54,23 +55,6 @@ def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., s
 def tiny_model(make_tiny_model: Callable[..., str]) -> str:
     """The folder of a tiny chat model with random weights; its pad is not its eos."""
     return make_tiny_model()
-
-
-def preference(
-    number: int,
-    chosen: str,
-    rejected: str,
-    prob_chosen: float = 0.9,
-    traits: dict[str, float | None] | None = None,
-) -> Preference:
-    return Preference(
-        id=f"pair-{number}",
-        prompt=(Message(role="user", content=f"Question {number}?"),),
-        chosen=(Message(role="assistant", content=chosen),),
-        rejected=(Message(role="assistant", content=rejected),),
-        prob_chosen=prob_chosen,
-        traits=traits or {},
-    )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rlaif.batching import (
     epoch_batches,
     pad,
 )
-from tests.rlaif.conftest import preference
+from tests.rlaif.training_helpers import preference
 
 HELLO = (Message(role="user", content="Hello"),)
 

@@ -24,7 +24,7 @@ from rlaif.dpo import (
     train,
     train_step,
 )
-from rlaif.training import Learner
+from tests.rlaif.training_helpers import GradientKeeper
 
 
 def some_pairs(seed: int = 0) -> PairLogprobs:
@@ -180,21 +180,10 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model, polite_pairs):
     reference = reference_logprobs(backbone, pairs, small())
 
     def gradients(size: int) -> dict[str, torch.Tensor]:
-        learner = _Keep([(backbone.role_parameters("policy"), 1e-3)], 1, small())
+        learner = GradientKeeper([(backbone.role_parameters("policy"), 1e-3)], 1, small())
         train_step(backbone, learner, pairs, reference, small(micro_batch_size=size), "here")
         return learner.gradients
 
     whole, parts = gradients(8), gradients(3)
     assert all((whole[n] - parts[n]).abs().max() < 1e-6 for n in whole)
     assert any(g.abs().max() > 1e-4 for g in whole.values())
-
-
-class _Keep(Learner):
-    """Keeps the gradients instead of applying them."""
-
-    gradients: dict[str, torch.Tensor]
-
-    def step(self, where: str) -> float:
-        self.gradients = {n: p.grad.clone() for n, p in self.parameters.items()}
-        self.optimiser.zero_grad()
-        return 0.0

@@ -10,10 +10,10 @@ import torch
 
 from rlaif.backbone import Backbone
 from rlaif.batching import BatchError, encode_pairs
-from rlaif.reward_model import RewardConfig, head_weights, preference_loss, train
+from rlaif.reward_model import RewardConfig, head_weights, preference_loss, train, train_step
 from rlaif.scoring import Heads, RewardModel, RewardModelError
-from rlaif.training import Learner, TrainingError
-from tests.rlaif.conftest import preference
+from rlaif.training import TrainingError
+from tests.rlaif.training_helpers import GradientKeeper, preference
 
 ALL = torch.tensor([[True]])
 
@@ -91,7 +91,13 @@ def test_there_is_a_head_for_every_labelled_trait_and_one_for_plain_pairs(tiny_m
 
 
 def small(**settings) -> RewardConfig:
-    base = {"dtype": "float32", "epochs": 1, "batch_size": 4, "checkpoint_every": 1, "max_tokens": 200}
+    base = {
+        "dtype": "float32",
+        "epochs": 1,
+        "batch_size": 4,
+        "checkpoint_every": 1,
+        "max_tokens": 200,
+    }
     return RewardConfig(**(base | settings))
 
 
@@ -148,28 +154,15 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model, polite_pairs):
     heads.randomise(0)
     model = RewardModel(backbone, heads, {"manners": 1.0})
 
-    from rlaif.reward_model import train_step
-
     def gradients(size: int) -> dict[str, torch.Tensor]:
         parameters = {**backbone.role_parameters("reward"), **dict(heads.named_parameters())}
-        learner = _Keep([(parameters, 1e-3)], 1, small())
+        learner = GradientKeeper([(parameters, 1e-3)], 1, small())
         train_step(model, learner, pairs, small(micro_batch_size=size), "here")
         return learner.gradients
 
     whole, parts = gradients(8), gradients(2)
     assert all((whole[n] - parts[n]).abs().max() < 1e-6 for n in whole)
     assert any(g.abs().max() > 1e-4 for g in whole.values())
-
-
-class _Keep(Learner):
-    """Keeps the gradients instead of applying them."""
-
-    gradients: dict[str, torch.Tensor]
-
-    def step(self, where: str) -> float:
-        self.gradients = {n: p.grad.clone() for n, p in self.parameters.items()}
-        self.optimiser.zero_grad()
-        return 0.0
 
 
 def test_a_reward_model_of_another_base_is_refused(
@@ -187,4 +180,6 @@ def test_a_folder_without_a_reward_model_is_named(tiny_model, tmp_path):
 
 def test_a_broken_pair_is_named(tiny_model, polite_pairs, tmp_path):
     with pytest.raises(BatchError, match=r"pair-9 \(rejected\): the response is empty"):
-        train(small(), tiny_model, [*polite_pairs, preference(9, "a", "")], tmp_path, {"manners": 1})
+        train(
+            small(), tiny_model, [*polite_pairs, preference(9, "a", "")], tmp_path, {"manners": 1}
+        )

@@ -1,0 +1,186 @@
+"""Stopping and going on to the bit; checkpoints that are broken, foreign, or do not fit the disk."""
+
+from __future__ import annotations
+
+import json
+import resource
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlaif import dpo, ppo, reward_model
+from rlaif.training import Learner, Run, TrainConfig, TrainingError, require_finite
+
+TIMES = ("tokens_per_s", "memory_gib", "rollout_tokens_per_s", "update_tokens_per_s")
+COMMON = {"dtype": "float32", "max_tokens": 200, "checkpoint_every": 1, "learning_rate": 1e-3}
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.fixture
+def trainers(tiny_model, polite_pairs, questions):
+    """name → train(out): six steps of each algorithm."""
+    pairs = {"epochs": 3, "batch_size": 4}
+    reward_config = reward_model.RewardConfig(**COMMON, **pairs)
+    dpo_config = dpo.DPOConfig(**COMMON, **pairs)
+    ppo_config = ppo.PPOConfig(
+        **(COMMON | {"max_tokens": 60}), iterations=6, prompts_per_iteration=4, max_new_tokens=8,
+        kl_target=1.0, kl_horizon=50.0,
+    )  # fmt: skip
+
+    def score(conversations, responses):
+        return [len(set(r)) + torch.rand(1).item() for r in responses]  # uses the global RNG
+
+    return {
+        "reward": lambda out: reward_model.train(
+            reward_config, tiny_model, polite_pairs, out, {"manners": 1.0}
+        ),
+        "dpo": lambda out: dpo.train(dpo_config, tiny_model, polite_pairs, out),
+        "ppo": lambda out: ppo.train(ppo_config, tiny_model, questions, score, out),
+    }
+
+
+def outcome(out):
+    """Every weight left behind and every metric but the times."""
+    tensors = {
+        f"{file.name}/{name}": tensor
+        for file in sorted(out.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return tensors, [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def assert_same_outcome(one, other):
+    (tensors, lines), (others, other_lines) = outcome(one), outcome(other)
+    assert lines == other_lines
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def killed_after(monkeypatch, steps, at="log"):
+    """Stop the process, as it were, right after the step's metrics, before its checkpoint."""
+    whole = Run.log
+
+    def log(self, step, metrics):
+        whole(self, step, metrics)
+        if step == steps + 1:
+            raise Killed
+
+    monkeypatch.setattr(Run, "log", log)
+
+
+@pytest.mark.parametrize("algorithm", ["reward", "dpo", "ppo"])
+def test_three_steps_a_kill_and_three_more_are_six_to_the_bit(
+    algorithm, trainers, tmp_path, monkeypatch
+):
+    torch.manual_seed(5)
+    trainers[algorithm](tmp_path / "whole")
+    torch.manual_seed(5)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 3)
+        with pytest.raises(Killed):
+            trainers[algorithm](tmp_path / "parts")
+    torch.manual_seed(6)  # a new process has another state
+    trainers[algorithm](tmp_path / "parts")
+    assert_same_outcome(tmp_path / "whole", tmp_path / "parts")
+    assert [line["step"] for line in outcome(tmp_path / "parts")[1]] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("algorithm", ["reward", "dpo", "ppo"])
+def test_a_finished_run_called_again_changes_nothing(algorithm, trainers, tmp_path):
+    out = trainers[algorithm](tmp_path)
+    tensors, lines = outcome(out)
+    trainers[algorithm](tmp_path)
+    again, lines_again = outcome(out)
+    assert lines == lines_again
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+
+
+def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
+    trainers, tmp_path, monkeypatch, capsys
+):
+    trainers["dpo"](tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        killed_after(patch, 4)
+        with pytest.raises(Killed):
+            trainers["dpo"](tmp_path / "parts")
+    newest = tmp_path / "parts/checkpoints/step-000004.pt"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    trainers["dpo"](tmp_path / "parts")
+    assert "step-000004.pt: not readable, trying the one before" in capsys.readouterr().err
+    assert_same_outcome(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_checkpoints_of_another_run_are_refused_and_the_difference_named(
+    make_tiny_model, tiny_model, polite_pairs, tmp_path
+):
+    config = dpo.DPOConfig(**COMMON)
+    dpo.train(config, tiny_model, polite_pairs, tmp_path)
+    rest = "come from another run \\({} differ\\); choose another output folder"
+    with pytest.raises(TrainingError, match=rest.format("config")):
+        dpo.train(dpo.DPOConfig(**COMMON, beta=0.2), tiny_model, polite_pairs, tmp_path)
+    with pytest.raises(TrainingError, match=rest.format("data")):
+        dpo.train(config, tiny_model, polite_pairs[1:], tmp_path)
+    with pytest.raises(TrainingError, match=rest.format("model")):
+        dpo.train(config, make_tiny_model(seed=1), polite_pairs, tmp_path)
+    dpo.train(config.model_copy(update={"checkpoint_every": 3}), tiny_model, polite_pairs, tmp_path)
+
+
+def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tmp_path):
+    run = Run(tmp_path, {"config": 1})
+    run.save(1, {"learner": {"weights": torch.zeros(10)}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(TrainingError, match=r"step-000002.pt: the checkpoint cannot be saved"):
+            run.save(2, {"learner": {"weights": torch.zeros(100_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in run.folder.iterdir()] == ["step-000001.pt"]
+    assert run.resume()["step"] == 1
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    run = Run(tmp_path, {})
+    for step in (1, 2, 3):
+        run.save(step, {})
+    assert sorted(p.name for p in run.folder.iterdir()) == ["step-000002.pt", "step-000003.pt"]
+
+
+def test_metrics_are_cut_back_to_the_checkpoint_and_a_torn_line_goes(tmp_path):
+    run = Run(tmp_path, {})
+    for step in (1, 2, 3):
+        run.log(step, {"loss": 1.0 / step})
+        if step == 2:
+            run.save(step, {})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    run.resume()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_loss_that_is_not_a_number_names_the_step_and_the_remedy(
+    tiny_model, polite_pairs, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(dpo.LOSSES, "sigmoid", lambda x, p, beta, _: x.chosen * float("nan"))
+    with pytest.raises(TrainingError, match=r"DPO, step 1: the loss is nan; .*lower learning_rate"):
+        dpo.train(dpo.DPOConfig(**COMMON, loss="sigmoid"), tiny_model, polite_pairs, tmp_path)
+    with pytest.raises(TrainingError, match="here: the loss is inf"):
+        require_finite(torch.tensor(float("inf")), "loss", "here")
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing():
+    learner = Learner([({"w": torch.zeros(1)}, 1.0)], 10, TrainConfig(warmup=0.2))
+    rates = [learner.schedule(step) for step in range(1, 11)]
+    assert rates == pytest.approx([0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+def test_a_bound_beyond_the_models_context_is_refused(tiny_model, polite_pairs, tmp_path):
+    config = dpo.DPOConfig(**(COMMON | {"max_tokens": 300}))
+    with pytest.raises(TrainingError, match=r"max_tokens=300 is more than .* can read \(256\)"):
+        dpo.train(config, tiny_model, polite_pairs, tmp_path)
