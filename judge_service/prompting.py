@@ -29,7 +29,7 @@ from judge_service.judgment import Conversation
 TEMPLATE_VERSION = "pair-1"
 """Changes whenever any prompt would: labels made under different versions are not comparable."""
 
-PREFILL = "The better reply is"
+PREFILL = "The better reply is Reply"
 LABELS = (" A", " B")
 """The next token names the first or the second reply as they stand in the prompt."""
 

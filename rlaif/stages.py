@@ -57,9 +57,11 @@ def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None
             head = f"[bold]{place}/{len(stages)} {stage.name}[/bold]"
             digest = input_digest(stage)
             if is_finished(stage, run_dir, digest):
-                console.print(f"{head}  finished before, skipped")
+                console.print(f"{head}  finished before, skipped", soft_wrap=True)
                 continue
-            console.print(f"{head}  {stage.does} [dim](about {left:.0f} min to the end)[/dim]")
+            console.print(
+                f"{head}  {stage.does} [dim](about {left:.0f} min to the end)[/dim]", soft_wrap=True
+            )
             seconds = _run(stage, run_dir, digest)
             if stage.minutes >= 0.5:
                 pace = seconds / 60 / stage.minutes

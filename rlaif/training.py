@@ -247,7 +247,7 @@ def require_finite(value: Tensor, what: str, where: str) -> None:
     """Raises TrainingError when the number is NaN or infinite: training has diverged."""
     if not torch.isfinite(value).all():
         raise TrainingError(
-            f"{where}: the {what} is {float(value)}; the last checkpoint stays. Training diverged: "
+            f"{where}: the {what} is {value.item()}; the last checkpoint stays. Training diverged: "
             "lower learning_rate (or, in bfloat16, set dtype=float32) and start in a new folder"
         )
 

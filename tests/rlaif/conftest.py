@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from constitution.schema import Message
 from rlaif.records import Preference, Prompt
-from tests.rlaif.training_helpers import preference
+from tests.rlaif.pairs import preference
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

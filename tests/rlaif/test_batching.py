@@ -17,7 +17,7 @@ from rlaif.batching import (
     epoch_batches,
     pad,
 )
-from tests.rlaif.training_helpers import preference
+from tests.rlaif.pairs import preference
 
 HELLO = (Message(role="user", content="Hello"),)
 
@@ -106,7 +106,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(make_tiny_model):
 def test_every_epoch_sees_every_pair_once_in_its_own_order():
     batches = epoch_batches(10, 4, 2, seed=1)
     assert [len(b) for b in batches] == [4, 4, 2, 4, 4, 2]
-    first, second = sum(batches[:3], []), sum(batches[3:], [])
+    first, second = [i for b in batches[:3] for i in b], [i for b in batches[3:] for i in b]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
     assert batches == epoch_batches(10, 4, 2, seed=1)

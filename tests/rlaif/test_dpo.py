@@ -24,7 +24,7 @@ from rlaif.dpo import (
     train,
     train_step,
 )
-from tests.rlaif.training_helpers import GradientKeeper
+from tests.rlaif.gradients import GradientKeeper
 
 
 def some_pairs(seed: int = 0) -> PairLogprobs:

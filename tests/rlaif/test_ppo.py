@@ -25,7 +25,7 @@ from rlaif.ppo import (
     value_losses,
 )
 from rlaif.scoring import Heads, RewardModelError
-from tests.rlaif.training_helpers import GradientKeeper
+from tests.rlaif.gradients import GradientKeeper
 
 EVERY = torch.ones(1, 3, dtype=torch.bool)
 
@@ -38,7 +38,7 @@ def test_the_kl_coefficient_adapts_to_the_golden_value():
 
 
 def test_gae_by_hand():
-    # γ = 1, λ = ½: δ = (0+2-1, 0+3-2, 4-3) = (1, 1, 1); A = (1+½(1+½), 1+½, 1)
+    # gamma = 1, λ = ½: δ = (0+2-1, 0+3-2, 4-3) = (1, 1, 1); A = (1+½(1+½), 1+½, 1)
     found = generalised_advantages(
         torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]]), EVERY, 1.0, 0.5
     )
@@ -47,7 +47,7 @@ def test_gae_by_hand():
 
 
 def test_gae_with_discount_by_hand():
-    # γ = ½, λ = 0: A = δ = (0+½·2-1, 0+½·3-2, 4-3)
+    # gamma = ½, λ = 0: A = δ = (0+½·2-1, 0+½·3-2, 4-3)
     found = generalised_advantages(
         torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]]), EVERY, 0.5, 0.0
     )

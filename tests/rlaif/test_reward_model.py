@@ -13,7 +13,8 @@ from rlaif.batching import BatchError, encode_pairs
 from rlaif.reward_model import RewardConfig, head_weights, preference_loss, train, train_step
 from rlaif.scoring import Heads, RewardModel, RewardModelError
 from rlaif.training import TrainingError
-from tests.rlaif.training_helpers import GradientKeeper, preference
+from tests.rlaif.gradients import GradientKeeper
+from tests.rlaif.pairs import preference
 
 ALL = torch.tensor([[True]])
 
@@ -174,7 +175,9 @@ def test_a_reward_model_of_another_base_is_refused(
 
 
 def test_a_folder_without_a_reward_model_is_named(tiny_model, tmp_path):
-    with pytest.raises(RewardModelError, match="not a reward model .*; make one with `rlaif train"):
+    with pytest.raises(
+        RewardModelError, match=r"not a reward model .*; make one with `rlaif train"
+    ):
         RewardModel.load(tiny_model, tmp_path / "nothing")
 
 

@@ -1,4 +1,4 @@
-"""Stopping and going on to the bit; checkpoints that are broken, foreign, or do not fit the disk."""
+"""Stopping and going on to the bit; checkpoints broken, foreign, or too large for the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMES = ("tokens_per_s", "memory_gib", "rollout_tokens_per_s", "update_tokens_pe
 COMMON = {"dtype": "float32", "max_tokens": 200, "checkpoint_every": 1, "learning_rate": 1e-3}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for kill -9: nothing after it runs."""
 
 
@@ -68,7 +68,7 @@ def killed_after(monkeypatch, steps, at="log"):
     def log(self, step, metrics):
         whole(self, step, metrics)
         if step == steps + 1:
-            raise Killed
+            raise KilledError
 
     monkeypatch.setattr(Run, "log", log)
 
@@ -82,7 +82,7 @@ def test_three_steps_a_kill_and_three_more_are_six_to_the_bit(
     torch.manual_seed(5)
     with monkeypatch.context() as patch:
         killed_after(patch, 3)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trainers[algorithm](tmp_path / "parts")
     torch.manual_seed(6)  # a new process has another state
     trainers[algorithm](tmp_path / "parts")
@@ -106,7 +106,7 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
     trainers["dpo"](tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed_after(patch, 4)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trainers["dpo"](tmp_path / "parts")
     newest = tmp_path / "parts/checkpoints/step-000004.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])

@@ -1,12 +1,9 @@
-"""What the trainers' tests share beside their fixtures."""
+"""Labelled pairs made in a line."""
 
 from __future__ import annotations
 
-import torch
-
 from constitution.schema import Message
 from rlaif.records import Preference
-from rlaif.training import Learner
 
 
 def preference(
@@ -24,14 +21,3 @@ def preference(
         prob_chosen=prob_chosen,
         traits=traits or {},
     )
-
-
-class GradientKeeper(Learner):
-    """Keeps the gradients instead of applying them."""
-
-    gradients: dict[str, torch.Tensor]
-
-    def step(self, where: str) -> float:
-        self.gradients = {n: p.grad.clone() for n, p in self.parameters.items()}
-        self.optimiser.zero_grad()
-        return 0.0
