@@ -74,8 +74,8 @@ class PPOConfig(TrainConfig):
     prompts_per_iteration: int = Field(default=16, ge=1, description="one response each")
     max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
-    epochs: int = Field(default=2, ge=1, description="passes over a rollout; TRL has 4")
-    update_batch_size: int = Field(default=8, ge=1, description="responses per optimiser step")
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
+    update_batch_size: int = Field(default=4, ge=1, description="responses per optimiser step")
     value_learning_rate: float = Field(
         default=1e-3, gt=0, description="of value adapter and head: they start from nothing"
     )

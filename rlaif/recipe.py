@@ -306,8 +306,8 @@ class _Run:
             (heldout if place < self.recipe.reward_heldout else train).append(preference)
         if not train or not heldout:
             raise RecipeError(
-                f"reward_heldout={self.recipe.reward_heldout} leaves {len(train)} pairs to train on "
-                f"and {len(heldout)} to evaluate; label more pairs or change it"
+                f"reward_heldout={self.recipe.reward_heldout} leaves {len(train)} pairs to train "
+                f"on and {len(heldout)} to evaluate; label more pairs or change it"
             )
         return train, heldout
 
@@ -353,10 +353,9 @@ class _Run:
         if name in self.policies:
             logprobs = backbone.response_logprobs(self.policy, self.policies[name])
             kl = evaluation.estimate_kl(samples, logprobs.policy, logprobs.reference)
-        said = [s for s in samples if s.response.strip()]  # an empty response has no score
-        scores = scorer.score([s.prompt.messages for s in said], [s.response for s in said])
-        found = {(s.prompt.id, s.index): x.overall for s, x in zip(said, scores, strict=True)}
-        rewards = [found.get((s.prompt.id, s.index)) for s in samples]
+        rewards = scorer.overall_scores(
+            [s.prompt.messages for s in samples], [s.response for s in samples]
+        )
         return evaluation.PolicyRun(name, samples, rewards, kl, sampling.tokens_per_second(path))
 
     # last, and every time: it costs seconds

@@ -173,14 +173,12 @@ def train(
     heads.normalise_on(reward_model.raw_rows(rows))
     reward_model.save(out)
 
-    # 5. Held-out pairs.
+    # 5. Held-out pairs, on the loss's own scale.
     if eval_preferences:
         conversations = [p.prompt for p in eval_preferences]
-        chosen = reward_model.score(conversations, [p.chosen_text for p in eval_preferences])
-        rejected = reward_model.score(conversations, [p.rejected_text for p in eval_preferences])
-        evaluate_reward(
-            eval_preferences, [s.overall for s in chosen], [s.overall for s in rejected]
-        ).save(out / "evaluation.json")
+        chosen = reward_model.log_odds(conversations, [p.chosen_text for p in eval_preferences])
+        rejected = reward_model.log_odds(conversations, [p.rejected_text for p in eval_preferences])
+        evaluate_reward(eval_preferences, chosen, rejected).save(out / "evaluation.json")
     return out
 
 

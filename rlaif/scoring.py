@@ -9,6 +9,7 @@ the training responses (0 and 1 until training ends).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -154,16 +155,44 @@ class RewardModel:
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[Score]:
         """Scores of whole responses. Raises BatchError for one longer than the model's context."""
-        tokenizer, context = self.backbone.tokenizer, self.backbone.context
-        rows = [
-            encode_row(tokenizer, f"response {i}", conversation, response, context)
-            for i, (conversation, response) in enumerate(zip(conversations, responses, strict=True))
-        ]
-        scores = self.heads.normalised(self.raw_rows(rows))  # (N, K)
+        scores = self.heads.normalised(self._raw_responses(conversations, responses))  # (N, K)
         return [
             Score(overall, dict(zip(self.heads.names, row, strict=True)))
             for overall, row in zip(self.overall(scores).tolist(), scores.tolist(), strict=True)
         ]
+
+    def overall_scores(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        """One number per response, None for an empty one: there is nothing to score."""
+        said = [place for place, response in enumerate(responses) if response.strip()]
+        scores = self.score([conversations[i] for i in said], [responses[i] for i in said])
+        found: list[float | None] = [None] * len(responses)
+        for place, score in zip(said, scores, strict=True):
+            found[place] = score.overall
+        return found
+
+    def log_odds(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        """The heads' weighted mean as trained, not normalised: a difference of two is the log-odds
+        of the label, which normalised scores (made to have std 1) are not."""
+        raw = self._raw_responses(conversations, responses)  # (N, K)
+        found: list[float] = (self.overall(raw) / sum(self.trait_weights.values())).tolist()
+        return found
+
+    def _raw_responses(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> Tensor:
+        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        return self.raw_rows(
+            [
+                encode_row(tokenizer, f"response {i}", conversation, response, context)
+                for i, (conversation, response) in enumerate(
+                    zip(conversations, responses, strict=True)
+                )
+            ]
+        )
 
 
 def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> RewardFunction:
@@ -171,16 +200,15 @@ def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> Reward
     if not isinstance(reward, Path):
         return reward
     model = RewardModel.attach(backbone, reward)
-    return lambda conversations, responses: [
-        score.overall for score in model.score(conversations, responses)
-    ]
+    return model.overall_scores
 
 
 def reward_identity(reward: Path | RewardFunction) -> Any:
     """What of the reward a resumed run must find again. A callable cannot be looked into."""
     if not isinstance(reward, Path):
         return "callable"
-    return (reward / "reward.json").read_text(encoding="utf-8")
+    names = ("reward.json", "heads.safetensors", "adapter_model.safetensors")
+    return [hashlib.sha256((reward / name).read_bytes()).hexdigest() for name in names]
 
 
 def checked_scores(

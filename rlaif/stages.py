@@ -51,9 +51,9 @@ class Stage:
 def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None:
     """Run what is not finished, in order, saying what is done and about how long is left."""
     with _locked(run_dir):
-        pace = 1.0  # this machine's time over the measured one, learnt as stages end
+        spent = foreseen = 2.0  # minutes; a prior, so that one short stage does not decide
         for place, stage in enumerate(stages, start=1):
-            left = pace * sum(later.minutes for later in stages[place - 1 :])
+            left = spent / foreseen * sum(later.minutes for later in stages[place - 1 :])
             head = f"[bold]{place}/{len(stages)} {stage.name}[/bold]"
             digest = input_digest(stage)
             if is_finished(stage, run_dir, digest):
@@ -63,8 +63,7 @@ def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None
                 f"{head}  {stage.does} [dim](about {left:.0f} min to the end)[/dim]", soft_wrap=True
             )
             seconds = _run(stage, run_dir, digest)
-            if stage.minutes >= 0.5:
-                pace = seconds / 60 / stage.minutes
+            spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
             console.print(f"   [dim]done in {seconds / 60:.1f} min[/dim]")
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+OWNER = "RLAIF_ENGINE_OWNER"  # environment: process id of the server that launched the engine
 _POLL_SECONDS = 0.5
 
 
@@ -47,7 +48,8 @@ def _start_watch() -> None:
         return  # the server's own process
     parents = {os.getpid(): parent.pid}
     if parent.name != "MainProcess":
-        parents[parent.pid] = _parent_of(parent.pid)
+        # Who launched the engine says so: it may be dead by the time this module is imported.
+        parents[parent.pid] = int(os.environ.get(OWNER, _parent_of(parent.pid)))
     threading.Thread(target=_watch, args=(parents,), name="orphan-watch", daemon=True).start()
 
 

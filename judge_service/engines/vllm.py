@@ -31,6 +31,7 @@ from judge_service.engines.model_folder import (
     model_name,
     weights_sha256,
 )
+from judge_service.engines.orphan import OWNER
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.judgment import ModelIdentity
 from judge_service.prompting import PairTemplate, TemplateError
@@ -100,8 +101,8 @@ class VLLMEngine:
             template = PairTemplate(self._tokenizer)
         except TemplateError as error:
             raise ModelError(f"{folder}: {error}") from error
-        self._llm = await asyncio.to_thread(self._launch, folder)
         try:
+            await asyncio.to_thread(self._launch, folder)
             self._identity = await asyncio.to_thread(self._identify, folder)
             hello = (Message(role="user", content="Hello"),)
             prompt = [*template.prefix(hello, "Hi!", "No.").ids, *template.suffix("Be kind.")]
@@ -161,9 +162,14 @@ class VLLMEngine:
         )
 
     async def close(self) -> None:
-        """Stop the engine's processes. A closed engine is not alive; closing twice is harmless."""
+        """Stop the engine's processes, which takes seconds; reads under way end in EngineError.
+
+        A closed engine is not alive; closing twice is harmless.
+        """
         llm, self._llm = self._llm, None
         if llm is not None:
+            if llm.output_handler is not None and not llm.get_num_unfinished_requests():
+                llm.output_handler.cancel()  # else it reports the engine's end as a failure
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_SECONDS)
             del llm
             gc.collect()  # its cycles would else be finalised as the interpreter is torn down
@@ -185,8 +191,8 @@ class VLLMEngine:
             raise EngineError("the vLLM engine ended a request without an answer")
         return final
 
-    def _launch(self, folder: Path) -> Any:
-        """Blocks for 15 to 80 seconds."""
+    def _launch(self, folder: Path) -> None:
+        """Sets `_llm`. Blocks for 15 to 80 seconds."""
         context_tokens = self._context_tokens(folder)
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -220,7 +226,7 @@ class VLLMEngine:
         except ValueError as error:
             raise ModelError(f"{folder}: vLLM cannot run this model: {error}") from error
         try:
-            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         except Exception as error:  # vLLM raises RuntimeError, ValueError, OSError, ...
             raise EngineError(
                 f"vLLM could not start with {folder.name}: {error}; its log above tells the "
@@ -263,6 +269,7 @@ def _set_environment() -> None:
 
     The model is a folder by now, so nothing needs the network. What the user set, stays.
     """
+    os.environ[OWNER] = str(os.getpid())
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")

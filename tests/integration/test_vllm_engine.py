@@ -27,9 +27,9 @@ from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment
 from judge_service.prompting import PairTemplate
 
+in_module_loop = pytest.mark.asyncio(loop_scope="module")
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.asyncio(loop_scope="module"),
     # vLLM's own: it leaves a zmq context to the garbage collector when it is shut down
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -38,9 +38,9 @@ pytestmark = [
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 """Largest distance (nats) of a label's log-probability from transformers in float32."""
 
-SYMMETRY = {"float32": 1e-6, "bfloat16": 0.03}
+SYMMETRY = {"float32": 1e-5, "bfloat16": 0.03}
 """Largest |judge(A, B) + judge(B, A) - 1|. Both ask the same prompts, but the second finds them in
-the prefix cache, where bfloat16 rounds differently. Stored reads would make it exact."""
+the prefix cache, and the two ways of computing round differently (measured: 1e-6 and 6e-3)."""
 
 LAW = Constitution(
     name="two",
@@ -98,6 +98,7 @@ def reference(smollm2: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
 
 
+@in_module_loop
 async def test_log_probabilities_agree_with_transformers(
     engine: VLLMEngine, reference: Any
 ) -> None:
@@ -116,6 +117,7 @@ async def test_log_probabilities_agree_with_transformers(
         assert found.logprobs == pytest.approx(expected, abs=TOLERANCE[engine.identity.dtype])
 
 
+@in_module_loop
 async def test_the_second_principle_finds_the_prefix_cached(engine: VLLMEngine) -> None:
     template = PairTemplate(engine.tokenizer)
     conversation = (Message(role="user", content="Why is the sky blue? " * 20),)
@@ -126,6 +128,7 @@ async def test_the_second_principle_finds_the_prefix_cached(engine: VLLMEngine) 
     assert second.cached_tokens >= len(prefix.ids) - 32
 
 
+@in_module_loop
 async def test_swapping_the_responses_gives_one_minus_p(engine: VLLMEngine) -> None:
     judge = Judge(engine)
     off = []
@@ -138,10 +141,10 @@ async def test_swapping_the_responses_gives_one_minus_p(engine: VLLMEngine) -> N
         assert isinstance(here, Judgment)
         assert isinstance(there, Judgment)
         off.append(abs(here.prob_a + there.prob_a - 1.0))
-    print("symmetry", engine.identity.dtype, max(off), sorted(off)[len(off) // 2])
     assert max(off) <= SYMMETRY[engine.identity.dtype]
 
 
+@in_module_loop
 async def test_cancelled_work_leaves_the_engine_at_once(engine: VLLMEngine) -> None:
     prompt = engine.tokenizer.encode_template("Once upon a time")
     tasks = [asyncio.create_task(engine.write(prompt, max_tokens=1900)) for _ in range(8)]
@@ -155,6 +158,7 @@ async def test_cancelled_work_leaves_the_engine_at_once(engine: VLLMEngine) -> N
     await engine.read(template.suffix("Be kind."), template.label_ids)
 
 
+@in_module_loop
 async def test_writing_ends_at_its_bound(engine: VLLMEngine) -> None:
     chat = engine.tokenizer.render_chat((("user", "Say hello."),))
     prompt = engine.tokenizer.encode_template(chat)
@@ -164,12 +168,14 @@ async def test_writing_ends_at_its_bound(engine: VLLMEngine) -> None:
     assert written.text
 
 
+@in_module_loop
 async def test_a_prompt_beyond_the_context_is_an_engine_error(engine: VLLMEngine) -> None:
     with pytest.raises(EngineError, match="refused the prompt"):
         await engine.read([5] * 3000, PairTemplate(engine.tokenizer).label_ids)
     assert engine.alive
 
 
+@in_module_loop
 async def test_the_identity_names_the_model_without_its_path(
     engine: VLLMEngine, smollm2: Path
 ) -> None:
@@ -178,11 +184,13 @@ async def test_the_identity_names_the_model_without_its_path(
     assert len(engine.identity.weights_sha256) == len(engine.identity.tokenizer_sha256) == 64
 
 
+@in_module_loop
 async def test_a_wrong_folder_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"lacks config\.json, tokenizer\.json, \*\.safetensors"):
         await VLLMEngine(tmp_path).start()
 
 
+@in_module_loop
 async def test_a_context_beyond_the_model_s_own_is_refused(smollm2: Path) -> None:
     with pytest.raises(ModelError, match="max_context_tokens is 1000000"):
         await VLLMEngine(smollm2, max_context_tokens=1_000_000).start()
@@ -267,6 +275,7 @@ def test_the_engine_dies_with_a_killed_parent(server: subprocess.Popen[str]) -> 
     assert wait_until_gone(family, seconds=10) == []
 
 
+@in_module_loop
 async def test_a_dead_engine_says_so(smollm2: Path) -> None:
     engine = VLLMEngine(smollm2, kv_cache_gib=0.25, max_context_tokens=1024)
     before = set(children(os.getpid()))

@@ -37,7 +37,11 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-CORPUS = ["The better reply is Reply A", "The better reply is Reply B", "<|im_start|> tool call issue"] * 20
+CORPUS = [
+    "The better reply is Reply A",
+    "The better reply is Reply B",
+    "<|im_start|> tool call issue",
+] * 20
 
 
 def byte_level(specials_in_vocabulary: list[str]) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,6 +54,20 @@ def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., s
 def tiny_model(make_tiny_model: Callable[..., str]) -> str:
     """The folder of a tiny chat model with random weights; its pad is not its eos."""
     return make_tiny_model()
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tiny models on one thread: on a busy machine, threads waiting for each other cost 100 x."""
+    if "make_tiny_model" not in request.fixturenames:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
