@@ -296,15 +296,23 @@ def _fingerprint(model: Any) -> str:
 
 @contextmanager
 def _readable_errors(what: str) -> Iterator[None]:
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        yield
+        with _without_bars():
+            yield
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BackboneError(
             f"{what}: cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}; "
             "give a model folder (config.json, *.safetensors, tokenizer) and adapters made for it"
         ) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers shows bars of its own for what takes a second here."""
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if bar:
             transformers_logging.enable_progress_bar()
@@ -340,7 +348,8 @@ def merge_adapter(model: str, adapter: Path, out: Path) -> Path:
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        merged.save_pretrained(partial)
+        with _without_bars():
+            merged.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         shutil.rmtree(out, ignore_errors=True)
         partial.replace(out)

@@ -161,8 +161,6 @@ def write_preferences(path: Path, preferences: Sequence[Preference]) -> None:
     if path.suffix == ".jsonl":
         write_jsonl(path, preferences)
         return
-    from datasets import Dataset
-
     traits = sorted({trait for preference in preferences for trait in preference.traits})
     rows = [p.model_dump() for p in preferences]
     for row in rows:
@@ -170,7 +168,7 @@ def write_preferences(path: Path, preferences: Sequence[Preference]) -> None:
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        Dataset.from_list(rows).to_parquet(str(partial))
+        _dataset().from_list(rows).to_parquet(str(partial))
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -185,13 +183,19 @@ def read_preferences(path: Path) -> list[Preference]:
         return read_jsonl(path, Preference)
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
-    from datasets import Dataset
-
     try:
-        rows = Dataset.from_parquet(str(path), keep_in_memory=True)
+        rows = _dataset().from_parquet(str(path), keep_in_memory=True)
     except Exception as error:
         raise RecordError(f"{path}: not a Parquet file ({error})") from error
     found = []
     for number, row in enumerate(rows):
         found.append(_parse(json.dumps(row), Preference, f"{path}: row {number}"))
     return found
+
+
+def _dataset() -> Any:
+    """`datasets.Dataset`, imported late, without its progress bars: its work here takes moments."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    return Dataset

@@ -48,14 +48,7 @@ Config = TypeVar("Config", bound="BaseModel")
 def output() -> Console:
     from rich.console import Console
 
-    return Console()
-
-
-def progress_output() -> Console:
-    """Where progress goes: standard error, so that results can be piped."""
-    from rich.console import Console
-
-    return Console(file=sys.stderr)
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:
