@@ -14,6 +14,16 @@ content does not hold it: no reply can forge a heading, and the prompt stays rep
 does not depend on the order of the replies.
 
 The assistant's turn is begun for the model with `PREFILL`, so that the next token is a label.
+Measured with Qwen2.5-Coder-1.5B on 32 rows of the public HHH pairs, one joint principle ("longer"
+is right in 0.69 of them; standard error of an accuracy 0.08):
+
+    question ends, PREFILL                       orders averaged  one order  orders differ  mass
+    "A or B?", "The better reply is"                    0.69         0.50        30/32      0.87
+    "Answer with A or B.", "The better reply is"        0.78         0.56        24/32      0.91
+    "A or B?", "The better reply is Reply"              0.66         0.67         7/32      1.00
+
+The last is used: averaged accuracies cannot be told apart on so few rows, position bias can.
+Not measured yet: the principle before the options (Constitutional AI's order).
 """
 
 from __future__ import annotations

