@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from constitution.errors import ConstitutionError
+
 if TYPE_CHECKING:
     from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
 
-__all__ = ["Constitution", "Example", "Message", "Principle", "Scope", "Trait"]
+__all__ = [
+    "Constitution",
+    "ConstitutionError",
+    "Example",
+    "Message",
+    "Principle",
+    "Scope",
+    "Trait",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,9 @@ Left alone, an engine whose parent was killed keeps its memory and waits for eve
 this module in each of its workers (`worker_extension_cls`, its hook for our code there). A worker
 is a child of the server (one GPU), or of vLLM's EngineCore, which is a child of the server (CPU,
 several GPUs): so it watches over its parent, too, when that is itself a child. Linux, as vLLM.
+
+Import this module nowhere else. A spawned process imports the script that started it before it
+knows that it is a child; would that script import this module, no watch would ever start.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import threading
 import time
 from pathlib import Path
 
-OWNER = "RLAIF_ENGINE_OWNER"  # environment: process id of the server that launched the engine
+from judge_service.engines.vllm import OWNER
+
 _POLL_SECONDS = 0.5
 
 

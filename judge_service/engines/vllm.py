@@ -31,11 +31,11 @@ from judge_service.engines.model_folder import (
     model_name,
     weights_sha256,
 )
-from judge_service.engines.orphan import OWNER
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.judgment import ModelIdentity
 from judge_service.prompting import PairTemplate, TemplateError
 
+OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
 DEFAULT_CONTEXT_TOKENS = 8192
 DEFAULT_CPU_KV_CACHE_GIB = 1.0
 _SHUTDOWN_SECONDS = 10.0

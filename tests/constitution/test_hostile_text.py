@@ -60,7 +60,7 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_yaml_is_refused_in_less_than_fifty_milliseconds(text: str) -> None:
     seconds = []
-    for _ in range(3):  # processor time and the best of three: the machine may be busy
+    for _ in range(10):  # processor time and the best of ten: the machine may be busy
         before = time.process_time()
         with pytest.raises(ConstitutionError):
             load_text(text)
