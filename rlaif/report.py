@@ -99,7 +99,7 @@ PPO_CURVES = (
     Curve(
         "score",
         "reward model's score",
-        "Rises. Its unit is one standard deviation of the scores on the training responses.",
+        "Rises. Each trait counts in standard deviations of its scores on the training responses.",
     ),
     Curve(
         "kl_k1",
