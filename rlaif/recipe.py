@@ -126,7 +126,7 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Run the stages that are not finished, and print the result."""
     from rlaif.evaluation import EvaluationResult, print_table
 
-    work = _Run(recipe, run_dir, console)
+    work = _Run(recipe, run_dir)
     run_stages(work.stages(), run_dir, console)
     work.report()
     print_table(EvaluationResult.load(run_dir / "evaluation" / "evaluation.json"), console)
@@ -135,7 +135,7 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
 
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Say what `run` would do. Nothing is loaded, fetched or written."""
-    stages = _Run(recipe, run_dir, console).stages()
+    stages = _Run(recipe, run_dir).stages()
     waiting = False  # an unfinished stage before: what follows cannot be known to be finished
     for place, stage in enumerate(stages, start=1):
         waiting = waiting or not is_finished(stage, run_dir, input_digest(stage))
@@ -148,10 +148,9 @@ def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
 class _Run:
     """The stages of a recipe in one folder: what each does, needs and leaves."""
 
-    def __init__(self, recipe: Recipe, folder: Path, console: Console) -> None:
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe = recipe
         self.folder = folder
-        self.console = console
         self.constitution = Constitution.load(recipe.constitution)
         self.samples = folder / "samples" / "samples.jsonl"
         self.labels = folder / "labels" / "preferences.parquet"
