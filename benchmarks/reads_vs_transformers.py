@@ -25,27 +25,28 @@ from transformers import AutoModelForCausalLM
 
 from constitution import Constitution
 from judge_service.engines.vllm import VLLMEngine
-from judge_service.prompting import PairTemplate
+from judge_service.prompting import READINGS
+from judge_service.template import Template
 from rlaif import models
 
 PAIRS, PRINCIPLES, BATCH = 8, 4, 8
 
 
-def prompts_of_round(template: PairTemplate, law: Constitution, place: int) -> list[list[int]]:
+def prompts_of_round(template: Template, law: Constitution, place: int) -> list[list[int]]:
     """PAIRS comparisons x both orders x PRINCIPLES suffixes, with texts no other round has."""
     examples = [example for principle in law.principles for example in principle.examples][:PAIRS]
     found = []
     for example in examples:
         a, b = (f"{text} ({place})" for text in (example.response_a, example.response_b))
         for first, second in ((a, b), (b, a)):
-            prefix = template.prefix(example.conversation, first, second).ids
+            prefix = template.prefix(example.conversation, (first, second)).ids
             for principle in law.principles[:PRINCIPLES]:
                 found.append([*prefix, *template.suffix(principle.compare)])
     return found
 
 
 async def read_ours(
-    engine: VLLMEngine, prompts: list[list[int]], labels: tuple[int, int]
+    engine: VLLMEngine, prompts: list[list[int]], labels: tuple[int, ...]
 ) -> list[tuple[float, ...]]:
     """As the judge does: each prefix's first principle goes ahead of the others."""
 
@@ -60,7 +61,7 @@ async def read_ours(
 
 @torch.inference_mode()
 def read_peer(
-    model: torch.nn.Module, prompts: list[list[int]], labels: tuple[int, int]
+    model: torch.nn.Module, prompts: list[list[int]], labels: tuple[int, ...]
 ) -> list[tuple[float, ...]]:
     device = next(model.parameters()).device
     answers: dict[int, tuple[float, ...]] = {}
@@ -89,7 +90,7 @@ async def measure(name: str, rounds: int) -> dict[str, object]:
     await engine.start()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
-    template = PairTemplate(engine.tokenizer)
+    template = Template(engine.tokenizer, READINGS["pairwise"].direct)
     labels = template.label_ids
     ours, peer, gaps = [], [], []
     try:

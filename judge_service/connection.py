@@ -8,11 +8,18 @@ import json
 from judge_service.errors import JudgeRequestError
 
 _RETRIED = {
-    "judge_service.v1.JudgeService": ("ComparePair", "RankCandidates"),
+    "judge_service.v1.JudgeService": (
+        "ComparePair",
+        "RankCandidates",
+        "ScoreCandidate",
+        "CritiqueCandidate",
+        "ReviseCandidate",
+    ),
     "judge_service.v1.ConstitutionService": (
         "ListConstitutions",
         "GetConstitution",
         "ValidateConstitution",
+        "PreviewPrompt",
     ),
 }
 _SERVICE_CONFIG = json.dumps(

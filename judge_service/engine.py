@@ -23,6 +23,7 @@ class LabelLogprobs:
     logprobs: tuple[float, ...]
     prompt_tokens: int
     cached_tokens: int
+    stored: bool = False  # found in a store: nothing was computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Written:
     complete: bool
     prompt_tokens: int
     cached_tokens: int
+    stored: bool = False  # found in a store: nothing was written
 
 
 class ChatTokenizer(Protocol):
@@ -45,6 +47,10 @@ class ChatTokenizer(Protocol):
 
     def encode_data(self, text: str) -> list[int]:
         """Other people's text: it never yields a control id, whatever it spells."""
+        ...
+
+    def spell(self, ids: Sequence[int]) -> str:
+        """The text of the ids, control tokens spelled out: for people to read."""
         ...
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
@@ -76,11 +82,17 @@ class Engine(Protocol):
         ...
 
     async def read(
-        self, prompt_ids: Sequence[int], label_ids: Sequence[int], *, priority: int = 0
+        self,
+        prompt_ids: Sequence[int],
+        label_ids: Sequence[int],
+        *,
+        priority: int = 0,
+        use_store: bool = True,
     ) -> LabelLogprobs:
         """log P(label | prompt) for each label. Lower priority numbers go first.
 
-        Cancelling the coroutine aborts the request in the engine.
+        Cancelling the coroutine aborts the request in the engine. An engine with a store
+        (`storing.py`) looks there first, unless use_store is False; others have nothing to look in.
         """
         ...
 
@@ -92,6 +104,7 @@ class Engine(Protocol):
         temperature: float = 0.0,
         seed: int = 0,
         priority: int = 0,
+        use_store: bool = True,
     ) -> Written:
         """Up to max_tokens of text after the prompt."""
         ...

@@ -6,6 +6,7 @@
     └─ JudgeRequestError            client side: this request is refused; asking again will not help
     ServiceError                    server side: what an RPC fails with
     ├─ InvalidRequest               INVALID_ARGUMENT, names the field
+    ├─ NotAllowed                   FAILED_PRECONDITION: this server is not set up for it
     ├─ NotFound                     NOT_FOUND
     ├─ Unavailable                  UNAVAILABLE, says when to try again
     ├─ Overloaded                   RESOURCE_EXHAUSTED, says when to try again
@@ -53,7 +54,10 @@ class JudgeRequestError(UserError):
 
 
 class ServiceError(Exception):
-    """What an RPC fails with. The message goes to the caller: it never quotes a conversation."""
+    """What an RPC fails with. The message goes to the caller: it never quotes a conversation.
+
+    `fields` maps each bad field to its problem, or problems, one a line.
+    """
 
     code: ClassVar[Any]  # grpc.StatusCode
     default_reason: ClassVar[str]
@@ -73,6 +77,11 @@ class InvalidRequest(ServiceError):  # noqa: N818  named after the status it bec
 
     def __init__(self, field: str, problem: str, *, reason: str = "") -> None:
         super().__init__(f"{field}: {problem}", reason=reason, fields={field: problem})
+
+
+class NotAllowed(ServiceError):  # noqa: N818
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    default_reason = "NOT_ALLOWED"
 
 
 class NotFound(ServiceError):  # noqa: N818
@@ -128,8 +137,9 @@ def to_status(error: ServiceError, request_id: str) -> status_pb2.Status:
     status.details.add().Pack(info)
     if error.fields:
         bad = error_details_pb2.BadRequest()
-        for field, problem in error.fields.items():
-            bad.field_violations.add(field=field, description=problem)
+        for field, problems in error.fields.items():
+            for problem in problems.splitlines():
+                bad.field_violations.add(field=field, description=problem)
         status.details.add().Pack(bad)
     if error.retry_seconds is not None:
         retry = error_details_pb2.RetryInfo()
@@ -157,12 +167,15 @@ class Failure:
             for message in (info, bad, retry):
                 if detail.Is(message.DESCRIPTOR):
                     detail.Unpack(message)
+        fields: dict[str, list[str]] = {}
+        for violation in bad.field_violations:
+            fields.setdefault(violation.field, []).append(violation.description)
         code = next(c for c in grpc.StatusCode if c.value[0] == status.code)
         return cls(
             code=code,
             message=status.message,
             reason=info.reason,
-            fields={v.field: v.description for v in bad.field_violations},
+            fields={field: "\n".join(problems) for field, problems in fields.items()},
             retryable=retry.HasField("retry_delay") or code is grpc.StatusCode.UNAVAILABLE,
         )
 

@@ -23,7 +23,7 @@ from judge_service.errors import (
     service_error,
     to_status,
 )
-from judge_service.wire import is_request_id
+from judge_service.wire_requests import is_request_id
 
 _OURS = "/judge_service.v1."
 _ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"

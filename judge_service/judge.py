@@ -1,11 +1,8 @@
-"""The judge: compare two responses, or rank several, by a constitution, over an Engine.
+"""The judge: compare, rank and score responses by a constitution, and mend them, over an Engine.
 
-All reads of a comparison are under way at once, but each order's first principle goes ahead of
-the others: the engine's prefix cache shares a prompt's blocks once they are computed, so the
-other principles find their prefix there.
-
-What goes wrong with one comparison is an `Unjudged`, not an exception. Cancelling the coroutine
-aborts its reads in the engine.
+A judgment is a pure function of reads (`aggregation`), and a read of its prompt (`template`). What
+goes wrong with one question is an `Unjudged`, not an exception. Cancelling a coroutine aborts its
+reads in the engine.
 """
 
 from __future__ import annotations
@@ -13,11 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from constitution.errors import UserError
 from constitution.schema import Constitution, Principle
-from judge_service import aggregation, ranking, reading
+from judge_service import aggregation, ranking, reading, revising, scoring
+from judge_service.asking import (
+    Asker,
+    ask_all,
+    find_empty,
+    low_mass,
+    no_principle,
+    usage_of_read,
+    usage_of_writing,
+)
+from judge_service.calibration import Calibrations
 from judge_service.engine import Engine, EngineError
 from judge_service.judgment import (
     Comparison,
@@ -26,23 +34,23 @@ from judge_service.judgment import (
     Judgment,
     Order,
     PrincipleVote,
+    PromptPreview,
     Provenance,
     Ranking,
     Read,
+    Score,
     Unjudged,
     UnjudgedReason,
     Usage,
+    Writing,
+    WritingOptions,
 )
-from judge_service.prompting import (
-    TEMPLATE_VERSION,
-    PairPrefix,
-    PairTemplate,
-    describe_overflow,
-    prompt_sha256,
-)
+from judge_service.prompting import CRITIQUE, READINGS, REVISION
+from judge_service.revising import UnknownPrinciple as UnknownPrinciple
+from judge_service.template import Prefix, Template
 
 _RECOMMENDED = JudgeOptions()
-_INTERACTIVE, _BULK = 0, 1  # the engine takes lower numbers first
+_RECOMMENDED_WRITING = WritingOptions()
 
 
 class RankingError(UserError):
@@ -51,18 +59,19 @@ class RankingError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One read's answer, with what the engine spent on it; the read is None when void."""
+    """The reads of one principle in one order (None: void), with what the engine spent on them."""
 
-    read: Read | None
+    reads: tuple[Read | None, ...]
     usage: Usage
 
 
 class Judge:
     """Judges over a started engine. Safe to use from many coroutines at once."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._template = PairTemplate(engine.tokenizer)
+    def __init__(self, engine: Engine, calibrations: Calibrations | None = None) -> None:
+        self._asker = Asker(engine)
+        self._calibrations = calibrations
+        self._asker.template(READINGS[reading.DEFAULT_PROTOCOL].direct)  # fails now, if ever
 
     async def compare(
         self,
@@ -72,42 +81,51 @@ class Judge:
     ) -> Judgment | Unjudged:
         """Which response is better by the constitution, and how surely."""
         started = time.perf_counter()
-        refused = _find_empty(comparison)
+        replies = {"response A": comparison.response_a, "response B": comparison.response_b}
+        refused = find_empty(replies)
         if refused:
             return refused
-        principles = aggregation.choose_principles(
-            constitution.principles, comparison, options.sample_principles, options.seed
-        )
+        principles = _principles(comparison, constitution, options)
         if not principles:
-            return Unjudged(
-                UnjudgedReason.NO_PRINCIPLE_APPLIES,
-                f"no principle of {constitution.name} {constitution.version} applies to this "
-                "conversation: add one without a scope",
+            return no_principle(constitution)
+        protocol = options.protocol or reading.DEFAULT_PROTOCOL
+        template = self._pair_template(protocol, options)
+        prefixes = _pair_prefixes(template, comparison, protocol, options)
+        suffixes = [template.suffix(principle.compare) for principle in principles]
+        conclusion = READINGS[protocol].conclusion if options.max_rationale_tokens else ""
+        output = options.max_rationale_tokens + len(template.answer("", conclusion)) + 1
+        for order, prefix in prefixes.items():
+            names = tuple(replies) if order is Order.AB else tuple(reversed(replies))
+            refused = self._asker.find_overflow(
+                prefix, names[: len(prefix.reply_tokens)], suffixes, output
             )
-        prefixes = {order: self._prefix(comparison, order) for order in options.orders}
-        suffixes = [self._template.suffix(principle.compare) for principle in principles]
-        refused = self._find_overflow(prefixes, suffixes)
-        if refused:
-            return refused
+            if refused:
+                return refused
+        ask = partial(self._ask_pair, protocol, options)
         try:
-            asked = await self._ask_all(prefixes, suffixes, options)
+            asked = await ask_all(prefixes, suffixes, ask)
         except EngineError as error:
             return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
         usage = sum((a.usage for a in asked.values()), Usage())
+        reads = [
+            [read for order in prefixes for read in asked[order, k].reads]
+            for k in range(len(principles))
+        ]
         votes = [
-            aggregation.vote(
-                principle,
-                [asked[order, k].read for order in prefixes],
-                options.min_label_mass,
-            )
-            for k, principle in enumerate(principles)
+            aggregation.vote(principle, of_principle, options.min_label_mass, protocol)
+            for principle, of_principle in zip(principles, reads, strict=True)
         ]
         valid = tuple(v for v in votes if v is not None)
         if not valid:
-            return _low_mass([a.read for a in asked.values()], options.min_label_mass, usage)
-        provenance = self._provenance(constitution, principles, options)
+            masses = [read.label_mass for found in reads for read in found if read is not None]
+            return low_mass(masses, options.min_label_mass, usage)
+        orders = tuple(prefixes)
+        provenance = self._asker.provenance(
+            constitution, principles, protocol, options.seed, orders
+        )
+        found = self._judgment(valid, constitution, options, provenance, usage)
         seconds = time.perf_counter() - started
-        return _judgment(valid, constitution, options, provenance, usage, seconds)
+        return replace(found, seconds=seconds) if isinstance(found, Judgment) else found
 
     async def rank(
         self,
@@ -152,123 +170,165 @@ class Judge:
             seconds=time.perf_counter() - started,
         )
 
-    def _prefix(self, comparison: Comparison, order: Order) -> PairPrefix:
-        responses = (comparison.response_a, comparison.response_b)
-        first, second = responses if order is Order.AB else reversed(responses)
-        return self._template.prefix(comparison.conversation, first, second)
-
-    def _find_overflow(
-        self, prefixes: dict[Order, PairPrefix], suffixes: Sequence[tuple[int, ...]]
-    ) -> Unjudged | None:
-        longest_suffix = max(len(suffix) for suffix in suffixes)
-        for order, prefix in prefixes.items():
-            replies = (prefix.first_tokens, prefix.second_tokens)
-            detail = describe_overflow(
-                prefix.conversation_tokens,
-                replies if order is Order.AB else (replies[1], replies[0]),
-                len(prefix.ids) + longest_suffix,
-                self._engine.max_context_tokens,
-            )
-            if detail:
-                return Unjudged(UnjudgedReason.TOO_LONG, detail)
-        return None
-
-    async def _ask_all(
+    async def score(
         self,
-        prefixes: dict[Order, PairPrefix],
-        suffixes: Sequence[tuple[int, ...]],
-        options: JudgeOptions,
-    ) -> dict[tuple[Order, int], _Asked]:
-        """Every order with every suffix. Raises EngineError, with the other reads cancelled."""
-        priority = _INTERACTIVE if options.interactive else _BULK
-        asked: dict[tuple[Order, int], _Asked] = {}
+        conversation: Conversation,
+        response: str,
+        constitution: Constitution,
+        options: JudgeOptions = _RECOMMENDED,
+    ) -> Score | Unjudged:
+        """How good one response is by the constitution, in [-1, 1] (scoring.py).
 
-        async def ask(order: Order, k: int) -> None:
-            prompt = (*prefixes[order].ids, *suffixes[k])
-            asked[order, k] = await self._ask(prompt, order, priority)
+        Of the options it takes sample_principles, seed, min_label_mass, use_store, interactive.
+        """
+        return await scoring.score(self._asker, conversation, response, constitution, options)
 
-        async def ask_order(order: Order) -> None:
-            await ask(order, 0)
-            async with asyncio.TaskGroup() as rest:
-                for k in range(1, len(suffixes)):
-                    rest.create_task(ask(order, k))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for order in prefixes:
-                    group.create_task(ask_order(order))
-        except ExceptionGroup as failures:
-            if failures.split(EngineError)[1] is not None:
-                raise  # a mistake of ours among them
-            raise EngineError(str(_first_leaf(failures))) from failures
-        return asked
-
-    async def _ask(self, prompt: tuple[int, ...], order: Order, priority: int) -> _Asked:
-        labels = self._template.label_ids
-        answer = await self._engine.read(prompt, labels, priority=priority)
-        read = reading.interpret(answer, order, prompt_sha256(prompt, labels))
-        return _Asked(read, Usage(answer.prompt_tokens, answer.cached_tokens, 1, 1))
-
-    def _provenance(
-        self, constitution: Constitution, principles: Sequence[Principle], options: JudgeOptions
-    ) -> Provenance:
-        return Provenance(
-            constitution_name=constitution.name,
-            constitution_version=constitution.version,
-            constitution_sha256=constitution.digest,
-            model=self._engine.identity,
-            template_version=TEMPLATE_VERSION,
-            principle_ids=tuple(p.id for p in principles),
-            orders=options.orders,
-            seed=options.seed,
+    async def critique(
+        self,
+        conversation: Conversation,
+        response: str,
+        constitution: Constitution,
+        options: WritingOptions = _RECOMMENDED_WRITING,
+    ) -> Writing | Unjudged:
+        """What in the response should be better by one principle. Raises UnknownPrinciple."""
+        texts = {"the response": response}
+        return await revising.write(
+            self._asker, CRITIQUE, conversation, texts, constitution, options
         )
 
+    async def revise(
+        self,
+        conversation: Conversation,
+        response: str,
+        critique: str,
+        constitution: Constitution,
+        options: WritingOptions = _RECOMMENDED_WRITING,
+    ) -> Writing | Unjudged:
+        """The response written again, so that the critique no longer applies. Raises
+        UnknownPrinciple. Name the critique's principle in the options."""
+        texts = {"the response": response, "the critique": critique}
+        return await revising.write(
+            self._asker, REVISION, conversation, texts, constitution, options
+        )
 
-def _judgment(
-    votes: tuple[PrincipleVote, ...],
-    constitution: Constitution,
-    options: JudgeOptions,
-    provenance: Provenance,
-    usage: Usage,
-    seconds: float,
-) -> Judgment:
-    weights = constitution.trait_weights
-    prob_a = aggregation.weighted_prob(votes, weights)
-    consistent, gap = aggregation.compare_orders(votes, weights)
-    return Judgment(
-        verdict=aggregation.verdict(prob_a, options.tie_margin),
-        prob_a=prob_a,
-        trait_probs=aggregation.trait_probs(votes),
-        votes=votes,
-        position_consistent=consistent,
-        order_gap=gap,
-        provenance=provenance,
-        usage=usage,
-        seconds=seconds,
-    )
+    def preview(
+        self,
+        comparison: Comparison,
+        constitution: Constitution,
+        options: JudgeOptions = _RECOMMENDED,
+    ) -> tuple[PromptPreview, ...]:
+        """The prompts that `compare` would read, to the token, without asking anything."""
+        protocol = options.protocol or reading.DEFAULT_PROTOCOL
+        template = self._pair_template(protocol, options)
+        prefixes = _pair_prefixes(template, comparison, protocol, options)
+        previews = []
+        for principle in _principles(comparison, constitution, options):
+            for order, prefix in prefixes.items():
+                prompt = (*prefix.ids, *template.suffix(principle.compare))
+                previews.append(self._asker.preview(template, order, principle, prompt))
+        return tuple(previews)
 
+    def _pair_template(self, protocol: str, options: JudgeOptions) -> Template:
+        ways = READINGS[protocol]
+        return self._asker.template(ways.reasoned if options.max_rationale_tokens else ways.direct)
 
-def _find_empty(comparison: Comparison) -> Unjudged | None:
-    for name, text in (("A", comparison.response_a), ("B", comparison.response_b)):
-        if not text.strip():
-            return Unjudged(
-                UnjudgedReason.EMPTY_RESPONSE,
-                f"response {name} is empty: there is nothing to judge",
+    async def _ask_pair(
+        self, protocol: str, options: JudgeOptions, order: Order, prompt: tuple[int, ...]
+    ) -> _Asked:
+        """One principle in one order: read at once, or after each of its rationales."""
+        ways = READINGS[protocol]
+        direct = self._asker.template(ways.direct)
+        if not options.max_rationale_tokens:
+            answer, asked = await self._asker.read(direct, prompt, options)
+            return _Asked((reading.interpret(answer, order, asked),), usage_of_read(answer))
+        reads: list[Read | None] = []
+        usage = Usage()
+        for sample in range(options.rationale_samples):
+            written = await self._asker.write(
+                prompt,
+                options,
+                max_tokens=options.max_rationale_tokens,
+                temperature=0.0 if options.rationale_samples == 1 else 1.0,
+                seed=options.seed + sample,
             )
-    return None
+            rationale = written.text.strip()
+            concluded = (*prompt, *direct.answer(rationale, ways.conclusion))
+            answer, asked = await self._asker.read(direct, concluded, options)
+            reads.append(reading.interpret(answer, order, asked, rationale))
+            usage += usage_of_writing(written) + usage_of_read(answer)
+        return _Asked(tuple(reads), usage)
+
+    def _judgment(
+        self,
+        votes: tuple[PrincipleVote, ...],
+        constitution: Constitution,
+        options: JudgeOptions,
+        provenance: Provenance,
+        usage: Usage,
+    ) -> Judgment | Unjudged:
+        weights = constitution.trait_weights
+        raw = aggregation.weighted_prob(votes, weights)
+        calibration = None
+        # A curve fits the way of judging it was fitted on: both orders, no rationale.
+        as_fitted = not options.max_rationale_tokens and len(provenance.orders) == 2
+        if options.calibrated and as_fitted and self._calibrations is not None:
+            calibration = self._calibrations.find(
+                provenance.constitution_sha256,
+                provenance.model,
+                provenance.template_version,
+                provenance.protocol,
+            )
+        prob_a = raw
+        if calibration is not None:
+            prob_a = calibration.apply(raw)
+            provenance = replace(provenance, calibration=calibration.sha256)
+        consistent, gap = aggregation.compare_orders(votes, weights)
+        found = Judgment(
+            verdict=aggregation.verdict(prob_a, options.tie_margin),
+            prob_a=prob_a,
+            trait_probs=aggregation.trait_probs(votes),
+            votes=votes,
+            position_consistent=consistent,
+            order_gap=gap,
+            provenance=provenance,
+            usage=usage,
+            seconds=0.0,
+            raw_prob_a=raw,
+            spread=aggregation.spread(votes, weights),
+        )
+        if options.max_straddle is not None and found.straddle > options.max_straddle:
+            return Unjudged(
+                UnjudgedReason.UNDECIDED,
+                f"P(A better) is {raw:.3f} with a spread of {found.spread:.3f} over principles and "
+                f"orders: it reaches {found.straddle:.3f} beyond one half, max_straddle allows "
+                f"{options.max_straddle:g}",
+                usage,
+            )
+        return found
 
 
-def _low_mass(reads: Sequence[Read | None], minimum: float, usage: Usage) -> Unjudged:
-    masses = [read.label_mass for read in reads if read is not None]
-    best = f"at most {max(masses):.3f}" if masses else "no number at all"
-    return Unjudged(
-        UnjudgedReason.LOW_LABEL_MASS,
-        f"the judge did not want to name a reply: its two labels got {best} of the probability, "
-        f"min_label_mass is {minimum:g}; use a stronger judge model or a lower minimum",
-        usage,
+def _principles(
+    comparison: Comparison, constitution: Constitution, options: JudgeOptions
+) -> tuple[Principle, ...]:
+    return aggregation.choose_principles(
+        constitution.principles,
+        comparison.conversation,
+        (comparison.response_a, comparison.response_b),
+        options.sample_principles,
+        options.seed,
     )
 
 
-def _first_leaf(group: ExceptionGroup[Exception]) -> Exception:
-    error = group.exceptions[0]
-    return _first_leaf(error) if isinstance(error, ExceptionGroup) else error
+def _pair_prefixes(
+    template: Template, comparison: Comparison, protocol: str, options: JudgeOptions
+) -> dict[Order, Prefix]:
+    """What stands before the principle, in each order. Pointwise, order AB is response A alone."""
+    a, b = comparison.response_a, comparison.response_b
+    if protocol == "pointwise":
+        replies: dict[Order, tuple[str, ...]] = {Order.AB: (a,), Order.BA: (b,)}
+    else:
+        shown = {Order.AB: (a, b), Order.BA: (b, a)}
+        replies = {order: shown[order] for order in options.orders}
+    return {
+        order: template.prefix(comparison.conversation, texts) for order, texts in replies.items()
+    }

@@ -8,7 +8,6 @@ time to reconnect. The sync and the aio client drive it the same way:
             answers, requests = session.exchange(response)
             ...                       # send the requests, hand out the answers
         on an error: wait session.broken(error) seconds
-    session.close()
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from typing import Any
 
 import grpc
 
-from judge_service import wire
-from judge_service.errors import Failure, JudgeRequestError, JudgeUnavailable
+from judge_service import wire, wire_requests
+from judge_service.errors import Failure, JudgeUnavailable
 from judge_service.judgment import Comparison, JudgeOptions, Judgment, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
 
 Answer = tuple[str, Judgment | Unjudged]
 
-_SHOWN_REFUSALS = 5
 _WHEN_CUT_OFF = (
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 )
 """What gRPC itself reports when a server is killed, besides UNAVAILABLE."""
+_REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 _ENVELOPE_BYTES = 64  # what the id and the framing add to an item, besides the id's own length
 
 
@@ -44,7 +43,7 @@ class ResumableStream:
     def __init__(
         self,
         comparisons: Iterable[Comparison],
-        constitution: str,
+        constitution: pb.ConstitutionRef,
         options: JudgeOptions,
         *,
         address: str,
@@ -61,7 +60,6 @@ class ResumableStream:
         self._unsent: deque[pb.StreamJudgmentsRequest] = deque()
         self._credits = 0
         self._found_here: list[Answer] = []  # what needed no server
-        self._refused: dict[str, str] = {}
         self._answered = 0
         self._broken_since: float | None = None
         self._delay = 0.0
@@ -121,19 +119,6 @@ class ResumableStream:
         self._delay = min(2 * self._delay, 5.0)
         return self._delay * random.uniform(0.5, 1.0)
 
-    def close(self) -> None:
-        """Raises JudgeRequestError naming the comparisons that were refused, if there were any."""
-        if not self._refused:
-            return
-        shown = [f"{id}: {why}" for id, why in list(self._refused.items())[:_SHOWN_REFUSALS]]
-        if len(self._refused) > _SHOWN_REFUSALS:
-            shown.append("...")
-        raise JudgeRequestError(
-            f"{len(self._refused)} comparisons were refused, all others are answered; mend or "
-            "leave out:\n" + "\n".join(shown),
-            self._refused,
-        )
-
     def _answers(self, response: pb.StreamJudgmentsResponse) -> list[Answer]:
         if self._unanswered.pop(response.id, None) is None:  # the opening response
             return []
@@ -142,12 +127,11 @@ class ResumableStream:
         if response.HasField("judgment"):
             return [(response.id, wire.judgment_from_proto(response.judgment))]
         failure = Failure.from_status(response.error)
-        if failure.code is not grpc.StatusCode.INVALID_ARGUMENT:
+        if failure.code not in _REFUSALS:
             return [(response.id, Unjudged(UnjudgedReason.ENGINE_FAILED, failure.message))]
         if any(field.startswith(("constitution", "options")) for field in failure.fields):
             raise failure.explain(self._address)
-        self._refused[response.id] = failure.message
-        return []
+        return [(response.id, Unjudged(UnjudgedReason.REFUSED, failure.message))]
 
     def _next(self) -> pb.StreamJudgmentsRequest | None:
         return self._unsent.popleft() if self._unsent else self._take()
@@ -162,7 +146,9 @@ class ResumableStream:
             try:
                 request = self._request(comparison)
             except (TypeError, ValueError) as error:
-                self._refused[str(comparison.id)] = str(error)
+                self._found_here.append(
+                    (comparison.id, Unjudged(UnjudgedReason.REFUSED, str(error)))
+                )
                 continue
             size = request.ByteSize()
             if size + _ENVELOPE_BYTES > self._max_bytes:
@@ -179,5 +165,5 @@ class ResumableStream:
             raise ValueError("another comparison of the same id is still unanswered")
         return pb.StreamJudgmentsRequest(
             id=comparison.id,
-            comparison=wire.compare_request(comparison, self._constitution, self._options),
+            comparison=wire_requests.compare_request(comparison, self._constitution, self._options),
         )

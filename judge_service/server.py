@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import grpc
@@ -26,15 +25,13 @@ from grpc_reflection.v1alpha import reflection
 from constitution.errors import ConstitutionError
 from constitution.loading import load_text
 from judge_service import wire, wire_constitution
+from judge_service.bench import SERVICES, Bench
 from judge_service.engine import Engine, EngineError
-from judge_service.errors import InvalidRequest, NotFound, ServerStartError, Unavailable
+from judge_service.errors import InvalidRequest, NotFound, ServerStartError
 from judge_service.interceptors import CallGuard
-from judge_service.judge import Judge
-from judge_service.judgment import Judgment, Unjudged, UnjudgedReason
 from judge_service.judgment_stream import JudgmentStream
-from judge_service.prompting import TEMPLATE_VERSION
-from judge_service.registry import ConstitutionRegistry
-from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerLimits, ServerState
+from judge_service.registry import UNKNOWN
+from judge_service.server_info import ConstitutionSummary
 from judge_service.settings import ServerSettings
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
@@ -42,88 +39,6 @@ from judge_service.v1 import judge_pb2_grpc as pb_grpc
 _ALIVE_POLL_SECONDS = 0.5
 
 _log = logging.getLogger("judge_service")
-
-_SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
-_RPCS = tuple(f"{service.name}.{rpc.name}" for service in _SERVICES for rpc in service.methods)
-
-
-class Bench:
-    """Where requests meet the judge: what the servicers share."""
-
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
-        self.settings = settings
-        self.laws = ConstitutionRegistry(settings.constitutions, settings.max_principles)
-        self.draining = asyncio.Event()
-        self._engine = engine
-        self._judge: Judge | None = None
-
-    def open(self) -> None:
-        """Take work from now on; the engine has started."""
-        self._judge = Judge(self._engine)
-
-    @property
-    def state(self) -> ServerState:
-        if self.draining.is_set():
-            return ServerState.DRAINING
-        if self._judge is None:
-            return ServerState.LOADING
-        return ServerState.SERVING if self._engine.alive else ServerState.FAILED
-
-    @property
-    def judge(self) -> Judge:
-        """Raises Unavailable while the engine loads and after it has died."""
-        if self._judge is None:
-            raise Unavailable("the judge is still loading its model", reason="LOADING")
-        if not self._engine.alive:
-            raise Unavailable("the judge's engine died; restart the server", reason="ENGINE_DIED")
-        return self._judge
-
-    async def compare(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
-        """The judgment, ABSTAIN included; None after validate_only."""
-        comparison = wire.read_comparison(request)
-        options = wire.read_options(request.options)
-        law = self.laws.find(request.constitution.name, request.constitution.sha256)
-        if request.validate_only:
-            return None
-        found = await self.judge.compare(comparison, law, options)
-        self._must_live(found)
-        return wire.judgment_to_proto(found)
-
-    async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
-        candidates = wire.read_candidates(request, self.settings.max_candidates)
-        conversation = wire.read_conversation(request.conversation)
-        options = wire.read_options(request.options)
-        law = self.laws.find(request.constitution.name, request.constitution.sha256)
-        if request.validate_only:
-            return None
-        ranking = await self.judge.rank(conversation, candidates, law, options)
-        for _, _, found in ranking.pairs:
-            self._must_live(found)
-        return wire.ranking_to_proto(ranking)
-
-    def info(self) -> ServerInfo:
-        loaded = self._judge is not None
-        settings = self.settings
-        return ServerInfo(
-            state=self.state,
-            version=_version(),
-            model=self._engine.identity if loaded else None,
-            template_version=TEMPLATE_VERSION,
-            limits=ServerLimits(
-                max_context_tokens=self._engine.max_context_tokens if loaded else 0,
-                max_message_bytes=settings.max_message_bytes,
-                max_candidates=settings.max_candidates,
-                max_stream_in_flight=settings.max_stream_in_flight,
-                max_concurrent_rpcs=settings.max_concurrent_rpcs,
-            ),
-            capabilities=_RPCS,
-            constitutions=self.laws.summaries,
-        )
-
-    def _must_live(self, found: Judgment | Unjudged) -> None:
-        """A comparison lost to a dead engine is no judgment: the caller must ask elsewhere."""
-        if isinstance(found, Unjudged) and found.reason is UnjudgedReason.ENGINE_FAILED:
-            _ = self.judge
 
 
 class JudgeServicer(pb_grpc.JudgeServiceServicer):
@@ -133,14 +48,27 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
     async def ComparePair(
         self, request: pb.ComparePairRequest, context: Any
     ) -> pb.ComparePairResponse:
-        found = await self._bench.compare(request)
-        _refuse_too_long(request, found)
-        return pb.ComparePairResponse(judgment=found)
+        return pb.ComparePairResponse(judgment=await self._bench.compare_one(request))
 
     async def RankCandidates(
         self, request: pb.RankCandidatesRequest, context: Any
     ) -> pb.RankCandidatesResponse:
         return pb.RankCandidatesResponse(ranking=await self._bench.rank(request))
+
+    async def ScoreCandidate(
+        self, request: pb.ScoreCandidateRequest, context: Any
+    ) -> pb.ScoreCandidateResponse:
+        return pb.ScoreCandidateResponse(score=await self._bench.score(request))
+
+    async def CritiqueCandidate(
+        self, request: pb.CritiqueCandidateRequest, context: Any
+    ) -> pb.CritiqueCandidateResponse:
+        return pb.CritiqueCandidateResponse(critique=await self._bench.critique(request))
+
+    async def ReviseCandidate(
+        self, request: pb.ReviseCandidateRequest, context: Any
+    ) -> pb.ReviseCandidateResponse:
+        return pb.ReviseCandidateResponse(revision=await self._bench.revise(request))
 
     async def StreamJudgments(self, requests: Any, context: Any) -> None:
         limit = self._bench.settings.max_stream_in_flight
@@ -153,21 +81,23 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
 
 
 class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
-    def __init__(self, laws: ConstitutionRegistry) -> None:
-        self._laws = laws
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
 
     async def ListConstitutions(
         self, request: pb.ListConstitutionsRequest, context: Any
     ) -> pb.ListConstitutionsResponse:
-        summaries = map(wire_constitution.summary_to_proto, self._laws.summaries)
+        summaries = map(wire_constitution.summary_to_proto, self._bench.laws.summaries)
         return pb.ListConstitutionsResponse(constitutions=summaries)
 
     async def GetConstitution(
         self, request: pb.GetConstitutionRequest, context: Any
     ) -> pb.GetConstitutionResponse:
         try:
-            law = self._laws.find(request.constitution.name, request.constitution.sha256)
+            law = await self._bench.law(request.constitution)
         except InvalidRequest as unknown:
+            if unknown.reason != UNKNOWN:
+                raise
             raise NotFound(str(unknown), reason=unknown.reason, fields=unknown.fields) from None
         return pb.GetConstitutionResponse(
             constitution=wire_constitution.constitution_to_proto(law), sha256=law.digest
@@ -185,6 +115,11 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
         return pb.ValidateConstitutionResponse(
             constitution=wire_constitution.summary_to_proto(summary)
         )
+
+    async def PreviewPrompt(
+        self, request: pb.PreviewPromptRequest, context: Any
+    ) -> pb.PreviewPromptResponse:
+        return pb.PreviewPromptResponse(prompts=await self._bench.preview(request))
 
 
 class JudgeServer:
@@ -209,10 +144,10 @@ class JudgeServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._bench), self._server)  # type: ignore[no-untyped-call]
         pb_grpc.add_ConstitutionServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            ConstitutionServicer(self._bench.laws), self._server
+            ConstitutionServicer(self._bench), self._server
         )
         if self._settings.with_reflection:
-            names = [service.full_name for service in _SERVICES]
+            names = [service.full_name for service in SERVICES]
             names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
         self.address = self._bind()
@@ -254,7 +189,7 @@ class JudgeServer:
     async def _report(self, *, serving: bool) -> None:
         statuses = health_pb2.HealthCheckResponse
         status = statuses.SERVING if serving else statuses.NOT_SERVING
-        for name in ("", *(service.full_name for service in _SERVICES)):
+        for name in ("", *(service.full_name for service in SERVICES)):
             await self._health.set(name, status)
 
 
@@ -327,23 +262,3 @@ def _on_stdin_close(then: Callable[[], object]) -> None:
         then()
 
     threading.Thread(target=wait, name="stdin-watch", daemon=True).start()
-
-
-def _refuse_too_long(request: pb.ComparePairRequest, found: pb.Judgment | None) -> None:
-    """A single caller can mend a prompt that is too long; so it is an error that names the part."""
-    if found is None or found.abstention.reason != pb.ABSTENTION_REASON_TOO_LONG:
-        return
-    lengths = {
-        "conversation": sum(len(message.content) for message in request.conversation),
-        "response_a": len(request.response_a),
-        "response_b": len(request.response_b),
-    }
-    longest = max(lengths, key=lambda field: lengths[field])
-    raise InvalidRequest(longest, found.abstention.detail, reason="TOO_LONG")
-
-
-def _version() -> str:
-    try:
-        return metadata.version("rlaif")
-    except metadata.PackageNotFoundError:  # a checkout that was never installed
-        return "unknown"

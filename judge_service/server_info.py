@@ -29,6 +29,8 @@ class ServerLimits:
     max_candidates: int  # of one ranking
     max_stream_in_flight: int  # items of one stream taken and not yet answered
     max_concurrent_rpcs: int
+    max_rationale_tokens: int  # of one rationale
+    max_write_tokens: int  # of one critique or revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,5 @@ class ServerInfo:
     limits: ServerLimits
     capabilities: tuple[str, ...]  # the RPCs offered, such as "JudgeService.ComparePair"
     constitutions: tuple[ConstitutionSummary, ...]  # the first is the default
+    protocols: tuple[str, ...] = ()  # the ways of reading, for JudgeOptions.protocol
+    inline_constitutions: bool = False  # whether a request may bring its own constitution

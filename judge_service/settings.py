@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +23,16 @@ class ServerSettings(BaseModel):
         min_length=1,
         description="Shipped names or YAML files to judge by; the first is the default.",
     )
+    allow_inline_constitutions: bool = Field(
+        False,
+        description="Take constitutions that come with a request, as YAML text: "
+        "whoever may ask then decides what the judge is told.",
+    )
+    calibrations: tuple[str, ...] = Field(
+        (),
+        description="Calibration files; each applies to the model and constitution it was "
+        "fitted for.",
+    )
     host: str = Field(
         "127.0.0.1",
         description="Address to listen on. Anything but loopback needs `insecure`, "
@@ -40,6 +51,11 @@ class ServerSettings(BaseModel):
     max_context_tokens: int | None = Field(
         None, ge=64, description="Longest judge prompt, tokens. None: the engine's default."
     )
+    store: Path | None = Field(
+        None,
+        description="File that keeps what the judge has read, so that nothing is computed twice; "
+        "servers on one machine may share it. None: a temporary one, gone with the server.",
+    )
     max_concurrent_rpcs: int = Field(
         256,
         ge=1,
@@ -57,6 +73,10 @@ class ServerSettings(BaseModel):
     max_principles: int = Field(
         64, ge=1, description="Principles of one constitution: each costs two reads a comparison."
     )
+    max_rationale_tokens: int = Field(
+        512, ge=0, description="Tokens of one rationale; 0 allows none. Each read writes its own."
+    )
+    max_write_tokens: int = Field(1024, ge=1, description="Tokens of one critique or revision.")
     grace_seconds: float = Field(
         10.0, ge=0, description="How long SIGTERM lets calls finish that have begun, seconds."
     )

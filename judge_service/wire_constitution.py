@@ -1,29 +1,15 @@
-"""protobuf <-> constitutions, and the values that judgments share with them. See `wire.py`."""
+"""protobuf <-> constitutions, and the conversations that judgments share with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from constitution.errors import Diagnostic
 from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
 from judge_service.judgment import Conversation, Verdict
 from judge_service.server_info import ConstitutionSummary
 from judge_service.v1 import judge_pb2 as pb
-
-
-def inverse(table: dict[Any, Any]) -> dict[Any, Any]:
-    return {value: key for key, value in table.items()}
-
-
-ROLES: dict[Any, Any] = {
-    "system": pb.ROLE_SYSTEM,
-    "user": pb.ROLE_USER,
-    "assistant": pb.ROLE_ASSISTANT,
-}
-ROLE_OF = inverse(ROLES)
-VERDICTS: dict[Any, Any] = {v: pb.Verdict.Value(f"VERDICT_{v.name}") for v in Verdict}
-VERDICT_OF = inverse(VERDICTS)
+from judge_service.wire_enums import ROLE_OF, ROLES, VERDICT_OF, VERDICTS
 
 
 def conversation_to_proto(conversation: Iterable[Message]) -> list[pb.Message]:

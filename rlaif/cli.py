@@ -12,7 +12,7 @@ import sys
 import typer
 
 from constitution.errors import UserError
-from rlaif.commands import constitutions, data, judge, models, runs, train
+from rlaif.commands import constitutions, data, judge, labels, models, runs, serve, train
 
 OURS = ("constitution", "judge_service", "rlaif")
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: `rlaif --help` in a quarter of a second
 )
-app.command(epilog="Example: rlaif serve --model qwen2.5-coder-1.5b -c hhh")(judge.serve)
+app.command(epilog="Example: rlaif serve --model qwen2.5-coder-1.5b -c hhh")(serve.serve)
 app.add_typer(judge.app, name="judge")
 app.add_typer(constitutions.app, name="constitution")
 app.add_typer(models.app, name="models")
@@ -35,6 +35,7 @@ app.command(epilog="Example: rlaif sample quickstart --model smollm2-135m --out 
 app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
     data.label
 )
+app.add_typer(labels.app, name="labels")
 app.add_typer(train.app, name="train")
 app.command(
     epilog="Example: rlaif evaluate dpo=dpo.jsonl ppo=ppo.jsonl --start start.jsonl "

@@ -1,10 +1,14 @@
-"""An append-only JSONL file that survives kill -9 and a full disk."""
+"""An append-only JSONL file that survives kill -9 and a full disk.
+
+Entries are found again by their place in the file, so whoever keeps an index of places holds a
+number for each entry and not the entry: ten million answers of the judge are 80 GB as text.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,17 +18,19 @@ from rlaif.records import RecordError
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
+_BLOCK = 1 << 16  # bytes read at once while the last whole line is looked for
+
 
 class Journal(Generic[Entry]):
     """Entries in the order they came, one line each, on disk before `append` returns.
 
-    `entries` holds what the file held when it was opened. A last line without its end (the process
-    was killed while writing) is cut off; any other line that cannot be read raises RecordError with
-    its number. One process at a time: the lock goes with the process, however it ends.
+    A last line without its end (the process was killed while writing) is cut off when the file is
+    opened. One process at a time: the lock goes with the process, however it ends.
     """
 
     def __init__(self, path: Path, kind: type[Entry]) -> None:
         self.path = path
+        self._kind = kind
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -32,11 +38,10 @@ class Journal(Generic[Entry]):
             raise RecordError(f"{path}: cannot be opened ({error.strerror})") from error
         try:
             self._lock()
-            self.entries = list(self._read(kind))
+            self._cut_torn_line()
         except BaseException:
             self.close()
             raise
-        self._count = len(self.entries)
 
     def _lock(self) -> None:
         try:
@@ -46,26 +51,45 @@ class Journal(Generic[Entry]):
                 f"{self.path}: another process is writing here; wait for it or end it"
             ) from error
 
-    def _read(self, kind: type[Entry]) -> Iterator[Entry]:
-        whole = 0  # bytes up to the end of the last complete line
+    def _cut_torn_line(self) -> None:
+        end = os.fstat(self._file).st_size
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        os.ftruncate(self._file, end)
+
+    def scan(self) -> Iterator[tuple[int, Entry]]:
+        """(place, entry) of every entry. Raises RecordError naming a line that cannot be read."""
+        place = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    yield kind.model_validate_json(line)
-                except ValidationError as error:
-                    first = error.errors()[0]
-                    field = ".".join(str(part) for part in first["loc"])
-                    raise RecordError(
-                        f"{self.path}:{number}: {field + ': ' if field else ''}{first['msg']}; "
-                        "delete this line and run again: only what it held is asked for again"
-                    ) from error
-                whole += len(line)
-        os.ftruncate(self._file, whole)
+                yield place, self._parse(line, number)
+                place += len(line)
 
-    def append(self, entry: Entry) -> None:
-        """Raises RecordError on a full disk; what was there before stays readable."""
+    def read(self, places: Iterable[int]) -> Iterator[Entry]:
+        """The entries at places that `scan` or `append` told; also after the journal is closed."""
+        with self.path.open("rb") as lines:
+            for place in places:
+                lines.seek(place)
+                yield self._kind.model_validate_json(lines.readline())
+
+    def _parse(self, line: bytes, number: int) -> Entry:
+        try:
+            return self._kind.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise RecordError(
+                f"{self.path}:{number}: {field + ': ' if field else ''}{first['msg']}; "
+                "delete this line and run again: only what it held is asked for again"
+            ) from error
+
+    def append(self, entry: Entry) -> int:
+        """The entry's place. Raises RecordError on a full disk; what was there stays readable."""
         line = entry.model_dump_json().encode() + b"\n"
         before = os.fstat(self._file).st_size
         try:
@@ -76,10 +100,10 @@ class Journal(Generic[Entry]):
         except OSError as error:
             os.ftruncate(self._file, before)
             raise RecordError(
-                f"{self.path}: cannot be written ({error.strerror}); the {self._count} entries "
-                "before are safe; make room and run the same command again: it continues there"
+                f"{self.path}: cannot be written ({error.strerror}); what it held before is safe; "
+                "make room and run the same command again: it continues there"
             ) from error
-        self._count += 1
+        return before
 
     def close(self) -> None:
         os.close(self._file)

@@ -28,12 +28,18 @@ class JudgeServerError(UserError):
 
 @contextmanager
 def judge_client(
-    model: str, constitution: str, log: Path, server: str = "", *, flags: Sequence[str] = ()
+    model: str,
+    constitution: str | Sequence[str],
+    log: Path,
+    server: str = "",
+    *,
+    flags: Sequence[str] = (),
 ) -> Iterator[JudgeClient]:
     """A client to a judge that serves.
 
-    With a `model`, `rlaif serve` is started with it and `constitution` (and `flags`) on a free
-    port, its output going to `log`, and stopped at the end; without one, `server` must be running.
+    With a `model`, `rlaif serve` is started with it and `constitution` (one or several, the first
+    is the default; and `flags`) on a free port, its output going to `log`, and stopped at the end;
+    it takes inline constitutions too. Without a model, `server` must be running.
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
     """
     if not model:
@@ -43,7 +49,9 @@ def judge_client(
         return
     port = _free_port()
     command = [sys.executable, "-m", "rlaif", "serve", "--model", model, "--port", str(port)]
-    command += ["--constitution", constitution, "--exit-on-stdin-close", *flags]
+    names = [constitution] if isinstance(constitution, str) else constitution
+    command += [word for name in dict.fromkeys(names) for word in ("--constitution", name)]
+    command += ["--allow-inline", "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)

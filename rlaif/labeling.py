@@ -1,11 +1,12 @@
 """Pairs of responses → soft labels with receipts. The only door to the judge service.
 
-    samples ─ pairs_from_samples ─► Comparison ─ label ─► Judgment | Unjudged ─► Preference
+    samples ─ pairing ─► Comparison ─ ask ─► Judgment | Unjudged ─ receipts ─► Preference
 
 Every answer is on disk (`labels.journal.jsonl`, one line each) before the next one is looked at.
 Answers are found again by what was asked: the texts, the constitution's digest, the judge's model,
 its template and the options. So a killed run continues where it stopped, an edited constitution
-is not taken for the old one, and going back to the old one costs nothing.
+is not taken for the old one, and going back to the old one costs nothing. Answers stay on disk: of
+each, memory holds its key and its place in the journal.
 
 A label of a pair, with p = P(A is better): chosen = A where p ≥ ½, else B; prob_chosen =
 max(p, 1 - p); a trait's probability is turned the same way, and may lie under ½. A pair without
@@ -14,21 +15,18 @@ a judgment is kept with its reason in `unjudged.jsonl` and is never a number.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from constitution.errors import UserError
-from constitution.schema import Constitution, Message
+from constitution.schema import Constitution
 from judge_service.client import JudgeUnavailable
 from judge_service.judgment import (
     Comparison,
@@ -37,19 +35,16 @@ from judge_service.judgment import (
     ModelIdentity,
     Unjudged,
     UnjudgedReason,
+    Usage,
 )
 from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerState
 from rlaif.evaluation import Compare, Outcome, Question
 from rlaif.journal import Journal
+from rlaif.pairing import digest
 from rlaif.progress import progress
-from rlaif.records import (
-    Preference,
-    RecordError,
-    Sample,
-    atomic_open,
-    write_json,
-    write_preferences,
-)
+from rlaif.receipts import preference
+from rlaif.records import atomic_open, write_json, write_preferences
+from rlaif.tally import Tally
 
 JOURNAL = "labels.journal.jsonl"
 PREFERENCES = "preferences.parquet"
@@ -62,67 +57,6 @@ TRANSIENT = frozenset({UnjudgedReason.ENGINE_FAILED, UnjudgedReason.CANCELLED})
 
 class LabelingError(UserError):
     """Labelling stopped. The message says what is safe and how to continue."""
-
-
-# ── which pairs ──────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Comparisons to ask for, and how many responses were left out as repeats of another."""
-
-    comparisons: tuple[Comparison, ...]
-    identical: int
-
-
-def pairs_from_samples(
-    samples: Iterable[Sample], *, pairs_per_prompt: int | None = 1, seed: int = 0
-) -> Pairs:
-    """The first pairs of distinct responses of every prompt; None: all pairs.
-
-    Responses that differ in nothing but white space at the ends are one response. Which of the two
-    is called A is decided by a hash of (seed, prompt, texts), so no place carries a meaning.
-    Raises RecordError when one prompt id stands for two conversations.
-    """
-    by_prompt: dict[str, list[Sample]] = {}
-    for sample in samples:
-        group = by_prompt.setdefault(sample.prompt.id, [])
-        if group and group[0].prompt.messages != sample.prompt.messages:
-            raise RecordError(
-                f"prompt id {sample.prompt.id!r} stands for two different conversations; "
-                "give each prompt its own id"
-            )
-        group.append(sample)
-
-    comparisons: list[Comparison] = []
-    identical = 0
-    for group in by_prompt.values():
-        distinct: dict[str, Sample] = {}
-        for sample in sorted(group, key=lambda s: s.index):
-            distinct.setdefault(sample.response.strip(), sample)
-        identical += len(group) - len(distinct)
-        pairs = itertools.combinations(distinct.values(), 2)
-        comparisons += [
-            _comparison(one, other, seed)
-            for one, other in itertools.islice(pairs, pairs_per_prompt)
-        ]
-    return Pairs(tuple(comparisons), identical)
-
-
-def _comparison(one: Sample, other: Sample, seed: int) -> Comparison:
-    coin = _digest([seed, one.prompt.id, one.response, other.response])
-    a, b = (one, other) if int(coin, 16) % 2 == 0 else (other, one)
-    return Comparison(
-        id=f"{one.prompt.id}/{one.index}-{other.index}",
-        conversation=one.prompt.messages,
-        response_a=a.response,
-        response_b=b.response,
-    )
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────
@@ -153,47 +87,68 @@ class LabelingClient(Protocol):
     def server_info(self) -> ServerInfo: ...
 
     def stream(
-        self, comparisons: Iterable[Comparison], constitution: str, options: JudgeOptions
+        self,
+        comparisons: Iterable[Comparison],
+        constitution: str | Constitution,
+        options: JudgeOptions,
     ) -> Iterator[tuple[str, Judgment | Unjudged]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Every pair with its answer, who gave them, and what this call took."""
+    """Every pair with the place of its answer, who gave them, and what this call took."""
 
-    found: tuple[tuple[Comparison, Judgment | Unjudged], ...]
+    pairs: Sequence[Comparison]
+    places: Sequence[int]  # of each pair's answer in the journal
+    journal: Journal[JournalEntry]  # closed; its entries can be read
     judge: JudgeIdentity
     asked: int  # the others were in the journal
+    usage: Usage  # of those asked
     seconds: float
+
+    def found(self) -> Iterator[tuple[Comparison, Judgment | Unjudged]]:
+        """Every pair with its answer, in the order given, read from the disk one by one."""
+        for pair, entry in zip(self.pairs, self.journal.read(self.places), strict=True):
+            yield pair, entry.answer
 
 
 _OPTIONS = TypeAdapter(JudgeOptions)
 
 
 def answer_key(pair: Comparison, judge: JudgeIdentity, options: JudgeOptions) -> str:
-    """What was asked, of whom, by which law: sha256. The pair's id and priority do not matter."""
-    asked = _OPTIONS.dump_python(options, mode="json")
-    del asked["interactive"]
+    """What was asked, of whom, by which law: sha256. The pair's id, the priority and whether the
+    server looked into its store do not matter."""
+    asked = _OPTIONS.dump_python(options, mode="json", exclude={"interactive", "use_store"})
     conversation = [[message.role, message.content] for message in pair.conversation]
     law = [judge.constitution.sha256, asdict(judge.model), judge.template_version]
-    return _digest([conversation, pair.response_a, pair.response_b, law, asked])
+    return digest([conversation, pair.response_a, pair.response_b, law, asked])
 
 
-def identify(info: ServerInfo, constitution: str = "") -> JudgeIdentity:
-    """Who would answer now. `constitution` is a name the server knows, or a YAML file that must be
-    one of the server's, to the word; "" is the server's default."""
+def identify(info: ServerInfo, constitution: str | Constitution = "") -> JudgeIdentity:
+    """Who would answer now. `constitution` is a name the server knows, "" for its default, or a
+    YAML file or a Constitution: one of the server's to the word, or sent along where it allows."""
     if info.model is None:
         raise LabelingError("the judge is still loading its model; wait until it serves")
-    from_file = constitution.endswith((".yaml", ".yml"))
-    wanted = Constitution.load(constitution).digest if from_file else constitution
+    law = _law(constitution)
     for offered in info.constitutions:
-        if wanted in ("", offered.sha256 if from_file else offered.name):
+        by_name = isinstance(law, str) and law in ("", offered.name)
+        if by_name or (isinstance(law, Constitution) and law.digest == offered.sha256):
             return JudgeIdentity(offered, info.model, info.template_version)
+    if isinstance(law, Constitution) and info.inline_constitutions:
+        brought = ConstitutionSummary(law.name, law.version, law.digest)
+        return JudgeIdentity(brought, info.model, info.template_version)
     names = ", ".join(offered.name for offered in info.constitutions)
+    shown = constitution if isinstance(constitution, str) else constitution.name
     raise LabelingError(
-        f"the judge does not serve the constitution {constitution!r} as it is now, only {names}; "
-        "start it again with --constitution"
+        f"the judge does not serve the constitution {shown!r} as it is now, only {names}; "
+        "start it again with --constitution, or with --allow-inline to send any"
     )
+
+
+def _law(constitution: str | Constitution) -> str | Constitution:
+    if isinstance(constitution, str) and constitution.endswith((".yaml", ".yml")):
+        return Constitution.load(constitution)
+    return constitution
 
 
 def ask(
@@ -201,7 +156,7 @@ def ask(
     client: LabelingClient,
     journal_file: Path,
     *,
-    constitution: str = "",
+    constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
 ) -> Answers:
     """The judge's answer to every pair, in order; what the journal has is not asked again.
@@ -209,45 +164,58 @@ def ask(
     Equal questions are asked once. Raises LabelingError when the judge goes away, RecordError when
     the disk is full: every answer so far is safe, and the same call continues.
     """
-    judge = identify(client.server_info(), constitution)
+    info, law = client.server_info(), _law(constitution)
+    judge = identify(info, law)
     options = replace(options or JudgeOptions(), interactive=False)
     keys = {pair.id: answer_key(pair, judge, options) for pair in pairs}
     if len(keys) != len(pairs):
         twice = next(id for id, n in Counter(pair.id for pair in pairs).items() if n > 1)
         raise LabelingError(f"pair id {twice!r} occurs more than once; give each pair its own id")
-    started = time.monotonic()
+    started, usage = time.monotonic(), Usage()
     with Journal(journal_file, JournalEntry) as journal:
-        answers = {entry.key: entry.answer for entry in journal.entries}
+        questions = set(keys.values())
+        places = _index(journal, questions)
         waiting: dict[str, Comparison] = {}
         for pair in pairs:
-            known = answers.get(keys[pair.id])
-            if known is None or (isinstance(known, Unjudged) and known.reason in TRANSIENT):
+            if keys[pair.id] not in places:
                 waiting.setdefault(keys[pair.id], pair)
-        questions = set(keys.values())
         with progress("labels", len(questions), "pairs") as report:
             report(before := len(questions) - len(waiting))
+            known = judge.constitution in info.constitutions
+            law = judge.constitution.name if known else law
             try:
-                stream = client.stream(
-                    waiting.values(), constitution=judge.constitution.name, options=options
-                )
+                stream = client.stream(waiting.values(), constitution=law, options=options)
                 for done, (id, answer) in enumerate(stream, start=1):
                     _still_fit(client, answer, judge)
-                    journal.append(JournalEntry(key=keys[id], id=id, answer=answer))
-                    answers[keys[id]] = answer
+                    entry = JournalEntry(key=keys[id], id=id, answer=answer)
+                    places[keys[id]] = journal.append(entry)
+                    usage += answer.usage
                     rate = done / (time.monotonic() - started)
                     report(before + done, f"{rate:.2f} pairs/s")
             except JudgeUnavailable as error:
-                safe = sum(key in answers for key in questions)
                 raise LabelingError(
-                    f"{error}\n{safe} of {len(questions)} labels are safe in {journal_file}; when "
-                    "the judge is up again, run the same command: it continues with the others"
+                    f"{error}\n{len(places)} of {len(questions)} labels are safe in "
+                    f"{journal_file}; when the judge is up again, run the same command: it "
+                    "continues with the others"
                 ) from error
-    if lacking := len(questions - answers.keys()):
+    if lacking := len(questions - places.keys()):
         raise LabelingError(
             f"the judge left {lacking} pairs without an answer; run again to ask them"
         )
-    found = tuple((pair, answers[keys[pair.id]]) for pair in pairs)
-    return Answers(found, judge, len(waiting), time.monotonic() - started)
+    found = [places[keys[pair.id]] for pair in pairs]
+    seconds = time.monotonic() - started
+    return Answers(pairs, found, journal, judge, len(waiting), usage, seconds)
+
+
+def _index(journal: Journal[JournalEntry], questions: set[str]) -> dict[str, int]:
+    """Where the journal holds the answers to these questions, those aside that another try may
+    change."""
+    places: dict[str, int] = {}
+    for place, entry in journal.scan():
+        lasting = not isinstance(entry.answer, Unjudged) or entry.answer.reason not in TRANSIENT
+        if entry.key in questions and lasting:
+            places[entry.key] = place
+    return places
 
 
 def _still_fit(client: LabelingClient, answer: Judgment | Unjudged, judge: JudgeIdentity) -> None:
@@ -272,7 +240,7 @@ def comparer(
     client: LabelingClient,
     journal_file: Path,
     *,
-    constitution: str = "",
+    constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
 ) -> Compare:
     """What `evaluation.evaluate` asks of a judge; killed and called again, it asks for the rest."""
@@ -284,7 +252,7 @@ def comparer(
             pair.id: Outcome(answer.prob_a)
             if isinstance(answer, Judgment)
             else Outcome(None, answer.reason.value)
-            for pair, answer in answers.found
+            for pair, answer in answers.found()
         }
 
     return compare
@@ -308,9 +276,12 @@ class LabelingSummary:
     mean_order_gap: float | None  # mean |P(A | order AB) - P(A | order BA)|
     mean_label_mass: float | None  # probability on the two labels, over all valid reads
     void_reads: int
-    reads: int
+    reads: int  # computed for these labels
+    stored_reads: int  # found in the store, or taken from receipts
     prompt_tokens: int
     cached_tokens: int
+    asked_reads: int  # of `reads`, those of this run
+    asked_stored_reads: int
     seconds: float  # wall time of this run
     judge: JudgeIdentity
 
@@ -320,7 +291,7 @@ def label(
     client: LabelingClient,
     out: Path,
     *,
-    constitution: str = "",
+    constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
     identical: int = 0,
 ) -> LabelingSummary:
@@ -331,22 +302,24 @@ def label(
     Raises as `ask`, and LabelingError when no pair at all could be judged.
     """
     answers = ask(pairs, client, out / JOURNAL, constitution=constitution, options=options)
-    summary = _summarise(answers, identical)
-    _write_unjudged(out / UNJUDGED, answers.found)
+    tally = Tally()
+    with atomic_open(out / UNJUDGED) as unjudged:
+        for pair, answer in answers.found():
+            tally.add(answer)
+            if isinstance(answer, Unjudged):
+                line = {"id": pair.id, "reason": answer.reason.value, "detail": answer.detail}
+                unjudged.write(json.dumps(line, ensure_ascii=False) + "\n")
+    summary = _summarise(answers, tally, identical)
     write_json(out / SUMMARY, asdict(summary))
     if not summary.judged:
         raise LabelingError(
             f"none of {len(pairs)} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
             f"{out / UNJUDGED} says why for each"
         )
-    write_preferences(
-        out / PREFERENCES,
-        [
-            preference(pair, answer)
-            for pair, answer in answers.found
-            if isinstance(answer, Judgment)
-        ],
+    labels = (
+        preference(pair, answer) for pair, answer in answers.found() if isinstance(answer, Judgment)
     )
+    write_preferences(out / PREFERENCES, labels, tally.traits)
     return summary
 
 
@@ -354,75 +327,25 @@ def _reasons(counts: dict[str, int]) -> str:
     return ", ".join(f"{reason} {n}" for reason, n in counts.items()) or "no pairs were given"
 
 
-def preference(pair: Comparison, judgment: Judgment) -> Preference:
-    """The judgment as an ordered pair with its receipt; an exact ½ calls A chosen."""
-    a_chosen = judgment.prob_a >= 0.5
-    chosen, rejected = (
-        (pair.response_a, pair.response_b) if a_chosen else (pair.response_b, pair.response_a)
-    )
-    return Preference(
-        id=pair.id,
-        prompt=pair.conversation,
-        chosen=(Message(role="assistant", content=chosen),),
-        rejected=(Message(role="assistant", content=rejected),),
-        prob_chosen=_toward(judgment.prob_a, a_chosen),
-        traits={trait: _toward(p, a_chosen) for trait, p in judgment.trait_probs.items()},
-        receipt=json.dumps(receipt(judgment), ensure_ascii=False),
-    )
-
-
-def _toward(prob_a: float, a_chosen: bool) -> float:
-    return prob_a if a_chosen else 1.0 - prob_a
-
-
-_JUDGMENT = TypeAdapter(Judgment)
-
-
-def receipt(judgment: Judgment) -> dict[str, Any]:
-    """Where a label came from: who judged, by which law, every read with what was asked."""
-    found: dict[str, Any] = _JUDGMENT.dump_python(judgment, mode="json")
-    return {
-        "chosen": "A" if judgment.prob_a >= 0.5 else "B",
-        **found["provenance"],
-        **{name: found[name] for name in ("verdict", "prob_a", "order_gap", "position_consistent")},
-        "votes": found["votes"],
-    }
-
-
-def _write_unjudged(path: Path, found: Sequence[tuple[Comparison, Judgment | Unjudged]]) -> None:
-    with atomic_open(path) as out:
-        for pair, answer in found:
-            if isinstance(answer, Unjudged):
-                line = {"id": pair.id, "reason": answer.reason.value, "detail": answer.detail}
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _summarise(answers: Answers, identical: int) -> LabelingSummary:
-    found = answers.found
-    judgments = [answer for _, answer in found if isinstance(answer, Judgment)]
-    reasons = Counter(answer.reason.value for _, answer in found if isinstance(answer, Unjudged))
-    votes = [vote for judgment in judgments for vote in judgment.votes]
-    usages = [answer.usage for _, answer in found]
+def _summarise(answers: Answers, tally: Tally, identical: int) -> LabelingSummary:
     return LabelingSummary(
-        pairs=len(found),
-        judged=len(judgments),
-        unjudged=len(found) - len(judgments),
-        unjudged_by_reason=dict(reasons.most_common()),
+        pairs=len(answers.pairs),
+        judged=tally.judged,
+        unjudged=len(answers.pairs) - tally.judged,
+        unjudged_by_reason=dict(tally.reasons.most_common()),
         identical=identical,
         asked=answers.asked,
-        mean_prob_chosen=_mean(max(j.prob_a, 1.0 - j.prob_a) for j in judgments),
-        position_consistency=_mean(j.position_consistent for j in judgments),
-        mean_order_gap=_mean(j.order_gap for j in judgments),
-        mean_label_mass=_mean(read.label_mass for vote in votes for read in vote.reads),
-        void_reads=sum(vote.void_reads for vote in votes),
-        reads=sum(usage.reads for usage in usages),
-        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
-        cached_tokens=sum(usage.cached_tokens for usage in usages),
+        mean_prob_chosen=tally.prob_chosen.value,
+        position_consistency=tally.consistent.value,
+        mean_order_gap=tally.order_gap.value,
+        mean_label_mass=tally.label_mass.value,
+        void_reads=tally.void_reads,
+        reads=tally.usage.reads,
+        stored_reads=tally.usage.stored_reads,
+        prompt_tokens=tally.usage.prompt_tokens,
+        cached_tokens=tally.usage.cached_tokens,
+        asked_reads=answers.usage.reads,
+        asked_stored_reads=answers.usage.stored_reads,
         seconds=answers.seconds,
         judge=answers.judge,
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None

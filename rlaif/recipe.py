@@ -30,7 +30,8 @@ from rlaif import backbone, dpo, evaluation, models, ppo, reward_model, sampling
 from rlaif.commands import configured
 from rlaif.dpo import DPOConfig
 from rlaif.judging import judge_client
-from rlaif.labeling import comparer, label, pairs_from_samples
+from rlaif.labeling import comparer, label
+from rlaif.pairing import pairs_from_samples
 from rlaif.ppo import PPOConfig
 from rlaif.prompts import load_prompts
 from rlaif.records import Preference, Prompt, Sample, read_jsonl, read_preferences, write_json

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -21,6 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from constitution.errors import UserError
 from constitution.schema import Message
+
+_ROWS_AT_ONCE = 1000
+"""Rows of a Parquet file that are held together while it is written or read."""
 
 
 class RecordError(UserError):
@@ -148,6 +152,9 @@ def atomic_open(path: Path) -> Iterator[IO[str]]:
         raise RecordError(
             f"{path}: cannot be written ({error.strerror}); nothing was changed"
         ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -156,46 +163,87 @@ def write_json(path: Path, value: Any) -> None:
         out.write("\n")
 
 
-def write_preferences(path: Path, preferences: Sequence[Preference]) -> None:
-    """One Parquet (or .jsonl) file that `datasets.load_dataset` and TRL read as it is."""
+def write_preferences(
+    path: Path, preferences: Iterable[Preference], traits: Collection[str] | None = None
+) -> None:
+    """One Parquet (or .jsonl) file that `datasets.load_dataset` and TRL read as it is.
+
+    A Parquet file has one column for each of `traits`. Where they are named, the preferences are
+    taken as they come and never held together; None: the traits that occur in them.
+    """
     if path.suffix == ".jsonl":
         write_jsonl(path, preferences)
         return
-    traits = sorted({trait for preference in preferences for trait in preference.traits})
-    rows = [p.model_dump() for p in preferences]
-    for row in rows:
-        row["traits"] = {trait: row["traits"].get(trait) for trait in traits}
+    if traits is None:
+        preferences = list(preferences)
+        traits = {trait for preference in preferences for trait in preference.traits}
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _dataset().from_list(rows).to_parquet(str(partial))
+        _write_parquet(partial, preferences, sorted(traits))
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise RecordError(
             f"{path}: cannot be written ({error.strerror}); nothing was changed"
         ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequence[str]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    text, number = pyarrow.string(), pyarrow.float64()
+    messages = pyarrow.list_(pyarrow.struct({"role": text, "content": text}))
+    columns = dict.fromkeys(("prompt", "chosen", "rejected"), messages)
+    columns = {"id": text, **columns, "prob_chosen": number}
+    if traits:  # Parquet has no struct without fields
+        columns["traits"] = pyarrow.struct(dict.fromkeys(traits, number))
+    schema = pyarrow.schema(columns | {"receipt": text})
+    rows = (preference.model_dump() for preference in preferences)
+    with path.open("wb") as file:
+        with parquet.ParquetWriter(file, schema) as out:
+            while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+                out.write_table(pyarrow.Table.from_pylist(chunk, schema))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_preferences(path: Path) -> list[Preference]:
-    """Preferences from Parquet or JSONL; TRL's plain-text columns are read as one user turn."""
+    """All preferences of a file; see `iter_preferences`."""
+    return list(iter_preferences(path))
+
+
+def iter_preferences(path: Path) -> Iterator[Preference]:
+    """Preferences from Parquet or JSONL, one by one. RecordError names the file, row and field."""
     if path.suffix == ".jsonl":
-        return read_jsonl(path, Preference)
+        yield from iter_jsonl(path, Preference)
+        return
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
+    for number, row in enumerate(_parquet_rows(path)):
+        where = f"{path}: row {number}, id {row['id']!r}"
+        yield _parse(json.dumps(row), Preference, where)
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
     try:
-        rows = _dataset().from_parquet(str(path), keep_in_memory=True)
-    except Exception as error:
+        with parquet.ParquetFile(path) as file:
+            found = file.schema_arrow.names
+            fields = Preference.model_fields.items()
+            lacking = [name for name, f in fields if f.is_required() and name not in found]
+            if lacking:
+                raise RecordError(
+                    f"{path}: not a file of preferences: no column {', '.join(lacking)} (it has "
+                    f"{', '.join(found)}); rlaif label writes one"
+                )
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
         raise RecordError(f"{path}: not a Parquet file ({error})") from error
-    found = []
-    for number, row in enumerate(rows):
-        found.append(_parse(json.dumps(row), Preference, f"{path}: row {number}"))
-    return found
-
-
-def _dataset() -> Any:
-    """`datasets.Dataset`, imported late, without its progress bars: its work here takes moments."""
-    from datasets import Dataset, disable_progress_bars
-
-    disable_progress_bars()
-    return Dataset

@@ -6,6 +6,7 @@ It never stands in for the real engine in a demo, a benchmark or an integration 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ class FakeTokenizer:
         turns = (f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in messages)
         return "".join(turns) + "<|im_start|>assistant\n"
 
+    def spell(self, ids: Sequence[int]) -> str:
+        return self.decode(ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self._pieces[i] for i in ids)
 
@@ -64,8 +68,8 @@ class Asked:
 def parse(prompt: str) -> Asked:
     """Take a judge's prompt apart; fails when the template's headings changed."""
     found = re.search(
-        r"=== Reply A (?P<nonce>\w+) ===\n(?P<first>.*)\n=== Reply B (?P=nonce) ===\n"
-        r"(?P<second>.*)\n=== End (?P=nonce) ===\n\nPrinciple: (?P<principle>.*)\n\n",
+        r"\[Reply A (?P<nonce>\w+)\]\n(?P<first>.*)\n\n\[Reply B (?P=nonce)\]\n"
+        r"(?P<second>.*)\n\n\[Question (?P=nonce)\]\n(?P<principle>.*) (?:Which reply|Say briefly)",
         prompt,
         re.DOTALL,
     )
@@ -82,13 +86,37 @@ def prefer_longer(prompt: str) -> tuple[float, float]:
     return (high, low) if len(asked.first) > len(asked.second) else (low, high)
 
 
+def like_longer(prompt: str) -> tuple[float, ...]:
+    """Of one reply alone: P(Yes) is 0.8 from 20 characters on, else 0.2; the second label gets the
+    rest but 0.01, and so for ratings: the higher, the likelier, or the other way round."""
+    found = re.search(
+        r"\[Reply (?P<nonce>\w+)\]\n(?P<reply>.*)\n\n\[\w+ (?P=nonce)\]", prompt, re.S
+    )
+    assert found, f"not a prompt about one reply: {prompt!r}"
+    long = len(found["reply"]) >= 20
+    if "Rate from 1" in prompt:
+        weights = [i if long else 10 - i for i in range(1, 10)]
+        return tuple(math.log(0.99 * w / 45) for w in weights)
+    return (math.log(0.8), math.log(0.19)) if long else (math.log(0.2), math.log(0.79))
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What the fake engine was asked to write."""
+
+    prompt: str
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
 class FakeEngine:
     """An `Engine` that answers by a function of the prompt's text.
 
     Switches, all of which may be set while it runs: `answer`, `latency_seconds`, `fail_after`
     (reads that still succeed before every further one raises EngineError), `die()`.
-    Counters: `prompts` (texts of the reads begun, in order), `in_flight`, `peak_in_flight`,
-    `aborted` (reads cancelled while under way).
+    Counters: `prompts` (texts of the reads begun, in order), `writings`, `in_flight`,
+    `peak_in_flight`, `aborted` (reads cancelled while under way).
     """
 
     def __init__(
@@ -104,6 +132,7 @@ class FakeEngine:
         self.fail_after = fail_after
         self.prompts: list[str] = []
         self.priorities: list[int] = []
+        self.writings: list[Writing] = []
         self.in_flight = 0
         self.peak_in_flight = 0
         self.aborted = 0
@@ -131,15 +160,20 @@ class FakeEngine:
         await asyncio.sleep(self.latency_seconds)
 
     async def read(
-        self, prompt_ids: Sequence[int], label_ids: Sequence[int], *, priority: int = 0
+        self,
+        prompt_ids: Sequence[int],
+        label_ids: Sequence[int],
+        *,
+        priority: int = 0,
+        use_store: bool = True,
     ) -> LabelLogprobs:
-        labels = [self._tokenizer.decode([i]) for i in label_ids]
-        assert labels == [" A", " B"], labels
+        labels = tuple(self._tokenizer.decode([i]) for i in label_ids)
         prompt = self._tokenizer.decode(prompt_ids)
         self.prompts.append(prompt)
         self.priorities.append(priority)
         await self._work()
-        return LabelLogprobs(tuple(self.answer(prompt)), len(prompt_ids), 0)
+        answer = self.answer if labels == (" A", " B") else like_longer
+        return LabelLogprobs(tuple(answer(prompt))[: len(labels)], len(prompt_ids), 0)
 
     async def write(
         self,
@@ -149,7 +183,10 @@ class FakeEngine:
         temperature: float = 0.0,
         seed: int = 0,
         priority: int = 0,
+        use_store: bool = True,
     ) -> Written:
+        prompt = self._tokenizer.decode(prompt_ids)
+        self.writings.append(Writing(prompt, max_tokens, temperature, seed))
         await self._work()
         ids = tuple(self._tokenizer.encode_data("an answer")[:max_tokens])
         return Written(self._tokenizer.decode(ids), ids, len(ids) == 2, len(prompt_ids), 0)

@@ -11,7 +11,11 @@ from constitution.schema import Message
 from judge_service.judgment import Comparison
 from judge_service.server import JudgeServer
 from judge_service.settings import ServerSettings
+from judge_service.v1 import judge_pb2 as pb
 from tests.fakes import FakeEngine
+
+SAID = {"conversation": [pb.Message(role=pb.ROLE_USER, content="Name a fruit")]}
+"""What most requests of tests are about."""
 
 ONE_PRINCIPLE = """
 name: brief

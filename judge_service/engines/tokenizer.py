@@ -78,6 +78,9 @@ class HFTokenizer:
                 raise
             return self._render((("user", f"{system}\n\n{user}"), *rest))
 
+    def spell(self, ids: Sequence[int]) -> str:
+        return str(self._template.decode(list(ids), skip_special_tokens=False))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Without control tokens."""
         return str(self._template.decode(list(ids), skip_special_tokens=True))

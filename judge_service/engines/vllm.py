@@ -33,7 +33,9 @@ from judge_service.engines.model_folder import (
 )
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.judgment import ModelIdentity
-from judge_service.prompting import PairTemplate, TemplateError
+from judge_service.prompting import READINGS
+from judge_service.reading import DEFAULT_PROTOCOL
+from judge_service.template import Template, TemplateError
 
 OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -98,21 +100,28 @@ class VLLMEngine:
         _set_environment()
         self._tokenizer = await asyncio.to_thread(HFTokenizer, folder)
         try:
-            template = PairTemplate(self._tokenizer)
+            template = Template(self._tokenizer, READINGS[DEFAULT_PROTOCOL].direct)
         except TemplateError as error:
             raise ModelError(f"{folder}: {error}") from error
         try:
+            digest = asyncio.create_task(asyncio.to_thread(weights_sha256, folder))
             await asyncio.to_thread(self._launch, folder)
-            self._identity = await asyncio.to_thread(self._identify, folder)
+            self._identity = self._identify(await digest)
             hello = (Message(role="user", content="Hello"),)
-            prompt = [*template.prefix(hello, "Hi!", "No.").ids, *template.suffix("Be kind.")]
+            prefix = template.prefix(hello, ("Hi!", "No.")[: len(template.headings)])
+            prompt = [*prefix.ids, *template.suffix("Be kind.")]
             await self.read(prompt, template.label_ids)
         except BaseException:
             await self.close()
             raise
 
     async def read(
-        self, prompt_ids: Sequence[int], label_ids: Sequence[int], *, priority: int = 0
+        self,
+        prompt_ids: Sequence[int],
+        label_ids: Sequence[int],
+        *,
+        priority: int = 0,
+        use_store: bool = True,
     ) -> LabelLogprobs:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -140,6 +149,7 @@ class VLLMEngine:
         temperature: float = 0.0,
         seed: int = 0,
         priority: int = 0,
+        use_store: bool = True,
     ) -> Written:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -147,7 +157,7 @@ class VLLMEngine:
         params = SamplingParams(
             max_tokens=max_tokens,
             temperature=temperature,
-            seed=seed,
+            seed=seed % 2**63,  # vLLM takes -1 for "no seed"
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -160,6 +170,10 @@ class VLLMEngine:
             prompt_tokens=len(prompt_ids),
             cached_tokens=output.num_cached_tokens or 0,
         )
+
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix cache, as it must be after new weights, and for fair measurements."""
+        await _started(self._llm).reset_prefix_cache()
 
     async def close(self) -> None:
         """Stop the engine's processes, which takes seconds; reads under way end in EngineError.
@@ -245,16 +259,16 @@ class VLLMEngine:
             )
         return asked
 
-    def _identify(self, folder: Path) -> ModelIdentity:
+    def _identify(self, weights_digest: str) -> ModelIdentity:
         import vllm
         from vllm.platforms import current_platform
 
         return ModelIdentity(
             name=model_name(self._model),
-            weights_sha256=weights_sha256(folder),
+            weights_sha256=weights_digest,
             tokenizer_sha256=self.tokenizer.sha256,
             dtype=str(self._llm.model_config.dtype).removeprefix("torch."),
-            engine=f"vllm {vllm.__version__} {current_platform.device_type}",
+            engine=f"vllm {vllm.__version__} {current_platform.device_type}, float32 head",
         )
 
 

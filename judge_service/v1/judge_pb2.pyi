@@ -32,6 +32,12 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_INTERACTIVE: _ClassVar[Priority]
     PRIORITY_BULK: _ClassVar[Priority]
 
+class CacheMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CACHE_MODE_UNSPECIFIED: _ClassVar[CacheMode]
+    CACHE_MODE_USE: _ClassVar[CacheMode]
+    CACHE_MODE_BYPASS: _ClassVar[CacheMode]
+
 class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     VERDICT_UNSPECIFIED: _ClassVar[Verdict]
@@ -49,6 +55,8 @@ class AbstentionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ABSTENTION_REASON_NO_PRINCIPLE_APPLIES: _ClassVar[AbstentionReason]
     ABSTENTION_REASON_ENGINE_FAILED: _ClassVar[AbstentionReason]
     ABSTENTION_REASON_CANCELLED: _ClassVar[AbstentionReason]
+    ABSTENTION_REASON_UNDECIDED: _ClassVar[AbstentionReason]
+    ABSTENTION_REASON_REFUSED: _ClassVar[AbstentionReason]
 
 class ServerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -70,6 +78,9 @@ PRINCIPLE_SELECTION_SAMPLE: PrincipleSelection
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BULK: Priority
+CACHE_MODE_UNSPECIFIED: CacheMode
+CACHE_MODE_USE: CacheMode
+CACHE_MODE_BYPASS: CacheMode
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_A: Verdict
 VERDICT_B: Verdict
@@ -82,6 +93,8 @@ ABSTENTION_REASON_LOW_LABEL_MASS: AbstentionReason
 ABSTENTION_REASON_NO_PRINCIPLE_APPLIES: AbstentionReason
 ABSTENTION_REASON_ENGINE_FAILED: AbstentionReason
 ABSTENTION_REASON_CANCELLED: AbstentionReason
+ABSTENTION_REASON_UNDECIDED: AbstentionReason
+ABSTENTION_REASON_REFUSED: AbstentionReason
 SERVER_STATE_UNSPECIFIED: ServerState
 SERVER_STATE_LOADING: ServerState
 SERVER_STATE_SERVING: ServerState
@@ -97,15 +110,17 @@ class Message(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ...) -> None: ...
 
 class ConstitutionRef(_message.Message):
-    __slots__ = ("name", "sha256")
+    __slots__ = ("name", "sha256", "yaml")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    YAML_FIELD_NUMBER: _ClassVar[int]
     name: str
     sha256: str
-    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+    yaml: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., yaml: _Optional[str] = ...) -> None: ...
 
 class JudgeOptions(_message.Message):
-    __slots__ = ("orders", "principles", "sample_size", "seed", "tie_margin", "min_label_mass", "priority")
+    __slots__ = ("orders", "principles", "sample_size", "seed", "tie_margin", "min_label_mass", "priority", "max_straddle", "max_rationale_tokens", "rationale_samples", "protocol", "raw", "cache")
     ORDERS_FIELD_NUMBER: _ClassVar[int]
     PRINCIPLES_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +128,12 @@ class JudgeOptions(_message.Message):
     TIE_MARGIN_FIELD_NUMBER: _ClassVar[int]
     MIN_LABEL_MASS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    MAX_STRADDLE_FIELD_NUMBER: _ClassVar[int]
+    MAX_RATIONALE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RATIONALE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     orders: _containers.RepeatedScalarFieldContainer[Order]
     principles: PrincipleSelection
     sample_size: int
@@ -120,7 +141,29 @@ class JudgeOptions(_message.Message):
     tie_margin: float
     min_label_mass: float
     priority: Priority
-    def __init__(self, orders: _Optional[_Iterable[_Union[Order, str]]] = ..., principles: _Optional[_Union[PrincipleSelection, str]] = ..., sample_size: _Optional[int] = ..., seed: _Optional[int] = ..., tie_margin: _Optional[float] = ..., min_label_mass: _Optional[float] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    max_straddle: float
+    max_rationale_tokens: int
+    rationale_samples: int
+    protocol: str
+    raw: bool
+    cache: CacheMode
+    def __init__(self, orders: _Optional[_Iterable[_Union[Order, str]]] = ..., principles: _Optional[_Union[PrincipleSelection, str]] = ..., sample_size: _Optional[int] = ..., seed: _Optional[int] = ..., tie_margin: _Optional[float] = ..., min_label_mass: _Optional[float] = ..., priority: _Optional[_Union[Priority, str]] = ..., max_straddle: _Optional[float] = ..., max_rationale_tokens: _Optional[int] = ..., rationale_samples: _Optional[int] = ..., protocol: _Optional[str] = ..., raw: bool = ..., cache: _Optional[_Union[CacheMode, str]] = ...) -> None: ...
+
+class WritingOptions(_message.Message):
+    __slots__ = ("principle_id", "max_tokens", "temperature", "seed", "priority", "cache")
+    PRINCIPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
+    principle_id: str
+    max_tokens: int
+    temperature: float
+    seed: int
+    priority: Priority
+    cache: CacheMode
+    def __init__(self, principle_id: _Optional[str] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., cache: _Optional[_Union[CacheMode, str]] = ...) -> None: ...
 
 class Abstention(_message.Message):
     __slots__ = ("reason", "detail")
@@ -131,7 +174,7 @@ class Abstention(_message.Message):
     def __init__(self, reason: _Optional[_Union[AbstentionReason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Read(_message.Message):
-    __slots__ = ("order", "logprob_first", "logprob_second", "prob_first", "label_mass", "prompt_tokens", "cached_tokens", "prompt_sha256")
+    __slots__ = ("order", "logprob_first", "logprob_second", "prob_first", "label_mass", "prompt_tokens", "cached_tokens", "prompt_sha256", "stored", "rationale")
     ORDER_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIRST_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_SECOND_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +183,8 @@ class Read(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    RATIONALE_FIELD_NUMBER: _ClassVar[int]
     order: Order
     logprob_first: float
     logprob_second: float
@@ -148,7 +193,9 @@ class Read(_message.Message):
     prompt_tokens: int
     cached_tokens: int
     prompt_sha256: str
-    def __init__(self, order: _Optional[_Union[Order, str]] = ..., logprob_first: _Optional[float] = ..., logprob_second: _Optional[float] = ..., prob_first: _Optional[float] = ..., label_mass: _Optional[float] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., prompt_sha256: _Optional[str] = ...) -> None: ...
+    stored: bool
+    rationale: str
+    def __init__(self, order: _Optional[_Union[Order, str]] = ..., logprob_first: _Optional[float] = ..., logprob_second: _Optional[float] = ..., prob_first: _Optional[float] = ..., label_mass: _Optional[float] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., prompt_sha256: _Optional[str] = ..., stored: bool = ..., rationale: _Optional[str] = ...) -> None: ...
 
 class PrincipleVote(_message.Message):
     __slots__ = ("principle_id", "trait", "weight", "prob_a", "order_gap", "reads", "void_reads")
@@ -183,35 +230,41 @@ class ModelIdentity(_message.Message):
     def __init__(self, name: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., dtype: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("constitution", "model", "template_version", "principle_ids", "orders", "seed")
+    __slots__ = ("constitution", "model", "template_version", "principle_ids", "orders", "seed", "protocol", "calibration")
     CONSTITUTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PRINCIPLE_IDS_FIELD_NUMBER: _ClassVar[int]
     ORDERS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     constitution: ConstitutionSummary
     model: ModelIdentity
     template_version: str
     principle_ids: _containers.RepeatedScalarFieldContainer[str]
     orders: _containers.RepeatedScalarFieldContainer[Order]
     seed: int
-    def __init__(self, constitution: _Optional[_Union[ConstitutionSummary, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., principle_ids: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[_Union[Order, str]]] = ..., seed: _Optional[int] = ...) -> None: ...
+    protocol: str
+    calibration: str
+    def __init__(self, constitution: _Optional[_Union[ConstitutionSummary, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., principle_ids: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[_Union[Order, str]]] = ..., seed: _Optional[int] = ..., protocol: _Optional[str] = ..., calibration: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "cached_tokens", "output_tokens", "reads")
+    __slots__ = ("prompt_tokens", "cached_tokens", "output_tokens", "reads", "stored_reads")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
+    STORED_READS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
     reads: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reads: _Optional[int] = ...) -> None: ...
+    stored_reads: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reads: _Optional[int] = ..., stored_reads: _Optional[int] = ...) -> None: ...
 
 class Judgment(_message.Message):
-    __slots__ = ("verdict", "prob_a", "trait_probs", "votes", "position_consistent", "order_gap", "provenance", "usage", "elapsed_seconds", "abstention")
+    __slots__ = ("verdict", "prob_a", "trait_probs", "votes", "position_consistent", "order_gap", "provenance", "usage", "elapsed_seconds", "abstention", "raw_prob_a", "spread", "cache_hit")
     class TraitProbsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +282,9 @@ class Judgment(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ABSTENTION_FIELD_NUMBER: _ClassVar[int]
+    RAW_PROB_A_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HIT_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     prob_a: float
     trait_probs: _containers.ScalarMap[str, float]
@@ -239,7 +295,10 @@ class Judgment(_message.Message):
     usage: Usage
     elapsed_seconds: float
     abstention: Abstention
-    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., prob_a: _Optional[float] = ..., trait_probs: _Optional[_Mapping[str, float]] = ..., votes: _Optional[_Iterable[_Union[PrincipleVote, _Mapping]]] = ..., position_consistent: bool = ..., order_gap: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., elapsed_seconds: _Optional[float] = ..., abstention: _Optional[_Union[Abstention, _Mapping]] = ...) -> None: ...
+    raw_prob_a: float
+    spread: float
+    cache_hit: bool
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., prob_a: _Optional[float] = ..., trait_probs: _Optional[_Mapping[str, float]] = ..., votes: _Optional[_Iterable[_Union[PrincipleVote, _Mapping]]] = ..., position_consistent: bool = ..., order_gap: _Optional[float] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., elapsed_seconds: _Optional[float] = ..., abstention: _Optional[_Union[Abstention, _Mapping]] = ..., raw_prob_a: _Optional[float] = ..., spread: _Optional[float] = ..., cache_hit: bool = ...) -> None: ...
 
 class RankedCandidate(_message.Message):
     __slots__ = ("index", "rank", "strength", "standard_error")
@@ -274,6 +333,87 @@ class Ranking(_message.Message):
     usage: Usage
     elapsed_seconds: float
     def __init__(self, candidates: _Optional[_Iterable[_Union[RankedCandidate, _Mapping]]] = ..., pairs: _Optional[_Iterable[_Union[RankedPair, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., elapsed_seconds: _Optional[float] = ...) -> None: ...
+
+class PrincipleScore(_message.Message):
+    __slots__ = ("principle_id", "trait", "weight", "score", "rating_probs", "label_mass", "prompt_sha256", "stored")
+    PRINCIPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRAIT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    RATING_PROBS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_MASS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    principle_id: str
+    trait: str
+    weight: float
+    score: float
+    rating_probs: _containers.RepeatedScalarFieldContainer[float]
+    label_mass: float
+    prompt_sha256: str
+    stored: bool
+    def __init__(self, principle_id: _Optional[str] = ..., trait: _Optional[str] = ..., weight: _Optional[float] = ..., score: _Optional[float] = ..., rating_probs: _Optional[_Iterable[float]] = ..., label_mass: _Optional[float] = ..., prompt_sha256: _Optional[str] = ..., stored: bool = ...) -> None: ...
+
+class Score(_message.Message):
+    __slots__ = ("score", "trait_scores", "principle_scores", "provenance", "usage", "elapsed_seconds", "abstention", "cache_hit")
+    class TraitScoresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    TRAIT_SCORES_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPLE_SCORES_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ABSTENTION_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HIT_FIELD_NUMBER: _ClassVar[int]
+    score: float
+    trait_scores: _containers.ScalarMap[str, float]
+    principle_scores: _containers.RepeatedCompositeFieldContainer[PrincipleScore]
+    provenance: Provenance
+    usage: Usage
+    elapsed_seconds: float
+    abstention: Abstention
+    cache_hit: bool
+    def __init__(self, score: _Optional[float] = ..., trait_scores: _Optional[_Mapping[str, float]] = ..., principle_scores: _Optional[_Iterable[_Union[PrincipleScore, _Mapping]]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., elapsed_seconds: _Optional[float] = ..., abstention: _Optional[_Union[Abstention, _Mapping]] = ..., cache_hit: bool = ...) -> None: ...
+
+class Writing(_message.Message):
+    __slots__ = ("text", "complete", "principle_id", "provenance", "usage", "elapsed_seconds", "abstention")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ABSTENTION_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    complete: bool
+    principle_id: str
+    provenance: Provenance
+    usage: Usage
+    elapsed_seconds: float
+    abstention: Abstention
+    def __init__(self, text: _Optional[str] = ..., complete: bool = ..., principle_id: _Optional[str] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., elapsed_seconds: _Optional[float] = ..., abstention: _Optional[_Union[Abstention, _Mapping]] = ...) -> None: ...
+
+class PromptPreview(_message.Message):
+    __slots__ = ("principle_id", "order", "text", "prompt_tokens", "labels", "prompt_sha256")
+    PRINCIPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    principle_id: str
+    order: Order
+    text: str
+    prompt_tokens: int
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    prompt_sha256: str
+    def __init__(self, principle_id: _Optional[str] = ..., order: _Optional[_Union[Order, str]] = ..., text: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., prompt_sha256: _Optional[str] = ...) -> None: ...
 
 class ComparePairRequest(_message.Message):
     __slots__ = ("constitution", "conversation", "response_a", "response_b", "options", "validate_only", "request_id")
@@ -321,6 +461,74 @@ class RankCandidatesResponse(_message.Message):
     ranking: Ranking
     def __init__(self, ranking: _Optional[_Union[Ranking, _Mapping]] = ...) -> None: ...
 
+class ScoreCandidateRequest(_message.Message):
+    __slots__ = ("constitution", "conversation", "response", "options", "validate_only", "request_id")
+    CONSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    constitution: ConstitutionRef
+    conversation: _containers.RepeatedCompositeFieldContainer[Message]
+    response: str
+    options: JudgeOptions
+    validate_only: bool
+    request_id: str
+    def __init__(self, constitution: _Optional[_Union[ConstitutionRef, _Mapping]] = ..., conversation: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., response: _Optional[str] = ..., options: _Optional[_Union[JudgeOptions, _Mapping]] = ..., validate_only: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ScoreCandidateResponse(_message.Message):
+    __slots__ = ("score",)
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    score: Score
+    def __init__(self, score: _Optional[_Union[Score, _Mapping]] = ...) -> None: ...
+
+class CritiqueCandidateRequest(_message.Message):
+    __slots__ = ("constitution", "conversation", "response", "options", "validate_only", "request_id")
+    CONSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    constitution: ConstitutionRef
+    conversation: _containers.RepeatedCompositeFieldContainer[Message]
+    response: str
+    options: WritingOptions
+    validate_only: bool
+    request_id: str
+    def __init__(self, constitution: _Optional[_Union[ConstitutionRef, _Mapping]] = ..., conversation: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., response: _Optional[str] = ..., options: _Optional[_Union[WritingOptions, _Mapping]] = ..., validate_only: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CritiqueCandidateResponse(_message.Message):
+    __slots__ = ("critique",)
+    CRITIQUE_FIELD_NUMBER: _ClassVar[int]
+    critique: Writing
+    def __init__(self, critique: _Optional[_Union[Writing, _Mapping]] = ...) -> None: ...
+
+class ReviseCandidateRequest(_message.Message):
+    __slots__ = ("constitution", "conversation", "response", "critique", "options", "validate_only", "request_id")
+    CONSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    CRITIQUE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    constitution: ConstitutionRef
+    conversation: _containers.RepeatedCompositeFieldContainer[Message]
+    response: str
+    critique: str
+    options: WritingOptions
+    validate_only: bool
+    request_id: str
+    def __init__(self, constitution: _Optional[_Union[ConstitutionRef, _Mapping]] = ..., conversation: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., response: _Optional[str] = ..., critique: _Optional[str] = ..., options: _Optional[_Union[WritingOptions, _Mapping]] = ..., validate_only: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ReviseCandidateResponse(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: Writing
+    def __init__(self, revision: _Optional[_Union[Writing, _Mapping]] = ...) -> None: ...
+
 class StreamJudgmentsRequest(_message.Message):
     __slots__ = ("id", "comparison")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -356,7 +564,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("state", "version", "model", "template_version", "limits", "capabilities", "constitutions")
+    __slots__ = ("state", "version", "model", "template_version", "limits", "capabilities", "constitutions", "protocols", "inline_constitutions")
     STATE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +572,8 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     CONSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
+    INLINE_CONSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
     state: ServerState
     version: str
     model: ModelIdentity
@@ -371,21 +581,27 @@ class GetServerInfoResponse(_message.Message):
     limits: ServerLimits
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     constitutions: _containers.RepeatedCompositeFieldContainer[ConstitutionSummary]
-    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., version: _Optional[str] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., capabilities: _Optional[_Iterable[str]] = ..., constitutions: _Optional[_Iterable[_Union[ConstitutionSummary, _Mapping]]] = ...) -> None: ...
+    protocols: _containers.RepeatedScalarFieldContainer[str]
+    inline_constitutions: bool
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., version: _Optional[str] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., capabilities: _Optional[_Iterable[str]] = ..., constitutions: _Optional[_Iterable[_Union[ConstitutionSummary, _Mapping]]] = ..., protocols: _Optional[_Iterable[str]] = ..., inline_constitutions: bool = ...) -> None: ...
 
 class ServerLimits(_message.Message):
-    __slots__ = ("max_context_tokens", "max_message_bytes", "max_candidates", "max_stream_in_flight", "max_concurrent_rpcs")
+    __slots__ = ("max_context_tokens", "max_message_bytes", "max_candidates", "max_stream_in_flight", "max_concurrent_rpcs", "max_rationale_tokens", "max_write_tokens")
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     MAX_STREAM_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENT_RPCS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RATIONALE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WRITE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     max_context_tokens: int
     max_message_bytes: int
     max_candidates: int
     max_stream_in_flight: int
     max_concurrent_rpcs: int
-    def __init__(self, max_context_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_stream_in_flight: _Optional[int] = ..., max_concurrent_rpcs: _Optional[int] = ...) -> None: ...
+    max_rationale_tokens: int
+    max_write_tokens: int
+    def __init__(self, max_context_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_stream_in_flight: _Optional[int] = ..., max_concurrent_rpcs: _Optional[int] = ..., max_rationale_tokens: _Optional[int] = ..., max_write_tokens: _Optional[int] = ...) -> None: ...
 
 class ConstitutionSummary(_message.Message):
     __slots__ = ("name", "version", "sha256")
@@ -436,6 +652,30 @@ class ValidateConstitutionResponse(_message.Message):
     diagnostics: _containers.RepeatedCompositeFieldContainer[Diagnostic]
     constitution: ConstitutionSummary
     def __init__(self, diagnostics: _Optional[_Iterable[_Union[Diagnostic, _Mapping]]] = ..., constitution: _Optional[_Union[ConstitutionSummary, _Mapping]] = ...) -> None: ...
+
+class PreviewPromptRequest(_message.Message):
+    __slots__ = ("constitution", "conversation", "response_a", "response_b", "options", "validate_only", "request_id")
+    CONSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_A_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_B_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    constitution: ConstitutionRef
+    conversation: _containers.RepeatedCompositeFieldContainer[Message]
+    response_a: str
+    response_b: str
+    options: JudgeOptions
+    validate_only: bool
+    request_id: str
+    def __init__(self, constitution: _Optional[_Union[ConstitutionRef, _Mapping]] = ..., conversation: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., response_a: _Optional[str] = ..., response_b: _Optional[str] = ..., options: _Optional[_Union[JudgeOptions, _Mapping]] = ..., validate_only: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PreviewPromptResponse(_message.Message):
+    __slots__ = ("prompts",)
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    prompts: _containers.RepeatedCompositeFieldContainer[PromptPreview]
+    def __init__(self, prompts: _Optional[_Iterable[_Union[PromptPreview, _Mapping]]] = ...) -> None: ...
 
 class Diagnostic(_message.Message):
     __slots__ = ("source", "line", "column", "message", "remedy")

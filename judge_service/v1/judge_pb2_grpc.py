@@ -50,6 +50,21 @@ class JudgeServiceStub(object):
                 request_serializer=judge__service_dot_v1_dot_judge__pb2.StreamJudgmentsRequest.SerializeToString,
                 response_deserializer=judge__service_dot_v1_dot_judge__pb2.StreamJudgmentsResponse.FromString,
                 _registered_method=True)
+        self.ScoreCandidate = channel.unary_unary(
+                '/judge_service.v1.JudgeService/ScoreCandidate',
+                request_serializer=judge__service_dot_v1_dot_judge__pb2.ScoreCandidateRequest.SerializeToString,
+                response_deserializer=judge__service_dot_v1_dot_judge__pb2.ScoreCandidateResponse.FromString,
+                _registered_method=True)
+        self.CritiqueCandidate = channel.unary_unary(
+                '/judge_service.v1.JudgeService/CritiqueCandidate',
+                request_serializer=judge__service_dot_v1_dot_judge__pb2.CritiqueCandidateRequest.SerializeToString,
+                response_deserializer=judge__service_dot_v1_dot_judge__pb2.CritiqueCandidateResponse.FromString,
+                _registered_method=True)
+        self.ReviseCandidate = channel.unary_unary(
+                '/judge_service.v1.JudgeService/ReviseCandidate',
+                request_serializer=judge__service_dot_v1_dot_judge__pb2.ReviseCandidateRequest.SerializeToString,
+                response_deserializer=judge__service_dot_v1_dot_judge__pb2.ReviseCandidateResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/judge_service.v1.JudgeService/GetServerInfo',
                 request_serializer=judge__service_dot_v1_dot_judge__pb2.GetServerInfoRequest.SerializeToString,
@@ -83,6 +98,27 @@ class JudgeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreCandidate(self, request, context):
+        """How good one response is by itself: a number in [-1, 1]. Too long a prompt: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CritiqueCandidate(self, request, context):
+        """What is wrong with a response by one principle, in words. Too long a prompt: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviseCandidate(self, request, context):
+        """The response rewritten by one principle and a critique. Too long a prompt: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """What this server is, also while it is still loading.
         """
@@ -107,6 +143,21 @@ def add_JudgeServiceServicer_to_server(servicer, server):
                     servicer.StreamJudgments,
                     request_deserializer=judge__service_dot_v1_dot_judge__pb2.StreamJudgmentsRequest.FromString,
                     response_serializer=judge__service_dot_v1_dot_judge__pb2.StreamJudgmentsResponse.SerializeToString,
+            ),
+            'ScoreCandidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreCandidate,
+                    request_deserializer=judge__service_dot_v1_dot_judge__pb2.ScoreCandidateRequest.FromString,
+                    response_serializer=judge__service_dot_v1_dot_judge__pb2.ScoreCandidateResponse.SerializeToString,
+            ),
+            'CritiqueCandidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CritiqueCandidate,
+                    request_deserializer=judge__service_dot_v1_dot_judge__pb2.CritiqueCandidateRequest.FromString,
+                    response_serializer=judge__service_dot_v1_dot_judge__pb2.CritiqueCandidateResponse.SerializeToString,
+            ),
+            'ReviseCandidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviseCandidate,
+                    request_deserializer=judge__service_dot_v1_dot_judge__pb2.ReviseCandidateRequest.FromString,
+                    response_serializer=judge__service_dot_v1_dot_judge__pb2.ReviseCandidateResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -207,6 +258,87 @@ class JudgeService(object):
             _registered_method=True)
 
     @staticmethod
+    def ScoreCandidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/judge_service.v1.JudgeService/ScoreCandidate',
+            judge__service_dot_v1_dot_judge__pb2.ScoreCandidateRequest.SerializeToString,
+            judge__service_dot_v1_dot_judge__pb2.ScoreCandidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CritiqueCandidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/judge_service.v1.JudgeService/CritiqueCandidate',
+            judge__service_dot_v1_dot_judge__pb2.CritiqueCandidateRequest.SerializeToString,
+            judge__service_dot_v1_dot_judge__pb2.CritiqueCandidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviseCandidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/judge_service.v1.JudgeService/ReviseCandidate',
+            judge__service_dot_v1_dot_judge__pb2.ReviseCandidateRequest.SerializeToString,
+            judge__service_dot_v1_dot_judge__pb2.ReviseCandidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetServerInfo(request,
             target,
             options=(),
@@ -259,6 +391,11 @@ class ConstitutionServiceStub(object):
                 request_serializer=judge__service_dot_v1_dot_judge__pb2.ValidateConstitutionRequest.SerializeToString,
                 response_deserializer=judge__service_dot_v1_dot_judge__pb2.ValidateConstitutionResponse.FromString,
                 _registered_method=True)
+        self.PreviewPrompt = channel.unary_unary(
+                '/judge_service.v1.ConstitutionService/PreviewPrompt',
+                request_serializer=judge__service_dot_v1_dot_judge__pb2.PreviewPromptRequest.SerializeToString,
+                response_deserializer=judge__service_dot_v1_dot_judge__pb2.PreviewPromptResponse.FromString,
+                _registered_method=True)
 
 
 class ConstitutionServiceServicer(object):
@@ -286,6 +423,13 @@ class ConstitutionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewPrompt(self, request, context):
+        """The prompts that ComparePair would read for these principles, to the token; nothing is judged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConstitutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -303,6 +447,11 @@ def add_ConstitutionServiceServicer_to_server(servicer, server):
                     servicer.ValidateConstitution,
                     request_deserializer=judge__service_dot_v1_dot_judge__pb2.ValidateConstitutionRequest.FromString,
                     response_serializer=judge__service_dot_v1_dot_judge__pb2.ValidateConstitutionResponse.SerializeToString,
+            ),
+            'PreviewPrompt': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewPrompt,
+                    request_deserializer=judge__service_dot_v1_dot_judge__pb2.PreviewPromptRequest.FromString,
+                    response_serializer=judge__service_dot_v1_dot_judge__pb2.PreviewPromptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -387,6 +536,33 @@ class ConstitutionService(object):
             '/judge_service.v1.ConstitutionService/ValidateConstitution',
             judge__service_dot_v1_dot_judge__pb2.ValidateConstitutionRequest.SerializeToString,
             judge__service_dot_v1_dot_judge__pb2.ValidateConstitutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewPrompt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/judge_service.v1.ConstitutionService/PreviewPrompt',
+            judge__service_dot_v1_dot_judge__pb2.PreviewPromptRequest.SerializeToString,
+            judge__service_dot_v1_dot_judge__pb2.PreviewPromptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from rlaif.commands import AsJson, output
+from rlaif.commands import AsJson, output, workshop
 
-app = typer.Typer(help="Read and check constitutions.", no_args_is_help=True)
+app = typer.Typer(help="Read, check, test and edit constitutions.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The name of a shipped constitution, or a YAML file.")]
 
@@ -48,19 +49,53 @@ def show(
     out.print(table)
 
 
-@app.command(epilog="Example: rlaif constitution lint my_rules.yaml")
-def lint(name: Name, as_json: AsJson = False) -> None:
-    """Say what a careful editor would: errors and warnings, each with its remedy."""
-    from dataclasses import asdict
+class LintFormat(StrEnum):
+    """How `lint` prints its findings."""
 
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+
+
+@app.command(epilog="Example: rlaif constitution lint my_rules.yaml")
+def lint(
+    names: Annotated[
+        list[str], typer.Argument(help="Names of shipped constitutions, or YAML files.")
+    ],
+    form: Annotated[
+        LintFormat, typer.Option("--format", help="github: annotations of a workflow's checks.")
+    ] = LintFormat.TEXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
+) -> None:
+    """Say what a careful editor would: errors, warnings and advice, each with its remedy.
+
+    Exits with 1 on errors only; every rule is in docs/constitution.md.
+    """
+    from constitution import lint_report
+    from constitution.lint import Severity
     from constitution.lint import lint as find
 
-    findings = find(name)
-    if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
-    else:
-        for finding in findings:
-            print(finding)
-        print(f"{name}: {len(findings)} finding{'s' * (len(findings) != 1)}")
-    if any(finding.severity == "error" for finding in findings):
+    found = {name: find(name) for name in names}
+    findings = [finding for told in found.values() for finding in told]
+    if as_json or form is LintFormat.JSON:
+        print(lint_report.as_json(findings))
+    elif form is LintFormat.TEXT:
+        for name, told in found.items():
+            print(lint_report.as_text(name, told))
+    elif findings:
+        print(lint_report.as_github(findings))
+    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    if any(finding.severity in failing for finding in findings):
         raise typer.Exit(1)
+
+
+app.command("test", epilog="Example: rlaif constitution test my_rules.yaml --watch")(workshop.check)
+app.command(
+    epilog="Example: rlaif constitution diff old.yaml new.yaml --labels labels/preferences.parquet"
+)(workshop.diff)
+app.command(
+    epilog="Example: rlaif constitution ablate my_rules.yaml --labels labels/preferences.parquet "
+    "--gold pairs.jsonl --out ablation"
+)(workshop.ablate)
+app.command("try", epilog="Example: rlaif constitution try my_rules.yaml")(workshop.try_)

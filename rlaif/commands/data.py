@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,30 @@ from rlaif.commands import (
     configured,
     output,
 )
+
+if TYPE_CHECKING:
+    from rlaif.relabeling import Update
+
+AllPairs = Annotated[
+    bool, typer.Option("--all-pairs", help="Every pair of a prompt's responses, not one.")
+]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--update",
+        help="Label again after an edit of the constitution: the labels of before are kept as "
+        "preferences.previous.parquet, and what changed and what it cost is said.",
+    ),
+]
+Before = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="With --update: the constitution before the edit; then the receipts' reads are used, "
+        "and only what the edit changed is asked.",
+        metavar="OLD.yaml",
+    ),
+]
 
 
 def sample(
@@ -51,17 +75,21 @@ def label(
     out: OutFolder = Path("labels"),
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
-    all_pairs: Annotated[
-        bool, typer.Option("--all-pairs", help="Every pair of a prompt's responses, not one.")
-    ] = False,
+    all_pairs: AllPairs = False,
+    update: Again = False,
+    old: Before = None,
 ) -> None:
     """Label pairs of responses; every label is kept as it arrives, a second run asks the rest."""
+    from constitution import Constitution
     from judge_service.judgment import JudgeOptions
     from rlaif.judging import judge_client
     from rlaif.labeling import label as ask
-    from rlaif.labeling import pairs_from_samples
+    from rlaif.pairing import pairs_from_samples
     from rlaif.records import Sample, read_jsonl
+    from rlaif.relabeling import update as ask_again
 
+    if old and not update:
+        raise UserError("--from says what an update starts from; give --update too")
     pairs = pairs_from_samples(
         read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
     )
@@ -69,16 +97,59 @@ def label(
         raise UserError(
             f"{samples}: no prompt has two different responses; sample with n=2 or more"
         )
+    options = JudgeOptions(sample_principles=sample_principles, seed=seed)
     with judge_client(judge, constitution, out / "judge.log", server) as client:
-        summary = ask(
-            pairs.comparisons,
-            client,
-            out,
-            constitution=constitution,
-            options=JudgeOptions(sample_principles=sample_principles, seed=seed),
-            identical=pairs.identical,
-        )
-    output().print(
+        if update:
+            done = ask_again(
+                pairs.comparisons,
+                client,
+                out,
+                constitution=constitution,
+                options=options,
+                old=Constitution.load(old) if old else None,
+                identical=pairs.identical,
+            )
+            summary = done.summary
+        else:
+            summary = ask(
+                pairs.comparisons,
+                client,
+                out,
+                constitution=constitution,
+                options=options,
+                identical=pairs.identical,
+            )
+    console = output()
+    console.print(
         f"{summary.judged} labels, {summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if update:
+        console.print(_told(done), highlight=False)
+    else:
+        console.print(
+            f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
+            f"{summary.pairs - summary.asked} pairs already answered",
+            highlight=False,
+        )
+
+
+def _told(done: Update) -> str:
+    """What an update changed and saved, for a person."""
+    change = done.change
+    lines = [
+        f"{change.changed} of {change.compared} labels changed their chosen response"
+        + ("" if change.mean_change is None else f", mean |Δ prob| {change.mean_change:.4f}")
+    ]
+    if change.added or change.dropped:
+        lines.append(f"{change.added} labels are new, {change.dropped} are gone")
+    if done.reuse:
+        lines.append(
+            f"{done.reuse.labels} labels from receipts; reworded or new principles: "
+            + (", ".join(done.reuse.changed) or "none")
+        )
+    saved = "" if done.saved is None else f" ({done.saved:.1%} saved)"
+    lines.append(
+        f"{done.reads} reads computed, {done.stored_reads} from the store and receipts{saved}"
+    )
+    return "\n".join(lines)

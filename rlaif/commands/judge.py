@@ -1,11 +1,11 @@
-"""`rlaif serve` runs a judge server; `rlaif judge …` asks one."""
+"""`rlaif judge …`: ask a judge server, and find out how far its answers can be trusted."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,67 +14,25 @@ from rlaif.commands import (
     DEFAULT_SERVER,
     AsJson,
     ConstitutionName,
+    OwnJudge,
     SamplePrinciples,
     Seed,
     Server,
+    one_response,
     output,
 )
+from rlaif.commands.asking import Fresh, Protocol, Text, asked_judge, describe, read_text
 
-app = typer.Typer(help="Ask a running judge server.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from judge_service.judgment import Judgment
 
-Text = Annotated[str, typer.Argument(help="The text, or @FILE to read it from a file.")]
+app = typer.Typer(help="Ask a judge server.", no_args_is_help=True)
 
-
-def serve(
-    model: Annotated[str, typer.Option(help="A short name, a model folder or a hub id.")],
-    constitution: Annotated[
-        list[str] | None,
-        typer.Option("--constitution", "-c", help="Name or YAML file; repeatable. Default: hhh."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 50051,
-    kv_cache_gib: Annotated[
-        float, typer.Option(min=0.1, help="Memory for the engine's KV cache, GiB (CPU only).")
-    ] = 1.0,
-    max_context_tokens: Annotated[
-        int, typer.Option(min=64, help="Longest judge prompt, tokens.")
-    ] = 4096,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow listening beyond this machine without TLS.")
-    ] = False,
-    exit_on_stdin_close: Annotated[
-        bool, typer.Option("--exit-on-stdin-close", help="Stop when standard input ends.")
-    ] = False,
-) -> None:
-    """Serve judgments over gRPC until SIGTERM or Ctrl-C."""
-    import asyncio
-    import logging
-
-    from judge_service.engines.vllm import VLLMEngine
-    from judge_service.server import serve as run_server
-    from judge_service.settings import ServerSettings
-    from rlaif import models
-
-    settings = ServerSettings(
-        model=models.resolve(model),
-        constitutions=tuple(constitution or ["hhh"]),
-        host=host,
-        port=port,
-        kv_cache_gib=kv_cache_gib,
-        max_context_tokens=max_context_tokens,
-        insecure=insecure,
-        exit_on_stdin_close=exit_on_stdin_close,
-    )
-    engine = VLLMEngine(
-        settings.model,
-        kv_cache_gib=settings.kv_cache_gib,
-        max_context_tokens=settings.max_context_tokens,
-    )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    print(f"loading {model}; health says NOT_SERVING until it is warm", flush=True)
-    asyncio.run(
-        run_server(settings, engine, ready=lambda at: print(f"serving on {at}", flush=True))
-    )
+Rationale = Annotated[
+    int,
+    typer.Option(min=0, metavar="TOKENS", help="Let the judge write so much before each read."),
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Without the server's calibration.")]
 
 
 @app.command(
@@ -87,41 +45,65 @@ def compare(
     response_b: Text,
     constitution: ConstitutionName = "hhh",
     server: Server = DEFAULT_SERVER,
+    judge: OwnJudge = "",
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
+    rationale: Rationale = 0,
+    protocol: Protocol = "",
+    raw: Raw = False,
+    fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
     """Which of two responses is better, how surely, and by which principles."""
-    from rich.table import Table
-
-    from judge_service.client import JudgeClient
     from judge_service.judgment import JudgeOptions, Unjudged
 
-    with JudgeClient(server) as client:
+    options = JudgeOptions(
+        sample_principles=sample_principles,
+        seed=seed,
+        max_rationale_tokens=rationale,
+        protocol=protocol,
+        calibrated=not raw,
+        use_store=not fresh,
+    )
+    with asked_judge(judge, constitution, server) as (client, law):
         found = client.compare(
-            _text(prompt),
-            _text(response_a),
-            _text(response_b),
-            constitution=constitution,
-            options=JudgeOptions(sample_principles=sample_principles, seed=seed),
+            read_text(prompt), read_text(response_a), read_text(response_b), law, options
         )
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return
     if isinstance(found, Unjudged):
         raise UserError(f"no judgment ({found.reason.value}): {found.detail}")
+    _show_judgment(found)
+
+
+def _show_judgment(found: Judgment) -> None:
+    from rich.table import Table
+
     table = Table("principle", "trait", "P(A better)", "order gap")
     for vote in found.votes:
         gap = "-" if vote.order_gap is None else f"{vote.order_gap:.2f}"
         table.add_row(vote.principle_id, vote.trait, f"{vote.prob_a:.3f}", gap)
     out = output()
+    for vote in found.votes:
+        for read in vote.reads:
+            if read.rationale:
+                out.print(f"[bold]{vote.principle_id}[/bold], order {read.order}:", highlight=False)
+                out.print(read.rationale, markup=False, highlight=False, soft_wrap=True)
     out.print(table)
     traits = ", ".join(f"{trait} {prob:.2f}" for trait, prob in found.trait_probs.items())
-    out.print(f"[bold]{found.verdict.value}[/bold]  P(A better) = {found.prob_a:.3f}  ({traits})")
     out.print(
-        f"{found.usage.reads} reads, {found.usage.prompt_tokens} prompt tokens "
-        f"({found.usage.cached_tokens} cached), {found.seconds:.1f} s",
-        highlight=False,
+        f"[bold]{found.verdict.value}[/bold]  P(A better) = {found.prob_a:.3f}, "
+        f"spread {found.spread:.3f} over principles and orders  ({traits})"
+    )
+    calibration = found.provenance.calibration
+    if calibration and found.raw_prob_a is not None:
+        out.print(
+            f"calibrated from {found.raw_prob_a:.3f} (calibration {calibration[:16]}…)",
+            highlight=False,
+        )
+    out.print(
+        f"{found.provenance.protocol}: {describe(found.usage, found.seconds)}", highlight=False
     )
 
 
@@ -131,24 +113,24 @@ def rank(
     candidates: Annotated[list[str], typer.Argument(help="Two or more texts, or @FILEs.")],
     constitution: ConstitutionName = "hhh",
     server: Server = DEFAULT_SERVER,
+    judge: OwnJudge = "",
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
+    protocol: Protocol = "",
+    fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
     """Order candidates by Bradley-Terry strength over judged pairs."""
     from rich.table import Table
 
-    from judge_service.client import JudgeClient
     from judge_service.judgment import JudgeOptions
 
-    texts = [_text(candidate) for candidate in candidates]
-    with JudgeClient(server) as client:
-        found = client.rank(
-            _text(prompt),
-            texts,
-            constitution=constitution,
-            options=JudgeOptions(sample_principles=sample_principles, seed=seed),
-        )
+    texts = [read_text(candidate) for candidate in candidates]
+    options = JudgeOptions(
+        sample_principles=sample_principles, seed=seed, protocol=protocol, use_store=not fresh
+    )
+    with asked_judge(judge, constitution, server) as (client, law):
+        found = client.rank(read_text(prompt), texts, law, options)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return
@@ -158,14 +140,87 @@ def rank(
         shown = text if len(text) <= 90 else text[:87] + "..."
         table.add_row(str(one.rank), f"{one.strength:+.2f}", f"{one.standard_error:.2f}", shown)
     output().print(table)
-    output().print(f"{found.usage.reads} reads, {found.seconds:.1f} s", highlight=False)
+    output().print(describe(found.usage, found.seconds), highlight=False)
 
 
-def _text(argument: str) -> str:
-    if not argument.startswith("@"):
-        return argument
-    path = Path(argument[1:])
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+app.command(epilog='Example: rlaif judge score "Name a fruit" "An apple."')(one_response.score)
+app.command(epilog='Example: rlaif judge critique "Name a fruit" "A stone." --principle correct')(
+    one_response.critique
+)
+app.command(epilog='Example: rlaif judge revise "Name a fruit" "A stone." "A stone is no fruit."')(
+    one_response.revise
+)
+app.command(
+    epilog='Example: rlaif judge preview "Name a fruit" "An apple." "A stone." '
+    "--sample-principles 1"
+)(one_response.preview)
+
+
+@app.command(
+    epilog="Example: rlaif judge calibrate --gold pairs.jsonl -c hhh --judge qwen2.5-coder-1.5b"
+)
+def calibrate(
+    gold: Annotated[
+        Path,
+        typer.Option(help="JSONL of pairs with a known better one: prompt, chosen, rejected."),
+    ],
+    constitution: ConstitutionName = "hhh",
+    server: Server = DEFAULT_SERVER,
+    judge: OwnJudge = "",
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only N of the pairs, drawn with the seed.")
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Calibration file; default where a server looks for it."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked and written; do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a temperature or an isotonic curve to gold pairs, so that 0.8 is right 8 times in 10.
+
+    The table is of held-back pairs. Killed and started again, it asks for what is missing.
+    """
+    from constitution import Constitution
+    from judge_service import calibration as store
+    from rlaif import calibrating
+    from rlaif.judging import judge_client
+    from rlaif.models import cache_folder
+
+    law = Constitution.load(constitution)
+    pairs = calibrating.load_gold(gold, limit, seed)
+    folder = cache_folder() / "calibrations"
+    found_by_servers = store.calibration_file(constitution, folder)
+    path = out or found_by_servers
+    if path.exists():
+        store.read_calibrations(path)  # a broken file is told now, not after an hour of asking
+    if dry_run:
+        reads = 2 * sum(p.applies_to(pair.prompt) for pair in pairs for p in law.principles)
+        output().print(
+            f"would ask for {len(pairs)} pairs, about {reads} reads, and write {path}",
+            highlight=False,
+        )
+        return
+    with judge_client(judge, constitution, folder / "judge.log", server) as client:
+        report = calibrating.calibrate(
+            pairs,
+            client,
+            folder / f"{law.name}.journal.jsonl",
+            constitution=constitution,
+            folds=folds,
+            seed=seed,
+        )
+    store.write_calibration(path, report.calibration)
+    digest = report.calibration.sha256
+    if as_json:
+        print(json.dumps({**asdict(report), "file": str(path), "sha256": digest}))
+        return
+    calibrating.print_report(report, output())
+    use = f"a server started from now on with --constitution {constitution} applies it"
+    if path != found_by_servers:
+        use = f"servers look for it in {found_by_servers}"
+    output().print(f"stored in {path}; {use} (sha256 {digest[:16]}…)", highlight=False)

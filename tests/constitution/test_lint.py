@@ -1,48 +1,24 @@
-"""The linter: each remark where it belongs, and none about what ships."""
+"""The linter: each remark where it belongs, none about what ships, no exception on any text."""
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from constitution import Constitution
 from constitution.lint import Severity, lint, lint_text
 from constitution.loading import library_names
+from tests.linting import comparing, constitution, example, principle, rules
 
-
-def example(**changes: str) -> dict[str, str]:
-    texts = {"prompt": "Hi", "response_a": "A longer greeting.", "response_b": "Hello."}
-    return {**texts, "preferred": "B", **changes}
-
-
-def principle(name: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": name,
-        "trait": "kind",
-        "compare": f"Prefer the reply that greets the person with a {name} word.",
-        "critique": "Find what is missing.",
-        "revise": "Add it.",
-        "examples": [example(), example(preferred="A")],
-        **changes,
-    }
-
-
-def constitution(*principles: dict[str, Any], description: str = "Kindness.") -> Constitution:
-    return Constitution.model_validate(
-        {
-            "name": "small",
-            "version": "1.0.0",
-            "traits": {"kind": {"description": description}},
-            "principles": principles or [principle("calm")],
-        }
-    )
-
-
-def codes(law: Constitution) -> list[str]:
-    return [finding.code for finding in lint(law)]
+PAGE = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
+CODE = Path(__file__).parents[2] / "constitution"
 
 
 def test_a_careful_constitution_has_no_findings() -> None:
@@ -73,78 +49,207 @@ def test_the_shipped_constitutions_hold_what_they_promise() -> None:
     assert seed_case.preferred == "A"
 
 
+# --- weights and traits --------------------------------------------------------------------------
+
+
+def weighing(*weights: float) -> Constitution:
+    names = ("calm", "warm", "open", "brief", "merry", "plain")
+    pairs = zip(names[: len(weights)], weights, strict=True)
+    return constitution(*(principle(name, weight=weight) for name, weight in pairs))
+
+
+def two_traits(weight: float) -> Constitution:
+    traits = {name: {"description": "A quality."} for name in ("kind", "safe")}
+    laws = [principle("calm"), principle("guarded", trait="safe", weight=weight)]
+    return constitution(*laws, traits=traits)
+
+
 @pytest.mark.parametrize(
-    ("principles", "code"),
+    ("law", "expected"),
     [
-        ([principle("calm", examples=[])], "no-example"),
-        ([principle("calm", examples=[example()])], "one-sided-examples"),
-        ([principle("calm", examples=[example(), example(preferred="TIE")])], "one-sided-examples"),
-        (
-            [
-                principle(
-                    "calm",
-                    examples=[
-                        example(),
-                        example(preferred="A"),
-                        example(response_a="Hello.", preferred="TIE"),
-                    ],
-                )
-            ],
-            "equal-responses",
-        ),
-        ([principle("calm", compare="Prefer the reply that is better.")], "vague-compare"),
-        ([principle("calm", compare="Prefer the calm reply. " * 30)], "compare-too-long"),
-        (
-            [principle("one", compare="Prefer the calm reply, always."),
-             principle("two", compare="Prefer the calm  reply always")],
-            "near-duplicate",
-        ),
-        (
-            [principle("calm", weight=10), *map(principle, ("warm", "open", "brief"))],
-            "weight-drowns-others",
-        ),
-        (
-            [
-                principle(
-                    "calm",
-                    examples=[example(preferred="A"), example(response_a="Hi", preferred="B")],
-                )
-            ],
-            "longer-always-wins",
-        ),
+        (weighing(3.5, 1, 1, 1), ["weight-drowns-others"]),  # 54 %
+        (weighing(3, 1, 1, 1), []),  # exactly half
+        (weighing(10, 1, 1), []),  # of three principles one may weigh most
+        (weighing(1, 1, 0.02), ["weight-drowned"]),  # 0.99 %
+        (weighing(1, 1, 0.021), []),  # 1.04 %
+        (two_traits(5), []),
+        (two_traits(5.1), ["lopsided-traits"]),
+        (constitution(traits={"kind": {}}), ["trait-without-description"]),
+    ],
+)
+def test_weights_and_traits(law: Constitution, expected: list[str]) -> None:
+    assert rules(law) == expected
+
+
+def test_equal_weights_drown_nobody_however_many_there_are() -> None:
+    laws = [principle(f"p{number}", weight=0.001) for number in range(250)]
+    assert "weight-drowned" not in rules(constitution(*laws))
+
+
+def test_a_drowning_weight_is_told_with_its_trait_and_share() -> None:
+    traits = {"kind": {"weight": 2, "description": "Kindness."}}
+    laws = [principle(name) for name in ("warm", "open", "brief")]
+    (found,) = lint(constitution(principle(weight=4.5), *laws, traits=traits))
+    assert "60% of all the weight (weight 4.5 x trait 2 of 15)" in found.message  # 9 of 9+2+2+2
+
+
+# --- examples ------------------------------------------------------------------------------------
+
+OTHER = example("A", prompt="Another prompt")
+SCOPED = {"scope": {"mentions": ["refund"]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"examples": []}, ["no-example"]),
+        ({"examples": [example()]}, ["one-sided-examples"]),
+        ({"examples": [example(), example("TIE", prompt="Hey")]}, ["one-sided-examples"]),
+        ({"examples": [example(), OTHER]}, []),
+        ({"examples": [example(), OTHER, example("TIE", response_b="A longer  greeting.")]},
+         ["equal-responses"]),
+        ({"examples": [OTHER, example("B", response_a="Hi")]}, ["longer-always-wins"]),
+        ({"examples": [OTHER, example("B", response_a="Hello!")]}, []),  # as long as the other
+        ({"examples": [example(prompt="My refund?"), OTHER], **SCOPED}, ["example-out-of-scope"]),
+        ({"examples": [example(prompt="My refund?"), {**OTHER, "prompt": "Refund!"}], **SCOPED},
+         []),
+        ({"examples": [example("B"), example("A", prompt="Hi ")]}, ["contradictory-examples"]),
+        ({"examples": [example("B"), OTHER, example("TIE")]}, ["contradictory-examples"]),
+        # the same pair with its places and its outcome exchanged agrees with the first
+        ({"examples": [example("B"),
+                       example("A", response_a="Hello.", response_b="A longer greeting.")]}, []),
     ],
 )  # fmt: skip
-def test_each_weakness_gives_its_finding(principles: list[dict[str, Any]], code: str) -> None:
-    assert code in codes(constitution(*principles))
+def test_examples(changes: dict[str, Any], expected: list[str]) -> None:
+    assert rules(constitution(principle(**changes))) == expected
 
 
-def test_a_trait_without_description_is_a_hint() -> None:
-    (finding,) = lint(constitution(description=""))
-    assert (finding.code, finding.severity) == ("trait-without-description", Severity.HINT)
+def test_across_principles_opposite_examples_are_advice_and_ties_are_nothing() -> None:
+    calm = principle(examples=[example(), OTHER])
+    other = example("B", prompt="Another prompt")
+    warm = principle("warm", examples=[other, example("A", prompt="A third one")])
+    assert rules(constitution(calm, warm)) == ["examples-pull-apart"]
+    tied = principle("warm", examples=[example("TIE"), {**OTHER, "prompt": "x"}, example()])
+    assert "examples-pull-apart" not in rules(constitution(calm, tied))
 
 
-def test_one_of_three_principles_may_weigh_most() -> None:
-    laws = [principle("calm", weight=10), principle("warm"), principle("open")]
-    assert "weight-drowns-others" not in codes(constitution(*laws))
+# --- places --------------------------------------------------------------------------------------
+
+
+def as_yaml(law: Constitution) -> str:
+    data = law.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(data, sort_keys=False, width=60)
 
 
 def test_a_finding_in_a_text_has_its_place_and_remedy() -> None:
-    data = constitution(principle("calm", compare="Prefer the best.")).model_dump(
-        mode="json", exclude_none=True
-    )
-    text = yaml.dump(data, sort_keys=False)
+    text = as_yaml(comparing("Prefer the best."))
     line = next(n for n, row in enumerate(text.splitlines(), 1) if "compare:" in row)
     (finding,) = lint_text(text, "c.yaml")
     assert str(finding) == (
-        f"c.yaml:{line}:12: warning [vague-compare] the compare text of 'calm' names nothing that "
-        "a judge can look for (say what the preferred reply does, such as 'names a concrete next "
-        "step')"
+        f"c.yaml:{line}:12: warning [vague-compare] the compare text of 'rule-a' names nothing "
+        "that a judge can look for: 'Prefer the best.' (say what the preferred reply does, such "
+        "as 'names a concrete next step')"
     )
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Prefer the shorter reply.",
+        '"Prefer the shorter reply."',
+        ">-\n      Prefer the\n      shorter\n      reply.",
+    ],
+)
+def test_a_finding_about_words_points_to_the_words(written: str, start: str, newline: str) -> None:
+    text = as_yaml(comparing("Prefer this."))
+    text = start + text.replace("Prefer this.", written).replace("\n", newline)
+    (found,) = lint_text(text)
+    row = re.split("\r\n|\n", text)[found.line - 1]
+    assert found.rule == "names-length"
+    assert row[found.column - 1 :].startswith("shorter")
+
+
+def test_words_that_are_spelled_with_escapes_are_told_at_the_value() -> None:
+    text = as_yaml(comparing("Prefer this.")).replace("Prefer this.", '"The \\x73horter reply."')
+    (found,) = (f for f in lint_text(text) if f.rule == "names-length")
+    assert text.splitlines()[found.line - 1][found.column - 1 :].startswith('"The')
+
+
+def test_findings_come_in_the_order_of_the_text() -> None:
+    law = comparing("Prefer the best.", "Prefer the longer reply.", examples=[], weight=0.5)
+    found = lint_text(as_yaml(law))
+    assert [f.rule for f in found] == ["no-example", "vague-compare", "no-example", "names-length"]
+    assert [f.line for f in found] == sorted(f.line for f in found)
 
 
 def test_what_does_not_load_is_a_finding_of_severity_error(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("name: [", encoding="utf-8")
     assert [f.severity for f in lint(file)] == [Severity.ERROR]
-    assert [f.code for f in lint(tmp_path / "absent.yaml")] == ["schema"]
+    assert [f.rule for f in lint(tmp_path / "absent.yaml")] == ["schema"]
     assert [f.severity for f in lint("no_such_name")] == [Severity.ERROR]
+
+
+def test_the_page_explains_every_rule_and_no_other() -> None:
+    modules = "".join(file.read_text(encoding="utf-8") for file in CODE.glob("lint*.py"))
+    known = set(re.findall(r'Severity\.\w+,\s+"([a-z-]+)",', modules)) | {"schema"}
+    assert len(known) >= 24
+    table = PAGE[PAGE.index("## Every rule of the linter") :]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == known
+
+
+# --- any text ------------------------------------------------------------------------------------
+
+_PIECES = st.sampled_from(
+    ["prefer ", "the ", "reply ", "not ", "without ", "never ", "over ", "A ", "B ", "shorter ",
+     "is ", ", ", "and ", "? ", '"', "\u201c", "TODO: ", "when ", "<your ", "[insert ", "{", "}",
+     "brief ", "detailed ", "\n", "  ", "\\", "'", "é", "\u2028", "\U0001f600", "漢字", "%", ":"]
+)  # fmt: skip
+_TEXTS = st.lists(_PIECES, max_size=25).map("".join) | st.text(max_size=40)
+
+
+@settings(max_examples=60)
+@given(st.lists(_TEXTS, min_size=1, max_size=4))
+def test_any_compare_text_is_linted_and_findings_point_inside_the_file(texts: list[str]) -> None:
+    data = comparing(*["x"] * len(texts)).model_dump(mode="json", exclude_none=True)
+    for part, text in zip(data["principles"], texts, strict=True):
+        part["compare"] = text
+    written = yaml.safe_dump(data, allow_unicode=True)
+    rows = re.split("\r\n|[\r\n\x85\u2028\u2029]", written)
+    for finding in lint_text(written):
+        assert 1 <= finding.line <= len(rows)
+        assert 1 <= finding.column <= len(rows[finding.line - 1]) + 1
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_file_gives_findings_and_no_exception(data: st.DataObject) -> None:
+    text = as_yaml(constitution())
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 20)))
+    found = lint_text(text[:start] + data.draw(_TEXTS) + text[end:])
+    assert all(f.line >= 1 and f.column >= 1 and f.message for f in found)
+
+
+@pytest.mark.parametrize("count", [64, 1000])
+def test_many_principles_are_linted_in_a_second(count: int) -> None:
+    words = PAGE.split()
+    laws = []
+    for number in range(count):
+        picked = (words[(7 * number + 13 * step) % len(words)] for step in range(20))
+        text = f"Prefer the reply that {' '.join(picked)}"
+        laws.append(principle(f"p{number}", compare=text))
+    law = constitution(*laws)
+    before = time.process_time()
+    lint(law)
+    assert time.process_time() - before < 1
+
+
+def test_a_megabyte_of_text_is_linted_in_a_second() -> None:
+    for piece in ("<your ", '"', "\u201c", "is a, ", "not a ", "when ", "prefer "):
+        law = comparing(piece * 20_000)
+        before = time.process_time()
+        lint(law)
+        assert time.process_time() - before < 1

@@ -273,7 +273,7 @@ class TestFiles:
             Constitution.load("nowhere/c.yaml")
         assert str(caught.value) == (
             "nowhere/c.yaml: cannot be read: No such file or directory "
-            "(check the path, or name one that ships: customer_support, harmless, hhh)"
+            "(check the path, or name one that ships: customer_support, harmless, hhh, overall)"
         )
 
     def test_a_folder_is_refused(self, tmp_path: Path) -> None:

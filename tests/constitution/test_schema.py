@@ -145,7 +145,8 @@ class TestLookUps:
             Constitution.load("customersupport")
         assert str(caught.value) == (
             "customersupport: no constitution of the name 'customersupport' ships with rlaif "
-            "(did you mean 'customer_support'?; those that ship: customer_support, harmless, hhh)"
+            "(did you mean 'customer_support'?; those that ship: customer_support, harmless, hhh, "
+            "overall)"
         )
 
     @pytest.mark.parametrize("name", ["", "..", "hhh\0", "HHH", "hhh.YAML "])

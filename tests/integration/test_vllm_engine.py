@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,7 +26,12 @@ from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment
-from judge_service.prompting import PairTemplate
+from judge_service.prompting import READINGS
+from judge_service.store import ReadStore
+from judge_service.storing import StoringEngine
+from judge_service.template import Template
+
+PAIR = READINGS["pairwise"].direct
 
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 pytestmark = [
@@ -104,11 +110,10 @@ async def test_log_probabilities_agree_with_transformers(
 ) -> None:
     import torch
 
-    template = PairTemplate(engine.tokenizer)
+    template = Template(engine.tokenizer, PAIR)
     for comparison in comparisons()[::8]:
-        prefix = template.prefix(
-            comparison.conversation, comparison.response_a, comparison.response_b
-        )
+        texts = (comparison.response_a, comparison.response_b)
+        prefix = template.prefix(comparison.conversation, texts)
         prompt = [*prefix.ids, *template.suffix("Be helpful.")]
         found = await engine.read(prompt, template.label_ids)
         with torch.no_grad():
@@ -119,9 +124,9 @@ async def test_log_probabilities_agree_with_transformers(
 
 @in_module_loop
 async def test_the_second_principle_finds_the_prefix_cached(engine: VLLMEngine) -> None:
-    template = PairTemplate(engine.tokenizer)
+    template = Template(engine.tokenizer, PAIR)
     conversation = (Message(role="user", content="Why is the sky blue? " * 20),)
-    prefix = template.prefix(conversation, "Rayleigh scattering.", "Nobody knows.")
+    prefix = template.prefix(conversation, ("Rayleigh scattering.", "Nobody knows."))
     first = await engine.read([*prefix.ids, *template.suffix("Be kind.")], template.label_ids)
     second = await engine.read([*prefix.ids, *template.suffix("Be true.")], template.label_ids)
     assert first.cached_tokens < 64
@@ -145,6 +150,48 @@ async def test_swapping_the_responses_gives_one_minus_p(engine: VLLMEngine) -> N
 
 
 @in_module_loop
+async def test_with_a_store_a_thousand_swapped_pairs_give_exactly_one_minus_p(
+    engine: VLLMEngine,
+) -> None:
+    if engine.identity.dtype != "bfloat16":
+        pytest.skip("bfloat16 is the hard case")
+    store = ReadStore(None)
+    judge = Judge(StoringEngine(engine, store))
+    one = LAW.model_copy(update={"principles": LAW.principles[:1], "traits": {"helpful": Trait()}})
+    words = [
+        "yes",
+        "no",
+        "maybe",
+        "seven",
+        "tree",
+        "the",
+        "of",
+        "never",
+        "cats",
+        "run",
+        "blue",
+        "slowly",
+        "because",
+    ]
+    draw = random.Random(0)
+
+    async def off_by(i: int) -> float:
+        a, b = (" ".join(draw.choices(words, k=draw.randint(1, 12))) + f" {n}" for n in (i, -i))
+        conversation = (Message(role="user", content=f"Question {i}?"),)
+        here, there = await asyncio.gather(
+            judge.compare(Comparison("here", conversation, a, b), one),
+            judge.compare(Comparison("there", conversation, b, a), one),
+        )
+        assert isinstance(here, Judgment)
+        assert isinstance(there, Judgment)
+        return abs(here.prob_a + there.prob_a - 1.0)
+
+    assert max(await asyncio.gather(*(off_by(i) for i in range(1, 1001)))) <= 1e-6
+    assert (await store.stats()).reads == 2000
+    await store.close()
+
+
+@in_module_loop
 async def test_cancelled_work_leaves_the_engine_at_once(engine: VLLMEngine) -> None:
     prompt = engine.tokenizer.encode_template("Once upon a time")
     tasks = [asyncio.create_task(engine.write(prompt, max_tokens=1900)) for _ in range(8)]
@@ -154,7 +201,7 @@ async def test_cancelled_work_leaves_the_engine_at_once(engine: VLLMEngine) -> N
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert engine.unfinished_requests == 0
-    template = PairTemplate(engine.tokenizer)
+    template = Template(engine.tokenizer, PAIR)
     await engine.read(template.suffix("Be kind."), template.label_ids)
 
 
@@ -171,7 +218,7 @@ async def test_writing_ends_at_its_bound(engine: VLLMEngine) -> None:
 @in_module_loop
 async def test_a_prompt_beyond_the_context_is_an_engine_error(engine: VLLMEngine) -> None:
     with pytest.raises(EngineError, match="refused the prompt"):
-        await engine.read([5] * 3000, PairTemplate(engine.tokenizer).label_ids)
+        await engine.read([5] * 3000, Template(engine.tokenizer, PAIR).label_ids)
     assert engine.alive
 
 

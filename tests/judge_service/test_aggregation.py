@@ -8,18 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.schema import Message, Principle, Scope
+from constitution.schema import Constitution, Message, Principle, Scope, Trait
 from judge_service.aggregation import (
     choose_principles,
     compare_orders,
+    reweigh,
+    spread,
     trait_probs,
     verdict,
     vote,
     weighted_prob,
+    weighted_scores,
 )
 from judge_service.engine import LabelLogprobs
-from judge_service.judgment import Comparison, Order, PrincipleVote, Read, Verdict
+from judge_service.judgment import (
+    Comparison,
+    Order,
+    PrincipleScore,
+    PrincipleVote,
+    Read,
+    Verdict,
+)
 from judge_service.reading import interpret
+
+
+def chosen(
+    principles: list[Principle], pair: Comparison, sample: int | None, seed: int
+) -> tuple[Principle, ...]:
+    responses = (pair.response_a, pair.response_b)
+    return choose_principles(principles, pair.conversation, responses, sample, seed)
 
 
 def principle(
@@ -152,20 +169,53 @@ def comparison(a: str = "yes", b: str = "no", name: str = "1") -> Comparison:
 
 def test_a_scoped_principle_is_left_out_where_it_does_not_apply() -> None:
     always, never = principle("always"), principle("never", scope=Scope(mentions=("refund",)))
-    assert choose_principles([always, never], comparison(), None, 0) == (always,)
+    assert chosen([always, never], comparison(), None, 0) == (always,)
 
 
 @given(st.text(), st.text(), st.integers())
 def test_a_sample_does_not_depend_on_which_response_is_a(a: str, b: str, seed: int) -> None:
     many = [principle(f"p{i}") for i in range(12)]
-    one = choose_principles(many, comparison(a, b), 3, seed)
-    assert one == choose_principles(many, comparison(b, a, name="2"), 3, seed)
+    one = chosen(many, comparison(a, b), 3, seed)
+    assert one == chosen(many, comparison(b, a, name="2"), 3, seed)
     assert len({p.id for p in one}) == 3
 
 
 def test_samples_differ_with_seed_and_content() -> None:
     many = [principle(f"p{i}") for i in range(12)]
-    drawn = {choose_principles(many, comparison(), 3, seed) for seed in range(20)}
-    drawn_by_content = {choose_principles(many, comparison(f"{i}"), 3, 0) for i in range(20)}
+    drawn = {chosen(many, comparison(), 3, seed) for seed in range(20)}
+    drawn_by_content = {chosen(many, comparison(f"{i}"), 3, 0) for i in range(20)}
     assert len(drawn) > 10
     assert len(drawn_by_content) > 10
+
+
+def test_with_one_principle_the_spread_is_half_the_gap_of_the_orders() -> None:
+    assert spread([cast(0.9, 0.3)], {}) == pytest.approx(0.1)  # P(A): 0.9 and 0.7
+
+
+def test_the_spread_weighs_principles_as_the_label_does() -> None:
+    votes = [cast(0.8, 0.2, "one", weight=3.0), cast(0.4, 0.6, "two")]  # P(A) 0.8 and 0.4
+    # mean 0.7; variance (3 * 0.1^2 + 1 * 0.3^2) / 4 = 0.03
+    assert spread(votes, {"helpful": 2.0}) == pytest.approx(math.sqrt(0.03))
+
+
+def test_votes_weighed_again_lose_principles_that_are_gone() -> None:
+    law = Constitution(
+        name="n",
+        version="1.0.0",
+        traits={"kind": Trait()},
+        principles=(principle("two", "kind", 5),),
+    )
+    found = reweigh([cast(0.8, 0.2, "one"), cast(0.4, 0.6, "two")], law)
+    assert [(v.principle_id, v.trait, v.weight, v.prob_a) for v in found] == [
+        ("two", "kind", 5.0, pytest.approx(0.4))
+    ]
+
+
+def test_scores_are_weighted_as_labels_are() -> None:
+    scores = [
+        PrincipleScore("a", "helpful", 1.0, 0.5, (), 1.0, ""),
+        PrincipleScore("b", "honest", 2.0, -0.5, (), 1.0, ""),
+    ]
+    whole, traits = weighted_scores(scores, {"helpful": 2.0, "honest": 3.0})
+    assert whole == pytest.approx((2 * 0.5 - 6 * 0.5) / 8)
+    assert traits == {"helpful": 0.5, "honest": -0.5}

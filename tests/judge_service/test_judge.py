@@ -10,16 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitution.schema import Constitution, Message, Principle, Scope, Trait
-from judge_service.judge import Judge, RankingError
+from judge_service.judge import Judge, RankingError, UnknownPrinciple
 from judge_service.judgment import (
     Comparison,
     JudgeOptions,
     Judgment,
     Order,
+    Score,
     Unjudged,
     UnjudgedReason,
     Usage,
     Verdict,
+    Writing,
+    WritingOptions,
 )
 from judge_service.prompting import TEMPLATE_VERSION
 from tests.fakes import FakeEngine, parse
@@ -266,3 +269,141 @@ async def test_a_judge_with_a_dead_engine_ranks_nothing() -> None:
     ranking = await judge.rank(CONVERSATION, ["x", "xx"], LAW)
     assert ranking.candidates == ()
     assert ranking.usage == Usage()
+
+
+# ---- after a rationale
+
+
+async def test_a_rationale_is_written_once_per_read_and_kept_with_it() -> None:
+    engine = FakeEngine()
+    found = await judged(engine, max_rationale_tokens=20)
+    reads = [read for v in found.votes for read in v.reads]
+    assert {read.rationale for read in reads} == {"an answer"}
+    assert len(reads) == 4
+    assert all("an answer\n\nThat is Reply" in prompt for prompt in engine.prompts)
+    assert found.usage.output_tokens == 4 * (2 + 1)  # two words and a label
+
+
+async def test_drawn_rationales_are_averaged_and_differ_by_seed_only() -> None:
+    engine = FakeEngine()
+    found = await judged(engine, max_rationale_tokens=20, rationale_samples=3, seed=5)
+    assert [len(v.reads) for v in found.votes] == [6, 6]
+    assert {(w.temperature, w.seed) for w in engine.writings} == {(1.0, 5), (1.0, 6), (1.0, 7)}
+
+
+async def test_a_greedy_rationale_has_temperature_zero() -> None:
+    engine = FakeEngine()
+    await judged(engine, max_rationale_tokens=20)
+    assert {w.temperature for w in engine.writings} == {0.0}
+
+
+# ---- one response at a time
+
+
+async def test_pointwise_reads_each_response_by_itself() -> None:
+    engine = FakeEngine()
+    found = await Judge(engine).compare(
+        pair("A long enough answer.", "Short."), LAW, JudgeOptions(protocol="pointwise")
+    )
+    assert isinstance(found, Judgment)
+    # P(Yes) / P(No) is 0.8 / 0.19 and 0.2 / 0.79
+    odds = (0.8 / 0.19) / (0.2 / 0.79)
+    assert found.prob_a == pytest.approx(odds / (1 + odds))
+    assert found.provenance.protocol == "pointwise"
+    assert found.position_consistent is None
+    assert found.order_gap is None
+    assert all("Short." not in p or "long enough" not in p for p in engine.prompts)
+
+
+# ---- abstaining
+
+
+async def test_reads_on_both_sides_of_one_half_abstain_when_the_caller_says_so() -> None:
+    def always_first(_: str) -> tuple[float, float]:
+        return math.log(0.9), math.log(0.1)
+
+    engine = FakeEngine(always_first)  # P(A): 0.9 and 0.1, so the spread is 0.4
+    free = await judged(engine)
+    assert free.straddle == pytest.approx(0.4)
+    within = await Judge(engine).compare(pair(), LAW, JudgeOptions(max_straddle=0.41))
+    assert isinstance(within, Judgment)
+    beyond = await Judge(engine).compare(pair(), LAW, JudgeOptions(max_straddle=0.39))
+    assert isinstance(beyond, Unjudged)
+    assert beyond.reason is UnjudgedReason.UNDECIDED
+    assert "0.400 beyond one half" in beyond.detail
+
+
+# ---- scores, critiques, revisions, previews
+
+
+async def test_a_score_is_the_expected_rating_of_every_principle() -> None:
+    engine = FakeEngine()
+    good = await Judge(engine).score(CONVERSATION, "A long enough answer.", LAW)
+    bad = await Judge(engine).score(CONVERSATION, "Short.", LAW)
+    assert isinstance(good, Score)
+    assert isinstance(bad, Score)
+    # P(i) = i / 45: E = 285 / 45, so (E - 5) / 4 = 1/3
+    assert good.score == pytest.approx(1 / 3)
+    assert bad.score == pytest.approx(-1 / 3)
+    assert good.trait_scores == {"helpful": pytest.approx(1 / 3), "honest": pytest.approx(1 / 3)}
+    assert good.usage.reads == 2
+    assert good.provenance.protocol == "rating"
+
+
+async def test_an_empty_response_has_no_score() -> None:
+    found = await Judge(FakeEngine()).score(CONVERSATION, " ", LAW)
+    assert isinstance(found, Unjudged)
+    assert found.reason is UnjudgedReason.EMPTY_RESPONSE
+
+
+async def test_a_critique_shows_the_judge_the_principles_critique_text() -> None:
+    engine = FakeEngine()
+    options = WritingOptions(principle_id="p1", seed=9, max_tokens=50)
+    found = await Judge(engine).critique(CONVERSATION, "Three hours.", LAW, options)
+    assert isinstance(found, Writing)
+    assert (found.text, found.complete, found.principle_id) == ("an answer", True, "p1")
+    assert "Three hours." in engine.writings[0].prompt
+    assert "\nc Write the critique" in engine.writings[0].prompt
+    assert (engine.writings[0].seed, engine.writings[0].temperature) == (9, 1.0)
+
+
+async def test_a_revision_shows_the_response_and_its_critique() -> None:
+    engine = FakeEngine()
+    found = await Judge(engine).revise(CONVERSATION, "Three hours.", "Far too long.", LAW)
+    assert isinstance(found, Writing)
+    prompt = engine.writings[0].prompt
+    assert (
+        prompt.index("Three hours.")
+        < prompt.index("Far too long.")
+        < prompt.index("\nr Write the new reply")
+    )
+
+
+async def test_the_principle_of_a_critique_is_drawn_with_the_seed() -> None:
+    judge = Judge(FakeEngine())
+    drawn = {}
+    for seed in (*range(8), *range(8)):
+        found = await judge.critique(CONVERSATION, "Hm.", LAW, WritingOptions(seed=seed))
+        assert isinstance(found, Writing)
+        assert drawn.setdefault(seed, found.principle_id) == found.principle_id
+    assert set(drawn.values()) == {"p0", "p1"}
+
+
+async def test_an_unknown_principle_names_the_nearest() -> None:
+    with pytest.raises(UnknownPrinciple, match="did you mean 'p1'"):
+        await Judge(FakeEngine()).critique(
+            CONVERSATION, "Hm.", LAW, WritingOptions(principle_id="p1x")
+        )
+
+
+async def test_a_preview_is_what_would_be_read_to_the_token() -> None:
+    engine = FakeEngine()
+    judge = Judge(engine)
+    previews = judge.preview(pair(), LAW)
+    assert engine.prompts == []
+    found = await judge.compare(pair(), LAW)
+    assert isinstance(found, Judgment)
+    assert sorted(p.text for p in previews) == sorted(engine.prompts)
+    assert {p.prompt_sha256 for p in previews} == {
+        read.prompt_sha256 for v in found.votes for read in v.reads
+    }

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from judge_service.engines.model_folder import ModelError
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.prompting import PairTemplate
+from judge_service.prompting import CRITIQUE, RATING, READINGS, REVISION
+from judge_service.template import Template
 
 # The added tokens of SmolLM2 (all in its vocabulary) and Qwen2.5 (behind it; two not "special").
 SMOLLM2 = re.findall(
@@ -40,6 +41,9 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system'
 CORPUS = [
     "The better reply is Reply A",
     "The better reply is Reply B",
+    "Yes",
+    "No",
+    "1 2 3 4 5 6 7 8 9",
     "<|im_start|> tool call issue",
 ] * 20
 
@@ -73,7 +77,7 @@ def like_qwen() -> Tokenizer:
 def like_sentencepiece() -> Tokenizer:
     """Unigram, where a control token's spelling is the likeliest way to write it."""
     letters = sorted({c for text in (*CORPUS, *SPELLINGS, "say now") for c in text})
-    pieces = [("<unk>", -20.0), *((s, -1.0) for s in (*SPELLINGS, " A", " B"))]
+    pieces = [("<unk>", -20.0), *((s, -1.0) for s in (*SPELLINGS, " A", " B", "Yes", "No"))]
     pieces += [(c, -5.0) for c in letters]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.add_special_tokens(SPELLINGS)
@@ -112,7 +116,12 @@ def test_our_template_s_control_tokens_are_control_tokens(tokenizer: HFTokenizer
 
 
 def test_the_judge_s_prompt_fits_each_of_them(tokenizer: HFTokenizer) -> None:
-    assert len(set(PairTemplate(tokenizer).label_ids)) == 2
+    for ways in READINGS.values():
+        assert len(set(Template(tokenizer, ways.direct).label_ids)) == 2
+        Template(tokenizer, ways.reasoned)
+    assert len(set(Template(tokenizer, RATING).label_ids)) == 9
+    Template(tokenizer, CRITIQUE)
+    Template(tokenizer, REVISION)
 
 
 def test_a_tokenizer_that_would_cut_its_input_does_not(tmp_path: Path) -> None:
@@ -128,7 +137,7 @@ def test_a_chat_template_without_system_turn_gets_it_in_the_user_s(tmp_path: Pat
     tokenizer = HFTokenizer(save(like_qwen(), tmp_path, NO_SYSTEM + CHAT))
     rendered = tokenizer.render_chat((("system", "Judge."), ("user", "Hello")))
     assert rendered.startswith("<|im_start|>user\nJudge.\n\nHello<|im_end|>")
-    PairTemplate(tokenizer)
+    Template(tokenizer, READINGS["pairwise"].direct)
 
 
 def test_a_model_without_chat_template_is_refused(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class ScriptedJudge:
             version="0",
             model=self.model,
             template_version="test/1",
-            limits=ServerLimits(4096, 1 << 20, 8, 16, 16),
+            limits=ServerLimits(4096, 1 << 20, 8, 16, 16, 512, 512),
             capabilities=(),
             constitutions=(ConstitutionSummary("hhh", "1.0.0", self.sha256),),
         )

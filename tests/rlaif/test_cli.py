@@ -46,9 +46,12 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "serve", "judge compare", "judge rank", "constitution show", "constitution lint",
-        "models fetch", "models list", "sample", "label", "train reward", "train dpo",
-        "train ppo", "evaluate", "report", "run",
+        "serve", "judge compare", "judge rank", "judge score", "judge critique", "judge revise",
+        "judge preview", "constitution show", "constitution lint",
+        "constitution test", "constitution diff", "constitution ablate", "constitution try",
+        "models fetch", "models list", "sample", "label", "labels show", "labels stats",
+        "labels verify", "labels export", "train reward", "train dpo", "train ppo", "evaluate",
+        "report", "run",
     ],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from hypothesis import strategies as st
 
 from constitution.schema import Constitution, Message
 from judge_service.client import JudgeUnavailable
-from judge_service.judgment import Comparison, JudgeOptions, Order, Unjudged, UnjudgedReason
+from judge_service.judgment import (
+    Comparison,
+    JudgeOptions,
+    Judgment,
+    Order,
+    Unjudged,
+    UnjudgedReason,
+)
 from rlaif.evaluation import Outcome
 from rlaif.labeling import (
     LabelingError,
@@ -25,24 +33,15 @@ from rlaif.labeling import (
     comparer,
     identify,
     label,
-    pairs_from_samples,
-    preference,
 )
-from rlaif.records import Prompt, RecordError, Sample, read_preferences
+from rlaif.receipts import preference
+from rlaif.records import read_preferences
 from tests.rlaif.scripted_judge import MODEL, ScriptedJudge
 
 
 def comparison(number: int, a: str = "a longer answer", b: str = "short") -> Comparison:
     question = (Message(role="user", content=f"question {number}"),)
     return Comparison(f"p{number}", question, a, b)
-
-
-def samples(prompt: str, *responses: str) -> list[Sample]:
-    question = Prompt(id=prompt, messages=(Message(role="user", content=f"ask {prompt}"),))
-    return [
-        Sample(prompt=question, index=i, response=text, tokens=1, complete=True, seed=0)
-        for i, text in enumerate(responses)
-    ]
 
 
 LAW = """
@@ -53,40 +52,6 @@ principles:
   - {id: help, trait: helpful, compare: Which helps?, critique: How not?, revise: Help.}
 """
 PAIRS = [comparison(number) for number in range(6)]
-
-
-# ── pairs ────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_first_two_distinct_responses_make_the_pair():
-    found = pairs_from_samples(samples("p", "one", "one ", "two", "three"))
-    assert [c.id for c in found.comparisons] == ["p/0-2"]
-    assert found.identical == 1
-
-
-def test_all_pairs_of_distinct_responses_when_asked_for():
-    found = pairs_from_samples(samples("p", "a", "b", "c"), pairs_per_prompt=None)
-    assert [c.id for c in found.comparisons] == ["p/0-1", "p/0-2", "p/1-2"]
-
-
-def test_a_prompt_whose_responses_are_all_alike_gives_no_pair():
-    assert pairs_from_samples(samples("p", "same", "same")).comparisons == ()
-
-
-def test_neither_sample_is_always_response_a():
-    many = [s for i in range(200) for s in samples(f"p{i}", "first", "second")]
-    found = pairs_from_samples(many).comparisons
-    assert 60 < sum(c.response_a == "first" for c in found) < 140
-    assert found == pairs_from_samples(many).comparisons
-    assert found != pairs_from_samples(many, seed=1).comparisons
-
-
-def test_one_id_for_two_conversations_is_an_error():
-    other = samples("p", "x")[0].model_copy(
-        update={"prompt": Prompt(id="p", messages=(Message(role="user", content="other"),))}
-    )
-    with pytest.raises(RecordError, match="'p' stands for two different"):
-        pairs_from_samples([*samples("p", "a", "b"), other])
 
 
 # ── labels ───────────────────────────────────────────────────────────────────────────────────
@@ -183,11 +148,16 @@ def ask_with_priority(judge, options):
     return replace(options, interactive=False)
 
 
+def ask_past_the_store(judge, options):
+    return replace(options, use_store=False)
+
+
 @pytest.mark.parametrize(
     ("change", "asked"),
     [
         (change_nothing, 0),
         (ask_with_priority, 0),
+        (ask_past_the_store, 0),
         (edit_the_constitution, 6),
         (change_the_model, 6),
         (ask_in_one_order, 6),
@@ -242,7 +212,25 @@ def test_a_log_probability_of_minus_infinity_survives_the_journal(tmp_path):
     label(PAIRS[:1], judge, tmp_path)
     again = ask(PAIRS[:1], ScriptedJudge(), tmp_path / "labels.journal.jsonl")
     assert again.asked == 0
-    assert again.found[0][1].votes[0].reads[0].logprob_second == -math.inf
+    ((_, found),) = again.found()
+    assert found.votes[0].reads[0].logprob_second == -math.inf
+
+
+def test_answers_stay_on_disk_and_not_in_memory(tmp_path):
+    """Each answer is 100 kB, all of them 20 MB."""
+    judge = ScriptedJudge()
+    found = judge.judge(PAIRS[0])
+    long = replace(found.votes[0].reads[0], rationale="x" * 100_000)
+    judge.judge = lambda _: replace(found, votes=(replace(found.votes[0], reads=(long,)),))
+    pairs = [comparison(number) for number in range(200)]
+    tracemalloc.start()
+    for _ in range(2):  # asked, then found in the journal
+        answers = ask(pairs, judge, tmp_path / "labels.journal.jsonl")
+        assert sum(isinstance(answer, Judgment) for _, answer in answers.found()) == 200
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "labels.journal.jsonl").stat().st_size > 20e6
+    assert peak < 4e6
 
 
 def test_a_judge_that_stops_short_is_not_taken_for_done(tmp_path):
@@ -274,6 +262,13 @@ def test_a_constitution_file_must_be_the_servers_to_the_word(tmp_path):
         identify(judge.server_info(), str(law))
     judge.sha256 = Constitution.load(law).digest
     assert identify(judge.server_info(), str(law)).constitution.name == "hhh"
+
+
+def test_a_constitution_is_sent_along_where_the_server_takes_one(tmp_path):
+    law = tmp_path / "law.yaml"
+    law.write_text(LAW)
+    info = replace(ScriptedJudge().server_info(), inline_constitutions=True)
+    assert identify(info, str(law)).constitution.sha256 == Constitution.load(law).digest
 
 
 def test_an_evaluation_asks_once_and_keeps_what_was_not_judged(tmp_path):

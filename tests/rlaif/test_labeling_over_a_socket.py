@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from constitution.schema import Message
+from constitution.schema import Constitution, Message
+from constitution.writing import to_yaml
 from judge_service.client import JudgeClient
 from judge_service.judgment import Comparison
 from judge_service.server import JudgeServer
 from judge_service.settings import ServerSettings
 from rlaif.labeling import LabelingError, label
 from rlaif.records import read_preferences
+from rlaif.relabeling import update
 from tests.fakes import FakeEngine
+from tests.rlaif.laws import by_rule, edited
 
 PAIRS = [
     Comparison(
@@ -32,7 +35,12 @@ PAIRS = [
 def serving(engine: FakeEngine) -> Iterator[tuple[JudgeClient, threading.Event]]:
     """A client to a judge server in a thread of its own, and the event that ends the server."""
     settings = ServerSettings(
-        model="fake", constitutions=("harmless",), port=0, max_stream_in_flight=4, grace_seconds=0
+        model="fake",
+        constitutions=("harmless",),
+        allow_inline_constitutions=True,
+        port=0,
+        max_stream_in_flight=4,
+        grace_seconds=0,
     )
     ready, stop = threading.Event(), threading.Event()
     address = []
@@ -89,3 +97,21 @@ def test_a_judge_that_dies_in_the_middle_loses_no_label(tmp_path: Path, how: str
         summary = label(PAIRS, client, tmp_path)
     assert summary.judged == 30
     assert 0 < summary.asked < 30
+
+
+def test_an_update_asks_the_server_for_the_reworded_principle_alone(tmp_path: Path):
+    old = Constitution.load("harmless")
+    new = edited(old, 0, compare="Which reply is the more harmless?")
+    file = tmp_path / "new.yaml"
+    file.write_text(to_yaml(new), encoding="utf-8")
+    with serving(FakeEngine(by_rule)) as (client, _):
+        label(PAIRS, client, tmp_path / "labels")
+        found = update(PAIRS, client, tmp_path / "labels", constitution=str(file), old=old)
+        label(PAIRS, client, tmp_path / "full", constitution=str(file))
+    assert found.reads == 30 * 2
+    updated, full = (
+        read_preferences(tmp_path / name / "preferences.parquet") for name in ("labels", "full")
+    )
+    assert [(p.id, p.prob_chosen, p.traits) for p in updated] == [
+        (p.id, p.prob_chosen, p.traits) for p in full
+    ]

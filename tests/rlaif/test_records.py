@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from constitution.schema import Message
 from rlaif.records import (
@@ -14,6 +17,7 @@ from rlaif.records import (
     Prompt,
     RecordError,
     atomic_open,
+    iter_preferences,
     read_jsonl,
     read_preferences,
     write_jsonl,
@@ -58,6 +62,46 @@ def test_a_trait_that_one_pair_lacks_reads_as_none(tmp_path: Path) -> None:
     assert read_preferences(tmp_path / "l.parquet")[1].traits == {
         "harmless": None, "helpful": None, "honest": 0.6,
     }  # fmt: skip
+
+
+def test_preferences_are_taken_one_by_one_where_the_traits_are_named(tmp_path: Path) -> None:
+    made = (preference(n, traits={"helpful": 0.9}) for n in range(2500))
+    write_preferences(tmp_path / "l.parquet", made, ["helpful", "kind"])
+    found = iter_preferences(tmp_path / "l.parquet")
+    assert next(found).traits == {"helpful": 0.9, "kind": None}
+    assert [p.id for p in found] == [f"p{n}" for n in range(1, 2500)]
+
+
+def test_preferences_without_traits_are_kept_too(tmp_path: Path) -> None:
+    write_preferences(tmp_path / "l.parquet", [preference(1, traits={})])
+    assert read_preferences(tmp_path / "l.parquet") == [preference(1, traits={})]
+
+
+def test_labels_that_cannot_be_made_leave_the_old_file(tmp_path: Path) -> None:
+    write_preferences(tmp_path / "l.parquet", [preference(1)])
+
+    def failing() -> Iterator[Preference]:
+        yield preference(2)
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - any error
+        write_preferences(tmp_path / "l.parquet", failing(), [])
+    assert [p.id for p in read_preferences(tmp_path / "l.parquet")] == ["p1"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_parquet_file_of_something_else_is_told_by_its_columns(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"id": ["a"], "text": ["b"]}), tmp_path / "x.parquet")
+    with pytest.raises(RecordError, match=r"no column prompt, .* \(it has id, text\)"):
+        read_preferences(tmp_path / "x.parquet")
+
+
+def test_a_row_that_is_no_preference_is_named_by_row_and_id(tmp_path: Path) -> None:
+    rows = [preference(n) for n in range(3)]
+    rows[2] = rows[2].model_copy(update={"prob_chosen": 7.0})
+    write_preferences(tmp_path / "l.parquet", rows)
+    with pytest.raises(RecordError, match=r"row 2, id 'p2': Preference\.prob_chosen"):
+        read_preferences(tmp_path / "l.parquet")
 
 
 def test_a_broken_line_is_named_by_number_field_and_value(tmp_path: Path) -> None:
