@@ -37,7 +37,7 @@ def test_in_what_ships_neither_length_nor_place_gives_the_outcome_away(name: str
     outcomes = "".join(e.preferred for e in examples)
     right_by_length = sum(a == b for a, b in zip(longer, outcomes, strict=True)) / len(examples)
     assert 0.3 <= right_by_length <= 0.6
-    assert outcomes.count("A") == outcomes.count("B")
+    assert abs(outcomes.count("A") - outcomes.count("B")) <= 1
 
 
 def test_the_shipped_constitutions_hold_what_they_promise() -> None:

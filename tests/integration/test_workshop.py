@@ -22,7 +22,7 @@ Run = Callable[..., str]
 PAIRS = 6
 WORDS = {
     "answers": "Prefer the reply that answers the question.",
-    "true": "Prefer the reply that is true.",
+    "truth": "Prefer the reply that is true.",
     "brief": "Prefer the reply that says it in fewer words.",
     "open": "Prefer the reply that says what it does not know.",
 }
