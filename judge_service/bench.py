@@ -32,7 +32,7 @@ from judge_service.judgment import (
 from judge_service.prompting import TEMPLATE_VERSION
 from judge_service.reading import PROTOCOLS
 from judge_service.registry import ConstitutionRegistry
-from judge_service.server_info import ServerInfo, ServerLimits, ServerState
+from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits, ServerState
 from judge_service.settings import ServerSettings
 from judge_service.template import TemplateError
 from judge_service.v1 import judge_pb2 as pb
@@ -188,7 +188,17 @@ class Bench:
             constitutions=self.laws.summaries,
             protocols=tuple(PROTOCOLS),
             inline_constitutions=settings.allow_inline_constitutions,
+            calibrations=tuple(self._fitted()) if loaded else (),
         )
+
+    def _fitted(self) -> Iterator[FittedCalibration]:
+        """The calibrations that apply to the server's constitutions with this model."""
+        model = self._engine.identity
+        for law in self.laws.summaries:
+            for protocol in PROTOCOLS:
+                found = self._calibrations.find(law.sha256, model, TEMPLATE_VERSION, protocol)
+                if found is not None:
+                    yield FittedCalibration(law.sha256, protocol, found.sha256)
 
     def _conversation(self, request: _CandidateRequest) -> Conversation:
         wire_requests.check_request_id(request.request_id)

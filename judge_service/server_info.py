@@ -34,6 +34,15 @@ class ServerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class FittedCalibration:
+    """A calibration that the server applies, and where."""
+
+    constitution_sha256: str
+    protocol: str
+    sha256: str  # digest of the calibration
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     state: ServerState
     version: str  # of the server's software
@@ -44,3 +53,4 @@ class ServerInfo:
     constitutions: tuple[ConstitutionSummary, ...]  # the first is the default
     protocols: tuple[str, ...] = ()  # the ways of reading, for JudgeOptions.protocol
     inline_constitutions: bool = False  # whether a request may bring its own constitution
+    calibrations: tuple[FittedCalibration, ...] = ()  # those fitted for this model; none: loading

@@ -20,7 +20,7 @@ from judge_service.judgment import (
     Unjudged,
     Usage,
 )
-from judge_service.server_info import ServerInfo, ServerLimits
+from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire_constitution import summary_from_proto, summary_to_proto
 from judge_service.wire_enums import (
@@ -277,6 +277,14 @@ def server_info_to_proto(info: ServerInfo) -> pb.GetServerInfoResponse:
         constitutions=[summary_to_proto(summary) for summary in info.constitutions],
         protocols=info.protocols,
         inline_constitutions=info.inline_constitutions,
+        calibrations=[
+            pb.FittedCalibration(
+                constitution_sha256=fitted.constitution_sha256,
+                protocol=fitted.protocol,
+                sha256=fitted.sha256,
+            )
+            for fitted in info.calibrations
+        ],
     )
 
 
@@ -300,4 +308,8 @@ def server_info_from_proto(info: pb.GetServerInfoResponse) -> ServerInfo:
         constitutions=tuple(summary_from_proto(summary) for summary in info.constitutions),
         protocols=tuple(info.protocols),
         inline_constitutions=info.inline_constitutions,
+        calibrations=tuple(
+            FittedCalibration(fitted.constitution_sha256, fitted.protocol, fitted.sha256)
+            for fitted in info.calibrations
+        ),
     )

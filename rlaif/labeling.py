@@ -69,6 +69,7 @@ class JudgeIdentity:
     constitution: ConstitutionSummary
     model: ModelIdentity
     template_version: str
+    calibrations: tuple[str, ...] = ()  # digests of those the judge applies under this law
 
 
 class JournalEntry(BaseModel):
@@ -121,6 +122,8 @@ def answer_key(pair: Comparison, judge: JudgeIdentity, options: JudgeOptions) ->
     asked = _OPTIONS.dump_python(options, mode="json", exclude={"interactive", "use_store"})
     conversation = [[message.role, message.content] for message in pair.conversation]
     law = [judge.constitution.sha256, asdict(judge.model), judge.template_version]
+    if options.calibrated:
+        law += judge.calibrations
     return digest([conversation, pair.response_a, pair.response_b, law, asked])
 
 
@@ -133,7 +136,9 @@ def identify(info: ServerInfo, constitution: str | Constitution = "") -> JudgeId
     for offered in info.constitutions:
         by_name = isinstance(law, str) and law in ("", offered.name)
         if by_name or (isinstance(law, Constitution) and law.digest == offered.sha256):
-            return JudgeIdentity(offered, info.model, info.template_version)
+            fitted = [c for c in info.calibrations if c.constitution_sha256 == offered.sha256]
+            digests = tuple(sorted(c.sha256 for c in fitted))
+            return JudgeIdentity(offered, info.model, info.template_version, digests)
     if isinstance(law, Constitution) and info.inline_constitutions:
         brought = ConstitutionSummary(law.name, law.version, law.digest)
         return JudgeIdentity(brought, info.model, info.template_version)

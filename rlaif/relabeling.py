@@ -195,6 +195,11 @@ def reuse(
     """
     options = replace(options, interactive=False)
     judge = identify(client.server_info(), new)
+    if judge.calibrations and options.calibrated:
+        raise LabelingError(
+            f"the judge calibrates labels by {new.name} {new.version}, which receipts cannot: "
+            "leave --from out, and what the judge's store holds costs nothing either"
+        )
     waiting = _unanswered(pairs, judge, options, out / JOURNAL)
     known = _Known(waiting, judge, old, new, options)
     groups: dict[tuple[str, ...], list[Comparison]] = {}

@@ -564,7 +564,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("state", "version", "model", "template_version", "limits", "capabilities", "constitutions", "protocols", "inline_constitutions")
+    __slots__ = ("state", "version", "model", "template_version", "limits", "capabilities", "constitutions", "protocols", "inline_constitutions", "calibrations")
     STATE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -574,6 +574,7 @@ class GetServerInfoResponse(_message.Message):
     CONSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
     INLINE_CONSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATIONS_FIELD_NUMBER: _ClassVar[int]
     state: ServerState
     version: str
     model: ModelIdentity
@@ -583,7 +584,18 @@ class GetServerInfoResponse(_message.Message):
     constitutions: _containers.RepeatedCompositeFieldContainer[ConstitutionSummary]
     protocols: _containers.RepeatedScalarFieldContainer[str]
     inline_constitutions: bool
-    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., version: _Optional[str] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., capabilities: _Optional[_Iterable[str]] = ..., constitutions: _Optional[_Iterable[_Union[ConstitutionSummary, _Mapping]]] = ..., protocols: _Optional[_Iterable[str]] = ..., inline_constitutions: bool = ...) -> None: ...
+    calibrations: _containers.RepeatedCompositeFieldContainer[FittedCalibration]
+    def __init__(self, state: _Optional[_Union[ServerState, str]] = ..., version: _Optional[str] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., capabilities: _Optional[_Iterable[str]] = ..., constitutions: _Optional[_Iterable[_Union[ConstitutionSummary, _Mapping]]] = ..., protocols: _Optional[_Iterable[str]] = ..., inline_constitutions: bool = ..., calibrations: _Optional[_Iterable[_Union[FittedCalibration, _Mapping]]] = ...) -> None: ...
+
+class FittedCalibration(_message.Message):
+    __slots__ = ("constitution_sha256", "protocol", "sha256")
+    CONSTITUTION_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    constitution_sha256: str
+    protocol: str
+    sha256: str
+    def __init__(self, constitution_sha256: _Optional[str] = ..., protocol: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class ServerLimits(_message.Message):
     __slots__ = ("max_context_tokens", "max_message_bytes", "max_candidates", "max_stream_in_flight", "max_concurrent_rpcs", "max_rationale_tokens", "max_write_tokens")

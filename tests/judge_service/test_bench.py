@@ -32,6 +32,7 @@ from judge_service.judgment import (
 )
 from judge_service.prompting import TEMPLATE_VERSION
 from judge_service.server import JudgeServer
+from judge_service.server_info import FittedCalibration
 from judge_service.template import TemplateError
 from judge_service.v1 import judge_pb2 as pb
 from tests.fakes import FakeEngine
@@ -263,10 +264,13 @@ async def test_a_calibration_file_is_applied_unless_the_caller_wants_raw_numbers
         serving(FakeEngine(), constitutions=[law], calibrations=[str(file)]) as server,
         AsyncJudgeClient(server.address) as client,
     ):
+        info = await client.server_info()
         found = await client.compare("x", "a", "a longer one")
         raw = await client.compare("x", "a", "a longer one", options=JudgeOptions(calibrated=False))
     assert isinstance(found, Judgment)
     assert isinstance(raw, Judgment)
+    fitted = FittedCalibration(calibration.constitution_sha256, "pairwise", calibration.sha256)
+    assert info.calibrations == (fitted,)
     assert found.provenance.calibration == calibration.sha256
     assert raw.provenance.calibration == ""
     assert raw.prob_a == raw.raw_prob_a == found.raw_prob_a

@@ -16,13 +16,20 @@ from judge_service.judgment import (
     Usage,
     Verdict,
 )
-from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerLimits, ServerState
+from judge_service.server_info import (
+    ConstitutionSummary,
+    FittedCalibration,
+    ServerInfo,
+    ServerLimits,
+    ServerState,
+)
 
 MODEL = ModelIdentity("scripted", "a" * 64, "b" * 64, "float32", "none")
 
 
 class ScriptedJudge:
-    """Switches: `sha256` of the constitution, `model`, `state`, `stop_with` after `stop_after`.
+    """Switches: `sha256` of the constitution, `model`, `state`, `calibrations`, and `stop_with`
+    after `stop_after`.
 
     `asked` lists the ids of the comparisons in the order they were taken.
     """
@@ -32,6 +39,7 @@ class ScriptedJudge:
         self.model: ModelIdentity | None = MODEL
         self.judged_by = MODEL
         self.state = ServerState.SERVING
+        self.calibrations: tuple[FittedCalibration, ...] = ()
         self.asked: list[str] = []
         self.stop_after: int | None = None
         self.stop_with: BaseException | None = None
@@ -45,6 +53,7 @@ class ScriptedJudge:
             limits=ServerLimits(4096, 1 << 20, 8, 16, 16, 512, 512),
             capabilities=(),
             constitutions=(ConstitutionSummary("hhh", "1.0.0", self.sha256),),
+            calibrations=self.calibrations,
         )
 
     def stream(

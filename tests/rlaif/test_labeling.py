@@ -26,6 +26,7 @@ from judge_service.judgment import (
     Unjudged,
     UnjudgedReason,
 )
+from judge_service.server_info import FittedCalibration
 from rlaif.evaluation import Outcome
 from rlaif.labeling import (
     LabelingError,
@@ -136,6 +137,11 @@ def change_the_model(judge, options):
     return options
 
 
+def fit_a_calibration(judge, options):
+    judge.calibrations = (FittedCalibration(judge.sha256, "pairwise", "9" * 64),)
+    return options
+
+
 def ask_in_one_order(judge, options):
     return replace(options, orders=(Order.AB,))
 
@@ -160,6 +166,7 @@ def ask_past_the_store(judge, options):
         (ask_past_the_store, 0),
         (edit_the_constitution, 6),
         (change_the_model, 6),
+        (fit_a_calibration, 6),
         (ask_in_one_order, 6),
         (ask_with_another_seed, 6),
     ],
