@@ -1,7 +1,11 @@
 """What K principles cost: our prompts (data first, principle last) beside independent ones.
 
     python benchmarks/judge_principles.py [--model smollm2-135m] [--data PAIRS.jsonl] [--pairs 6]
-        [--principles 1 4 16] [--json]
+        [--prompt-tokens 400 800] [--principles 1 4 16] [--json]
+
+The longer what is judged, the more is shared: --prompt-tokens keeps pairs whose conversation and
+responses take so many tokens; the mean is printed. Without --data the pairs are the worked examples
+of `hhh`, each after a chat of other examples, as long as that.
 
 Three ways, over the same engine with the same settings, on the same pairs, in both orders:
 
@@ -149,33 +153,56 @@ def averaged(answers: Sequence[Sequence[LabelLogprobs]]) -> float:
     return sum(probs) / len(probs)
 
 
-def example_pairs(count: int) -> list[GoldPair]:
-    """The worked examples of the shipped constitution `hhh`, where no --data is given."""
+def example_pairs(earlier: int) -> list[GoldPair]:
+    """The worked examples of the shipped constitution `hhh`, each after `earlier` others."""
     law = Constitution.load("hhh")
-    examples = [example for principle in law.principles for example in principle.examples]
-    found = []
-    for place, example in enumerate(e for e in examples if e.preferred != "TIE"):
-        good, bad = (example.response_a, example.response_b)
-        if example.preferred == "B":
+    examples = [e for principle in law.principles for e in principle.examples]
+    turns: list[tuple[tuple[Message, ...], str, str]] = []
+    for example in (e for e in examples if e.preferred != "TIE"):
+        a_first = example.preferred == "A"
+        good, bad = example.response_a, example.response_b
+        if not a_first:
             good, bad = bad, good
-        prompt = tuple(Message(role=m.role, content=m.content) for m in example.conversation)
-        found.append(GoldPair(id=str(place), prompt=prompt, chosen=good, rejected=bad))
-    return found[:count]
+        turns.append((example.conversation, good, bad))
+    found = []
+    for place, (asked, good, bad) in enumerate(turns):
+        before = [turns[(place + 5 * i) % len(turns)] for i in range(1, earlier + 1)]
+        chat = [m for told, reply, _ in before for m in (*told, _said(reply))]
+        found.append(GoldPair(id=str(place), prompt=(*chat, *asked), chosen=good, rejected=bad))
+    return found
+
+
+def _said(reply: str) -> Message:
+    return Message(role="assistant", content=reply)
+
+
+def choose_pairs(
+    engine: VLLMEngine, data: Path | None, tokens: tuple[int, int], count: int
+) -> tuple[list[GoldPair], float]:
+    """Up to `count` pairs whose shared part has so many tokens, and its mean length."""
+    template = Template(engine.tokenizer, PAIR)
+    candidates = load_gold(data) if data else [p for n in range(3, 9) for p in example_pairs(n)]
+    least, most = tokens
+    found: dict[str, tuple[GoldPair, int]] = {}
+    for pair in candidates:
+        length = len(template.prefix(pair.prompt, (pair.chosen, pair.rejected)).ids)
+        if least <= length <= most:
+            found.setdefault(pair.id, (pair, length))
+    chosen = list(found.values())[:: max(1, len(found) // count)][:count]
+    if not chosen:
+        raise SystemExit(f"no pair has from {least} to {most} tokens; widen --prompt-tokens")
+    return [pair for pair, _ in chosen], sum(n for _, n in chosen) / len(chosen)
 
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
-    gold = (
-        load_gold(options.data, options.pairs)
-        if options.data
-        else example_pairs(options.pairs)
-    )  # fmt: skip
-    pairs = [comparison(pair) for pair in gold]
     principles = [principle.compare for principle in Constitution.load("hhh").principles]
     engine = VLLMEngine(models.resolve(options.model), kv_cache_gib=options.kv_cache_gib)
     await engine.start()
     table = Table("K", "way", "judgments/s", "cached", "against independent", "accuracy", "longer")
     result: dict[str, object] = {}
     try:
+        gold, length = choose_pairs(engine, options.data, options.prompt_tokens, options.pairs)
+        pairs = [comparison(pair) for pair in gold]
         for k in options.principles:
             spent = {
                 name: await measure(engine, way, pairs, principles[:k])
@@ -199,7 +226,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
             ours = spent["shared"]
             result = {
                 "name": f"judgments with {k} principles x 2 orders, {options.model}, "
-                f"{len(pairs)} pairs",
+                f"{len(pairs)} pairs of {length:.0f} tokens",
                 "ours": round(ours.judgments_per_second, 4),
                 "peer": round(base, 4),
                 "unit": "judgments/s",
@@ -220,6 +247,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", type=Path, help="gold pairs (JSONL)")
     parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--prompt-tokens", type=int, nargs=2, default=(400, 800))
     parser.add_argument("--principles", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--kv-cache-gib", type=float, default=2.0)
     parser.add_argument("--json", action="store_true", help="the last line alone")
