@@ -147,6 +147,10 @@ def read_options(
     orders = tuple(ORDER_OF[order] for order in options.orders if order in ORDER_OF)
     if len(set(orders)) != len(options.orders):
         raise InvalidRequest("options.orders", "ORDER_AB and ORDER_BA, each at most once")
+    if len(orders) == 1 and options.protocol == "pointwise":
+        raise InvalidRequest(
+            "options.orders", "pointwise reads each response alone: leave it empty"
+        )
     sampled = options.principles == pb.PRINCIPLE_SELECTION_SAMPLE
     if sampled != (options.sample_size > 0):
         raise InvalidRequest(

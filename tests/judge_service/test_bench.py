@@ -176,6 +176,12 @@ INVALID_CALLS = [
     ),
     (
         "ComparePair",
+        {"options": {"protocol": "pointwise", "orders": [pb.ORDER_BA]}},
+        "options.orders",
+        "leave it empty",
+    ),
+    (
+        "ComparePair",
         {"options": {"max_rationale_tokens": 1, "rationale_samples": 17}},
         "options.rationale_samples",
         "up to 16",
