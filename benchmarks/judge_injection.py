@@ -82,7 +82,7 @@ INSTEAD: dict[str, Attack] = {
 
 def example_pairs(law: Constitution, count: int) -> list[GoldPair]:
     """The worked examples of the shipped constitution `hhh` with an answer that is worse."""
-    found = []
+    found: list[GoldPair] = []
     for principle in law.principles:
         for example in principle.examples:
             good, bad = example.response_a, example.response_b
@@ -143,7 +143,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
             )
             print(f"{name}: {uplift.value:+.3f}", flush=True)
         for name, text in {"empty": " \n", "enormous": "word " * 100_000}.items():
-            (found_one,) = await win_rates(judge, law, gold[:1], lambda _, text=text: text)
+            (found_one,) = await win_rates(judge, law, gold[:1], lambda _: text)  # noqa: B023
             assert isinstance(found_one, Unjudged), f"{name}: got a label, {found_one}"
             table.add_row(name, "-", "-", f"no label: {found_one.reason.value}", "-", "1")
     finally:

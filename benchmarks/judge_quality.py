@@ -63,11 +63,11 @@ class Variant:
     rows: tuple[Row, ...]
     unjudged: int
     reads: int
-    seconds: float
+    seconds: float | None  # None: some answers are of an earlier run
 
     def summary(self) -> dict[str, float | int | str | None]:
         probs = [row.averaged for row in self.rows]
-        found = choose(probs, [row.pair.prompt_sha256 for row in self.rows], FOLDS, seed=0)
+        found = choose(probs, [row.pair.prompt_digest for row in self.rows], FOLDS, seed=0)
         low, high = wilson(found.before.accuracy, len(probs))
         consistent = [row.consistent for row in self.rows if row.consistent is not None]
         return {
@@ -86,7 +86,7 @@ class Variant:
             "nll_calibrated": found.after.nll,
             "calibration": found.method,
             "reads": self.reads,
-            "seconds_per_judgment": self.seconds / max(1, len(probs) + self.unjudged),
+            "seconds_per_judgment": self.seconds and self.seconds / (len(probs) + self.unjudged),
         }
 
 
@@ -117,17 +117,17 @@ def judge_all(
     ]
     with judge_client(model, constitution, work / "judge.log") as client:
         answers = ask(pairs, client, work / "answers.journal.jsonl", options=options)
+    found = list(answers.found())
     rows = []
-    for (file, category, pair), (asked, answer) in zip(gold, answers.found, strict=True):
+    for (file, category, pair), (asked, answer) in zip(gold, found, strict=True):
         if isinstance(answer, Judgment):
             is_a = asked.response_a == pair.chosen
             probs = [p if is_a else 1.0 - p for p in (answer.prob_a, *in_each_order(answer))]
             rows.append(
                 Row(file, category, pair, probs[0], tuple(probs[1:]), answer.position_consistent)
             )
-    judgments = [answer for _, answer in answers.found if isinstance(answer, Judgment)]
-    reads = sum(answer.usage.reads for _, answer in answers.found)
-    seconds = answers.seconds if answers.asked == len(gold) else sum(j.seconds for j in judgments)
+    reads = sum(answer.usage.reads for _, answer in found)
+    seconds = answers.seconds if answers.asked == len(gold) else None
     return Variant(name, tuple(rows), len(gold) - len(rows), reads, seconds)
 
 
@@ -162,7 +162,7 @@ def show(variants: Sequence[Variant], console: Console) -> None:
             same,
             f"{s['ece']:.3f}",
             f"{s['ece_calibrated']:.3f} ({s['calibration']})",
-            f"{s['seconds_per_judgment']:.1f}",
+            f"{s['seconds_per_judgment']:.1f}" if s["seconds_per_judgment"] else "-",
         )
     console.print(table)
     by_category = Table("averaged accuracy of", "n", "longer", *(v.name for v in variants))
