@@ -1,9 +1,10 @@
 """How good a judge's labels are on pairs whose better response people have named.
 
-    python benchmarks/judge_quality.py --data DIR [--files hhh_221.jsonl ...] [--limit 40]
+    python benchmarks/judge_quality.py [--data DIR] [--files hhh_221.jsonl ...] [--limit 40]
         [--constitution NAME|FILE ...] [--protocol pairwise pointwise] [--rationale 0 80]
 
-Each file of DIR holds JSON lines {id, prompt, chosen, rejected, category}. Every combination of
+Each file of DIR holds JSON lines {id, prompt, chosen, rejected, category}; without --data the worked
+examples of the shipped constitutions are the pairs. Every combination of
 constitution, protocol and rationale is one row, all on the same pairs, beside the floor of picking
 the longer response. Answers are kept in --work: killed and started again, it asks for the rest, and
 the server's store is off, so that seconds are those of computing.
@@ -29,6 +30,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
+from constitution import Constitution
 from judge_service.aggregation import weighted_prob
 from judge_service.judgment import Comparison, JudgeOptions, Judgment, Order
 from judge_service.reading import prob_a
@@ -147,6 +149,21 @@ def load(data: Path, files: Sequence[str], limit: int) -> list[tuple[str, str, G
     return found
 
 
+def shipped_examples(limit: int) -> list[tuple[str, str, GoldPair]]:
+    """(constitution, trait, pair) of up to `limit` worked examples of every constitution."""
+    found = []
+    for name in Constitution.library_names():
+        law = Constitution.load(name)
+        told = [(p, e) for p in law.principles for e in p.examples if e.preferred != "TIE"]
+        for place, (principle, example) in enumerate(told[:limit]):
+            good, bad = example.response_a, example.response_b
+            if example.preferred == "B":
+                good, bad = bad, good
+            pair = GoldPair(id=str(place), prompt=example.conversation, chosen=good, rejected=bad)
+            found.append((name, principle.trait, pair))
+    return found
+
+
 def show(variants: Sequence[Variant], console: Console) -> None:
     columns = ("n", "one order", "averaged [95 %]", "longer", "consistent", "ECE", "calibrated")
     table = Table("judge", *columns, "s each")
@@ -191,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of gold pairs")
+    parser.add_argument("--data", type=Path, help="folder of gold pairs")
     parser.add_argument("--files", nargs="+", help="default: every *.jsonl with chosen, rejected")
     parser.add_argument("--limit", type=int, default=40, help="pairs of every file")
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
@@ -202,8 +219,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for answers; default: a temporary one")
     parser.add_argument("--out", type=Path, help="also write all summaries here, as JSON")
     options = parser.parse_args()
-    files = options.files or [path.name for path in gold_files(options.data)]
-    gold = load(options.data, files, options.limit)
+    if options.data:
+        files = options.files or [path.name for path in gold_files(options.data)]
+        gold = load(options.data, files, options.limit)
+    else:
+        gold = shipped_examples(options.limit)
     work = options.work or Path(tempfile.mkdtemp(prefix="judge_quality_"))
     variants = []
     ways = itertools.product(options.constitution, options.protocol, options.rationale)
