@@ -3,8 +3,8 @@
     python benchmarks/judge_quality.py [--data DIR] [--files hhh_221.jsonl ...] [--limit 40]
         [--constitution NAME|FILE ...] [--protocol pairwise pointwise] [--rationale 0 80]
 
-Each file of DIR holds JSON lines {id, prompt, chosen, rejected, category}; without --data the worked
-examples of the shipped constitutions are the pairs. Every combination of
+Each file of DIR holds JSON lines {id, prompt, chosen, rejected, category}; without --data the
+worked examples of the shipped constitutions are the pairs. Every combination of
 constitution, protocol and rationale is one row, all on the same pairs, beside the floor of picking
 the longer response. Answers are kept in --work: killed and started again, it asks for the rest, and
 the server's store is off, so that seconds are those of computing.
