@@ -28,7 +28,8 @@ class Pairs:
 def pairs_from_samples(
     samples: Iterable[Sample], *, pairs_per_prompt: int | None = 1, seed: int = 0
 ) -> Pairs:
-    """The first pairs of distinct responses of every prompt; None: all pairs.
+    """The first pairs of distinct responses of every prompt, those first that share no response
+    (0-1, 2-3, then 0-2, 1-3, ...); None: all pairs.
 
     Responses that differ in nothing but white space at the ends are one response. Which of the two
     is called A is decided by a hash of (seed, prompt, texts), so no place carries a meaning.
@@ -51,10 +52,12 @@ def pairs_from_samples(
         for sample in sorted(group, key=lambda s: s.index):
             distinct.setdefault(sample.response.strip(), sample)
         identical += len(group) - len(distinct)
-        pairs = itertools.combinations(distinct.values(), 2)
+        several = list(distinct.values())
+        places = sorted(
+            itertools.combinations(range(len(several)), 2), key=lambda pair: (pair[0] ^ pair[1], pair)
+        )
         comparisons += [
-            _comparison(one, other, seed)
-            for one, other in itertools.islice(pairs, pairs_per_prompt)
+            _comparison(several[i], several[j], seed) for i, j in places[:pairs_per_prompt]
         ]
     return Pairs(tuple(comparisons), identical)
 

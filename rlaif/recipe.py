@@ -62,6 +62,14 @@ class JudgingConfig(BaseModel):
         )
 
 
+class LabelingConfig(JudgingConfig):
+    """How the judge is asked for labels, and how often."""
+
+    pairs_per_prompt: int = Field(
+        default=1, ge=1, description="of its responses; the first ones share no response"
+    )
+
+
 class Recipe(BaseModel):
     """Everything a run depends on. Defaults of the nested settings stand beside each algorithm."""
 
@@ -81,7 +89,7 @@ class Recipe(BaseModel):
     )
     judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
     sample: SamplingConfig = SamplingConfig()
-    label: JudgingConfig = JudgingConfig()
+    label: LabelingConfig = LabelingConfig()
     reward: RewardConfig = RewardConfig()
     dpo: DPOConfig = DPOConfig()
     ppo: PPOConfig = PPOConfig()
@@ -270,7 +278,9 @@ class _Run:
 
     # 3. label
     def judge(self) -> None:
-        pairs = pairs_from_samples(read_jsonl(self.samples, Sample))
+        pairs = pairs_from_samples(
+            read_jsonl(self.samples, Sample), pairs_per_prompt=self.recipe.label.pairs_per_prompt
+        )
         with self.court() as client:
             label(
                 pairs.comparisons,

@@ -44,3 +44,10 @@ def test_one_id_for_two_conversations_is_an_error():
     )
     with pytest.raises(RecordError, match="'p' stands for two different"):
         pairs_from_samples([*samples("p", "a", "b"), other])
+
+
+def test_the_first_pairs_share_no_response():
+    four = samples("p", "a", "b", "c", "d")
+    found = pairs_from_samples(four, pairs_per_prompt=2).comparisons
+    assert [c.id for c in found] == ["p/0-1", "p/2-3"]
+    assert len(pairs_from_samples(four, pairs_per_prompt=None).comparisons) == 6
