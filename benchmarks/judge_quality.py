@@ -1,7 +1,8 @@
 """How good a judge's labels are on pairs whose better response people have named.
 
     python benchmarks/judge_quality.py [--data DIR] [--files hhh_221.jsonl ...] [--limit 40]
-        [--constitution NAME|FILE ...] [--protocol pairwise pointwise] [--rationale 0 80]
+        [--skip 100] [--constitution NAME|FILE ...] [--protocol pairwise pointwise]
+        [--rationale 0 80] [--rationale-samples 3]
 
 Each file of DIR holds JSON lines {id, prompt, chosen, rejected, category}; without --data the
 worked examples of the shipped constitutions are the pairs. Every combination of
@@ -138,14 +139,18 @@ def gold_files(data: Path) -> list[Path]:
     return [path for path in found if '"rejected"' in path.read_text(encoding="utf-8")[:100_000]]
 
 
-def load(data: Path, files: Sequence[str], limit: int) -> list[tuple[str, str, GoldPair]]:
-    """(file, category, pair) of `limit` pairs of every file."""
+def load(
+    data: Path, files: Sequence[str], skip: int, limit: int
+) -> list[tuple[str, str, GoldPair]]:
+    """(file, category, pair) of `limit` pairs of every file, none of those that skip alone draws."""
     found = []
     for file in files:
         path = data / file
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         category = {line["id"]: line.get("category", "").split("|")[0] for line in lines}
-        found += [(path.stem, category[pair.id], pair) for pair in load_gold(path, limit)]
+        left_out = {pair.id for pair in load_gold(path, skip)} if skip else set()
+        drawn = (pair for pair in load_gold(path, skip + limit) if pair.id not in left_out)
+        found += [(path.stem, category[pair.id], pair) for pair in drawn]
     return found
 
 
@@ -210,18 +215,22 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="folder of gold pairs")
     parser.add_argument("--files", nargs="+", help="default: every *.jsonl with chosen, rejected")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="leave out the pairs that --limit SKIP draws"
+    )
     parser.add_argument("--limit", type=int, default=40, help="pairs of every file")
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--constitution", nargs="+", default=[CONSTITUTION])
     parser.add_argument("--protocol", nargs="+", default=["pairwise"])
     parser.add_argument("--rationale", nargs="+", type=int, default=[0], help="tokens")
+    parser.add_argument("--rationale-samples", type=int, default=1, help="averaged (T = 1)")
     parser.add_argument("--sample-principles", type=int)
     parser.add_argument("--work", type=Path, help="folder for answers; default: a temporary one")
     parser.add_argument("--out", type=Path, help="also write all summaries here, as JSON")
     options = parser.parse_args()
     if options.data:
         files = options.files or [path.name for path in gold_files(options.data)]
-        gold = load(options.data, files, options.limit)
+        gold = load(options.data, files, options.skip, options.limit)
     else:
         gold = shipped_examples(options.limit)
     work = options.work or Path(tempfile.mkdtemp(prefix="judge_quality_"))
@@ -231,11 +240,13 @@ def main() -> None:
         wanted = JudgeOptions(
             protocol=protocol,
             max_rationale_tokens=rationale,
+            rationale_samples=options.rationale_samples if rationale else 1,
             sample_principles=options.sample_principles,
             calibrated=False,
             use_store=False,
         )
-        name = f"{Path(constitution).stem} {protocol}" + f" +{rationale}" * bool(rationale)
+        told = f" +{rationale}x{options.rationale_samples}" if rationale else ""
+        name = f"{Path(constitution).stem} {protocol}{told}"
         model = models.resolve(options.model)
         variants.append(judge_all(gold, model, constitution, wanted, name, work))
     show(variants, Console(width=150))

@@ -54,7 +54,8 @@ def pairs_from_samples(
         identical += len(group) - len(distinct)
         several = list(distinct.values())
         places = sorted(
-            itertools.combinations(range(len(several)), 2), key=lambda pair: (pair[0] ^ pair[1], pair)
+            itertools.combinations(range(len(several)), 2),
+            key=lambda pair: (pair[0] ^ pair[1], pair),
         )
         comparisons += [
             _comparison(several[i], several[j], seed) for i, j in places[:pairs_per_prompt]
