@@ -142,7 +142,7 @@ def gold_files(data: Path) -> list[Path]:
 def load(
     data: Path, files: Sequence[str], skip: int, limit: int
 ) -> list[tuple[str, str, GoldPair]]:
-    """(file, category, pair) of `limit` pairs of every file, none of those that skip alone draws."""
+    """(file, category, pair) of `limit` pairs of every file, none that `skip` alone draws."""
     found = []
     for file in files:
         path = data / file
