@@ -16,13 +16,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from constitution.schema import Constitution, Message, Principle, Trait
 from judge_service.engine import EngineError
 from judge_service.engines.model_folder import ModelError
-from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment
@@ -241,25 +238,6 @@ async def test_a_wrong_folder_is_told_before_anything_is_loaded(tmp_path: Path) 
 async def test_a_context_beyond_the_model_s_own_is_refused(smollm2: Path) -> None:
     with pytest.raises(ModelError, match="max_context_tokens is 1000000"):
         await VLLMEngine(smollm2, max_context_tokens=1_000_000).start()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(smollm2: Path) -> HFTokenizer:
-    return HFTokenizer(smollm2)
-
-
-@given(st.data())
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_no_text_becomes_a_control_token_of_the_real_model(
-    tokenizer: HFTokenizer, data: st.DataObject
-) -> None:
-    spellings = [tokenizer.spelling(i) for i in sorted(tokenizer.control_ids)]
-    parts = data.draw(st.lists(st.one_of(st.sampled_from(spellings), st.text(max_size=8))))
-    text = "".join(parts)
-    ids = tokenizer.encode_data(text)
-    assert tokenizer.control_ids.isdisjoint(ids)
 
 
 START = """
