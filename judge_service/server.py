@@ -2,8 +2,9 @@
 
 A life: NOT_SERVING before anything else -> the engine loads and warms up -> SERVING -> on SIGTERM,
 SIGINT or the end of standard input NOT_SERVING -> calls under way finish within the grace -> the
-engine closes. When the engine dies by itself, health says NOT_SERVING and calls fail as
-UNAVAILABLE, until somebody starts the server again.
+engine closes. SIGHUP, or a constitution's file being saved, reads the constitutions again. When the
+engine dies by itself, health says NOT_SERVING and calls fail as UNAVAILABLE, until somebody starts
+the server again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -37,6 +40,7 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
 _ALIVE_POLL_SECONDS = 0.5
+_FILES_POLL_SECONDS = 1.0
 
 _log = logging.getLogger("judge_service")
 
@@ -135,7 +139,7 @@ class JudgeServer:
         self._guard = CallGuard(settings.max_concurrent_rpcs)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(interceptors=[self._guard], options=_options(settings))
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self.address = ""
 
     async def start(self) -> None:
@@ -158,13 +162,16 @@ class JudgeServer:
         await self._engine.start()
         self._bench.open()
         await self._report(serving=True)
-        self._watch = asyncio.create_task(self._watch_engine())
+        self._watches = [
+            asyncio.create_task(self._watch_engine()),
+            asyncio.create_task(self._watch_files()),
+        ]
 
     async def stop(self) -> None:
         """NOT_SERVING, let calls finish within the grace, then close the engine."""
         self._bench.draining.set()
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         await self._report(serving=False)
         await self._guard.drain(self._settings.grace_seconds)
         await self._server.stop(None)
@@ -185,6 +192,22 @@ class JudgeServer:
             await asyncio.sleep(_ALIVE_POLL_SECONDS)
         _log.error("the engine died: not serving any more; restart the server")
         await self._report(serving=False)
+
+    def reload(self) -> None:
+        """Read the constitutions again; one that cannot be used stays as it was, and is named."""
+        for line in self._bench.laws.reload():
+            _log.warning("%s", line)
+
+    async def _watch_files(self) -> None:
+        """Reload when a constitution's file was saved: once it looks the same twice in a row."""
+        told = before = _signatures(self._bench.laws.files)
+        while True:
+            await asyncio.sleep(_FILES_POLL_SECONDS)
+            now = _signatures(self._bench.laws.files)
+            if now == before and now != told:
+                told = now
+                self.reload()
+            before = now
 
     async def _report(self, *, serving: bool) -> None:
         statuses = health_pb2.HealthCheckResponse
@@ -208,6 +231,7 @@ async def serve(
     if settings.exit_on_stdin_close:
         _on_stdin_close(lambda: loop.call_soon_threadsafe(stop.set))
     server = JudgeServer(settings, engine)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
     await server.start()
     _log.info("listening on %s, loading %s", server.address, settings.model)
     loading = asyncio.create_task(server.load())
@@ -226,6 +250,15 @@ async def serve(
         loading.cancel()
         stopping.cancel()
         await server.stop()
+
+
+def _signatures(files: Sequence[Path]) -> list[tuple[int, int, int]]:
+    found = []
+    for file in files:
+        with suppress(OSError):  # gone for a moment, as editors do
+            stat = file.stat()
+            found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return found
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
