@@ -11,15 +11,16 @@
     sigmoid_norm    -logsigmoid(βh), every log π divided by its token count (arXiv:2411.15124)
 
     log π_c, log π_r      chosen, rejected of PairLogprobs: sums over the response tokens, (B,)
-    log ref               the same with adapters off, computed once before training
+    log ref               the same before training, by pair and once (reference_cache.py)
 
-Left out: f-divergences, reference-free variants, mixing in SFT, full fine-tuning.
+The two rows of a pair share their prompt, which is computed once (batching.py: pair_batch).
+Left out: f-divergences, reference-free variants, mixing in SFT.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -29,20 +30,20 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from rlaif.backbone import Backbone, Role
-from rlaif.batching import Pair, encode_pairs, epoch_batches, in_groups, pad_pairs
+from rlaif.backbone import Backbone
+from rlaif.batching import Pair, epoch_batches, pair_batch, shared_length, token_groups
+from rlaif.heldout import HeldOutConfig, is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.progress import progress
 from rlaif.records import Preference
+from rlaif.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.training import (
     Learner,
     Run,
-    TrainConfig,
+    TrainingError,
     memory_gib,
-    report_skipped,
-    require_context,
     require_finite,
-    run_inputs,
 )
+from rlaif.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ LOSSES: dict[str, Callable[[PairLogprobs, Tensor, float, float], Tensor]] = {
 }
 
 
-class DPOConfig(TrainConfig):
+class DPOConfig(HeldOutConfig):
     """Settings of DPO."""
 
     epochs: int = Field(default=2, ge=1, description="passes over the pairs")
@@ -123,79 +124,157 @@ class DPOConfig(TrainConfig):
         return self
 
 
-def train(config: DPOConfig, model: str, preferences: Sequence[Preference], out: Path) -> Path:
-    """Train the policy on labelled pairs; returns `out`, a peft adapter. Resumes by itself.
+def train(
+    config: DPOConfig,
+    model: str,
+    preferences: Sequence[Preference],
+    out: Path,
+    eval_preferences: Sequence[Preference] = (),
+    reference_cache: Path | None = None,
+) -> Path:
+    """Train the policy on labelled pairs; returns `out`: a peft adapter, or (lora=null) a model.
 
-    Raises TrainingError or BatchError.
+    With eval_preferences the held-out loss is logged (heldout.py). reference_cache: a folder that
+    several runs share; None: `out`. Resumes by itself. Raises TrainingError or BatchError.
     """
-    # 1. The frozen base, the pairs, the policy as a fresh adapter.
-    backbone = Backbone.load(model, config.dtype)
-    require_context(backbone, config.max_tokens)
-    encoded = encode_pairs(backbone.tokenizer, preferences, config.max_tokens, config.unusable)
-    report_skipped(encoded.skipped)
+    # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
+    workers = Workers.here()
+    backbone, encoded, heldout = load_and_encode(model, preferences, eval_preferences, config)
     backbone.add_role("policy", config.lora, config.seed)
 
     # 2. Where the run stands.
     batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
-    learner = Learner(
-        [(backbone.role_parameters("policy"), config.learning_rate)], len(batches), config
-    )
-    run = Run(out, run_inputs("dpo", config, backbone, preferences))
-    saved = run.resume()
-    done = saved["step"] if saved else 0
-    if saved:
-        learner.load(saved["learner"])
+    trained = [(backbone.role_parameters("policy"), config.learning_rate)]
+    learner = Learner(trained, len(batches), config, workers)
+    inputs = pair_inputs("dpo", config, backbone, preferences, eval_preferences)
+    run = Run(out, inputs, config, workers)
 
-    # 3. Reference log-probs, once.
-    reference = saved["reference"] if saved else reference_logprobs(backbone, encoded.pairs, config)
+    # 3. Reference log-probs, once, while the policy is still the base.
+    if saved := run.resume():
+        reference = saved["reference"]
+        learner.load(saved["learner"])
+    else:
+        cache = ReferenceCache(reference_cache or out, backbone.fingerprint, numerics(backbone))
+        every = encoded.pairs + heldout.pairs
+        reference = reference_logprobs(backbone, every, config, cache, workers)  # (N, 2)
 
     # 4. Steps.
+    done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("DPO", len(batches), "steps") as report:
         report(done)
         for step, batch in enumerate(batches[done:], start=done + 1):
             rate = learner.schedule(step)
-            pairs = [encoded.pairs[i] for i in batch]
-            metrics = train_step(
-                backbone, learner, pairs, reference[batch], config, f"DPO, step {step}"
-            )
+            pairs, where = [encoded.pairs[i] for i in batch], f"DPO, step {step}"
+            metrics = train_step(backbone, learner, pairs, reference[batch], config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
+            score = None
+            if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
+                looked = heldout.pairs, reference[len(encoded.pairs) :]
+                metrics |= evaluate(backbone, *looked, config, workers, where)
+                score = -metrics["heldout_loss"]
             run.log(step, metrics)
-            if step % config.checkpoint_every == 0 or step == len(batches):
-                run.save(step, {"learner": learner.state(), "reference": reference})
-            report(step, f"loss {metrics['loss']:.3f}, margin {metrics['margin']:.2f}")
+            if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
+                run.save(step, {"learner": learner.state(), "reference": reference}, score)
+            report(step, f"loss {metrics['loss']:.3f}, margin {metrics['margin']:.2f}", metrics)
 
-    # 5. The policy, as peft reads it.
-    backbone.save_role("policy", out)
+    # 5. The policy as peft (or transformers) reads it: the last step's, or the best (keep).
+    load_kept(config, run, learner)
+    if workers.main:
+        backbone.save_role("policy", out)
+    workers.wait()
+    run.finish()
     return out
 
 
+def numerics(backbone: Backbone) -> str:
+    """What the reference is computed in: full fine-tuning keeps float32 weights under bfloat16
+    multiplications, which is not the same as weights in bfloat16."""
+    computed, held = (str(d).removeprefix("torch.") for d in (backbone.dtype, backbone.model.dtype))
+    return computed if computed == held else f"{computed}-of-{held}"
+
+
 @torch.no_grad()
-def reference_logprobs(backbone: Backbone, pairs: Sequence[Pair], config: DPOConfig) -> Tensor:
-    """log ref of every pair's chosen and rejected response: (N, 2)."""
-    found = torch.empty(len(pairs), 2)
-    order = sorted(range(len(pairs)), key=lambda i: pairs[i].tokens)
-    with progress("DPO, reference log-probs", len(pairs), "pairs") as report:
-        for place, group in enumerate(in_groups(order, config.micro_batch_size)):
-            report(place * config.micro_batch_size)
-            sums = response_sums(backbone, None, [pairs[i] for i in group])
-            found[list(group)] = torch.stack(sums.logprobs.chunk(2), dim=1).cpu()
-        report(len(pairs))
-    return found
+def reference_logprobs(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    config: DPOConfig,
+    cache: ReferenceCache,
+    workers: Workers,
+) -> Tensor:
+    """log ref of every pair's chosen and rejected response: (N, 2). Only what the cache lacks is
+    computed. To be called before the first step: with lora=null there is no reference after it.
+
+    Raises TrainingError where one is not finite.
+    """
+    own = {cache.key(pair): pair for pair in workers.share(pairs)}
+    known = cache.read(own)
+    lacking = [(key, pair) for key, pair in own.items() if key not in known]
+    groups = token_groups([shared_length(p) for _, p in lacking], config.micro_batch_tokens)
+    with progress("DPO, reference log-probs", len(own), "pairs") as report:
+        for group in groups:
+            report(len(known))
+            part = [lacking[i] for i in group]
+            sums = backbone.pair_logprobs(None, pair_batch([p for _, p in part], backbone.device))
+            values = torch.stack([sums.chosen, sums.rejected], dim=1)  # (B, 2)
+            if not values.isfinite().all():
+                raise TrainingError(
+                    f"the reference log-probs of pairs {', '.join(p.id for _, p in part)} are not "
+                    "all finite: the model overflows or is damaged; set dtype=float32"
+                )
+            found = {
+                key: ReferenceLogprobs(*row)
+                for (key, _), row in zip(part, values.tolist(), strict=True)
+            }
+            cache.append(found)  # group by group: killed here, the next run goes on here
+            known |= found
+        report(len(known))
+    rows = [known[cache.key(pair)] for pair in workers.share(pairs)]
+    return torch.tensor(workers.gather(rows)).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseSums:
-    """Of 2B rows, the chosen ones first."""
+class Part:
+    """One micro-batch."""
 
-    logprobs: Tensor  # (2B,) nats summed over the response
-    response_tokens: Tensor  # (2B,)
-    tokens: int  # real tokens, prompts included
+    losses: Tensor  # (B,)
+    pairs: PairLogprobs
+    tokens: int  # real tokens, a pair's prompt counted once
 
 
-def response_sums(backbone: Backbone, role: Role | None, pairs: Sequence[Pair]) -> ResponseSums:
-    batch = pad_pairs(pairs, backbone.device)
-    logprobs = backbone.logprobs(role, batch)  # (2B, T)
-    return ResponseSums(logprobs.sum(1), batch.response_mask.sum(1), batch.tokens)
+def parts(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    reference: Tensor,  # (N, 2)
+    config: DPOConfig,
+    workers: Workers,
+) -> Iterator[Part]:
+    """This process's share of the pairs under the policy, in micro-batches of equal length."""
+    own = workers.share(range(len(pairs)))
+    lengths = [shared_length(pairs[i]) for i in own]
+    for group in token_groups(lengths, config.micro_batch_tokens):
+        places = [own[i] for i in group]
+        batch = pair_batch([pairs[i] for i in places], backbone.device)
+        sums = backbone.pair_logprobs("policy", batch)
+        ref = reference[places].to(backbone.device)
+        x = PairLogprobs(
+            sums.chosen, sums.rejected, ref[:, 0], ref[:, 1],
+            sums.chosen_tokens, sums.rejected_tokens,
+        )  # fmt: skip
+        p = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
+        losses = LOSSES[config.loss](x, p, config.beta, config.label_noise or 0.0)  # (B,)
+        yield Part(losses, x, batch.tokens)
+
+
+def metric_sums(part: Part, beta: float) -> Tensor:
+    """In the order of METRICS, each summed over the pairs: (5,)."""
+    x = part.pairs
+    h = log_ratio_margin(x)
+    chosen, rejected = beta * (x.chosen - x.ref_chosen), beta * (x.rejected - x.ref_rejected)
+    columns = (part.losses, beta * h, (h > 0).float(), chosen, rejected)
+    return torch.stack([column.detach().double().sum() for column in columns])
+
+
+METRICS = ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward")
 
 
 def train_step(
@@ -206,36 +285,50 @@ def train_step(
     config: DPOConfig,
     where: str,
 ) -> dict[str, float]:
-    """One optimiser step over `pairs`, in micro-batches; the loss is the mean over pairs.
+    """One optimiser step over `pairs` (those of all processes); the loss is the mean over them.
 
     loss       mean loss                          margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
+    grad_norm  before clipping                    tokens_per_s  real ones, a prompt once per pair
     """
-    started = time.perf_counter()
-    sums = dict.fromkeys(("loss", "margin", "accuracy", "chosen_reward", "rejected_reward"), 0.0)
+    started, workers = time.perf_counter(), learner.workers
+    sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
     tokens = 0
-    by_length = sorted(range(len(pairs)), key=lambda i: pairs[i].tokens)
-    for group in in_groups(by_length, config.micro_batch_size):
-        found = response_sums(backbone, "policy", [pairs[i] for i in group])
-        ref = reference[list(group)].to(backbone.device)
-        chosen, rejected = found.logprobs.chunk(2)  # (B,) each
-        chosen_tokens, rejected_tokens = found.response_tokens.chunk(2)
-        x = PairLogprobs(chosen, rejected, ref[:, 0], ref[:, 1], chosen_tokens, rejected_tokens)
-        p = torch.tensor([pairs[i].prob_chosen for i in group], device=backbone.device)
-        losses = LOSSES[config.loss](x, p, config.beta, config.label_noise or 0.0)  # (B,)
-        total = losses.sum() / len(pairs)  # of all pairs: micro-batches do not change the gradient
-        require_finite(total, "loss", where)
-        total.backward()  # type: ignore[no-untyped-call]
-        h = log_ratio_margin(x).detach()
-        sums["loss"] += float(losses.detach().sum())
-        sums["margin"] += config.beta * float(h.sum())
-        sums["accuracy"] += float((h > 0).sum())
-        sums["chosen_reward"] += config.beta * float((x.chosen - x.ref_chosen).detach().sum())
-        sums["rejected_reward"] += config.beta * float((x.rejected - x.ref_rejected).detach().sum())
-        tokens += found.tokens
+    for part in parts(backbone, pairs, reference, config, workers):
+        # Of all pairs: neither micro-batches nor processes change the gradient.
+        (part.losses.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
+        sums += metric_sums(part, config.beta)
+        tokens += part.tokens
+    own = dict(zip(METRICS, sums.tolist(), strict=True))
+    total = workers.sum(own | {"tokens": float(tokens)})
+    # After the sum, so that every process stops, and none waits for another.
+    require_finite(torch.tensor(total["loss"]), "loss", where)
     norm = learner.step(where)
-    return {name: value / len(pairs) for name, value in sums.items()} | {
+    return {name: total[name] / len(pairs) for name in METRICS} | {
         "grad_norm": norm,
-        "tokens_per_s": tokens / (time.perf_counter() - started),
+        "tokens_per_s": total["tokens"] / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }
+
+
+@torch.no_grad()
+def evaluate(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    reference: Tensor,  # (N, 2)
+    config: DPOConfig,
+    workers: Workers,
+    where: str,
+) -> dict[str, float]:
+    """heldout_loss, heldout_margin, heldout_accuracy: as in train_step, over pairs not trained on.
+
+    Where nothing was learnt that carries over, heldout_accuracy stays about ½ and the heldout_loss
+    of the sigmoid losses about log 2.
+    """
+    sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
+    for part in parts(backbone, pairs, reference, config, workers):
+        sums += metric_sums(part, config.beta)
+    total = workers.sum(dict(zip(METRICS, sums.tolist(), strict=True)))
+    require_finite(torch.tensor(total["loss"]), "held-out loss", where)
+    names = ("loss", "margin", "accuracy")
+    return {f"heldout_{name}": total[name] / len(pairs) for name in names}

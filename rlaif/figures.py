@@ -39,6 +39,7 @@ _STYLE = {
     "ytick.color": INK,
     "figure.constrained_layout.use": True,
 }
+FEW = 12  # points that are shown one by one
 WIDTH, HEIGHT = 4.4, 2.7  # inches: one picture fills a telephone's screen
 
 
@@ -69,23 +70,27 @@ def histogram(values: Sequence[float], x_label: str, y_label: str) -> Markup:
         return _svg(figure, x_label)
 
 
+Points = Sequence[tuple[float, float]]  # (step, value)
+
+
 def curve(
-    steps: Sequence[float],
-    values: Sequence[float],
-    x_label: str,
-    y_label: str,
-    level: float | None = None,
+    points: Points, x_label: str, y_label: str, level: float | None = None, heldout: Points = ()
 ) -> Markup:
-    """Every step thin, the running mean of a tenth of the run thick, `level` as a dashed line."""
+    """Every step thin, the running mean of a tenth of the run thick, `level` as a dashed line,
+    held-out values as dots."""
     with rc_context(_STYLE):
         figure, axes = _axes()
+        steps, values = [step for step, _ in points], [value for _, value in points]
         window = max(1, len(values) // 10)
         smooth = [fmean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
-        marker = "o" if len(values) == 1 else None
-        axes.plot(steps, values, color=PALE, linewidth=1, marker=marker)
-        axes.plot(steps, smooth, color=LINE, linewidth=2, marker=marker)
+        marker = "o" if len(values) <= FEW else None
+        axes.plot(steps, values, color=PALE, linewidth=1, marker=marker, markersize=4)
+        axes.plot(steps, smooth, color=LINE, linewidth=2, marker=marker, markersize=4)
         if level is not None:
             axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        if heldout:
+            axes.plot(*zip(*heldout, strict=True), "o", color=INK, markersize=4, label="held out")
+            axes.legend(frameon=False, fontsize=9)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(integer=True)

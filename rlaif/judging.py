@@ -1,7 +1,12 @@
-"""A client to a judge: to a server that runs somewhere, or to one of our own for the while.
+"""A judge for training and commands: a client to a server that runs somewhere, or to one of our own
+for the while; its scores as a reward; its comparisons with the start as a held-out score.
 
 A server of our own is a child process that ends when its standard input does: if this process
 dies, even by kill -9, the pipe closes and the server goes with it.
+
+A reward is the judge's `score` of a response alone: its expected rating E[r], r from 1 to 9, by
+each principle as (E[r] - 5) / 4, their weighted mean: in [-1, 1], 0 in the middle of the scale
+(direct RLAIF, arXiv:2309.00267, section 2.2.3).
 """
 
 from __future__ import annotations
@@ -9,17 +14,26 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
 from constitution.errors import UserError
-from judge_service.client import JudgeClient
+from constitution.schema import Constitution, Message
+from judge_service.client import JudgeClient, JudgeRequestError, JudgeUnavailable
+from judge_service.judgment import JudgeOptions, Score, Unjudged
+from rlaif.evaluation import Compare, compare_with_start, judge_score
+from rlaif.records import Prompt, Sample
 
 START_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
+FIND_TIMEOUT_S = 10.0  # for a server that should be running
 
 
 class JudgeServerError(UserError):
@@ -44,7 +58,7 @@ def judge_client(
     """
     if not model:
         with JudgeClient(server) as client:
-            client.wait_until_ready(10.0)
+            client.wait_until_ready(FIND_TIMEOUT_S)
             yield client
         return
     port = _free_port()
@@ -93,3 +107,129 @@ def _free_port() -> int:
 
 def _tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+# ── scores as a reward ───────────────────────────────────────────────────────────────────────
+
+
+class ScoringClient(Protocol):
+    """What a reward needs of `judge_service.client.JudgeClient`. Called from several threads."""
+
+    def score(
+        self,
+        conversation: tuple[Message, ...],
+        response: str,
+        constitution: str | Constitution,
+        options: JudgeOptions,
+        *,
+        timeout: float | None,
+    ) -> Score | Unjudged: ...
+
+
+@contextmanager
+def judge_reward(
+    address: str,
+    constitution: str | Constitution = "",
+    *,
+    options: JudgeOptions | None = None,
+    timeout: float = 60.0,
+    in_flight: int = 16,
+) -> Iterator[JudgeReward]:
+    """The scores of the judge at HOST:PORT, as `rlaif.rewards.open_rewards` takes them.
+
+    Raises JudgeUnavailable when none answers, JudgeRequestError for a constitution it lacks.
+    """
+    with JudgeClient(address) as client:
+        client.wait_until_ready(FIND_TIMEOUT_S)
+        if isinstance(constitution, str):
+            client.constitution(constitution)  # else every response would be refused, one by one
+        yield JudgeReward(
+            client, constitution, options=options, timeout=timeout, in_flight=in_flight
+        )
+
+
+class JudgeReward:
+    """A RewardFunction over a judge: (conversations, responses) → scores in [-1, 1], or None.
+
+    timeout: of one score, seconds, waiting in the server's queue included. in_flight: asked at a
+    time. `unscored` counts the Nones by reason: "timed out", "unavailable", "refused" (such as a
+    text too long for the judge), or the judge's own (judgment.UnjudgedReason).
+    """
+
+    def __init__(
+        self,
+        client: ScoringClient,
+        constitution: str | Constitution = "",
+        *,
+        options: JudgeOptions | None = None,
+        timeout: float = 60.0,
+        in_flight: int = 16,
+    ) -> None:
+        self._client = client
+        self._constitution = constitution
+        self._options = options or JudgeOptions(interactive=False)
+        self._timeout = timeout
+        self._in_flight = in_flight
+        self.unscored: Counter[str] = Counter()
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        """Raises JudgeUnavailable when the judge is away for all of them: training then stops at
+        its last checkpoint instead of going on without scores."""
+        with ThreadPoolExecutor(self._in_flight) as pool:
+            found = list(pool.map(self._ask, conversations, responses))
+        away = [each for each in found if isinstance(each, JudgeUnavailable)]
+        if found and len(away) == len(found):
+            raise away[0]
+        scores: list[float | None] = []
+        for each in found:
+            scores.append(each if isinstance(each, float) else None)
+            if isinstance(each, JudgeUnavailable):
+                self.unscored["unavailable"] += 1
+            elif isinstance(each, str):
+                self.unscored[each] += 1
+        return scores
+
+    def _ask(self, conversation: Sequence[Message], response: str) -> float | str | UserError:
+        """The score, or why there is none."""
+        started = time.monotonic()
+        try:
+            found = self._client.score(
+                tuple(conversation),
+                response,
+                self._constitution,
+                self._options,
+                timeout=self._timeout,
+            )
+        except JudgeRequestError:
+            return "refused"
+        except JudgeUnavailable as error:
+            late = time.monotonic() - started >= self._timeout
+            return "timed out" if late else error
+        return found.reason.value if isinstance(found, Unjudged) else found.score
+
+
+# ── the policy beside its start ──────────────────────────────────────────────────────────────
+
+
+def held_out_judge(
+    compare: Compare, start: Sequence[Sample]
+) -> Callable[[Sequence[Prompt], Sequence[str]], float | None]:
+    """(prompts, the policy's responses) → mean P(better than the start's), as `ppo.train` takes it.
+
+    compare: `labeling.comparer`, whose judge looks at both orders and whose journal makes a resumed
+    run cost no read twice. start: the starting policy's samples; the first to each prompt counts.
+    Two equal responses are ½ without asking. Pairs without a label are left out; None when no pair
+    is left. Raises EvaluationError for a prompt that the start has no response to.
+    """
+
+    def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> float | None:
+        now = [
+            Sample(prompt=p, index=0, response=text, tokens=0, complete=True, seed=0)
+            for p, text in zip(prompts, responses, strict=True)
+        ]
+        found = judge_score(compare_with_start(now, start, compare, "held-out"))
+        return None if found is None else found.value
+
+    return judge

@@ -254,7 +254,7 @@ def comparer(
         pairs = [Comparison(*question) for question in questions]
         answers = ask(pairs, client, journal_file, constitution=constitution, options=options)
         return {
-            pair.id: Outcome(answer.prob_a)
+            pair.id: Outcome(answer.prob_a, traits=answer.trait_probs)
             if isinstance(answer, Judgment)
             else Outcome(None, answer.reason.value)
             for pair, answer in answers.found()

@@ -21,29 +21,46 @@ CHUNK = 256  # tokens whose logits exist at once: 256 x 49152 x 4 bytes = 50 MB
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """A token's log-prob is one number, so its gradient in the hidden state is one vector,
-    W_y - Σ_v π_v W_v (over the temperature). It is computed beside the value, while the chunk's
-    logits are at hand: nothing of size V outlives its chunk, nothing is computed twice."""
+    """With one_hot(y) - π = residual (V,), over the temperature t:
+
+        ∂ log π_y / ∂h = Wᵀ residual / t        ∂ log π_y / ∂W = residual hᵀ / t
+
+    The first is one vector per token: it is computed beside the value, while the chunk's logits
+    are at hand. The second, where the head trains, is summed over the tokens in backward, whose
+    weights g are known only then; each chunk's logits are computed anew for it. So nothing of
+    size V outlives its chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, t: float) -> Tensor:
         values: list[Tensor] = []
         gradients: list[Tensor] = []
-        wanted = ctx.needs_input_grad[0]
+        hidden_trains, _, weight_trains, _ = ctx.needs_input_grad
         for h, y in zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True):
             log_pi = _log_softmax(h, weight, t)  # (n, V)
             values.append(log_pi.gather(1, y[:, None])[:, 0])
-            if wanted:
-                gradients.append((weight[y].float() - log_pi.exp() @ weight.float()) / t)  # (n, d)
-        if wanted:
-            ctx.save_for_backward(torch.cat(gradients))
-            ctx.dtype = hidden.dtype
+            if hidden_trains:
+                gradients.append((weight[y].float() - log_pi.exp_() @ weight.float()) / t)  # (n, d)
+        ctx.dtype, ctx.t = hidden.dtype, t
+        ctx.save_for_backward(
+            torch.cat(gradients) if hidden_trains else None,
+            *((hidden, targets, weight) if weight_trains else (None, None, None)),
+        )
         return torch.cat(values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (gradient,) = ctx.saved_tensors  # (N, d)
-        return (grads[0][:, None] * gradient).to(ctx.dtype), None, None, None
+        gradient, hidden, targets, weight = ctx.saved_tensors  # (N, d), (N, d), (N,), (V, d)
+        of_hidden = of_weight = None
+        if gradient is not None:
+            of_hidden = (grads[0][:, None] * gradient).to(ctx.dtype)
+        if weight is not None:
+            of_weight = torch.zeros_like(weight)
+            chunks = (torch.split(x, CHUNK) for x in (hidden, targets, grads[0]))
+            for h, y, g in zip(*chunks, strict=True):
+                weighed = _log_softmax(h, weight, ctx.t).exp_().mul_(-g[:, None])  # (n, V)
+                weighed[torch.arange(len(y)), y] += g  # g · residual
+                of_weight.addmm_(weighed.T.to(weight.dtype), h.to(weight.dtype), alpha=1 / ctx.t)
+        return of_hidden, None, of_weight, None
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
@@ -54,11 +71,10 @@ def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
 def token_logprobs(
     hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """log π of each target token, float32, differentiable in `hidden`.
+    """log π of each target token, float32, differentiable in `hidden` and in `weight`.
 
-    hidden (N, d); targets (N,); weight (V, d), the frozen language-model head. Returns (N,) nats.
+    hidden (N, d); targets (N,); weight (V, d), the language-model head. Returns (N,) nats.
     """
-    assert not weight.requires_grad, "the head is frozen here: its gradient is not computed"
     if not len(targets):
         return hidden.float().sum(dim=-1)  # (0,), still in the graph
     result: Tensor = _TokenLogprobs.apply(hidden, targets, weight, temperature)  # type: ignore[no-untyped-call]

@@ -208,7 +208,7 @@ def _check_model_folder(path: Path) -> None:
     if (path / "adapter_config.json").is_file():
         raise ModelError(
             f"{path}: holds a LoRA adapter, not a whole model; merge it into its base first "
-            "(rlaif.backbone.merge_adapter)"
+            "(`rlaif models merge`)"
         )
     raise ModelError(
         f"{path}: not a model folder, it lacks {', '.join(missing)}; give a folder written by "

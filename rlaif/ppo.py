@@ -1,198 +1,64 @@
 """Proximal policy optimisation (arXiv:1707.06347) of responses against a score.
 
-    r_t = -kl_coef·k1_t,  k1_t = log π_old - log π_ref,     r_T += score at the last real token
-    δ_t = r_t + gamma·V_{t+1} - V_t                         Eq. 12, arXiv:1506.02438
-    A_t = δ_t + gamma·λ·A_{t+1}                             Eq. 16; V and A after the end are 0
-    R_t = A_t + V_t                                         before A is whitened over the mask
-    ratio = exp(log π - log π_old)
-    L_π = max(-A·ratio, -A·clip(ratio, 1±clip))             Eq. 7, arXiv:1707.06347
-    L_V = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)
-    L   = mean over counted tokens of L_π + vf_coef·L_V
+    A        advantages, (B, R): gae, rloo or grpo            advantages.py
+    ratio    = exp(log π - log π_old)
+    w        = min(π_old / sampler, importance_cap)           no gradient; 1 with an exact sampler
+    L_π      = w·max(-A·ratio, -A·clip(ratio, 1±clip))        Eq. 7, arXiv:1707.06347
+    L_V      = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)  gae alone
+    L        = mean over counted tokens of L_π + vf_coef·L_V,
+               with grpo + kl_coef·k3(π, reference)           Eq. 4, arXiv:2402.03300
 
-    log π_old, log π_ref, V   old_logprobs, ref_logprobs, values (B, T), at the token they lead to
-    score                     (B,) of the whole response, less a penalty when it has no end token
-    mask                      (B, T) True on response tokens
+    log π_old, log π_ref, V   old_logprobs, ref_logprobs, values, at the token they lead to
+    score                     of the whole response, less a penalty when it has no end token
 
-    adaptive KL    kl_coef ← kl_coef·(1 + clip(kl/target - 1, ±0.2)·n/horizon)
-                                                            section 2.2, arXiv:1909.08593
-    KL guard       when k3 of KL(π_old, π) on an update batch is over kl_ceiling, that update and
-                   the iteration's remaining ones are not made (logged as kl_guard)
+w corrects for a sampler that is not quite the trainer's policy (Yao et al. 2025, "Your Efficient
+RL Framework Secretly Brings You Off-Policy RL Training"): its expectation over what was sampled
+is that of π_old, but for the truncation, which bounds the variance. A sampler that computes with
+the trainer's own forward is exact: its log-probs are π_old, and the policy's forward is saved.
+
+    one iteration    roll out (ppo_rollout.py) → updates (ppo_update.py) → adapt kl_coef
+    guards           adaptive KL, KL guard, max_kl, rollback to the best judged policy (guard.py)
 
 A response whose score is None is masked out of everything and counted (unscored), never scored 0.
-Left out: an entropy bonus, whitening of scores, importance weights between sampler and trainer
-(π_old is recomputed by the trainer; sampler_gap shows how far the sampler's log-probs were off).
+The mean is over the tokens of an optimiser step's batch for all three: rloo's paper sums over a
+response's tokens (another step size), grpo's divides by each response's length (which favours
+short good and long bad ones, arXiv:2503.20783).
+Left out: an entropy bonus, whitening of scores, sequence-level importance weights.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
-import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from rlaif.backbone import Backbone, Generated
-from rlaif.batching import (
-    Batch,
-    EncodedPrompt,
-    Row,
-    encode_prompts,
-    endless_batch,
-    in_groups,
-    pad,
-)
-from rlaif.logprobs import kl_k1, kl_k3, masked_mean, whiten
+from rlaif.backbone import Backbone, LoraConfig
+from rlaif.batching import EncodedPrompt, encode_prompts, endless_batch
+from rlaif.guard import Watch, adapt_kl_coef, after_evaluation, require_kl_within
+from rlaif.ppo_config import PPOConfig
+from rlaif.ppo_evaluation import Examination, HeldOutJudge, set_aside
+from rlaif.ppo_rollout import Actors, roll_out
+from rlaif.ppo_update import update
 from rlaif.progress import progress
 from rlaif.records import Prompt
-from rlaif.scoring import (
-    Heads,
-    RewardFunction,
-    checked_scores,
-    reward_function,
-    reward_identity,
-)
+from rlaif.rollouts import choose_engine, open_sampler
+from rlaif.scoring import Heads, RewardFunction, reward_function, reward_identity
 from rlaif.training import (
     Learner,
     Run,
-    TrainConfig,
+    TrainingError,
     memory_gib,
     report_skipped,
     require_context,
-    require_finite,
     run_inputs,
 )
+from rlaif.workers import Workers
 
-
-class PPOConfig(TrainConfig):
-    """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
-
-    iterations: int = Field(default=100, ge=1, description="rollouts, each followed by updates")
-    prompts_per_iteration: int = Field(default=16, ge=1, description="one response each")
-    max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
-    temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
-    epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
-    update_batch_size: int = Field(default=4, ge=1, description="responses per optimiser step")
-    value_learning_rate: float = Field(
-        default=1e-3, gt=0, description="of value adapter and head: they start from nothing"
-    )
-    kl_coef: float = Field(default=0.05, ge=0, description="weight of k1 per token, nats → score")
-    kl_target: float | None = Field(
-        default=None, gt=0, description="nats per response; None keeps kl_coef fixed"
-    )
-    kl_horizon: float = Field(
-        default=1e4, gt=0, description="responses over which kl_coef adapts (arXiv:1909.08593)"
-    )
-    kl_ceiling: float = Field(
-        default=0.05, gt=0, description="nats per token, of an update from its rollout's policy"
-    )
-    gamma: float = Field(default=1.0, ge=0, le=1, description="discount per token")
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    clip: float = Field(
-        default=0.2, gt=0, description="of ratio around 1 (arXiv:1707.06347, table 1)"
-    )
-    value_clip: float = Field(default=0.2, gt=0, description="of v around v_old, in scores")
-    vf_coef: float = Field(default=0.1, ge=0)
-    missing_eos_penalty: float = Field(
-        default=1.0, ge=0, description="off the score of a response cut off by the bound (TRL)"
-    )
-
-    @model_validator(mode="after")
-    def _refuse_what_does_nothing(self) -> Self:
-        if self.kl_target is None and "kl_horizon" in self.model_fields_set:
-            raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
-        if self.max_new_tokens >= self.max_tokens:
-            raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
-        return self
-
-
-# ── the equations ────────────────────────────────────────────────────────────────────────────
-
-
-def token_rewards(k1: Tensor, scores: Tensor, last: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """r_t above. k1, mask (B, T); scores, last (B,), last the place of the last real token."""
-    rewards = torch.where(mask, -kl_coef * k1, 0.0)
-    return rewards.scatter_add(1, last[:, None], scores[:, None])
-
-
-@dataclass(frozen=True, slots=True)
-class Advantages:
-    advantages: Tensor  # (B, T), not whitened, 0 outside the mask
-    returns: Tensor  # (B, T), advantages + values
-
-
-def generalised_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
-) -> Advantages:
-    """GAE backwards over the response tokens. All (B, T); the mask is contiguous per row."""
-    values = torch.where(mask, values, 0.0)
-    advantages = torch.zeros_like(values)
-    carry = next_value = torch.zeros_like(values[:, 0])
-    for t in reversed(range(values.shape[1])):
-        delta = rewards[:, t] + gamma * next_value - values[:, t]  # Eq. 12, arXiv:1506.02438
-        carry = torch.where(mask[:, t], delta + gamma * gae_lambda * carry, 0.0)  # Eq. 16
-        advantages[:, t], next_value = carry, values[:, t]
-    return Advantages(advantages, advantages + values)
-
-
-def policy_losses(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
-) -> Tensor:
-    """L_π per token; any shape."""
-    ratio = torch.exp(logprobs - old_logprobs)
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(-advantages * ratio, -advantages * clipped)  # Eq. 7, arXiv:1707.06347
-
-
-def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float) -> Tensor:
-    """L_V per token; any shape."""
-    clipped = torch.clamp(values, old_values - value_clip, old_values + value_clip)
-    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
-
-
-def adapt_kl_coef(kl_coef: float, kl: float, target: float, count: int, horizon: float) -> float:
-    """The next coefficient, after `count` responses of mean KL `kl` (arXiv:1909.08593, 2.2)."""
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    return kl_coef * (1 + error * count / horizon)
-
-
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(R - V) / Var(R) over the mask; 0 where all returns are equal."""
-    residual, target = (returns - values)[mask], returns[mask]
-    variance = target.var(correction=0)
-    return 0.0 if variance == 0 else float(1 - residual.var(correction=0) / variance)
-
-
-# ── training ─────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """The scored responses of one iteration, and all that the updates need to know of them."""
-
-    batch: Batch
-    old_logprobs: Tensor  # (B, T)
-    values: Tensor  # (B, T)
-    advantages: Tensor  # (B, T), whitened
-    returns: Tensor  # (B, T)
-
-
-@dataclass(frozen=True, slots=True)
-class Actors:
-    """Who takes part: policy and value roles of one backbone, and where scores come from."""
-
-    backbone: Backbone
-    value_head: Heads
-    score: RewardFunction
-
-    def values(self, batch: Batch) -> Tensor:
-        """V of the state each token was drawn in: (B, T), meaningful on the response tokens."""
-        hidden = self.backbone.hidden_states("value", batch.ids)
-        values: Tensor = self.value_head(hidden[:, :-1])[..., 0]
-        return torch.nn.functional.pad(values, (1, 0))
+__all__ = ["HeldOutJudge", "PPOConfig", "train"]
 
 
 def train(
@@ -201,214 +67,197 @@ def train(
     prompts: Sequence[Prompt],
     reward: Path | RewardFunction,
     out: Path,
+    judge: HeldOutJudge | None = None,
 ) -> Path:
-    """Train the policy against `reward`; returns `out`, a peft adapter. Resumes by itself.
+    """Train the policy against `reward`; returns `out`: a peft adapter, or (lora=null) a model.
 
-    reward: the folder of a reward model (it becomes a role of the same backbone), or a callable
+    reward: the folder of a reward model (it becomes a role of the frozen base), or a callable
     (conversations, responses) → scores, None where one could not be had.
-    Raises TrainingError or BatchError.
+    judge: asked every eval_every iterations, and after the last, about responses to eval_prompts
+    of the prompts, set aside for it; when they got worse, the policy goes back to its best.
+    Resumes by itself. Raises TrainingError, BatchError, RolloutError or RewardModelError.
     """
-    # 1. The frozen base with its roles, the prompts, the score.
-    backbone = Backbone.load(model, config.dtype)
-    require_context(backbone, config.max_tokens)
+    # 1. The processes, the base, the prompts.
+    workers = Workers.here()
+    _require_possible(config, judge, workers)
+    policy = Backbone.load(model, config.dtype, train_fully=config.lora is None)
+    require_context(policy, config.max_tokens)
     room = config.max_tokens - config.max_new_tokens
-    encoded, skipped = encode_prompts(backbone.tokenizer, prompts, room, config.unusable)
-    report_skipped(skipped)
-    backbone.add_role("policy", config.lora, config.seed)
-    backbone.add_role("value", config.lora, config.seed + 1)
-    value_head = Heads(["value"], backbone.hidden_size).to(backbone.device)  # zero: V starts as 0
-    actors = Actors(backbone, value_head, reward_function(reward, backbone))
+    encoded, skipped = encode_prompts(policy.tokenizer, prompts, room, config.unusable)
+    if workers.main:
+        report_skipped(skipped)
+    encoded, aside = set_aside(encoded, config.eval_prompts if judge else 0, config.seed)
+    inputs = run_inputs("ppo", config, policy, prompts) | {
+        "engine": choose_engine(config.engine, workers.count),
+        "reward": reward_identity(reward),
+        "judge": None if judge is None else "callable",
+    }
 
-    # 2. Where the run stands.
-    policy, value = backbone.role_parameters("policy"), backbone.role_parameters("value")
-    value |= {f"value_head.{name}": p for name, p in value_head.named_parameters()}
-    groups = [(policy, config.learning_rate), (value, config.value_learning_rate)]
-    learner = Learner(groups, config.iterations, config)
-    generator = torch.Generator(backbone.device).manual_seed(config.seed)
-    kl_coef = config.kl_coef
-    run = Run(
-        out, {**run_inputs("ppo", config, backbone, prompts), "reward": reward_identity(reward)}
-    )
-    saved = run.resume()
-    done = saved["step"] if saved else 0
-    if saved:
-        learner.load(saved["learner"])
-        generator.set_state(saved["generator"])
-        kl_coef = saved["kl_coef"]
+    # 2. The roles. With lora=null the policy's base moves, and the others live on a copy of it.
+    frozen = policy if config.lora else policy.frozen_copy()
+    policy.add_role("policy", config.lora, config.seed)
+    value_head = _add_value(frozen, config) if config.advantages == "gae" else None
+    score = reward_function(reward, frozen)
 
-    # 3. Iterations: roll out, score, update, adapt.
-    with progress("PPO", config.iterations, "iterations") as report:
-        report(done)
-        for step in range(done + 1, config.iterations + 1):
-            where = f"PPO, iteration {step}"
-            rate = learner.schedule(step)
-            batch = endless_batch(len(encoded), config.prompts_per_iteration, step, config.seed)
-            chosen = [encoded[i] for i in batch]
-            rollout, metrics = roll_out(actors, chosen, generator, kl_coef, config, where)
-            metrics |= update(actors, learner, rollout, config, where)
-            metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "memory_gib": memory_gib()}
-            if config.kl_target is not None:
-                kl_coef = adapt_kl_coef(
-                    kl_coef, metrics["kl_k1"], config.kl_target, len(chosen), config.kl_horizon
-                )
-            run.log(step, {**metrics, "skipped": len(skipped)})
-            if step % config.checkpoint_every == 0 or step == config.iterations:
-                state = {"learner": learner.state(), "generator": generator.get_state()}
-                run.save(step, {**state, "kl_coef": kl_coef})
-            report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
+    # 3. Where the run stands.
+    trained = _trained(policy, frozen, value_head, config)
+    learner = Learner(trained, config.iterations, config, workers)
+    run = Run(out, inputs, config, workers)
+    standing = _resumed(run, learner, config)
 
-    # 4. The policy, as peft reads it.
-    backbone.save_role("policy", out)
+    # 4. Iterations.
+    if not standing.finished(config):
+        sampler = open_sampler(config.engine, policy, config.max_tokens, config.kv_cache_gib)
+        with closing(sampler):
+            actors = Actors(policy, frozen, value_head, score, sampler)
+            asked = Asked(encoded, Examination(judge, aside) if judge else None, len(skipped))
+            iterate(actors, asked, learner, run, standing, config, workers)
+
+    # 5. The policy as peft (or transformers) reads it.
+    if workers.main:
+        policy.save_role("policy", out)
+    workers.wait()
+    run.finish()
     return out
 
 
-@torch.no_grad()
-def roll_out(
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the policy is asked."""
+
+    prompts: list[EncodedPrompt]  # trained on
+    examination: Examination | None
+    skipped: int  # prompts that do not fit
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the next iteration depends on, besides weights and optimiser."""
+
+    done: int  # iterations
+    kl_coef: float
+    watch: Watch
+
+    def finished(self, config: PPOConfig) -> bool:
+        return self.done >= config.iterations or self.watch.ended
+
+
+def iterate(
     actors: Actors,
-    prompts: Sequence[EncodedPrompt],
-    generator: torch.Generator,
-    kl_coef: float,
+    asked: Asked,
+    learner: Learner,
+    run: Run,
+    standing: Standing,
     config: PPOConfig,
-    where: str,
-) -> tuple[Rollout, dict[str, float]]:
-    """Sample, score, and work out advantages. Metrics, over the scored responses:
+    workers: Workers,
+) -> None:
+    """Roll out, score, update, adapt; now and then be judged. Metrics, besides those of roll_out
+    and update:
 
-    score                 mean, before the missing-EOS penalty
-    reward                mean over responses of Σ_t r_t
-    kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
-    entropy               mean per token, nats
-    response_length       mean tokens, end token included
-    eos_rate              share that ended by itself
-    explained_variance    of V before the updates
-    sampler_gap           mean |log π_old - the sampler's|, nats
-    unscored              responses without a score, in none of these
-    rollout_tokens_per_s  response tokens over the time of sampling
+    kl_coef, learning_rate     of this iteration
+    judge_score                the judge's mean P(better than the start), when it was asked
+    rollback                   1 when policy and optimiser went back to the best judged ones
+    memory_gib                 most memory held so far, of the process that holds most
+    skipped                    prompts left out because they do not fit
     """
-    started = time.perf_counter()
-    drawn = actors.backbone.generate(
-        "policy", [p.ids for p in prompts], config.max_new_tokens, config.temperature, generator
-    )
-    seconds = time.perf_counter() - started
-    texts = [actors.backbone.tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn]
-    found = checked_scores(actors.score, [p.prompt for p in prompts], texts, where)
-    kept = [i for i, value in enumerate(found) if value is not None]
-    responses = [drawn[i] for i in kept]
-    rows = [_row(prompts[i], drawn[i]) for i in kept]
-    batch = pad(rows, actors.backbone.device)
-    mask = batch.response_mask
-
-    old, ref, entropy, values = _evaluate(actors, batch, config)
-    scores = torch.tensor([v for v in found if v is not None], device=actors.backbone.device)
-    complete = torch.tensor([g.complete for g in responses], device=actors.backbone.device)
-    penalised = scores - config.missing_eos_penalty * (~complete).float()
-    k1 = kl_k1(old, ref)
-    rewards = token_rewards(k1, penalised, batch.last, mask, kl_coef)
-    gae = generalised_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
-    sampled = torch.cat([torch.tensor(g.logprobs) for g in responses]).to(old.device)  # (N,)
-    metrics = {
-        "score": float(scores.mean()),
-        "reward": float(rewards.sum(1).mean()),
-        "kl_k1": float(k1.sum(1).mean()),
-        "kl_k3": float(kl_k3(old, ref).sum(1).mean()),
-        "entropy": float(masked_mean(entropy, mask)),
-        "response_length": sum(row.response_length for row in rows) / len(rows),
-        "eos_rate": float(complete.float().mean()),
-        "explained_variance": explained_variance(values, gae.returns, mask),
-        "sampler_gap": float((old[mask] - sampled).abs().mean()),
-        "unscored": float(len(prompts) - len(rows)),
-        "rollout_tokens_per_s": sum(len(g.ids) for g in drawn) / seconds,
-    }
-    return Rollout(batch, old, values, whiten(gae.advantages, mask), gae.returns), metrics
+    prompts, examination = asked.prompts, asked.examination
+    with progress("PPO", config.iterations, "iterations") as report:
+        report(standing.done)
+        while not standing.finished(config):
+            step, kl_coef, watch = standing.done + 1, standing.kl_coef, standing.watch
+            where = f"PPO, iteration {step}"
+            rate = learner.schedule(step)
+            which = endless_batch(len(prompts), config.prompts_per_iteration, step, config.seed)
+            chosen = [prompts[i] for i in which]
+            rollout, metrics = roll_out(actors, chosen, step, kl_coef, config, workers)
+            require_kl_within(metrics["kl_k1"], config.max_kl, where)
+            metrics |= update(actors, learner, rollout, config, workers, where)
+            metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "skipped": float(asked.skipped)}
+            if config.kl_target is not None:
+                count, kl = len(rollout.rows), metrics["kl_k1"]
+                kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, count, config.kl_horizon)
+            line: dict[str, float | None] = {**metrics, "memory_gib": workers.max(memory_gib())}
+            best = None
+            due = examination is not None and _is_due(step, config)
+            if examination is not None and due:
+                judged = examination.score(actors, config, workers, where)
+                watch, decision = after_evaluation(watch, judged, config.rollback_after)
+                best = judged if decision == "new best" else None
+                back = decision in ("roll back", "end")
+                line |= {"judge_score": judged, "rollback": float(back)}
+                if back:
+                    _go_back(run, learner, where, watch, workers)
+            standing = Standing(step, kl_coef, watch)
+            run.log(step, line)
+            if due or step % config.checkpoint_every == 0 or standing.finished(config):
+                run.save(step, _state(learner, standing), best)
+            report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
 
 
-def _row(prompt: EncodedPrompt, generated: Generated) -> Row:
-    return Row(prompt.prompt.id, (*prompt.ids, *generated.ids), len(prompt.ids))
+def _is_due(step: int, config: PPOConfig) -> bool:
+    return step % config.eval_every == 0 or step == config.iterations
 
 
-def _evaluate(actors: Actors, batch: Batch, config: PPOConfig) -> tuple[Tensor, ...]:
-    """old_logprobs, ref_logprobs, entropy, values: (B, T) each, in micro-batches."""
-    parts: list[tuple[Tensor, ...]] = []
-    for rows in _slices(len(batch.ids), config.micro_batch_size):
-        part = batch.rows(rows)
-        policy = actors.backbone.logprobs_and_entropy("policy", part, config.temperature)
-        ref = actors.backbone.logprobs(None, part, config.temperature)
-        parts.append((policy.logprobs, ref, policy.entropy, actors.values(part)))
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(group[0], group[-1] + 1) for group in in_groups(range(count), size)]
-
-
-def update(
-    actors: Actors, learner: Learner, rollout: Rollout, config: PPOConfig, where: str
-) -> dict[str, float]:
-    """`epochs` passes of optimiser steps over one rollout. Metrics, means over the steps made:
-
-    loss                  policy_loss + vf_coef·value_loss
-    clip_fraction         share of tokens whose ratio is out of 1±clip
-    update_kl             k3 of KL(π_old, π), nats per token, the largest seen
-    kl_guard              1 when it stopped the updates
-    grad_norm             before clipping
-    update_tokens_per_s   response tokens over the time of updating
-    """
-    started = time.perf_counter()
-    means: list[dict[str, float]] = []
-    largest, stopped, tokens = 0.0, 0.0, 0
-    batches = _slices(len(rollout.batch.ids), config.update_batch_size) * config.epochs
-    for rows in batches:
-        found = gradients(actors, rollout, rows, config, where)
-        largest = max(largest, found["update_kl"])
-        if found["update_kl"] > config.kl_ceiling:
-            learner.optimiser.zero_grad()
-            stopped = 1.0
-            break
-        means.append({**found, "grad_norm": learner.step(where)})
-        tokens += int(rollout.batch.response_mask[rows].sum())
-    names = ("loss", "policy_loss", "value_loss", "clip_fraction", "grad_norm")
-    return {
-        **{name: sum(m[name] for m in means) / max(len(means), 1) for name in names},
-        "update_kl": largest,
-        "kl_guard": stopped,
-        "update_tokens_per_s": tokens / (time.perf_counter() - started),
-    }
-
-
-def gradients(
-    actors: Actors, rollout: Rollout, rows: slice, config: PPOConfig, where: str
-) -> dict[str, float]:
-    """Gather the gradient of the mean loss over the counted tokens of `rows`, in micro-batches.
-
-    Policy and value share no trained weight: each is differentiated at once, so that only one
-    role's activations are held at a time.
-    """
-    start, stop, _ = rows.indices(len(rollout.batch.ids))
-    count = int(rollout.batch.response_mask[rows].sum())  # global: micro-batches change nothing
-    sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "update_kl"), 0.0)
-    for inner in _slices(stop - start, config.micro_batch_size):
-        part = slice(start + inner.start, start + inner.stop)
-        batch = rollout.batch.rows(part)
-        mask = batch.response_mask
-        logprobs = actors.backbone.logprobs("policy", batch, config.temperature)
-        old = rollout.old_logprobs[part]
-        losses = policy_losses(logprobs, old, rollout.advantages[part], config.clip)
-        policy_loss = torch.where(mask, losses, 0.0).sum() / count
-        require_finite(policy_loss, "policy loss", where)
-        policy_loss.backward()  # type: ignore[no-untyped-call]
-
-        values = actors.values(batch)
-        losses = value_losses(
-            values, rollout.values[part], rollout.returns[part], config.value_clip
+def _go_back(run: Run, learner: Learner, where: str, watch: Watch, workers: Workers) -> None:
+    """Policy, value function and optimiser as they were at the best evaluation."""
+    best = run.best()
+    if best is None:
+        raise TrainingError(
+            f"{run.folder}: the best checkpoint is gone, and the judged policy got worse; start "
+            "again in a new folder"
         )
-        value_loss = torch.where(mask, losses, 0.0).sum() / count
-        require_finite(value_loss, "value loss", where)
-        (config.vf_coef * value_loss).backward()  # type: ignore[no-untyped-call]
+    learner.load(best["learner"])
+    if workers.main:
+        end = "; once more for the worse, so this is the end" if watch.ended else ""
+        print(
+            f"{where}: judged worse than at its best ({watch.best:.3f}, iteration {best['step']}) "
+            f"too often: back to that{end}",
+            file=sys.stderr,
+        )
 
-        with torch.no_grad():
-            out = mask & ((logprobs - old).exp() - 1).abs().gt(config.clip)
-            moved = torch.where(mask, kl_k3(old, logprobs), 0.0)
-        sums["policy_loss"] += float(policy_loss.detach())
-        sums["value_loss"] += float(value_loss.detach())
-        sums["clip_fraction"] += float(out.sum()) / count
-        sums["update_kl"] += float(moved.sum()) / count
-    return sums | {"loss": sums["policy_loss"] + config.vf_coef * sums["value_loss"]}
+
+def _state(learner: Learner, standing: Standing) -> dict[str, object]:
+    rest = {"kl_coef": standing.kl_coef, "watch": asdict(standing.watch)}
+    return {"learner": learner.state(), **rest}
+
+
+def _resumed(run: Run, learner: Learner, config: PPOConfig) -> Standing:
+    saved = run.resume()
+    if saved is None:
+        return Standing(0, config.kl_coef, Watch())
+    learner.load(saved["learner"])
+    return Standing(saved["step"], saved["kl_coef"], Watch(**saved["watch"]))
+
+
+def _add_value(frozen: Backbone, config: PPOConfig) -> Heads:
+    """The value function: an adapter of the frozen base, and a head of zeros, so that V = 0."""
+    frozen.add_role("value", config.lora or LoraConfig(), config.seed + 1)
+    return Heads(["value"], frozen.hidden_size).to(frozen.device)
+
+
+def _trained(
+    policy: Backbone, frozen: Backbone, value_head: Heads | None, config: PPOConfig
+) -> list[tuple[Mapping[str, Tensor], float]]:
+    """(named parameters, peak learning rate) of all that trains."""
+    groups: list[tuple[Mapping[str, Tensor], float]] = [
+        (policy.role_parameters("policy"), config.learning_rate)
+    ]
+    if value_head is not None:
+        value: dict[str, Tensor] = dict(frozen.role_parameters("value"))
+        value |= {f"value_head.{name}": p for name, p in value_head.named_parameters()}
+        groups.append((value, config.value_learning_rate))
+    return groups
+
+
+def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: Workers) -> None:
+    idle = [] if judge else config.set_for_a_judge()
+    if idle:
+        raise TrainingError(
+            f"{', '.join(idle)}: there is no judge of held-out responses to ask; give one, or "
+            "leave the setting out"
+        )
+    if config.prompts_per_iteration < workers.count:
+        raise TrainingError(
+            f"prompts_per_iteration={config.prompts_per_iteration} is less than the "
+            f"{workers.count} processes; raise it, or launch fewer"
+        )

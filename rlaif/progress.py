@@ -1,40 +1,108 @@
-"""How far long work is: a bar with the time left on a terminal, a line now and then elsewhere."""
+"""How far long work is: a bar with the time left on a terminal, a line now and then elsewhere.
+
+    with progress("PPO", 100, "iterations") as report:
+        report(3, "score 0.41", metrics={"score": 0.41, "kl_k1": 2.3})
+
+On a terminal the latest metrics stand in a table under the bar. Of several processes only the
+first speaks.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 LINE_EVERY_S = 20.0
+COLUMN_WIDTH = 36  # of a name and its value: two of them fit into 80 characters
 
-Report = Callable[..., None]  # report(done: float, note: str = "")
+Metrics = Mapping[str, float | None]
+
+
+class Report(Protocol):
+    def __call__(self, done: float, note: str = "", metrics: Metrics | None = None) -> None:
+        """`done` units are; note: a few words on them; metrics: the latest, shown on a terminal."""
 
 
 @contextmanager
 def progress(title: str, total: float, unit: str) -> Iterator[Report]:
-    """Show work of `total` units on stderr; call the yielded `report(done, note)` as it goes on."""
-    bar = _bar if sys.stderr.isatty() else _lines
-    with bar(title, total, unit) as report:
+    """Show work of `total` units on stderr; call the yielded report as it goes on."""
+    if os.environ.get("RANK", "0") != "0":  # torchrun's name for which process this is
+        show = _silence
+    elif not sys.stderr.isatty():
+        show = _lines
+    else:  # inside other work the outer bar stays
+        show = _silence if _bar_shows else _bar
+    with show(title, total, unit) as report:
         yield report
 
 
 @contextmanager
+def _silence(title: str, total: float, unit: str) -> Iterator[Report]:
+    yield lambda done, note="", metrics=None: None
+
+
+_bar_shows = False  # a terminal has room for one
+
+
+@contextmanager
 def _bar(title: str, total: float, unit: str) -> Iterator[Report]:
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
+    console = Console(stderr=True)
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}"),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
+        console=console,
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield lambda done, note="": bar.update(task, completed=done, note=note)
+    task = bar.add_task(title, total=total, note="")
+    global _bar_shows
+    _bar_shows = True
+    try:
+        with Live(bar, console=console, refresh_per_second=4) as live:
+
+            def report(done: float, note: str = "", metrics: Metrics | None = None) -> None:
+                bar.update(task, completed=done, note=note)
+                if metrics:
+                    live.update(Group(bar, metrics_table(metrics, console)))
+
+            yield report
+    finally:
+        _bar_shows = False
+
+
+def metrics_table(metrics: Metrics, console: Console) -> Table:
+    """Names and values in as many columns as fit, read downwards; None is a dash."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    columns = max(1, console.width // COLUMN_WIDTH)
+    cells = [(f"  {name}", shown(value)) for name, value in metrics.items()]
+    height = math.ceil(len(cells) / columns)
+    for _ in range(columns):
+        table.add_column(style="dim")
+        table.add_column(justify="right")
+    for row in range(height):
+        table.add_row(*(part for cell in cells[row::height] for part in cell))
+    return table
+
+
+def shown(value: float | None) -> str:
+    """Four significant digits, as short as they go."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 @contextmanager
@@ -43,7 +111,7 @@ def _lines(title: str, total: float, unit: str) -> Iterator[Report]:
     first: float | None = None
     finished = False
 
-    def report(done: float, note: str = "") -> None:
+    def report(done: float, note: str = "", metrics: Metrics | None = None) -> None:
         nonlocal spoken, first, finished
         now = time.monotonic()
         if first is None:  # what an earlier run had done says nothing of this one's speed

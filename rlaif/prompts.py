@@ -1,11 +1,13 @@
-"""Prompts by name or from a JSONL file, in any of the three shapes people have them in.
+"""Prompts by name or from a JSONL or Parquet file, in any of the shapes people have them in.
 
     {"id": …, "messages": [{"role": …, "content": …}, …], "topic": …, "kind": …, "split": …}
     {"prompt": "text"}                                  one user turn
     {"prompt": [{"role": …, "content": …}, …]}          a conversation, as TRL's data sets have it
 
-The last two get an id made from their content; what else such a line holds (a chosen response, a
-source) is not a prompt's and is left aside. `quickstart` names the prompts that ship.
+    {"chosen": [...], "rejected": [...]}                preferences: what the two share
+
+All but the first get an id made from their content; what else such a line holds (a chosen response,
+a source) is not a prompt's and is left aside. `quickstart` names the prompts that ship.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from rlaif.records import Prompt, RecordError
+from rlaif.foreign import preference
+from rlaif.records import Prompt, RecordError, iter_rows
 
 SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
 PROMPT_OF_OTHERS = {
@@ -54,40 +58,37 @@ def load_prompts(source: str | Path, split: str | None = None) -> list[Prompt]:
 
 
 def _read(path: Path) -> Iterator[Prompt]:
-    lines_by_id: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                prompt = _parse(line, f"{path}:{number}")
-                first = lines_by_id.setdefault(prompt.id, number)
-                if first != number:
-                    raise RecordError(
-                        f"{path}:{number}: the same prompt, or the same id ({prompt.id}), as line "
-                        f"{first}; delete one of them or give it its own id"
-                    )
-                yield prompt
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not UTF-8 text ({error.reason})") from error
-    except OSError as error:
+    if not path.is_file():
         names = ", ".join(SHIPPED)
+        why = "it is a folder" if path.is_dir() else "no such file"
         raise RecordError(
-            f"{path}: cannot be read ({error.strerror}); give a JSONL file of prompts, or a "
+            f"{path}: cannot be read ({why}); give a JSONL or Parquet file of prompts, or a "
             f"shipped set: {names}"
-        ) from error
+        )
+    first_with: dict[str, str] = {}
+    for where, fields in iter_rows(path):
+        prompt = _parse(fields, where)
+        first = first_with.setdefault(prompt.id, where)
+        if first != where:
+            raise RecordError(
+                f"{where}: the same prompt, or the same id ({prompt.id}), as "
+                f"{_place(first)}; delete one of them or give it its own id"
+            )
+        yield prompt
 
 
-def _parse(line: str, where: str) -> Prompt:
+def _place(where: str) -> str:
+    """Of "prompts.jsonl:3" line 3, of "prompts.parquet: row 3, id 'a'" row 3."""
+    found = re.search(r":(\d+)$|: (row \d+),", where)
+    assert found
+    return f"line {found[1]}" if found[1] else found[2]
+
+
+def _parse(fields: dict[str, Any], where: str) -> Prompt:
+    if "prompt" in fields or "chosen" in fields:
+        fields = _with_messages(fields, where)
     try:
-        fields = json.loads(line)
-        if not isinstance(fields, dict):
-            raise RecordError(f"{where}: not a JSON object; mend or delete this line")
-        return Prompt.model_validate(_with_messages(fields) if "prompt" in fields else fields)
-    except json.JSONDecodeError as error:
-        raise RecordError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); mend or delete this line"
-        ) from error
+        return Prompt.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -97,10 +98,13 @@ def _parse(line: str, where: str) -> Prompt:
         ) from error
 
 
-def _with_messages(fields: dict[str, Any]) -> dict[str, Any]:
-    """A {"prompt": …} line as our own fields."""
-    prompt = fields["prompt"]
+def _with_messages(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """A {"prompt": …} or {"chosen": …, "rejected": …} line as our own fields."""
+    prompt = fields.get("prompt")
+    if prompt is None:
+        turns = preference(fields, where).prompt
+        prompt = [{"role": turn.role, "content": turn.content} for turn in turns]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     content = json.dumps(messages, sort_keys=True, ensure_ascii=False)
-    own = {name: fields[name] for name in PROMPT_OF_OTHERS & fields.keys()}
+    own = {n: str(fields[n]) for n in PROMPT_OF_OTHERS & fields.keys() if fields[n] is not None}
     return {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **own, "messages": messages}

@@ -1,18 +1,21 @@
 """The records that travel between stages, and how they are kept on disk.
 
-    Prompt      a conversation that ends with the user's turn
-    Sample      one response of a policy to a prompt
-    Preference  a labelled pair: chosen, rejected, and P(chosen is better)
+    Prompt         a conversation that ends with the user's turn
+    Sample         one response of a policy to a prompt
+    Preference     a labelled pair: chosen, rejected, and P(chosen is better)
+    Demonstration  a response to imitate, whoever wrote it
+    PlainText      text without turns, as models are pre-trained on
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
-`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`.
+`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Files that
+were made for TRL are read as well, in the shapes that `foreign.py` lists.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -89,6 +92,24 @@ class Preference(_Record):
         return self.rejected[0].content
 
 
+class Demonstration(_Record):
+    """A response to imitate, whoever wrote it."""
+
+    id: str
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    response: str
+
+
+class PlainText(_Record):
+    """Text without turns, as models are pre-trained on."""
+
+    id: str
+    text: str
+
+
+Lesson = Sample | Preference | Demonstration | PlainText
+"""What supervised fine-tuning can imitate; of a Preference, its chosen response."""
+
 Record = TypeVar("Record", bound=_Record)
 
 
@@ -116,14 +137,26 @@ def _parse(line: str, kind: type[Record], where: str) -> Record:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "line"
-        shown = repr(first.get("input"))
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise RecordError(
-            f"{where}: {kind.__name__}.{field}: {first['msg']} (found {shown}); "
-            "mend or delete this line and run again"
-        ) from error
+        raise _unreadable(error, kind, where) from error
+
+
+def as_record(fields: Mapping[str, Any], kind: type[Record], where: str) -> Record:
+    """A record from its fields. RecordError says where the line is and names the bad field."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _unreadable(error, kind, where) from error
+
+
+def _unreadable(error: ValidationError, kind: type[_Record], where: str) -> RecordError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "line"
+    shown = repr(first.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return RecordError(
+        f"{where}: {kind.__name__}.{field}: {first['msg']} (found {shown}); "
+        "mend or delete this line and run again"
+    )
 
 
 def write_jsonl(path: Path, records: Iterable[_Record]) -> None:
@@ -218,27 +251,78 @@ def read_preferences(path: Path) -> list[Preference]:
 
 
 def iter_preferences(path: Path) -> Iterator[Preference]:
-    """Preferences from Parquet or JSONL, one by one. RecordError names the file, row and field."""
-    if path.suffix == ".jsonl":
-        yield from iter_jsonl(path, Preference)
-        return
+    """Preferences from Parquet or JSONL, ours or in TRL's shapes (foreign.py), one by one.
+
+    RecordError names the file, the row and the field.
+    """
+    from rlaif.foreign import preference
+
+    for where, fields in iter_rows(path, ("chosen", "rejected")):
+        yield preference(fields, where)
+
+
+def read_lessons(path: Path) -> list[Lesson]:
+    """What a JSONL or Parquet file has to imitate, row by row; foreign.py lists the shapes.
+
+    RecordError names the file, the row and the field; or says that there is nothing in it.
+    """
+    from rlaif.foreign import lessons
+
+    found = [lesson for where, fields in iter_rows(path) for lesson in lessons(fields, where)]
+    if not found:
+        raise RecordError(f"{path}: nothing in it to imitate")
+    return found
+
+
+def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, its fields) of each line of a JSONL file or row of a Parquet file.
+
+    Blank lines are skipped. Raises RecordError: no such file, not what its name says, or, of a
+    Parquet file, one of `columns` lacking.
+    """
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
-    for number, row in enumerate(_parquet_rows(path)):
-        where = f"{path}: row {number}, id {row['id']!r}"
-        yield _parse(json.dumps(row), Preference, where)
+    if path.suffix == ".parquet" or _begins_as_parquet(path):
+        for number, row in enumerate(_parquet_rows(path, columns)):
+            yield f"{path}: row {number}, id {row.get('id')!r}", row
+        return
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _fields(line, f"{path}:{number}")
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a JSONL or a "
+            "Parquet file"
+        ) from error
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _fields(line: str, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}); mend or delete this line"
+        ) from error
+    if not isinstance(fields, dict):
+        raise RecordError(f"{where}: not a JSON object; mend or delete this line")
+    return fields
+
+
+def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
             found = file.schema_arrow.names
-            fields = Preference.model_fields.items()
-            lacking = [name for name, f in fields if f.is_required() and name not in found]
-            if lacking:
+            if lacking := [name for name in columns if name not in found]:
                 raise RecordError(
                     f"{path}: not a file of preferences: no column {', '.join(lacking)} (it has "
                     f"{', '.join(found)}); rlaif label writes one"

@@ -18,11 +18,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from constitution.errors import UserError
-from rlaif import figures
-from rlaif.evaluation import TABLE_HEADINGS, EvaluationResult, PolicyResult, table_cells
+from rlaif import curves, figures
+from rlaif.evaluation import EvaluationResult, PolicyResult
 from rlaif.intervals import Estimate
 from rlaif.records import Preference, atomic_open, read_preferences
 from rlaif.reward_evaluation import RewardEvaluation
+from rlaif.tables import kind_table, overoptimisation, plain, share, signed, tables
 
 Loaded = TypeVar("Loaded")
 
@@ -40,8 +41,10 @@ class ReportInputs:
     labels_summary: Path
     reward_metrics: Path
     reward_evaluation: Path
+    sft_metrics: Path
     dpo_metrics: Path
     ppo_metrics: Path
+    rest_metrics: Path
     evaluation: Path
 
     @classmethod
@@ -53,78 +56,12 @@ class ReportInputs:
             labels_summary=run / "labels" / "labels.summary.json",
             reward_metrics=run / "reward" / "metrics.jsonl",
             reward_evaluation=run / "reward" / "evaluation.json",
+            sft_metrics=run / "sft" / "metrics.jsonl",
             dpo_metrics=run / "dpo" / "metrics.jsonl",
             ppo_metrics=run / "ppo" / "metrics.jsonl",
+            rest_metrics=run / "rest" / "metrics.jsonl",
             evaluation=run / "evaluation" / "evaluation.json",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A metric of metrics.jsonl: how its axis is called, and what good looks like."""
-
-    metric: str
-    y_label: str
-    good: str
-    level: float | None = None  # a line to compare with
-
-
-REWARD_CURVES = (
-    Curve(
-        "loss",
-        "loss (nats)",
-        "Falls below the dashed line (log 2: knows nothing). It cannot fall below the entropy of "
-        "the soft labels.",
-        level=math.log(2),
-    ),
-    Curve("accuracy", "accuracy on the batch (share)", "Rises above one half.", level=0.5),
-)
-DPO_CURVES = (
-    Curve(
-        "loss",
-        "loss (nats)",
-        "With the sigmoid losses it starts at log 2 (dashed: policy = reference) and falls "
-        "slowly. A fall to 0 means the pairs are learnt by heart.",
-        level=math.log(2),
-    ),
-    Curve("margin", "reward margin (nats)", "Rises: chosen gains on rejected.", level=0.0),
-    Curve(
-        "accuracy",
-        "chosen above rejected (share)",
-        "Rises above one half. It starts near 0, where both are equal.",
-        level=0.5,
-    ),
-)
-PPO_CURVES = (
-    Curve(
-        "score",
-        "reward model's score",
-        "Rises. Each trait counts in standard deviations of its scores on the training responses.",
-    ),
-    Curve(
-        "kl_k1",
-        "KL to the start, k1 (nats)",
-        "Grows slowly and stays small. A steep climb means that the policy games the reward model.",
-        level=0.0,
-    ),
-    Curve(
-        "response_length",
-        "response length (tokens)",
-        "Steady. If it grows together with the score, the reward model pays for length.",
-    ),
-    Curve("eos_rate", "ended by itself (share)", "High and steady: responses are not cut off."),
-    Curve(
-        "clip_fraction",
-        "clipped tokens (share)",
-        "Under about 0.2. More means that the steps are too large.",
-    ),
-    Curve(
-        "explained_variance",
-        "value head: explained variance",
-        "Rises from about 0 towards 1. Below 0 the value head is worse than a constant.",
-        level=0.0,
-    ),
-)
 
 
 def write_report(run: Path, out: Path) -> Path:
@@ -149,8 +86,7 @@ def write_page(inputs: ReportInputs, out: Path) -> Path:
             result=_result(evaluation),
             labels=_labels(_load(inputs.preferences, read_preferences), summary),
             reward=_reward(inputs),
-            dpo=_curves(inputs.dpo_metrics, DPO_CURVES),
-            ppo=_curves(inputs.ppo_metrics, PPO_CURVES),
+            policies=_policies(inputs),
             samples=_samples(evaluation),
         )
     )
@@ -168,6 +104,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda x: "—" if x is None else f"{100 * x:.0f}\u00a0%"
+    environment.filters["share"] = share
     environment.filters["number"] = lambda x: "—" if x is None else f"{x:.2f}"
     return environment
 
@@ -189,10 +126,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
 # ── sections: what the template shows, None where the run has nothing to show ────────────────
 
 
@@ -200,12 +133,20 @@ def _result(evaluation: EvaluationResult | None) -> dict[str, Any] | None:
     if evaluation is None:
         return None
     trained = evaluation.policies[1:]
-    rates = [(policy.name, policy.win_rate) for policy in trained]
+    rates = [
+        row
+        for policy in trained
+        for row in (
+            (policy.name, policy.win_rate),
+            (f"{policy.name}, equal length", policy.length_controlled),
+        )
+    ]
     scores = [(policy.name, policy.judge_score) for policy in trained]
     return {
-        "headings": TABLE_HEADINGS,
-        "rows": [(policy.name, table_cells(policy)) for policy in evaluation.policies],
+        "tables": tables(evaluation),
+        "kinds": kind_table(evaluation.policies),
         "findings": [_finding(policy) for policy in trained],
+        "suspicions": [overoptimisation(policy) for policy in trained if policy.overoptimised],
         "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
         "win_rate_plot": _shares(rates, "win rate against the start (%)"),
         "judge_score_plot": _shares(scores, "mean P(better than the start) (%)"),
@@ -231,7 +172,9 @@ def _finding(policy: PolicyResult) -> str:
         verdict = "not told apart from the start by this many prompts"
     return (
         f"{policy.name}: {verdict}. Of {rate.n} prompts it wins {100 * rate.value:.0f} % "
-        f"(95 % interval {low:.0f} to {high:.0f} %, {high - low:.0f} points wide)."
+        f"(95 % interval {low:.0f} to {high:.0f} %, {high - low:.0f} points wide); at equal length "
+        f"{share(policy.length_controlled)}. Reward score {signed(policy.reward_gain)} against the "
+        f"start, judge score {plain(policy.judge_score)}."
     )
 
 
@@ -288,8 +231,8 @@ def _example(preference: Preference) -> dict[str, Any]:
 
 def _reward(inputs: ReportInputs) -> dict[str, Any] | None:
     found = _load(inputs.reward_evaluation, RewardEvaluation.load)
-    curves = _curves(inputs.reward_metrics, REWARD_CURVES)
-    if found is None and curves is None:
+    training = curves.plots(_load(inputs.reward_metrics, curves.read_metrics), curves.REWARD)
+    if found is None and training is None:
         return None
     plots = {}
     if found:
@@ -301,28 +244,24 @@ def _reward(inputs: ReportInputs) -> dict[str, Any] | None:
         plots["reliability"] = figures.reliability(
             found.bins, "reward model's confidence", "judge's agreement"
         )
-    return {"evaluation": found, "curves": curves, "plots": plots}
+    return {"evaluation": found, "curves": training, "plots": plots}
 
 
-def _curves(path: Path, wanted: Sequence[Curve]) -> list[dict[str, Any]] | None:
-    """The plots of the metrics that the file has; None without any."""
-    metrics = _load(path, _read_metrics)
-    plots = []
-    for curve in wanted if metrics else ():
-        points = [
-            (row.get("step", number), row[curve.metric])
-            for number, row in enumerate(metrics or (), start=1)
-            if _is_number(row.get(curve.metric))
-        ]
-        if points:
-            steps, values = zip(*points, strict=True)
-            svg = figures.curve(steps, values, "training step", curve.y_label, curve.level)
-            plots.append({"title": curve.y_label, "plot": svg, "good": curve.good})
-    return plots or None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _policies(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """A section per way of training; DPO and PPO belong to every recipe, SFT and ReST do not."""
+    wanted = (
+        ("SFT", inputs.sft_metrics, curves.SFT, False),
+        ("DPO", inputs.dpo_metrics, curves.DPO, True),
+        ("PPO", inputs.ppo_metrics, curves.PPO, True),
+        ("ReST", inputs.rest_metrics, curves.REST, False),
+    )
+    sections = []
+    for name, path, of, always in wanted:
+        rows = _load(path, curves.read_metrics)
+        found = curves.plots(rows, of)
+        if found or always:
+            sections.append({"name": name, "curves": found, "alarms": curves.alarms(rows)})
+    return sections
 
 
 def _samples(evaluation: EvaluationResult | None, most: int = 6) -> list[dict[str, Any]]:

@@ -7,19 +7,23 @@
     labelled  (B, K) False where the judge did not look at the trait: that entry is masked
     c         centering                       Eq. 2, arXiv:2312.09244: scores stay around 0
 
-Pairs without any trait label at all (plain preference data) train one head called "overall" on the
-pair's own prob_chosen. After training each head is shifted and scaled so that the training
-responses have mean 0 and std 1; overall = Σ trait weight · head, the weights free to be changed.
+labels=hard rounds p to 0 or 1 (a p of ½ has no side: not labelled); compare_nll of
+reward_evaluation.py says what that costs. Pairs without any trait label at all (plain preference
+data) train one head called "overall" on the pair's own prob_chosen. After training each head is
+shifted and scaled so that the training responses have mean 0 and std 1; overall = Σ trait weight ·
+head, the weights free to be changed (scoring.py: reweigh).
 
-Left out: InstructGPT's K-way ranking batches (our labels are pairs), full fine-tuning of the base.
+The two rows of a pair share their prompt, which is computed once (batching.py: pair_batch).
+Left out: InstructGPT's K-way ranking batches (our labels are pairs).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,32 +31,43 @@ from pydantic import Field
 from torch import Tensor
 
 from rlaif.backbone import Backbone
-from rlaif.batching import EncodedPairs, Pair, encode_pairs, epoch_batches, in_groups, pad_pairs
+from rlaif.batching import (
+    EncodedPairs,
+    Pair,
+    epoch_batches,
+    pair_batch,
+    shared_length,
+    token_groups,
+)
+from rlaif.heldout import HeldOutConfig, is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.progress import progress
 from rlaif.records import Preference
-from rlaif.reward_evaluation import evaluate_reward
+from rlaif.reward_evaluation import PairScores, RewardEvaluation, evaluate_reward
 from rlaif.scoring import Heads, RewardModel, Score
 from rlaif.training import (
     Learner,
     Run,
-    TrainConfig,
     TrainingError,
     memory_gib,
     report_skipped,
-    require_context,
     require_finite,
-    run_inputs,
 )
+from rlaif.workers import Workers
 
 __all__ = ["RewardConfig", "RewardModel", "Score", "preference_loss", "train"]
 
+LabelKind = Literal["soft", "hard"]
 
-class RewardConfig(TrainConfig):
+
+class RewardConfig(HeldOutConfig):
     """Settings of reward-model training."""
 
     epochs: int = Field(default=2, ge=1, description="passes over the pairs; more learns by heart")
     batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step")
     centering: float = Field(default=0.01, ge=0, description="c above, 0.01 (arXiv:2312.09244)")
+    labels: LabelKind = Field(
+        default="soft", description="hard: every label becomes 0 or 1, and one of ½ is left out"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +97,40 @@ class Labels:
     labelled: Tensor  # (B, K) bool
 
 
-def labels_of(pairs: Sequence[Pair], names: Sequence[str]) -> Labels:
-    """Each pair's soft label for each head; the head "overall" reads the pair's own."""
-    table = [
-        [p.prob_chosen if name == "overall" else p.traits.get(name) for name in names]
-        for p in pairs
-    ]
+def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
+    """Each pair's label for each head."""
+    table = [[label_of(pair, name, kind) for name in names] for pair in pairs]
     return Labels(
         torch.tensor([[0.5 if label is None else label for label in row] for row in table]),
         torch.tensor([[label is not None for label in row] for row in table]),
     )
 
 
-def head_weights(pairs: Sequence[Pair], trait_weights: Mapping[str, float]) -> dict[str, float]:
-    """The heads to train with their weights in the overall score, in sorted order.
+def label_of(pair: Pair, name: str, kind: LabelKind) -> float | None:
+    """A pair's label for one head, None where there is none; "overall" reads the pair's own.
 
-    A trait that no pair is labelled for has no head. Raises TrainingError for a labelled trait
-    without a weight.
+    Raises TrainingError for a label that is no probability.
+    """
+    p = pair.prob_chosen if name == "overall" else pair.traits.get(name)
+    if p is None:
+        return None
+    if not 0 <= p <= 1:  # NaN too
+        raise TrainingError(
+            f"{pair.id}: its label for {name} is {p}, which is no probability; mend the record"
+        )
+    if kind == "hard":
+        return None if p == 0.5 else float(p > 0.5)
+    return p
+
+
+def head_weights(
+    pairs: Sequence[Pair], trait_weights: Mapping[str, float], kind: LabelKind
+) -> dict[str, float]:
+    """The heads to train with their weights in the overall score, in sorted order; "overall" where
+    no pair has a trait label at all.
+
+    A trait that no pair teaches has no head: it would stay random. Raises TrainingError for a
+    labelled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
     unknown = sorted(seen - trait_weights.keys())
@@ -107,16 +139,35 @@ def head_weights(pairs: Sequence[Pair], trait_weights: Mapping[str, float]) -> d
             f"the labels name the trait {unknown[0]!r}, which has no weight (there are: "
             f"{', '.join(sorted(trait_weights)) or 'none'}); give the constitution that made them"
         )
-    return {trait: trait_weights[trait] for trait in sorted(seen)} or {"overall": 1.0}
+    if not seen:
+        return {"overall": 1.0}
+    return {
+        trait: trait_weights[trait]
+        for trait in sorted(seen)
+        if any(label_of(pair, trait, kind) is not None for pair in pairs)
+    }
 
 
-def without_unlabelled(encoded: EncodedPairs, heads: Mapping[str, float]) -> EncodedPairs:
-    """Leave out, by name, the pairs that no head can learn from."""
-    if "overall" in heads:
-        return encoded
-    pairs = [p for p in encoded.pairs if any(p.traits.get(name) is not None for name in heads)]
-    learnt = {p.id for p in pairs}
-    reasons = [f"{p.id}: no trait label" for p in encoded.pairs if p.id not in learnt]
+def without_unlabelled(
+    encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
+) -> EncodedPairs:
+    """Leave out the pairs that no head can learn from, so that no batch is without a label, and
+    tell them by name on stderr. Raises TrainingError when none is left."""
+    pairs: list[Pair] = []
+    reasons: list[str] = []
+    for pair in encoded.pairs:
+        labels = [label_of(pair, name, kind) for name in heads]  # all of them are checked
+        if any(label is not None for label in labels):
+            pairs.append(pair)
+        else:
+            why = "no trait label" if kind == "soft" else "no label with a side"
+            reasons.append(f"{pair.id}: {why}")
+    if not pairs:
+        raise TrainingError(
+            f"none of the {len(reasons)} pairs has a label to learn from ({reasons[0]}); "
+            "label some more" + (", or set labels=soft" if kind == "hard" else "")
+        )
+    report_skipped(reasons)
     return EncodedPairs(pairs, encoded.skipped + reasons)
 
 
@@ -128,98 +179,197 @@ def train(
     trait_weights: Mapping[str, float],
     eval_preferences: Sequence[Preference] = (),
 ) -> Path:
-    """Train on soft labels; returns `out`: peft adapter, heads.safetensors, reward.json.
+    """Train on labels; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
 
-    With eval_preferences, evaluation.json is written beside (reward_evaluation.py). Resumes by
-    itself. Raises TrainingError or BatchError.
+    With eval_preferences the held-out NLL is logged (heldout.py), and evaluation.json is written
+    beside (reward_evaluation.py). Resumes by itself. Raises TrainingError or BatchError.
     """
-    # 1. The frozen base, the pairs, one head per trait.
-    backbone = Backbone.load(model, config.dtype)
-    require_context(backbone, config.max_tokens)
-    encoded = encode_pairs(backbone.tokenizer, preferences, config.max_tokens, config.unusable)
-    weights = head_weights(encoded.pairs, trait_weights)
-    encoded = without_unlabelled(encoded, weights)
-    report_skipped(encoded.skipped)
-    backbone.add_role("reward", config.lora, config.seed)
-    heads = Heads(list(weights), backbone.hidden_size)
-    heads.randomise(config.seed)
-    reward_model = RewardModel(backbone, heads.to(backbone.device), weights)
+    # 1. The base, the pairs, one head per trait.
+    workers = Workers.here()
+    backbone, encoded, heldout = load_and_encode(model, preferences, eval_preferences, config)
+    weights = head_weights(encoded.pairs, trait_weights, config.labels)
+    encoded = without_unlabelled(encoded, weights, config.labels)
+    reward_model = fresh_model(backbone, weights, config)
+    look = HeldOut(eval_preferences, heldout.pairs, reward_model, config, workers)
 
     # 2. Where the run stands.
     batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
-    trained = {**backbone.role_parameters("reward"), **dict(heads.named_parameters())}
-    learner = Learner([(trained, config.learning_rate)], len(batches), config)
-    run = Run(out, {**run_inputs("reward", config, backbone, preferences), "traits": weights})
+    trained = [(parameters(reward_model), config.learning_rate)]
+    learner = Learner(trained, len(batches), config, workers)
+    inputs = pair_inputs("reward", config, backbone, preferences, eval_preferences)
+    run = Run(out, inputs | {"traits": weights}, config, workers)
     saved = run.resume()
-    done = saved["step"] if saved else 0
     if saved:
         learner.load(saved["learner"])
 
     # 3. Steps.
+    done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("reward model", len(batches), "steps") as report:
         report(done)
         for step, batch in enumerate(batches[done:], start=done + 1):
             rate = learner.schedule(step)
-            pairs = [encoded.pairs[i] for i in batch]
-            metrics = train_step(reward_model, learner, pairs, config, f"reward model, step {step}")
+            pairs, where = [encoded.pairs[i] for i in batch], f"reward model, step {step}"
+            metrics = train_step(reward_model, learner, pairs, config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
+            score = None
+            if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
+                found = look.evaluate()
+                metrics |= heldout_metrics(found)
+                score = -found.nll
             run.log(step, metrics)
-            if step % config.checkpoint_every == 0 or step == len(batches):
-                run.save(step, {"learner": learner.state()})
-            report(step, f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy'] or 0:.2f}")
+            if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
+                run.save(step, {"learner": learner.state()}, score)
+            note = f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy'] or 0:.2f}"
+            report(step, note, metrics)
 
-    # 4. Scores of the training responses get mean 0 and std 1.
-    rows = [row for pair in encoded.pairs for row in (pair.chosen, pair.rejected)]
-    heads.normalise_on(reward_model.raw_rows(rows))
-    reward_model.save(out)
-
-    # 5. Held-out pairs, on the loss's own scale.
-    if eval_preferences:
-        conversations = [p.prompt for p in eval_preferences]
-        chosen = reward_model.log_odds(conversations, [p.chosen_text for p in eval_preferences])
-        rejected = reward_model.log_odds(conversations, [p.rejected_text for p in eval_preferences])
-        evaluate_reward(eval_preferences, chosen, rejected).save(out / "evaluation.json")
+    # 4. The last weights, or the best (keep); training responses get mean 0 and std 1.
+    load_kept(config, run, learner)
+    normalise(reward_model, encoded.pairs, config, workers)
+    save(reward_model, look, out)
+    run.finish()
     return out
 
 
+def normalise(
+    model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: Workers
+) -> None:
+    """Scores of these pairs' responses get mean 0 and std 1, head by head."""
+    with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
+        raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
+    model.heads.normalise_on(raw.flatten(0, 1))
+
+
+def fresh_model(
+    backbone: Backbone, trait_weights: Mapping[str, float], config: RewardConfig
+) -> RewardModel:
+    """The "reward" role with untrained heads."""
+    backbone.add_role("reward", config.lora, config.seed)
+    heads = Heads(list(trait_weights), backbone.hidden_size)
+    heads.randomise(config.seed)
+    tuning: Literal["lora", "full"] = "lora" if config.lora else "full"
+    return RewardModel(backbone, heads.to(backbone.device), dict(trait_weights), tuning)
+
+
+def parameters(model: RewardModel) -> dict[str, Tensor]:
+    """All that is trained: the role's and the heads'."""
+    return {**model.backbone.role_parameters("reward"), **dict(model.heads.named_parameters())}
+
+
+def raw_scores(
+    model: RewardModel,
+    pairs: Sequence[Pair],
+    config: RewardConfig,
+    workers: Workers,
+    report: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Raw scores of pairs, computed by all processes and known to each: (N, 2, K).
+
+    report is called with the number of pairs done, as far as one process can tell.
+    """
+
+    def of_all(done: int) -> None:
+        if report is not None:
+            report(min(done * workers.count, len(pairs)))
+
+    own = model.raw_of_pairs(workers.share(pairs), config.micro_batch_tokens, of_all)
+    every = workers.gather(own.tolist())
+    return torch.tensor(every, device=model.backbone.device)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Pairs that are not trained on, and the model that is held against them."""
+
+    preferences: Sequence[Preference]
+    pairs: Sequence[Pair]  # those of them that can be used
+    model: RewardModel
+    config: RewardConfig
+    workers: Workers
+
+    def evaluate(self) -> RewardEvaluation:
+        """On the loss's own scale: raw scores, whose differences are log-odds."""
+        raw = raw_scores(self.model, self.pairs, self.config, self.workers)  # (N, 2, K)
+        usable = {pair.id for pair in self.pairs}
+        kept = [p for p in self.preferences if p.id in usable]
+        traits = {
+            name: PairScores(*raw[:, :, k].T.tolist())
+            for k, name in enumerate(self.model.heads.names)
+        }
+        chosen, rejected = self.model.mean(raw).T.tolist()
+        return evaluate_reward(kept, chosen, rejected, traits)
+
+
+def save(model: RewardModel, heldout: HeldOut, out: Path) -> None:
+    """The reward model's folder, with evaluation.json where there are held-out pairs."""
+    evaluation = heldout.evaluate() if heldout.pairs else None
+    if heldout.workers.main:
+        model.save(out)
+        if evaluation:
+            evaluation.save(out / "evaluation.json")
+    heldout.workers.wait()
+
+
+def heldout_metrics(found: RewardEvaluation) -> dict[str, float | None]:
+    """heldout_nll       mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
+                         heads' weighted mean. log 2 = knows nothing
+    heldout_accuracy     share of labels ≠ ½ whose side Δ is on, mean over prompts
+    heldout_ece          how far its probabilities are from the labels (reward_evaluation.py)
+    """
+    return {
+        "heldout_nll": found.nll,
+        "heldout_accuracy": found.accuracy.value if found.accuracy else None,
+        "heldout_ece": found.ece,
+    }
+
+
 def train_step(
-    model: RewardModel, learner: Learner, pairs: Sequence[Pair], config: RewardConfig, where: str
+    model: RewardModel,
+    learner: Learner,
+    pairs: Sequence[Pair],
+    config: RewardConfig,
+    where: str,
 ) -> dict[str, float | None]:
-    """One optimiser step over `pairs`, in micro-batches; the loss is the mean over all labels.
+    """One optimiser step over `pairs` (those of all processes); the loss is the mean over labels.
 
     loss       the L above                        margin    mean Δ over labels (raw scores)
     accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
     score      mean raw score over responses and heads
+    grad_norm  before clipping                    tokens_per_s  real ones, a prompt once per pair
     """
-    started = time.perf_counter()
-    device = model.backbone.device
-    every = labels_of(pairs, model.heads.names)
-    count = int(every.labelled.sum())  # global: micro-batches do not change the gradient
-    loss = margin = score = right = told = 0.0
+    started, workers = time.perf_counter(), learner.workers
+    device, names = model.backbone.device, model.heads.names
+    count = int(labels_of(pairs, names, config.labels).labelled.sum())
+    if not count:
+        raise TrainingError(f"{where}: none of its {len(pairs)} pairs has a label; drop them")
+    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     tokens = 0
-    for group in in_groups(sorted(pairs, key=lambda p: p.tokens), config.micro_batch_size):
-        batch = pad_pairs(group, device)
-        labels = labels_of(group, model.heads.names)
+    own = workers.share(pairs)
+    for group in token_groups([shared_length(p) for p in own], config.micro_batch_tokens):
+        batch = pair_batch([own[i] for i in group], device)
+        labels = labels_of([own[i] for i in group], names, config.labels)
         p, labelled = labels.prob_chosen.to(device), labels.labelled.to(device)
-        chosen, rejected = model.raw(batch).chunk(2)  # (B, K) each
+        chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
         found = preference_loss(chosen, rejected, p, labelled, config.centering)
-        total = found.losses.sum() / count
-        require_finite(total, "loss", where)
-        total.backward()  # type: ignore[no-untyped-call]
+        # Of all labels: neither micro-batches nor processes change the gradient.
+        (found.losses.sum() / count).backward()  # type: ignore[no-untyped-call]
         clear = labelled & (p != 0.5)
-        loss += float(total.detach())
-        margin += float(found.margins.detach().sum())
-        score += float((chosen + rejected).detach().sum())
-        right += float((clear & ((p > 0.5) == (found.margins > 0))).sum())
-        told += float(clear.sum())
+        right = clear & ((p > 0.5) == (found.margins > 0))
+        columns = (found.losses, found.margins, chosen + rejected, right, clear)
+        sums += torch.stack([column.detach().double().sum() for column in columns])
         tokens += batch.tokens
+    total = workers.sum(dict(zip(SUMS, sums.tolist(), strict=True)) | {"tokens": float(tokens)})
+    # After the sum, so that every process stops, and none waits for another.
+    require_finite(torch.tensor(total["loss"]), "loss", where)
     norm = learner.step(where)
     return {
-        "loss": loss,
-        "accuracy": right / told if told else None,
-        "margin": margin / count,
-        "score": score / (2 * len(pairs) * len(model.heads.names)),
+        "loss": total["loss"] / count,
+        "accuracy": total["right"] / total["clear"] if total["clear"] else None,
+        "margin": total["margin"] / count,
+        "score": total["score"] / (2 * len(pairs) * len(names)),
         "grad_norm": norm,
-        "tokens_per_s": tokens / (time.perf_counter() - started),
+        "tokens_per_s": total["tokens"] / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }
+
+
+SUMS = ("loss", "margin", "score", "right", "clear")

@@ -4,29 +4,44 @@
     overall = Σ_k weight_k s_k                  the constitution's trait weights
 
 h is the hidden state at the response's end token, found from the mask. mean and std are those of
-the training responses (0 and 1 until training ends).
+the training responses (0 and 1 until training ends). A trained one is a folder:
+
+    adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
+    config.json, model.safetensors, tokenizer …        trained with lora=null, a whole model
+    heads.safetensors                                  weight, bias, mean, std
+    reward.json                                        trait weights (`reweigh`), base, dtype
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
-from rlaif.backbone import Backbone, Dtype, load_tensors, save_tensors
-from rlaif.batching import Batch, Row, encode_row, in_groups, pad
+from rlaif.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
+from rlaif.batching import (
+    Batch,
+    Pair,
+    PairBatch,
+    Row,
+    encode_row,
+    pad,
+    pair_batch,
+    shared_length,
+    token_groups,
+)
+from rlaif.models import sha256
 from rlaif.records import Prompt, write_json
 
-SCORE_BATCH = 8  # rows per forward
+SCORE_TOKENS = 4096  # padded tokens per forward
 
 # (conversations, responses) → scores, None where one could not be had
 RewardFunction = Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence[float | None]]
@@ -83,7 +98,7 @@ def end_hidden(hidden: Tensor, last: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """A reward model as the "reward" role of a backbone.
+    """A reward model as the "reward" role of a backbone, or as a backbone of its own.
 
     Example: `RewardModel.load("models/smollm2-135m", Path("runs/reward")).score([c], ["Hello."])`
     """
@@ -91,37 +106,54 @@ class RewardModel:
     backbone: Backbone
     heads: Heads
     trait_weights: dict[str, float]
+    tuning: Literal["lora", "full"] = "lora"
+    role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
 
     @classmethod
     def load(cls, model: str, folder: Path, dtype: Dtype | None = None) -> RewardModel:
-        """From the folder that reward_model.train wrote, in the dtype it was trained in."""
-        if dtype is None:
-            dtype = _read_facts(folder)["dtype"]
-        return cls.attach(Backbone.load(model, dtype or "auto"), folder)
+        """From the folder that reward_model.train wrote, in the dtype it was trained in.
+
+        model: the base it was trained over; a fully tuned one brings its own weights instead.
+        """
+        facts = _read_facts(folder)
+        chosen: Dtype = dtype or facts["dtype"] or "auto"
+        if facts.get("tuning") != "full":
+            return cls.attach(Backbone.load(model, chosen), folder)
+        backbone = Backbone.load(str(folder), chosen)
+        heads = _read_heads(folder, facts, backbone)
+        return cls(backbone, heads, facts["trait_weights"], "full", None)
 
     @classmethod
     def attach(cls, backbone: Backbone, folder: Path) -> RewardModel:
         """As a role of a backbone that is there already: no second base in memory."""
         facts = _read_facts(folder)
+        if facts.get("tuning") == "full":
+            raise RewardModelError(
+                f"{folder}: trained with lora=null, so it is a whole model and no adapter over "
+                f"{backbone.name}; train it with LoRA, or load it beside with RewardModel.load"
+            )
         if facts["base"] != backbone.fingerprint:
             raise RewardModelError(
                 f"{folder}: trained over another base ({facts['base_name']}) than {backbone.name}; "
                 "give the base it was trained over, or train it again over this one"
             )
         backbone.load_role("reward", folder)
-        heads = Heads(list(facts["trait_weights"]), backbone.hidden_size)
-        heads.load_state_dict(load_tensors(folder / "heads.safetensors"))
-        return cls(backbone, heads.to(backbone.device), facts["trait_weights"])
+        return cls(backbone, _read_heads(folder, facts, backbone), facts["trait_weights"])
 
     def save(self, folder: Path) -> None:
+        """reward.json comes last: a folder without it is no reward model."""
         self.backbone.save_role("reward", folder)
         try:
             save_tensors(self.heads.state_dict(), folder / "heads.safetensors")
         except OSError as error:
-            raise RewardModelError(f"{folder}: the heads cannot be saved ({error})") from error
+            raise RewardModelError(
+                f"{folder}: the heads cannot be saved ({error}); free some space and run again: "
+                "training resumes from its last checkpoint"
+            ) from error
         write_json(
             folder / "reward.json",
             {
+                "tuning": self.tuning,
                 "base": self.backbone.fingerprint,
                 "base_name": self.backbone.name,
                 "dtype": str(self.backbone.dtype).removeprefix("torch."),
@@ -133,23 +165,51 @@ class RewardModel:
 
     def raw(self, batch: Batch) -> Tensor:
         """Unnormalised outputs of every head (B, K), differentiable."""
-        hidden = self.backbone.hidden_states("reward", batch.ids)  # (B, T, d)
+        hidden = self.backbone.hidden_states(self.role, batch.ids)  # (B, T, d)
         outputs: Tensor = self.heads(end_hidden(hidden, batch.last))
         return outputs
 
+    def raw_pairs(self, batch: PairBatch) -> Tensor:
+        """Unnormalised outputs (B, 2, K) for the chosen and the rejected response of pairs whose
+        prompt is computed once; differentiable."""
+        chosen, rejected = self.backbone.pair_ends(self.role, batch)  # (B, d) each
+        outputs: Tensor = self.heads(torch.stack([chosen, rejected], dim=1))
+        return outputs
+
     @torch.no_grad()
-    def raw_rows(self, rows: Sequence[Row]) -> Tensor:
+    def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
         """Unnormalised outputs of any number of rows (N, K), batched by length."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         found = torch.empty(len(rows), len(self.heads.names))
-        for group in in_groups(order, SCORE_BATCH):
+        for group in token_groups([len(row.ids) for row in rows], budget):
             batch = pad([rows[i] for i in group], self.backbone.device)
-            found[list(group)] = self.raw(batch).cpu()
+            found[group] = self.raw(batch).cpu()
+        return found.to(self.backbone.device)
+
+    @torch.no_grad()
+    def raw_of_pairs(
+        self,
+        pairs: Sequence[Pair],
+        budget: int = SCORE_TOKENS,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> Tensor:
+        """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
+        the number of pairs done."""
+        found = torch.empty(len(pairs), 2, len(self.heads.names))
+        done = 0
+        for group in token_groups([shared_length(pair) for pair in pairs], budget):
+            batch = pair_batch([pairs[i] for i in group], self.backbone.device)
+            found[group] = self.raw_pairs(batch).cpu()
+            done += len(group)
+            report(done)
         return found.to(self.backbone.device)
 
     def overall(self, per_trait: Tensor) -> Tensor:
         """Weighted sum of the heads: (..., K) → (...)."""
         return per_trait @ per_trait.new_tensor(list(self.trait_weights.values()))
+
+    def mean(self, per_trait: Tensor) -> Tensor:
+        """Weighted mean of the heads: (..., K) → (...)."""
+        return self.overall(per_trait) / sum(self.trait_weights.values())
 
     def score(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
@@ -177,8 +237,7 @@ class RewardModel:
     ) -> list[float]:
         """The heads' weighted mean as trained, not normalised: a difference of two is the log-odds
         of the label, which normalised scores (made to have std 1) are not."""
-        raw = self._raw_responses(conversations, responses)  # (N, K)
-        found: list[float] = (self.overall(raw) / sum(self.trait_weights.values())).tolist()
+        found: list[float] = self.mean(self._raw_responses(conversations, responses)).tolist()
         return found
 
     def _raw_responses(
@@ -207,8 +266,13 @@ def reward_identity(reward: Path | RewardFunction) -> Any:
     """What of the reward a resumed run must find again. A callable cannot be looked into."""
     if not isinstance(reward, Path):
         return "callable"
-    names = ("reward.json", "heads.safetensors", "adapter_model.safetensors")
-    return [hashlib.sha256((reward / name).read_bytes()).hexdigest() for name in names]
+    files = sorted([reward / "reward.json", *reward.glob("*.safetensors")])
+    try:
+        return [sha256(file) for file in files]
+    except OSError as error:
+        raise RewardModelError(
+            f"{reward}: not a reward model ({error}); make one with `rlaif train reward`"
+        ) from error
 
 
 def checked_scores(
@@ -242,6 +306,31 @@ def checked_scores(
     return scores
 
 
+def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
+    """Change trait weights of a trained reward model; nothing is trained again. Returns all of
+    them. Those not named stay. Scores, PPO rewards and evaluations made before keep the old ones.
+
+    Raises RewardModelError for a trait without a head, or a weight that is no finite number ≥ 0,
+    or where all of them would be 0.
+    """
+    facts = _read_facts(folder)
+    old: dict[str, float] = facts["trait_weights"]
+    unknown = [name for name in weights if name not in old]
+    if unknown:
+        raise RewardModelError(
+            f"{folder}: it has no head for the trait {unknown[0]!r} (there are: {', '.join(old)}); "
+            "only a trait that labels were trained on can be weighed"
+        )
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise RewardModelError(f"{name}={weight}: a weight is a finite number of at least 0")
+    new = {name: float(weights.get(name, weight)) for name, weight in old.items()}  # heads' order
+    if not any(new.values()):
+        raise RewardModelError(f"{folder}: with all weights 0 every score is 0; leave one above it")
+    write_json(folder / "reward.json", {**facts, "trait_weights": new})
+    return new
+
+
 def _read_facts(folder: Path) -> dict[str, Any]:
     path = folder / "reward.json"
     try:
@@ -251,3 +340,16 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             f"{folder}: not a reward model ({error}); make one with `rlaif train reward`"
         ) from error
     return facts
+
+
+def _read_heads(folder: Path, facts: Mapping[str, Any], backbone: Backbone) -> Heads:
+    heads = Heads(list(facts["trait_weights"]), backbone.hidden_size)
+    path = folder / "heads.safetensors"
+    try:
+        heads.load_state_dict(load_tensors(path))
+    except Exception as error:  # safetensors' own errors have no common class with torch's
+        raise RewardModelError(
+            f"{path}: not the heads of this reward model ({str(error).splitlines()[0]}); "
+            "train it again, or copy the whole folder"
+        ) from error
+    return heads.to(backbone.device)

@@ -2,11 +2,13 @@
 
 A run is a folder:
 
-    metrics.jsonl                 one object per step
+    metrics.jsonl                 one object per step; "alarms" names those that ring (alarms.py)
     checkpoints/step-000040.pt    all that the next step depends on; whole or absent
+    checkpoints/best.pt           the one saved with the highest score so far
 
 Called again with the same inputs, training goes on after the newest readable checkpoint and gives
-the same bits as if it had never stopped (on a CPU, with the same number of threads).
+the same bits as if it had never stopped (on a CPU, with the same number of threads and processes).
+Under `accelerate launch` all processes call the same things; the main one writes (workers.py).
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import resource
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +27,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from constitution.errors import UserError
+from rlaif import alarms
 from rlaif.backbone import Backbone, Dtype, LoraConfig
 from rlaif.batching import Unusable
+from rlaif.checkpoints import (
+    differences,
+    link,
+    random_states,
+    read,
+    score_of,
+    set_random_states,
+    write,
+)
 from rlaif.records import atomic_open
+from rlaif.trackers import TrackerName, Trackers
+from rlaif.workers import Workers
 
-KEEP = 2  # checkpoints; the older one is there in case the newest cannot be read
+BEST = "best.pt"
 
 
 class TrainingError(UserError):
@@ -44,16 +57,18 @@ class TrainConfig(BaseModel):
 
     seed: int = Field(default=0, description="of adapters, heads, order and sampling")
     dtype: Dtype = Field(
-        default="auto", description="of the frozen base; adapters, heads and losses are float32"
+        default="auto", description="of the frozen base; what is trained, and losses, are float32"
     )
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig | None = Field(
+        default=LoraConfig(), description="the adapter; null trains the whole model"
+    )
     learning_rate: float = Field(default=2e-4, gt=0, description="LoRA's usual (arXiv:2305.14314)")
     warmup: float = Field(
         default=0.1, ge=0, le=1, description="share of steps rising; then linear decay to 0"
     )
     max_grad_norm: float = Field(default=1.0, gt=0, description="TRL's and transformers' default")
-    micro_batch_size: int = Field(
-        default=8, ge=1, description="pairs (PPO: rows) per forward; changes memory, not gradients"
+    micro_batch_tokens: int = Field(
+        default=4096, ge=1, description="padded tokens per forward; memory and speed, not gradients"
     )
     max_tokens: int = Field(
         default=1024, ge=2, description="prompt and response together; nothing is cut to fit"
@@ -62,6 +77,21 @@ class TrainConfig(BaseModel):
         default="error", description="a record too long or empty: an error, or skipped and counted"
     )
     checkpoint_every: int = Field(default=10, ge=1, description="optimiser steps (PPO: iterations)")
+    keep_checkpoints: int = Field(
+        default=2,
+        ge=1,
+        description="the newest; the older ones serve when it cannot be read",
+    )
+    resume: Literal["auto", "never"] = Field(
+        default="auto", description="never: start anew, removing older checkpoints of the folder"
+    )
+    trackers: tuple[TrackerName, ...] = Field(
+        default=(), description="tensorboard, wandb: beside metrics.jsonl (trackers.py)"
+    )
+
+
+# what a run's outcome does not depend on
+_HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "trackers"}
 
 
 class Learner:
@@ -75,15 +105,18 @@ class Learner:
         groups: Sequence[tuple[Mapping[str, Tensor], float]],
         total_steps: int,
         config: TrainConfig,
+        workers: Workers,
     ) -> None:
         """groups: (named parameters, peak learning rate) each."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
         self.peaks = [rate for _, rate in groups]
         self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
         self.max_grad_norm = config.max_grad_norm
+        self.workers = workers
         self.optimiser = torch.optim.AdamW(
             [{"params": list(named.values()), "lr": rate} for named, rate in groups],
             weight_decay=0.0,
+            fused=True,  # one pass over each weight instead of ten
         )
 
     def schedule(self, step: int) -> float:
@@ -94,7 +127,9 @@ class Learner:
         return self.peaks[0] * factor
 
     def step(self, where: str) -> float:
-        """Clip and apply the gathered gradients, and clear them. Returns their norm before."""
+        """Add the gathered gradients up over processes, clip, apply and clear them. Returns their
+        norm before clipping."""
+        self.workers.add_gradients(self.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
         require_finite(norm, "gradient", where)
         self.optimiser.step()
@@ -113,72 +148,134 @@ class Learner:
 
 
 class Run:
-    """The folder of one training run: its checkpoints and its metrics."""
+    """The folder of one training run: its checkpoints and its metrics.
 
-    def __init__(self, out: Path, inputs: Mapping[str, Any]) -> None:
-        """inputs: all that the outcome depends on, as JSON values under readable names."""
+    All processes call its methods; the main one writes and speaks, and all wait for it.
+    """
+
+    def __init__(
+        self, out: Path, inputs: Mapping[str, Any], config: TrainConfig, workers: Workers
+    ) -> None:
+        """inputs: all that the outcome depends on, as JSON values under readable names.
+
+        Raises TrainingError (the folder) or TrackerError.
+        """
         self.out = out
         self.folder = out / "checkpoints"
-        self.inputs = {name: _digest(value) for name, value in inputs.items()}
-        _made(self.folder)
+        self.inputs: dict[str, Any] = json.loads(json.dumps(inputs))
+        self.config, self.workers = config, workers
+        self._best_score: float | None = None
+        self._history: list[dict[str, Any]] = []  # of the metrics that alarms watch
+        if workers.main:
+            _made(self.folder)
+            self._trackers = Trackers(config.trackers, out, self.inputs)
+        workers.wait()
 
     def resume(self) -> dict[str, Any] | None:
-        """The state of the newest readable checkpoint, with metrics cut back to its step.
+        """The state of the newest readable checkpoint, with metrics cut back to its step; the best
+        one where no other can be read.
 
-        Raises TrainingError when it was made from other inputs.
+        With resume=never there is none: checkpoints and metrics of the folder are removed.
+        Raises TrainingError when the checkpoint was made from other inputs.
         """
-        found: dict[str, Any] | None = None
-        for path in sorted(self.folder.glob("step-*.pt"), reverse=True):
-            try:
-                found = torch.load(path, weights_only=True, map_location="cpu")
-                break
-            except Exception as error:
-                print(f"{path}: not readable, trying the one before ({error})", file=sys.stderr)
+        anew = self.config.resume == "never"
+        path, found = (None, None) if anew else self._newest()
+        step = found["step"] if found else 0
+        if self.workers.gather([step]) != [step] * self.workers.count:
+            raise TrainingError(
+                f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
+                "that all hosts share"
+            )
         if found is not None:
             self._require_same_inputs(found["inputs"])
-            torch.set_rng_state(found["torch_rng"])
-        self._cut_metrics(found["step"] if found else 0)
+            set_random_states(found["random"][self.workers.rank % len(found["random"])])
+        if self.workers.main:
+            if anew:
+                for old in self.folder.glob("*.pt"):
+                    old.unlink()
+            if (self.folder / BEST).exists():
+                self._best_score = score_of(self.folder / BEST)
+            if path is not None and found is not None:  # killed after it, before best.pt
+                self._keep_if_best(path, found["score"])
+            self._cut_metrics(step)
+        self.workers.wait()
         return found
 
-    def _require_same_inputs(self, saved: Mapping[str, str]) -> None:
-        changed = [n for n in {**saved, **self.inputs} if saved.get(n) != self.inputs.get(n)]
+    def _newest(self) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+        for path in [*sorted(self.folder.glob("step-*.pt"), reverse=True), self.folder / BEST]:
+            try:
+                if path.exists():
+                    return path, read(path)
+            except Exception as error:
+                if self.workers.main:
+                    print(f"{path}: not readable, trying the one before ({error})", file=sys.stderr)
+        return None, None
+
+    def _require_same_inputs(self, saved: Mapping[str, Any]) -> None:
+        changed = differences(saved, self.inputs)
         if changed:
             raise TrainingError(
                 f"{self.folder}: its checkpoints come from another run ({', '.join(changed)} "
-                "differ); choose another output folder, or delete this one to start anew"
+                "differ); choose another output folder, or set resume=never to start this one anew"
             )
 
-    def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """A checkpoint after `step` steps. On failure the ones before stay as they are."""
-        path = self.folder / f"step-{step:06d}.pt"
-        partial = path.with_suffix(".partial")
-        whole = {**state, "step": step, "inputs": self.inputs, "torch_rng": torch.get_rng_state()}
-        try:
-            with partial.open("wb") as file:
-                torch.save(whole, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except (OSError, RuntimeError) as error:  # torch wraps a failed write in RuntimeError
-            partial.unlink(missing_ok=True)
-            raise TrainingError(
-                f"{path}: the checkpoint cannot be saved ({error}); the last good one stays: "
-                "free some space and run again to go on from it"
-            ) from error
-        for old in sorted(self.folder.glob("step-*.pt"))[:-KEEP]:
-            old.unlink()
+    def best(self) -> dict[str, Any] | None:
+        """The state that `save` was given with the highest score so far; None before any."""
+        path = self.folder / BEST
+        return read(path) if path.exists() else None
+
+    def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
+        """A checkpoint after `step` steps; the newest are kept, and the best besides.
+
+        score: higher is better; NaN is never the best. On failure the checkpoints before stay as
+        they are. Raises CheckpointError.
+        """
+        states = self.workers.gather([random_states()])
+        if self.workers.main:
+            path = self.folder / f"step-{step:06d}.pt"
+            own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
+            write(path, {**state, **own})
+            self._keep_if_best(path, score)
+            for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
+                old.unlink()
+        self.workers.wait()
+
+    def _keep_if_best(self, path: Path, score: float | None) -> None:
+        best = -math.inf if self._best_score is None else self._best_score
+        if score is not None and score > best:
+            link(path, self.folder / BEST)
+            self._best_score = score
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, tell the trackers, and look at the alarms: those that
+        ring are named in the line, and told on stderr when they begin."""
+        if not self.workers.main:
+            return
+        line: dict[str, Any] = {"step": step, **metrics}
+        before = self._history[-1]["alarms"] if self._history else []
+        self._history.append({name: line.get(name) for name in alarms.WATCHED})
+        ringing = alarms.ringing(self._history)
+        self._history[-1]["alarms"] = [alarm.name for alarm in ringing]
+        if ringing:
+            line["alarms"] = [alarm.name for alarm in ringing]
         path = self.out / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **metrics}) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise TrainingError(
                 f"{path}: cannot be written ({error.strerror}); free some space and run again "
                 "to go on from the last checkpoint"
             ) from error
+        self._trackers.log(step, metrics)
+        for alarm in ringing:
+            if alarm.name not in before:
+                print(f"alarm at step {step}: {alarm.text}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Close the trackers."""
+        if self.workers.main:
+            self._trackers.finish()
 
     def _cut_metrics(self, step: int) -> None:
         """Keep the lines up to `step`, so that no step stands twice."""
@@ -188,6 +285,9 @@ class Run:
         kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
         with atomic_open(path) as file:
             file.writelines(line + "\n" for line in kept)
+        for line in map(json.loads, kept):
+            watched = {name: line.get(name) for name in alarms.WATCHED}
+            self._history.append({**watched, "alarms": line.get("alarms", [])})
 
 
 def _step_of(line: str) -> float:
@@ -206,10 +306,6 @@ def _made(folder: Path) -> None:
         ) from error
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def records_digest(records: Iterable[BaseModel]) -> str:
     """sha256 over records in order: what the data was."""
     digest = hashlib.sha256()
@@ -219,15 +315,15 @@ def records_digest(records: Iterable[BaseModel]) -> str:
 
 
 def run_inputs(
-    algorithm: Literal["reward", "dpo", "ppo"],
+    algorithm: Literal["sft", "reward", "dpo", "ppo", "rest"],
     config: TrainConfig,
     backbone: Backbone,
     records: Iterable[BaseModel],
 ) -> dict[str, Any]:
-    """What a run's outcome depends on; how often it saves is no part of it."""
+    """What a run's outcome depends on; how it saves and is watched is no part of it."""
     return {
         "algorithm": algorithm,
-        "config": config.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "config": config.model_dump(mode="json", exclude=_HOUSEKEEPING),
         "dtype": str(backbone.dtype),
         "model": backbone.fingerprint,
         "data": records_digest(records),
@@ -254,7 +350,7 @@ def require_finite(value: Tensor, what: str, where: str) -> None:
 
 def report_skipped(skipped: Sequence[str]) -> None:
     """Say on stderr what was left out, the first few by name."""
-    if skipped:
+    if skipped and Workers.here().main:
         shown = "".join(f"\n  {reason}" for reason in skipped[:3])
         print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -116,5 +116,7 @@ def explain(error: Any, config: type[BaseModel]) -> str:
 def _keys_at(config: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     model: Any = config
     for part in path:
-        model = model.model_fields[str(part)].annotation
+        kind = model.model_fields[str(part)].annotation
+        kinds = get_args(kind) or (kind,)  # X | None: the settings of X
+        model = next(k for k in kinds if hasattr(k, "model_fields"))
     return list(model.model_fields)

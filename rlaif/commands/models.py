@@ -1,14 +1,15 @@
-"""`rlaif models …`: models that need no hub."""
+"""`rlaif models …`: models that need no hub, and what training made of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from rlaif.commands import output
+from rlaif.commands import OutFolder, output
 
-app = typer.Typer(help="Models that need no hub.", no_args_is_help=True)
+app = typer.Typer(help="Models that need no hub; merging.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: rlaif models fetch smollm2-135m")
@@ -35,3 +36,31 @@ def list_() -> None:
             known.name, known.title, known.size, known.licence, str(known.folder or "not fetched")
         )
     output().print(table)
+
+
+@app.command(epilog="Example: rlaif models merge smollm2-135m dpo -o my-model")
+def merge(
+    model: Annotated[str, typer.Argument(help="The base: short name, folder or hub id.")],
+    adapter: Annotated[Path, typer.Argument(help="The LoRA folder that training wrote over it.")],
+    out: OutFolder = Path("merged"),
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="To save in; auto: the base's own. bfloat16 rounds small updates away."),
+    ] = "auto",
+) -> None:
+    """Fold an adapter into its base: an ordinary model folder, for vLLM, transformers, a judge."""
+    from constitution.errors import UserError
+    from rlaif import models
+
+    if out.exists():
+        raise UserError(f"{out}: is there already; give a folder that does not exist yet (--out)")
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(
+            f"{adapter}: not a LoRA adapter (no adapter_config.json); give a folder that rlaif "
+            "train wrote. A policy trained with lora=null is a whole model and needs no merging"
+        )
+    base = models.resolve(model)
+
+    from rlaif.merging import merge_adapter
+
+    print(merge_adapter(base, adapter, out, dtype))

@@ -32,14 +32,15 @@ def run(
     ] = False,
 ) -> None:
     """Constitution to policy, stage by stage. Killed and started again, it goes on."""
-    from rlaif import recipe as recipes
+    from rlaif import running
+    from rlaif.recipe import load_recipe
 
-    chosen = recipes.load_recipe(recipe, settings or [])
+    chosen = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / chosen.name
     if dry_run:
-        recipes.dry_run(chosen, folder, output())
+        running.dry_run(chosen, folder, output())
     else:
-        recipes.run(chosen, folder, output())
+        running.run(chosen, folder, output())
 
 
 def evaluate(
@@ -61,6 +62,7 @@ def evaluate(
     from rlaif.judging import judge_client
     from rlaif.labeling import comparer
     from rlaif.records import Sample, read_jsonl
+    from rlaif.tables import print_table
 
     runs = []
     for item in responses:
@@ -78,7 +80,7 @@ def evaluate(
         )
         result = evaluation.evaluate(first, runs, compare)
     result.save(out / "evaluation.json")
-    evaluation.print_table(result, output())
+    print_table(result, output())
 
 
 def report(

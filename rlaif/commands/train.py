@@ -1,27 +1,109 @@
-"""`rlaif train …`: reward model, DPO, PPO."""
+"""`rlaif train …`: SFT, reward model, DPO, PPO, ReST; alone or under `accelerate launch`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlaif.commands import ConstitutionName, OutFolder, Settings, configured, output
+from constitution.errors import UserError
+from rlaif.commands import Config, ConstitutionName, OutFolder, Settings, configured, output
 
-app = typer.Typer(help="Train on labels.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rlaif.ppo import HeldOutJudge
+    from rlaif.rewards import OpenJudge
+    from rlaif.scoring import RewardFunction
+    from rlaif.training import TrainConfig
+
+app = typer.Typer(
+    help="Train on labels. Killed and started again, it goes on where it was; several GPUs: "
+    "accelerate launch -m rlaif train … (docs/distributed.md).",
+    no_args_is_help=True,
+)
+
+
+class Resume(StrEnum):
+    auto = "auto"
+    never = "never"
+
 
 Preferences = Annotated[Path, typer.Argument(help="preferences.parquet, or JSONL of the same.")]
+Prompts = Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")]
 Model = Annotated[str, typer.Option(help="The start: short name, folder or hub id.")]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option("--eval", help="Held-out data of the same kind; its loss is logged."),
+]
+Rewards = Annotated[
+    list[str],
+    typer.Option(
+        "--reward",
+        help="What scores responses: a reward model's folder, judge:HOST:PORT or module:function; "
+        "with a weight as 0.5*runs/reward. Given several times, the scores are added up.",
+    ),
+]
+ResumeOption = Annotated[
+    Resume, typer.Option(help="auto goes on; never starts anew and removes older checkpoints.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
-@app.command(epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m")
+@app.command(
+    epilog="Example: rlaif train sft revisions.jsonl --mix 0.2*books.jsonl --model smollm2-135m "
+    "(the whole model: lora=null learning_rate=2e-5)"
+)
+def sft(
+    lessons: Annotated[
+        str,
+        typer.Argument(
+            help="Samples, demonstrations, preferences (the chosen response) or plain text: JSONL "
+            "or Parquet.",
+            metavar="FILE",
+        ),
+    ],
+    model: Model,
+    settings: Settings = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(help="More to imitate: FILE or WEIGHT*FILE; may be repeated."),
+    ] = None,
+    heldout: HeldOut = None,
+    out: OutFolder = Path("sft"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
+    from rlaif import models
+    from rlaif.records import read_lessons
+    from rlaif.sft import SFTConfig, Source, train
+
+    config = _config(SFTConfig, settings, resume)
+    sources = [Source.read(text) for text in (lessons, *(mix or ()))]
+    folder = models.resolve(model)
+    if dry_run:
+        counts = {source.name: len(source.records) for source in sources}
+        rows = config.epochs * sum(counts.values())
+        return _plan(config, out, counts, _steps(rows, config.batch_size, 1), "steps")
+    with _together("policy", out):
+        train(config, folder, sources, out, read_lessons(heldout) if heldout else ())
+
+
+@app.command(
+    epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m -c hhh"
+)
 def reward(
     preferences: Preferences,
     model: Model,
     settings: Settings = None,
     constitution: ConstitutionName = "hhh",
+    heldout: HeldOut = None,
     out: OutFolder = Path("reward"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
     from constitution import Constitution
@@ -29,43 +111,208 @@ def reward(
     from rlaif.records import read_preferences
     from rlaif.reward_model import RewardConfig, train
 
-    train(
-        configured(RewardConfig, settings, {}),
-        models.resolve(model),
-        read_preferences(preferences),
-        out,
-        trait_weights=Constitution.load(constitution).trait_weights,
-    )
-    output().print(f"reward model: {out}", highlight=False)
+    config = _config(RewardConfig, settings, resume)
+    weights = Constitution.load(constitution).trait_weights
+    folder, pairs = models.resolve(model), read_preferences(preferences)
+    if dry_run:
+        steps = _steps(len(pairs), config.batch_size, config.epochs)
+        return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
+    with _together("reward model", out):
+        train(config, folder, pairs, out, weights, read_preferences(heldout) if heldout else ())
 
 
-@app.command(epilog="Example: rlaif train dpo labels/preferences.parquet --model smollm2-135m")
+@app.command(
+    epilog="Example: rlaif train dpo labels/preferences.parquet --model smollm2-135m "
+    "--eval heldout/preferences.parquet keep=best"
+)
 def dpo(
-    preferences: Preferences, model: Model, settings: Settings = None, out: OutFolder = Path("dpo")
+    preferences: Preferences,
+    model: Model,
+    settings: Settings = None,
+    heldout: HeldOut = None,
+    out: OutFolder = Path("dpo"),
+    reference_cache: Annotated[
+        Path | None,
+        typer.Option(help="A folder of reference log-probs that several runs share."),
+    ] = None,
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
 ) -> None:
     """Direct preference optimisation on soft labels (per-pair cDPO by default)."""
     from rlaif import models
     from rlaif.dpo import DPOConfig, train
     from rlaif.records import read_preferences
 
-    config = configured(DPOConfig, settings, {})
-    train(config, models.resolve(model), read_preferences(preferences), out)
-    output().print(f"policy adapter: {out}", highlight=False)
+    config = _config(DPOConfig, settings, resume)
+    folder, pairs = models.resolve(model), read_preferences(preferences)
+    if dry_run:
+        steps = _steps(len(pairs), config.batch_size, config.epochs)
+        return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
+    with _together("policy", out):
+        held = read_preferences(heldout) if heldout else ()
+        train(config, folder, pairs, out, held, reference_cache)
 
 
-@app.command(epilog="Example: rlaif train ppo quickstart --model smollm2-135m --reward reward")
+@app.command(
+    epilog="Example: rlaif train ppo quickstart --model smollm2-135m --reward runs/reward "
+    "--reward 0.1*my_rewards:shorter iterations=50"
+)
 def ppo(
-    prompts: Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")],
+    prompts: Prompts,
     model: Model,
-    reward: Annotated[Path, typer.Option(help="The folder of a reward model.")],
+    rewards: Rewards,
     settings: Settings = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="A running judge server, asked every eval_every iterations whether the policy's "
+            "responses to prompts set aside are better than the start's; when they get worse, "
+            "the policy goes back to its best.",
+            metavar="HOST:PORT",
+        ),
+    ] = "",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="With --judge: samples of the start on these prompts (rlaif sample)."),
+    ] = None,
     out: OutFolder = Path("ppo"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
 ) -> None:
-    """Proximal policy optimisation against a reward model, on the train split of the prompts."""
+    """Proximal policy optimisation against scores, on the train split of the prompts."""
     from rlaif import models
     from rlaif.ppo import PPOConfig, train
     from rlaif.prompts import load_prompts
 
-    config = configured(PPOConfig, settings, {})
-    train(config, models.resolve(model), load_prompts(prompts, "train"), reward, out)
-    output().print(f"policy adapter: {out}", highlight=False)
+    config = _config(PPOConfig, settings, resume)
+    folder, asked = models.resolve(model), load_prompts(prompts, "train")
+    _check_rewards(rewards)
+    if bool(judge) != (start is not None):
+        raise UserError("--judge compares with --start: give both, or neither")
+    if dry_run:
+        return _plan(config, out, {"prompts": len(asked)}, config.iterations, "iterations")
+    with (
+        _together("policy", out),
+        _scores(rewards, folder) as score,
+        _better_than(start, judge, out) as held_out_judge,
+    ):
+        train(config, folder, asked, score, out, held_out_judge)
+
+
+@app.command(
+    epilog="Example: rlaif train rest quickstart --model smollm2-135m --reward runs/reward"
+)
+def rest(
+    prompts: Prompts,
+    model: Model,
+    rewards: Rewards,
+    settings: Settings = None,
+    out: OutFolder = Path("rest"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
+    from rlaif import models
+    from rlaif.prompts import load_prompts
+    from rlaif.rest import ReSTConfig, train
+
+    config = _config(ReSTConfig, settings, resume)
+    folder, asked = models.resolve(model), load_prompts(prompts, "train")
+    _check_rewards(rewards)
+    if dry_run:
+        stages = config.grow_steps * len(config.quantiles)
+        counts = {"prompts": len(asked), "responses each": config.samples_per_prompt}
+        return _plan(config, out, counts, stages, "improve steps")
+    with _together("policy", out), _scores(rewards, folder) as score:
+        train(config, folder, asked, score, out)
+
+
+# ── what they share ──────────────────────────────────────────────────────────────────────────
+
+
+def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:
+    return configured(kind, settings, {"resume": resume.value})
+
+
+@contextmanager
+def _together(what: str, out: Path) -> Iterator[None]:
+    """The processes of one launch, from the first word to the last."""
+    from rlaif.workers import Workers
+
+    workers = Workers.here()
+    yield
+    if workers.main:
+        output().print(f"{what}: {out}", highlight=False)
+    workers.leave()
+
+
+def _check_rewards(texts: Sequence[str]) -> None:
+    from rlaif.rewards import parse_source
+
+    for text in texts:
+        parse_source(text)
+
+
+@contextmanager
+def _scores(texts: Sequence[str], model: str) -> Iterator[Path | RewardFunction]:
+    """One reward model's folder stays one: its adapter joins the policy's own backbone."""
+    from rlaif.rewards import open_rewards, parse_source
+
+    sources = [parse_source(text) for text in texts]
+    if len(sources) == 1 and sources[0].kind == "folder" and sources[0].weight == 1:
+        yield Path(sources[0].where)
+        return
+    judge: OpenJudge | None = None
+    if any(source.kind == "judge" for source in sources):
+        from rlaif.judging import judge_reward
+
+        judge = judge_reward
+    with open_rewards(texts, model, judge) as score:
+        yield score
+
+
+@contextmanager
+def _better_than(start: Path | None, server: str, out: Path) -> Iterator[HeldOutJudge | None]:
+    """Mean P(better than the start's first response) by the judge that runs there."""
+    if start is None:
+        yield None
+        return
+    from rlaif.evaluation import compare_with_start, judge_score
+    from rlaif.judging import judge_client
+    from rlaif.labeling import comparer
+    from rlaif.records import Prompt, Sample, read_jsonl
+
+    first = read_jsonl(start, Sample)
+    with judge_client("", "", out / "judge.log", server) as client:
+        compare = comparer(client, out / "answers.journal.jsonl")
+
+        def ask(prompts: Sequence[Prompt], responses: Sequence[str]) -> float | None:
+            given = [
+                Sample(prompt=p, index=0, response=text, tokens=0, complete=True, seed=0)
+                for p, text in zip(prompts, responses, strict=True)
+            ]
+            found = judge_score(compare_with_start(given, first, compare, "PPO"))
+            return None if found is None else found.value
+
+        yield ask
+
+
+def _steps(records: int, batch_size: int, epochs: int) -> int:
+    return epochs * -(-records // batch_size)
+
+
+def _plan(config: TrainConfig, out: Path, counts: dict[str, int], steps: int, unit: str) -> None:
+    """What training would do, from the records and the folder alone."""
+    from rlaif.checkpoints import steps_in
+
+    console = output()
+    data = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.print(f"{data}; {steps} {unit} if every record can be used", highlight=False)
+    found = steps_in(out / "checkpoints")
+    if not found:
+        told = f"{out}: no checkpoint; would start"
+    elif config.resume == "never":
+        told = f"{out}: would start anew and remove its {len(found)} checkpoints"
+    else:
+        told = f"{out}: would go on after step {found[-1]}, if its inputs are the same"
+    console.print(told, highlight=False, soft_wrap=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.backbone import (
@@ -14,8 +16,9 @@ from rlaif.backbone import (
     resolve_dtype,
     response_logprobs,
 )
-from rlaif.batching import Row, pad
+from rlaif.batching import Pair, Row, pad, pad_pairs, pair_batch
 from rlaif.records import Sample
+from tests.rlaif.shaking import shaken
 
 IDS = torch.tensor([[1, 5, 6, 7, 8, 9]])
 ROWS = [Row("a", (1, 5, 6, 7, 8, 2), 3), Row("b", (1, 9, 2), 2), Row("c", (4, 4, 4, 4, 4), 1)]
@@ -24,14 +27,6 @@ ROWS = [Row("a", (1, 5, 6, 7, 8, 2), 3), Row("b", (1, 9, 2), 2), Row("c", (4, 4,
 @pytest.fixture
 def backbone(tiny_model):
     return Backbone.load(tiny_model, "float32")
-
-
-def shaken(backbone, role, seed=0):
-    """The role's adapter moved away from the base."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in backbone.role_parameters(role).values():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
 def test_a_fresh_role_is_the_reference_to_the_bit(backbone):
@@ -97,36 +92,84 @@ def test_logprobs_are_those_of_the_whole_model_row_by_row(backbone, tiny_model):
     torch.testing.assert_close(backbone.logprobs_and_entropy(None, batch).logprobs, values)
 
 
-def generate(backbone, prompts, seed=0, tokens=12, temperature=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    return backbone.generate(None, prompts, tokens, temperature, generator)
+def pair(prompt, chosen, rejected):
+    start = len(prompt)
+    rows = Row("c", (*prompt, *chosen), start), Row("r", (*prompt, *rejected), start)
+    return Pair("p", *rows, 1.0, {})
 
 
-def test_sampling_is_a_function_of_its_generator(backbone):
-    prompts = [[1, 5, 6], [1, 7]]
-    assert generate(backbone, prompts) == generate(backbone, prompts)
-    assert generate(backbone, prompts) != generate(backbone, prompts, seed=1)
+tokens = st.lists(st.integers(0, 250), min_size=1, max_size=9)
+pairs = st.lists(st.builds(pair, tokens, tokens, tokens), min_size=1, max_size=4)
+slow_fixture = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
-def test_sampled_logprobs_are_those_of_a_fresh_forward_over_ragged_prompts(backbone):
-    prompts = [[1, 5, 6, 7, 8, 9, 10], [1], [4, 3]]
-    drawn = generate(backbone, prompts, temperature=0.7)
-    rows = [Row("", (*p, *g.ids), len(p)) for p, g in zip(prompts, drawn, strict=True)]
-    batch = pad(rows)
-    again = backbone.logprobs(None, batch, temperature=0.7)
-    for found, mask, g in zip(again, batch.response_mask, drawn, strict=True):
-        torch.testing.assert_close(found[mask], torch.tensor(g.logprobs), atol=1e-5, rtol=1e-5)
+def parted(first, second):
+    """Two rows whose prompts part before the response begins."""
+    size = min(len(first), len(second))
+    rows = Row("c", (5, *first[:size], 7, 2), size + 1), Row("r", (5, *second[:size], 8), size + 1)
+    return Pair("p", *rows, 1.0, {})
 
 
-def test_a_response_ends_with_its_end_token_or_is_incomplete(backbone):
-    drawn = generate(backbone, [[1, 5 + i % 50] for i in range(60)], tokens=40, temperature=2.0)
-    assert any(g.complete for g in drawn)
-    assert not all(g.complete for g in drawn)
-    for g in drawn:
-        assert g.complete == (g.ids[-1] == 2)
-        assert 2 not in g.ids[:-1]
-        assert len(g.ids) == len(g.logprobs)
-        assert g.complete or len(g.ids) == 40
+@pytest.fixture(scope="module")
+def policy(tiny_model):
+    made = Backbone.load(tiny_model, "float32")
+    made.add_role("policy", LoraConfig(), 0)
+    shaken(made, "policy", std=0.1)
+    return made
+
+
+def adapter_gradient(backbone, value):
+    found = torch.autograd.grad(value, list(backbone.role_parameters("policy").values()))
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def assert_same_vector(found, expected):
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@slow_fixture
+@given(pairs, st.builds(parted, tokens, tokens))
+def test_pairs_that_share_a_prompt_are_the_rows_apart(policy, pairs, last):
+    pairs = [*pairs, last]
+    rows = pad_pairs(pairs)
+    apart = policy.logprobs("policy", rows, 0.7).sum(1)  # (2B,)
+    found = policy.pair_logprobs("policy", pair_batch(pairs), 0.7)
+    together = torch.cat([found.chosen, found.rejected])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    counts = torch.cat([found.chosen_tokens, found.rejected_tokens])
+    assert torch.equal(counts, rows.response_mask.sum(1))
+    weights = torch.linspace(-1, 1, len(apart))
+    gradient = adapter_gradient(policy, together @ weights)
+    assert_same_vector(gradient, adapter_gradient(policy, apart @ weights))
+
+
+@slow_fixture
+@given(pairs, st.builds(parted, tokens, tokens))
+def test_the_ends_of_pairs_are_those_of_the_rows_apart(policy, pairs, last):
+    pairs = [*pairs, last]
+    rows = pad_pairs(pairs)
+    hidden = policy.hidden_states("policy", rows.ids)
+    apart = hidden[torch.arange(len(rows.ids)), rows.last]
+    together = torch.cat(policy.pair_ends("policy", pair_batch(pairs)))
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    weights = torch.linspace(-1, 1, apart.numel()).view_as(apart)
+    gradient = adapter_gradient(policy, (together * weights).sum())
+    assert_same_vector(gradient, adapter_gradient(policy, (apart * weights).sum()))
+
+
+def test_pairs_are_refused_where_layers_would_not_keep_their_responses_apart(backbone, monkeypatch):
+    batch = pair_batch([pair([1, 2, 3], [4, 5], [6])])
+    monkeypatch.setattr(backbone.model.config, "sliding_window", 5, raising=False)
+    backbone.pair_ends(None, batch)  # every token still sees its whole row
+    monkeypatch.setattr(backbone.model.config, "sliding_window", 4)
+    with pytest.raises(BackboneError, match=r"cannot share a row of 5 tokens.* window 4"):
+        backbone.pair_ends(None, batch)
+    monkeypatch.setattr(backbone.model.config, "sliding_window", None)
+    monkeypatch.setattr(backbone.model.config, "layer_types", ["linear_attention"], raising=False)
+    with pytest.raises(BackboneError, match="plain attention layers"):
+        backbone.pair_ends(None, batch)
 
 
 def test_a_merged_adapter_is_an_ordinary_model_folder(backbone, tiny_model, tmp_path):

@@ -283,8 +283,11 @@ def test_an_evaluation_asks_once_and_keeps_what_was_not_judged(tmp_path):
     compare = comparer(judge, tmp_path / "journal.jsonl")
     question = (Message(role="user", content="q"),)
     asked = [("one", question, "longer", "short"), ("two", question, "text", " ")]
-    assert compare(asked) == {"one": Outcome(0.9), "two": Outcome(None, "empty_response")}
-    assert compare(asked)["one"] == Outcome(0.9)
+    assert compare(asked) == {
+        "one": Outcome(0.9, traits={"helpful": 0.9, "honest": 0.3}),
+        "two": Outcome(None, "empty_response"),
+    }
+    assert compare(asked)["one"].prob_a == 0.9
     assert sorted(judge.asked) == ["one", "two"]
 
 

@@ -45,6 +45,27 @@ def test_chunks_change_neither_values_nor_gradients(monkeypatch):
     torch.testing.assert_close(gradient, expected)
 
 
+def test_a_head_that_trains_gets_the_gradient_of_log_softmax(monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK", 5)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(37, 8), torch.randn(50, 8, requires_grad=True)
+    targets = torch.randint(50, (37,))
+    outside = torch.randn(37)
+    for leaf in (hidden, hidden.requires_grad_()):  # with hidden states that train, and without
+        plain = torch.log_softmax(leaf @ weight.T / 0.7, -1).gather(1, targets[:, None])[:, 0]
+        inputs = [x for x in (leaf, weight) if x.requires_grad]
+        expected = torch.autograd.grad(plain @ outside, inputs)
+        values = token_logprobs(leaf, targets, weight, temperature=0.7)
+        torch.testing.assert_close(torch.autograd.grad(values @ outside, inputs), expected)
+
+
+def test_the_gradient_of_a_likely_token_fades():
+    weight = torch.tensor([[0.0], [40.0]], requires_grad=True)
+    value = token_logprobs(torch.ones(1, 1), torch.tensor([1]), weight)
+    (gradient,) = torch.autograd.grad(value.sum(), weight)
+    assert gradient.abs().max().item() < 1e-12
+
+
 def test_token_logprobs_are_those_of_trl():
     trl = pytest.importorskip("trl.trainer.utils")
     torch.manual_seed(0)

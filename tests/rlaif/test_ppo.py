@@ -1,156 +1,181 @@
-"""PPO's equations by hand, its invariants, and what its training does."""
+"""What PPO's training does: metrics, guards, errors, group baselines, resume to the bit."""
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from rlaif import ppo
-from rlaif.backbone import Backbone
-from rlaif.batching import encode_prompts
-from rlaif.ppo import (
-    Actors,
-    PPOConfig,
-    adapt_kl_coef,
-    explained_variance,
-    generalised_advantages,
-    policy_losses,
-    roll_out,
-    token_rewards,
-    train,
-    value_losses,
+from rlaif.backbone import Generated
+from rlaif.batching import Row
+from rlaif.ppo import PPOConfig, train
+from rlaif.ppo_rollout import Response, assemble, roll_out
+from rlaif.scoring import RewardModelError
+from rlaif.training import Run, TrainingError
+from rlaif.workers import Workers
+from tests.rlaif.ppo_runs import ALONE, actors_over, count_x, encoded, metrics, small
+
+CPU = torch.device("cpu")
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kl_horizon": 100}, "kl_horizon does nothing without kl_target"),
+        ({"max_tokens": 64, "max_new_tokens": 64}, "max_new_tokens must leave room"),
+        ({"advantages": "rloo"}, "advantages=rloo compares .* set group_size to 2 or more"),
+        ({"advantages": "grpo", "group_size": 4, "vf_coef": 0.2}, "vf_coef would do nothing"),
+        ({"advantages": "rloo", "group_size": 2, "gamma": 1.0}, "gamma would do nothing"),
+    ],
 )
-from rlaif.scoring import Heads, RewardModelError
-from tests.rlaif.gradients import GradientKeeper
-
-EVERY = torch.ones(1, 3, dtype=torch.bool)
-
-
-def test_the_kl_coefficient_adapts_to_the_golden_value():
-    assert adapt_kl_coef(0.2, 9.0, 6.0, 256, 1e4) == pytest.approx(0.2 * (1 + 0.2 * 256 / 1e4))
-    assert adapt_kl_coef(0.2, 9.0, 6.0, 256, 1e4) == pytest.approx(0.201024, abs=1e-9)
-    assert adapt_kl_coef(0.2, 6.0, 6.0, 256, 1e4) == 0.2
-    assert adapt_kl_coef(0.2, 5.4, 6.0, 100, 1e4) == pytest.approx(0.2 * (1 - 0.1 * 0.01))
+def test_settings_that_do_nothing_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        PPOConfig(**settings)
 
 
-def test_gae_by_hand():
-    # gamma = 1, λ = ½: δ = (0+2-1, 0+3-2, 4-3) = (1, 1, 1); A = (1+½(1+½), 1+½, 1)
-    found = generalised_advantages(
-        torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]]), EVERY, 1.0, 0.5
+def test_settings_of_a_judge_are_refused_without_one(tiny_model, questions, tmp_path):
+    with pytest.raises(TrainingError, match="eval_every, rollback_after: there is no judge"):
+        train(small(eval_every=1, rollback_after=2), tiny_model, questions, count_x, tmp_path)
+
+
+def test_fewer_prompts_than_processes_are_refused(tiny_model, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr(Workers, "here", classmethod(lambda cls: Workers(0, 5)))
+    with pytest.raises(TrainingError, match="prompts_per_iteration=4 is less than the 5 processes"):
+        train(small(), tiny_model, questions, count_x, tmp_path)
+
+
+# ── the rollout ──────────────────────────────────────────────────────────────────────────────
+
+
+def response(
+    score: float | None,
+    old: list[float],
+    ref: list[float],
+    *,
+    complete: bool = True,
+    text: str = "a",
+) -> Response:
+    n = len(old)
+    row = Row("q", (1, 2, *range(5, 5 + n)), 2)
+    return Response(row, text, complete, score, torch.tensor(old), torch.tensor(old),
+                    torch.tensor(ref), torch.zeros(n))  # fmt: skip
+
+
+def test_a_rollouts_metrics_by_hand():
+    first = response(2.0, [-1.0, -2.0], [-1.5, -2.0], text="to be or to be")
+    cut_off = response(4.0, [-3.0], [-2.0], complete=False, text="or not")
+    groups = [[first, response(None, [-9.0], [0.0])], [cut_off]]
+    _, found = assemble(groups, 0.1, small(missing_eos_penalty=1.0), CPU)
+    assert found["score"] == 3
+    assert found["kl_k1"] == pytest.approx((0.5 - 1) / 2)
+    k3 = (math.exp(-0.5) - 1 + 0.5) + (math.e - 1 - 1)
+    assert found["kl_k3"] == pytest.approx(k3 / 2)
+    assert found["reward"] == pytest.approx(((2 - 0.05) + (4 - 1 + 0.1)) / 2)
+    assert found["entropy"] == pytest.approx(2)
+    assert found["response_length"] == 1.5
+    assert found["eos_rate"] == 0.5
+    assert found["distinct_2"] == pytest.approx(4 / 5)  # "to be" stands twice
+    assert found["unscored"] == 1
+    assert (found["importance_mean"], found["importance_max"]) == (1, 1)
+
+
+def test_rloos_reward_has_the_kl_and_grpos_loss_has_it_instead():
+    group = [[response(2.0, [-1.0, -2.0], [-1.5, -2.0]), response(1.0, [-3.0], [-2.0])]]
+    rloo, found = assemble(group, 0.1, small(advantages="rloo", group_size=2), CPU)
+    assert found["reward"] == pytest.approx((1.95 + 1.1) / 2)
+    torch.testing.assert_close(rloo.advantages, torch.tensor([[0.85, 0.85], [-0.85, 0.0]]))
+    assert rloo.reference_weight == 0
+    grpo, found = assemble(group, 0.1, small(advantages="grpo", group_size=2), CPU)
+    assert found["reward"] == 1.5
+    a = 0.5 / (0.5**0.5 + 1e-4)
+    torch.testing.assert_close(grpo.advantages, torch.tensor([[a, a], [-a, 0.0]]))
+    assert grpo.reference_weight == 0.1
+    assert rloo.targets is None
+    assert grpo.targets is None
+
+
+def test_importance_weights_are_logged_raw_and_used_truncated():
+    from dataclasses import replace
+
+    one = response(1.0, [-1.0, -1.0, -1.0], [-1.0, -1.0, -1.0])
+    off = replace(
+        one, sampler_logprobs=torch.tensor([-1.0, -1.0 - math.log(5), -1.0 + math.log(2)])
     )
-    torch.testing.assert_close(found.advantages, torch.tensor([[1.75, 1.5, 1.0]]))
-    torch.testing.assert_close(found.returns, torch.tensor([[2.75, 3.5, 4.0]]))
+    rollout, found = assemble([[off]], 0.1, small(importance_cap=3.0), CPU)
+    torch.testing.assert_close(rollout.importance, torch.tensor([[1.0, 3.0, 0.5]]))
+    assert found["importance_mean"] == pytest.approx(6.5 / 3)
+    assert found["importance_max"] == pytest.approx(5)
+    assert found["importance_clipped"] == pytest.approx(1 / 3)
 
 
-def test_gae_with_discount_by_hand():
-    # gamma = ½, λ = 0: A = δ = (0+½·2-1, 0+½·3-2, 4-3)
-    found = generalised_advantages(
-        torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]]), EVERY, 0.5, 0.0
+def test_a_forward_of_the_policy_is_saved_when_the_sampler_is_exact(
+    tiny_model, questions, monkeypatch
+):
+    config = small()
+    actors = actors_over(tiny_model, config)
+    asked: list = []
+    whole = actors.policy.logprobs
+    monkeypatch.setattr(
+        actors.policy, "logprobs", lambda role, *rest: (asked.append(role), whole(role, *rest))[1]
     )
-    torch.testing.assert_close(found.advantages, torch.tensor([[0.0, -0.5, 1.0]]))
+    roll_out(actors, encoded(actors, questions)[:4], 1, 0.05, config, ALONE)
+    assert set(asked) == {None}
+    actors.sampler.exact = False
+    roll_out(actors, encoded(actors, questions)[:4], 1, 0.05, config, ALONE)
+    assert set(asked) == {None, "policy"}
 
 
-def test_with_lambda_1_the_return_is_the_sum_of_the_rewards_to_come():
-    rewards = torch.randn(2, 7)
-    every = torch.ones(2, 7, dtype=torch.bool)
-    found = generalised_advantages(rewards, torch.randn(2, 7), every, 1.0, 1.0)
-    torch.testing.assert_close(found.returns, rewards.flip(1).cumsum(1).flip(1))
+def test_a_sampler_that_is_not_exact_is_corrected_for(tiny_model, questions, tmp_path, monkeypatch):
+    """Its log-probs are a tenth of a nat too high: every weight is e^-0.1."""
+    opened = ppo.open_sampler
+
+    def off(*settings):
+        sampler = opened(*settings)
+        sampler.exact = False
+        generate = sampler.generate
+
+        def shifted(*asked):
+            return [
+                Generated(g.ids, [x + 0.1 for x in g.logprobs], g.complete)
+                for g in generate(*asked)
+            ]
+
+        sampler.generate = shifted
+        return sampler
+
+    monkeypatch.setattr(ppo, "open_sampler", off)
+    first = metrics(train(small(iterations=1), tiny_model, questions, count_x, tmp_path))[0]
+    assert first["importance_mean"] == pytest.approx(math.exp(-0.1), abs=1e-4)
+    assert first["importance_clipped"] == 0
+    assert first["sampler_gap"] == pytest.approx(0.1, abs=1e-4)
 
 
-def test_gae_does_not_see_prompts_or_pads():
-    rewards, values = torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]])
-    alone = generalised_advantages(rewards, values, EVERY, 1.0, 0.95)
-    mask = torch.tensor([[False, True, True, True, False]])
-    noise = torch.full((1, 1), 77.0)
-    within = generalised_advantages(
-        torch.nn.functional.pad(rewards, (1, 1)),
-        torch.cat([noise, values, noise], 1),
-        mask,
-        1,
-        0.95,
-    )
-    torch.testing.assert_close(within.advantages[:, 1:4], alone.advantages)
-    assert within.advantages[:, [0, 4]].abs().max() == 0
+def test_each_response_to_a_prompt_is_drawn_anew_and_again_in_the_next_iteration(
+    tiny_model, questions
+):
+    config = small(group_size=3)
+    actors = actors_over(tiny_model, config)
+    prompts = encoded(actors, questions)[:2] * 2  # a prompt may come twice in an iteration
+    rows = [
+        row.ids
+        for step in (1, 2)
+        for row in roll_out(actors, prompts, step, 0.05, config, ALONE)[0].rows
+    ]
+    assert len(set(rows)) == len(rows) == 24
 
 
-def test_gae_is_trls():
-    """The loop of trl 1.12's experimental PPO, on rows of full length."""
-    rewards, values = torch.randn(4, 9), torch.randn(4, 9)
-    lastgaelam, reversed_ = 0, []
-    for t in reversed(range(9)):
-        nextvalues = values[:, t + 1] if t < 8 else 0.0
-        delta = rewards[:, t] + 1.0 * nextvalues - values[:, t]
-        lastgaelam = delta + 1.0 * 0.95 * lastgaelam
-        reversed_.append(lastgaelam)
-    every = torch.ones(4, 9, dtype=torch.bool)
-    found = generalised_advantages(rewards, values, every, 1.0, 0.95)
-    torch.testing.assert_close(found.advantages, torch.stack(reversed_[::-1], 1))
-
-
-def test_the_score_lands_on_the_last_real_token_and_the_kl_on_each():
-    k1 = torch.tensor([[9.0, 1.0, 2.0, 9.0], [9.0, 3.0, 1.0, 2.0]])
-    mask = torch.tensor([[False, True, True, False], [False, True, True, True]])
-    rewards = token_rewards(k1, torch.tensor([5.0, 7.0]), torch.tensor([2, 3]), mask, 0.1)
-    expected = torch.tensor([[0.0, -0.1, 4.8, 0.0], [0.0, -0.3, -0.1, 6.8]])
-    torch.testing.assert_close(rewards, expected)
-
-
-def test_the_policy_loss_is_clipped_where_it_would_gain():
-    ratio = torch.tensor([1.5, 1.5, 0.5, 0.5])
-    advantages = torch.tensor([2.0, -2.0, 2.0, -2.0])
-    losses = policy_losses(ratio.log(), torch.zeros(4), advantages, 0.2)
-    torch.testing.assert_close(losses, torch.tensor([-2.4, 3.0, -1.0, 1.6]))
-
-
-def test_at_ratio_1_the_policy_loss_is_the_advantage_negated():
-    advantages = torch.randn(5)
-    same = torch.randn(5)
-    torch.testing.assert_close(policy_losses(same, same, advantages, 0.2), -advantages)
-
-
-def test_the_value_loss_takes_the_worse_of_clipped_and_plain():
-    # v_old = 0, R = 1: v = 0.5 is clipped to 0.2; v = -1 to -0.2
-    losses = value_losses(torch.tensor([0.5, -1.0, 0.1]), torch.zeros(3), torch.ones(3), 0.2)
-    torch.testing.assert_close(losses, torch.tensor([0.5 * 0.64, 0.5 * 4.0, 0.5 * 0.81]))
-
-
-def test_explained_variance_is_1_for_the_truth_and_0_for_a_constant():
-    returns = torch.tensor([[1.0, 2.0, 4.0]])
-    assert explained_variance(returns + 3, returns, EVERY) == pytest.approx(1)
-    assert explained_variance(torch.zeros(1, 3), returns, EVERY) == pytest.approx(0)
-    assert explained_variance(returns, torch.ones(1, 3), EVERY) == 0
-
-
-def test_settings_that_do_nothing_are_refused():
-    with pytest.raises(ValidationError, match="kl_horizon does nothing without kl_target"):
-        PPOConfig(kl_horizon=100)
-    with pytest.raises(ValidationError, match="max_new_tokens must leave room"):
-        PPOConfig(max_tokens=64, max_new_tokens=64)
-
-
-def small(**settings) -> PPOConfig:
-    base = {
-        "dtype": "float32", "iterations": 2, "prompts_per_iteration": 4, "max_new_tokens": 8,
-        "max_tokens": 60, "checkpoint_every": 1, "update_batch_size": 4, "micro_batch_size": 2,
-    }  # fmt: skip
-    return PPOConfig(**(base | settings))
-
-
-def count_x(conversations, responses):
-    return [float(sum(c in "xX" for c in r)) for r in responses]
-
-
-def lines_of(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+# ── training ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_first_rollout_has_no_kl_and_a_ratio_of_1(tiny_model, questions, tmp_path):
-    config = small(iterations=1, epochs=1, micro_batch_size=4)
-    first = lines_of(train(config, tiny_model, questions, count_x, tmp_path))[0]
+    first = metrics(train(small(iterations=1), tiny_model, questions, count_x, tmp_path))[0]
     assert first["kl_k1"] == pytest.approx(0, abs=1e-5)
     assert first["kl_k3"] == pytest.approx(0, abs=1e-5)
     assert first["update_kl"] == pytest.approx(0, abs=1e-9)
@@ -158,53 +183,60 @@ def test_the_first_rollout_has_no_kl_and_a_ratio_of_1(tiny_model, questions, tmp
     assert first["sampler_gap"] < 1e-5
     assert first["explained_variance"] == 0  # V starts as 0
     assert first["policy_loss"] == pytest.approx(0, abs=1e-5)  # whitened advantages have mean 0
+    assert {"rollout_seconds", "update_seconds", "memory_gib"} <= first.keys()
 
 
-def test_it_learns_what_is_rewarded(tiny_model, questions, tmp_path):
+@pytest.mark.parametrize("advantages", ["gae", "rloo", "grpo"])
+def test_it_learns_what_is_rewarded(advantages, tiny_model, questions, tmp_path):
     def even(conversations, responses):
         return [sum(ord(c) % 2 == 0 for c in r) / 8 for r in responses]
 
+    group = {"prompts_per_iteration": 24} if advantages == "gae" else {
+        "prompts_per_iteration": 6, "group_size": 4, "advantages": advantages,
+    }  # fmt: skip
     config = small(
-        iterations=25, prompts_per_iteration=24, learning_rate=1e-2, kl_coef=0.0, epochs=2,
-        update_batch_size=24, micro_batch_size=24, missing_eos_penalty=0.0, kl_ceiling=1.0,
-        checkpoint_every=25,
+        iterations=14, learning_rate=3e-2, kl_coef=0.0, epochs=2, update_batch_size=24,
+        missing_eos_penalty=0.0, kl_ceiling=1.0, checkpoint_every=14, **group,
     )  # fmt: skip
-    scores = [m["score"] for m in lines_of(train(config, tiny_model, questions, even, tmp_path))]
-    assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 0.15
+    scores = [m["score"] for m in metrics(train(config, tiny_model, questions, even, tmp_path))]
+    assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 0.1, scores
 
 
-def test_micro_batches_do_not_change_the_gradient(tiny_model, questions):
-    backbone = Backbone.load(tiny_model, "float32")
-    config = small(prompts_per_iteration=6)
-    backbone.add_role("policy", config.lora, 0)
-    backbone.add_role("value", config.lora, 1)
-    head = Heads(["value"], backbone.hidden_size)
-    head.randomise(0)
-    actors = Actors(backbone, head, count_x)
-    prompts, _ = encode_prompts(backbone.tokenizer, questions, 52, "error")
-    generator = torch.Generator().manual_seed(0)
-    rollout, _ = roll_out(actors, prompts, generator, 0.05, config, "here")
-    parameters = {**backbone.role_parameters("policy"), **backbone.role_parameters("value")}
-    parameters |= dict(head.named_parameters())
+@pytest.mark.parametrize("advantages", ["rloo", "grpo"])
+def test_a_group_baseline_makes_no_value_role(advantages, tiny_model, questions, tmp_path):
+    config = small(iterations=1, advantages=advantages, group_size=2)
+    out = train(config, tiny_model, questions, count_x, tmp_path)
+    assert "value_loss" not in metrics(out)[0]
+    assert "explained_variance" not in metrics(out)[0]
+    saved = torch.load(out / "checkpoints/step-000001.pt", weights_only=True)
+    assert all(".policy." in name for name in saved["learner"]["parameters"])
 
-    def gradients(size: int) -> dict[str, torch.Tensor]:
-        learner = GradientKeeper([(parameters, 1e-3)], 1, config)
-        settings = small(micro_batch_size=size, update_batch_size=6, epochs=1)
-        ppo.update(actors, learner, rollout, settings, "here")
-        return learner.gradients
 
-    whole, parts = gradients(6), gradients(1)
-    assert all((whole[n] - parts[n]).abs().max() < 1e-6 for n in whole)
-    assert {"weight", "bias"} <= {n for n in whole if whole[n].abs().max() > 1e-4}
+@pytest.mark.parametrize("advantages", ["gae", "grpo"])
+def test_full_fine_tuning_moves_the_policy_and_leaves_the_reference(
+    advantages, tiny_model, questions, tmp_path
+):
+    group = {} if advantages == "gae" else {"group_size": 2, "advantages": advantages}
+    config = small(lora=None, learning_rate=1e-3, iterations=3, **group)
+    out = train(config, tiny_model, questions, count_x, tmp_path)
+    lines = metrics(out)
+    assert lines[0]["kl_k3"] == pytest.approx(0, abs=1e-5)
+    assert lines[-1]["kl_k3"] > 1e-5
+    from transformers import AutoModelForCausalLM
+
+    trained = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    start = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
+    assert trained.keys() == start.keys()
+    assert any(not torch.equal(trained[name].float(), start[name].float()) for name in start)
 
 
 def test_a_response_without_a_score_is_left_out_and_counted(tiny_model, questions, tmp_path):
     def sometimes(conversations, responses):
         return [None, 3.0, 3.0, None][: len(responses)]
 
-    out = train(small(iterations=1), tiny_model, questions, sometimes, tmp_path)
-    assert lines_of(out)[0]["unscored"] == 2
-    assert lines_of(out)[0]["score"] == 3.0
+    first = metrics(train(small(iterations=1), tiny_model, questions, sometimes, tmp_path))[0]
+    assert first["unscored"] == 2
+    assert first["score"] == 3.0
 
 
 @pytest.mark.parametrize(
@@ -225,24 +257,31 @@ def test_a_reward_that_cannot_be_used_is_a_clear_error(
 
 def test_a_missing_end_costs_the_penalty(tiny_model, questions, tmp_path):
     config = small(iterations=1, missing_eos_penalty=5.0, kl_coef=0.0)
-    first = lines_of(train(config, tiny_model, questions, count_x, tmp_path))[0]
+    first = metrics(train(config, tiny_model, questions, count_x, tmp_path))[0]
     assert first["reward"] == pytest.approx(first["score"] - 5 * (1 - first["eos_rate"]), abs=1e-5)
 
 
 def test_the_kl_guard_stops_the_updates_of_an_iteration(tiny_model, questions, tmp_path):
     config = small(iterations=1, epochs=30, learning_rate=0.05, warmup=0.0, kl_ceiling=1e-3)
-    first = lines_of(train(config, tiny_model, questions, count_x, tmp_path))[0]
+    first = metrics(train(config, tiny_model, questions, count_x, tmp_path))[0]
     assert first["kl_guard"] == 1
     assert first["update_kl"] > 1e-3
 
 
+def test_over_max_kl_training_ends_with_an_error_and_the_checkpoints_stay(
+    tiny_model, questions, tmp_path
+):
+    config = small(iterations=9, learning_rate=0.05, warmup=0.0, kl_ceiling=9.0, max_kl=1e-3)
+    with pytest.raises(TrainingError, match=r"PPO, iteration \d: .* over max_kl=0.001"):
+        train(config, tiny_model, questions, count_x, tmp_path)
+    assert (tmp_path / "checkpoints/step-000001.pt").exists()
+
+
 def test_the_kl_coefficient_follows_its_target(tiny_model, questions, tmp_path):
     config = small(kl_target=6.0, kl_horizon=100.0)
-    coefs = [
-        m["kl_coef"] for m in lines_of(train(config, tiny_model, questions, count_x, tmp_path))
-    ]
-    assert coefs[0] == 0.05
-    assert coefs[1] == pytest.approx(0.05 * (1 - 0.2 * 4 / 100))  # no KL yet: down by the most
+    lines = metrics(train(config, tiny_model, questions, count_x, tmp_path))
+    assert lines[0]["kl_coef"] == 0.05
+    assert lines[1]["kl_coef"] == pytest.approx(0.05 * (1 - 0.2 * 4 / 100))  # no KL yet: down most
 
 
 def test_a_reward_models_folder_is_a_role_of_the_same_base(
@@ -254,6 +293,56 @@ def test_a_reward_models_folder_is_a_role_of_the_same_base(
     folder = reward_model.train(
         settings, tiny_model, polite_pairs, tmp_path / "reward", {"manners": 1.0}
     )
-    first = lines_of(train(small(), tiny_model, questions, folder, tmp_path / "ppo"))
-    assert len(first) == 2
-    assert all(math.isfinite(m["score"]) for m in first)
+    for name, lora in {"adapters": {}, "full": {"lora": None}}.items():
+        lines = metrics(train(small(**lora), tiny_model, questions, folder, tmp_path / name))
+        assert len(lines) == 2
+        assert all(math.isfinite(m["score"]) for m in lines)
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("advantages", ["gae", "rloo"])
+def test_ten_iterations_a_kill_and_ten_more_are_twenty_to_the_bit(
+    advantages, tiny_model, questions, tmp_path, monkeypatch
+):
+    group = {} if advantages == "gae" else {"group_size": 2, "advantages": advantages}
+    config = small(
+        iterations=20, prompts_per_iteration=3, max_new_tokens=4, checkpoint_every=5,
+        kl_target=1.0, kl_horizon=50.0, learning_rate=1e-3, **group,
+    )  # fmt: skip
+
+    def score(conversations, responses):
+        return [len(set(r)) + torch.rand(1).item() for r in responses]  # uses the global RNG
+
+    def run(out):
+        return train(config, tiny_model, questions, score, out)
+
+    torch.manual_seed(5)
+    run(tmp_path / "whole")
+    torch.manual_seed(5)
+    whole = Run.log
+    with monkeypatch.context() as patch:
+
+        def log(self, step, line):
+            whole(self, step, line)
+            if step == 12:
+                raise KilledError
+
+        patch.setattr(Run, "log", log)
+        with pytest.raises(KilledError):
+            run(tmp_path / "parts")
+    torch.manual_seed(6)  # a new process has another state
+    run(tmp_path / "parts")
+
+    def timeless(out):
+        return [
+            {k: v for k, v in m.items() if not k.endswith(("_seconds", "_per_s", "_gib"))}
+            for m in metrics(out)
+        ]
+
+    assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
+    one, other = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -92,7 +92,7 @@ def test_labels_that_cannot_be_made_leave_the_old_file(tmp_path: Path) -> None:
 
 def test_a_parquet_file_of_something_else_is_told_by_its_columns(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": ["a"], "text": ["b"]}), tmp_path / "x.parquet")
-    with pytest.raises(RecordError, match=r"no column prompt, .* \(it has id, text\)"):
+    with pytest.raises(RecordError, match=r"no column chosen, rejected \(it has id, text\)"):
         read_preferences(tmp_path / "x.parquet")
 
 

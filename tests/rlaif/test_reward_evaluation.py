@@ -10,7 +10,9 @@ from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.records import Preference
 from rlaif.reward_evaluation import (
+    PairScores,
     RewardEvaluation,
+    compare_nll,
     evaluate_reward,
     expected_calibration_error,
     reliability,
@@ -19,13 +21,20 @@ from rlaif.reward_evaluation import (
 )
 
 
-def pair(prompt: str, chosen: str, rejected: str, prob: float) -> Preference:
+def pair(
+    prompt: str,
+    chosen: str,
+    rejected: str,
+    prob: float,
+    traits: dict[str, float | None] | None = None,
+) -> Preference:
     return Preference(
         id=prompt,
         prompt=(Message(role="user", content=prompt),),
         chosen=(Message(role="assistant", content=chosen),),
         rejected=(Message(role="assistant", content=rejected),),
         prob_chosen=prob,
+        traits=traits or {},
     )
 
 
@@ -99,3 +108,74 @@ def test_it_comes_back_from_disk_as_it_was(tmp_path):
     found = evaluate_reward(PAIRS, [1.0, 2.0, 3.0], [0.5, 0.1, 4.0])
     found.save(tmp_path / "evaluation.json")
     assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
+
+
+def test_a_traits_figures_are_of_its_own_labels_and_of_the_pairs_that_have_them():
+    pairs = [
+        pair("p", "long answer", "short", 0.9, {"kind": 0.2, "safe": None}),
+        pair("q", "brief", "a longer one", 0.8, {"kind": None, "safe": None}),
+        pair("r", "a", "bb", 0.7, {"kind": 0.75, "safe": None}),
+    ]
+    scores = PairScores([math.log(3), 9.0, 0.0], [0.0, 0.0, 0.0])
+    found = evaluate_reward(pairs, [1.0] * 3, [0.0] * 3, {"kind": scores, "safe": scores})
+    assert found.traits.keys() == {"kind"}  # no held-out label for safe: no figure
+    kind = found.traits["kind"]
+    assert kind.pairs == 2
+    # Δ = log 3 against p = 0.2: the wrong side; Δ = 0: half a point
+    assert kind.accuracy.value == 0.25
+    # q = 3/4 and 1/2
+    nll = -(0.2 * math.log(0.75) + 0.8 * math.log(0.25)), math.log(2)
+    assert kind.nll == pytest.approx(sum(nll) / 2)
+    # confidences 3/4 and 1/2, agreements 0.2 and 0.75, a bin each
+    assert kind.ece == pytest.approx((0.55 + 0.25) / 2)
+    # the longer is chosen in p (label says rejected), rejected in r (label says chosen)
+    assert kind.length_floor.value == 0.0
+    # lengths 11, 1, 5, 2 and scores log 3, 0, 0, 0
+    assert kind.length_correlation == pytest.approx(math.sqrt(0.6))
+
+
+def test_the_model_that_knows_more_has_the_lower_nll_and_the_interval_says_how_surely():
+    pairs = [pair(f"p{i}", "yes", "no", 0.9) for i in range(20)]
+    right = [math.log(9) + 0.01 * (i % 3) for i in range(20)]
+    knows = evaluate_reward(pairs, right, [0.0] * 20)
+    guesses = evaluate_reward(pairs, [0.0] * 20, [0.0] * 20)
+    found = compare_nll(knows, guesses)
+    assert (found.nll, found.other_nll) == (knows.nll, pytest.approx(math.log(2)))
+    assert found.difference.value == pytest.approx(knows.nll - math.log(2))
+    assert found.difference.low < found.difference.value < found.difference.high < 0
+    assert found.difference.n == 20
+    swapped = compare_nll(guesses, knows)
+    assert swapped.difference.value == pytest.approx(-found.difference.value)
+
+
+def test_pairs_of_one_prompt_count_once_in_the_interval_of_a_comparison():
+    pairs = [pair("p", "a", "b", 0.9), pair("p", "c", "d", 0.9), pair("q", "e", "f", 0.9)]
+    one = evaluate_reward(pairs, [1.0, 1.0, 0.0], [0.0] * 3)
+    other = evaluate_reward(pairs, [0.0] * 3, [0.0] * 3)
+    assert compare_nll(one, other).difference.n == 2
+
+
+def test_evaluations_of_other_labels_are_not_compared():
+    one = evaluate_reward(PAIRS, [0.0] * 3, [0.0] * 3)
+    fewer = evaluate_reward(PAIRS[:2], [0.0] * 2, [0.0] * 2)
+    relabelled = [p.model_copy(update={"prob_chosen": 0.6}) for p in PAIRS]
+    other = evaluate_reward(relabelled, [0.0] * 3, [0.0] * 3)
+    for else_ in (fewer, other):
+        with pytest.raises(UserError, match="not the same labels; train both"):
+            compare_nll(one, else_)
+
+
+def test_an_evaluation_with_traits_comes_back_from_disk(tmp_path):
+    pairs = [pair("p", "long answer", "short", 0.9, {"kind": 0.2})]
+    found = evaluate_reward(pairs, [1.0], [0.5], {"kind": PairScores([1.0], [0.5])})
+    found.save(tmp_path / "evaluation.json")
+    assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
+
+
+def test_a_file_that_is_no_evaluation_is_named(tmp_path):
+    path = tmp_path / "evaluation.json"
+    with pytest.raises(UserError, match=r"evaluation.json: not an evaluation of a reward model"):
+        RewardEvaluation.load(path)
+    path.write_text('{"pairs": "many"}')
+    with pytest.raises(UserError, match=r"evaluation.json: not an evaluation of a reward model"):
+        RewardEvaluation.load(path)

@@ -1,0 +1,97 @@
+"""Our PPO as it ships, called with a job; its parts timed from outside, as the other side's are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peers.our_training import HEAD, settings
+from peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from rlaif import ppo, training
+from rlaif.backbone import Backbone, LoraConfig
+from rlaif.records import Prompt, read_jsonl
+from rlaif.rollouts import Sampler, choose_engine
+from rlaif.scoring import Heads, RewardModel
+
+
+class TimedSampler:
+    """A sampler, and the seconds of each iteration's sync and generation."""
+
+    def __init__(self, sampler: Sampler, seconds: list[float]) -> None:
+        self.sampler, self.seconds = sampler, seconds
+        self.exact = sampler.exact
+        self._sync = Stopwatch()
+
+    def sync(self) -> None:
+        self._sync.around(self.sampler.sync)()
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        drawing = Stopwatch()
+        found = drawing.around(self.sampler.generate)(*args, **kwargs)
+        self.seconds.append(self._sync.seconds[-1] + drawing.seconds[0])
+        return found
+
+    def close(self) -> None:
+        self.sampler.close()
+
+
+def prepare(job: dict[str, Any]) -> Outcome:
+    """A reward model with a random head over the base. PPO's work is the same whatever it has
+    learnt, and the other side's is then the base with this head: nothing to convert."""
+    backbone = Backbone.load(job["model"], job["dtype"])
+    backbone.add_role("reward", LoraConfig.model_validate(job["lora"]), 0)
+    heads = Heads([HEAD], backbone.hidden_size)
+    heads.randomise(0)
+    RewardModel(backbone, heads, {HEAD: 1.0}).save(Path(job["reward"]))
+    return Outcome([], [], peak_gib())
+
+
+def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
+    return ppo.PPOConfig(
+        **settings(job),
+        iterations=job["iterations"],
+        prompts_per_iteration=len(job["prompts"]),
+        max_new_tokens=job["response_tokens"],
+        update_batch_size=job["update_batch"],
+        epochs=job["epochs"],
+        value_learning_rate=job["learning_rate"],  # the other side has one rate
+        missing_eos_penalty=0.0,  # no response ends by itself here
+        kl_ceiling=1e6,  # never reached: every update is made, as on the other side
+        engine=job["engine"],
+    )
+
+
+def measure(job: dict[str, Any]) -> Outcome:
+    if job["prepare"]:
+        return prepare(job)
+    clock, updating = Clock(), Stopwatch()
+    generation: list[float] = []
+    logged: list[dict[str, Any]] = []
+    plain, open_sampler = training.Run.log, ppo.open_sampler
+
+    def log(self: training.Run, step: int, metrics: Any) -> None:
+        clock.tick()
+        logged.append(dict(metrics))
+        plain(self, step, metrics)
+
+    training.Run.log = log  # type: ignore[method-assign]
+    ppo.open_sampler = lambda *a, **k: TimedSampler(open_sampler(*a, **k), generation)
+    ppo.update = updating.around(ppo.update)
+    prompts = read_jsonl(Path(job["records"]), Prompt)
+    ppo.train(config_of(job), job["model"], prompts, Path(job["reward"]), Path(job["out"]))
+    return Outcome(
+        clock.seconds(),
+        [line["score"] for line in logged],
+        peak_gib(),
+        {
+            "generation_seconds": generation[1:],
+            "update_seconds": updating.seconds[1:],
+            "response_length": sum(line["response_length"] for line in logged) / len(logged),
+            "kl_k1": [line["kl_k1"] for line in logged],
+            "engine": choose_engine(job["engine"], 1),
+        },
+    )
+
+
+if __name__ == "__main__":
+    answer(measure)

@@ -1,0 +1,110 @@
+"""Our trainers as they ship, called with a job. Timed from outside: when Run.log is called for a
+step, that step is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from rlaif import training
+from rlaif.backbone import Backbone, LoraConfig
+from rlaif.records import Preference, Sample, read_jsonl
+
+HEAD = "overall"  # the one head of pairs without traits
+
+
+def watch(clock: Clock, losses: list[float]) -> None:
+    """Tick when a step's metrics arrive, before they are written."""
+    plain = training.Run.log
+
+    def log(self: training.Run, step: int, metrics: Any) -> None:
+        clock.tick()
+        losses.append(float(metrics["loss"]))
+        plain(self, step, metrics)
+
+    training.Run.log = log  # type: ignore[method-assign]
+
+
+def lora_of(job: dict[str, Any]) -> LoraConfig | None:
+    return None if job["full"] else LoraConfig.model_validate(job["lora"])
+
+
+def settings(job: dict[str, Any]) -> dict[str, Any]:
+    """What all our configs share; everything else is our default."""
+    return {
+        "dtype": job["dtype"],
+        "lora": lora_of(job),
+        "learning_rate": job["learning_rate"],
+        "warmup": 0.0,  # linear decay from the first step on, as on the other side
+        "max_tokens": job["max_tokens"],
+        "checkpoint_every": 1_000_000,  # none inside the timed steps, as on the other side
+    }
+
+
+def pairs_of(job: dict[str, Any]) -> list[Preference]:
+    return read_jsonl(Path(job["preferences"]), Preference)
+
+
+def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
+    from rlaif import dpo
+
+    dpo.reference_logprobs = reference.around(dpo.reference_logprobs)
+    config = dpo.DPOConfig(
+        **settings(job),
+        epochs=job["epochs"],
+        batch_size=job["batch"],
+        beta=job["beta"],
+        loss="sigmoid",
+    )
+    dpo.train(config, job["model"], pairs_of(job), Path(job["out"]))
+
+
+def reward(job: dict[str, Any], _: Stopwatch) -> None:
+    from rlaif import reward_model
+
+    config = reward_model.RewardConfig(
+        **settings(job), epochs=job["epochs"], batch_size=job["batch"], centering=0.0
+    )
+    reward_model.train(config, job["model"], pairs_of(job), Path(job["out"]), {})
+
+
+def sft(job: dict[str, Any], _: Stopwatch) -> None:
+    from rlaif import sft
+
+    lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
+    config = sft.SFTConfig(**settings(job), epochs=job["epochs"], batch_size=job["batch"])
+    sft.train(config, job["model"], [sft.Source("responses", lessons)], Path(job["out"]))
+
+
+def prepare(job: dict[str, Any]) -> Outcome:
+    """Write the adapters and the head that training starts from, for the other side to take."""
+    from rlaif.scoring import Heads, RewardModel
+
+    role = "reward" if job["algorithm"] == "reward" else "policy"
+    folder = Path(job["initial"])
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone = Backbone.load(job["model"], job["dtype"])
+    backbone.add_role(role, LoraConfig.model_validate(job["lora"]), 0)
+    if role == "policy":
+        backbone.save_role("policy", folder)
+    else:
+        heads = Heads([HEAD], backbone.hidden_size)
+        heads.randomise(0)
+        RewardModel(backbone, heads, {HEAD: 1.0}).save(folder)
+    return Outcome([], [], peak_gib())
+
+
+def measure(job: dict[str, Any]) -> Outcome:
+    if job["prepare"]:
+        return prepare(job)
+    clock, reference, losses = Clock(), Stopwatch(), []
+    watch(clock, losses)
+    {"dpo": dpo, "reward": reward, "sft": sft}[job["algorithm"]](job, reference)
+    return Outcome(
+        clock.seconds(), losses, peak_gib(), {"reference_seconds": sum(reference.seconds)}
+    )
+
+
+if __name__ == "__main__":
+    answer(measure)

@@ -1,0 +1,91 @@
+"""What the benchmarks of PPO share: options, job, sides."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from peers import comparing
+from peers.data import choose_prompts
+from peers.endless import endless
+from rlaif.records import Prompt, Sample, read_jsonl, write_jsonl
+
+
+def add_options(parser: argparse.ArgumentParser, prompts: int, response_tokens: int) -> None:
+    parser.add_argument("--prompts", type=int, default=prompts, help="responses per iteration")
+    parser.add_argument("--prompt-tokens", type=int, default=160, help="longer ones are left out")
+    parser.add_argument("--response-tokens", type=int, default=response_tokens, help="of every one")
+    parser.add_argument("--update-batch", type=int, default=4, help="responses per optimiser step")
+    parser.add_argument("--epochs", type=int, default=1, help="passes over a rollout")
+
+
+def job_of(options: argparse.Namespace, folder: Path, iterations: int) -> dict[str, Any]:
+    """The job of both sides, its files written: the model that never ends a response, prompts."""
+    import transformers
+
+    if options.prompts % options.update_batch:
+        raise SystemExit("--prompts must be a multiple of --update-batch")
+    job = comparing.common_job(options)
+    model = endless(job["model"], folder / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    prompts, ids = choose_prompts(tokenizer, options.data, options.prompts, options.prompt_tokens)
+    write_jsonl(folder / "prompts.jsonl", prompts)
+    return {
+        **job,
+        "algorithm": "ppo",
+        "model": model,
+        "records": str(folder / "prompts.jsonl"),
+        "prompts": ids,
+        "reward": str(folder / "reward"),
+        "iterations": iterations,
+        "update_batch": options.update_batch,
+        "epochs": options.epochs,
+        "response_tokens": options.response_tokens,
+        "max_tokens": options.prompt_tokens + options.response_tokens,
+        "engine": "auto",
+        "prepare": False,
+    }
+
+
+def prepare(job: dict[str, Any], folder: Path) -> None:
+    """Write the reward model that both sides use."""
+    comparing.side("our_ppo", {**job, "prepare": True})(folder / "prepare")
+
+
+def described(options: argparse.Namespace, job: dict[str, Any]) -> str:
+    prompt = sum(map(len, job["prompts"])) / len(job["prompts"])
+    return (
+        f"{comparing.described(options, job)}; {len(job['prompts'])} prompts of {prompt:.0f} tokens, "
+        f"responses of {job['response_tokens']}, {job['epochs']} passes of "
+        f"{len(job['prompts']) // job['update_batch']} updates"
+    )
+
+
+def sft_job(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """SFT on one batch of the very shape of a rollout: the prompts, each with a response of as many
+    tokens as PPO's have. Two steps, the same batch in both."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job["model"])
+    text = "the" + " the" * (job["response_tokens"] - 2)
+    response = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+    assert len(response) == job["response_tokens"], "a word of one token was expected"
+    write_jsonl(
+        folder / "samples.jsonl",
+        [
+            Sample(prompt=p, index=0, response=text, tokens=len(response), complete=True, seed=0)
+            for p in read_jsonl(Path(job["records"]), Prompt)
+        ],
+    )
+    every = list(range(len(job["prompts"])))
+    return {
+        **job,
+        "algorithm": "sft",
+        "samples": str(folder / "samples.jsonl"),
+        "rows": [[ids, response, []] for ids in job["prompts"]],
+        "order": [every, every],
+        "batch": len(every),
+        "epochs": 2,
+        "initial": job["reward"],
+    }

@@ -1,0 +1,60 @@
+"""Train a policy with trl's GRPOTrainer on the ratings of our judge.
+
+    rlaif models fetch smollm2-135m qwen2.5-coder-1.5b
+    rlaif serve --model qwen2.5-coder-1.5b --constitution hhh        (in another terminal)
+    python examples/grpo_with_our_judge.py
+
+Wants trl (pip install 'rlaif[train]' 'trl>=1.16,<1.17').
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from judge_service.client import AsyncJudgeClient
+from rlaif import models
+from rlaif.prompts import load_prompts
+from rlaif.trl_reward import JudgeReward
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="GRPO on the ratings of our judge.")
+    parser.add_argument("--model", default="smollm2-135m", help="short name, folder or hub id")
+    parser.add_argument("--server", default="127.0.0.1:50051", help="a running `rlaif serve`")
+    parser.add_argument("--constitution", default="", help="one it serves; default: its first")
+    parser.add_argument("--prompts", default="quickstart", help="as `rlaif train ppo` takes them")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--out", default="grpo")
+    arguments = parser.parse_args()
+
+    prompts = load_prompts(arguments.prompts, "train")
+    rows = [{"prompt": [turn.model_dump() for turn in p.messages]} for p in prompts]
+    gpu = torch.cuda.is_available()
+    reward = JudgeReward(lambda: AsyncJudgeClient(arguments.server), arguments.constitution)
+    trainer = GRPOTrainer(
+        model=models.resolve(arguments.model),
+        reward_funcs=reward,
+        args=GRPOConfig(
+            output_dir=arguments.out,
+            max_steps=arguments.steps,
+            num_generations=4,
+            per_device_train_batch_size=8,
+            max_completion_length=96,
+            logging_steps=1,
+            report_to=[],
+            use_cpu=not gpu,
+            bf16=gpu,
+        ),
+        train_dataset=Dataset.from_list(rows),
+    )
+    trainer.train()
+    trainer.save_model(arguments.out)
+    print(f"policy: {arguments.out}; not rated: {dict(reward.unrated) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Alarms: what goes wrong in training that the loss does not show. Pure functions of the metrics.
+
+    name                      rings when, of the steps that logged the metric
+    kl_over_ceiling           mean kl_k1 of the last WINDOW > KL_CEILING
+    eos_rate_falling          mean eos_rate of the last WINDOW < that of the first - EOS_FALL
+    length_grows_with_score   response_length of the last WINDOW > LENGTH_GROWTH · that of the first
+                              and r(response_length, score) over the last TREND > LENGTH_CORRELATION
+    diversity_falling         distinct_2 of the last WINDOW < DIVERSITY_LEFT · that of the first
+    scores_parting            the last FALLS values of judge_score are all under its best by over
+                              JUDGE_FALL, while score is above what it was at that best
+
+A history is a list of metrics, oldest first, one per step; a metric that is absent or None is not
+watched. Where no source is named, a threshold is a choice: far outside the noise of small batches.
+An alarm stops nothing: it says what happens and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+WINDOW = 5  # steps of a mean: one batch alone is noise
+TREND = 20  # steps of a correlation
+# nats per response. The overoptimisation of arXiv:2210.10760 turns the true score down within tens
+# of nats; at 25 the reference would write such a response once in e^25 times.
+KL_CEILING = 25.0
+EOS_FALL = 0.2  # share of responses
+LENGTH_GROWTH = 1.25  # times the length at the start
+LENGTH_CORRELATION = 0.5  # length explains much of RLHF's gain in score: arXiv:2310.03716
+DIVERSITY_LEFT = 0.7  # of distinct_2 at the start; RLHF costs diversity: arXiv:2310.06452
+FALLS = 2  # evaluations: one may be chance
+JUDGE_FALL = 0.03  # of P(better than the start), in [0, 1]
+
+WATCHED = ("kl_k1", "eos_rate", "response_length", "score", "distinct_2", "judge_score")
+
+History = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    name: str
+    text: str  # what happens, and what to do
+
+
+def ringing(history: History) -> list[Alarm]:
+    """The alarms that ring after the last step of the history."""
+    every = (
+        kl_over_ceiling,
+        eos_rate_falling,
+        length_grows_with_score,
+        diversity_falling,
+        scores_parting,
+    )
+    return [alarm for check in every if (alarm := check(history)) is not None]
+
+
+def kl_over_ceiling(history: History) -> Alarm | None:
+    values = _values(history, "kl_k1")
+    if len(values) < WINDOW or not fmean(values[-WINDOW:]) > KL_CEILING:
+        return None
+    return Alarm(
+        "kl_over_ceiling",
+        f"kl_k1 is {fmean(values[-WINDOW:]):.1f} nats per response (ceiling {KL_CEILING:g}): the "
+        "policy has left the reference, its score no longer means what it did; raise kl_coef, or "
+        "lower learning_rate",
+    )
+
+
+def eos_rate_falling(history: History) -> Alarm | None:
+    ends = _ends(history, "eos_rate")
+    if ends is None or not ends[1] < ends[0] - EOS_FALL:
+        return None
+    return Alarm(
+        "eos_rate_falling",
+        f"only {ends[1]:.0%} of the responses end by themselves, {ends[0]:.0%} did at the start: "
+        "scores are read off cut responses; raise missing_eos_penalty or max_new_tokens",
+    )
+
+
+def length_grows_with_score(history: History) -> Alarm | None:
+    ends = _ends(history, "response_length")
+    both = [
+        (h["response_length"], h["score"])
+        for h in history
+        if h.get("response_length") is not None and h.get("score") is not None
+    ][-TREND:]
+    if ends is None or len(both) < TREND or not ends[1] > LENGTH_GROWTH * ends[0]:
+        return None
+    together = _correlation(both)
+    if not together > LENGTH_CORRELATION:
+        return None
+    return Alarm(
+        "length_grows_with_score",
+        f"responses grew from {ends[0]:.0f} to {ends[1]:.0f} tokens and their score with them "
+        f"(r = {together:.2f}): the score may pay for length; compare length-controlled win rates, "
+        "and see the reward model's correlation with length",
+    )
+
+
+def diversity_falling(history: History) -> Alarm | None:
+    ends = _ends(history, "distinct_2")
+    if ends is None or not ends[1] < DIVERSITY_LEFT * ends[0]:
+        return None
+    return Alarm(
+        "diversity_falling",
+        f"distinct_2 fell from {ends[0]:.2f} to {ends[1]:.2f}: responses grow alike (mode "
+        "collapse); raise kl_coef, lower learning_rate, or stop at an earlier checkpoint",
+    )
+
+
+def scores_parting(history: History) -> Alarm | None:
+    judged = [
+        (h["judge_score"], h["score"])
+        for h in history
+        if h.get("judge_score") is not None and h.get("score") is not None
+    ]
+    if len(judged) <= FALLS:
+        return None
+    best, then = max(judged[:-FALLS])
+    last = judged[-FALLS:]
+    now = fmean(score for _, score in last)
+    if not (all(judge < best - JUDGE_FALL for judge, _ in last) and now > then):
+        return None
+    return Alarm(
+        "scores_parting",
+        f"the score rose from {then:.2f} to {now:.2f} while the judge's fell from {best:.2f} to "
+        f"{last[-1][0]:.2f}: the reward model is overoptimised (arXiv:2210.10760); go back to the "
+        "best checkpoint, raise kl_coef, or train the reward model on responses of this policy",
+    )
+
+
+def _values(history: History, name: str) -> list[float]:
+    return [h[name] for h in history if h.get(name) is not None]
+
+
+def _ends(history: History, name: str) -> tuple[float, float] | None:
+    """The means of the first and of the last WINDOW steps; None while the two overlap."""
+    values = _values(history, name)
+    if len(values) < 2 * WINDOW:
+        return None
+    return fmean(values[:WINDOW]), fmean(values[-WINDOW:])
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    """Pearson's r; 0 where one of the two does not vary."""
+    mx, my = fmean(x for x, _ in pairs), fmean(y for _, y in pairs)
+    cross = sum((x - mx) * (y - my) for x, y in pairs)
+    spread = sum((x - mx) ** 2 for x, _ in pairs) * sum((y - my) ** 2 for _, y in pairs)
+    return cross / math.sqrt(spread) if spread > 0 else 0.0

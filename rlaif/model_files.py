@@ -1,0 +1,111 @@
+"""Model folders and tensor files: read and written whole, with errors that say what to do."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from constitution.errors import UserError
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class BackboneError(UserError):
+    """A model or adapter that cannot be used: which, why, and what to do."""
+
+
+def resolve_dtype(dtype: Dtype) -> torch.dtype:
+    """auto: bfloat16 where the hardware multiplies in it, else float32."""
+    if dtype != "auto":
+        resolved: torch.dtype = getattr(torch, dtype)
+        return resolved
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    cpu = torch.cpu.get_capabilities()
+    return torch.bfloat16 if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else torch.float32
+
+
+def fingerprint(model: Any) -> str:
+    """What a model's weights are, to bfloat16 precision: the same wherever its folder lies."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        bits = parameter.detach().to(torch.bfloat16).view(torch.int16)
+        total = int(bits.sum(dtype=torch.int64))
+        digest.update(f"{name} {tuple(parameter.shape)} {total}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def readable_errors(what: str) -> Iterator[None]:
+    """Whatever loading raises becomes a BackboneError that names `what`."""
+    try:
+        with without_bars():
+            yield
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BackboneError(
+            f"{what}: cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}; "
+            "give a model folder (config.json, *.safetensors, tokenizer) and adapters made for it"
+        ) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers shows bars of its own for what takes a second here."""
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A safetensors file, whole or as it was before. Raises OSError."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, partial)
+        partial.replace(path)
+    except Exception as error:  # safetensors' own error carries the system's in its text
+        partial.unlink(missing_ok=True)
+        raise error if isinstance(error, OSError) else OSError(0, str(error)) from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
+    """An ordinary model folder in `dtype`, beside whatever else the folder holds.
+
+    Written under another name first: its files appear only when all are complete. Raises
+    BackboneError.
+    """
+    partial = folder / "model.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        whole = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+        with without_bars():
+            whole.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        for file in partial.iterdir():
+            file.replace(folder / file.name)
+        partial.rmdir()
+    except Exception as error:  # safetensors' own error carries the system's in its text
+        shutil.rmtree(partial, ignore_errors=True)
+        raise BackboneError(
+            f"{folder}: the model cannot be saved ({error}); free some space and run again: "
+            "training resumes from its last checkpoint"
+        ) from error

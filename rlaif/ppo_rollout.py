@@ -1,0 +1,324 @@
+"""One PPO iteration's rollout: responses sampled, scored, measured, and their advantages.
+
+Prompts are shared out among the processes; each samples, scores and measures the responses to its
+own. Then everything is gathered, so that means, whitening and batches are those of one process.
+
+    what                by                                        forwards
+    log π_old           an exact sampler, else the trainer        0 or 1
+    log π_ref           the reference                             1
+    V                   the value role, gae alone                 1
+
+Forwards run over batches of rows of like length, within micro_batch_tokens. No (B, T, V) is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from rlaif.advantages import (
+    explained_variance,
+    generalised_advantages,
+    group_relative_advantages,
+    leave_one_out_advantages,
+    on_every_token,
+    response_rewards,
+    token_rewards,
+)
+from rlaif.backbone import Backbone, Generated, Role
+from rlaif.batching import Batch, EncodedPrompt, Row, in_groups, pad, token_groups
+from rlaif.diversity import distinct_n
+from rlaif.logprobs import kl_k1, kl_k3, whiten
+from rlaif.ppo_config import PPOConfig
+from rlaif.rollouts import Sampler
+from rlaif.sampling import response_seed
+from rlaif.scoring import Heads, RewardFunction, checked_scores
+from rlaif.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """Who takes part. With adapters `frozen` is the policy's own backbone; in full fine-tuning it
+    is a copy of the start, for the policy's base moves."""
+
+    policy: Backbone  # role "policy"
+    frozen: Backbone  # role None: the reference; "value"; maybe "reward"
+    value_head: Heads | None  # None: no value function (rloo, grpo)
+    score: RewardFunction
+    sampler: Sampler
+
+    def values(self, batch: Batch) -> Tensor:
+        """V of the state each response token was drawn in, (N,) in the batch's order."""
+        assert self.value_head is not None, "advantages without a value function ask for no value"
+        hidden = self.frozen.hidden_states("value", batch.ids)  # (B, T, d)
+        values: Tensor = self.value_head(hidden[:, :-1][batch.response_mask[:, 1:]])[..., 0]
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response as the process that sampled it found it. Tensors (n,), on the CPU."""
+
+    row: Row
+    text: str
+    complete: bool
+    score: float | None
+    sampler_logprobs: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor  # zeros without a value function
+
+
+@dataclass(frozen=True, slots=True)
+class ValueTargets:
+    values: Tensor  # (B, R), before the updates
+    returns: Tensor  # (B, R)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The scored responses of one iteration, the same in every process: B rows, R tokens of the
+    longest response."""
+
+    rows: list[Row]
+    mask: Tensor  # (B, R) True on response tokens, a run from 0
+    old_logprobs: Tensor  # (B, R)
+    ref_logprobs: Tensor  # (B, R)
+    sampler_logprobs: Tensor  # (B, R)
+    importance: Tensor  # (B, R), truncated
+    advantages: Tensor  # (B, R)
+    targets: ValueTargets | None  # None without a value function
+    reference_weight: float  # of k3 to the reference in the loss: kl_coef with grpo, else 0
+
+
+def importance_weights(old_logprobs: Tensor, sampler_logprobs: Tensor) -> Tensor:
+    """π_old / sampler, not truncated yet; any shape."""
+    return torch.exp(old_logprobs - sampler_logprobs)
+
+
+@torch.no_grad()
+def roll_out(
+    actors: Actors,
+    prompts: Sequence[EncodedPrompt],
+    step: int,
+    kl_coef: float,
+    config: PPOConfig,
+    workers: Workers,
+) -> tuple[Rollout, dict[str, float]]:
+    """The rollout of iteration `step`, with metrics, those of `assemble` and:
+
+    rollout_seconds       weight sync and sampling, of the slowest process
+    scoring_seconds       the score
+    measuring_seconds     log-probs and values
+    rollout_tokens_per_s  response tokens of all processes over rollout_seconds
+    """
+    mine = workers.share([(prompt, place) for place, prompt in enumerate(prompts)])
+    responses, seconds = _respond(actors, mine, step, config)
+    groups = workers.gather(list(in_groups(responses, config.group_size)))
+    rollout, metrics = assemble(groups, kl_coef, config, actors.policy.device)
+    for name, spent in seconds.items():
+        metrics[name] = workers.max(spent)
+    tokens = sum(len(r.sampler_logprobs) for group in groups for r in group)
+    metrics["rollout_tokens_per_s"] = tokens / workers.max(seconds["rollout_seconds"])
+    return rollout, metrics
+
+
+def _respond(
+    actors: Actors, prompts: Sequence[tuple[EncodedPrompt, int]], step: int, config: PPOConfig
+) -> tuple[list[Response], dict[str, float]]:
+    """The responses to (prompt, its place in the iteration), group by group, and the seconds."""
+    n = config.group_size
+    asked = [prompt for prompt, _ in prompts for _ in range(n)]
+    seeds = [
+        response_seed(config.seed, f"{prompt.prompt.id}@{step}", place * n + index)
+        for prompt, place in prompts
+        for index in range(n)
+    ]
+    times = [time.perf_counter()]
+    drawn = sample(actors, asked, seeds, config)
+    times.append(time.perf_counter())
+    texts = decoded(actors, drawn)
+    where = f"PPO, iteration {step}"
+    scores = checked_scores(actors.score, [p.prompt for p in asked], texts, where)
+    times.append(time.perf_counter())
+    rows = [
+        Row(prompt.prompt.id, (*prompt.ids, *generated.ids), len(prompt.ids))
+        for prompt, generated in zip(asked, drawn, strict=True)
+    ]
+    measured = measure(actors, rows, [torch.tensor(g.logprobs) for g in drawn], config)
+    times.append(time.perf_counter())
+    responses = [
+        Response(row, text, generated.complete, score, *numbers)
+        for row, text, generated, score, numbers in zip(
+            rows, texts, drawn, scores, measured, strict=True
+        )
+    ]
+    names = ("rollout_seconds", "scoring_seconds", "measuring_seconds")
+    spent = [after - before for before, after in pairwise(times)]
+    return responses, dict(zip(names, spent, strict=True))
+
+
+def sample(
+    actors: Actors, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
+) -> list[Generated]:
+    """One response of the present policy to each prompt; none are asked for none."""
+    if not prompts:
+        return []
+    actors.sampler.sync()
+    ids = [prompt.ids for prompt in prompts]
+    return actors.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
+
+
+def decoded(actors: Actors, drawn: Sequence[Generated]) -> list[str]:
+    tokenizer = actors.policy.tokenizer
+    return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn]
+
+
+def measure(
+    actors: Actors, rows: Sequence[Row], sampled: Sequence[Tensor], config: PPOConfig
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """sampler_logprobs, old_logprobs, ref_logprobs, values of each row, (n,) each on the CPU.
+
+    sampled: the sampler's log-probs of each row's response, which stand as old where it is exact.
+    """
+    policy, frozen = actors.policy, actors.frozen
+
+    def logprobs(backbone: Backbone, role: Role | None) -> Callable[[Batch], Tensor]:
+        def of(batch: Batch) -> Tensor:
+            return backbone.logprobs(role, batch, config.temperature)[batch.response_mask]
+
+        return of
+
+    def over(function: Callable[[Batch], Tensor]) -> list[Tensor]:
+        """One role over all rows before the next: switching adapters is not free."""
+        return _by_row(function, rows, config.micro_batch_tokens, policy.device)
+
+    old = list(sampled) if actors.sampler.exact else over(logprobs(policy, "policy"))
+    ref = over(logprobs(frozen, None))
+    values = over(actors.values) if actors.value_head else [torch.zeros(len(s)) for s in sampled]
+    return list(zip(sampled, old, ref, values, strict=True))
+
+
+def _by_row(
+    function: Callable[[Batch], Tensor], rows: Sequence[Row], budget: int, device: torch.device
+) -> list[Tensor]:
+    """What `function` says of each row's response tokens, computed over rows of like length."""
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for group in token_groups([len(row.ids) for row in rows], budget):
+        part = [rows[i] for i in group]
+        lengths = [row.response_length for row in part]
+        told = function(pad(part, device)).float().cpu()
+        for i, values in zip(group, torch.split(told, lengths), strict=True):
+            found[i] = values
+    return found
+
+
+def assemble(
+    groups: Sequence[Sequence[Response]], kl_coef: float, config: PPOConfig, device: torch.device
+) -> tuple[Rollout, dict[str, float]]:
+    """The responses of all processes, in groups by prompt, as a rollout. Those without a score are
+    left out and counted. Metrics, over the scored responses:
+
+    score                 mean, before the missing-EOS penalty
+    reward                mean over responses of what the advantages are made of: Σ_t r_t (gae),
+                          R (rloo), the penalised score (grpo)
+    kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
+    entropy               mean of -log π_old over the tokens drawn, nats: what it estimates
+    response_length       mean tokens, end token included
+    eos_rate              share that ended by itself
+    distinct_2            different pairs of consecutive words over all of them (diversity.py);
+                          absent without any
+    explained_variance    of V before the updates (gae)
+    importance_mean       of π_old / sampler over tokens, before truncation; 1 with an exact sampler
+    importance_max        the largest, before truncation
+    importance_clipped    share of tokens over importance_cap
+    unscored              responses without a score, in none of these
+    """
+    kept = [(place, r) for place, group in enumerate(groups) for r in group if r.score is not None]
+    found = [r for _, r in kept]
+
+    def padded(values: list[Tensor]) -> Tensor:
+        return pad_sequence(values, batch_first=True).to(device)  # (B, R)
+
+    mask = padded([torch.ones(len(r.old_logprobs), dtype=torch.bool) for r in found])
+    old, ref = padded([r.old_logprobs for r in found]), padded([r.ref_logprobs for r in found])
+    sampled = padded([r.sampler_logprobs for r in found])
+    raw = importance_weights(old, sampled)
+    scores = torch.tensor([r.score for r in found], device=device)
+    complete = torch.tensor([r.complete for r in found], device=device)
+    learnt = _learnt(
+        scores - config.missing_eos_penalty * (~complete).float(),
+        torch.tensor([place for place, _ in kept], device=device),
+        torch.where(mask, kl_k1(old, ref), 0.0),
+        padded([r.values for r in found]),
+        mask,
+        kl_coef,
+        config,
+    )
+    metrics: dict[str, float] = {
+        "score": float(scores.mean()),
+        "reward": learnt.reward,
+        "kl_k1": float(torch.where(mask, kl_k1(old, ref), 0.0).sum(1).mean()),
+        "kl_k3": float(torch.where(mask, kl_k3(old, ref), 0.0).sum(1).mean()),
+        "entropy": float(-old[mask].mean()),
+        "response_length": sum(r.row.response_length for r in found) / len(found),
+        "eos_rate": float(complete.float().mean()),
+        "importance_mean": float(raw[mask].mean()),
+        "importance_max": float(raw[mask].max()),
+        "importance_clipped": float((raw[mask] > config.importance_cap).float().mean()),
+        "unscored": float(sum(map(len, groups)) - len(found)),
+    }
+    pairs = distinct_n([r.text for r in found], 2)
+    if pairs is not None:
+        metrics["distinct_2"] = pairs
+    if learnt.targets is not None:
+        of = learnt.targets
+        metrics["explained_variance"] = explained_variance(of.values, of.returns, mask)
+    rollout = Rollout(
+        rows=[r.row for r in found],
+        mask=mask,
+        old_logprobs=old,
+        ref_logprobs=ref,
+        sampler_logprobs=sampled,
+        importance=raw.clamp(max=config.importance_cap),
+        advantages=learnt.advantages,
+        targets=learnt.targets,
+        reference_weight=kl_coef if config.advantages == "grpo" else 0.0,
+    )
+    return rollout, metrics
+
+
+class _Learnt(NamedTuple):
+    advantages: Tensor  # (B, R)
+    targets: ValueTargets | None
+    reward: float
+
+
+def _learnt(
+    scores: Tensor,
+    groups: Tensor,
+    k1: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    kl_coef: float,
+    config: PPOConfig,
+) -> _Learnt:
+    """The configured advantages. scores (penalised), groups (B,); k1, values, mask (B, R)."""
+    if config.advantages == "gae":
+        rewards = token_rewards(k1, scores, mask, kl_coef)
+        gae = generalised_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
+        targets = ValueTargets(values, gae.returns)
+        return _Learnt(whiten(gae.advantages, mask), targets, float(rewards.sum(1).mean()))
+    if config.advantages == "rloo":
+        whole = response_rewards(k1, scores, mask, kl_coef)
+        each = leave_one_out_advantages(whole, groups)
+        return _Learnt(on_every_token(each, mask), None, float(whole.mean()))
+    each = group_relative_advantages(scores, groups)
+    return _Learnt(on_every_token(each, mask), None, float(scores.mean()))

@@ -1,0 +1,188 @@
+"""The updates of one PPO iteration: losses, their gradients in micro-batches, the KL guard.
+
+The equations are at the top of ppo.py. Everything here is over counted tokens alone: (N,) are the
+response tokens of the rows at hand, one after the other, so there are no masks to get wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlaif.batching import Batch, in_groups, pad, token_groups
+from rlaif.logprobs import kl_k3
+from rlaif.ppo_config import PPOConfig
+from rlaif.ppo_rollout import Actors, Rollout, ValueTargets
+from rlaif.training import Learner, require_finite
+from rlaif.workers import Workers
+
+
+def policy_losses(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
+) -> Tensor:
+    """L_π per token, before importance weights; any shape."""
+    ratio = torch.exp(logprobs - old_logprobs)
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(-advantages * ratio, -advantages * clipped)  # Eq. 7, arXiv:1707.06347
+
+
+def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float) -> Tensor:
+    """L_V per token; any shape."""
+    clipped = torch.clamp(values, old_values - value_clip, old_values + value_clip)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
+
+
+def reference_losses(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """k3 of KL(π, reference) per token, for grpo: Eq. 4, arXiv:2402.03300; any shape."""
+    return kl_k3(logprobs, ref_logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a rollout as a dense batch, with what is known of their N response tokens."""
+
+    rollout: Rollout
+    which: list[int]
+    batch: Batch
+
+    @classmethod
+    def of(cls, rollout: Rollout, which: Sequence[int], device: torch.device) -> Part:
+        return cls(rollout, list(which), pad([rollout.rows[i] for i in which], device))
+
+    def counted(self, values: Tensor) -> Tensor:
+        """(B, R) of the whole rollout → (N,) of these rows."""
+        return values[self.which][self.rollout.mask[self.which]]
+
+
+def update(
+    actors: Actors,
+    learner: Learner,
+    rollout: Rollout,
+    config: PPOConfig,
+    workers: Workers,
+    where: str,
+) -> dict[str, float]:
+    """`epochs` passes of optimiser steps over one rollout. Metrics, means over the steps made:
+
+    loss                  policy_loss + vf_coef·value_loss
+    policy_loss           with grpo: its KL term included
+    value_loss            gae alone
+    clip_fraction         share of tokens whose ratio is out of 1±clip
+    update_kl             k3 of KL(π_old, π), nats per token, the largest seen
+    kl_guard              1 when it stopped the updates
+    sampler_gap           mean |log π - the sampler's| before the first step, nats per token
+    grad_norm             before clipping
+    update_seconds        of all this
+    update_tokens_per_s   response tokens over them
+    """
+    started = time.perf_counter()
+    means: list[dict[str, float]] = []
+    largest, stopped, tokens, gap = 0.0, 0.0, 0, None
+    batches = list(in_groups(range(len(rollout.rows)), config.update_batch_size))
+    for rows in batches * config.epochs:
+        found = policy_gradients(actors, rollout, rows, config, workers, where)
+        gap = found["sampler_gap"] if gap is None else gap
+        largest = max(largest, found["update_kl"])
+        if found["update_kl"] > config.kl_ceiling:
+            learner.optimiser.zero_grad()
+            stopped = 1.0
+            break
+        if rollout.targets is not None:
+            found |= value_gradients(actors, rollout, rollout.targets, rows, config, workers, where)
+            found["loss"] = found["policy_loss"] + config.vf_coef * found["value_loss"]
+        else:
+            found["loss"] = found["policy_loss"]
+        means.append({**found, "grad_norm": learner.step(where)})
+        tokens += sum(rollout.rows[i].response_length for i in rows)
+    names = [n for n in (means[0] if means else {}) if n not in ("update_kl", "sampler_gap")]
+    seconds = workers.max(time.perf_counter() - started)
+    return {
+        **{name: sum(m[name] for m in means) / len(means) for name in names},
+        "update_kl": largest,
+        "kl_guard": stopped,
+        "sampler_gap": gap or 0.0,
+        "update_seconds": seconds,
+        "update_tokens_per_s": tokens / seconds,
+    }
+
+
+def policy_gradients(
+    actors: Actors,
+    rollout: Rollout,
+    rows: Sequence[int],
+    config: PPOConfig,
+    workers: Workers,
+    where: str,
+) -> dict[str, float]:
+    """Gather this process's gradient of the mean policy loss over all counted tokens of `rows`.
+
+    The returned means are those of all processes together.
+    """
+    count = _tokens(rollout, rows)
+    sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
+    for part in _parts(rollout, workers.share(rows), config, actors.policy.device):
+        mask = part.batch.response_mask
+        logprobs = actors.policy.logprobs("policy", part.batch, config.temperature)[mask]  # (N,)
+        old = part.counted(rollout.old_logprobs)
+        losses = policy_losses(logprobs, old, part.counted(rollout.advantages), config.clip)
+        losses = losses * part.counted(rollout.importance)
+        if rollout.reference_weight:
+            ref = part.counted(rollout.ref_logprobs)
+            losses = losses + rollout.reference_weight * reference_losses(logprobs, ref)
+        loss = losses.sum() / count
+        require_finite(loss, "policy loss", where)
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            outside = ((logprobs - old).exp() - 1).abs().gt(config.clip)
+            gap = (logprobs - part.counted(rollout.sampler_logprobs)).abs()
+            sums["policy_loss"] += float(loss)
+            sums["clip_fraction"] += float(outside.sum()) / count
+            sums["update_kl"] += float(kl_k3(old, logprobs).sum()) / count
+            sums["sampler_gap"] += float(gap.sum()) / count
+    return workers.sum(sums)
+
+
+def value_gradients(
+    actors: Actors,
+    rollout: Rollout,
+    targets: ValueTargets,
+    rows: Sequence[int],
+    config: PPOConfig,
+    workers: Workers,
+    where: str,
+) -> dict[str, float]:
+    """As `policy_gradients`, of vf_coef times the mean value loss.
+
+    Policy and value share no trained weight, so that one's activations are gone before the
+    other's are made.
+    """
+    count = _tokens(rollout, rows)
+    sums = {"value_loss": 0.0}
+    for part in _parts(rollout, workers.share(rows), config, actors.policy.device):
+        losses = value_losses(
+            actors.values(part.batch),
+            part.counted(targets.values),
+            part.counted(targets.returns),
+            config.value_clip,
+        )
+        loss = losses.sum() / count
+        require_finite(loss, "value loss", where)
+        (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
+        sums["value_loss"] += float(loss.detach())
+    return workers.sum(sums)
+
+
+def _tokens(rollout: Rollout, rows: Sequence[int]) -> int:
+    """Counted tokens of the whole batch: whatever the micro-batches and processes, the divisor."""
+    return sum(rollout.rows[i].response_length for i in rows)
+
+
+def _parts(
+    rollout: Rollout, rows: Sequence[int], config: PPOConfig, device: torch.device
+) -> list[Part]:
+    groups = token_groups([len(rollout.rows[i].ids) for i in rows], config.micro_batch_tokens)
+    return [Part.of(rollout, [rows[place] for place in group], device) for group in groups]

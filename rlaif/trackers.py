@@ -1,0 +1,97 @@
+"""TensorBoard and Weights & Biases, when asked for, beside metrics.jsonl; through accelerate.
+
+    trackers=[tensorboard]     OUT/tensorboard: `tensorboard --logdir OUT`
+    trackers=[wandb]           project "rlaif"; WANDB_MODE=offline keeps it on this machine
+
+A run that goes on after a kill goes on in the same curves: TensorBoard forgets what it had of the
+steps made again, W&B takes up the run of the same folder and inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from constitution.errors import UserError
+
+TrackerName = Literal["tensorboard", "wandb"]
+PROJECT = "rlaif"
+
+
+class TrackerError(UserError):
+    """A tracker that is not installed or cannot be reached: which, and the remedy."""
+
+
+class Trackers:
+    """Those of one run, opened at its first step. Of the main process alone."""
+
+    def __init__(self, names: Sequence[TrackerName], out: Path, inputs: Mapping[str, Any]) -> None:
+        """inputs: shown as the run's settings. Raises TrackerError for a package not installed."""
+        for name in names:
+            if importlib.util.find_spec(name) is None:
+                raise TrackerError(
+                    f"trackers: {name} is not installed; pip install 'rlaif[track]', or leave "
+                    "trackers away: metrics.jsonl is always written"
+                )
+        self._names, self._out, self._inputs = names, out, inputs
+        self._open: list[Any] = []
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """The metrics that are numbers, under their names."""
+        if self._names and not self._open:
+            self._open = [self._started(name, step) for name in self._names]
+        numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
+        for tracker in self._open:
+            tracker.log(numbers, step=step)
+
+    def finish(self) -> None:
+        """Hand over what is not sent yet and close. A second time does nothing."""
+        for tracker in self._open:
+            tracker.finish()
+        self._open = []
+
+    def _started(self, name: TrackerName, step: int) -> Any:
+        from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # their packages' own, nothing of the run
+                if name == "tensorboard":
+                    tracker = TensorBoardTracker("tensorboard", str(self._out), purge_step=step)
+                else:
+                    tracker = WandBTracker(PROJECT, **self._wandb_run())
+                tracker.start()
+                tracker.store_init_configuration(flat(self._inputs))
+        except Exception as error:
+            remedy = "log in (`wandb login`) or set WANDB_MODE=offline" if name == "wandb" else (
+                f"see that {self._out} can be written"
+            )  # fmt: skip
+            raise TrackerError(f"trackers: {name} cannot be started ({error}); {remedy}") from error
+        return tracker
+
+    def _wandb_run(self) -> dict[str, Any]:
+        same = json.dumps([str(self._out.resolve()), dict(self._inputs)], sort_keys=True)
+        return {
+            "name": f"{self._inputs.get('algorithm', 'run')} {self._out.name}",
+            "id": hashlib.sha256(same.encode()).hexdigest()[:16],
+            "resume": "allow",
+            "dir": str(self._out),
+        }
+
+
+def flat(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | None]:
+    """Nested settings as dotted names with plain values, as trackers show them."""
+    found: dict[str, str | float | None] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        elif value is None or isinstance(value, str | int | float):
+            found[prefix + name] = value
+        else:
+            found[prefix + name] = json.dumps(value)
+    return found

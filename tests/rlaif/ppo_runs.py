@@ -1,0 +1,55 @@
+"""What the tests of PPO share: small settings, a reward, actors over a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlaif.backbone import Backbone
+from rlaif.batching import EncodedPrompt, encode_prompts
+from rlaif.ppo_config import PPOConfig
+from rlaif.ppo_rollout import Actors
+from rlaif.records import Prompt
+from rlaif.rollouts import open_sampler
+from rlaif.scoring import Heads
+from rlaif.workers import Workers
+
+ALONE = Workers(0, 1)
+
+
+def small(**settings: Any) -> PPOConfig:
+    base = {
+        "dtype": "float32", "iterations": 2, "prompts_per_iteration": 4, "max_new_tokens": 8,
+        "max_tokens": 60, "checkpoint_every": 1, "update_batch_size": 4, "engine": "transformers",
+        "kv_cache_gib": 0.1,
+    }  # fmt: skip
+    return PPOConfig(**(base | settings))
+
+
+def count_x(conversations: Any, responses: Sequence[str]) -> list[float | None]:
+    return [float(sum(c in "xX" for c in r)) for r in responses]
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def actors_over(model: str, config: PPOConfig) -> Actors:
+    """Policy and, for gae, a value function that is not 0; scored by count_x."""
+    backbone = Backbone.load(model, "float32", train_fully=config.lora is None)
+    frozen = backbone if config.lora else backbone.frozen_copy()
+    backbone.add_role("policy", config.lora, 0)
+    head = None
+    if config.advantages == "gae":
+        assert config.lora is not None
+        frozen.add_role("value", config.lora, 1)
+        head = Heads(["value"], frozen.hidden_size)
+        head.randomise(0)
+    sampler = open_sampler("transformers", backbone, config.max_tokens, config.kv_cache_gib)
+    return Actors(backbone, frozen, head, count_x, sampler)
+
+
+def encoded(actors: Actors, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+    return encode_prompts(actors.policy.tokenizer, prompts, 52, "error")[0]
