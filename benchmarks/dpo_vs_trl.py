@@ -14,7 +14,7 @@ The reference's log-probs: ours are computed once before the first step, the pee
 (TRL's default). One epoch is run, which is the dearest case for ours: its pass is divided over
 the steps and counted in. A second row of the peer computes them beforehand too
 (precompute_ref_log_probs=True), counted in the same way; "steps alone" leaves that pass out. A
-second epoch costs only "steps alone" on our side and on that row, and everything again on the other.
+second epoch costs only "steps alone" on our side and on that row, and all again on the other.
 
 Without --data the pairs are the worked examples of `hhh` after chats of others. Ours computes a
 shared prompt once, so the gain grows with the prompts' share; their mean length is printed.

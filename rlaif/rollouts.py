@@ -265,7 +265,11 @@ class VLLMSampler:
         self._backbone = backbone
         self._synced = False
         self._owns_group = _processes() == 0
-        self._llm: Any = _start(backbone, max_tokens, kv_cache_gib)
+        try:
+            self._llm: Any = _start(backbone, max_tokens, kv_cache_gib)
+        except RolloutError:
+            self._leave_group()
+            raise
 
     def generate(
         self,
@@ -312,19 +316,17 @@ class VLLMSampler:
         llm, self._llm = self._llm, None
         if llm is None:
             return
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
         llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()  # the engine is full of cycles
-        if self._owns_group:
+        self._leave_group()
+
+    def _leave_group(self) -> None:
+        """vLLM makes a process group of one, also where it then fails to start."""
+        if self._owns_group and "vllm" in sys.modules:
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
             cleanup_dist_env_and_memory()
-
-
-def ease_waiting_threads() -> None:
-    """Waiting threads of OpenMP yield instead of spinning, which starves beside other work on the
-    cores. Read when torch is loaded: to be called before. What the user set, stays."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _start(backbone: Backbone, max_tokens: int, kv_cache_gib: float) -> Any:
@@ -344,7 +346,6 @@ def _start(backbone: Backbone, max_tokens: int, kv_cache_gib: float) -> Any:
                 enable_prefix_caching=True,
                 logprobs_mode="processed_logprobs",  # after the temperature: what is drawn from
                 generation_config="vllm",  # the folder's own top_k, … would change the policy
-                hf_overrides={"head_dtype": "float32"},  # as the trainer's head
                 worker_extension_cls=EXTENSION,
                 disable_log_stats=True,
                 use_tqdm_on_load=False,

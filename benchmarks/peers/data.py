@@ -1,4 +1,4 @@
-"""Pairs and prompts for both sides, chosen so that every row fits whole, as token ids once and for all.
+"""Pairs and prompts for both sides: every row fits whole, and is token ids once and for all.
 
 Without data of one's own the pairs are the worked examples of the shipped constitution `hhh`, each
 after a chat of other examples; the prompts are the same chats without their responses, and the

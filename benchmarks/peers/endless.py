@@ -11,7 +11,7 @@ import transformers
 
 def endless(model: str, folder: Path) -> str:
     """`model` under another end token: a special one that its chat template does not use and it was
-    not taught to say. The pad token is another such (TRL knows pads by it, and would take a pad that
+    not taught to say. The pad token is another such (TRL knows pads by it, and would take one that
     the model says for the end). The weights are linked, not copied.
 
     Raises SystemExit for a model without two such tokens.

@@ -54,11 +54,12 @@ def prepare(job: dict[str, Any], folder: Path) -> None:
 
 
 def described(options: argparse.Namespace, job: dict[str, Any]) -> str:
-    prompt = sum(map(len, job["prompts"])) / len(job["prompts"])
+    count = len(job["prompts"])
+    prompt = sum(map(len, job["prompts"])) / count
     return (
-        f"{comparing.described(options, job)}; {len(job['prompts'])} prompts of {prompt:.0f} tokens, "
+        f"{comparing.described(options, job)}; {count} prompts of {prompt:.0f} tokens, "
         f"responses of {job['response_tokens']}, {job['epochs']} passes of "
-        f"{len(job['prompts']) // job['update_batch']} updates"
+        f"{count // job['update_batch']} updates"
     )
 
 
