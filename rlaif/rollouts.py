@@ -323,7 +323,7 @@ class VLLMSampler:
 
     def _leave_group(self) -> None:
         """vLLM makes a process group of one, also where it then fails to start."""
-        if self._owns_group and "vllm" in sys.modules:
+        if self._owns_group and _processes():
             from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
             cleanup_dist_env_and_memory()
