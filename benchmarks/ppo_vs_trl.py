@@ -20,9 +20,10 @@ An iteration is timed from the end of the one before to its own, so the first is
 median of all counted iterations of all rounds is taken, and the rounds alternate which side goes
 first. Generation (with ours the hand-over of weights to the engine included) and updates are timed
 apart; "between" is the rest: score, reference, values, log-probs, advantages. The two samplers draw
-other responses, so there are no equal curves to show; each side's mean score and KL from the
-reference are printed, and the KL of the first iteration says how far its log-probs agree with
-themselves: 0 would be exact.
+other responses, and ours scores the text closed by an end token where the peer scores the tokens as
+drawn, so there are no equal curves to show; each side's mean score and KL from the reference are
+printed, and the KL of the first iteration says how far its log-probs agree with themselves: 0 would
+be exact.
 
 Without --data the prompts are those that ship, and the worked examples of `hhh` after others.
 

@@ -91,14 +91,17 @@ class Reward:
     """The weighted sum of several sources, a RewardFunction.
 
     `unscored` counts the responses that got no score, by the first source that had none and why:
-    {"judge:127.0.0.1:50051: timed out": 3}.
+    {"judge:127.0.0.1:50051: timed out": 3}. `identity` is what a resumed run must find again.
     """
 
-    def __init__(self, sources: Sequence[tuple[str, float, RewardFunction]]) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[str, float, RewardFunction]], identity: Any = "callables"
+    ) -> None:
         """sources: (name, weight, function) each."""
         if not sources:
             raise RewardError(f"no reward is given; give {_FORMS}")
         self._sources = tuple(sources)
+        self.identity = identity
         self.unscored: Counter[str] = Counter()
 
     def __call__(
@@ -155,9 +158,12 @@ def open_rewards(
     judge: opens a judge service's scores; without it a judge cannot be named.
     Raises RewardError, or RewardModelError for a folder that does not hold a reward model.
     """
+    from rlaif.scoring import reward_identity
+
     sources = [parse_source(text) for text in texts]
     with ExitStack() as stack:
         opened: list[tuple[str, float, RewardFunction]] = []
+        identity: list[Any] = []
         attached = False
         for text, source in zip(texts, sources, strict=True):
             name = text.rpartition("*")[2].strip()
@@ -171,7 +177,9 @@ def open_rewards(
             else:
                 function = stack.enter_context(judge(source.where))
             opened.append((name, source.weight, function))
-        yield Reward(opened)
+            folder = Path(source.where) if source.kind == "folder" else None
+            identity.append([text, folder and reward_identity(folder)])
+        yield Reward(opened, identity)
 
 
 def _reward_model(

@@ -265,7 +265,7 @@ def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> Reward
 def reward_identity(reward: Path | RewardFunction) -> Any:
     """What of the reward a resumed run must find again. A callable cannot be looked into."""
     if not isinstance(reward, Path):
-        return "callable"
+        return getattr(reward, "identity", "callable")
     files = sorted([reward / "reward.json", *reward.glob("*.safetensors")])
     try:
         return [sha256(file) for file in files]

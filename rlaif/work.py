@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from constitution import Constitution, Message
 from judge_service.client import JudgeClient
 from rlaif import backbone, dpo, evaluation, models, ppo, rest, reward_model, sampling, sft
-from rlaif.judging import judge_client
+from rlaif.judging import held_out_judge, judge_client
 from rlaif.labeling import comparer, label
 from rlaif.pairing import pairs_from_samples
 from rlaif.prompts import load_prompts
@@ -166,25 +166,14 @@ class Work:
             return RewardModel.load(self.start, self.reward).overall_scores
         return self.reward
 
-    def better_than_the_start(
-        self, client: JudgeClient
-    ) -> Callable[[Sequence[Prompt], Sequence[str]], float | None]:
+    def better_than_the_start(self, client: JudgeClient) -> ppo.HeldOutJudge:
         """How PPO is judged underway: mean P(better than the start's first sample for the prompt).
 
         On training prompts, of which PPO sets some aside: the held-out ones stay for `evaluate`.
         """
         start = [s for s in read_jsonl(self.samples, Sample) if s.index == 0]
-        ask = self.comparer(client, self.policies["PPO"] / "answers.journal.jsonl")
-
-        def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> float | None:
-            given = [
-                Sample(prompt=p, index=0, response=text, tokens=0, complete=True, seed=0)
-                for p, text in zip(prompts, responses, strict=True)
-            ]
-            found = evaluation.judge_score(evaluation.compare_with_start(given, start, ask, "PPO"))
-            return None if found is None else found.value
-
-        return judge
+        journal = self.policies["PPO"] / "answers.journal.jsonl"
+        return held_out_judge(self.comparer(client, journal), start)
 
     def comparer(self, client: JudgeClient, journal: Path) -> evaluation.Compare:
         name, options = self.constitution.name, self.recipe.evaluate.options()

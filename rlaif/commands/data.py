@@ -134,6 +134,47 @@ def label(
         )
 
 
+def revise(
+    samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
+    constitution: ConstitutionName = "hhh",
+    server: Server = DEFAULT_SERVER,
+    judge: OwnJudge = "",
+    out: OutFolder = Path("revisions"),
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Critiques and revisions, one on the other.")
+    ] = 1,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Of one critique and of one revision.")
+    ] = 256,
+    seed: Seed = 0,
+) -> None:
+    """Let the judge criticise and rewrite responses by the constitution, to imitate them (SFT).
+
+    Every round is kept as it arrives; a second run asks for the rest.
+    """
+    from rlaif.judging import judge_client
+    from rlaif.records import Sample, read_jsonl
+    from rlaif.revision import revise as rewrite
+
+    found = read_jsonl(samples, Sample)
+    with judge_client(judge, constitution, out / "judge.log", server) as client:
+        done = rewrite(
+            found,
+            client,
+            out,
+            constitution=constitution,
+            rounds=rounds,
+            max_tokens=max_tokens,
+            seed=seed,
+        )
+    left = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
+    output().print(
+        f"{done.revised} of {done.samples} responses revised, left out: {left}; "
+        f"{done.asked} rounds written: {done.path}",
+        highlight=False,
+    )
+
+
 def _told(done: Update) -> str:
     """What an update changed and saved, for a person."""
     change = done.change

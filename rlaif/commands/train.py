@@ -277,24 +277,13 @@ def _better_than(start: Path | None, server: str, out: Path) -> Iterator[HeldOut
     if start is None:
         yield None
         return
-    from rlaif.evaluation import compare_with_start, judge_score
-    from rlaif.judging import judge_client
+    from rlaif.judging import held_out_judge, judge_client
     from rlaif.labeling import comparer
-    from rlaif.records import Prompt, Sample, read_jsonl
+    from rlaif.records import Sample, read_jsonl
 
     first = read_jsonl(start, Sample)
     with judge_client("", "", out / "judge.log", server) as client:
-        compare = comparer(client, out / "answers.journal.jsonl")
-
-        def ask(prompts: Sequence[Prompt], responses: Sequence[str]) -> float | None:
-            given = [
-                Sample(prompt=p, index=0, response=text, tokens=0, complete=True, seed=0)
-                for p, text in zip(prompts, responses, strict=True)
-            ]
-            found = judge_score(compare_with_start(given, first, compare, "PPO"))
-            return None if found is None else found.value
-
-        yield ask
+        yield held_out_judge(comparer(client, out / "answers.journal.jsonl"), first)
 
 
 def _steps(records: int, batch_size: int, epochs: int) -> int:

@@ -50,7 +50,8 @@ def test_help_loads_nothing_heavy() -> None:
         "judge preview", "constitution show", "constitution lint",
         "constitution test", "constitution diff", "constitution ablate", "constitution try",
         "models fetch", "models list", "sample", "label", "labels show", "labels stats",
-        "labels verify", "labels export", "train reward", "train dpo", "train ppo", "evaluate",
+        "labels verify", "labels export", "train sft", "train reward", "train dpo", "train ppo",
+        "train rest", "reward weigh", "reward compare", "models merge", "revise", "evaluate",
         "report", "run",
     ],
 )  # fmt: skip
