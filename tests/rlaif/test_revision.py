@@ -173,3 +173,23 @@ async def test_a_real_server_is_asked_from_several_threads(tmp_path):
     assert (found.revised, found.asked) == (6, 12)
     assert engine.peak_in_flight == 3
     assert {one.response for one in read_lessons(found.path)} == {"an answer"}
+
+
+async def test_the_command_says_what_was_revised_and_where(tmp_path):
+    import asyncio
+
+    from typer.testing import CliRunner
+
+    from rlaif.cli import app
+    from rlaif.records import write_jsonl
+    from tests.fakes import FakeEngine
+    from tests.serving import one_principle, serving
+
+    write_jsonl(tmp_path / "samples.jsonl", samples(3))
+    async with serving(FakeEngine(), constitutions=(one_principle(tmp_path),)) as server:
+        words = ["revise", str(tmp_path / "samples.jsonl"), "-c", "brief", "--server"]
+        words += [server.address, "--out", str(tmp_path / "out")]
+        done = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert done.exit_code == 0, done.output
+    assert "3 of 3 responses revised, left out: none; 3 rounds written" in done.output
+    assert len(read_lessons(tmp_path / "out" / "revisions.jsonl")) == 3

@@ -19,7 +19,7 @@ from rlaif.evaluation import EvaluationError, Outcome
 from rlaif.judging import JudgeReward, held_out_judge, judge_reward
 from rlaif.records import Prompt, Sample
 from rlaif.rewards import Reward, RewardError, Source, mixed, open_rewards, parse_source
-from rlaif.scoring import Heads, RewardModel
+from rlaif.scoring import Heads, RewardModel, reward_identity
 from tests.fakes import FakeEngine, like_longer
 from tests.serving import one_principle
 
@@ -366,3 +366,17 @@ def test_the_judge_is_asked_as_bulk_work_unless_told_otherwise():
         ("hhh", JudgeOptions(interactive=False), 60.0),
         ("", JudgeOptions(sample_principles=2), 5),
     ]
+
+
+def test_a_run_resumed_with_other_rewards_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "noticed_rewards.py").write_text("def f(c, r):\n    return [0.0] * len(r)\n")
+
+    def identity(*texts):
+        with open_rewards(texts, "unused") as reward:
+            return reward_identity(reward)
+
+    plain, weighed = identity("noticed_rewards:f"), identity("0.5*noticed_rewards:f")
+    assert plain == identity("noticed_rewards:f")
+    assert plain != weighed != identity("0.5*noticed_rewards:f", "noticed_rewards:f")
+    assert reward_identity(lambda c, r: []) == "callable"
