@@ -57,7 +57,8 @@ bench: $(READY)
 gpu-check: $(READY)
 	@nvidia-smi -L || { echo "gpu-check needs an NVIDIA GPU; this machine shows none"; exit 1; }
 	$(PY) -m pytest -m integration
-	$(PY) benchmarks/reads_vs_transformers.py --out gpu-check.json
+	$(PY) benchmarks/gpu_check.py --compile --out gpu-check.json
+	$(PY) benchmarks/reads_vs_transformers.py --out gpu-check-reads.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
