@@ -11,7 +11,8 @@ examples, the same pairs every step. Settings are tried one by one, each beside 
     compiled                torch.compile of the decoder, with --compile
 
 The first step is not counted. The loss of the last one stands beside each: settings that compute
-the same agree to their rounding. Runs on a CPU too, where there is only one kernel. The last line is one JSON object.
+the same agree to their rounding. Runs on a CPU too, where there is only one kernel. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
