@@ -21,7 +21,13 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any, Literal
 
 EngineName = Literal["vllm", "transformers"]
-BLOCK_SIZE = 32  # tokens per block of the prefix cache on a CPU; the default of 128 shares less
+ON_CPU: dict[str, Any] = {
+    "enforce_eager": True,
+    "block_size": 32,  # tokens; the default of 128 shares less of a prefix
+    # vLLM rewinds the seed of a prompt that it cuts into chunks; a CPU's generator cannot be
+    # rewound, and the engine dies
+    "enable_chunked_prefill": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,7 @@ def vllm_engine(job: Job, context: int) -> Generate:
         kv_cache_memory_bytes=int(job.kv_cache_gib * 2**30),
         generation_config="vllm",  # the model folder's own top_k, top_p, … would change the policy
         disable_log_stats=True,
-        **({"enforce_eager": True, "block_size": BLOCK_SIZE} if on_cpu else {}),
+        **(ON_CPU if on_cpu else {}),
     )
 
     def generate(prompts: list[list[int]], seeds: Sequence[int]) -> list[Response]:

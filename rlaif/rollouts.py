@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from constitution.errors import UserError
-from rlaif.generating import BLOCK_SIZE, EngineName
+from rlaif.generating import ON_CPU, EngineName
 from rlaif.weight_sync import EXTENSION, hand_over
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ def _start(backbone: Backbone, max_tokens: int, kv_cache_gib: float) -> Any:
                 worker_extension_cls=EXTENSION,
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
-                **({"enforce_eager": True, "block_size": BLOCK_SIZE} if on_cpu else {}),
+                **(ON_CPU if on_cpu else {}),
             )
         except Exception as error:  # vLLM raises RuntimeError, ValueError, OSError, …
             raise RolloutError(

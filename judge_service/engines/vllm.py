@@ -230,6 +230,9 @@ class VLLMEngine:
             enable_prefix_caching=True,
             block_size=32 if on_cpu else None,
             enforce_eager=on_cpu,
+            # vLLM rewinds the seed of a prompt that it cuts into chunks, and CPU generators cannot
+            # be rewound: the engine died of it. Prompts are then computed whole.
+            enable_chunked_prefill=not on_cpu,
             kv_cache_memory_bytes=int(kv_cache_gib * 2**30) if kv_cache_gib else None,
             hf_overrides={"head_dtype": "float32"},
             scheduling_policy="priority",

@@ -12,7 +12,12 @@ from rlaif import dpo, ppo, reward_model
 from rlaif.backbone import Backbone, merge_adapter, response_logprobs
 from rlaif.records import Preference, Prompt, Sample
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # vLLM's own, as it is imported and shut down
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ASKED = ("Name a colour.", "How are you?", "What is 2 + 2?", "Where is Paris?")
 

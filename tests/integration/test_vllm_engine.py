@@ -213,6 +213,21 @@ async def test_writing_ends_at_its_bound(engine: VLLMEngine) -> None:
 
 
 @in_module_loop
+async def test_seeded_writing_survives_more_prompts_than_one_step_holds(engine: VLLMEngine) -> None:
+    """The engine died of a prompt that was cut into chunks while its writing had a seed."""
+    words = engine.tokenizer.encode_data(" and then another thing")
+    heads = [engine.tokenizer.encode_data(f"{place} things") for place in range(6)]
+    prompts = [[*head, *words * 300] for head in heads]  # no prefix that the cache would know
+    asked = (
+        engine.write(prompt, max_tokens=2, temperature=1.0, seed=place)
+        for place, prompt in enumerate(prompts)
+    )
+    found = await asyncio.gather(*asked)
+    assert all(len(written.token_ids) in (1, 2) for written in found)
+    assert engine.alive
+
+
+@in_module_loop
 async def test_a_prompt_beyond_the_context_is_an_engine_error(engine: VLLMEngine) -> None:
     with pytest.raises(EngineError, match="refused the prompt"):
         await engine.read([5] * 3000, Template(engine.tokenizer, PAIR).label_ids)
