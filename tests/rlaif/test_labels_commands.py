@@ -98,7 +98,7 @@ def test_a_file_with_other_columns_is_told_by_the_ones_it_lacks(tmp_path):
     path = tmp_path / "other.parquet"
     parquet.write_table(pyarrow.table({"id": ["a"], "prompt": ["b"]}), path)
     told = rlaif("labels", "stats", path, code=1)
-    assert "no column chosen, rejected, prob_chosen (it has id, prompt)" in told
+    assert "no column chosen, rejected (it has id, prompt)" in told
 
 
 def test_a_row_that_is_no_preference_is_told_by_row_and_id(file):
