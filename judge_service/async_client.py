@@ -46,7 +46,7 @@ class AsyncJudgeClient(ClientBase):
 
     def __init__(self, address: str, **settings: Any) -> None:
         super().__init__(address, **settings)
-        self._channel = grpc.aio.insecure_channel(self._target, self._options)
+        self._channel = self._connection.channel(grpc.aio)
         self._stubs = stubs(self._channel)
 
     async def close(self) -> None:
@@ -141,7 +141,7 @@ class AsyncJudgeClient(ClientBase):
     ) -> AsyncIterator[tuple[str, Judgment | Unjudged]]:
         session = self._session(comparisons, constitution, options)
         while session.begin():
-            call = self._stubs["StreamJudgments"]()
+            call = self._stubs["StreamJudgments"](metadata=self._metadata())
             broken: grpc.RpcError | None = None
             try:
                 async for response in call:
@@ -190,7 +190,9 @@ class AsyncJudgeClient(ClientBase):
         stub = self._stubs[call.rpc]
         try:
             response = await stub(
-                call.request, timeout=self._timeout if timeout is None else timeout
+                call.request,
+                timeout=self._timeout if timeout is None else timeout,
+                metadata=self._metadata(),
             )
         except grpc.RpcError as error:
             raise self._explain(error) from None

@@ -29,12 +29,14 @@ from judge_service.judgment import (
     Writing,
     WritingOptions,
 )
+from judge_service.metrics import NO_METRICS, NoMetrics
 from judge_service.prompting import TEMPLATE_VERSION
 from judge_service.reading import PROTOCOLS
 from judge_service.registry import ConstitutionRegistry
 from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits, ServerState
 from judge_service.settings import ServerSettings
 from judge_service.template import TemplateError
+from judge_service.tracing import span
 from judge_service.v1 import judge_pb2 as pb
 
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
@@ -48,8 +50,11 @@ _CandidateRequest = (
 class Bench:
     """What the servicers share. Each answer is None after validate_only, which judges nothing."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+    def __init__(
+        self, settings: ServerSettings, engine: Engine, metrics: NoMetrics = NO_METRICS
+    ) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.laws = ConstitutionRegistry(settings.constitutions, settings.max_principles)
         self.draining = asyncio.Event()
         self._inline = InlineConstitutions(
@@ -95,9 +100,10 @@ class Bench:
         law = await self.law(request.constitution)
         if request.validate_only:
             return None
-        with _suited():
+        with _suited(), span("judge.compare", constitution_sha256=law.digest) as step:
             found = await self.judge.compare(comparison, law, options)
-        self._must_live(found)
+            step.set(reads=found.usage.reads, stored_reads=found.usage.stored_reads)
+        self._take(found)
         return wire.judgment_to_proto(found)
 
     async def compare_one(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
@@ -118,7 +124,7 @@ class Bench:
         with _suited():
             ranking = await self.judge.rank(conversation, candidates, law, options)
         for _, _, found in ranking.pairs:
-            self._must_live(found)
+            self._take(found)
         return wire.ranking_to_proto(ranking)
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
@@ -129,7 +135,7 @@ class Bench:
             return None
         with _suited():
             found = await self.judge.score(conversation, request.response, law, options)
-        self._must_live(found)
+        self._take(found)
         _refuse_too_long(found, request.conversation, {"response": request.response})
         return wire_writing.score_to_proto(found)
 
@@ -140,7 +146,7 @@ class Bench:
             return None
         with _suited():
             found = await self.judge.critique(conversation, request.response, law, options)
-        self._must_live(found)
+        self._take(found)
         _refuse_too_long(found, request.conversation, {"response": request.response})
         return wire_writing.writing_to_proto(found)
 
@@ -152,7 +158,7 @@ class Bench:
             return None
         with _suited():
             found = await self.judge.revise(conversation, request.response, critique, law, options)
-        self._must_live(found)
+        self._take(found)
         texts = {"response": request.response, "critique": critique}
         _refuse_too_long(found, request.conversation, texts)
         return wire_writing.writing_to_proto(found)
@@ -218,8 +224,9 @@ class Bench:
             wire_requests.check_principle(law, options.principle_id)
         return law, options
 
-    def _must_live(self, found: Judgment | Score | Writing | Unjudged) -> None:
-        """What was lost to a dead engine is no answer: the caller must ask elsewhere."""
+    def _take(self, found: Judgment | Score | Writing | Unjudged) -> None:
+        """Count it. What was lost to a dead engine is no answer: the caller must ask elsewhere."""
+        self.metrics.judged(found)
         if isinstance(found, Unjudged) and found.reason is UnjudgedReason.ENGINE_FAILED:
             _ = self.judge
 

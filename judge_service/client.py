@@ -63,7 +63,7 @@ class JudgeClient(ClientBase):
 
     def __init__(self, address: str, **settings: Any) -> None:
         super().__init__(address, **settings)
-        self._channel = grpc.insecure_channel(self._target, self._options)
+        self._channel = self._connection.channel(grpc)
         self._stubs = stubs(self._channel)
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class JudgeClient(ClientBase):
         session = self._session(comparisons, constitution, options)
         while session.begin():
             outbox: queue.SimpleQueue[pb.StreamJudgmentsRequest | None] = queue.SimpleQueue()
-            call = self._stubs["StreamJudgments"](iter(outbox.get, None))
+            call = self._stubs["StreamJudgments"](iter(outbox.get, None), metadata=self._metadata())
             broken: grpc.RpcError | None = None
             try:
                 for response in call:
@@ -224,7 +224,11 @@ class JudgeClient(ClientBase):
     def _ask(self, call: Call[_Found], timeout: float | None = None) -> _Found:
         stub = self._stubs[call.rpc]
         try:
-            response = stub(call.request, timeout=self._timeout if timeout is None else timeout)
+            response = stub(
+                call.request,
+                timeout=self._timeout if timeout is None else timeout,
+                metadata=self._metadata(),
+            )
         except grpc.RpcError as error:
             raise self._explain(error) from None
         return call.read(response)

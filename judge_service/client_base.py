@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from constitution.errors import UserError
 from judge_service.calls import Law, sendable_ref
-from judge_service.connection import channel_options, target
+from judge_service.connection import connection
 from judge_service.errors import Failure, JudgeUnavailable
 from judge_service.judgment import Comparison, JudgeOptions, WritingOptions
 from judge_service.resumable_stream import ResumableStream
 from judge_service.server_info import ServerInfo, ServerState
+from judge_service.tracing import outgoing
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 2**20
@@ -36,8 +38,16 @@ def stubs(channel: Any) -> dict[str, Any]:
 class ClientBase:
     """The settings of a client.
 
-    address: host:port, or a gRPC target with its scheme. timeout: of one call, seconds; a stream
-    has none. reconnect_seconds: how long a stream goes on without answers before it gives up.
+    address: host:port, several of them with commas between, or a gRPC target with its scheme; the
+    replicas behind it are asked in turn. timeout: of one call, seconds; a stream has none.
+    reconnect_seconds: how long a stream goes on without answers before it gives up.
+
+    token: what `rlaif token new` printed, for a server that asks for one; refused over plain text
+    beyond this machine. ca: PEM file with the authority that signed the server's certificate; it
+    makes the connection TLS. certificate, key: PEM files with this client's own, for mTLS; without
+    `ca` the authorities that gRPC ships are trusted.
+
+    Raises JudgeRequestError for what cannot be used of these.
     """
 
     def __init__(
@@ -47,13 +57,18 @@ class ClientBase:
         timeout: float = 600.0,
         reconnect_seconds: float = 30.0,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        token: str | None = None,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
     ) -> None:
         self.address = address
         self._timeout = timeout
         self._reconnect_seconds = reconnect_seconds
         self._max_message_bytes = max_message_bytes
-        self._target = target(address)
-        self._options = channel_options(address, max_message_bytes)
+        self._connection = connection(
+            address, max_message_bytes, token=token, ca=ca, certificate=certificate, key=key
+        )
 
     def _session(
         self, comparisons: Iterable[Comparison], constitution: Law, options: JudgeOptions
@@ -66,6 +81,10 @@ class ClientBase:
             max_message_bytes=self._max_message_bytes,
             reconnect_seconds=self._reconnect_seconds,
         )
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes along with a call: the token, and the trace that it belongs to."""
+        return (*self._connection.metadata, *outgoing())
 
     def _explain(self, error: Any) -> UserError:
         return Failure.from_rpc_error(error).explain(self.address)

@@ -10,6 +10,8 @@
     ├─ NotFound                     NOT_FOUND
     ├─ Unavailable                  UNAVAILABLE, says when to try again
     ├─ Overloaded                   RESOURCE_EXHAUSTED, says when to try again
+    ├─ Unauthenticated              UNAUTHENTICATED: no token, or none that this server knows
+    ├─ PermissionDenied             PERMISSION_DENIED: the token lacks a scope
     ├─ DeadlinePassed               DEADLINE_EXCEEDED
     └─ InternalError                INTERNAL, with an opaque id and nothing else
 
@@ -61,7 +63,7 @@ class ServiceError(Exception):
 
     code: ClassVar[Any]  # grpc.StatusCode
     default_reason: ClassVar[str]
-    retry_seconds: ClassVar[float | None] = None
+    retry_seconds: float | None = None
 
     def __init__(
         self, message: str, *, reason: str = "", fields: dict[str, str] | None = None
@@ -98,7 +100,20 @@ class Unavailable(ServiceError):  # noqa: N818
 class Overloaded(ServiceError):  # noqa: N818
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "TOO_MANY_CALLS"
-    retry_seconds = 1.0
+
+    def __init__(self, message: str, *, reason: str = "", retry_seconds: float = 1.0) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_seconds = retry_seconds
+
+
+class Unauthenticated(ServiceError):  # noqa: N818
+    code = grpc.StatusCode.UNAUTHENTICATED
+    default_reason = "UNKNOWN_TOKEN"
+
+
+class PermissionDenied(ServiceError):  # noqa: N818
+    code = grpc.StatusCode.PERMISSION_DENIED
+    default_reason = "MISSING_SCOPE"
 
 
 class DeadlinePassed(ServiceError):  # noqa: N818
@@ -198,6 +213,16 @@ class Failure:
             return JudgeRequestError(self.message, self.fields)
         if self.code is codes.RESOURCE_EXHAUSTED and not self.retryable:  # from gRPC itself
             return JudgeRequestError(f"message too large for {address}: {self.message}")
+        if self.code is codes.UNAUTHENTICATED:
+            return JudgeRequestError(
+                f"{address} refuses this caller: {self.message}; give a token that its operator "
+                "made with `rlaif token new` (token=, or RLAIF_TOKEN)"
+            )
+        if self.code is codes.PERMISSION_DENIED:
+            return JudgeRequestError(
+                f"{address} refuses this call: {self.message}; ask its operator for the scope, "
+                "or give another token (token=, or RLAIF_TOKEN)"
+            )
         if self.code is codes.UNIMPLEMENTED:
             return JudgeRequestError(
                 f"{address} does not offer this call; is it a judge server of this version?"
@@ -209,7 +234,7 @@ class Failure:
         if self.reason:  # a judge server said so itself
             return JudgeUnavailable(f"the judge at {address} says: {self.message}")
         why = self.message.rpartition("last error: ")[2] or self.code.name
-        return JudgeUnavailable(
-            f"no judge answers at {address} ({why}); "
-            "start one with `rlaif serve`, or check the address"
-        )
+        remedy = "start one with `rlaif serve`, or check the address"
+        if "andshake" in why or "Socket closed" in why:
+            remedy += "; if one runs there, check TLS (ca=, certificate=, key=)"
+        return JudgeUnavailable(f"no judge answers at {address} ({why}); {remedy}")

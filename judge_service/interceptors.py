@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from judge_service.auth import current_caller
 from judge_service.errors import (
     DETAILS_TRAILER,
     DeadlinePassed,
@@ -23,14 +24,17 @@ from judge_service.errors import (
     service_error,
     to_status,
 )
+from judge_service.logs import fields
+from judge_service.metrics import NO_METRICS, NoMetrics
+from judge_service.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
 from judge_service.wire_requests import is_request_id
 
-_OURS = "/judge_service.v1."
+OURS = "/judge_service.v1."
 _ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"
 
 _log = logging.getLogger("judge_service")
 
-_Behaviour = Callable[[Any, Any], Awaitable[Any]]
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -40,8 +44,15 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
     neither ErrorInfo nor RetryInfo.)
     """
 
-    def __init__(self, max_concurrent: int) -> None:
+    def __init__(
+        self,
+        max_concurrent: int,
+        metrics: NoMetrics = NO_METRICS,
+        tracing: NoTracing = NO_TRACING,
+    ) -> None:
         self._max_concurrent = max_concurrent
+        self._metrics = metrics
+        self._tracing = tracing
         self._active = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -57,7 +68,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(_OURS):
+        if handler is None or not details.method.startswith(OURS):
             return handler
         if handler.request_streaming:
             wrap, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
@@ -65,17 +76,26 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             wrap, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
 
         async def guarded(request: Any, context: Any) -> Any:
-            return await self._call(details.method, behaviour, request, context)
+            with self._tracing.call(details.method, context.invocation_metadata() or ()) as span:
+                return await self._call(details.method, behaviour, request, context, span)
 
         return wrap(guarded, handler.request_deserializer, handler.response_serializer)
 
-    async def _call(self, method: str, behaviour: _Behaviour, request: Any, context: Any) -> Any:
+    async def _call(
+        self,
+        method: str,
+        behaviour: Behaviour,
+        request: Any,
+        context: Any,
+        span: Span = NO_SPAN,
+    ) -> Any:
         request_id = getattr(request, "request_id", "")
         if not request_id or not is_request_id(request_id):
             request_id = uuid.uuid4().hex
         started, code = time.perf_counter(), "OK"
         self._active += 1
         self._idle.clear()
+        self._metrics.call_began()
         try:
             if method != _ALWAYS_ADMITTED:
                 self._admit(context)
@@ -89,13 +109,18 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 raise asyncio.CancelledError from error
             failed = service_error(error)
             code = failed.code.name
-            await _abort(context, failed, request_id)
+            await abort(context, failed, request_id)
         finally:
             self._active -= 1
             if not self._active:
                 self._idle.set()
-            milliseconds = (time.perf_counter() - started) * 1000
-            _log.info("%s request_id=%s code=%s ms=%.1f", method, request_id, code, milliseconds)
+            seconds = time.perf_counter() - started
+            rpc = method.rpartition("/")[2]
+            caller = current_caller().name
+            self._metrics.call_ended(rpc, code, seconds, caller)
+            said = {"request_id": request_id, "code": code, "caller": caller}
+            span.set(**said)
+            _log.info("call ended", extra=fields(method=rpc, seconds=seconds, **said))
 
     def _admit(self, context: Any) -> None:
         if self._draining:
@@ -109,6 +134,6 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             raise DeadlinePassed("the deadline had passed before the work began")
 
 
-async def _abort(context: Any, error: ServiceError, request_id: str) -> None:
+async def abort(context: Any, error: ServiceError, request_id: str) -> None:
     status = to_status(error, request_id).SerializeToString()
     await context.abort(error.code, str(error), ((DETAILS_TRAILER, status),))

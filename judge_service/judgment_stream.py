@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from judge_service.errors import InvalidRequest, Unavailable, service_error, to_status
+from judge_service.metrics import NO_METRICS, NoMetrics
 from judge_service.v1 import judge_pb2 as pb
 
 Compare = Callable[[pb.ComparePairRequest], Awaitable[pb.Judgment | None]]
@@ -25,10 +26,13 @@ class JudgmentStream:
     caller then takes the unanswered items elsewhere, or waits.
     """
 
-    def __init__(self, context: Any, compare: Compare, limit: int) -> None:
+    def __init__(
+        self, context: Any, compare: Compare, limit: int, metrics: NoMetrics = NO_METRICS
+    ) -> None:
         self._context = context
         self._compare = compare
         self._limit = limit
+        self._metrics = metrics
         self._slots = asyncio.Semaphore(limit)
         self._writing = asyncio.Lock()  # gRPC takes one write at a time
         self._unanswered: set[str] = set()
@@ -41,7 +45,7 @@ class JudgmentStream:
             async with asyncio.TaskGroup() as group:
                 while (request := await self._next(draining)) is not None:
                     self._progress.received += 1
-                    group.create_task(self._answer(request))
+                    group.create_task(self._take(request))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None  # the first; the others were cancelled by it
         if draining.is_set():
@@ -61,6 +65,13 @@ class JudgmentStream:
         finally:
             reading.cancel()
             stopping.cancel()
+
+    async def _take(self, request: pb.StreamJudgmentsRequest) -> None:
+        self._metrics.stream_items(1)
+        try:
+            await self._answer(request)
+        finally:
+            self._metrics.stream_items(-1)
 
     async def _answer(self, request: pb.StreamJudgmentsRequest) -> None:
         response = pb.StreamJudgmentsResponse(id=request.id, credits=1)

@@ -33,9 +33,14 @@ from judge_service.engine import Engine, EngineError
 from judge_service.errors import InvalidRequest, NotFound, ServerStartError
 from judge_service.interceptors import CallGuard
 from judge_service.judgment_stream import JudgmentStream
+from judge_service.metrics import NO_METRICS, NoMetrics
 from judge_service.registry import UNKNOWN
 from judge_service.server_info import ConstitutionSummary
 from judge_service.settings import ServerSettings
+from judge_service.tls import ServerTls
+from judge_service.token_gate import TokenGate
+from judge_service.tokens import Tokens
+from judge_service.tracing import NoTracing, tracing_to
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
@@ -76,7 +81,8 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
 
     async def StreamJudgments(self, requests: Any, context: Any) -> None:
         limit = self._bench.settings.max_stream_in_flight
-        await JudgmentStream(context, self._bench.compare, limit).run(self._bench.draining)
+        stream = JudgmentStream(context, self._bench.compare, limit, self._bench.metrics)
+        await stream.run(self._bench.draining)
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Any
@@ -129,16 +135,31 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
 class JudgeServer:
     """The server's parts in the order of its life: `start`, `load`, `stop`. See `serve`.
 
-    Raises ConstitutionError and ServerStartError.
+    metrics: what the engine counts in too, so that one page shows both. tracing: as the settings
+    say where it is None. Raises ConstitutionError and ServerStartError.
     """
 
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        engine: Engine,
+        metrics: NoMetrics = NO_METRICS,
+        tracing: NoTracing | None = None,
+    ) -> None:
         self._settings = settings
         self._engine = engine
-        self._bench = Bench(settings, engine)
-        self._guard = CallGuard(settings.max_concurrent_rpcs)
+        self._metrics = metrics
+        self._bench = Bench(settings, engine, metrics)
+        self._tracing = _tracing(settings) if tracing is None else tracing
+        self._guard = CallGuard(settings.max_concurrent_rpcs, metrics, self._tracing)
+        metrics.watch_server(lambda: engine.alive, lambda: self._bench.laws.summaries)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[self._guard], options=_options(settings))
+        self._tokens = Tokens(settings.tokens) if settings.tokens else None
+        self._tls = ServerTls(settings) if settings.with_tls else None
+        gates = [TokenGate(self._tokens)] if self._tokens else []
+        self._server = grpc.aio.server(
+            interceptors=[self._guard, *gates], options=_options(settings)
+        )
         self._watches: list[asyncio.Task[None]] = []
         self.address = ""
 
@@ -155,6 +176,7 @@ class JudgeServer:
             names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
         self.address = self._bind()
+        self._open_metrics()
         await self._server.start()
 
     async def load(self) -> None:
@@ -176,16 +198,31 @@ class JudgeServer:
         await self._guard.drain(self._settings.grace_seconds)
         await self._server.stop(None)
         await self._engine.close()
+        await self._metrics.close()
+        await asyncio.to_thread(self._tracing.close)
 
     def _bind(self) -> str:
         host, port = self._settings.host, self._settings.port
         _check_free(host, port)
         shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
         try:
-            port = self._server.add_insecure_port(f"{shown}:{port}")
+            if self._tls is None:
+                port = self._server.add_insecure_port(f"{shown}:{port}")
+            else:
+                port = self._server.add_secure_port(f"{shown}:{port}", self._tls.credentials())
         except RuntimeError as error:
             raise ServerStartError(f"cannot listen on {shown}:{port}: {error}") from error
         return f"{shown}:{port}"
+
+    def _open_metrics(self) -> None:
+        try:
+            self._metrics.open()
+        except OSError as error:
+            host, port = self._settings.metrics_host, self._settings.metrics_port
+            raise ServerStartError(
+                f"cannot show metrics on {host}:{port}: {error.strerror}; stop what listens there, "
+                "or set metrics_port (0 takes a free one) or metrics_host to another"
+            ) from error
 
     async def _watch_engine(self) -> None:
         while self._engine.alive:
@@ -194,9 +231,16 @@ class JudgeServer:
         await self._report(serving=False)
 
     def reload(self) -> None:
-        """Read the constitutions again; one that cannot be used stays as it was, and is named."""
+        """Read constitutions, tokens and certificates again; what cannot be used stays as it was,
+        and is named."""
         for line in self._bench.laws.reload():
             _log.warning("%s", line)
+        for secrets in (self._tokens, self._tls):
+            try:
+                if secrets is not None:
+                    secrets.reload()
+            except ServerStartError as error:
+                _log.error("tokens or certificates stay as they were: %s", error)
 
     async def _watch_files(self) -> None:
         """Reload when a constitution's file was saved: once it looks the same twice in a row."""
@@ -217,7 +261,11 @@ class JudgeServer:
 
 
 async def serve(
-    settings: ServerSettings, engine: Engine, *, ready: Callable[[str], None] | None = None
+    settings: ServerSettings,
+    engine: Engine,
+    *,
+    metrics: NoMetrics = NO_METRICS,
+    ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
 
@@ -230,7 +278,7 @@ async def serve(
         loop.add_signal_handler(signum, stop.set)
     if settings.exit_on_stdin_close:
         _on_stdin_close(lambda: loop.call_soon_threadsafe(stop.set))
-    server = JudgeServer(settings, engine)
+    server = JudgeServer(settings, engine, metrics)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     await server.start()
     _log.info("listening on %s, loading %s", server.address, settings.model)
@@ -250,6 +298,13 @@ async def serve(
         loading.cancel()
         stopping.cancel()
         await server.stop()
+
+
+def _tracing(settings: ServerSettings) -> NoTracing:
+    try:
+        return tracing_to(settings.otlp_endpoint)
+    except ImportError as error:
+        raise ServerStartError(str(error)) from error
 
 
 def _signatures(files: Sequence[Path]) -> list[tuple[int, int, int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,8 +13,19 @@ from constitution.schema import nearest
 from judge_service.errors import ServerStartError
 
 
+class SettingsError(ServerStartError):
+    """Settings that cannot be used: `problems` holds (the setting's name, what is wrong) pairs."""
+
+    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(text for _, text in self.problems))
+
+
 class ServerSettings(BaseModel):
-    """Raises ServerStartError, naming each wrong setting; for an unknown one the nearest known."""
+    """Raises SettingsError, naming each wrong setting; for an unknown one the nearest known.
+
+    Only what is passed counts: the environment and files are read in configuring.py.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,12 +47,30 @@ class ServerSettings(BaseModel):
     )
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. Anything but loopback needs `insecure`, "
-        "because this server has neither TLS nor authentication yet.",
+        description="Address to listen on. Anything but loopback needs `tls_certificate` and one "
+        "of `tokens` and `tls_client_ca`, or `insecure`.",
     )
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     insecure: bool = Field(
         False, description="Listen beyond this machine although anybody there may then ask."
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the server's certificate, then those that signed it. None: "
+        "plain text. Read again on SIGHUP, as the other files of keys and tokens are.",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file with the certificate's private key; the two go together."
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file with the authorities whose certificates callers must show (mTLS). "
+        "None: callers need none.",
+    )
+    tokens: Path | None = Field(
+        None,
+        description="YAML file with the digests of bearer tokens, what each may do and how much. "
+        "None: whoever reaches the server may do everything.",
     )
     reflection: bool | None = Field(
         None, description="gRPC server reflection. None: only on loopback."
@@ -80,6 +110,27 @@ class ServerSettings(BaseModel):
     grace_seconds: float = Field(
         10.0, ge=0, description="How long SIGTERM lets calls finish that have begun, seconds."
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port for Prometheus to scrape over plain HTTP, at /metrics; 0 takes a free "
+        "one. None: no metrics.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address for the metrics. They carry counts, and the names of callers and "
+        "constitutions; no text.",
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="OpenTelemetry collector that takes traces over OTLP, as "
+        "http://127.0.0.1:4317. None: no traces.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people, or one JSON object a line."
+    )
     exit_on_stdin_close: bool = Field(
         False,
         description="Stop when standard input ends: a server started over a pipe then never "
@@ -93,14 +144,17 @@ class ServerSettings(BaseModel):
                 super().__init__(**values)
             except ValidationError as error:
                 known = list(type(self).model_fields)
-                raise ServerStartError(
-                    "\n".join(_explain(problem, known) for problem in error.errors())
-                ) from None
-            if not self.on_loopback and not self.insecure:
-                raise ServerStartError(
-                    f"host {self.host} is not loopback, and this server has no TLS yet: listen on "
-                    "127.0.0.1, or accept that anybody who reaches it may use it, with --insecure"
-                )
+                raise SettingsError(_explain(p, known) for p in error.errors()) from None
+            if problems := _together(self):
+                raise SettingsError(problems)
+
+    @property
+    def with_tls(self) -> bool:
+        return self.tls_certificate is not None
+
+    @property
+    def knows_callers(self) -> bool:
+        return self.tokens is not None or self.tls_client_ca is not None
 
     @property
     def on_loopback(self) -> bool:
@@ -116,8 +170,38 @@ class ServerSettings(BaseModel):
         return self.on_loopback if self.reflection is None else self.reflection
 
 
-def _explain(problem: Any, known: list[str]) -> str:
+def _together(settings: ServerSettings) -> list[tuple[str, str]]:
+    """What is wrong with settings that are right one by one."""
+    problems = []
+    if settings.tls_certificate is not None and settings.tls_key is None:
+        told = "setting 'tls_certificate' needs its private key: set `tls_key` too"
+        problems.append(("tls_certificate", told))
+    if settings.tls_key is not None and settings.tls_certificate is None:
+        told = "setting 'tls_key' is of no use alone: set `tls_certificate` too"
+        problems.append(("tls_key", told))
+    if settings.tls_client_ca is not None and not settings.with_tls:
+        told = "setting 'tls_client_ca' needs TLS: set `tls_certificate` and `tls_key` too"
+        problems.append(("tls_client_ca", told))
+    guarded = settings.with_tls and settings.knows_callers
+    if not settings.on_loopback and not guarded and not settings.insecure:
+        lacking = [] if settings.with_tls else ["TLS (`tls_certificate`, `tls_key`)"]
+        lacking += [] if settings.knows_callers else ["callers (`tokens` or `tls_client_ca`)"]
+        told = (
+            f"host {settings.host} is not loopback and the server has no {' and no '.join(lacking)}"
+            ": set them, listen on 127.0.0.1, or accept that anybody who reaches it may use it and "
+            "read along, with --insecure"
+        )
+        problems.append(("host", told))
+    return problems
+
+
+def _explain(problem: Any, known: list[str]) -> tuple[str, str]:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting '{name}'; {nearest(name, known) or 'known: ' + ', '.join(known)}"
-    return f"setting '{name}': {problem['msg']} (found {problem['input']!r})"
+        near = nearest(name, known) or "known: " + ", ".join(known)
+        return name, f"unknown setting '{name}'; {near}"
+    if problem["type"] == "missing":
+        return name, f"setting '{name}' is missing"
+    return str(
+        problem["loc"][0]
+    ), f"setting '{name}': {problem['msg']} (found {problem['input']!r})"

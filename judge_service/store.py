@@ -12,8 +12,11 @@ A put returns after its commit (WAL, synchronous=FULL): what was acknowledged su
 a power cut. Lookups and commits run on two threads; those that wait at the same time share one
 transaction, and so one sync of the disk. Several processes may share a file on a local disk.
 
-Left out: eviction (a read takes about 70 bytes on the disk; delete the file to start afresh) and
-stores across machines.
+Every row knows when it was kept, so that the old ones can be told and deleted (upkeep.py). A file
+of an older schema is brought to this one when it is opened, in one transaction.
+
+Left out: eviction while serving (a read takes about 70 bytes on the disk) and stores across
+machines.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -38,14 +42,22 @@ from judge_service.engine import LabelLogprobs, Written
 from judge_service.judgment import ModelIdentity
 from judge_service.template import prompt_sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x524C4146  # "RLAF", by which SQLite files of other programs are told apart
 _TABLES = (
     "CREATE TABLE reads (key BLOB PRIMARY KEY, logprobs BLOB NOT NULL,"
-    " prompt_tokens INTEGER NOT NULL) WITHOUT ROWID",
+    " prompt_tokens INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     "CREATE TABLE writings (key BLOB PRIMARY KEY, text TEXT NOT NULL, token_ids BLOB NOT NULL,"
-    " complete INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL)",
+    " complete INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " created INTEGER NOT NULL DEFAULT 0)",
 )
+# From each schema to the next. `created` is in seconds since 1970; 0: before schema 2, unknown.
+_MIGRATIONS = {
+    1: (
+        "ALTER TABLE reads ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE writings ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
+    ),
+}
 _BUSY_SECONDS = 30.0  # commits of another process take milliseconds
 _CACHE_KIB = 32 * 1024  # holds the inner pages of ten million reads: a lookup costs one page
 _MAX_BATCH = 4096
@@ -116,10 +128,14 @@ class ReadStore:
         is answered is always what can be found again.
         """
         logprobs = struct.pack(f"<{len(answer.logprobs)}d", *answer.logprobs)
-        row = (key, logprobs, answer.prompt_tokens)
+        row = (key, logprobs, answer.prompt_tokens, int(time.time()))
 
         def put(connection: sqlite3.Connection) -> LabelLogprobs:
-            new = connection.execute("INSERT OR IGNORE INTO reads VALUES (?, ?, ?)", row)
+            new = connection.execute(
+                "INSERT OR IGNORE INTO reads (key, logprobs, prompt_tokens, created)"
+                " VALUES (?, ?, ?, ?)",
+                row,
+            )
             first = None if new.rowcount else _select_read(connection, key)
             return replace(answer, logprobs=first.logprobs) if first else answer
 
@@ -131,10 +147,16 @@ class ReadStore:
     async def put_writing(self, key: bytes, written: Written) -> Written:
         """As `put_read`."""
         ids = struct.pack(f"<{len(written.token_ids)}q", *written.token_ids)
-        row = (key, written.text, ids, written.complete, written.prompt_tokens)
+        now = int(time.time())
+        row = (key, written.text, ids, written.complete, written.prompt_tokens, now)
 
         def put(connection: sqlite3.Connection) -> Written:
-            new = connection.execute("INSERT OR IGNORE INTO writings VALUES (?, ?, ?, ?, ?)", row)
+            new = connection.execute(
+                "INSERT OR IGNORE INTO writings"
+                " (key, text, token_ids, complete, prompt_tokens, created)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
             first = None if new.rowcount else _select_writing(connection, key)
             if first is None:
                 return written
@@ -181,7 +203,7 @@ class _Worker:
     def __init__(self, path: Path | None, begin: str) -> None:
         self._path = path
         self._begin = begin
-        self._connection = _connect(path)
+        self._connection = connect(path)
         self._queue: SimpleQueue[tuple[_Job[Any], Future[Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="read-store", daemon=True)
         self._thread.start()
@@ -215,7 +237,7 @@ class _Worker:
             self._connection.execute("COMMIT")
         except Exception as error:
             self._roll_back()
-            reason = _explain(error, self._path) if isinstance(error, sqlite3.Error) else error
+            reason = explain(error, self._path) if isinstance(error, sqlite3.Error) else error
             for _, future in batch:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(reason)
@@ -256,7 +278,7 @@ def _select_writing(connection: sqlite3.Connection, key: bytes) -> Written | Non
     return Written(text, token_ids, bool(complete), prompt_tokens, cached_tokens=0, stored=True)
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
+def connect(path: Path | None) -> sqlite3.Connection:
     """A connection to a store, made where there is none. Raises StoreError."""
     try:
         if path is not None:
@@ -275,7 +297,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
             f"{_shown(path)} cannot be made ({error.strerror}); choose another place for it"
         ) from error
     except sqlite3.Error as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     return connection
 
 
@@ -302,12 +324,8 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
         pragma(f"user_version={SCHEMA_VERSION}")
     elif pragma("application_id") != (_APPLICATION_ID,):
         raise StoreError(f"{path}: an SQLite file of another program; name another file")
-    elif pragma("user_version") != (SCHEMA_VERSION,):
-        raise StoreError(
-            f"{path}: made by another version of this program (schema "
-            f"{pragma('user_version')[0]}, this one knows {SCHEMA_VERSION}); name another file, or "
-            "use that version"
-        )
+    else:
+        _migrate(connection, path)
     connection.execute("COMMIT")
     if path is not None and pragma("journal_mode=WAL") != ("wal",):
         raise StoreError(
@@ -315,7 +333,22 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
         )
 
 
-def _explain(error: sqlite3.Error, path: Path | None) -> StoreError:
+def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
+    """Bring an older store to this schema, within the transaction that is open."""
+    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 1 <= schema <= SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: made by another version of this program (schema {schema}, this one knows "
+            f"{SCHEMA_VERSION}); name another file, or use that version"
+        )
+    for version in range(schema, SCHEMA_VERSION):
+        for statement in _MIGRATIONS[version]:
+            connection.execute(statement)
+    if schema < SCHEMA_VERSION:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def explain(error: sqlite3.Error, path: Path | None) -> StoreError:
     """SQLite's error as the user should read it."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension in higher bits
     problems = {

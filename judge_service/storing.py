@@ -26,7 +26,9 @@ from typing import Any, Generic, TypeVar
 
 from judge_service.engine import ChatTokenizer, Engine, EngineError, LabelLogprobs, Written
 from judge_service.judgment import ModelIdentity
+from judge_service.metrics import NO_METRICS, NoMetrics
 from judge_service.store import ReadStore, StoreError, read_key, write_key
+from judge_service.tracing import span
 
 Answer = TypeVar("Answer", LabelLogprobs, Written)
 _Find = Callable[[bytes], Awaitable[Answer | None]]
@@ -43,9 +45,10 @@ class StoringEngine:
     is not given out as one that can.
     """
 
-    def __init__(self, engine: Engine, store: ReadStore) -> None:
+    def __init__(self, engine: Engine, store: ReadStore, metrics: NoMetrics = NO_METRICS) -> None:
         self._engine = engine
         self._store = store
+        self._metrics = metrics
         self._flights: dict[bytes, _Flight[Any]] = {}
 
     @property
@@ -66,6 +69,7 @@ class StoringEngine:
 
     async def start(self) -> None:
         await self._engine.start()
+        self._metrics.watch_store(self._store.stats)
 
     async def read(
         self,
@@ -78,12 +82,21 @@ class StoringEngine:
         """As `Engine.read`. use_store=False computes it, alone, and keeps nothing."""
 
         async def compute() -> LabelLogprobs:
-            return await self._engine.read(prompt_ids, label_ids, priority=priority)
+            with (
+                self._metrics.in_engine("read"),
+                span("engine.read", prompt_tokens=len(prompt_ids), priority=priority) as step,
+            ):
+                answer = await self._engine.read(prompt_ids, label_ids, priority=priority)
+                step.set(cached_tokens=answer.cached_tokens)
+                return answer
 
-        if not use_store:
-            return await compute()
-        key = read_key(self.identity, prompt_ids, label_ids)
-        return await self._share(key, self._store.find_read, compute, self._keep_read)
+        if use_store:
+            key = read_key(self.identity, prompt_ids, label_ids)
+            answer = await self._share(key, self._store.find_read, compute, self._keep_read)
+        else:
+            answer = await compute()
+        self._metrics.read_done(answer)
+        return answer
 
     async def write(
         self,
@@ -98,13 +111,19 @@ class StoringEngine:
         """As `Engine.write`; seeded writing is found again like greedy writing."""
 
         async def compute() -> Written:
-            return await self._engine.write(
-                prompt_ids,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                seed=seed,
-                priority=priority,
-            )
+            with (
+                self._metrics.in_engine("write"),
+                span("engine.write", prompt_tokens=len(prompt_ids), priority=priority) as step,
+            ):
+                written = await self._engine.write(
+                    prompt_ids,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seed,
+                    priority=priority,
+                )
+                step.set(output_tokens=len(written.token_ids))
+                return written
 
         async def keep(key: bytes, written: Written) -> Written:
             at_its_bound = len(written.token_ids) >= max_tokens

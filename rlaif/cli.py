@@ -12,7 +12,20 @@ import sys
 import typer
 
 from constitution.errors import UserError
-from rlaif.commands import constitutions, data, judge, labels, models, rewards, runs, serve, train
+from rlaif.commands import (
+    constitutions,
+    data,
+    judge,
+    labels,
+    models,
+    rewards,
+    runs,
+    serve,
+    store,
+    token,
+    top,
+    train,
+)
 
 OURS = ("constitution", "judge_service", "rlaif")
 
@@ -26,6 +39,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: `rlaif --help` in a quarter of a second
 )
 app.command(epilog="Example: rlaif serve --model qwen2.5-coder-1.5b -c hhh")(serve.serve)
+app.command(epilog="Example: rlaif top 127.0.0.1:9464")(top.top)
+app.add_typer(store.app, name="store")
+app.add_typer(token.app, name="token")
 app.add_typer(judge.app, name="judge")
 app.add_typer(constitutions.app, name="constitution")
 app.add_typer(models.app, name="models")

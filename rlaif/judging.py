@@ -11,6 +11,7 @@ each principle as (E[r] - 5) / 4, their weighted mean: in [-1, 1], 0 in the midd
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from constitution.errors import UserError
 from constitution.schema import Constitution, Message
 from judge_service.client import JudgeClient, JudgeRequestError, JudgeUnavailable
 from judge_service.judgment import JudgeOptions, Score, Unjudged
+from rlaif.connecting import judge_at
 from rlaif.evaluation import Compare, compare_with_start, judge_score
 from rlaif.records import Prompt, Sample
 
@@ -53,11 +55,12 @@ def judge_client(
 
     With a `model`, `rlaif serve` is started with it and `constitution` (one or several, the first
     is the default; and `flags`) on a free port, its output going to `log`, and stopped at the end;
-    it takes inline constitutions too. Without a model, `server` must be running.
+    it takes inline constitutions too. Without a model, `server` must be running, and is reached as
+    `rlaif.connecting` says.
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
     """
     if not model:
-        with JudgeClient(server) as client:
+        with judge_at(server) as client:
             client.wait_until_ready(FIND_TIMEOUT_S)
             yield client
         return
@@ -68,13 +71,22 @@ def judge_client(
     command += ["--allow-inline", "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=_without_serve_settings()
+        )
     try:
         with JudgeClient(f"127.0.0.1:{port}") as client:
             _await(client, child, log)
             yield client
     finally:
         _stop(child)
+
+
+def _without_serve_settings() -> dict[str, str]:
+    """Our environment but for what is set there for servers: ours needs no tokens and no TLS."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("RLAIF_SERVE_")
+    }
 
 
 def _await(client: JudgeClient, child: subprocess.Popen[bytes], log: Path) -> None:
@@ -139,7 +151,7 @@ def judge_reward(
 
     Raises JudgeUnavailable when none answers, JudgeRequestError for a constitution it lacks.
     """
-    with JudgeClient(address) as client:
+    with judge_at(address) as client:
         client.wait_until_ready(FIND_TIMEOUT_S)
         if isinstance(constitution, str):
             client.constitution(constitution)  # else every response would be refused, one by one

@@ -40,10 +40,10 @@ def asked_judge(judge: str, constitution: str, server: str) -> Iterator[tuple[Ju
 
     With a `judge` (a model), a server is started for as long as this lasts.
     """
-    from judge_service.client import JudgeClient
-
     if not judge:
-        with JudgeClient(server) as client:
+        from rlaif.connecting import judge_at
+
+        with judge_at(server) as client:
             yield client, _law(client, constitution)
         return
     from rlaif.judging import judge_client

@@ -2,34 +2,87 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from constitution.errors import UserError
 
+if TYPE_CHECKING:
+    from judge_service.configuring import Configured
+    from judge_service.settings import ServerSettings
+
+# Without a bound the engine plans for up to 8192.
+DEFAULT_CONTEXT_TOKENS = 4096
+STORE_VARIABLE = "RLAIF_STORE"  # shared with other commands; RLAIF_SERVE_STORE goes before it
+
 
 def serve(
-    model: Annotated[str, typer.Option(help="A short name, a model folder or a hub id.")],
+    model: Annotated[
+        str | None, typer.Option(help="A short name, a model folder or a hub id.")
+    ] = None,
     constitution: Annotated[
         list[str] | None,
         typer.Option("--constitution", "-c", help="Name or YAML file; repeatable. Default: hhh."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 50051,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of settings; the environment and flags override it."),
+    ] = None,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", help="Print every setting with where it comes from, and stop."
+        ),
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Ask the server that runs with these settings whether it serves: exit 0 or 1.",
+        ),
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on. [50051]")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file with the server's certificate and its signers'.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate's private key.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: callers must show a certificate signed by one of these."),
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="YAML file of the bearer tokens' digests and scopes.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Listen beyond this machine without TLS and tokens."),
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port. [none]"),
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json. [text]")] = None,
     kv_cache_gib: Annotated[
-        float, typer.Option(min=0.1, help="Memory for the engine's KV cache, GiB (CPU only).")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Memory for the engine's KV cache, GiB. [1 on CPU, what is free on GPU]"),
+    ] = None,
     max_context_tokens: Annotated[
-        int, typer.Option(min=64, help="Longest judge prompt, tokens.")
-    ] = 4096,
+        int | None, typer.Option(help=f"Longest judge prompt, tokens. [{DEFAULT_CONTEXT_TOKENS}]")
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(
-            envvar="RLAIF_STORE",
             help="File that keeps what was read, so that nothing is computed twice; on a local "
-            "disk. Default: reads.sqlite in the cache folder.",
+            f"disk. [{STORE_VARIABLE}, else reads.sqlite in the cache folder]",
         ),
     ] = None,
     no_store: Annotated[
@@ -39,43 +92,111 @@ def serve(
         bool,
         typer.Option("--allow-inline", help="Take constitutions that come with a request."),
     ] = False,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow listening beyond this machine without TLS.")
-    ] = False,
     exit_on_stdin_close: Annotated[
         bool, typer.Option("--exit-on-stdin-close", help="Stop when standard input ends.")
     ] = False,
 ) -> None:
-    """Serve judgments over gRPC until SIGTERM or Ctrl-C."""
-    import asyncio
-    import logging
+    """Serve judgments over gRPC until SIGTERM or Ctrl-C.
 
-    from judge_service.calibration import calibration_files
-    from judge_service.engines.vllm import VLLMEngine
-    from judge_service.server import serve as run_server
-    from judge_service.settings import ServerSettings
-    from judge_service.store import ReadStore
-    from judge_service.storing import StoringEngine
-    from rlaif import models
+    Every setting can stand in the file of --config, in the environment as RLAIF_SERVE_<NAME>, and
+    most as a flag; later ones win. --print-config shows them all. Paths are relative to where the
+    server is started.
+    """
+    from judge_service.configuring import as_yaml, from_flags
 
     if store and no_store:
         raise UserError("--store and --no-store exclude each other: leave one out")
-    laws = tuple(constitution or ["hhh"])
-    folder = models.cache_folder() / "calibrations"
-    fitted = [file for law in laws for file in calibration_files(law, folder)]
-    settings = ServerSettings(
-        model=models.resolve(model),
-        constitutions=laws,
-        allow_inline_constitutions=allow_inline,
-        calibrations=tuple(map(str, fitted)),
-        host=host,
-        port=port,
-        kv_cache_gib=kv_cache_gib,
-        max_context_tokens=max_context_tokens,
-        store=None if no_store else store or models.cache_folder() / "reads.sqlite",
-        insecure=insecure,
-        exit_on_stdin_close=exit_on_stdin_close,
+    flags = from_flags(
+        {
+            "model": ("--model", model),
+            "constitutions": ("--constitution", tuple(constitution) if constitution else None),
+            "host": ("--host", host),
+            "port": ("--port", port),
+            "tls_certificate": ("--tls-certificate", tls_certificate),
+            "tls_key": ("--tls-key", tls_key),
+            "tls_client_ca": ("--tls-client-ca", tls_client_ca),
+            "tokens": ("--tokens", tokens),
+            "insecure": ("--insecure", insecure or None),
+            "metrics_port": ("--metrics-port", metrics_port),
+            "log_format": ("--log-format", log_format),
+            "kv_cache_gib": ("--kv-cache-gib", kv_cache_gib),
+            "max_context_tokens": ("--max-context-tokens", max_context_tokens),
+            "store": ("--store", store),
+            "allow_inline_constitutions": ("--allow-inline", allow_inline or None),
+            "exit_on_stdin_close": ("--exit-on-stdin-close", exit_on_stdin_close or None),
+        }
     )
+    configured = effective(config, os.environ, flags, no_store=no_store)
+    if print_config:
+        print(as_yaml(configured), end="")
+    elif probe:
+        from judge_service.probe import probe as ask
+
+        ask(configured.settings)
+    else:
+        _run(configured.settings)
+
+
+def effective(
+    config: Path | None,
+    environment: Mapping[str, str],
+    flags: Mapping[str, Any],
+    *,
+    no_store: bool = False,
+) -> Configured:
+    """The settings of `rlaif serve`, whose defaults are those of a server for one machine.
+
+    Raises SettingsError and ServerStartError (see configuring.py).
+    """
+    from judge_service.calibration import calibration_files
+    from judge_service.configuring import (
+        Given,
+        configure,
+        from_environment,
+        from_file,
+    )
+    from rlaif import models
+
+    ours = {
+        "max_context_tokens": Given(DEFAULT_CONTEXT_TOKENS, "default of rlaif serve"),
+        "store": Given(models.cache_folder() / "reads.sqlite", "default of rlaif serve"),
+    }
+    older = {}
+    if kept := environment.get(STORE_VARIABLE):
+        older["store"] = Given(Path(kept), f"environment {STORE_VARIABLE}")
+    none = {"store": Given(None, "--no-store")} if no_store else {}
+    sources = [
+        ours,
+        from_file(config) if config else {},
+        older,
+        from_environment(environment),
+        {**flags, **none},
+    ]
+    found = configure(sources)
+    if any("calibrations" in source for source in sources):
+        return found
+    folder = models.cache_folder() / "calibrations"
+    fitted = [
+        str(f) for law in found.settings.constitutions for f in calibration_files(law, folder)
+    ]
+    return configure([{"calibrations": Given(tuple(fitted), f"found in {folder}")}, *sources])
+
+
+def _run(settings: ServerSettings) -> None:
+    import asyncio
+
+    from judge_service.engines.vllm import VLLMEngine
+    from judge_service.logs import configure as configure_logs
+    from judge_service.metrics import metrics_on
+    from judge_service.server import serve as run_server
+    from judge_service.store import ReadStore
+    from judge_service.storing import StoringEngine
+    from judge_service.supervisor import tell_supervisor
+    from rlaif import models
+
+    name = settings.model
+    settings = settings.model_copy(update={"model": models.resolve(name)})
+    metrics = metrics_on(settings.metrics_host, settings.metrics_port)
     engine = StoringEngine(
         VLLMEngine(
             settings.model,
@@ -83,11 +204,15 @@ def serve(
             max_context_tokens=settings.max_context_tokens,
         ),
         ReadStore(settings.store),
+        metrics,
     )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for file in fitted:
+    configure_logs(settings.log_format)
+    for file in settings.calibrations:
         print(f"calibrations of {file} apply where they were fitted for this model", flush=True)
-    print(f"loading {model}; health says NOT_SERVING until it is warm", flush=True)
-    asyncio.run(
-        run_server(settings, engine, ready=lambda at: print(f"serving on {at}", flush=True))
-    )
+    print(f"loading {name}; health says NOT_SERVING until it is warm", flush=True)
+
+    def ready(address: str) -> None:
+        print(f"serving on {address}", flush=True)
+        tell_supervisor("READY=1")
+
+    asyncio.run(run_server(settings, engine, metrics=metrics, ready=ready))

@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 
 from judge_service.errors import ServerStartError
 from judge_service.interceptors import CallGuard
+from judge_service.logs import TextLines
 from judge_service.server import JudgeServer
 from judge_service.settings import ServerSettings
 from judge_service.v1 import judge_pb2 as pb
@@ -169,8 +170,10 @@ async def test_no_log_line_of_a_good_call_quotes_the_conversation(
     await pb_grpc.JudgeServiceStub(channel).ComparePair(
         request(response_a=canary, request_id="call-1")
     )
-    assert "ComparePair request_id=call-1 code=OK" in caplog.text
-    assert canary not in caplog.text
+    said = "\n".join(TextLines().format(record) for record in caplog.records)
+    assert "call ended method=ComparePair" in said
+    assert "request_id=call-1 code=OK caller=anonymous" in said
+    assert canary not in said
 
 
 async def test_an_empty_response_is_an_abstention_with_its_reason(

@@ -336,8 +336,8 @@ async def test_a_newer_store_is_told(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     await ReadStore(path).close()
     with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version=2")
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 2, this one knows 1"):
+        newer.execute("PRAGMA user_version=3")
+    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 3, this one knows 2"):
         ReadStore(path)
 
 

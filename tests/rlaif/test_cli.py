@@ -46,7 +46,8 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "serve", "judge compare", "judge rank", "judge score", "judge critique", "judge revise",
+        "serve", "top", "store stats", "store gc", "store export", "token new",
+        "judge compare", "judge rank", "judge score", "judge critique", "judge revise",
         "judge preview", "constitution show", "constitution lint",
         "constitution test", "constitution diff", "constitution ablate", "constitution try",
         "models fetch", "models list", "sample", "label", "labels show", "labels stats",

@@ -1,0 +1,58 @@
+"""Certificates for tests, made by the openssl of the machine: an authority and those it signs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """Signs certificates for 127.0.0.1 and localhost, valid for two days. Skips the test where
+    there is no openssl."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder = folder
+        self._pair = self._paths(name)
+        self._run("req", "-x509", *self._new_key(name), "-out", str(self.certificate), "-days", "2")
+
+    @property
+    def certificate(self) -> Path:
+        return self._pair.certificate
+
+    def sign(self, name: str) -> Pair:
+        made, request = self._paths(name), self._folder / f"{name}.csr"
+        names = self._folder / "names"
+        names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        self._run("req", *self._new_key(name), "-out", str(request))
+        self._run(
+            "x509", "-req", "-in", str(request), "-days", "2", "-extfile", str(names),
+            "-CA", str(self._pair.certificate), "-CAkey", str(self._pair.key), "-CAcreateserial",
+            "-out", str(made.certificate),
+        )  # fmt: skip
+        return made
+
+    def _paths(self, name: str) -> Pair:
+        return Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+
+    def _new_key(self, name: str) -> list[str]:
+        made = str(self._paths(name).key)
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        return [*curve, "-keyout", made, "-subj", f"/CN={name}"]
+
+    def _run(self, *arguments: str) -> None:
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            pytest.skip("certificates are made by openssl, which is not on this machine")
+        subprocess.run([openssl, *arguments], check=True, capture_output=True)

@@ -1,0 +1,140 @@
+"""`rlaif serve`: what it would run with, and how it says no."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from constitution.errors import UserError
+from rlaif.cli import app
+from rlaif.commands.serve import effective
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_VLLM = """
+import sys
+from judge_service.engines import vllm
+from tests.fakes import FakeEngine
+vllm.VLLMEngine = lambda *_, **__: FakeEngine()
+from rlaif.cli import main
+main()
+"""
+
+
+def rlaif(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlaif", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def printed(*arguments: str) -> dict[str, object]:
+    found = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
+    assert found.exit_code == 0, (found.output, found.exception)
+    settings: dict[str, object] = yaml.safe_load(found.output)
+    return settings
+
+
+def test_the_flags_of_a_server_reach_its_settings() -> None:
+    found = printed(
+        "--model", "m", "-c", "hhh", "-c", "overall", "--port", "7", "--kv-cache-gib", "0.5",
+        "--max-context-tokens", "512", "--store", "s.sqlite", "--allow-inline", "--insecure",
+        "--host", "0.0.0.0", "--exit-on-stdin-close", "--metrics-port", "9", "--log-format", "json",
+        "--tls-certificate", "c", "--tls-key", "k", "--tls-client-ca", "a", "--tokens", "t",
+    )  # fmt: skip
+    assert found["constitutions"] == ["hhh", "overall"]
+    assert (found["port"], found["kv_cache_gib"], found["max_context_tokens"]) == (7, 0.5, 512)
+    assert (found["store"], found["host"], found["metrics_port"]) == ("s.sqlite", "0.0.0.0", 9)
+    assert (found["tls_certificate"], found["tls_key"], found["tls_client_ca"]) == ("c", "k", "a")
+    assert (found["tokens"], found["log_format"]) == ("t", "json")
+    for flag in ("allow_inline_constitutions", "insecure", "exit_on_stdin_close"):
+        assert found[flag] is True
+
+
+def test_a_store_comes_from_flag_variable_file_or_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
+    monkeypatch.delenv("RLAIF_STORE")
+    config = tmp_path / "serve.yaml"
+    config.write_text("model: m\nstore: file.sqlite\n")
+    arguments = ["--config", str(config)]
+    assert printed("--model", "m")["store"] == str(tmp_path / "reads.sqlite")
+    assert printed(*arguments)["store"] == "file.sqlite"
+    monkeypatch.setenv("RLAIF_STORE", "shared.sqlite")
+    assert printed(*arguments)["store"] == "shared.sqlite"
+    monkeypatch.setenv("RLAIF_SERVE_STORE", "own.sqlite")
+    assert printed(*arguments)["store"] == "own.sqlite"
+    assert printed(*arguments, "--no-store")["store"] is None
+    assert printed(*arguments, "--store", "flag.sqlite")["store"] == "flag.sqlite"
+
+
+def test_calibrations_are_found_in_the_cache_unless_they_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
+    folder = tmp_path / "calibrations"
+    folder.mkdir()
+    monkeypatch.setattr(
+        "judge_service.calibration.calibration_files", lambda law, where: [where / f"{law}.json"]
+    )
+    variables = {"RLAIF_SERVE_MODEL": "m"}
+    found = effective(None, variables, {})
+    assert found.settings.calibrations == (str(folder / "hhh.json"),)
+    assert found.origins["calibrations"] == f"found in {folder}"
+    named = effective(None, {**variables, "RLAIF_SERVE_CALIBRATIONS": "mine.json"}, {})
+    assert named.settings.calibrations == ("mine.json",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "setting 'model' is missing"),
+        (["--model", "m", "--host", "0.0.0.0"], "--host: host 0.0.0.0 is not loopback"),
+        (["--model", "m", "--store", "a", "--no-store"], "exclude each other"),
+        (["--model", "m", "--log-format", "xml"], "--log-format: setting 'log_format'"),
+        (["--config", "none.yaml"], "none.yaml: the settings cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments: list[str], told: str) -> None:
+    found = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
+    assert isinstance(found.exception, UserError)
+    assert told in str(found.exception)
+
+
+@pytest.mark.integration
+def test_a_server_from_a_file_tells_systemd_answers_the_probe_reloads_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RLAIF_STORE")
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"model: org/fake\nport: {free_port()}\nstore: {tmp_path}/reads.sqlite\n")
+    arguments = ["serve", "--config", str(config)]
+    assert rlaif(*arguments, "--probe").returncode == 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(120)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        command = [sys.executable, "-c", WITHOUT_VLLM, *arguments]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        ) as server:
+            assert systemd.recv(64) == b"READY=1"
+            found = rlaif(*arguments, "--probe")
+            assert (found.returncode, found.stderr) == (0, "")
+            server.send_signal(signal.SIGHUP)
+            assert rlaif(*arguments, "--probe").returncode == 0
+            server.terminate()
+            told, _ = server.communicate(timeout=60)
+    assert server.returncode == 0, told
+    assert "serving on 127.0.0.1:" in told
+    assert (tmp_path / "reads.sqlite").exists()

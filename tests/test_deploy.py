@@ -1,0 +1,223 @@
+"""What ships in deploy/ is checked against the server it starts.
+
+systemd's own `systemd-analyze verify` runs where it is installed. Not run here: building the image
+(it needs a container engine and the network) and the manifest against a real cluster.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from judge_service.configuring import configure, from_file
+from judge_service.engines.vllm import _SHUTDOWN_SECONDS
+from judge_service.settings import ServerSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "rlaif-judge.service"
+
+
+def settings_of(path: Path) -> ServerSettings:
+    return configure([from_file(path)]).settings
+
+
+def seconds(text: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(s|min|h)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+
+# systemd
+
+
+def unit() -> ConfigParser:
+    parser = ConfigParser(strict=False, interpolation=None)  # Environment may stand twice
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(UNIT.read_text())
+    return parser
+
+
+def test_the_example_settings_are_settings() -> None:
+    found = settings_of(DEPLOY / "serve.yaml")
+    assert found.with_tls
+    assert found.knows_callers
+    assert not found.insecure
+
+
+def test_the_unit_waits_longer_than_the_server_drains() -> None:
+    service = unit()["Service"]
+    grace = settings_of(DEPLOY / "serve.yaml").grace_seconds
+    assert seconds(service["TimeoutStopSec"]) > grace + _SHUTDOWN_SECONDS
+    assert service["KillMode"] == "mixed"  # or systemd would end the engine before the drain
+
+
+def test_the_unit_starts_reloads_and_hardens() -> None:
+    assert unit().sections() == ["Unit", "Service", "Install"]
+    service = unit()["Service"]
+    assert service["Type"] == "notify"
+    assert service["ExecReload"].endswith("kill -HUP $MAINPID")
+    assert "serve --config /etc/rlaif/serve.yaml" in service["ExecStart"]
+    assert service["User"] == "rlaif"
+    for hardening in ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictNamespaces"):
+        assert service[hardening] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    assert "MemoryDenyWriteExecute" not in service
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not on this machine")
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/rlaif/bin/rlaif", "/bin/true"))
+    found = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+# Kubernetes
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    found = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    assert len({part["kind"] for part in found}) == len(found)
+    return {part["kind"]: part for part in found}
+
+
+def pod() -> dict[str, Any]:
+    spec: dict[str, Any] = manifest()["Deployment"]["spec"]["template"]["spec"]
+    return spec
+
+
+def container() -> dict[str, Any]:
+    (only,) = pod()["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> ServerSettings:
+    """The settings in the ConfigMap."""
+    (text,) = manifest()["ConfigMap"]["data"].values()
+    (tmp_path / "serve.yaml").write_text(text)
+    return settings_of(tmp_path / "serve.yaml")
+
+
+def test_the_manifest_s_settings_ask_for_tls_and_tokens(mapped: ServerSettings) -> None:
+    assert mapped.with_tls
+    assert mapped.knows_callers
+    assert not mapped.on_loopback
+
+
+def test_a_pod_lives_longer_than_its_server_drains(mapped: ServerSettings) -> None:
+    wait = int(container()["lifecycle"]["preStop"]["exec"]["command"][-1])
+    needed = wait + mapped.grace_seconds + _SHUTDOWN_SECONDS
+    assert pod()["terminationGracePeriodSeconds"] > needed
+
+
+def test_every_file_of_the_settings_is_mounted(mapped: ServerSettings) -> None:
+    mounts = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
+    volumes = {volume["name"] for volume in pod()["volumes"]}
+    assert {mount["name"] for mount in mounts.values()} == volumes
+    files = [mapped.model, mapped.tls_certificate, mapped.tls_key, mapped.tokens, mapped.store]
+    for file in files:
+        assert any(str(file).startswith(f"{mount}/") for mount in mounts), file
+    assert not mounts["/var/lib/rlaif"].get("readOnly")
+    (folder,) = {str(Path(p["exec"]["command"][3]).parent) for p in probes()}
+    assert folder in mounts
+
+
+def probes() -> list[dict[str, Any]]:
+    return [container()[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+
+
+def test_the_probes_ask_the_server_that_the_settings_start(mapped: ServerSettings) -> None:
+    for probe in probes():
+        command = probe["exec"]["command"]
+        assert command == ["rlaif", "serve", "--config", "/etc/rlaif/serve.yaml", "--probe"]
+    startup = probes()[0]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 1800
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert ports == {"grpc": mapped.port, "metrics": mapped.metrics_port}
+    for port in manifest()["Service"]["spec"]["ports"]:
+        assert ports[port["targetPort"]] == port["port"]
+
+
+def test_a_rolling_update_never_has_fewer_replicas_than_before() -> None:
+    spec = manifest()["Deployment"]["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert manifest()["PodDisruptionBudget"]["spec"]["minAvailable"] < spec["replicas"]
+    label = {"app": "rlaif-judge"}
+    assert spec["selector"]["matchLabels"] == label == spec["template"]["metadata"]["labels"]
+    assert manifest()["Service"]["spec"]["selector"] == label
+    assert manifest()["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == label
+
+
+def test_a_pod_may_do_little() -> None:
+    assert pod()["securityContext"]["runAsNonRoot"] is True
+    assert pod()["automountServiceAccountToken"] is False
+    # Links would set variables such as RLAIF_…_PORT=tcp://…
+    assert pod()["enableServiceLinks"] is False
+    allowed = container()["securityContext"]
+    assert allowed["allowPrivilegeEscalation"] is False
+    assert allowed["readOnlyRootFilesystem"] is True
+    assert allowed["capabilities"] == {"drop": ["ALL"]}
+
+
+# The image
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = (DEPLOY / "Containerfile").read_text()
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in joined.splitlines()]
+
+
+def test_the_image_is_of_known_instructions_and_ends_without_root() -> None:
+    known = {
+        "FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "VOLUME", "EXPOSE", "STOPSIGNAL",
+        "HEALTHCHECK", "ENTRYPOINT",
+    }  # fmt: skip
+    found = instructions()
+    assert {name for name, _ in found} <= known
+    last_stage = found[max(i for i, (name, _) in enumerate(found) if name == "FROM") :]
+    names = [name for name, _ in last_stage]
+    assert dict(last_stage)["USER"] == f"{pod()['securityContext']['runAsUser']}:10001"
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert "RUN" not in names[names.index("USER") :]
+    assert "--probe" in dict(last_stage)["HEALTHCHECK"]
+    assert yaml.safe_load(dict(last_stage)["ENTRYPOINT"])[:2] == ["rlaif", "serve"]
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    ignored = (DEPLOY / "Containerfile.dockerignore").read_text()
+    assert ignored == (DEPLOY / "Containerfile.containerignore").read_text()
+    let_in = {line[1:] for line in ignored.splitlines() if line.startswith("!")}
+    copied = {
+        word.rstrip("/")
+        for name, rest in instructions()
+        if name == "COPY" and "--from" not in rest
+        for word in rest.split()[:-1]
+    }
+    assert copied == let_in
+    assert all((ROOT / path).exists() for path in copied)
+
+
+def test_the_image_installs_as_the_makefile_does() -> None:
+    text = (DEPLOY / "Containerfile").read_text()
+    torch = re.search(r'"torch==([\d.]+)"', text)
+    assert torch is not None
+    assert f'"torch=={torch[1]}"' in (ROOT / "Makefile").read_text()
+    assert "--override install-overrides.txt" in text
+    extras = re.search(r'"\.\[([\w,-]+)\]"', text)
+    assert extras is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
