@@ -86,7 +86,8 @@ def start_from_ours(model: Any, job: dict[str, Any]) -> None:
     """Our fresh adapters and head, instead of those that TRL made."""
     folder = Path(job["initial"])
     heads = folder / "heads.safetensors"
-    score = {"score.weight": load_file(heads)["weight"]} if heads.exists() else {}
+    scores = heads.exists() and any("score" in name for name, _ in model.named_parameters())
+    score = {"score.weight": load_file(heads)["weight"]} if scores else {}
     if job["full"]:
         found = model.load_state_dict(score, strict=False)
     else:
