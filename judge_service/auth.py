@@ -56,22 +56,20 @@ def current_caller() -> Caller:
     return _caller.get()
 
 
-def set_caller(token: Token) -> None:
-    """For the rest of the task that answers the RPC, and of those that it starts."""
-    _caller.set(Caller(token.name, frozenset(token.scopes)))
-
-
 def scope_of(method: str) -> str:
     """The scope that an RPC needs, by its full path; an RPC nobody has listed needs `admin`."""
     return _SCOPE_OF.get(method, "admin")
 
 
 def admit(tokens: Tokens, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
-    """The token of a call. Raises Unauthenticated and PermissionDenied, which tell nothing of the
-    tokens that there are."""
+    """The token of a call; its owner is the caller from now on, also in the log of a refusal.
+
+    Raises Unauthenticated and PermissionDenied, which tell nothing of the tokens that there are.
+    """
     token = tokens.find(_bearer(metadata))
     if token is None:
         raise Unauthenticated("this server does not know the token")
+    _caller.set(Caller(token.name, frozenset(token.scopes)))
     scope = scope_of(method)
     if scope not in token.scopes:
         raise PermissionDenied(f"the token lacks the scope '{scope}'")

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from judge_service.auth import admit, set_caller
+from judge_service.auth import admit
 from judge_service.errors import ServiceError
 from judge_service.interceptors import OURS, Behaviour, abort
 from judge_service.quotas import Quotas
@@ -37,7 +37,6 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
     async def _call(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
         try:
             token = admit(self._tokens, method, context.invocation_metadata())
-            set_caller(token)
 
             async def each_item() -> None:
                 # Its token may have been taken out of the file since the stream began.

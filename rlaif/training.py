@@ -195,6 +195,11 @@ class Run:
                     old.unlink()
             if (self.folder / BEST).exists():
                 self._best_score = score_of(self.folder / BEST)
+                if self._best_score is None:
+                    print(
+                        f"{self.folder / BEST}: not readable; the next score takes its place",
+                        file=sys.stderr,
+                    )
             if path is not None and found is not None:  # killed after it, before best.pt
                 self._keep_if_best(path, found["score"])
             self._cut_metrics(step)

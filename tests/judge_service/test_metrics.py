@@ -220,6 +220,8 @@ async def test_a_caller_is_counted_by_the_name_of_its_token(
     async with watching(engine, one_principle(tmp_path), tokens=file) as (server, metrics):
         async with AsyncJudgeClient(server.address, token=token) as client:
             await client.compare("Name a fruit", "short", "rather longer")
+            with pytest.raises(JudgeRequestError, match="scope 'read'"):
+                await client.server_info()
         async with AsyncJudgeClient(server.address, token=new_token()) as client:
             with pytest.raises(JudgeRequestError):
                 await client.compare("Name a fruit", "short", "rather longer")
@@ -227,6 +229,8 @@ async def test_a_caller_is_counted_by_the_name_of_its_token(
     asked = {"method": "ComparePair"}
     assert found[key("calls_total", code="OK", caller="trainer", **asked)] == 1
     assert found[key("calls_total", code="UNAUTHENTICATED", caller="anonymous", **asked)] == 1
+    refused = {"method": "GetServerInfo", "code": "PERMISSION_DENIED"}
+    assert found[key("calls_total", caller="trainer", **refused)] == 1
 
 
 def test_callers_beyond_the_bound_share_a_label() -> None:

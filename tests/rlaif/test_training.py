@@ -189,6 +189,19 @@ def test_a_kill_between_a_checkpoint_and_its_name_as_the_best_loses_nothing(tmp_
     assert again.best()["step"] == 2
 
 
+def test_a_best_checkpoint_that_cannot_be_read_is_told_and_replaced_by_the_next(tmp_path, capsys):
+    run = run_in(tmp_path)
+    run.save(1, {}, score=0.9)
+    run.save(2, {}, score=0.1)
+    (run.folder / "best.pt").unlink()  # a link to the first: break the name alone
+    (run.folder / "best.pt").write_bytes(b"cut")
+    again = run_in(tmp_path)
+    again.resume()
+    assert "best.pt: not readable; the next score" in capsys.readouterr().err
+    again.save(3, {}, score=0.2)
+    assert again.best()["step"] == 3
+
+
 def test_the_best_checkpoint_serves_when_no_other_can_be_read(tmp_path, capsys):
     run = run_in(tmp_path, keep_checkpoints=1)
     run.save(1, {}, score=0.9)
