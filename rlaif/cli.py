@@ -31,7 +31,7 @@ OURS = ("constitution", "judge_service", "rlaif")
 
 app = typer.Typer(
     help="A constitution (YAML) tells a judge (gRPC, vLLM) what better means; "
-    "its labels train a policy (reward model and PPO, or DPO).",
+    "its labels train a policy (SFT, reward model, DPO, PPO, ReST).",
     epilog="Start here: rlaif run quickstart",
     no_args_is_help=True,
     add_completion=False,
