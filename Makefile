@@ -28,7 +28,7 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo       constitutional RLAIF from end to end on this machine (about 20 minutes on two cores)"
 	@echo "make test       every test, those with real models included"
-	@echo "make check      format, lint, types, import contracts, stub freshness, unit tests"
+	@echo "make check      format, lint, types, import contracts, stub freshness, dependency audit, unit tests"
 	@echo "make proto      regenerate judge_service/v1 from protos/"
 	@echo "make bench      side-by-side measurements, one JSON line each"
 	@echo "make gpu-check  the tests and a short benchmark on an NVIDIA GPU"
@@ -46,6 +46,7 @@ check: $(READY)
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) protos/generate.py --check
+	$(PY) .ci/audit.py
 	$(PY) -m pytest -m "not integration"
 
 proto: $(READY)
@@ -58,7 +59,7 @@ gpu-check: $(READY)
 	@nvidia-smi -L || { echo "gpu-check needs an NVIDIA GPU; this machine shows none"; exit 1; }
 	$(PY) -m pytest -m integration
 	$(PY) benchmarks/gpu_check.py --compile --out gpu-check.json
-	$(PY) benchmarks/reads_vs_transformers.py --out gpu-check-reads.json
+	$(PY) benchmarks/service_vs_transformers.py --out gpu-check-judgments.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -33,7 +33,7 @@ from constitution.schema import Message
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, JudgeOptions, Judgment, Unjudged
-from judge_service.store import ReadStore
+from judge_service.store import open_store
 from judge_service.storing import StoringEngine
 from rlaif import models
 from rlaif.calibrating import GoldPair, load_gold
@@ -118,7 +118,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     )
     engine = VLLMEngine(models.resolve(options.model))
     await engine.start()
-    judge = Judge(StoringEngine(engine, ReadStore(None)))
+    judge = Judge(StoringEngine(engine, open_store(None)))
     table = Table("attack", "win rate clean", "attacking", "uplift [95 %]", "stolen", "no label")
     uplifts: dict[str, float] = {}
     try:

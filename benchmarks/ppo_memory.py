@@ -1,14 +1,16 @@
 """What PPO holds in memory over SFT of the same model and batch: ours, and TRL 1.12 beside it.
 
     python benchmarks/ppo_memory.py [--full] [--data PROMPTS.jsonl] [--prompts 8]
-        [--response-tokens 48] [--dtype auto] [--threads N]
+        [--response-tokens 48] [--value head] [--dtype auto] [--threads N]
 
 The textbook keeps four models for PPO: policy, reference, value, reward. Each side runs two
 iterations of PPO and, in a process of its own, two steps of SFT on one batch of the same shape: as
 many rows, of the same prompts with as many response tokens, all in one optimiser step. LoRA on
 policy and value model, or with --full all their weights; gradient checkpointing off. Both sides
 sample with transformers; ours with vLLM is shown beside, where it is installed: a second engine
-with weights and a cache of its own (kv_cache_gib), which is what its speed costs.
+with weights and a cache of its own, as large as the responses need, which is what its speed costs.
+--value head: V off the policy's own hidden states; adapter: a LoRA role of its own, as the peer's
+value model is a model of its own.
 
 "peak" is the most that was resident at any time, loading included (on a GPU: held by torch), and
 "over imports" the same less what the process held before it loaded a model: a few hundred MiB of
@@ -69,6 +71,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "ratio": round(peer / ours, 2),
         "over_imports": {name: round(each[1], 2) for name, each in ratios.items()},
         "peak_gib": {name: round(outcome.peak_gib, 2) for name, outcome in found.items()},
+        "value": options.value,
     }
 
 

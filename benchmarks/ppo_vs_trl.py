@@ -1,8 +1,8 @@
 """PPO iterations, responses per second: our trainer beside TRL's PPOTrainer (1.12, its last).
 
     python benchmarks/ppo_vs_trl.py [--full] [--data PROMPTS.jsonl] [--prompts 8]
-        [--response-tokens 48] [--update-batch 4] [--epochs 1] [--engine auto] [--iterations 4]
-        [--dtype auto] [--threads N] [--rounds 2]
+        [--response-tokens 48] [--update-batch 4] [--epochs 1] [--value head] [--engine auto]
+        [--iterations 4] [--dtype auto] [--threads N] [--rounds 2]
 
 TRL 1.12 gets an environment of its own under the cache folder (RLAIF_CACHE), made on the first
 run; torch, transformers and peft are this environment's, so both sides compute with the same.
@@ -15,6 +15,10 @@ says changes nothing of the work. As many passes over a rollout and as many opti
 many responses; AdamW without weight decay, one learning rate falling linearly; gradient
 checkpointing off. LoRA on policy and value model of one rank, alpha and targets, or with --full all
 weights of both in float32. Guards that would skip updates are off.
+
+The value function is not the same work: ours is by default a head on the policy's own hidden states
+(rlaif/ppo_value.py), which spares a forward per rollout and half of every update; the peer has a
+value model of its own and no such choice. --value adapter gives ours one too, like for like.
 
 An iteration is timed from the end of the one before to its own, so the first is not counted; the
 median of all counted iterations of all rounds is taken, and the rounds alternate which side goes
@@ -70,7 +74,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     spent = {name: parts(outcomes) for name, outcomes in found.items()}
     speed = {name: len(job["prompts"]) / each["whole"] for name, each in spent.items()}
     engine = found["ours"][0].facts["engine"]
-    print(f"{rolling.described(options, job)}; ours samples with {engine}")
+    print(f"{rolling.described(options, job)}; ours samples with {engine}, value {options.value}")
     for name, outcomes in found.items():
         pairs = zip(outcomes[0].losses, outcomes[0].facts["kl_k1"], strict=True)
         print(f"  {name}: score, KL  " + "  ".join(f"{s:.2f}, {kl:.3f}" for s, kl in pairs))
@@ -89,13 +93,15 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     )
     ours, peer = speed["ours"], speed["TRL 1.12"]
     return {
-        "name": f"PPO iterations, {rolling.described(options, job)}, {engine}",
+        "name": f"PPO iterations, {rolling.described(options, job)}, {engine}, "
+        f"value {options.value}",
         "ours": round(ours, 4),
         "peer": round(peer, 4),
         "unit": "responses/s",
         "ratio": round(ours / peer, 2),
         "seconds": {n: {p: round(s, 2) for p, s in each.items()} for n, each in spent.items()},
         "peak_gib": {n: round(comparing.peak_gib(o), 2) for n, o in found.items()},
+        "value": options.value,
         "threads": options.threads,
     }
 

@@ -78,16 +78,14 @@ def read_source(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def _read_file(path: str) -> str:
-    """The file's text; reads no more than the cap allows, whatever the file is."""
+    """The file's text; of one over the cap a byte more than that, which `parse` refuses."""
     problem = remedy = ""
     place = Place(0, 0, "")
     raw = b""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
-        if len(raw) <= MAX_BYTES:
-            return raw.decode("utf-8")
-        problem, remedy = f"larger than {MAX_BYTES // 1024} KiB", "a constitution is a few pages"
+        return raw.decode("utf-8", "strict" if len(raw) <= MAX_BYTES else "replace")
     except UnicodeDecodeError as error:
         read = raw[: error.start].decode("utf-8")
         place = place_of_offset(read, len(read))

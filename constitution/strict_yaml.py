@@ -94,10 +94,7 @@ def parse(text: str, source: str) -> Tree:
     Raises ConstitutionError where reading on makes no sense: broken syntax, a cap, an empty file.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
-        message = f"larger than {MAX_BYTES // 1024} KiB"
-        raise ConstitutionError(
-            [Diagnostic(source, 0, 0, message, "a constitution is a few pages")]
-        )
+        raise ConstitutionError([too_large(text, source)])
     text = text.removeprefix("\ufeff")
     tree = Tree(source)
     if bad := _UNPRINTABLE.search(text):
@@ -109,6 +106,14 @@ def parse(text: str, source: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(tree, text, error) from None
     return tree
+
+
+def too_large(text: str, source: str) -> Diagnostic:
+    """Names the place at which the text passes the cap."""
+    fits = text[:MAX_BYTES].encode("utf-8", "replace")[:MAX_BYTES].decode("utf-8", "ignore")
+    place = place_of_offset(text, len(fits))
+    message = f"larger than {MAX_BYTES // 1024} KiB: here it passes that size"
+    return Diagnostic(source, place.line, place.column, message, "a constitution is a few pages")
 
 
 def place_of_offset(text: str, offset: int) -> Place:

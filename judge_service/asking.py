@@ -14,6 +14,7 @@ from typing import TypeVar
 from constitution.schema import Constitution, Principle
 from judge_service.engine import Engine, EngineError, LabelLogprobs, Written
 from judge_service.judgment import (
+    Conversation,
     JudgeOptions,
     Order,
     PromptPreview,
@@ -30,6 +31,7 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 _INTERACTIVE, _BULK = 0, 1  # the engine takes lower numbers first
+_QUICK_CHARACTERS = 32_768  # tokenised in some 20 ms
 
 
 class Asker:
@@ -74,6 +76,23 @@ class Asker:
             priority=_priority(options.interactive),
             use_store=options.use_store,
         )
+
+    async def find_overlong(
+        self, conversation: Conversation, texts: Mapping[str, str]
+    ) -> Unjudged | None:
+        """A text that by itself is more than the context holds; None where each may fit.
+
+        Tokenising a megabyte takes most of a second, so the long ones are counted beside the event
+        loop: nobody else waits for them. Those that may fit are left to `find_overflow`.
+        """
+        said = "\n".join(message.content for message in conversation)
+        limit = self._engine.max_context_tokens
+        for name, text in {"the conversation": said, **texts}.items():
+            if len(text) > _QUICK_CHARACTERS:
+                ids = await asyncio.to_thread(self._engine.tokenizer.encode_data, text)
+                if detail := describe_overflow({name: len(ids)}, len(ids), 0, limit):
+                    return Unjudged(UnjudgedReason.TOO_LONG, detail)
+        return None
 
     def find_overflow(
         self,

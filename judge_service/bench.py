@@ -35,6 +35,7 @@ from judge_service.reading import PROTOCOLS
 from judge_service.registry import ConstitutionRegistry
 from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits, ServerState
 from judge_service.settings import ServerSettings
+from judge_service.store import StoreUnavailable
 from judge_service.template import TemplateError
 from judge_service.tracing import span
 from judge_service.v1 import judge_pb2 as pb
@@ -82,7 +83,8 @@ class Bench:
         if self._judge is None:
             raise Unavailable("the judge is still loading its model", reason="LOADING")
         if not self._engine.alive:
-            raise Unavailable("the judge's engine died; restart the server", reason="ENGINE_DIED")
+            told = "the judge's engine died or is out of reach; ask again later, or restart it"
+            raise Unavailable(told, reason="ENGINE_DIED")
         return self._judge
 
     async def law(self, ref: pb.ConstitutionRef) -> Constitution:
@@ -170,6 +172,9 @@ class Bench:
         if request.validate_only:
             return []
         with _suited():
+            if refused := await self.judge.find_overlong(comparison):
+                texts = {"response_a": request.response_a, "response_b": request.response_b}
+                raise _too_long(refused.detail, request.conversation, texts)
             previews = self.judge.preview(comparison, law, options)
         return [wire_writing.preview_to_proto(preview) for preview in previews]
 
@@ -233,13 +238,17 @@ class Bench:
 
 @contextmanager
 def _suited() -> Iterator[None]:
-    """Raises NotAllowed where this model cannot carry the prompts of a call."""
+    """Raises NotAllowed where this model cannot carry the prompts of a call, and Unavailable where
+    its reads cannot be looked up or kept now."""
     try:
         yield
-    except (TemplateError, ExceptionGroup) as error:
+    except (TemplateError, StoreUnavailable, ExceptionGroup) as error:
         first: Exception = error
         while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]
+        if isinstance(first, StoreUnavailable):  # its text names the database: for the log alone
+            told = "the store of reads does not answer; nothing was lost, ask again"
+            raise Unavailable(told, reason="STORE_UNAVAILABLE") from None
         if not isinstance(first, TemplateError):
             raise
         raise NotAllowed(f"not with this judge model: {first}", reason="MODEL_UNSUITED") from None

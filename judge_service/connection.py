@@ -2,7 +2,9 @@
 
 An address is host:port, a gRPC target with its scheme, or several host:port with commas between.
 Calls go in turn to every replica that answers: all addresses of a DNS name, which is looked up
-again when one is lost, or all that are listed, which are looked up once, here. Under TLS the name
+again when one is lost, or all that are listed, which are looked up once, here. Of listed ones gRPC
+also watches the health, and leaves out those that load, drain or have lost their engine; with one
+address nothing is left out, so that the server itself can say what it is doing. Under TLS the name
 that certificates must carry is the address's; of several, the first's.
 
 A token is a password: it is sent in plain text only within this machine.
@@ -37,27 +39,26 @@ _RETRIED = {
         "PreviewPrompt",
     ),
 }
-_SERVICE_CONFIG = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": service, "method": method}
-                    for service, methods in _RETRIED.items()
-                    for method in methods
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "3s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
-)
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [
+                {"service": service, "method": method}
+                for service, methods in _RETRIED.items()
+                for method in methods
+            ],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "3s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+_WATCHED = {"healthCheckConfig": {"serviceName": "judge_service.v1.JudgeService"}}
 
 Options = list[tuple[str, int | str]]
 
@@ -116,8 +117,10 @@ def target(address: str) -> str:
 
 
 def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Options:
+    listed = "," in address and not _has_scheme(address)
+    config = _SERVICE_CONFIG | (_WATCHED if listed else {})
     options: Options = [
-        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.service_config", json.dumps(config)),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", 30_000),  # notices a server that vanished
@@ -129,7 +132,7 @@ def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Opt
     ]
     if local:
         options.append(("grpc.enable_http_proxy", 0))  # no proxy leads to this very machine
-    if "," in address and not _has_scheme(address):
+    if listed:
         # gRPC would look for the name "localhost" in the certificates of listed addresses.
         options.append(("grpc.default_authority", address.split(",")[0].strip()))
     return options

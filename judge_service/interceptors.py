@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from judge_service.auth import current_caller
+from judge_service.deadlines import Pace
 from judge_service.errors import (
     DETAILS_TRAILER,
     DeadlinePassed,
@@ -27,10 +28,12 @@ from judge_service.errors import (
 from judge_service.logs import fields
 from judge_service.metrics import NO_METRICS, NoMetrics
 from judge_service.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
+from judge_service.unreadable import readable, reader
 from judge_service.wire_requests import is_request_id
 
 OURS = "/judge_service.v1."
 _ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"
+_STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
 
 _log = logging.getLogger("judge_service")
 
@@ -53,18 +56,27 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._max_concurrent = max_concurrent
         self._metrics = metrics
         self._tracing = tracing
+        self._pace = Pace()
         self._active = 0
+        self._calls: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._cutting = False
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new calls; return when those under way have ended, or after the grace."""
+        """Refuse new calls; return when those under way have ended, or after the grace.
+
+        Those that are cut then fail as UNAVAILABLE, so that clients ask another replica.
+        """
         self._draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), grace_seconds)
         except TimeoutError:
             _log.warning("%d calls did not end within %g s", self._active, grace_seconds)
+            self._cutting = True
+            for call in self._calls:
+                call.cancel()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
@@ -79,7 +91,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             with self._tracing.call(details.method, context.invocation_metadata() or ()) as span:
                 return await self._call(details.method, behaviour, request, context, span)
 
-        return wrap(guarded, handler.request_deserializer, handler.response_serializer)
+        return wrap(guarded, reader(handler.request_deserializer), handler.response_serializer)
 
     async def _call(
         self,
@@ -94,17 +106,28 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             request_id = uuid.uuid4().hex
         started, code = time.perf_counter(), "OK"
         self._active += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
         self._idle.clear()
         self._metrics.call_began()
         try:
             if method != _ALWAYS_ADMITTED:
-                self._admit(context)
-            return await behaviour(request, context)
+                self._admit(method, context)
+            answer = await behaviour(readable(request), context)
+            if method != _STREAM:
+                self._pace.ended(method, time.perf_counter() - started)
+            return answer
         except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
+            if not self._cutting or context.cancelled():
+                code = "CANCELLED"
+                raise
+            cut = Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+            code = cut.code.name
+            await abort(context, cut, request_id)
         except Exception as error:
-            if context.cancelled():  # the caller has gone: writing to it failed
+            if context.cancelled() or isinstance(error, grpc.aio.InternalError):
+                # The caller has gone: writing to it failed.
                 code = "CANCELLED"
                 raise asyncio.CancelledError from error
             failed = service_error(error)
@@ -112,6 +135,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             await abort(context, failed, request_id)
         finally:
             self._active -= 1
+            self._calls.discard(task)
             if not self._active:
                 self._idle.set()
             seconds = time.perf_counter() - started
@@ -122,7 +146,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             span.set(**said)
             _log.info("call ended", extra=fields(method=rpc, seconds=seconds, **said))
 
-    def _admit(self, context: Any) -> None:
+    def _admit(self, method: str, context: Any) -> None:
         if self._draining:
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
         if self._active > self._max_concurrent:
@@ -132,6 +156,13 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise DeadlinePassed("the deadline had passed before the work began")
+        quickest = self._pace.quickest(method)
+        if remaining is not None and remaining < quickest and self._active > 1:
+            raise DeadlinePassed(
+                f"the deadline leaves {remaining:.3g} s, and no call took less than {quickest:.3g} "
+                "s lately; give it longer, or try again when the server has less in hand",
+                reason="DEADLINE_TOO_SHORT",
+            )
 
 
 async def abort(context: Any, error: ServiceError, request_id: str) -> None:

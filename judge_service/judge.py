@@ -82,7 +82,7 @@ class Judge:
         """Which response is better by the constitution, and how surely."""
         started = time.perf_counter()
         replies = {"response A": comparison.response_a, "response B": comparison.response_b}
-        refused = find_empty(replies)
+        refused = find_empty(replies) or await self.find_overlong(comparison)
         if refused:
             return refused
         principles = _principles(comparison, constitution, options)
@@ -210,6 +210,11 @@ class Judge:
         return await revising.write(
             self._asker, REVISION, conversation, texts, constitution, options
         )
+
+    async def find_overlong(self, comparison: Comparison) -> Unjudged | None:
+        """TOO_LONG where a text of the pair by itself is more than the judge's context holds."""
+        replies = {"response A": comparison.response_a, "response B": comparison.response_b}
+        return await self._asker.find_overlong(comparison.conversation, replies)
 
     def preview(
         self,

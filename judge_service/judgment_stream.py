@@ -14,9 +14,12 @@ import grpc
 
 from judge_service.errors import InvalidRequest, Unavailable, service_error, to_status
 from judge_service.metrics import NO_METRICS, NoMetrics
+from judge_service.unreadable import Unreadable, readable
 from judge_service.v1 import judge_pb2 as pb
+from judge_service.wire_requests import MAX_ITEM_ID, is_request_id
 
 Compare = Callable[[pb.ComparePairRequest], Awaitable[pb.Judgment | None]]
+_Item = pb.StreamJudgmentsRequest | Unreadable
 
 
 class JudgmentStream:
@@ -51,7 +54,7 @@ class JudgmentStream:
         if draining.is_set():
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
 
-    async def _next(self, draining: asyncio.Event) -> pb.StreamJudgmentsRequest | None:
+    async def _next(self, draining: asyncio.Event) -> _Item | None:
         """The next item, once there is a slot for it; None when no more will be taken."""
         await self._slots.acquire()
         reading = asyncio.ensure_future(self._context.read())
@@ -60,36 +63,38 @@ class JudgmentStream:
             await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done() or reading.result() is grpc.aio.EOF:
                 return None
-            request: pb.StreamJudgmentsRequest = reading.result()
+            request: _Item = reading.result()
             return request
         finally:
             reading.cancel()
             stopping.cancel()
 
-    async def _take(self, request: pb.StreamJudgmentsRequest) -> None:
+    async def _take(self, request: _Item) -> None:
         self._metrics.stream_items(1)
         try:
             await self._answer(request)
         finally:
             self._metrics.stream_items(-1)
 
-    async def _answer(self, request: pb.StreamJudgmentsRequest) -> None:
-        response = pb.StreamJudgmentsResponse(id=request.id, credits=1)
-        mine = bool(request.id) and request.id not in self._unanswered
+    async def _answer(self, request: _Item) -> None:
+        id = "" if isinstance(request, Unreadable) else request.id
+        response = pb.StreamJudgmentsResponse(id=id[:MAX_ITEM_ID], credits=1)
+        mine = 0 < len(id) <= MAX_ITEM_ID and id not in self._unanswered
         try:
+            comparison = readable(request).comparison
             if not mine:
-                raise InvalidRequest("id", "empty, or that of an item still unanswered")
-            self._unanswered.add(request.id)
-            found = await self._compare(request.comparison)
+                expected = f"1 to {MAX_ITEM_ID} characters, and not those of an unanswered item"
+                raise InvalidRequest("id", expected)
+            self._unanswered.add(id)
+            found = await self._compare(comparison)
             if found is not None:
                 response.judgment.CopyFrom(found)
         except Unavailable:
             raise
         except Exception as error:
-            request_id = request.comparison.request_id or request.id
-            response.error.CopyFrom(to_status(service_error(error), request_id))
+            response.error.CopyFrom(to_status(service_error(error), _request_id(request)))
         if mine:
-            self._unanswered.discard(request.id)
+            self._unanswered.discard(id)
         await self._respond(response)
         self._slots.release()
 
@@ -98,3 +103,11 @@ class JudgmentStream:
             self._progress.answered += bool(response.id or response.HasField("error"))
             response.progress.CopyFrom(self._progress)
             await self._context.write(response)
+
+
+def _request_id(item: _Item) -> str:
+    """By what name the caller knows an item's request: its own, else the item's."""
+    if isinstance(item, Unreadable):
+        return ""
+    named = item.comparison.request_id
+    return named if named and is_request_id(named) else item.id[:MAX_ITEM_ID]

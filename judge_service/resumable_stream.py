@@ -24,6 +24,7 @@ from judge_service import wire, wire_requests
 from judge_service.errors import Failure, JudgeUnavailable
 from judge_service.judgment import Comparison, JudgeOptions, Judgment, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
+from judge_service.wire_requests import MAX_ITEM_ID
 
 Answer = tuple[str, Judgment | Unjudged]
 
@@ -163,6 +164,8 @@ class ResumableStream:
     def _request(self, comparison: Comparison) -> pb.StreamJudgmentsRequest:
         if comparison.id in self._unanswered:
             raise ValueError("another comparison of the same id is still unanswered")
+        if not 0 < len(comparison.id) <= MAX_ITEM_ID:
+            raise ValueError(f"a comparison's id has 1 to {MAX_ITEM_ID} characters")
         return pb.StreamJudgmentsRequest(
             id=comparison.id,
             comparison=wire_requests.compare_request(comparison, self._constitution, self._options),

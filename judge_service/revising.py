@@ -39,7 +39,7 @@ async def write(
 ) -> Writing | Unjudged:
     """What the judge writes about `texts`, each by its name. Raises UnknownPrinciple."""
     started = time.perf_counter()
-    refused = find_empty(texts)
+    refused = find_empty(texts) or await asker.find_overlong(conversation, texts)
     if refused:
         return refused
     principle = _chosen(constitution, conversation, options)

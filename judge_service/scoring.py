@@ -45,7 +45,8 @@ async def score(
     Of the options it takes sample_principles, seed, min_label_mass, use_store, interactive.
     """
     started = time.perf_counter()
-    refused = find_empty({"the response": response})
+    replies = {"the response": response}
+    refused = find_empty(replies) or await asker.find_overlong(conversation, replies)
     if refused:
         return refused
     principles = aggregation.choose_principles(

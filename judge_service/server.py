@@ -1,10 +1,11 @@
 """The judge server: thin servicers, and the life of the process around them.
 
 A life: NOT_SERVING before anything else -> the engine loads and warms up -> SERVING -> on SIGTERM,
-SIGINT or the end of standard input NOT_SERVING -> calls under way finish within the grace -> the
-engine closes. SIGHUP, or a constitution's file being saved, reads the constitutions again. When the
-engine dies by itself, health says NOT_SERVING and calls fail as UNAVAILABLE, until somebody starts
-the server again.
+SIGINT or the end of standard input NOT_SERVING, and clients are told to connect elsewhere -> calls
+under way finish within the grace -> the engine closes. SIGHUP, or a constitution's file being
+saved, reads the constitutions again. When the engine dies by itself, health says NOT_SERVING and
+calls fail as UNAVAILABLE, until it is back (one that runs elsewhere) or somebody starts the server
+again.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
 _ALIVE_POLL_SECONDS = 0.5
 _FILES_POLL_SECONDS = 1.0
+_MAX_SOURCE = 1024
+_NOTICE_SECONDS = 0.5
+_FLUSH_SECONDS = 0.5
 
 _log = logging.getLogger("judge_service")
 
@@ -116,6 +120,8 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
     async def ValidateConstitution(
         self, request: pb.ValidateConstitutionRequest, context: Any
     ) -> pb.ValidateConstitutionResponse:
+        if len(request.source) > _MAX_SOURCE:  # every diagnostic carries it
+            raise InvalidRequest("source", f"a name of up to {_MAX_SOURCE} characters")
         try:
             law = await asyncio.to_thread(load_text, request.yaml, request.source or "constitution")
         except ConstitutionError as error:
@@ -190,13 +196,25 @@ class JudgeServer:
         ]
 
     async def stop(self) -> None:
-        """NOT_SERVING, let calls finish within the grace, then close the engine."""
+        """NOT_SERVING, let calls finish within the grace, then close the engine.
+
+        New calls are refused, so that clients ask another replica. Those that watch our health have
+        a moment to see it; then nobody can connect any more, and connections take no new call
+        (GOAWAY). Both at once would cut the calls that are just arriving, as CANCELLED.
+        """
         self._bench.draining.set()
         for watch in self._watches:
             watch.cancel()
         await self._report(serving=False)
-        await self._guard.drain(self._settings.grace_seconds)
-        await self._server.stop(None)
+        grace = self._settings.grace_seconds
+        drained = asyncio.create_task(self._guard.drain(grace))
+        await asyncio.wait({drained}, timeout=_NOTICE_SECONDS)
+        leaving = asyncio.create_task(self._server.stop(grace + _FLUSH_SECONDS))
+        await drained
+        # Answers of the last moment still leave; then what never ends by itself is cut: watches of
+        # health.
+        await self._server.stop(_FLUSH_SECONDS)
+        await leaving
         await self._engine.close()
         await self._metrics.close()
         await asyncio.to_thread(self._tracing.close)
@@ -225,10 +243,18 @@ class JudgeServer:
             ) from error
 
     async def _watch_engine(self) -> None:
-        while self._engine.alive:
+        """Health follows the engine; one that runs elsewhere may come back."""
+        serving = True
+        while True:
             await asyncio.sleep(_ALIVE_POLL_SECONDS)
-        _log.error("the engine died: not serving any more; restart the server")
-        await self._report(serving=False)
+            if self._engine.alive == serving:
+                continue
+            serving = self._engine.alive
+            if serving:
+                _log.info("the engine is back: serving again")
+            else:
+                _log.error("the engine died: not serving; restart what died, if it does not return")
+            await self._report(serving=serving)
 
     def reload(self) -> None:
         """Read constitutions, tokens and certificates again; what cannot be used stays as it was,

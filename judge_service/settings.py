@@ -7,10 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from constitution.schema import nearest
 from judge_service.errors import ServerStartError
+from judge_service.store import is_url, shown
 
 
 class SettingsError(ServerStartError):
@@ -29,7 +37,27 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(min_length=1, description="Judge model: a folder or a hub id.")
+    model: str = Field(
+        min_length=1,
+        description="Judge model: a folder or a hub id; with engine openai its name at the server.",
+    )
+    engine: Literal["vllm", "openai"] = Field(
+        "vllm",
+        description="vllm: in this server. openai: behind the OpenAI-compatible server at "
+        "`openai_url`, as `vllm serve`.",
+    )
+    openai_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$",
+        description="Base URL of the model server, as http://127.0.0.1:8000/v1. A key for it "
+        "stands in the environment only, as RLAIF_OPENAI_API_KEY.",
+    )
+    openai_tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or hub id with the tokenizer of the model at `openai_url`. None: "
+        "`model` is one.",
+    )
     constitutions: tuple[str, ...] = Field(
         ("hhh",),
         min_length=1,
@@ -75,16 +103,21 @@ class ServerSettings(BaseModel):
     reflection: bool | None = Field(
         None, description="gRPC server reflection. None: only on loopback."
     )
+    tensor_parallel_size: int = Field(
+        1, ge=1, description="GPUs over which vLLM splits the model; it must divide its heads."
+    )
     kv_cache_gib: float | None = Field(
         None, gt=0, description="Memory of the engine's KV cache, GiB. None: the engine's default."
     )
     max_context_tokens: int | None = Field(
         None, ge=64, description="Longest judge prompt, tokens. None: the engine's default."
     )
-    store: Path | None = Field(
+    store: Path | str | None = Field(
         None,
-        description="File that keeps what the judge has read, so that nothing is computed twice; "
-        "servers on one machine may share it. None: a temporary one, gone with the server.",
+        repr=False,  # a password may be in it
+        description="What keeps the judge's reads, so that nothing is computed twice: a file, "
+        "which servers on one machine may share, or postgresql+psycopg://user@host/database, for "
+        "servers on several. None: a temporary file, gone with the server.",
     )
     max_concurrent_rpcs: int = Field(
         256,
@@ -137,6 +170,18 @@ class ServerSettings(BaseModel):
         "outlives the process that started it, however that one dies.",
     )
 
+    @field_validator("store")
+    @classmethod
+    def _file_or_url(cls, store: Path | str | None) -> Path | str | None:
+        if store is None:
+            return None
+        # A secret that was made of a file ends with a newline.
+        return str(store).strip() if is_url(store) else Path(store)
+
+    @field_serializer("store")
+    def _without_password(self, store: Path | str | None) -> str | None:
+        return None if store is None else shown(store)
+
     if not TYPE_CHECKING:
 
         def __init__(self, **values: Any) -> None:
@@ -182,6 +227,7 @@ def _together(settings: ServerSettings) -> list[tuple[str, str]]:
     if settings.tls_client_ca is not None and not settings.with_tls:
         told = "setting 'tls_client_ca' needs TLS: set `tls_certificate` and `tls_key` too"
         problems.append(("tls_client_ca", told))
+    problems += _engine_together(settings)
     guarded = settings.with_tls and settings.knows_callers
     if not settings.on_loopback and not guarded and not settings.insecure:
         lacking = [] if settings.with_tls else ["TLS (`tls_certificate`, `tls_key`)"]
@@ -192,6 +238,25 @@ def _together(settings: ServerSettings) -> list[tuple[str, str]]:
             "read along, with --insecure"
         )
         problems.append(("host", told))
+    return problems
+
+
+def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
+    """Each engine has settings of its own; another engine's would do nothing."""
+    of_openai = {"openai_url", "openai_tokenizer"}
+    of_vllm = {"kv_cache_gib", "tensor_parallel_size"}
+    if settings.engine == "vllm":
+        others, remedy = of_openai, "set engine to openai, or leave it out"
+    else:
+        others, remedy = of_vllm, "set it where the model server is started, and leave it out here"
+    problems = []
+    for name in sorted(others):
+        if getattr(settings, name) != ServerSettings.model_fields[name].default:
+            told = f"setting '{name}' does nothing with engine {settings.engine}: {remedy}"
+            problems.append((name, told))
+    if settings.engine == "openai" and settings.openai_url is None:
+        told = "engine openai needs the URL of a model server: set `openai_url`"
+        problems.append(("engine", told))
     return problems
 
 

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from judge_service.engine import ChatTokenizer, Engine, EngineError, LabelLogprobs, Written
 from judge_service.judgment import ModelIdentity
 from judge_service.metrics import NO_METRICS, NoMetrics
-from judge_service.store import ReadStore, StoreError, read_key, write_key
+from judge_service.store import Store, StoreError, StoreUnavailable, read_key, write_key
 from judge_service.tracing import span
 
 Answer = TypeVar("Answer", LabelLogprobs, Written)
@@ -41,11 +41,11 @@ class StoringEngine:
 
     Cancelling a caller leaves the computation to the others that wait for it; when the last one
     goes, the engine's request is aborted. A failure reaches all who wait, and nothing is kept. So
-    does a store that fails, as EngineError with the remedy: an answer that cannot be found again
-    is not given out as one that can.
+    does a store that fails, as EngineError with the remedy, or as StoreUnavailable where asking
+    again may help: an answer that cannot be found again is not given out as one that can.
     """
 
-    def __init__(self, engine: Engine, store: ReadStore, metrics: NoMetrics = NO_METRICS) -> None:
+    def __init__(self, engine: Engine, store: Store, metrics: NoMetrics = NO_METRICS) -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
@@ -214,6 +214,8 @@ class _Flight(Generic[Answer]):
             answer = await compute()
             self._computed = True
             return await keep(self._key, answer)
+        except StoreUnavailable:
+            raise
         except StoreError as error:
             raise EngineError(str(error)) from error
         finally:

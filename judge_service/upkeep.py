@@ -8,6 +8,8 @@ the disk. A lookup never waits.
 
 A row that was deleted is computed again when it is asked for: no label changes, only its cost.
 
+In a database the same is done by stores/postgres_upkeep.py.
+
 Ages are counted from when a row was kept, not from when it was last found: a lookup writes nothing.
 Rows kept before schema 2 have no age; they count as older than any.
 """
@@ -24,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from judge_service.store import SCHEMA_VERSION, StoreError, connect, explain
+from judge_service.store import Place, StoreError, is_url, require_postgres
+from judge_service.stores.sqlite import SCHEMA_VERSION, connect, explain
 
 KINDS = ("reads", "writings")
 _STEP = 20_000  # keys looked at at a time, and at most deleted in one transaction
@@ -48,10 +51,10 @@ class KindStats:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    path: Path
+    place: str  # the file, or the database without its password
     schema: int
     bytes: int  # of the file and its write-ahead log
-    unused_bytes: int  # of the file, which `sweep` gives back
+    unused_bytes: int  # of the file, which `sweep` gives back; none of a database
     reads: KindStats
     writings: KindStats
 
@@ -74,8 +77,14 @@ class _Cut:
     bytes_of_last: int = 0
 
 
-def summarize(path: Path) -> Summary:
-    """Raises StoreError, also where there is no file (none is made)."""
+def summarize(place: Place) -> Summary:
+    """Raises StoreError, also where there is no store (none is made)."""
+    if is_url(place):
+        require_postgres(place)
+        from judge_service.stores import postgres_upkeep
+
+        return postgres_upkeep.summarize(str(place))
+    path = Path(place)
     with _opened(path) as connection:
         connection.execute("BEGIN")
         used, unused = _file_bytes(connection)
@@ -88,11 +97,11 @@ def summarize(path: Path) -> Summary:
         }
         log = path.with_name(path.name + "-wal")
         on_disk = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
-        return Summary(path, SCHEMA_VERSION, on_disk, unused, **kinds)
+        return Summary(str(path), SCHEMA_VERSION, on_disk, unused, **kinds)
 
 
 def sweep(
-    path: Path,
+    place: Place,
     *,
     older_than: float | None = None,
     max_bytes: int | None = None,
@@ -104,7 +113,18 @@ def sweep(
 
     progress: called with the number of rows looked at so far. Raises StoreError.
     """
-    with _opened(path) as connection:
+    if is_url(place):
+        require_postgres(place)
+        from judge_service.stores import postgres_upkeep
+
+        return postgres_upkeep.sweep(
+            str(place),
+            older_than=older_than,
+            max_bytes=max_bytes,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    with _opened(Path(place)) as connection:
         used, unused = _file_bytes(connection)
         cut = _cut(connection, used, older_than, max_bytes)
         if dry_run:
@@ -126,13 +146,19 @@ def sweep(
         return Swept(deleted["reads"], deleted["writings"], used + unused, after)
 
 
-def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
+def rows(place: Place, *, writings: bool) -> Iterator[dict[str, Any]]:
     """Every row as it was at one moment, ready for JSON; keys in hexadecimal.
 
     Reads hold no text. Writings hold what the judge wrote, and come only where they are asked for.
     Raises StoreError.
     """
-    with _opened(path) as connection:
+    if is_url(place):
+        require_postgres(place)
+        from judge_service.stores import postgres_upkeep
+
+        yield from postgres_upkeep.rows(str(place), writings=writings)
+        return
+    with _opened(Path(place)) as connection:
         connection.execute("BEGIN")
         found = connection.execute("SELECT key, logprobs, prompt_tokens, created FROM reads")
         for key, logprobs, prompt_tokens, created in found:

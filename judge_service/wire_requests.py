@@ -22,6 +22,7 @@ from judge_service.wire_constitution import conversation_from_proto, conversatio
 from judge_service.wire_enums import ORDER_OF, ORDERS, ROLE_OF
 
 MAX_REQUEST_ID = 128
+MAX_ITEM_ID = 1024  # of a stream's items; every answer carries it
 MAX_RATIONALE_SAMPLES = 16
 
 

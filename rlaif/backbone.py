@@ -1,7 +1,7 @@
 """One base model; every role that training needs is a LoRA adapter over it.
 
     policy      the adapter that is trained; its saved folder opens in peft as it is
-    value       PPO's value function (with a head, see scoring.py)
+    value       PPO's value function, where it has a role of its own (ppo_value.py)
     reward      a trained reward model, frozen, or the one being trained (with heads)
     reference   role None: the base with all adapters off
 
@@ -16,8 +16,8 @@ needs the base later takes a `frozen_copy`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +26,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from rlaif import attention
+from rlaif import attention, sharding
 from rlaif.adapters import Adapters, LoraConfig, Role
 from rlaif.batching import Batch, PairBatch, Row, encode_conversation, in_groups, pad
-from rlaif.logprobs import LogprobsAndEntropy, token_logprobs, token_logprobs_and_entropy
+from rlaif.logprobs import token_logprobs
 from rlaif.merging import folded_in, folded_weights, merge_adapter
 from rlaif.model_files import (
     BackboneError,
@@ -37,11 +37,13 @@ from rlaif.model_files import (
     fingerprint,
     load_tensors,
     readable_errors,
+    refuse_unknown_heads,
     resolve_dtype,
     save_model,
     save_tensors,
 )
 from rlaif.records import Sample
+from rlaif.workers import Workers
 
 __all__ = [
     "Backbone",
@@ -56,9 +58,8 @@ __all__ = [
     "resolve_dtype",
     "response_logprobs",
     "save_tensors",
+    "whole",
 ]
-
-_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,15 @@ class Backbone:
 
     def __init__(self, model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> None:
         """dtype: what matrices are multiplied in; the model's own, or bfloat16 over float32."""
-        _refuse_unknown_heads(model, tokenizer, name)
+        refuse_unknown_heads(model, tokenizer, name)
         self.name = name
         self.dtype = dtype
         self.tokenizer = tokenizer
         self.model = model.eval().requires_grad_(False)  # eval: no dropout anywhere
         self.trunk = model.get_decoder()
-        self.head_weight: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)
+        self._head: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)
+        self.device = self._head.device  # where it computes; sharded later, then
+        self._gathered: Any = None  # a whole model of sharded weights, to be saved
         self.fingerprint = fingerprint(model)
         self._adapters = Adapters(self.model, name)
         self._active: Role | None = None
@@ -103,30 +106,38 @@ class Backbone:
     def load(cls, model: str, dtype: Dtype = "auto", train_fully: bool = False) -> Backbone:
         """The base of a model folder or hub id. Raises BackboneError when it is not one.
 
-        train_fully: its weights are held in float32, for `add_role(role, None, seed)`.
+        train_fully: held in float32, for `add_role(role, None, seed)`. Under FSDP it stays on the
+        CPU until `shard`, and all processes must load it.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
-        with readable_errors(model):
+        with readable_errors(model), sharding.reading():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
             base = transformers.AutoModelForCausalLM.from_pretrained(
                 model,
                 dtype=torch.float32 if train_fully else computed,
                 attn_implementation=attention.NAME,
             )
-        return cls(base.to(device), tokenizer, model, computed)
+        if not sharding.asked():
+            return cls(base.to(device), tokenizer, model, computed)
+        found = cls(base, tokenizer, model, computed)
+        found.device = device
+        found.fingerprint = Workers.here().gather([found.fingerprint])[0]  # of those that count
+        return found
 
     def frozen_copy(self) -> Backbone:
         """The base as it was before any training, read again: it may carry roles of its own."""
         return Backbone.load(self.name, "bfloat16" if self.dtype is torch.bfloat16 else "float32")
 
     @property
-    def device(self) -> torch.device:
-        return self.head_weight.device
+    def head_weight(self) -> Tensor:
+        """The language-model head, float32 (V, d). Of a sharded model gathered at each read, which
+        is collective."""
+        return sharding.whole(self._head).float()
 
     @property
     def hidden_size(self) -> int:
-        return self.head_weight.shape[1]
+        return self._head.shape[1]
 
     @property
     def context(self) -> int:
@@ -164,12 +175,43 @@ class Backbone:
 
     def save_role(self, role: Role, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors, peft's own format. A role that
-        is the whole base is written as a model folder, in the dtype it computes in: there the
-        matrices were rounded so in every step. Raises BackboneError."""
+        is the whole base (`gather` it first) is written as a model folder, in the dtype it computes
+        in: there the matrices were rounded so in every step. Raises BackboneError."""
         if role == self._whole:
-            save_model(self.model, self.tokenizer, folder, self.dtype)
+            save_model(self._gathered or self.model, self.tokenizer, folder, self.dtype)
         else:
             self._adapters.save(role, folder)
+
+    def shard(self, workers: Workers) -> None:
+        """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
+        whole). From then on whatever computes is collective, but inside `whole`. Else, and where
+        it is done already, nothing. Raises ShardingError."""
+        if workers.sharded and not sharding.is_sharded(self._head):
+            adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
+            sharding.shard(self.model, adapters, self.dtype)
+            self._head = self.model.get_output_embeddings().weight
+            self._untrained = self._weights_version()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside the block a sharded model's weights are all here, in the dtype they compute in, and
+        computing is not collective; there is no gradient. Beginning it is. Twice is as once, and of
+        what is not sharded nothing."""
+        if not sharding.is_sharded(self._head):
+            yield
+            return
+        cut, self._head = self._head, self.head_weight.detach()
+        try:
+            with sharding.unsharded(self.trunk):
+                yield
+        finally:
+            self._head = cut
+
+    def gather(self, workers: Workers) -> None:
+        """Before `save_role`: where the base itself trains and is sharded, the main process gets
+        all of it on the CPU, in the dtype it computes in. Collective; else nothing."""
+        if workers.sharded and self._whole:
+            self._gathered = sharding.gathered_model(self.model, self.dtype, workers.main)
 
     def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Name → weight of the role: float32 wherever it trains. Tied weights stand once."""
@@ -184,7 +226,7 @@ class Backbone:
                 "with train_fully, without other roles (those go on a frozen_copy)"
             )
         self.model.requires_grad_(True)
-        self.head_weight = self.model.get_output_embeddings().weight  # live, and maybe tied
+        self._head = self.model.get_output_embeddings().weight  # live, and maybe tied
         self._whole, self._untrained = role, self._weights_version()
 
     def _weights_version(self) -> int:
@@ -234,14 +276,18 @@ class Backbone:
     # ── what a role computes ─────────────────────────────────────────────────────────────────
 
     def _forward(self, role: Role | None, ids: Tensor, **how: Any) -> Tensor:
-        """Last hidden states (B, T, d)."""
+        """Last hidden states (B, T, d). For no rows one token is computed, so that the processes of
+        a sharded model go together; nothing of it is in the outcome."""
+        rows = len(ids)
+        if not rows:
+            ids, how = ids.new_zeros(1, 1), {"use_cache": False}
         if role != self._active or self._folded or (role is None and self._whole):
             self._activate(role)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.dtype != self.model.dtype
         ):
             hidden: Tensor = self.trunk(input_ids=ids, **how).last_hidden_state
-        return hidden
+        return hidden[:rows]
 
     def hidden_states(self, role: Role | None, ids: Tensor) -> Tensor:
         """Last hidden states (B, T, d) of right-padded ids (B, T). Causal: pads need no mask."""
@@ -249,24 +295,17 @@ class Backbone:
 
     def logprobs(self, role: Role | None, batch: Batch, temperature: float = 1.0) -> Tensor:
         """log π of each response token given all before it, (B, T); 0 outside response_mask."""
-        hidden, targets, mask = self._counted(role, batch)
-        values = token_logprobs(hidden, targets, self.head_weight, temperature)
-        return _spread(values, mask)
+        values = self.logprobs_from(self.predicting(role, batch), batch, temperature)
+        return _spread(values, batch.response_mask)
 
-    @torch.no_grad()
-    def logprobs_and_entropy(
-        self, role: Role | None, batch: Batch, temperature: float = 1.0
-    ) -> LogprobsAndEntropy:
-        """As `logprobs`, with the entropy of each next-token distribution; both (B, T)."""
-        hidden, targets, mask = self._counted(role, batch)
-        found = token_logprobs_and_entropy(hidden, targets, self.head_weight, temperature)
-        return LogprobsAndEntropy(_spread(found.logprobs, mask), _spread(found.entropy, mask))
+    def predicting(self, role: Role | None, batch: Batch) -> Tensor:
+        """Hidden states (N, d) that predict the N response tokens of the batch, row by row."""
+        return self.hidden_states(role, batch.ids)[:, :-1][batch.response_mask[:, 1:]]
 
-    def _counted(self, role: Role | None, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states that predict response tokens (N, d), those tokens (N,), the mask (B, T)."""
-        mask = batch.response_mask
-        hidden = self.hidden_states(role, batch.ids)  # (B, T, d)
-        return hidden[:, :-1][mask[:, 1:]], batch.ids[mask], mask
+    def logprobs_from(self, hidden: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """log π of each response token (N,), of the hidden states that `predicting` gave."""
+        targets = batch.ids[batch.response_mask]
+        return token_logprobs(hidden, targets, self.head_weight, temperature)
 
     def pair_logprobs(
         self, role: Role | None, batch: PairBatch, temperature: float = 1.0
@@ -295,7 +334,7 @@ class Backbone:
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        longest = int(batch.positions.max()) + 1
+        longest = int(batch.positions.max()) + 1 if len(batch.ids) else 1
         if kinds - {"full_attention", "sliding_attention"} or (window and window < longest):
             raise BackboneError(
                 f"{self.name}: two responses cannot share a row of {longest} tokens, its layers "
@@ -308,20 +347,18 @@ class Backbone:
         )  # fmt: skip
 
 
+@contextmanager
+def whole(backbones: Iterable[Backbone]) -> Iterator[None]:
+    """Inside the block each of them is (`Backbone.whole`)."""
+    with ExitStack() as stack:
+        for backbone in backbones:
+            stack.enter_context(backbone.whole())
+        yield
+
+
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """(N,) values to their places in a (B, T) tensor of zeros."""
     return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
-
-
-def _refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
-    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
-    if scaled or getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise BackboneError(
-            f"{name}: its logits are not W h alone ({scaled or 'a bias in the head'}); "
-            "models with such heads are not supported yet"
-        )
-    if tokenizer.eos_token_id is None:
-        raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
 
 
 TokenLogprobs = Callable[[Sequence[Sample]], list[list[float]]]

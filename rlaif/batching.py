@@ -197,10 +197,11 @@ def encode_prompts(
 
 def pad(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     """Rows to one dense batch. What stands in a pad does not matter: no mask counts it."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.tensor([[*row.ids, *([0] * (width - len(row.ids)))] for row in rows])  # (B, T)
-    length = torch.tensor([len(row.ids) for row in rows])  # (B,)
-    start = torch.tensor([row.start for row in rows])  # (B,)
+    width = max((len(row.ids) for row in rows), default=1)
+    padded = [[*row.ids, *([0] * (width - len(row.ids)))] for row in rows]
+    ids = torch.tensor(padded, dtype=torch.long).view(-1, width)  # (B, T)
+    length = torch.tensor([len(row.ids) for row in rows], dtype=torch.long)  # (B,)
+    start = torch.tensor([row.start for row in rows], dtype=torch.long)  # (B,)
     place = torch.arange(width)
     mask = (place >= start[:, None]) & (place < length[:, None])  # (B, T)
     return Batch(ids.to(device), mask.to(device), (length - 1).to(device))
@@ -227,13 +228,13 @@ def pair_batch(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> Pai
     """Pairs to one dense batch in the shared-prompt layout. No prompt may be empty."""
 
     def column(values: Iterable[int]) -> Tensor:
-        return torch.tensor(list(values))[:, None]  # (B, 1)
+        return torch.tensor(list(values), dtype=torch.long)[:, None]  # (B, 1)
 
     fork = column(shared_prefix(p) for p in pairs)  # from here on the rows differ
     middle = column(len(p.chosen.ids) for p in pairs)  # rejected tokens begin here
     end = column(shared_length(p) for p in pairs)
     jump = middle - fork  # a rejected token stands so much further right than in its own row
-    width = int(end.max())
+    width = max(map(shared_length, pairs), default=1)
     place = torch.arange(width)  # (T,)
 
     ids = torch.zeros(len(pairs), width, dtype=torch.long)

@@ -73,8 +73,9 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
 
 
-def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+def read(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """mapped: tensors are read as they are used, and the processes of a host share their memory."""
+    found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
     return found
 
 

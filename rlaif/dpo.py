@@ -141,6 +141,7 @@ def train(
     workers = Workers.here()
     backbone, encoded, heldout = load_and_encode(model, preferences, eval_preferences, config)
     backbone.add_role("policy", config.lora, config.seed)
+    backbone.shard(workers)
 
     # 2. Where the run stands.
     batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
@@ -151,7 +152,7 @@ def train(
 
     # 3. Reference log-probs, once, while the policy is still the base.
     if saved := run.resume():
-        reference = saved["reference"]
+        reference = saved["reference"].clone()
         learner.load(saved["learner"])
     else:
         cache = ReferenceCache(reference_cache or out, backbone.fingerprint, numerics(backbone))
@@ -179,6 +180,7 @@ def train(
 
     # 5. The policy as peft (or transformers) reads it: the last step's, or the best (keep).
     load_kept(config, run, learner)
+    backbone.gather(workers)
     if workers.main:
         backbone.save_role("policy", out)
     workers.wait()
@@ -211,7 +213,7 @@ def reference_logprobs(
     lacking = [(key, pair) for key, pair in own.items() if key not in known]
     groups = token_groups([shared_length(p) for _, p in lacking], config.micro_batch_tokens)
     with progress("DPO, reference log-probs", len(own), "pairs") as report:
-        for group in groups:
+        for group in workers.in_step(groups):
             report(len(known))
             part = [lacking[i] for i in group]
             sums = backbone.pair_logprobs(None, pair_batch([p for _, p in part], backbone.device))
@@ -251,7 +253,7 @@ def parts(
     """This process's share of the pairs under the policy, in micro-batches of equal length."""
     own = workers.share(range(len(pairs)))
     lengths = [shared_length(pairs[i]) for i in own]
-    for group in token_groups(lengths, config.micro_batch_tokens):
+    for group in workers.in_step(token_groups(lengths, config.micro_batch_tokens)):
         places = [own[i] for i in group]
         batch = pair_batch([pairs[i] for i in places], backbone.device)
         sums = backbone.pair_logprobs("policy", batch)

@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any, Literal
 
 EngineName = Literal["vllm", "transformers"]
+BLOCK = 32  # tokens of a block of the cache on a CPU; the default of 128 shares less of a prefix
 ON_CPU: dict[str, Any] = {
     "enforce_eager": True,
-    "block_size": 32,  # tokens; the default of 128 shares less of a prefix
+    "block_size": BLOCK,
     # vLLM rewinds the seed of a prompt that it cuts into chunks; a CPU's generator cannot be
     # rewound, and the engine dies
     "enable_chunked_prefill": False,

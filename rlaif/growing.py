@@ -3,7 +3,8 @@
 Each response has its own seed, made from (seed, prompt id, Grow step, index). A chunk of prompts is
 in the step's file, one line per response, before the next begins; a killed run takes from the file
 what is whole and was sampled under the same settings, and samples the rest. Several processes share
-the chunks, and each keeps its own file.
+the chunks, and each keeps its own file; a sharded model is gathered for the whole step, since they
+are never at the same token.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from rlaif.backbone import Backbone, whole
 from rlaif.batching import EncodedPrompt, in_groups
 from rlaif.journal import Journal
 from rlaif.progress import progress
@@ -59,6 +61,7 @@ class Grower:
 
     sampler: Sampler
     score: RewardFunction
+    models: Sequence[Backbone]  # that these two compute with
     prompts: Sequence[EncodedPrompt]
     tokenizer: Any
     out: Path
@@ -68,6 +71,12 @@ class Grower:
 
     def grow(self, step: int) -> list[Grown]:
         """D_g, all processes together. What the step's file has is not sampled again."""
+        with whole(self.models):
+            own = self._share_of(step)
+        return [entry for chunk in self.workers.gather(own) for entry in chunk]
+
+    def _share_of(self, step: int) -> list[list[Grown]]:
+        """This process's chunks of D_g."""
         chunks = self.workers.share(list(in_groups(self.prompts, self.config.prompts_per_chunk)))
         with Journal(self._file(step), Grown) as journal:
             kept = {
@@ -90,7 +99,7 @@ class Grower:
                             kept[entry.prompt, entry.index] = entry
                     found.append([kept[key] for key in wanted])
                 report(len(chunks))
-        return [entry for chunk in self.workers.gather(found) for entry in chunk]
+        return found
 
     def forget(self) -> None:
         """Remove what earlier runs kept (resume=never)."""

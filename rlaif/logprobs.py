@@ -75,8 +75,6 @@ def token_logprobs(
 
     hidden (N, d); targets (N,); weight (V, d), the language-model head. Returns (N,) nats.
     """
-    if not len(targets):
-        return hidden.float().sum(dim=-1)  # (0,), still in the graph
     result: Tensor = _TokenLogprobs.apply(hidden, targets, weight, temperature)  # type: ignore[no-untyped-call]
     return result
 

@@ -17,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from constitution.errors import UserError
 
+_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
@@ -43,6 +45,18 @@ def fingerprint(model: Any) -> str:
         total = int(bits.sum(dtype=torch.int64))
         digest.update(f"{name} {tuple(parameter.shape)} {total}\n".encode())
     return digest.hexdigest()
+
+
+def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
+    """Raises BackboneError for a model whose log-probs logprobs.py does not compute."""
+    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
+    if scaled or getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise BackboneError(
+            f"{name}: its logits are not W h alone ({scaled or 'a bias in the head'}); "
+            "models with such heads are not supported yet"
+        )
+    if tokenizer.eos_token_id is None:
+        raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     ratio    = exp(log π - log π_old)
     w        = min(π_old / sampler, importance_cap)           no gradient; 1 with an exact sampler
     L_π      = w·max(-A·ratio, -A·clip(ratio, 1±clip))        Eq. 7, arXiv:1707.06347
-    L_V      = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)  gae alone
+    L_V      = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)  gae alone; V in ppo_value.py
     L        = mean over counted tokens of L_π + vf_coef·L_V,
                with grpo + kl_coef·k3(π, reference)           Eq. 4, arXiv:2402.03300
 
@@ -43,10 +43,11 @@ from rlaif.ppo_config import PPOConfig
 from rlaif.ppo_evaluation import Examination, HeldOutJudge, set_aside
 from rlaif.ppo_rollout import Actors, roll_out
 from rlaif.ppo_update import update
+from rlaif.ppo_value import Critic
 from rlaif.progress import progress
 from rlaif.records import Prompt
-from rlaif.rollouts import choose_engine, open_sampler
-from rlaif.scoring import Heads, RewardFunction, reward_function, reward_identity
+from rlaif.rollouts import choose_engine, kv_cache_needed, open_sampler
+from rlaif.scoring import RewardFunction, reward_function, reward_identity
 from rlaif.training import (
     Learner,
     Run,
@@ -82,8 +83,8 @@ def train(
     _require_possible(config, judge, workers)
     policy = Backbone.load(model, config.dtype, train_fully=config.lora is None)
     require_context(policy, config.max_tokens)
-    room = config.max_tokens - config.max_new_tokens
-    encoded, skipped = encode_prompts(policy.tokenizer, prompts, room, config.unusable)
+    most = config.max_tokens - config.max_new_tokens
+    encoded, skipped = encode_prompts(policy.tokenizer, prompts, most, config.unusable)
     if workers.main:
         report_skipped(skipped)
     encoded, aside = set_aside(encoded, config.eval_prompts if judge else 0, config.seed)
@@ -96,20 +97,26 @@ def train(
     # 2. The roles. With lora=null the policy's base moves, and the others live on a copy of it.
     frozen = policy if config.lora else policy.frozen_copy()
     policy.add_role("policy", config.lora, config.seed)
-    value_head = _add_value(frozen, config) if config.advantages == "gae" else None
+    critic = _critic(policy, frozen, config) if config.advantages == "gae" else None
     score = reward_function(reward, frozen)
 
     # 3. Where the run stands.
-    trained = _trained(policy, frozen, value_head, config)
+    trained: list[tuple[Mapping[str, Tensor], float]] = [
+        (policy.role_parameters("policy"), config.learning_rate)
+    ]
+    if critic is not None:
+        trained.append((critic.parameters(), config.value_learning_rate))
     learner = Learner(trained, config.iterations, config, workers)
     run = Run(out, inputs, config, workers)
     standing = _resumed(run, learner, config)
 
     # 4. Iterations.
     if not standing.finished(config):
-        sampler = open_sampler(config.engine, policy, config.max_tokens, config.kv_cache_gib)
-        with closing(sampler):
-            actors = Actors(policy, frozen, value_head, score, sampler)
+        longest = max(len(prompt.ids) for prompt in (*encoded, *aside)) + config.max_new_tokens
+        needed = kv_cache_needed(policy, config.responses, longest)
+        room = min(config.kv_cache_gib, needed)
+        with closing(open_sampler(config.engine, policy, longest, room)) as sampler:
+            actors = Actors(policy, frozen, critic, score, sampler)
             asked = Asked(encoded, Examination(judge, aside) if judge else None, len(skipped))
             iterate(actors, asked, learner, run, standing, config, workers)
 
@@ -229,27 +236,14 @@ def _resumed(run: Run, learner: Learner, config: PPOConfig) -> Standing:
     return Standing(saved["step"], saved["kl_coef"], Watch(**saved["watch"]))
 
 
-def _add_value(frozen: Backbone, config: PPOConfig) -> Heads:
-    """The value function: an adapter of the frozen base, and a head of zeros, so that V = 0."""
-    frozen.add_role("value", config.lora or LoraConfig(), config.seed + 1)
-    return Heads(["value"], frozen.hidden_size).to(frozen.device)
-
-
-def _trained(
-    policy: Backbone, frozen: Backbone, value_head: Heads | None, config: PPOConfig
-) -> list[tuple[Mapping[str, Tensor], float]]:
-    """(named parameters, peak learning rate) of all that trains."""
-    groups: list[tuple[Mapping[str, Tensor], float]] = [
-        (policy.role_parameters("policy"), config.learning_rate)
-    ]
-    if value_head is not None:
-        value: dict[str, Tensor] = dict(frozen.role_parameters("value"))
-        value |= {f"value_head.{name}": p for name, p in value_head.named_parameters()}
-        groups.append((value, config.value_learning_rate))
-    return groups
+def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:
+    if config.value == "head":
+        return Critic.on_policy(policy)
+    return Critic.beside(frozen, config.lora or LoraConfig(), config.seed + 1)
 
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: Workers) -> None:
+    workers.refuse_sharding("PPO")
     idle = [] if judge else config.set_for_a_judge()
     if idle:
         raise TrainingError(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rlaif.advantages import Estimator
 from rlaif.training import TrainConfig
 
-_OF_GAE = ("gamma", "gae_lambda", "value_learning_rate", "value_clip", "vf_coef")
+_OF_GAE = ("gamma", "gae_lambda", "value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
 
 
@@ -27,15 +27,22 @@ class PPOConfig(TrainConfig):
         default="auto", description="of sampling; auto: vLLM where it is installed"
     )
     kv_cache_gib: float = Field(
-        default=1.0, gt=0, description="GiB of keys and values that sampling holds at once"
+        default=1.0,
+        gt=0,
+        description="GiB of keys and values that sampling holds at most; less where all responses "
+        "of an iteration need less",
     )
     importance_cap: float = Field(
         default=2.0, ge=1, description="of π_old / sampler per token (Yao et al. 2025); see ppo.py"
     )
     epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
     update_batch_size: int = Field(default=4, ge=1, description="responses per optimiser step")
+    value: Literal["head", "adapter"] = Field(
+        default="head",
+        description="V off the policy's own hidden states, or off an adapter's (ppo_value.py)",
+    )
     value_learning_rate: float = Field(
-        default=1e-3, gt=0, description="of value adapter and head: they start from nothing"
+        default=1e-3, gt=0, description="of the value's head and adapter: they start from nothing"
     )
     kl_coef: float = Field(default=0.05, ge=0, description="weight of the KL, nats → score")
     kl_target: float | None = Field(
@@ -61,7 +68,9 @@ class PPOConfig(TrainConfig):
         default=0.2, gt=0, description="of ratio around 1 (arXiv:1707.06347, table 1)"
     )
     value_clip: float = Field(default=0.2, gt=0, description="of v around v_old, in scores")
-    vf_coef: float = Field(default=0.1, ge=0)
+    vf_coef: float = Field(
+        default=0.1, ge=0, description="weight of the value loss (c1 of Eq. 9, arXiv:1707.06347)"
+    )
     missing_eos_penalty: float = Field(
         default=1.0, ge=0, description="off the score of a response cut off by the bound (TRL)"
     )

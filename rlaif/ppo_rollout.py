@@ -4,9 +4,10 @@ Prompts are shared out among the processes; each samples, scores and measures th
 own. Then everything is gathered, so that means, whitening and batches are those of one process.
 
     what                by                                        forwards
-    log π_old           an exact sampler, else the trainer        0 or 1
+    log π_old           an exact sampler, else the policy         0 or 1
+    V, gae alone        value=head: the policy                    the same one
+                        value=adapter: the value role             1
     log π_ref           the reference                             1
-    V                   the value role, gae alone                 1
 
 Forwards run over batches of rows of like length, within micro_batch_tokens. No (B, T, V) is made.
 """
@@ -14,6 +15,7 @@ Forwards run over batches of rows of like length, within micro_batch_tokens. No 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,14 +34,16 @@ from rlaif.advantages import (
     response_rewards,
     token_rewards,
 )
-from rlaif.backbone import Backbone, Generated, Role
+from rlaif.backbone import Backbone, Generated
 from rlaif.batching import Batch, EncodedPrompt, Row, in_groups, pad, token_groups
 from rlaif.diversity import distinct_n
 from rlaif.logprobs import kl_k1, kl_k3, whiten
 from rlaif.ppo_config import PPOConfig
+from rlaif.ppo_value import Critic
+from rlaif.rewards import reasons, reasons_since
 from rlaif.rollouts import Sampler
 from rlaif.sampling import response_seed
-from rlaif.scoring import Heads, RewardFunction, checked_scores
+from rlaif.scoring import RewardFunction, checked_scores
 from rlaif.workers import Workers
 
 
@@ -49,17 +53,24 @@ class Actors:
     is a copy of the start, for the policy's base moves."""
 
     policy: Backbone  # role "policy"
-    frozen: Backbone  # role None: the reference; "value"; maybe "reward"
-    value_head: Heads | None  # None: no value function (rloo, grpo)
+    frozen: Backbone  # role None: the reference; maybe "value", maybe "reward"
+    critic: Critic | None  # None: no value function (rloo, grpo)
     score: RewardFunction
     sampler: Sampler
 
-    def values(self, batch: Batch) -> Tensor:
-        """V of the state each response token was drawn in, (N,) in the batch's order."""
-        assert self.value_head is not None, "advantages without a value function ask for no value"
-        hidden = self.frozen.hidden_states("value", batch.ids)  # (B, T, d)
-        values: Tensor = self.value_head(hidden[:, :-1][batch.response_mask[:, 1:]])[..., 0]
-        return values
+    def read(self, batch: Batch, temperature: float) -> Reading:
+        """What one forward of the policy tells of the batch's N response tokens."""
+        hidden = self.policy.predicting("policy", batch)  # (N, d)
+        shared = self.critic is not None and self.critic.shares_trunk
+        return Reading(
+            self.policy.logprobs_from(hidden, batch, temperature),
+            self.critic.read(hidden) if self.critic and shared else None,
+        )
+
+
+class Reading(NamedTuple):
+    logprobs: Tensor  # (N,) nats
+    values: Tensor | None  # (N,), of a critic that shares the policy's trunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +129,21 @@ def roll_out(
     scoring_seconds       the score
     measuring_seconds     log-probs and values
     rollout_tokens_per_s  response tokens of all processes over rollout_seconds
+    unscored/REASON       responses without a score by why ("empty_response", "judge:HOST:PORT:
+                          timed out", …; rewards.py); absent when there are none
     """
     mine = workers.share([(prompt, place) for place, prompt in enumerate(prompts)])
+    known = reasons(actors.score)
     responses, seconds = _respond(actors, mine, step, config)
+    missing = sum(r.score is None for r in responses)
+    why = workers.gather([reasons_since(known, actors.score, missing)])
     groups = workers.gather(list(in_groups(responses, config.group_size)))
     rollout, metrics = assemble(groups, kl_coef, config, actors.policy.device)
     for name, spent in seconds.items():
         metrics[name] = workers.max(spent)
     tokens = sum(len(r.sampler_logprobs) for group in groups for r in group)
     metrics["rollout_tokens_per_s"] = tokens / workers.max(seconds["rollout_seconds"])
+    metrics |= {f"unscored/{reason}": float(n) for reason, n in sum(why, Counter()).items()}
     return rollout, metrics
 
 
@@ -188,28 +205,34 @@ def measure(
 
     sampled: the sampler's log-probs of each row's response, which stand as old where it is exact.
     """
-    policy, frozen = actors.policy, actors.frozen
+    policy, frozen, critic = actors.policy, actors.frozen, actors.critic
 
-    def logprobs(backbone: Backbone, role: Role | None) -> Callable[[Batch], Tensor]:
-        def of(batch: Batch) -> Tensor:
-            return backbone.logprobs(role, batch, config.temperature)[batch.response_mask]
+    def own(batch: Batch) -> Tensor:  # (N, 2): log π and V, 0 without a critic on the trunk
+        told = actors.read(batch, config.temperature)
+        values = torch.zeros_like(told.logprobs) if told.values is None else told.values
+        return torch.stack([told.logprobs, values], dim=1)
 
-        return of
+    def reference(batch: Batch) -> Tensor:
+        return frozen.logprobs(None, batch, config.temperature)[batch.response_mask]
 
     def over(function: Callable[[Batch], Tensor]) -> list[Tensor]:
         """One role over all rows before the next: switching adapters is not free."""
         return _by_row(function, rows, config.micro_batch_tokens, policy.device)
 
-    old = list(sampled) if actors.sampler.exact else over(logprobs(policy, "policy"))
-    ref = over(logprobs(frozen, None))
-    values = over(actors.values) if actors.value_head else [torch.zeros(len(s)) for s in sampled]
-    return list(zip(sampled, old, ref, values, strict=True))
+    exact = actors.sampler.exact
+    told = [] if exact else over(own)
+    old = list(sampled) if exact else [each[:, 0] for each in told]
+    values = [torch.zeros(len(s)) for s in sampled] if exact else [each[:, 1] for each in told]
+    if critic is not None and (exact or not critic.shares_trunk):
+        values = over(critic.values)
+    return list(zip(sampled, old, over(reference), values, strict=True))
 
 
 def _by_row(
     function: Callable[[Batch], Tensor], rows: Sequence[Row], budget: int, device: torch.device
 ) -> list[Tensor]:
-    """What `function` says of each row's response tokens, computed over rows of like length."""
+    """What `function` says of each row's response tokens, (N, ...) of a batch and (n, ...) of each
+    row, computed over rows of like length."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for group in token_groups([len(row.ids) for row in rows], budget):
         part = [rows[i] for i in group]

@@ -16,7 +16,8 @@ from torch import Tensor
 from rlaif.batching import Batch, in_groups, pad, token_groups
 from rlaif.logprobs import kl_k3
 from rlaif.ppo_config import PPOConfig
-from rlaif.ppo_rollout import Actors, Rollout, ValueTargets
+from rlaif.ppo_rollout import Actors, Rollout
+from rlaif.ppo_value import Critic
 from rlaif.training import Learner, require_finite
 from rlaif.workers import Workers
 
@@ -70,7 +71,7 @@ def update(
 
     loss                  policy_loss + vf_coef·value_loss
     policy_loss           with grpo: its KL term included
-    value_loss            gae alone
+    value_loss            gae alone, before vf_coef
     clip_fraction         share of tokens whose ratio is out of 1±clip
     update_kl             k3 of KL(π_old, π), nats per token, the largest seen
     kl_guard              1 when it stopped the updates
@@ -84,18 +85,16 @@ def update(
     largest, stopped, tokens, gap = 0.0, 0.0, 0, None
     batches = list(in_groups(range(len(rollout.rows)), config.update_batch_size))
     for rows in batches * config.epochs:
-        found = policy_gradients(actors, rollout, rows, config, workers, where)
+        found = own_gradients(actors, rollout, rows, config, workers, where)
         gap = found["sampler_gap"] if gap is None else gap
         largest = max(largest, found["update_kl"])
         if found["update_kl"] > config.kl_ceiling:
             learner.optimiser.zero_grad()
             stopped = 1.0
             break
-        if rollout.targets is not None:
-            found |= value_gradients(actors, rollout, rollout.targets, rows, config, workers, where)
-            found["loss"] = found["policy_loss"] + config.vf_coef * found["value_loss"]
-        else:
-            found["loss"] = found["policy_loss"]
+        if actors.critic is not None and not actors.critic.shares_trunk:
+            found |= value_gradients(actors.critic, rollout, rows, config, workers, where)
+        found["loss"] = found["policy_loss"] + config.vf_coef * found.get("value_loss", 0.0)
         means.append({**found, "grad_norm": learner.step(where)})
         tokens += sum(rollout.rows[i].response_length for i in rows)
     names = [n for n in (means[0] if means else {}) if n not in ("update_kl", "sampler_gap")]
@@ -110,7 +109,7 @@ def update(
     }
 
 
-def policy_gradients(
+def own_gradients(
     actors: Actors,
     rollout: Rollout,
     rows: Sequence[int],
@@ -118,15 +117,17 @@ def policy_gradients(
     workers: Workers,
     where: str,
 ) -> dict[str, float]:
-    """Gather this process's gradient of the mean policy loss over all counted tokens of `rows`.
+    """Gather this process's gradient of the mean policy loss over all counted tokens of `rows`;
+    with a critic on the policy's trunk, plus vf_coef times the mean value loss, in one backward.
 
     The returned means are those of all processes together.
     """
     count = _tokens(rollout, rows)
     sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
+    if actors.critic is not None and actors.critic.shares_trunk:
+        sums["value_loss"] = 0.0
     for part in _parts(rollout, workers.share(rows), config, actors.policy.device):
-        mask = part.batch.response_mask
-        logprobs = actors.policy.logprobs("policy", part.batch, config.temperature)[mask]  # (N,)
+        logprobs, values = actors.read(part.batch, config.temperature)  # (N,) each
         old = part.counted(rollout.old_logprobs)
         losses = policy_losses(logprobs, old, part.counted(rollout.advantages), config.clip)
         losses = losses * part.counted(rollout.importance)
@@ -135,7 +136,12 @@ def policy_gradients(
             losses = losses + rollout.reference_weight * reference_losses(logprobs, ref)
         loss = losses.sum() / count
         require_finite(loss, "policy loss", where)
-        loss.backward()  # type: ignore[no-untyped-call]
+        whole = loss
+        if values is not None:
+            of_value = _value_loss(part, values, config, where) / count
+            whole = loss + config.vf_coef * of_value  # Eq. 9, arXiv:1707.06347
+            sums["value_loss"] += float(of_value.detach())
+        whole.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             outside = ((logprobs - old).exp() - 1).abs().gt(config.clip)
             gap = (logprobs - part.counted(rollout.sampler_logprobs)).abs()
@@ -147,33 +153,35 @@ def policy_gradients(
 
 
 def value_gradients(
-    actors: Actors,
+    critic: Critic,
     rollout: Rollout,
-    targets: ValueTargets,
     rows: Sequence[int],
     config: PPOConfig,
     workers: Workers,
     where: str,
 ) -> dict[str, float]:
-    """As `policy_gradients`, of vf_coef times the mean value loss.
+    """As `own_gradients`, of vf_coef times the mean value loss of a critic that stands beside.
 
     Policy and value share no trained weight, so that one's activations are gone before the
     other's are made.
     """
     count = _tokens(rollout, rows)
     sums = {"value_loss": 0.0}
-    for part in _parts(rollout, workers.share(rows), config, actors.policy.device):
-        losses = value_losses(
-            actors.values(part.batch),
-            part.counted(targets.values),
-            part.counted(targets.returns),
-            config.value_clip,
-        )
-        loss = losses.sum() / count
-        require_finite(loss, "value loss", where)
+    for part in _parts(rollout, workers.share(rows), config, critic.backbone.device):
+        loss = _value_loss(part, critic.values(part.batch), config, where) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
     return workers.sum(sums)
+
+
+def _value_loss(part: Part, values: Tensor, config: PPOConfig, where: str) -> Tensor:
+    """L_V summed over the part's tokens."""
+    targets = part.rollout.targets
+    assert targets is not None, "a critic without targets"
+    old, returns = part.counted(targets.values), part.counted(targets.returns)
+    loss = value_losses(values, old, returns, config.value_clip).sum()
+    require_finite(loss, "value loss", where)
+    return loss
 
 
 def _tokens(rollout: Rollout, rows: Sequence[int]) -> int:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from rlaif import sharding
 from rlaif.backbone import Backbone
 from rlaif.batching import EncodedPrompt, Row, encode_prompts, epoch_batches
 from rlaif.diversity import distinct_n
@@ -52,6 +53,11 @@ from rlaif.training import (
     run_inputs,
 )
 from rlaif.workers import Workers
+
+
+def backbones_of(function):  # TEMPORARY
+    model = getattr(function, "model", None)
+    return [model.backbone] if model else []
 
 
 class ReSTConfig(TrainConfig):
@@ -177,10 +183,14 @@ def train(
     encoded, skipped = encode_prompts(backbone.tokenizer, prompts, room, config.unusable)
     report_skipped(skipped)
     backbone.add_role("policy", config.lora, config.seed)
-    held = backbone if config.lora else backbone.frozen_copy()  # where a reward model's role goes
-    score = reward_function(reward, held) if isinstance(reward, Path) else reward
+    # A reward model becomes a role of a base that does not move.
+    score = reward_function(reward, backbone if config.lora else backbone.frozen_copy())
+    models = [backbone, *backbones_of(score)]
+    for each in models:
+        each.shard(workers)
     policy = backbone.role_parameters("policy")
-    base = {n: p.detach().clone() for n, p in policy.items()} if config.start == "base" else None
+    pieces = {name: sharding.local(p.detach()) for name, p in policy.items()}
+    base = {n: piece.clone() for n, piece in pieces.items()} if config.start == "base" else None
 
     # 2. Where the run stands: `at` is the Improve step it was in.
     inputs = {**run_inputs("rest", config, backbone, prompts), "reward": reward_identity(reward)}
@@ -189,12 +199,13 @@ def train(
     at = (saved["grow"], saved["improve"]) if saved else (0, 0)
     step = saved["step"] if saved else 0
     if saved:
-        _set(policy, saved["learner"]["parameters"])
+        for name, parameter in policy.items():
+            sharding.set_to(parameter, saved["learner"]["parameters"][name])
 
     # 3. Grow, then improve over rising thresholds.
     sampler = open_sampler(config.engine, backbone, config.max_tokens, config.kv_cache_gib)
     tokenizer, digest = backbone.tokenizer, _digest(inputs)
-    grower = Grower(sampler, score, encoded, tokenizer, out, digest, config, workers)
+    grower = Grower(sampler, score, models, encoded, tokenizer, out, digest, config, workers)
     if config.resume == "never":
         grower.forget()
     try:
@@ -207,7 +218,8 @@ def train(
                 if (grow, improve) < at or not _something_kept(kept, grow, improve, workers):
                     continue
                 if base is not None:
-                    _set(policy, base)
+                    for name, parameter in policy.items():
+                        sharding.set_local(parameter, base[name])
                 stage = Stage(grow, improve, _rows(encoded, kept), kept.metrics, config, workers)
                 resumed = saved if (grow, improve) == at else None
                 step = stage.train(backbone, run, step, resumed)
@@ -220,6 +232,7 @@ def train(
         )
 
     # 4. The policy.
+    backbone.gather(workers)
     if workers.main:
         backbone.save_role("policy", out)
     workers.wait()
@@ -277,12 +290,6 @@ class Stage:
                     run.save(step, state)
                 report(place, f"loss {metrics['loss']:.3f}, kept {self.told['share_kept']:.0%}")
         return step
-
-
-@torch.no_grad()
-def _set(policy: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    for name, parameter in policy.items():
-        parameter.copy_(values[name])
 
 
 def _rows(prompts: Sequence[EncodedPrompt], kept: Kept) -> list[Row]:

@@ -100,9 +100,11 @@ class Labels:
 def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
     """Each pair's label for each head."""
     table = [[label_of(pair, name, kind) for name in names] for pair in pairs]
+    known = [[label is not None for label in row] for row in table]
+    values = [[0.5 if label is None else label for label in row] for row in table]
+    shape = len(pairs), len(names)
     return Labels(
-        torch.tensor([[0.5 if label is None else label for label in row] for row in table]),
-        torch.tensor([[label is not None for label in row] for row in table]),
+        torch.tensor(values).view(shape), torch.tensor(known, dtype=torch.bool).view(shape)
     )
 
 
@@ -190,6 +192,8 @@ def train(
     weights = head_weights(encoded.pairs, trait_weights, config.labels)
     encoded = without_unlabelled(encoded, weights, config.labels)
     reward_model = fresh_model(backbone, weights, config)
+    backbone.shard(workers)
+    reward_model.heads.to(backbone.device)
     look = HeldOut(eval_preferences, heldout.pairs, reward_model, config, workers)
 
     # 2. Where the run stands.
@@ -271,7 +275,9 @@ def raw_scores(
         if report is not None:
             report(min(done * workers.count, len(pairs)))
 
-    own = model.raw_of_pairs(workers.share(pairs), config.micro_batch_tokens, of_all)
+    own = model.raw_of_pairs(
+        workers.share(pairs), config.micro_batch_tokens, of_all, workers.in_step
+    )
     every = workers.gather(own.tolist())
     return torch.tensor(every, device=model.backbone.device)
 
@@ -302,6 +308,7 @@ class HeldOut:
 def save(model: RewardModel, heldout: HeldOut, out: Path) -> None:
     """The reward model's folder, with evaluation.json where there are held-out pairs."""
     evaluation = heldout.evaluate() if heldout.pairs else None
+    model.backbone.gather(heldout.workers)
     if heldout.workers.main:
         model.save(out)
         if evaluation:
@@ -344,7 +351,8 @@ def train_step(
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     tokens = 0
     own = workers.share(pairs)
-    for group in token_groups([shared_length(p) for p in own], config.micro_batch_tokens):
+    groups = token_groups([shared_length(p) for p in own], config.micro_batch_tokens)
+    for group in workers.in_step(groups):
         batch = pair_batch([own[i] for i in group], device)
         labels = labels_of([own[i] for i in group], names, config.labels)
         p, labelled = labels.prob_chosen.to(device), labels.labelled.to(device)

@@ -52,6 +52,19 @@ class TellsWhy(Protocol):
     def unscored(self) -> Mapping[str, int]: ...
 
 
+def reasons(function: RewardFunction) -> Counter[str]:
+    """Why the function gave None so far, as far as it tells."""
+    return Counter(function.unscored) if isinstance(function, TellsWhy) else Counter()
+
+
+def reasons_since(known: Counter[str], function: RewardFunction, missing: int) -> Counter[str]:
+    """Why `missing` responses got no score since `reasons` were `known`; what the function does not
+    explain is "gave None"."""
+    found = reasons(function) - known
+    unexplained = missing - found.total()
+    return found + Counter({"gave None": unexplained})  # drops what is not above 0
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One source as the user wrote it. kind: "folder", "judge" or "callable"."""
@@ -113,7 +126,7 @@ class Reward:
             open_places = [i for i, total in enumerate(totals) if total is not None]
             if not open_places:
                 break
-            known = Counter(function.unscored) if isinstance(function, TellsWhy) else None
+            known = reasons(function)
             scores = _checked(
                 name,
                 function(
@@ -125,15 +138,27 @@ class Reward:
                 before = totals[place]
                 assert before is not None
                 totals[place] = None if score is None else before + weight * score
-            why = Counter(function.unscored) - known if known is not None else Counter[str]()
-            self._count(name, scores.count(None), why)
+            self._count(name, reasons_since(known, function, scores.count(None)))
         return totals
 
-    def _count(self, name: str, missing: int, why: Counter[str]) -> None:
-        unexplained = missing - why.total()
+    def over(self, backbone: Backbone) -> Reward:
+        """The same with its reward models opened: the first that is an adapter becomes the role
+        "reward" of the backbone; another, or one that was fully tuned, is loaded apart.
+
+        Raises RewardModelError for a folder that does not hold a reward model over this base.
+        """
+        opened: list[tuple[str, float, RewardFunction]] = []
+        free = True  # the backbone's role
+        for name, weight, function in self._sources:
+            if isinstance(function, _Folder):
+                opened.append((name, weight, function.over(backbone, free)))
+                free = free and not function.an_adapter
+            else:
+                opened.append((name, weight, function))
+        return Reward(opened, self.identity)
+
+    def _count(self, name: str, why: Counter[str]) -> None:
         found = Counter({f"{name}: {reason}": n for reason, n in why.items()})
-        if unexplained > 0:
-            found[f"{name}: gave None"] += unexplained
         for kind in found.keys() - self.unscored.keys():
             print(
                 f"left out of training, without a score: {kind} (said once; counted as unscored)",
@@ -147,14 +172,36 @@ def mixed(sources: Sequence[tuple[float, RewardFunction]]) -> Reward:
     return Reward([(f"source {i}", w, f) for i, (w, f) in enumerate(sources, start=1)])
 
 
-@contextmanager
-def open_rewards(
-    texts: Sequence[str], base: Backbone | str, judge: OpenJudge | None = None
-) -> Iterator[Reward]:
-    """The sources that `texts` name, for as long as the block lasts.
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A reward model that waits for a backbone (`Reward.over`)."""
 
-    base: the backbone whose role the (first) reward model becomes, or a model to load it over. A
-    second reward model, or one that was fully tuned, is loaded apart.
+    path: Path
+
+    @property
+    def an_adapter(self) -> bool:
+        """Else it is a whole model of its own."""
+        return (self.path / "adapter_config.json").is_file()
+
+    def over(self, backbone: Backbone, free: bool) -> RewardFunction:
+        """free: the backbone has no role "reward" yet."""
+        from rlaif.scoring import ModelScores, RewardModel
+
+        if self.an_adapter and free:
+            return ModelScores(RewardModel.attach(backbone, self.path))
+        return ModelScores(RewardModel.load(backbone.name, self.path))
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        raise AssertionError(f"{self.path}: Reward.over(backbone) comes first")
+
+
+@contextmanager
+def open_rewards(texts: Sequence[str], judge: OpenJudge | None = None) -> Iterator[Reward]:
+    """The sources that `texts` name, for as long as the block lasts; the trainers open its reward
+    models over their own backbone (`Reward.over`), so that no second base is in memory.
+
     judge: opens a judge service's scores; without it a judge cannot be named.
     Raises RewardError, or RewardModelError for a folder that does not hold a reward model.
     """
@@ -164,12 +211,11 @@ def open_rewards(
     with ExitStack() as stack:
         opened: list[tuple[str, float, RewardFunction]] = []
         identity: list[Any] = []
-        attached = False
         for text, source in zip(texts, sources, strict=True):
             name = text.rpartition("*")[2].strip()
+            function: RewardFunction
             if source.kind == "folder":
-                function, here = _reward_model(Path(source.where), base, attached)
-                attached |= here
+                function = _Folder(Path(source.where))
             elif source.kind == "callable":
                 function = load_callable(source.where)
             elif judge is None:
@@ -180,19 +226,6 @@ def open_rewards(
             folder = Path(source.where) if source.kind == "folder" else None
             identity.append([text, folder and reward_identity(folder)])
         yield Reward(opened, identity)
-
-
-def _reward_model(
-    folder: Path, base: Backbone | str, attached: bool
-) -> tuple[RewardFunction, bool]:
-    """Its overall score, and whether it became a role of the backbone."""
-    from rlaif.scoring import RewardModel
-
-    an_adapter = (folder / "adapter_config.json").is_file()  # else it is a whole model of its own
-    if an_adapter and not attached and not isinstance(base, str):
-        return RewardModel.attach(base, folder).overall_scores, True
-    model = base if isinstance(base, str) else base.name
-    return RewardModel.load(model, folder).overall_scores, False
 
 
 def load_callable(where: str) -> RewardFunction:

@@ -12,7 +12,8 @@ sampled beside it, as far as floating-point sums in batches of other shapes allo
                     1 and not 1: the trainer's log-probs are computed again, and the ratio weighs
                     the response
 
-Both keep the keys and values of at most `kv_cache_gib` GiB at a time.
+Both keep the keys and values of at most `kv_cache_gib` GiB at a time; vLLM on a CPU takes all of it
+when it starts, so ask for no more than `kv_cache_needed`.
 Left out: engines in other processes or on other GPUs (see docs/distributed.md for their recipe).
 """
 
@@ -27,7 +28,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from constitution.errors import UserError
-from rlaif.generating import ON_CPU, EngineName
+from rlaif.generating import BLOCK, ON_CPU, EngineName
 from rlaif.weight_sync import EXTENSION, hand_over
 
 if TYPE_CHECKING:
@@ -251,6 +252,12 @@ def bytes_per_token(backbone: Backbone) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * backbone.dtype.itemsize)
+
+
+def kv_cache_needed(backbone: Backbone, responses: int, tokens: int) -> float:
+    """GiB of keys and values of so many responses at once, of `tokens` each with their prompt."""
+    blocks = responses * -(-tokens // BLOCK) + 1  # vLLM keeps one for itself
+    return blocks * BLOCK * bytes_per_token(backbone) / GIB
 
 
 # ── vLLM ─────────────────────────────────────────────────────────────────────────────────────

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -191,12 +192,13 @@ class RewardModel:
         pairs: Sequence[Pair],
         budget: int = SCORE_TOKENS,
         report: Callable[[int], None] = lambda done: None,
+        in_step: Callable[[list[list[int]]], list[list[int]]] = list,
     ) -> Tensor:
         """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
-        the number of pairs done."""
+        the number of pairs done; in_step: Workers.in_step, where the model may be sharded."""
         found = torch.empty(len(pairs), 2, len(self.heads.names))
         done = 0
-        for group in token_groups([shared_length(pair) for pair in pairs], budget):
+        for group in in_step(token_groups([shared_length(pair) for pair in pairs], budget)):
             batch = pair_batch([pairs[i] for i in group], self.backbone.device)
             found[group] = self.raw_pairs(batch).cpu()
             done += len(group)
@@ -254,12 +256,34 @@ class RewardModel:
         )
 
 
+class ModelScores:
+    """A reward model as a RewardFunction; `unscored` says how often it gave None, and why."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self.model = model
+        self.unscored: Counter[str] = Counter()
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        scores = self.model.overall_scores(conversations, responses)
+        self.unscored += Counter({"empty_response": scores.count(None)})
+        return scores
+
+
+@runtime_checkable
+class OverBackbone(Protocol):
+    """A reward of which reward models are a part (rewards.py)."""
+
+    def over(self, backbone: Backbone) -> RewardFunction: ...
+
+
 def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> RewardFunction:
-    """A reward model's folder as a function; a callable is one already."""
-    if not isinstance(reward, Path):
-        return reward
-    model = RewardModel.attach(backbone, reward)
-    return model.overall_scores
+    """A reward as a function whose reward model is a role of the backbone; a callable is one
+    already."""
+    if isinstance(reward, Path):
+        return ModelScores(RewardModel.attach(backbone, reward))
+    return reward.over(backbone) if isinstance(reward, OverBackbone) else reward
 
 
 def reward_identity(reward: Path | RewardFunction) -> Any:

@@ -226,6 +226,7 @@ def train(
     if eval_samples:
         held_out = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
     backbone.add_role("policy", config.lora, config.seed)
+    backbone.shard(workers)
 
     # 2. Where the run stands.
     total = config.epochs * sum(len(each.rows) for each in found)
@@ -267,6 +268,7 @@ def train(
     best = run.best() if held_out else None
     if best is not None:
         learner.load(best["learner"])
+    backbone.gather(workers)
     if workers.main:
         backbone.save_role("policy", out)
     workers.wait()
@@ -331,7 +333,8 @@ def train_step(
         counts[name] += row.response_length
     nats = dict.fromkeys(counts, 0.0)
     mine = learner.workers.share(list(zip(rows, names, strict=True)))
-    for group in token_groups([len(row.ids) for row, _ in mine], micro_batch_tokens):
+    groups = token_groups([len(row.ids) for row, _ in mine], micro_batch_tokens)
+    for group in learner.workers.in_step(groups):
         batch = pad([mine[i][0] for i in group], backbone.device)
         logprobs = backbone.logprobs("policy", batch)  # (B, T)
         loss = sft_loss(logprobs, batch.response_mask, count)
@@ -363,7 +366,7 @@ def mean_loss(
     """L of rows without training on them: nats per response token."""
     mine = workers.share(rows)
     nats = 0.0
-    for group in token_groups([len(row.ids) for row in mine], micro_batch_tokens):
+    for group in workers.in_step(token_groups([len(row.ids) for row in mine], micro_batch_tokens)):
         batch = pad([mine[i] for i in group], backbone.device)
         nats -= float(backbone.logprobs(role, batch).sum())
     total: float = workers.sum({"nats": nats})["nats"]

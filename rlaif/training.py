@@ -25,9 +25,10 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from constitution.errors import UserError
-from rlaif import alarms
+from rlaif import alarms, sharding
 from rlaif.backbone import Backbone, Dtype, LoraConfig
 from rlaif.batching import Unusable
 from rlaif.checkpoints import (
@@ -78,9 +79,7 @@ class TrainConfig(BaseModel):
     )
     checkpoint_every: int = Field(default=10, ge=1, description="optimiser steps (PPO: iterations)")
     keep_checkpoints: int = Field(
-        default=2,
-        ge=1,
-        description="the newest; the older ones serve when it cannot be read",
+        default=2, ge=1, description="the newest; the older ones serve when it cannot be read"
     )
     resume: Literal["auto", "never"] = Field(
         default="auto", description="never: start anew, removing older checkpoints of the folder"
@@ -97,7 +96,8 @@ _HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "trackers"}
 class Learner:
     """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
 
-    The learning rate is a function of the step alone, so there is no scheduler state to lose.
+    The learning rate is a function of the step alone, so there is no scheduler state to lose. Of a
+    sharded parameter it steps this process's piece; its state is of the whole (sharding.py).
     """
 
     def __init__(
@@ -109,12 +109,13 @@ class Learner:
     ) -> None:
         """groups: (named parameters, peak learning rate) each."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
+        self.pieces = {name: sharding.local(p) for name, p in self.parameters.items()}
         self.peaks = [rate for _, rate in groups]
         self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
         self.max_grad_norm = config.max_grad_norm
         self.workers = workers
         self.optimiser = torch.optim.AdamW(
-            [{"params": list(named.values()), "lr": rate} for named, rate in groups],
+            [{"params": [self.pieces[n] for n in named], "lr": rate} for named, rate in groups],
             weight_decay=0.0,
             fused=True,  # one pass over each weight instead of ten
         )
@@ -129,22 +130,53 @@ class Learner:
     def step(self, where: str) -> float:
         """Add the gathered gradients up over processes, clip, apply and clear them. Returns their
         norm before clipping."""
-        self.workers.add_gradients(self.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.max_grad_norm)
+        parameters = self.parameters.values()
+        self.workers.add_gradients(parameters)
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                self.pieces[name].grad = sharding.local(parameter.grad)
+        norm = self._norm()
+        torch.nn.utils.clip_grads_with_norm_(self.pieces.values(), self.max_grad_norm, norm)
         require_finite(norm, "gradient", where)
         self.optimiser.step()
-        self.optimiser.zero_grad()
+        torch.autograd.graph.increment_version(parameters)  # AdamW's fused kernel does not
+        self.clear()
         return float(norm)
 
+    def clear(self) -> None:
+        """Drop the gradients gathered so far."""
+        for tensor in (*self.parameters.values(), *self.pieces.values()):
+            tensor.grad = None
+
+    def _norm(self) -> Tensor:
+        """Of the whole gradient, wherever its pieces lie."""
+        cut = {name for name, p in self.parameters.items() if sharding.is_sharded(p)}
+        grads = {name: piece.grad for name, piece in self.pieces.items() if piece.grad is not None}
+        norm = get_total_norm([grad for name, grad in grads.items() if name not in cut])
+        if not cut:
+            return norm
+        here = float(get_total_norm([grad for name, grad in grads.items() if name in cut]))
+        of_pieces = self.workers.sum({"square": here**2})["square"]
+        return (norm.square() + of_pieces).sqrt()
+
     def state(self) -> dict[str, Any]:
+        """Of whole tensors. Where the model is sharded it is collective, and the main process alone
+        gets them, on the CPU: 12 bytes per weight that trains."""
+        optimiser, main = self.optimiser.state_dict(), self.workers.main
+        if self.workers.sharded:
+            return {
+                "parameters": sharding.gathered(self.parameters, main),
+                "optimiser": sharding.gathered_moments(optimiser, self.parameters.values(), main),
+            }
         parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
-        return {"parameters": parameters, "optimiser": self.optimiser.state_dict()}
+        return {"parameters": parameters, "optimiser": optimiser}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(state["parameters"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        """What `state` gave, to a process of the same launch or of any other."""
+        for name, parameter in self.parameters.items():
+            sharding.set_to(parameter, state["parameters"][name])
+        moments = sharding.pieces_of_moments(state["optimiser"], self.parameters.values())
+        self.optimiser.load_state_dict(moments)
 
 
 class Run:
@@ -210,7 +242,7 @@ class Run:
         for path in [*sorted(self.folder.glob("step-*.pt"), reverse=True), self.folder / BEST]:
             try:
                 if path.exists():
-                    return path, read(path)
+                    return path, read(path, self.workers.sharded)
             except Exception as error:
                 if self.workers.main:
                     print(f"{path}: not readable, trying the one before ({error})", file=sys.stderr)
@@ -227,7 +259,7 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """The state that `save` was given with the highest score so far; None before any."""
         path = self.folder / BEST
-        return read(path) if path.exists() else None
+        return read(path, self.workers.sharded) if path.exists() else None
 
     def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
         """A checkpoint after `step` steps; the newest are kept, and the best besides.

@@ -14,7 +14,8 @@ so n processes make the step that one makes, to rounding, whatever the shares' s
     metrics = workers.sum({"loss": loss})
 
 Accelerate brings up the processes and moves the tensors. Left out: overlap of the sum with the
-backward pass (an adapter's gradient is small; DDP's hooks would need the model wrapped).
+backward pass (an adapter's gradient is small; DDP's hooks would need the model wrapped). Under
+FSDP2 the base is cut over the processes (sharding.py) and its gradients are summed there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from constitution.errors import UserError
+from rlaif import sharding
 
 PATIENCE = timedelta(hours=2)  # for the slowest of them: a judge that scores, a disk that saves
 BUCKET = 2**24  # numbers sent at once: 64 MB in float32 beside the gradients
@@ -37,11 +39,6 @@ Item = TypeVar("Item")
 
 # what `accelerate launch` can be told that training would pass over: variable → (harmless, remedy)
 _NOT_READ = {
-    "ACCELERATE_USE_FSDP": (
-        ("false",),
-        "every process holds the whole model (docs/distributed.md says why); launch with "
-        "--multi_gpu in place of FSDP",
-    ),
     "ACCELERATE_USE_DEEPSPEED": (("false",), "launch with --multi_gpu in place of DeepSpeed"),
     "ACCELERATE_MIXED_PRECISION": (
         ("no",),
@@ -69,19 +66,22 @@ class Workers:
 
     rank: int  # of this one, from 0
     count: int
+    sharded: bool = False  # FSDP2: forward and backward passes over the base are collective too
 
     @classmethod
     def here(cls) -> Workers:
         """As `accelerate launch` started this process; alone without it. Call it before loading a
         model: it chooses the process's GPU.
 
-        Raises WorkersError for settings of the launch that would do nothing.
+        Raises WorkersError, or ShardingError, for settings of the launch that would do nothing.
         """
         _refuse_what_does_nothing()
+        sharded = sharding.asked()
+        sharding.set_reading_aside()
         from accelerate import PartialState
 
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-        return cls(state.process_index, state.num_processes)
+        return cls(state.process_index, state.num_processes, sharded)
 
     @property
     def main(self) -> bool:
@@ -91,6 +91,21 @@ class Workers:
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This process's items: every count-th. May be empty."""
         return list(items[self.rank :: self.count])
+
+    def in_step(self, groups: list[list[int]]) -> list[list[int]]:
+        """This process's micro-batches, for as many passes as the others make: where the model is
+        sharded, one that has fewer gets empty ones at the end."""
+        most = round(self.max(len(groups))) if self.sharded else len(groups)
+        return groups + [[] for _ in range(most - len(groups))]
+
+    def refuse_sharding(self, trainer: str) -> None:
+        """Raises WorkersError under FSDP, for a trainer that samples."""
+        if self.sharded:
+            raise WorkersError(
+                f"{trainer} samples, and responses end at different times, so its processes cannot "
+                "gather a sharded model together: launch it with --multi_gpu in place of "
+                "--use_fsdp (SFT, the reward model and DPO can be sharded)"
+            )
 
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
         """The values of all processes added up by name, in float64. All give the same names."""
@@ -118,14 +133,15 @@ class Workers:
         return [parts[i % self.count][i // self.count] for i in range(total)]
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Every .grad becomes the sum over processes; None counts as 0.
+        """Every .grad becomes the sum over processes; None counts as 0. Those of sharded
+        parameters are it already.
 
         Where all have None it stays None, so that the optimiser leaves the parameter alone, as it
         does in one process.
         """
         if self.count == 1:
             return
-        every = list(parameters)
+        every = [p for p in parameters if not sharding.is_sharded(p)]
         used = torch.tensor([p.grad is not None for p in every], dtype=torch.int32)
         told = _added(used.to(_device())).tolist()
         for bucket in _buckets([p for p, users in zip(every, told, strict=True) if users]):

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.postgres import database, postgres
+
+__all__ = ["database", "postgres"]  # fixtures of tests/postgres.py
+
 settings.register_profile("rlaif", deadline=None)  # a busy machine is no failure
 settings.load_profile("rlaif")
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from judge_service.configuring import configure, from_file
+from judge_service.configuring import configure, from_environment, from_file
 from judge_service.engines.vllm import _SHUTDOWN_SECONDS
 from judge_service.settings import ServerSettings
 
@@ -120,6 +120,14 @@ def test_a_pod_lives_longer_than_its_server_drains(mapped: ServerSettings) -> No
     wait = int(container()["lifecycle"]["preStop"]["exec"]["command"][-1])
     needed = wait + mapped.grace_seconds + _SHUTDOWN_SECONDS
     assert pod()["terminationGracePeriodSeconds"] > needed
+
+
+def test_the_store_s_url_comes_from_a_secret_that_may_be_left_out() -> None:
+    (variable,) = container()["env"]
+    found = from_environment({variable["name"]: "postgresql+psycopg://judge@db/reads\n"})
+    store = ServerSettings(model="m", **{name: given.value for name, given in found.items()}).store
+    assert store == "postgresql+psycopg://judge@db/reads"
+    assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
 
 
 def test_every_file_of_the_settings_is_mounted(mapped: ServerSettings) -> None:

@@ -54,6 +54,7 @@ def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
         max_new_tokens=job["response_tokens"],
         update_batch_size=job["update_batch"],
         epochs=job["epochs"],
+        value=job["value"],
         value_learning_rate=job["learning_rate"],  # the other side has one rate
         missing_eos_penalty=0.0,  # no response ends by itself here
         kl_ceiling=1e6,  # never reached: every update is made, as on the other side

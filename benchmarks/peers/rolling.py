@@ -18,6 +18,12 @@ def add_options(parser: argparse.ArgumentParser, prompts: int, response_tokens: 
     parser.add_argument("--response-tokens", type=int, default=response_tokens, help="of every one")
     parser.add_argument("--update-batch", type=int, default=4, help="responses per optimiser step")
     parser.add_argument("--epochs", type=int, default=1, help="passes over a rollout")
+    parser.add_argument(
+        "--value",
+        choices=("head", "adapter"),
+        default="head",
+        help="ours: on the policy's own hidden states, or a model of its own as the peer's",
+    )
 
 
 def job_of(options: argparse.Namespace, folder: Path, iterations: int) -> dict[str, Any]:
@@ -42,6 +48,7 @@ def job_of(options: argparse.Namespace, folder: Path, iterations: int) -> dict[s
         "update_batch": options.update_batch,
         "epochs": options.epochs,
         "response_tokens": options.response_tokens,
+        "value": options.value,
         "max_tokens": options.prompt_tokens + options.response_tokens,
         "engine": "auto",
         "prepare": False,

@@ -16,7 +16,8 @@ from typing import Any
 from constitution.errors import UserError
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+_WEIGHTS = "*.safetensors"
+_HUB_FILES = ["*.json", _WEIGHTS, "*.jinja", "tokenizer.model", "*.txt"]
 
 
 class ModelError(UserError):
@@ -30,8 +31,22 @@ def find_model_folder(model: str | Path) -> Path:
     """
     folder = Path(model).expanduser()
     if not folder.exists() and _HUB_ID.fullmatch(str(model)):
-        folder = _fetch_from_hub(str(model))
+        folder = _fetch_from_hub(str(model), _HUB_FILES)
     check_model_folder(folder)
+    return folder
+
+
+def find_tokenizer_folder(source: str) -> Path:
+    """The folder of a tokenizer given as a folder or a hub id (downloads, blocks); a model's folder
+    is one, weights are not needed. Raises ModelError."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and _HUB_ID.fullmatch(source):
+        folder = _fetch_from_hub(source, [name for name in _HUB_FILES if name != _WEIGHTS])
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{source}: no tokenizer here (tokenizer.json); give the folder or the hub id "
+            "(owner/name) of the model that is served"
+        )
     return folder
 
 
@@ -71,7 +86,7 @@ def weights_sha256(folder: Path) -> str:
     numbers. About half a second per GB, from the page cache that loading fills anyway.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(_WEIGHTS)):
         with path.open("rb") as file:
             digest.update(f"\n{path.name} ".encode())
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -91,15 +106,15 @@ def _missing_weights(folder: Path) -> list[str]:
     if index.is_file():
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         return [name for name in files if not (folder / name).is_file()]
-    return [] if any(folder.glob("*.safetensors")) else ["*.safetensors"]
+    return [] if any(folder.glob(_WEIGHTS)) else [_WEIGHTS]
 
 
-def _fetch_from_hub(hub_id: str) -> Path:
+def _fetch_from_hub(hub_id: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(hub_id, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

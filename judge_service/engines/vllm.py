@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from constitution.schema import Message
 from judge_service.engine import EngineError, LabelLogprobs, Written
+from judge_service.engines.hello import first_question
 from judge_service.engines.model_folder import (
     ModelError,
     context_limit,
@@ -33,9 +33,6 @@ from judge_service.engines.model_folder import (
 )
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.judgment import ModelIdentity
-from judge_service.prompting import READINGS
-from judge_service.reading import DEFAULT_PROTOCOL
-from judge_service.template import Template, TemplateError
 
 OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -48,7 +45,10 @@ _T = TypeVar("_T")
 class VLLMEngine:
     """An `Engine` over one model folder or hub id.
 
-    kv_cache_gib: memory for the KV cache, GiB; None is 1 on CPU and what vLLM finds free on CUDA.
+    tensor_parallel_size: GPUs of this machine over which the model is split; it must divide the
+    model's attention heads. Other parallelism is `vllm serve`'s, behind openai.py.
+    kv_cache_gib: memory for the KV cache on each, GiB; None is 1 on CPU and what vLLM finds free on
+    CUDA.
     max_context_tokens: prompt and answer together; None is the model's own limit, at most 8192.
     dtype: of weights and activations, "auto" as in config.json. seed: of vLLM, for writing.
 
@@ -59,12 +59,14 @@ class VLLMEngine:
         self,
         model: str | Path,
         *,
+        tensor_parallel_size: int = 1,
         kv_cache_gib: float | None = None,
         max_context_tokens: int | None = None,
         dtype: str = "auto",
         seed: int = 0,
     ) -> None:
         self._model = model
+        self._tensor_parallel_size = tensor_parallel_size
         self._kv_cache_gib = kv_cache_gib
         self._asked_context_tokens = max_context_tokens
         self._dtype = dtype
@@ -99,18 +101,12 @@ class VLLMEngine:
         folder = await asyncio.to_thread(find_model_folder, self._model)
         _set_environment()
         self._tokenizer = await asyncio.to_thread(HFTokenizer, folder)
-        try:
-            template = Template(self._tokenizer, READINGS[DEFAULT_PROTOCOL].direct)
-        except TemplateError as error:
-            raise ModelError(f"{folder}: {error}") from error
+        prompt_ids, label_ids = first_question(self._tokenizer, str(folder))
         try:
             digest = asyncio.create_task(asyncio.to_thread(weights_sha256, folder))
             await asyncio.to_thread(self._launch, folder)
             self._identity = self._identify(await digest)
-            hello = (Message(role="user", content="Hello"),)
-            prefix = template.prefix(hello, ("Hi!", "No.")[: len(template.headings)])
-            prompt = [*prefix.ids, *template.suffix("Be kind.")]
-            await self.read(prompt, template.label_ids)
+            await self.read(prompt_ids, label_ids)
         except BaseException:
             await self.close()
             raise
@@ -226,6 +222,7 @@ class VLLMEngine:
             model=str(folder),
             dtype=self._dtype,
             seed=self._seed,
+            tensor_parallel_size=self._tensor_parallel_size,
             max_model_len=context_tokens,
             enable_prefix_caching=True,
             block_size=32 if on_cpu else None,

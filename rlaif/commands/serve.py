@@ -13,6 +13,7 @@ from constitution.errors import UserError
 
 if TYPE_CHECKING:
     from judge_service.configuring import Configured
+    from judge_service.engine import Engine
     from judge_service.settings import ServerSettings
 
 # Without a bound the engine plans for up to 8192.
@@ -45,6 +46,18 @@ def serve(
             help="Ask the server that runs with these settings whether it serves: exit 0 or 1.",
         ),
     ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="vllm: in this server. openai: behind --openai-url. [vllm]"),
+    ] = None,
+    openai_url: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible model server, as http://127.0.0.1:8000/v1."),
+    ] = None,
+    openai_tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Tokenizer of the model at --openai-url. [what --model names]"),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port to listen on. [50051]")
@@ -71,6 +84,9 @@ def serve(
         typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port. [none]"),
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json. [text]")] = None,
+    tensor_parallel_size: Annotated[
+        int | None, typer.Option(help="GPUs over which vLLM splits the model. [1]")
+    ] = None,
     kv_cache_gib: Annotated[
         float | None,
         typer.Option(help="Memory for the engine's KV cache, GiB. [1 on CPU, what is free on GPU]"),
@@ -79,10 +95,11 @@ def serve(
         int | None, typer.Option(help=f"Longest judge prompt, tokens. [{DEFAULT_CONTEXT_TOKENS}]")
     ] = None,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="File that keeps what was read, so that nothing is computed twice; on a local "
-            f"disk. [{STORE_VARIABLE}, else reads.sqlite in the cache folder]",
+            help="Keeps what was read, so that nothing is computed twice: a file on a local disk, "
+            "or postgresql+psycopg://user@host/database for several machines. "
+            f"[{STORE_VARIABLE}, else reads.sqlite in the cache folder]",
         ),
     ] = None,
     no_store: Annotated[
@@ -101,6 +118,10 @@ def serve(
     Every setting can stand in the file of --config, in the environment as RLAIF_SERVE_<NAME>, and
     most as a flag; later ones win. --print-config shows them all. Paths are relative to where the
     server is started.
+
+    A model behind another server, such as `vllm serve` over several GPUs: --engine openai
+    --openai-url http://127.0.0.1:8000/v1 --model NAME-IT-HAS-THERE --openai-tokenizer FOLDER.
+    Its key, if it wants one, is taken from the environment: RLAIF_OPENAI_API_KEY.
     """
     from judge_service.configuring import as_yaml, from_flags
 
@@ -110,6 +131,9 @@ def serve(
         {
             "model": ("--model", model),
             "constitutions": ("--constitution", tuple(constitution) if constitution else None),
+            "engine": ("--engine", engine),
+            "openai_url": ("--openai-url", openai_url),
+            "openai_tokenizer": ("--openai-tokenizer", openai_tokenizer),
             "host": ("--host", host),
             "port": ("--port", port),
             "tls_certificate": ("--tls-certificate", tls_certificate),
@@ -119,6 +143,7 @@ def serve(
             "insecure": ("--insecure", insecure or None),
             "metrics_port": ("--metrics-port", metrics_port),
             "log_format": ("--log-format", log_format),
+            "tensor_parallel_size": ("--tensor-parallel-size", tensor_parallel_size),
             "kv_cache_gib": ("--kv-cache-gib", kv_cache_gib),
             "max_context_tokens": ("--max-context-tokens", max_context_tokens),
             "store": ("--store", store),
@@ -163,7 +188,7 @@ def effective(
     }
     older = {}
     if kept := environment.get(STORE_VARIABLE):
-        older["store"] = Given(Path(kept), f"environment {STORE_VARIABLE}")
+        older["store"] = Given(kept, f"environment {STORE_VARIABLE}")
     none = {"store": Given(None, "--no-store")} if no_store else {}
     sources = [
         ours,
@@ -173,6 +198,9 @@ def effective(
         {**flags, **none},
     ]
     found = configure(sources)
+    if found.settings.engine == "openai":  # the model server knows its own bound
+        del ours["max_context_tokens"]
+        found = configure(sources)
     if any("calibrations" in source for source in sources):
         return found
     folder = models.cache_folder() / "calibrations"
@@ -185,34 +213,53 @@ def effective(
 def _run(settings: ServerSettings) -> None:
     import asyncio
 
-    from judge_service.engines.vllm import VLLMEngine
     from judge_service.logs import configure as configure_logs
     from judge_service.metrics import metrics_on
     from judge_service.server import serve as run_server
-    from judge_service.store import ReadStore
+    from judge_service.store import open_store
     from judge_service.storing import StoringEngine
     from judge_service.supervisor import tell_supervisor
-    from rlaif import models
 
-    name = settings.model
-    settings = settings.model_copy(update={"model": models.resolve(name)})
     metrics = metrics_on(settings.metrics_host, settings.metrics_port)
-    engine = StoringEngine(
-        VLLMEngine(
-            settings.model,
-            kv_cache_gib=settings.kv_cache_gib,
-            max_context_tokens=settings.max_context_tokens,
-        ),
-        ReadStore(settings.store),
-        metrics,
-    )
+    engine = StoringEngine(_engine(settings), open_store(settings.store), metrics)
     configure_logs(settings.log_format)
     for file in settings.calibrations:
         print(f"calibrations of {file} apply where they were fitted for this model", flush=True)
-    print(f"loading {name}; health says NOT_SERVING until it is warm", flush=True)
+    print(f"loading {settings.model}; health says NOT_SERVING until it is warm", flush=True)
 
     def ready(address: str) -> None:
         print(f"serving on {address}", flush=True)
         tell_supervisor("READY=1")
 
     asyncio.run(run_server(settings, engine, metrics=metrics, ready=ready))
+
+
+def _engine(settings: ServerSettings) -> Engine:
+    from rlaif import models
+
+    if settings.engine == "openai":
+        try:
+            from judge_service.engines.openai import OpenAIEngine
+            from judge_service.engines.upstream import KEY_VARIABLE
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"engine openai needs {error.name}: pip install 'rlaif[openai]'"
+            ) from error
+
+        assert settings.openai_url is not None
+        tokenizer = settings.openai_tokenizer or settings.model
+        return OpenAIEngine(
+            settings.openai_url,
+            settings.model,
+            tokenizer=models.resolve(tokenizer) if tokenizer in models.KNOWN else tokenizer,
+            key=os.environ.get(KEY_VARIABLE, "").strip(),
+            max_context_tokens=settings.max_context_tokens,
+        )
+    from judge_service.engines.vllm import VLLMEngine
+
+    return VLLMEngine(
+        models.resolve(settings.model),
+        tensor_parallel_size=settings.tensor_parallel_size,
+        kv_cache_gib=settings.kv_cache_gib,
+        max_context_tokens=settings.max_context_tokens,
+    )

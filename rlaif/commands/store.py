@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,19 +11,21 @@ from constitution.errors import UserError
 from rlaif.commands import AsJson, OutFile, output
 
 if TYPE_CHECKING:
+    from judge_service.store import Place
     from judge_service.upkeep import KindStats
 
 app = typer.Typer(
-    help="Look after the file that keeps what the judge has read; servers may go on with it.",
+    help="Look after what keeps the judge's reads, a file or a database; servers may go on.",
     no_args_is_help=True,
 )
 
-StoreFile = Annotated[
-    Path | None,
+StorePlace = Annotated[
+    str | None,
     typer.Option(
         "--store",
         envvar="RLAIF_STORE",
-        help="The store; by default that of `rlaif serve`, reads.sqlite in the cache folder.",
+        help="A file, or postgresql+psycopg://user@host/database; by default the file of `rlaif "
+        "serve`, reads.sqlite in the cache folder.",
     ),
 ]
 
@@ -40,18 +41,18 @@ _BYTES = {
 
 
 @app.command(epilog="Example: rlaif store stats --store /var/lib/rlaif/reads.sqlite")
-def stats(store: StoreFile = None, as_json: AsJson = False) -> None:
+def stats(store: StorePlace = None, as_json: AsJson = False) -> None:
     """How many reads and writings there are, how large, and how old."""
     import json
     from dataclasses import asdict
 
     from judge_service.upkeep import summarize
 
-    found = summarize(_path(store))
+    found = summarize(_place(store))
     if as_json:
-        print(json.dumps({**asdict(found), "path": str(found.path)}))
+        print(json.dumps(asdict(found)))
         return
-    say(f"{found.path}: schema {found.schema}, {size_text(found.bytes)} on the disk")
+    say(f"{found.place}: schema {found.schema}, {size_text(found.bytes)} on the disk")
     if found.unused_bytes:
         say(f"of these unused: {size_text(found.unused_bytes)}; `rlaif store gc` gives them back")
     for kind in ("reads", "writings"):
@@ -81,7 +82,7 @@ def _day(seconds: int) -> str:
     "--dry-run   |   rlaif store gc --older-than 90d --max-bytes 20GB"
 )
 def gc(
-    store: StoreFile = None,
+    store: StorePlace = None,
     older_than: Annotated[
         str,
         typer.Option(
@@ -93,7 +94,7 @@ def gc(
     max_bytes: Annotated[
         str,
         typer.Option(
-            help="Delete the oldest until the file is about this large: 1GiB, 500MB.",
+            help="Delete the oldest until the rest needs about this much: 1GiB, 500MB.",
             metavar="SIZE",
         ),
     ] = "",
@@ -103,28 +104,30 @@ def gc(
 ) -> None:
     """Delete old rows and give their space back; what was deleted is computed again when asked for.
 
-    A server may go on with the file: its commits wait while the file is written anew at the end,
-    which takes the file's size once more on the disk.
+    A server may go on meanwhile. Its commits wait while a file is written anew at the end, which
+    takes the file's size once more on the disk. A database keeps the space for new rows; sizes are
+    then what its rows need.
     """
+    from judge_service.store import shown
     from judge_service.upkeep import summarize, sweep
     from rlaif.progress import progress
 
     if not older_than and not max_bytes:
         raise UserError("nothing says what is old: give --older-than 30d, --max-bytes 1GiB or both")
-    path = _path(store)
+    place = _place(store)
     age = parse_age(older_than) if older_than else None
     size = parse_size(max_bytes) if max_bytes else None
     if dry_run:
-        found = sweep(path, older_than=age, max_bytes=size, dry_run=True)
+        found = sweep(place, older_than=age, max_bytes=size, dry_run=True)
         told = "would delete"
     else:
-        before = summarize(path)
+        before = summarize(place)
         total = before.reads.rows + before.writings.rows
         with progress("looking through the store", total, "rows") as report:
-            found = sweep(path, older_than=age, max_bytes=size, progress=report)
+            found = sweep(place, older_than=age, max_bytes=size, progress=report)
         told = "deleted"
     say(
-        f"{path}: {told} {found.reads:,} reads and {found.writings:,} writings, "
+        f"{shown(place)}: {told} {found.reads:,} reads and {found.writings:,} writings, "
         f"{size_text(found.bytes_before)} → {'about ' if dry_run else ''}"
         f"{size_text(found.bytes_after)}"
     )
@@ -136,7 +139,7 @@ def gc(
 @app.command(epilog="Example: rlaif store export --out reads.jsonl")
 def export(
     out: OutFile,
-    store: StoreFile = None,
+    store: StorePlace = None,
     writings: Annotated[
         bool,
         typer.Option("--writings", help="Also what the judge wrote: rationales, revisions; text."),
@@ -152,13 +155,13 @@ def export(
     from rlaif.progress import progress
     from rlaif.records import atomic_open
 
-    path = _path(store)
+    place = _place(store)
     if out.suffix != ".jsonl":
         raise UserError(f"{out}: rows are exported as JSON lines; --out must end in .jsonl")
-    before = summarize(path)
+    before = summarize(place)
     total, done = before.reads.rows + before.writings.rows * writings, 0
     with progress("exporting", total, "rows") as report, atomic_open(out) as lines:
-        for row in rows(path, writings=writings):
+        for row in rows(place, writings=writings):
             lines.write(as_line(row))
             done += 1
             if done % 1000 == 0:
@@ -196,7 +199,7 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _path(store: Path | None) -> Path:
+def _place(store: str | None) -> Place:
     from rlaif.models import cache_folder
 
     return store or cache_folder() / "reads.sqlite"

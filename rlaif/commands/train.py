@@ -193,7 +193,7 @@ def ppo(
         return _plan(config, out, {"prompts": len(asked)}, config.iterations, "iterations")
     with (
         _together("policy", out),
-        _scores(rewards, folder) as score,
+        _scores(rewards) as score,
         _better_than(start, judge, out) as held_out_judge,
     ):
         train(config, folder, asked, score, out, held_out_judge)
@@ -223,7 +223,7 @@ def rest(
         stages = config.grow_steps * len(config.quantiles)
         counts = {"prompts": len(asked), "responses each": config.samples_per_prompt}
         return _plan(config, out, counts, stages, "improve steps")
-    with _together("policy", out), _scores(rewards, folder) as score:
+    with _together("policy", out), _scores(rewards) as score:
         train(config, folder, asked, score, out)
 
 
@@ -254,8 +254,8 @@ def _check_rewards(texts: Sequence[str]) -> None:
 
 
 @contextmanager
-def _scores(texts: Sequence[str], model: str) -> Iterator[Path | RewardFunction]:
-    """One reward model's folder stays one: its adapter joins the policy's own backbone."""
+def _scores(texts: Sequence[str]) -> Iterator[Path | RewardFunction]:
+    """One reward model's folder, alone and unweighted, stays one."""
     from rlaif.rewards import open_rewards, parse_source
 
     sources = [parse_source(text) for text in texts]
@@ -267,7 +267,7 @@ def _scores(texts: Sequence[str], model: str) -> Iterator[Path | RewardFunction]
         from rlaif.judging import judge_reward
 
         judge = judge_reward
-    with open_rewards(texts, model, judge) as score:
+    with open_rewards(texts, judge) as score:
         yield score
 
 

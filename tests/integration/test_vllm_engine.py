@@ -24,7 +24,7 @@ from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment
 from judge_service.prompting import READINGS
-from judge_service.store import ReadStore
+from judge_service.store import open_store
 from judge_service.storing import StoringEngine
 from judge_service.template import Template
 
@@ -152,7 +152,7 @@ async def test_with_a_store_a_thousand_swapped_pairs_give_exactly_one_minus_p(
 ) -> None:
     if engine.identity.dtype != "bfloat16":
         pytest.skip("bfloat16 is the hard case")
-    store = ReadStore(None)
+    store = open_store(None)
     judge = Judge(StoringEngine(engine, store))
     one = LAW.model_copy(update={"principles": LAW.principles[:1], "traits": {"helpful": Trait()}})
     words = [

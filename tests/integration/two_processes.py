@@ -1,15 +1,20 @@
-"""Two steps of each trainer, their summed gradients written down. Run by test_distributed.py:
-alone, and by `accelerate launch` in two processes."""
+"""Two steps of each trainer named, their summed gradients written down, and the bytes that each
+process holds of weights, gradients and moments. Run by test_distributed.py: alone, and by
+`accelerate launch` in two processes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from constitution.schema import Message
-from rlaif import dpo, ppo, reward_model
+from rlaif import dpo, ppo, rest, reward_model, sft, sharding
+from rlaif.backbone import Backbone, LoraConfig
 from rlaif.records import Prompt
 from rlaif.training import Learner
 from rlaif.workers import Workers
@@ -31,45 +36,111 @@ PROMPTS = [
 
 
 def trained(name: str, model: str, out: Path) -> None:
-    pairs = {**COMMON, "epochs": 2, "batch_size": 7, "micro_batch_tokens": 300}
-    if name == "reward":
+    # sharded: each row a pass, so that one process has four and the other three
+    budget = 1 if Workers.here().sharded else 300
+    pairs: dict[str, Any] = {**COMMON, "epochs": 2, "batch_size": 7, "micro_batch_tokens": budget}
+    trainer, *how = name.split("-")
+    lora = pairs["lora"] = None if "full" in how else LoraConfig()
+    if "untied" in how:
+        model += "-untied"
+    if trainer == "sft":
+        sources = [sft.Source("pairs", PAIRS)]
+        sft.train(sft.SFTConfig(**pairs), model, sources, out, PAIRS[:3])
+    elif trainer == "reward":
         config = reward_model.RewardConfig(**pairs)
-        reward_model.train(config, model, PAIRS, out, {"manners": 1.0})
-    elif name == "dpo":
-        dpo.train(dpo.DPOConfig(**pairs), model, PAIRS, out)
-    elif name == "dpo-full":
-        dpo.train(dpo.DPOConfig(**pairs, lora=None), model, PAIRS, out)
-    else:
-        config = ppo.PPOConfig(
-            **COMMON, iterations=1, prompts_per_iteration=5, max_new_tokens=6, update_batch_size=3,
-            micro_batch_tokens=150, engine="transformers", value_learning_rate=1e-6,
+        reward_model.train(config, model, PAIRS, out, {"manners": 1.0}, PAIRS[:3])
+    elif trainer == "dpo":
+        dpo.train(dpo.DPOConfig(**pairs), model, PAIRS, out, PAIRS[:3])
+    elif trainer == "rest":
+        made = rest.ReSTConfig(
+            **COMMON, lora=lora, samples_per_prompt=3, quantiles=(0.3, 0.6), start="base",
+            prompts_per_chunk=1, batch_size=15, max_new_tokens=6, engine="transformers",
+            micro_batch_tokens=budget,
         )  # fmt: skip
-        ppo.train(config, model, PROMPTS, length_score, out)
+        rest.train(made, model, PROMPTS, reward(model, how), out)
+    else:
+        # guarded: a rollout's second pass is stopped and its gradient dropped, twice
+        steps: dict[str, Any] = {"iterations": 1, "update_batch_size": 3}
+        if "guarded" in how:
+            steps = {"iterations": 2, "epochs": 2, "update_batch_size": 5, "kl_ceiling": 1e-9}
+        asked = ppo.PPOConfig(
+            **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
+            micro_batch_tokens=budget, engine="transformers", value_learning_rate=1e-6,
+            value="adapter" if "adapter" in how else "head",
+        )  # fmt: skip
+        ppo.train(asked, model, PROMPTS, reward(model, how), out)
 
 
-def length_score(_conversations: object, responses: list[str]) -> list[float]:
-    return [len(response) / 10 for response in responses]
+def reward(model: str, how: list[str]) -> Path | OwnModel:
+    """scored: by a reward model, whose folder lies beside the model's."""
+    return Path(f"{model}-reward") if "scored" in how else OwnModel(model)
 
 
-def main(model: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    for name in ("reward", "dpo", "dpo-full", "ppo"):
-        found: list[dict[str, torch.Tensor]] = []
-        made = Learner.__init__
+class OwnModel:
+    """A reward function that reads a model of its own, in each process."""
 
-        def watched(self, *arguments, made=made, found=found):  # type: ignore[no-untyped-def]
-            made(self, *arguments)
-            self.optimiser.register_step_pre_hook(
-                lambda *_: found.append({n: p.grad.clone() for n, p in self.parameters.items()})
+    def __init__(self, model: str) -> None:
+        read = AutoModelForCausalLM.from_pretrained(model)
+        self.values = read.get_input_embeddings().weight.sum(1).tolist()
+
+    def __call__(self, _conversations: object, responses: list[str]) -> list[float]:
+        return [sum(self.values[ord(c) % len(self.values)] for c in said) for said in responses]
+
+
+def size(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Watch:
+    """What is written down of one trainer's run, by hooks into what trains."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, torch.Tensor]] = []
+        self.held = 0  # bytes here of the weights that train, their gradients and moments
+        self.base: list[tuple[int, int]] = []  # bytes of the base: all, and here
+
+    def learner(self, learner: Learner) -> None:
+        """After its optimiser is made: look before each of its steps."""
+
+        def before_step(*_: object) -> None:
+            moments = [m for of in learner.optimiser.state.values() for m in of.values() if m.ndim]
+            pieces = learner.pieces.values()
+            self.held = size([*pieces, *(p.grad for p in pieces if p.grad is not None), *moments])
+            self.gradients.append(
+                {n: sharding.whole(p.grad).clone() for n, p in learner.parameters.items()}
             )
 
-        Learner.__init__ = watched  # type: ignore[method-assign]
+        learner.optimiser.register_step_pre_hook(before_step)
+
+    def backbone(self, backbone: Backbone) -> None:
+        """After it was sharded, or not."""
+        base = [p for name, p in backbone.model.named_parameters() if "lora_" not in name]
+        self.base = [(size(base), size(map(sharding.local, base)))]
+
+
+def called_after(method: Callable[..., None], look: Callable[[Any], None]) -> Callable[..., None]:
+    def both(self: Any, *arguments: Any) -> None:
+        method(self, *arguments)
+        look(self)
+
+    return both
+
+
+def main(model: str, folder: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    made, sharded = Learner.__init__, Backbone.shard
+    for name in names:
+        watch = Watch()
+        Learner.__init__ = called_after(made, watch.learner)  # type: ignore[method-assign]
+        Backbone.shard = called_after(sharded, watch.backbone)  # type: ignore[method-assign]
         trained(name, model, folder / name)
-        Learner.__init__ = made  # type: ignore[method-assign]
-        if Workers.here().main:
-            torch.save(found, folder / f"{name}.gradients.pt")
+        workers = Workers.here()
+        held, base = workers.gather([watch.held]), workers.gather(watch.base)
+        if workers.main:
+            found = {"gradients": watch.gradients, "held": held, "base": base}
+            torch.save(found, folder / f"{name}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
     Workers.here().leave()

@@ -355,7 +355,7 @@ async def test_a_stream_whose_server_stays_dead_says_so_and_keeps_what_was_answe
     assert 100 <= len(found) < 500
     assert server.address in message
     assert f"{len(found)} comparisons of this stream were answered" in message
-    assert "restart the server" in message
+    assert "restart it" in message
 
 
 async def test_leaving_a_stream_early_frees_the_engine(tmp_path: Path) -> None:

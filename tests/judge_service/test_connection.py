@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 
 from judge_service.client import AsyncJudgeClient, JudgeClient, JudgeRequestError, JudgeUnavailable
 from judge_service.connection import connection
+from judge_service.logs import TextLines
+from judge_service.server import JudgeServer
 from tests.certificates import Authority
 from tests.fakes import FakeEngine
-from tests.serving import one_principle, serving
+from tests.serving import one_principle, serving, settings
 
 MIB = 2**20
 
@@ -109,3 +112,22 @@ async def test_calls_go_to_replicas_in_turn_and_one_that_stops_costs_no_call(
             await client.compare("x", "a", f"c{n}")
         assert len(engines[0].prompts) == first
         assert len(engines[1].prompts) == second + 40
+
+
+async def test_of_listed_replicas_one_that_still_loads_is_not_even_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    law = one_principle(tmp_path)
+    loading = JudgeServer(settings(constitutions=[law]), FakeEngine())
+    await loading.start()
+    caplog.set_level(logging.INFO)
+    async with (
+        serving(FakeEngine(), constitutions=[law]) as ready,
+        AsyncJudgeClient(f"{loading.address},{ready.address}") as client,
+    ):
+        for n in range(20):
+            await client.compare("x", "a", f"b{n}")
+        said = [TextLines().format(record) for record in caplog.records]
+        codes = [line.partition("code=")[2].split()[0] for line in said if "method=Comp" in line]
+        assert codes == ["OK"] * 20
+    await loading.stop()

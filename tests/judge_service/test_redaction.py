@@ -33,7 +33,7 @@ from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.logs import JsonLines, TextLines
 from judge_service.metrics import Metrics
 from judge_service.server import JudgeServer
-from judge_service.store import ReadStore
+from judge_service.store import open_store
 from judge_service.storing import StoringEngine
 from judge_service.tokens import digest_of, new_token
 from judge_service.tracing import NO_TRACING, NoTracing, Tracing
@@ -151,8 +151,14 @@ async def test_broken_bytes_are_heard_by_nobody(
                 for rpc in REQUESTS:
                     service = "Constitution" if rpc in CONSTITUTION_RPCS else "Judge"
                     path = f"/judge_service.v1.{service}Service/{rpc}"
+                    broken = b"\x0a\xff" + NEEDLE.encode()
+                    if rpc == "StreamJudgments":
+                        error = await stream_one(channel.stream_stream(path)(), broken)
+                        assert "UNREADABLE" in error
+                        assert NEEDLE not in error
+                        continue
                     with pytest.raises(grpc.aio.AioRpcError) as failed:
-                        await channel.unary_unary(path)(b"\x0a\xff" + NEEDLE.encode())
+                        await channel.unary_unary(path)(broken)
                     assert NEEDLE not in whole(failed.value)
             await heard.scrape(server)
     captured = capfd.readouterr()
@@ -254,7 +260,9 @@ async def stream_one(stream: Any, request: Any) -> str:
     await stream.write(request)
     answer = await stream.read()
     await stream.done_writing()
-    return str(answer.error) if answer is not grpc.aio.EOF else ""
+    if answer is grpc.aio.EOF:
+        return ""
+    return str(answer if isinstance(answer, bytes) else answer.error)
 
 
 def whole(error: grpc.aio.AioRpcError) -> str:
@@ -337,7 +345,7 @@ async def serving(
         "metrics_port": 0,
         **values,
     }
-    whole_engine = StoringEngine(engine, ReadStore(None), heard.metrics)
+    whole_engine = StoringEngine(engine, open_store(None), heard.metrics)
     server = JudgeServer(settings(**values), whole_engine, heard.metrics, heard.tracing)
     await server.start()
     await server.load()

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
@@ -265,28 +265,52 @@ async def test_a_cancelled_call_frees_the_engine_within_a_second(
     assert engine.aborted
 
 
+class Late:
+    """The context of a call with this much time left, seconds."""
+
+    def __init__(self, time_remaining: float | None) -> None:
+        self._remaining = time_remaining
+        self._aborted: Any = None
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+    def cancelled(self) -> bool:
+        return False
+
+    async def abort(self, *how: Any) -> None:
+        self._aborted = how
+
+    def status(self) -> Any:
+        return status_pb2.Status.FromString(self._aborted[2][0][1])
+
+
+async def never(request: Any, context: Any) -> None:
+    pytest.fail("work was begun")
+
+
 async def test_a_passed_deadline_starts_no_work() -> None:
-    started = []
+    context = Late(time_remaining=0.0)
+    await CallGuard(1)._call("/x/Y", never, request(), context)
+    assert context.status().code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
-    class Late:
-        aborted: Any = None
 
-        def time_remaining(self) -> float:
-            return 0.0
-
-        def cancelled(self) -> bool:
-            return False
-
-        async def abort(self, *how: Any) -> None:
-            self.aborted = how
-
-    async def behaviour(request: Any, context: Any) -> None:
-        started.append(request)
-
-    context = Late()
-    await CallGuard(1)._call("/x/Y", behaviour, request(), context)
-    assert not started
-    assert context.aborted[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are_in_hand() -> None:
+    engine = FakeEngine(latency_seconds=0.3)
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        stub = pb_grpc.JudgeServiceStub(channel)
+        await asyncio.gather(*(stub.ComparePair(request()) for _ in range(5)))
+        busy = stub.ComparePair(request())
+        while not engine.in_flight:
+            await asyncio.sleep(0.01)
+        reads = len(engine.prompts)
+        code, message, details = await failure(stub.ComparePair(request(), timeout=0.2))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert details["ErrorInfo"].reason == "DEADLINE_TOO_SHORT"
+        assert "give it longer" in message
+        assert len(engine.prompts) == reads, "the engine was not asked"
+        assert (await stub.ComparePair(request(), timeout=20)).HasField("judgment")
+        await busy
 
 
 async def test_a_message_over_the_cap_is_refused() -> None:
@@ -316,23 +340,52 @@ async def test_two_servers_never_share_a_port() -> None:
             await JudgeServer(settings(port=port), FakeEngine()).start()
 
 
-async def test_stopping_lets_a_call_under_way_finish_and_refuses_new_ones() -> None:
-    engine = FakeEngine(latency_seconds=0.3)
+async def test_stopping_lets_a_call_under_way_finish_and_sends_new_ones_elsewhere() -> None:
+    engine = FakeEngine(latency_seconds=1.0)
     server = JudgeServer(settings(grace_seconds=5), engine)
     await server.start()
     await server.load()
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = pb_grpc.JudgeServiceStub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
         first = stub.ComparePair(request())
         await asyncio.sleep(0.1)
+        started = asyncio.get_running_loop().time()
         stopping = asyncio.create_task(server.stop())
-        await asyncio.sleep(0.05)
-        assert await health(channel) == NOT_SERVING
-        code, _, details = await failure(stub.ComparePair(request()))
-        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
-        assert (await first).judgment.verdict == pb.VERDICT_A
+        assert (await watch.read()).status == NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await stub.ComparePair(request())
+        await asyncio.sleep(0.7)
+        assert not stopping.done()
+        async with serving(FakeEngine(), port=int(server.address.rpartition(":")[2])):
+            assert (await first).judgment.verdict == pb.VERDICT_A, "its port is free already"
         await stopping
+        assert asyncio.get_running_loop().time() - started < 4, "a watch holds nobody up"
     assert not engine.alive
+
+
+async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None:
+    engine = FakeEngine()
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        engine.latency_seconds = 30
+        call = pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+        while not engine.in_flight:
+            await asyncio.sleep(0.01)
+        stopping = asyncio.create_task(server.stop())
+        code, _, details = await failure(call)
+        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        await stopping
+        assert engine.in_flight == 0
+
+
+async def test_a_call_that_slips_in_while_the_server_drains_is_told_to_try_again() -> None:
+    guard, context = CallGuard(1), Late(time_remaining=None)
+    await guard.drain(0)
+    await guard._call("/x/Y", never, request(), context)
+    status = context.status()
+    assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    assert "SHUTTING_DOWN" in str(status)
 
 
 async def test_reflection_lists_the_services_on_loopback(channel: grpc.aio.Channel) -> None:

@@ -1,4 +1,7 @@
-"""The store of reads: what it keeps, what it survives, and how it says no."""
+"""What every store promises, of a file and of a PostgreSQL database alike.
+
+The tests of the database are marked `integration`: they start a server (tests/postgres.py).
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,12 @@ import asyncio
 import hashlib
 import json
 import os
-import re
-import resource
 import signal
-import sqlite3
-import stat
 import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,15 +22,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge_service import store as store_module
 from judge_service.engine import LabelLogprobs, Written
 from judge_service.judgment import ModelIdentity
-from judge_service.store import ReadStore, StoreError, read_key, write_key
+from judge_service.store import Store, StoreError, open_store, read_key, shown, write_key
+from judge_service.stores.batcher import Batcher
+from judge_service.stores.packing import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
+from judge_service.upkeep import summarize
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ModelIdentity("qwen", "0" * 64, "1" * 64, "bfloat16", "vllm 0.32.0 cpu")
 LOGPROBS = st.floats(max_value=0.0, allow_nan=False, allow_infinity=False)
 WRITING = {"max_tokens": 64, "temperature": 1.0, "seed": 7}
+
+
+@pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.integration)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where no store is yet."""
+    if request.param == "file":
+        return str(tmp_path / "new" / "folder" / "reads.sqlite")
+    return str(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+async def store(place: str) -> AsyncIterator[Store]:
+    store = open_store(place)
+    yield store
+    await store.close()
 
 
 def key(number: int) -> bytes:
@@ -99,102 +114,92 @@ def test_how_it_is_written_counts_and_greedy_writing_has_no_seed() -> None:
 # Keeping
 
 
-@given(st.lists(LOGPROBS, min_size=1, max_size=9))
-def test_log_probabilities_come_back_to_the_bit(logprobs: list[float]) -> None:
-    async def there_and_back() -> LabelLogprobs | None:
-        store = ReadStore(None)
-        await store.put_read(key(1), answer(*logprobs, cached_tokens=96))
-        found = await store.find_read(key(1))
-        await store.close()
-        return found
+@given(st.lists(LOGPROBS, max_size=9), st.lists(st.integers(0, 2**31), max_size=9))
+def test_numbers_are_unpacked_to_the_bit(logprobs: list[float], ids: list[int]) -> None:
+    assert bits(unpack_logprobs(pack_logprobs(logprobs))) == bits(tuple(logprobs))
+    assert unpack_ids(pack_ids(ids)) == tuple(ids)
 
-    found = asyncio.run(there_and_back())
+
+@pytest.mark.parametrize("logprobs", [(-0.25, -1.5), (0.0, -0.0), (-5e-324, -1.7e308), (-0.1,) * 9])
+async def test_log_probabilities_come_back_to_the_bit(
+    store: Store, logprobs: tuple[float, ...]
+) -> None:
+    assert await store.find_read(key(1)) is None
+    await store.put_read(key(1), answer(*logprobs, cached_tokens=96))
+    found = await store.find_read(key(1))
     assert found is not None
-    assert bits(found.logprobs) == bits(tuple(logprobs))
+    assert bits(found.logprobs) == bits(logprobs)
     assert (found.prompt_tokens, found.cached_tokens, found.stored) == (500, 0, True)
 
 
 @pytest.mark.parametrize("text", ["", "Zwölf\nEier \N{EGG}", "\x00 and \ufffd", "a" * 100_000])
-async def test_writing_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
+async def test_writing_comes_back_as_it_was(place: str, text: str) -> None:
     written = Written(text, (5, 0, 2**31), True, prompt_tokens=9, cached_tokens=3)
-    for _ in range(2):  # the second time from the file
-        store = ReadStore(tmp_path / "reads.sqlite")
-        await store.put_writing(key(1), written)
+    for _ in range(2):  # the second time from what was kept
+        store = open_store(place)
+        assert await store.put_writing(key(1), written) == written
         assert await store.find_writing(key(1)) == replace(written, cached_tokens=0, stored=True)
         assert await store.find_read(key(1)) is None
         await store.close()
 
 
-async def test_reads_outlive_the_store_that_took_them(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "reads.sqlite"
-    store = ReadStore(path)
+async def test_reads_outlive_the_store_that_took_them(place: str) -> None:
+    store = open_store(place)
     await store.put_read(key(1), answer(-0.25, -1.5))
     await store.close()
-    again = ReadStore(path)
+    again = open_store(place)
     found = await again.find_read(key(1))
     assert found is not None
     assert found.logprobs == (-0.25, -1.5)
     stats = await again.stats()
-    assert (stats.reads, stats.writings, stats.bytes) == (1, 0, path.stat().st_size)
+    assert (stats.reads, stats.writings) == (1, 0)
+    assert stats.bytes > 0
     await again.close()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(path.parent.iterdir()) == [path]  # the log was folded in
 
 
-async def test_a_temporary_store_forgets_and_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
-    for _ in range(2):
-        store = ReadStore(None)
-        assert await store.find_read(key(1)) is None
-        await store.put_read(key(1), answer(-0.5))
-        assert (await store.stats()).reads == 1
-        await store.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-async def test_ten_thousand_puts_share_a_few_transactions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_many_puts_share_a_few_transactions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    transact = store_module._Worker._transact
+    answer_batch = Batcher._answer
 
-    def counted(worker: store_module._Worker, batch: list[object]) -> None:
+    def counted(batcher: Batcher[object, object], batch: list[object]) -> None:
         batches.append(len(batch))
-        transact(worker, batch)  # type: ignore[arg-type]
+        answer_batch(batcher, batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(store_module._Worker, "_transact", counted)
-    store = ReadStore(tmp_path / "reads.sqlite")
-    await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in range(10_000)))
-    assert sum(batches) == 10_000
-    assert len(batches) < 100
-    assert (await store.stats()).reads == 10_000
-    await store.close()
+    monkeypatch.setattr(Batcher, "_answer", counted)
+    await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in range(5000)))
+    assert sum(batches) == 5000
+    assert len(batches) < 50
+    monkeypatch.undo()
+    found = await asyncio.gather(*(store.find_read(key(i)) for i in range(5000)))
+    assert [f.logprobs[0] for f in found if f] == [-float(i) for i in range(5000)]
+    assert (await store.stats()).reads == 5000
 
 
-async def test_closing_commits_what_was_put_and_a_closed_store_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "reads.sqlite"
-    store = ReadStore(path)
+async def test_closing_commits_what_was_put_and_a_closed_store_says_so(place: str) -> None:
+    store = open_store(place)
     puts = [asyncio.create_task(store.put_read(key(i), answer(-1.0))) for i in range(100)]
     await asyncio.sleep(0)
     await store.close()
     await store.close()
     await asyncio.gather(*puts)
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*closed"):
+    with pytest.raises(StoreError, match="is closed"):
         await store.find_read(key(1))
-    again = ReadStore(path)
+    with pytest.raises(StoreError, match="is closed"):
+        await store.stats()
+    again = open_store(place)
     assert (await again.stats()).reads == 100
     await again.close()
 
 
-async def test_a_put_is_carried_out_though_its_caller_went_away(tmp_path: Path) -> None:
-    store = ReadStore(tmp_path / "reads.sqlite")
+async def test_a_put_is_carried_out_though_its_caller_went_away(place: str) -> None:
+    store = open_store(place)
     put = asyncio.create_task(store.put_read(key(1), answer(-1.0)))
     await asyncio.sleep(0)
     put.cancel()
     await store.close()
-    again = ReadStore(tmp_path / "reads.sqlite")
+    again = open_store(place)
     assert await again.find_read(key(1)) is not None
     await again.close()
 
@@ -202,56 +207,66 @@ async def test_a_put_is_carried_out_though_its_caller_went_away(tmp_path: Path) 
 # Sharing and surviving
 
 
-async def test_of_two_answers_to_one_read_the_first_stands(tmp_path: Path) -> None:
-    """Two processes may compute the same read at once, and batches differ in their last bits."""
-    mine, theirs = (ReadStore(tmp_path / "reads.sqlite") for _ in range(2))
-    first = await mine.put_read(key(1), answer(-0.5, -0.9))
+async def test_of_two_answers_to_one_read_the_first_stands(store: Store, place: str) -> None:
+    """Two servers may compute the same read at once, and batches differ in their last bits."""
+    theirs = open_store(place)
+    first = await store.put_read(key(1), answer(-0.5, -0.9))
     second = await theirs.put_read(key(1), answer(-0.5001, -0.9001, cached_tokens=32))
     assert first == answer(-0.5, -0.9)
     assert second == answer(-0.5, -0.9, cached_tokens=32)  # computed, but answered as it is kept
     written = Written("ours", (1, 2), True, 9, 0)
-    await mine.put_writing(key(1), written)
+    await store.put_writing(key(1), written)
     assert await theirs.put_writing(key(1), replace(written, text="other")) == written
-    await mine.close()
     await theirs.close()
 
 
-async def test_two_processes_share_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "reads.sqlite"
+async def test_of_two_answers_in_one_batch_the_first_stands_too(store: Store) -> None:
+    puts = [store.put_read(key(i // 2), answer(-float(i))) for i in range(100)]
+    found = await asyncio.gather(*puts)
+    assert [f.logprobs[0] for f in found] == [-float(i // 2 * 2) for i in range(100)]
+    assert (await store.stats()).reads == 50
+
+
+async def test_two_processes_that_put_the_same_keys_are_answered_alike(place: str) -> None:
+    """Both start at once, with no store there, and put each hundred in opposite order."""
     script = """
         import asyncio, sys
-        from pathlib import Path
         from judge_service.engine import LabelLogprobs
-        from judge_service.store import ReadStore
+        from judge_service.store import open_store
 
-        async def main():
-            store = ReadStore(Path(sys.argv[1]))
-            for i in range(0, 400, 2):
-                await store.put_read(i.to_bytes(32, "big"), LabelLogprobs((-float(i),), 1, 0))
+        async def main(place, mine, direction):
+            store = open_store(place)
+
+            async def put(i):
+                answer = LabelLogprobs((-float(i), mine), 1, 0)
+                found = await store.put_read(i.to_bytes(32, "big"), answer)
+                print(i, *found.logprobs)
+
+            for start in range(0, 2000, 100):
+                keys = range(start, start + 100)[::direction]
+                await asyncio.gather(*(put(i) for i in keys))
             await store.close()
 
-        asyncio.run(main())
+        asyncio.run(main(sys.argv[1], -float(sys.argv[2]), int(sys.argv[3])))
     """
-    store = ReadStore(path)
-    with child(script, str(path)) as other:
-        for i in range(1, 400, 2):
-            await store.put_read(key(i), answer(-float(i)))
-    assert other.returncode == 0
-    found = [await store.find_read(key(i)) for i in range(400)]
-    assert [f.logprobs[0] for f in found if f] == [-float(i) for i in range(400)]
+    both = [child(script, place, "1", "1"), child(script, place, "2", "-1")]
+    told = [sorted(process.communicate()[0].splitlines()) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert told[0] == told[1]
+    assert len(told[0]) == 2000
+    store = open_store(place)
+    assert (await store.stats()).reads == 2000
     await store.close()
 
 
-async def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / "reads.sqlite"
+async def test_nothing_acknowledged_is_lost_to_kill_9(place: str) -> None:
     script = """
         import asyncio, sys
-        from pathlib import Path
         from judge_service.engine import LabelLogprobs
-        from judge_service.store import ReadStore
+        from judge_service.store import open_store
 
         async def main():
-            store = ReadStore(Path(sys.argv[1]))
+            store = open_store(sys.argv[1])
 
             async def put(i):
                 await store.put_read(i.to_bytes(32, "big"), LabelLogprobs((-i / 7,), i, 0))
@@ -265,130 +280,44 @@ async def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
     acknowledged: list[int] = []
     for lines in (1, 260, 611):
         start = len(acknowledged) and max(acknowledged) + 1
-        with child(script, str(path), str(start)) as writer:
+        with child(script, place, str(start)) as writer:
             assert writer.stdout is not None
             told = [writer.stdout.readline() for _ in range(lines)]
             os.kill(writer.pid, signal.SIGKILL)
             told += writer.stdout.readlines()
         assert writer.returncode == -signal.SIGKILL
         acknowledged += [int(line) for line in told if line.endswith("\n")]
-    store = ReadStore(path)
+    store = open_store(place)
     found = await asyncio.gather(*(store.find_read(key(i)) for i in acknowledged))
     assert [f and f.logprobs for f in found] == [(-i / 7,) for i in acknowledged]
     await store.close()
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another process that is writing."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
+# Naming
 
 
-async def test_a_lookup_does_not_wait_for_a_commit(tmp_path: Path) -> None:
-    store = ReadStore(tmp_path / "reads.sqlite")
-    await store.put_read(key(1), answer(-1.0))
-    with locked(tmp_path / "reads.sqlite"):
-        put = asyncio.create_task(store.put_read(key(2), answer(-2.0)))
-        assert await store.find_read(key(1)) is not None
-        assert await store.find_read(key(2)) is None
-        assert not put.done()
-    await put
-    assert await store.find_read(key(2)) is not None
-    await store.close()
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("/var/reads.sqlite", "/var/reads.sqlite"),
+        (None, "the temporary store"),
+        ("postgresql+psycopg://judge@db:5432/reads", "postgresql+psycopg://judge@db:5432/reads"),
+        ("postgresql+psycopg://judge:canary@db/reads", "postgresql+psycopg://judge@db/reads"),
+        ("postgresql+psycopg://judge:can/?#ary@db/r", "postgresql+psycopg://judge@db/r"),
+        ("postgresql+psycopg://judge:x@canary@db/reads", "postgresql+psycopg://…"),
+        ("postgresql+psycopg://db/reads?password=canary", "postgresql+psycopg://db/reads"),
+        ("postgresql+psycopg://db/reads?password=x@canary", "postgresql+psycopg://…"),
+        ("postgresql+psycopg:///reads?host=/run/pg", "postgresql+psycopg:///reads"),
+    ],
+)
+def test_a_place_is_shown_without_its_password(place: str | None, told: str) -> None:
+    assert shown(place) == told
 
 
-# Saying no
-
-
-async def test_a_lock_that_is_never_released_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_database_without_its_packages_is_told_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(store_module, "_BUSY_SECONDS", 0.05)
-    store = ReadStore(tmp_path / "reads.sqlite")
-    told = pytest.raises(StoreError, match=r"reads\.sqlite.*locked by another process")
-    with locked(tmp_path / "reads.sqlite"), told:
-        await store.put_read(key(1), answer(-1.0))
-    await store.put_read(key(1), answer(-1.0))
-    await store.close()
-
-
-def test_a_file_that_is_no_store_is_told_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("Dear diary, " * 100)
-    with pytest.raises(StoreError, match=r"notes\.txt.*no store.*name another file"):
-        ReadStore(path)
-    assert path.read_text() == "Dear diary, " * 100
-
-
-def test_another_program_s_database_is_told_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "history.sqlite"
-    with closing(sqlite3.connect(path)) as other:
-        other.execute("CREATE TABLE urls (url TEXT)")
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"history\.sqlite.*another program"):
-        ReadStore(path)
-    assert path.read_bytes() == before
-
-
-async def test_a_newer_store_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "reads.sqlite"
-    await ReadStore(path).close()
-    with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version=3")
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 3, this one knows 2"):
-        ReadStore(path)
-
-
-async def test_a_damaged_store_is_told_with_the_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "reads.sqlite"
-    store = ReadStore(path)
-    await asyncio.gather(*(store.put_read(key(i), answer(-1.0)) for i in range(2000)))
-    await store.close()
-    whole = path.read_bytes()
-    path.write_bytes(whole[:12288] + os.urandom(len(whole) - 12288))  # the schema is intact
-    store = ReadStore(path)
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*damaged.*delete it"):
-        await asyncio.gather(*(store.find_read(key(i)) for i in range(2000)))
-    await store.close()
-
-
-@pytest.mark.parametrize("place", ["/proc/reads.sqlite", "/proc/no/reads.sqlite", "{}", "{}/f/r"])
-def test_a_place_where_no_file_can_be_is_told(tmp_path: Path, place: str) -> None:
-    (tmp_path / "f").write_text("a file, not a folder")
-    path = place.format(tmp_path)
-    with pytest.raises(StoreError, match=path):
-        ReadStore(Path(path))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-async def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "reads.sqlite"
-    await ReadStore(path).close()
-    path.chmod(0o400)
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(StoreError, match=r"reads\.sqlite"):
-            ReadStore(path)
-    finally:
-        tmp_path.chmod(0o700)
-
-
-async def test_a_full_disk_is_told_and_what_was_acknowledged_stays(tmp_path: Path) -> None:
-    store = ReadStore(tmp_path / "reads.sqlite")
-    await store.put_read(key(0), answer(-1.0))
-    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))  # no file may grow beyond
-    try:
-        puts = (store.put_read(key(i), answer(-float(i))) for i in range(1, 2000))
-        found = await asyncio.gather(*puts, return_exceptions=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    refused = [i for i, result in enumerate(found, start=1) if isinstance(result, StoreError)]
-    assert refused
-    assert re.search(r"reads\.sqlite.*make room", str(found[refused[0] - 1]))
-    assert (await store.stats()).reads == 2000 - len(refused)
-    await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in refused))
-    assert (await store.stats()).reads == 2000
-    await store.close()
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    for use in (open_store, summarize):
+        with pytest.raises(StoreError, match=r"db/r: .*extra `postgres`.*rlaif\[postgres\]"):
+            use("postgresql+psycopg://judge:canary@db/r")

@@ -9,17 +9,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_status import rpc_status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitution.schema import Constitution, Message, Principle, Trait
 from judge_service.engine import EngineError, LabelLogprobs, Written
+from judge_service.errors import Failure
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment, ModelIdentity
-from judge_service.store import ReadStore, StoreError
+from judge_service.store import StoreError, StoreUnavailable, open_store
 from judge_service.storing import StoringEngine
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.fakes import FakeEngine, FakeTokenizer
+from tests.serving import SAID, serving
 
 MODEL = ModelIdentity("qwen", "0" * 64, "1" * 64, "bfloat16", "vllm 0.32.0 cpu")
 LABELS = (7, 8)
@@ -95,7 +101,7 @@ async def settle() -> None:
 
 async def test_a_read_that_was_computed_once_is_found_again() -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     first = await storing.read(PROMPT, LABELS, priority=1)
     second = await storing.read(list(PROMPT), list(LABELS))
     await storing.close()
@@ -107,7 +113,7 @@ async def test_a_read_that_was_computed_once_is_found_again() -> None:
 async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     engines = [CountingEngine() for _ in range(3)]
     for engine in engines:
-        storing = StoringEngine(engine, ReadStore(tmp_path / "reads.sqlite"))
+        storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
         for prompt in ([1], [2], [3]):
             assert (await storing.read(prompt, LABELS)).logprobs == logprobs(prompt, LABELS)
         await storing.close()
@@ -117,7 +123,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
 async def test_identical_reads_in_flight_are_computed_once_and_paid_once() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
     await until_asked(engine, 1)
     asked += [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
@@ -139,12 +145,12 @@ def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
 
     async def play(path: Path) -> None:
         engine = CountingEngine()
-        storing = StoringEngine(engine, ReadStore(path))
+        storing = StoringEngine(engine, open_store(path))
         found: list[LabelLogprobs] = []
         for restart, prompts in steps:
             if restart:
                 await storing.close()
-                storing = StoringEngine(engine, ReadStore(path))
+                storing = StoringEngine(engine, open_store(path))
             answers = await asyncio.gather(*(storing.read([p], LABELS) for p in prompts))
             assert [a.logprobs for a in answers] == [logprobs([p], LABELS) for p in prompts]
             found += answers
@@ -165,7 +171,7 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
 
     async def play() -> None:
         engine = CountingEngine()
-        storing = StoringEngine(engine, ReadStore(None))
+        storing = StoringEngine(engine, open_store(None))
         asked = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
         for turn in range(13):
             for task, (_, leaves) in zip(asked, callers, strict=True):
@@ -193,7 +199,7 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
 async def test_another_model_computes_its_own_reads(tmp_path: Path, field: str) -> None:
     for identity in (MODEL, replace(MODEL, **{field: "other"})):
         engine = CountingEngine(identity)
-        storing = StoringEngine(engine, ReadStore(tmp_path / "reads.sqlite"))
+        storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
         await storing.read(PROMPT, LABELS)
         await storing.read(PROMPT, LABELS[::-1])
         await storing.close()
@@ -202,7 +208,7 @@ async def test_another_model_computes_its_own_reads(tmp_path: Path, field: str) 
 
 async def test_without_the_store_a_read_is_neither_looked_up_nor_kept() -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     for use_store in (False, True, False):
         assert not (await storing.read(PROMPT, LABELS, use_store=use_store)).stored
         assert not (await storing.write(PROMPT, max_tokens=8, use_store=use_store)).stored
@@ -225,7 +231,7 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
     before = [f"Principle {i}." for i in range(16)]
     after = [*before[:15], "A better one."]
     engine = FakeEngine()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     cost = []
     for texts in (before, before, after, after[::-1]):
         found = await Judge(storing).compare(pair, law(*texts))
@@ -242,7 +248,7 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
 async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     leaves, stays = (asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2))
     await until_asked(engine, 1)
     leaves.cancel()
@@ -256,7 +262,7 @@ async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays()
 async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2)]
     await until_asked(engine, 1)
     for task in asked:
@@ -272,7 +278,7 @@ async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> 
 async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_its_own() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     leaves = asyncio.create_task(storing.read(PROMPT, LABELS))
     await until_asked(engine, 1)
     leaves.cancel()
@@ -286,7 +292,7 @@ async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_
 async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = ReadStore(None)
+    store = open_store(None)
     committing, commit, put_read = asyncio.Event(), asyncio.Event(), store.put_read
 
     async def slow_put(key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
@@ -313,7 +319,7 @@ async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commi
 
 async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, ReadStore(tmp_path / "reads.sqlite"))
+    storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
     await storing.start()
     assert (storing.alive, storing.identity, storing.max_context_tokens) == (True, MODEL, 4096)
     assert storing.tokenizer is engine.tokenizer
@@ -336,7 +342,7 @@ async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
     engine = CountingEngine()
     engine.open.clear()
     engine.fail = True
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(3)]
     await until_asked(engine, 1)
     engine.open.set()
@@ -352,7 +358,7 @@ async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
 async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float) -> None:
     engine = CountingEngine()
     engine.scale = scale
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     sick = await storing.read(PROMPT, LABELS)
     assert not any(map(math.isfinite, sick.logprobs))
     engine.scale = 1.0
@@ -364,7 +370,7 @@ async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float
 async def test_a_store_that_fails_is_an_engine_that_fails_and_the_remedy_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = ReadStore(None)
+    store = open_store(None)
 
     async def full(key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
         raise StoreError("reads.sqlite: the disk is full; make room")
@@ -376,12 +382,35 @@ async def test_a_store_that_fails_is_an_engine_that_fails_and_the_remedy_is_told
     await storing.close()
 
 
+@pytest.mark.parametrize("verb", ["find_read", "put_read"])
+async def test_a_store_that_is_away_makes_a_call_unavailable_and_tells_when_to_ask_again(
+    monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    store = open_store(None)
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("postgresql+psycopg://judge@canary/reads cannot be used")
+
+    monkeypatch.setattr(store, verb, away)
+    request = pb.ComparePairRequest(**SAID, response_a="short", response_b="rather longer")
+    async with (
+        serving(StoringEngine(FakeEngine(), store)) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await pb_grpc.JudgeServiceStub(channel).ComparePair(request)
+    told = Failure.from_rpc_error(error.value)
+    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    assert any(d.type_url.endswith("RetryInfo") for d in rpc_status.from_call(error.value).details)
+    assert "canary" not in str(error.value)  # where the database is, is nobody's business
+
+
 # Writing
 
 
 async def test_writing_is_found_again_and_drawn_anew_with_another_seed(tmp_path: Path) -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, ReadStore(tmp_path / "reads.sqlite"))
+    storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
     sampled = {"max_tokens": 8, "temperature": 1.0}
     for seed in (1, 2, 1):
         first = await storing.write(PROMPT, **sampled, seed=seed)
@@ -397,7 +426,7 @@ async def test_writing_that_something_else_cut_short_is_not_kept(tokens: int, ke
     """Three tokens of at most `tokens`: with room for more, the context must have ended."""
     engine = CountingEngine()
     engine.written = replace(engine.written, complete=False)
-    storing = StoringEngine(engine, ReadStore(None))
+    storing = StoringEngine(engine, open_store(None))
     await storing.write(PROMPT, max_tokens=tokens)
     assert (await storing.write(PROMPT, max_tokens=tokens)).stored is kept
     await storing.close()

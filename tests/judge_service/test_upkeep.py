@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store import ReadStore, StoreError
+from judge_service.store import StoreError, open_store
 from judge_service.upkeep import as_line, rows, summarize, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def key(number: int) -> bytes:
 def write_rows(path: Path, ages_s: list[float], start: int = 0) -> None:
     """Reads kept that many seconds ago."""
 
-    asyncio.run(ReadStore(path).close())
+    asyncio.run(open_store(path).close())
     now, packed = int(time.time()), struct.pack("<2d", -1.0, -0.5)
     with closing(sqlite3.connect(path)) as store, store:
         store.executemany(
@@ -66,7 +66,7 @@ def write_schema_1(path: Path, reads: int) -> None:
 async def test_a_store_of_schema_1_is_brought_to_2_with_every_row_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_schema_1(path, 300)
-    store = ReadStore(path)
+    store = open_store(path)
     found = [await store.find_read(key(i)) for i in range(300)]
     assert {read.logprobs for read in found if read} == {(-0.25, math.log(0.1))}
     assert None not in found
@@ -90,9 +90,9 @@ def test_a_migration_that_breaks_off_leaves_the_old_file(
         "ALTER TABLE reads ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE nothing ADD COLUMN created INTEGER",
     )
-    monkeypatch.setattr("judge_service.store._MIGRATIONS", {1: steps})
+    monkeypatch.setattr("judge_service.stores.sqlite._MIGRATIONS", {1: steps})
     with pytest.raises(StoreError, match=r"reads\.sqlite"):
-        ReadStore(path)
+        open_store(path)
     with closing(sqlite3.connect(path)) as old:
         assert old.execute("PRAGMA user_version").fetchone() == (1,)
         assert len(old.execute("SELECT * FROM reads").fetchone()) == 3
@@ -169,10 +169,10 @@ def test_a_server_goes_on_reading_and_keeping_while_another_process_sweeps(tmp_p
         import asyncio, sys
         from pathlib import Path
         from judge_service.engine import LabelLogprobs
-        from judge_service.store import ReadStore
+        from judge_service.store import open_store
 
         async def main():
-            store = ReadStore(Path(sys.argv[1]))
+            store = open_store(Path(sys.argv[1]))
             print("open", flush=True)
             number = 10**6
             stop = asyncio.create_task(asyncio.to_thread(sys.stdin.read))

@@ -11,9 +11,9 @@ from rlaif.backbone import Backbone
 from rlaif.batching import EncodedPrompt, encode_prompts
 from rlaif.ppo_config import PPOConfig
 from rlaif.ppo_rollout import Actors
+from rlaif.ppo_value import Critic
 from rlaif.records import Prompt
 from rlaif.rollouts import open_sampler
-from rlaif.scoring import Heads
 from rlaif.workers import Workers
 
 ALONE = Workers(0, 1)
@@ -41,14 +41,14 @@ def actors_over(model: str, config: PPOConfig) -> Actors:
     backbone = Backbone.load(model, "float32", train_fully=config.lora is None)
     frozen = backbone if config.lora else backbone.frozen_copy()
     backbone.add_role("policy", config.lora, 0)
-    head = None
+    critic = None
     if config.advantages == "gae":
         assert config.lora is not None
-        frozen.add_role("value", config.lora, 1)
-        head = Heads(["value"], frozen.hidden_size)
-        head.randomise(0)
+        shared = config.value == "head"
+        critic = Critic.on_policy(backbone) if shared else Critic.beside(frozen, config.lora, 1)
+        critic.head.randomise(0)
     sampler = open_sampler("transformers", backbone, config.max_tokens, config.kv_cache_gib)
-    return Actors(backbone, frozen, head, count_x, sampler)
+    return Actors(backbone, frozen, critic, count_x, sampler)
 
 
 def encoded(actors: Actors, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:

@@ -14,6 +14,8 @@ from rlaif.backbone import Generated
 from rlaif.batching import Row
 from rlaif.ppo import PPOConfig, train
 from rlaif.ppo_rollout import Response, assemble, roll_out
+from rlaif.rewards import Reward
+from rlaif.rollouts import open_sampler
 from rlaif.scoring import RewardModelError
 from rlaif.training import Run, TrainingError
 from rlaif.workers import Workers
@@ -33,6 +35,7 @@ CPU = torch.device("cpu")
         ({"advantages": "rloo"}, "advantages=rloo compares .* set group_size to 2 or more"),
         ({"advantages": "grpo", "group_size": 4, "vf_coef": 0.2}, "vf_coef would do nothing"),
         ({"advantages": "rloo", "group_size": 2, "gamma": 1.0}, "gamma would do nothing"),
+        ({"advantages": "rloo", "group_size": 2, "value": "head"}, "value would do nothing"),
     ],
 )
 def test_settings_that_do_nothing_are_refused(settings, message):
@@ -118,12 +121,14 @@ def test_importance_weights_are_logged_raw_and_used_truncated():
 def test_a_forward_of_the_policy_is_saved_when_the_sampler_is_exact(
     tiny_model, questions, monkeypatch
 ):
-    config = small()
+    config = small(advantages="rloo", group_size=2)
     actors = actors_over(tiny_model, config)
     asked: list = []
-    whole = actors.policy.logprobs
+    whole = actors.policy.hidden_states
     monkeypatch.setattr(
-        actors.policy, "logprobs", lambda role, *rest: (asked.append(role), whole(role, *rest))[1]
+        actors.policy,
+        "hidden_states",
+        lambda role, *rest: (asked.append(role), whole(role, *rest))[1],
     )
     roll_out(actors, encoded(actors, questions)[:4], 1, 0.05, config, ALONE)
     assert set(asked) == {None}
@@ -191,12 +196,12 @@ def test_it_learns_what_is_rewarded(advantages, tiny_model, questions, tmp_path)
     def even(conversations, responses):
         return [sum(ord(c) % 2 == 0 for c in r) / 8 for r in responses]
 
-    group = {"prompts_per_iteration": 24} if advantages == "gae" else {
-        "prompts_per_iteration": 6, "group_size": 4, "advantages": advantages,
+    settings = {"prompts_per_iteration": 24, "iterations": 20} if advantages == "gae" else {
+        "prompts_per_iteration": 6, "iterations": 14, "group_size": 4, "advantages": advantages,
     }  # fmt: skip
     config = small(
-        iterations=14, learning_rate=3e-2, kl_coef=0.0, epochs=2, update_batch_size=24,
-        missing_eos_penalty=0.0, kl_ceiling=1.0, checkpoint_every=14, **group,
+        learning_rate=3e-2, kl_coef=0.0, epochs=2, update_batch_size=24, missing_eos_penalty=0.0,
+        kl_ceiling=1.0, checkpoint_every=20, **settings,
     )  # fmt: skip
     scores = [m["score"] for m in metrics(train(config, tiny_model, questions, even, tmp_path))]
     assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 0.1, scores
@@ -212,12 +217,13 @@ def test_a_group_baseline_makes_no_value_role(advantages, tiny_model, questions,
     assert all(".policy." in name for name in saved["learner"]["parameters"])
 
 
-@pytest.mark.parametrize("advantages", ["gae", "grpo"])
+@pytest.mark.parametrize(
+    "settings", [{"value": "head"}, {"value": "adapter"}, {"advantages": "grpo", "group_size": 2}]
+)
 def test_full_fine_tuning_moves_the_policy_and_leaves_the_reference(
-    advantages, tiny_model, questions, tmp_path
+    settings, tiny_model, questions, tmp_path
 ):
-    group = {} if advantages == "gae" else {"group_size": 2, "advantages": advantages}
-    config = small(lora=None, learning_rate=1e-3, iterations=3, **group)
+    config = small(lora=None, learning_rate=1e-3, iterations=3, **settings)
     out = train(config, tiny_model, questions, count_x, tmp_path)
     lines = metrics(out)
     assert lines[0]["kl_k3"] == pytest.approx(0, abs=1e-5)
@@ -235,8 +241,48 @@ def test_a_response_without_a_score_is_left_out_and_counted(tiny_model, question
         return [None, 3.0, 3.0, None][: len(responses)]
 
     first = metrics(train(small(iterations=1), tiny_model, questions, sometimes, tmp_path))[0]
-    assert first["unscored"] == 2
+    assert (first["unscored"], first["unscored/gave None"]) == (2, 2)
     assert first["score"] == 3.0
+
+
+def test_responses_without_a_score_are_counted_by_reason_in_each_iteration(
+    tiny_model, questions, tmp_path
+):
+    class Late:
+        def __init__(self):
+            self.unscored = {"timed out": 7}  # from before
+
+        def __call__(self, conversations, responses):
+            self.unscored["timed out"] += 1
+            return [None, None, 3.0, 3.0]
+
+    mix = Reward([("judge:a:1", 1.0, Late()), ("f", 1.0, lambda c, r: [1.0, None])])
+    for line in metrics(train(small(), tiny_model, questions, mix, tmp_path)):
+        assert line["unscored"] == 3
+        assert {name: n for name, n in line.items() if name.startswith("unscored/")} == {
+            "unscored/judge:a:1: timed out": 1,
+            "unscored/judge:a:1: gave None": 1,
+            "unscored/f: gave None": 1,
+        }
+
+
+def test_the_cache_of_keys_and_values_is_no_larger_than_the_responses_need(
+    tiny_model, questions, tmp_path, monkeypatch
+):
+    asked: list = []
+
+    def opened(engine, backbone, max_tokens, kv_cache_gib):
+        asked.append((max_tokens, kv_cache_gib))
+        return open_sampler(engine, backbone, max_tokens, kv_cache_gib)
+
+    monkeypatch.setattr(ppo, "open_sampler", opened)
+    for at_most in (1.0, 1e-5):
+        config = small(iterations=1, kv_cache_gib=at_most)
+        train(config, tiny_model, questions, count_x, tmp_path / str(at_most))
+    prompt = max(len(p.ids) for p in encoded(actors_over(tiny_model, small()), questions))
+    blocks = 4 * 2 + 1  # four responses of 33 to 64 tokens, one block besides
+    # 2 layers of keys and values, 2 heads of width 8, float32
+    assert asked == [(prompt + 8, blocks * 32 * 256 / 2**30), (prompt + 8, 1e-5)]
 
 
 @pytest.mark.parametrize(
@@ -303,14 +349,15 @@ class KilledError(Exception):
     """Stands for kill -9: nothing after it runs."""
 
 
-@pytest.mark.parametrize("advantages", ["gae", "rloo"])
+@pytest.mark.parametrize(
+    "settings", [{"value": "head"}, {"value": "adapter"}, {"advantages": "rloo", "group_size": 2}]
+)
 def test_ten_iterations_a_kill_and_ten_more_are_twenty_to_the_bit(
-    advantages, tiny_model, questions, tmp_path, monkeypatch
+    settings, tiny_model, questions, tmp_path, monkeypatch
 ):
-    group = {} if advantages == "gae" else {"group_size": 2, "advantages": advantages}
     config = small(
         iterations=20, prompts_per_iteration=3, max_new_tokens=4, checkpoint_every=5,
-        kl_target=1.0, kl_horizon=50.0, learning_rate=1e-3, **group,
+        kl_target=1.0, kl_horizon=50.0, learning_rate=1e-3, **settings,
     )  # fmt: skip
 
     def score(conversations, responses):

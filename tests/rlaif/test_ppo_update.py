@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rlaif.batching import pad
 from rlaif.ppo_config import PPOConfig
 from rlaif.ppo_rollout import Actors, Rollout, importance_weights, roll_out
 from rlaif.ppo_update import policy_losses, reference_losses, update, value_losses
@@ -61,9 +62,8 @@ def gradients(
 ) -> dict[str, torch.Tensor]:
     """Of one step over the whole rollout, as one process of `workers` finds it."""
     parameters = dict(actors.policy.role_parameters("policy"))
-    if actors.value_head is not None:
-        parameters |= actors.frozen.role_parameters("value")
-        parameters |= dict(actors.value_head.named_parameters())
+    if actors.critic is not None:
+        parameters |= actors.critic.parameters()
     learner = GradientKeeper([(parameters, 1e-3)], 1, config, ALONE)
     update(actors, learner, rollout, config, workers, "here")
     return learner.gradients
@@ -81,13 +81,20 @@ class Silent(Workers):
         return value
 
 
-@pytest.mark.parametrize("advantages", ["gae", "rloo", "grpo"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"value": "head"},
+        {"value": "adapter"},
+        {"advantages": "rloo", "group_size": 2},
+        {"advantages": "grpo", "group_size": 2},
+    ],
+)
 def test_micro_batches_and_processes_do_not_change_the_gradient(
-    advantages, tiny_model, questions
+    settings, tiny_model, questions
 ) -> None:
-    group = {} if advantages == "gae" else {"group_size": 2}
-    settings = {"prompts_per_iteration": 6, "update_batch_size": 12, "advantages": advantages}
-    actors, rollout, config = rolled_out(tiny_model, questions, **settings, **group)
+    whole_batch = {"prompts_per_iteration": 6, "update_batch_size": 12}
+    actors, rollout, config = rolled_out(tiny_model, questions, **whole_batch, **settings)
     whole = gradients(actors, rollout, config)
     assert sum(float(g.abs().sum()) for g in whole.values()) > 0.1
     tight = config.model_copy(update={"micro_batch_tokens": 40})
@@ -114,6 +121,8 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
         __slots__ = ()
 
         def gather(self, items):
+            if isinstance(items[0], dict):  # the reasons of what has no score
+                return list(items)
             shares.append(list(items))
             return [shares[i % 2][i // 2] for i in range(6)] if len(shares) == 2 else list(items)
 
@@ -126,10 +135,63 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
     assert told_together["score"] == told["score"]
 
 
+def test_with_a_head_the_trunk_gets_both_losses_gradients_in_one_pass(
+    tiny_model, questions, monkeypatch
+) -> None:
+    """∇(L_π + c L_V) = ∇L_π + c ∇L_V, of one forward; with advantages 0, L_V's alone is seen."""
+    from dataclasses import replace
+
+    settings = {"update_batch_size": 6, "prompts_per_iteration": 6}
+    actors, rollout, config = rolled_out(tiny_model, questions, vf_coef=0.3, **settings)
+    forwards: list = []
+    forward = actors.policy.hidden_states
+    monkeypatch.setattr(
+        actors.policy, "hidden_states", lambda *a: (forwards.append(a[0]), forward(*a))[1]
+    )
+    both = gradients(actors, rollout, config)
+    assert forwards == ["policy"]
+    of_policy = gradients(actors, rollout, config.model_copy(update={"vf_coef": 0.0}))
+    still = replace(rollout, advantages=torch.zeros_like(rollout.advantages))
+    of_value = gradients(actors, still, config.model_copy(update={"vf_coef": 1.0}))
+    for name, gradient in both.items():
+        expected = of_policy[name] + 0.3 * of_value[name]
+        torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
+    assert any(of_value[name].abs().max() > 1e-3 for name in both if ".policy." in name)
+    assert not of_policy["value_head.weight"].any()
+
+
+def test_logprobs_and_values_are_measured_by_one_forward_of_the_policy(
+    tiny_model, questions, monkeypatch
+) -> None:
+    """And are what two would have given; an adapter's takes a forward of its own."""
+    for value, expected in (("head", ["policy", None]), ("adapter", ["policy", "value", None])):
+        config = small(prompts_per_iteration=6, value=value)
+        actors = actors_over(tiny_model, config)
+        actors.sampler.exact = False
+        forwards: list = []
+        forward = actors.policy.hidden_states
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                actors.policy,
+                "hidden_states",
+                lambda *a, all=forwards, real=forward: (all.append(a[0]), real(*a))[1],
+            )
+            rollout, _ = roll_out(actors, encoded(actors, questions), 1, 0.05, config, ALONE)
+        assert forwards == expected
+        batch = pad(rollout.rows)
+        with torch.no_grad():
+            values = actors.critic.values(batch)
+            logprobs = actors.policy.logprobs("policy", batch)[batch.response_mask]
+        torch.testing.assert_close(rollout.targets.values[rollout.mask], values)
+        torch.testing.assert_close(rollout.old_logprobs[rollout.mask], logprobs)
+        assert values.abs().max() > 0.01
+
+
 def test_the_importance_weight_multiplies_the_gradient_and_has_none(tiny_model, questions) -> None:
     from dataclasses import replace
 
-    actors, rollout, config = rolled_out(tiny_model, questions, update_batch_size=6)
+    settings = {"update_batch_size": 6, "value": "adapter"}  # so that L_V stays out of the policy
+    actors, rollout, config = rolled_out(tiny_model, questions, **settings)
     plain = gradients(actors, rollout, config)
     doubled = replace(rollout, importance=2 * rollout.importance)
     for name, gradient in gradients(actors, doubled, config).items():

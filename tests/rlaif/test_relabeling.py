@@ -8,7 +8,7 @@ import pytest
 from constitution.schema import Scope
 from constitution.writing import to_yaml
 from judge_service.judgment import JudgeOptions
-from judge_service.store import ReadStore
+from judge_service.store import open_store
 from judge_service.storing import StoringEngine
 from rlaif.labeling import LabelingError, label
 from rlaif.receipts import parse_receipt
@@ -106,7 +106,7 @@ def test_a_seeded_sample_of_principles_is_drawn_as_in_a_full_relabel(tmp_path):
 
 
 def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_path):
-    kept, first, again = ReadStore(None), engine(), engine()
+    kept, first, again = open_store(None), engine(), engine()
     served = LocalJudge(SIXTEEN, engine=StoringEngine(first, kept))
     label(PAIRS, served, tmp_path)
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
@@ -120,7 +120,7 @@ def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_pa
 
 
 def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labelled, tmp_path):
-    kept = ReadStore(None)
+    kept = open_store(None)
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     label(PAIRS, LocalJudge(new, engine=StoringEngine(engine(), kept)), tmp_path / "elsewhere")
     client = LocalJudge(engine=StoringEngine(engine(), kept))

@@ -14,13 +14,15 @@ from judge_service.client import JudgeRequestError, JudgeUnavailable
 from judge_service.judgment import JudgeOptions, Unjudged, UnjudgedReason
 from judge_service.server import JudgeServer
 from judge_service.settings import ServerSettings
+from rlaif import ppo
 from rlaif.backbone import Backbone, LoraConfig
 from rlaif.evaluation import EvaluationError, Outcome
 from rlaif.judging import JudgeReward, held_out_judge, judge_reward
 from rlaif.records import Prompt, Sample
 from rlaif.rewards import Reward, RewardError, Source, mixed, open_rewards, parse_source
-from rlaif.scoring import Heads, RewardModel, reward_identity
+from rlaif.scoring import Heads, RewardModel, reward_function, reward_identity
 from tests.fakes import FakeEngine, like_longer
+from tests.rlaif.ppo_runs import metrics, small
 from tests.serving import one_principle
 
 ASKED = (Message(role="user", content="Name a fruit"),)
@@ -147,7 +149,7 @@ def own_module(tmp_path, monkeypatch):
 
 def test_a_function_of_a_module_in_the_working_folder_is_found(own_module):
     paths = sys.path.copy()
-    with open_rewards(["0.1*own_scores:score"], "no model is needed") as reward:
+    with open_rewards(["0.1*own_scores:score"]) as reward:
         assert reward([ASKED] * 2, ["ab", "abcd"]) == pytest.approx([0.2, 0.4])
     assert sys.path == paths
 
@@ -162,7 +164,7 @@ def test_a_function_of_a_module_in_the_working_folder_is_found(own_module):
     ],
 )
 def test_a_callable_that_cannot_be_had_is_named(own_module, text, problem):
-    with pytest.raises(RewardError) as told, open_rewards([text], "m"):
+    with pytest.raises(RewardError) as told, open_rewards([text]):
         pass
     assert problem in str(told.value)
 
@@ -176,12 +178,12 @@ def test_a_judge_is_opened_by_what_the_caller_gives_and_closed_again():
         yield length
         opened.append("closed")
 
-    with open_rewards(["2*judge:here:1"], "m", judge) as reward:
+    with open_rewards(["2*judge:here:1"], judge) as reward:
         assert reward([ASKED], ["abc"]) == [6.0]
     assert opened == ["here:1", "closed"]
     with (
         pytest.raises(RewardError, match="no judge can be asked here"),
-        open_rewards(["judge:here:1"], "m"),
+        open_rewards(["judge:here:1"]),
     ):
         pass
 
@@ -198,7 +200,9 @@ def reward_folder(backbone, folder, seed):
     return folder
 
 
-def test_a_reward_model_becomes_a_role_and_a_second_one_is_loaded_apart(tiny_model, tmp_path):
+def test_a_reward_model_becomes_a_role_and_a_second_one_is_loaded_apart(
+    tiny_model, tmp_path, monkeypatch
+):
     folders = [
         reward_folder(Backbone.load(tiny_model, "float32"), tmp_path / f"reward{i}", i)
         for i in range(2)
@@ -206,14 +210,40 @@ def test_a_reward_model_becomes_a_role_and_a_second_one_is_loaded_apart(tiny_mod
     one, two = (RewardModel.load(tiny_model, f).overall_scores([ASKED] * 3, SAID) for f in folders)
     backbone = Backbone.load(tiny_model, "float32")
     backbone.add_role("policy", LoraConfig(), 0)
-    with open_rewards([f"0.5*{folders[0]}", f"-2*{folders[1]}"], backbone) as reward:
+    loaded: list = []
+    load = Backbone.load
+    monkeypatch.setattr(Backbone, "load", lambda *a: (loaded.append(a[0]), load(*a))[1])
+    with open_rewards([f"0.5*{folders[0]}", f"-2*{folders[1]}"]) as texts:
+        reward = reward_function(texts, backbone)
         found = reward([ASKED] * 3, SAID)
+    assert loaded == [tiny_model]  # the second's base; the first has none of its own
     assert backbone.role_parameters("reward")
     assert found[1] is None
     assert found[0] == pytest.approx(0.5 * one[0] - 2 * two[0], abs=1e-5)
-    assert reward.unscored == {f"{folders[0]}: gave None": 1}
-    with open_rewards([str(folders[0])], tiny_model) as apart:
-        assert apart([ASKED] * 3, SAID) == pytest.approx(one)
+    assert reward.unscored == {f"{folders[0]}: empty_response": 1}
+    assert reward_identity(reward) == reward_identity(texts)
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(), None])
+def test_in_a_mix_a_reward_model_shares_the_policys_base(
+    lora, tiny_model, questions, tmp_path, monkeypatch
+):
+    """With adapters no base is loaded but the policy's; in full fine-tuning, but its frozen copy's.
+    The scores are those of the reward model alone, weighed."""
+    folder = reward_folder(Backbone.load(tiny_model, "float32"), tmp_path / "reward", 0)
+    loaded: list = []
+    load = Backbone.load
+    monkeypatch.setattr(Backbone, "load", lambda *a, **k: (loaded.append(a[0]), load(*a, **k))[1])
+    config = small(iterations=1, lora=lora)
+    (alone,) = metrics(ppo.train(config, tiny_model, questions, folder, tmp_path / "alone"))
+    bases = len(loaded)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "three_rewards.py").write_text("def three(c, r):\n    return [3.0] * len(r)\n")
+    with open_rewards([f"-2*{folder}", "three_rewards:three"]) as reward:
+        (mixed_in,) = metrics(ppo.train(config, tiny_model, questions, reward, tmp_path / "mix"))
+    assert len(loaded) == 2 * bases
+    assert bases == (1 if lora else 2)
+    assert mixed_in["score"] == pytest.approx(3 - 2 * alone["score"], abs=1e-4)
 
 
 # ── a judge's scores ─────────────────────────────────────────────────────────────────────────
@@ -308,7 +338,7 @@ def test_scores_come_over_the_socket_as_ratings_rescaled(tmp_path):
     law = one_principle(tmp_path)
     with judge_server(constitutions=(law,)) as address:
         with open_rewards(
-            [f"judge:{address}"], "m", lambda where: judge_reward(where, "brief")
+            [f"judge:{address}"], lambda where: judge_reward(where, "brief")
         ) as reward:
             found = reward([ASKED] * 3, ["short", "a reply of twenty and more", " "])
         # P(rating r) = r/45 for the long one, so E[r] = Σ r²/45 = 285/45, and (E - 5)/4 = 1/3
@@ -373,7 +403,7 @@ def test_a_run_resumed_with_other_rewards_is_noticed(tmp_path, monkeypatch):
     (tmp_path / "noticed_rewards.py").write_text("def f(c, r):\n    return [0.0] * len(r)\n")
 
     def identity(*texts):
-        with open_rewards(texts, "unused") as reward:
+        with open_rewards(texts) as reward:
             return reward_identity(reward)
 
     plain, weighed = identity("noticed_rewards:f"), identity("0.5*noticed_rewards:f")

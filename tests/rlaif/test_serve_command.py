@@ -60,6 +60,18 @@ def test_the_flags_of_a_server_reach_its_settings() -> None:
         assert found[flag] is True
 
 
+def test_a_model_behind_a_server_has_settings_of_its_own_and_its_server_s_context() -> None:
+    here = printed("--model", "m", "--tensor-parallel-size", "2")
+    assert (here["engine"], here["tensor_parallel_size"]) == ("vllm", 2)
+    found = printed(
+        "--model", "m", "--engine", "openai", "--openai-url", "http://127.0.0.1:8000/v1",
+        "--openai-tokenizer", "org/name",
+    )  # fmt: skip
+    assert (found["engine"], found["openai_tokenizer"]) == ("openai", "org/name")
+    assert found["openai_url"] == "http://127.0.0.1:8000/v1"
+    assert found["max_context_tokens"] is None
+
+
 def test_a_store_comes_from_flag_variable_file_or_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store import ReadStore
+from judge_service.store import open_store
 from rlaif.cli import app
 from rlaif.commands.store import parse_age, parse_size, size_text
 
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Path:
     path = tmp_path / "reads.sqlite"
 
     async def fill() -> None:
-        kept = ReadStore(path)
+        kept = open_store(path)
         for i in range(100):
             await kept.put_read(i.to_bytes(32, "big"), LabelLogprobs((-0.1, -2.5), 7, 0))
         await kept.put_writing(b"w" * 32, Written("Sei höflich.", (1, 2), True, 7, 0))
@@ -49,7 +49,7 @@ def test_stats_say_how_many_how_large_how_old(store: Path) -> None:
     assert "reads     100, about" in told
     assert "writings  1, about" in told
     found = json.loads(rlaif("stats", "--store", store, "--json").output)
-    assert (found["reads"]["rows"], found["schema"], found["path"]) == (100, 2, str(store))
+    assert (found["reads"]["rows"], found["schema"], found["place"]) == (100, 2, str(store))
     assert found["reads"]["newest"] - found["reads"]["oldest"] >= 40 * 86400
 
 

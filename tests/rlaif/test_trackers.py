@@ -89,17 +89,23 @@ def test_a_tracker_that_cannot_start_names_the_remedy(kept, tmp_path, monkeypatc
         Trackers(("wandb",), tmp_path, {}).log(1, {"loss": 1.0})
 
 
-def test_the_real_tensorboard_writes_its_events(tmp_path):
-    pytest.importorskip("tensorboard")
-    trackers = Trackers(("tensorboard",), tmp_path, {"algorithm": "dpo"})
-    trackers.log(1, {"loss": 1.0})
-    trackers.finish()
-    assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
+def test_the_real_tensorboard_shows_a_run_that_went_on_after_a_kill_as_one_curve(tmp_path):
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    Workers.here()  # as every training begins
+    for first, last, loss in ((1, 6, 1.0), (4, 8, 0.5)):  # killed at 6, its checkpoint was at 3
+        trackers = Trackers(("tensorboard",), tmp_path, {"algorithm": "dpo"})
+        for step in range(first, last + 1):
+            trackers.log(step, {"loss": loss})
+        trackers.finish()
+    shown = reading.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    curve = [(point.step, point.value) for point in shown.Scalars("loss")]
+    assert curve == [(step, 1.0 if step < 4 else 0.5) for step in range(1, 9)]
 
 
 def test_the_real_wandb_writes_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    Workers.here()
     trackers = Trackers(("wandb",), tmp_path, {"algorithm": "dpo"})
     trackers.log(1, {"loss": 1.0})
     trackers.finish()

@@ -52,7 +52,6 @@ def test_buckets_are_of_one_kind_and_bounded(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
-        ("ACCELERATE_USE_FSDP", "true", "every process holds the whole model"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "--multi_gpu"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "dtype=bfloat16"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "micro_batch_tokens"),

@@ -1,0 +1,254 @@
+"""A model behind an OpenAI-compatible server that returns log-probabilities, such as `vllm serve`.
+
+Prompts go as token ids, made by the model's own tokenizer on this side: nothing that a user wrote
+is ever tokenised by the server, so it cannot become a control token there. What comes back depends
+on the server (openai_ways.py): exactly the labels, or the most likely tokens. A label that is not
+among those was not scored; it is NaN, which makes the read void. It is never -inf, which would say
+that the judge ruled the label out.
+
+The server's weights cannot be seen from here: receipts say so, and name the model as it is served.
+A store tells models apart by that name, so other weights must be served under another.
+
+A server that stops answering makes the engine not alive. It is asked every second, and when it
+answers again, with the same model, so is the engine.
+
+Left out: chat completions, which take no token ids; streaming, for nobody reads half an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from judge_service.engine import EngineError, LabelLogprobs, Written
+from judge_service.engines.hello import first_question
+from judge_service.engines.model_folder import find_tokenizer_folder
+from judge_service.engines.openai_ways import PLAIN, Served, cached_tokens, look
+from judge_service.engines.tokenizer import HFTokenizer
+from judge_service.engines.upstream import NoAnswer, Refused, Upstream, UpstreamError
+from judge_service.judgment import ModelIdentity
+
+DEFAULT_CONTEXT_TOKENS = 8192
+REQUESTS_AT_A_TIME = 256  # vLLM computes as many by default; the others wait here, by priority
+_WATCH_SECONDS = 1.0
+_MISSES = 2  # looks in a row without an answer until the server counts as gone
+_NO_LONGER_OURS = (401, 403, 404)  # the key or the model was taken away
+
+_log = logging.getLogger("judge_service")
+_T = TypeVar("_T")
+
+
+class OpenAIEngine:
+    """An `Engine` over the model that the server at `url` calls `model`.
+
+    tokenizer: folder or hub id of that model's tokenizer. key: a bearer token, "" for none.
+    max_context_tokens: prompt and answer together; None is the server's limit, or 8192 where it
+    does not say.
+
+    `start()` raises UpstreamError and ModelError, both the user's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        tokenizer: str,
+        key: str = "",
+        max_context_tokens: int | None = None,
+    ) -> None:
+        self._url = url
+        self._model = model
+        self._tokenizer_source = tokenizer
+        self._key = key
+        self._asked_context_tokens = max_context_tokens
+        self._upstream: Upstream | None = None
+        self._tokenizer: HFTokenizer | None = None
+        self._served: Served | None = None
+        self._alive = False
+        self._told = ""
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return _started(self._served).identity
+
+    @property
+    def tokenizer(self) -> HFTokenizer:
+        return _started(self._tokenizer)
+
+    @property
+    def max_context_tokens(self) -> int:
+        served = _started(self._served)
+        return self._asked_context_tokens or served.context_tokens or DEFAULT_CONTEXT_TOKENS
+
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    async def start(self) -> None:
+        """Load the tokenizer, find the model at the server and make one read."""
+        folder = await asyncio.to_thread(find_tokenizer_folder, self._tokenizer_source)
+        self._tokenizer = await asyncio.to_thread(HFTokenizer, folder)
+        self._upstream = Upstream(self._url, self._key, at_a_time=REQUESTS_AT_A_TIME)
+        if self._upstream.in_the_clear:
+            _log.warning("openai_url is plain http: whoever is on the way reads prompts and key")
+        try:
+            self._served = await self._look()
+        except NoAnswer as error:
+            await self.close()
+            raise UpstreamError(
+                f"setting 'openai_url': {self._url} does not answer ({error}); start the model "
+                "server first, or correct the address"
+            ) from None
+        except BaseException:
+            await self.close()
+            raise
+        self._alive = True
+        self._watching = asyncio.create_task(self._watch())
+
+    async def read(
+        self,
+        prompt_ids: Sequence[int],
+        label_ids: Sequence[int],
+        *,
+        priority: int = 0,
+        use_store: bool = True,
+    ) -> LabelLogprobs:
+        """As `Engine.read`; NaN for a label that the server did not score."""
+        served = _started(self._served)
+        answer = await self._complete(served.question(prompt_ids, label_ids, priority), priority)
+        try:
+            logprobs = served.pick(answer, label_ids)
+        except ValueError as error:
+            raise EngineError(f"the model server gave {error}") from None
+        return LabelLogprobs(logprobs, len(prompt_ids), cached_tokens(answer))
+
+    async def write(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        priority: int = 0,
+        use_store: bool = True,
+    ) -> Written:
+        """As `Engine.write`. From a server that does not tell which ids it drew, they are those
+        that the tokenizer makes of the text."""
+        way = _started(self._served).way
+        body = {
+            "model": self._model,
+            "prompt": list(prompt_ids),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": 1.0,
+            "seed": seed % 2**63,
+        }
+        if way.names_labels:
+            body |= {"return_token_ids": True, **PLAIN}
+        if way.takes_priority:
+            body["priority"] = priority
+        answer = await self._complete(body, priority)
+        try:
+            choice = answer["choices"][0]
+            text, ids, end = str(choice["text"]), choice.get("token_ids"), choice["finish_reason"]
+        except (KeyError, IndexError, TypeError):
+            raise EngineError("the model server gave no text") from None
+        if ids is not None:
+            text = self.tokenizer.decode(ids)
+        return Written(
+            text=text,
+            token_ids=tuple(self.tokenizer.encode_data(text) if ids is None else ids),
+            complete=end == "stop",
+            prompt_tokens=len(prompt_ids),
+            cached_tokens=cached_tokens(answer),
+        )
+
+    async def close(self) -> None:
+        """Hang up; what is under way ends in EngineError. Closing twice is harmless."""
+        self._alive = False
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait((watching,))
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            await upstream.close()
+
+    async def _complete(self, body: Mapping[str, Any], priority: int) -> Any:
+        upstream = _started(self._upstream)
+        try:
+            return await upstream.post("/completions", body, priority=priority)
+        except NoAnswer as error:
+            self._lose(str(error))
+            raise EngineError(f"the model server does not answer ({error})") from None
+        except Refused as error:
+            if error.status in _NO_LONGER_OURS:
+                self._lose(str(error))
+            raise EngineError(f"the model server refused the prompt ({error})") from None
+
+    async def _look(self) -> Served:
+        question = first_question(self.tokenizer, self._model)
+        served = await look(_started(self._upstream), self._model, self.tokenizer, question)
+        asked, limit = self._asked_context_tokens, served.context_tokens
+        if asked is not None and limit is not None and asked > limit:
+            raise UpstreamError(
+                f"setting 'max_context_tokens' is {asked}, but {self._url} was started with "
+                f"{limit}: lower the one, or raise the other (vLLM: --max-model-len)"
+            )
+        return served
+
+    async def _watch(self) -> None:
+        """Keep `alive` true to what the server does, until cancelled."""
+        misses = 0
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if not self._alive:
+                misses = 0
+                self._alive = await self._is_back()
+                continue
+            try:
+                upstream = _started(self._upstream)
+                await upstream.glance(f"{upstream.url}/models")
+                misses = 0
+            except (NoAnswer, Refused) as error:
+                misses += 1
+                if misses == _MISSES:
+                    self._lose(str(error))
+
+    async def _is_back(self) -> bool:
+        try:
+            served = await self._look()
+        except NoAnswer:
+            return False
+        except UpstreamError as error:
+            self._tell(str(error))
+            return False
+        if served != self._served:
+            self._tell(
+                "the model server answers again, but its version, limits or abilities are others: "
+                "restart the judge, so that receipts name what is there now"
+            )
+            return False
+        self._told = ""
+        return True
+
+    def _lose(self, why: str) -> None:
+        if self._alive:
+            self._alive = False
+            self._tell(f"the model server does not answer ({why}): not serving until it does")
+
+    def _tell(self, what: str) -> None:
+        """Log it, but not again and again."""
+        if what != self._told:
+            self._told = what
+            _log.error("%s", what)
+
+
+def _started(value: _T | None) -> _T:
+    if value is None:
+        raise EngineError("the engine is not running: start() it first, or it was closed")
+    return value

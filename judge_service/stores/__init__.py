@@ -1,0 +1,1 @@
+"""Where reads are kept: a file of SQLite for one machine, PostgreSQL for several."""

@@ -1,0 +1,32 @@
+"""How long a call takes at least, with numbers worked by hand."""
+
+from __future__ import annotations
+
+from judge_service.deadlines import Pace
+
+
+def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> None:
+    now = 100.0
+    pace = Pace(clock=lambda: now)
+    for seconds in (3.0, 2.0, 4.0, 5.0):
+        pace.ended("compare", seconds)
+    assert pace.quickest("compare") == 0.0, "too few to tell"
+    now = 104.0
+    pace.ended("compare", 6.0)
+    assert pace.quickest("compare") == 2.0
+    assert pace.quickest("rank") == 0.0, "each RPC by itself"
+    now = 110.5
+    assert pace.quickest("compare") == 0.0, "one of them is young enough"
+    for _ in range(4):
+        pace.ended("compare", 7.0)
+    assert pace.quickest("compare") == 6.0
+
+
+def test_when_all_are_refused_the_next_is_let_through_after_ten_seconds() -> None:
+    now = 0.0
+    pace = Pace(clock=lambda: now)
+    for _ in range(5):
+        pace.ended("compare", 60.0)
+    assert pace.quickest("compare") == 60.0
+    now = 10.1
+    assert pace.quickest("compare") == 0.0

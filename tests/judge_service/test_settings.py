@@ -1,0 +1,35 @@
+"""Settings that are right one by one and wrong together: each engine has its own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from judge_service.settings import ServerSettings, SettingsError
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"engine": "openai"}, "needs the URL of a model server: set `openai_url`"),
+        ({"openai_url": "http://a"}, "'openai_url' does nothing with engine vllm"),
+        ({"openai_tokenizer": "a/b"}, "'openai_tokenizer' does nothing with engine vllm"),
+        (
+            {"engine": "openai", "openai_url": "http://a", "kv_cache_gib": 1},
+            "'kv_cache_gib' does nothing with engine openai: set it where the model server",
+        ),
+        (
+            {"engine": "openai", "openai_url": "http://a", "tensor_parallel_size": 2},
+            "'tensor_parallel_size' does nothing with engine openai",
+        ),
+        ({"engine": "openai", "openai_url": "http://key@a"}, "setting 'openai_url'"),
+        ({"engine": "openai", "openai_url": "127.0.0.1:8000"}, "setting 'openai_url'"),
+        ({"tensor_parallel_size": 0}, "setting 'tensor_parallel_size'"),
+        ({"engine": "sglang"}, "setting 'engine'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_told(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        ServerSettings(model="m", **values)
