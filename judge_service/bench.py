@@ -75,7 +75,9 @@ class Bench:
             return ServerState.DRAINING
         if self._judge is None:
             return ServerState.LOADING
-        return ServerState.SERVING if self._engine.alive else ServerState.FAILED
+        if self._engine.alive:
+            return ServerState.SERVING
+        return ServerState.LOADING if self._engine.recovers else ServerState.FAILED
 
     @property
     def judge(self) -> Judge:

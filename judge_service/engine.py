@@ -77,6 +77,11 @@ class Engine(Protocol):
         """False once the engine has died; the server then reports NOT_SERVING."""
         ...
 
+    @property
+    def recovers(self) -> bool:
+        """Whether an engine that is not alive may come back by itself: one that runs elsewhere."""
+        ...
+
     async def start(self) -> None:
         """Load, warm up and prove that a read works. Raises EngineError with the remedy."""
         ...

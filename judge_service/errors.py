@@ -43,6 +43,10 @@ class ServerStartError(UserError):
     """The server cannot start as asked: a busy port, an open bind, a wrong setting."""
 
 
+class EngineLost(UserError):  # noqa: N818
+    """The engine died while serving and cannot come back: the process ends with this."""
+
+
 class JudgeUnavailable(UserError):  # noqa: N818  the name is part of the client's interface
     """No judge answers now. Names the address and the remedy; results already given stay valid."""
 

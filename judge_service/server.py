@@ -4,8 +4,8 @@ A life: NOT_SERVING before anything else -> the engine loads and warms up -> SER
 SIGINT or the end of standard input NOT_SERVING, and clients are told to connect elsewhere -> calls
 under way finish within the grace -> the engine closes. SIGHUP, or a constitution's file being
 saved, reads the constitutions again. When the engine dies by itself, health says NOT_SERVING and
-calls fail as UNAVAILABLE, until it is back (one that runs elsewhere) or somebody starts the server
-again.
+calls fail as UNAVAILABLE until it is back, if it runs elsewhere; one that ran here is lost, and the
+process ends with an error, so that whatever started it starts it again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from constitution.loading import load_text
 from judge_service import wire, wire_constitution
 from judge_service.bench import SERVICES, Bench
 from judge_service.engine import Engine, EngineError
-from judge_service.errors import InvalidRequest, NotFound, ServerStartError
+from judge_service.errors import EngineLost, InvalidRequest, NotFound, ServerStartError
 from judge_service.interceptors import CallGuard
 from judge_service.judgment_stream import JudgmentStream
 from judge_service.metrics import NO_METRICS, NoMetrics
@@ -167,6 +167,7 @@ class JudgeServer:
             interceptors=[self._guard, *gates], options=_options(settings)
         )
         self._watches: list[asyncio.Task[None]] = []
+        self.engine_lost = asyncio.Event()
         self.address = ""
 
     async def start(self) -> None:
@@ -250,11 +251,15 @@ class JudgeServer:
             if self._engine.alive == serving:
                 continue
             serving = self._engine.alive
+            await self._report(serving=serving)
             if serving:
                 _log.info("the engine is back: serving again")
+            elif self._engine.recovers:
+                _log.error("the engine is out of reach: not serving until it answers again")
             else:
-                _log.error("the engine died: not serving; restart what died, if it does not return")
-            await self._report(serving=serving)
+                _log.error("the engine died: not serving")
+                self.engine_lost.set()
+                return
 
     def reload(self) -> None:
         """Read constitutions, tokens and certificates again; what cannot be used stays as it was,
@@ -296,7 +301,8 @@ async def serve(
     """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
 
     `ready` is called with the address once the engine is warm. Raises ServerStartError (a busy
-    port, an engine that does not start), ConstitutionError, and the engine's own user errors.
+    port, an engine that does not start), EngineLost when it died later, ConstitutionError, and the
+    engine's own user errors.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -310,6 +316,7 @@ async def serve(
     _log.info("listening on %s, loading %s", server.address, settings.model)
     loading = asyncio.create_task(server.load())
     stopping = asyncio.create_task(stop.wait())
+    losing = asyncio.create_task(server.engine_lost.wait())
     try:
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
@@ -317,13 +324,18 @@ async def serve(
             _log.info("serving on %s", server.address)
             if ready is not None:
                 ready(server.address)
-            await stopping
+            await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
     except EngineError as error:
         raise ServerStartError(f"the engine did not start: {error}") from error
     finally:
-        loading.cancel()
-        stopping.cancel()
+        for waiting in (loading, stopping, losing):
+            waiting.cancel()
         await server.stop()
+    if server.engine_lost.is_set() and not stop.is_set():
+        raise EngineLost(
+            "the engine died; the log above has its last words. Start the server again; if it dies "
+            "again for want of memory, lower kv_cache_gib or max_context_tokens"
+        )
 
 
 def _tracing(settings: ServerSettings) -> NoTracing:

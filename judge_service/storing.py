@@ -67,6 +67,10 @@ class StoringEngine:
     def alive(self) -> bool:
         return self._engine.alive
 
+    @property
+    def recovers(self) -> bool:
+        return self._engine.recovers
+
     async def start(self) -> None:
         await self._engine.start()
         self._metrics.watch_store(self._store.stats)

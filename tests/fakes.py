@@ -156,6 +156,10 @@ class FakeEngine:
     def alive(self) -> bool:
         return self._alive
 
+    @property
+    def recovers(self) -> bool:
+        return False
+
     async def start(self) -> None:
         await asyncio.sleep(self.latency_seconds)
 

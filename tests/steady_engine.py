@@ -101,6 +101,10 @@ class SteadyEngine:
     def alive(self) -> bool:
         return self._alive
 
+    @property
+    def recovers(self) -> bool:
+        return False
+
     async def start(self) -> None:
         await asyncio.sleep(self._loading)
         self._alive = True

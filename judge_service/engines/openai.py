@@ -88,6 +88,10 @@ class OpenAIEngine:
     def alive(self) -> bool:
         return self._alive
 
+    @property
+    def recovers(self) -> bool:
+        return True
+
     async def start(self) -> None:
         """Load the tokenizer, find the model at the server and make one read."""
         folder = await asyncio.to_thread(find_tokenizer_folder, self._tokenizer_source)

@@ -92,6 +92,10 @@ class VLLMEngine:
         return self._llm is not None and not self._llm.errored
 
     @property
+    def recovers(self) -> bool:
+        return False
+
+    @property
     def unfinished_requests(self) -> int:
         """Requests under way or waiting in the engine."""
         return int(_started(self._llm).get_num_unfinished_requests())

@@ -19,10 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from judge_service.errors import ServerStartError
+from judge_service.errors import EngineLost, ServerStartError
 from judge_service.interceptors import CallGuard
 from judge_service.logs import TextLines
-from judge_service.server import JudgeServer
+from judge_service.server import JudgeServer, serve
 from judge_service.settings import ServerSettings
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
@@ -33,6 +33,17 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVING = health_pb2.HealthCheckResponse.SERVING
 JUDGE = "judge_service.v1.JudgeService"
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class EngineElsewhere(FakeEngine):
+    """As one behind another server: out of reach for a while, then back."""
+
+    @property
+    def recovers(self) -> bool:
+        return True
+
+    def reach(self, *, alive: bool) -> None:
+        self._alive = alive
 
 
 def request(**fields: Any) -> pb.ComparePairRequest:
@@ -221,6 +232,24 @@ async def test_health_is_not_serving_until_the_engine_is_warm_and_after_it_died(
     await server.stop()
 
 
+async def test_a_server_whose_engine_dies_ends_with_an_error_to_be_started_again() -> None:
+    engine = FakeEngine()
+    with pytest.raises(EngineLost, match="Start the server again"):
+        await asyncio.wait_for(serve(settings(), engine, ready=lambda _: engine.die()), 10)
+
+
+async def test_a_server_waits_for_an_engine_that_runs_elsewhere() -> None:
+    engine = EngineElsewhere()
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        for alive, expected in ((False, NOT_SERVING), (True, SERVING)):
+            engine.reach(alive=alive)
+            async with asyncio.timeout(10):
+                while await health(channel) != expected:
+                    await asyncio.sleep(0.05)
+        assert not server.engine_lost.is_set()
+        await pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+
+
 async def test_a_comparison_lost_to_a_dying_engine_is_unavailable_and_not_a_judgment() -> None:
     engine = FakeEngine(latency_seconds=0.2)
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
@@ -296,7 +325,7 @@ async def test_a_passed_deadline_starts_no_work() -> None:
 
 
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are_in_hand() -> None:
-    engine = FakeEngine(latency_seconds=0.3)
+    engine = FakeEngine(latency_seconds=1.0)
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub = pb_grpc.JudgeServiceStub(channel)
         await asyncio.gather(*(stub.ComparePair(request()) for _ in range(5)))
@@ -304,7 +333,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
         while not engine.in_flight:
             await asyncio.sleep(0.01)
         reads = len(engine.prompts)
-        code, message, details = await failure(stub.ComparePair(request(), timeout=0.2))
+        code, message, details = await failure(stub.ComparePair(request(), timeout=0.9))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert details["ErrorInfo"].reason == "DEADLINE_TOO_SHORT"
         assert "give it longer" in message
