@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rlaif import attention, sharding
 from rlaif.adapters import Adapters, LoraConfig, Role
-from rlaif.batching import Batch, PairBatch, Row, encode_conversation, in_groups, pad
+from rlaif.batching import Batch, PairBatch, in_groups, pad, sample_row
 from rlaif.logprobs import token_logprobs
 from rlaif.merging import folded_in, folded_weights, merge_adapter
 from rlaif.model_files import (
@@ -53,12 +53,12 @@ __all__ = [
     "LoraConfig",
     "PairSums",
     "Role",
+    "all_whole",
     "load_tensors",
     "merge_adapter",
     "resolve_dtype",
     "response_logprobs",
     "save_tensors",
-    "whole",
 ]
 
 
@@ -194,9 +194,9 @@ class Backbone:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Inside the block a sharded model's weights are all here, in the dtype they compute in, and
-        computing is not collective; there is no gradient. Beginning it is. Twice is as once, and of
-        what is not sharded nothing."""
+        """Inside the block all weights of a sharded model are here, in the dtype they compute in:
+        nothing of computing is collective, and there is no gradient. Beginning it is collective;
+        inside another, or where nothing is sharded, it does nothing."""
         if not sharding.is_sharded(self._head):
             yield
             return
@@ -348,7 +348,7 @@ class Backbone:
 
 
 @contextmanager
-def whole(backbones: Iterable[Backbone]) -> Iterator[None]:
+def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
     """Inside the block each of them is (`Backbone.whole`)."""
     with ExitStack() as stack:
         for backbone in backbones:
@@ -388,17 +388,10 @@ def response_logprobs(
     @torch.no_grad()
     def of(role: Role | None, samples: Sequence[Sample]) -> list[list[float]]:
         found: list[list[float]] = []
-        for group in in_groups([_sample_row(backbone.tokenizer, s) for s in samples], 8):
+        for group in in_groups([sample_row(backbone.tokenizer, s) for s in samples], 8):
             batch = pad(group, backbone.device)
             values = backbone.logprobs(role, batch)  # (B, T)
             found += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
         return found
 
     return ReferenceAndPolicy(lambda s: of(None, s), lambda s: of(trained, s))
-
-
-def _sample_row(tokenizer: Any, sample: Sample) -> Row:
-    prompt = encode_conversation(tokenizer, sample.prompt.messages)
-    answer = tokenizer.encode(sample.response, add_special_tokens=False)
-    end = [tokenizer.eos_token_id] if sample.complete else []
-    return Row(f"{sample.prompt.id}#{sample.index}", (*prompt, *answer, *end), len(prompt))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
-from rlaif.records import Preference, Prompt
+from rlaif.records import Preference, Prompt, Sample
 
 Unusable = Literal["error", "skip"]
 
@@ -136,6 +136,14 @@ def encode_row(
             f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip"
         )
     return Row(id, ids, len(prompt))
+
+
+def sample_row(tokenizer: Any, sample: Sample) -> Row:
+    """A sampled response, tokenized anew from its text; the end token where it is complete."""
+    prompt = encode_conversation(tokenizer, sample.prompt.messages)
+    answer = tokenizer.encode(sample.response, add_special_tokens=False)
+    end = [tokenizer.eos_token_id] if sample.complete else []
+    return Row(f"{sample.prompt.id}#{sample.index}", (*prompt, *answer, *end), len(prompt))
 
 
 def encode_pairs(

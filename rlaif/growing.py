@@ -3,8 +3,7 @@
 Each response has its own seed, made from (seed, prompt id, Grow step, index). A chunk of prompts is
 in the step's file, one line per response, before the next begins; a killed run takes from the file
 what is whole and was sampled under the same settings, and samples the rest. Several processes share
-the chunks, and each keeps its own file; a sharded model is gathered for the whole step, since they
-are never at the same token.
+the chunks, and each writes a file of its own; a sharded model is gathered for the whole step.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from rlaif.backbone import Backbone, whole
+from rlaif.backbone import Backbone, all_whole
 from rlaif.batching import EncodedPrompt, in_groups
 from rlaif.journal import Journal
 from rlaif.progress import progress
@@ -71,19 +70,21 @@ class Grower:
 
     def grow(self, step: int) -> list[Grown]:
         """D_g, all processes together. What the step's file has is not sampled again."""
-        with whole(self.models):
-            own = self._share_of(step)
+        kept = self._kept(step)
+        with all_whole(self.models):
+            own = self._share_of(step, kept)
         return [entry for chunk in self.workers.gather(own) for entry in chunk]
 
-    def _share_of(self, step: int) -> list[list[Grown]]:
-        """This process's chunks of D_g."""
+    def _kept(self, step: int) -> dict[tuple[str, int], Grown]:
+        """What the step's files have, however many processes wrote them."""
+        files = sorted(self.out.glob(f"grow-{step:02d}*.jsonl"))
+        read = self.workers.gather([_entries(file) for file in self.workers.share(files)])
+        return {(e.prompt, e.index): e for file in read for e in file if e.run == self.run}
+
+    def _share_of(self, step: int, kept: dict[tuple[str, int], Grown]) -> list[list[Grown]]:
+        """This process's chunks of D_g; what is not in `kept` is sampled, and joins it."""
         chunks = self.workers.share(list(in_groups(self.prompts, self.config.prompts_per_chunk)))
         with Journal(self._file(step), Grown) as journal:
-            kept = {
-                (entry.prompt, entry.index): entry
-                for _, entry in journal.scan()
-                if entry.run == self.run
-            }
             found: list[list[Grown]] = []
             synced = False
             with progress(f"ReST, grow {step}", len(chunks), "chunks") as report:
@@ -134,3 +135,8 @@ class Grower:
             )
             for (p, i), g, text, score in zip(asked, drawn, texts, scores, strict=True)
         ]  # fmt: skip
+
+
+def _entries(file: Path) -> list[Grown]:
+    with Journal(file, Grown) as journal:
+        return [entry for _, entry in journal.scan()]

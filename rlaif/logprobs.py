@@ -11,7 +11,6 @@ tokens, and the language-model head runs over them in chunks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,25 +76,6 @@ def token_logprobs(
     """
     result: Tensor = _TokenLogprobs.apply(hidden, targets, weight, temperature)  # type: ignore[no-untyped-call]
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class LogprobsAndEntropy:
-    logprobs: Tensor  # (N,) nats
-    entropy: Tensor  # (N,) nats, of the whole next-token distribution
-
-
-@torch.no_grad()
-def token_logprobs_and_entropy(
-    hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float = 1.0
-) -> LogprobsAndEntropy:
-    """As `token_logprobs`, with the entropy -Σ_v π_v log π_v beside it; without a gradient."""
-    logprobs, entropy = [hidden.new_empty(0).float()], [hidden.new_empty(0).float()]
-    for h, y in zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True):
-        log_pi = _log_softmax(h, weight, temperature)  # (n, V)
-        logprobs.append(log_pi.gather(1, y[:, None])[:, 0])
-        entropy.append(torch.special.entr(log_pi.exp()).sum(-1))
-    return LogprobsAndEntropy(torch.cat(logprobs), torch.cat(entropy))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

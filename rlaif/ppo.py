@@ -47,7 +47,7 @@ from rlaif.ppo_value import Critic
 from rlaif.progress import progress
 from rlaif.records import Prompt
 from rlaif.rollouts import choose_engine, kv_cache_needed, open_sampler
-from rlaif.scoring import RewardFunction, reward_function, reward_identity
+from rlaif.scoring import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.training import (
     Learner,
     Run,
@@ -99,6 +99,8 @@ def train(
     policy.add_role("policy", config.lora, config.seed)
     critic = _critic(policy, frozen, config) if config.advantages == "gae" else None
     score = reward_function(reward, frozen)
+    for each in (policy, frozen, *backbones_of(score)):
+        each.shard(workers)
 
     # 3. Where the run stands.
     trained: list[tuple[Mapping[str, Tensor], float]] = [
@@ -121,6 +123,7 @@ def train(
             iterate(actors, asked, learner, run, standing, config, workers)
 
     # 5. The policy as peft (or transformers) reads it.
+    policy.gather(workers)
     if workers.main:
         policy.save_role("policy", out)
     workers.wait()
@@ -243,7 +246,6 @@ def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:
 
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: Workers) -> None:
-    workers.refuse_sharding("PPO")
     idle = [] if judge else config.set_for_a_judge()
     if idle:
         raise TrainingError(

@@ -1,7 +1,8 @@
 """One PPO iteration's rollout: responses sampled, scored, measured, and their advantages.
 
 Prompts are shared out among the processes; each samples, scores and measures the responses to its
-own. Then everything is gathered, so that means, whitening and batches are those of one process.
+own. Then everything is gathered, so that means, whitening and batches are those of one process. A
+sharded model is whole while it is asked (`Backbone.whole`): one process may ask it more often.
 
     what                by                                        forwards
     log π_old           an exact sampler, else the policy         0 or 1
@@ -34,7 +35,7 @@ from rlaif.advantages import (
     response_rewards,
     token_rewards,
 )
-from rlaif.backbone import Backbone, Generated
+from rlaif.backbone import Backbone, Generated, all_whole
 from rlaif.batching import Batch, EncodedPrompt, Row, in_groups, pad, token_groups
 from rlaif.diversity import distinct_n
 from rlaif.logprobs import kl_k1, kl_k3, whiten
@@ -43,7 +44,7 @@ from rlaif.ppo_value import Critic
 from rlaif.rewards import reasons, reasons_since
 from rlaif.rollouts import Sampler
 from rlaif.sampling import response_seed
-from rlaif.scoring import RewardFunction, checked_scores
+from rlaif.scoring import RewardFunction, backbones_of, checked_scores
 from rlaif.workers import Workers
 
 
@@ -163,7 +164,8 @@ def _respond(
     times.append(time.perf_counter())
     texts = decoded(actors, drawn)
     where = f"PPO, iteration {step}"
-    scores = checked_scores(actors.score, [p.prompt for p in asked], texts, where)
+    with all_whole(backbones_of(actors.score)):
+        scores = checked_scores(actors.score, [p.prompt for p in asked], texts, where)
     times.append(time.perf_counter())
     rows = [
         Row(prompt.prompt.id, (*prompt.ids, *generated.ids), len(prompt.ids))
@@ -186,11 +188,12 @@ def sample(
     actors: Actors, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
 ) -> list[Generated]:
     """One response of the present policy to each prompt; none are asked for none."""
-    if not prompts:
-        return []
-    actors.sampler.sync()
     ids = [prompt.ids for prompt in prompts]
-    return actors.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
+    with actors.policy.whole():
+        if not prompts:
+            return []
+        actors.sampler.sync()
+        return actors.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
 
 
 def decoded(actors: Actors, drawn: Sequence[Generated]) -> list[str]:
@@ -215,17 +218,18 @@ def measure(
     def reference(batch: Batch) -> Tensor:
         return frozen.logprobs(None, batch, config.temperature)[batch.response_mask]
 
-    def over(function: Callable[[Batch], Tensor]) -> list[Tensor]:
+    def over(backbone: Backbone, function: Callable[[Batch], Tensor]) -> list[Tensor]:
         """One role over all rows before the next: switching adapters is not free."""
-        return _by_row(function, rows, config.micro_batch_tokens, policy.device)
+        with backbone.whole():
+            return _by_row(function, rows, config.micro_batch_tokens, backbone.device)
 
     exact = actors.sampler.exact
-    told = [] if exact else over(own)
+    told = [] if exact else over(policy, own)
     old = list(sampled) if exact else [each[:, 0] for each in told]
     values = [torch.zeros(len(s)) for s in sampled] if exact else [each[:, 1] for each in told]
     if critic is not None and (exact or not critic.shares_trunk):
-        values = over(critic.values)
-    return list(zip(sampled, old, over(reference), values, strict=True))
+        values = over(critic.backbone, critic.values)
+    return list(zip(sampled, old, over(frozen, reference), values, strict=True))
 
 
 def _by_row(

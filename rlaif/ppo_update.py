@@ -89,7 +89,7 @@ def update(
         gap = found["sampler_gap"] if gap is None else gap
         largest = max(largest, found["update_kl"])
         if found["update_kl"] > config.kl_ceiling:
-            learner.optimiser.zero_grad()
+            learner.clear()
             stopped = 1.0
             break
         if actors.critic is not None and not actors.critic.shares_trunk:
@@ -126,7 +126,7 @@ def own_gradients(
     sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
     if actors.critic is not None and actors.critic.shares_trunk:
         sums["value_loss"] = 0.0
-    for part in _parts(rollout, workers.share(rows), config, actors.policy.device):
+    for part in _parts(rollout, rows, config, workers, actors.policy.device):
         logprobs, values = actors.read(part.batch, config.temperature)  # (N,) each
         old = part.counted(rollout.old_logprobs)
         losses = policy_losses(logprobs, old, part.counted(rollout.advantages), config.clip)
@@ -167,7 +167,7 @@ def value_gradients(
     """
     count = _tokens(rollout, rows)
     sums = {"value_loss": 0.0}
-    for part in _parts(rollout, workers.share(rows), config, critic.backbone.device):
+    for part in _parts(rollout, rows, config, workers, critic.backbone.device):
         loss = _value_loss(part, critic.values(part.batch), config, where) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
@@ -190,7 +190,14 @@ def _tokens(rollout: Rollout, rows: Sequence[int]) -> int:
 
 
 def _parts(
-    rollout: Rollout, rows: Sequence[int], config: PPOConfig, device: torch.device
+    rollout: Rollout,
+    rows: Sequence[int],
+    config: PPOConfig,
+    workers: Workers,
+    device: torch.device,
 ) -> list[Part]:
-    groups = token_groups([len(rollout.rows[i].ids) for i in rows], config.micro_batch_tokens)
-    return [Part.of(rollout, [rows[place] for place in group], device) for group in groups]
+    """This process's share of the rows, in micro-batches of like length."""
+    mine = workers.share(rows)
+    groups = token_groups([len(rollout.rows[i].ids) for i in mine], config.micro_batch_tokens)
+    every = workers.in_step(groups)
+    return [Part.of(rollout, [mine[place] for place in group], device) for group in every]

@@ -41,7 +41,7 @@ from rlaif.growing import Grower, Grown
 from rlaif.progress import progress
 from rlaif.records import Prompt
 from rlaif.rollouts import open_sampler
-from rlaif.scoring import RewardFunction, reward_function, reward_identity
+from rlaif.scoring import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.sft import train_step
 from rlaif.training import (
     Learner,
@@ -53,11 +53,6 @@ from rlaif.training import (
     run_inputs,
 )
 from rlaif.workers import Workers
-
-
-def backbones_of(function):  # TEMPORARY
-    model = getattr(function, "model", None)
-    return [model.backbone] if model else []
 
 
 class ReSTConfig(TrainConfig):

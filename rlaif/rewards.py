@@ -141,6 +141,13 @@ class Reward:
             self._count(name, reasons_since(known, function, scores.count(None)))
         return totals
 
+    @property
+    def backbones(self) -> list[Backbone]:
+        """The models that it computes with."""
+        from rlaif.scoring import backbones_of
+
+        return [each for _, _, function in self._sources for each in backbones_of(function)]
+
     def over(self, backbone: Backbone) -> Reward:
         """The same with its reward models opened: the first that is an adapter becomes the role
         "reward" of the backbone; another, or one that was fully tuned, is loaded apart.

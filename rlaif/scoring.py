@@ -261,6 +261,7 @@ class ModelScores:
 
     def __init__(self, model: RewardModel) -> None:
         self.model = model
+        self.backbones = [model.backbone]
         self.unscored: Counter[str] = Counter()
 
     def __call__(
@@ -278,12 +279,25 @@ class OverBackbone(Protocol):
     def over(self, backbone: Backbone) -> RewardFunction: ...
 
 
+@runtime_checkable
+class OverModels(Protocol):
+    """A reward that computes with models of ours."""
+
+    @property
+    def backbones(self) -> Sequence[Backbone]: ...
+
+
 def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> RewardFunction:
     """A reward as a function whose reward model is a role of the backbone; a callable is one
     already."""
     if isinstance(reward, Path):
         return ModelScores(RewardModel.attach(backbone, reward))
     return reward.over(backbone) if isinstance(reward, OverBackbone) else reward
+
+
+def backbones_of(function: RewardFunction) -> list[Backbone]:
+    """The models that a reward computes with, to be sharded as the policy is."""
+    return list(function.backbones) if isinstance(function, OverModels) else []
 
 
 def reward_identity(reward: Path | RewardFunction) -> Any:

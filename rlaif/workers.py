@@ -98,15 +98,6 @@ class Workers:
         most = round(self.max(len(groups))) if self.sharded else len(groups)
         return groups + [[] for _ in range(most - len(groups))]
 
-    def refuse_sharding(self, trainer: str) -> None:
-        """Raises WorkersError under FSDP, for a trainer that samples."""
-        if self.sharded:
-            raise WorkersError(
-                f"{trainer} samples, and responses end at different times, so its processes cannot "
-                "gather a sharded model together: launch it with --multi_gpu in place of "
-                "--use_fsdp (SFT, the reward model and DPO can be sharded)"
-            )
-
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
         """The values of all processes added up by name, in float64. All give the same names."""
         if self.count == 1 or not values:

@@ -119,21 +119,28 @@ def test_two_sharded_processes_make_the_gradient_of_one_and_hold_half_each(
     assert_sharded_like_the_one(tmp_path, found)
 
 
-@pytest.mark.parametrize("reshard", ["true", "false"])
+SAMPLING = (
+    "rest", "rest-full-scored", "ppo", "ppo-scored-adapter", "ppo-full-guarded",
+    "ppo-full-scored-adapter",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("reshard", "names"), [("true", SAMPLING), ("false", SAMPLING[4:])])
 def test_sharded_processes_that_sample_make_the_updates_of_one(
     reshard,
+    names,
     tiny_model,  # noqa: F811
     tmp_path,
 ):
     """Scored by a reward model's folder, or by a function that reads a model of its own."""
     reward_folder(Backbone.load(tiny_model, "float32"), Path(f"{tiny_model}-reward"), 0)
-    names = (
-        "rest", "rest-full-scored", "ppo", "ppo-scored-adapter", "ppo-full-guarded",
-        "ppo-full-scored-adapter",
-    )  # fmt: skip
     how = (*SHARDED, f"--fsdp_reshard_after_forward={reshard}")
     found = one_and_two(tiny_model, tmp_path, names, how)
     assert_sharded_like_the_one(tmp_path, found)
+    for folder in ("one", "two"):
+        lines = (tmp_path / folder / "ppo-full-guarded" / "metrics.jsonl").read_text().splitlines()
+        told = [json.loads(line) for line in lines]
+        assert [(line["kl_guard"], line["rollback"]) for line in told] == [(1, 0), (1, 1)]
 
 
 def test_two_processes_write_one_run_that_one_can_go_on_with(tiny_model, tmp_path):  # noqa: F811

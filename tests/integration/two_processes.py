@@ -59,16 +59,22 @@ def trained(name: str, model: str, out: Path) -> None:
         )  # fmt: skip
         rest.train(made, model, PROMPTS, reward(model, how), out)
     else:
-        # guarded: a rollout's second pass is stopped and its gradient dropped, twice
         steps: dict[str, Any] = {"iterations": 1, "update_batch_size": 3}
+        judge = None
         if "guarded" in how:
-            steps = {"iterations": 2, "epochs": 2, "update_batch_size": 5, "kl_ceiling": 1e-9}
+            # twice a rollout's second pass is stopped, its gradient dropped; then back to the best
+            steps = {
+                "iterations": 2, "epochs": 2, "update_batch_size": 5, "kl_ceiling": 1e-9,
+                "eval_every": 1, "eval_prompts": 1, "rollback_after": 1,
+            }  # fmt: skip
+            said = iter((0.9, 0.5))
+            judge = lambda _prompts, _responses: next(said)  # noqa: E731
         asked = ppo.PPOConfig(
             **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
             micro_batch_tokens=budget, engine="transformers", value_learning_rate=1e-6,
             value="adapter" if "adapter" in how else "head",
         )  # fmt: skip
-        ppo.train(asked, model, PROMPTS, reward(model, how), out)
+        ppo.train(asked, model, PROMPTS, reward(model, how), out, judge)
 
 
 def reward(model: str, how: list[str]) -> Path | OwnModel:

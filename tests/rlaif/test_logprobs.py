@@ -14,7 +14,6 @@ from rlaif.logprobs import (
     kl_k3,
     masked_mean,
     token_logprobs,
-    token_logprobs_and_entropy,
     whiten,
 )
 
@@ -73,14 +72,6 @@ def test_token_logprobs_are_those_of_trl():
     targets = torch.randint(50, (12,))
     expected = trl.selective_log_softmax(hidden @ weight.T, targets)
     torch.testing.assert_close(token_logprobs(hidden, targets, weight), expected)
-    found = token_logprobs_and_entropy(hidden, targets, weight)
-    torch.testing.assert_close(found.logprobs, expected)
-    torch.testing.assert_close(found.entropy, trl.entropy_from_logits(hidden @ weight.T))
-
-
-def test_the_entropy_of_a_uniform_distribution_is_the_log_of_its_size():
-    found = token_logprobs_and_entropy(torch.ones(1, 4), torch.tensor([3]), torch.zeros(10, 4))
-    assert found.entropy.item() == pytest.approx(math.log(10))
 
 
 def test_no_token_gives_no_logprob():

@@ -184,6 +184,18 @@ def test_each_improve_step_goes_on_from_the_last_or_from_the_base(tiny_model, qu
     assert sum(second(last)) < sum(second(base))
 
 
+def test_what_more_processes_have_grown_is_not_sampled_again(tiny_model, questions, tmp_path):
+    out = train(small(checkpoint_every=99), tiny_model, questions, letters, tmp_path / "one")
+    lines = (out / "grow-01.jsonl").read_text().splitlines(keepends=True)
+    two = tmp_path / "two"  # of two processes, killed before their first checkpoint
+    two.mkdir()
+    (two / "grow-01.jsonl").write_text("".join(lines[:8]))
+    (two / "grow-01.rank-1.jsonl").write_text("".join(lines[8:]))
+    again = train(small(), tiny_model, questions, lambda c, r: pytest.fail("scored"), two)
+    assert len(responses(again, 1)) == 8
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(out).items())
+
+
 def test_another_run_does_not_take_over_responses(tiny_model, questions, tmp_path, monkeypatch):
     def dying(*arguments):
         raise KeyboardInterrupt
