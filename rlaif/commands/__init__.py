@@ -108,6 +108,8 @@ def explain(error: Any, config: type[BaseModel]) -> str:
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             lines.append(f"{where}: unknown setting; {hint}")
+        elif not where:  # of several settings together: the validator's own sentence names them
+            lines.append(problem["msg"].removeprefix("Value error, "))
         else:
             lines.append(f"{where}: {problem['msg']} (found {problem.get('input')!r})")
     return "\n".join(lines)

@@ -133,6 +133,14 @@ def test_a_misspelt_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
         run("dpo", pairs, "--model", tiny_model, "lora.rnk=4", "--dry-run")
 
 
+def test_settings_that_do_not_go_together_are_told_in_one_sentence(questions, tiny_model, tmp_path):
+    write_jsonl(tmp_path / "prompts.jsonl", questions)
+    told = "^advantages=rloo has no value function: value would do nothing; leave out what is gae's$"
+    with pytest.raises(UserError, match=told):
+        run("ppo", tmp_path / "prompts.jsonl", "--model", tiny_model, "--reward", "m:f",
+            "advantages=rloo", "group_size=2", "value=head")  # fmt: skip
+
+
 def test_a_judge_looks_at_ppo_underway(tiny_model, questions, tmp_path, monkeypatch):
     (tmp_path / "lettered.py").write_text(
         "def letters(conversations, responses):\n    return [len(set(r)) for r in responses]\n"
