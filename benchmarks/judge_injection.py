@@ -33,7 +33,7 @@ from constitution.schema import Message
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, JudgeOptions, Judgment, Unjudged
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from rlaif import models
 from rlaif.calibrating import GoldPair, load_gold

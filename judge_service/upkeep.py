@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from judge_service.store import Place, StoreError, is_url, require_postgres
+from judge_service.store import Place, StoreError, is_url
+from judge_service.stores import require_postgres
 from judge_service.stores.sqlite import SCHEMA_VERSION, connect, explain
 
 KINDS = ("reads", "writings")

@@ -126,7 +126,8 @@ def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
 def main(told: str) -> None:
     from judge_service.server import serve
     from judge_service.settings import ServerSettings
-    from judge_service.store import open_store, read_key
+    from judge_service.store import read_key
+    from judge_service.stores import open_store
     from judge_service.storing import StoringEngine
     from judge_service.template import prompt_sha256
     from tests.steady_engine import SteadyEngine

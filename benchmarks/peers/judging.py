@@ -105,7 +105,7 @@ async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIt
     from judge_service.engines.vllm import VLLMEngine
     from judge_service.server import JudgeServer
     from judge_service.settings import ServerSettings
-    from judge_service.store import open_store
+    from judge_service.stores import open_store
     from judge_service.storing import StoringEngine
     from rlaif import models
 

@@ -216,7 +216,7 @@ def _run(settings: ServerSettings) -> None:
     from judge_service.logs import configure as configure_logs
     from judge_service.metrics import metrics_on
     from judge_service.server import serve as run_server
-    from judge_service.store import open_store
+    from judge_service.stores import open_store
     from judge_service.storing import StoringEngine
     from judge_service.supervisor import tell_supervisor
 

@@ -24,7 +24,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from judge_service.server import JudgeServer
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from judge_service.tokens import Token, digest_of, to_entry
 from judge_service.v1 import judge_pb2 as pb

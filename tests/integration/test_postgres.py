@@ -27,9 +27,9 @@ from judge_service.errors import JudgeUnavailable
 from judge_service.judgment import Judgment, Unjudged
 from judge_service.metrics import Metrics
 from judge_service.settings import ServerSettings
-from judge_service.store import StoreError, StoreUnavailable, open_store
+from judge_service.store import StoreError, StoreUnavailable
+from judge_service.stores import open_store, postgres_database
 from judge_service.stores import postgres as postgres_store
-from judge_service.stores import postgres_database
 from judge_service.stores.postgres import PostgresStore
 from judge_service.storing import StoringEngine
 from judge_service.upkeep import summarize

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store import StoreError, open_store
+from judge_service.store import StoreError
+from judge_service.stores import open_store
 from judge_service.upkeep import rows, summarize, sweep
 from rlaif.cli import app
 from tests.postgres import PASSWORD, Postgres, name

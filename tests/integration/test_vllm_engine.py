@@ -24,7 +24,7 @@ from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment
 from judge_service.prompting import READINGS
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from judge_service.template import Template
 

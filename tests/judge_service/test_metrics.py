@@ -21,7 +21,7 @@ from judge_service.errors import JudgeRequestError, ServerStartError
 from judge_service.judgment import JudgeOptions, Order
 from judge_service.metrics import MAX_CALLERS, NO_METRICS, OTHER_CALLERS, Metrics, metrics_on
 from judge_service.server import JudgeServer
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from judge_service.tokens import Token, digest_of, new_token, to_entry
 from judge_service.v1 import judge_pb2 as pb

@@ -33,7 +33,7 @@ from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.logs import JsonLines, TextLines
 from judge_service.metrics import Metrics
 from judge_service.server import JudgeServer
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from judge_service.tokens import digest_of, new_token
 from judge_service.tracing import NO_TRACING, NoTracing, Tracing

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from judge_service.engine import LabelLogprobs, Written
 from judge_service.judgment import ModelIdentity
-from judge_service.store import Store, StoreError, open_store, read_key, shown, write_key
+from judge_service.store import Store, StoreError, read_key, shown, write_key
+from judge_service.stores import open_store
 from judge_service.stores.batcher import Batcher
 from judge_service.stores.packing import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
 from judge_service.upkeep import summarize
@@ -232,7 +233,7 @@ async def test_two_processes_that_put_the_same_keys_are_answered_alike(place: st
     script = """
         import asyncio, sys
         from judge_service.engine import LabelLogprobs
-        from judge_service.store import open_store
+        from judge_service.stores import open_store
 
         async def main(place, mine, direction):
             store = open_store(place)
@@ -263,7 +264,7 @@ async def test_nothing_acknowledged_is_lost_to_kill_9(place: str) -> None:
     script = """
         import asyncio, sys
         from judge_service.engine import LabelLogprobs
-        from judge_service.store import open_store
+        from judge_service.stores import open_store
 
         async def main():
             store = open_store(sys.argv[1])

@@ -20,7 +20,8 @@ from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.errors import Failure
 from judge_service.judge import Judge
 from judge_service.judgment import Comparison, Judgment, ModelIdentity
-from judge_service.store import StoreError, StoreUnavailable, open_store
+from judge_service.store import StoreError, StoreUnavailable
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from judge_service.client import AsyncJudgeClient
 from judge_service.errors import JudgeRequestError, ServerStartError
 from judge_service.server import JudgeServer
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from judge_service.tracing import Tracing, outgoing, span
 from judge_service.v1 import judge_pb2 as pb

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store import StoreError, open_store
+from judge_service.store import StoreError
+from judge_service.stores import open_store
 from judge_service.upkeep import as_line, rows, summarize, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +170,7 @@ def test_a_server_goes_on_reading_and_keeping_while_another_process_sweeps(tmp_p
         import asyncio, sys
         from pathlib import Path
         from judge_service.engine import LabelLogprobs
-        from judge_service.store import open_store
+        from judge_service.stores import open_store
 
         async def main():
             store = open_store(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ import pytest
 from constitution.schema import Scope
 from constitution.writing import to_yaml
 from judge_service.judgment import JudgeOptions
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from judge_service.storing import StoringEngine
 from rlaif.labeling import LabelingError, label
 from rlaif.receipts import parse_receipt

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store import open_store
+from judge_service.stores import open_store
 from rlaif.cli import app
 from rlaif.commands.store import parse_age, parse_size, size_text
 
