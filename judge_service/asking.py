@@ -83,7 +83,7 @@ class Asker:
         """A text that by itself is more than the context holds; None where each may fit.
 
         Tokenising a megabyte takes most of a second, so the long ones are counted beside the event
-        loop: nobody else waits for them. Those that may fit are left to `find_overflow`.
+        loop: nobody else waits for those that are refused. What may fit is left to `find_overflow`.
         """
         said = "\n".join(message.content for message in conversation)
         limit = self._engine.max_context_tokens

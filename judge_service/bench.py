@@ -249,7 +249,9 @@ def _suited() -> Iterator[None]:
         while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]
         if isinstance(first, StoreUnavailable):  # its text names the database: for the log alone
-            told = "the store of reads does not answer; nothing was lost, ask again"
+            told = (
+                "the store of reads does not answer or keeps nothing; nothing was lost, ask again"
+            )
             raise Unavailable(told, reason="STORE_UNAVAILABLE") from None
         if not isinstance(first, TemplateError):
             raise

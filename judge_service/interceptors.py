@@ -58,6 +58,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._tracing = tracing
         self._pace = Pace()
         self._active = 0
+        self._streams = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._cutting = False
@@ -106,6 +107,9 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             request_id = uuid.uuid4().hex
         started, code = time.perf_counter(), "OK"
         self._active += 1
+        self._streams += method == _STREAM
+        in_hand = self._active - self._streams
+        timed = method != _STREAM and not getattr(request, "validate_only", False)
         task = asyncio.current_task()
         assert task is not None
         self._calls.add(task)
@@ -113,10 +117,12 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._metrics.call_began()
         try:
             if method != _ALWAYS_ADMITTED:
-                self._admit(method, context)
+                self._admit(context)
+            if timed:
+                self._refuse_late(method, in_hand, context)
             answer = await behaviour(readable(request), context)
-            if method != _STREAM:
-                self._pace.ended(method, time.perf_counter() - started)
+            if timed:
+                self._pace.ended(method, time.perf_counter() - started, in_hand)
             return answer
         except asyncio.CancelledError:
             if not self._cutting or context.cancelled():
@@ -135,6 +141,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             await abort(context, failed, request_id)
         finally:
             self._active -= 1
+            self._streams -= method == _STREAM
             self._calls.discard(task)
             if not self._active:
                 self._idle.set()
@@ -146,7 +153,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             span.set(**said)
             _log.info("call ended", extra=fields(method=rpc, seconds=seconds, **said))
 
-    def _admit(self, method: str, context: Any) -> None:
+    def _admit(self, context: Any) -> None:
         if self._draining:
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
         if self._active > self._max_concurrent:
@@ -156,8 +163,12 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise DeadlinePassed("the deadline had passed before the work began")
-        quickest = self._pace.quickest(method)
-        if remaining is not None and remaining < quickest and self._active > 1:
+
+    def _refuse_late(self, method: str, in_hand: int, context: Any) -> None:
+        """Refuse what the others in hand leave no time for; alone, a call is always tried."""
+        remaining = context.time_remaining()
+        quickest = self._pace.quickest(method, in_hand)
+        if remaining is not None and remaining < quickest and in_hand > 1:
             raise DeadlinePassed(
                 f"the deadline leaves {remaining:.3g} s, and no call took less than {quickest:.3g} "
                 "s lately; give it longer, or try again when the server has less in hand",

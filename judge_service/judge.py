@@ -80,9 +80,17 @@ class Judge:
         options: JudgeOptions = _RECOMMENDED,
     ) -> Judgment | Unjudged:
         """Which response is better by the constitution, and how surely."""
+        return await self.find_overlong(comparison) or await self._compare(
+            comparison, constitution, options
+        )
+
+    async def _compare(
+        self, comparison: Comparison, constitution: Constitution, options: JudgeOptions
+    ) -> Judgment | Unjudged:
+        """As `compare`, of texts that are not overlong."""
         started = time.perf_counter()
         replies = {"response A": comparison.response_a, "response B": comparison.response_b}
-        refused = find_empty(replies) or await self.find_overlong(comparison)
+        refused = find_empty(replies)
         if refused:
             return refused
         principles = _principles(comparison, constitution, options)
@@ -145,18 +153,19 @@ class Judge:
                 "response to the same conversation"
             )
         started = time.perf_counter()
+        overlong = await self._asker.find_overlong(conversation, {})
+        refused = [
+            overlong or await self._asker.find_overlong((), {f"candidate {i}": text})
+            for i, text in enumerate(candidates)
+        ]
+
+        async def compare(i: int, j: int) -> Judgment | Unjudged:
+            pair = Comparison(f"{i}-{j}", conversation, candidates[i], candidates[j])
+            return refused[i] or refused[j] or await self._compare(pair, constitution, options)
+
         pairs = ranking.design_pairs(len(candidates), options.seed)
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(
-                    self.compare(
-                        Comparison(f"{i}-{j}", conversation, candidates[i], candidates[j]),
-                        constitution,
-                        options,
-                    )
-                )
-                for i, j in pairs
-            ]
+            tasks = [group.create_task(compare(i, j)) for i, j in pairs]
         found = [task.result() for task in tasks]
         outcomes = [
             (i, j, result.prob_a)

@@ -19,6 +19,7 @@ smaller context, say), are answered and not kept.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -34,6 +35,9 @@ Answer = TypeVar("Answer", LabelLogprobs, Written)
 _Find = Callable[[bytes], Awaitable[Answer | None]]
 _Compute = Callable[[], Awaitable[Answer]]
 _Keep = Callable[[bytes, Answer], Awaitable[Answer]]
+T = TypeVar("T")
+
+_log = logging.getLogger("judge_service")
 
 
 class StoringEngine:
@@ -41,14 +45,17 @@ class StoringEngine:
 
     Cancelling a caller leaves the computation to the others that wait for it; when the last one
     goes, the engine's request is aborted. A failure reaches all who wait, and nothing is kept. So
-    does a store that fails, as EngineError with the remedy, or as StoreUnavailable where asking
-    again may help: an answer that cannot be found again is not given out as one that can.
+    does a store that fails, whatever the cause, as StoreUnavailable: an answer that cannot be found
+    again is not given out as one that can. The cause and its remedy are for the operator, in the
+    log.
     """
 
     def __init__(self, engine: Engine, store: Store, metrics: NoMetrics = NO_METRICS) -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
+        self._lookups = _Watch("lookups")
+        self._commits = _Watch("commits")
         self._flights: dict[bytes, _Flight[Any]] = {}
 
     @property
@@ -132,7 +139,7 @@ class StoringEngine:
         async def keep(key: bytes, written: Written) -> Written:
             at_its_bound = len(written.token_ids) >= max_tokens
             if written.complete or at_its_bound:
-                return await self._store.put_writing(key, written)
+                return await self._commits.over(self._store.put_writing(key, written))
             return written
 
         if not use_store:
@@ -151,17 +158,48 @@ class StoringEngine:
 
     async def _keep_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
         if all(math.isfinite(logprob) for logprob in answer.logprobs):
-            return await self._store.put_read(key, answer)
+            return await self._commits.over(self._store.put_read(key, answer))
         return answer
 
     async def _share(
         self, key: bytes, find: _Find[Answer], compute: _Compute[Answer], keep: _Keep[Answer]
     ) -> Answer:
         """The answer under this key, from the flight that is under way or from a new one."""
+
+        async def look_up(key: bytes) -> Answer | None:
+            return await self._lookups.over(find(key))
+
         flight: _Flight[Answer] | None = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(key, find, compute, keep, self._flights)
+            flight = self._flights[key] = _Flight(key, look_up, compute, keep, self._flights)
         return await flight.wait()
+
+
+class _Watch:
+    """One kind of work on the store: the log has when it fails, once, and when it works again.
+
+    Lookups and commits have one each: of a full disk or a standby, lookups know nothing.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._failing = False
+
+    async def over(self, asked: Awaitable[T]) -> T:
+        """What was asked of the store. Raises StoreUnavailable, which names no place."""
+        try:
+            found = await asked
+        except StoreError as error:
+            if not self._failing:
+                _log.warning("%s in the store fail, and reads are refused: %s", self._work, error)
+            self._failing = True
+            raise StoreUnavailable(
+                "the store of reads cannot be used; the server's log has the cause"
+            ) from error
+        if self._failing:
+            _log.warning("%s in the store work again", self._work)
+        self._failing = False
+        return found
 
 
 class _Flight(Generic[Answer]):
@@ -218,10 +256,6 @@ class _Flight(Generic[Answer]):
             answer = await compute()
             self._computed = True
             return await keep(self._key, answer)
-        except StoreUnavailable:
-            raise
-        except StoreError as error:
-            raise EngineError(str(error)) from error
         finally:
             self._leave()
 

@@ -17,7 +17,7 @@ needs the base later takes a `frozen_copy`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +94,7 @@ class Backbone:
         self.trunk = model.get_decoder()
         self._head: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)
         self.device = self._head.device  # where it computes; sharded later, then
+        self.workers: Workers | None = None  # those over whom `shard` cuts it
         self._gathered: Any = None  # a whole model of sharded weights, to be saved
         self.fingerprint = fingerprint(model)
         self._adapters = Adapters(self.model, name)
@@ -103,31 +104,34 @@ class Backbone:
         self._untrained: int | None = None  # state of its weights before the first step
 
     @classmethod
-    def load(cls, model: str, dtype: Dtype = "auto", train_fully: bool = False) -> Backbone:
+    def load(
+        cls, model: str, dtype: Dtype = "auto", train_fully: bool = False,
+        workers: Workers | None = None,
+    ) -> Backbone:  # fmt: skip
         """The base of a model folder or hub id. Raises BackboneError when it is not one.
 
-        train_fully: held in float32, for `add_role(role, None, seed)`. Under FSDP it stays on the
-        CPU until `shard`, and all processes must load it.
+        train_fully: held in float32, for `add_role(role, None, seed)`. workers: of a launch under
+        FSDP, it stays on the CPU until `shard`, and all must load it; without, it is whole here.
         """
+        cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
-        with readable_errors(model), sharding.reading():
+        with readable_errors(model), sharding.reading() if cut else nullcontext():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+            held = torch.float32 if train_fully else computed
             base = transformers.AutoModelForCausalLM.from_pretrained(
-                model,
-                dtype=torch.float32 if train_fully else computed,
-                attn_implementation=attention.NAME,
+                model, dtype=held, attn_implementation=attention.NAME
             )
-        if not sharding.asked():
-            return cls(base.to(device), tokenizer, model, computed)
-        found = cls(base, tokenizer, model, computed)
-        found.device = device
-        found.fingerprint = Workers.here().gather([found.fingerprint])[0]  # of those that count
+        found = cls(base if cut else base.to(device), tokenizer, model, computed)
+        if cut:
+            found.device, found.workers = device, cut
+            found.fingerprint = cut.gather([found.fingerprint])[0]  # of those that count
         return found
 
     def frozen_copy(self) -> Backbone:
         """The base as it was before any training, read again: it may carry roles of its own."""
-        return Backbone.load(self.name, "bfloat16" if self.dtype is torch.bfloat16 else "float32")
+        dtype: Dtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
+        return Backbone.load(self.name, dtype, workers=self.workers)
 
     @property
     def head_weight(self) -> Tensor:
@@ -184,9 +188,9 @@ class Backbone:
 
     def shard(self, workers: Workers) -> None:
         """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
-        whole). From then on whatever computes is collective, but inside `whole`. Else, and where
-        it is done already, nothing. Raises ShardingError."""
-        if workers.sharded and not sharding.is_sharded(self._head):
+        whole). From then on whatever computes is collective, but inside `whole`. Where it is done
+        already, or it was not loaded for these workers, nothing. Raises ShardingError."""
+        if workers == self.workers and not sharding.is_sharded(self._head):
             adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
             sharding.shard(self.model, adapters, self.dtype)
             self._head = self.model.get_output_embeddings().weight
@@ -341,10 +345,8 @@ class Backbone:
                 f"({', '.join(sorted(kinds))}, window {window}) would not keep them apart; use a "
                 "model of plain attention layers, or lower max_tokens to the window"
             )
-        return self._forward(
-            role, batch.ids, position_ids=batch.positions, attention_mask=batch.attention,
-            use_cache=False,
-        )  # fmt: skip
+        how = {"position_ids": batch.positions, "attention_mask": batch.attention}
+        return self._forward(role, batch.ids, use_cache=False, **how)
 
 
 @contextmanager

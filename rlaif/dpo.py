@@ -139,7 +139,9 @@ def train(
     """
     # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
     workers = Workers.here()
-    backbone, encoded, heldout = load_and_encode(model, preferences, eval_preferences, config)
+    backbone, encoded, heldout = load_and_encode(
+        model, preferences, eval_preferences, config, workers
+    )
     backbone.add_role("policy", config.lora, config.seed)
     backbone.shard(workers)
 

@@ -21,7 +21,7 @@ from rlaif.journal import Journal
 from rlaif.progress import progress
 from rlaif.rollouts import Sampler
 from rlaif.sampling import response_seed
-from rlaif.scoring import RewardFunction, checked_scores
+from rlaif.scoring import RewardFunction, checked_scores, require_a_score
 from rlaif.workers import Workers
 
 
@@ -73,7 +73,9 @@ class Grower:
         kept = self._kept(step)
         with all_whole(self.models):
             own = self._share_of(step, kept)
-        return [entry for chunk in self.workers.gather(own) for entry in chunk]
+        found = [entry for chunk in self.workers.gather(own) for entry in chunk]
+        require_a_score([entry.score for entry in found], f"ReST, grow {step}")
+        return found
 
     def _kept(self, step: int) -> dict[tuple[str, int], Grown]:
         """What the step's files have, however many processes wrote them."""

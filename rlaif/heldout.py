@@ -26,6 +26,7 @@ from rlaif.training import (
     require_context,
     run_inputs,
 )
+from rlaif.workers import Workers
 
 
 class HeldOutConfig(TrainConfig):
@@ -59,6 +60,7 @@ def load_and_encode(
     preferences: Sequence[Preference],
     heldout: Sequence[Preference],
     config: HeldOutConfig,
+    workers: Workers,
 ) -> tuple[Backbone, EncodedPairs, EncodedPairs]:
     """The base, the pairs to train on, and those to look at, under the same bounds. What is left
     out is told on stderr.
@@ -67,7 +69,7 @@ def load_and_encode(
     of bounds.
     """
     require_heldout(config, heldout)
-    backbone = Backbone.load(model, config.dtype, train_fully=config.lora is None)
+    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
     encoded = encode_pairs(backbone.tokenizer, preferences, *bounds)

@@ -81,7 +81,7 @@ def train(
     # 1. The processes, the base, the prompts.
     workers = Workers.here()
     _require_possible(config, judge, workers)
-    policy = Backbone.load(model, config.dtype, train_fully=config.lora is None)
+    policy = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(policy, config.max_tokens)
     most = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(policy.tokenizer, prompts, most, config.unusable)
@@ -115,7 +115,7 @@ def train(
     # 4. Iterations.
     if not standing.finished(config):
         longest = max(len(prompt.ids) for prompt in (*encoded, *aside)) + config.max_new_tokens
-        needed = kv_cache_needed(policy, config.responses, longest)
+        needed = kv_cache_needed(policy, max(config.responses, len(aside)), longest)
         room = min(config.kv_cache_gib, needed)
         with closing(open_sampler(config.engine, policy, longest, room)) as sampler:
             actors = Actors(policy, frozen, critic, score, sampler)

@@ -44,7 +44,7 @@ from rlaif.ppo_value import Critic
 from rlaif.rewards import reasons, reasons_since
 from rlaif.rollouts import Sampler
 from rlaif.sampling import response_seed
-from rlaif.scoring import RewardFunction, backbones_of, checked_scores
+from rlaif.scoring import RewardFunction, backbones_of, checked_scores, require_a_score
 from rlaif.workers import Workers
 
 
@@ -139,6 +139,7 @@ def roll_out(
     missing = sum(r.score is None for r in responses)
     why = workers.gather([reasons_since(known, actors.score, missing)])
     groups = workers.gather(list(in_groups(responses, config.group_size)))
+    require_a_score([r.score for group in groups for r in group], f"PPO, iteration {step}")
     rollout, metrics = assemble(groups, kl_coef, config, actors.policy.device)
     for name, spent in seconds.items():
         metrics[name] = workers.max(spent)

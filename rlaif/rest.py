@@ -172,7 +172,7 @@ def train(
     """
     # 1. The base, the prompts, the policy, the score.
     workers = Workers.here()
-    backbone = Backbone.load(model, config.dtype, train_fully=config.lora is None)
+    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     room = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(backbone.tokenizer, prompts, room, config.unusable)

@@ -188,7 +188,9 @@ def train(
     """
     # 1. The base, the pairs, one head per trait.
     workers = Workers.here()
-    backbone, encoded, heldout = load_and_encode(model, preferences, eval_preferences, config)
+    backbone, encoded, heldout = load_and_encode(
+        model, preferences, eval_preferences, config, workers
+    )
     weights = head_weights(encoded.pairs, trait_weights, config.labels)
     encoded = without_unlabelled(encoded, weights, config.labels)
     reward_model = fresh_model(backbone, weights, config)

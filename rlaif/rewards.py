@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from constitution.errors import UserError
 from constitution.schema import Message
@@ -44,17 +44,11 @@ class RewardError(UserError):
     """A source of scores that cannot be used: which, why, and what to do."""
 
 
-@runtime_checkable
-class TellsWhy(Protocol):
-    """A reward function that knows why it gave None: reason → how often so far."""
-
-    @property
-    def unscored(self) -> Mapping[str, int]: ...
-
-
 def reasons(function: RewardFunction) -> Counter[str]:
-    """Why the function gave None so far, as far as it tells."""
-    return Counter(function.unscored) if isinstance(function, TellsWhy) else Counter()
+    """Why the function gave None so far, as far as it tells: a mapping `unscored`, reason → how
+    often."""
+    told = getattr(function, "unscored", None)
+    return Counter(told) if isinstance(told, Mapping) else Counter()
 
 
 def reasons_since(known: Counter[str], function: RewardFunction, missing: int) -> Counter[str]:
@@ -196,7 +190,7 @@ class _Folder:
 
         if self.an_adapter and free:
             return ModelScores(RewardModel.attach(backbone, self.path))
-        return ModelScores(RewardModel.load(backbone.name, self.path))
+        return ModelScores(RewardModel.load(backbone.name, self.path, workers=backbone.workers))
 
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]

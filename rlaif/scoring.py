@@ -18,6 +18,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -30,6 +31,7 @@ from constitution.schema import Message
 from rlaif.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
 from rlaif.batching import (
     Batch,
+    BatchError,
     Pair,
     PairBatch,
     Row,
@@ -41,6 +43,7 @@ from rlaif.batching import (
 )
 from rlaif.models import sha256
 from rlaif.records import Prompt, write_json
+from rlaif.workers import Workers
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -111,16 +114,19 @@ class RewardModel:
     role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
 
     @classmethod
-    def load(cls, model: str, folder: Path, dtype: Dtype | None = None) -> RewardModel:
+    def load(
+        cls, model: str, folder: Path, dtype: Dtype | None = None, workers: Workers | None = None
+    ) -> RewardModel:
         """From the folder that reward_model.train wrote, in the dtype it was trained in.
 
         model: the base it was trained over; a fully tuned one brings its own weights instead.
+        workers: as for Backbone.load; without, every process has it whole.
         """
         facts = _read_facts(folder)
         chosen: Dtype = dtype or facts["dtype"] or "auto"
         if facts.get("tuning") != "full":
-            return cls.attach(Backbone.load(model, chosen), folder)
-        backbone = Backbone.load(str(folder), chosen)
+            return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
+        backbone = Backbone.load(str(folder), chosen, workers=workers)
         heads = _read_heads(folder, facts, backbone)
         return cls(backbone, heads, facts["trait_weights"], "full", None)
 
@@ -226,13 +232,17 @@ class RewardModel:
     def overall_scores(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """One number per response, None for an empty one: there is nothing to score."""
-        said = [place for place, response in enumerate(responses) if response.strip()]
-        scores = self.score([conversations[i] for i in said], [responses[i] for i in said])
-        found: list[float | None] = [None] * len(responses)
-        for place, score in zip(said, scores, strict=True):
-            found[place] = score.overall
-        return found
+        """One number per response; None for an empty one, where there is nothing to score, and for
+        one that is longer than the model's context."""
+        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        rows: dict[int, Row] = {}
+        for place, (said, response) in enumerate(zip(conversations, responses, strict=True)):
+            if response.strip():
+                with suppress(BatchError):
+                    rows[place] = encode_row(tokenizer, "", said, response, context)
+        per_trait = self.heads.normalised(self.raw_rows(list(rows.values())))
+        scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
+        return [scores.get(place) for place in range(len(responses))]
 
     def log_odds(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
@@ -268,7 +278,9 @@ class ModelScores:
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
         scores = self.model.overall_scores(conversations, responses)
-        self.unscored += Counter({"empty_response": scores.count(None)})
+        empty = sum(not response.strip() for response in responses)
+        why = {"empty_response": empty, "too_long": scores.count(None) - empty}
+        self.unscored += Counter(why)  # drops what is 0
         return scores
 
 
@@ -336,12 +348,16 @@ def checked_scores(
                 f"{where}: the score of a response to prompt {prompt.id} is {value}; "
                 "the reward function must return finite numbers, or None for what it cannot score"
             )
-    if all(value is None for value in scores):
+    return scores
+
+
+def require_a_score(scores: Sequence[float | None], where: str) -> None:
+    """Raises RewardModelError when nothing can be learnt from a whole batch, of all processes."""
+    if all(score is None for score in scores):
         raise RewardModelError(
-            f"{where}: none of its {len(responses)} responses has a score; see why the reward "
+            f"{where}: none of its {len(scores)} responses has a score; see why the reward "
             "function returns None, then run again to go on from the last checkpoint"
         )
-    return scores
 
 
 def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:

@@ -217,7 +217,7 @@ def train(
     # 1. The base, the rows of every source, the policy.
     workers = Workers.here()
     _check(config, sources, eval_samples)
-    backbone = Backbone.load(model, config.dtype, train_fully=config.lora is None)
+    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     found = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
     skipped = [reason for each in found for reason in each.skipped]

@@ -10,7 +10,8 @@ The server's weights cannot be seen from here: receipts say so, and name the mod
 A store tells models apart by that name, so other weights must be served under another.
 
 A server that stops answering makes the engine not alive. It is asked every second, and when it
-answers again, with the same model, so is the engine.
+answers again, with the same model, so is the engine. A prompt that it fails at (500, or no answer
+in time) while it still lists its models fails alone.
 
 Left out: chat completions, which take no token ids; streaming, for nobody reads half an answer.
 """
@@ -187,12 +188,22 @@ class OpenAIEngine:
         try:
             return await upstream.post("/completions", body, priority=priority)
         except NoAnswer as error:
+            if error.of_prompt and await self._answers():
+                raise EngineError(f"the model server failed at the prompt ({error})") from None
             self._lose(str(error))
             raise EngineError(f"the model server does not answer ({error})") from None
         except Refused as error:
             if error.status in _NO_LONGER_OURS:
                 self._lose(str(error))
             raise EngineError(f"the model server refused the prompt ({error})") from None
+
+    async def _answers(self) -> bool:
+        try:
+            upstream = _started(self._upstream)
+            await upstream.glance(f"{upstream.url}/models")
+        except (NoAnswer, Refused):
+            return False
+        return True
 
     async def _look(self) -> Served:
         question = first_question(self.tokenizer, self._model)
@@ -230,6 +241,9 @@ class OpenAIEngine:
             return False
         except UpstreamError as error:
             self._tell(str(error))
+            return False
+        except Exception as error:  # whatever it answers, the next look is to come
+            self._tell(f"the model server answers what is not understood ({type(error).__name__})")
             return False
         if served != self._served:
             self._tell(

@@ -78,8 +78,8 @@ class Served:
         answer without any."""
         scored = _scored(answer)
         texts = self.texts
-        keys = (f"{_BY_ID}{i}" if texts is None else texts.get(i, "") for i in label_ids)
-        return tuple(_number(scored.get(key)) for key in keys)
+        keys = (f"{_BY_ID}{i}" if texts is None else texts.get(i) for i in label_ids)
+        return tuple(_number(scored.get(key)) if key else math.nan for key in keys)
 
 
 async def look(
@@ -164,7 +164,7 @@ async def _best_way(
 
 
 async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenizer) -> None:
-    """Raises UpstreamError when the server makes other tokens of the same text.
+    """Raises UpstreamError when the server makes other tokens of the same text, or tells nothing.
 
     By their ids where the server tells them, else by their number; a token before them (BOS) is
     the server's own affair, for our prompts come as ids.
@@ -178,12 +178,18 @@ async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenize
             answer = await upstream.post("/completions", body)
     except Refused as error:
         raise _refusal(upstream, error) from None
-    theirs = answer["choices"][0].get("prompt_token_ids")
-    if theirs is not None:
-        same = theirs[-len(ours) :] == ours and len(theirs) - len(ours) in (0, 1)
-    else:
-        counted = _usage(answer).get("prompt_tokens")
-        same = counted is None or counted - len(ours) in (0, 1)
+    try:
+        theirs = answer["choices"][0].get("prompt_token_ids")
+        if theirs is not None:
+            same = theirs[-len(ours) :] == ours and len(theirs) - len(ours) in (0, 1)
+        else:
+            counted = _usage(answer).get("prompt_tokens")
+            same = counted is None or counted - len(ours) in (0, 1)
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise UpstreamError(
+            f"setting 'openai_url': {upstream.url} answers a completion with what is none; give "
+            "the URL of an OpenAI-compatible server, as http://127.0.0.1:8000/v1"
+        ) from None
     if not same:
         raise UpstreamError(
             "setting 'openai_tokenizer': this tokenizer makes other tokens of a text than the "

@@ -1,5 +1,6 @@
 """HTTP to a model server: at most so many requests at a time, the urgent ones first; tried again
-where that may help; a cancelled one is hung up on, which aborts it in the server.
+where that may help; a cancelled one is hung up on, which aborts it in the server. One that waits
+for its next try holds no turn.
 
 What is tried again: 429, 5xx, connections that fail or break; after the wait that Retry-After
 asks for, else after growing ones. That is safe, for a completion changes nothing. An answer that
@@ -46,7 +47,15 @@ class Refused(Exception):  # noqa: N818  what the server did
 
 
 class NoAnswer(Exception):  # noqa: N818
-    """The server does not answer now, after all tries. Says how the last one failed."""
+    """The server does not answer now, after all tries. Says how the last one failed.
+
+    of_prompt: this prompt may be what it fails at (500, or no answer in time); look before giving
+    up the server.
+    """
+
+    def __init__(self, why: str, *, of_prompt: bool = False) -> None:
+        super().__init__(why)
+        self.of_prompt = of_prompt
 
 
 class Upstream:
@@ -85,18 +94,17 @@ class Upstream:
     async def post(self, path: str, body: Mapping[str, Any], *, priority: int = 0) -> Any:
         """The JSON that comes back. Raises Refused and NoAnswer."""
         content = json.dumps(body, separators=(",", ":")).encode()
-        async with self._turns.turn(priority):
-            for wait in _WAITS:
-                try:
-                    return await self._try(path, content)
-                except _MayPass as failed:
-                    if failed.wait > _LONGEST_WAIT:
-                        raise NoAnswer(f"{failed}, not for the next {failed.wait:.0f} s") from None
-                    await asyncio.sleep(max(failed.wait, wait * random.uniform(0.5, 1.0)))
+        for wait in _WAITS:
             try:
-                return await self._try(path, content)
+                return await self._try(path, content, priority)
             except _MayPass as failed:
-                raise NoAnswer(str(failed)) from None
+                if failed.wait > _LONGEST_WAIT:
+                    raise NoAnswer(f"{failed}, not for the next {failed.wait:.0f} s") from None
+                await asyncio.sleep(max(failed.wait, wait * random.uniform(0.5, 1.0)))
+        try:
+            return await self._try(path, content, priority)
+        except _MayPass as failed:
+            raise NoAnswer(str(failed), of_prompt=failed.of_prompt) from None
 
     async def glance(self, url: str) -> Any:
         """GET without a second try and without a turn, for JSON that is quickly had. Raises Refused
@@ -111,29 +119,33 @@ class Upstream:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _try(self, path: str, content: bytes) -> Any:
+    async def _try(self, path: str, content: bytes, priority: int) -> Any:
         headers = {"Content-Type": "application/json"}
-        if self._client.is_closed:
-            raise NoAnswer("the connection was closed on this side")
-        try:
-            url = f"{self.url}{path}"
-            return _json(await self._client.post(url, content=content, headers=headers))
-        except httpx2.ReadTimeout:
-            raise NoAnswer(f"no answer within {ANSWER_SECONDS:.0f} s") from None
-        except httpx2.RequestError as error:
-            raise _MayPass(_kind(error)) from None
+        async with self._turns.turn(priority):
+            if self._client.is_closed:
+                raise NoAnswer("the connection was closed on this side")
+            try:
+                url = f"{self.url}{path}"
+                return _json(await self._client.post(url, content=content, headers=headers))
+            except httpx2.ReadTimeout:
+                why = f"no answer within {ANSWER_SECONDS:.0f} s"
+                raise NoAnswer(why, of_prompt=True) from None
+            except httpx2.RequestError as error:
+                raise _MayPass(_kind(error)) from None
 
 
 class _MayPass(Exception):  # noqa: N818
-    def __init__(self, why: str, wait: float = 0.0) -> None:
+    def __init__(self, why: str, wait: float = 0.0, *, of_prompt: bool = False) -> None:
         super().__init__(why)
         self.wait = wait  # seconds that the server asks for
+        self.of_prompt = of_prompt  # as in NoAnswer
 
 
 def _json(response: httpx2.Response) -> Any:
     status = response.status_code
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise _MayPass(f"HTTP {describe(status)}", _retry_after(response))
+        of_prompt = status == HTTPStatus.INTERNAL_SERVER_ERROR
+        raise _MayPass(f"HTTP {describe(status)}", _retry_after(response), of_prompt=of_prompt)
     if status != HTTPStatus.OK:
         raise Refused(status)
     try:

@@ -272,7 +272,8 @@ class VLLMEngine:
             weights_sha256=weights_digest,
             tokenizer_sha256=self.tokenizer.sha256,
             dtype=str(self._llm.model_config.dtype).removeprefix("torch."),
-            engine=f"vllm {vllm.__version__} {current_platform.device_type}, float32 head",
+            engine=f"vllm {vllm.__version__} {current_platform.device_type}, float32 head"
+            + (f", tensor parallel {gpus}" if (gpus := self._tensor_parallel_size) > 1 else ""),
         )
 
 

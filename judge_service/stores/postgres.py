@@ -18,18 +18,17 @@ connection to another session between transactions (PgBouncer's transaction mode
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store import StoreError, StoreStats, StoreUnavailable
+from judge_service.store import StoreError, StoreStats
 from judge_service.stores.batcher import Batcher
 from judge_service.stores.packing import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
 from judge_service.stores.postgres_database import Database
@@ -54,9 +53,6 @@ _MAX_BATCH = 1000
 _STATEMENT_SECONDS = 30  # a batch takes milliseconds, unless something locks the tables
 _COUNTED_BYTES = 64 * 10**6  # tables up to this size are counted, larger ones estimated
 
-_log = logging.getLogger("judge_service")
-
-T = TypeVar("T")
 Row = Mapping[str, Any]
 """A row by its columns' names."""
 
@@ -70,7 +66,6 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         self._closed = False
-        self._lost = False
         self._database = Database(url, statement_seconds=_STATEMENT_SECONDS)
         try:
             self._database.prepare()
@@ -154,7 +149,7 @@ class PostgresStore:
                 for table in (READS, WRITINGS)
             }
 
-        found = self._transact(find)
+        found = self._database.transact(find)
         return [found[table].get(key) for table, key in asked]
 
     def _put_all(self, given: Sequence[tuple[sa.TableClause, Row]]) -> Sequence[Row]:
@@ -164,22 +159,8 @@ class PostgresStore:
                 for table in (READS, WRITINGS)
             }
 
-        stand = self._transact(put)
+        stand = self._database.transact(put)
         return [stand[table][row["key"]] for table, row in given]
-
-    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """As `Database.transact`; the log has when the database went away and when it came back."""
-        try:
-            found = self._database.transact(work)
-        except StoreUnavailable as error:
-            if not self._lost:
-                self._lost = True
-                _log.warning("reads are refused until the store answers: %s", error)
-            raise
-        if self._lost:
-            self._lost = False
-            _log.warning("%s answers again", self._database.name)
-        return found
 
 
 def _select(

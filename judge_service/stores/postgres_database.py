@@ -43,6 +43,7 @@ _MIGRATIONS = {
 _LOCK = 0x524C4146  # "RLAF", the advisory lock of migrations
 _DRIVER = "postgresql+psycopg"
 _POOL_SIZE = 3  # lookups, commits, statistics
+_IDLE_SECONDS = 5  # within a transaction; it takes milliseconds, unless its server is gone
 _CONNECTION = {
     "application_name": "rlaif",
     "connect_timeout": "5",
@@ -61,7 +62,8 @@ class Database:
 
     url: postgresql+psycopg://user:password@host:port/database; what libpq knows may follow as
     ?name=value, and the password may stand in PGPASSWORD or ~/.pgpass instead.
-    statement_seconds: a statement that takes longer is given up; None: no bound.
+    statement_seconds: a statement that takes longer is given up, and so is a transaction that its
+    server left open, for its rows lock out the same ones of others; None: no bound.
 
     Raises StoreError for a URL that cannot be read. Nothing is connected yet.
     """
@@ -144,6 +146,7 @@ class Database:
         with connection.cursor() as cursor:
             if self._statement_seconds is not None:
                 cursor.execute(f"SET statement_timeout = '{self._statement_seconds}s'")
+                cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
             # A commit that does not wait for the disk would be acknowledged and could be lost.
             cursor.execute(
                 "SELECT set_config('synchronous_commit', 'on', false)"

@@ -143,6 +143,18 @@ def test_sharded_processes_that_sample_make_the_updates_of_one(
         assert [(line["kl_guard"], line["rollback"]) for line in told] == [(1, 0), (1, 1)]
 
 
+def test_a_reward_model_that_a_users_function_loads_is_whole_in_every_process(
+    tiny_model,  # noqa: F811
+    tmp_path,
+):
+    """Although the trainers' own models are read in one process only; lazy: when the first of the
+    processes scores, while the other has nothing to."""
+    reward_folder(Backbone.load(tiny_model, "float32"), Path(f"{tiny_model}-reward"), 0)
+    how = (*SHARDED, "--fsdp_cpu_ram_efficient_loading=true")
+    found = one_and_two(tiny_model, tmp_path, ("ppo-own", "rest-lazy"), how)
+    assert_sharded_like_the_one(tmp_path, found)
+
+
 def test_two_processes_write_one_run_that_one_can_go_on_with(tiny_model, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
     out = tmp_path / "dpo"

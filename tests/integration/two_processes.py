@@ -5,7 +5,8 @@ process holds of weights, gradients and moments. Run by test_distributed.py: alo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from constitution.schema import Message
 from rlaif import dpo, ppo, rest, reward_model, sft, sharding
 from rlaif.backbone import Backbone, LoraConfig
 from rlaif.records import Prompt
+from rlaif.scoring import RewardFunction, RewardModel
 from rlaif.training import Learner
 from rlaif.workers import Workers
 from tests.rlaif.pairs import preference
@@ -54,8 +56,8 @@ def trained(name: str, model: str, out: Path) -> None:
     elif trainer == "rest":
         made = rest.ReSTConfig(
             **COMMON, lora=lora, samples_per_prompt=3, quantiles=(0.3, 0.6), start="base",
-            prompts_per_chunk=1, batch_size=15, max_new_tokens=6, engine="transformers",
-            micro_batch_tokens=budget,
+            prompts_per_chunk=16 if "lazy" in how else 1, batch_size=15, max_new_tokens=6,
+            engine="transformers", micro_batch_tokens=budget,
         )  # fmt: skip
         rest.train(made, model, PROMPTS, reward(model, how), out)
     else:
@@ -77,8 +79,15 @@ def trained(name: str, model: str, out: Path) -> None:
         ppo.train(asked, model, PROMPTS, reward(model, how), out, judge)
 
 
-def reward(model: str, how: list[str]) -> Path | OwnModel:
-    """scored: by a reward model, whose folder lies beside the model's."""
+def reward(model: str, how: list[str]) -> Path | RewardFunction:
+    """scored: by a reward model, whose folder lies beside the model's; own: by a function that has
+    loaded it; lazy: by one that loads it when it is first called."""
+    folder = Path(f"{model}-reward")
+    if "own" in how:
+        return RewardModel.load(model, folder).overall_scores
+    if "lazy" in how:
+        opened = cache(lambda: RewardModel.load(model, folder))
+        return lambda asked, said: opened().overall_scores(asked, said)
     return Path(f"{model}-reward") if "scored" in how else OwnModel(model)
 
 
@@ -89,7 +98,7 @@ class OwnModel:
         read = AutoModelForCausalLM.from_pretrained(model)
         self.values = read.get_input_embeddings().weight.sum(1).tolist()
 
-    def __call__(self, _conversations: object, responses: list[str]) -> list[float]:
+    def __call__(self, _conversations: object, responses: Sequence[str]) -> list[float]:
         return [sum(self.values[ord(c) % len(self.values)] for c in said) for said in responses]
 
 

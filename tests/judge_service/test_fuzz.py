@@ -129,10 +129,11 @@ class Hostile:
         for field in message.DESCRIPTOR.fields:
             if dice.random() >= share:
                 continue
-            if field.is_repeated:
-                getattr(message, field.name).extend(self._several(field, share))
+            value = getattr(message, field.name)
+            if hasattr(value, "extend"):  # repeated; protobuf 5 and 7 ask a descriptor differently
+                value.extend(self._several(field, share))
             elif field.message_type is not None:
-                self._filled(getattr(message, field.name), share)
+                self._filled(value, share)
             else:
                 setattr(message, field.name, self._value(field))
         return message

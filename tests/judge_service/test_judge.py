@@ -257,6 +257,30 @@ async def test_an_empty_candidate_is_not_ranked_and_its_pairs_say_why() -> None:
     assert reasons == [UnjudgedReason.EMPTY_RESPONSE] * 2
 
 
+async def test_a_text_too_long_for_any_pair_is_counted_once_and_refuses_its_pairs_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = FakeEngine()
+    long, counted = "word " * 20_000, []
+    count = engine.tokenizer.encode_data
+
+    def encode_data(text: str) -> list[int]:
+        counted.append(len(text))
+        return count(text)
+
+    monkeypatch.setattr(engine.tokenizer, "encode_data", encode_data)
+    candidates = ["No.", "Eight minutes.", long, "I do not know that."]
+    found = await Judge(engine).rank(CONVERSATION, candidates, LAW)
+    assert counted.count(len(long)) == 1
+    for i, j, result in found.pairs:
+        if 2 in (i, j):
+            assert isinstance(result, Unjudged)
+            assert result.reason is UnjudgedReason.TOO_LONG
+            assert "candidate 2" in result.detail
+        else:
+            assert isinstance(result, Judgment)
+
+
 async def test_one_candidate_cannot_be_ranked() -> None:
     with pytest.raises(RankingError, match="at least 2 candidates, not 1"):
         await Judge(FakeEngine()).rank(CONVERSATION, ["only"], LAW)

@@ -6,6 +6,7 @@ Against a FAKE model server (tests/model_server.py); the real one is in the inte
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import socket
@@ -25,10 +26,11 @@ from judge_service.engine import EngineError
 from judge_service.engines import openai, upstream
 from judge_service.engines.hello import first_question
 from judge_service.engines.openai import OpenAIEngine
+from judge_service.engines.openai_ways import WAYS, Served
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.upstream import UpstreamError
 from judge_service.judge import Judge
-from judge_service.judgment import JudgeOptions, Unjudged, UnjudgedReason
+from judge_service.judgment import JudgeOptions, ModelIdentity, Order, Unjudged, UnjudgedReason
 from judge_service.settings import ServerSettings
 from rlaif.commands.serve import _engine
 from tests.judge_service.test_tokenizer import like_qwen, like_sentencepiece, like_smollm2, save
@@ -154,6 +156,15 @@ def test_tokens_that_share_a_text_are_named_by_none(folder: Path) -> None:
     half_a_letter = tokenizer.encode_data("é")[0]
     assert half_a_letter not in texts
     assert texts[tokenizer.encode_data(" A")[0]] == " A"
+
+
+def test_a_label_whose_text_is_shared_is_void_whatever_the_server_spells_as_nothing() -> None:
+    model = ModelIdentity("judge", "weights", "tokenizer", "dtype", "engine")
+    served = Served(model, None, WAYS[-1], {1: " A"})
+    answer = {"choices": [{"logprobs": {"top_logprobs": [{"": -0.1, " A": -3.0}]}}]}
+    scored, shared = served.pick(answer, (1, 7))
+    assert scored == -3.0
+    assert math.isnan(shared)
 
 
 async def test_writing_is_asked_for_with_its_seed_and_none_of_the_server_s_defaults(
@@ -283,6 +294,42 @@ async def test_a_refused_prompt_fails_alone_and_is_quoted_nowhere(
     assert KEY not in caplog.text
 
 
+@pytest.mark.parametrize("replies", [[Reply(500)] * 3, [Reply(503), Reply(HANG)]])
+async def test_a_prompt_that_the_server_fails_at_fails_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: list[Reply]
+) -> None:
+    monkeypatch.setattr(upstream, "ANSWER_SECONDS", 0.5)
+    async with model_server(HFTokenizer(folder)) as fake:
+        engine = OpenAIEngine(fake.url, "judge", tokenizer=str(folder))
+        async with (
+            serving(engine, constitutions=[one_principle(tmp_path)]) as server,
+            AsyncJudgeClient(server.address) as client,
+        ):
+            fake.replies = list(replies)
+            options = JudgeOptions(min_label_mass=0.0, use_store=False, orders=(Order.AB,))
+            async with asyncio.timeout(10):
+                ((_, found),) = [
+                    pair async for pair in client.stream([comparison("bad")], options=options)
+                ]
+            assert isinstance(found, Unjudged)
+            assert found.reason is UnjudgedReason.ENGINE_FAILED
+            assert "failed at the prompt" in found.detail
+            assert fake.replies == []
+            assert engine.alive
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+
+
+async def test_a_server_that_fails_at_everything_is_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "_WATCH_SECONDS", 60.0)
+    async with engine_over(folder) as (engine, fake):
+        monkeypatch.setattr(fake, "_answer", lambda *_: Reply(500))
+        with pytest.raises(EngineError, match="500"):
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert not engine.alive
+
+
 @pytest.mark.parametrize("status", [401, 404])
 async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
     folder: Path, status: int
@@ -324,6 +371,23 @@ async def test_no_more_requests_at_a_time_than_the_bound(
         question = first_question(engine.tokenizer, "judge")
         await asyncio.gather(*(engine.read(*question) for _ in range(12)))
         assert fake.most_at_once in (2, 3)
+
+
+async def test_reads_that_wait_to_be_tried_again_hold_up_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 2)
+    async with engine_over(folder) as (engine, fake):
+        question = first_question(engine.tokenizer, "judge")
+        fake.replies = [Reply(429, {"Retry-After": "20"})] * 2
+        bulk = [asyncio.create_task(engine.read(*question, priority=1)) for _ in range(2)]
+        await until(lambda: not fake.replies)
+        async with asyncio.timeout(5):
+            await engine.read(*question, priority=0)
+        assert not any(task.done() for task in bulk)
+        for task in bulk:
+            task.cancel()
+        await asyncio.wait(bulk)
 
 
 async def test_a_lost_server_makes_calls_unavailable_and_health_not_serving_until_it_is_back(
@@ -373,6 +437,35 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
         await asyncio.sleep(0.3)
         assert not engine.alive
     await engine.close()
+
+
+@pytest.mark.parametrize(
+    "odd", ["[]", '{"choices": []}', '{"choices": [{"prompt_token_ids": 7}]}', "[" * 100_000]
+)
+async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    async with engine_over(folder) as (engine, fake):
+        well = fake._answer
+        asked = 0
+
+        def answer(path: str, headers: dict[str, str], content: bytes) -> Reply:
+            nonlocal asked
+            if content and isinstance(json.loads(content)["prompt"], str):
+                asked += 1
+                return Reply(200, {}, odd)
+            return well(path, headers, content)
+
+        monkeypatch.setattr(fake, "_answer", answer)
+        fake.replies = [Reply(503)] * 3
+        with pytest.raises(EngineError, match="503"):
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        await until(lambda: asked > 2)
+        assert not engine.alive
+        told = [line for line in caplog.messages if "not serving until" not in line]
+        assert len(told) == 1
+        monkeypatch.setattr(fake, "_answer", well)
+        await until(lambda: engine.alive)
 
 
 async def test_the_command_takes_the_key_from_the_environment_alone(

@@ -329,8 +329,8 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub = pb_grpc.JudgeServiceStub(channel)
         await asyncio.gather(*(stub.ComparePair(request()) for _ in range(5)))
-        busy = stub.ComparePair(request())
-        while not engine.in_flight:
+        busy = [stub.ComparePair(request()) for _ in range(5)]
+        while engine.in_flight < 10:  # both orders of each
             await asyncio.sleep(0.01)
         reads = len(engine.prompts)
         code, message, details = await failure(stub.ComparePair(request(), timeout=0.9))
@@ -338,8 +338,21 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
         assert details["ErrorInfo"].reason == "DEADLINE_TOO_SHORT"
         assert "give it longer" in message
         assert len(engine.prompts) == reads, "the engine was not asked"
-        assert (await stub.ComparePair(request(), timeout=20)).HasField("judgment")
-        await busy
+        await stub.ComparePair(request(validate_only=True), timeout=0.9)
+        await asyncio.gather(*busy)
+
+
+async def test_a_short_deadline_is_tried_when_only_streams_are_open() -> None:
+    engine = FakeEngine(latency_seconds=0.5)
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        stub = pb_grpc.JudgeServiceStub(channel)
+        await asyncio.gather(*(stub.ComparePair(request()) for _ in range(5)))
+        open_stream = stub.StreamJudgments()
+        await open_stream.read()  # its first credits
+        engine.latency_seconds = 0.0
+        answer = await stub.ComparePair(request(), timeout=0.4)
+        assert answer.HasField("judgment")
+        open_stream.cancel()
 
 
 async def test_a_message_over_the_cap_is_refused() -> None:

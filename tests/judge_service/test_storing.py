@@ -332,7 +332,7 @@ async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
     assert not storing.alive
     with pytest.raises(EngineError, match="closed"):
         await waits
-    with pytest.raises(EngineError, match=r"reads\.sqlite.*closed"):
+    with pytest.raises(StoreUnavailable):
         await storing.read(PROMPT, LABELS)
 
 
@@ -368,29 +368,42 @@ async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float
     await storing.close()
 
 
-async def test_a_store_that_fails_is_an_engine_that_fails_and_the_remedy_is_told(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("verb", "work"), [("find_read", "lookups"), ("put_read", "commits")])
+async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verb: str, work: str
 ) -> None:
+    """Lookups go on while commits fail, and say nothing of them."""
     store = open_store(None)
-
-    async def full(key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
-        raise StoreError("reads.sqlite: the disk is full; make room")
-
-    monkeypatch.setattr(store, "put_read", full)
     storing = StoringEngine(CountingEngine(), store)
-    with pytest.raises(EngineError, match="make room"):
+
+    async def full(*_: object) -> None:
+        raise StoreError("/srv/canary.sqlite: the disk is full; make room")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(store, verb, full)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match="the server's log has the cause") as error:
+                await storing.read(PROMPT, LABELS)
+            assert "canary" not in str(error.value)
+    for _ in range(2):
         await storing.read(PROMPT, LABELS)
     await storing.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{work} in the store fail, and reads are refused: "
+        "/srv/canary.sqlite: the disk is full; make room",
+        f"{work} in the store work again",
+    ]
 
 
 @pytest.mark.parametrize("verb", ["find_read", "put_read"])
-async def test_a_store_that_is_away_makes_a_call_unavailable_and_tells_when_to_ask_again(
-    monkeypatch: pytest.MonkeyPatch, verb: str
+@pytest.mark.parametrize("failure", [StoreUnavailable, StoreError])
+async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask_again(
+    monkeypatch: pytest.MonkeyPatch, verb: str, failure: type[StoreError]
 ) -> None:
     store = open_store(None)
 
     async def away(*_: object) -> None:
-        raise StoreUnavailable("postgresql+psycopg://judge@canary/reads cannot be used")
+        raise failure("postgresql+psycopg://judge@canary/reads cannot be used")
 
     monkeypatch.setattr(store, verb, away)
     request = pb.ComparePairRequest(**SAID, response_a="short", response_b="rather longer")

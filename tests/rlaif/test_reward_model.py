@@ -26,7 +26,7 @@ from rlaif.reward_model import (
     train,
     train_step,
 )
-from rlaif.scoring import Heads, RewardModel, RewardModelError
+from rlaif.scoring import Heads, ModelScores, RewardModel, RewardModelError
 from rlaif.training import TrainingError
 from rlaif.workers import Workers
 from tests.rlaif.gradients import ALONE, GradientKeeper, summed_over_processes
@@ -197,6 +197,19 @@ def test_an_empty_response_has_no_score(tiny_model, polite_pairs, tmp_path):
     assert [found[0], found[2]] == [
         s.overall for s in model.score([conversation] * 2, ["yes", "no"])
     ]
+
+
+def test_a_response_longer_than_the_context_has_no_score_and_says_why(
+    tiny_model, polite_pairs, tmp_path
+):
+    model = RewardModel.load(
+        tiny_model, train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1})
+    )
+    scores = ModelScores(model)
+    long = "word " * model.backbone.context
+    found = scores([polite_pairs[0].prompt] * 3, ["yes", long, ""])
+    assert [score is None for score in found] == [False, True, True]
+    assert scores.unscored == {"too_long": 1, "empty_response": 1}
 
 
 def test_a_score_does_not_depend_on_its_neighbours_in_the_batch(tiny_model, polite_pairs, tmp_path):

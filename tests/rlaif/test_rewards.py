@@ -212,7 +212,7 @@ def test_a_reward_model_becomes_a_role_and_a_second_one_is_loaded_apart(
     backbone.add_role("policy", LoraConfig(), 0)
     loaded: list = []
     load = Backbone.load
-    monkeypatch.setattr(Backbone, "load", lambda *a: (loaded.append(a[0]), load(*a))[1])
+    monkeypatch.setattr(Backbone, "load", lambda *a, **k: (loaded.append(a[0]), load(*a, **k))[1])
     with open_rewards([f"0.5*{folders[0]}", f"-2*{folders[1]}"]) as texts:
         reward = reward_function(texts, backbone)
         found = reward([ASKED] * 3, SAID)

@@ -12,6 +12,7 @@ from rlaif.scoring import (
     RewardModel,
     RewardModelError,
     checked_scores,
+    require_a_score,
     reward_function,
     reward_identity,
     reweigh,
@@ -105,8 +106,13 @@ def test_a_reward_that_raises_or_says_no_number_is_told_with_the_step(questions)
     for scores, message in (
         ([1.0], "gave 1 scores for 6 responses"),
         ([1.0] * 5 + [math.inf], "prompt q6 is inf"),
-        ([None] * 6, "none of its 6 responses has a score"),
     ):
         with pytest.raises(RewardModelError, match=f"step 3: .*{message}"):
             checked_scores(lambda c, r, s=scores: s, questions, responses, "step 3")
     assert checked_scores(lambda c, r: [None] * 5 + [1], questions, responses, "")[5] == 1
+
+
+def test_a_batch_without_any_score_is_told_with_the_step():
+    require_a_score([None, 0.0], "step 3")
+    with pytest.raises(RewardModelError, match="step 3: none of its 2 responses has a score"):
+        require_a_score([None, None], "step 3")

@@ -93,6 +93,13 @@ def test_only_our_own_models_are_read_once_per_host(launched, monkeypatch):
         assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
 
 
+def test_a_model_is_cut_only_over_the_workers_it_was_loaded_for(tiny_model, launched):
+    launched()
+    backbone = Backbone.load(tiny_model, "float32")  # with no process to tell anything
+    backbone.shard(Workers(0, 2, sharded=True))
+    assert not any(map(sharding.is_sharded, backbone.model.parameters()))
+
+
 def test_a_sharded_process_makes_as_many_passes_as_the_one_with_most(monkeypatch):
     monkeypatch.setattr(Workers, "max", lambda self, value: 3.0)
     assert Workers(1, 2, sharded=True).in_step([[0, 2], [1]]) == [[0, 2], [1], []]
