@@ -20,6 +20,7 @@ FSDP2 the base is cut over the processes (sharding.py) and its gradients are sum
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class Workers:
         from accelerate import PartialState
 
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        if state.backend == "gloo":  # its threads must end before the interpreter, or it may abort
+            atexit.register(state.destroy_process_group)
         return cls(state.process_index, state.num_processes, sharded)
 
     @property
