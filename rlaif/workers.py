@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,8 +83,9 @@ class Workers:
         from accelerate import PartialState
 
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-        if state.backend == "gloo":  # its threads must end before the interpreter, or it may abort
-            atexit.register(state.destroy_process_group)
+        if state.backend == "gloo":
+            atexit.unregister(_let_gloo_end)
+            atexit.register(_let_gloo_end)
         return cls(state.process_index, state.num_processes, sharded)
 
     @property
@@ -168,6 +170,16 @@ def _refuse_what_does_nothing() -> None:
             "accelerate was asked for several processes and started one (with --cpu it needs "
             "mpirun); write --multi_gpu in place of --cpu: without a GPU they meet over gloo"
         )
+
+
+def _let_gloo_end() -> None:
+    """At the interpreter's end: leave the GIL to gloo's threads, so that none asks for it later.
+
+    They report a collective as done before they take the GIL to drop its tensors; one that asks
+    once the interpreter is ending aborts the process (pytorch/pytorch#190489). Ending the group
+    joins them only when nothing else holds it, and FSDP2's caches do.
+    """
+    time.sleep(0.5)
 
 
 def _device() -> torch.device:
