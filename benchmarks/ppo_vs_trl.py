@@ -1,18 +1,18 @@
 """PPO iterations, responses per second: our trainer beside TRL's PPOTrainer (1.12, its last).
 
     python benchmarks/ppo_vs_trl.py [--full] [--data PROMPTS.jsonl] [--prompts 8]
-        [--response-tokens 48] [--update-batch 4] [--epochs 1] [--value head] [--engine auto]
-        [--iterations 4] [--dtype auto] [--threads N] [--rounds 2]
+        [--response-tokens 48] [--group 1] [--update-batch 4] [--epochs 1] [--value head]
+        [--engine auto] [--iterations 4] [--dtype auto] [--threads N] [--rounds 2]
 
 TRL 1.12 gets an environment of its own under the cache folder (RLAIF_CACHE), made on the first
 run; torch, transformers and peft are this environment's, so both sides compute with the same.
 
-Both take the same prompts in every iteration, one response each, from the same model made never to
-end a response by itself: all responses have --response-tokens tokens. Temperature 1, nothing cut
-off the distribution. The score comes from a model of the same size with a scalar head, the same
-weights on both sides (the peer takes nothing but such a module); the head is random, since what it
-says changes nothing of the work. As many passes over a rollout and as many optimiser steps on as
-many responses; AdamW without weight decay, one learning rate falling linearly; gradient
+Both take the same prompts in every iteration, one response each by default, from the same model
+made never to end a response by itself: all responses have --response-tokens tokens. Temperature 1,
+nothing cut off the distribution. The score comes from a model of the same size with a scalar head,
+the same weights on both sides (the peer takes nothing but such a module); the head is random, since
+what it says changes nothing of the work. As many passes over a rollout and as many optimiser steps
+on as many responses; AdamW without weight decay, one learning rate falling linearly; gradient
 checkpointing off. LoRA on policy and value model of one rank, alpha and targets, or with --full all
 weights of both in float32. Guards that would skip updates are off.
 
@@ -28,6 +28,9 @@ other responses, and ours scores the text closed by an end token where the peer 
 drawn, so there are no equal curves to show; each side's mean score and KL from the reference are
 printed, and the KL of the first iteration says how far its log-probs agree with themselves: 0 would
 be exact.
+
+With --group N, as group baselines have it, N responses are drawn to each of so many fewer prompts:
+ours computes a prompt once for them (rlaif/shared_prompts.py), the peer gets it N times.
 
 Without --data the prompts are those that ship, and the worked examples of `hhh` after others.
 
@@ -61,7 +64,10 @@ def parts(outcomes: Sequence[Outcome]) -> dict[str, float]:
 def run(options: argparse.Namespace) -> dict[str, object]:
     python = python_with_trl_112()
     folder = comparing.folder(options)
-    job = {**rolling.job_of(options, folder, options.iterations), "engine": options.engine}
+    job = {
+        **rolling.job_of(options, folder, options.iterations, options.group),
+        "engine": options.engine,
+    }
     rolling.prepare(job, folder)
     sides = {
         "ours": comparing.side("our_ppo", job),
@@ -110,6 +116,7 @@ def main() -> None:
     parser = comparing.parser(__doc__)
     rolling.add_options(parser, prompts=8, response_tokens=48)
     parser.add_argument("--engine", choices=("auto", "vllm", "transformers"), default="auto")
+    parser.add_argument("--group", type=int, default=1, help="responses to each prompt")
     parser.add_argument("--iterations", type=int, default=4, help="the first is not counted")
     options = parser.parse_args()
     if options.iterations < 2:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rlaif import attention, sharding
 from rlaif.adapters import Adapters, LoraConfig, Role
-from rlaif.batching import Batch, PairBatch, in_groups, pad, sample_row
+from rlaif.batching import Batch, Row, in_groups, pad, sample_row, token_groups
 from rlaif.logprobs import token_logprobs
 from rlaif.merging import folded_in, folded_weights, merge_adapter
 from rlaif.model_files import (
@@ -43,6 +43,7 @@ from rlaif.model_files import (
     save_tensors,
 )
 from rlaif.records import Sample
+from rlaif.shared_prompts import SharedBatch, by_prompt, shared_length
 from rlaif.workers import Workers
 
 __all__ = [
@@ -51,7 +52,7 @@ __all__ = [
     "Dtype",
     "Generated",
     "LoraConfig",
-    "PairSums",
+    "ResponseSums",
     "Role",
     "all_whole",
     "load_tensors",
@@ -71,14 +72,11 @@ class Generated:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PairSums:
-    """Of B pairs, all (B,)."""
+class ResponseSums(NamedTuple):
+    """Of R responses."""
 
-    chosen: Tensor  # nats: log π summed over the chosen response's tokens
-    rejected: Tensor
-    chosen_tokens: Tensor  # tokens summed over
-    rejected_tokens: Tensor
+    logprobs: Tensor  # (R,) nats: log π summed over the response's tokens
+    tokens: Tensor  # (R,) tokens summed over
 
 
 class Backbone:
@@ -299,54 +297,62 @@ class Backbone:
 
     def logprobs(self, role: Role | None, batch: Batch, temperature: float = 1.0) -> Tensor:
         """log π of each response token given all before it, (B, T); 0 outside response_mask."""
-        values = self.logprobs_from(self.predicting(role, batch), batch, temperature)
+        hidden = self.hidden_states(role, batch.ids)[:, :-1][batch.response_mask[:, 1:]]  # (N, d)
+        targets = batch.ids[batch.response_mask]
+        values = token_logprobs(hidden, targets, self.head_weight, temperature)
         return _spread(values, batch.response_mask)
 
-    def predicting(self, role: Role | None, batch: Batch) -> Tensor:
-        """Hidden states (N, d) that predict the N response tokens of the batch, row by row."""
-        return self.hidden_states(role, batch.ids)[:, :-1][batch.response_mask[:, 1:]]
+    def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
+        """The rows' places in batches of packs for `share`, of at most `budget` padded tokens each
+        where there is more than one row: responses to one prompt together, packs of like length
+        together. Each row alone where this model cannot keep the responses of a pack apart."""
+        if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
+            packs = by_prompt(rows, budget)
+        else:
+            packs = [[place] for place in range(len(rows))]
+        lengths = [shared_length([rows[i] for i in pack]) for pack in packs]
+        return [[packs[i] for i in group] for group in token_groups(lengths, budget)]
 
-    def logprobs_from(self, hidden: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
+    def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
+        """Hidden states (N, d) that predict the N response tokens of the batch."""
+        return self._shared_hidden(role, batch)[batch.before]
+
+    def logprobs_from(self, hidden: Tensor, batch: SharedBatch, temperature: float = 1.0) -> Tensor:
         """log π of each response token (N,), of the hidden states that `predicting` gave."""
-        targets = batch.ids[batch.response_mask]
-        return token_logprobs(hidden, targets, self.head_weight, temperature)
+        return token_logprobs(hidden, batch.targets, self.head_weight, temperature)
 
-    def pair_logprobs(
-        self, role: Role | None, batch: PairBatch, temperature: float = 1.0
-    ) -> PairSums:
-        """log π of both responses of each pair, their prompt computed once; nats."""
-        hidden = self._pair_hidden(role, batch)  # (B, T, d)
-        mask = batch.chosen_mask | batch.rejected_mask
-        rows = mask.nonzero()[:, 0]  # (N,)
-        predicting = hidden[rows, batch.previous[mask]]  # (N, d)
-        values = token_logprobs(predicting, batch.ids[mask], self.head_weight, temperature)
-        spread = _spread(values, mask)  # (B, T)
-        return PairSums(
-            torch.where(batch.chosen_mask, spread, 0.0).sum(1),
-            torch.where(batch.rejected_mask, spread, 0.0).sum(1),
-            batch.chosen_mask.sum(1),
-            batch.rejected_mask.sum(1),
-        )
+    def response_sums(
+        self, role: Role | None, batch: SharedBatch, temperature: float = 1.0
+    ) -> ResponseSums:
+        """log π of each of the R responses."""
+        values = self.logprobs_from(self.predicting(role, batch), batch, temperature)  # (N,)
+        logprobs = values.new_zeros(len(batch.ends)).index_add(0, batch.owner, values)
+        return ResponseSums(logprobs, batch.owner.bincount(minlength=len(batch.ends)))
 
-    def pair_ends(self, role: Role | None, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Hidden states at the last token of the chosen and of the rejected response: (B, d)."""
-        hidden = self._pair_hidden(role, batch)
-        rows = torch.arange(len(hidden), device=hidden.device)
-        return hidden[rows, batch.last_chosen], hidden[rows, batch.last_rejected]
+    def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
+        """Hidden states at the last token of each of the R responses: (R, d)."""
+        return self._shared_hidden(role, batch)[batch.ends]
 
-    def _pair_hidden(self, role: Role | None, batch: PairBatch) -> Tensor:
+    def _shared_hidden(self, role: Role | None, batch: SharedBatch) -> Tensor:
+        """(B·T, d)"""
+        how: dict[str, Tensor] = {}
+        if batch.positions is not None and batch.attention is not None:
+            if not self._keeps_apart(batch.longest):
+                raise BackboneError(
+                    f"{self.name}: its layers would not keep two responses in a row of "
+                    f"{batch.longest} tokens apart; use a model of plain attention layers, or "
+                    "lower max_tokens to its window"
+                )
+            how = {"position_ids": batch.positions, "attention_mask": batch.attention}
+        return self._forward(role, batch.ids, use_cache=False, **how).flatten(0, 1)
+
+    def _keeps_apart(self, longest: int) -> bool:
+        """Whether all layers do as the mask of a shared row says, for conversations so long."""
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        longest = int(batch.positions.max()) + 1 if len(batch.ids) else 1
-        if kinds - {"full_attention", "sliding_attention"} or (window and window < longest):
-            raise BackboneError(
-                f"{self.name}: two responses cannot share a row of {longest} tokens, its layers "
-                f"({', '.join(sorted(kinds))}, window {window}) would not keep them apart; use a "
-                "model of plain attention layers, or lower max_tokens to the window"
-            )
-        how = {"position_ids": batch.positions, "attention_mask": batch.attention}
-        return self._forward(role, batch.ids, use_cache=False, **how)
+        plain = not kinds - {"full_attention", "sliding_attention"}
+        return plain and not (window and window < longest)
 
 
 @contextmanager

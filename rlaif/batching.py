@@ -6,13 +6,7 @@
 Pads are always on the right of a training batch, so that a causal model never looks at them and
 needs no attention mask. Masks are made from lengths: a tokenizer whose pad is its eos is as good
 as any. Nothing is cut to fit: a record that does not fit is an error, or skipped and counted.
-
-The two responses of a pair follow one prompt, so one row holds both and the prompt is computed
-once (prefix sharing, arXiv:2410.20305):
-
-    [ prompt ... | chosen ... eos | rejected ... eos | pad pad ]     PairBatch.ids (B, T)
-      0  1  2      3  4  5    6     3  4  5      6                   positions
-    a token looks back at all before it, but no rejected token at a chosen one   attention
+Responses to one prompt can share a row and compute it once: shared_prompts.py.
 """
 
 from __future__ import annotations
@@ -59,8 +53,8 @@ class Pair:
     traits: dict[str, float | None]
 
     @property
-    def tokens(self) -> int:
-        return len(self.chosen.ids) + len(self.rejected.ids)
+    def rows(self) -> tuple[Row, Row]:
+        return self.chosen, self.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +71,6 @@ class Batch:
     def rows(self, which: slice) -> Batch:
         """Some of its rows, as wide as before."""
         return Batch(self.ids[which], self.response_mask[which], self.last[which])
-
-
-@dataclass(frozen=True, slots=True)
-class PairBatch:
-    """Pairs in the shared-prompt layout, drawn at the top of this file."""
-
-    ids: Tensor  # (B, T) long
-    positions: Tensor  # (B, T) long: the rejected response's go on from the prompt's end
-    attention: Tensor  # (B, 1, T, T) bool: [b, 0, q, k] True where token q may look at token k
-    chosen_mask: Tensor  # (B, T) bool: the chosen response's tokens, its eos included
-    rejected_mask: Tensor  # (B, T) bool
-    last_chosen: Tensor  # (B,) long: place of the chosen response's last token
-    last_rejected: Tensor  # (B,) long
-    previous: Tensor  # (B, T) long: the place whose hidden state predicts the token here
-    tokens: int  # real tokens, each prompt counted once
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,60 +192,6 @@ def pad(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     place = torch.arange(width)
     mask = (place >= start[:, None]) & (place < length[:, None])  # (B, T)
     return Batch(ids.to(device), mask.to(device), (length - 1).to(device))
-
-
-def pad_pairs(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> Batch:
-    """The chosen rows of all pairs, then their rejected rows: (2B, T)."""
-    return pad([p.chosen for p in pairs] + [p.rejected for p in pairs], device)
-
-
-def shared_prefix(pair: Pair) -> int:
-    """Tokens at the front that both rows have; never any of a response."""
-    most = min(pair.chosen.start, pair.rejected.start)
-    both = zip(pair.chosen.ids[:most], pair.rejected.ids[:most], strict=True)
-    return next((place for place, (a, b) in enumerate(both) if a != b), most)
-
-
-def shared_length(pair: Pair) -> int:
-    """Tokens of a pair in the shared-prompt layout."""
-    return pair.tokens - shared_prefix(pair)
-
-
-def pair_batch(pairs: Sequence[Pair], device: torch.device | str = "cpu") -> PairBatch:
-    """Pairs to one dense batch in the shared-prompt layout. No prompt may be empty."""
-
-    def column(values: Iterable[int]) -> Tensor:
-        return torch.tensor(list(values), dtype=torch.long)[:, None]  # (B, 1)
-
-    fork = column(shared_prefix(p) for p in pairs)  # from here on the rows differ
-    middle = column(len(p.chosen.ids) for p in pairs)  # rejected tokens begin here
-    end = column(shared_length(p) for p in pairs)
-    jump = middle - fork  # a rejected token stands so much further right than in its own row
-    width = max(map(shared_length, pairs), default=1)
-    place = torch.arange(width)  # (T,)
-
-    ids = torch.zeros(len(pairs), width, dtype=torch.long)
-    for row, pair in enumerate(pairs):
-        rest = pair.rejected.ids[int(fork[row]) :]
-        ids[row, : int(end[row])] = torch.tensor([*pair.chosen.ids, *rest])
-    in_chosen = (place >= fork) & (place < middle)  # (B, T)
-    after_chosen = place >= middle  # (B, T), pads too: they look at something, so nothing is NaN
-    causal = place[:, None] >= place  # (T, T)
-    attention = causal & ~(after_chosen[:, :, None] & in_chosen[:, None, :])  # (B, T, T)
-    chosen_start = column(p.chosen.start for p in pairs)
-    rejected_start = column(p.rejected.start for p in pairs) + jump
-    before = (place - 1).clamp(min=0).expand_as(ids)
-    return PairBatch(
-        ids.to(device),
-        torch.where(after_chosen, place - jump, place).to(device),
-        attention[:, None].to(device),
-        ((place >= chosen_start) & (place < middle)).to(device),
-        ((place >= rejected_start) & (place < end)).to(device),
-        (middle - 1)[:, 0].to(device),
-        (end - 1)[:, 0].to(device),
-        torch.where(place == middle, (fork - 1).clamp(min=0), before).to(device),
-        int(end.sum()),
-    )
 
 
 def token_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:

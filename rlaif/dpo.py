@@ -13,7 +13,7 @@
     log π_c, log π_r      chosen, rejected of PairLogprobs: sums over the response tokens, (B,)
     log ref               the same before training, by pair and once (reference_cache.py)
 
-The two rows of a pair share their prompt, which is computed once (batching.py: pair_batch).
+The two rows of a pair share their prompt, which is computed once (shared_prompts.py).
 Left out: f-divergences, reference-free variants, mixing in SFT.
 """
 
@@ -31,11 +31,12 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from rlaif.backbone import Backbone
-from rlaif.batching import Pair, epoch_batches, pair_batch, shared_length, token_groups
+from rlaif.batching import Pair, epoch_batches, token_groups
 from rlaif.heldout import HeldOutConfig, is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.progress import progress
 from rlaif.records import Preference
 from rlaif.reference_cache import ReferenceCache, ReferenceLogprobs
+from rlaif.shared_prompts import share, shared_length
 from rlaif.training import (
     Learner,
     Run,
@@ -213,13 +214,13 @@ def reference_logprobs(
     own = {cache.key(pair): pair for pair in workers.share(pairs)}
     known = cache.read(own)
     lacking = [(key, pair) for key, pair in own.items() if key not in known]
-    groups = token_groups([shared_length(p) for _, p in lacking], config.micro_batch_tokens)
+    groups = token_groups([shared_length(p.rows) for _, p in lacking], config.micro_batch_tokens)
     with progress("DPO, reference log-probs", len(own), "pairs") as report:
         for group in workers.in_step(groups):
             report(len(known))
             part = [lacking[i] for i in group]
-            sums = backbone.pair_logprobs(None, pair_batch([p for _, p in part], backbone.device))
-            values = torch.stack([sums.chosen, sums.rejected], dim=1)  # (B, 2)
+            batch = share([pair.rows for _, pair in part], backbone.device)
+            values = backbone.response_sums(None, batch).logprobs.view(-1, 2)  # (B, 2)
             if not values.isfinite().all():
                 raise TrainingError(
                     f"the reference log-probs of pairs {', '.join(p.id for _, p in part)} are not "
@@ -254,16 +255,14 @@ def parts(
 ) -> Iterator[Part]:
     """This process's share of the pairs under the policy, in micro-batches of equal length."""
     own = workers.share(range(len(pairs)))
-    lengths = [shared_length(pairs[i]) for i in own]
+    lengths = [shared_length(pairs[i].rows) for i in own]
     for group in workers.in_step(token_groups(lengths, config.micro_batch_tokens)):
         places = [own[i] for i in group]
-        batch = pair_batch([pairs[i] for i in places], backbone.device)
-        sums = backbone.pair_logprobs("policy", batch)
+        batch = share([pairs[i].rows for i in places], backbone.device)
+        sums = backbone.response_sums("policy", batch)
         ref = reference[places].to(backbone.device)
-        x = PairLogprobs(
-            sums.chosen, sums.rejected, ref[:, 0], ref[:, 1],
-            sums.chosen_tokens, sums.rejected_tokens,
-        )  # fmt: skip
+        chosen, rejected = sums.logprobs.view(-1, 2).unbind(1)  # (B,) each
+        x = PairLogprobs(chosen, rejected, ref[:, 0], ref[:, 1], *sums.tokens.view(-1, 2).unbind(1))
         p = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
         losses = LOSSES[config.loss](x, p, config.beta, config.label_noise or 0.0)  # (B,)
         yield Part(losses, x, batch.tokens)

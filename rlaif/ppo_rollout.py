@@ -10,7 +10,8 @@ sharded model is whole while it is asked (`Backbone.whole`): one process may ask
                         value=adapter: the value role             1
     log π_ref           the reference                             1
 
-Forwards run over batches of rows of like length, within micro_batch_tokens. No (B, T, V) is made.
+Forwards run over micro-batches of micro_batch_tokens, in which the responses to one prompt share
+it (shared_prompts.py). No (B, T, V) is made.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rlaif.advantages import (
     token_rewards,
 )
 from rlaif.backbone import Backbone, Generated, all_whole
-from rlaif.batching import Batch, EncodedPrompt, Row, in_groups, pad, token_groups
+from rlaif.batching import EncodedPrompt, Row, in_groups
 from rlaif.diversity import distinct_n
 from rlaif.logprobs import kl_k1, kl_k3, whiten
 from rlaif.ppo_config import PPOConfig
@@ -45,6 +46,7 @@ from rlaif.rewards import reasons, reasons_since
 from rlaif.rollouts import Sampler
 from rlaif.sampling import response_seed
 from rlaif.scoring import RewardFunction, backbones_of, checked_scores, require_a_score
+from rlaif.shared_prompts import SharedBatch, share
 from rlaif.workers import Workers
 
 
@@ -59,7 +61,7 @@ class Actors:
     score: RewardFunction
     sampler: Sampler
 
-    def read(self, batch: Batch, temperature: float) -> Reading:
+    def read(self, batch: SharedBatch, temperature: float) -> Reading:
         """What one forward of the policy tells of the batch's N response tokens."""
         hidden = self.policy.predicting("policy", batch)  # (N, d)
         shared = self.critic is not None and self.critic.shares_trunk
@@ -211,18 +213,18 @@ def measure(
     """
     policy, frozen, critic = actors.policy, actors.frozen, actors.critic
 
-    def own(batch: Batch) -> Tensor:  # (N, 2): log π and V, 0 without a critic on the trunk
+    def own(batch: SharedBatch) -> Tensor:  # (N, 2): log π and V, 0 without a critic on the trunk
         told = actors.read(batch, config.temperature)
         values = torch.zeros_like(told.logprobs) if told.values is None else told.values
         return torch.stack([told.logprobs, values], dim=1)
 
-    def reference(batch: Batch) -> Tensor:
-        return frozen.logprobs(None, batch, config.temperature)[batch.response_mask]
+    def reference(batch: SharedBatch) -> Tensor:
+        return frozen.logprobs_from(frozen.predicting(None, batch), batch, config.temperature)
 
-    def over(backbone: Backbone, function: Callable[[Batch], Tensor]) -> list[Tensor]:
+    def over(backbone: Backbone, function: Callable[[SharedBatch], Tensor]) -> list[Tensor]:
         """One role over all rows before the next: switching adapters is not free."""
         with backbone.whole():
-            return _by_row(function, rows, config.micro_batch_tokens, backbone.device)
+            return _by_row(function, rows, config.micro_batch_tokens, backbone)
 
     exact = actors.sampler.exact
     told = [] if exact else over(policy, own)
@@ -234,16 +236,16 @@ def measure(
 
 
 def _by_row(
-    function: Callable[[Batch], Tensor], rows: Sequence[Row], budget: int, device: torch.device
+    function: Callable[[SharedBatch], Tensor], rows: Sequence[Row], budget: int, backbone: Backbone
 ) -> list[Tensor]:
     """What `function` says of each row's response tokens, (N, ...) of a batch and (n, ...) of each
-    row, computed over rows of like length."""
+    row."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
-    for group in token_groups([len(row.ids) for row in rows], budget):
-        part = [rows[i] for i in group]
-        lengths = [row.response_length for row in part]
-        told = function(pad(part, device)).float().cpu()
-        for i, values in zip(group, torch.split(told, lengths), strict=True):
+    for group in backbone.micro_batches(rows, budget):
+        told = function(share([[rows[i] for i in pack] for pack in group], backbone.device))
+        which = [i for pack in group for i in pack]
+        lengths = [rows[i].response_length for i in which]
+        for i, values in zip(which, torch.split(told.float().cpu(), lengths), strict=True):
             found[i] = values
     return found
 

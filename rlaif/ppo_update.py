@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlaif.batching import Batch, in_groups, pad, token_groups
+from rlaif.backbone import Backbone
+from rlaif.batching import in_groups
 from rlaif.logprobs import kl_k3
 from rlaif.ppo_config import PPOConfig
 from rlaif.ppo_rollout import Actors, Rollout
 from rlaif.ppo_value import Critic
+from rlaif.shared_prompts import SharedBatch, share
 from rlaif.training import Learner, require_finite
 from rlaif.workers import Workers
 
@@ -48,11 +50,12 @@ class Part:
 
     rollout: Rollout
     which: list[int]
-    batch: Batch
+    batch: SharedBatch
 
     @classmethod
-    def of(cls, rollout: Rollout, which: Sequence[int], device: torch.device) -> Part:
-        return cls(rollout, list(which), pad([rollout.rows[i] for i in which], device))
+    def of(cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device) -> Part:
+        batch = share([[rollout.rows[i] for i in pack] for pack in packs], device)
+        return cls(rollout, [i for pack in packs for i in pack], batch)
 
     def counted(self, values: Tensor) -> Tensor:
         """(B, R) of the whole rollout → (N,) of these rows."""
@@ -126,7 +129,7 @@ def own_gradients(
     sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
     if actors.critic is not None and actors.critic.shares_trunk:
         sums["value_loss"] = 0.0
-    for part in _parts(rollout, rows, config, workers, actors.policy.device):
+    for part in _parts(rollout, rows, config, workers, actors.policy):
         logprobs, values = actors.read(part.batch, config.temperature)  # (N,) each
         old = part.counted(rollout.old_logprobs)
         losses = policy_losses(logprobs, old, part.counted(rollout.advantages), config.clip)
@@ -167,7 +170,7 @@ def value_gradients(
     """
     count = _tokens(rollout, rows)
     sums = {"value_loss": 0.0}
-    for part in _parts(rollout, rows, config, workers, critic.backbone.device):
+    for part in _parts(rollout, rows, config, workers, critic.backbone):
         loss = _value_loss(part, critic.values(part.batch), config, where) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
@@ -194,10 +197,12 @@ def _parts(
     rows: Sequence[int],
     config: PPOConfig,
     workers: Workers,
-    device: torch.device,
+    backbone: Backbone,
 ) -> list[Part]:
-    """This process's share of the rows, in micro-batches of like length."""
+    """This process's share of the rows, in micro-batches."""
     mine = workers.share(rows)
-    groups = token_groups([len(rollout.rows[i].ids) for i in mine], config.micro_batch_tokens)
-    every = workers.in_step(groups)
-    return [Part.of(rollout, [mine[place] for place in group], device) for group in every]
+    groups = backbone.micro_batches([rollout.rows[i] for i in mine], config.micro_batch_tokens)
+    return [
+        Part.of(rollout, [[mine[place] for place in pack] for pack in packs], backbone.device)
+        for packs in workers.in_step(groups)
+    ]

@@ -18,8 +18,8 @@ from typing import Literal
 from torch import Tensor
 
 from rlaif.backbone import Backbone, LoraConfig
-from rlaif.batching import Batch
 from rlaif.scoring import Heads
+from rlaif.shared_prompts import SharedBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Critic:
         values: Tensor = self.head(hidden)[..., 0]
         return values
 
-    def values(self, batch: Batch) -> Tensor:
+    def values(self, batch: SharedBatch) -> Tensor:
         """V for each response token, (N,) in the batch's order; a forward of its role."""
         return self.read(self.backbone.predicting(self.role, batch))
 

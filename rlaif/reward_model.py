@@ -13,7 +13,7 @@ data) train one head called "overall" on the pair's own prob_chosen. After train
 shifted and scaled so that the training responses have mean 0 and std 1; overall = Σ trait weight ·
 head, the weights free to be changed (scoring.py: reweigh).
 
-The two rows of a pair share their prompt, which is computed once (batching.py: pair_batch).
+The two rows of a pair share their prompt, which is computed once (shared_prompts.py).
 Left out: InstructGPT's K-way ranking batches (our labels are pairs).
 """
 
@@ -31,19 +31,13 @@ from pydantic import Field
 from torch import Tensor
 
 from rlaif.backbone import Backbone
-from rlaif.batching import (
-    EncodedPairs,
-    Pair,
-    epoch_batches,
-    pair_batch,
-    shared_length,
-    token_groups,
-)
+from rlaif.batching import EncodedPairs, Pair, epoch_batches, token_groups
 from rlaif.heldout import HeldOutConfig, is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.progress import progress
 from rlaif.records import Preference
 from rlaif.reward_evaluation import PairScores, RewardEvaluation, evaluate_reward
 from rlaif.scoring import Heads, RewardModel, Score
+from rlaif.shared_prompts import share, shared_length
 from rlaif.training import (
     Learner,
     Run,
@@ -353,9 +347,9 @@ def train_step(
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     tokens = 0
     own = workers.share(pairs)
-    groups = token_groups([shared_length(p) for p in own], config.micro_batch_tokens)
+    groups = token_groups([shared_length(p.rows) for p in own], config.micro_batch_tokens)
     for group in workers.in_step(groups):
-        batch = pair_batch([own[i] for i in group], device)
+        batch = share([own[i].rows for i in group], device)
         labels = labels_of([own[i] for i in group], names, config.labels)
         p, labelled = labels.prob_chosen.to(device), labels.labelled.to(device)
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each

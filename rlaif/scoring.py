@@ -29,20 +29,10 @@ from torch import Tensor
 from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
-from rlaif.batching import (
-    Batch,
-    BatchError,
-    Pair,
-    PairBatch,
-    Row,
-    encode_row,
-    pad,
-    pair_batch,
-    shared_length,
-    token_groups,
-)
+from rlaif.batching import BatchError, Pair, Row, encode_row, token_groups
 from rlaif.models import sha256
 from rlaif.records import Prompt, write_json
+from rlaif.shared_prompts import SharedBatch, share, shared_length
 from rlaif.workers import Workers
 
 SCORE_TOKENS = 4096  # padded tokens per forward
@@ -93,11 +83,6 @@ class Heads(torch.nn.Module):
 class Score:
     overall: float
     traits: dict[str, float]
-
-
-def end_hidden(hidden: Tensor, last: Tensor) -> Tensor:
-    """Hidden states at the last real token: (B, T, d) and (B,) → (B, d)."""
-    return hidden[torch.arange(len(last), device=last.device), last]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,26 +155,22 @@ class RewardModel:
             },
         )
 
-    def raw(self, batch: Batch) -> Tensor:
-        """Unnormalised outputs of every head (B, K), differentiable."""
-        hidden = self.backbone.hidden_states(self.role, batch.ids)  # (B, T, d)
-        outputs: Tensor = self.heads(end_hidden(hidden, batch.last))
+    def raw(self, batch: SharedBatch) -> Tensor:
+        """Unnormalised outputs of every head for each response (R, K), differentiable."""
+        outputs: Tensor = self.heads(self.backbone.ends(self.role, batch))
         return outputs
 
-    def raw_pairs(self, batch: PairBatch) -> Tensor:
-        """Unnormalised outputs (B, 2, K) for the chosen and the rejected response of pairs whose
-        prompt is computed once; differentiable."""
-        chosen, rejected = self.backbone.pair_ends(self.role, batch)  # (B, d) each
-        outputs: Tensor = self.heads(torch.stack([chosen, rejected], dim=1))
-        return outputs
+    def raw_pairs(self, batch: SharedBatch) -> Tensor:
+        """As `raw`, of the chosen and the rejected response of each pair: (B, 2, K)."""
+        return self.raw(batch).view(-1, 2, len(self.heads.names))
 
     @torch.no_grad()
     def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
         """Unnormalised outputs of any number of rows (N, K), batched by length."""
         found = torch.empty(len(rows), len(self.heads.names))
-        for group in token_groups([len(row.ids) for row in rows], budget):
-            batch = pad([rows[i] for i in group], self.backbone.device)
-            found[group] = self.raw(batch).cpu()
+        for group in self.backbone.micro_batches(rows, budget):
+            batch = share([[rows[i] for i in pack] for pack in group], self.backbone.device)
+            found[[i for pack in group for i in pack]] = self.raw(batch).cpu()
         return found.to(self.backbone.device)
 
     @torch.no_grad()
@@ -204,8 +185,8 @@ class RewardModel:
         the number of pairs done; in_step: Workers.in_step, where the model may be sharded."""
         found = torch.empty(len(pairs), 2, len(self.heads.names))
         done = 0
-        for group in in_step(token_groups([shared_length(pair) for pair in pairs], budget)):
-            batch = pair_batch([pairs[i] for i in group], self.backbone.device)
+        for group in in_step(token_groups([shared_length(pair.rows) for pair in pairs], budget)):
+            batch = share([pairs[i].rows for i in group], self.backbone.device)
             found[group] = self.raw_pairs(batch).cpu()
             done += len(group)
             report(done)

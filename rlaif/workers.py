@@ -97,7 +97,7 @@ class Workers:
         """This process's items: every count-th. May be empty."""
         return list(items[self.rank :: self.count])
 
-    def in_step(self, groups: list[list[int]]) -> list[list[int]]:
+    def in_step(self, groups: list[list[Item]]) -> list[list[Item]]:
         """This process's micro-batches, for as many passes as the others make: where the model is
         sharded, one that has fewer gets empty ones at the end."""
         most = round(self.max(len(groups))) if self.sharded else len(groups)

@@ -50,7 +50,8 @@ def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
     return ppo.PPOConfig(
         **settings(job),
         iterations=job["iterations"],
-        prompts_per_iteration=len(job["prompts"]),
+        prompts_per_iteration=len(job["prompts"]) // job["group"],
+        group_size=job["group"],
         max_new_tokens=job["response_tokens"],
         update_batch_size=job["update_batch"],
         epochs=job["epochs"],

@@ -26,23 +26,30 @@ def add_options(parser: argparse.ArgumentParser, prompts: int, response_tokens: 
     )
 
 
-def job_of(options: argparse.Namespace, folder: Path, iterations: int) -> dict[str, Any]:
-    """The job of both sides, its files written: the model that never ends a response, prompts."""
+def job_of(
+    options: argparse.Namespace, folder: Path, iterations: int, group: int = 1
+) -> dict[str, Any]:
+    """The job of both sides, its files written: the model that never ends a response, prompts.
+
+    group: responses to each prompt, of which there are so many fewer.
+    """
     import transformers
 
-    if options.prompts % options.update_batch:
-        raise SystemExit("--prompts must be a multiple of --update-batch")
+    if options.prompts % options.update_batch or options.prompts % group:
+        raise SystemExit("--prompts must be a multiple of --update-batch and of --group")
     job = comparing.common_job(options)
     model = endless(job["model"], folder / "model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    prompts, ids = choose_prompts(tokenizer, options.data, options.prompts, options.prompt_tokens)
+    distinct = options.prompts // group
+    prompts, ids = choose_prompts(tokenizer, options.data, distinct, options.prompt_tokens)
     write_jsonl(folder / "prompts.jsonl", prompts)
     return {
         **job,
         "algorithm": "ppo",
         "model": model,
         "records": str(folder / "prompts.jsonl"),
-        "prompts": ids,
+        "prompts": [each for each in ids for _ in range(group)],  # one per response
+        "group": group,
         "reward": str(folder / "reward"),
         "iterations": iterations,
         "update_batch": options.update_batch,
@@ -64,9 +71,9 @@ def described(options: argparse.Namespace, job: dict[str, Any]) -> str:
     count = len(job["prompts"])
     prompt = sum(map(len, job["prompts"])) / count
     return (
-        f"{comparing.described(options, job)}; {count} prompts of {prompt:.0f} tokens, "
-        f"responses of {job['response_tokens']}, {job['epochs']} passes of "
-        f"{count // job['update_batch']} updates"
+        f"{comparing.described(options, job)}; {count // job['group']} prompts of {prompt:.0f} "
+        f"tokens, {job['group']} responses to each of {job['response_tokens']}, {job['epochs']} "
+        f"passes of {count // job['update_batch']} updates"
     )
 
 

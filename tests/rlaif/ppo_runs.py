@@ -51,5 +51,18 @@ def actors_over(model: str, config: PPOConfig) -> Actors:
     return Actors(backbone, frozen, critic, count_x, sampler)
 
 
+def forwards_of(backbone: Backbone, patch: Any) -> list[tuple[str | None, int]]:
+    """(role, rows) of every forward that the backbone makes from now on. patch: a MonkeyPatch."""
+    made: list[tuple[str | None, int]] = []
+    plain = backbone._forward
+
+    def forward(role: str | None, ids: Any, **how: Any) -> Any:
+        made.append((role, len(ids)))
+        return plain(role, ids, **how)
+
+    patch.setattr(backbone, "_forward", forward)
+    return made
+
+
 def encoded(actors: Actors, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
     return encode_prompts(actors.policy.tokenizer, prompts, 52, "error")[0]

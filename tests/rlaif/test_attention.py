@@ -8,7 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rlaif.attention import grouped_attention
 from rlaif.backbone import Backbone, LoraConfig
-from rlaif.batching import Pair, Row, pair_batch
+from rlaif.batching import Pair, Row
+from rlaif.shared_prompts import share
 from tests.rlaif.shaking import shaken
 
 PAIR = Pair("p", Row("c", (1, 5, 6, 7, 2), 3), Row("r", (1, 5, 6, 8), 3), 1.0, {})
@@ -51,7 +52,7 @@ def test_a_bfloat16_model_is_as_near_to_float32_as_with_torchs(tiny_model, train
             backbone.model.set_attn_implementation(implementation)
         if not train_fully:
             shaken(backbone, "policy", std=0.1)
-        hidden = torch.stack(backbone.pair_ends("policy", pair_batch([PAIR, SHORT]))).float()
+        hidden = backbone.ends("policy", share([PAIR.rows, SHORT.rows])).float()
         (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
         trained = backbone.role_parameters("policy").values()
         gradients = [p.grad.flatten() for p in trained if p.grad is not None]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.backbone import (
@@ -16,7 +14,7 @@ from rlaif.backbone import (
     resolve_dtype,
     response_logprobs,
 )
-from rlaif.batching import Pair, Row, pad, pad_pairs, pair_batch
+from rlaif.batching import Row, pad
 from rlaif.records import Sample
 from tests.rlaif.shaking import shaken
 
@@ -89,86 +87,6 @@ def test_logprobs_are_those_of_the_whole_model_row_by_row(backbone, tiny_model):
         own = torch.stack([log_pi[t - 1, row.ids[t]] for t in range(row.start, len(row.ids))])
         torch.testing.assert_close(found[row.start : len(row.ids)], own)
         assert found.count_nonzero() == row.response_length
-
-
-def pair(prompt, chosen, rejected):
-    start = len(prompt)
-    rows = Row("c", (*prompt, *chosen), start), Row("r", (*prompt, *rejected), start)
-    return Pair("p", *rows, 1.0, {})
-
-
-tokens = st.lists(st.integers(0, 250), min_size=1, max_size=9)
-pairs = st.lists(st.builds(pair, tokens, tokens, tokens), min_size=1, max_size=4)
-slow_fixture = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def parted(first, second):
-    """Two rows whose prompts part before the response begins."""
-    size = min(len(first), len(second))
-    rows = Row("c", (5, *first[:size], 7, 2), size + 1), Row("r", (5, *second[:size], 8), size + 1)
-    return Pair("p", *rows, 1.0, {})
-
-
-@pytest.fixture(scope="module")
-def policy(tiny_model):
-    made = Backbone.load(tiny_model, "float32")
-    made.add_role("policy", LoraConfig(), 0)
-    shaken(made, "policy", std=0.1)
-    return made
-
-
-def adapter_gradient(backbone, value):
-    found = torch.autograd.grad(value, list(backbone.role_parameters("policy").values()))
-    return torch.cat([gradient.flatten() for gradient in found])
-
-
-def assert_same_vector(found, expected):
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
-
-
-@slow_fixture
-@given(pairs, st.builds(parted, tokens, tokens))
-def test_pairs_that_share_a_prompt_are_the_rows_apart(policy, pairs, last):
-    pairs = [*pairs, last]
-    rows = pad_pairs(pairs)
-    apart = policy.logprobs("policy", rows, 0.7).sum(1)  # (2B,)
-    found = policy.pair_logprobs("policy", pair_batch(pairs), 0.7)
-    together = torch.cat([found.chosen, found.rejected])
-    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
-    counts = torch.cat([found.chosen_tokens, found.rejected_tokens])
-    assert torch.equal(counts, rows.response_mask.sum(1))
-    weights = torch.linspace(-1, 1, len(apart))
-    gradient = adapter_gradient(policy, together @ weights)
-    assert_same_vector(gradient, adapter_gradient(policy, apart @ weights))
-
-
-@slow_fixture
-@given(pairs, st.builds(parted, tokens, tokens))
-def test_the_ends_of_pairs_are_those_of_the_rows_apart(policy, pairs, last):
-    pairs = [*pairs, last]
-    rows = pad_pairs(pairs)
-    hidden = policy.hidden_states("policy", rows.ids)
-    apart = hidden[torch.arange(len(rows.ids)), rows.last]
-    together = torch.cat(policy.pair_ends("policy", pair_batch(pairs)))
-    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
-    weights = torch.linspace(-1, 1, apart.numel()).view_as(apart)
-    gradient = adapter_gradient(policy, (together * weights).sum())
-    assert_same_vector(gradient, adapter_gradient(policy, (apart * weights).sum()))
-
-
-def test_pairs_are_refused_where_layers_would_not_keep_their_responses_apart(backbone, monkeypatch):
-    batch = pair_batch([pair([1, 2, 3], [4, 5], [6])])
-    monkeypatch.setattr(backbone.model.config, "sliding_window", 5, raising=False)
-    backbone.pair_ends(None, batch)  # every token still sees its whole row
-    monkeypatch.setattr(backbone.model.config, "sliding_window", 4)
-    with pytest.raises(BackboneError, match=r"cannot share a row of 5 tokens.* window 4"):
-        backbone.pair_ends(None, batch)
-    monkeypatch.setattr(backbone.model.config, "sliding_window", None)
-    monkeypatch.setattr(backbone.model.config, "layer_types", ["linear_attention"], raising=False)
-    with pytest.raises(BackboneError, match="plain attention layers"):
-        backbone.pair_ends(None, batch)
 
 
 def test_a_merged_adapter_is_an_ordinary_model_folder(backbone, tiny_model, tmp_path):

@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 from constitution.schema import Message
 from rlaif.batching import (
     BatchError,
-    Pair,
     Row,
     encode_pairs,
     encode_prompts,
@@ -19,8 +18,6 @@ from rlaif.batching import (
     endless_batch,
     epoch_batches,
     pad,
-    pair_batch,
-    shared_length,
     token_groups,
 )
 from tests.rlaif.pairs import preference
@@ -122,38 +119,6 @@ def test_the_endless_shuffle_repeats_nothing_before_all_have_come():
     stream = [i for step in range(1, 6) for i in endless_batch(10, 4, step, seed=3)]
     assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
     assert sorted(endless_batch(2, 5, 1, seed=0)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
-
-
-def pair(chosen, rejected, start):
-    return Pair("p", Row("c", chosen, start), Row("r", rejected, start), 1.0, {})
-
-
-def test_a_pair_shares_its_prompt_in_one_row():
-    batch = pair_batch([pair((7, 8, 9, 5, 2), (7, 8, 9, 6), 3), pair((1, 4), (1, 3), 1)])
-    assert batch.ids.tolist() == [[7, 8, 9, 5, 2, 6], [1, 4, 3, 0, 0, 0]]
-    assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 3]
-    assert batch.positions[1, :3].tolist() == [0, 1, 1]
-    assert batch.chosen_mask.nonzero().tolist() == [[0, 3], [0, 4], [1, 1]]
-    assert batch.rejected_mask.nonzero().tolist() == [[0, 5], [1, 2]]
-    assert batch.last_chosen.tolist() == [4, 1]
-    assert batch.last_rejected.tolist() == [5, 2]
-    assert batch.previous[0, 3:].tolist() == [2, 3, 2]  # both first tokens follow the prompt's end
-    assert batch.attention[0, 0, 5].tolist() == [True, True, True, False, False, True]
-    assert batch.tokens == 9
-
-
-def test_prompts_that_part_early_share_only_what_is_equal():
-    parting = pair((7, 8, 9, 5), (7, 6, 9, 5), 3)
-    batch = pair_batch([parting])
-    assert batch.ids.tolist() == [[7, 8, 9, 5, 6, 9, 5]]
-    assert batch.positions.tolist() == [[0, 1, 2, 3, 1, 2, 3]]
-    assert batch.rejected_mask.nonzero().tolist() == [[0, 6]]
-    assert batch.previous[0, 6] == 5
-    assert shared_length(parting) == 7
-
-
-def test_responses_that_begin_alike_are_computed_apart():
-    assert shared_length(pair((1, 5, 5, 2), (1, 5, 5, 3), 1)) == 7
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))

@@ -218,14 +218,14 @@ def test_metrics_of_processes_add_up_to_those_of_one(tiny_model, tmp_path):
 def computed(monkeypatch):
     """How many pairs' reference log-probs were computed, batch by batch."""
     counts = []
-    whole = Backbone.pair_logprobs
+    whole = Backbone.response_sums
 
-    def pair_logprobs(self, role, batch, temperature=1.0):
+    def response_sums(self, role, batch, temperature=1.0):
         if role is None:
             counts.append(len(batch.ids))
         return whole(self, role, batch, temperature)
 
-    monkeypatch.setattr(Backbone, "pair_logprobs", pair_logprobs)
+    monkeypatch.setattr(Backbone, "response_sums", response_sums)
     return counts
 
 

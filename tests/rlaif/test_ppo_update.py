@@ -9,9 +9,10 @@ from rlaif.batching import pad
 from rlaif.ppo_config import PPOConfig
 from rlaif.ppo_rollout import Actors, Rollout, importance_weights, roll_out
 from rlaif.ppo_update import policy_losses, reference_losses, update, value_losses
+from rlaif.shared_prompts import share
 from rlaif.workers import Workers
 from tests.rlaif.gradients import GradientKeeper
-from tests.rlaif.ppo_runs import ALONE, actors_over, encoded, small
+from tests.rlaif.ppo_runs import ALONE, actors_over, encoded, forwards_of, small
 
 
 def test_the_policy_loss_is_clipped_where_it_would_gain() -> None:
@@ -135,6 +136,18 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
     assert told_together["score"] == told["score"]
 
 
+def test_the_responses_to_one_prompt_compute_it_once(tiny_model, questions, monkeypatch) -> None:
+    settings = {"advantages": "rloo", "group_size": 4, "update_batch_size": 8}
+    config = small(prompts_per_iteration=2, **settings)
+    actors = actors_over(tiny_model, config)
+    actors.sampler.exact = False
+    made = forwards_of(actors.policy, monkeypatch)
+    rollout, _ = roll_out(actors, encoded(actors, questions)[:2], 1, 0.05, config, ALONE)
+    assert len(rollout.rows) == 8
+    gradients(actors, rollout, config)
+    assert made == [("policy", 2), (None, 2), ("policy", 2)]  # rows: a prompt, four responses
+
+
 def test_with_a_head_the_trunk_gets_both_losses_gradients_in_one_pass(
     tiny_model, questions, monkeypatch
 ) -> None:
@@ -143,13 +156,9 @@ def test_with_a_head_the_trunk_gets_both_losses_gradients_in_one_pass(
 
     settings = {"update_batch_size": 6, "prompts_per_iteration": 6}
     actors, rollout, config = rolled_out(tiny_model, questions, vf_coef=0.3, **settings)
-    forwards: list = []
-    forward = actors.policy.hidden_states
-    monkeypatch.setattr(
-        actors.policy, "hidden_states", lambda *a: (forwards.append(a[0]), forward(*a))[1]
-    )
+    made = forwards_of(actors.policy, monkeypatch)
     both = gradients(actors, rollout, config)
-    assert forwards == ["policy"]
+    assert made == [("policy", 6)]
     of_policy = gradients(actors, rollout, config.model_copy(update={"vf_coef": 0.0}))
     still = replace(rollout, advantages=torch.zeros_like(rollout.advantages))
     of_value = gradients(actors, still, config.model_copy(update={"vf_coef": 1.0}))
@@ -168,19 +177,13 @@ def test_logprobs_and_values_are_measured_by_one_forward_of_the_policy(
         config = small(prompts_per_iteration=6, value=value)
         actors = actors_over(tiny_model, config)
         actors.sampler.exact = False
-        forwards: list = []
-        forward = actors.policy.hidden_states
         with monkeypatch.context() as patch:
-            patch.setattr(
-                actors.policy,
-                "hidden_states",
-                lambda *a, all=forwards, real=forward: (all.append(a[0]), real(*a))[1],
-            )
+            made = forwards_of(actors.policy, patch)
             rollout, _ = roll_out(actors, encoded(actors, questions), 1, 0.05, config, ALONE)
-        assert forwards == expected
+        assert [role for role, _ in made] == expected
         batch = pad(rollout.rows)
         with torch.no_grad():
-            values = actors.critic.values(batch)
+            values = actors.critic.values(share([[row] for row in rollout.rows]))
             logprobs = actors.policy.logprobs("policy", batch)[batch.response_mask]
         torch.testing.assert_close(rollout.targets.values[rollout.mask], values)
         torch.testing.assert_close(rollout.old_logprobs[rollout.mask], logprobs)

@@ -12,8 +12,9 @@ import torch
 
 from rlaif import sharding
 from rlaif.backbone import Backbone, BackboneError, LoraConfig
-from rlaif.batching import pad, pair_batch
+from rlaif.batching import pad
 from rlaif.sharding import ShardingError
+from rlaif.shared_prompts import share
 from rlaif.training import Learner, TrainConfig
 from rlaif.workers import Workers
 
@@ -110,13 +111,13 @@ def test_a_sharded_process_makes_as_many_passes_as_the_one_with_most(monkeypatch
 def test_a_batch_of_no_rows_reaches_every_weight_and_changes_none(lora, tiny_model):
     backbone = Backbone.load(tiny_model, "float32", train_fully=lora is None)
     backbone.add_role("policy", lora, 0)
-    pairs = backbone.pair_logprobs("policy", pair_batch([]))
-    assert pairs.chosen.shape == pairs.rejected_tokens.shape == (0,)
-    chosen, rejected = backbone.pair_ends("policy", pair_batch([]))
-    assert chosen.shape == rejected.shape == (0, 32)
+    sums = backbone.response_sums("policy", share([]))
+    assert sums.logprobs.shape == sums.tokens.shape == (0,)
+    ends = backbone.ends("policy", share([]))
+    assert ends.shape == (0, 32)
     values = backbone.logprobs("policy", pad([]))
     assert values.shape == (0, 1)
-    for output in (pairs.chosen - pairs.rejected, chosen + rejected, values):
+    for output in (sums.logprobs, ends, values):
         output.sum().backward()
         for name, parameter in backbone.role_parameters("policy").items():
             assert parameter.grad is not None, name  # or the others would wait for it

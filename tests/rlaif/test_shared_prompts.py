@@ -1,0 +1,168 @@
+"""Responses that share their prompt's row are, value and gradient, what each is alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlaif.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.batching import Row, pad
+from rlaif.shared_prompts import by_prompt, share, shared_length, shared_prefix
+from tests.rlaif.shaking import shaken
+
+
+def pack(prompt, *responses):
+    return [Row(str(i), (*prompt, *said), len(prompt)) for i, said in enumerate(responses)]
+
+
+# ── the layout ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_responses_to_one_prompt_share_a_row():
+    batch = share([pack((7, 8, 9), (5, 2), (6,), (4, 3)), pack((1,), (4,), (3,))])
+    assert batch.ids.tolist() == [[7, 8, 9, 5, 2, 6, 4, 3], [1, 4, 3, 0, 0, 0, 0, 0]]
+    assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 3, 3, 4]
+    assert batch.positions[1, :3].tolist() == [0, 1, 1]
+    assert batch.targets.tolist() == [5, 2, 6, 4, 3, 4, 3]
+    assert batch.before.tolist() == [2, 3, 2, 2, 6, 8, 8]  # first tokens follow the prompt's end
+    assert batch.owner.tolist() == [0, 0, 1, 2, 2, 3, 4]
+    assert batch.ends.tolist() == [4, 5, 7, 9, 10]
+    seen = batch.attention[0, 0].int().tolist()
+    assert seen[4] == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert seen[5] == [1, 1, 1, 0, 0, 1, 0, 0]
+    assert seen[7] == [1, 1, 1, 0, 0, 0, 1, 1]
+    assert (batch.tokens, batch.longest) == (11, 5)
+
+
+def test_prompts_that_part_early_share_only_what_is_equal():
+    parting = [Row("c", (7, 8, 9, 5), 3), Row("r", (7, 6, 9, 5), 3)]
+    batch = share([parting])
+    assert batch.ids.tolist() == [[7, 8, 9, 5, 6, 9, 5]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 1, 2, 3]]
+    assert batch.targets.tolist() == [5, 5]
+    assert batch.before.tolist() == [2, 5]
+    assert (shared_prefix(parting), shared_length(parting)) == (1, 7)
+
+
+def test_responses_that_begin_alike_are_computed_apart():
+    assert shared_length(pack((1,), (5, 5, 2), (5, 5, 3))) == 7
+
+
+def test_rows_alone_need_no_mask():
+    batch = share([pack((7, 8), (5, 2)), pack((1,), (4,))])
+    assert batch.attention is batch.positions is None
+    assert batch.ids.tolist() == [[7, 8, 5, 2], [1, 4, 0, 0]]
+    assert (batch.before.tolist(), batch.ends.tolist()) == ([1, 2, 4], [3, 5])
+
+
+# ── what is packed ─────────────────────────────────────────────────────────────────────────────
+
+tokens = st.lists(st.integers(0, 250), min_size=1, max_size=9)
+prompts = st.sampled_from([(1,), (1, 2), (2, 1, 3), (2, 1, 4)])
+
+
+@given(st.lists(st.tuples(prompts, tokens), max_size=12), st.integers(1, 40))
+def test_every_row_is_packed_once_with_rows_of_its_prompt_within_the_budget(said, budget):
+    rows = [Row(str(i), (*p, *r), len(p)) for i, (p, r) in enumerate(said)]
+    packs = by_prompt(rows, budget)
+    assert sorted(i for places in packs for i in places) == list(range(len(rows)))
+    for places in packs:
+        own = [rows[i] for i in places]
+        assert len({row.ids[: row.start] for row in own}) == 1
+        assert len(own) == 1 or shared_length(own) <= budget
+
+
+def test_a_pack_is_filled_before_another_is_begun():
+    rows = pack((1, 2), (3, 3), (4,), (5, 5, 5)) + pack((1, 3), (4,))
+    assert by_prompt(rows, 5) == [[0, 1], [2], [3]]
+    assert by_prompt(rows, 8) == [[0, 1, 2], [3]]
+
+
+# ── what a model says of it ────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model):
+    made = Backbone.load(tiny_model, "float32")
+    made.add_role("policy", LoraConfig(), 0)
+    shaken(made, "policy", std=0.1)
+    return made
+
+
+slow_fixture = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+packs = st.lists(
+    st.builds(lambda p, said: pack(p, *said), tokens, st.lists(tokens, min_size=1, max_size=4)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def parted(first, second):
+    """Two rows whose prompts part before the response begins."""
+    size = min(len(first), len(second))
+    return [
+        Row("c", (5, *first[:size], 7, 2), size + 1),
+        Row("r", (5, *second[:size], 8), size + 1),
+    ]
+
+
+def adapter_gradient(backbone, value):
+    found = torch.autograd.grad(value, list(backbone.role_parameters("policy").values()))
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def assert_same_vector(found, expected):
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@slow_fixture
+@given(packs, st.builds(parted, tokens, tokens))
+def test_responses_that_share_a_prompt_are_the_rows_apart(policy, packs, last):
+    packs = [*packs, last]
+    rows = pad([row for rows in packs for row in rows])
+    apart = policy.logprobs("policy", rows, 0.7)  # (R, T)
+    batch = share(packs)
+    each = policy.logprobs_from(policy.predicting("policy", batch), batch, 0.7)  # (N,)
+    torch.testing.assert_close(each, apart[rows.response_mask], atol=1e-5, rtol=1e-5)
+    found = policy.response_sums("policy", batch, 0.7)
+    torch.testing.assert_close(found.logprobs, apart.sum(1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.tokens, rows.response_mask.sum(1))
+    weights = torch.linspace(-1, 1, len(apart))
+    gradient = adapter_gradient(policy, found.logprobs @ weights)
+    assert_same_vector(gradient, adapter_gradient(policy, apart.sum(1) @ weights))
+
+
+@slow_fixture
+@given(packs, st.builds(parted, tokens, tokens))
+def test_the_ends_of_shared_responses_are_those_of_the_rows_apart(policy, packs, last):
+    packs = [*packs, last]
+    rows = pad([row for rows in packs for row in rows])
+    hidden = policy.hidden_states("policy", rows.ids)
+    apart = hidden[torch.arange(len(rows.ids)), rows.last]
+    together = policy.ends("policy", share(packs))
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    weights = torch.linspace(-1, 1, apart.numel()).view_as(apart)
+    gradient = adapter_gradient(policy, (together * weights).sum())
+    assert_same_vector(gradient, adapter_gradient(policy, (apart * weights).sum()))
+
+
+def test_rows_are_shared_only_where_layers_keep_their_responses_apart(tiny_model, monkeypatch):
+    backbone = Backbone.load(tiny_model, "float32")
+    rows = pack((1, 2, 3), (4, 5), (6,))
+    config, batch = backbone.model.config, share([rows])
+    monkeypatch.setattr(config, "sliding_window", 5, raising=False)
+    backbone.ends(None, batch)  # every token still sees its whole row
+    assert backbone.micro_batches(rows, 100) == [[[0, 1]]]
+    monkeypatch.setattr(config, "sliding_window", 4)
+    with pytest.raises(BackboneError, match=r"two responses in a row of 5 tokens apart.* window"):
+        backbone.ends(None, batch)
+    assert backbone.micro_batches(rows, 100) == [[[1], [0]]]
+    monkeypatch.setattr(config, "sliding_window", None)
+    monkeypatch.setattr(config, "layer_types", ["linear_attention"], raising=False)
+    with pytest.raises(BackboneError, match="plain attention layers"):
+        backbone.ends(None, batch)
+    assert backbone.micro_batches(rows, 100) == [[[1], [0]]]
