@@ -206,11 +206,10 @@ async def test_the_page_says_what_is_served_and_whether_the_engine_lives(
     assert found[key("engine_alive")] == 1
     assert found[key("reads_total", source="stored")] == 0, "there from the start, for rates"
     async with asyncio.timeout(10):  # the store is looked at beside the serving
-        while key("store_bytes") not in found:
+        while not found[key("store_bytes")]:
             await asyncio.sleep(0.01)
             found = await counted(metrics)
     assert found[key("store_entries", kind="read")] == 0
-    assert found[key("store_bytes")] > 0
     engine.die()
     assert (await counted(metrics))[key("engine_alive")] == 0
 
