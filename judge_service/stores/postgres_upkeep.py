@@ -23,7 +23,7 @@ from judge_service.store import StoreError
 from judge_service.stores.packing import unpack_ids, unpack_logprobs
 from judge_service.stores.postgres import READS, WRITINGS
 from judge_service.stores.postgres_database import SCHEMA_VERSION, Database, schema_of
-from judge_service.upkeep import KindStats, Summary, Swept
+from judge_service.stores.told import KindStats, Summary, Swept
 
 _STEP = 5_000  # rows deleted in one transaction
 _FETCH = 2_000  # rows that an export holds at a time
