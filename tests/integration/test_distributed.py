@@ -77,7 +77,7 @@ def assert_same_gradients(name, one, two):
 
 
 def test_two_processes_make_the_gradient_of_one(tiny_model, tmp_path):  # noqa: F811
-    names = ("reward", "dpo", "dpo-full", "ppo")
+    names = ("reward", "dpo", "dpo-full", "ppo", "ppo-grouped")
     for name, (one, two) in one_and_two(tiny_model, tmp_path, names, WHOLE).items():
         assert_same_gradients(name, one["gradients"], two["gradients"])
         assert two["held"] == 2 * one["held"]
@@ -120,12 +120,12 @@ def test_two_sharded_processes_make_the_gradient_of_one_and_hold_half_each(
 
 
 SAMPLING = (
-    "rest", "rest-full-scored", "ppo", "ppo-scored-adapter", "ppo-full-guarded",
+    "rest", "rest-full-scored", "ppo", "ppo-grouped", "ppo-scored-adapter", "ppo-full-guarded",
     "ppo-full-scored-adapter",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("reshard", "names"), [("true", SAMPLING), ("false", SAMPLING[4:])])
+@pytest.mark.parametrize(("reshard", "names"), [("true", SAMPLING), ("false", SAMPLING[5:])])
 def test_sharded_processes_that_sample_make_the_updates_of_one(
     reshard,
     names,

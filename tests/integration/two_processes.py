@@ -71,10 +71,15 @@ def trained(name: str, model: str, out: Path) -> None:
             }  # fmt: skip
             said = iter((0.9, 0.5))
             judge = lambda _prompts, _responses: next(said)  # noqa: E731
+        if "grouped" in how:  # micro-batches of both kinds: responses that share a prompt, and not
+            steps |= {"advantages": "rloo", "group_size": 3, "update_batch_size": 8}
+            budget = 300
+        else:
+            value = "adapter" if "adapter" in how else "head"
+            steps |= {"value": value, "value_learning_rate": 1e-6}
         asked = ppo.PPOConfig(
             **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
-            micro_batch_tokens=budget, engine="transformers", value_learning_rate=1e-6,
-            value="adapter" if "adapter" in how else "head",
+            micro_batch_tokens=budget, engine="transformers",
         )  # fmt: skip
         ppo.train(asked, model, PROMPTS, reward(model, how), out, judge)
 
