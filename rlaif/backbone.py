@@ -16,7 +16,8 @@ needs the base later takes a `frozen_copy`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from rlaif import attention, sharding
 from rlaif.adapters import Adapters, LoraConfig, Role
-from rlaif.batching import Batch, Row, in_groups, pad, sample_row, token_groups
+from rlaif.batching import Batch, Pair, Row, token_groups
 from rlaif.logprobs import token_logprobs
 from rlaif.merging import folded_in, folded_weights, merge_adapter
 from rlaif.model_files import (
@@ -42,8 +43,7 @@ from rlaif.model_files import (
     save_model,
     save_tensors,
 )
-from rlaif.records import Sample
-from rlaif.shared_prompts import SharedBatch, by_prompt, shared_length
+from rlaif.shared_prompts import SharedBatch, by_prompt, share, shared_length
 from rlaif.workers import Workers
 
 __all__ = [
@@ -58,7 +58,6 @@ __all__ = [
     "load_tensors",
     "merge_adapter",
     "resolve_dtype",
-    "response_logprobs",
     "save_tensors",
 ]
 
@@ -302,16 +301,38 @@ class Backbone:
         values = token_logprobs(hidden, targets, self.head_weight, temperature)
         return _spread(values, batch.response_mask)
 
-    def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
-        """The rows' places in batches of packs for `share`, of at most `budget` padded tokens each
-        where there is more than one row: responses to one prompt together, packs of like length
-        together. Each row alone where this model cannot keep the responses of a pack apart."""
+    def packs(self, rows: Sequence[Row], most: float = math.inf) -> list[list[int]]:
+        """The rows' places in packs of at most `most` tokens (`by_prompt`); each alone where this
+        model would not keep the responses of a pack apart."""
         if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
-            packs = by_prompt(rows, budget)
-        else:
-            packs = [[place] for place in range(len(rows))]
+            return by_prompt(rows, self.hidden_size, most)
+        return [[place] for place in range(len(rows))]
+
+    def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
+        """The rows' places in batches of packs for `share`, of like length, and of at most `budget`
+        padded tokens unless it is one row longer than that."""
+        packs = self.packs(rows, budget)
         lengths = [shared_length([rows[i] for i in pack]) for pack in packs]
         return [[packs[i] for i in group] for group in token_groups(lengths, budget)]
+
+    def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
+        """The pairs' places in batches for `share_pairs`, as `micro_batches`; pairs that share a
+        row and pairs that do not are in different ones, so that none is padded to the others."""
+        found: list[list[int]] = []
+        packs = [len(self.packs(pair.rows)) for pair in pairs]
+        for rows in (1, 2):  # of a pair
+            places = [place for place, count in enumerate(packs) if count == rows]
+            own = [pairs[place].rows for place in places]
+            longest = [
+                shared_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
+            ]
+            found += [[places[i] for i in group] for group in token_groups(longest, budget)]
+        return found
+
+    def share_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
+        """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
+        packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.packs(p.rows)]
+        return share(packs, self.device)
 
     def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states (N, d) that predict the N response tokens of the batch."""
@@ -326,8 +347,7 @@ class Backbone:
     ) -> ResponseSums:
         """log π of each of the R responses."""
         values = self.logprobs_from(self.predicting(role, batch), batch, temperature)  # (N,)
-        logprobs = values.new_zeros(len(batch.ends)).index_add(0, batch.owner, values)
-        return ResponseSums(logprobs, batch.owner.bincount(minlength=len(batch.ends)))
+        return ResponseSums(_spread(values, batch.mask).sum(1), batch.mask.sum(1))
 
     def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states at the last token of each of the R responses: (R, d)."""
@@ -337,17 +357,15 @@ class Backbone:
         """(B·T, d)"""
         how: dict[str, Tensor] = {}
         if batch.positions is not None and batch.attention is not None:
-            if not self._keeps_apart(batch.longest):
-                raise BackboneError(
-                    f"{self.name}: its layers would not keep two responses in a row of "
-                    f"{batch.longest} tokens apart; use a model of plain attention layers, or "
-                    "lower max_tokens to its window"
-                )
+            assert self._keeps_apart(batch.longest), f"{self.name}: no responses can share a row"
             how = {"position_ids": batch.positions, "attention_mask": batch.attention}
         return self._forward(role, batch.ids, use_cache=False, **how).flatten(0, 1)
 
     def _keeps_apart(self, longest: int) -> bool:
-        """Whether all layers do as the mask of a shared row says, for conversations so long."""
+        """Whether all layers do as the mask of a shared row says, for conversations so long: plain
+        attention through transformers' interface, no state, no window that is shorter."""
+        if not self.model._supports_attention_backend or self.model._is_stateful:
+            return False
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -367,39 +385,3 @@ def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """(N,) values to their places in a (B, T) tensor of zeros."""
     return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
-
-
-TokenLogprobs = Callable[[Sequence[Sample]], list[list[float]]]
-
-
-class ReferenceAndPolicy(NamedTuple):
-    """samples → log-probs of their response tokens, under the base and under base + adapter."""
-
-    reference: TokenLogprobs
-    policy: TokenLogprobs
-
-
-def response_logprobs(
-    model: str, adapter: Path | None, dtype: Dtype = "auto"
-) -> ReferenceAndPolicy:
-    """Log-probs of sampled responses, as (reference, policy). One base is loaded for both; without
-    an adapter both are the model itself.
-
-    The end token counts where the sample is complete. A response is tokenized anew from its text.
-    """
-    backbone = Backbone.load(model, dtype)
-    trained: Role | None = None
-    if adapter is not None:
-        backbone.load_role("policy", adapter)
-        trained = "policy"
-
-    @torch.no_grad()
-    def of(role: Role | None, samples: Sequence[Sample]) -> list[list[float]]:
-        found: list[list[float]] = []
-        for group in in_groups([sample_row(backbone.tokenizer, s) for s in samples], 8):
-            batch = pad(group, backbone.device)
-            values = backbone.logprobs(role, batch)  # (B, T)
-            found += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
-        return found
-
-    return ReferenceAndPolicy(lambda s: of(None, s), lambda s: of(trained, s))

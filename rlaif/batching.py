@@ -63,15 +63,6 @@ class Batch:
     response_mask: Tensor  # (B, T) bool: the response's tokens, its eos included
     last: Tensor  # (B,) long: place of the last real token
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens, prompts included."""
-        return int((self.last + 1).sum())
-
-    def rows(self, which: slice) -> Batch:
-        """Some of its rows, as wide as before."""
-        return Batch(self.ids[which], self.response_mask[which], self.last[which])
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:

@@ -31,12 +31,11 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from rlaif.backbone import Backbone
-from rlaif.batching import Pair, epoch_batches, token_groups
+from rlaif.batching import Pair, epoch_batches
 from rlaif.heldout import HeldOutConfig, is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.progress import progress
 from rlaif.records import Preference
 from rlaif.reference_cache import ReferenceCache, ReferenceLogprobs
-from rlaif.shared_prompts import share, shared_length
 from rlaif.training import (
     Learner,
     Run,
@@ -214,12 +213,12 @@ def reference_logprobs(
     own = {cache.key(pair): pair for pair in workers.share(pairs)}
     known = cache.read(own)
     lacking = [(key, pair) for key, pair in own.items() if key not in known]
-    groups = token_groups([shared_length(p.rows) for _, p in lacking], config.micro_batch_tokens)
+    groups = backbone.pair_batches([pair for _, pair in lacking], config.micro_batch_tokens)
     with progress("DPO, reference log-probs", len(own), "pairs") as report:
         for group in workers.in_step(groups):
             report(len(known))
             part = [lacking[i] for i in group]
-            batch = share([pair.rows for _, pair in part], backbone.device)
+            batch = backbone.share_pairs([pair for _, pair in part])
             values = backbone.response_sums(None, batch).logprobs.view(-1, 2)  # (B, 2)
             if not values.isfinite().all():
                 raise TrainingError(
@@ -255,10 +254,10 @@ def parts(
 ) -> Iterator[Part]:
     """This process's share of the pairs under the policy, in micro-batches of equal length."""
     own = workers.share(range(len(pairs)))
-    lengths = [shared_length(pairs[i].rows) for i in own]
-    for group in workers.in_step(token_groups(lengths, config.micro_batch_tokens)):
+    groups = backbone.pair_batches([pairs[i] for i in own], config.micro_batch_tokens)
+    for group in workers.in_step(groups):
         places = [own[i] for i in group]
-        batch = share([pairs[i].rows for i in places], backbone.device)
+        batch = backbone.share_pairs([pairs[i] for i in places])
         sums = backbone.response_sums("policy", batch)
         ref = reference[places].to(backbone.device)
         chosen, rejected = sums.logprobs.view(-1, 2).unbind(1)  # (B,) each

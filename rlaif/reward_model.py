@@ -31,13 +31,12 @@ from pydantic import Field
 from torch import Tensor
 
 from rlaif.backbone import Backbone
-from rlaif.batching import EncodedPairs, Pair, epoch_batches, token_groups
+from rlaif.batching import EncodedPairs, Pair, epoch_batches
 from rlaif.heldout import HeldOutConfig, is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.progress import progress
 from rlaif.records import Preference
 from rlaif.reward_evaluation import PairScores, RewardEvaluation, evaluate_reward
 from rlaif.scoring import Heads, RewardModel, Score
-from rlaif.shared_prompts import share, shared_length
 from rlaif.training import (
     Learner,
     Run,
@@ -347,9 +346,9 @@ def train_step(
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     tokens = 0
     own = workers.share(pairs)
-    groups = token_groups([shared_length(p.rows) for p in own], config.micro_batch_tokens)
+    groups = model.backbone.pair_batches(own, config.micro_batch_tokens)
     for group in workers.in_step(groups):
-        batch = share([own[i].rows for i in group], device)
+        batch = model.backbone.share_pairs([own[i] for i in group])
         labels = labels_of([own[i] for i in group], names, config.labels)
         p, labelled = labels.prob_chosen.to(device), labels.labelled.to(device)
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each

@@ -29,10 +29,10 @@ from torch import Tensor
 from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
-from rlaif.batching import BatchError, Pair, Row, encode_row, token_groups
+from rlaif.batching import BatchError, Pair, Row, encode_row
 from rlaif.models import sha256
 from rlaif.records import Prompt, write_json
-from rlaif.shared_prompts import SharedBatch, share, shared_length
+from rlaif.shared_prompts import SharedBatch, share
 from rlaif.workers import Workers
 
 SCORE_TOKENS = 4096  # padded tokens per forward
@@ -185,8 +185,8 @@ class RewardModel:
         the number of pairs done; in_step: Workers.in_step, where the model may be sharded."""
         found = torch.empty(len(pairs), 2, len(self.heads.names))
         done = 0
-        for group in in_step(token_groups([shared_length(pair.rows) for pair in pairs], budget)):
-            batch = share([pairs[i].rows for i in group], self.backbone.device)
+        for group in in_step(self.backbone.pair_batches(pairs, budget)):
+            batch = self.backbone.share_pairs([pairs[i] for i in group])
             found[group] = self.raw_pairs(batch).cpu()
             done += len(group)
             report(done)

@@ -7,13 +7,22 @@ them, forward and backward (prefix sharing, arXiv:2410.20305).
 
 A pack is what goes into one such row: the chosen and the rejected response of a pair, or some of
 the responses that PPO drew to one prompt. A pack of one is an ordinary causal row.
+
+The mask hides the other responses, but their attention is computed all the same. With p tokens of
+the prompt, q of the responses in a pack already, and r of the one to come, together it costs
+
+    2 q r a      more attention,     and saves     p c + p² a
+
+a being the cost of one pair of tokens and c that of a token outside attention: so long prompts are
+shared, and long responses to short ones are not. c/a is taken as the model's width d: counted in
+operations it is 5.6 d, but those of attention are several times dearer, and backward repeats them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -32,7 +41,7 @@ class SharedBatch:
     attention: Tensor | None  # (B, 1, T, T) bool: [b, 0, q, k] True where token q may look at k
     targets: Tensor  # (N,) long: the responses' tokens, their eos included
     before: Tensor  # (N,) long: the place in B·T whose hidden state predicts each of them
-    owner: Tensor  # (N,) long: whose token it is, 0…R-1
+    mask: Tensor  # (R, L) bool: True on each response's tokens, a run from 0
     ends: Tensor  # (R,) long: the place in B·T of each response's last token
     tokens: int  # real tokens, each prompt counted once
 
@@ -44,32 +53,24 @@ class SharedBatch:
         return int(self.positions.max()) + 1 if self.positions.numel() else 1
 
 
-def shared_prefix(pack: Pack) -> int:
-    """Tokens at the front that all rows have; never any of a response."""
-    most = min(row.start for row in pack)
-    if len({row.ids[:most] for row in pack}) == 1:
-        return most
-    columns = zip(*(row.ids[:most] for row in pack), strict=True)
-    return next(place for place, column in enumerate(columns) if len(set(column)) > 1)
-
-
 def shared_length(pack: Pack) -> int:
     """Tokens of a pack's row."""
-    return sum(len(row.ids) for row in pack) - (len(pack) - 1) * shared_prefix(pack)
+    return pack[0].start + sum(row.response_length for row in pack)
 
 
-def by_prompt(rows: Sequence[Row], budget: int) -> list[list[int]]:
-    """The places of rows that follow one prompt, together as long as their pack has at most
-    `budget` tokens: in long packs attention would cost what the prompt saves."""
+def by_prompt(rows: Sequence[Row], width: int, most: float = math.inf) -> list[list[int]]:
+    """The places of the rows in packs of one prompt each, of at most `most` tokens where they are
+    more than one, as long as it saves work. width: the model's d above."""
     packs: list[list[int]] = []
     lengths: list[int] = []
     latest: dict[tuple[int, ...], int] = {}  # prompt → its pack that may have room
     for place, row in enumerate(rows):
-        prompt = row.ids[: row.start]
+        prompt, r, p = row.ids[: row.start], row.response_length, row.start
         at = latest.get(prompt)
-        if at is not None and lengths[at] + row.response_length <= budget:
+        fits = at is not None and lengths[at] + r <= most
+        if at is not None and fits and 2 * (lengths[at] - p) * r <= p * (width + p):
             packs[at].append(place)
-            lengths[at] += row.response_length
+            lengths[at] += r
         else:
             latest[prompt] = len(packs)
             packs.append([place])
@@ -78,7 +79,8 @@ def by_prompt(rows: Sequence[Row], budget: int) -> list[list[int]]:
 
 
 def share(packs: Sequence[Pack], device: torch.device | str = "cpu") -> SharedBatch:
-    """Packs to one dense batch, a row each. No prompt may be empty, and no pack."""
+    """Packs to one dense batch, a row each. No pack, prompt or response may be empty."""
+    assert all(0 < row.start < len(row.ids) for pack in packs for row in pack)
     width = max(map(shared_length, packs), default=1)
     ids = torch.zeros(len(packs), width, dtype=torch.long)
     positions = torch.zeros_like(ids)
@@ -89,25 +91,23 @@ def share(packs: Sequence[Pack], device: torch.device | str = "cpu") -> SharedBa
     ends: list[int] = []
     tokens = 0
     for b, pack in enumerate(packs):
-        fork, first = shared_prefix(pack), b * width
-        ids[b, :fork] = torch.tensor(pack[0].ids[:fork])
-        positions[b, :fork] = torch.arange(fork)
-        part[b, :fork] = 0
-        begins = list(accumulate((len(row.ids) - fork for row in pack), initial=fork))
-        for number, (row, begin) in enumerate(zip(pack, begins, strict=False), start=1):
-            own = slice(begin, begin + len(row.ids) - fork)
-            ids[b, own] = torch.tensor(row.ids[fork:])
-            positions[b, own] = torch.arange(fork, len(row.ids))
-            part[b, own] = number
-            targets += row.ids[row.start :]
-            # token t of the row predicts token t + 1; the last shared one stands before the fork
-            before += [
-                first + (t if t < fork else begin + t - fork)
-                for t in range(row.start - 1, len(row.ids) - 1)
-            ]
+        start, first = pack[0].start, b * width
+        ids[b, :start] = torch.tensor(pack[0].ids[:start])
+        positions[b, :start] = torch.arange(start)
+        part[b, :start] = 0
+        begin = start
+        for number, row in enumerate(pack, start=1):
+            end = begin + row.response_length
+            ids[b, begin:end] = torch.tensor(row.ids[start:])
+            positions[b, begin:end] = torch.arange(start, len(row.ids))
+            part[b, begin:end] = number
+            targets += row.ids[start:]
+            before += [first + start - 1, *range(first + begin, first + end - 1)]
+            ends.append(first + end - 1)
             lengths.append(row.response_length)
-            ends.append(first + own.stop - 1)
-        tokens += begins[-1]
+            begin = end
+        tokens += begin
+    mask = torch.arange(max(lengths, default=0)) < torch.tensor(lengths, dtype=torch.long)[:, None]
     alone = all(len(pack) == 1 for pack in packs)
     return SharedBatch(
         ids.to(device),
@@ -115,9 +115,7 @@ def share(packs: Sequence[Pack], device: torch.device | str = "cpu") -> SharedBa
         None if alone else _attention(part.to(device)),
         torch.tensor(targets, dtype=torch.long, device=device),
         torch.tensor(before, dtype=torch.long, device=device),
-        torch.arange(len(lengths))
-        .repeat_interleave(torch.tensor(lengths, dtype=torch.long))
-        .to(device),
+        mask.to(device),
         torch.tensor(ends, dtype=torch.long, device=device),
         tokens,
     )

@@ -14,7 +14,18 @@ from pathlib import Path
 
 from constitution import Constitution, Message
 from judge_service.client import JudgeClient
-from rlaif import backbone, dpo, evaluation, models, ppo, rest, reward_model, sampling, sft
+from rlaif import (
+    backbone,
+    dpo,
+    evaluation,
+    models,
+    ppo,
+    rest,
+    reward_model,
+    sample_logprobs,
+    sampling,
+    sft,
+)
 from rlaif.judging import held_out_judge, judge_client
 from rlaif.labeling import comparer, label
 from rlaif.pairing import pairs_from_samples
@@ -222,10 +233,12 @@ class Work:
         """KL to the policy that the recipe names, whatever this one began from."""
         trained, base = self.policies[name], self.base_of(name)
         whole = is_model(trained)
-        found = backbone.response_logprobs(*((str(trained), None) if whole else (base, trained)))
+        found = sample_logprobs.response_logprobs(
+            *((str(trained), None) if whole else (base, trained))
+        )
         reference = found.reference
         if whole or base != self.policy:
-            reference = backbone.response_logprobs(self.policy, None).reference
+            reference = sample_logprobs.response_logprobs(self.policy, None).reference
         return evaluation.estimate_kl(samples, found.policy, reference)
 
     # last, and every time: it costs seconds

@@ -9,8 +9,9 @@ import pytest
 
 from constitution.schema import Message
 from rlaif import dpo, ppo, reward_model
-from rlaif.backbone import Backbone, merge_adapter, response_logprobs
+from rlaif.backbone import Backbone, merge_adapter
 from rlaif.records import Preference, Prompt, Sample
+from rlaif.sample_logprobs import response_logprobs
 
 pytestmark = [
     pytest.mark.integration,

@@ -12,10 +12,10 @@ from rlaif.backbone import (
     LoraConfig,
     merge_adapter,
     resolve_dtype,
-    response_logprobs,
 )
 from rlaif.batching import Row, pad
 from rlaif.records import Sample
+from rlaif.sample_logprobs import response_logprobs
 from tests.rlaif.shaking import shaken
 
 IDS = torch.tensor([[1, 5, 6, 7, 8, 9]])

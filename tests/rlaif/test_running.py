@@ -232,7 +232,7 @@ def test_kl_is_to_the_policy_whatever_training_began_from(work, tmp_path, monkey
             policy=lambda samples: [[level + 0.5 * (adapter is not None)]] * len(samples),
         )
 
-    monkeypatch.setattr(working.backbone, "response_logprobs", logprobs)
+    monkeypatch.setattr(working.sample_logprobs, "response_logprobs", logprobs)
     samples = read_jsonl(made.samples, Sample)[:2]
     assert made.kl("SFT", samples).k1.value == pytest.approx(-1.5 + 2.0)
     assert made.kl("DPO", samples).k1.value == pytest.approx(-0.5 + 2.0)
