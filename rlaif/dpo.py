@@ -242,7 +242,7 @@ class Part:
 
     losses: Tensor  # (B,)
     pairs: PairLogprobs
-    tokens: int  # real tokens, a pair's prompt counted once
+    tokens: int  # computed, pads aside: a shared prompt counts once
 
 
 def parts(
@@ -291,7 +291,7 @@ def train_step(
 
     loss       mean loss                          margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
-    grad_norm  before clipping                    tokens_per_s  real ones, a prompt once per pair
+    grad_norm  before clipping                    tokens_per_s  computed ones, pads aside
     """
     started, workers = time.perf_counter(), learner.workers
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)

@@ -336,7 +336,7 @@ def train_step(
     loss       the L above                        margin    mean Δ over labels (raw scores)
     accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
     score      mean raw score over responses and heads
-    grad_norm  before clipping                    tokens_per_s  real ones, a prompt once per pair
+    grad_norm  before clipping                    tokens_per_s  computed ones, pads aside
     """
     started, workers = time.perf_counter(), learner.workers
     device, names = model.backbone.device, model.heads.names

@@ -43,7 +43,7 @@ class SharedBatch:
     before: Tensor  # (N,) long: the place in B·T whose hidden state predicts each of them
     mask: Tensor  # (R, L) bool: True on each response's tokens, a run from 0
     ends: Tensor  # (R,) long: the place in B·T of each response's last token
-    tokens: int  # real tokens, each prompt counted once
+    tokens: int  # computed, pads aside: a shared prompt counts once
 
     @property
     def longest(self) -> int:
