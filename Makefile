@@ -26,7 +26,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help demo test check proto bench gpu-check clean
 
 help:
-	@echo "make demo       constitutional RLAIF from end to end on this machine (about 20 minutes on two cores)"
+	@echo "make demo       constitutional RLAIF from end to end on this machine (10 to 20 minutes on two cores)"
 	@echo "make test       every test, those with real models included"
 	@echo "make check      format, lint, types, import contracts, stub freshness, dependency audit, unit tests"
 	@echo "make proto      regenerate judge_service/v1 from protos/"
