@@ -126,7 +126,7 @@ def test_responses_that_share_a_prompt_are_the_rows_apart(policy, packs):
     found = policy.response_sums("policy", batch, 0.7)
     torch.testing.assert_close(found.logprobs, apart.sum(1), atol=1e-5, rtol=1e-5)
     assert torch.equal(found.tokens, rows.response_mask.sum(1))
-    weights = torch.linspace(-1, 1, len(apart))
+    weights = torch.linspace(1, 2, len(apart))  # so that equal responses do not cancel out
     gradient = adapter_gradient(policy, found.logprobs @ weights)
     assert_same_vector(gradient, adapter_gradient(policy, apart.sum(1) @ weights))
 
@@ -139,7 +139,7 @@ def test_the_ends_of_shared_responses_are_those_of_the_rows_apart(policy, packs)
     apart = hidden[torch.arange(len(rows.ids)), rows.last]
     together = policy.ends("policy", share(packs))
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
-    weights = torch.linspace(-1, 1, apart.numel()).view_as(apart)
+    weights = torch.linspace(1, 2, apart.numel()).view_as(apart)
     gradient = adapter_gradient(policy, (together * weights).sum())
     assert_same_vector(gradient, adapter_gradient(policy, (apart * weights).sum()))
 
