@@ -10,8 +10,8 @@ sharded model is whole while it is asked (`Backbone.whole`): one process may ask
                         value=adapter: the value role             1
     log π_ref           the reference                             1
 
-Forwards run over micro-batches of micro_batch_tokens, in which the responses to one prompt share
-it (shared_prompts.py). No (B, T, V) is made.
+Forwards run over micro-batches of micro_batch_tokens, in which responses to one prompt share
+it where that saves work (shared_prompts.py). No (B, T, V) is made.
 """
 
 from __future__ import annotations
