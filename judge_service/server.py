@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from constitution.errors import ConstitutionError
@@ -32,6 +32,7 @@ from judge_service import wire, wire_constitution
 from judge_service.bench import SERVICES, Bench
 from judge_service.engine import Engine, EngineError
 from judge_service.errors import EngineLost, InvalidRequest, NotFound, ServerStartError
+from judge_service.health import SERVICE_NAME, Health
 from judge_service.interceptors import CallGuard
 from judge_service.judgment_stream import JudgmentStream
 from judge_service.metrics import NO_METRICS, NoMetrics
@@ -159,7 +160,7 @@ class JudgeServer:
         self._tracing = _tracing(settings) if tracing is None else tracing
         self._guard = CallGuard(settings.max_concurrent_rpcs, metrics, self._tracing)
         metrics.watch_server(lambda: engine.alive, lambda: self._bench.laws.summaries)
-        self._health = health.aio.HealthServicer()
+        self._health = Health(service.full_name for service in SERVICES)
         self._tokens = Tokens(settings.tokens) if settings.tokens else None
         self._tls = ServerTls(settings) if settings.with_tls else None
         gates = [TokenGate(self._tokens)] if self._tokens else []
@@ -172,7 +173,6 @@ class JudgeServer:
 
     async def start(self) -> None:
         """Listen, and answer NOT_SERVING. Raises ServerStartError when the port is taken."""
-        await self._report(serving=False)  # a new HealthServicer would say SERVING
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._bench), self._server)  # type: ignore[no-untyped-call]
         pb_grpc.add_ConstitutionServiceServicer_to_server(  # type: ignore[no-untyped-call]
@@ -180,7 +180,7 @@ class JudgeServer:
         )
         if self._settings.with_reflection:
             names = [service.full_name for service in SERVICES]
-            names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
+            names += [SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
         self.address = self._bind()
         self._open_metrics()
@@ -190,7 +190,7 @@ class JudgeServer:
         """Start the engine, then answer SERVING. Raises what the engine raises."""
         await self._engine.start()
         self._bench.open()
-        await self._report(serving=True)
+        self._health.report(serving=True)
         self._watches = [
             asyncio.create_task(self._watch_engine()),
             asyncio.create_task(self._watch_files()),
@@ -206,14 +206,16 @@ class JudgeServer:
         self._bench.draining.set()
         for watch in self._watches:
             watch.cancel()
-        await self._report(serving=False)
+        self._health.report(serving=False)
         grace = self._settings.grace_seconds
         drained = asyncio.create_task(self._guard.drain(grace))
         await asyncio.wait({drained}, timeout=_NOTICE_SECONDS)
         leaving = asyncio.create_task(self._server.stop(grace + _FLUSH_SECONDS))
         await drained
-        # Answers of the last moment still leave; then what never ends by itself is cut: watches of
-        # health.
+        # Not before connections take no new call: clients would ask for their watches again.
+        self._health.close()
+        # Answers of the last moment still leave; then what does not end by itself is cut: watches
+        # of health whose clients never read.
         await self._server.stop(_FLUSH_SECONDS)
         await leaving
         await self._engine.close()
@@ -251,7 +253,7 @@ class JudgeServer:
             if self._engine.alive == serving:
                 continue
             serving = self._engine.alive
-            await self._report(serving=serving)
+            self._health.report(serving=serving)
             if serving:
                 _log.info("the engine is back: serving again")
             elif self._engine.recovers:
@@ -283,12 +285,6 @@ class JudgeServer:
                 told = now
                 self.reload()
             before = now
-
-    async def _report(self, *, serving: bool) -> None:
-        statuses = health_pb2.HealthCheckResponse
-        status = statuses.SERVING if serving else statuses.NOT_SERVING
-        for name in ("", *(service.full_name for service in SERVICES)):
-            await self._health.set(name, status)
 
 
 async def serve(
