@@ -268,12 +268,13 @@ class JudgeServer:
         and is named."""
         for line in self._bench.laws.reload():
             _log.warning("%s", line)
-        for secrets in (self._tokens, self._tls):
-            try:
-                if secrets is not None:
-                    secrets.reload()
-            except ServerStartError as error:
-                _log.error("tokens or certificates stay as they were: %s", error)
+        for problem in self._tokens.reload() if self._tokens else ():
+            _log.error("%s", problem)
+        try:
+            if self._tls is not None:
+                self._tls.reload()
+        except ServerStartError as error:
+            _log.error("certificates stay as they were: %s", error)
 
     async def _watch_files(self) -> None:
         """Reload when a constitution's file was saved: once it looks the same twice in a row."""

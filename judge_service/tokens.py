@@ -9,6 +9,15 @@
 A plain SHA-256 is enough, because tokens are random and 256 bits long (`new_token`): unlike a
 password, one cannot be guessed from its digest. For the same reason only tokens of that kind belong
 in the file. Left out: expiry and issuers; put a proxy that speaks OAuth in front for those.
+
+At the start the whole file must be right. A running server reads it again, and then
+
+    missing, empty, comments only    nobody is admitted
+    an entry with a problem          is not admitted; the others are
+    two entries with one name, or    neither is admitted: nothing says which of them was meant
+    one digest
+    not readable or not a list       the tokens read before stay, and `stale` is an alarm
+    as a whole
 """
 
 from __future__ import annotations
@@ -16,16 +25,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from constitution.errors import ConstitutionError
 from constitution.schema import nearest
 from constitution.strict_yaml import Tree, parse
 from judge_service.errors import ServerStartError
+from judge_service.file_watch import FileWatch
 
 Scope = Literal["judge", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -53,22 +65,63 @@ class Token(BaseModel):
     max_concurrent: Annotated[int, BeforeValidator(_no_boolean)] | None = Field(None, ge=1)
 
 
-_ENTRIES = TypeAdapter(list[Token])
-
-
 class Tokens:
-    """The tokens of a file. Raises ServerStartError with every problem, its line and its entry."""
+    """The tokens of a file. Raises ServerStartError with every problem, its line and its entry.
+
+    rejected: entries that are not admitted. stale: the file cannot be used as a whole, and what was
+    read before is in force. unread: it is stale because reading failed, which may pass by itself.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tokens = _load(path)
+        self.rejected = 0
+        self.stale = self.unread = False
+        self._watch = FileWatch([path])
+        try:
+            found = _parse(path, _read(path))
+        except OSError as error:
+            raise ServerStartError(f"tokens {path} cannot be read: {error.strerror}") from None
+        if problems := found.problems or (() if found.tokens else (_none_in(path),)):
+            raise ServerStartError("\n".join(problems))
+        self._tokens = found.tokens
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def reload(self) -> None:
-        """Read the file again. Raises ServerStartError and keeps the tokens as they were."""
-        self._tokens = _load(self.path)
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What an operator should look at."""
+        rings = {
+            "tokens-stale": self.stale,
+            "tokens-rejected": self.rejected > 0,
+            "tokens-none": not self._tokens,
+        }
+        return tuple(name for name, ringing in rings.items() if ringing)
+
+    def changed(self) -> bool:
+        """Whether the file was changed since it was read; call it once a poll."""
+        return self._watch.changed()
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the file again. Returns what is wrong with it, in lines for the log."""
+        self._watch.mark()
+        self.unread = False
+        try:
+            if self.path.exists() and not self.path.is_file():
+                raise ServerStartError(f"{self.path} is not a regular file")
+            found = _parse(self.path, _read(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._replace(_TokenFile())
+            return (f"the file of tokens is missing: {self.path}; nobody is admitted without it",)
+        except (OSError, ServerStartError) as error:
+            self.stale, self.unread = True, isinstance(error, OSError)
+            why = f"{self.path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            return (f"cannot use the file of tokens, those read before stay in force: {why}",)
+        self._replace(found)
+        return found.problems if found.tokens else (*found.problems, _nobody_by(self.path))
+
+    def _replace(self, found: _TokenFile) -> None:
+        self._tokens, self.rejected, self.stale = found.tokens, found.rejected, False
 
     def find(self, presented: str) -> Token | None:
         """The entry of a token. Takes the same time whichever entry it is, and when it is none."""
@@ -107,44 +160,89 @@ def to_entry(token: Token) -> str:
 # ---------------------------------------------------------------- the file
 
 
-def _load(path: Path) -> tuple[Token, ...]:
+@dataclass(frozen=True, slots=True)
+class _TokenFile:
+    """What a file says: the tokens that may be admitted, and a line for each problem."""
+
+    tokens: tuple[Token, ...] = ()
+    problems: tuple[str, ...] = ()
+    rejected: int = 0  # entries with a problem
+
+
+def _read(path: Path) -> str:
+    """Raises OSError, and ServerStartError for what is not text."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ServerStartError(f"tokens {path} cannot be read: {why}") from None
-    if not any(line.split("#")[0].strip() for line in text.splitlines()):
-        raise ServerStartError(f"{path} holds no token; `rlaif token new NAME >> {path}` adds one")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ServerStartError(f"tokens {path} cannot be read: not UTF-8 text") from None
+
+
+def _parse(path: Path, text: str) -> _TokenFile:
+    """Raises ServerStartError, with every problem, where there is one of the file as a whole."""
+    if _is_blank(text):
+        return _TokenFile()
     try:
         tree = parse(text, str(path))
     except ConstitutionError as error:
         raise ServerStartError(str(error)) from None
-    problems = [str(problem) for problem in tree.problems]
-    tokens: list[Token] = []
-    try:
-        tokens = _ENTRIES.validate_python(tree.data)
-    except ValidationError as error:
-        problems += [_explain(tree, problem) for problem in error.errors()]
-    if not problems and not tokens:
-        problems = [f"{path} holds no token; `rlaif token new NAME >> {path}` adds one"]
-    problems += _conflicts(tree, tokens)
-    if problems:
-        raise ServerStartError("\n".join(problems))
-    return tuple(tokens)
+    if not isinstance(tree.data, list):
+        expected = _place(tree, (), "expected a list of tokens, each starting with '- name: …'")
+        raise ServerStartError("\n".join([*map(str, tree.problems), expected]))
+    found: dict[int, Token] = {}
+    problems = [(_entry_at(tree, each.line, each.column), str(each)) for each in tree.problems]
+    for index, entry in enumerate(tree.data):
+        try:
+            found[index] = Token.model_validate(entry)
+        except ValidationError as error:
+            problems += [(index, _explain(tree, index, each)) for each in error.errors()]
+    problems += _conflicts(tree)
+    lines = tuple(line for _, line in problems)
+    bad = {index for index, _ in problems}
+    if None in bad:
+        raise ServerStartError("\n".join(lines))
+    good = tuple(token for index, token in found.items() if index not in bad)
+    return _TokenFile(good, lines, len(bad))
 
 
-def _conflicts(tree: Tree, tokens: Sequence[Token]) -> Iterator[str]:
-    names: set[str] = set()
-    digests: set[str] = set()
-    for index, token in enumerate(tokens):
-        if token.name == RESERVED_NAME:
-            yield _place(tree, (index, "name"), "this name is for callers without a token")
-        if token.name in names:
-            yield _place(tree, (index, "name"), "an entry before has this name; rename one")
-        if token.sha256 in digests:
-            yield _place(tree, (index, "sha256"), "an entry before has this token; delete one")
-        names.add(token.name)
-        digests.add(token.sha256)
+def _is_blank(text: str) -> bool:
+    """Whether a file holds nothing but comments and the words by which YAML says so."""
+    lines = text.removeprefix("\ufeff").splitlines()
+    return all(
+        line.split("#")[0].strip() in ("", "---", "...", "[]", "~", "null") for line in lines
+    )
+
+
+def _entry_at(tree: Tree, line: int, column: int) -> int | None:
+    """The entry that a place in the file belongs to; None: it stands before all of them."""
+    starts = [tree.place((index,)) for index in range(len(tree.data))]
+    before = [place for place in starts if (place.line, place.column) <= (line, column)]
+    return len(before) - 1 if before else None
+
+
+def _conflicts(tree: Tree) -> Iterator[tuple[int, str]]:
+    """Each entry whose name or digest is not its own, also where it has other problems."""
+    for key, shown, remedy in (("name", "name", "rename"), ("sha256", "token", "delete")):
+        holders: dict[str, list[int]] = defaultdict(list)
+        for index, entry in enumerate(tree.data):
+            value = entry.get(key) if isinstance(entry, dict) else None
+            if key == "name" and value == RESERVED_NAME:
+                yield index, _place(tree, (index, key), "this name is for callers without a token")
+            elif isinstance(value, str):
+                holders[value].append(index)
+        for first, *others in holders.values():
+            for index, other in [(first, o) for o in others[:1]] + [(o, first) for o in others]:
+                says = f"entry {other + 1} has this {shown} too; {remedy} one"
+                yield index, _place(tree, (index, key), says)
+
+
+def _none_in(path: Path) -> str:
+    return f"{path} holds no token; `rlaif token new NAME >> {path}` adds one"
+
+
+def _nobody_by(path: Path) -> str:
+    return (
+        f"nobody is admitted: no valid token in {path}; `rlaif token new NAME >> {path}` adds one"
+    )
 
 
 REMEDIES = {  # what the value of a key must be
@@ -156,10 +254,8 @@ REMEDIES = {  # what the value of a key must be
 }
 
 
-def _explain(tree: Tree, problem: Any) -> str:
-    location = tuple(problem["loc"])
-    if not location:
-        return _place(tree, (), "expected a list of tokens, each starting with '- name: …'")
+def _explain(tree: Tree, index: int, problem: Any) -> str:
+    location = (index, *problem["loc"])
     if len(location) == 1:
         return _place(tree, location, "expected the keys name, sha256 and scopes")
     key = str(location[1])

@@ -307,32 +307,3 @@ async def test_a_refusal_and_the_log_tell_nothing_of_tokens(
             assert token not in told
             assert digest_of(token) not in told
             assert "not-read" not in str(refused.value)
-
-
-async def test_a_token_taken_out_of_the_file_ends_its_streams_and_a_new_one_is_let_in(
-    files: Path, tmp_path: Path
-) -> None:
-    own, other = tmp_path / "tokens.yaml", new_token()
-    own.write_text((files / "tokens.yaml").read_text())
-    async with (
-        guarded(files, "plain", tokens=own) as server,
-        channel_to(server.address, files, "plain") as channel,
-    ):
-        stub = pb_grpc.JudgeServiceStub(channel)
-        stream = stub.StreamJudgments(metadata=[("authorization", f"Bearer {MAY_HAVE['judge']}")])
-        assert (await stream.read()).credits
-        pair = pb.ComparePairRequest(**SAID, response_a="a", response_b="bb")
-        await stream.write(pb.StreamJudgmentsRequest(id="1", comparison=pair))
-        assert (await stream.read()).HasField("judgment")
-        own.write_text("- name: broken\n")
-        server.reload()  # keeps the old ones
-        await stream.write(pb.StreamJudgmentsRequest(id="2", comparison=pair))
-        assert (await stream.read()).HasField("judgment")
-        own.write_text(to_entry(Token(name="n", sha256=digest_of(other), scopes={"judge"})))
-        server.reload()
-        await stream.write(pb.StreamJudgmentsRequest(id="3", comparison=pair))
-        with pytest.raises(grpc.aio.AioRpcError, match="does not know the token"):
-            await stream.read()
-        assert (
-            await stub.ComparePair(pair, metadata=[("authorization", f"Bearer {other}")])
-        ).HasField("judgment")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import os
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,8 @@ BAD = [
     (GOOD.replace("[judge, read]", "judge"), "scopes must be"),
     (GOOD.replace("trainer", '"a b"'), "name must be letters"),
     (GOOD.replace("trainer", "anonymous"), "callers without a token"),
-    (GOOD + GOOD, ":4:9: entry 2 'trainer': an entry before has this name"),
-    (GOOD + GOOD.replace("trainer", "twin"), "entry 2 'twin': an entry before has this token"),
+    (GOOD + GOOD, ":4:9: entry 2 'trainer': entry 1 has this name too; rename one"),
+    (GOOD + GOOD.replace("trainer", "twin"), ":5:11: entry 2 'twin': entry 1 has this token too"),
     (GOOD + "  requests_per_minute: 0\n", "requests_per_minute must be a number above 0"),
     (GOOD + "  requests_per_minute: .inf\n", "requests_per_minute must be a number above 0"),
     (GOOD + "  requests_per_minute: yes\n", "requests_per_minute must be a number above 0"),
@@ -115,17 +116,110 @@ def test_a_file_that_is_missing_or_no_text_is_told(tmp_path: Path) -> None:
         Tokens(tmp_path / "binary")
 
 
-def test_a_bad_reload_keeps_what_there_was(tmp_path: Path) -> None:
+OTHER = new_token()
+SECOND = to_entry(Token(name="second", sha256=digest_of(OTHER), scopes=frozenset({"read"}))) + "\n"
+
+BLANK = ["", "# nobody\n", "[]\n", "---\n# nobody\n", "\ufeff", "null\n"]
+
+
+@pytest.mark.parametrize("text", [*BLANK, None], ids=repr)
+def test_a_file_that_is_missing_or_empty_when_read_again_admits_nobody(
+    tmp_path: Path, text: str | None
+) -> None:
     known = tokens(tmp_path, GOOD)
-    known.path.write_text("- name: half\n")
-    with pytest.raises(ServerStartError):
-        known.reload()
-    assert known.find(SECRET)
-    other = new_token()
-    known.path.write_text(GOOD.replace(DIGEST, digest_of(other)))
-    known.reload()
+    if text is None:
+        known.path.unlink()
+    else:
+        known.path.write_text(text, encoding="utf-8")
+    (line,) = known.reload()
+    assert "nobody is admitted" in line
     assert known.find(SECRET) is None
-    assert known.find(other)
+    assert (len(known), known.stale, known.alarms) == (0, False, ("tokens-none",))
+    known.path.write_text(GOOD)
+    assert known.reload() == ()
+    assert known.find(SECRET)
+    assert known.alarms == ()
+
+
+REJECTED = [  # (an entry, what the log says of it)
+    ("- name: half\n  scopes: [read]\n", "entry 2 'half': lacks the key 'sha256'"),
+    ("- half\n", "entry 2: expected the keys"),
+    (GOOD.replace(DIGEST, "f" * 64), "entry 2 'trainer': entry 1 has this name too"),
+    (GOOD.replace("trainer", "twin"), "entry 1 'trainer': entry 2 has this token too"),
+    (GOOD.replace("trainer", "twin").replace("read", "write"), "scopes must be a list"),
+    (f'- name: x\n  name: y\n  sha256: "{"e" * 64}"\n  scopes: [read]\n', "a second time"),
+    (f'- name: x\n  sha256: &a "{"e" * 64}"\n  scopes: [read]\n', "anchor &a is not allowed"),
+]
+
+
+@pytest.mark.parametrize(("entry", "said"), REJECTED, ids=[said for _, said in REJECTED])
+def test_an_entry_with_a_problem_is_named_and_the_others_hold(
+    tmp_path: Path, entry: str, said: str
+) -> None:
+    known = tokens(tmp_path, GOOD + SECOND)
+    known.path.write_text(GOOD + entry + SECOND)
+    problems = known.reload()
+    assert any(said in problem for problem in problems)
+    assert known.find(OTHER)
+    twins = "trainer" in entry or DIGEST in entry
+    assert (known.find(SECRET) is None) == twins, "neither of two with one name or digest is held"
+    assert (known.rejected, known.stale) == (1 + twins, False)
+    assert known.alarms == ("tokens-rejected",)
+    assert SECRET not in "".join(problems)
+
+
+UNUSABLE = [
+    (GOOD + "  scopes: [\n").encode(),
+    b"name: x\n",
+    b"\xff\xfe",
+    b"&all\n" + GOOD.encode(),
+    GOOD.encode() + b"---\n" + GOOD.encode(),
+]
+
+
+@pytest.mark.parametrize("content", UNUSABLE, ids=repr)
+def test_a_file_that_cannot_be_used_as_a_whole_leaves_the_last_good_tokens_and_an_alarm(
+    tmp_path: Path, content: bytes
+) -> None:
+    known = tokens(tmp_path, GOOD)
+    known.path.write_bytes(content)
+    (line,) = known.reload()
+    assert "those read before stay in force" in line
+    assert str(known.path) in line
+    assert known.find(SECRET)
+    assert (known.stale, known.unread, known.alarms) == (True, False, ("tokens-stale",))
+    known.path.unlink()
+    known.reload()
+    assert known.find(SECRET) is None, "a revocation after it counts all the same"
+    assert not known.stale
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_last_good_tokens_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path, encoding: str = "") -> str:
+        raise PermissionError(13, "Permission denied")
+
+    known = tokens(tmp_path, GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", denied)
+        assert "Permission denied" in known.reload()[0]
+        assert known.find(SECRET)
+        assert (known.stale, known.unread) == (True, True)
+    assert known.reload() == ()
+    assert (known.stale, known.unread) == (False, False)
+
+
+def test_a_pipe_or_a_folder_in_place_of_the_file_is_not_read(tmp_path: Path) -> None:
+    known = tokens(tmp_path, GOOD)
+    for make in (os.mkfifo, os.mkdir):
+        known.path.unlink()
+        make(known.path)
+        assert "is not a regular file" in known.reload()[0]
+        assert known.find(SECRET)
+        assert known.stale
+        if make is os.mkdir:
+            known.path.rmdir()
 
 
 @pytest.mark.parametrize("name", ["trainer", "1.0", "yes", "0x1F", "null"])
