@@ -66,14 +66,25 @@ def admit(tokens: Tokens, method: str, metadata: Iterable[tuple[str, str | bytes
 
     Raises Unauthenticated and PermissionDenied, which tell nothing of the tokens that there are.
     """
+    token = identify(tokens, metadata)
+    _caller.set(Caller(token.name, frozenset(token.scopes)))
+    require_scope(token, method)
+    return token
+
+
+def identify(tokens: Tokens, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
+    """The token in a call's metadata. Raises Unauthenticated."""
     token = tokens.find(_bearer(metadata))
     if token is None:
         raise Unauthenticated("this server does not know the token")
-    _caller.set(Caller(token.name, frozenset(token.scopes)))
+    return token
+
+
+def require_scope(token: Token, method: str) -> None:
+    """Raises PermissionDenied when the token may not call this RPC."""
     scope = scope_of(method)
     if scope not in token.scopes:
         raise PermissionDenied(f"the token lacks the scope '{scope}'")
-    return token
 
 
 def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:

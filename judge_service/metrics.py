@@ -74,6 +74,10 @@ class NoMetrics:
         """Around what the engine is asked: from being handed over until it is answered."""
         return nullcontext()
 
+    def tokens_read(self, admitted: int, rejected: int, *, stale: bool) -> None:
+        """The file of tokens was read: so many of its entries are in force, so many are not.
+        stale: it could not be used, and the counts are of the time before."""
+
     def watch_server(
         self, alive: Callable[[], bool], laws: Callable[[], Iterable[ConstitutionSummary]]
     ) -> None:
@@ -148,6 +152,11 @@ class Metrics(NoMetrics):
     def in_engine(self, work: Work) -> AbstractContextManager[None]:
         return self._engine_requests[work].track_inprogress()
 
+    def tokens_read(self, admitted: int, rejected: int, *, stale: bool) -> None:
+        self._token_entries.labels("admitted").set(admitted)
+        self._token_entries.labels("rejected").set(rejected)
+        self._tokens_stale.set(stale)
+
     def watch_server(
         self, alive: Callable[[], bool], laws: Callable[[], Iterable[ConstitutionSummary]]
     ) -> None:
@@ -179,6 +188,13 @@ class Metrics(NoMetrics):
         self._calls_in_progress = self._gauge("calls_in_progress", "Calls begun and not ended.")
         self._stream_items = self._gauge(
             "stream_items_in_flight", "Items of streams taken and not yet answered."
+        )
+        self._token_entries = self._gauge(  # no series without a file of tokens
+            "token_entries", "Entries of the file of tokens, by whether they are in force.", "state"
+        )
+        self._tokens_stale = self._gauge(
+            "tokens_stale",
+            "1 while the file of tokens cannot be used and an older one is in force.",
         )
 
     def _count_judgments(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from constitution.errors import UserError
 from constitution.schema import Constitution, nearest
 from judge_service.errors import InvalidRequest, ServerStartError
+from judge_service.file_watch import FileWatch
 from judge_service.server_info import ConstitutionSummary
 
 UNKNOWN = "UNKNOWN_CONSTITUTION"
@@ -28,19 +29,20 @@ class ConstitutionRegistry:
     def __init__(self, sources: Sequence[str], max_principles: int) -> None:
         self._max_principles = max_principles
         self._sources = tuple(sources)
+        self._watch = FileWatch(map(Path, sources))  # a shipped name is a file that is not there
         self._laws: list[Constitution] = []  # in the order of the sources
         for source in sources:
             self._laws.append(self._load(source, self._laws))
         self._digests = {law.digest: law for law in self._laws}
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The sources that are files: what an editor may change."""
-        return tuple(path for path in map(Path, self._sources) if path.is_file())
+    def changed(self) -> bool:
+        """Whether a source was changed since it was read; call it once a poll."""
+        return self._watch.changed()
 
     def reload(self) -> list[str]:
         """Read every source again. One line for each that changed, or cannot be used any more."""
         said = []
+        self._watch.mark()
         for place, (source, before) in enumerate(zip(self._sources, self._laws, strict=True)):
             try:
                 law = self._load(source, self._laws[:place] + self._laws[place + 1 :])

@@ -2,10 +2,10 @@
 
 A life: NOT_SERVING before anything else -> the engine loads and warms up -> SERVING -> on SIGTERM,
 SIGINT or the end of standard input NOT_SERVING, and clients are told to connect elsewhere -> calls
-under way finish within the grace -> the engine closes. SIGHUP, or a constitution's file being
-saved, reads the constitutions again. When the engine dies by itself, health says NOT_SERVING and
-calls fail as UNAVAILABLE until it is back, if it runs elsewhere; one that ran here is lost, and the
-process ends with an error, so that whatever started it starts it again.
+under way finish within the grace -> the engine closes. reloading.py reads constitutions, tokens and
+certificates again meanwhile. When the engine dies by itself, health says NOT_SERVING and calls fail
+as UNAVAILABLE until it is back, if it runs elsewhere; one that ran here is lost, and the process
+ends with an error, so that whatever started it starts it again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -37,6 +35,7 @@ from judge_service.interceptors import CallGuard
 from judge_service.judgment_stream import JudgmentStream
 from judge_service.metrics import NO_METRICS, NoMetrics
 from judge_service.registry import UNKNOWN
+from judge_service.reloading import Reloader
 from judge_service.server_info import ConstitutionSummary
 from judge_service.settings import ServerSettings
 from judge_service.tls import ServerTls
@@ -47,7 +46,6 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
 _ALIVE_POLL_SECONDS = 0.5
-_FILES_POLL_SECONDS = 1.0
 _MAX_SOURCE = 1024
 _NOTICE_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
@@ -161,13 +159,14 @@ class JudgeServer:
         self._guard = CallGuard(settings.max_concurrent_rpcs, metrics, self._tracing)
         metrics.watch_server(lambda: engine.alive, lambda: self._bench.laws.summaries)
         self._health = Health(service.full_name for service in SERVICES)
-        self._tokens = Tokens(settings.tokens) if settings.tokens else None
+        gate = TokenGate(Tokens(settings.tokens)) if settings.tokens else None
         self._tls = ServerTls(settings) if settings.with_tls else None
-        gates = [TokenGate(self._tokens)] if self._tokens else []
+        self._reloader = Reloader(self._bench.laws, gate, self._tls, self._health, metrics)
         self._server = grpc.aio.server(
-            interceptors=[self._guard, *gates], options=_options(settings)
+            interceptors=[self._guard, gate] if gate else [self._guard], options=_options(settings)
         )
-        self._watches: list[asyncio.Task[None]] = []
+        self._engine_watch: asyncio.Task[None] | None = None
+        self._file_watch: asyncio.Task[None] | None = None
         self.engine_lost = asyncio.Event()
         self.address = ""
 
@@ -185,16 +184,14 @@ class JudgeServer:
         self.address = self._bind()
         self._open_metrics()
         await self._server.start()
+        self._file_watch = asyncio.create_task(self._reloader.watch())
 
     async def load(self) -> None:
         """Start the engine, then answer SERVING. Raises what the engine raises."""
         await self._engine.start()
         self._bench.open()
         self._health.report(serving=True)
-        self._watches = [
-            asyncio.create_task(self._watch_engine()),
-            asyncio.create_task(self._watch_files()),
-        ]
+        self._engine_watch = asyncio.create_task(self._watch_engine())
 
     async def stop(self) -> None:
         """NOT_SERVING, let calls finish within the grace, then close the engine.
@@ -204,14 +201,14 @@ class JudgeServer:
         (GOAWAY). Both at once would cut the calls that are just arriving, as CANCELLED.
         """
         self._bench.draining.set()
-        for watch in self._watches:
-            watch.cancel()
+        _cancel(self._engine_watch)
         self._health.report(serving=False)
         grace = self._settings.grace_seconds
         drained = asyncio.create_task(self._guard.drain(grace))
         await asyncio.wait({drained}, timeout=_NOTICE_SECONDS)
         leaving = asyncio.create_task(self._server.stop(grace + _FLUSH_SECONDS))
         await drained
+        _cancel(self._file_watch)  # not before: a token may be revoked while calls finish
         # Not before connections take no new call: clients would ask for their watches again.
         self._health.close()
         # Answers of the last moment still leave; then what does not end by itself is cut: watches
@@ -264,28 +261,8 @@ class JudgeServer:
                 return
 
     def reload(self) -> None:
-        """Read constitutions, tokens and certificates again; what cannot be used stays as it was,
-        and is named."""
-        for line in self._bench.laws.reload():
-            _log.warning("%s", line)
-        for problem in self._tokens.reload() if self._tokens else ():
-            _log.error("%s", problem)
-        try:
-            if self._tls is not None:
-                self._tls.reload()
-        except ServerStartError as error:
-            _log.error("certificates stay as they were: %s", error)
-
-    async def _watch_files(self) -> None:
-        """Reload when a constitution's file was saved: once it looks the same twice in a row."""
-        told = before = _signatures(self._bench.laws.files)
-        while True:
-            await asyncio.sleep(_FILES_POLL_SECONDS)
-            now = _signatures(self._bench.laws.files)
-            if now == before and now != told:
-                told = now
-                self.reload()
-            before = now
+        """Read constitutions, tokens and certificates again; see `reloading`."""
+        self._reloader.reload()
 
 
 async def serve(
@@ -335,20 +312,16 @@ async def serve(
         )
 
 
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+
+
 def _tracing(settings: ServerSettings) -> NoTracing:
     try:
         return tracing_to(settings.otlp_endpoint)
     except ImportError as error:
         raise ServerStartError(str(error)) from error
-
-
-def _signatures(files: Sequence[Path]) -> list[tuple[int, int, int]]:
-    found = []
-    for file in files:
-        with suppress(OSError):  # gone for a moment, as editors do
-            stat = file.stat()
-            found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return found
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

@@ -98,7 +98,8 @@ class ServerSettings(BaseModel):
     tokens: Path | None = Field(
         None,
         description="YAML file with the digests of bearer tokens, what each may do and how much. "
-        "None: whoever reaches the server may do everything.",
+        "Read again when it changes; missing or empty it admits nobody. None: whoever reaches the "
+        "server may do everything.",
     )
     reflection: bool | None = Field(
         None, description="gRPC server reflection. None: only on loopback."

@@ -1,18 +1,24 @@
 """The gate that every call passes where there are tokens: its token, its scope, its quota.
 
+When the file of tokens was read again, streams whose token is not in it any more, or lacks the
+scope now, end with the status that a new call would get; other calls under way finish.
+
 Stands inside CallGuard, which turns what is refused into a rich status; around other services, such
 as reflection, the gate does so itself. Health passes untouched.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from judge_service.auth import admit
+from judge_service.auth import admit, identify, require_scope
 from judge_service.errors import ServiceError
 from judge_service.interceptors import OURS, Behaviour, abort
 from judge_service.quotas import Quotas
@@ -21,26 +27,77 @@ from judge_service.tokens import Tokens
 _OPEN = "/grpc.health.v1.Health/"
 
 
+@dataclass(eq=False, slots=True)
+class _OpenStream:
+    """A stream under way; `refusal` is why it is being ended, once it is."""
+
+    task: asyncio.Task[Any]
+    method: str
+    metadata: Any
+    refusal: ServiceError | None = None
+
+
 class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Lets calls through whose token has the scope, and within the token's quota."""
 
     def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
         self._quotas = Quotas()
+        self._streams: set[_OpenStream] = set()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN):
             return handler
-        return _around(handler, details.method, self._call)
+        streams = handler.request_streaming or handler.response_streaming
+        return _around(handler, details.method, self._stream if streams else self._call)
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the tokens again, and end the streams of those that were revoked.
+
+        Returns what is wrong with the file, in lines for the log.
+        """
+        problems = self.tokens.reload()
+        for stream in self._streams:
+            try:
+                require_scope(identify(self.tokens, stream.metadata), stream.method)
+            except ServiceError as refusal:
+                if stream.refusal is None:
+                    stream.refusal = refusal
+                    stream.task.cancel()
+        return problems
+
+    async def _stream(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+        async def revocable(request: Any, context: Any) -> Any:
+            with self._revocable(method, context.invocation_metadata()):
+                return await behaviour(request, context)
+
+        return await self._call(method, revocable, request, context)
+
+    @contextmanager
+    def _revocable(self, method: str, metadata: Any) -> Iterator[None]:
+        """Around a stream: what `reload` cancels fails with the reason for it instead."""
+        task = asyncio.current_task()
+        assert task is not None
+        stream = _OpenStream(task, method, metadata)
+        self._streams.add(stream)
+        try:
+            yield
+        except (asyncio.CancelledError, Exception):
+            if stream.refusal is None:
+                raise
+            task.uncancel()
+            raise stream.refusal from None
+        finally:
+            self._streams.discard(stream)
 
     async def _call(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
         try:
-            token = admit(self._tokens, method, context.invocation_metadata())
+            token = admit(self.tokens, method, context.invocation_metadata())
 
             async def each_item() -> None:
-                # Its token may have been taken out of the file since the stream began.
-                now = admit(self._tokens, method, context.invocation_metadata())
+                # Its quota may have been changed in the file since the stream began.
+                now = admit(self.tokens, method, context.invocation_metadata())
                 await self._quotas.turn(now)
 
             with self._quotas.call(token, method):
@@ -52,10 +109,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
 
 
 class _EachItem:
-    """A stream's context, each item of which is admitted like a call, when it is its turn.
-
-    So a token that is taken out of the file ends its streams too.
-    """
+    """A stream's context, each item of which is admitted like a call, when it is its turn."""
 
     def __init__(self, context: Any, admit_item: Callable[[], Awaitable[None]]) -> None:
         self._context = context

@@ -24,8 +24,11 @@ def literal(name: str, value: str) -> bytes:
 
 
 @asynccontextmanager
-async def call_without_window(address: str, path: str) -> AsyncIterator[None]:
-    """An RPC with an empty request, accepted by the server, whose flow-control window stays 0."""
+async def call_without_window(address: str, path: str, **more: str) -> AsyncIterator[None]:
+    """An RPC with an empty request, accepted by the server, whose flow-control window stays 0.
+
+    more: further request headers.
+    """
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     headers = {
@@ -35,6 +38,7 @@ async def call_without_window(address: str, path: str) -> AsyncIterator[None]:
         ":authority": address,
         "te": "trailers",
         "content-type": "application/grpc",
+        **more,
     }
     block = b"".join(literal(name, value) for name, value in headers.items())
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")

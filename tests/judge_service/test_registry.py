@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from judge_service import reloading
 from judge_service import server as server_module
 from judge_service.errors import InvalidRequest
 from judge_service.registry import ConstitutionRegistry
@@ -77,7 +78,7 @@ def test_a_digest_of_another_name_is_refused(law_file: Path) -> None:
 async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_began_with(
     law_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "_FILES_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(reloading, "_POLL_SECONDS", 0.02)
     engine = FakeEngine(latency_seconds=0.5)
     async with (
         serving(engine, constitutions=(str(law_file),)) as server,
