@@ -27,6 +27,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from hardware.dtypes import resolve_dtype
 from rlaif import attention, sharding
 from rlaif.adapters import Adapters, LoraConfig, Role
 from rlaif.batching import Batch, Pair, Row, token_groups
@@ -39,7 +40,6 @@ from rlaif.model_files import (
     load_tensors,
     readable_errors,
     refuse_unknown_heads,
-    resolve_dtype,
     save_model,
     save_tensors,
 )
@@ -57,7 +57,6 @@ __all__ = [
     "all_whole",
     "load_tensors",
     "merge_adapter",
-    "resolve_dtype",
     "save_tensors",
 ]
 

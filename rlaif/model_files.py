@@ -19,22 +19,11 @@ from constitution.errors import UserError
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]  # what training computes in; float16 overflows
 
 
 class BackboneError(UserError):
     """A model or adapter that cannot be used: which, why, and what to do."""
-
-
-def resolve_dtype(dtype: Dtype) -> torch.dtype:
-    """auto: bfloat16 where the hardware multiplies in it, else float32."""
-    if dtype != "auto":
-        resolved: torch.dtype = getattr(torch, dtype)
-        return resolved
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    cpu = torch.cpu.get_capabilities()
-    return torch.bfloat16 if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else torch.float32
 
 
 def fingerprint(model: Any) -> str:

@@ -46,10 +46,10 @@ def common_job(options: argparse.Namespace) -> dict[str, Any]:
     """What every side of every benchmark is told. `autocast`, with full fine-tuning in bfloat16:
     float32 weights, the forward cast, on both sides. With LoRA both hold a bfloat16 base under
     float32 adapters, and nothing is cast."""
+    from hardware.dtypes import dtype_name
     from rlaif import models
-    from rlaif.backbone import resolve_dtype
 
-    dtype = str(resolve_dtype(options.dtype)).removeprefix("torch.")
+    dtype = dtype_name(options.dtype)
     return {
         "model": models.resolve(options.model),
         "dtype": dtype,
