@@ -1,4 +1,5 @@
-# Two commands for a stranger: `make demo` and `make test`. Both install what they need first.
+# Two commands for a stranger: `make demo` and `make test`. Both install what they need first
+# (`make install` does only that).
 # Needs: Python 3.11 or newer with venv, make, and about 8 GB of disk.
 
 PYTHON ?= python3
@@ -23,9 +24,10 @@ unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test check proto bench gpu-check clean
+.PHONY: help install demo test check proto bench gpu-check clean
 
 help:
+	@echo "make install    server, trainers and test tools into .venv; the others do it first"
 	@echo "make demo       constitutional RLAIF from end to end on this machine (10 to 20 minutes on two cores)"
 	@echo "make test       every test, those with real models included"
 	@echo "make check      format, lint, types, import contracts, stub freshness, dependency audit, unit tests"
@@ -33,6 +35,8 @@ help:
 	@echo "make bench      side-by-side measurements, one JSON line each"
 	@echo "make gpu-check  the tests and a short benchmark on an NVIDIA GPU"
 	@echo "make clean      remove the environment and caches (runs/ and fetched models stay)"
+
+install: $(READY)
 
 demo: $(READY)
 	$(RLAIF) run quickstart

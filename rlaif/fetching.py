@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from constitution.errors import install_hint
 from rlaif.models import KnownModel, ModelError, sha256
 from rlaif.progress import progress
 
@@ -34,8 +35,7 @@ def build(known: KnownModel, staging: Path) -> Path:
     missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
     if missing:
         raise ModelError(
-            f"building a model folder needs {', '.join(missing)}; install with: "
-            "pip install 'rlaif[train]'"
+            f"building a model folder needs {', '.join(missing)}; {install_hint('train')}"
         )
     gguf = staging / "model.gguf"
     if not (gguf.is_file() and sha256(gguf) == known.gguf_sha256):

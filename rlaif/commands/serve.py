@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from constitution.errors import UserError
+from constitution.errors import UserError, install_hint
 
 if TYPE_CHECKING:
     from judge_service.configuring import Configured
@@ -243,7 +243,7 @@ def _engine(settings: ServerSettings) -> Engine:
             from judge_service.engines.upstream import KEY_VARIABLE
         except ModuleNotFoundError as error:
             raise UserError(
-                f"engine openai needs {error.name}: pip install 'rlaif[openai]'"
+                f"engine openai needs {error.name}; {install_hint('openai')}"
             ) from error
 
         assert settings.openai_url is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
+from google.rpc import status_pb2
 
 from judge_service.v1 import judge_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("contract.txt")
+STATUS = descriptor_pb2.FileDescriptorProto.FromString(status_pb2.DESCRIPTOR.serialized_pb)
 
 
 def contract() -> Iterator[str]:
@@ -39,6 +42,15 @@ def contract() -> Iterator[str]:
             yield f"enum {enum.name}.{value.name} = {value.number}"
 
 
+def fields(file: descriptor_pb2.FileDescriptorProto) -> list[tuple[object, ...]]:
+    """What of a file's messages decides their bytes."""
+    return [
+        (message.name, field.name, field.number, field.type, field.type_name, field.label)
+        for message in file.message_type
+        for field in message.field
+    ]
+
+
 def test_the_contract_only_grows() -> None:
     recorded = set(RECORDED.read_text(encoding="utf-8").splitlines())
     now = set(contract())
@@ -51,6 +63,28 @@ def test_the_committed_stubs_are_fresh() -> None:
     check = [sys.executable, str(ROOT / "protos" / "generate.py"), "--check"]
     found = subprocess.run(check, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def test_the_contract_compiles_with_nothing_but_the_protos_folder(tmp_path: Path) -> None:
+    pytest.importorskip("grpc_tools")
+    shutil.copytree(ROOT / "protos", tmp_path / "protos")
+    compiled = tmp_path / "contract.binpb"
+    protoc = [sys.executable, "-I", "-m", "grpc_tools.protoc", "-I", "protos"]
+    outputs = ["--include_imports", f"--descriptor_set_out={compiled}"]
+    command = [*protoc, *outputs, "judge_service/v1/judge.proto"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    files = {
+        file.name: file
+        for file in descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file
+    }
+    assert set(files) == {
+        "google/protobuf/any.proto",
+        "google/rpc/status.proto",
+        "judge_service/v1/judge.proto",
+    }
+    # The shipped copy is the message that Python's clients get from googleapis-common-protos.
+    assert fields(files["google/rpc/status.proto"]) == fields(STATUS)
 
 
 def test_names_follow_buf_standard_style() -> None:

@@ -320,5 +320,7 @@ def test_a_database_without_its_packages_is_told_with_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     for use in (open_store, summarize):
-        with pytest.raises(StoreError, match=r"db/r: .*extra `postgres`.*rlaif\[postgres\]"):
+        with pytest.raises(
+            StoreError, match=r"db/r: .*extra `postgres`.*pip install .*\[postgres\]'"
+        ):
             use("postgresql+psycopg://judge:canary@db/r")

@@ -183,5 +183,5 @@ def test_a_client_does_not_load_opentelemetry() -> None:
 
 def test_without_the_package_the_start_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
-    with pytest.raises(ServerStartError, match=r"rlaif\[trace\].*otlp_endpoint"):
+    with pytest.raises(ServerStartError, match=r"pip install .*\[trace\]'.*otlp_endpoint"):
         JudgeServer(settings(otlp_endpoint="http://127.0.0.1:4317"), FakeEngine())

@@ -79,6 +79,7 @@ def test_a_missing_extra_is_told_by_name() -> None:
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert found.returncode == 1
     assert found.stderr.startswith("error: this command needs the package 'peft'")
+    assert "[vllm,train,report]'" in found.stderr
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -1,0 +1,170 @@
+"""What we say of installing: the hint that errors give, and that nothing names PyPI's `rlaif`.
+
+PyPI has a package of that name which is not ours, so a line that names it installs a stranger's.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from constitution import errors
+from constitution.errors import install_hint
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OURS = "rlaif"  # apart from "install" in this file, which is read too
+
+
+def commands(hint: str) -> list[list[str]]:
+    """The words of each command in a hint, as a shell reads them."""
+    return [shlex.split(command) for command in re.findall(r"`([^`]+)`", hint)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout at a path that a shell would split, from which the package seems imported."""
+    folder = tmp_path / "my projects"
+    (folder / "constitution").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    monkeypatch.setattr(errors, "__file__", str(folder / "constitution" / "errors.py"))
+    return folder
+
+
+# ── the hint ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_hint_of_a_checkout_can_be_pasted_anywhere(checkout: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-e"]
+    assert commands(install_hint("trace")) == [[*pip, f"{checkout}[trace]"]]
+    assert commands(install_hint("vllm", "train")) == [
+        [*pip, f"{checkout}[vllm,train]"],
+        ["make", "-C", str(checkout), "install"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "beside", [None, "", "not TOML", '[project]\nname = "other"\n', "[tool.x]\n", "project = 1\n"]
+)
+def test_the_hint_of_a_copy_says_where_to_run_it(checkout: Path, beside: str | None) -> None:
+    if beside is None:
+        (checkout / "pyproject.toml").unlink()
+    else:
+        (checkout / "pyproject.toml").write_text(beside, encoding="utf-8")
+    hint = install_hint("track")
+    assert commands(hint) == [[sys.executable, "-m", "pip", "install", ".[track]"]]
+    assert hint.endswith("in the project's checkout")
+    assert "`make install` in the project's checkout without one" in install_hint("vllm")
+
+
+def test_every_extra_that_an_error_names_exists_and_make_installs() -> None:
+    named = {
+        extra
+        for package in ("constitution", "judge_service", "rlaif")
+        for path in (ROOT / package).rglob("*.py")
+        for call in re.findall(r"\binstall_hint\(((?:\"|')[^)]+)\)", path.read_text("utf-8"))
+        for extra in re.findall(r"[\w-]+", call)
+    }
+    assert {"vllm", "train", "openai", "postgres", "trace", "track"} <= named
+    assert named <= set(PROJECT["optional-dependencies"])
+    assert re.search(r"^install: \$\(READY\)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
+
+
+# ── no line installs a stranger's package ────────────────────────────────────────────────────
+
+JOINED = re.compile(r"""["']\s*\n\s*[frbFRB]{0,2}["']|\\\n|["'],\s*[frbFRB]{0,2}["']""")
+"""Where a command goes on: the next literal, the next line of a shell, the next item of a list."""
+
+INSTALLS = re.compile(
+    r"""\b(?:pip[\d.]*\s+(?:install|download|wheel)|pipx\s+(?:install|run)|uvx|poetry\s+add
+        |uv\s+(?:add|tool\s+(?:install|run))|(?:conda|mamba)\s+install)\b
+        (?:(?:[ \t]+[^\s;&|#)`]+)*?[ \t]+|\s+(?:[#*>]|//)?[ \t]*)   # arguments, or a wrapped line
+        ["'`]*rlaif(?![\w/-]|\.\w)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+WITH_EXTRAS = re.compile(r"(?<![\w./-])rlaif\\?\[[a-z]", re.IGNORECASE)
+
+
+def strangers(text: str) -> list[str]:
+    """The lines of a text, joined where they go on, that would install PyPI's `rlaif`."""
+    text = JOINED.sub(lambda at: "" if "\n" in at[0] and "," not in at[0] else " ", text)
+    return [found[0] for pattern in (INSTALLS, WITH_EXTRAS) for found in pattern.finditer(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"pip install {OURS}",
+        f"pip3 install {OURS}.",
+        f"pip install '{OURS}[vllm]'",
+        f'python -m pip install -U "{OURS}==0.1.0"',
+        f"uv pip install --python .venv/bin/python --quiet '{OURS}[train]' torch",
+        f"/opt/x/bin/uv pip install --no-cache \\\n        {OURS}",
+        f"uv add {OURS}",
+        f"uv tool install {OURS}",
+        f"pipx install {OURS}",
+        f"uvx {OURS}",
+        f"pip download torch {OURS}>=0.1",
+        f"The base install has it (`pip install {OURS}`: no torch).",
+        f"It is installed by pip install\n    {OURS}.",
+        f"# with pip install\n# {OURS}",
+        f'"install it with: pip install "\n            f"{OURS}"',
+        f'"vLLM is missing: pip "\n    "install {OURS}"',
+        f'[python, "-m", "pip", "install", "--quiet", "{OURS}"]',
+        f"or '{OURS}[vllm]' with an NVIDIA GPU",
+        f"match=r'{OURS}\\[track\\]'",
+        f"pip install {OURS.upper()}",
+    ],
+)
+def test_a_line_that_installs_a_strangers_package_is_found(text: str) -> None:
+    assert strangers(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install '.[vllm,train]'",
+        f"pip install -e '/src/{OURS}[vllm]'",
+        f"pip install .\n{OURS} serve --model m",
+        f"pip install . && {OURS} models list",
+        f"pip install .      # {OURS} and its client",
+        f"/opt/{OURS}/bin/uv pip install --python /opt/{OURS}/bin/python '.[trace]'",
+        f"podman build -t {OURS}-judge .",
+        f"installing {OURS} with pip",
+    ],
+)
+def test_a_line_that_installs_the_checkout_or_nothing_passes(text: str) -> None:
+    assert strangers(text) == []
+
+
+def texts() -> dict[str, str]:
+    """Every text file that git tracks, or would once it is added, by its path."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        found = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"git cannot list this checkout's files: {error}")
+    contents = {}
+    for name in found.stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            data = (ROOT / name).read_bytes()
+            if b"\0" not in data:
+                contents[name] = data.decode("utf-8", errors="replace")
+    return contents
+
+
+def test_nothing_of_ours_installs_a_strangers_package() -> None:
+    contents = texts()
+    assert {"README.md", "pyproject.toml", "rlaif/cli.py", "deploy/Containerfile"} <= set(contents)
+    # Extras that name the project's own extras: pip and uv resolve them to the project itself.
+    for own in re.findall(rf'^[\w-]+ = \["{OURS}\[serve\]"', contents["pyproject.toml"], re.M):
+        contents["pyproject.toml"] = contents["pyproject.toml"].replace(own, "")
+    found = {name: lines for name, text in contents.items() if (lines := strangers(text))}
+    assert found == {}, "install from the checkout: pip install '.[EXTRA]'"
