@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
@@ -14,6 +15,8 @@ from constitution.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
+
+    from rlaif.prompt_split import PromptSet
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 
@@ -49,6 +52,12 @@ def output() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def say_split(prompts: PromptSet) -> None:
+    """Say on stderr how a file of prompts was split, where the file itself does not name it."""
+    if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
+        print(prompts.describe(), file=sys.stderr)
 
 
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:

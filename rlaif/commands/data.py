@@ -20,6 +20,7 @@ from rlaif.commands import (
     Settings,
     configured,
     output,
+    say_split,
 )
 
 if TYPE_CHECKING:
@@ -52,16 +53,25 @@ def sample(
     model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
     settings: Settings = None,
     out: OutFile = Path("samples.jsonl"),
-    split: Annotated[str, typer.Option(help="Only this split: train or heldout.")] = "",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Only this split: train or heldout. Where no line of the file names a split, one "
+            "prompt in five is held out, by a digest of its text."
+        ),
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
     """Draw responses from a policy. Killed and started again, it goes on where it was."""
     from rlaif import models
-    from rlaif.prompts import load_prompts
+    from rlaif.prompts import read_prompts
     from rlaif.sampling import SamplingConfig
     from rlaif.sampling import sample as draw
 
-    found = load_prompts(prompts, split or None)[:limit]
+    known = read_prompts(prompts)
+    found = known.of(split)[:limit]
+    if split:
+        say_split(known)
     config = configured(SamplingConfig, settings, {})
     samples = draw(models.resolve(model), found, out, config)
     output().print(f"{len(samples)} responses to {len(found)} prompts: {out}", highlight=False)

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
-from rlaif.commands import Config, ConstitutionName, OutFolder, Settings, configured, output
+from rlaif.commands import (
+    Config,
+    ConstitutionName,
+    OutFolder,
+    Settings,
+    configured,
+    output,
+    say_split,
+)
 
 if TYPE_CHECKING:
     from rlaif.ppo import HeldOutJudge
+    from rlaif.records import Prompt
     from rlaif.rewards import OpenJudge
     from rlaif.scoring import RewardFunction
     from rlaif.training import TrainConfig
@@ -182,10 +191,9 @@ def ppo(
     """Proximal policy optimisation against scores, on the train split of the prompts."""
     from rlaif import models
     from rlaif.ppo import PPOConfig, train
-    from rlaif.prompts import load_prompts
 
     config = _config(PPOConfig, settings, resume)
-    folder, asked = models.resolve(model), load_prompts(prompts, "train")
+    folder, asked = models.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if bool(judge) != (start is not None):
         raise UserError("--judge compares with --start: give both, or neither")
@@ -213,11 +221,10 @@ def rest(
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
     from rlaif import models
-    from rlaif.prompts import load_prompts
     from rlaif.rest import ReSTConfig, train
 
     config = _config(ReSTConfig, settings, resume)
-    folder, asked = models.resolve(model), load_prompts(prompts, "train")
+    folder, asked = models.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if dry_run:
         stages = config.grow_steps * len(config.quantiles)
@@ -232,6 +239,16 @@ def rest(
 
 def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:
     return configured(kind, settings, {"resume": resume.value})
+
+
+def _train_split(source: str) -> list[Prompt]:
+    """The prompts to train on; how a file without splits was split is said once."""
+    from rlaif.prompts import read_prompts
+
+    known = read_prompts(source)
+    found = known.of("train")
+    say_split(known)
+    return found
 
 
 @contextmanager
