@@ -27,6 +27,7 @@ from rlaif import (
     sampling,
     sft,
 )
+from rlaif.earlier_labels import Earlier
 from rlaif.judging import held_out_judge, judge_client
 from rlaif.labeling import comparer, label
 from rlaif.pairing import pairs_from_samples
@@ -105,6 +106,7 @@ class Work:
                 constitution=self.constitution.name,
                 options=self.recipe.label.options(),
                 identical=pairs.identical,
+                earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
 
     def court(self, log: Path) -> AbstractContextManager[JudgeClient]:

@@ -37,6 +37,14 @@ Again = Annotated[
         "preferences.previous.parquet, and what changed and what it cost is said.",
     ),
 ]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Where the folder holds labels by another constitution, judge or options: label anew, "
+        "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
+    ),
+]
 Before = Annotated[
     Path | None,
     typer.Option(
@@ -86,12 +94,18 @@ def label(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     all_pairs: AllPairs = False,
+    replace: Replace = False,
     update: Again = False,
     old: Before = None,
 ) -> None:
-    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest."""
+    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest.
+
+    Labels in the folder that another constitution, judge or other options made are not overwritten:
+    see --replace and --update.
+    """
     from constitution import Constitution
     from judge_service.judgment import JudgeOptions
+    from rlaif.earlier_labels import Earlier
     from rlaif.judging import judge_client
     from rlaif.labeling import label as ask
     from rlaif.pairing import pairs_from_samples
@@ -100,6 +114,8 @@ def label(
 
     if old and not update:
         raise UserError("--from says what an update starts from; give --update too")
+    if replace and update:
+        raise UserError("--replace and --update exclude each other: give one of them")
     pairs = pairs_from_samples(
         read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
     )
@@ -128,12 +144,15 @@ def label(
                 constitution=constitution,
                 options=options,
                 identical=pairs.identical,
+                earlier=Earlier.KEEP if replace else Earlier.REFUSE,
             )
     console = output()
     console.print(
         f"{summary.judged} labels, {summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.kept:
+        console.print(f"the labels of before are kept: {out / summary.kept}", highlight=False)
     if update:
         console.print(_told(done), highlight=False)
     else:
