@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
+from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rlaif.prompt_split import PromptSet
 
 DEFAULT_SERVER = "127.0.0.1:50051"
+DEFAULT_WAIT_S = 600.0
 
 Server = Annotated[
     str, typer.Option(help="Address of a running judge server.", metavar="HOST:PORT")
@@ -30,7 +32,25 @@ OwnJudge = Annotated[
     ),
 ]
 ConstitutionName = Annotated[
-    str, typer.Option("--constitution", "-c", help="The name of a constitution, or a YAML file.")
+    str,
+    typer.Option(
+        "--constitution",
+        "-c",
+        help="The name of a constitution, or a YAML file; by default the server's own, which is "
+        f"{DEFAULT_CONSTITUTION} unless it was started with another.",
+    ),
+]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait until the server is up and has loaded its model."),
+]
+WaitTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help=f"How long --wait waits at most; implies --wait. [{DEFAULT_WAIT_S:g}]",
+        metavar="SECONDS",
+    ),
 ]
 SamplePrinciples = Annotated[
     int | None,

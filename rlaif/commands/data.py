@@ -18,10 +18,13 @@ from rlaif.commands import (
     Seed,
     Server,
     Settings,
+    Wait,
+    WaitTimeout,
     configured,
     output,
     say_split,
 )
+from rlaif.commands.asking import bulk_judge, longest_wait
 
 if TYPE_CHECKING:
     from rlaif.relabeling import Update
@@ -87,8 +90,10 @@ def sample(
 
 def label(
     samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     out: OutFolder = Path("labels"),
     sample_principles: SamplePrinciples = None,
@@ -106,7 +111,6 @@ def label(
     from constitution import Constitution
     from judge_service.judgment import JudgeOptions
     from rlaif.earlier_labels import Earlier
-    from rlaif.judging import judge_client
     from rlaif.labeling import label as ask
     from rlaif.pairing import pairs_from_samples
     from rlaif.records import Sample, read_jsonl
@@ -114,6 +118,10 @@ def label(
 
     if old and not update:
         raise UserError("--from says what an update starts from; give --update too")
+    if old and not constitution:
+        raise UserError(
+            "--from OLD.yaml needs the edited constitution; name it with --constitution"
+        )
     if replace and update:
         raise UserError("--replace and --update exclude each other: give one of them")
     pairs = pairs_from_samples(
@@ -124,7 +132,8 @@ def label(
             f"{samples}: no prompt has two different responses; sample with n=2 or more"
         )
     options = JudgeOptions(sample_principles=sample_principles, seed=seed)
-    with judge_client(judge, constitution, out / "judge.log", server) as client:
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
         if update:
             done = ask_again(
                 pairs.comparisons,
@@ -146,9 +155,10 @@ def label(
                 identical=pairs.identical,
                 earlier=Earlier.KEEP if replace else Earlier.REFUSE,
             )
-    console = output()
+    console, law = output(), summary.judge.constitution
     console.print(
-        f"{summary.judged} labels, {summary.unjudged} unjudged: {out / 'preferences.parquet'}",
+        f"{summary.judged} labels by {law.name} {law.version}, {summary.unjudged} unjudged: "
+        f"{out / 'preferences.parquet'}",
         highlight=False,
     )
     if summary.kept:
@@ -165,8 +175,10 @@ def label(
 
 def revise(
     samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     out: OutFolder = Path("revisions"),
     rounds: Annotated[
@@ -181,12 +193,12 @@ def revise(
 
     Every round is kept as it arrives; a second run asks for the rest.
     """
-    from rlaif.judging import judge_client
     from rlaif.records import Sample, read_jsonl
     from rlaif.revision import revise as rewrite
 
     found = read_jsonl(samples, Sample)
-    with judge_client(judge, constitution, out / "judge.log", server) as client:
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
         done = rewrite(
             found,
             client,
