@@ -7,8 +7,9 @@ A file decides by naming a `split` on its lines. Where no line names one, a seed
 
 A prompt's side depends on its own text alone: adding, removing or reordering lines moves no other
 prompt, a larger share only adds to the held-out ones, and prompts of equal text are never on both
-sides. The one exception keeps both sides from being empty: then the prompt with the lowest place
-is held out, or the one with the highest trained on.
+sides. Small files are the exception, where chance could leave one side empty or far too large: of n
+texts at least half of n·heldout_share and at most one and a half times that are held out (and at
+least one is on either side), those with the lowest places. There a new line may move another one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 from rlaif.records import Prompt, RecordError
 
@@ -118,14 +120,13 @@ def split_prompts(source: str, prompts: Sequence[Prompt], rule: SplitRule) -> Pr
 def held_out(prompts: Sequence[Prompt], rule: SplitRule) -> frozenset[str]:
     """The texts (see `text_of`) that are held out; none where all prompts have the same text."""
     places = {text: place(text, rule.seed) for text in map(text_of, prompts)}
-    if len(places) < 2:
+    n, share = len(places), rule.heldout_share
+    if n < 2:
         return frozenset()
-    chosen = {text for text, at in places.items() if at < rule.heldout_share}
-    if not chosen:
-        chosen = {min(places, key=places.__getitem__)}
-    elif len(chosen) == len(places):
-        chosen.remove(max(places, key=places.__getitem__))
-    return frozenset(chosen)
+    count = sum(at < share for at in places.values())
+    fewest, most = max(1, floor(n * share / 2)), min(n - 1, ceil(1.5 * n * share))
+    lowest_first = sorted(places, key=places.__getitem__)
+    return frozenset(lowest_first[: min(max(count, fewest), most)])
 
 
 def place(text: str, seed: int) -> float:
