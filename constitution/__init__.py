@@ -9,7 +9,12 @@ from constitution.errors import ConstitutionError
 if TYPE_CHECKING:
     from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
 
+DEFAULT_CONSTITUTION = "overall"
+"""The constitution where nobody names one: a single principle, so two reads a label, and no worse
+than the sixteen of `hhh` with the judge that ships (docs/log.md)."""
+
 __all__ = [
+    "DEFAULT_CONSTITUTION",
     "Constitution",
     "ConstitutionError",
     "Example",

@@ -1,7 +1,7 @@
 """Train a policy with trl's GRPOTrainer on the ratings of our judge.
 
     rlaif models fetch smollm2-135m qwen2.5-coder-1.5b
-    rlaif serve --model qwen2.5-coder-1.5b --constitution hhh        (in another terminal)
+    rlaif serve --model qwen2.5-coder-1.5b        (in a second terminal)
     python examples/grpo_with_our_judge.py
 
 Needs trl: pip install '.[train]' 'trl>=1.16,<1.17', in the checkout.

@@ -1,7 +1,7 @@
 """Ask a judge server. Imports grpcio, protobuf and pydantic: no torch, no vllm, no transformers.
 
     with JudgeClient("127.0.0.1:50051") as judge:
-        found = judge.compare("Name a fruit", "An apple.", "A stone.", constitution="hhh")
+        found = judge.compare("Name a fruit", "An apple.", "A stone.")
 
 What cannot be asked or answered is a `JudgeRequestError` (mend the request) or `JudgeUnavailable`
 (start the server, or wait); both are UserErrors. What the judge looked at and could not label is

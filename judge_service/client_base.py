@@ -20,6 +20,12 @@ from judge_service.v1 import judge_pb2_grpc as pb_grpc
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 2**20
 """The server's default too."""
 
+_DOING = {
+    ServerState.LOADING: "still loading its model",
+    ServerState.DRAINING: "stopping",
+    ServerState.FAILED: "failed",
+}
+
 RECOMMENDED = JudgeOptions()
 RECOMMENDED_WRITING = WritingOptions()
 POLL_SECONDS = 0.25
@@ -106,7 +112,7 @@ class Waiting:
         elif found.state is ServerState.SERVING:
             return True
         else:
-            state = problem = f"the judge at {self._address} is {found.state}"
+            state = problem = f"the judge at {self._address} is {_DOING[found.state]}"
             if found.state is ServerState.FAILED:
                 raise JudgeUnavailable(f"{state}: its engine died; restart it and see its log")
         waited = time.monotonic() - self._started

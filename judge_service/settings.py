@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from constitution import DEFAULT_CONSTITUTION
 from constitution.schema import nearest
 from judge_service.errors import ServerStartError
 from judge_service.store import is_url, shown
@@ -59,7 +60,7 @@ class ServerSettings(BaseModel):
         "`model` is one.",
     )
     constitutions: tuple[str, ...] = Field(
-        ("hhh",),
+        (DEFAULT_CONSTITUTION,),
         min_length=1,
         description="Shipped names or YAML files to judge by; the first is the default.",
     )

@@ -39,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: `rlaif --help` in a quarter of a second
 )
 app.command(
-    epilog="Examples: rlaif serve --model qwen2.5-coder-1.5b -c hhh. A model behind `vllm serve`: "
+    epilog="Examples: rlaif serve --model qwen2.5-coder-1.5b. A model behind `vllm serve`: "
     "rlaif serve --model judge-1 --engine openai --openai-url http://127.0.0.1:8000/v1 "
     "--openai-tokenizer MODEL"
 )(serve.serve)
@@ -56,9 +56,7 @@ app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen
     data.label
 )
 app.add_typer(labels.app, name="labels")
-app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b -c hhh")(
-    data.revise
-)
+app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(data.revise)
 app.add_typer(train.app, name="train")
 app.add_typer(rewards.app, name="reward")
 app.command(

@@ -28,6 +28,20 @@ def judge_at(address: str) -> JudgeClient:
     )
 
 
+def wait_until_ready(client: JudgeClient, seconds: float) -> None:
+    """Return once the server serves; meanwhile a spinner on a terminal says what it waits for.
+
+    Raises JudgeUnavailable when the time is up or the server's engine died.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(f"waiting for the judge at {client.address}")) as shown:
+        client.wait_until_ready(
+            seconds, lambda state, waited: shown.update(escape(f"{state} ({waited:.0f} s)"))
+        )
+
+
 def _path(variable: str) -> Path | None:
     value = os.environ.get(variable)
     return Path(value) if value else None

@@ -29,7 +29,7 @@ from constitution.errors import UserError
 from constitution.schema import Constitution, Message
 from judge_service.client import JudgeClient, JudgeRequestError, JudgeUnavailable
 from judge_service.judgment import JudgeOptions, Score, Unjudged
-from rlaif.connecting import judge_at
+from rlaif.connecting import judge_at, wait_until_ready
 from rlaif.evaluation import Compare, compare_with_start, judge_score
 from rlaif.records import Prompt, Sample
 
@@ -50,24 +50,26 @@ def judge_client(
     server: str = "",
     *,
     flags: Sequence[str] = (),
+    wait: float = FIND_TIMEOUT_S,
 ) -> Iterator[JudgeClient]:
     """A client to a judge that serves.
 
     With a `model`, `rlaif serve` is started with it and `constitution` (one or several, the first
-    is the default; and `flags`) on a free port, its output going to `log`, and stopped at the end;
-    it takes inline constitutions too. Without a model, `server` must be running, and is reached as
-    `rlaif.connecting` says.
+    is the default, "" leaves it to the server; and `flags`) on a free port, its output going to
+    `log`, and stopped at the end; it takes inline constitutions too. Without a model, `server` must
+    serve within `wait` seconds, and is reached as `rlaif.connecting` says.
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
     """
     if not model:
         with judge_at(server) as client:
-            client.wait_until_ready(FIND_TIMEOUT_S)
+            wait_until_ready(client, wait)
             yield client
         return
     port = _free_port()
     command = [sys.executable, "-m", "rlaif", "serve", "--model", model, "--port", str(port)]
     names = [constitution] if isinstance(constitution, str) else constitution
-    command += [word for name in dict.fromkeys(names) for word in ("--constitution", name)]
+    given = dict.fromkeys(name for name in names if name)
+    command += [word for name in given for word in ("--constitution", name)]
     command += ["--allow-inline", "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -38,6 +38,8 @@ from judge_service.judgment import (
     Usage,
 )
 from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerState
+from rlaif import earlier_labels
+from rlaif.earlier_labels import Earlier, MadeBy
 from rlaif.evaluation import Compare, Outcome, Question
 from rlaif.journal import Journal
 from rlaif.pairing import digest
@@ -289,6 +291,8 @@ class LabelingSummary:
     asked_stored_reads: int
     seconds: float  # wall time of this run
     judge: JudgeIdentity
+    options: dict[str, Any]  # of the judge, those that labels depend on
+    kept: str | None = None  # name of the file with the labels that were there, if made otherwise
 
 
 def label(
@@ -299,13 +303,21 @@ def label(
     constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
     identical: int = 0,
+    earlier: Earlier = Earlier.REFUSE,
 ) -> LabelingSummary:
     """Label the pairs into the folder `out`; run again after a kill, it asks only for the rest.
 
     Writes labels.journal.jsonl as answers come, then preferences.parquet, unjudged.jsonl and
     labels.summary.json, each whole or not at all. `identical` is that of `Pairs`, to be reported.
-    Raises as `ask`, and LabelingError when no pair at all could be judged.
+    `earlier` says what becomes of labels in the folder by another constitution, judge or options.
+    Raises as `ask`, LabelingError when no pair at all could be judged, and EarlierLabelsError
+    before anything is asked where the folder holds such labels and `earlier` is REFUSE.
     """
+    options = options or JudgeOptions()
+    labels = out / PREFERENCES
+    if earlier is Earlier.REFUSE:
+        now = MadeBy.now(identify(client.server_info(), constitution), options)
+        earlier_labels.require_same(labels, out / SUMMARY, now)
     answers = ask(pairs, client, out / JOURNAL, constitution=constitution, options=options)
     tally = Tally()
     with atomic_open(out / UNJUDGED) as unjudged:
@@ -314,17 +326,20 @@ def label(
             if isinstance(answer, Unjudged):
                 line = {"id": pair.id, "reason": answer.reason.value, "detail": answer.detail}
                 unjudged.write(json.dumps(line, ensure_ascii=False) + "\n")
-    summary = _summarise(answers, tally, identical)
+    kept = None
+    if earlier is Earlier.KEEP and tally.judged:  # all answers are here: nothing can fail halfway
+        kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
+    summary = _summarise(answers, tally, identical, options, kept)
     write_json(out / SUMMARY, asdict(summary))
     if not summary.judged:
         raise LabelingError(
             f"none of {len(pairs)} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
             f"{out / UNJUDGED} says why for each"
         )
-    labels = (
+    found = (
         preference(pair, answer) for pair, answer in answers.found() if isinstance(answer, Judgment)
     )
-    write_preferences(out / PREFERENCES, labels, tally.traits)
+    write_preferences(labels, found, tally.traits)
     return summary
 
 
@@ -332,7 +347,9 @@ def _reasons(counts: dict[str, int]) -> str:
     return ", ".join(f"{reason} {n}" for reason, n in counts.items()) or "no pairs were given"
 
 
-def _summarise(answers: Answers, tally: Tally, identical: int) -> LabelingSummary:
+def _summarise(
+    answers: Answers, tally: Tally, identical: int, options: JudgeOptions, kept: Path | None
+) -> LabelingSummary:
     return LabelingSummary(
         pairs=len(answers.pairs),
         judged=tally.judged,
@@ -353,4 +370,6 @@ def _summarise(answers: Answers, tally: Tally, identical: int) -> LabelingSummar
         asked_stored_reads=answers.usage.stored_reads,
         seconds=answers.seconds,
         judge=answers.judge,
+        options=earlier_labels.recorded_options(options),
+        kept=kept.name if kept else None,
     )

@@ -7,7 +7,8 @@
     {"chosen": [...], "rejected": [...]}                preferences: what the two share
 
 All but the first get an id made from their content; what else such a line holds (a chosen response,
-a source) is not a prompt's and is left aside. `quickstart` names the prompts that ship.
+a source) is not a prompt's and is left aside. `quickstart` names the prompts that ship. Where no
+line names a split, `prompt_split` decides which prompts are held out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlaif.foreign import preference
+from rlaif.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
 from rlaif.records import Prompt, RecordError, iter_rows
 
 SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
@@ -34,11 +36,22 @@ PROMPT_OF_OTHERS = {
 }  # fields a {"prompt": …} line may have as ours do
 
 
-def load_prompts(source: str | Path, split: str | None = None) -> list[Prompt]:
+def load_prompts(
+    source: str | Path, split: str | None = None, rule: SplitRule = DEFAULT_RULE
+) -> list[Prompt]:
     """The prompts of a file or of a shipped set, in order; of one split only if it is named.
 
+    Raises as `read_prompts`, and RecordError when no prompt is in the split.
+    """
+    return read_prompts(source, rule).of(split)
+
+
+def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSet:
+    """All prompts of a file or of a shipped set with their splits; `rule` decides where the file
+    names none.
+
     Raises RecordError naming file and line: not JSON, no prompt in it, an id for the second time;
-    and when nothing is left.
+    and when there are no prompts.
     """
     shipped = SHIPPED.get(str(source))
     if shipped:
@@ -48,13 +61,9 @@ def load_prompts(source: str | Path, split: str | None = None) -> list[Prompt]:
             found = list(_read(path))
     else:
         found = list(_read(Path(source).expanduser()))
-    chosen = [prompt for prompt in found if split in (None, prompt.split)]
     if not found:
         raise RecordError(f"{source}: no prompts in it")
-    if not chosen:
-        splits = ", ".join(sorted({prompt.split for prompt in found}))
-        raise RecordError(f"{source}: no prompts of split {split!r}; it has: {splits}")
-    return chosen
+    return split_prompts(str(source), found, rule)
 
 
 def _read(path: Path) -> Iterator[Prompt]:
@@ -87,6 +96,8 @@ def _place(where: str) -> str:
 def _parse(fields: dict[str, Any], where: str) -> Prompt:
     if "prompt" in fields or "chosen" in fields:
         fields = _with_messages(fields, where)
+    if fields.get("split", "") in (None, ""):  # a Parquet column may be empty for a row
+        fields = {name: value for name, value in fields.items() if name != "split"}
     try:
         return Prompt.model_validate(fields)
     except ValidationError as error:

@@ -20,6 +20,7 @@ from judge_service.judgment import JudgeOptions
 from rlaif.commands import configured
 from rlaif.dpo import DPOConfig
 from rlaif.ppo import PPOConfig
+from rlaif.prompt_split import DEFAULT_RULE
 from rlaif.rest import ReSTConfig
 from rlaif.reward_model import RewardConfig
 from rlaif.sampling import SamplingConfig
@@ -68,6 +69,13 @@ class Recipe(BaseModel):
     system: str = Field(default="", description="a system message before every prompt")
     train_prompts: int | None = Field(default=None, ge=2, description="the first N; all by default")
     heldout_prompts: int | None = Field(default=None, ge=2)
+    heldout_share: float = Field(
+        default=DEFAULT_RULE.heldout_share,
+        gt=0,
+        lt=1,
+        description="share of the prompts held out where their file names no split",
+    )
+    split_seed: int = Field(default=DEFAULT_RULE.seed, description="of that split")
     reward_heldout: float = Field(
         default=0.2, gt=0, lt=1, description="share of labelled pairs kept to evaluate the reward"
     )

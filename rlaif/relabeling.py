@@ -34,6 +34,7 @@ from judge_service.judgment import (
 )
 from judge_service.reading import DEFAULT_PROTOCOL
 from rlaif import rejudging
+from rlaif.earlier_labels import Earlier
 from rlaif.journal import Journal
 from rlaif.labeling import (
     JOURNAL,
@@ -117,7 +118,13 @@ def update(
             new = Constitution.load(constitution)
             taken = reuse(pairs, client, out, before, old, new, options)
         summary = label(
-            pairs, client, out, constitution=constitution, options=options, identical=identical
+            pairs,
+            client,
+            out,
+            constitution=constitution,
+            options=options,
+            identical=identical,
+            earlier=Earlier.OVERWRITE,  # they are in `before`
         )
     except Exception:
         if copied:  # the labels are still those of before

@@ -27,7 +27,9 @@ from rlaif.work import Work
 def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Run the stages that are not finished, and print the result."""
     work = Work(recipe, run_dir)
-    run_stages(stages_of(work), run_dir, console)
+    stages = stages_of(work)
+    _say_split(work, console)
+    run_stages(stages, run_dir, console)
     work.report()
     found = EvaluationResult.load(run_dir / "evaluation" / "evaluation.json")
     print_table(found, console)
@@ -36,7 +38,9 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
 
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Say what `run` would do. Nothing is loaded, fetched or written."""
-    stages = stages_of(Work(recipe, run_dir))
+    work = Work(recipe, run_dir)
+    stages = stages_of(work)
+    _say_split(work, console)
     waiting = False  # an unfinished stage before: what follows cannot be known to be finished
     for place, stage in enumerate(stages, start=1):
         waiting = waiting or not is_finished(stage, run_dir, input_digest(stage))
@@ -44,6 +48,10 @@ def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
         console.print(
             f"{place}/{len(stages)} [bold]{stage.name}[/bold]  {stage.does}  [dim]{state}[/dim]"
         )
+
+
+def _say_split(work: Work, console: Console) -> None:
+    console.print(work.prompt_set.describe(), style="dim", markup=False, soft_wrap=True)
 
 
 def stages_of(work: Work) -> list[Stage]:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 from constitution import Constitution, Message
@@ -26,10 +27,12 @@ from rlaif import (
     sampling,
     sft,
 )
+from rlaif.earlier_labels import Earlier
 from rlaif.judging import held_out_judge, judge_client
 from rlaif.labeling import comparer, label
 from rlaif.pairing import pairs_from_samples
-from rlaif.prompts import load_prompts
+from rlaif.prompt_split import PromptSet, SplitRule
+from rlaif.prompts import read_prompts
 from rlaif.recipe import Recipe, RecipeError
 from rlaif.records import Preference, Prompt, Sample, read_jsonl, read_preferences, write_json
 from rlaif.report import write_report
@@ -52,9 +55,15 @@ class Work:
             name: folder / name.lower() for name, config in trained.items() if config is not None
         }
 
+    @cached_property
+    def prompt_set(self) -> PromptSet:
+        """All prompts that the recipe names, each with its split."""
+        rule = SplitRule(self.recipe.heldout_share, self.recipe.split_seed)
+        return read_prompts(self.recipe.prompts, rule)
+
     def prompts(self, split: str) -> list[Prompt]:
         """The recipe's prompts of a split, its system message before each."""
-        found = load_prompts(self.recipe.prompts, split)
+        found = self.prompt_set.of(split)
         limit = self.recipe.train_prompts if split == "train" else self.recipe.heldout_prompts
         if not self.recipe.system:
             return found[:limit]
@@ -97,6 +106,7 @@ class Work:
                 constitution=self.constitution.name,
                 options=self.recipe.label.options(),
                 identical=pairs.identical,
+                earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
 
     def court(self, log: Path) -> AbstractContextManager[JudgeClient]:

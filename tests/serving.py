@@ -38,7 +38,8 @@ def one_principle(folder: Path) -> str:
 
 
 def settings(**values: Any) -> ServerSettings:
-    return ServerSettings(**{"model": "fake", "port": 0, "grace_seconds": 0.2, **values})
+    common = {"model": "fake", "port": 0, "grace_seconds": 0.2, "constitutions": ("hhh",)}
+    return ServerSettings(**{**common, **values})
 
 
 @asynccontextmanager

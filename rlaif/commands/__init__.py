@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
+from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
+    from rlaif.prompt_split import PromptSet
+
 DEFAULT_SERVER = "127.0.0.1:50051"
+DEFAULT_WAIT_S = 600.0
 
 Server = Annotated[
     str, typer.Option(help="Address of a running judge server.", metavar="HOST:PORT")
@@ -27,7 +32,25 @@ OwnJudge = Annotated[
     ),
 ]
 ConstitutionName = Annotated[
-    str, typer.Option("--constitution", "-c", help="The name of a constitution, or a YAML file.")
+    str,
+    typer.Option(
+        "--constitution",
+        "-c",
+        help="The name of a constitution, or a YAML file; by default the server's own, which is "
+        f"{DEFAULT_CONSTITUTION} unless it was started with another.",
+    ),
+]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait until the server is up and has loaded its model."),
+]
+WaitTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help=f"How long --wait waits at most; implies --wait. [{DEFAULT_WAIT_S:g}]",
+        metavar="SECONDS",
+    ),
 ]
 SamplePrinciples = Annotated[
     int | None,
@@ -49,6 +72,12 @@ def output() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def say_split(prompts: PromptSet) -> None:
+    """Say on stderr how a file of prompts was split, where the file itself does not name it."""
+    if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
+        print(prompts.describe(), file=sys.stderr)
 
 
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:

@@ -18,9 +18,13 @@ from rlaif.commands import (
     Seed,
     Server,
     Settings,
+    Wait,
+    WaitTimeout,
     configured,
     output,
+    say_split,
 )
+from rlaif.commands.asking import bulk_judge, longest_wait
 
 if TYPE_CHECKING:
     from rlaif.relabeling import Update
@@ -34,6 +38,14 @@ Again = Annotated[
         "--update",
         help="Label again after an edit of the constitution: the labels of before are kept as "
         "preferences.previous.parquet, and what changed and what it cost is said.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Where the folder holds labels by another constitution, judge or options: label anew, "
+        "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
     ),
 ]
 Before = Annotated[
@@ -52,16 +64,25 @@ def sample(
     model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
     settings: Settings = None,
     out: OutFile = Path("samples.jsonl"),
-    split: Annotated[str, typer.Option(help="Only this split: train or heldout.")] = "",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Only this split: train or heldout. Where no line of the file names a split, one "
+            "prompt in five is held out, by a digest of its text."
+        ),
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
     """Draw responses from a policy. Killed and started again, it goes on where it was."""
     from rlaif import models
-    from rlaif.prompts import load_prompts
+    from rlaif.prompts import read_prompts
     from rlaif.sampling import SamplingConfig
     from rlaif.sampling import sample as draw
 
-    found = load_prompts(prompts, split or None)[:limit]
+    known = read_prompts(prompts)
+    found = known.of(split)[:limit]
+    if split:
+        say_split(known)
     config = configured(SamplingConfig, settings, {})
     samples = draw(models.resolve(model), found, out, config)
     output().print(f"{len(samples)} responses to {len(found)} prompts: {out}", highlight=False)
@@ -69,20 +90,27 @@ def sample(
 
 def label(
     samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     out: OutFolder = Path("labels"),
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     all_pairs: AllPairs = False,
+    replace: Replace = False,
     update: Again = False,
     old: Before = None,
 ) -> None:
-    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest."""
+    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest.
+
+    Labels in the folder that another constitution, judge or other options made are not overwritten:
+    see --replace and --update.
+    """
     from constitution import Constitution
     from judge_service.judgment import JudgeOptions
-    from rlaif.judging import judge_client
+    from rlaif.earlier_labels import Earlier
     from rlaif.labeling import label as ask
     from rlaif.pairing import pairs_from_samples
     from rlaif.records import Sample, read_jsonl
@@ -90,6 +118,12 @@ def label(
 
     if old and not update:
         raise UserError("--from says what an update starts from; give --update too")
+    if old and not constitution:
+        raise UserError(
+            "--from OLD.yaml needs the edited constitution; name it with --constitution"
+        )
+    if replace and update:
+        raise UserError("--replace and --update exclude each other: give one of them")
     pairs = pairs_from_samples(
         read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
     )
@@ -98,7 +132,8 @@ def label(
             f"{samples}: no prompt has two different responses; sample with n=2 or more"
         )
     options = JudgeOptions(sample_principles=sample_principles, seed=seed)
-    with judge_client(judge, constitution, out / "judge.log", server) as client:
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
         if update:
             done = ask_again(
                 pairs.comparisons,
@@ -118,12 +153,16 @@ def label(
                 constitution=constitution,
                 options=options,
                 identical=pairs.identical,
+                earlier=Earlier.KEEP if replace else Earlier.REFUSE,
             )
-    console = output()
+    console, law = output(), summary.judge.constitution
     console.print(
-        f"{summary.judged} labels, {summary.unjudged} unjudged: {out / 'preferences.parquet'}",
+        f"{summary.judged} labels by {law.name} {law.version}, {summary.unjudged} unjudged: "
+        f"{out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.kept:
+        console.print(f"the labels of before are kept: {out / summary.kept}", highlight=False)
     if update:
         console.print(_told(done), highlight=False)
     else:
@@ -136,8 +175,10 @@ def label(
 
 def revise(
     samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     out: OutFolder = Path("revisions"),
     rounds: Annotated[
@@ -152,12 +193,12 @@ def revise(
 
     Every round is kept as it arrives; a second run asks for the rest.
     """
-    from rlaif.judging import judge_client
     from rlaif.records import Sample, read_jsonl
     from rlaif.revision import revise as rewrite
 
     found = read_jsonl(samples, Sample)
-    with judge_client(judge, constitution, out / "judge.log", server) as client:
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
         done = rewrite(
             found,
             client,

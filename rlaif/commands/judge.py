@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 from rlaif.commands import (
     DEFAULT_SERVER,
@@ -18,10 +19,20 @@ from rlaif.commands import (
     SamplePrinciples,
     Seed,
     Server,
+    Wait,
+    WaitTimeout,
     one_response,
     output,
 )
-from rlaif.commands.asking import Fresh, Protocol, Text, asked_judge, describe, read_text
+from rlaif.commands.asking import (
+    Fresh,
+    Protocol,
+    Text,
+    asked_judge,
+    describe,
+    longest_wait,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from judge_service.judgment import Judgment
@@ -43,8 +54,10 @@ def compare(
     prompt: Text,
     response_a: Text,
     response_b: Text,
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
@@ -65,7 +78,8 @@ def compare(
         calibrated=not raw,
         use_store=not fresh,
     )
-    with asked_judge(judge, constitution, server) as (client, law):
+    waited = longest_wait(wait, wait_timeout)
+    with asked_judge(judge, constitution, server, waited) as (client, law):
         found = client.compare(
             read_text(prompt), read_text(response_a), read_text(response_b), law, options
         )
@@ -102,8 +116,10 @@ def _show_judgment(found: Judgment) -> None:
             f"calibrated from {found.raw_prob_a:.3f} (calibration {calibration[:16]}…)",
             highlight=False,
         )
+    law = f"{found.provenance.constitution_name} {found.provenance.constitution_version}"
     out.print(
-        f"{found.provenance.protocol}: {describe(found.usage, found.seconds)}", highlight=False
+        f"by {law}, {found.provenance.protocol}: {describe(found.usage, found.seconds)}",
+        highlight=False,
     )
 
 
@@ -111,8 +127,10 @@ def _show_judgment(found: Judgment) -> None:
 def rank(
     prompt: Text,
     candidates: Annotated[list[str], typer.Argument(help="Two or more texts, or @FILEs.")],
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
@@ -129,7 +147,8 @@ def rank(
     options = JudgeOptions(
         sample_principles=sample_principles, seed=seed, protocol=protocol, use_store=not fresh
     )
-    with asked_judge(judge, constitution, server) as (client, law):
+    waited = longest_wait(wait, wait_timeout)
+    with asked_judge(judge, constitution, server, waited) as (client, law):
         found = client.rank(read_text(prompt), texts, law, options)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
@@ -157,14 +176,17 @@ app.command(
 
 
 @app.command(
-    epilog="Example: rlaif judge calibrate --gold pairs.jsonl -c hhh --judge qwen2.5-coder-1.5b"
+    epilog="Example: rlaif judge calibrate --gold pairs.jsonl -c overall --judge qwen2.5-coder-1.5b"
 )
 def calibrate(
     gold: Annotated[
         Path,
         typer.Option(help="JSONL of pairs with a known better one: prompt, chosen, rejected."),
     ],
-    constitution: ConstitutionName = "hhh",
+    constitution: Annotated[
+        str,
+        typer.Option("--constitution", "-c", help="The name of a constitution, or a YAML file."),
+    ] = DEFAULT_CONSTITUTION,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,

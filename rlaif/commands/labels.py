@@ -229,7 +229,7 @@ def verify(
         drawn = draw(iter_preferences(path), sample, seed)
         if not drawn:
             raise UserError(f"{path}: the file holds no labels: nothing to verify")
-        log, names = path.with_name("verify.judge.log"), constitution or ["hhh"]
+        log, names = path.with_name("verify.judge.log"), constitution or ""
         with judge_client(judge, names, log, server) as client:
             found = replay(drawn, client, tolerance, _laws(constitution))
         told = _told_replay(found)

@@ -18,9 +18,19 @@ from rlaif.commands import (
     SamplePrinciples,
     Seed,
     Server,
+    Wait,
+    WaitTimeout,
     output,
 )
-from rlaif.commands.asking import Fresh, Protocol, Text, asked_judge, describe, read_text
+from rlaif.commands.asking import (
+    Fresh,
+    Protocol,
+    Text,
+    asked_judge,
+    describe,
+    longest_wait,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from rich.text import Text as StyledText
@@ -41,8 +51,10 @@ _CONTROL = r"<\|[^|\s]+\|>|</?s>|\[/?INST\]"
 def score(
     prompt: Text,
     response: Text,
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
@@ -55,7 +67,8 @@ def score(
     from judge_service.judgment import JudgeOptions, Unjudged
 
     options = JudgeOptions(sample_principles=sample_principles, seed=seed, use_store=not fresh)
-    with asked_judge(judge, constitution, server) as (client, law):
+    waited = longest_wait(wait, wait_timeout)
+    with asked_judge(judge, constitution, server, waited) as (client, law):
         found = client.score(read_text(prompt), read_text(response), law, options)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
@@ -75,8 +88,10 @@ def score(
 def critique(
     prompt: Text,
     response: Text,
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     principle: PrincipleId = "",
     max_tokens: MaxTokens = 256,
@@ -88,7 +103,8 @@ def critique(
     from judge_service.judgment import WritingOptions
 
     options = WritingOptions(principle, max_tokens, temperature, seed)
-    with asked_judge(judge, constitution, server) as (client, law):
+    waited = longest_wait(wait, wait_timeout)
+    with asked_judge(judge, constitution, server, waited) as (client, law):
         found = client.critique(read_text(prompt), read_text(response), law, options)
     _show_writing(found, as_json)
 
@@ -97,8 +113,10 @@ def revise(
     prompt: Text,
     response: Text,
     critique: Text,
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     principle: PrincipleId = "",
     max_tokens: MaxTokens = 256,
@@ -110,7 +128,8 @@ def revise(
     from judge_service.judgment import WritingOptions
 
     options = WritingOptions(principle, max_tokens, temperature, seed)
-    with asked_judge(judge, constitution, server) as (client, law):
+    waited = longest_wait(wait, wait_timeout)
+    with asked_judge(judge, constitution, server, waited) as (client, law):
         found = client.revise(
             read_text(prompt), read_text(response), read_text(critique), law, options
         )
@@ -121,8 +140,10 @@ def preview(
     prompt: Text,
     response_a: Text,
     response_b: Text,
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     protocol: Protocol = "",
@@ -132,7 +153,8 @@ def preview(
     from judge_service.judgment import JudgeOptions
 
     options = JudgeOptions(sample_principles=sample_principles, seed=seed, protocol=protocol)
-    with asked_judge("", constitution, server) as (client, law):
+    waited = longest_wait(wait, wait_timeout)
+    with asked_judge("", constitution, server, waited) as (client, law):
         found = client.preview(
             read_text(prompt), read_text(response_a), read_text(response_b), law, options
         )
@@ -140,7 +162,8 @@ def preview(
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
         return
     if not found:
-        raise UserError(f"no principle of {constitution} applies to this prompt; nothing is read")
+        named = constitution or "the server's constitution"
+        raise UserError(f"no principle of {named} applies to this prompt; nothing is read")
     out = output()
     for one in found:
         labels = " or ".join(map(repr, one.labels))

@@ -17,8 +17,11 @@ from rlaif.commands import (
     Seed,
     Server,
     Settings,
+    Wait,
+    WaitTimeout,
     output,
 )
+from rlaif.commands.asking import bulk_judge, longest_wait
 
 
 def run(
@@ -49,8 +52,10 @@ def evaluate(
         typer.Argument(help="NAME=SAMPLES.jsonl of each policy, see: rlaif sample --split heldout"),
     ],
     start: Annotated[Path, typer.Option(help="Samples of the policy they started from.")],
-    constitution: ConstitutionName = "hhh",
+    constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
     judge: OwnJudge = "",
     out: OutFolder = Path("evaluation"),
     sample_principles: SamplePrinciples = None,
@@ -59,7 +64,6 @@ def evaluate(
     """Win rate of policies against their start, judged in both orders, with 95 % intervals."""
     from judge_service.judgment import JudgeOptions
     from rlaif import evaluation
-    from rlaif.judging import judge_client
     from rlaif.labeling import comparer
     from rlaif.records import Sample, read_jsonl
     from rlaif.tables import print_table
@@ -71,7 +75,8 @@ def evaluate(
             raise UserError(f"{item!r} is not NAME=FILE; write e.g. dpo=responses/dpo.jsonl")
         runs.append(evaluation.PolicyRun(name, read_jsonl(Path(path), Sample)))
     first = evaluation.PolicyRun("start", read_jsonl(start, Sample))
-    with judge_client(judge, constitution, out / "judge.log", server) as client:
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
         compare = comparer(
             client,
             out / "answers.journal.jsonl",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError, install_hint
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ def serve(
     ] = None,
     constitution: Annotated[
         list[str] | None,
-        typer.Option("--constitution", "-c", help="Name or YAML file; repeatable. Default: hhh."),
+        typer.Option(
+            "--constitution",
+            "-c",
+            help="Name or YAML file; repeatable, the first is the default. "
+            f"[{DEFAULT_CONSTITUTION}]",
+        ),
     ] = None,
     config: Annotated[
         Path | None,

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
-from rlaif.commands import Config, ConstitutionName, OutFolder, Settings, configured, output
+from rlaif.commands import (
+    Config,
+    OutFolder,
+    Settings,
+    configured,
+    output,
+    say_split,
+)
 
 if TYPE_CHECKING:
+    from constitution import Constitution
     from rlaif.ppo import HeldOutJudge
+    from rlaif.records import Preference, Prompt
     from rlaif.rewards import OpenJudge
     from rlaif.scoring import RewardFunction
     from rlaif.training import TrainConfig
@@ -92,28 +101,33 @@ def sft(
         train(config, folder, sources, out, read_lessons(heldout) if heldout else ())
 
 
-@app.command(
-    epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m -c hhh"
-)
+@app.command(epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m")
 def reward(
     preferences: Preferences,
     model: Model,
     settings: Settings = None,
-    constitution: ConstitutionName = "hhh",
+    constitution: Annotated[
+        str,
+        typer.Option(
+            "--constitution",
+            "-c",
+            help="Gives the traits their weights: a name, or a YAML file; by default the shipped "
+            "one that the labels' receipts name.",
+        ),
+    ] = "",
     heldout: HeldOut = None,
     out: OutFolder = Path("reward"),
     resume: ResumeOption = Resume.auto,
     dry_run: DryRun = False,
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
-    from constitution import Constitution
     from rlaif import models
     from rlaif.records import read_preferences
     from rlaif.reward_model import RewardConfig, train
 
     config = _config(RewardConfig, settings, resume)
-    weights = Constitution.load(constitution).trait_weights
     folder, pairs = models.resolve(model), read_preferences(preferences)
+    weights = _constitution(constitution, pairs).trait_weights
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
         return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
@@ -182,10 +196,9 @@ def ppo(
     """Proximal policy optimisation against scores, on the train split of the prompts."""
     from rlaif import models
     from rlaif.ppo import PPOConfig, train
-    from rlaif.prompts import load_prompts
 
     config = _config(PPOConfig, settings, resume)
-    folder, asked = models.resolve(model), load_prompts(prompts, "train")
+    folder, asked = models.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if bool(judge) != (start is not None):
         raise UserError("--judge compares with --start: give both, or neither")
@@ -213,11 +226,10 @@ def rest(
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
     from rlaif import models
-    from rlaif.prompts import load_prompts
     from rlaif.rest import ReSTConfig, train
 
     config = _config(ReSTConfig, settings, resume)
-    folder, asked = models.resolve(model), load_prompts(prompts, "train")
+    folder, asked = models.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if dry_run:
         stages = config.grow_steps * len(config.quantiles)
@@ -232,6 +244,38 @@ def rest(
 
 def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:
     return configured(kind, settings, {"resume": resume.value})
+
+
+def _constitution(name: str, labels: Sequence[Preference]) -> Constitution:
+    """The constitution of this name or file; "" finds the shipped one that made the labels, and is
+    the default for labels without receipts. Raises UserError where that one does not ship."""
+    from constitution import DEFAULT_CONSTITUTION, Constitution
+    from rlaif.receipts import parse_receipt
+
+    if name:
+        return Constitution.load(name)
+    first = next((label for label in labels if label.receipt), None)
+    if first is None:
+        return Constitution.load(DEFAULT_CONSTITUTION)
+    origin = parse_receipt(first).provenance
+    for shipped in map(Constitution.load, Constitution.library_names()):
+        if shipped.digest == origin.constitution_sha256:
+            return shipped
+    raise UserError(
+        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
+        f"(sha256 {origin.constitution_sha256[:12]}), which does not ship; give its file with "
+        "--constitution"
+    )
+
+
+def _train_split(source: str) -> list[Prompt]:
+    """The prompts to train on; how a file without splits was split is said once."""
+    from rlaif.prompts import read_prompts
+
+    known = read_prompts(source)
+    found = known.of("train")
+    say_split(known)
+    return found
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def _judge(model: str, server: str) -> Iterator[JudgeClient]:
 
     with (
         tempfile.TemporaryDirectory(prefix="rlaif-judge-") as folder,
-        judge_client(model, "hhh", Path(folder) / "judge.log", server) as client,
+        judge_client(model, "", Path(folder) / "judge.log", server) as client,
     ):
         yield client
 

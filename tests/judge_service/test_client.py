@@ -124,7 +124,7 @@ async def test_waiting_ends_when_the_server_is_warm_and_tells_what_it_waits_for(
     await in_thread(
         server.address, lambda c: c.wait_until_ready(10, lambda text, _: told.append(text))
     )
-    assert "is loading" in told[0]
+    assert "is still loading its model" in told[0]
     await loading
     await server.stop()
 

@@ -374,7 +374,7 @@ def test_a_dry_run_says_the_cost_and_the_place_and_asks_nobody(tmp_path: Path, c
     assert "would ask for 40 pairs, about 80 reads" in shown.output
     assert not (tmp_path / "brief.calibration.json").exists()
     by_name = CliRunner().invoke(app, ["judge", "calibrate", "--gold", str(pairs), "--dry-run"])
-    assert "hhh.calibration.json" in by_name.output.replace("\n", "")
+    assert "overall.calibration.json" in by_name.output.replace("\n", "")
     assert not cache.exists()
 
 

@@ -40,7 +40,7 @@ async def test_a_comparison_shows_votes_spread_and_what_it_cost(judge: Judge) ->
     shown = await judge("compare", *PAIR, "-c", "brief")
     assert "says-more" in shown
     assert "A  P(A better) = 0.909, spread 0.000" in shown
-    assert "pairwise: 2 reads, " in shown
+    assert "by brief 1.0.0, pairwise: 2 reads, " in shown
     found = json.loads(await judge("compare", *PAIR, "-c", "brief", "--json"))
     assert found["verdict"] == "A"
     assert found["provenance"]["calibration"] == ""
@@ -112,10 +112,11 @@ def test_a_server_of_our_own_takes_several_constitutions_and_inline_ones(
         raise InterruptedError
 
     monkeypatch.setattr(judging.subprocess, "Popen", popen)
-    for laws in ("hhh", ["hhh", "mine.yaml", "hhh"]):
+    for laws in ("", "hhh", ["hhh", "mine.yaml", "hhh"]):
         with pytest.raises(InterruptedError), judging.judge_client("m", laws, tmp_path / "log"):
             pass
-    one, several = (command[command.index("--constitution") :] for command in started)
+    assert "--constitution" not in started[0], "the server has the default"
+    one, several = (command[command.index("--constitution") :] for command in started[1:])
     assert one == ["--constitution", "hhh", "--allow-inline", "--exit-on-stdin-close"]
     assert several[:4] == ["--constitution", "hhh", "--constitution", "mine.yaml"]
     assert several[4] == "--allow-inline"

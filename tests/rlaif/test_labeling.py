@@ -27,6 +27,7 @@ from judge_service.judgment import (
     UnjudgedReason,
 )
 from judge_service.server_info import FittedCalibration
+from rlaif.earlier_labels import Earlier
 from rlaif.evaluation import Outcome
 from rlaif.labeling import (
     LabelingError,
@@ -174,9 +175,10 @@ def ask_past_the_store(judge, options):
 def test_only_the_same_question_counts_as_answered(tmp_path, change, asked):
     label(PAIRS, ScriptedJudge(), tmp_path)
     judge = ScriptedJudge()
-    options = change(judge, JudgeOptions())
-    assert label(PAIRS, judge, tmp_path, options=options).asked == asked
-    assert label(PAIRS, ScriptedJudge(), tmp_path).asked == 0, "going back costs nothing"
+    options, earlier = change(judge, JudgeOptions()), Earlier.OVERWRITE
+    assert label(PAIRS, judge, tmp_path, options=options, earlier=earlier).asked == asked
+    again = label(PAIRS, ScriptedJudge(), tmp_path, earlier=earlier)
+    assert again.asked == 0, "going back costs nothing"
 
 
 def test_an_edited_response_is_asked_again_and_the_same_text_under_another_id_is_not(tmp_path):

@@ -271,3 +271,20 @@ def test_labels_are_split_by_the_text_of_the_prompt(work):
         text = "\0".join(message.content for message in preference.prompt)
         assert int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < 0.2
     assert len(train) + len(heldout) == 30
+
+
+def test_a_changed_constitution_labels_the_run_again_in_its_folder(work):
+    made = work()
+    journal = made.labels.with_name("labels.journal.jsonl")
+    before = journal.read_bytes().count(b"\n")
+
+    @contextmanager
+    def court(log):
+        judge = ScriptedJudge()
+        judge.sha256 = "e" * 64
+        yield judge
+
+    made.court = court
+    made.judge()
+    assert journal.read_bytes().count(b"\n") == 2 * before, "answers of both are kept"
+    assert sorted(f.name for f in made.labels.parent.glob("*.parquet")) == ["preferences.parquet"]

@@ -101,7 +101,7 @@ def test_calibrations_are_found_in_the_cache_unless_they_are_set(
     )
     variables = {"RLAIF_SERVE_MODEL": "m"}
     found = effective(None, variables, {})
-    assert found.settings.calibrations == (str(folder / "hhh.json"),)
+    assert found.settings.calibrations == (str(folder / "overall.json"),)
     assert found.origins["calibrations"] == f"found in {folder}"
     named = effective(None, {**variables, "RLAIF_SERVE_CALIBRATIONS": "mine.json"}, {})
     assert named.settings.calibrations == ("mine.json",)
