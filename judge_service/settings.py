@@ -18,6 +18,7 @@ from pydantic import (
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.schema import nearest
+from hardware.dtypes import Dtype
 from judge_service.errors import ServerStartError
 from judge_service.store import is_url, shown
 
@@ -110,6 +111,19 @@ class ServerSettings(BaseModel):
     )
     kv_cache_gib: float | None = Field(
         None, gt=0, description="Memory of the engine's KV cache, GiB. None: the engine's default."
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="Number format of the weights and the computing: bfloat16, float16, float32. "
+        "auto: bfloat16 where the hardware multiplies in it, else float32, which takes twice the "
+        "memory.",
+    )
+    step_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="Prompt tokens that one step of the engine computes; between steps, other "
+        "callers get their turn. None: on a CPU what takes about two seconds, on a GPU vLLM's "
+        "default.",
     )
     max_context_tokens: int | None = Field(
         None, ge=64, description="Longest judge prompt, tokens. None: the engine's default."
@@ -246,7 +260,7 @@ def _together(settings: ServerSettings) -> list[tuple[str, str]]:
 def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
     """Each engine has settings of its own; another engine's would do nothing."""
     of_openai = {"openai_url", "openai_tokenizer"}
-    of_vllm = {"kv_cache_gib", "tensor_parallel_size"}
+    of_vllm = {"dtype", "kv_cache_gib", "step_tokens", "tensor_parallel_size"}
     if settings.engine == "vllm":
         others, remedy = of_openai, "set engine to openai, or leave it out"
     else:

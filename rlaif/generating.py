@@ -4,8 +4,7 @@ Its own process, so that the engine's threads and memory go with it, and so that
 neither torch nor vLLM. One JSON object per line: a `Job` comes in on stdin, a `Chunk` (or an error)
 per chunk of prompts goes out on stdout. When stdin closes, the caller is dead and so is this.
 
-vLLM where it is installed, in process and in eager mode on a CPU (no compiler needed, and it starts
-in seconds); transformers elsewhere. Both draw every response from its own seed.
+vLLM where it is installed, transformers elsewhere. Both draw every response from its own seed.
 """
 
 from __future__ import annotations
@@ -20,15 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Literal
 
+from hardware import vllm_cpu, vllm_logs
+from hardware.dtypes import Dtype, dtype_name, resolve_dtype
+
 EngineName = Literal["vllm", "transformers"]
-BLOCK = 32  # tokens of a block of the cache on a CPU; the default of 128 shares less of a prefix
-ON_CPU: dict[str, Any] = {
-    "enforce_eager": True,
-    "block_size": BLOCK,
-    # vLLM rewinds the seed of a prompt that it cuts into chunks; a CPU's generator cannot be
-    # rewound, and the engine dies
-    "enable_chunked_prefill": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +41,7 @@ class Job:
 
     model: str
     engine: EngineName
-    dtype: str
+    dtype: Dtype
     max_tokens: int
     temperature: float
     top_p: float
@@ -134,21 +128,31 @@ def vllm_engine(job: Job, context: int) -> Generate:
     import torch
 
     on_cpu = not torch.cuda.is_available()
+    sequences = max(len(chunk) for chunk in job.chunks)
+    own: dict[str, Any] = {"max_num_seqs": sequences}
+    environment = vllm_logs.environment()
     if on_cpu:
-        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # read when vLLM imports torch._dynamo
+        environment |= vllm_cpu.environment()
+        own = vllm_cpu.engine_arguments(
+            job.model, job.dtype, sequences=sequences, tokens=vllm_cpu.BULK_STEP_TOKENS
+        )
+    for variable, value in environment.items():
+        os.environ.setdefault(variable, value)
     from vllm import LLM, SamplingParams
 
     llm = LLM(
         job.model,
-        dtype=job.dtype,
+        dtype=dtype_name(job.dtype),
         seed=job.seed,
         max_model_len=context,
-        max_num_seqs=max(len(chunk) for chunk in job.chunks),
         kv_cache_memory_bytes=int(job.kv_cache_gib * 2**30),
         generation_config="vllm",  # the model folder's own top_k, top_p, … would change the policy
+        worker_extension_cls="hardware.vllm_cpu.SeedsSurviveChunks",
         disable_log_stats=True,
-        **(ON_CPU if on_cpu else {}),
+        **own,
     )
+    if on_cpu:
+        llm.collective_rpc("keep_seeds")
 
     def generate(prompts: list[list[int]], seeds: Sequence[int]) -> list[Response]:
         llm.reset_prefix_cache()  # a chunk comes out the same whatever came before it
@@ -177,7 +181,11 @@ def transformers_engine(job: Job, context: int) -> Generate:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=job.dtype).to(device).eval()
+    model = (
+        AutoModelForCausalLM.from_pretrained(job.model, dtype=resolve_dtype(job.dtype))
+        .to(device)
+        .eval()
+    )
     ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends)
     config = GenerationConfig(

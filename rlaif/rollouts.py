@@ -28,7 +28,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from constitution.errors import UserError, install_hint
-from rlaif.generating import BLOCK, ON_CPU, EngineName
+from hardware import vllm_cpu, vllm_logs
+from hardware.dtypes import Dtype
+from hardware.memory import GIB
+from rlaif.generating import EngineName
 from rlaif.weight_sync import EXTENSION, hand_over
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
     from rlaif.backbone import Backbone, Generated
 
-GIB = 2**30
+MAX_SEQUENCES = 256  # responses drawn at the same time
 _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 
 
@@ -256,8 +259,8 @@ def bytes_per_token(backbone: Backbone) -> int:
 
 def kv_cache_needed(backbone: Backbone, responses: int, tokens: int) -> float:
     """GiB of keys and values of so many responses at once, of `tokens` each with their prompt."""
-    blocks = responses * -(-tokens // BLOCK) + 1  # vLLM keeps one for itself
-    return blocks * BLOCK * bytes_per_token(backbone) / GIB
+    blocks = responses * -(-tokens // vllm_cpu.BLOCK_TOKENS) + 1  # vLLM keeps one for itself
+    return blocks * vllm_cpu.BLOCK_TOKENS * bytes_per_token(backbone) / GIB
 
 
 # ── vLLM ─────────────────────────────────────────────────────────────────────────────────────
@@ -338,15 +341,23 @@ class VLLMSampler:
 
 def _start(backbone: Backbone, max_tokens: int, kv_cache_gib: float) -> Any:
     """The engine over the backbone's own folder, in its dtype."""
+    import torch
+
     on_cpu = backbone.device.type == "cpu"
+    dtype: Dtype = "bfloat16" if backbone.dtype is torch.bfloat16 else "float32"
     with _environment(on_cpu), _undisturbed():
         from vllm import LLM
 
+        own: dict[str, Any] = {}
+        if on_cpu:
+            own = vllm_cpu.engine_arguments(
+                backbone.name, dtype, sequences=MAX_SEQUENCES, tokens=vllm_cpu.BULK_STEP_TOKENS
+            )
         try:
-            return LLM(
+            llm = LLM(
                 backbone.name,
                 skip_tokenizer_init=True,
-                dtype=str(backbone.dtype).removeprefix("torch."),
+                dtype=dtype,
                 seed=0,  # of nothing that is used: every response has its own
                 max_model_len=max_tokens,
                 kv_cache_memory_bytes=int(kv_cache_gib * GIB),
@@ -356,8 +367,11 @@ def _start(backbone: Backbone, max_tokens: int, kv_cache_gib: float) -> Any:
                 worker_extension_cls=EXTENSION,
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
-                **(ON_CPU if on_cpu else {}),
+                **own,
             )
+            if on_cpu:
+                llm.collective_rpc("keep_seeds")
+            return llm
         except Exception as error:  # vLLM raises RuntimeError, ValueError, OSError, …
             raise RolloutError(
                 f"vLLM could not start with {backbone.name}: {error}; often the memory is too "
@@ -375,10 +389,10 @@ def _environment(on_cpu: bool) -> Iterator[None]:
         _IN_PROCESS: "0",  # its weights are handed over by reference
         "VLLM_LOGGING_LEVEL": "ERROR",  # it warns of tied heads at every sync
         "VLLM_NO_USAGE_STATS": "1",
+        **vllm_logs.environment("ERROR"),
     }
     if on_cpu:
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # by default it keeps a core for itself
-        wanted["TORCHDYNAMO_DISABLE"] = "1"  # without it the first log-prob needs a C++ compiler
+        wanted |= vllm_cpu.environment()
     if os.environ.get(_IN_PROCESS, "0") != "0":
         raise RolloutError(
             f"{_IN_PROCESS}={os.environ[_IN_PROCESS]} is set, but rollouts need vLLM in the "

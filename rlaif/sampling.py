@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from constitution.errors import UserError, install_hint
+from hardware.dtypes import Dtype
 from rlaif.generating import EngineName, Job, Request
 from rlaif.progress import progress
 from rlaif.records import Prompt, Sample, write_json, write_jsonl
@@ -45,8 +46,10 @@ class SamplingConfig(BaseModel):
     engine: Literal["auto", "vllm", "transformers"] = Field(
         "auto", description="auto: vLLM where it is installed"
     )
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="of the weights; auto: as the model folder says"
+    dtype: Dtype = Field(
+        "auto",
+        description="of the weights; auto: bfloat16 where the hardware multiplies in it, else "
+        "float32",
     )
     prompts_per_chunk: int = Field(
         16, ge=1, description="prompts sampled together; what a killed run may lose"

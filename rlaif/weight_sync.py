@@ -19,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hardware.vllm_cpu import SeedsSurviveChunks
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 EXTENSION = "rlaif.weight_sync.TakesWeights"  # vLLM's worker_extension_cls
 
 
-class TakesWeights:
+class TakesWeights(SeedsSurviveChunks):
     """Methods that vLLM adds to its worker."""
 
     vllm_config: Any

@@ -19,13 +19,14 @@ import threading
 import time
 from pathlib import Path
 
+from hardware.vllm_cpu import SeedsSurviveChunks
 from judge_service.engines.vllm import OWNER
 
 _POLL_SECONDS = 0.5
 
 
-class DiesWithParent:
-    """The worker extension, empty: to name it is to import this module in the worker."""
+class DiesWithParent(SeedsSurviveChunks):
+    """The worker extension: to name it is to import this module in the worker."""
 
 
 def _parent_of(pid: int) -> int:

@@ -3,26 +3,25 @@
 vLLM starts child processes by spawn: a script that makes an engine needs the usual
 `if __name__ == "__main__":` guard.
 
-Settings that are not vLLM's defaults, with why (measured on two CPU cores):
-- prefix caching with blocks of 32 tokens on CPU (default 128): 1.4 times the reads per second;
-- eager mode on CPU: starts in 20 s instead of 70 s; compiled gains 10 %; without TorchDynamo the
-  first read needs no C++ compiler and half a second instead of ten;
-- the language-model head in float32: in bfloat16 the margin between two labels takes five values;
-- all cores compute (`nobind`); by default vLLM on CPU keeps one for itself.
+The language-model head computes in float32: in bfloat16 the margin between two labels takes five
+values. What else differs from vLLM's defaults on a CPU is in hardware/vllm_cpu.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
-import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from constitution.errors import install_hint
+from hardware import vllm_cpu, vllm_logs
+from hardware.dtypes import Dtype, dtype_name, multiplies_bfloat16
+from hardware.memory import GIB, ModelSize, available_bytes, model_size
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.hello import first_question
 from judge_service.engines.model_folder import (
@@ -38,7 +37,11 @@ from judge_service.judgment import ModelIdentity
 OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
 DEFAULT_CONTEXT_TOKENS = 8192
 DEFAULT_CPU_KV_CACHE_GIB = 1.0
+MAX_CPU_SEQUENCES = 64  # requests in one step; each costs a row of logits as wide as the vocabulary
 _SHUTDOWN_SECONDS = 10.0
+_PROCESSES_GIB = 2.0  # Python, libraries and activations of the server and vLLM's two processes
+
+_log = logging.getLogger("judge_service")
 
 _T = TypeVar("_T")
 
@@ -51,7 +54,10 @@ class VLLMEngine:
     kv_cache_gib: memory for the KV cache on each, GiB; None is 1 on CPU and what vLLM finds free on
     CUDA.
     max_context_tokens: prompt and answer together; None is the model's own limit, at most 8192.
-    dtype: of weights and activations, "auto" as in config.json. seed: of vLLM, for writing.
+    dtype: of weights and activations; "auto" is bfloat16 where the hardware multiplies in it, else
+    float32, however the model is stored.
+    step_tokens: prompt tokens computed in one step; None is as many as take about two seconds on a
+    CPU, and vLLM's default on CUDA. seed: of vLLM, for writing.
 
     `start()` raises ModelError (the user's) for a wrong model and EngineError for a failed start.
     """
@@ -63,7 +69,8 @@ class VLLMEngine:
         tensor_parallel_size: int = 1,
         kv_cache_gib: float | None = None,
         max_context_tokens: int | None = None,
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
+        step_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
         self._model = model
@@ -71,6 +78,7 @@ class VLLMEngine:
         self._kv_cache_gib = kv_cache_gib
         self._asked_context_tokens = max_context_tokens
         self._dtype = dtype
+        self._step_tokens = step_tokens
         self._seed = seed
         self._llm: Any = None
         self._tokenizer: HFTokenizer | None = None
@@ -110,6 +118,9 @@ class VLLMEngine:
         try:
             digest = asyncio.create_task(asyncio.to_thread(weights_sha256, folder))
             await asyncio.to_thread(self._launch, folder)
+            if self._llm.vllm_config.device_config.device_type == "cpu":
+                await self._llm.collective_rpc("keep_seeds")
+                await self._llm.collective_rpc("drop_packed_vocabulary")
             self._identity = self._identify(await digest)
             await self.read(prompt_ids, label_ids)
         except BaseException:
@@ -215,27 +226,31 @@ class VLLMEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
             raise EngineError(f"vLLM is not installed; {install_hint('vllm')}") from error
-        on_cpu = bool(current_platform.is_cpu())
+        dtype = dtype_name(self._dtype)
+        own: dict[str, Any] = {}
         kv_cache_gib = self._kv_cache_gib
-        if on_cpu:
-            _prepare_for_cpu()
+        if current_platform.is_cpu():
+            for variable, value in vllm_cpu.environment().items():
+                os.environ.setdefault(variable, value)
             kv_cache_gib = kv_cache_gib or DEFAULT_CPU_KV_CACHE_GIB
+            _check_memory(folder.name, model_size(folder), dtype, kv_cache_gib)
+            own = vllm_cpu.engine_arguments(
+                folder, self._dtype, sequences=MAX_CPU_SEQUENCES, tokens=self._step_tokens
+            )
+        elif self._step_tokens is not None:
+            own = {"max_num_batched_tokens": self._step_tokens}
         args = AsyncEngineArgs(
             model=str(folder),
-            dtype=self._dtype,
+            dtype=dtype,
             seed=self._seed,
             tensor_parallel_size=self._tensor_parallel_size,
             max_model_len=context_tokens,
             enable_prefix_caching=True,
-            block_size=32 if on_cpu else None,
-            enforce_eager=on_cpu,
-            # vLLM rewinds the seed of a prompt that it cuts into chunks, and CPU generators cannot
-            # be rewound: the engine died of it. Prompts are then computed whole.
-            enable_chunked_prefill=not on_cpu,
-            kv_cache_memory_bytes=int(kv_cache_gib * 2**30) if kv_cache_gib else None,
+            kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
             hf_overrides={"head_dtype": "float32"},
             scheduling_policy="priority",
             worker_extension_cls="judge_service.engines.orphan.DiesWithParent",
+            **own,
         )
         try:
             config = args.create_engine_config()
@@ -289,18 +304,38 @@ def _set_environment() -> None:
     os.environ[OWNER] = str(os.getpid())
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for variable, value in vllm_logs.environment().items():
+        os.environ.setdefault(variable, value)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 
-def _prepare_for_cpu() -> None:
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # right only with enforce_eager
-    # Waiting threads of libgomp spin; beside any other work on the cores that costs far more than
-    # the sleep it saves (222 against 48 tokens/s of sampling at load 6).
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if shutil.which("lscpu") is None:
-        raise EngineError(
-            "vLLM on CPU needs the command `lscpu`, which this machine lacks: install the "
-            "package util-linux"
+def _check_memory(name: str, size: ModelSize, dtype: str, kv_cache_gib: float) -> None:
+    """Say what the model will take; raises ModelError where that is not free."""
+    if not size.parameters:
+        return
+    needed, lasting = memory_gib(size, dtype, kv_cache_gib)
+    why = "" if dtype != "float32" or multiplies_bfloat16() else ", as this CPU lacks bfloat16"
+    _log.info("%s in %s%s: about %.1f GiB, %.1f while it loads", name, dtype, why, lasting, needed)
+    free = available_bytes()
+    if free is not None and free < needed * GIB:
+        slower = " (half of it, and several times slower here)" if dtype == "float32" else ""
+        raise ModelError(
+            f"{name}: too little memory for {dtype}: it takes about {needed:.1f} GiB to load and "
+            f"{free / GIB:.1f} GiB are free; stop something, or choose a smaller model, a smaller "
+            f"kv_cache_gib (now {kv_cache_gib:g}) or another dtype"
+            + (f", such as bfloat16{slower}" if slower else "")
         )
+
+
+def memory_gib(size: ModelSize, dtype: str, kv_cache_gib: float) -> tuple[float, float]:
+    """What the engine's processes take on a CPU, GiB: (while loading, afterwards).
+
+    Measured with a model of 1.8 billion weights, a quarter of them in the vocabulary: 10.5 and 8.1
+    GiB in float32 for the worker, 1.2 for the other two processes.
+    """
+    width = 4 if dtype == "float32" else 2
+    head = 0 if dtype == "float32" else 2 * size.vocabulary  # its float32 copy, untied or not
+    lasting = (size.parameters * width + head) / GIB + kv_cache_gib + _PROCESSES_GIB
+    packed = size.vocabulary * (width if dtype == "float32" else 4) / GIB
+    return lasting + packed, lasting

@@ -97,6 +97,13 @@ def serve(
         float | None,
         typer.Option(help="Memory for the engine's KV cache, GiB. [1 on CPU, what is free on GPU]"),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16, float16 or float32. [bfloat16 where the hardware multiplies in it, "
+            "else float32]"
+        ),
+    ] = None,
     max_context_tokens: Annotated[
         int | None, typer.Option(help=f"Longest judge prompt, tokens. [{DEFAULT_CONTEXT_TOKENS}]")
     ] = None,
@@ -151,6 +158,7 @@ def serve(
             "log_format": ("--log-format", log_format),
             "tensor_parallel_size": ("--tensor-parallel-size", tensor_parallel_size),
             "kv_cache_gib": ("--kv-cache-gib", kv_cache_gib),
+            "dtype": ("--dtype", dtype),
             "max_context_tokens": ("--max-context-tokens", max_context_tokens),
             "store": ("--store", store),
             "allow_inline_constitutions": ("--allow-inline", allow_inline or None),
@@ -268,4 +276,6 @@ def _engine(settings: ServerSettings) -> Engine:
         tensor_parallel_size=settings.tensor_parallel_size,
         kv_cache_gib=settings.kv_cache_gib,
         max_context_tokens=settings.max_context_tokens,
+        dtype=settings.dtype,
+        step_tokens=settings.step_tokens,
     )

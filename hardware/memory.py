@@ -1,0 +1,58 @@
+"""How much memory is free, and what a model takes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """parameters: all of them. vocabulary: those of the input embedding and the head, if it has
+    its own."""
+
+    parameters: int
+    vocabulary: int
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping, within the container's limit; None if unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    try:  # cgroup v2; pages of files count as used there but can be had
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
+        return free
+
+
+def model_size(folder: Path) -> ModelSize:
+    """Counts a model folder's weights from the headers of its safetensors files; (0, 0) if it has
+    none that can be read."""
+    parameters = vocabulary = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(length))
+        except (OSError, ValueError, struct.error):
+            return ModelSize(0, 0)
+        for name, tensor in header.items():
+            if name == "__metadata__":
+                continue
+            count = math.prod(tensor["shape"])
+            parameters += count
+            vocabulary += count if "embed_tokens" in name or "lm_head" in name else 0
+    return ModelSize(parameters, vocabulary)

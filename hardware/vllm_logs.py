@@ -1,0 +1,56 @@
+"""vLLM's log without the dump that it writes when an engine dies: that holds prompts.
+
+vLLM logs the failed step's requests, token ids and sampling settings included, at level ERROR.
+Logs are kept and read by others, so the dump stays out; the traceback and all else stay in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+_VARIABLE = "VLLM_LOGGING_CONFIG_PATH"
+_files: list[Any] = []  # deleted with this process; vLLM and its child processes read them as they start
+
+
+def environment(level: str = "WARNING") -> dict[str, str]:
+    """Environment variables, to be set before vLLM is imported where the user set none.
+
+    level: of what vLLM logs, unless VLLM_LOGGING_LEVEL is set.
+    """
+    if os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
+        return {}
+    file = tempfile.NamedTemporaryFile("w", prefix="vllm-logging-", suffix=".json")  # noqa: SIM115
+    json.dump(_configuration(os.environ.get("VLLM_LOGGING_LEVEL", level)), file)
+    file.flush()
+    _files.append(file)
+    return {_VARIABLE: file.name}
+
+
+def _configuration(level: str) -> dict[str, object]:
+    """For logging.config.dictConfig: vLLM's own handler, and its dump switched off."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "vllm": {
+                "()": "vllm.logging_utils.NewLineFormatter",
+                "datefmt": "%m-%d %H:%M:%S",
+                "format": "%(levelname)s %(asctime)s [%(filename)s:%(lineno)d] %(message)s",
+            }
+        },
+        "handlers": {
+            "vllm": {
+                "class": "logging.StreamHandler",
+                "formatter": "vllm",
+                "level": level,
+                "stream": os.environ.get("VLLM_LOGGING_STREAM", "ext://sys.stderr"),
+            }
+        },
+        "loggers": {
+            "vllm": {"handlers": ["vllm"], "level": level, "propagate": False},
+            "vllm.logging_utils.dump_input": {"level": "CRITICAL"},
+        },
+    }
