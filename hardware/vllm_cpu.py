@@ -27,10 +27,11 @@ from typing import Any
 
 from constitution.errors import UserError
 from hardware.dtypes import Dtype
-from hardware.memory import model_size
+from hardware.memory import GIB, ModelSize, available_bytes, model_size
 from hardware.speed import matmul_gflops
 
 BLOCK_TOKENS = 32
+KV_CACHE_GIB = 1.0  # unless somebody says otherwise; vLLM's own default is half of the memory
 STEP_SECONDS = 2.0
 # Under 64 tokens a step spends most of its time reading the weights from memory; over 2048 nothing
 # is gained.
@@ -40,6 +41,7 @@ STEP_TOKENS = (64, 2048)
 BULK_STEP_TOKENS = 2048
 UNKNOWN_STEP_TOKENS = 512  # where the model's size is unknown: a hub id that is not fetched yet
 _VLLM_STEP_LIMIT_SECONDS = 300
+_PROCESSES_GIB = 2.0  # Python, libraries and activations of the server and vLLM's two processes
 
 
 def step_tokens(weights: int, gflops: float) -> int:
@@ -96,6 +98,40 @@ def environment() -> dict[str, str]:
         # than the sleep it saves (222 against 48 tokens/s of sampling at load 6).
         "GOMP_SPINCOUNT": "1000",
     }
+
+
+def memory_gib(
+    size: ModelSize, dtype: str, kv_cache_gib: float = KV_CACHE_GIB
+) -> tuple[float, float]:
+    """What a judge's three processes take, GiB: (while it loads, afterwards).
+
+    While loading, vLLM packs a copy of the vocabulary (see `drop_packed_vocabulary`). A head that
+    computes in float32 over a model in 16 bits is a copy of its own. Measured with 1.8 billion
+    weights, a quarter of them vocabulary, in float32: 12.1 and 9.7.
+    """
+    width = 4 if dtype == "float32" else 2
+    head = 0 if dtype == "float32" else 4 * size.vocabulary
+    lasting = (size.parameters * width + head) / GIB + kv_cache_gib + _PROCESSES_GIB
+    return lasting + size.vocabulary * width / GIB, lasting
+
+
+def check_memory(
+    name: str, size: ModelSize, dtype: str, kv_cache_gib: float = KV_CACHE_GIB
+) -> tuple[float, float]:
+    """As `memory_gib`, (0, 0) where the size is unknown. Raises UserError where it is not free."""
+    if not size.parameters:
+        return 0.0, 0.0
+    loading, lasting = memory_gib(size, dtype, kv_cache_gib)
+    free = available_bytes()
+    if free is not None and free < loading * GIB:
+        other = memory_gib(size, "bfloat16", kv_cache_gib)[0]
+        remedy = f", or dtype bfloat16 ({other:.1f} GiB, and slow here)" * (dtype == "float32")
+        raise UserError(
+            f"too little memory for {name} in {dtype}: {free / GIB:.1f} GiB are free, and loading "
+            f"it takes about {loading:.1f}; stop other programs, or choose a smaller model, a "
+            f"smaller kv_cache_gib (now {kv_cache_gib:g}){remedy}"
+        )
+    return loading, lasting
 
 
 class SeedsSurviveChunks:

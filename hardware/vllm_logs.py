@@ -12,7 +12,9 @@ import tempfile
 from typing import Any
 
 _VARIABLE = "VLLM_LOGGING_CONFIG_PATH"
-_files: list[Any] = []  # deleted with this process; vLLM and its child processes read them as they start
+_files: list[
+    Any
+] = []  # deleted with this process; vLLM and its child processes read them as they start
 
 
 def environment(level: str = "WARNING") -> dict[str, str]:

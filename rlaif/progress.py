@@ -67,6 +67,8 @@ def _bar(title: str, total: float, unit: str) -> Iterator[Report]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
         console=console,
+        # rich's window of 30 s holds no two labels of a slow judge, and then it shows no time left.
+        speed_estimate_period=600.0,
     )
     task = bar.add_task(title, total=total, note="")
     global _bar_shows

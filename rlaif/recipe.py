@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from constitution.errors import UserError
+from hardware.dtypes import Dtype
 from judge_service.judgment import JudgeOptions
 from rlaif.commands import configured
 from rlaif.dpo import DPOConfig
@@ -55,6 +56,16 @@ class LabelingConfig(JudgingConfig):
     )
 
 
+class Fit(BaseModel):
+    """Takes fewer prompts where a run would take too long on the machine (machine_fit.py)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minutes: float = Field(gt=0, description="how long the run may take")
+    train_prompts: int = Field(ge=2, description="never fewer than these")
+    heldout_prompts: int = Field(ge=2, description="never fewer than these")
+
+
 class Recipe(BaseModel):
     """Everything a run depends on. Defaults of the nested settings stand beside each algorithm."""
 
@@ -79,6 +90,12 @@ class Recipe(BaseModel):
     reward_heldout: float = Field(
         default=0.2, gt=0, lt=1, description="share of labelled pairs kept to evaluate the reward"
     )
+    fit: Fit | None = Field(default=None, description="fewer prompts on slow machines; null: never")
+    judge_dtype: Dtype = Field(
+        default="auto",
+        description="what the judge computes in; auto: bfloat16 where the hardware multiplies in "
+        "it, else float32",
+    )
     judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
     sample: SamplingConfig = SamplingConfig()
     label: LabelingConfig = LabelingConfig()
@@ -102,6 +119,9 @@ class Recipe(BaseModel):
     evaluate: JudgingConfig = JudgingConfig()
     minutes: dict[str, float] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
+    )
+    gflops: float = Field(
+        default=120.0, gt=0, description="of the CPU on which the minutes were measured"
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ the recipe names, whatever they began from.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from rlaif.evaluation import EvaluationResult
+from rlaif.labeling import SUMMARY
+from rlaif.machine_fit import kept_size
 from rlaif.recipe import Recipe
 from rlaif.stages import Stage, content_digest, input_digest, is_finished, run_stages
 from rlaif.tables import print_table
@@ -33,12 +36,30 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     work.report()
     found = EvaluationResult.load(run_dir / "evaluation" / "evaluation.json")
     print_table(found, console)
+    console.print(_sizes(work), highlight=False, soft_wrap=True)
     console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _sizes(work: Work) -> str:
+    """How much the table rests on, and who judged."""
+    labels = json.loads((work.labels.parent / SUMMARY).read_text(encoding="utf-8"))["judged"]
+    heldout = len(work.prompts("heldout"))
+    return (
+        f"{labels} labels of {work.recipe.judge}, which also judged the policies on {heldout} "
+        "held-out prompts"
+    )
 
 
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Say what `run` would do. Nothing is loaded, fetched or written."""
-    work = Work(recipe, run_dir)
+    work = Work(kept_size(recipe, run_dir), run_dir)
+    if recipe.fit is not None and work.recipe is recipe:
+        console.print(
+            f"at its start a run measures the machine; where it would take more than "
+            f"{recipe.fit.minutes:g} min, it takes fewer prompts: never under "
+            f"{recipe.fit.train_prompts} to train on and {recipe.fit.heldout_prompts} held out",
+            style="dim", soft_wrap=True,
+        )  # fmt: skip
     stages = stages_of(work)
     _say_split(work, console)
     waiting = False  # an unfinished stage before: what follows cannot be known to be finished
@@ -204,7 +225,8 @@ def _stage(
 
 
 def _judge(work: Work) -> list[Any]:
-    return [work.recipe.judge, work.recipe.judge_flags, work.constitution.digest]
+    r = work.recipe
+    return [r.judge, r.judge_dtype, r.judge_flags, work.constitution.digest]
 
 
 def _start(work: Work) -> Any:

@@ -112,7 +112,8 @@ class Work:
     def court(self, log: Path) -> AbstractContextManager[JudgeClient]:
         """A judge server of our own, and a client to it."""
         r = self.recipe
-        return judge_client(r.judge, r.constitution, log, flags=r.judge_flags)
+        flags = ("--dtype", r.judge_dtype, *r.judge_flags)
+        return judge_client(r.judge, r.constitution, log, flags=flags)
 
     # sft
     def train_sft(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from constitution.errors import install_hint
 from hardware import vllm_cpu, vllm_logs
 from hardware.dtypes import Dtype, dtype_name, multiplies_bfloat16
-from hardware.memory import GIB, ModelSize, available_bytes, model_size
+from hardware.memory import GIB, model_size
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.hello import first_question
 from judge_service.engines.model_folder import (
@@ -36,10 +36,8 @@ from judge_service.judgment import ModelIdentity
 
 OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
 DEFAULT_CONTEXT_TOKENS = 8192
-DEFAULT_CPU_KV_CACHE_GIB = 1.0
 MAX_CPU_SEQUENCES = 64  # requests in one step; each costs a row of logits as wide as the vocabulary
 _SHUTDOWN_SECONDS = 10.0
-_PROCESSES_GIB = 2.0  # Python, libraries and activations of the server and vLLM's two processes
 
 _log = logging.getLogger("judge_service")
 
@@ -232,8 +230,8 @@ class VLLMEngine:
         if current_platform.is_cpu():
             for variable, value in vllm_cpu.environment().items():
                 os.environ.setdefault(variable, value)
-            kv_cache_gib = kv_cache_gib or DEFAULT_CPU_KV_CACHE_GIB
-            _check_memory(folder.name, model_size(folder), dtype, kv_cache_gib)
+            kv_cache_gib = kv_cache_gib or vllm_cpu.KV_CACHE_GIB
+            _say_memory(folder, dtype, kv_cache_gib)
             own = vllm_cpu.engine_arguments(
                 folder, self._dtype, sequences=MAX_CPU_SEQUENCES, tokens=self._step_tokens
             )
@@ -310,32 +308,11 @@ def _set_environment() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 
-def _check_memory(name: str, size: ModelSize, dtype: str, kv_cache_gib: float) -> None:
-    """Say what the model will take; raises ModelError where that is not free."""
-    if not size.parameters:
-        return
-    needed, lasting = memory_gib(size, dtype, kv_cache_gib)
+def _say_memory(folder: Path, dtype: str, kv_cache_gib: float) -> None:
+    """Log what the model will take. Raises UserError where that is not free."""
+    loading, lasting = vllm_cpu.check_memory(folder.name, model_size(folder), dtype, kv_cache_gib)
     why = "" if dtype != "float32" or multiplies_bfloat16() else ", as this CPU lacks bfloat16"
-    _log.info("%s in %s%s: about %.1f GiB, %.1f while it loads", name, dtype, why, lasting, needed)
-    free = available_bytes()
-    if free is not None and free < needed * GIB:
-        slower = " (half of it, and several times slower here)" if dtype == "float32" else ""
-        raise ModelError(
-            f"{name}: too little memory for {dtype}: it takes about {needed:.1f} GiB to load and "
-            f"{free / GIB:.1f} GiB are free; stop something, or choose a smaller model, a smaller "
-            f"kv_cache_gib (now {kv_cache_gib:g}) or another dtype"
-            + (f", such as bfloat16{slower}" if slower else "")
-        )
-
-
-def memory_gib(size: ModelSize, dtype: str, kv_cache_gib: float) -> tuple[float, float]:
-    """What the engine's processes take on a CPU, GiB: (while loading, afterwards).
-
-    Measured with a model of 1.8 billion weights, a quarter of them in the vocabulary: 10.5 and 8.1
-    GiB in float32 for the worker, 1.2 for the other two processes.
-    """
-    width = 4 if dtype == "float32" else 2
-    head = 0 if dtype == "float32" else 2 * size.vocabulary  # its float32 copy, untied or not
-    lasting = (size.parameters * width + head) / GIB + kv_cache_gib + _PROCESSES_GIB
-    packed = size.vocabulary * (width if dtype == "float32" else 4) / GIB
-    return lasting + packed, lasting
+    _log.info(
+        "%s in %s%s: about %.1f GiB of memory, %.1f while it loads",
+        *(folder.name, dtype, why, lasting, loading),
+    )

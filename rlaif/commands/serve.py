@@ -104,6 +104,13 @@ def serve(
             "else float32]"
         ),
     ] = None,
+    step_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Prompt tokens computed in one step, between which others get their turn. [on a "
+            "CPU what takes two seconds]"
+        ),
+    ] = None,
     max_context_tokens: Annotated[
         int | None, typer.Option(help=f"Longest judge prompt, tokens. [{DEFAULT_CONTEXT_TOKENS}]")
     ] = None,
@@ -159,6 +166,7 @@ def serve(
             "tensor_parallel_size": ("--tensor-parallel-size", tensor_parallel_size),
             "kv_cache_gib": ("--kv-cache-gib", kv_cache_gib),
             "dtype": ("--dtype", dtype),
+            "step_tokens": ("--step-tokens", step_tokens),
             "max_context_tokens": ("--max-context-tokens", max_context_tokens),
             "store": ("--store", store),
             "allow_inline_constitutions": ("--allow-inline", allow_inline or None),
