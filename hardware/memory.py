@@ -47,7 +47,7 @@ def model_size(folder: Path) -> ModelSize:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length))
-        except (OSError, ValueError, struct.error):
+        except (OSError, ValueError, OverflowError, struct.error):
             return ModelSize(0, 0)
         for name, tensor in header.items():
             if name == "__metadata__":

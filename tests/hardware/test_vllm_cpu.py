@@ -1,0 +1,176 @@
+"""Steps of the engine on a CPU: how long they are, and what they must not break."""
+
+from __future__ import annotations
+
+import json
+import logging.config
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from constitution.errors import UserError
+from hardware import vllm_cpu, vllm_logs
+from hardware.memory import GIB, ModelSize, model_size
+from hardware.vllm_cpu import (
+    BLOCK_TOKENS,
+    SeedsSurviveChunks,
+    check_memory,
+    engine_arguments,
+    memory_gib,
+    step_tokens,
+)
+
+
+@pytest.mark.parametrize(
+    ("weights", "gflops", "tokens"),
+    [
+        (1_310_000_000, 120, 96),  # 2 s · 120e9 / 2.62e9 = 91.6, to the next block of 32
+        (1_310_000_000, 390, 320),
+        (106_000_000, 120, 1152),
+        (7_000_000_000, 60, 64),  # never under 64
+        (1_000_000, 120, 2048),  # nor over 2048
+        (0, 120, 512),  # unknown
+    ],
+)
+def test_a_step_holds_the_tokens_that_take_two_seconds(weights, gflops, tokens):
+    assert step_tokens(weights, gflops) == tokens
+    assert tokens % BLOCK_TOKENS == 0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder of 100 weights in the vocabulary and 40 elsewhere."""
+    tensors = {"model.embed_tokens.weight": torch.zeros(10, 10), "model.norm": torch.zeros(40)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_weights_are_counted_from_the_headers_of_all_files(folder):
+    save_file({"lm_head.weight": torch.zeros(10, 10)}, folder / "model-2.safetensors")
+    assert model_size(folder) == ModelSize(240, 200)
+
+
+def test_a_folder_without_readable_weights_has_an_unknown_size(tmp_path):
+    assert model_size(tmp_path) == ModelSize(0, 0)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
+    assert model_size(tmp_path) == ModelSize(0, 0)
+
+
+def test_no_step_is_smaller_than_the_requests_that_may_share_it(folder, monkeypatch):
+    monkeypatch.setattr(vllm_cpu, "matmul_gflops", lambda dtype: 100.0)
+    found = engine_arguments(folder, "float32", sequences=200, tokens=96)
+    assert found["max_num_batched_tokens"] == found["max_num_seqs"] == 200
+    assert found["enable_chunked_prefill"]
+
+
+def test_a_model_whose_steps_come_near_vllms_limit_gets_a_higher_one(monkeypatch):
+    monkeypatch.setattr(vllm_cpu.os, "environ", {})
+    monkeypatch.setattr(vllm_cpu, "matmul_gflops", lambda dtype: 100.0)
+    monkeypatch.setattr(vllm_cpu, "model_size", lambda folder: ModelSize(70_000_000_000, 0))
+    engine_arguments("a-large-model", "float32", sequences=64)  # 64 tokens in 89.6 s
+    assert vllm_cpu.os.environ == {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "5376"}
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────
+
+SIZE = ModelSize(2 * GIB, GIB // 2)  # 2 Gi weights, a quarter of them in the vocabulary
+
+
+def test_memory_counts_weights_cache_processes_and_the_copy_made_while_loading():
+    assert memory_gib(SIZE, "float32", 1.0) == (8 + 1 + 2 + 2, 8 + 1 + 2)
+    # 16 bits: half the weights, a float32 copy of the head, and half the copy while loading
+    assert memory_gib(SIZE, "bfloat16", 1.0) == (4 + 2 + 1 + 2 + 1, 4 + 2 + 1 + 2)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_is_free_and_what_would_do(monkeypatch):
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 12 * GIB)
+    expected = r"12\.0 GiB are free, and loading it takes about 13\.0.*smaller model.*bfloat16"
+    with pytest.raises(UserError, match=expected):
+        check_memory("big", SIZE, "float32")
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 14 * GIB)
+    assert check_memory("big", SIZE, "float32") == (13, 11)
+
+
+def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: None)
+    assert check_memory("big", SIZE, "float32") == (13, 11)
+    assert check_memory("hub/model", ModelSize(0, 0), "float32") == (0, 0)
+
+
+# ── seeds ────────────────────────────────────────────────────────────────────────────────────
+
+
+class FakeRunner:
+    """Draws one number for every row, as vLLM's runner does, then rewinds the incomplete rows."""
+
+    def __init__(self, seeds: dict[int, int], rows: int) -> None:
+        generators = {row: torch.Generator().manual_seed(seed) for row, seed in seeds.items()}
+        self.input_batch = SimpleNamespace(generators=generators)
+        self.discard_request_mask = SimpleNamespace(np=np.zeros(rows, dtype=bool))
+        self.rows = rows
+
+    def sample_tokens(self, grammar_output):
+        drawn = torch.empty(self.rows).exponential_()
+        for row, generator in self.input_batch.generators.items():
+            drawn[row] = torch.empty(1).exponential_(generator=generator)
+        for row in np.nonzero(self.discard_request_mask.np)[0]:
+            if generator := self.input_batch.generators.get(int(row)):
+                generator.set_offset(generator.get_offset() - 4)  # a CPU's cannot
+        return drawn
+
+
+def test_the_token_after_the_last_chunk_is_the_one_of_the_seed():
+    """Three chunks of row 1's prompt; row 0 samples all along; row 2 has no seed."""
+    runner = FakeRunner({0: 5, 1: 7}, rows=3)
+    with pytest.raises(RuntimeError, match="offset"):  # what vLLM does by itself
+        runner.discard_request_mask.np[1] = True
+        runner.sample_tokens(None)
+
+    runner = FakeRunner({0: 5, 1: 7}, rows=3)
+    worker = SeedsSurviveChunks()
+    worker.model_runner = runner
+    worker.keep_seeds()
+    runner.discard_request_mask.np[1] = True
+    first = [runner.sample_tokens(None)[0] for _ in range(2)]
+    runner.discard_request_mask.np[1] = False
+    last = runner.sample_tokens(None)
+
+    five, seven = torch.Generator().manual_seed(5), torch.Generator().manual_seed(7)
+    assert [*first, last[0]] == [torch.empty(1).exponential_(generator=five) for _ in range(3)]
+    assert last[1] == torch.empty(1).exponential_(generator=seven)
+
+
+def test_generators_come_back_when_drawing_fails():
+    runner = FakeRunner({0: 5}, rows=1)
+    runner.sample_tokens = None  # not callable
+    worker = SeedsSurviveChunks()
+    worker.model_runner = runner
+    worker.keep_seeds()
+    runner.discard_request_mask.np[0] = True
+    with pytest.raises(TypeError):
+        runner.sample_tokens(None)
+    assert list(runner.input_batch.generators) == [0]
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_dump_of_a_dead_engine_stays_out_of_the_log(monkeypatch, capfd):
+    for name in ("VLLM_LOGGING_LEVEL", "VLLM_LOGGING_STREAM", "VLLM_CONFIGURE_LOGGING"):
+        monkeypatch.delenv(name, raising=False)
+    (path,) = vllm_logs.environment().values()
+    configuration = json.loads(Path(path).read_text())
+    configuration["formatters"]["vllm"] = {"format": "%(message)s"}  # vLLM's own imports vLLM
+    logging.config.dictConfig(configuration)
+    logging.getLogger("vllm.logging_utils.dump_input").error("prompt_token_ids=[1, 2, 3]")
+    logging.getLogger("vllm.v1.engine.core").error("the engine died")
+    assert capfd.readouterr().err == "the engine died\n"
+
+
+def test_whoever_switched_vllms_logging_off_is_left_alone(monkeypatch):
+    monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
+    assert vllm_logs.environment() == {}
