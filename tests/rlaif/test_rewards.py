@@ -327,11 +327,11 @@ def judge_server(**values):
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield address[0]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_scores_come_over_the_socket_as_ratings_rescaled(tmp_path):
