@@ -433,8 +433,8 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
         await until(lambda: engine.alive)
     await until(lambda: not engine.alive)
     # What answers at the address now is not what the receipts name.
-    async with model_server(tokenizer, port=port, knows=frozenset()):
-        await asyncio.sleep(0.3)
+    async with model_server(tokenizer, port=port, knows=frozenset()) as other:
+        await until(lambda: other.asked > 10)  # several rounds of questions
         assert not engine.alive
     await engine.close()
 
