@@ -24,13 +24,14 @@ unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check proto bench gpu-check clean
+.PHONY: help install demo test lint check proto bench gpu-check clean
 
 help:
 	@echo "make install    server, trainers and test tools into .venv; the others do it first"
 	@echo "make demo       constitutional RLAIF from end to end on this machine (10 to 20 minutes on two cores)"
 	@echo "make test       every test, those with real models included"
-	@echo "make check      format, lint, types, import contracts, stub freshness, dependency audit, unit tests"
+	@echo "make lint       format, lint, types, import contracts, freshness of the generated stubs"
+	@echo "make check      make lint, the dependency audit and the unit tests"
 	@echo "make proto      regenerate judge_service/v1 from protos/"
 	@echo "make bench      side-by-side measurements, one JSON line each"
 	@echo "make gpu-check  the tests and a short benchmark on an NVIDIA GPU"
@@ -44,12 +45,14 @@ demo: $(READY)
 test: $(READY)
 	$(PY) -m pytest
 
-check: $(READY)
+lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) protos/generate.py --check
+
+check: lint
 	$(PY) .ci/audit.py
 	$(PY) -m pytest -m "not integration"
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from judge_service.errors import Overloaded
@@ -51,11 +51,17 @@ class Bucket:
 
 
 class Quota:
-    """One token's limits, and what it uses of them now."""
+    """One token's limits, and what it uses of them now. `sleep` waits on the clock's time."""
 
-    def __init__(self, token: Token, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        token: Token,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.limits = (token.requests_per_minute, token.max_concurrent)
         self._clock = clock
+        self._sleep = sleep
         self._most = token.max_concurrent
         self._active = 0
         per_minute = token.requests_per_minute
@@ -96,7 +102,7 @@ class Quota:
         leave = min(1.0, self._bucket.capacity - 1)
         async with self._turns:
             while wait := self._bucket.take(self._clock(), leave):
-                await asyncio.sleep(wait)
+                await self._sleep(wait)
 
 
 class Quotas:

@@ -31,7 +31,7 @@ Value = str | int | float | bool
 Metadata = Sequence[tuple[str, str | bytes]]
 
 SERVICE_NAME = "rlaif-judge"
-_EXPORT_SECONDS = 5  # an unreachable collector holds a shutdown up no longer
+LONGEST_EXPORT_SECONDS = 5  # an unreachable collector holds a shutdown up no longer
 
 _tracer: ContextVar[Tracer | None] = ContextVar("judge_service_tracer", default=None)
 
@@ -129,7 +129,7 @@ def tracing_to(endpoint: str | None) -> NoTracing:
     with _told_which_extra():
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_SECONDS)
+    exporter = OTLPSpanExporter(endpoint=endpoint, timeout=LONGEST_EXPORT_SECONDS)
     return Tracing(BatchSpanProcessor(exporter))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,34 @@ settings.load_profile("rlaif")
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _is_safe_to_keep(record: logging.LogRecord) -> bool:
+    """False for what gRPC logs about an aio server while that is being freed.
+
+    At DEBUG level the record carries the half-freed server. pytest keeps records, so Python would
+    free the server a second time: heap corruption, and a segmentation fault somewhere later.
+    """
+    return not str(record.msg).startswith("__dealloc__")
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_safe_to_keep)
+
+_OUR_THREADS = ("store", "stdin-watch", "orphan-watch")
+_OF_LOOPS = "asyncio_"  # an event loop's own workers: it may serve a whole module
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_outlives_its_test() -> Iterator[None]:
+    """Threads that go on would work beside later tests, on files and variables of theirs."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith(_OF_LOOPS):
+            continue
+        if not thread.daemon or thread.name.startswith(_OUR_THREADS):
+            thread.join(60)  # it may be about to end
+            assert not thread.is_alive(), f"the thread {thread.name!r} outlives its test"
 
 
 @pytest.fixture(scope="session", autouse=True)

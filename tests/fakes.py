@@ -114,7 +114,9 @@ class FakeEngine:
     """An `Engine` that answers by a function of the prompt's text.
 
     Switches, all of which may be set while it runs: `answer`, `latency_seconds`, `fail_after`
-    (reads that still succeed before every further one raises EngineError), `die()`.
+    (reads that still succeed before every further one raises EngineError), `hold()` (nothing is
+    finished until `release()`; prefer it to a latency, which takes as long on a slow machine as on
+    a fast one), `die()`.
     Counters: `prompts` (texts of the reads begun, in order), `writings`, `in_flight`,
     `peak_in_flight`, `aborted` (reads cancelled while under way).
     """
@@ -137,6 +139,8 @@ class FakeEngine:
         self.peak_in_flight = 0
         self.aborted = 0
         self._alive = True
+        self._open = asyncio.Event()
+        self._open.set()
         self._max_context_tokens = max_context_tokens
         self._tokenizer = FakeTokenizer()
 
@@ -162,6 +166,7 @@ class FakeEngine:
 
     async def start(self) -> None:
         await asyncio.sleep(self.latency_seconds)
+        await self._open.wait()
 
     async def read(
         self,
@@ -198,6 +203,13 @@ class FakeEngine:
     async def close(self) -> None:
         self._alive = False
 
+    def hold(self) -> None:
+        """Finish nothing, not even the start, until `release`; not for other threads."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
     def die(self) -> None:
         """As when the engine's process is killed: every read from now on fails."""
         self._alive = False
@@ -207,6 +219,7 @@ class FakeEngine:
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.latency_seconds)
+            await self._open.wait()
         except asyncio.CancelledError:
             self.aborted += 1
             raise

@@ -56,6 +56,7 @@ class ModelServer:
     replies: list[Reply] = field(default_factory=list)  # to the next completions
     bodies: list[dict[str, Any]] = field(default_factory=list)  # of completions
     keys: set[str] = field(default_factory=set)
+    asked: int = 0  # requests of every kind
     at_once: int = 0
     most_at_once: int = 0
     hung_up: int = 0
@@ -87,6 +88,7 @@ class ModelServer:
         self.at_once -= 1
 
     def _answer(self, path: str, headers: dict[str, str], content: bytes) -> Reply:
+        self.asked += 1
         self.keys.add(headers.get("authorization", ""))
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return Reply(401)

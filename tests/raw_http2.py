@@ -62,7 +62,7 @@ async def call_without_window(address: str, path: str, **more: str) -> AsyncIter
 
     answering = asyncio.create_task(answer_frames())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await accepted.wait()
         yield
     finally:

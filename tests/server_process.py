@@ -12,8 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,14 +112,6 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self.kill()
-
-
-def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    """Until a condition holds; fails after this many seconds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"waited {seconds:g} s"
-        time.sleep(0.05)
 
 
 def main(told: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from constitution.schema import Message
+from judge_service.deadlines import FEWEST, Pace
 from judge_service.judgment import Comparison
 from judge_service.server import JudgeServer
 from judge_service.settings import ServerSettings
@@ -52,6 +53,14 @@ async def serving(engine: FakeEngine, **values: Any) -> AsyncIterator[JudgeServe
         yield server
     finally:
         await server.stop()
+
+
+def expect_calls_to_take(server: JudgeServer, seconds: float) -> None:
+    """As if the server had answered comparisons lately that took this long, with none in hand."""
+    pace = Pace(clock=lambda: 0.0)
+    for _ in range(FEWEST):
+        pace.ended("/judge_service.v1.JudgeService/ComparePair", seconds, 0)
+    server._guard._pace = pace
 
 
 def comparison(id: str, response_a: str = "short", response_b: str = "rather longer") -> Comparison:

@@ -1,10 +1,9 @@
-"""Text from anywhere: hostile YAML is refused fast, and nothing but ConstitutionError is raised."""
+"""Text from anywhere: hostile YAML is refused after little work, with ConstitutionError alone."""
 
 from __future__ import annotations
 
 import json
 import string
-import time
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from constitution import Constitution, ConstitutionError
 from constitution.loading import load_text
 from constitution.strict_yaml import MAX_BYTES
+from tests.steps import steps
 
 GOOD = """\
 name: small
@@ -57,15 +57,17 @@ HOSTILE = {
 }
 
 
+MOST_STEPS = 500_000  # of Python, about 50 ms; the costliest of these takes 350 000
+
+
+@pytest.mark.timeout(120)  # work inside libyaml or one regular expression is no step
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_yaml_is_refused_in_less_than_fifty_milliseconds(text: str) -> None:
-    seconds = []
-    for _ in range(10):  # processor time and the best of ten: the machine may be busy
-        before = time.process_time()
+def test_hostile_yaml_is_refused_in_few_steps(text: str) -> None:
+    def refuse() -> None:
         with pytest.raises(ConstitutionError):
             load_text(text)
-        seconds.append(time.process_time() - before)
-    assert min(seconds) < 0.05
+
+    assert steps(refuse) < MOST_STEPS
 
 
 # What may come from anywhere never raises anything but ConstitutionError.

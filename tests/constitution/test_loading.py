@@ -257,6 +257,17 @@ def test_a_flood_of_problems_is_cut_off() -> None:
     assert len(problems("a: 1\n" * 10_000)) == strict_yaml.MAX_PROBLEMS
 
 
+def test_a_thousand_missing_parts_are_one_problem_and_not_explained_each() -> None:
+    (found,) = problems("principles:\n" + "- {}\n" * 250)  # five keys are missing in each
+    assert "more than 1000 missing or wrong parts" in found
+
+
+def test_more_keys_and_values_than_a_constitution_needs_are_refused() -> None:
+    wide = f"[{', '.join('x' * 250)}]"
+    (found,) = problems("a:\n" + f"- {wide}\n" * 24)
+    assert f"more than {strict_yaml.MAX_NODES} keys and values" in found
+
+
 class TestFiles:
     def test_a_path_is_loaded_with_its_name_in_errors(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.yaml"

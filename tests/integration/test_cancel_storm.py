@@ -1,9 +1,10 @@
 """Thousands of calls and streams given up at random moments: the engine is free at once.
 
 Calls of every judging RPC and streams with items in hand are cancelled, left behind, or run into
-their deadline, while others go on. 2000 by default, 20 000 with RLAIF_FULL=1. Within a second of
-the last one the engine has nothing running or waiting, and then no task, slot or quota is leaked:
-the server admits as many calls at a time as it ever did, and a token as many as it may.
+their deadline, while others go on. 2000 by default, 20 000 with RLAIF_FULL=1. After the last one
+whatever the engine begins would take an hour, so it is idle only because nothing was left in it.
+Then no task, slot or quota is leaked: the server admits as many calls at a time as it ever did, and
+a token as many as it may.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,14 +31,15 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.serving import SAID, one_principle, settings
 from tests.steady_engine import SteadyEngine
+from tests.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
 CALLS = 20_000 if os.environ.get("RLAIF_FULL") == "1" else 2_000
 AT_ONCE = 64
-MOST = AT_ONCE + 4  # calls at a time that the token may have
+MOST = 2 * AT_ONCE  # calls at a time that the token may have: those given up end a little later
 MINE = (("authorization", "Bearer storm"),)
-FREED_WITHIN = 1.0  # seconds
+HOUR = 3600.0  # longer than any test waits
 
 
 @asynccontextmanager
@@ -133,14 +134,6 @@ class Storm:
         self.ended["STREAM"] += 1
 
 
-async def seconds_until(holds: Callable[[], bool]) -> float:
-    started = time.perf_counter()
-    while not holds():
-        await asyncio.sleep(0.005)
-        assert time.perf_counter() - started < 30
-    return time.perf_counter() - started
-
-
 async def test_a_storm_of_cancelled_calls_leaves_nothing_behind(tmp_path: Path) -> None:
     engine = SteadyEngine(slots=8, seconds=0.02)
     async with (
@@ -151,29 +144,29 @@ async def test_a_storm_of_cancelled_calls_leaves_nothing_behind(tmp_path: Path) 
         await storm.call()
         calm = len(asyncio.all_tasks())
         await storm.rage(CALLS)
-        freed = await seconds_until(lambda: engine.running + engine.waiting == 0)
-        assert freed < FREED_WITHIN, f"the engine was busy for {freed:.2f} s more"
+        engine.seconds = HOUR
+        await until(lambda: engine.running + engine.waiting == 0)
+        engine.seconds = 0.02
         assert storm.ended["CANCELLED"] > CALLS / 20, storm.ended
         assert storm.ended["DEADLINE_EXCEEDED"] > CALLS / 20, storm.ended
         assert storm.ended["STREAM"] > CALLS / 20, storm.ended
         assert storm.ended.keys() <= {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "STREAM"}
-        await seconds_until(lambda: len(asyncio.all_tasks()) <= calm + 1)
+        await until(lambda: len(asyncio.all_tasks()) <= calm + 1)
         await assert_all_places_are_free(storm, engine)
         health = health_pb2_grpc.HealthStub(channel)
-        found = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        found = await health.Check(health_pb2.HealthCheckRequest(), timeout=120)
         assert found.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def assert_all_places_are_free(storm: Storm, engine: SteadyEngine) -> None:
     """As many calls at a time as the token may have, and no more: none was leaked or given away."""
-    engine.seconds = 60
+    engine.seconds = HOUR
     held = [storm.compare() for _ in range(MOST)]
-    await seconds_until(lambda: engine.running + engine.waiting == 2 * MOST)
+    await until(lambda: engine.running + engine.waiting == 2 * MOST)
     with pytest.raises(grpc.aio.AioRpcError, match="calls in hand"):
-        await storm.compare(timeout=30)
+        await storm.compare(timeout=120)
     for call in held:
         call.cancel()
-    freed = await seconds_until(lambda: engine.running + engine.waiting == 0)
-    assert freed < FREED_WITHIN
+    await until(lambda: engine.running + engine.waiting == 0)
     engine.seconds = 0
     await storm.call()

@@ -29,8 +29,9 @@ from judge_service.client import JudgeClient
 from judge_service.judgment import Comparison
 from rlaif.labeling import JOURNAL, PREFERENCES, label
 from rlaif.records import read_preferences
-from tests.server_process import ROOT, ServerProcess, wait_until
+from tests.server_process import ROOT, ServerProcess
 from tests.serving import one_principle
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
@@ -91,7 +92,7 @@ class Run:
     def kill_client(self) -> None:
         assert self._client is not None
         self._client.kill()
-        self._client.wait(10)
+        self._client.wait(120)
 
     def finish(self, seconds: float) -> None:
         assert self._client is not None
@@ -108,7 +109,7 @@ class Run:
     def wait_for(self, labels: int) -> None:
         """Until so many more are acknowledged; a client that was just started works then."""
         enough = self.acknowledged + labels
-        wait_until(lambda: self.acknowledged >= enough, 120)
+        wait_until(lambda: self.acknowledged >= enough, 300)
 
     def take_stock(self) -> None:
         """Compare with what was true before, and remember what is true now."""

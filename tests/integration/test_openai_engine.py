@@ -44,7 +44,7 @@ pytestmark = pytest.mark.integration
 TOLERANCE = 1e-3
 """Largest distance (nats) of a log-probability from transformers; both compute in float32."""
 
-START_SECONDS = 300.0
+START_SECONDS = 500.0
 PAIR = ("Name a fruit that is red.", "An apple is a red fruit.", "I do not know.")
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -96,7 +96,7 @@ class Served:
         raise AssertionError(f"no answer in {START_SECONDS} s: {self._log.read_text()[-4000:]}")
 
     def get(self, path: str) -> str:
-        with _DIRECT.open(self.url + path, timeout=5) as response:
+        with _DIRECT.open(self.url + path, timeout=60) as response:
             return str(response.read().decode())
 
     def requests(self) -> float:
@@ -253,7 +253,7 @@ async def test_a_cancelled_request_leaves_the_server_at_once(served: Served, smo
         await until(lambda: served.requests() == 8)
         for task in tasks:
             task.cancel()
-        await until(lambda: served.requests() == 0, seconds=10)
+        await until(lambda: served.requests() == 0)
 
 
 async def test_a_wrong_model_or_tokenizer_is_told_at_the_start(
@@ -286,7 +286,7 @@ async def test_a_killed_server_makes_the_judge_unavailable_until_it_runs_again(
         assert not engine.alive
         served.start()
         await asyncio.to_thread(served.wait)
-        await until(lambda: engine.alive, seconds=60)
+        await until(lambda: engine.alive)
         after = await client.compare(*PAIR, options=options)
     assert isinstance(before, Judgment)
     assert isinstance(after, Judgment)
@@ -294,7 +294,7 @@ async def test_a_killed_server_makes_the_judge_unavailable_until_it_runs_again(
     assert after.provenance == before.provenance
 
 
-async def until(state: Callable[[], bool], seconds: float = 60.0) -> None:
+async def until(state: Callable[[], bool], seconds: float = 120.0) -> None:
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(state):
             await asyncio.sleep(0.1)

@@ -26,6 +26,7 @@ from judge_service.engine import LabelLogprobs, Written
 from judge_service.errors import JudgeUnavailable
 from judge_service.judgment import Judgment, Unjudged
 from judge_service.metrics import Metrics
+from judge_service.resumable_stream import ResumableStream
 from judge_service.settings import ServerSettings
 from judge_service.store import StoreError, StoreUnavailable
 from judge_service.stores import open_store, postgres_database
@@ -37,6 +38,7 @@ from rlaif.cli import app
 from tests.fakes import FakeEngine
 from tests.postgres import PASSWORD, Postgres, name
 from tests.serving import comparison, one_principle, serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -375,8 +377,15 @@ async def test_one_server_answers_from_what_another_has_read(database: str, tmp_
 
 
 async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_host(
-    postgres: Postgres, database: str, tmp_path: Path
+    postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refusals, broken = [], ResumableStream.broken
+
+    def counted(stream: ResumableStream, error: Any) -> float:
+        refusals.append(error)
+        return broken(stream, error)
+
+    monkeypatch.setattr(ResumableStream, "broken", counted)
     engine = StoringEngine(FakeEngine(), open_store(database), Metrics())
     async with (
         serving(engine, constitutions=[one_principle(tmp_path)]) as server,
@@ -389,7 +398,7 @@ async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_hos
                 await client.compare("Name a fruit", "Fig", "Date, of course")
             assert "127.0.0.1:" + str(postgres.port) not in str(error.value)
             asked = asyncio.create_task(answers(client, 5))
-            await asyncio.sleep(0.5)
+            await until(lambda: refusals)
             assert not asked.done()
         assert len(await asked) == 5  # the stream waited for the database
 

@@ -23,8 +23,9 @@ from constitution.errors import UserError
 from constitution.schema import Message
 from judge_service.client import JudgeClient
 from judge_service.judgment import Comparison, JudgeOptions, Judgment
-from tests.server_process import ServerProcess, wait_until
+from tests.server_process import ServerProcess
 from tests.serving import one_principle
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -80,7 +81,7 @@ class Load:
 
     def go_on_for(self, answers: int) -> None:
         enough = self.answered + answers
-        wait_until(lambda: self.errors or self.answered >= enough, 60)
+        wait_until(lambda: self.errors or self.answered >= enough, 300)
 
     def _guarded(self, job: Callable[[int], None], n: int) -> None:
         try:
@@ -123,7 +124,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(300)
             assert not thread.is_alive(), "it ends with what was asked"
 
     def assert_whole(self) -> None:
@@ -144,7 +145,7 @@ def keys_read(server: ServerProcess) -> list[str]:
 
 def wait_until_it_reads(server: ServerProcess) -> None:
     before = len(keys_read(server))
-    wait_until(lambda: len(keys_read(server)) > before, 60)
+    wait_until(lambda: len(keys_read(server)) > before, 300)
 
 
 def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str) -> None:

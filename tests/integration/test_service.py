@@ -70,7 +70,9 @@ def test_a_second_server_on_the_port_is_told_so_before_it_loads_a_model(
 ) -> None:
     port = client.address.rpartition(":")[2]
     serve = [sys.executable, "-m", "rlaif", "serve", "--model", str(smollm2), "--port", port]
-    found = subprocess.run(serve, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    found = subprocess.run(
+        serve, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
+    )
     assert found.returncode == 1
     assert f"127.0.0.1:{port}" in found.stderr
     assert "--port" in found.stderr

@@ -239,7 +239,7 @@ async def test_who_fails_the_handshake_reaches_nothing_and_is_told_of_tls(
         AsyncJudgeClient(server.address, **given, token=MAY_HAVE["read"]) as client,
     ):
         with pytest.raises(JudgeUnavailable, match="check TLS"):
-            await client.server_info(timeout=10)
+            await client.server_info(timeout=60)
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)

@@ -6,11 +6,11 @@ row here fails the last test.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 import judge_service
-from judge_service import errors
+from judge_service import errors, quotas
 from judge_service.server import JudgeServer
 from judge_service.store import StoreUnavailable
 from judge_service.template import TemplateError
@@ -28,7 +28,8 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.fakes import FakeEngine
 from tests.judge_service.test_server import failure
-from tests.serving import SAID, one_principle, settings
+from tests.serving import SAID, expect_calls_to_take, one_principle, settings
+from tests.waiting import until
 
 CODES = grpc.StatusCode
 PAIR = pb.ComparePairRequest(**SAID, response_a="a", response_b="bb")
@@ -62,13 +63,12 @@ class Scene:
         stub = pb_grpc.JudgeServiceStub(self.channel)
         return stub.ComparePair(request, metadata=bearer(token), **how)
 
-    async def hold(self, token: str = "all", engine_seconds: float = 60) -> None:
+    async def hold(self, token: str = "all") -> None:
         """Keep a call in hand."""
-        self.engine.latency_seconds = engine_seconds
+        self.engine.hold()
         before = self.engine.in_flight
         self.held.append(self.compare(token=token))
-        while self.engine.in_flight == before:
-            await asyncio.sleep(0.01)
+        await until(lambda: self.engine.in_flight > before)
 
 
 def bearer(token: str) -> list[tuple[str, str]]:
@@ -124,11 +124,9 @@ async def token_spent(scene: Scene) -> Any:
 
 
 async def too_short(scene: Scene) -> Any:
-    scene.engine.latency_seconds = 0.2
-    for _ in range(5):
-        await scene.compare()
+    expect_calls_to_take(scene.server, 3600)
     await scene.hold()
-    return scene.compare(timeout=0.15)
+    return scene.compare(timeout=600)
 
 
 def raising(error: Exception) -> Way:
@@ -255,7 +253,11 @@ async def on_stage(folder: Path, row: Row) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.code.name}-{row.reason}" for row in ROWS])
-async def test_an_error_is_on_the_wire_as_the_table_says(tmp_path: Path, row: Row) -> None:
+async def test_an_error_is_on_the_wire_as_the_table_says(
+    tmp_path: Path, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing = partial(quotas.Quota, clock=lambda: 0.0)  # waits do not shrink meanwhile
+    monkeypatch.setattr(quotas, "Quota", standing)
     async with on_stage(tmp_path, row) as scene:
         code, message, details = await failure(await row.how(scene))
     assert code is row.code
@@ -268,7 +270,7 @@ async def test_an_error_is_on_the_wire_as_the_table_says(tmp_path: Path, row: Ro
     assert ("RetryInfo" in details) == (row.retry_seconds is not None)
     if row.retry_seconds is not None:
         waits = details.pop("RetryInfo").retry_delay.ToMilliseconds() / 1000
-        assert waits == pytest.approx(row.retry_seconds, rel=0.1)
+        assert waits == pytest.approx(row.retry_seconds)
     assert message
     assert not details
 

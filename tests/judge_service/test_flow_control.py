@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import grpc
 import pytest
 
 from judge_service.client import AsyncJudgeClient, JudgeRequestError
+from judge_service.engine import LabelLogprobs
 from judge_service.judgment import JudgeOptions, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from judge_service.wire_requests import MAX_ITEM_ID
 from tests.serving import SAID, comparison, one_principle, serving
 from tests.steady_engine import SteadyEngine, SteadyTokenizer
+from tests.waiting import until
 
 LIMIT = 4  # items in hand, two reads each
 SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
@@ -122,27 +124,24 @@ async def test_the_client_refuses_an_id_that_no_answer_could_carry(tmp_path: Pat
 async def test_an_interactive_call_overtakes_a_bulk_stream(
     tmp_path: Path, interactive: bool
 ) -> None:
-    engine = SteadyEngine(slots=1, seconds=0.01)
+    engine = OneByOne()
     law = one_principle(tmp_path)
     async with (
         serving(engine, constitutions=[law]) as server,
         AsyncJudgeClient(server.address) as client,
     ):
-        done: list[str] = []
-
-        async def bulk() -> None:
-            items = [comparison(str(n)) for n in range(60)]
-            async for id, _ in client.stream(items, options=JudgeOptions(interactive=False)):
-                done.append(id)
-
-        streaming = asyncio.create_task(bulk())
-        while engine.waiting < 60:
-            await asyncio.sleep(0.005)
-        before = len(done)
-        await client.compare("mine", "a", "bb", options=JudgeOptions(interactive=interactive))
-        overtaken_by = len(done) - before
-        await streaming
-    assert (overtaken_by < 5) if interactive else (overtaken_by > 20)
+        items = [comparison(str(n)) for n in range(60)]
+        options = JudgeOptions(interactive=False)
+        streaming = asyncio.create_task(all_of(client.stream(items, options=options)))
+        await until(lambda: engine.waiting == 2 * 60 - 1)
+        options = JudgeOptions(interactive=interactive)
+        asking = asyncio.create_task(client.compare("mine", "a", "bb", options=options))
+        await until(lambda: engine.waiting == 2 * 60 + 1)
+        engine.go_on.set()
+        await asyncio.gather(streaming, asking)
+    [mine] = engine.tokenizer.encode_data("mine")
+    places = [place for place, ids in enumerate(engine.served) if mine in ids]
+    assert places == ([1, 2] if interactive else [120, 121])
 
 
 @pytest.mark.parametrize("rpc", ["ComparePair", "ScoreCandidate", "PreviewPrompt", "stream"])
@@ -160,15 +159,34 @@ async def test_megabytes_of_text_hold_up_nobody(tmp_path: Path, rpc: str) -> Non
             "stream": lambda: all_of(client.stream([comparison("1", text)])),
         }
         asking = asyncio.ensure_future(how[rpc]())
-        while not engine.tokenizer.counting:
-            await asyncio.sleep(0.01)
-        await client.compare("x", "a", "bb", timeout=20)
+        await until(lambda: engine.tokenizer.counting)
+        await client.compare("x", "a", "bb", timeout=120)
         engine.tokenizer.go_on.set()
         if rpc == "stream":
             assert [found.reason for found in await asking] == [UnjudgedReason.TOO_LONG]
         else:
             with pytest.raises(JudgeRequestError, match="is too long"):
                 await asking
+
+
+class OneByOne(SteadyEngine):
+    """Finishes no read until it may go on; `served` has the prompts in the order of their turns."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=1)
+        self.go_on = asyncio.Event()
+        self.served: list[Sequence[int]] = []
+
+    async def read(
+        self, prompt_ids: Sequence[int], label_ids: Sequence[int], *, priority: int = 0, **_: bool
+    ) -> LabelLogprobs:
+        await self._enter(priority)
+        try:
+            self.served.append(prompt_ids)
+            await self.go_on.wait()
+        finally:
+            self._leave()
+        return LabelLogprobs((-0.1, -2.4), len(prompt_ids), 0)
 
 
 class SlowTokenizer(SteadyTokenizer):
@@ -181,7 +199,7 @@ class SlowTokenizer(SteadyTokenizer):
     def encode_data(self, text: str) -> list[int]:
         if len(text) > 100_000:
             self.counting = True
-            assert self.go_on.wait(30), "nobody else was served meanwhile"
+            assert self.go_on.wait(120), "nobody else was served meanwhile"
         return super().encode_data(text)
 
 

@@ -36,12 +36,12 @@ def asked(service: str = "") -> Any:
 
 async def status(call: Any) -> int:
     """The next status of a watch."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         return int((await call.read()).status)
 
 
 async def until_watched(health: Health, watches: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while health.watches != watches:
             await asyncio.sleep(0.01)
 

@@ -65,7 +65,7 @@ async def watching(
 
 async def scrape(metrics: Metrics) -> str:
     def get() -> str:
-        with urllib.request.urlopen(f"http://{metrics.address}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{metrics.address}/metrics", timeout=120) as page:
             return str(page.read().decode())
 
     return await asyncio.to_thread(get)
@@ -167,7 +167,7 @@ async def test_what_is_under_way_is_seen_while_it_is(
     engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
 ) -> None:
     server, metrics = watched
-    engine.latency_seconds = 30
+    engine.latency_seconds = 3600
     async with grpc.aio.insecure_channel(server.address) as channel:
         stream = pb_grpc.JudgeServiceStub(channel).StreamJudgments()
         await stream.read()
@@ -205,7 +205,7 @@ async def test_the_page_says_what_is_served_and_whether_the_engine_lives(
     assert (served["name"], served["version"], len(served["sha256"])) == ("brief", "1.0.0", 12)
     assert found[key("engine_alive")] == 1
     assert found[key("reads_total", source="stored")] == 0, "there from the start, for rates"
-    async with asyncio.timeout(10):  # the store is looked at beside the serving
+    async with asyncio.timeout(120):  # the store is looked at beside the serving
         while not found[key("store_bytes")]:
             await asyncio.sleep(0.01)
             found = await counted(metrics)

@@ -19,6 +19,7 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.fakes import FakeEngine
 from tests.serving import ONE_PRINCIPLE, SAID, one_principle, serving
+from tests.waiting import until, until_answered
 
 EDITED = ONE_PRINCIPLE.replace("1.0.0", "1.1.0").replace("says more", "says less")
 
@@ -79,21 +80,21 @@ async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_b
     law_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reloading, "_POLL_SECONDS", 0.02)
-    engine = FakeEngine(latency_seconds=0.5)
+    engine = FakeEngine()
     async with (
         serving(engine, constitutions=(str(law_file),)) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub = pb_grpc.JudgeServiceStub(channel)
         request = pb.ComparePairRequest(response_a="a", response_b="bb", **SAID)
+        engine.hold()
         begun = asyncio.ensure_future(stub.ComparePair(request))
-        await asyncio.sleep(0.1)
+        await until(lambda: engine.in_flight)
         with caplog.at_level(logging.WARNING, logger="judge_service"):
             law_file.write_text(EDITED)
-            async with asyncio.timeout(5):
-                while "brief is now 1.1.0" not in caplog.text:
-                    await asyncio.sleep(0.01)
+            await until(lambda: "brief is now 1.1.0" in caplog.text)
         assert not begun.done()
+        engine.release()
         old, new = await begun, await stub.ComparePair(request)
     assert old.judgment.provenance.constitution.version == "1.0.0"
     assert new.judgment.provenance.constitution.version == "1.1.0"
@@ -112,16 +113,16 @@ async def test_sighup_reads_the_constitutions_again(law_file: Path) -> None:
             ready=lambda at: (versions.append(at), served.set()),
         )
     )
-    await asyncio.wait_for(served.wait(), 10)
+    await asyncio.wait_for(served.wait(), 120)
     async with grpc.aio.insecure_channel(versions[0]) as channel:
         stub = pb_grpc.ConstitutionServiceStub(channel)
         law_file.write_text(EDITED)
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(5):
-            while True:
-                found = await stub.ListConstitutions(pb.ListConstitutionsRequest())
-                if found.constitutions[0].version == "1.1.0":
-                    break
-                await asyncio.sleep(0.01)
+
+        async def version() -> str:
+            found = await stub.ListConstitutions(pb.ListConstitutionsRequest())
+            return str(found.constitutions[0].version)
+
+        await until_answered(version, "1.1.0")
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 120)

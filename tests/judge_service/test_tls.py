@@ -72,7 +72,7 @@ async def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_no
         async def trusted_by(one: Authority) -> bool:
             async with AsyncJudgeClient(server.address, ca=one.certificate) as client:
                 try:
-                    return bool(await client.server_info(timeout=10))
+                    return bool(await client.server_info(timeout=60))
                 except JudgeUnavailable:
                     return False
 

@@ -321,11 +321,11 @@ def server(constitution: str) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield address[0]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 @pytest.fixture

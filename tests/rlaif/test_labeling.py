@@ -322,7 +322,7 @@ from tests.rlaif.test_labeling import comparison
 
 class SlowJudge(ScriptedJudge):
     def judge(self, pair):
-        time.sleep(0.02)
+        time.sleep(0.02 if len(self.asked) < 100 else 3600)  # until it is killed
         return super().judge(pair)
 
 label([comparison(n) for n in range(200)], SlowJudge(), Path(sys.argv[1]))
@@ -336,7 +336,7 @@ def test_kill_9_loses_no_answer_and_the_next_run_asks_only_for_the_rest(tmp_path
         cwd=Path(__file__).parents[2],
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (journal.is_file() and journal.read_bytes().count(b"\n") >= 20):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

@@ -58,12 +58,12 @@ def serving(engine: FakeEngine) -> Iterator[tuple[JudgeClient, threading.Event]]
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         with JudgeClient(address[0], reconnect_seconds=0.5) as client:
             yield client, stop
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_labels_come_over_the_socket_with_their_receipts(tmp_path: Path):

@@ -5,6 +5,7 @@ import textwrap
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from judge_service.client import JudgeRequestError, JudgeUnavailable
 from judge_service.judgment import JudgeOptions, Unjudged, UnjudgedReason
 from judge_service.server import JudgeServer
 from judge_service.settings import ServerSettings
-from rlaif import ppo
+from rlaif import judging, ppo
 from rlaif.backbone import Backbone, LoraConfig
 from rlaif.evaluation import EvaluationError, Outcome
 from rlaif.judging import JudgeReward, held_out_judge, judge_reward
@@ -249,8 +250,16 @@ def test_in_a_mix_a_reward_model_shares_the_policys_base(
 # ── a judge's scores ─────────────────────────────────────────────────────────────────────────
 
 
+class Clock(threading.local):
+    """The time of each thread, which passes only while it waits in vain."""
+
+    now = 0.0
+
+
 class ScriptedScores:
     """Scores a response by its length; `apart` says what else happens, by response."""
+
+    clock = Clock()
 
     def __init__(self, **apart):
         self.apart = apart
@@ -266,7 +275,7 @@ class ScriptedScores:
             self.at_once -= 1
         happens = self.apart.get(response)
         if happens == "late":
-            time.sleep(timeout)
+            self.clock.now += timeout
             raise JudgeUnavailable("the judge did not answer in time")
         if isinstance(happens, Exception):
             raise happens
@@ -279,14 +288,16 @@ def _score(value):
     return type("Scored", (), {"score": value})()
 
 
-def test_what_the_judge_cannot_score_in_time_is_none_and_counted_by_reason_never_zero():
+def test_what_the_judge_cannot_score_in_time_is_none_and_counted_by_reason_never_zero(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: ScriptedScores.clock.now)
+    monkeypatch.setattr(judging, "time", clock)
     client = ScriptedScores(
         slow="late",
         mute=Unjudged(UnjudgedReason.LOW_LABEL_MASS, "it wanted to say something else"),
         huge=JudgeRequestError("response: too long"),
         lost=JudgeUnavailable("connection reset"),
     )
-    reward = JudgeReward(client, timeout=0.05)
+    reward = JudgeReward(client, timeout=60)
     said = ["ab", "slow", "mute", "huge", "lost", "slow"]
     assert reward([ASKED] * 6, said) == [0.2, None, None, None, None, None]
     assert reward.unscored == {"timed out": 2, "low_label_mass": 1, "refused": 1, "unavailable": 1}
@@ -327,11 +338,11 @@ def judge_server(**values):
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield address[0]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_scores_come_over_the_socket_as_ratings_rescaled(tmp_path):

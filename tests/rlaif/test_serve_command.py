@@ -29,7 +29,7 @@ main()
 
 def rlaif(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rlaif", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def free_port() -> int:
@@ -134,7 +134,7 @@ def test_a_server_from_a_file_tells_systemd_answers_the_probe_reloads_and_ends(
     assert rlaif(*arguments, "--probe").returncode == 1
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(120)
+        systemd.settimeout(300)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         command = [sys.executable, "-c", WITHOUT_VLLM, *arguments]
         with subprocess.Popen(
@@ -146,7 +146,7 @@ def test_a_server_from_a_file_tells_systemd_answers_the_probe_reloads_and_ends(
             server.send_signal(signal.SIGHUP)
             assert rlaif(*arguments, "--probe").returncode == 0
             server.terminate()
-            told, _ = server.communicate(timeout=60)
+            told, _ = server.communicate(timeout=300)
     assert server.returncode == 0, told
     assert "serving on 127.0.0.1:" in told
     assert (tmp_path / "reads.sqlite").exists()

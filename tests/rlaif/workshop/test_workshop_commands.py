@@ -74,11 +74,11 @@ def running(engine: FakeEngine) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield addresses[0]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 @pytest.fixture(scope="module")
