@@ -195,6 +195,8 @@ class VLLMEngine:
             if llm.output_handler is not None and not llm.get_num_unfinished_requests():
                 llm.output_handler.cancel()  # else it reports the engine's end as a failure
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_SECONDS)
+            await asyncio.sleep(0)  # vLLM closes its sockets in a callback of this loop
+            llm.engine_core.resources.ctx.destroy(linger=0)  # it leaves that to the collector
             del llm
             gc.collect()  # its cycles would else be finalised as the interpreter is torn down
 

@@ -126,8 +126,8 @@ class FakeRunner:
 def test_the_token_after_the_last_chunk_is_the_one_of_the_seed():
     """Three chunks of row 1's prompt; row 0 samples all along; row 2 has no seed."""
     runner = FakeRunner({0: 5, 1: 7}, rows=3)
+    runner.discard_request_mask.np[1] = True
     with pytest.raises(RuntimeError, match="offset"):  # what vLLM does by itself
-        runner.discard_request_mask.np[1] = True
         runner.sample_tokens(None)
 
     runner = FakeRunner({0: 5, 1: 7}, rows=3)
