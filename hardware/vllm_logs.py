@@ -1,7 +1,8 @@
-"""vLLM's log without the dump that it writes when an engine dies: that holds prompts.
+"""vLLM's log without the dump that it writes when an engine dies: that describes its requests.
 
-vLLM logs the failed step's requests, token ids and sampling settings included, at level ERROR.
-Logs are kept and read by others, so the dump stays out; the traceback and all else stay in.
+vLLM logs the failed step's requests and its whole configuration at level ERROR. In 0.32 it gives
+the lengths of prompts in place of their tokens where it can; what else it writes there (sampling
+settings, folders) is not for logs that are kept, either. The traceback and all else stay in.
 """
 
 from __future__ import annotations
