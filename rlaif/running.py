@@ -20,7 +20,7 @@ from rich.console import Console
 
 from rlaif.evaluation import EvaluationResult
 from rlaif.labeling import SUMMARY
-from rlaif.machine_fit import kept_size
+from rlaif.machine_fit import fit_to_machine, kept_size
 from rlaif.recipe import Recipe
 from rlaif.stages import Stage, content_digest, input_digest, is_finished, run_stages
 from rlaif.tables import print_table
@@ -29,7 +29,7 @@ from rlaif.work import Work
 
 def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Run the stages that are not finished, and print the result."""
-    work = Work(recipe, run_dir)
+    work = Work(fit_to_machine(recipe, run_dir, console), run_dir)
     stages = stages_of(work)
     _say_split(work, console)
     run_stages(stages, run_dir, console)

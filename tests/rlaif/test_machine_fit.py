@@ -10,7 +10,7 @@ from rich.console import Console
 from constitution.errors import UserError
 from hardware import vllm_cpu
 from hardware.memory import GIB, ModelSize
-from rlaif import machine_fit
+from rlaif import machine_fit, running
 from rlaif.machine_fit import Machine, fit_to_machine, fitted, kept_size, predicted
 from rlaif.recipe import Recipe, load_recipe
 
@@ -107,3 +107,19 @@ def test_the_demo_keeps_forty_labels_and_twenty_four_heldout_prompts_on_any_mach
     train, heldout = fitted(demo, 1000.0)
     assert (train >= 40, heldout >= 24) == (True, True)
     assert fitted(demo, 0.1) == (80, 32)
+
+
+def test_a_run_is_fitted_before_its_stages_are_made(tmp_path, say, monkeypatch):
+    machine(monkeypatch, 10)
+
+    class FarEnoughError(Exception):
+        pass
+
+    def stages_of(work):
+        assert (work.recipe.train_prompts, work.recipe.heldout_prompts) == (20, 10)
+        raise FarEnoughError
+
+    monkeypatch.setattr(running, "stages_of", stages_of)
+    with pytest.raises(FarEnoughError):
+        running.run(RECIPE, tmp_path, say)
+    assert say.file.getvalue().startswith("this machine: 2 cores, 10 GFLOP/s in float32")
