@@ -60,7 +60,7 @@ def step_tokens(weights: int, gflops: float) -> int:
 def engine_arguments(
     model: str | Path, dtype: Dtype, *, sequences: int, tokens: int | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments of vLLM's engine for short steps; half a second, to measure the CPU.
+    """Keyword arguments of vLLM's engine for short steps; takes two seconds, to measure the CPU.
 
     sequences: requests that may run at the same time. tokens: of a step, if somebody knows better.
     A model so large that even short steps come near vLLM's limit for a step gets a higher limit.
