@@ -288,3 +288,11 @@ def test_a_changed_constitution_labels_the_run_again_in_its_folder(work):
     made.judge()
     assert journal.read_bytes().count(b"\n") == 2 * before, "answers of both are kept"
     assert sorted(f.name for f in made.labels.parent.glob("*.parquet")) == ["preferences.parquet"]
+
+
+def test_the_judge_of_a_recipe_computes_in_its_judge_dtype(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(working, "judge_client", lambda *_, flags: started.append(flags))
+    for changes in ({}, {"judge_dtype": "bfloat16", "judge_flags": ["--step-tokens", "256"]}):
+        Work(recipe(**changes), tmp_path).court(tmp_path / "judge.log")
+    assert started == [("--dtype", "auto"), ("--dtype", "bfloat16", "--step-tokens", "256")]

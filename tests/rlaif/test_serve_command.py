@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from rlaif.cli import app
+from rlaif.commands import serve as serve_command
 from rlaif.commands.serve import effective
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,32 @@ def test_the_flags_of_a_server_reach_its_settings() -> None:
     assert (found["tokens"], found["log_format"]) == ("t", "json")
     for flag in ("allow_inline_constitutions", "insecure", "exit_on_stdin_close"):
         assert found[flag] is True
+
+
+def test_the_dtype_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("model: m\ndtype: float16\nstep_tokens: 128\n")
+    variables = {"RLAIF_SERVE_DTYPE": "bfloat16", "RLAIF_SERVE_MODEL": "m"}
+    assert effective(None, {"RLAIF_SERVE_MODEL": "m"}, {}).settings.dtype == "auto"
+    assert effective(file, {}, {}).settings.dtype == "float16"
+    assert effective(file, variables, {}).settings.dtype == "bfloat16"
+    found = printed("--config", str(file), "--dtype", "float32", "--step-tokens", "256")
+    assert (found["dtype"], found["step_tokens"]) == ("float32", 256)
+
+
+def test_the_engine_is_opened_in_the_dtype_and_with_the_steps_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: dict[str, object] = {}
+    monkeypatch.setattr(
+        "judge_service.engines.vllm.VLLMEngine", lambda *_, **settings: opened.update(settings)
+    )
+    monkeypatch.setattr("rlaif.models.resolve", lambda name: name)
+    variables = {
+        "RLAIF_SERVE_MODEL": "m", "RLAIF_SERVE_DTYPE": "float32", "RLAIF_SERVE_STEP_TOKENS": "256",
+    }  # fmt: skip
+    serve_command._engine(effective(None, variables, {}).settings)
+    assert (opened["dtype"], opened["step_tokens"]) == ("float32", 256)
 
 
 def test_a_model_behind_a_server_has_settings_of_its_own_and_its_server_s_context() -> None:
@@ -114,6 +141,7 @@ def test_calibrations_are_found_in_the_cache_unless_they_are_set(
         (["--model", "m", "--host", "0.0.0.0"], "--host: host 0.0.0.0 is not loopback"),
         (["--model", "m", "--store", "a", "--no-store"], "exclude each other"),
         (["--model", "m", "--log-format", "xml"], "--log-format: setting 'log_format'"),
+        (["--model", "m", "--dtype", "fp32"], "--dtype: setting 'dtype'"),
         (["--config", "none.yaml"], "none.yaml: the settings cannot be read"),
     ],
 )
