@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from rlaif.time_left import TimeLeft
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -57,27 +59,28 @@ _bar_shows = False  # a terminal has room for one
 def _bar(title: str, total: float, unit: str) -> Iterator[Report]:
     from rich.console import Console, Group
     from rich.live import Live
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[left]}", style="cyan"),
         TextColumn("{task.fields[note]}"),
         console=console,
-        # rich's window of 30 s holds no two labels of a slow judge, and then it shows no time left.
-        speed_estimate_period=600.0,
     )
-    task = bar.add_task(title, total=total, note="")
+    task = bar.add_task(title, total=total, note="", left="")
+    time_left = TimeLeft(total)
     global _bar_shows
     _bar_shows = True
     try:
         with Live(bar, console=console, refresh_per_second=4) as live:
 
             def report(done: float, note: str = "", metrics: Metrics | None = None) -> None:
-                bar.update(task, completed=done, note=note)
+                seconds = time_left.update(done, time.monotonic())
+                left = "" if seconds is None or done >= total else f"{_duration(seconds)} left"
+                bar.update(task, completed=done, note=note, left=left)
                 if metrics:
                     live.update(Group(bar, metrics_table(metrics, console)))
 
@@ -109,21 +112,20 @@ def shown(value: float | None) -> str:
 
 @contextmanager
 def _lines(title: str, total: float, unit: str) -> Iterator[Report]:
-    start = spoken = time.monotonic()
-    first: float | None = None
+    spoken = time.monotonic()
+    time_left = TimeLeft(total)
     finished = False
 
     def report(done: float, note: str = "", metrics: Metrics | None = None) -> None:
-        nonlocal spoken, first, finished
+        nonlocal spoken, finished
         now = time.monotonic()
-        if first is None:  # what an earlier run had done says nothing of this one's speed
-            first = done
+        left = time_left.update(done, now)
         if finished or (now - spoken < LINE_EVERY_S and done < total):
             return
         spoken, finished = now, done >= total
         parts = [f"{title}: {done:.0f}/{total:.0f} {unit}", note]
-        if first < done < total:
-            parts.append(f"about {_duration((now - start) * (total - done) / (done - first))} left")
+        if left is not None and done < total:
+            parts.append(f"about {_duration(left)} left")
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     yield report

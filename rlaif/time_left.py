@@ -1,0 +1,38 @@
+"""How long work will still take, from how fast it went in the later half of the time so far.
+
+    left = (total - done) · (seconds of the later half / units of the later half)
+
+What is found finished at the start (labels of an earlier run, reads in a store) takes no time and
+is over in the first half, so that it does not promise a speed that cannot be kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+_SAMPLES = 64  # kept of the later half at most
+
+
+class TimeLeft:
+    """Example: `left = TimeLeft(100); left.update(0, now=0.0); left.update(50, now=10.0)` → 10.0"""
+
+    def __init__(self, total: float) -> None:
+        self._total = total
+        self._samples: deque[tuple[float, float]] = deque()  # (second, units done)
+        self._start = 0.0
+
+    def update(self, done: float, now: float) -> float | None:
+        """Seconds left after `done` units at second `now`; None while nothing was done in time."""
+        if not self._samples:
+            self._start = now
+            self._samples.append((now, done))
+            return None
+        middle = (self._start + now) / 2
+        while len(self._samples) > 1 and self._samples[1][0] <= middle:
+            self._samples.popleft()
+        second, before = self._samples[0]
+        if now - self._samples[-1][0] >= (now - self._start) / _SAMPLES:
+            self._samples.append((now, done))
+        if done <= before or now <= second:
+            return None
+        return (self._total - done) * (now - second) / (done - before)
