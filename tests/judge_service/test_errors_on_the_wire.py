@@ -126,7 +126,7 @@ async def token_spent(scene: Scene) -> Any:
 async def too_short(scene: Scene) -> Any:
     expect_calls_to_take(scene.server, 3600)
     await scene.hold()
-    return scene.compare(timeout=600)
+    return scene.compare(timeout=60)
 
 
 def raising(error: Exception) -> Way:

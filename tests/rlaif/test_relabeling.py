@@ -1,5 +1,6 @@
 """After an edit only what it changed is read, and the labels are those of a full relabel."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -39,6 +40,14 @@ def numbers(folder):
         (p.id, p.chosen_text, p.prob_chosen, p.traits, parse_receipt(p).order_gap)
         for p in read_preferences(folder / "preferences.parquet")
     ]
+
+
+@pytest.fixture
+def kept():
+    """A store of reads, for as long as the test lasts."""
+    store = open_store(None)
+    yield store
+    asyncio.run(store.close())
 
 
 @pytest.fixture
@@ -105,8 +114,8 @@ def test_a_seeded_sample_of_principles_is_drawn_as_in_a_full_relabel(tmp_path):
     assert numbers(tmp_path / "labels") == numbers(tmp_path / "full")
 
 
-def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_path):
-    kept, first, again = open_store(None), engine(), engine()
+def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_path, kept):
+    first, again = engine(), engine()
     served = LocalJudge(SIXTEEN, engine=StoringEngine(first, kept))
     label(PAIRS, served, tmp_path)
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
@@ -119,8 +128,7 @@ def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_pa
     assert numbers(tmp_path) == numbers(tmp_path / "full")
 
 
-def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labelled, tmp_path):
-    kept = open_store(None)
+def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labelled, tmp_path, kept):
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     label(PAIRS, LocalJudge(new, engine=StoringEngine(engine(), kept)), tmp_path / "elsewhere")
     client = LocalJudge(engine=StoringEngine(engine(), kept))
