@@ -19,7 +19,6 @@ Written for vLLM 0.32; the class below runs inside its workers.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from pathlib import Path
@@ -54,13 +53,13 @@ def step_tokens(weights: int, gflops: float) -> int:
         return UNKNOWN_STEP_TOKENS
     tokens = STEP_SECONDS * gflops * 1e9 / (2 * weights)
     least, most = STEP_TOKENS
-    return min(most, max(least, math.ceil(tokens / BLOCK_TOKENS) * BLOCK_TOKENS))
+    return min(most, max(least, round(tokens / BLOCK_TOKENS) * BLOCK_TOKENS))
 
 
 def engine_arguments(
     model: str | Path, dtype: Dtype, *, sequences: int, tokens: int | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments of vLLM's engine for short steps; takes two seconds, to measure the CPU.
+    """Keyword arguments of vLLM's engine for short steps; takes a second, to measure the CPU.
 
     sequences: requests that may run at the same time. tokens: of a step, if somebody knows better.
     A model so large that even short steps come near vLLM's limit for a step gets a higher limit.

@@ -57,7 +57,7 @@ class Machine:
 
 
 def look_at_machine() -> Machine:
-    """Takes about two seconds, torch aside."""
+    """Takes about a second, importing torch aside."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
