@@ -28,7 +28,7 @@ export TOKENIZERS_PARALLELISM := false
 
 help:
 	@echo "make install    server, trainers and test tools into .venv; the others do it first"
-	@echo "make demo       constitutional RLAIF from end to end on this machine (10 to 20 minutes on two cores)"
+	@echo "make demo       constitutional RLAIF from end to end on this machine (10 to 45 minutes on two cores)"
 	@echo "make test       every test, those with real models included"
 	@echo "make lint       format, lint, types, import contracts, freshness of the generated stubs"
 	@echo "make check      make lint, the dependency audit and the unit tests"

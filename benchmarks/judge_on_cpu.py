@@ -13,6 +13,9 @@ that waits. Each way is a server of its own (`rlaif serve`, no store), asked ove
     urgent    the same stream again with other pairs, and beside it one interactive comparison after
               the other: median and slowest
 
+A host that multiplies bfloat16 shows the slow case of one that does not with
+`ONEDNN_MAX_CPU_ISA=AVX2` in the environment and `--ways bfloat16`.
+
 Without --data the pairs are the worked examples of `hhh`. A way that takes longer than --seconds is
 given up and reported as such. The last line is one JSON object: a figure per way.
 """
