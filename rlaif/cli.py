@@ -27,7 +27,7 @@ from rlaif.commands import (
     train,
 )
 
-OURS = ("constitution", "judge_service", "rlaif")
+OURS = ("constitution", "hardware", "judge_service", "rlaif")
 
 app = typer.Typer(
     help="A constitution (YAML) tells a judge (gRPC, vLLM) what better means; "

@@ -217,6 +217,8 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     }
     assert copied == let_in
     assert all((ROOT / path).exists() for path in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= copied
 
 
 def test_the_image_installs_as_the_makefile_does() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
-from rlaif.cli import app
+from rlaif.cli import OURS, app
 from rlaif.commands import configured, merge_settings
 from rlaif.recipe import Recipe, RecipeError, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 BROKEN = """\
 name: shop
@@ -41,6 +44,11 @@ def test_help_loads_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_module_missing_from_our_own_packages_is_not_blamed_on_the_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(OURS) == set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
 
 
 @pytest.mark.parametrize(
