@@ -26,7 +26,9 @@ def environment(level: str = "WARNING") -> dict[str, str]:
     if os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
         return {}
     file = tempfile.NamedTemporaryFile("w", prefix="vllm-logging-", suffix=".json")  # noqa: SIM115
-    json.dump(_configuration(os.environ.get("VLLM_LOGGING_LEVEL", level)), file)
+    # vLLM takes a level in lower case, too; logging does not.
+    level = os.environ.get("VLLM_LOGGING_LEVEL", level).upper()
+    json.dump(_configuration(level), file)
     file.flush()
     _files.append(file)
     return {_VARIABLE: file.name}

@@ -171,6 +171,14 @@ def test_the_dump_of_a_dead_engine_stays_out_of_the_log(monkeypatch, capfd):
     assert capfd.readouterr().err == "the engine died\n"
 
 
+def test_a_level_in_lower_case_is_taken_as_vllm_takes_it(monkeypatch):
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "debug")
+    (path,) = vllm_logs.environment().values()
+    configuration = json.loads(Path(path).read_text())
+    assert configuration["loggers"]["vllm"]["level"] == "DEBUG"
+    assert configuration["handlers"]["vllm"]["level"] == "DEBUG"
+
+
 def test_whoever_switched_vllms_logging_off_is_left_alone(monkeypatch):
     monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
     assert vllm_logs.environment() == {}
