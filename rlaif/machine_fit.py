@@ -10,19 +10,18 @@ prompts, on a busier day as well.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from hardware import vllm_cpu
 from hardware.dtypes import dtype_name, multiplies_bfloat16
 from hardware.memory import GIB, ModelSize, available_bytes, model_size
-from hardware.speed import matmul_gflops
+from hardware.speed import cores, matmul_gflops
 from rlaif import models
 from rlaif.recipe import Fit, Recipe
 from rlaif.records import write_json
@@ -50,7 +49,7 @@ class RunSize(BaseModel):
 class Machine:
     """What predicts a run's time. gflops: hardware.speed, in `dtype`, on the CPU."""
 
-    cores: int
+    cores: float
     dtype: str
     gflops: float
     gpu: str | None
@@ -62,21 +61,25 @@ def look_at_machine() -> Machine:
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     gflops = 0.0 if gpu else matmul_gflops("auto")
-    return Machine(len(os.sched_getaffinity(0)), dtype_name("auto"), gflops, gpu)
+    return Machine(cores(), dtype_name("auto"), gflops, gpu)
 
 
 def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
     """The recipe with this machine's minutes and, once per run folder, prompts; says both.
 
-    Raises UserError when the judge does not fit into the memory that is free.
+    Raises UserError when the judge of a new run does not fit into the memory that is free. A run
+    that has begun may need no judge any more; where it does, the judge itself refuses.
     """
     machine = look_at_machine()
     console.print(_describe(machine), highlight=False, soft_wrap=True)
     if machine.gpu:
         return recipe
+    size = _kept(recipe, run_dir)
+    if size is None:
+        judge = _judge_size(recipe.judge)
+        vllm_cpu.check_memory(recipe.judge, judge, dtype_name(recipe.judge_dtype))
     console.print(_judge_memory(recipe), highlight=False, soft_wrap=True)
     slower = recipe.gflops / machine.gflops
-    size = _kept(recipe, run_dir)
     if size is None:
         train, heldout = fitted(recipe, slower)
         size = RunSize(limits=_limits(recipe), train_prompts=train, heldout_prompts=heldout)
@@ -152,7 +155,7 @@ def _kept(recipe: Recipe, run_dir: Path) -> RunSize | None:
     try:
         text = (run_dir / SIZE_FILE).read_text(encoding="utf-8")
         size = RunSize.model_validate_json(text)
-    except (OSError, ValidationError):
+    except (OSError, ValueError):  # missing, or damaged; pydantic's errors are ValueErrors
         return None
     return size if size.limits == _limits(recipe) else None
 
@@ -167,16 +170,16 @@ def _describe(machine: Machine) -> str:
     free = available_bytes()
     memory = "" if free is None else f", {free / GIB:.1f} GiB of memory free"
     return (
-        f"this machine: {machine.cores} cores, {machine.gflops:.0f} GFLOP/s in {machine.dtype}"
+        f"this machine: {machine.cores:g} cores, {machine.gflops:.0f} GFLOP/s in {machine.dtype}"
         f"{lacks}{memory}"
     )
 
 
 def _judge_memory(recipe: Recipe) -> str:
-    """What the judge will take. Raises UserError where that is not free."""
-    dtype = dtype_name(recipe.judge_dtype)
-    loading, lasting = vllm_cpu.check_memory(recipe.judge, _judge_size(recipe.judge), dtype)
-    if not lasting:
+    """What the judge will take."""
+    dtype, size = dtype_name(recipe.judge_dtype), _judge_size(recipe.judge)
+    loading, lasting = vllm_cpu.memory_gib(size, dtype)
+    if not size.parameters:
         return f"the judge {recipe.judge} computes in {dtype}"
     return (
         f"the judge {recipe.judge} computes in {dtype} and takes about {lasting:.1f} GiB of memory "

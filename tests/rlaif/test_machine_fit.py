@@ -83,8 +83,9 @@ def test_other_limits_are_another_size(tmp_path, say, monkeypatch):
     fit_to_machine(RECIPE, tmp_path, say)
     more = RECIPE.model_copy(update={"train_prompts": 60})
     assert kept_size(more, tmp_path) is more
-    (tmp_path / "size.json").write_text("{")
-    assert kept_size(RECIPE, tmp_path) is RECIPE
+    for damaged in (b"{", b"\xff", b"[]", b""):
+        (tmp_path / "size.json").write_bytes(damaged)
+        assert kept_size(RECIPE, tmp_path) is RECIPE
 
 
 def test_on_a_gpu_nothing_is_predicted_from_the_processor(tmp_path, say, monkeypatch):
@@ -100,6 +101,28 @@ def test_a_judge_that_does_not_fit_is_refused_before_anything_is_run(tmp_path, s
     with pytest.raises(UserError, match="too little memory for j in"):
         fit_to_machine(RECIPE, tmp_path, say)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_has_begun_is_not_refused_for_a_judge_that_it_may_not_need(
+    tmp_path, say, monkeypatch
+):
+    """It may be finished, and print its table again."""
+    machine(monkeypatch, 100)
+    monkeypatch.setattr(machine_fit, "_judge_size", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 64 * GIB)
+    fit_to_machine(RECIPE, tmp_path, say)
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: GIB)
+    assert fit_to_machine(RECIPE, tmp_path, say).train_prompts == 80
+    assert say.file.getvalue().count("the judge j computes in") == 2
+
+
+def test_the_cores_that_are_named_are_those_whose_speed_is_counted(monkeypatch):
+    monkeypatch.setattr(machine_fit, "cores", lambda: 1.5)
+    monkeypatch.setattr(machine_fit, "matmul_gflops", lambda dtype: 90.0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = machine_fit.look_at_machine()
+    assert (found.cores, found.gflops) == (1.5, 90.0)
+    assert machine_fit._describe(found).startswith("this machine: 1.5 cores, 90 GFLOP/s in ")
 
 
 def test_the_demo_keeps_forty_labels_and_twenty_four_heldout_prompts_on_any_machine():
