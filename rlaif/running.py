@@ -91,6 +91,7 @@ def _labelling(work: Work) -> list[Stage]:
             f"fetching {r.policy} and {r.judge} where they lack",
             lambda: [r.policy, r.judge],
             work.fetch,
+            computes=False,
         ),
         _stage(
             work,
@@ -216,9 +217,10 @@ def _stage(
     run: Callable[[], None],
     *,
     keeps_its_own: bool = False,
+    computes: bool = True,
 ) -> Stage:
     minutes = work.recipe.minutes.get(name, 0.0)
-    return Stage(name, does, work.folder / folder, inputs, run, minutes, keeps_its_own)
+    return Stage(name, does, work.folder / folder, inputs, run, minutes, keeps_its_own, computes)
 
 
 # ── what outcomes depend on ──────────────────────────────────────────────────────────────────
