@@ -126,6 +126,10 @@ class Recipe(BaseModel):
     minutes: dict[str, float] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
     )
+    minutes_prompts: dict[Literal["train", "heldout"], int] = Field(
+        default_factory=dict,
+        description="prompts with which the minutes were measured; by default the recipe's own",
+    )
     gflops: float = Field(
         default=120.0, gt=0, description="of the CPU on which the minutes were measured"
     )

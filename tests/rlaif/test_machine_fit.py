@@ -42,6 +42,18 @@ def test_minutes_grow_with_prompts_and_slowness_but_for_what_does_neither():
     }
 
 
+def test_other_numbers_of_prompts_take_other_minutes_than_were_measured():
+    """Whoever runs a recipe with eight prompts is not promised the minutes of eighty."""
+    demo = load_recipe("quickstart")
+    few = load_recipe("quickstart", ["train_prompts=8", "heldout_prompts=4"])
+    found = predicted(few, 1.0, 8, 4)
+    assert found["label"] == pytest.approx(demo.minutes["label"] / 10)
+    assert found["evaluate"] == pytest.approx(demo.minutes["evaluate"] / 8)
+    assert found["ppo"] == demo.minutes["ppo"]
+    many = load_recipe("quickstart", ["train_prompts=200"])
+    assert fitted(many, 1.0)[0] < 200, "it would take longer than fit.minutes"
+
+
 @pytest.mark.parametrize(
     ("slower", "size"),
     [
