@@ -205,7 +205,10 @@ def _describe_size(recipe: Recipe, found: Recipe) -> str:
     about = f"about {sum(found.minutes.values()):.0f} min in all" if found.minutes else ""
     fewer = ""
     if recipe.fit is not None and counts != _counts(recipe):
-        fewer = f" (instead of {_counts(recipe)}, to take {recipe.fit.minutes:g} min or less)"
+        fewer = (
+            f" (instead of {_counts(recipe)}, to take {recipe.fit.minutes:g} min or less; "
+            "fit=null takes all)"
+        )
     return ", ".join(part for part in (f"{counts}{fewer}" if counts else "", about) if part)
 
 

@@ -87,7 +87,10 @@ def test_a_run_that_was_killed_goes_on_with_the_prompts_it_began_with(tmp_path, 
     assert (again.train_prompts, again.heldout_prompts) == (20, 10)
     assert (first.minutes["ppo"], again.minutes["ppo"]) == (50, 1.25)
     assert kept_size(RECIPE, tmp_path).train_prompts == 20
-    assert "20 training prompts, 10 held-out prompts (instead of 80" in say.file.getvalue()
+    said = say.file.getvalue()
+    assert "20 training prompts, 10 held-out prompts (instead of 80" in said
+    assert "fit=null takes all" in said
+    assert load_recipe("quickstart", ["fit=null"]).fit is None
 
 
 def test_other_limits_are_another_size(tmp_path, say, monkeypatch):
