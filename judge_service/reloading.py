@@ -18,7 +18,7 @@ from judge_service.registry import ConstitutionRegistry
 from judge_service.tls import ServerTls
 from judge_service.token_gate import TokenGate
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.3  # a change counts at the second poll that sees it: within a second
 
 _log = logging.getLogger("judge_service")
 

@@ -110,9 +110,10 @@ def predicted(
     recipe: Recipe, slower: float, train: int | None, heldout: int | None
 ) -> dict[str, float]:
     """Minutes of each stage. slower: GFLOP/s of the machine that was measured over this one's."""
+    measured = recipe.minutes_prompts
     share = {
-        "train": (train or 1) / (recipe.train_prompts or train or 1),
-        "heldout": (heldout or 1) / (recipe.heldout_prompts or heldout or 1),
+        "train": _over(train, measured.get("train", recipe.train_prompts)),
+        "heldout": _over(heldout, measured.get("heldout", recipe.heldout_prompts)),
     }
     return {
         stage: minutes
@@ -120,6 +121,10 @@ def predicted(
         * share.get(_GROWS_WITH.get(stage, ""), 1.0)
         for stage, minutes in recipe.minutes.items()
     }
+
+
+def _over(now: int | None, measured: int | None) -> float:
+    return 1.0 if now is None or measured is None else now / measured
 
 
 def fitted(recipe: Recipe, slower: float) -> tuple[int | None, int | None]:
@@ -200,7 +205,10 @@ def _describe_size(recipe: Recipe, found: Recipe) -> str:
     about = f"about {sum(found.minutes.values()):.0f} min in all" if found.minutes else ""
     fewer = ""
     if recipe.fit is not None and counts != _counts(recipe):
-        fewer = f" (instead of {_counts(recipe)}, to take {recipe.fit.minutes:g} min or less)"
+        fewer = (
+            f" (instead of {_counts(recipe)}, to take {recipe.fit.minutes:g} min or less; "
+            "fit=null takes all)"
+        )
     return ", ".join(part for part in (f"{counts}{fewer}" if counts else "", about) if part)
 
 

@@ -96,6 +96,12 @@ class Recipe(BaseModel):
         description="what the judge computes in; auto: bfloat16 where the hardware multiplies in "
         "it, else float32",
     )
+    judge_step_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="on a CPU, prompt tokens that one step of the judge computes; more waste less "
+        "time where nobody else waits for it; null: what takes about two seconds",
+    )
     judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
     sample: SamplingConfig = SamplingConfig()
     label: LabelingConfig = LabelingConfig()
@@ -119,6 +125,10 @@ class Recipe(BaseModel):
     evaluate: JudgingConfig = JudgingConfig()
     minutes: dict[str, float] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
+    )
+    minutes_prompts: dict[Literal["train", "heldout"], int] = Field(
+        default_factory=dict,
+        description="prompts with which the minutes were measured; by default the recipe's own",
     )
     gflops: float = Field(
         default=120.0, gt=0, description="of the CPU on which the minutes were measured"

@@ -29,6 +29,7 @@ from rlaif.work import Work
 
 def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Run the stages that are not finished, and print the result."""
+    recipe = _counted(recipe, run_dir)
     work = Work(fit_to_machine(recipe, run_dir, console), run_dir)
     stages = stages_of(work)
     _say_split(work, console)
@@ -38,6 +39,17 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     print_table(found, console)
     console.print(_sizes(work), highlight=False, soft_wrap=True)
     console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _counted(recipe: Recipe, run_dir: Path) -> Recipe:
+    """The recipe with as many prompts as there are: a file may hold fewer than it takes at most."""
+    work = Work(recipe, run_dir)
+    return recipe.model_copy(
+        update={
+            "train_prompts": len(work.prompts("train")),
+            "heldout_prompts": len(work.prompts("heldout")),
+        }
+    )
 
 
 def _sizes(work: Work) -> str:
@@ -52,6 +64,7 @@ def _sizes(work: Work) -> str:
 
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Say what `run` would do. Nothing is loaded, fetched or written."""
+    recipe = _counted(recipe, run_dir)
     work = Work(kept_size(recipe, run_dir), run_dir)
     if recipe.fit is not None and work.recipe is recipe:
         console.print(
@@ -91,6 +104,7 @@ def _labelling(work: Work) -> list[Stage]:
             f"fetching {r.policy} and {r.judge} where they lack",
             lambda: [r.policy, r.judge],
             work.fetch,
+            computes=False,
         ),
         _stage(
             work,
@@ -216,9 +230,10 @@ def _stage(
     run: Callable[[], None],
     *,
     keeps_its_own: bool = False,
+    computes: bool = True,
 ) -> Stage:
     minutes = work.recipe.minutes.get(name, 0.0)
-    return Stage(name, does, work.folder / folder, inputs, run, minutes, keeps_its_own)
+    return Stage(name, does, work.folder / folder, inputs, run, minutes, keeps_its_own, computes)
 
 
 # ── what outcomes depend on ──────────────────────────────────────────────────────────────────

@@ -36,7 +36,8 @@ class Stage:
     `inputs()` returns everything the outcome depends on, as JSON; `folder` holds all that the stage
     writes and is emptied when the inputs changed, unless `keeps_its_own`: then the stage itself
     knows, item by item, what of it is still good. `minutes` is the time it took where it was
-    measured, for the estimate shown to the user.
+    measured, for the estimate shown to the user. `computes`: whether the time it takes says how
+    fast the machine is; fetching models does not.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     run: Callable[[], None]
     minutes: float
     keeps_its_own: bool = False
+    computes: bool = True
 
 
 def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None:
@@ -63,7 +65,8 @@ def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None
                 f"{head}  {stage.does} [dim](about {left:.0f} min to the end)[/dim]", soft_wrap=True
             )
             seconds = _run(stage, run_dir, digest)
-            spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
+            if stage.computes:
+                spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
             console.print(f"   [dim]done in {seconds / 60:.1f} min[/dim]")
 
 

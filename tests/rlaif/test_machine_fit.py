@@ -42,6 +42,18 @@ def test_minutes_grow_with_prompts_and_slowness_but_for_what_does_neither():
     }
 
 
+def test_other_numbers_of_prompts_take_other_minutes_than_were_measured():
+    """Whoever runs a recipe with eight prompts is not promised the minutes of eighty."""
+    demo = load_recipe("quickstart")
+    few = load_recipe("quickstart", ["train_prompts=8", "heldout_prompts=4"])
+    found = predicted(few, 1.0, 8, 4)
+    assert found["label"] == pytest.approx(demo.minutes["label"] / 10)
+    assert found["evaluate"] == pytest.approx(demo.minutes["evaluate"] / 8)
+    assert found["ppo"] == demo.minutes["ppo"]
+    many = load_recipe("quickstart", ["train_prompts=200"])
+    assert fitted(many, 1.0)[0] < 200, "it would take longer than fit.minutes"
+
+
 @pytest.mark.parametrize(
     ("slower", "size"),
     [
@@ -75,7 +87,10 @@ def test_a_run_that_was_killed_goes_on_with_the_prompts_it_began_with(tmp_path, 
     assert (again.train_prompts, again.heldout_prompts) == (20, 10)
     assert (first.minutes["ppo"], again.minutes["ppo"]) == (50, 1.25)
     assert kept_size(RECIPE, tmp_path).train_prompts == 20
-    assert "20 training prompts, 10 held-out prompts (instead of 80" in say.file.getvalue()
+    said = say.file.getvalue()
+    assert "20 training prompts, 10 held-out prompts (instead of 80" in said
+    assert "fit=null takes all" in said
+    assert load_recipe("quickstart", ["fit=null"]).fit is None
 
 
 def test_other_limits_are_another_size(tmp_path, say, monkeypatch):

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlaif import running
 from rlaif import work as working
 from rlaif.evaluation import EvaluationResult
 from rlaif.intervals import Estimate
 from rlaif.labeling import label
 from rlaif.pairing import pairs_from_samples
-from rlaif.recipe import Recipe
+from rlaif.recipe import Recipe, load_recipe
 from rlaif.records import Sample, read_jsonl, write_jsonl
 from rlaif.running import stages_of
 from rlaif.stages import input_digest
@@ -290,9 +291,37 @@ def test_a_changed_constitution_labels_the_run_again_in_its_folder(work):
     assert sorted(f.name for f in made.labels.parent.glob("*.parquet")) == ["preferences.parquet"]
 
 
-def test_the_judge_of_a_recipe_computes_in_its_judge_dtype(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "gpu", "flags"),
+    [
+        ({}, False, ["--dtype", "auto"]),
+        (
+            {"judge_dtype": "bfloat16", "judge_flags": ["--max-context-tokens", "512"]},
+            False,
+            ["--dtype", "bfloat16", "--max-context-tokens", "512"],
+        ),
+        ({"judge_step_tokens": 256}, False, ["--dtype", "auto", "--step-tokens", "256"]),
+        ({"judge_step_tokens": 256}, True, ["--dtype", "auto"]),  # vLLM's default is far more
+    ],
+)
+def test_the_judge_of_a_recipe_is_started_as_the_recipe_says(
+    tmp_path, monkeypatch, changes, gpu, flags
+):
     started = []
+    monkeypatch.setattr(working.torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(working, "judge_client", lambda *_, flags: started.append(flags))
-    for changes in ({}, {"judge_dtype": "bfloat16", "judge_flags": ["--step-tokens", "256"]}):
-        Work(recipe(**changes), tmp_path).court(tmp_path / "judge.log")
-    assert started == [("--dtype", "auto"), ("--dtype", "bfloat16", "--step-tokens", "256")]
+    Work(recipe(**changes), tmp_path).court(tmp_path / "judge.log")
+    assert started == [flags]
+
+
+def test_no_shipped_recipe_shortens_the_steps_of_a_judge_on_a_gpu():
+    for name in ("quickstart", "cpu_study"):
+        assert "--step-tokens" not in load_recipe(name).judge_flags
+
+
+def test_a_file_with_fewer_prompts_than_the_recipe_takes_counts_as_what_it_holds(tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(f'{{"prompt": "Question {n}?"}}\n' for n in range(10)))
+    found = running._counted(recipe(prompts=str(own)), tmp_path)
+    assert found.train_prompts + found.heldout_prompts == 10
+    assert found.heldout_prompts <= 3

@@ -128,3 +128,27 @@ def test_two_runs_in_one_folder_are_refused(diary: Diary) -> None:
 
     with pytest.raises(RunError, match="seen"):
         diary.run(second)
+
+
+def test_models_that_were_fetched_before_do_not_promise_a_fast_machine(diary: Diary) -> None:
+    """Fetching was measured with 10 minutes and takes none; the 50 of computing are still ahead."""
+
+    def stage(name: str, minutes: float, computes: bool) -> Stage:
+        folder = diary.run_dir / name
+        return Stage(name, "works", folder, dict, lambda: None, minutes, computes=computes)
+
+    run_stages([stage("fetch", 10, False), stage("train", 50, True)], diary.run_dir, diary.console)
+    said = diary.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2/2 train  works (about 50 min to the end)" in said
+
+
+def test_computing_that_takes_half_the_time_halves_what_is_left(diary: Diary, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    ticks = iter([0.0, 9 * 60.0, 0.0, 0.0])
+    monkeypatch.setattr("rlaif.stages.time.monotonic", lambda: next(ticks))
+    stages = [
+        Stage(name, "works", diary.run_dir / name, dict, lambda: None, minutes)
+        for name, minutes in (("first", 20.0), ("second", 40.0))
+    ]
+    run_stages(stages, diary.run_dir, diary.console)
+    said = diary.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2/2 second  works (about 20 min to the end)" in said  # (2 + 9) / (2 + 20) of 40
