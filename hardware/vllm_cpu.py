@@ -39,7 +39,8 @@ STEP_TOKENS = (64, 2048)
 # the same sums when it goes on.
 BULK_STEP_TOKENS = 2048
 UNKNOWN_STEP_TOKENS = 512  # where the model's size is unknown: a hub id that is not fetched yet
-_VLLM_STEP_LIMIT_SECONDS = 300
+STEP_LIMIT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"  # environment: a step that takes longer is fatal
+_VLLM_STEP_LIMIT_SECONDS = 300  # its default
 _PROCESSES_GIB = 2.0  # Python, libraries and activations of the server and vLLM's two processes
 
 
@@ -70,7 +71,7 @@ def engine_arguments(
     tokens = max(tokens or step_tokens(weights, gflops), sequences)
     expected = 2 * weights * tokens / (gflops * 1e9)
     if 60 * expected > _VLLM_STEP_LIMIT_SECONDS:  # 60: other work on the cores
-        os.environ.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", str(round(60 * expected)))
+        os.environ.setdefault(STEP_LIMIT, str(round(60 * expected)))
     return {
         "enforce_eager": True,
         "block_size": BLOCK_TOKENS,

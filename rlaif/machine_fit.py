@@ -73,9 +73,9 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
     machine = look_at_machine()
     console.print(_describe(machine), highlight=False, soft_wrap=True)
     if machine.gpu:
-        return recipe
+        return kept_size(recipe, run_dir)
     size = _kept(recipe, run_dir)
-    if size is None:
+    if size is None and "--engine" not in recipe.judge_flags:
         judge = _judge_size(recipe.judge)
         vllm_cpu.check_memory(recipe.judge, judge, dtype_name(recipe.judge_dtype))
     console.print(_judge_memory(recipe), highlight=False, soft_wrap=True)
@@ -182,6 +182,8 @@ def _describe(machine: Machine) -> str:
 
 def _judge_memory(recipe: Recipe) -> str:
     """What the judge will take."""
+    if "--engine" in recipe.judge_flags:
+        return f"the judge {recipe.judge} runs behind a model server"
     dtype, size = dtype_name(recipe.judge_dtype), _judge_size(recipe.judge)
     loading, lasting = vllm_cpu.memory_gib(size, dtype)
     if not size.parameters:

@@ -411,7 +411,8 @@ def _environment(on_cpu: bool) -> Iterator[None]:
                 )
         yield
     finally:
-        own = {name for name in os.environ if name.startswith("VLLM_")} - wanted.keys()
+        ours = {*wanted, vllm_cpu.STEP_LIMIT}
+        own = {name for name in os.environ if name.startswith("VLLM_")} - ours
         for name in os.environ.keys() - before.keys() - own:
             del os.environ[name]
         os.environ.update(before)

@@ -109,6 +109,24 @@ def test_on_a_gpu_nothing_is_predicted_from_the_processor(tmp_path, say, monkeyp
     assert "NVIDIA H100" in say.file.getvalue()
 
 
+def test_a_run_that_began_on_a_processor_goes_on_with_its_prompts_on_a_gpu(
+    tmp_path, say, monkeypatch
+):
+    machine(monkeypatch, 10)
+    fit_to_machine(RECIPE, tmp_path, say)
+    machine(monkeypatch, 0.0, gpu="NVIDIA H100")
+    assert fit_to_machine(RECIPE, tmp_path, say).train_prompts == 20
+
+
+def test_a_judge_behind_a_model_server_takes_no_memory_here(tmp_path, say, monkeypatch):
+    machine(monkeypatch, 100)
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 1)
+    monkeypatch.setattr(machine_fit, "_judge_size", lambda judge: ModelSize(4 * GIB, 0))
+    flags = ("--engine", "openai", "--openai-url", "http://127.0.0.1:8000/v1")
+    fit_to_machine(RECIPE.model_copy(update={"judge_flags": flags}), tmp_path, say)
+    assert "the judge j runs behind a model server" in say.file.getvalue()
+
+
 def test_a_judge_that_does_not_fit_is_refused_before_anything_is_run(tmp_path, say, monkeypatch):
     machine(monkeypatch, 100)
     monkeypatch.setattr(machine_fit, "_judge_size", lambda judge: ModelSize(4 * GIB, 0))
