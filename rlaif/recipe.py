@@ -96,12 +96,6 @@ class Recipe(BaseModel):
         description="what the judge computes in; auto: bfloat16 where the hardware multiplies in "
         "it, else float32",
     )
-    judge_step_tokens: int | None = Field(
-        default=None,
-        ge=64,
-        description="on a CPU, prompt tokens that one step of the judge computes; more waste less "
-        "time where nobody else waits for it; null: what takes about two seconds",
-    )
     judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
     sample: SamplingConfig = SamplingConfig()
     label: LabelingConfig = LabelingConfig()

@@ -13,8 +13,6 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from constitution import Constitution, Message
 from judge_service.client import JudgeClient
 from rlaif import (
@@ -114,10 +112,8 @@ class Work:
     def court(self, log: Path) -> AbstractContextManager[JudgeClient]:
         """A judge server of our own, and a client to it."""
         r = self.recipe
-        flags = ["--dtype", r.judge_dtype]
-        if r.judge_step_tokens is not None and not torch.cuda.is_available():
-            flags += ["--step-tokens", str(r.judge_step_tokens)]
-        return judge_client(r.judge, r.constitution, log, flags=[*flags, *r.judge_flags])
+        flags = ("--dtype", r.judge_dtype, *r.judge_flags)
+        return judge_client(r.judge, r.constitution, log, flags=flags)
 
     # sft
     def train_sft(self) -> None:
