@@ -32,8 +32,8 @@ from hardware.speed import matmul_gflops
 BLOCK_TOKENS = 32
 KV_CACHE_GIB = 1.0  # unless somebody says otherwise; vLLM's own default is half of the memory
 STEP_SECONDS = 2.0
-# Under 64 tokens a step spends most of its time reading the weights from memory; over 2048 nothing
-# is gained.
+# At least and at most. 32 rows are multiplied at 56 % of the speed of 512, 64 rows at 73 %, 256 at
+# 95 % (float32, one AVX2 core): there is little to gain beyond.
 STEP_TOKENS = (64, 2048)
 # For sampling in bulk, where nobody waits for a turn: fixed, so that a run that was killed computes
 # the same sums when it goes on.

@@ -60,7 +60,7 @@ HOSTILE = {
 MOST_STEPS = 500_000  # of Python, about 50 ms; the costliest of these takes 350 000
 
 
-@pytest.mark.timeout(120)  # work inside libyaml or one regular expression is no step
+@pytest.mark.timeout(120)  # work inside libyaml or one regular expression is not counted
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_yaml_is_refused_in_few_steps(text: str) -> None:
     def refuse() -> None:

@@ -167,7 +167,7 @@ def test_mutated_constitutions_are_constitutions_or_errors_with_line_and_column(
     assert average < AVERAGE_STEPS, summary
 
 
-@pytest.mark.timeout(120)  # work inside libyaml or one regular expression is no step
+@pytest.mark.timeout(120)  # work inside libyaml or one regular expression is not counted
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_an_error_or_harmless_and_costs_few_steps(name: str) -> None:
     found, cost = outcome_and_cost(BOMBS[name])
