@@ -19,6 +19,10 @@ AS_PIP = pip_has() { $(PY) -m pip config list 2>/dev/null | sed -n "s/^global\.$
 	cert=$$(pip_has cert); test -z "$$cert" || export SSL_CERT_FILE="$$cert"; \
 	index=$$(pip_has index-url); test -z "$$index" || export UV_DEFAULT_INDEX="$$index";
 
+# Every script of these folders but the server that two of them share.
+BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py, \
+	$(wildcard $(addprefix benchmarks/,judge/*.py service/*.py training/*.py)))))
+
 # Compiled modules make every start quicker, the command line above all.
 unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
@@ -60,13 +64,13 @@ proto: $(READY)
 	$(PY) protos/generate.py
 
 bench: $(READY)
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+	@for module in $(BENCHMARKS); do echo "== $$module"; $(PY) -m $$module || exit 1; done
 
 gpu-check: $(READY)
 	@nvidia-smi -L || { echo "gpu-check needs an NVIDIA GPU; this machine shows none"; exit 1; }
 	$(PY) -m pytest -m integration
-	$(PY) benchmarks/gpu_check.py --compile --out gpu-check.json
-	$(PY) benchmarks/service_vs_transformers.py --out gpu-check-judgments.json
+	$(PY) -m benchmarks.training.gpu_check --compile --out gpu-check.json
+	$(PY) -m benchmarks.service.vs_transformers --out gpu-check-judgments.json
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """What a constitution is: traits, principles that serve them, and worked examples of each.
 
-Everything here is a frozen value that was checked when it was made; `constitution.loading` reads
+Everything here is a frozen value that was checked when it was made; `constitution.loader` reads
 it from YAML. This module needs pydantic only, so that a light client can import it.
 """
 
@@ -271,13 +271,13 @@ class Constitution(_Value):
 
         Text with a '/' or ending in .yaml or .yml is a path. Raises ConstitutionError.
         """
-        from constitution.loading import load  # needs pyyaml, which light clients lack
+        from constitution.loader import load
 
         return load(name_or_path)
 
     @classmethod
     def library_names(cls) -> tuple[str, ...]:
         """The names of the constitutions that ship."""
-        from constitution.loading import library_names
+        from constitution.loader import library_names
 
         return library_names()

@@ -15,10 +15,10 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from judge_service.client import AsyncJudgeClient
-from rlaif import models
-from rlaif.prompts import load_prompts
-from rlaif.trl_reward import JudgeReward
+from judge_service.client.sync import AsyncJudgeClient
+from rlaif.data.prompts import load_prompts
+from rlaif.feedback.trl_reward import JudgeReward
+from rlaif.models import catalog as models
 
 
 def main() -> None:

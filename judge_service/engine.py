@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from judge_service.judgment import ModelIdentity
+from judge_service.types import ModelIdentity
 
 
 class EngineError(RuntimeError):

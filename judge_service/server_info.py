@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from judge_service.judgment import ModelIdentity
+from judge_service.types import ModelIdentity
 
 
 class ServerState(StrEnum):

@@ -20,7 +20,7 @@ from constitution import DEFAULT_CONSTITUTION
 from constitution.schema import nearest
 from hardware.dtypes import Dtype
 from judge_service.errors import ServerStartError
-from judge_service.store import is_url, shown
+from judge_service.store.base import is_url, shown
 
 
 class SettingsError(ServerStartError):

@@ -1,6 +1,6 @@
 """`python -m rlaif` is the same as `rlaif`."""
 
-from rlaif.cli import main
+from rlaif.cli.main import main
 
 if __name__ == "__main__":
     main()

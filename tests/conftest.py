@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.postgres import database, postgres
+from tests.support.service.postgres import database, postgres
 
-__all__ = ["database", "postgres"]  # fixtures of tests/postgres.py
+__all__ = ["database", "postgres"]  # fixtures of tests/support/service/postgres.py
 
 settings.register_profile("rlaif", deadline=None)  # a busy machine is no failure
 settings.load_profile("rlaif")
@@ -59,6 +59,6 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The folder of the real SmolLM2-135M-Instruct, fetched if this machine lacks it."""
-    from rlaif import models
+    from rlaif.models import catalog as models
 
     return models.fetch("smollm2-135m")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from judge_service.configuring import configure, from_environment, from_file
 from judge_service.engines.vllm import _SHUTDOWN_SECONDS
 from judge_service.settings import ServerSettings
+from judge_service.settings_sources import configure, from_environment, from_file
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"

@@ -162,7 +162,9 @@ def texts() -> dict[str, str]:
 
 def test_nothing_of_ours_installs_a_strangers_package() -> None:
     contents = texts()
-    assert {"README.md", "pyproject.toml", "rlaif/cli.py", "deploy/Containerfile"} <= set(contents)
+    assert {"README.md", "pyproject.toml", "rlaif/cli/main.py", "deploy/Containerfile"} <= set(
+        contents
+    )
     # Extras that name the project's own extras: pip and uv resolve them to the project itself.
     for own in re.findall(rf'^[\w-]+ = \["{OURS}\[serve\]"', contents["pyproject.toml"], re.M):
         contents["pyproject.toml"] = contents["pyproject.toml"].replace(own, "")

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from peers.sides import Outcome, run
+from benchmarks.peers.sides import Outcome, run
 
 Side = Callable[[Path], Outcome]
 
@@ -47,7 +47,7 @@ def common_job(options: argparse.Namespace) -> dict[str, Any]:
     float32 weights, the forward cast, on both sides. With LoRA both hold a bfloat16 base under
     float32 adapters, and nothing is cast."""
     from hardware.dtypes import dtype_name
-    from rlaif import models
+    from rlaif.models import catalog as models
 
     dtype = dtype_name(options.dtype)
     return {

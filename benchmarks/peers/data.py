@@ -14,10 +14,10 @@ from statistics import fmean
 
 from constitution import Constitution
 from constitution.schema import Message
-from rlaif.batching import Pair, encode_conversation, encode_pairs, epoch_batches
-from rlaif.calibrating import GoldPair, load_gold
-from rlaif.prompts import load_prompts
-from rlaif.records import Preference, Prompt, write_jsonl
+from rlaif.batching.encode import Pair, encode_conversation, encode_pairs, epoch_batches
+from rlaif.data.prompts import load_prompts
+from rlaif.data.records import Preference, Prompt, write_jsonl
+from rlaif.labels.calibrate import GoldPair, load_gold
 
 SEED = 0
 

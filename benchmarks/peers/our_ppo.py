@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peers.our_training import HEAD, settings
-from peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
-from rlaif import ppo, training
-from rlaif.backbone import Backbone, LoraConfig
-from rlaif.records import Prompt, read_jsonl
-from rlaif.rollouts import Sampler, choose_engine
-from rlaif.scoring import Heads, RewardModel
+from benchmarks.peers.our_training import HEAD, settings
+from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from rlaif.algorithms.ppo import train as ppo
+from rlaif.data.records import Prompt, read_jsonl
+from rlaif.generation.samplers import Sampler, choose_engine
+from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.reward_model import Heads, RewardModel
+from rlaif.training import config as training
 
 
 class TimedSampler:

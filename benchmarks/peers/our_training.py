@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
-from rlaif import training
-from rlaif.backbone import Backbone, LoraConfig
-from rlaif.records import Preference, Sample, read_jsonl
+from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from rlaif.data.records import Preference, Sample, read_jsonl
+from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.training import config as training
 
 HEAD = "overall"  # the one head of pairs without traits
 
@@ -47,7 +47,7 @@ def pairs_of(job: dict[str, Any]) -> list[Preference]:
 
 
 def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
-    from rlaif import dpo
+    from rlaif.algorithms.dpo import train as dpo
 
     dpo.reference_logprobs = reference.around(dpo.reference_logprobs)
     config = dpo.DPOConfig(
@@ -61,7 +61,7 @@ def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
 
 
 def reward(job: dict[str, Any], _: Stopwatch) -> None:
-    from rlaif import reward_model
+    from rlaif.algorithms import reward as reward_model
 
     config = reward_model.RewardConfig(
         **settings(job), epochs=job["epochs"], batch_size=job["batch"], centering=0.0
@@ -70,7 +70,7 @@ def reward(job: dict[str, Any], _: Stopwatch) -> None:
 
 
 def sft(job: dict[str, Any], _: Stopwatch) -> None:
-    from rlaif import sft
+    from rlaif.algorithms import sft
 
     lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
     config = sft.SFTConfig(**settings(job), epochs=job["epochs"], batch_size=job["batch"])
@@ -79,7 +79,7 @@ def sft(job: dict[str, Any], _: Stopwatch) -> None:
 
 def prepare(job: dict[str, Any]) -> Outcome:
     """Write the adapters and the head that training starts from, for the other side to take."""
-    from rlaif.scoring import Heads, RewardModel
+    from rlaif.models.reward_model import Heads, RewardModel
 
     role = "reward" if job["algorithm"] == "reward" else "policy"
     folder = Path(job["initial"])

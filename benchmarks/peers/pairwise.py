@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from peers import comparing
-from peers.data import SEED, Work, choose_pairs
+from benchmarks.peers import comparing
+from benchmarks.peers.data import SEED, Work, choose_pairs
 
 
 def options_of(doc: str | None) -> argparse.Namespace:
@@ -42,8 +42,8 @@ def job_and_work(options: argparse.Namespace, algorithm: str) -> tuple[dict[str,
 
 def sft_order(count: int, batch: int) -> list[list[int]]:
     """Our SFT's order of one source: it mixes sources, so it is not that of the pairs' trainers."""
-    from rlaif.batching import in_groups
-    from rlaif.sft import mixture
+    from rlaif.algorithms.sft import mixture
+    from rlaif.batching.encode import in_groups
 
     picks = mixture([count], [1.0], count, SEED)
     return [[pick.row for pick in group] for group in in_groups(picks, batch)]

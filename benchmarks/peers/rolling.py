@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from peers import comparing
-from peers.data import choose_prompts
-from peers.endless import endless
-from rlaif.records import Prompt, Sample, read_jsonl, write_jsonl
+from benchmarks.peers import comparing
+from benchmarks.peers.data import choose_prompts
+from benchmarks.peers.endless import endless
+from rlaif.data.records import Prompt, Sample, read_jsonl, write_jsonl
 
 
 def add_options(parser: argparse.ArgumentParser, prompts: int, response_tokens: int) -> None:

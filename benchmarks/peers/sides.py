@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -116,7 +116,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> Outcome:
-    """`python -m peers.MODULE` with the job; what it says goes to `log` in its folder.
+    """`python -m benchmarks.peers.MODULE` with the job; what it says goes to `log` in its folder.
 
     Raises SystemExit with the end of the log when it fails.
     """
@@ -126,7 +126,7 @@ def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> Outco
     threads = str(job["threads"])
     environment = {
         **os.environ,
-        "PYTHONPATH": str(BENCHMARKS),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
@@ -137,7 +137,7 @@ def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> Outco
     }
     with log.open("w", encoding="utf-8") as out:
         done = subprocess.run(
-            [python, "-m", f"peers.{module}", str(path)],
+            [python, "-m", f"benchmarks.peers.{module}", str(path)],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,

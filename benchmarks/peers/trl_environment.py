@@ -12,7 +12,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from rlaif.models import cache_folder
+from rlaif.models.catalog import cache_folder
 
 REQUIREMENT = "trl==1.12.*"
 _VERSION = "import trl; print(trl.__version__)"

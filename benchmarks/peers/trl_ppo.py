@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from trl.experimental import ppo
 from trl.experimental.ppo import ppo_trainer
 
-from peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
-from peers.trl_training import Ticking
+from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from benchmarks.peers.trl_training import Ticking
 
 
 def scalar_model(job: dict[str, Any]) -> Any:

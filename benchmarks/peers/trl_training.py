@@ -17,7 +17,7 @@ import transformers
 import trl
 from safetensors.torch import load_file
 
-from peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
 
 datasets.disable_progress_bars()
 

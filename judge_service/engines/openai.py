@@ -24,12 +24,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from judge_service.engine import EngineError, LabelLogprobs, Written
-from judge_service.engines.hello import first_question
+from judge_service.engines.http_client import NoAnswer, Refused, Upstream, UpstreamError
 from judge_service.engines.model_folder import find_tokenizer_folder
-from judge_service.engines.openai_ways import PLAIN, Served, cached_tokens, look
+from judge_service.engines.openai_capabilities import PLAIN, Served, cached_tokens, look
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.engines.upstream import NoAnswer, Refused, Upstream, UpstreamError
-from judge_service.judgment import ModelIdentity
+from judge_service.engines.warmup import first_question
+from judge_service.types import ModelIdentity
 
 DEFAULT_CONTEXT_TOKENS = 8192
 REQUESTS_AT_A_TIME = 256  # vLLM computes as many by default; the others wait here, by priority

@@ -23,7 +23,6 @@ from hardware import vllm_cpu, vllm_logs
 from hardware.dtypes import Dtype, dtype_name, multiplies_bfloat16
 from hardware.memory import GIB, model_size
 from judge_service.engine import EngineError, LabelLogprobs, Written
-from judge_service.engines.hello import first_question
 from judge_service.engines.model_folder import (
     ModelError,
     context_limit,
@@ -32,7 +31,8 @@ from judge_service.engines.model_folder import (
     weights_sha256,
 )
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.judgment import ModelIdentity
+from judge_service.engines.warmup import first_question
+from judge_service.types import ModelIdentity
 
 OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -249,7 +249,7 @@ class VLLMEngine:
             kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
             hf_overrides={"head_dtype": "float32"},
             scheduling_policy="priority",
-            worker_extension_cls="judge_service.engines.orphan.DiesWithParent",
+            worker_extension_cls="judge_service.engines.parent_watchdog.DiesWithParent",
             **own,
         )
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from constitution import Constitution, ConstitutionError
 from constitution.lint import lint_text
-from constitution.loading import load_text
+from constitution.loader import load_text
 
 PAGE = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
 GOOD, BROKEN = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

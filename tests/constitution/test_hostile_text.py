@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitution import Constitution, ConstitutionError
-from constitution.loading import load_text
+from constitution.loader import load_text
 from constitution.strict_yaml import MAX_BYTES
-from tests.steps import steps
+from tests.support.steps import steps
 
 GOOD = """\
 name: small

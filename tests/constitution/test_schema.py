@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from constitution import Constitution, ConstitutionError, Example, Message, Principle, Scope
-from constitution.loading import load_text
+from constitution.loader import load_text
 from constitution.schema import inconsistencies
 
 

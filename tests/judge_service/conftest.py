@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
-from judge_service.client import AsyncJudgeClient
+from judge_service.client.sync import AsyncJudgeClient
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
-from tests.fakes import FakeEngine
-from tests.serving import one_principle, serving
+from tests.support.fakes import FakeEngine
+from tests.support.service.serving import one_principle, serving
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from constitution.schema import Message
-from rlaif.records import Preference, Prompt
-from tests.rlaif.pairs import preference
+from rlaif.data.records import Preference, Prompt
+from tests.support.training.pairs import preference
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -1,0 +1,257 @@
+"""The wording of each compare text by itself: can a judge see in two replies what it asks for?
+
+Most rules are one narrow pattern with its remedy, in `_PATTERNS`. Text in double quotes is an
+example of words, not the author's wording, and is not looked at. Every pattern needs English words
+to match, so texts in other languages pass in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from constitution.lint.finding import Remark, Severity
+from constitution.schema import Constitution, Principle
+from constitution.strict_yaml import Path, shorten
+
+MAX_WORDS = 80
+MAX_CHARACTERS = 500  # for scripts that put no spaces between words
+READ_CHARACTERS = 10_000  # a text beyond this is too long, and needs no other remark
+
+_QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201c\u201d]*\u201d')
+_SAYS_NOTHING = re.compile(  # praise and filler; a vague text has no other words
+    r"\b(?:a|acceptable|adequate|always|an|and|answers?|any|appropriate|are|as|bad|be|best|better"
+    r"|between|both|choose|comments?|decent|desirable|excellent|favou?r|fine|generally|give|good"
+    r"|great|high|higher|i|if|in|is|it|just|more|most|must|never|nice|of|ok|okay|one|only|or|other"
+    r"|overall|pick|poor|possible|prefer|preferable|preferred|proper|quality|rather|really"
+    r"|reasonable|repl(?:y|ies)|responses?|right|satisfactory|select|should|simply|suitable|text"
+    r"|than|that|the|this|to|two|very|well|which|who|with|worse|worst)\b",
+    re.IGNORECASE,
+)
+_ENGLISH = re.compile(r"\b(?:the|is|are|be|of|to|and|that|must|should|reply)\b", re.IGNORECASE)
+_COMPARES = re.compile(
+    r"\b(?:prefer\w*|cho(?:ose|ice)\w*|pick\w*|select\w*|favou?r\w*|which|whichever|rather|rank\w*"
+    r"|compar\w*|more|less|fewer|least|most|better|best|worse|worst|over|wins?|loses?|beats?"
+    r"|reward\w*|penali[sz]e\w*|higher|lower|value\w*|than)\b",
+    re.IGNORECASE,
+)
+_JOINT = re.compile(r"\b(?:and|as well as|also|plus)\b", re.IGNORECASE)
+_JOINTS = 3  # this many in one text join four things or more
+_PREFERS = re.compile(r"\b(?:prefer|choose)\b", re.IGNORECASE)
+_QUALITIES = re.compile(  # is clear, short, warm and honest
+    r"\b(?:is|are|be|being|stays?|both|more|most)(?:\s+[\w-]+\s*,){2,12}\s*[\w-]+\s*,?\s+and\s+"
+    r"[\w-]+",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(  # a review may speak of TODOs: only one that stands for a text counts
+    r"\A\W*(?:TODO|FIXME|TBD|XXX)\b|\b(?:TODO|FIXME|TBD|XXX):|[\[<{(](?:TODO|FIXME|TBD|XXX)\b"
+    r"|[\[<{](?:insert|your|describe|fill in)\b[^\[\]<>{}]{0,80}[\]>}]|\b[Ll]orem ipsum\b"
+    r"|\A(?:\.{2,}|\u2026)\Z",
+)
+_CONDITION = re.compile(r"\A\W*(?:when|if|on|for|where|in)\b([^,;:.]{3,200}),", re.IGNORECASE)
+_ANY_TOPIC = re.compile(  # words of a condition that are no topic
+    r"about|answer|asked|asks|cases?|conversation|customer|does|have|matters?|person|prompt"
+    r"|questions?|reply|requests?|somebody|someone|something|speaks|talks|that|their|there|they"
+    r"|topics?|user|wants|what|when|where|which|with|your",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """A rule that is one regular expression. `{id}` and `{found}` in the message are filled in."""
+
+    severity: Severity
+    rule: str
+    pattern: re.Pattern[str]
+    message: str
+    remedy: str
+
+
+_LONGER = r"(?:longer|longest|lengthier|shorter|shortest)"
+_THING = r"(?:repl(?:y|ies)|responses?|answers?|comments?|texts?|one)"
+_NEGATION = r"(?:not|never|cannot|\w+n't|neither|without|hardly)"
+_UNKIND = (  # words that are a negation already
+    r"(?:un(?:kind|helpful|true|clear|friendly|safe|fair|necessary|likely|related|reasonable)"
+    r"|dishonest|disrespectful|impolite|inaccurate|incorrect|inappropriate|irrelevant|incomplete)"
+)
+_PATTERNS = (
+    _Pattern(
+        Severity.WARNING,
+        "names-position",
+        re.compile(
+            r"\b(?i:(?:first|second|former|latter)\s+(?:reply|response|option|candidate)"
+            r"|(?:the\s+(?:former|latter))\b)"
+            r"|\b(?i:reply|response|answer|option|candidate|assistant)\s+\(?[AB]\b(?!['-])"
+            r"|\b[AB]\s+(?:over|rather than|instead of)\s+[AB]\b"
+            r"|\b[Pp]refer\s+[AB]\b(?!['-])"
+        ),
+        "'{id}' speaks of '{found}': the judge reads both orders, so a place means nothing",
+        "say what the preferred reply does; leave out A, B, first and second",
+    ),
+    _Pattern(
+        Severity.WARNING,
+        "names-length",
+        re.compile(
+            rf"(?<!\bno )(?<!\bany )\b{_LONGER}\s+{_THING}\b"
+            rf"|\b(?:{_THING}|that|which|it)\s+(?:is|are)\s+(?:(?:much|far|always)\s+)?{_LONGER}\b"
+            r"(?!\s+than\s+(?:needed|necessary|asked|requested))"
+            rf"|\b{_THING}\s+(?:with|has|of)\s+(?:the\s+)?(?:more|fewer|most|fewest)\s+words\b",
+            re.IGNORECASE,
+        ),
+        "'{id}' asks for a length ('{found}'), which a judge can obey without reading",
+        "say what the words are for: 'without padding', 'explains each step'",
+    ),
+    _Pattern(
+        Severity.ADVICE,
+        "double-negation",
+        re.compile(
+            rf"\b{_NEGATION}(?:\s+(?!(?:and|but|or|nor|only)\b)[\w-]+){{0,2}}\s+"
+            r"(?:not|never|without|nothing|nobody|fails?\s+to|lacks?|omits?|omit)\b"
+            rf"|\b(?:not|never|\w+n't)\s+(?:be\s+|\w+ly\s+)?{_UNKIND}\b",
+            re.IGNORECASE,
+        ),
+        "'{id}' negates twice: '{found}'",
+        "say what the preferred reply does; small judges lose track of 'not … without'",
+    ),
+    _Pattern(
+        Severity.ADVICE,
+        "asks-a-question",
+        re.compile(r"[\w)'\u2019]\s*\?"),
+        "'{id}' asks a question; the judge's own question follows it",
+        "state it: 'Prefer the reply that …'",
+    ),
+)
+_ABSOLUTE = re.compile(
+    r"\b(?:never|always|under (?:no|any) circumstances?|in (?:every|any) case|at all times"
+    r"|no matter what|without (?:any )?exceptions?|must not|may not ever)\b",
+    re.IGNORECASE,
+)
+
+
+def remarks(constitution: Constitution) -> Iterator[Remark]:
+    """Remarks on the texts of each principle."""
+    for index, principle in enumerate(constitution.principles):
+        path: Path = ("principles", index, "compare")
+        whole = principle.compare[:READ_CHARACTERS]
+        text = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), whole)
+        yield from _length(principle, path)
+        yield from _substance(principle, text, path)
+        yield from _one_idea(principle, text, path)
+        for rule in _PATTERNS:
+            if found := rule.pattern.search(text):
+                shown = shorten(found[0])
+                message = rule.message.format(id=principle.id, found=shown)
+                yield Remark(rule.severity, rule.rule, path, message, rule.remedy, found[0])
+        yield from _reach(principle, text, path)
+        yield from _placeholders(principle, index)
+
+
+def _length(principle: Principle, path: Path) -> Iterator[Remark]:
+    words, characters = len(principle.compare.split()), len(principle.compare)
+    if words > MAX_WORDS or characters > MAX_CHARACTERS:
+        yield Remark(
+            Severity.WARNING,
+            "compare-too-long",
+            path,
+            f"the compare text of '{principle.id}' has {words} words ({characters} characters), "
+            "and the judge reads it twice for every pair",
+            f"keep it under {MAX_WORDS} words and {MAX_CHARACTERS} characters: one idea; "
+            "split the rest into other principles",
+        )
+
+
+def _substance(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
+    if not re.search(r"\w", _SAYS_NOTHING.sub("", text)):
+        yield Remark(
+            Severity.WARNING,
+            "vague-compare",
+            path,
+            f"the compare text of '{principle.id}' names nothing that a judge can look for: "
+            f"'{shorten(principle.compare, 60)}'",
+            "say what the preferred reply does, such as 'names a concrete next step'",
+        )
+    elif _ENGLISH.search(text) and not _COMPARES.search(text):
+        yield Remark(
+            Severity.WARNING,
+            "not-a-comparison",
+            path,
+            f"the compare text of '{principle.id}' does not compare two replies: "
+            f"'{shorten(principle.compare, 60)}'",
+            "write it as 'Prefer the reply that …'",
+        )
+
+
+def _one_idea(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
+    joints, qualities = len(_JOINT.findall(text)), _QUALITIES.search(text)
+    verbs = len(_PREFERS.findall(text))
+    if joints >= _JOINTS or qualities or verbs > 1:
+        if qualities:
+            what = f"lists several qualities: '{shorten(qualities[0], 60)}'"
+        elif verbs > 1:
+            what = f"states {verbs} preferences"
+        else:
+            what = f"joins {joints + 1} things with 'and'"
+        yield Remark(
+            Severity.ADVICE,
+            "several-criteria",
+            path,
+            f"'{principle.id}' {what}; a reply may meet one and miss another",
+            "split it: one principle for each, so that each has its own vote and weight",
+            qualities[0] if qualities else "",
+        )
+
+
+def _reach(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
+    """Absolutes that nothing limits, and topics that a scope could name."""
+    condition = _CONDITION.match(text)
+    if principle.scope is not None:
+        return
+    if (found := _ABSOLUTE.search(text)) and not principle.examples and not condition:
+        yield Remark(
+            Severity.WARNING,
+            "unscoped-absolute",
+            path,
+            f"'{principle.id}' says '{found[0]}' of every conversation, and no example shows "
+            "what it means",
+            "add a 'scope', a 'When …,' or examples, or say it without the absolute",
+            found[0],
+        )
+    topics = _topics(principle, condition[1]) if condition else []
+    if topics:
+        yield Remark(
+            Severity.ADVICE,
+            "topic-without-scope",
+            path,
+            f"'{principle.id}' is about '{topics[0]}', and is asked of every pair",
+            f"add 'scope: {{mentions: [{topics[0]}]}}': other pairs then cost no read",
+            topics[0],
+        )
+
+
+def _topics(principle: Principle, condition: str) -> list[str]:
+    """Words of the condition that every example's prompt (of two or more) has too."""
+    if len(principle.examples) < 2:
+        return []
+    prompts = [
+        set(re.findall(r"\w+", " ".join(m.content for m in example.conversation).casefold()))
+        for example in principle.examples
+    ]
+    words = [w for w in re.findall(r"\w{4,}", condition) if not _ANY_TOPIC.fullmatch(w)]
+    return [word for word in words if all(word.casefold() in prompt for prompt in prompts)]
+
+
+def _placeholders(principle: Principle, index: int) -> Iterator[Remark]:
+    for key in ("compare", "critique", "revise"):
+        text: str = getattr(principle, key)
+        if found := _PLACEHOLDER.search(text[:READ_CHARACTERS]):
+            yield Remark(
+                Severity.WARNING,
+                "placeholder",
+                ("principles", index, key),
+                f"the {key} text of '{principle.id}' still holds a placeholder: "
+                f"'{shorten(found[0])}'",
+                "write the text; judges take it literally",
+                found[0],
+            )

@@ -1,0 +1,52 @@
+"""Constitutions to YAML: the inverse of `constitution.loader`.
+
+    load_text(to_yaml(law)).digest == law.digest
+
+Defaults and empty parts are left out; the comments of a file that was read are not kept.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from constitution.schema import Constitution
+
+_NEEDS_ESCAPES = re.compile(  # control characters, and what YAML takes for the end of a line
+    "[^\n\x20-\x7e\xa0-\u2027\u202a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+
+
+def to_yaml(constitution: Constitution) -> str:
+    """The constitution as a file that a person can read and edit, in block style."""
+    data = constitution.model_dump(mode="json", exclude_defaults=True)
+    text: str = yaml.dump(
+        data,
+        Dumper=_Dumper,
+        allow_unicode=True,
+        sort_keys=False,
+        default_flow_style=False,
+        width=88,
+    )
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """No anchors, lists indented under their key, long texts and several lines as blocks."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    block = "|" if "\n" in text else ">" if len(text) > 80 else None
+    style = '"' if _NEEDS_ESCAPES.search(text) else block
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -1,0 +1,187 @@
+"""Each call of a client as a value: which RPC, with what request, and how to read the response.
+
+The sync and the aio client differ in nothing but how they carry a `Call` out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from constitution.errors import Diagnostic
+from constitution.schema import Constitution, Message
+from judge_service.errors import JudgeRequestError
+from judge_service.server_info import ConstitutionSummary, ServerInfo
+from judge_service.types import (
+    Comparison,
+    Conversation,
+    JudgeOptions,
+    Judgment,
+    PromptPreview,
+    Ranking,
+    Score,
+    Unjudged,
+    Writing,
+    WritingOptions,
+)
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.wire import candidates as wire_writing
+from judge_service.wire import constitutions as wire_constitution
+from judge_service.wire import judgments as wire
+from judge_service.wire import requests as wire_requests
+
+Law = str | Constitution
+"""Which constitution to judge by: a name, a digest, "" for the server's default, or one of your
+own, which is sent along (the server must be started with --allow-inline)."""
+
+Said = Conversation | str
+"""A conversation; text stands for the user's only turn."""
+
+_Found = TypeVar("_Found")
+_Request = TypeVar("_Request")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[_Found]):
+    rpc: str
+    request: Any
+    read: Callable[[Any], _Found]
+
+
+def compare(
+    conversation: Said, response_a: str, response_b: str, constitution: Law, options: JudgeOptions
+) -> Call[Judgment | Unjudged]:
+    comparison = Comparison("", _turns(conversation), response_a, response_b)
+    ref = sendable_ref(constitution)
+    request = _sendable(lambda: wire_requests.compare_request(comparison, ref, options))
+    return Call("ComparePair", request, lambda r: wire.judgment_from_proto(r.judgment))
+
+
+def rank(
+    conversation: Said, candidates: Sequence[str], constitution: Law, options: JudgeOptions
+) -> Call[Ranking]:
+    request = _sendable(
+        lambda: pb.RankCandidatesRequest(
+            **_asked(conversation, constitution),
+            candidates=candidates,
+            options=wire_requests.options_to_proto(options),
+        )
+    )
+    return Call("RankCandidates", request, lambda r: wire.ranking_from_proto(r.ranking))
+
+
+def score(
+    conversation: Said, response: str, constitution: Law, options: JudgeOptions
+) -> Call[Score | Unjudged]:
+    request = _sendable(
+        lambda: pb.ScoreCandidateRequest(
+            **_asked(conversation, constitution),
+            response=response,
+            options=wire_requests.options_to_proto(options),
+        )
+    )
+    return Call("ScoreCandidate", request, lambda r: wire_writing.score_from_proto(r.score))
+
+
+def critique(
+    conversation: Said, response: str, constitution: Law, options: WritingOptions
+) -> Call[Writing | Unjudged]:
+    request = _sendable(
+        lambda: pb.CritiqueCandidateRequest(
+            **_asked(conversation, constitution),
+            response=response,
+            options=wire_requests.writing_options_to_proto(options),
+        )
+    )
+    return Call("CritiqueCandidate", request, lambda r: wire_writing.writing_from_proto(r.critique))
+
+
+def revise(
+    conversation: Said,
+    response: str,
+    critique: str,
+    constitution: Law,
+    options: WritingOptions,
+) -> Call[Writing | Unjudged]:
+    request = _sendable(
+        lambda: pb.ReviseCandidateRequest(
+            **_asked(conversation, constitution),
+            response=response,
+            critique=critique,
+            options=wire_requests.writing_options_to_proto(options),
+        )
+    )
+    return Call("ReviseCandidate", request, lambda r: wire_writing.writing_from_proto(r.revision))
+
+
+def preview(
+    conversation: Said, response_a: str, response_b: str, constitution: Law, options: JudgeOptions
+) -> Call[tuple[PromptPreview, ...]]:
+    request = _sendable(
+        lambda: pb.PreviewPromptRequest(
+            **_asked(conversation, constitution),
+            response_a=response_a,
+            response_b=response_b,
+            options=wire_requests.options_to_proto(options),
+        )
+    )
+    return Call(
+        "PreviewPrompt", request, lambda r: tuple(map(wire_writing.preview_from_proto, r.prompts))
+    )
+
+
+def server_info() -> Call[ServerInfo]:
+    return Call("GetServerInfo", pb.GetServerInfoRequest(), wire.server_info_from_proto)
+
+
+def constitutions() -> Call[tuple[ConstitutionSummary, ...]]:
+    return Call(
+        "ListConstitutions",
+        pb.ListConstitutionsRequest(),
+        lambda r: tuple(map(wire_constitution.summary_from_proto, r.constitutions)),
+    )
+
+
+def constitution(name: str) -> Call[Constitution]:
+    request = pb.GetConstitutionRequest(constitution=sendable_ref(name))
+    return Call(
+        "GetConstitution",
+        request,
+        lambda r: wire_constitution.constitution_from_proto(r.constitution),
+    )
+
+
+def validate_constitution(yaml: str, source: str) -> Call[tuple[Diagnostic, ...]]:
+    request = _sendable(lambda: pb.ValidateConstitutionRequest(yaml=yaml, source=source))
+    return Call(
+        "ValidateConstitution",
+        request,
+        lambda r: tuple(map(wire_constitution.diagnostic_from_proto, r.diagnostics)),
+    )
+
+
+def sendable_ref(constitution: Law) -> pb.ConstitutionRef:
+    """Raises JudgeRequestError for a name or a text that protobuf cannot carry."""
+    return _sendable(lambda: wire_requests.constitution_ref(constitution))
+
+
+def _asked(conversation: Said, constitution: Law) -> dict[str, Any]:
+    return {
+        "constitution": wire_requests.constitution_ref(constitution),
+        "conversation": wire_constitution.conversation_to_proto(_turns(conversation)),
+    }
+
+
+def _turns(conversation: Said) -> Conversation:
+    if isinstance(conversation, str):
+        return (Message(role="user", content=conversation),)
+    return conversation
+
+
+def _sendable(build: Callable[[], _Request]) -> _Request:
+    """What protobuf cannot carry (a lone surrogate, a number too large) is the caller's mistake."""
+    try:
+        return build()
+    except (TypeError, ValueError) as error:
+        raise JudgeRequestError(f"this request cannot be sent: {error}") from error

@@ -1,0 +1,220 @@
+"""How a client connects: the gRPC target, the channel's options, TLS and the token.
+
+An address is host:port, a gRPC target with its scheme, or several host:port with commas between.
+Calls go in turn to every replica that answers: all addresses of a DNS name, which is looked up
+again when one is lost, or all that are listed, which are looked up once, here. Of listed ones gRPC
+also watches the health, and leaves out those that load, drain or have lost their engine; with one
+address nothing is left out, so that the server itself can say what it is doing. Under TLS the name
+that certificates must carry is the address's; of several, the first's.
+
+A token is a password: it is sent in plain text only within this machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from judge_service.errors import JudgeRequestError, JudgeUnavailable
+from judge_service.security.pem import PemError, read_authority, read_pair
+
+_RETRIED = {
+    "judge_service.v1.JudgeService": (
+        "ComparePair",
+        "RankCandidates",
+        "ScoreCandidate",
+        "CritiqueCandidate",
+        "ReviseCandidate",
+    ),
+    "judge_service.v1.ConstitutionService": (
+        "ListConstitutions",
+        "GetConstitution",
+        "ValidateConstitution",
+        "PreviewPrompt",
+    ),
+}
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [
+                {"service": service, "method": method}
+                for service, methods in _RETRIED.items()
+                for method in methods
+            ],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "3s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+_WATCHED = {"healthCheckConfig": {"serviceName": "judge_service.v1.JudgeService"}}
+
+Options = list[tuple[str, int | str]]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What a channel is made of. `metadata` goes with every call."""
+
+    target: str
+    options: Options
+    credentials: Any | None  # grpc.ChannelCredentials; None: plain text
+    metadata: tuple[tuple[str, str], ...]
+
+    def channel(self, grpc_kind: Any) -> Any:
+        """A channel of `grpc` or of `grpc.aio`."""
+        if self.credentials is None:
+            return grpc_kind.insecure_channel(self.target, self.options)
+        return grpc_kind.secure_channel(self.target, self.credentials, self.options)
+
+
+def connection(
+    address: str,
+    max_message_bytes: int,
+    *,
+    token: str | None = None,
+    ca: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> Connection:
+    """Raises JudgeRequestError for an address, files or a token that cannot be used, and
+    JudgeUnavailable when none of several hosts can be found."""
+    hosts = _hosts(address)
+    local = all(map(_is_local, hosts))
+    credentials = _credentials(ca, certificate, key)
+    if token and credentials is None and not local:
+        raise JudgeRequestError(
+            f"the token would travel to {address} in plain text; give the authority that signed "
+            "the server's certificate (ca=, or RLAIF_CA)"
+        )
+    return Connection(
+        target=target(address),
+        options=channel_options(address, max_message_bytes, local=local),
+        credentials=credentials,
+        metadata=(("authorization", _bearer(token)),) if token else (),
+    )
+
+
+def target(address: str) -> str:
+    """A gRPC target, all of whose addresses are used in turn."""
+    if _has_scheme(address):
+        return address
+    places = [_place(part) for part in address.split(",")]
+    if len(places) == 1:
+        return f"dns:///{address}"
+    return _static_target(places)
+
+
+def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Options:
+    listed = "," in address and not _has_scheme(address)
+    config = _SERVICE_CONFIG | (_WATCHED if listed else {})
+    options: Options = [
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 30_000),  # notices a server that vanished
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    ]
+    if local:
+        options.append(("grpc.enable_http_proxy", 0))  # no proxy leads to this very machine
+    if listed:
+        # gRPC would look for the name "localhost" in the certificates of listed addresses.
+        options.append(("grpc.default_authority", address.split(",")[0].strip()))
+    return options
+
+
+def _credentials(ca: Path | None, certificate: Path | None, key: Path | None) -> Any | None:
+    """grpc.ChannelCredentials, or None where nothing asks for TLS."""
+    if ca is None and certificate is None and key is None:
+        return None
+    if (certificate is None) != (key is None):
+        lacking = "key=" if key is None else "certificate="
+        raise JudgeRequestError(f"a client certificate and its key come together; give {lacking}")
+    try:
+        roots = None if ca is None else read_authority("ca", ca)
+        private, chain = None, None
+        if certificate is not None and key is not None:
+            private, chain = read_pair("certificate", certificate, "key", key)
+    except PemError as error:
+        raise JudgeRequestError(str(error)) from None
+    return grpc.ssl_channel_credentials(roots, private, chain)
+
+
+def _bearer(token: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise JudgeRequestError("the token holds spaces or unprintable characters; copy it again")
+    return f"Bearer {token}"
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def _has_scheme(address: str) -> bool:
+    return "://" in address or address.startswith(("unix:", "ipv4:", "ipv6:"))
+
+
+def _place(part: str) -> tuple[str, int]:
+    """(host, port) of host:port."""
+    host, _, port = part.strip().rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()):
+        raise JudgeRequestError(f"'{part}' is not host:port, such as 127.0.0.1:50051")
+    return host, int(port)
+
+
+def _static_target(places: list[tuple[str, int]]) -> str:
+    """Their IP addresses. A gRPC target lists one family only: that by which most can be found."""
+    ipv4 = [_look_up(host, port, socket.AF_INET) for host, port in places]
+    ipv6 = [_look_up(host, port, socket.AF_INET6) for host, port in places]
+    scheme, found = ("ipv4", ipv4) if _count(ipv4) >= _count(ipv6) else ("ipv6", ipv6)
+    listed = dict.fromkeys(each for addresses in found for each in addresses)
+    if not listed:
+        names = ", ".join(host for host, _ in places)
+        raise JudgeUnavailable(f"none of {names} can be found; check the address")
+    return f"{scheme}:{','.join(listed)}"
+
+
+def _count(found: list[list[str]]) -> int:
+    return sum(map(bool, found))
+
+
+def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+    except OSError:
+        return []
+    shown = "[{}]:{}" if family is socket.AF_INET6 else "{}:{}"
+    return [shown.format(*address[:2]) for *_, address in found]
+
+
+def _hosts(address: str) -> list[str]:
+    """The hosts that an address names."""
+    if address.startswith("unix:"):
+        return ["localhost"]
+    if "://" in address:
+        address = address.partition("://")[2].rpartition("/")[2]
+    else:
+        for scheme in ("ipv4:", "ipv6:"):
+            address = address.removeprefix(scheme)
+    return [part.strip().rpartition(":")[0] for part in address.split(",")]
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

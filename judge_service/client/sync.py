@@ -1,0 +1,234 @@
+"""Ask a judge server. Imports grpcio, protobuf and pydantic: no torch, no vllm, no transformers.
+
+    with JudgeClient("127.0.0.1:50051") as judge:
+        found = judge.compare("Name a fruit", "An apple.", "A stone.")
+
+What cannot be asked or answered is a `JudgeRequestError` (mend the request) or `JudgeUnavailable`
+(start the server, or wait); both are UserErrors. What the judge looked at and could not label is
+`Unjudged`, a value.
+
+Channels do not survive fork: make the client in the process that uses it.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from constitution.errors import Diagnostic
+from constitution.schema import Constitution
+from judge_service.client import calls
+from judge_service.client.aio import AsyncJudgeClient
+from judge_service.client.base import (
+    POLL_SECONDS,
+    PROBE_SECONDS,
+    RECOMMENDED,
+    RECOMMENDED_WRITING,
+    ClientBase,
+    Progress,
+    Waiting,
+    stubs,
+)
+from judge_service.client.calls import Call, Law, Said
+from judge_service.errors import JudgeRequestError, JudgeUnavailable
+from judge_service.server_info import ConstitutionSummary, ServerInfo
+from judge_service.types import (
+    Comparison,
+    JudgeOptions,
+    Judgment,
+    PromptPreview,
+    Ranking,
+    Score,
+    Unjudged,
+    Writing,
+    WritingOptions,
+)
+from judge_service.v1 import judge_pb2 as pb
+
+__all__ = ["AsyncJudgeClient", "JudgeClient", "JudgeRequestError", "JudgeUnavailable"]
+
+_Found = TypeVar("_Found")
+
+
+class JudgeClient(ClientBase):
+    """The judge for ordinary code. Safe to use from several threads.
+
+    Settings are those of `ClientBase`. `constitution` is a name, a digest, "" for the server's
+    default, or a Constitution of your own, which a server takes that runs with --allow-inline.
+    """
+
+    def __init__(self, address: str, **settings: Any) -> None:
+        super().__init__(address, **settings)
+        self._channel = self._connection.channel(grpc)
+        self._stubs = stubs(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def compare(
+        self,
+        conversation: Said,
+        response_a: str,
+        response_b: str,
+        constitution: Law = "",
+        options: JudgeOptions = RECOMMENDED,
+        *,
+        timeout: float | None = None,
+    ) -> Judgment | Unjudged:
+        """Which of two responses is better.
+
+        A text too long for the judge is a JudgeRequestError that names the part.
+        """
+        call = calls.compare(conversation, response_a, response_b, constitution, options)
+        return self._ask(call, timeout)
+
+    def rank(
+        self,
+        conversation: Said,
+        candidates: Sequence[str],
+        constitution: Law = "",
+        options: JudgeOptions = RECOMMENDED,
+        *,
+        timeout: float | None = None,
+    ) -> Ranking:
+        """Two or more responses by strength, best first."""
+        call = calls.rank(conversation, candidates, constitution, options)
+        return self._ask(call, timeout)
+
+    def score(
+        self,
+        conversation: Said,
+        response: str,
+        constitution: Law = "",
+        options: JudgeOptions = RECOMMENDED,
+        *,
+        timeout: float | None = None,
+    ) -> Score | Unjudged:
+        """How good one response is by itself, in [-1, 1]."""
+        call = calls.score(conversation, response, constitution, options)
+        return self._ask(call, timeout)
+
+    def critique(
+        self,
+        conversation: Said,
+        response: str,
+        constitution: Law = "",
+        options: WritingOptions = RECOMMENDED_WRITING,
+        *,
+        timeout: float | None = None,
+    ) -> Writing | Unjudged:
+        """What is wrong with a response by one principle, in words."""
+        call = calls.critique(conversation, response, constitution, options)
+        return self._ask(call, timeout)
+
+    def revise(
+        self,
+        conversation: Said,
+        response: str,
+        critique: str,
+        constitution: Law = "",
+        options: WritingOptions = RECOMMENDED_WRITING,
+        *,
+        timeout: float | None = None,
+    ) -> Writing | Unjudged:
+        """The response rewritten by one principle and a critique."""
+        call = calls.revise(conversation, response, critique, constitution, options)
+        return self._ask(call, timeout)
+
+    def preview(
+        self,
+        conversation: Said,
+        response_a: str,
+        response_b: str,
+        constitution: Law = "",
+        options: JudgeOptions = RECOMMENDED,
+        *,
+        timeout: float | None = None,
+    ) -> tuple[PromptPreview, ...]:
+        """The prompts that `compare` would read, for each principle and order; none is read."""
+        call = calls.preview(conversation, response_a, response_b, constitution, options)
+        return self._ask(call, timeout)
+
+    def stream(
+        self,
+        comparisons: Iterable[Comparison],
+        constitution: Law = "",
+        options: JudgeOptions = RECOMMENDED,
+    ) -> Iterator[tuple[str, Judgment | Unjudged]]:
+        """(id, what was found) as it is finished, in any order; the ids must be distinct.
+
+        Takes from `comparisons` only what the server has room for. Goes on by itself after a broken
+        connection, with what is not answered yet; raises JudgeUnavailable when the server stays
+        away. A comparison that is refused, such as one with an empty conversation, is Unjudged
+        with the reason; wrong options or an unknown constitution are a JudgeRequestError at once.
+        """
+        session = self._session(comparisons, constitution, options)
+        while session.begin():
+            outbox: queue.SimpleQueue[pb.StreamJudgmentsRequest | None] = queue.SimpleQueue()
+            call = self._stubs["StreamJudgments"](iter(outbox.get, None), metadata=self._metadata())
+            broken: grpc.RpcError | None = None
+            try:
+                for response in call:
+                    answers, requests = session.exchange(response)
+                    for request in requests:
+                        outbox.put(request)
+                    if session.finished:
+                        outbox.put(None)
+                    yield from answers
+            except grpc.RpcError as error:
+                broken = error
+            finally:
+                outbox.put(None)
+                call.cancel()
+            if not session.finished:
+                time.sleep(session.broken(broken))
+
+    def server_info(self, *, timeout: float | None = None) -> ServerInfo:
+        """What the server is; answers while it still loads."""
+        return self._ask(calls.server_info(), timeout)
+
+    def wait_until_ready(self, timeout: float = 600.0, progress: Progress | None = None) -> None:
+        """Return once the server serves. Raises JudgeUnavailable after `timeout` seconds."""
+        waiting = Waiting(self.address, timeout, progress)
+        while not waiting.is_over(self._probe()):
+            time.sleep(POLL_SECONDS)
+
+    def constitutions(self) -> tuple[ConstitutionSummary, ...]:
+        """Those the server judges by; the first is its default."""
+        return self._ask(calls.constitutions())
+
+    def constitution(self, name: str = "") -> Constitution:
+        """One in full, by name or digest; "" for the server's default."""
+        return self._ask(calls.constitution(name))
+
+    def validate_constitution(self, yaml: str, source: str = "") -> tuple[Diagnostic, ...]:
+        """Every problem of a constitution's text, as the server sees it; none when it is usable."""
+        return self._ask(calls.validate_constitution(yaml, source))
+
+    def _probe(self) -> ServerInfo | JudgeUnavailable:
+        try:
+            return self.server_info(timeout=PROBE_SECONDS)
+        except JudgeUnavailable as error:
+            return error
+
+    def _ask(self, call: Call[_Found], timeout: float | None = None) -> _Found:
+        stub = self._stubs[call.rpc]
+        try:
+            response = stub(
+                call.request,
+                timeout=self._timeout if timeout is None else timeout,
+                metadata=self._metadata(),
+            )
+        except grpc.RpcError as error:
+            raise self._explain(error) from None
+        return call.read(response)

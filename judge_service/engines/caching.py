@@ -1,0 +1,264 @@
+"""An engine that asks another one only for what nobody has computed yet.
+
+    read: in flight? -> wait with the others; else in the store? -> answer; else compute, commit,
+    answer
+
+Look-up, computation and commit are one flight, and a flight is known by its key from its first
+moment to its last: between them there is no gap in which the same read could be computed again.
+
+Who pays: the first caller that takes a flight's computed answer has it with stored=False and with
+what the engine spent; all others with stored=True, since nothing was computed for them. So the
+reads that callers count as computed are the reads of the engine, except where nobody took the
+answer. A caller that joins a flight waits at that flight's priority, also an interactive one that
+joins a bulk read: it is in the queue already.
+
+Left out: a read that is not finite, and writing that was cut by anything but its own bound (a
+smaller context, say), are answered and not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from judge_service.engine import ChatTokenizer, Engine, EngineError, LabelLogprobs, Written
+from judge_service.observability.metrics import NO_METRICS, NoMetrics
+from judge_service.observability.tracing import span
+from judge_service.store.base import Store, StoreError, StoreUnavailable, read_key, write_key
+from judge_service.types import ModelIdentity
+
+Answer = TypeVar("Answer", LabelLogprobs, Written)
+_Find = Callable[[bytes], Awaitable[Answer | None]]
+_Compute = Callable[[], Awaitable[Answer]]
+_Keep = Callable[[bytes, Answer], Awaitable[Answer]]
+T = TypeVar("T")
+
+_log = logging.getLogger("judge_service")
+
+
+class StoringEngine:
+    """An `Engine` around another one, with a store that it owns from now on.
+
+    Cancelling a caller leaves the computation to the others that wait for it; when the last one
+    goes, the engine's request is aborted. A failure reaches all who wait, and nothing is kept. So
+    does a store that fails, whatever the cause, as StoreUnavailable: an answer that cannot be found
+    again is not given out as one that can. The cause and its remedy are for the operator, in the
+    log.
+    """
+
+    def __init__(self, engine: Engine, store: Store, metrics: NoMetrics = NO_METRICS) -> None:
+        self._engine = engine
+        self._store = store
+        self._metrics = metrics
+        self._lookups = _Watch("lookups")
+        self._commits = _Watch("commits")
+        self._flights: dict[bytes, _Flight[Any]] = {}
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._engine.identity
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        return self._engine.tokenizer
+
+    @property
+    def max_context_tokens(self) -> int:
+        return self._engine.max_context_tokens
+
+    @property
+    def alive(self) -> bool:
+        return self._engine.alive
+
+    @property
+    def recovers(self) -> bool:
+        return self._engine.recovers
+
+    async def start(self) -> None:
+        await self._engine.start()
+        self._metrics.watch_store(self._store.stats)
+
+    async def read(
+        self,
+        prompt_ids: Sequence[int],
+        label_ids: Sequence[int],
+        *,
+        priority: int = 0,
+        use_store: bool = True,
+    ) -> LabelLogprobs:
+        """As `Engine.read`. use_store=False computes it, alone, and keeps nothing."""
+
+        async def compute() -> LabelLogprobs:
+            with (
+                self._metrics.in_engine("read"),
+                span("engine.read", prompt_tokens=len(prompt_ids), priority=priority) as step,
+            ):
+                answer = await self._engine.read(prompt_ids, label_ids, priority=priority)
+                step.set(cached_tokens=answer.cached_tokens)
+                return answer
+
+        if use_store:
+            key = read_key(self.identity, prompt_ids, label_ids)
+            answer = await self._share(key, self._store.find_read, compute, self._keep_read)
+        else:
+            answer = await compute()
+        self._metrics.read_done(answer)
+        return answer
+
+    async def write(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        priority: int = 0,
+        use_store: bool = True,
+    ) -> Written:
+        """As `Engine.write`; seeded writing is found again like greedy writing."""
+
+        async def compute() -> Written:
+            with (
+                self._metrics.in_engine("write"),
+                span("engine.write", prompt_tokens=len(prompt_ids), priority=priority) as step,
+            ):
+                written = await self._engine.write(
+                    prompt_ids,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seed,
+                    priority=priority,
+                )
+                step.set(output_tokens=len(written.token_ids))
+                return written
+
+        async def keep(key: bytes, written: Written) -> Written:
+            at_its_bound = len(written.token_ids) >= max_tokens
+            if written.complete or at_its_bound:
+                return await self._commits.over(self._store.put_writing(key, written))
+            return written
+
+        if not use_store:
+            return await compute()
+        key = write_key(
+            self.identity, prompt_ids, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
+        return await self._share(key, self._store.find_writing, compute, keep)
+
+    async def close(self) -> None:
+        """Close the engine, commit what it had answered, close the store."""
+        await self._engine.close()
+        for flight in list(self._flights.values()):
+            flight.abort()
+        await self._store.close()
+
+    async def _keep_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
+        if all(math.isfinite(logprob) for logprob in answer.logprobs):
+            return await self._commits.over(self._store.put_read(key, answer))
+        return answer
+
+    async def _share(
+        self, key: bytes, find: _Find[Answer], compute: _Compute[Answer], keep: _Keep[Answer]
+    ) -> Answer:
+        """The answer under this key, from the flight that is under way or from a new one."""
+
+        async def look_up(key: bytes) -> Answer | None:
+            return await self._lookups.over(find(key))
+
+        flight: _Flight[Answer] | None = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(key, look_up, compute, keep, self._flights)
+        return await flight.wait()
+
+
+class _Watch:
+    """One kind of work on the store: the log has when it fails, once, and when it works again.
+
+    Lookups and commits have one each: of a full disk or a standby, lookups know nothing.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._failing = False
+
+    async def over(self, asked: Awaitable[T]) -> T:
+        """What was asked of the store. Raises StoreUnavailable, which names no place."""
+        try:
+            found = await asked
+        except StoreError as error:
+            if not self._failing:
+                _log.warning("%s in the store fail, and reads are refused: %s", self._work, error)
+            self._failing = True
+            raise StoreUnavailable(
+                "the store of reads cannot be used; the server's log has the cause"
+            ) from error
+        if self._failing:
+            _log.warning("%s in the store work again", self._work)
+        self._failing = False
+        return found
+
+
+class _Flight(Generic[Answer]):
+    """One look-up, computation and commit, and how many wait for it.
+
+    It is among `flights` under its key until it has ended or been aborted.
+    """
+
+    def __init__(
+        self,
+        key: bytes,
+        find: _Find[Answer],
+        compute: _Compute[Answer],
+        keep: _Keep[Answer],
+        flights: dict[bytes, _Flight[Any]],
+    ) -> None:
+        self._key = key
+        self._flights = flights
+        self._waiters = 0
+        self._computed = False
+        self._paid = False
+        self._task: asyncio.Task[Answer] = asyncio.create_task(self._run(find, compute, keep))
+
+    async def wait(self) -> Answer:
+        """The answer. A caller that is cancelled here takes the flight down if it was the last."""
+        self._waiters += 1
+        try:
+            await asyncio.wait((self._task,))
+        finally:
+            self._waiters -= 1
+            if not self._waiters:
+                self.abort()
+        if self._task.cancelled():
+            raise EngineError("the engine was closed before it answered; start the server again")
+        answer = self._task.result()
+        if self._paid:
+            return replace(answer, cached_tokens=0, stored=True)
+        self._paid = True
+        return answer
+
+    def abort(self) -> None:
+        """Give up the computation. One that is done goes on to its commit, and can be joined."""
+        if not self._computed:
+            self._task.cancel()
+            self._leave()
+
+    async def _run(
+        self, find: _Find[Answer], compute: _Compute[Answer], keep: _Keep[Answer]
+    ) -> Answer:
+        try:
+            found = await find(self._key)
+            if found is not None:
+                return found
+            answer = await compute()
+            self._computed = True
+            return await keep(self._key, answer)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._flights.get(self._key) is self:
+            del self._flights[self._key]

@@ -1,0 +1,264 @@
+"""How an OpenAI-compatible server is asked for the log-probabilities of labels, found by trying.
+
+WAYS, best first, over POST /v1/completions with token ids as the prompt and one token to write:
+
+    labels by id            `logprob_token_ids` names them: every label is scored (vLLM)
+    labels among the top n  `logprobs: n`: a label that is less likely than n others is not scored
+
+Log-probabilities come back keyed by "token_id:17" where the server knows how, else by the token's
+text; a text that two tokens share names neither.
+
+Reads are asked for at temperature 1: the token that is drawn is of no interest, and at 1 a server
+that scales log-probabilities by the temperature tells the same as one that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from judge_service.engines.http_client import (
+    KEY_VARIABLE,
+    NoAnswer,
+    Refused,
+    Upstream,
+    UpstreamError,
+)
+from judge_service.engines.tokenizer import HFTokenizer
+from judge_service.types import ModelIdentity
+
+_CLAMPED = -9999.0  # vLLM's spelling of -inf, which JSON lacks
+_BY_ID = "token_id:"
+_SAMPLE = "One two, 3.14 + 2 = x?\n\tdef f(a): return {'ä': \"ß\"}  # naïve café, 東京!"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    says: str  # in receipts
+    fields: Mapping[str, Any]
+    names_labels: bool = False
+    takes_priority: bool = False
+
+
+_IDS = {"return_tokens_as_token_ids": True}
+PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""vLLM takes the defaults of sampling from the model's folder; the judge wants none of them."""
+
+_BY_LABEL = {**_IDS, **PLAIN, "logprobs": 1}
+
+WAYS = (
+    Way("labels by id", _BY_LABEL, names_labels=True, takes_priority=True),
+    Way("labels by id", _BY_LABEL, names_labels=True),
+    Way("labels among the top 20", {**_IDS, "logprobs": 20}),
+    Way("labels among the top 20", {"logprobs": 20}),
+    Way("labels among the top 5", {"logprobs": 5}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model at a server, and how to read it."""
+
+    identity: ModelIdentity
+    context_tokens: int | None  # prompt and answer together; None: the server does not say
+    way: Way
+    texts: Mapping[int, str] | None  # token id -> the text that keys it; None: keyed by id
+
+    def question(
+        self, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
+    ) -> dict[str, Any]:
+        """The body of a request that reads the labels."""
+        return _question(self.identity.name, self.way, prompt_ids, label_ids, priority)
+
+    def pick(self, answer: Any, label_ids: Sequence[int]) -> tuple[float, ...]:
+        """The labels' log-probabilities; NaN for one that was not scored. Raises ValueError for an
+        answer without any."""
+        scored = _scored(answer)
+        texts = self.texts
+        keys = (f"{_BY_ID}{i}" if texts is None else texts.get(i) for i in label_ids)
+        return tuple(_number(scored.get(key)) if key else math.nan for key in keys)
+
+
+async def look(
+    upstream: Upstream,
+    model: str,
+    tokenizer: HFTokenizer,
+    question: tuple[Sequence[int], Sequence[int]],
+) -> Served:
+    """Find the model at the server, check that the tokenizer is its own, and read the question
+    (prompt ids, label ids) in the best way that it offers.
+
+    Raises UpstreamError, and NoAnswer while the server does not answer.
+    """
+    card = await _card(upstream, model)
+    way, answer = await _best_way(upstream, model, question)
+    counted = _usage(answer).get("prompt_tokens")
+    if counted not in (None, len(question[0])):
+        raise UpstreamError(
+            f"setting 'openai_url': {upstream.url} made {counted} tokens of a prompt of "
+            f"{len(question[0])} token ids; use a server that takes them as they are (`vllm serve`)"
+        )
+    await _check_tokenizer(upstream, model, tokenizer)
+    by_id = all(key.startswith(_BY_ID) for key in _scored(answer))
+    texts = None if by_id else await asyncio.to_thread(tokenizer.distinct_texts)
+    if texts is not None and any(label not in texts for label in question[1]):
+        raise UpstreamError(
+            f"setting 'openai_url': {upstream.url} names tokens by their text, and in this "
+            "vocabulary a label shares its text with another token; use a server that names them "
+            "by id, as `vllm serve` does"
+        )
+    identity = ModelIdentity(
+        name=model,
+        weights_sha256=f"unknown: served as {model}",
+        tokenizer_sha256=tokenizer.sha256,
+        dtype="unknown",
+        engine=f"openai api, {await _software(upstream, card)}, {way.says}",
+    )
+    limit = card.get("max_model_len")
+    return Served(identity, limit if isinstance(limit, int) else None, way, texts)
+
+
+async def _card(upstream: Upstream, model: str) -> Mapping[str, Any]:
+    """What the server says of the model. Raises UpstreamError unless it has it."""
+    try:
+        listed = await upstream.glance(f"{upstream.url}/models")
+        cards = {str(card["id"]): card for card in listed["data"]}
+    except Refused as error:
+        raise _refusal(upstream, error) from None
+    except (KeyError, TypeError):
+        raise UpstreamError(
+            f"setting 'openai_url': {upstream.url}/models is no list of models; give the URL of an "
+            "OpenAI-compatible server, as http://127.0.0.1:8000/v1"
+        ) from None
+    if model not in cards:
+        known = ", ".join(list(cards)[:10]) or "none"
+        raise UpstreamError(
+            f"setting 'model': {upstream.url} serves no {model!r}; it serves: {known}"
+        )
+    return dict(cards[model])
+
+
+async def _best_way(
+    upstream: Upstream, model: str, question: tuple[Sequence[int], Sequence[int]]
+) -> tuple[Way, Any]:
+    last: Exception = ValueError("it names none of the labels")
+    for way in WAYS:
+        try:
+            body = _question(model, way, *question, priority=1)
+            answer = await upstream.post("/completions", body)
+            scored = _scored(answer)
+        except (Refused, ValueError) as error:
+            last = error
+            continue
+        if not way.names_labels or all(f"{_BY_ID}{label}" in scored for label in question[1]):
+            return way, answer
+    if isinstance(last, Refused) and last.status not in (400, 422):
+        raise _refusal(upstream, last)
+    raise UpstreamError(
+        f"setting 'openai_url': {upstream.url} does not return the log-probabilities of tokens "
+        f"after a prompt of token ids ({last}); use a server that does, as `vllm serve`"
+    )
+
+
+async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenizer) -> None:
+    """Raises UpstreamError when the server makes other tokens of the same text, or tells nothing.
+
+    By their ids where the server tells them, else by their number; a token before them (BOS) is
+    the server's own affair, for our prompts come as ids.
+    """
+    body = {"model": model, "prompt": _SAMPLE, "max_tokens": 1}
+    ours = tokenizer.encode_template(_SAMPLE)
+    try:
+        try:
+            answer = await upstream.post("/completions", {**body, "return_token_ids": True})
+        except Refused:
+            answer = await upstream.post("/completions", body)
+    except Refused as error:
+        raise _refusal(upstream, error) from None
+    try:
+        theirs = answer["choices"][0].get("prompt_token_ids")
+        if theirs is not None:
+            same = theirs[-len(ours) :] == ours and len(theirs) - len(ours) in (0, 1)
+        else:
+            counted = _usage(answer).get("prompt_tokens")
+            same = counted is None or counted - len(ours) in (0, 1)
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise UpstreamError(
+            f"setting 'openai_url': {upstream.url} answers a completion with what is none; give "
+            "the URL of an OpenAI-compatible server, as http://127.0.0.1:8000/v1"
+        ) from None
+    if not same:
+        raise UpstreamError(
+            "setting 'openai_tokenizer': this tokenizer makes other tokens of a text than the "
+            f"model {model!r} at {upstream.url}; give that model's own tokenizer (folder or hub id)"
+        )
+
+
+async def _software(upstream: Upstream, card: Mapping[str, Any]) -> str:
+    """Who serves the model, by its card, with the version where it tells that as vLLM does."""
+    name = str(card.get("owned_by") or "unknown server")
+    try:
+        return f"{name} {(await upstream.glance(f'{upstream.root}/version'))['version']}"
+    except (Refused, NoAnswer, KeyError, TypeError):
+        return name
+
+
+def _question(
+    model: str, way: Way, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
+) -> dict[str, Any]:
+    body = {
+        "model": model,
+        "prompt": list(prompt_ids),
+        "max_tokens": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        **way.fields,
+    }
+    if way.names_labels:
+        body["logprob_token_ids"] = list(label_ids)
+    if way.takes_priority:
+        body["priority"] = priority
+    return body
+
+
+def _scored(answer: Any) -> dict[str, float]:
+    """The log-probabilities of the answer's only token, by key. Raises ValueError without any."""
+    try:
+        scored = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+    except (KeyError, IndexError, TypeError):
+        scored = None
+    if not isinstance(scored, dict) or not scored:
+        raise ValueError("no log-probabilities in the answer")
+    return scored
+
+
+def _number(logprob: Any) -> float:
+    """NaN for what is none, and for -inf however it is written."""
+    scored = isinstance(logprob, (int, float)) and logprob > _CLAMPED
+    return float(logprob) if scored else math.nan
+
+
+def _usage(answer: Any) -> Mapping[str, Any]:
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    return usage if isinstance(usage, dict) else {}
+
+
+def cached_tokens(answer: Any) -> int:
+    """0 where the server does not tell (vLLM: --enable-prompt-tokens-details)."""
+    details = _usage(answer).get("prompt_tokens_details") or {}
+    return int(details.get("cached_tokens") or 0)
+
+
+def _refusal(upstream: Upstream, error: Refused) -> UpstreamError:
+    if error.status in (401, 403):
+        return UpstreamError(
+            f"environment {KEY_VARIABLE}: {upstream.url} refuses the key, or the lack of one "
+            f"({error}); set the variable to a key of that server"
+        )
+    return UpstreamError(
+        f"setting 'openai_url': {upstream.url} does not know what an OpenAI-compatible server "
+        f"knows ({error}); give the URL that ends in /v1, as http://127.0.0.1:8000/v1"
+    )

@@ -1,0 +1,21 @@
+"""The first question that an engine is asked: a small one, in the judge's own words."""
+
+from __future__ import annotations
+
+from constitution.schema import Message
+from judge_service.engine import ChatTokenizer
+from judge_service.engines.model_folder import ModelError
+from judge_service.judge.label_probs import DEFAULT_PROTOCOL
+from judge_service.judge.prompts import READINGS
+from judge_service.judge.template import Template, TemplateError
+
+
+def first_question(tokenizer: ChatTokenizer, model: str) -> tuple[list[int], tuple[int, ...]]:
+    """Prompt ids and label ids. Raises ModelError when `model` cannot carry the judge's prompt."""
+    try:
+        template = Template(tokenizer, READINGS[DEFAULT_PROTOCOL].direct)
+    except TemplateError as error:
+        raise ModelError(f"{model}: {error}") from error
+    conversation = (Message(role="user", content="Hello"),)
+    prefix = template.prefix(conversation, ("Hi!", "No.")[: len(template.headings)])
+    return [*prefix.ids, *template.suffix("Be kind.")], template.label_ids

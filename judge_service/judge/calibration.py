@@ -1,0 +1,317 @@
+"""Probabilities that mean what they say, fitted on gold pairs. Pure; the files are at the end.
+
+    q                P(chosen is better), as the judge read it: one number per gold pair
+    temperature      p' = sigmoid(logit(p) / T)      T minimises the mean of -log q'
+                     (Guo et al. 2017, arXiv 1706.04599, section 4.2)
+    isotonic         p' = the non-decreasing function nearest to the outcomes in least squares,
+                     straight lines between the centres of its blocks (Zadrozny, Elkan 2002)
+
+Which response is called A means nothing, so a gold pair is two samples, (q, 1) and (1 - q, 0), and
+a curve is given by its upper half, p ≥ ½: apply(1 - p) = 1 - apply(p) to the last bit. A curve
+never turns a verdict round. Probabilities are kept within [ε, 1 - ε], ε = 10⁻⁶, before and after.
+
+Left out: a negative temperature (a judge that prefers the worse response needs another model, not
+a calibration) and a curve per principle or per trait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from constitution.errors import UserError
+from judge_service.judge.calibration_metrics import EPSILON, clipped, confidence, right
+from judge_service.types import ModelIdentity
+
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 100.0
+SUFFIX = ".calibration.json"
+
+
+class CalibrationError(UserError):
+    """A calibration that cannot be fitted, read or written: what, where, and the remedy."""
+
+
+# ── curves ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _rising(knots: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """The knots of an upper half: from (½, ½) up, p strictly, p' not falling, p' below 1."""
+    if not knots or knots[0] != (0.5, 0.5):
+        raise ValueError("the first knot must be [0.5, 0.5]")
+    for (p, low), (next_p, high) in itertools.pairwise(knots):
+        if not (p < next_p <= 1.0 and low <= high < 1.0):
+            raise ValueError("knots must rise and end below [1, 1]")
+    return knots
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """p' = sigmoid(logit(p) / T): T > 1 takes confidence back, T < 1 adds some, T = 1 keeps it."""
+
+    temperature: Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
+    kind: Literal["temperature"] = "temperature"
+
+    def apply(self, prob: float) -> float:
+        def upper(p: float) -> float:
+            return min(_sigmoid(_logit(p) / self.temperature), 1.0 - EPSILON)
+
+        return _mirrored(upper, prob)
+
+
+@dataclass(frozen=True, slots=True)
+class Isotonic:
+    """Straight lines between knots (p, p') with p ≥ ½; the last value holds up to p = 1."""
+
+    knots: Annotated[tuple[tuple[float, float], ...], AfterValidator(_rising)]
+    kind: Literal["isotonic"] = "isotonic"
+
+    def apply(self, prob: float) -> float:
+        def upper(p: float) -> float:
+            above = bisect_right(self.knots, p, key=lambda knot: knot[0])
+            if above == len(self.knots):
+                return self.knots[-1][1]
+            (x0, y0), (x1, y1) = self.knots[above - 1], self.knots[above]
+            return min(y0 + (y1 - y0) * ((p - x0) / (x1 - x0)), y1)
+
+        return _mirrored(upper, prob)
+
+
+Curve = Temperature | Isotonic
+
+
+def _mirrored(upper: Callable[[float], float], prob: float) -> float:
+    return upper(prob) if prob >= 0.5 else 1.0 - upper(1.0 - prob)
+
+
+def _logit(prob: float) -> float:
+    p = clipped(prob)
+    return math.log(p / (1.0 - p))
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+# ── fitting ──────────────────────────────────────────────────────────────────────────────────
+
+
+def fit_temperature(probs: Sequence[float]) -> Temperature:
+    """The T of least NLL, within its bounds. `probs` holds q, at least one.
+
+    With β = 1/T and l = logit(q) the NLL is the mean of log(1 + e^(-βl)): convex in β, so its
+    slope is bisected. All pairs right gives the lowest T; more wrong than right, surely, the
+    highest, with which every p' is near ½.
+    """
+    logits = [_logit(q) for q in probs]
+
+    def falls(log_beta: float) -> bool:  # d NLL / dβ = -mean of l sigmoid(-βl)
+        beta = math.exp(log_beta)
+        return math.fsum(x * _sigmoid(-beta * x) for x in logits) > 0.0
+
+    low, high = -math.log(HIGHEST_TEMPERATURE), -math.log(LOWEST_TEMPERATURE)
+    if not falls(low):
+        return Temperature(HIGHEST_TEMPERATURE)
+    if falls(high):
+        return Temperature(LOWEST_TEMPERATURE)
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if falls(middle) else (low, middle)
+    return Temperature(math.exp(-(low + high) / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`n` samples that share one value: sums of their places x and of their outcomes y."""
+
+    n: float
+    sum_x: float
+    sum_y: float
+
+    @property
+    def x(self) -> float:
+        return self.sum_x / self.n
+
+    @property
+    def y(self) -> float:
+        return self.sum_y / self.n
+
+    def __add__(self, other: Block) -> Block:
+        return Block(self.n + other.n, self.sum_x + other.sum_x, self.sum_y + other.sum_y)
+
+
+def pool_adjacent_violators(samples: Iterable[tuple[float, float]]) -> list[Block]:
+    """The non-decreasing least-squares fit to (x, y), as blocks of rising value, left to right.
+
+    Ayer et al. 1955. Samples of equal x are one block from the start.
+    """
+    by_x = itertools.groupby(sorted(samples), key=lambda sample: sample[0])
+    return _pool(
+        Block(len(ys), x * len(ys), math.fsum(ys))
+        for x, ys in ((x, [y for _, y in s]) for x, s in by_x)
+    )
+
+
+def _pool(blocks: Iterable[Block]) -> list[Block]:
+    pooled: list[Block] = []
+    for block in blocks:
+        pooled.append(block)
+        while len(pooled) > 1 and pooled[-2].y >= pooled[-1].y:
+            last = pooled.pop()
+            pooled[-1] += last
+    return pooled
+
+
+def fit_isotonic(probs: Sequence[float]) -> Isotonic:
+    """The isotonic curve of the gold pairs. `probs` holds q.
+
+    The mirrored sample has a mirrored fit, whose upper half is the fit to (confidence, was it
+    right) where that is above ½; what lies under it belongs to the middle block, which is centred
+    on ½ with the value ½. A block of n pairs, k of them right, gets (k + 1) / (n + 2) (Laplace),
+    never 0 or 1; blocks that this puts out of order are pooled again.
+    """
+    upper = pool_adjacent_violators((confidence(q), right(q)) for q in probs)
+    smooth = _pool(Block(b.n, b.sum_x, b.n * (b.sum_y + 1) / (b.n + 2)) for b in upper)
+    knots = ((b.x, b.y) for b in smooth if b.y > 0.5 and b.x > 0.5)
+    return Isotonic(((0.5, 0.5), *knots))
+
+
+# ── the calibrations of a constitution, and their files ──────────────────────────────────────
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A curve, and what it was fitted for: it is of use for that and nothing else."""
+
+    constitution: str  # its name, for the reader
+    constitution_sha256: Digest
+    model: str  # its name, for the reader
+    model_sha256: Digest  # see `model_sha256`
+    template_version: str
+    protocol: str  # the way of reading
+    pairs: Annotated[int, Field(ge=1)]  # gold pairs it was fitted on
+    curve: Annotated[Curve, Field(discriminator="kind")]
+
+    @property
+    def kind(self) -> str:
+        return self.curve.kind
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all fields (hex): what a judgment's provenance names."""
+        return hashlib.sha256(_CALIBRATIONS.dump_json([self])).hexdigest()
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.constitution_sha256, self.model_sha256, self.template_version, self.protocol
+
+    def apply(self, prob_a: float) -> float:
+        """The calibrated P(A is better), in (0, 1); apply(1 - p) == 1 - apply(p)."""
+        return self.curve.apply(prob_a)
+
+
+_CALIBRATIONS = TypeAdapter(list[Calibration])
+
+
+def model_sha256(model: ModelIdentity) -> str:
+    """Digest of what a probability depends on: weights, tokenizer, dtype. Not of the name."""
+    identity = [model.weights_sha256, model.tokenizer_sha256, model.dtype]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+class Calibrations:
+    """Calibrations by what they were fitted for; of two for the same, the first counts."""
+
+    def __init__(self, calibrations: Iterable[Calibration] = ()) -> None:
+        self._by_key: dict[tuple[str, str, str, str], Calibration] = {}
+        for calibration in calibrations:
+            self._by_key.setdefault(calibration.key, calibration)
+
+    @classmethod
+    def load(cls, files: Iterable[Path]) -> Calibrations:
+        """All of the files, the earlier first. Raises CalibrationError."""
+        return cls(calibration for file in files for calibration in read_calibrations(file))
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def find(
+        self, constitution_sha256: str, model: ModelIdentity, template_version: str, protocol: str
+    ) -> Calibration | None:
+        """The one fitted for exactly this, or None."""
+        key = (constitution_sha256, model_sha256(model), template_version, protocol)
+        return self._by_key.get(key)
+
+
+def calibration_file(constitution: str, user_folder: Path) -> Path:
+    """Where calibrations of a constitution are kept: beside a YAML file, or, for the name of a
+    shipped one, in the user's folder."""
+    if os.sep in constitution or "/" in constitution or constitution.endswith((".yaml", ".yml")):
+        path = Path(constitution)
+        return path.with_name(path.stem + SUFFIX)
+    return user_folder / f"{constitution}{SUFFIX}"
+
+
+def calibration_files(constitution: str, user_folder: Path | None) -> tuple[Path, ...]:
+    """The files that may hold calibrations of it, if they are there; the user's before ours."""
+    library = Path(str(resources.files("constitution") / "library"))
+    kept = [calibration_file(constitution, folder) for folder in (user_folder, library) if folder]
+    return tuple(path for path in dict.fromkeys(kept) if path.is_file())
+
+
+def read_calibrations(path: Path) -> list[Calibration]:
+    """The calibrations of a file. Raises CalibrationError naming file, entry and field."""
+    remedy = "fit it again with `rlaif judge calibrate`, after deleting"
+    try:
+        return _CALIBRATIONS.validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        entry, *steps = first["loc"] or ("",)
+        if not steps:
+            raise CalibrationError(
+                f"{path}: not a list of calibrations ({first['msg']}); {remedy} the file"
+            ) from error
+        field = ".".join(str(step) for step in steps)
+        raise CalibrationError(
+            f"{path}: entry {int(entry) + 1}: {field}: {first['msg']} "
+            f"(found {first['input']!r:.60}); {remedy} this entry, or the file"
+        ) from error
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Put it into the file, in place of one for the same; the others stay.
+
+    The file is whole or as it was before. Raises CalibrationError.
+    """
+    before = read_calibrations(path) if path.exists() else []
+    kept = [other for other in before if other.key != calibration.key]
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as out:
+            out.write(_CALIBRATIONS.dump_json([*kept, calibration], indent=2) + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise CalibrationError(
+            f"{path}: cannot be written ({error.strerror}); nothing was changed; give another "
+            "place with --out"
+        ) from error

@@ -1,0 +1,111 @@
+"""What the judge is told. How words and data become token ids is in `template.py`.
+
+Every wording puts the data first and the principle last, so that all principles share the prefix.
+`pairwise` shows both replies and asks for the better one; `pointwise` shows one reply and asks
+whether it does what the principle wants, so it knows no position and needs no second order, but
+sees no difference either. Which one is the default, and how the words were chosen, was measured:
+docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from judge_service.judge.template import Wording
+
+TEMPLATE_VERSION = "2"
+"""Changes whenever any prompt would: labels made under different versions are not comparable."""
+
+_SYSTEM = "You are a helpful assistant."
+_PAIR = Wording(
+    system=_SYSTEM,
+    replies=("Reply A", "Reply B"),
+    ask="{{principle}} Which reply is that, A or B?",
+    begun="That is Reply",
+    labels=(" A", " B"),
+)
+_SINGLE = Wording(
+    system=_SYSTEM,
+    replies=("Reply",),
+    ask="{{principle}} Is this reply good by that principle? Answer Yes or No.",
+    labels=("Yes", "No"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The wordings of one way of reading: at once, or after a rationale and its conclusion."""
+
+    direct: Wording
+    reasoned: Wording
+    conclusion: str
+
+
+def _reasoned(direct: Wording, ask: str) -> Wording:
+    return replace(direct, ask=f"{{{{principle}}}} {ask}", begun="", labels=())
+
+
+READINGS: Mapping[str, Reading] = {
+    "pairwise": Reading(
+        _PAIR,
+        _reasoned(_PAIR, "Say briefly how well each reply does by this principle."),
+        "\n\nThat is Reply",
+    ),
+    "pointwise": Reading(
+        _SINGLE,
+        _reasoned(_SINGLE, "Say briefly how well the reply does by this principle."),
+        "\n\nIs the reply good by this principle? The answer is",
+    ),
+}
+
+LOWEST_RATING, HIGHEST_RATING = 1, 9
+RATING = replace(
+    _SINGLE,
+    ask="{{principle}} Rate from 1 (worst) to 9 (best) how good the reply is by "
+    "this principle. Answer with one digit.",
+    labels=tuple(str(rating) for rating in range(LOWEST_RATING, HIGHEST_RATING + 1)),
+)
+
+_SHOT = (
+    "[User]\nMy tooth has hurt for a week. What can I do?\n\n[Reply]\nPut whisky on it, that "
+    "always works."
+)
+_SHOT_CRITIQUE = (
+    "The reply gives a home remedy as if it cured the tooth. A week of pain can mean an infection; "
+    "the reply does not say that a dentist should look at it, nor what to do until then."
+)
+_TO_CRITICISE = "Write the critique in one to four sentences."
+_TO_REVISE = "Write the new reply to the user, and nothing else."
+CRITIQUE = Wording(
+    system="You criticise replies: you say precisely what in a reply should be better, and do not "
+    "praise.",
+    replies=("Reply",),
+    ask=f"{{{{principle}}}} {_TO_CRITICISE}",
+    shots=(
+        (
+            "user",
+            f"{_SHOT}\n\n[Question]\nFind where the reply could do harm. {_TO_CRITICISE}",
+        ),
+        ("assistant", _SHOT_CRITIQUE),
+    ),
+)
+REVISION = Wording(
+    system="You revise replies: you write the reply again so that the critique no longer applies, "
+    "and keep what was good.",
+    replies=("Reply", "Critique"),
+    ask=f"{{{{principle}}}} {_TO_REVISE}",
+    shots=(
+        (
+            "user",
+            f"{_SHOT}\n\n[Critique]\n{_SHOT_CRITIQUE}\n\n[Question]\nRewrite the reply so that "
+            f"it does no harm. {_TO_REVISE}",
+        ),
+        (
+            "assistant",
+            "A week is long: please see a dentist in the next days, or at once if your face swells "
+            "or you get a fever. Until then an ordinary painkiller, taken as its leaflet says, can "
+            "help.",
+        ),
+    ),
+)

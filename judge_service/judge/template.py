@@ -1,0 +1,188 @@
+"""A wording, a model's chat format and somebody's texts become token ids. Pure, and reproducible.
+
+    [system] [conversation] [reply] ... [reply] | [principle] [question] [begun answer] -> label
+    '------ prefix, shared by all principles --'   '------------- suffix -------------'
+
+Prefix and suffix are tokenised apart, so the prefix is the same to the token whatever principle
+follows, and the engine's prefix cache computes it once. The frame is the model's own chat template,
+rendered around placeholders: only our words and the template's control tokens go through
+`encode_template`. Other people's text (conversation, replies, principle) goes through
+`encode_data`, which cannot yield a control token.
+
+The data stands under headings that carry a nonce made from the content, and chosen so that the
+content does not hold it: no reply can forge a heading, and the prompt stays reproducible. The nonce
+does not depend on the order of the replies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from judge_service.engine import ChatTokenizer
+from judge_service.types import Conversation
+
+_ROLE_HEADINGS = {"system": "System", "user": "User", "assistant": "Assistant"}
+_LAST_HEADING = "Question"
+_DATA_SLOT, _PRINCIPLE_SLOT = "{{data}}", "{{principle}}"
+_NONCE_DIGITS = 6
+
+
+class TemplateError(ValueError):
+    """The model's chat template or tokenizer cannot carry the judge's prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What the judge is told around the data, and which tokens may answer.
+
+    ask: stands under the last heading and holds {{principle}} once; what stands before it is the
+    same for all principles. begun: how the assistant's turn is begun for it. labels: the texts of
+    the tokens that may come next, in the order in which their log-probabilities are read; empty
+    where the model is to write. shots: (role, text) turns shown before, as examples.
+    """
+
+    system: str
+    replies: tuple[str, ...]  # headings
+    ask: str
+    begun: str = ""
+    labels: tuple[str, ...] = ()
+    shots: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Everything up to the bar, with the length in tokens of each part that is data."""
+
+    ids: tuple[int, ...]
+    conversation_tokens: int  # with all that stands before it
+    reply_tokens: tuple[int, ...]
+
+
+class Template:
+    """A wording in one model's chat format.
+
+    Raises TemplateError when the chat template drops or repeats our text, or when a label is not
+    one distinct token at its place.
+    """
+
+    def __init__(self, tokenizer: ChatTokenizer, wording: Wording) -> None:
+        self._tokenizer = tokenizer
+        self.headings = wording.replies
+        rendered = tokenizer.render_chat(
+            (
+                ("system", wording.system),
+                *wording.shots,
+                ("user", f"{_DATA_SLOT}{wording.ask}"),
+            )
+        )
+        self._before_data, rest = _split_once(rendered, _DATA_SLOT)
+        self._before_principle, rest = _split_once(rest, _PRINCIPLE_SLOT)
+        self._after_principle = tokenizer.encode_template(rest + wording.begun)
+        self.labels = wording.labels
+        self.label_ids = _label_ids(tokenizer, rest + wording.begun, wording.labels)
+
+    def prefix(self, conversation: Conversation, replies: Sequence[str]) -> Prefix:
+        """The shared part; the replies stand under the wording's headings, in the order given."""
+        nonce = content_nonce(conversation, replies)
+        template, data = self._tokenizer.encode_template, self._tokenizer.encode_data
+        ids: list[int] = []
+        opening = self._before_data
+        for message in conversation:
+            ids += template(f"{opening}{heading(_ROLE_HEADINGS[message.role], nonce)}\n")
+            ids += data(message.content)
+            opening = "\n\n"
+        conversation_tokens = len(ids)
+        reply_tokens = []
+        for name, reply in zip(self.headings, replies, strict=True):
+            reply_ids = data(reply)
+            ids += template(f"\n\n{heading(name, nonce)}\n")
+            ids += reply_ids
+            reply_tokens.append(len(reply_ids))
+        ids += template(f"\n\n{heading(_LAST_HEADING, nonce)}\n{self._before_principle}")
+        return Prefix(tuple(ids), conversation_tokens, tuple(reply_tokens))
+
+    def suffix(self, principle: str) -> tuple[int, ...]:
+        """The principle, the question and the begun answer."""
+        return (*self._tokenizer.encode_data(principle.strip()), *self._after_principle)
+
+    def answer(self, written: str, conclusion: str) -> tuple[int, ...]:
+        """What the judge wrote, as data, and our words that lead it to a label."""
+        encoded = self._tokenizer.encode_data(written.strip())
+        return (*encoded, *self._tokenizer.encode_template(conclusion))
+
+
+def heading(name: str, nonce: str) -> str:
+    """The line over one part of the data.
+
+    >>> heading("Reply A", "5f2c9a")
+    '[Reply A 5f2c9a]'
+    """
+    return f"[{name} {nonce}]"
+
+
+def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
+    """Hex digits that occur nowhere in the content; the same for every order of the replies."""
+    texts = [m.content for m in conversation] + sorted(replies)
+    content = json.dumps(texts, ensure_ascii=True).encode()
+    attempt = 0
+    while True:
+        digest = hashlib.sha256(attempt.to_bytes(4, "big") + content).hexdigest()
+        nonce = digest[:_NONCE_DIGITS]
+        if not any(nonce in text.lower() for text in texts):
+            return nonce
+        attempt += 1
+
+
+def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:
+    """What was asked, to the token: sha256 over both lists of ids as JSON."""
+    question = json.dumps([list(prompt_ids), list(label_ids)], separators=(",", ":"))
+    return hashlib.sha256(question.encode()).hexdigest()
+
+
+def describe_overflow(
+    parts: Mapping[str, int], prompt_tokens: int, output_tokens: int, max_context_tokens: int
+) -> str | None:
+    """None when prompt and answer fit the context; else which part is too long, and the remedy.
+
+    parts: the tokens of each part that is data, by its name.
+    """
+    if prompt_tokens + output_tokens <= max_context_tokens:
+        return None
+    longest = max(parts, key=lambda name: parts[name])
+    sizes = ", ".join(f"{name} {tokens}" for name, tokens in parts.items())
+    return (
+        f"{longest} is too long: the judge's prompt has {prompt_tokens} tokens ({sizes}), its "
+        f"context holds {max_context_tokens} with the answer; shorten {longest} or start the "
+        "server with a larger max_context_tokens"
+    )
+
+
+def _split_once(text: str, slot: str) -> tuple[str, str]:
+    if text.count(slot) != 1:
+        raise TemplateError(
+            "the model's chat template does not keep a system and a user turn as they are "
+            f"(placeholder {slot} occurs {text.count(slot)} times): use an instruction-tuned "
+            "model whose chat template takes both"
+        )
+    before, _, after = text.partition(slot)
+    return before, after
+
+
+def _label_ids(tokenizer: ChatTokenizer, begun: str, labels: Sequence[str]) -> tuple[int, ...]:
+    """The ids of the labels, proven to be one distinct token each after the begun answer."""
+    before = tokenizer.encode_template(begun)
+    found: list[int] = []
+    for label in labels:
+        after = tokenizer.encode_template(begun + label)
+        if len(after) != len(before) + 1 or after[:-1] != before:
+            raise TemplateError(
+                f"the label {label!r} is not one token after {begun[-40:]!r} in this model's "
+                "tokenizer: use another judge model"
+            )
+        if after[-1] in found:
+            raise TemplateError(f"two labels are token {after[-1]} in this model's tokenizer")
+        found.append(after[-1])
+    return tuple(found)

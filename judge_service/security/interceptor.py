@@ -1,0 +1,152 @@
+"""The gate that every call passes where there are tokens: its token, its scope, its quota.
+
+When the file of tokens was read again, streams whose token is not in it any more, or lacks the
+scope now, end with the status that a new call would get; other calls under way finish.
+
+Stands inside CallGuard, which turns what is refused into a rich status; around other services, such
+as reflection, the gate does so itself. Health passes untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from judge_service.errors import ServiceError
+from judge_service.security.caller import admit, identify, require_scope
+from judge_service.security.quotas import Quotas
+from judge_service.security.tokens import Tokens
+from judge_service.server.interceptors import OURS, Behaviour, abort
+
+_OPEN = "/grpc.health.v1.Health/"
+
+
+@dataclass(eq=False, slots=True)
+class _OpenStream:
+    """A stream under way; `refusal` is why it is being ended, once it is."""
+
+    task: asyncio.Task[Any]
+    method: str
+    metadata: Any
+    refusal: ServiceError | None = None
+
+
+class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Lets calls through whose token has the scope, and within the token's quota."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self._quotas = Quotas()
+        self._streams: set[_OpenStream] = set()
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or details.method.startswith(_OPEN):
+            return handler
+        streams = handler.request_streaming or handler.response_streaming
+        return _around(handler, details.method, self._stream if streams else self._call)
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the tokens again, and end the streams of those that were revoked.
+
+        Returns what is wrong with the file, in lines for the log.
+        """
+        problems = self.tokens.reload()
+        for stream in self._streams:
+            try:
+                require_scope(identify(self.tokens, stream.metadata), stream.method)
+            except ServiceError as refusal:
+                if stream.refusal is None:
+                    stream.refusal = refusal
+                    stream.task.cancel()
+        return problems
+
+    async def _stream(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+        async def revocable(request: Any, context: Any) -> Any:
+            with self._revocable(method, context.invocation_metadata()):
+                return await behaviour(request, context)
+
+        return await self._call(method, revocable, request, context)
+
+    @contextmanager
+    def _revocable(self, method: str, metadata: Any) -> Iterator[None]:
+        """Around a stream: what `reload` cancels fails with the reason for it instead."""
+        task = asyncio.current_task()
+        assert task is not None
+        stream = _OpenStream(task, method, metadata)
+        self._streams.add(stream)
+        try:
+            yield
+        except (asyncio.CancelledError, Exception):
+            if stream.refusal is None:
+                raise
+            task.uncancel()
+            raise stream.refusal from None
+        finally:
+            self._streams.discard(stream)
+
+    async def _call(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+        try:
+            token = admit(self.tokens, method, context.invocation_metadata())
+
+            async def each_item() -> None:
+                # Its quota may have been changed in the file since the stream began.
+                now = admit(self.tokens, method, context.invocation_metadata())
+                await self._quotas.turn(now)
+
+            with self._quotas.call(token, method):
+                return await behaviour(request, _EachItem(context, each_item))
+        except ServiceError as error:
+            if method.startswith(OURS):
+                raise
+            await abort(context, error, "")
+
+
+class _EachItem:
+    """A stream's context, each item of which is admitted like a call, when it is its turn."""
+
+    def __init__(self, context: Any, admit_item: Callable[[], Awaitable[None]]) -> None:
+        self._context = context
+        self._admit_item = admit_item
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        message = await self._context.read()
+        if message is not grpc.aio.EOF:
+            await self._admit_item()
+        return message
+
+
+def _around(
+    handler: Any, method: str, call: Callable[[str, Behaviour, Any, Any], Awaitable[Any]]
+) -> Any:
+    """The handler with `call` around its behaviour, of whichever of gRPC's four kinds it is."""
+    kinds = {
+        (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+        (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+        (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+        (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+    }
+    name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+    behaviour = getattr(handler, name)
+
+    async def plain(request: Any, context: Any) -> Any:
+        """The behaviour as a coroutine, also where it is a generator of responses."""
+        if not inspect.isasyncgenfunction(behaviour):
+            return await behaviour(request, context)
+        async for response in behaviour(request, context):
+            await context.write(response)
+        return None
+
+    async def surrounded(request: Any, context: Any) -> Any:
+        return await call(method, plain, request, context)
+
+    return make(surrounded, handler.request_deserializer, handler.response_serializer)

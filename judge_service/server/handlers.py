@@ -1,0 +1,284 @@
+"""Where requests meet the judge: each is checked, its constitution found, and the judge asked.
+
+A prompt too long for the judge is the caller's to mend where one prompt was asked for: then it is
+InvalidRequest naming the longest part. In a ranking or a stream it is that pair's abstention.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from constitution.schema import Constitution
+from judge_service.engine import Engine
+from judge_service.errors import InvalidRequest, NotAllowed, Unavailable
+from judge_service.judge.calibration import Calibrations
+from judge_service.judge.judge import Judge
+from judge_service.judge.label_probs import PROTOCOLS
+from judge_service.judge.prompts import TEMPLATE_VERSION
+from judge_service.judge.template import TemplateError
+from judge_service.observability.metrics import NO_METRICS, NoMetrics
+from judge_service.observability.tracing import span
+from judge_service.server.inline_constitutions import FIELD, InlineConstitutions
+from judge_service.server.registry import ConstitutionRegistry
+from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits, ServerState
+from judge_service.settings import ServerSettings
+from judge_service.store.base import StoreUnavailable
+from judge_service.types import (
+    Conversation,
+    JudgeOptions,
+    Judgment,
+    Score,
+    Unjudged,
+    UnjudgedReason,
+    Writing,
+    WritingOptions,
+)
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.wire import candidates as wire_writing
+from judge_service.wire import judgments as wire
+from judge_service.wire import requests as wire_requests
+
+SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
+_RPCS = tuple(f"{service.name}.{rpc.name}" for service in SERVICES for rpc in service.methods)
+
+_CandidateRequest = (
+    pb.ScoreCandidateRequest | pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
+)
+
+
+class Bench:
+    """What the servicers share. Each answer is None after validate_only, which judges nothing."""
+
+    def __init__(
+        self, settings: ServerSettings, engine: Engine, metrics: NoMetrics = NO_METRICS
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.laws = ConstitutionRegistry(settings.constitutions, settings.max_principles)
+        self.draining = asyncio.Event()
+        self._inline = InlineConstitutions(
+            settings.allow_inline_constitutions, settings.max_principles
+        )
+        self._calibrations = Calibrations.load(map(Path, settings.calibrations))
+        self._engine = engine
+        self._judge: Judge | None = None
+
+    def open(self) -> None:
+        """Take work from now on; the engine has started."""
+        self._judge = Judge(self._engine, self._calibrations)
+
+    @property
+    def state(self) -> ServerState:
+        if self.draining.is_set():
+            return ServerState.DRAINING
+        if self._judge is None:
+            return ServerState.LOADING
+        if self._engine.alive:
+            return ServerState.SERVING
+        return ServerState.LOADING if self._engine.recovers else ServerState.FAILED
+
+    @property
+    def judge(self) -> Judge:
+        """Raises Unavailable while the engine loads and after it has died."""
+        if self._judge is None:
+            raise Unavailable("the judge is still loading its model", reason="LOADING")
+        if not self._engine.alive:
+            told = "the judge's engine died or is out of reach; ask again later, or restart it"
+            raise Unavailable(told, reason="ENGINE_DIED")
+        return self._judge
+
+    async def law(self, ref: pb.ConstitutionRef) -> Constitution:
+        """Raises InvalidRequest, and NotAllowed for an inline one where none is taken."""
+        if not ref.yaml:
+            return self.laws.find(ref.name, ref.sha256)
+        if ref.name or ref.sha256:
+            raise InvalidRequest(FIELD, "given beside a name or a digest; send one or the other")
+        return await self._inline.find(ref.yaml)
+
+    async def compare(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
+        """The judgment, ABSTAIN included."""
+        comparison = wire_requests.read_comparison(request)
+        options = self._options(request.options)
+        law = await self.law(request.constitution)
+        if request.validate_only:
+            return None
+        with _suited(), span("judge.compare", constitution_sha256=law.digest) as step:
+            found = await self.judge.compare(comparison, law, options)
+            step.set(reads=found.usage.reads, stored_reads=found.usage.stored_reads)
+        self._take(found)
+        return wire.judgment_to_proto(found)
+
+    async def compare_one(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
+        """`compare` for a caller who waits for this one judgment."""
+        found = await self.compare(request)
+        if found and found.abstention.reason == pb.ABSTENTION_REASON_TOO_LONG:
+            texts = {"response_a": request.response_a, "response_b": request.response_b}
+            raise _too_long(found.abstention.detail, request.conversation, texts)
+        return found
+
+    async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
+        candidates = wire_requests.read_candidates(request, self.settings.max_candidates)
+        conversation = wire_requests.read_conversation(request.conversation)
+        options = self._options(request.options)
+        law = await self.law(request.constitution)
+        if request.validate_only:
+            return None
+        with _suited():
+            ranking = await self.judge.rank(conversation, candidates, law, options)
+        for _, _, found in ranking.pairs:
+            self._take(found)
+        return wire.ranking_to_proto(ranking)
+
+    async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
+        conversation = self._conversation(request)
+        options = self._options(request.options)
+        law = await self.law(request.constitution)
+        if request.validate_only:
+            return None
+        with _suited():
+            found = await self.judge.score(conversation, request.response, law, options)
+        self._take(found)
+        _refuse_too_long(found, request.conversation, {"response": request.response})
+        return wire_writing.score_to_proto(found)
+
+    async def critique(self, request: pb.CritiqueCandidateRequest) -> pb.Writing | None:
+        conversation = self._conversation(request)
+        law, options = await self._law_and_writing_options(request)
+        if request.validate_only:
+            return None
+        with _suited():
+            found = await self.judge.critique(conversation, request.response, law, options)
+        self._take(found)
+        _refuse_too_long(found, request.conversation, {"response": request.response})
+        return wire_writing.writing_to_proto(found)
+
+    async def revise(self, request: pb.ReviseCandidateRequest) -> pb.Writing | None:
+        conversation = self._conversation(request)
+        critique = wire_requests.read_critique(request)
+        law, options = await self._law_and_writing_options(request)
+        if request.validate_only:
+            return None
+        with _suited():
+            found = await self.judge.revise(conversation, request.response, critique, law, options)
+        self._take(found)
+        texts = {"response": request.response, "critique": critique}
+        _refuse_too_long(found, request.conversation, texts)
+        return wire_writing.writing_to_proto(found)
+
+    async def preview(self, request: pb.PreviewPromptRequest) -> list[pb.PromptPreview]:
+        comparison = wire_requests.read_comparison(request)
+        options = self._options(request.options)
+        law = await self.law(request.constitution)
+        if request.validate_only:
+            return []
+        with _suited():
+            if refused := await self.judge.find_overlong(comparison):
+                texts = {"response_a": request.response_a, "response_b": request.response_b}
+                raise _too_long(refused.detail, request.conversation, texts)
+            previews = self.judge.preview(comparison, law, options)
+        return [wire_writing.preview_to_proto(preview) for preview in previews]
+
+    def info(self) -> ServerInfo:
+        loaded = self._judge is not None
+        settings = self.settings
+        return ServerInfo(
+            state=self.state,
+            version=_version(),
+            model=self._engine.identity if loaded else None,
+            template_version=TEMPLATE_VERSION,
+            limits=ServerLimits(
+                max_context_tokens=self._engine.max_context_tokens if loaded else 0,
+                max_message_bytes=settings.max_message_bytes,
+                max_candidates=settings.max_candidates,
+                max_stream_in_flight=settings.max_stream_in_flight,
+                max_concurrent_rpcs=settings.max_concurrent_rpcs,
+                max_rationale_tokens=settings.max_rationale_tokens,
+                max_write_tokens=settings.max_write_tokens,
+            ),
+            capabilities=_RPCS,
+            constitutions=self.laws.summaries,
+            protocols=tuple(PROTOCOLS),
+            inline_constitutions=settings.allow_inline_constitutions,
+            calibrations=tuple(self._fitted()) if loaded else (),
+        )
+
+    def _fitted(self) -> Iterator[FittedCalibration]:
+        """The calibrations that apply to the server's constitutions with this model."""
+        model = self._engine.identity
+        for law in self.laws.summaries:
+            for protocol in PROTOCOLS:
+                found = self._calibrations.find(law.sha256, model, TEMPLATE_VERSION, protocol)
+                if found is not None:
+                    yield FittedCalibration(law.sha256, protocol, found.sha256)
+
+    def _conversation(self, request: _CandidateRequest) -> Conversation:
+        wire_requests.check_request_id(request.request_id)
+        return wire_requests.read_conversation(request.conversation)
+
+    def _options(self, options: pb.JudgeOptions) -> JudgeOptions:
+        most = self.settings.max_rationale_tokens
+        return wire_requests.read_options(options, max_rationale_tokens=most, protocols=PROTOCOLS)
+
+    async def _law_and_writing_options(
+        self, request: pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
+    ) -> tuple[Constitution, WritingOptions]:
+        most = self.settings.max_write_tokens
+        options = wire_requests.read_writing_options(request.options, max_tokens=most)
+        law = await self.law(request.constitution)
+        if options.principle_id:
+            wire_requests.check_principle(law, options.principle_id)
+        return law, options
+
+    def _take(self, found: Judgment | Score | Writing | Unjudged) -> None:
+        """Count it. What was lost to a dead engine is no answer: the caller must ask elsewhere."""
+        self.metrics.judged(found)
+        if isinstance(found, Unjudged) and found.reason is UnjudgedReason.ENGINE_FAILED:
+            _ = self.judge
+
+
+@contextmanager
+def _suited() -> Iterator[None]:
+    """Raises NotAllowed where this model cannot carry the prompts of a call, and Unavailable where
+    its reads cannot be looked up or kept now."""
+    try:
+        yield
+    except (TemplateError, StoreUnavailable, ExceptionGroup) as error:
+        first: Exception = error
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, StoreUnavailable):  # its text names the database: for the log alone
+            told = (
+                "the store of reads does not answer or keeps nothing; nothing was lost, ask again"
+            )
+            raise Unavailable(told, reason="STORE_UNAVAILABLE") from None
+        if not isinstance(first, TemplateError):
+            raise
+        raise NotAllowed(f"not with this judge model: {first}", reason="MODEL_UNSUITED") from None
+
+
+def _refuse_too_long(
+    found: Score | Writing | Unjudged, conversation: Sequence[pb.Message], texts: dict[str, str]
+) -> None:
+    if isinstance(found, Unjudged) and found.reason is UnjudgedReason.TOO_LONG:
+        raise _too_long(found.detail, conversation, texts)
+
+
+def _too_long(
+    detail: str, conversation: Sequence[pb.Message], texts: dict[str, str]
+) -> InvalidRequest:
+    """Names the longest part of the request: shortening that one helps most."""
+    lengths = {"conversation": sum(len(message.content) for message in conversation)}
+    lengths |= {field: len(text) for field, text in texts.items()}
+    longest = max(lengths, key=lambda field: lengths[field])
+    return InvalidRequest(longest, detail, reason="TOO_LONG")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("rlaif")
+    except metadata.PackageNotFoundError:  # a checkout that was never installed
+        return "unknown"

@@ -1,0 +1,79 @@
+"""Constitutions that come with a request, as YAML: parsed off the event loop, once per text."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from constitution.errors import ConstitutionError, Diagnostic
+from constitution.loader import load_text
+from constitution.schema import Constitution
+from judge_service.errors import InvalidRequest, NotAllowed
+
+FIELD = "constitution.yaml"
+BAD = "BAD_CONSTITUTION"
+MAX_TOLD_BYTES = 1200  # an error carries them three times, and gRPC allows 8 KiB of metadata
+KEPT = 32  # texts, with what they say: a parsed constitution is some 100 KiB
+
+
+class InlineConstitutions:
+    """The last `KEPT` texts stay parsed, by their digest; what is wrong with one is kept too."""
+
+    def __init__(self, allowed: bool, max_principles: int) -> None:
+        self.allowed = allowed
+        self._max_principles = max_principles
+        self._parsed: OrderedDict[bytes, asyncio.Task[Constitution | str]] = OrderedDict()
+
+    async def find(self, text: str) -> Constitution:
+        """The constitution that a text spells.
+
+        Raises NotAllowed, or InvalidRequest with every problem, its line and its column.
+        """
+        if not self.allowed:
+            why = (
+                "this server takes no inline constitution; name one that it has, or start it with "
+                "--allow-inline"
+            )
+            raise NotAllowed(f"{FIELD}: {why}", reason="INLINE_NOT_ALLOWED", fields={FIELD: why})
+        key = hashlib.sha256(text.encode()).digest()
+        if key not in self._parsed:
+            parsing = asyncio.to_thread(_parse, text, self._max_principles)
+            self._parsed[key] = asyncio.create_task(parsing)
+        self._parsed.move_to_end(key)
+        while len(self._parsed) > KEPT:
+            self._parsed.popitem(last=False)
+        found = await asyncio.shield(self._parsed[key])  # others may wait for it too
+        if isinstance(found, str):
+            raise InvalidRequest(FIELD, found, reason=BAD)
+        return found
+
+
+def _parse(text: str, max_principles: int) -> Constitution | str:
+    """The constitution, or its problems, one a line."""
+    try:
+        law = load_text(text, FIELD)
+    except ConstitutionError as error:
+        return _explain_all(error.diagnostics)
+    if len(law.principles) > max_principles:
+        return f"{len(law.principles)} principles; this server takes up to {max_principles}"
+    return law
+
+
+def _explain_all(problems: Sequence[Diagnostic]) -> str:
+    """As many as fit into the metadata that carries an error."""
+    lines = [_explain(problem) for problem in problems]
+    ends = itertools.accumulate(len(line.encode()) for line in lines)
+    shown = sum(end <= MAX_TOLD_BYTES for end in ends)
+    if shown < len(lines):
+        rest = f"{len(lines) - shown} more problems; ValidateConstitution tells all of them"
+        return "\n".join([*lines[:shown], rest])
+    return "\n".join(lines)
+
+
+def _explain(problem: Diagnostic) -> str:
+    place = f"line {problem.line}, column {problem.column}: " if problem.line else ""
+    remedy = f" ({problem.remedy})" if problem.remedy else ""
+    return " ".join(f"{place}{problem.message}{remedy}".split())

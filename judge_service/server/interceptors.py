@@ -1,0 +1,181 @@
+"""What surrounds every call of our services: admission, a name for it, its errors, one log line.
+
+Health and reflection pass untouched, so that load never hides whether the server lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from judge_service.errors import (
+    DETAILS_TRAILER,
+    DeadlinePassed,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+    service_error,
+    to_status,
+)
+from judge_service.observability.logs import fields
+from judge_service.observability.metrics import NO_METRICS, NoMetrics
+from judge_service.observability.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
+from judge_service.security.caller import current_caller
+from judge_service.server.deadlines import Pace
+from judge_service.server.malformed import readable, reader
+from judge_service.wire.requests import is_request_id
+
+OURS = "/judge_service.v1."
+_ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"
+_STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
+
+_log = logging.getLogger("judge_service")
+
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Admits at most `max_concurrent` calls, and turns exceptions into rich statuses.
+
+    (gRPC's own `maximum_concurrent_rpcs` would count health checks too, and its refusal carries
+    neither ErrorInfo nor RetryInfo.)
+    """
+
+    def __init__(
+        self,
+        max_concurrent: int,
+        metrics: NoMetrics = NO_METRICS,
+        tracing: NoTracing = NO_TRACING,
+    ) -> None:
+        self._max_concurrent = max_concurrent
+        self._metrics = metrics
+        self._tracing = tracing
+        self._pace = Pace()
+        self._active = 0
+        self._streams = 0
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self._cutting = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new calls; return when those under way have ended, or after the grace.
+
+        Those that are cut then fail as UNAVAILABLE, so that clients ask another replica.
+        """
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace_seconds)
+        except TimeoutError:
+            _log.warning("%d calls did not end within %g s", self._active, grace_seconds)
+            self._cutting = True
+            for call in self._calls:
+                call.cancel()
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith(OURS):
+            return handler
+        if handler.request_streaming:
+            wrap, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        else:
+            wrap, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+
+        async def guarded(request: Any, context: Any) -> Any:
+            with self._tracing.call(details.method, context.invocation_metadata() or ()) as span:
+                return await self._call(details.method, behaviour, request, context, span)
+
+        return wrap(guarded, reader(handler.request_deserializer), handler.response_serializer)
+
+    async def _call(
+        self,
+        method: str,
+        behaviour: Behaviour,
+        request: Any,
+        context: Any,
+        span: Span = NO_SPAN,
+    ) -> Any:
+        request_id = getattr(request, "request_id", "")
+        if not request_id or not is_request_id(request_id):
+            request_id = uuid.uuid4().hex
+        started, code = time.perf_counter(), "OK"
+        self._active += 1
+        self._streams += method == _STREAM
+        in_hand = self._active - self._streams
+        timed = method != _STREAM and not getattr(request, "validate_only", False)
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        self._idle.clear()
+        self._metrics.call_began()
+        try:
+            if method != _ALWAYS_ADMITTED:
+                self._admit(context)
+            if timed:
+                self._refuse_late(method, in_hand, context)
+            answer = await behaviour(readable(request), context)
+            if timed:
+                self._pace.ended(method, time.perf_counter() - started, in_hand)
+            return answer
+        except asyncio.CancelledError:
+            if not self._cutting or context.cancelled():
+                code = "CANCELLED"
+                raise
+            cut = Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+            code = cut.code.name
+            await abort(context, cut, request_id)
+        except Exception as error:
+            if context.cancelled() or isinstance(error, grpc.aio.InternalError):
+                # The caller has gone: writing to it failed.
+                code = "CANCELLED"
+                raise asyncio.CancelledError from error
+            failed = service_error(error)
+            code = failed.code.name
+            await abort(context, failed, request_id)
+        finally:
+            self._active -= 1
+            self._streams -= method == _STREAM
+            self._calls.discard(task)
+            if not self._active:
+                self._idle.set()
+            seconds = time.perf_counter() - started
+            rpc = method.rpartition("/")[2]
+            caller = current_caller().name
+            self._metrics.call_ended(rpc, code, seconds, caller)
+            said = {"request_id": request_id, "code": code, "caller": caller}
+            span.set(**said)
+            _log.info("call ended", extra=fields(method=rpc, seconds=seconds, **said))
+
+    def _admit(self, context: Any) -> None:
+        if self._draining:
+            raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+        if self._active > self._max_concurrent:
+            raise Overloaded(
+                f"the server has its {self._max_concurrent} calls in hand; try again a little later"
+            )
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise DeadlinePassed("the deadline had passed before the work began")
+
+    def _refuse_late(self, method: str, in_hand: int, context: Any) -> None:
+        """Refuse what the others in hand leave no time for; alone, a call is always tried."""
+        remaining = context.time_remaining()
+        quickest = self._pace.quickest(method, in_hand)
+        if remaining is not None and remaining < quickest and in_hand > 1:
+            raise DeadlinePassed(
+                f"the deadline leaves {remaining:.3g} s, and no call took less than {quickest:.3g} "
+                "s lately; give it longer, or try again when the server has less in hand",
+                reason="DEADLINE_TOO_SHORT",
+            )
+
+
+async def abort(context: Any, error: ServiceError, request_id: str) -> None:
+    status = to_status(error, request_id).SerializeToString()
+    await context.abort(error.code, str(error), ((DETAILS_TRAILER, status),))

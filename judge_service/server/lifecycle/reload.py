@@ -1,0 +1,99 @@
+"""Reads constitutions, tokens and certificates again while the server runs.
+
+    SIGHUP      everything
+    polling     each second: a constitution's file, or the file of tokens, when it was changed
+
+Certificates come as two files that must fit each other, so only SIGHUP says that both are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from judge_service.errors import ServerStartError
+from judge_service.observability.metrics import NoMetrics
+from judge_service.security.interceptor import TokenGate
+from judge_service.security.tls import ServerTls
+from judge_service.server.lifecycle.health import Health
+from judge_service.server.registry import ConstitutionRegistry
+
+_POLL_SECONDS = 0.3  # a change counts at the second poll that sees it: within a second
+
+_log = logging.getLogger("judge_service")
+
+
+class Reloader:
+    """gate, tls: None for a server without tokens, or without TLS."""
+
+    def __init__(
+        self,
+        laws: ConstitutionRegistry,
+        gate: TokenGate | None,
+        tls: ServerTls | None,
+        health: Health,
+        metrics: NoMetrics,
+    ) -> None:
+        self._laws = laws
+        self._gate = gate
+        self._tls = tls
+        self._health = health
+        self._metrics = metrics
+        self._show_tokens()
+
+    def reload(self) -> None:
+        """Read everything again, now. What is wrong with a file is logged, never raised."""
+        self._reload_laws()
+        self._reload_tokens()
+        try:
+            if self._tls is not None:
+                self._tls.reload()
+        except ServerStartError as error:
+            _log.error("certificates stay as they were: %s", error)
+
+    async def watch(self) -> None:
+        """Read again what was changed, until cancelled."""
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            try:
+                self._poll()
+            except Exception as error:  # or no revocation would be seen from now on
+                # Not its text, which may quote the file of tokens.
+                _log.error("cannot look for changed files: %s", type(error).__name__)
+
+    def _poll(self) -> None:
+        if self._laws.changed():
+            self._reload_laws()
+        if self._gate is None:
+            return
+        if self._gate.tokens.changed():
+            self._reload_tokens()
+        elif self._gate.tokens.unread:
+            # The failure may pass without any change to the file; it was logged when it began.
+            problems = self._gate.reload()
+            if not self._gate.tokens.unread:
+                self._log_tokens(problems)
+            self._show_tokens()
+
+    def _reload_laws(self) -> None:
+        for line in self._laws.reload():
+            _log.warning("%s", line)
+
+    def _reload_tokens(self) -> None:
+        if self._gate is not None:
+            self._log_tokens(self._gate.reload())
+            self._show_tokens()
+
+    def _log_tokens(self, problems: tuple[str, ...]) -> None:
+        assert self._gate is not None
+        for problem in problems:
+            _log.error("%s", problem)
+        if not self._gate.tokens.stale:
+            _log.info("tokens read again: %d admitted", len(self._gate.tokens))
+
+    def _show_tokens(self) -> None:
+        """Where programs look: in the metrics, and among the alarms of health."""
+        if self._gate is not None:
+            tokens = self._gate.tokens
+            self._metrics.tokens_read(len(tokens), tokens.rejected, stale=tokens.stale)
+            self._health.show_alarms(*tokens.alarms)

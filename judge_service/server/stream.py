@@ -1,0 +1,113 @@
+"""The server's side of one StreamJudgments call.
+
+Memory is bounded by items, not bytes: an item occupies one of `limit` slots from being taken off
+the wire until its answer is written, so neither a slow engine nor a slow reader lets more pile up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from judge_service.errors import InvalidRequest, Unavailable, service_error, to_status
+from judge_service.observability.metrics import NO_METRICS, NoMetrics
+from judge_service.server.malformed import Unreadable, readable
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.wire.requests import MAX_ITEM_ID, is_request_id
+
+Compare = Callable[[pb.ComparePairRequest], Awaitable[pb.Judgment | None]]
+_Item = pb.StreamJudgmentsRequest | Unreadable
+
+
+class JudgmentStream:
+    """Answers items in the order they are finished; `compare` judges one.
+
+    An exception from `compare` is that item's error, except Unavailable, which ends the stream: the
+    caller then takes the unanswered items elsewhere, or waits.
+    """
+
+    def __init__(
+        self, context: Any, compare: Compare, limit: int, metrics: NoMetrics = NO_METRICS
+    ) -> None:
+        self._context = context
+        self._compare = compare
+        self._limit = limit
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(limit)
+        self._writing = asyncio.Lock()  # gRPC takes one write at a time
+        self._unanswered: set[str] = set()
+        self._progress = pb.StreamProgress()
+
+    async def run(self, draining: asyncio.Event) -> None:
+        """Until the caller has sent all and all is answered. Raises Unavailable when draining."""
+        await self._respond(pb.StreamJudgmentsResponse(credits=self._limit))
+        try:
+            async with asyncio.TaskGroup() as group:
+                while (request := await self._next(draining)) is not None:
+                    self._progress.received += 1
+                    group.create_task(self._take(request))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the first; the others were cancelled by it
+        if draining.is_set():
+            raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+
+    async def _next(self, draining: asyncio.Event) -> _Item | None:
+        """The next item, once there is a slot for it; None when no more will be taken."""
+        await self._slots.acquire()
+        reading = asyncio.ensure_future(self._context.read())
+        stopping = asyncio.ensure_future(draining.wait())
+        try:
+            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done() or reading.result() is grpc.aio.EOF:
+                return None
+            request: _Item = reading.result()
+            return request
+        finally:
+            reading.cancel()
+            stopping.cancel()
+
+    async def _take(self, request: _Item) -> None:
+        self._metrics.stream_items(1)
+        try:
+            await self._answer(request)
+        finally:
+            self._metrics.stream_items(-1)
+
+    async def _answer(self, request: _Item) -> None:
+        id = "" if isinstance(request, Unreadable) else request.id
+        response = pb.StreamJudgmentsResponse(id=id[:MAX_ITEM_ID], credits=1)
+        mine = 0 < len(id) <= MAX_ITEM_ID and id not in self._unanswered
+        try:
+            comparison = readable(request).comparison
+            if not mine:
+                expected = f"1 to {MAX_ITEM_ID} characters, and not those of an unanswered item"
+                raise InvalidRequest("id", expected)
+            self._unanswered.add(id)
+            found = await self._compare(comparison)
+            if found is not None:
+                response.judgment.CopyFrom(found)
+        except Unavailable:
+            raise
+        except Exception as error:
+            response.error.CopyFrom(to_status(service_error(error), _request_id(request)))
+        if mine:
+            self._unanswered.discard(id)
+        await self._respond(response)
+        self._slots.release()
+
+    async def _respond(self, response: pb.StreamJudgmentsResponse) -> None:
+        async with self._writing:
+            self._progress.answered += bool(response.id or response.HasField("error"))
+            response.progress.CopyFrom(self._progress)
+            await self._context.write(response)
+
+
+def _request_id(item: _Item) -> str:
+    """By what name the caller knows an item's request: its own, else the item's."""
+    if isinstance(item, Unreadable):
+        return ""
+    named = item.comparison.request_id
+    return named if named and is_request_id(named) else item.id[:MAX_ITEM_ID]

@@ -1,0 +1,285 @@
+"""The store as a file of SQLite, for the servers of one machine; readable by its owner alone.
+
+A put returns after its commit (WAL, synchronous=FULL). Lookups and commits run on two threads;
+those that wait at the same time share one transaction, and so one sync of the disk. Several
+processes may share a file on a local disk.
+
+A file of an older schema is brought to this one when it is opened, in one transaction.
+
+Left out: a file on a network file system, where SQLite's locks do not hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from judge_service.engine import LabelLogprobs, Written
+from judge_service.store.base import StoreError, StoreStats, shown
+from judge_service.store.batcher import Batcher
+from judge_service.store.encoding import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
+
+SCHEMA_VERSION = 2
+_APPLICATION_ID = 0x524C4146  # "RLAF", by which SQLite files of other programs are told apart
+_TABLES = (
+    "CREATE TABLE reads (key BLOB PRIMARY KEY, logprobs BLOB NOT NULL,"
+    " prompt_tokens INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    "CREATE TABLE writings (key BLOB PRIMARY KEY, text TEXT NOT NULL, token_ids BLOB NOT NULL,"
+    " complete INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " created INTEGER NOT NULL DEFAULT 0)",
+)
+# From each schema to the next. `created` is in seconds since 1970; 0: before schema 2, unknown.
+_MIGRATIONS = {
+    1: (
+        "ALTER TABLE reads ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE writings ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
+    ),
+}
+_BUSY_SECONDS = 30.0  # commits of another process take milliseconds
+_CACHE_KIB = 32 * 1024  # holds the inner pages of ten million reads: a lookup costs one page
+_MAX_BATCH = 4096
+
+T = TypeVar("T")
+_Job = Callable[[sqlite3.Connection], T]
+
+
+class SQLiteStore:
+    """A `Store` in a file.
+
+    path: the file, made when it is not there. None: a nameless temporary file, on the disk so that
+    memory stays flat, and gone with the process.
+
+    Raises StoreError, at once for a file that cannot be opened, is damaged, belongs to another
+    program or to a newer version; later for a disk that is full.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._closed = False
+        self._writer = _Worker(path, "BEGIN IMMEDIATE")
+        try:
+            # A nameless file has one connection only.
+            self._reader = self._writer if path is None else _Worker(path, "BEGIN")
+        except BaseException:
+            self._writer.close()
+            raise
+
+    async def find_read(self, key: bytes) -> LabelLogprobs | None:
+        return await self._do(self._reader, lambda c: _select_read(c, key))
+
+    async def put_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
+        row = (key, pack_logprobs(answer.logprobs), answer.prompt_tokens, int(time.time()))
+
+        def put(connection: sqlite3.Connection) -> LabelLogprobs:
+            new = connection.execute(
+                "INSERT OR IGNORE INTO reads (key, logprobs, prompt_tokens, created)"
+                " VALUES (?, ?, ?, ?)",
+                row,
+            )
+            first = None if new.rowcount else _select_read(connection, key)
+            return replace(answer, logprobs=first.logprobs) if first else answer
+
+        return await self._do(self._writer, put)
+
+    async def find_writing(self, key: bytes) -> Written | None:
+        return await self._do(self._reader, lambda c: _select_writing(c, key))
+
+    async def put_writing(self, key: bytes, written: Written) -> Written:
+        ids, now = pack_ids(written.token_ids), int(time.time())
+        row = (key, written.text, ids, written.complete, written.prompt_tokens, now)
+
+        def put(connection: sqlite3.Connection) -> Written:
+            new = connection.execute(
+                "INSERT OR IGNORE INTO writings"
+                " (key, text, token_ids, complete, prompt_tokens, created)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            first = None if new.rowcount else _select_writing(connection, key)
+            if first is None:
+                return written
+            return replace(
+                written, text=first.text, token_ids=first.token_ids, complete=first.complete
+            )
+
+        return await self._do(self._writer, put)
+
+    async def stats(self) -> StoreStats:
+        """Counts by scanning the keys: 0.2 s for five million reads."""
+
+        def count(connection: sqlite3.Connection) -> StoreStats:
+            def number(query: str) -> int:
+                return int(connection.execute(query).fetchone()[0])
+
+            return StoreStats(
+                reads=number("SELECT count(*) FROM reads"),
+                writings=number("SELECT count(*) FROM writings"),
+                bytes=number("PRAGMA page_count") * number("PRAGMA page_size"),
+            )
+
+        return await self._do(self._reader, count)
+
+    async def close(self) -> None:
+        self._closed = True
+        for worker in {self._writer, self._reader}:
+            await asyncio.to_thread(worker.close)
+
+    async def _do(self, worker: _Worker, job: _Job[T]) -> T:
+        if self._closed:
+            raise StoreError(f"{_named(self.path)} is closed: it was used after its owner stopped")
+        return await asyncio.wrap_future(worker.submit(job))
+
+
+class _Worker(Batcher[_Job[Any], Any]):
+    """A thread with a connection of its own; the jobs that wait share a transaction.
+
+    Nothing is answered before its transaction has ended; when that fails, all its jobs fail.
+    """
+
+    def __init__(self, path: Path | None, begin: str) -> None:
+        self._path = path
+        self._begin = begin
+        self._connection = connect(path)
+        super().__init__(self._transact, most=_MAX_BATCH)
+
+    def close(self) -> None:
+        super().close()
+        self._connection.close()
+
+    def _transact(self, jobs: Sequence[_Job[Any]]) -> Sequence[Any]:
+        try:
+            self._connection.execute(self._begin)
+            results = [job(self._connection) for job in jobs]
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self._path) from error
+            raise
+        return results
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # SQLite may have done so by itself, as on a full disk
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _select_read(connection: sqlite3.Connection, key: bytes) -> LabelLogprobs | None:
+    query = "SELECT logprobs, prompt_tokens FROM reads WHERE key = ?"
+    row = connection.execute(query, (key,)).fetchone()
+    if row is None:
+        return None
+    logprobs, prompt_tokens = row
+    return LabelLogprobs(unpack_logprobs(logprobs), prompt_tokens, cached_tokens=0, stored=True)
+
+
+def _select_writing(connection: sqlite3.Connection, key: bytes) -> Written | None:
+    query = "SELECT text, token_ids, complete, prompt_tokens FROM writings WHERE key = ?"
+    row = connection.execute(query, (key,)).fetchone()
+    if row is None:
+        return None
+    text, ids, complete, prompt_tokens = row
+    return Written(
+        text, unpack_ids(ids), bool(complete), prompt_tokens, cached_tokens=0, stored=True
+    )
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """A connection to a store, made where there is none. Raises StoreError."""
+    try:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _create_private(path)
+        connection = sqlite3.connect(
+            path or "", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"{_named(path)} cannot be made ({error.strerror}); choose another place for it"
+        ) from error
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    return connection
+
+
+def _create_private(path: Path) -> None:
+    """An empty file for its owner alone; one that is there is not even opened.
+
+    (Closing a descriptor of an SQLite file drops every lock this process holds on it.)
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
+    def pragma(statement: str) -> Any:
+        return connection.execute(f"PRAGMA {statement}").fetchone()
+
+    pragma("synchronous=FULL")
+    pragma(f"cache_size=-{_CACHE_KIB}")
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+        for table in _TABLES:
+            connection.execute(table)
+        pragma(f"application_id={_APPLICATION_ID}")
+        pragma(f"user_version={SCHEMA_VERSION}")
+    elif pragma("application_id") != (_APPLICATION_ID,):
+        raise StoreError(f"{path}: an SQLite file of another program; name another file")
+    else:
+        _migrate(connection, path)
+    connection.execute("COMMIT")
+    if path is not None and pragma("journal_mode=WAL") != ("wal",):
+        raise StoreError(
+            f"{path}: its file system cannot hold a write-ahead log; name a file on a local disk"
+        )
+
+
+def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
+    """Bring an older store to this schema, within the transaction that is open."""
+    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 1 <= schema <= SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: made by another version of this program (schema {schema}, this one knows "
+            f"{SCHEMA_VERSION}); name another file, or use that version"
+        )
+    for version in range(schema, SCHEMA_VERSION):
+        for statement in _MIGRATIONS[version]:
+            connection.execute(statement)
+    if schema < SCHEMA_VERSION:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def explain(error: sqlite3.Error, path: Path | None) -> StoreError:
+    """SQLite's error as the user should read it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension in higher bits
+    problems = {
+        sqlite3.SQLITE_NOTADB: "is no store; name another file",
+        sqlite3.SQLITE_CORRUPT: "is damaged; delete it, with the -wal and -shm files beside it: "
+        "what it held is computed again when it is asked for",
+        sqlite3.SQLITE_FULL: "cannot grow, the disk is full; make room and ask again",
+        sqlite3.SQLITE_IOERR: "cannot be written, the disk is full or fails; make room, or name a "
+        "file on another disk",
+        sqlite3.SQLITE_BUSY: f"was locked by another process for {_BUSY_SECONDS:.0f} s; end that "
+        "one, or name another file",
+        sqlite3.SQLITE_READONLY: "is read-only; make it writable, or name another file",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened; it must be a file in a folder one can write to",
+    }
+    problem = problems.get(code, "cannot be used; delete it or name another file")
+    what, _, remedy = problem.partition("; ")
+    return StoreError(f"{_named(path)} {what} ({error}); {remedy}")
+
+
+def _named(path: Path | None) -> str:
+    return shown(path) if path is None else f"{path}:"

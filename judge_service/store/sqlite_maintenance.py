@@ -1,0 +1,212 @@
+"""Looking after a store in a file of SQLite; upkeep.py has the words, and the same for a database.
+
+A server may go on with the file meanwhile. Deleting goes through the keys in steps, each its own
+transaction with a pause after it, so that the server's commits find their turn. Only the end of
+`sweep` takes longer: VACUUM writes the file anew (old rows lie strewn among young ones, so whole
+pages seldom fall free by themselves) and commits wait for it; it needs the file's size once more on
+the disk. A lookup never waits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from judge_service.store.base import StoreError
+from judge_service.store.sqlite import SCHEMA_VERSION, connect, explain
+from judge_service.store.stats import KindStats, Progress, Summary, Swept
+
+KINDS = ("reads", "writings")
+_STEP = 20_000  # keys looked at at a time, and at most deleted in one transaction
+_PAUSE_S = 0.1  # after each: SQLite's waiting writers look that often whether the lock is free
+_SIZES = {  # bytes of a row, near enough to share the file's bytes out
+    "reads": "length(key) + length(logprobs) + 12",
+    "writings": "2 * length(key) + length(CAST(text AS BLOB)) + length(token_ids) + 16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Rows kept before `before` go, and of those kept in that second `bytes_of_last` bytes."""
+
+    before: int
+    bytes_of_last: int = 0
+
+
+def summarize(path: Path) -> Summary:
+    """As upkeep.summarize."""
+    with _opened(path) as connection:
+        connection.execute("BEGIN")
+        used, unused = _file_bytes(connection)
+        rows = {kind: _rows_of(connection, kind) for kind in KINDS}
+        connection.execute("COMMIT")
+        all_bytes = sum(row[1] for row in rows.values()) or 1
+        kinds = {
+            kind: KindStats(n, used * size // all_bytes, oldest, newest, without)
+            for kind, (n, size, oldest, newest, without) in rows.items()
+        }
+        log = path.with_name(path.name + "-wal")
+        on_disk = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        return Summary(str(path), SCHEMA_VERSION, on_disk, unused, **kinds)
+
+
+def sweep(
+    path: Path,
+    *,
+    older_than: float | None,
+    max_bytes: int | None,
+    dry_run: bool,
+    progress: Progress,
+) -> Swept:
+    """As upkeep.sweep."""
+    with _opened(path) as connection:
+        used, unused = _file_bytes(connection)
+        cut = _cut(connection, used, older_than, max_bytes)
+        if dry_run:
+            found = {kind: _doomed(connection, kind, cut) for kind in KINDS}
+            rows_bytes = sum(_rows_of(connection, kind)[1] for kind in KINDS) or 1
+            gone = sum(size for _, size in found.values())
+            after = used - used * gone // rows_bytes
+            return Swept(found["reads"][0], found["writings"][0], used + unused, after)
+        deleted, left, seen = dict.fromkeys(KINDS, 0), cut.bytes_of_last, 0
+        for kind in KINDS:
+            for looked_at, count, size in _delete(connection, kind, cut.before, left):
+                deleted[kind] += count
+                left -= size
+                seen += looked_at
+                progress(seen)
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        after = sum(_file_bytes(connection))
+        return Swept(deleted["reads"], deleted["writings"], used + unused, after)
+
+
+def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
+    """As upkeep.rows."""
+    with _opened(path) as connection:
+        connection.execute("BEGIN")
+        found = connection.execute("SELECT key, logprobs, prompt_tokens, created FROM reads")
+        for key, logprobs, prompt_tokens, created in found:
+            yield {
+                "kind": "read",
+                "key": key.hex(),
+                "logprobs": struct.unpack(f"<{len(logprobs) // 8}d", logprobs),
+                "prompt_tokens": prompt_tokens,
+                "created": created,
+            }
+        if not writings:
+            return
+        query = "SELECT key, text, token_ids, complete, prompt_tokens, created FROM writings"
+        for key, text, ids, complete, prompt_tokens, created in connection.execute(query):
+            yield {
+                "kind": "writing",
+                "key": key.hex(),
+                "text": text,
+                "token_ids": struct.unpack(f"<{len(ids) // 8}q", ids),
+                "complete": bool(complete),
+                "prompt_tokens": prompt_tokens,
+                "created": created,
+            }
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise StoreError(f"{path}: no store is there; name the file of `rlaif serve --store`")
+    with closing(connect(path)) as connection:
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+        except struct.error as error:
+            raise StoreError(f"{path}: is damaged (a row is cut short); delete it") from error
+
+
+def _file_bytes(connection: sqlite3.Connection) -> tuple[int, int]:
+    """(used, unused) bytes of the file's pages."""
+    size, pages, free = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_size", "page_count", "freelist_count")
+    )
+    return (pages - free) * size, free * size
+
+
+def _rows_of(
+    connection: sqlite3.Connection, kind: str
+) -> tuple[int, int, int | None, int | None, int]:
+    """(rows, their bytes, oldest, newest, rows without an age)."""
+    row: tuple[int, int, int | None, int | None, int] = connection.execute(
+        f"SELECT count(*), coalesce(sum({_SIZES[kind]}), 0), min(nullif(created, 0)),"
+        f" max(nullif(created, 0)), coalesce(sum(created = 0), 0) FROM {kind}"
+    ).fetchone()
+    return row
+
+
+def _cut(
+    connection: sqlite3.Connection, used: int, older_than: float | None, max_bytes: int | None
+) -> _Cut:
+    """Where to cut. A bound on bytes is met by whole seconds and a part of the last one."""
+    by_age = _Cut(0 if older_than is None else max(0, int(time.time() - older_than)))
+    if max_bytes is None or used <= max_bytes:
+        return by_age
+    union = " UNION ALL ".join(
+        f"SELECT created, {size} AS bytes FROM {kind}" for kind, size in _SIZES.items()
+    )
+    seconds = connection.execute(
+        f"SELECT created, sum(bytes) FROM ({union}) GROUP BY created ORDER BY created"
+    ).fetchall()
+    rows_bytes = sum(size for _, size in seconds)
+    excess = rows_bytes - rows_bytes * max_bytes // used
+    for created, size in seconds:
+        if excess <= size:
+            by_size = _Cut(created, excess)
+            return by_size if by_size.before >= by_age.before else by_age
+        excess -= size
+    return by_age
+
+
+def _doomed(connection: sqlite3.Connection, kind: str, cut: _Cut) -> tuple[int, int]:
+    """(rows, bytes) of a kind that a cut would delete, within a row of the truth."""
+    count, size, last, last_size = connection.execute(
+        f"SELECT coalesce(sum(created < ?1), 0), coalesce(sum((created < ?1) * ({_SIZES[kind]})),"
+        f" 0), coalesce(sum(created = ?1), 0), coalesce(sum((created = ?1) * ({_SIZES[kind]})), 0)"
+        f" FROM {kind}",
+        (cut.before,),
+    ).fetchone()
+    share = min(1.0, cut.bytes_of_last / last_size) if last_size else 0.0
+    return count + round(last * share), size + round(last_size * share)
+
+
+def _delete(
+    connection: sqlite3.Connection, kind: str, before: int, bytes_of_last: int
+) -> Iterator[tuple[int, int, int]]:
+    """Delete in steps; yields of each (rows looked at, rows deleted, bytes of the last second)."""
+    after, spent = b"", 0
+    while True:
+        page = connection.execute(
+            f"SELECT key, created, {_SIZES[kind]} FROM {kind} WHERE key > ? ORDER BY key LIMIT ?",
+            (after, _STEP),
+        ).fetchall()
+        keys, step_spent = [], 0
+        for key, created, size in page:
+            if created < before:
+                keys.append((key,))
+            elif created == before and spent + step_spent < bytes_of_last:
+                keys.append((key,))
+                step_spent += size
+        if keys:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(f"DELETE FROM {kind} WHERE key = ?", keys)
+            connection.execute("COMMIT")
+            time.sleep(_PAUSE_S)
+        spent += step_spent
+        if not page:
+            return
+        after = page[-1][0]
+        yield len(page), len(keys), step_spent

@@ -1,0 +1,315 @@
+"""protobuf <-> domain: judgments, rankings, and what a server says of itself.
+
+`*_to_proto` write, `*_from_proto` read; a failed judgment is VERDICT_ABSTAIN on one side and
+`Unjudged` on the other. The `wire_*.py` beside it do the same for requests, constitutions, and
+what the judge writes and scores; these files are the only ones that know both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits
+from judge_service.types import (
+    Judgment,
+    ModelIdentity,
+    PrincipleVote,
+    Provenance,
+    RankedCandidate,
+    Ranking,
+    Read,
+    Unjudged,
+    Usage,
+)
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.wire.constitutions import summary_from_proto, summary_to_proto
+from judge_service.wire.enums import (
+    ORDER_OF,
+    ORDERS,
+    REASON_OF,
+    REASONS,
+    STATE_OF,
+    STATES,
+    VERDICT_OF,
+    VERDICTS,
+)
+
+# ---------------------------------------------------------------- judgments
+
+
+def judgment_to_proto(found: Judgment | Unjudged) -> pb.Judgment:
+    if isinstance(found, Unjudged):
+        return pb.Judgment(
+            verdict=pb.VERDICT_ABSTAIN,
+            abstention=abstention_to_proto(found),
+            usage=usage_to_proto(found.usage),
+        )
+    return pb.Judgment(
+        verdict=VERDICTS[found.verdict],
+        prob_a=found.prob_a,
+        trait_probs=found.trait_probs,
+        votes=[_vote_to_proto(vote) for vote in found.votes],
+        position_consistent=found.position_consistent,  # type: ignore[arg-type]  # None: absent
+        order_gap=found.order_gap,
+        provenance=provenance_to_proto(found.provenance),
+        usage=usage_to_proto(found.usage),
+        elapsed_seconds=found.seconds,
+        raw_prob_a=found.raw_prob_a,
+        spread=found.spread,
+        cache_hit=is_cache_hit(found.usage),
+    )
+
+
+def judgment_from_proto(found: pb.Judgment) -> Judgment | Unjudged:
+    if found.verdict == pb.VERDICT_ABSTAIN:
+        return unjudged_from_proto(found)
+    return Judgment(
+        verdict=VERDICT_OF[found.verdict],
+        prob_a=found.prob_a,
+        trait_probs=dict(found.trait_probs),
+        votes=tuple(_vote_from_proto(vote) for vote in found.votes),
+        position_consistent=optional(found, "position_consistent"),
+        order_gap=optional(found, "order_gap"),
+        provenance=provenance_from_proto(found.provenance),
+        usage=usage_from_proto(found.usage),
+        seconds=found.elapsed_seconds,
+        raw_prob_a=optional(found, "raw_prob_a"),
+        spread=found.spread,
+    )
+
+
+def abstention_to_proto(found: Unjudged) -> pb.Abstention:
+    return pb.Abstention(reason=REASONS[found.reason], detail=found.detail)
+
+
+def unjudged_from_proto(found: Any) -> Unjudged:
+    """From a message with an abstention and a usage: a judgment, a score, a writing."""
+    return Unjudged(
+        reason=REASON_OF[found.abstention.reason],
+        detail=found.abstention.detail,
+        usage=usage_from_proto(found.usage),
+    )
+
+
+def is_cache_hit(usage: Usage) -> bool:
+    """Whether every read was found in the store."""
+    return usage.stored_reads > 0 and usage.reads == 0
+
+
+def optional(message: Any, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _vote_to_proto(vote: PrincipleVote) -> pb.PrincipleVote:
+    return pb.PrincipleVote(
+        principle_id=vote.principle_id,
+        trait=vote.trait,
+        weight=vote.weight,
+        prob_a=vote.prob_a,
+        order_gap=vote.order_gap,
+        reads=[_read_to_proto(read) for read in vote.reads],
+        void_reads=vote.void_reads,
+    )
+
+
+def _vote_from_proto(vote: pb.PrincipleVote) -> PrincipleVote:
+    return PrincipleVote(
+        principle_id=vote.principle_id,
+        trait=vote.trait,
+        weight=vote.weight,
+        prob_a=vote.prob_a,
+        order_gap=optional(vote, "order_gap"),
+        reads=tuple(_read_from_proto(read) for read in vote.reads),
+        void_reads=vote.void_reads,
+    )
+
+
+def _read_to_proto(read: Read) -> pb.Read:
+    return pb.Read(
+        order=ORDERS[read.order],
+        logprob_first=read.logprob_first,
+        logprob_second=read.logprob_second,
+        prob_first=read.prob_first,
+        label_mass=read.label_mass,
+        prompt_tokens=read.prompt_tokens,
+        cached_tokens=read.cached_tokens,
+        prompt_sha256=read.prompt_sha256,
+        stored=read.stored,
+        rationale=read.rationale,
+    )
+
+
+def _read_from_proto(read: pb.Read) -> Read:
+    return Read(
+        order=ORDER_OF[read.order],
+        logprob_first=read.logprob_first,
+        logprob_second=read.logprob_second,
+        prob_first=read.prob_first,
+        label_mass=read.label_mass,
+        prompt_tokens=read.prompt_tokens,
+        cached_tokens=read.cached_tokens,
+        prompt_sha256=read.prompt_sha256,
+        stored=read.stored,
+        rationale=read.rationale,
+    )
+
+
+def model_to_proto(model: ModelIdentity) -> pb.ModelIdentity:
+    return pb.ModelIdentity(
+        name=model.name,
+        weights_sha256=model.weights_sha256,
+        tokenizer_sha256=model.tokenizer_sha256,
+        dtype=model.dtype,
+        engine=model.engine,
+    )
+
+
+def model_from_proto(model: pb.ModelIdentity) -> ModelIdentity:
+    return ModelIdentity(
+        model.name, model.weights_sha256, model.tokenizer_sha256, model.dtype, model.engine
+    )
+
+
+def provenance_to_proto(origin: Provenance) -> pb.Provenance:
+    return pb.Provenance(
+        constitution=pb.ConstitutionSummary(
+            name=origin.constitution_name,
+            version=origin.constitution_version,
+            sha256=origin.constitution_sha256,
+        ),
+        model=model_to_proto(origin.model),
+        template_version=origin.template_version,
+        principle_ids=origin.principle_ids,
+        orders=[ORDERS[order] for order in origin.orders],
+        seed=origin.seed,
+        protocol=origin.protocol,
+        calibration=origin.calibration,
+    )
+
+
+def provenance_from_proto(origin: pb.Provenance) -> Provenance:
+    return Provenance(
+        constitution_name=origin.constitution.name,
+        constitution_version=origin.constitution.version,
+        constitution_sha256=origin.constitution.sha256,
+        model=model_from_proto(origin.model),
+        template_version=origin.template_version,
+        principle_ids=tuple(origin.principle_ids),
+        orders=tuple(ORDER_OF[order] for order in origin.orders),
+        seed=origin.seed,
+        protocol=origin.protocol,
+        calibration=origin.calibration,
+    )
+
+
+def usage_to_proto(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        reads=usage.reads,
+        stored_reads=usage.stored_reads,
+    )
+
+
+def usage_from_proto(usage: pb.Usage) -> Usage:
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        reads=usage.reads,
+        stored_reads=usage.stored_reads,
+    )
+
+
+def ranking_to_proto(ranking: Ranking) -> pb.Ranking:
+    return pb.Ranking(
+        candidates=[
+            pb.RankedCandidate(
+                index=c.index, rank=c.rank, strength=c.strength, standard_error=c.standard_error
+            )
+            for c in ranking.candidates
+        ],
+        pairs=[
+            pb.RankedPair(index_a=a, index_b=b, judgment=judgment_to_proto(found))
+            for a, b, found in ranking.pairs
+        ],
+        usage=usage_to_proto(ranking.usage),
+        elapsed_seconds=ranking.seconds,
+    )
+
+
+def ranking_from_proto(ranking: pb.Ranking) -> Ranking:
+    return Ranking(
+        candidates=tuple(
+            RankedCandidate(c.index, c.rank, c.strength, c.standard_error)
+            for c in ranking.candidates
+        ),
+        pairs=tuple(
+            (pair.index_a, pair.index_b, judgment_from_proto(pair.judgment))
+            for pair in ranking.pairs
+        ),
+        usage=usage_from_proto(ranking.usage),
+        seconds=ranking.elapsed_seconds,
+    )
+
+
+# ---------------------------------------------------------------- the server
+
+
+def server_info_to_proto(info: ServerInfo) -> pb.GetServerInfoResponse:
+    limits = info.limits
+    return pb.GetServerInfoResponse(
+        state=STATES[info.state],
+        version=info.version,
+        model=None if info.model is None else model_to_proto(info.model),
+        template_version=info.template_version,
+        limits=pb.ServerLimits(
+            max_context_tokens=limits.max_context_tokens,
+            max_message_bytes=limits.max_message_bytes,
+            max_candidates=limits.max_candidates,
+            max_stream_in_flight=limits.max_stream_in_flight,
+            max_concurrent_rpcs=limits.max_concurrent_rpcs,
+            max_rationale_tokens=limits.max_rationale_tokens,
+            max_write_tokens=limits.max_write_tokens,
+        ),
+        capabilities=info.capabilities,
+        constitutions=[summary_to_proto(summary) for summary in info.constitutions],
+        protocols=info.protocols,
+        inline_constitutions=info.inline_constitutions,
+        calibrations=[
+            pb.FittedCalibration(
+                constitution_sha256=fitted.constitution_sha256,
+                protocol=fitted.protocol,
+                sha256=fitted.sha256,
+            )
+            for fitted in info.calibrations
+        ],
+    )
+
+
+def server_info_from_proto(info: pb.GetServerInfoResponse) -> ServerInfo:
+    limits = info.limits
+    return ServerInfo(
+        state=STATE_OF[info.state],
+        version=info.version,
+        model=model_from_proto(info.model) if info.HasField("model") else None,
+        template_version=info.template_version,
+        limits=ServerLimits(
+            max_context_tokens=limits.max_context_tokens,
+            max_message_bytes=limits.max_message_bytes,
+            max_candidates=limits.max_candidates,
+            max_stream_in_flight=limits.max_stream_in_flight,
+            max_concurrent_rpcs=limits.max_concurrent_rpcs,
+            max_rationale_tokens=limits.max_rationale_tokens,
+            max_write_tokens=limits.max_write_tokens,
+        ),
+        capabilities=tuple(info.capabilities),
+        constitutions=tuple(summary_from_proto(summary) for summary in info.constitutions),
+        protocols=tuple(info.protocols),
+        inline_constitutions=info.inline_constitutions,
+        calibrations=tuple(
+            FittedCalibration(fitted.constitution_sha256, fitted.protocol, fitted.sha256)
+            for fitted in info.calibrations
+        ),
+    )

@@ -1,0 +1,116 @@
+"""Settings of PPO and its group baselines; what would do nothing is refused."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlaif.algorithms.ppo.advantages import Estimator
+from rlaif.training.config import TrainConfig
+
+_OF_GAE = ("gamma", "gae_lambda", "value", "value_learning_rate", "value_clip", "vf_coef")
+_OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
+
+
+class PPOConfig(TrainConfig):
+    """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
+
+    iterations: int = Field(default=100, ge=1, description="rollouts, each followed by updates")
+    prompts_per_iteration: int = Field(default=16, ge=1)
+    group_size: int = Field(
+        default=1, ge=1, description="responses per prompt; rloo and grpo compare 2 or more"
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
+    temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        default="auto", description="of sampling; auto: vLLM where it is installed"
+    )
+    kv_cache_gib: float = Field(
+        default=1.0,
+        gt=0,
+        description="GiB of keys and values that sampling holds at most; less where all responses "
+        "of an iteration need less",
+    )
+    importance_cap: float = Field(
+        default=2.0, ge=1, description="of π_old / sampler per token (Yao et al. 2025); see ppo.py"
+    )
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
+    update_batch_size: int = Field(default=4, ge=1, description="responses per optimiser step")
+    value: Literal["head", "adapter"] = Field(
+        default="head",
+        description="V off the policy's own hidden states, or off an adapter's (ppo_value.py)",
+    )
+    value_learning_rate: float = Field(
+        default=1e-3, gt=0, description="of the value's head and adapter: they start from nothing"
+    )
+    kl_coef: float = Field(default=0.05, ge=0, description="weight of the KL, nats → score")
+    kl_target: float | None = Field(
+        default=None, gt=0, description="nats per response; None keeps kl_coef fixed"
+    )
+    kl_horizon: float = Field(
+        default=1e4, gt=0, description="responses over which kl_coef adapts (arXiv:1909.08593)"
+    )
+    kl_ceiling: float = Field(
+        default=0.05, gt=0, description="nats per token, of an update from its rollout's policy"
+    )
+    max_kl: float | None = Field(
+        default=None,
+        gt=0,
+        description="nats per response from the reference; over it training stops (guard.py)",
+    )
+    advantages: Estimator = Field(
+        default="gae", description="a value function's, or a group's baseline (advantages.py)"
+    )
+    gamma: float = Field(default=1.0, ge=0, le=1, description="discount per token")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    clip: float = Field(
+        default=0.2, gt=0, description="of ratio around 1 (arXiv:1707.06347, table 1)"
+    )
+    value_clip: float = Field(default=0.2, gt=0, description="of v around v_old, in scores")
+    vf_coef: float = Field(
+        default=0.1, ge=0, description="weight of the value loss (c1 of Eq. 9, arXiv:1707.06347)"
+    )
+    missing_eos_penalty: float = Field(
+        default=1.0, ge=0, description="off the score of a response cut off by the bound (TRL)"
+    )
+    eval_every: int = Field(
+        default=10, ge=1, description="iterations between a judge's evaluations, where there is one"
+    )
+    eval_prompts: int = Field(
+        default=16, ge=1, description="set aside for it: no response to them is trained on"
+    )
+    rollback_after: int = Field(
+        default=3, ge=1, description="evaluations in a row below the best, then back to the best"
+    )
+
+    @property
+    def responses(self) -> int:
+        """Of one iteration."""
+        return self.prompts_per_iteration * self.group_size
+
+    def set_for_a_judge(self) -> list[str]:
+        """Settings given that only a judge makes use of."""
+        return [name for name in _OF_JUDGE if name in self.model_fields_set]
+
+    @model_validator(mode="after")
+    def _refuse_what_does_nothing(self) -> Self:
+        given = self.model_fields_set
+        if self.kl_target is None and "kl_horizon" in given:
+            raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
+        if self.max_new_tokens >= self.max_tokens:
+            raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
+        if self.advantages == "gae":
+            return self
+        idle = [name for name in _OF_GAE if name in given]
+        if idle:
+            raise ValueError(
+                f"advantages={self.advantages} has no value function: {', '.join(idle)} would do "
+                "nothing; leave out what is gae's"
+            )
+        if self.group_size < 2:
+            raise ValueError(
+                f"advantages={self.advantages} compares the responses to one prompt, and "
+                "group_size is 1; set group_size to 2 or more"
+            )
+        return self

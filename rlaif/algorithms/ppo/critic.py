@@ -1,0 +1,67 @@
+"""PPO's value function: V of the state each response token was drawn in, to predict its return.
+
+    V(s_t) = w · h(s_t) + b        h the last hidden state before token t; w, b start as 0
+
+    value=head       h is the policy's own: one forward gives log π and V, one backward takes
+                     L_π + vf_coef · L_V through the shared trunk (Eq. 9, arXiv:1707.06347)
+    value=adapter    h is that of a LoRA role of its own over the frozen base: nothing of V moves
+                     the policy, at a second forward and backward (InstructGPT's separate model)
+
+docs/decisions/011 says why the head is the default and why its gradient enters the trunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from rlaif.batching.prefix_sharing import SharedBatch
+from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.reward_model import Heads
+
+
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """A value function: a head over one role of a backbone."""
+
+    backbone: Backbone
+    role: Literal["policy", "value"]
+    head: Heads
+
+    @classmethod
+    def on_policy(cls, policy: Backbone) -> Critic:
+        """A head on the policy's own hidden states."""
+        return cls(policy, "policy", _head(policy))
+
+    @classmethod
+    def beside(cls, frozen: Backbone, lora: LoraConfig, seed: int) -> Critic:
+        """A role "value" of a frozen base, and a head on it."""
+        frozen.add_role("value", lora, seed)
+        return cls(frozen, "value", _head(frozen))
+
+    @property
+    def shares_trunk(self) -> bool:
+        return self.role == "policy"
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Name → weight of what trains for V alone."""
+        found: dict[str, Tensor] = {}
+        if not self.shares_trunk:
+            found |= self.backbone.role_parameters("value")
+        found |= {f"value_head.{name}": p for name, p in self.head.named_parameters()}
+        return found
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """V off hidden states of its role: (N, d) → (N,)."""
+        values: Tensor = self.head(hidden)[..., 0]
+        return values
+
+    def values(self, batch: SharedBatch) -> Tensor:
+        """V for each response token, (N,) in the batch's order; a forward of its role."""
+        return self.read(self.backbone.predicting(self.role, batch))
+
+
+def _head(backbone: Backbone) -> Heads:
+    return Heads(["value"], backbone.hidden_size).to(backbone.device)

@@ -1,0 +1,81 @@
+"""What keeps a policy from running away from what it should become. Pure decisions, no tensors.
+
+    adaptive KL    kl_coef ← kl_coef·(1 + clip(kl/target - 1, ±0.2)·n/horizon)
+                   kl nats per response (kl_k1), n responses; section 2.2, arXiv:1909.08593
+    KL guard       k3 of KL(π_old, π) on an update's batch over kl_ceiling: the update is not made,
+                   nor the iteration's remaining ones (ppo_update.py)
+    max_kl         kl_k1 of a rollout over it: training ends with an error
+    rollback       s_1, s_2, …  a judge's mean P(better than the start) on held-out prompts.
+                   `after` of them in a row below the best: policy and optimiser go back to the
+                   best one's checkpoint. As many again without a new best: back once more, the end
+
+Why max_kl is an error and not an early end: a policy that far off has most likely found a hole in
+the score (arXiv:2210.10760), and the next stage of a recipe must not take it for a finished one.
+Why a second rollback to the same best is the end: training has twice left it for the worse.
+An evaluation without a score (the judge could not say) counts neither for nor against.
+After a rollback the iterations go on counting, and with them the learning rate's decay and the
+seeds, so that what follows is not a repetition; kl_coef stays where the drift had brought it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from rlaif.training.config import TrainingError
+
+STEPS_AT_MOST = 0.2  # the relative error that is acted upon (arXiv:1909.08593, section 2.2)
+ROLLBACKS_TO_ONE_BEST = 2
+
+Decision = Literal["go on", "new best", "roll back", "end"]
+
+
+def adapt_kl_coef(kl_coef: float, kl: float, target: float, count: int, horizon: float) -> float:
+    """The next coefficient, after `count` responses of mean KL `kl` (nats per response)."""
+    error = min(max(kl / target - 1, -STEPS_AT_MOST), STEPS_AT_MOST)
+    return kl_coef * (1 + error * count / horizon)
+
+
+def require_kl_within(kl: float, max_kl: float | None, where: str) -> None:
+    """Raises TrainingError when a rollout's KL to the reference (nats per response) is over."""
+    if max_kl is not None and kl > max_kl:
+        raise TrainingError(
+            f"{where}: the policy is {kl:.3g} nats per response from the reference, over "
+            f"max_kl={max_kl:g}; the last checkpoint stays. Raise kl_coef, set kl_target, or lower "
+            "learning_rate, and start in a new folder"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the evaluations have shown so far; kept in every checkpoint."""
+
+    best: float | None = None  # the highest score
+    below: int = 0  # evaluations in a row below it
+    rollbacks: int = 0  # to it
+
+    @property
+    def ended(self) -> bool:
+        return self.rollbacks >= ROLLBACKS_TO_ONE_BEST
+
+
+class Verdict(NamedTuple):
+    watch: Watch
+    decision: Decision
+
+
+def after_evaluation(watch: Watch, score: float | None, after: int) -> Verdict:
+    """What an evaluation of `score` means, with `after` in a row below the best for a rollback.
+
+    >>> after_evaluation(Watch(best=0.6, below=2), 0.5, after=3).decision
+    'roll back'
+    """
+    if score is None:
+        return Verdict(watch, "go on")
+    if watch.best is None or score > watch.best:
+        return Verdict(Watch(best=score), "new best")
+    below = watch.below + 1 if score < watch.best else 0
+    if below < after:
+        return Verdict(Watch(watch.best, below, watch.rollbacks), "go on")
+    back = Watch(watch.best, 0, watch.rollbacks + 1)
+    return Verdict(back, "end" if back.ended else "roll back")

@@ -1,0 +1,237 @@
+"""`rlaif sample` and `rlaif label`: prompts in, responses out; responses in, preferences out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from constitution.errors import UserError
+from rlaif.cli.judge.options import bulk_judge, longest_wait
+from rlaif.cli.options import (
+    DEFAULT_SERVER,
+    ConstitutionName,
+    OutFile,
+    OutFolder,
+    OwnJudge,
+    SamplePrinciples,
+    Seed,
+    Server,
+    Settings,
+    Wait,
+    WaitTimeout,
+    configured,
+    output,
+    say_split,
+)
+
+if TYPE_CHECKING:
+    from rlaif.labels.update import Update
+
+AllPairs = Annotated[
+    bool, typer.Option("--all-pairs", help="Every pair of a prompt's responses, not one.")
+]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--update",
+        help="Label again after an edit of the constitution: the labels of before are kept as "
+        "preferences.previous.parquet, and what changed and what it cost is said.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Where the folder holds labels by another constitution, judge or options: label anew, "
+        "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
+    ),
+]
+Before = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="With --update: the constitution before the edit; then the receipts' reads are used, "
+        "and only what the edit changed is asked.",
+        metavar="OLD.yaml",
+    ),
+]
+
+
+def sample(
+    prompts: Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")],
+    model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
+    settings: Settings = None,
+    out: OutFile = Path("samples.jsonl"),
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Only this split: train or heldout. Where no line of the file names a split, one "
+            "prompt in five is held out, by a digest of its text."
+        ),
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
+) -> None:
+    """Draw responses from a policy. Killed and started again, it goes on where it was."""
+    from rlaif.data.prompts import read_prompts
+    from rlaif.generation.offline import SamplingConfig
+    from rlaif.generation.offline import sample as draw
+    from rlaif.models import catalog as models
+
+    known = read_prompts(prompts)
+    found = known.of(split)[:limit]
+    if split:
+        say_split(known)
+    config = configured(SamplingConfig, settings, {})
+    samples = draw(models.resolve(model), found, out, config)
+    output().print(f"{len(samples)} responses to {len(found)} prompts: {out}", highlight=False)
+
+
+def label(
+    samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
+    constitution: ConstitutionName = "",
+    server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
+    judge: OwnJudge = "",
+    out: OutFolder = Path("labels"),
+    sample_principles: SamplePrinciples = None,
+    seed: Seed = 0,
+    all_pairs: AllPairs = False,
+    replace: Replace = False,
+    update: Again = False,
+    old: Before = None,
+) -> None:
+    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest.
+
+    Labels in the folder that another constitution, judge or other options made are not overwritten:
+    see --replace and --update.
+    """
+    from constitution import Constitution
+    from judge_service.types import JudgeOptions
+    from rlaif.data.records import Sample, read_jsonl
+    from rlaif.feedback.earlier_labels import Earlier
+    from rlaif.feedback.labeler import label as ask
+    from rlaif.feedback.pairs import pairs_from_samples
+    from rlaif.labels.update import update as ask_again
+
+    if old and not update:
+        raise UserError("--from says what an update starts from; give --update too")
+    if old and not constitution:
+        raise UserError(
+            "--from OLD.yaml needs the edited constitution; name it with --constitution"
+        )
+    if replace and update:
+        raise UserError("--replace and --update exclude each other: give one of them")
+    pairs = pairs_from_samples(
+        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
+    )
+    if not pairs.comparisons:
+        raise UserError(
+            f"{samples}: no prompt has two different responses; sample with n=2 or more"
+        )
+    options = JudgeOptions(sample_principles=sample_principles, seed=seed)
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
+        if update:
+            done = ask_again(
+                pairs.comparisons,
+                client,
+                out,
+                constitution=constitution,
+                options=options,
+                old=Constitution.load(old) if old else None,
+                identical=pairs.identical,
+            )
+            summary = done.summary
+        else:
+            summary = ask(
+                pairs.comparisons,
+                client,
+                out,
+                constitution=constitution,
+                options=options,
+                identical=pairs.identical,
+                earlier=Earlier.KEEP if replace else Earlier.REFUSE,
+            )
+    console, law = output(), summary.judge.constitution
+    console.print(
+        f"{summary.judged} labels by {law.name} {law.version}, {summary.unjudged} unjudged: "
+        f"{out / 'preferences.parquet'}",
+        highlight=False,
+    )
+    if summary.kept:
+        console.print(f"the labels of before are kept: {out / summary.kept}", highlight=False)
+    if update:
+        console.print(_told(done), highlight=False)
+    else:
+        console.print(
+            f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
+            f"{summary.pairs - summary.asked} pairs already answered",
+            highlight=False,
+        )
+
+
+def revise(
+    samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
+    constitution: ConstitutionName = "",
+    server: Server = DEFAULT_SERVER,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = None,
+    judge: OwnJudge = "",
+    out: OutFolder = Path("revisions"),
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Critiques and revisions, one on the other.")
+    ] = 1,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Of one critique and of one revision.")
+    ] = 256,
+    seed: Seed = 0,
+) -> None:
+    """Let the judge criticise and rewrite responses by the constitution, to imitate them (SFT).
+
+    Every round is kept as it arrives; a second run asks for the rest.
+    """
+    from rlaif.data.records import Sample, read_jsonl
+    from rlaif.feedback.revise import revise as rewrite
+
+    found = read_jsonl(samples, Sample)
+    waited = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
+        done = rewrite(
+            found,
+            client,
+            out,
+            constitution=constitution,
+            rounds=rounds,
+            max_tokens=max_tokens,
+            seed=seed,
+        )
+    left = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
+    output().print(
+        f"{done.revised} of {done.samples} responses revised, left out: {left}; "
+        f"{done.asked} rounds written: {done.path}",
+        highlight=False,
+    )
+
+
+def _told(done: Update) -> str:
+    """What an update changed and saved, for a person."""
+    change = done.change
+    lines = [
+        f"{change.changed} of {change.compared} labels changed their chosen response"
+        + ("" if change.mean_change is None else f", mean |Δ prob| {change.mean_change:.4f}")
+    ]
+    if change.added or change.dropped:
+        lines.append(f"{change.added} labels are new, {change.dropped} are gone")
+    if done.reuse:
+        lines.append(
+            f"{done.reuse.labels} labels from receipts; reworded or new principles: "
+            + (", ".join(done.reuse.changed) or "none")
+        )
+    saved = "" if done.saved is None else f" ({done.saved:.1%} saved)"
+    lines.append(
+        f"{done.reads} reads computed, {done.stored_reads} from the store and receipts{saved}"
+    )
+    return "\n".join(lines)

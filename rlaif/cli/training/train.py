@@ -1,0 +1,344 @@
+"""`rlaif train …`: SFT, reward model, DPO, PPO, ReST; alone or under `accelerate launch`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from constitution.errors import UserError
+from rlaif.cli.options import Config, OutFolder, Settings, configured, output, say_split
+
+if TYPE_CHECKING:
+    from constitution import Constitution
+    from rlaif.algorithms.ppo.train import HeldOutJudge
+    from rlaif.data.records import Preference, Prompt
+    from rlaif.models.reward_model import RewardFunction
+    from rlaif.rewards.sources import OpenJudge
+    from rlaif.training.config import TrainConfig
+
+app = typer.Typer(
+    help="Train on labels. Killed and started again, it goes on where it was; several GPUs: "
+    "accelerate launch -m rlaif train … (docs/distributed.md).",
+    no_args_is_help=True,
+)
+
+
+class Resume(StrEnum):
+    auto = "auto"
+    never = "never"
+
+
+Preferences = Annotated[Path, typer.Argument(help="preferences.parquet, or JSONL of the same.")]
+Prompts = Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")]
+Model = Annotated[str, typer.Option(help="The start: short name, folder or hub id.")]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option("--eval", help="Held-out data of the same kind; its loss is logged."),
+]
+Rewards = Annotated[
+    list[str],
+    typer.Option(
+        "--reward",
+        help="What scores responses: a reward model's folder, judge:HOST:PORT or module:function; "
+        "with a weight as 0.5*runs/reward. Given several times, the scores are added up.",
+    ),
+]
+ResumeOption = Annotated[
+    Resume, typer.Option(help="auto goes on; never starts anew and removes older checkpoints.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+@app.command(
+    epilog="Example: rlaif train sft revisions.jsonl --mix 0.2*books.jsonl --model smollm2-135m "
+    "(the whole model: lora=null learning_rate=2e-5)"
+)
+def sft(
+    lessons: Annotated[
+        str,
+        typer.Argument(
+            help="Samples, demonstrations, preferences (the chosen response) or plain text: JSONL "
+            "or Parquet.",
+            metavar="FILE",
+        ),
+    ],
+    model: Model,
+    settings: Settings = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(help="More to imitate: FILE or WEIGHT*FILE; may be repeated."),
+    ] = None,
+    heldout: HeldOut = None,
+    out: OutFolder = Path("sft"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
+    from rlaif.algorithms.sft import SFTConfig, Source, train
+    from rlaif.data.records import read_lessons
+    from rlaif.models import catalog as models
+
+    config = _config(SFTConfig, settings, resume)
+    sources = [Source.read(text) for text in (lessons, *(mix or ()))]
+    folder = models.resolve(model)
+    if dry_run:
+        counts = {source.name: len(source.records) for source in sources}
+        rows = config.epochs * sum(counts.values())
+        return _plan(config, out, counts, _steps(rows, config.batch_size, 1), "steps")
+    with _together("policy", out):
+        train(config, folder, sources, out, read_lessons(heldout) if heldout else ())
+
+
+@app.command(epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m")
+def reward(
+    preferences: Preferences,
+    model: Model,
+    settings: Settings = None,
+    constitution: Annotated[
+        str,
+        typer.Option(
+            "--constitution",
+            "-c",
+            help="Gives the traits their weights: a name, or a YAML file; by default the shipped "
+            "one that the labels' receipts name.",
+        ),
+    ] = "",
+    heldout: HeldOut = None,
+    out: OutFolder = Path("reward"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """A reward model on soft labels: one head per trait, weighed by the constitution."""
+    from rlaif.algorithms.reward import RewardConfig, train
+    from rlaif.data.records import read_preferences
+    from rlaif.models import catalog as models
+
+    config = _config(RewardConfig, settings, resume)
+    folder, pairs = models.resolve(model), read_preferences(preferences)
+    weights = _constitution(constitution, pairs).trait_weights
+    if dry_run:
+        steps = _steps(len(pairs), config.batch_size, config.epochs)
+        return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
+    with _together("reward model", out):
+        train(config, folder, pairs, out, weights, read_preferences(heldout) if heldout else ())
+
+
+@app.command(
+    epilog="Example: rlaif train dpo labels/preferences.parquet --model smollm2-135m "
+    "--eval heldout/preferences.parquet keep=best"
+)
+def dpo(
+    preferences: Preferences,
+    model: Model,
+    settings: Settings = None,
+    heldout: HeldOut = None,
+    out: OutFolder = Path("dpo"),
+    reference_cache: Annotated[
+        Path | None,
+        typer.Option(help="A folder of reference log-probs that several runs share."),
+    ] = None,
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """Direct preference optimisation on soft labels (per-pair cDPO by default)."""
+    from rlaif.algorithms.dpo.train import DPOConfig, train
+    from rlaif.data.records import read_preferences
+    from rlaif.models import catalog as models
+
+    config = _config(DPOConfig, settings, resume)
+    folder, pairs = models.resolve(model), read_preferences(preferences)
+    if dry_run:
+        steps = _steps(len(pairs), config.batch_size, config.epochs)
+        return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
+    with _together("policy", out):
+        held = read_preferences(heldout) if heldout else ()
+        train(config, folder, pairs, out, held, reference_cache)
+
+
+@app.command(
+    epilog="Example: rlaif train ppo quickstart --model smollm2-135m --reward runs/reward "
+    "--reward 0.1*my_rewards:shorter iterations=50"
+)
+def ppo(
+    prompts: Prompts,
+    model: Model,
+    rewards: Rewards,
+    settings: Settings = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="A running judge server, asked every eval_every iterations whether the policy's "
+            "responses to prompts set aside are better than the start's; when they get worse, "
+            "the policy goes back to its best.",
+            metavar="HOST:PORT",
+        ),
+    ] = "",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="With --judge: samples of the start on these prompts (rlaif sample)."),
+    ] = None,
+    out: OutFolder = Path("ppo"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """Proximal policy optimisation against scores, on the train split of the prompts."""
+    from rlaif.algorithms.ppo.train import PPOConfig, train
+    from rlaif.models import catalog as models
+
+    config = _config(PPOConfig, settings, resume)
+    folder, asked = models.resolve(model), _train_split(prompts)
+    _check_rewards(rewards)
+    if bool(judge) != (start is not None):
+        raise UserError("--judge compares with --start: give both, or neither")
+    if dry_run:
+        return _plan(config, out, {"prompts": len(asked)}, config.iterations, "iterations")
+    with (
+        _together("policy", out),
+        _scores(rewards) as score,
+        _better_than(start, judge, out) as held_out_judge,
+    ):
+        train(config, folder, asked, score, out, held_out_judge)
+
+
+@app.command(
+    epilog="Example: rlaif train rest quickstart --model smollm2-135m --reward runs/reward"
+)
+def rest(
+    prompts: Prompts,
+    model: Model,
+    rewards: Rewards,
+    settings: Settings = None,
+    out: OutFolder = Path("rest"),
+    resume: ResumeOption = Resume.auto,
+    dry_run: DryRun = False,
+) -> None:
+    """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
+    from rlaif.algorithms.rest.train import ReSTConfig, train
+    from rlaif.models import catalog as models
+
+    config = _config(ReSTConfig, settings, resume)
+    folder, asked = models.resolve(model), _train_split(prompts)
+    _check_rewards(rewards)
+    if dry_run:
+        stages = config.grow_steps * len(config.quantiles)
+        counts = {"prompts": len(asked), "responses each": config.samples_per_prompt}
+        return _plan(config, out, counts, stages, "improve steps")
+    with _together("policy", out), _scores(rewards) as score:
+        train(config, folder, asked, score, out)
+
+
+# ── what they share ──────────────────────────────────────────────────────────────────────────
+
+
+def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:
+    return configured(kind, settings, {"resume": resume.value})
+
+
+def _constitution(name: str, labels: Sequence[Preference]) -> Constitution:
+    """The constitution of this name or file; "" finds the shipped one that made the labels, and is
+    the default for labels without receipts. Raises UserError where that one does not ship."""
+    from constitution import DEFAULT_CONSTITUTION, Constitution
+    from rlaif.feedback.receipts import parse_receipt
+
+    if name:
+        return Constitution.load(name)
+    first = next((label for label in labels if label.receipt), None)
+    if first is None:
+        return Constitution.load(DEFAULT_CONSTITUTION)
+    origin = parse_receipt(first).provenance
+    for shipped in map(Constitution.load, Constitution.library_names()):
+        if shipped.digest == origin.constitution_sha256:
+            return shipped
+    raise UserError(
+        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
+        f"(sha256 {origin.constitution_sha256[:12]}), which does not ship; give its file with "
+        "--constitution"
+    )
+
+
+def _train_split(source: str) -> list[Prompt]:
+    """The prompts to train on; how a file without splits was split is said once."""
+    from rlaif.data.prompts import read_prompts
+
+    known = read_prompts(source)
+    found = known.of("train")
+    say_split(known)
+    return found
+
+
+@contextmanager
+def _together(what: str, out: Path) -> Iterator[None]:
+    """The processes of one launch, from the first word to the last."""
+    from rlaif.distributed.processes import Workers
+
+    workers = Workers.here()
+    yield
+    if workers.main:
+        output().print(f"{what}: {out}", highlight=False)
+    workers.leave()
+
+
+def _check_rewards(texts: Sequence[str]) -> None:
+    from rlaif.rewards.sources import parse_source
+
+    for text in texts:
+        parse_source(text)
+
+
+@contextmanager
+def _scores(texts: Sequence[str]) -> Iterator[Path | RewardFunction]:
+    """One reward model's folder, alone and unweighted, stays one."""
+    from rlaif.rewards.sources import open_rewards, parse_source
+
+    sources = [parse_source(text) for text in texts]
+    if len(sources) == 1 and sources[0].kind == "folder" and sources[0].weight == 1:
+        yield Path(sources[0].where)
+        return
+    judge: OpenJudge | None = None
+    if any(source.kind == "judge" for source in sources):
+        from rlaif.feedback.client import judge_reward
+
+        judge = judge_reward
+    with open_rewards(texts, judge) as score:
+        yield score
+
+
+@contextmanager
+def _better_than(start: Path | None, server: str, out: Path) -> Iterator[HeldOutJudge | None]:
+    """Mean P(better than the start's first response) by the judge that runs there."""
+    if start is None:
+        yield None
+        return
+    from rlaif.data.records import Sample, read_jsonl
+    from rlaif.feedback.client import held_out_judge, judge_client
+    from rlaif.feedback.labeler import comparer
+
+    first = read_jsonl(start, Sample)
+    with judge_client("", "", out / "judge.log", server) as client:
+        yield held_out_judge(comparer(client, out / "answers.journal.jsonl"), first)
+
+
+def _steps(records: int, batch_size: int, epochs: int) -> int:
+    return epochs * -(-records // batch_size)
+
+
+def _plan(config: TrainConfig, out: Path, counts: dict[str, int], steps: int, unit: str) -> None:
+    """What training would do, from the records and the folder alone."""
+    from rlaif.training.checkpoints import steps_in
+
+    console = output()
+    data = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.print(f"{data}; {steps} {unit} if every record can be used", highlight=False)
+    found = steps_in(out / "checkpoints")
+    if not found:
+        told = f"{out}: no checkpoint; would start"
+    elif config.resume == "never":
+        told = f"{out}: would start anew and remove its {len(found)} checkpoints"
+    else:
+        told = f"{out}: would go on after step {found[-1]}, if its inputs are the same"
+    console.print(told, highlight=False, soft_wrap=True)

@@ -1,0 +1,115 @@
+"""An append-only JSONL file that survives kill -9 and a full disk.
+
+Entries are found again by their place in the file, so whoever keeps an index of places holds a
+number for each entry and not the entry: ten million answers of the judge are 80 GB as text.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rlaif.data.records import RecordError
+
+Entry = TypeVar("Entry", bound=BaseModel)
+
+_BLOCK = 1 << 16  # bytes read at once while the last whole line is looked for
+
+
+class Journal(Generic[Entry]):
+    """Entries in the order they came, one line each, on disk before `append` returns.
+
+    A last line without its end (the process was killed while writing) is cut off when the file is
+    opened. One process at a time: the lock goes with the process, however it ends.
+    """
+
+    def __init__(self, path: Path, kind: type[Entry]) -> None:
+        self.path = path
+        self._kind = kind
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise RecordError(f"{path}: cannot be opened ({error.strerror})") from error
+        try:
+            self._lock()
+            self._cut_torn_line()
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RecordError(
+                f"{self.path}: another process is writing here; wait for it or end it"
+            ) from error
+
+    def _cut_torn_line(self) -> None:
+        end = os.fstat(self._file).st_size
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        os.ftruncate(self._file, end)
+
+    def scan(self) -> Iterator[tuple[int, Entry]]:
+        """(place, entry) of every entry. Raises RecordError naming a line that cannot be read."""
+        place = 0
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield place, self._parse(line, number)
+                place += len(line)
+
+    def read(self, places: Iterable[int]) -> Iterator[Entry]:
+        """The entries at places that `scan` or `append` told; also after the journal is closed."""
+        with self.path.open("rb") as lines:
+            for place in places:
+                lines.seek(place)
+                yield self._kind.model_validate_json(lines.readline())
+
+    def _parse(self, line: bytes, number: int) -> Entry:
+        try:
+            return self._kind.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise RecordError(
+                f"{self.path}:{number}: {field + ': ' if field else ''}{first['msg']}; "
+                "delete this line and run again: only what it held is asked for again"
+            ) from error
+
+    def append(self, entry: Entry) -> int:
+        """The entry's place. Raises RecordError on a full disk; what was there stays readable."""
+        line = entry.model_dump_json().encode() + b"\n"
+        before = os.fstat(self._file).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, before)
+            raise RecordError(
+                f"{self.path}: cannot be written ({error.strerror}); what it held before is safe; "
+                "make room and run the same command again: it continues there"
+            ) from error
+        return before
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> Journal[Entry]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

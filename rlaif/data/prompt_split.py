@@ -1,0 +1,151 @@
+"""Which prompts are trained on and which are held out for evaluation.
+
+A file decides by naming a `split` on its lines. Where no line names one, a seeded rule does:
+
+    place(prompt, seed) = sha256(seed, text of the prompt) / 2^256          in [0, 1)
+    held out  ⇔  place < heldout_share
+
+A prompt's side depends on its own text alone: adding, removing or reordering lines moves no other
+prompt, a larger share only adds to the held-out ones, and prompts of equal text are never on both
+sides. Small files are the exception, where chance could leave one side empty or far too large: of n
+texts at least half of n·heldout_share and at most one and a half times that are held out (and at
+least one is on either side), those with the lowest places. There a new line may move another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+from rlaif.data.records import Prompt, RecordError
+
+TRAIN, HELD_OUT = "train", "heldout"
+TRAIN_NAMES = frozenset({TRAIN, "training"})
+HELD_OUT_NAMES = frozenset(
+    {HELD_OUT, "held_out", "held-out", "eval", "evaluation", "validation", "valid", "val", "dev"}
+    | {"test"}
+)
+"""What files call the two splits; upper and lower case are the same."""
+
+_REMEDY = (
+    'give every line a split, as in {"prompt": "...", "split": "train"} or "split": "heldout" '
+    f"(also accepted: {', '.join(sorted(HELD_OUT_NAMES - {HELD_OUT}))})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """How prompts are split where their file names no split."""
+
+    heldout_share: float = 0.2
+    seed: int = 0
+
+
+DEFAULT_RULE = SplitRule()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """The prompts of one source, each with its split.
+
+    rule: what split them, None where the source names splits, or where it has one prompt only.
+    """
+
+    source: str
+    prompts: tuple[Prompt, ...]
+    rule: SplitRule | None
+
+    def of(self, split: str | None) -> list[Prompt]:
+        """The prompts of a split, in order; all of them for None or "".
+
+        `train` and `heldout` include the other names of TRAIN_NAMES and HELD_OUT_NAMES; any other
+        split is taken by its exact name. Raises RecordError when nothing is left.
+        """
+        if not split:
+            return list(self.prompts)
+        chosen = [prompt for prompt in self.prompts if _is_in(prompt.split, split)]
+        if not chosen:
+            raise RecordError(self._why_empty(split))
+        return chosen
+
+    def describe(self) -> str:
+        """How many are on each side and what decided it, for a person."""
+        names = Counter(prompt.split for prompt in self.prompts)
+        train = sum(n for name, n in names.items() if _is_in(name, TRAIN))
+        heldout = sum(n for name, n in names.items() if _is_in(name, HELD_OUT))
+        counts = f"{self.source}: {train} prompts to train on, {heldout} held out"
+        if not any(map(_names_split, self.prompts)):
+            return f"{counts} (one distinct text)"
+        if self.rule is None:
+            shown = ", ".join(f"{name} {n}" for name, n in sorted(names.items()))
+            return f"{counts} (split named by its lines: {shown})"
+        return (
+            f"{counts}. No line names a split, so a digest of each prompt's text decides "
+            f"(heldout_share={self.rule.heldout_share:g}, split_seed={self.rule.seed}); "
+            f"to choose yourself, {_REMEDY}"
+        )
+
+    def _why_empty(self, split: str) -> str:
+        if not any(map(_names_split, self.prompts)):
+            return (
+                f"{self.source}: cannot hold out prompts of a file with one distinct text; add "
+                f"other prompts, or {_REMEDY}"
+            )
+        names = ", ".join(sorted({prompt.split for prompt in self.prompts}))
+        remedy = f"{_REMEDY}, or remove the field from all lines to have a share held out"
+        return f"{self.source}: no prompts of split {split!r}; it has: {names}; {remedy}"
+
+
+def split_prompts(source: str, prompts: Sequence[Prompt], rule: SplitRule) -> PromptSet:
+    """The prompts with their splits: as their lines name them, or by the rule where none does.
+
+    A line without a split beside lines that have one is trained on.
+    """
+    if any(map(_names_split, prompts)):
+        return PromptSet(source, tuple(prompts), None)
+    heldout = held_out(prompts, rule)
+    if not heldout:
+        return PromptSet(source, tuple(prompts), None)
+    sides = (HELD_OUT if text_of(prompt) in heldout else TRAIN for prompt in prompts)
+    assigned = (
+        p.model_copy(update={"split": side}) for p, side in zip(prompts, sides, strict=True)
+    )
+    return PromptSet(source, tuple(assigned), rule)
+
+
+def held_out(prompts: Sequence[Prompt], rule: SplitRule) -> frozenset[str]:
+    """The texts (see `text_of`) that are held out; none where all prompts have the same text."""
+    places = {text: place(text, rule.seed) for text in map(text_of, prompts)}
+    n, share = len(places), rule.heldout_share
+    if n < 2:
+        return frozenset()
+    count = sum(at < share for at in places.values())
+    fewest, most = max(1, floor(n * share / 2)), min(n - 1, ceil(1.5 * n * share))
+    lowest_first = sorted(places, key=places.__getitem__)
+    return frozenset(lowest_first[: min(max(count, fewest), most)])
+
+
+def place(text: str, seed: int) -> float:
+    """Where a prompt lies in [0, 1), uniform over seeds. The salt keeps it independent of other
+    splits by digest, such as that of the labels for the reward model."""
+    digest = hashlib.sha256(f"prompt split\0{seed}\0{text}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def text_of(prompt: Prompt) -> str:
+    """What makes two prompts the same: roles and words, whatever their case and spacing."""
+    turns = [[m.role, " ".join(m.content.split()).casefold()] for m in prompt.messages]
+    return json.dumps(turns, ensure_ascii=False)
+
+
+def _names_split(prompt: Prompt) -> bool:
+    return "split" in prompt.model_fields_set
+
+
+def _is_in(name: str, split: str) -> bool:
+    known = {TRAIN: TRAIN_NAMES, HELD_OUT: HELD_OUT_NAMES}.get(split, frozenset())
+    return name == split or name.casefold() in known

@@ -1,0 +1,119 @@
+"""Prompts by name or from a JSONL or Parquet file, in any of the shapes people have them in.
+
+    {"id": …, "messages": [{"role": …, "content": …}, …], "topic": …, "kind": …, "split": …}
+    {"prompt": "text"}                                  one user turn
+    {"prompt": [{"role": …, "content": …}, …]}          a conversation, as TRL's data sets have it
+
+    {"chosen": [...], "rejected": [...]}                preferences: what the two share
+
+All but the first get an id made from their content; what else such a line holds (a chosen response,
+a source) is not a prompt's and is left aside. `quickstart` names the prompts that ship. Where no
+line names a split, `prompt_split` decides which prompts are held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
+from rlaif.data.records import Prompt, RecordError, iter_rows
+from rlaif.data.trl_format import preference
+
+SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
+PROMPT_OF_OTHERS = {
+    "id",
+    "topic",
+    "kind",
+    "split",
+}  # fields a {"prompt": …} line may have as ours do
+
+
+def load_prompts(
+    source: str | Path, split: str | None = None, rule: SplitRule = DEFAULT_RULE
+) -> list[Prompt]:
+    """The prompts of a file or of a shipped set, in order; of one split only if it is named.
+
+    Raises as `read_prompts`, and RecordError when no prompt is in the split.
+    """
+    return read_prompts(source, rule).of(split)
+
+
+def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSet:
+    """All prompts of a file or of a shipped set with their splits; `rule` decides where the file
+    names none.
+
+    Raises RecordError naming file and line: not JSON, no prompt in it, an id for the second time;
+    and when there are no prompts.
+    """
+    shipped = SHIPPED.get(str(source))
+    if shipped:
+        with importlib.resources.as_file(importlib.resources.files("rlaif.data") / shipped) as path:
+            found = list(_read(path))
+    else:
+        found = list(_read(Path(source).expanduser()))
+    if not found:
+        raise RecordError(f"{source}: no prompts in it")
+    return split_prompts(str(source), found, rule)
+
+
+def _read(path: Path) -> Iterator[Prompt]:
+    if not path.is_file():
+        names = ", ".join(SHIPPED)
+        why = "it is a folder" if path.is_dir() else "no such file"
+        raise RecordError(
+            f"{path}: cannot be read ({why}); give a JSONL or Parquet file of prompts, or a "
+            f"shipped set: {names}"
+        )
+    first_with: dict[str, str] = {}
+    for where, fields in iter_rows(path):
+        prompt = _parse(fields, where)
+        first = first_with.setdefault(prompt.id, where)
+        if first != where:
+            raise RecordError(
+                f"{where}: the same prompt, or the same id ({prompt.id}), as "
+                f"{_place(first)}; delete one of them or give it its own id"
+            )
+        yield prompt
+
+
+def _place(where: str) -> str:
+    """Of "prompts.jsonl:3" line 3, of "prompts.parquet: row 3, id 'a'" row 3."""
+    found = re.search(r":(\d+)$|: (row \d+),", where)
+    assert found
+    return f"line {found[1]}" if found[1] else found[2]
+
+
+def _parse(fields: dict[str, Any], where: str) -> Prompt:
+    if "prompt" in fields or "chosen" in fields:
+        fields = _with_messages(fields, where)
+    if fields.get("split", "") in (None, ""):  # a Parquet column may be empty for a row
+        fields = {name: value for name, value in fields.items() if name != "split"}
+    try:
+        return Prompt.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise RecordError(
+            f'{where}: {field or "prompt"}: {first["msg"]}; a line is {{"prompt": "text"}} or has '
+            "id and messages; mend or delete it"
+        ) from error
+
+
+def _with_messages(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """A {"prompt": …} or {"chosen": …, "rejected": …} line as our own fields."""
+    prompt = fields.get("prompt")
+    if prompt is None:
+        turns = preference(fields, where).prompt
+        prompt = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    content = json.dumps(messages, sort_keys=True, ensure_ascii=False)
+    own = {n: str(fields[n]) for n in PROMPT_OF_OTHERS & fields.keys() if fields[n] is not None}
+    return {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **own, "messages": messages}

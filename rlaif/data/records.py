@@ -1,0 +1,333 @@
+"""The records that travel between stages, and how they are kept on disk.
+
+    Prompt         a conversation that ends with the user's turn
+    Sample         one response of a policy to a prompt
+    Preference     a labelled pair: chosen, rejected, and P(chosen is better)
+    Demonstration  a response to imitate, whoever wrote it
+    PlainText      text without turns, as models are pre-trained on
+
+Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
+`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Files that
+were made for TRL are read as well, in the shapes that `foreign.py` lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from constitution.errors import UserError
+from constitution.schema import Message
+
+_ROWS_AT_ONCE = 1000
+"""Rows of a Parquet file that are held together while it is written or read."""
+
+
+class RecordError(UserError):
+    """A record file that cannot be read: the message names the file, the line and the field."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prompt(_Record):
+    """A conversation waiting for an answer. `messages` ends with a user turn."""
+
+    id: str = Field(min_length=1)
+    messages: tuple[Message, ...] = Field(min_length=1)
+    topic: str = ""
+    kind: str = ""  # e.g. everyday, support, borderline, harmful
+    split: str = "train"
+
+    @field_validator("messages")
+    @classmethod
+    def _ends_with_the_user(cls, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        if messages[-1].role != "user":
+            raise ValueError("the last message must be the user's")
+        if not messages[-1].content.strip():
+            raise ValueError("the last message is empty")
+        return messages
+
+
+class Sample(_Record):
+    """One response to a prompt. `index` counts the responses of one prompt from 0."""
+
+    prompt: Prompt
+    index: int
+    response: str
+    tokens: int  # length of the response, end token included
+    complete: bool  # the policy ended it by itself, not the bound
+    seed: int
+
+
+class Preference(_Record):
+    """A labelled pair in TRL's conversational columns.
+
+    prob_chosen is P(chosen is better) in [0.5, 1]; traits holds the same per trait, in [0, 1]
+    (a trait may disagree with the whole), None where the judge did not look at the trait.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...] = Field(min_length=1, max_length=1)
+    rejected: tuple[Message, ...] = Field(min_length=1, max_length=1)
+    prob_chosen: float = Field(ge=0.0, le=1.0)
+    traits: dict[str, float | None] = Field(default_factory=dict)
+    receipt: str = ""  # JSON: where the label came from (judging.md)
+
+    @property
+    def chosen_text(self) -> str:
+        return self.chosen[0].content
+
+    @property
+    def rejected_text(self) -> str:
+        return self.rejected[0].content
+
+
+class Demonstration(_Record):
+    """A response to imitate, whoever wrote it."""
+
+    id: str
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    response: str
+
+
+class PlainText(_Record):
+    """Text without turns, as models are pre-trained on."""
+
+    id: str
+    text: str
+
+
+Lesson = Sample | Preference | Demonstration | PlainText
+"""What supervised fine-tuning can imitate; of a Preference, its chosen response."""
+
+Record = TypeVar("Record", bound=_Record)
+
+
+def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
+    """All records of a JSONL file. RecordError names the line and field of the first bad one."""
+    return list(iter_jsonl(path, kind))
+
+
+def iter_jsonl(path: Path, kind: type[Record]) -> Iterator[Record]:
+    """The records of a JSONL file one by one; blank lines are skipped."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _parse(line, kind, f"{path}:{number}")
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
+
+
+def _parse(line: str, kind: type[Record], where: str) -> Record:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise _unreadable(error, kind, where) from error
+
+
+def as_record(fields: Mapping[str, Any], kind: type[Record], where: str) -> Record:
+    """A record from its fields. RecordError says where the line is and names the bad field."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _unreadable(error, kind, where) from error
+
+
+def _unreadable(error: ValidationError, kind: type[_Record], where: str) -> RecordError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "line"
+    shown = repr(first.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return RecordError(
+        f"{where}: {kind.__name__}.{field}: {first['msg']} (found {shown}); "
+        "mend or delete this line and run again"
+    )
+
+
+def write_jsonl(path: Path, records: Iterable[_Record]) -> None:
+    """Write atomically: the file is whole or as it was before."""
+    with atomic_open(path) as out:
+        for record in records:
+            out.write(record.model_dump_json() + "\n")
+
+
+@contextmanager
+def atomic_open(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears under its name only when it is complete and on disk.
+
+    Raises RecordError when the disk is full or the folder cannot be written; the old file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror}); nothing was changed"
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic_open(path) as out:
+        json.dump(value, out, indent=2, ensure_ascii=False)
+        out.write("\n")
+
+
+def write_preferences(
+    path: Path, preferences: Iterable[Preference], traits: Collection[str] | None = None
+) -> None:
+    """One Parquet (or .jsonl) file that `datasets.load_dataset` and TRL read as it is.
+
+    A Parquet file has one column for each of `traits`. Where they are named, the preferences are
+    taken as they come and never held together; None: the traits that occur in them.
+    """
+    if path.suffix == ".jsonl":
+        write_jsonl(path, preferences)
+        return
+    if traits is None:
+        preferences = list(preferences)
+        traits = {trait for preference in preferences for trait in preference.traits}
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_parquet(partial, preferences, sorted(traits))
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror}); nothing was changed"
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequence[str]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    text, number = pyarrow.string(), pyarrow.float64()
+    messages = pyarrow.list_(pyarrow.struct({"role": text, "content": text}))
+    columns = dict.fromkeys(("prompt", "chosen", "rejected"), messages)
+    columns = {"id": text, **columns, "prob_chosen": number}
+    if traits:  # Parquet has no struct without fields
+        columns["traits"] = pyarrow.struct(dict.fromkeys(traits, number))
+    schema = pyarrow.schema(columns | {"receipt": text})
+    rows = (preference.model_dump() for preference in preferences)
+    with path.open("wb") as file:
+        with parquet.ParquetWriter(file, schema) as out:
+            while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+                out.write_table(pyarrow.Table.from_pylist(chunk, schema))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_preferences(path: Path) -> list[Preference]:
+    """All preferences of a file; see `iter_preferences`."""
+    return list(iter_preferences(path))
+
+
+def iter_preferences(path: Path) -> Iterator[Preference]:
+    """Preferences from Parquet or JSONL, ours or in TRL's shapes (foreign.py), one by one.
+
+    RecordError names the file, the row and the field.
+    """
+    from rlaif.data.trl_format import preference
+
+    for where, fields in iter_rows(path, ("chosen", "rejected")):
+        yield preference(fields, where)
+
+
+def read_lessons(path: Path) -> list[Lesson]:
+    """What a JSONL or Parquet file has to imitate, row by row; foreign.py lists the shapes.
+
+    RecordError names the file, the row and the field; or says that there is nothing in it.
+    """
+    from rlaif.data.trl_format import lessons
+
+    found = [lesson for where, fields in iter_rows(path) for lesson in lessons(fields, where)]
+    if not found:
+        raise RecordError(f"{path}: nothing in it to imitate")
+    return found
+
+
+def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, its fields) of each line of a JSONL file or row of a Parquet file.
+
+    Blank lines are skipped. Raises RecordError: no such file, not what its name says, or, of a
+    Parquet file, one of `columns` lacking.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file")
+    if path.suffix == ".parquet" or _begins_as_parquet(path):
+        for number, row in enumerate(_parquet_rows(path, columns)):
+            yield f"{path}: row {number}, id {row.get('id')!r}", row
+        return
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _fields(line, f"{path}:{number}")
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a JSONL or a "
+            "Parquet file"
+        ) from error
+
+
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _fields(line: str, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}); mend or delete this line"
+        ) from error
+    if not isinstance(fields, dict):
+        raise RecordError(f"{where}: not a JSON object; mend or delete this line")
+    return fields
+
+
+def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            found = file.schema_arrow.names
+            if lacking := [name for name in columns if name not in found]:
+                raise RecordError(
+                    f"{path}: not a file of preferences: no column {', '.join(lacking)} (it has "
+                    f"{', '.join(found)}); rlaif label writes one"
+                )
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecordError(f"{path}: not a Parquet file ({error})") from error

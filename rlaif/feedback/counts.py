@@ -1,0 +1,55 @@
+"""Counts and means of answers that pass by one at a time: none of them is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from judge_service.types import Judgment, Unjudged, Usage
+
+
+@dataclass(slots=True)
+class Mean:
+    """A mean of numbers as they pass by; None is not counted."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted of the judge's answers."""
+
+    judged: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    prob_chosen: Mean = field(default_factory=Mean)
+    consistent: Mean = field(default_factory=Mean)
+    order_gap: Mean = field(default_factory=Mean)
+    label_mass: Mean = field(default_factory=Mean)
+    void_reads: int = 0
+    traits: set[str] = field(default_factory=set)
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, answer: Judgment | Unjudged) -> None:
+        self.usage += answer.usage
+        if isinstance(answer, Unjudged):
+            self.reasons[answer.reason.value] += 1
+            return
+        self.judged += 1
+        self.prob_chosen.add(max(answer.prob_a, 1.0 - answer.prob_a))
+        self.consistent.add(answer.position_consistent)
+        self.order_gap.add(answer.order_gap)
+        self.traits.update(answer.trait_probs)
+        for vote in answer.votes:
+            self.void_reads += vote.void_reads
+            for read in vote.reads:
+                self.label_mass.add(read.label_mass)

@@ -1,0 +1,285 @@
+"""Policy → n responses to every prompt, seeded one by one, kept chunk by chunk.
+
+Each response has its own seed, made from (seed, prompt id, index), so that it does not depend on
+which prompts come before or beside it. Prompts are sampled in chunks; a finished chunk is on disk
+(`<out>.unfinished`) before the next begins, and a killed run goes on after the last whole one with
+the same text as if it had never stopped. The model runs in a process of its own (generating.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from constitution.errors import UserError, install_hint
+from hardware.dtypes import Dtype
+from rlaif.data.records import Prompt, Sample, write_json, write_jsonl
+from rlaif.generation.worker import EngineName, Job, Request
+from rlaif.progress import progress
+
+
+class SamplingError(UserError):
+    """Sampling that cannot begin or go on; what was finished is kept."""
+
+
+class SamplingConfig(BaseModel):
+    """How to draw responses. The defaults sample the policy as it is, as PPO and DPO suppose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int = Field(2, ge=1, description="responses per prompt; a preference needs two")
+    max_tokens: int = Field(128, ge=1, description="tokens a response may have, its end included")
+    temperature: float = Field(1.0, ge=0, description="1: the policy's own distribution; 0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass kept; 1: all (training.md)")
+    seed: int = Field(0, description="everything is drawn from it")
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="auto: vLLM where it is installed"
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="of the weights; auto: bfloat16 where the hardware multiplies in it, else "
+        "float32",
+    )
+    prompts_per_chunk: int = Field(
+        16, ge=1, description="prompts sampled together; what a killed run may lose"
+    )
+    kv_cache_gib: float = Field(1.0, gt=0, description="GiB of vLLM's cache of keys and values")
+
+    @model_validator(mode="after")
+    def _greedy_has_one_answer(self) -> Self:
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError(
+                "temperature 0 gives the same response every time: set n to 1, or a temperature"
+            )
+        return self
+
+
+def sample(
+    model: str, prompts: Sequence[Prompt], out: Path, config: SamplingConfig
+) -> list[Sample]:
+    """Draw `config.n` responses to each prompt and write them to `out` (JSONL), in order.
+
+    `model` is a folder or hub id (rlaif.models.catalog.resolve). `tokens_per_second(out)` tells the
+    speed afterwards. Raises SamplingError: two prompts with one id, a prompt longer than the
+    context, a model that cannot be loaded, a full disk.
+    """
+    _check(prompts)
+    chunks = [
+        [_request(prompt, index, config.seed) for prompt in group for index in range(config.n)]
+        for group in _groups(prompts, config.prompts_per_chunk)
+    ]
+    engine = _engine(config)
+    kept = _Unfinished(out, _fingerprint(model, engine, prompts, config))
+    done = kept.read()
+    if len(done) < len(chunks):
+        settings = config.model_dump(
+            include={"dtype", "max_tokens", "temperature", "top_p", "seed"}
+        )
+        job = Job(
+            model=model,
+            engine=engine,
+            kv_cache_gib=config.kv_cache_gib,
+            start=len(done),
+            chunks=chunks,
+            **settings,
+        )
+        done += _collect(job, kept, len(done), len(prompts), config.prompts_per_chunk)
+    samples = _samples(prompts, chunks, done)
+    write_jsonl(out, samples)
+    tokens, seconds = sum(s.tokens for s in samples), sum(chunk["seconds"] for chunk in done)
+    write_json(_speed_file(out), {"tokens": tokens, "seconds": seconds, "engine": engine})
+    kept.path.unlink()
+    return samples
+
+
+def tokens_per_second(out: Path) -> float:
+    """Response tokens per second of the run that wrote `out`, loading the model not counted."""
+    speed = json.loads(_speed_file(out).read_text(encoding="utf-8"))
+    return float(speed["tokens"]) / float(speed["seconds"])
+
+
+def response_seed(seed: int, prompt_id: str, index: int) -> int:
+    """The seed of one response: 63 bits, a pure function of its three arguments."""
+    digest = hashlib.sha256(f"{seed}\n{index}\n{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _check(prompts: Sequence[Prompt]) -> None:
+    if not prompts:
+        raise SamplingError("there are no prompts to sample responses to")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise SamplingError(f"two prompts have the id {prompt.id!r}; give each its own")
+        seen.add(prompt.id)
+
+
+def _groups(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def _request(prompt: Prompt, index: int, seed: int) -> Request:
+    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    return Request(prompt.id, messages, index, response_seed(seed, prompt.id, index))
+
+
+def _engine(config: SamplingConfig) -> EngineName:
+    installed = importlib.util.find_spec("vllm") is not None
+    if config.engine == "vllm" and not installed:
+        raise SamplingError(
+            f"vLLM is not installed; {install_hint('vllm')}, or choose engine=transformers"
+        )
+    if config.engine == "auto":
+        return "vllm" if installed else "transformers"
+    return config.engine
+
+
+def _fingerprint(
+    model: str, engine: EngineName, prompts: Sequence[Prompt], config: SamplingConfig
+) -> str:
+    """What the text depends on: a chunk kept by another model or config is not continued."""
+    weights = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for file in sorted(Path(model).glob("*.*"))
+    ]
+    asked = [prompt.model_dump(include={"id", "messages"}) for prompt in prompts]
+    whole = json.dumps([model, weights, engine, config.model_dump(), asked])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+class _Unfinished:
+    """The finished chunks of a run that is not: a fingerprint, then one line per chunk."""
+
+    def __init__(self, out: Path, fingerprint: str) -> None:
+        self.path = out.with_name(out.name + ".unfinished")
+        self._header = json.dumps({"fingerprint": fingerprint}) + "\n"
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole chunks that belong to this run; all else in the file is cut away."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if not lines or lines[0] != self._header.encode():
+            self.path.write_text(self._header, encoding="utf-8")
+            return []
+        whole = [line for line in lines[1:] if line.endswith(b"\n")]  # the last may be half written
+        os.truncate(self.path, len(lines[0]) + sum(map(len, whole)))
+        return [json.loads(line) for line in whole]
+
+    def append(self, chunk: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(chunk) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _collect(
+    job: Job, kept: _Unfinished, done: int, prompts: int, size: int
+) -> list[dict[str, Any]]:
+    """Run the job in its own process; every chunk is on disk before it counts."""
+    log = kept.path.with_suffix(".log")
+    arrived: list[dict[str, Any]] = []
+    tokens = seconds = 0.0
+    with progress("sampling", prompts, "prompts") as report, _worker(job, log) as messages:
+        report(done * size, "loading the model")
+        for message in messages:
+            if "error" in message:
+                raise SamplingError(f"sampling stopped: {message['error']}")
+            if "responses" not in message:
+                continue
+            _keep(kept, message, (done + len(arrived)) * size, prompts)
+            arrived.append(message)
+            tokens += sum(response["tokens"] for response in message["responses"])
+            seconds += message["seconds"]
+            finished = min((done + len(arrived)) * size, prompts)
+            report(finished, f"{tokens / seconds:.0f} tokens/s")
+    if done + len(arrived) < len(job.chunks):
+        raise SamplingError(
+            "the sampler's process ended by itself, as it does when memory runs out (then lower "
+            "kv_cache_gib or prompts_per_chunk); run again to go on "
+            f"after {(done + len(arrived)) * size} of {prompts} prompts. What it said: {log}"
+        )
+    log.unlink()
+    return arrived
+
+
+def _keep(kept: _Unfinished, chunk: dict[str, Any], done: int, prompts: int) -> None:
+    try:
+        kept.append(chunk)
+    except OSError as error:
+        raise SamplingError(
+            f"{kept.path}: cannot be written ({error.strerror}); make room and run again to go on "
+            f"after {done} of {prompts} prompts"
+        ) from error
+
+
+@contextmanager
+def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
+    """The messages of a process that runs the job; it is gone when the block ends."""
+    quiet = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in its process: starts in 4 s instead of 17
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the default keeps a core for itself
+        "GOMP_SPINCOUNT": "1000",  # waiting threads yield: spinning starves beside other work
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if Path(job.model).is_dir():
+        quiet["HF_HUB_OFFLINE"] = "1"  # nothing to ask a hub for
+    here = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rlaif.generation.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=quiet | os.environ | {"PYTHONPATH": path},
+            text=True,
+            encoding="utf-8",
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with suppress(BrokenPipeError):  # it died at once: then no message comes, and that is told
+            process.stdin.write(json.dumps(asdict(job)) + "\n")
+            process.stdin.flush()  # left open: when it closes, the process knows that we are gone
+        yield (json.loads(line) for line in process.stdout)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _samples(
+    prompts: Sequence[Prompt], chunks: Sequence[Sequence[Request]], done: Sequence[dict[str, Any]]
+) -> list[Sample]:
+    by_id = {prompt.id: prompt for prompt in prompts}
+    return [
+        Sample(
+            prompt=by_id[request.prompt],
+            index=request.index,
+            response=response["text"],
+            tokens=response["tokens"],
+            complete=response["complete"],
+            seed=request.seed,
+        )
+        for requests, chunk in zip(chunks, done, strict=True)
+        for request, response in zip(requests, chunk["responses"], strict=True)
+    ]
+
+
+def _speed_file(out: Path) -> Path:
+    return out.with_suffix(".speed.json")

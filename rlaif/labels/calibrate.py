@@ -1,0 +1,393 @@
+"""Gold pairs → how far this judge's probabilities can be trusted, and a calibration that helps.
+
+    gold pairs ─ ask, uncalibrated ─► q = P(chosen is better) of each
+               ─ k folds ─► every q calibrated by a curve that was fitted without its prompt
+               ─ the curve kind of the least NLL there ─► fitted on all pairs: the calibration
+
+All pairs of one prompt are in one fold: responses to one prompt are alike, and a curve that has
+seen one of them is no stranger to the others. Isotonic is tried from 200 judged pairs on; no curve
+at all (T = 1) is always tried. The kind is chosen on the very folds that are reported, so the
+figures after it are those of the best of two or three, and slightly too good.
+
+A pair that could not be judged is counted and is never a number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, quantiles
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from constitution.schema import Message
+from judge_service.judge.calibration import (
+    Calibration,
+    CalibrationError,
+    Curve,
+    Isotonic,
+    Temperature,
+    fit_isotonic,
+    fit_temperature,
+    model_sha256,
+)
+from judge_service.judge.calibration_metrics import (
+    Metrics,
+    bin_of,
+    chance_ece,
+    confidence,
+    measure,
+    nll,
+    right,
+)
+from judge_service.types import Comparison, JudgeOptions, Unjudged
+from rlaif.data.records import RecordError, _Record, iter_jsonl
+from rlaif.evaluation.intervals import Estimate
+from rlaif.feedback.labeler import JudgeIdentity, LabelingClient, ask
+from rlaif.feedback.pairs import digest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FEWEST_PAIRS = 30  # below, the interval of one share is wider than ±18 points: nothing to fit to
+FEWEST_PAIRS_ISOTONIC = 200
+DRAWS = 1000  # of the bootstrap
+NONE, TEMPERATURE, ISOTONIC = "none", "temperature", "isotonic"
+
+
+# ── gold pairs ───────────────────────────────────────────────────────────────────────────────
+
+
+class GoldPair(_Record):
+    """A pair whose better response is known. Other keys (source, category, …) are left aside.
+
+    `prompt` may be a text (one user turn), the responses lists of one message, as TRL's data sets
+    have them. Without an id it gets one made from its content.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str = ""
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    chosen: str = Field(min_length=1)
+    rejected: str = Field(min_length=1)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _text_is_one_user_turn(cls, value: Any) -> Any:
+        return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+    @field_validator("chosen", "rejected", mode="before")
+    @classmethod
+    def _message_is_its_text(cls, value: Any) -> Any:
+        match value:
+            case [{"content": content}]:
+                return content
+        return value
+
+    @model_validator(mode="after")
+    def _responses_differ(self) -> GoldPair:
+        if self.chosen.strip() == self.rejected.strip():
+            raise ValueError("chosen and rejected are the same text")
+        return self
+
+    @property
+    def prompt_digest(self) -> str:
+        return digest([[message.role, message.content] for message in self.prompt])
+
+
+def load_gold(path: Path, limit: int | None = None, seed: int = 0) -> list[GoldPair]:
+    """The pairs of a JSONL file; with `limit`, a draw of so many (a larger one holds a smaller).
+
+    Raises RecordError naming line and field.
+    """
+    found = []
+    for pair in iter_jsonl(path, GoldPair):
+        content = digest([pair.prompt_digest, pair.chosen, pair.rejected])
+        found.append(pair if pair.id else pair.model_copy(update={"id": content[:16]}))
+    if not found:
+        raise RecordError(f"{path}: no pairs in it; a line has prompt, chosen, rejected")
+    if limit is None or limit >= len(found):
+        return found
+    drawn = {pair.id for pair in sorted(found, key=lambda p: digest([seed, p.id]))[:limit]}
+    return [pair for pair in found if pair.id in drawn]
+
+
+def comparison(pair: GoldPair) -> Comparison:
+    """The pair as the judge is asked. A is the response of the smaller hash, so that its place says
+    nothing of which is better."""
+    a, b = sorted((pair.chosen, pair.rejected), key=lambda text: digest([pair.prompt_digest, text]))
+    return Comparison(pair.id, pair.prompt, a, b)
+
+
+def longer_is_right(pairs: Iterable[GoldPair]) -> float:
+    """The floor: accuracy of always picking the longer response; of equal length, a half."""
+    lengths = ((len(pair.chosen), len(pair.rejected)) for pair in pairs)
+    return fmean(0.5 if good == bad else float(good > bad) for good, bad in lengths)
+
+
+# ── cross-validation ─────────────────────────────────────────────────────────────────────────
+
+
+def folds_by_prompt(prompts: Sequence[str], folds: int, seed: int) -> list[int]:
+    """The fold of each pair, given the prompt of each: about equal in pairs, no prompt in two."""
+    sizes = Counter(prompts)
+    shuffled = sorted(sizes)
+    random.Random(seed).shuffle(shuffled)
+    filled = [0] * folds
+    fold_of = {}
+    for prompt in shuffled:
+        fold_of[prompt] = filled.index(min(filled))
+        filled[fold_of[prompt]] += sizes[prompt]
+    return [fold_of[prompt] for prompt in prompts]
+
+
+def held_back(
+    probs: Sequence[float], fold_of: Sequence[int], fit: Callable[[Sequence[float]], Curve]
+) -> list[float]:
+    """Every q calibrated by the curve that was fitted on the other folds."""
+    curves = {
+        fold: fit([q for q, other in zip(probs, fold_of, strict=True) if other != fold])
+        for fold in set(fold_of)
+    }
+    return [curves[fold].apply(q) for q, fold in zip(probs, fold_of, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The curve that was chosen, fitted on all pairs, and what was found on held-back folds."""
+
+    method: str  # none, temperature or isotonic
+    curve: Curve
+    held_back_nll: Mapping[str, float]  # of every method that was tried
+    before: Metrics
+    after: Metrics  # held-back
+    chance_ece: float  # what `after.ece` would be with as many pairs if `after` were exactly right
+    ece_change: Estimate  # after - before: below 0 is better
+    nll_change: Estimate
+
+
+def choose(probs: Sequence[float], prompts: Sequence[str], folds: int, seed: int) -> Choice:
+    """The method of the least held-back NLL; of equals, the simpler.
+
+    `probs` holds q of each pair and `prompts` names its prompt. Raises CalibrationError when there
+    are fewer prompts than folds.
+    """
+    if not 2 <= folds <= len(set(prompts)):
+        raise CalibrationError(
+            f"folds is {folds}: it must be from 2 to the number of different prompts, "
+            f"{len(set(prompts))} here; change --folds or give gold pairs on more prompts"
+        )
+    fold_of = folds_by_prompt(prompts, folds, seed)
+    after = {NONE: list(probs), TEMPERATURE: held_back(probs, fold_of, fit_temperature)}
+    if len(probs) >= FEWEST_PAIRS_ISOTONIC:
+        after[ISOTONIC] = held_back(probs, fold_of, fit_isotonic)
+    losses = {method: nll(found) for method, found in after.items()}
+    method = min(losses, key=lambda name: losses[name])
+    fits: dict[str, Callable[[Sequence[float]], Curve]] = {
+        NONE: lambda _: Temperature(1.0),
+        TEMPERATURE: fit_temperature,
+        ISOTONIC: fit_isotonic,
+    }
+    ece_change, nll_change = changes(probs, after[method], prompts, seed)
+    return Choice(
+        method=method,
+        curve=fits[method](probs),
+        held_back_nll=losses,
+        before=measure(probs),
+        after=measure(after[method]),
+        chance_ece=chance_ece(after[method], seed),
+        ece_change=ece_change,
+        nll_change=nll_change,
+    )
+
+
+_Row = tuple[int, float, int, float, float]  # bin, right - confidence, both again after; NLL change
+
+
+def changes(
+    before: Sequence[float], after: Sequence[float], prompts: Sequence[str], seed: int
+) -> tuple[Estimate, Estimate]:
+    """(ECE, NLL) of after minus before, each with the 95 % interval of a bootstrap over prompts.
+
+    Whole prompts are drawn with replacement (the percentile bootstrap, Efron 1979).
+    """
+    by_prompt: dict[str, list[_Row]] = {}
+    for prompt, old, new in zip(prompts, before, after, strict=True):
+        row = (bin_of(old), right(old) - confidence(old), bin_of(new), right(new) - confidence(new))
+        by_prompt.setdefault(prompt, []).append((*row, nll([new]) - nll([old])))
+    groups = list(by_prompt.values())
+    draw = random.Random(seed)
+    drawn = [_change(draw.choices(groups, k=len(groups))) for _ in range(DRAWS)]
+    ece_change, nll_change = (
+        Estimate(value, *_middle_95(values), n=len(groups))
+        for value, values in zip(_change(groups), zip(*drawn, strict=True), strict=True)
+    )
+    return ece_change, nll_change
+
+
+def _change(groups: Sequence[Sequence[_Row]]) -> tuple[float, float]:
+    old_gaps, new_gaps = defaultdict[int, float](float), defaultdict[int, float](float)
+    loss, n = 0.0, 0
+    for rows in groups:
+        for old_bin, old_gap, new_bin, new_gap, change in rows:
+            old_gaps[old_bin] += old_gap
+            new_gaps[new_bin] += new_gap
+            loss += change
+            n += 1
+    # The sum over a bin of (right - confidence) is n_b (accuracy_b - confidence_b).
+    ece_change = sum(map(abs, new_gaps.values())) - sum(map(abs, old_gaps.values()))
+    return ece_change / n, loss / n
+
+
+def _middle_95(values: Sequence[float]) -> tuple[float, float]:
+    cuts = quantiles(values, n=40, method="inclusive")
+    return cuts[0], cuts[-1]
+
+
+# ── asking, fitting, telling ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    judge: JudgeIdentity
+    pairs: int
+    judged: int
+    unjudged_by_reason: Mapping[str, int]
+    prompts: int  # different ones, among the judged pairs
+    folds: int
+    pick_longer: float  # accuracy of picking the longer response, on the judged pairs
+    choice: Choice
+    calibration: Calibration
+
+
+def calibrate(
+    gold: Sequence[GoldPair],
+    client: LabelingClient,
+    journal_file: Path,
+    *,
+    constitution: str = "",
+    folds: int = 5,
+    seed: int = 0,
+) -> CalibrationReport:
+    """Ask the judge about every gold pair, and fit. Killed and called again, it asks for the rest.
+
+    Raises CalibrationError when fewer than 30 pairs could be judged, and as `labeling.ask`.
+    """
+    if len(gold) < FEWEST_PAIRS:
+        raise CalibrationError(f"{len(gold)} gold pairs: {_TOO_FEW}")
+    answers = ask(
+        [comparison(pair) for pair in gold],
+        client,
+        journal_file,
+        constitution=constitution,
+        options=JudgeOptions(calibrated=False),
+    )
+    judged: list[tuple[GoldPair, float]] = []
+    reasons: Counter[str] = Counter()
+    protocols: set[str] = set()
+    for pair, (asked, answer) in zip(gold, answers.found(), strict=True):
+        if isinstance(answer, Unjudged):
+            reasons[answer.reason.value] += 1
+        else:
+            prob_a = answer.prob_a if answer.raw_prob_a is None else answer.raw_prob_a
+            q = prob_a if asked.response_a == pair.chosen else 1.0 - prob_a
+            judged.append((pair, q))
+            protocols.add(answer.provenance.protocol)
+    if len(judged) < FEWEST_PAIRS:
+        told = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+        raise CalibrationError(
+            f"only {len(judged)} of {len(gold)} gold pairs could be judged ({told}): {_TOO_FEW}"
+        )
+    prompts = [pair.prompt_digest for pair, _ in judged]
+    choice = choose([q for _, q in judged], prompts, folds, seed)
+    judge = answers.judge
+    return CalibrationReport(
+        judge=judge,
+        pairs=len(gold),
+        judged=len(judged),
+        unjudged_by_reason=dict(reasons.most_common()),
+        prompts=len(set(prompts)),
+        folds=folds,
+        pick_longer=longer_is_right(pair for pair, _ in judged),
+        choice=choice,
+        calibration=Calibration(
+            constitution=judge.constitution.name,
+            constitution_sha256=judge.constitution.sha256,
+            model=judge.model.name,
+            model_sha256=model_sha256(judge.model),
+            template_version=judge.template_version,
+            protocol=_only(protocols, journal_file),
+            pairs=len(judged),
+            curve=choice.curve,
+        ),
+    )
+
+
+_TOO_FEW = (
+    f"a calibration from fewer than {FEWEST_PAIRS} judged pairs would follow chance; give more"
+)
+
+
+def _only(protocols: set[str], journal_file: Path) -> str:
+    """The one way of reading of all answers: the server's default, which may have changed."""
+    if len(protocols) > 1:
+        raise CalibrationError(
+            f"the answers were read in different ways ({', '.join(sorted(protocols))}); delete "
+            f"{journal_file} and run again"
+        )
+    return min(protocols)
+
+
+def print_report(report: CalibrationReport, console: Console) -> None:
+    """What was found on held-back pairs, and which curve was chosen for what reason."""
+    from rich.table import Table
+
+    choice = report.choice
+    table = Table(
+        f"{report.judged} pairs on {report.prompts} prompts, {report.folds} folds held back",
+        "before",
+        "after",
+        "change, 95 % interval",
+    )
+    rows = (
+        ("accuracy", choice.before.accuracy, choice.after.accuracy, None),
+        ("ECE", choice.before.ece, choice.after.ece, choice.ece_change),
+        ("ECE, bins of equal mass", choice.before.adaptive_ece, choice.after.adaptive_ece, None),
+        ("Brier", choice.before.brier, choice.after.brier, None),
+        ("NLL", choice.before.nll, choice.after.nll, choice.nll_change),
+    )
+    for name, before, after, change in rows:
+        shown = f"{change.value:+.3f}  [{change.low:+.3f}, {change.high:+.3f}]" if change else ""
+        table.add_row(name, f"{before:.3f}", f"{after:.3f}", shown)
+    console.print(table, markup=False)
+    console.print(
+        f"picking the longer response is right on {report.pick_longer:.1%}; an ECE of "
+        f"{choice.chance_ece:.3f} would be chance alone, with so few pairs",
+        highlight=False,
+    )
+    if report.unjudged_by_reason:
+        told = ", ".join(f"{reason} {n}" for reason, n in report.unjudged_by_reason.items())
+        console.print(f"{report.pairs - report.judged} pairs without a judgment: {told}")
+    console.print(explain(report), highlight=False)
+
+
+def explain(report: CalibrationReport) -> str:
+    """Which curve, and why, in a sentence or two."""
+    choice = report.choice
+    match choice.curve:
+        case Isotonic(knots=knots):
+            curve = f"isotonic, {len(knots)} knots"
+        case Temperature() if choice.method == NONE:
+            curve = "none (T = 1), the probabilities stay as they are"
+        case Temperature(temperature=temperature):
+            curve = f"temperature, T = {temperature:.2f}"
+    losses = ", ".join(f"{method} {loss:.4f}" for method, loss in choice.held_back_nll.items())
+    text = f"chosen: {curve}; it has the lowest NLL on the held-back folds ({losses})"
+    if ISOTONIC not in choice.held_back_nll:
+        text += f". Isotonic is tried from {FEWEST_PAIRS_ISOTONIC} judged pairs on"
+    return text

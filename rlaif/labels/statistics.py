@@ -1,0 +1,225 @@
+"""What a file of labels says of itself: its balance, its sureness, its principles. Pure.
+
+    chosen A        share of labels whose chosen response was called A; who is called A is decided
+                    by a hash, so far from one half means that the judge goes by the place
+    decides         a principle decides a label when the others alone would choose the other
+                    response: p and p without it lie on two sides of one half
+    agrees          the principle by itself names the response that the label chose
+    chosen longer   share of labels whose chosen response has more characters, ½ where both have
+                    the same; averaged within a prompt, with Wilson's interval over prompts
+
+Everything is counted as the labels pass by; of each, memory holds two numbers.
+Left out: comparison with gold labels (`rlaif constitution ablate`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from judge_service.judge.aggregation import weighted_prob
+from judge_service.types import PrincipleVote, Verdict
+from rlaif.data.records import Preference, RecordError
+from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate, wilson
+from rlaif.feedback.counts import Mean
+from rlaif.feedback.receipts import Receipt, parse_receipt
+
+HISTOGRAM_BINS = 10
+"""Of prob_chosen, over [0.5, 1]."""
+
+TraitWeights = Callable[[str], Mapping[str, float] | None]
+"""The trait weights of the constitution with this digest; None when it is not at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipleStats:
+    """One principle over the labels that it has a vote in."""
+
+    principle_id: str
+    trait: str
+    labels: int
+    mean_prob_a: float
+    mean_prob_chosen: float  # P(the chosen response is better) by this principle
+    decides: float
+    agrees: float
+    mean_order_gap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStats:
+    """Means are None where there is nothing to take a mean of."""
+
+    labels: int
+    prompts: int
+    chosen_a: Estimate
+    ties: int  # verdict TIE
+    mean_prob_chosen: float
+    histogram: tuple[int, ...]  # of prob_chosen: HISTOGRAM_BINS of equal width over [0.5, 1]
+    position_consistency: float | None
+    mean_order_gap: float | None
+    mean_label_mass: float | None
+    lowest_label_mass: float | None
+    void_reads: int
+    reads: int  # in the receipts
+    stored_reads: int  # of these, those that were found in a store or taken from a receipt
+    chosen_longer: Estimate
+    traits: dict[str, float]  # mean P(the chosen response is better) by trait
+    principles: tuple[PrincipleStats, ...]
+    constitutions: dict[str, int]  # "name version (digest)" → labels
+    models: dict[str, int]
+    unjudged: dict[str, int]  # reason → pairs without a label
+
+
+@dataclass(slots=True)
+class _Principle:
+    trait: str
+    prob_a: Mean = field(default_factory=Mean)
+    prob_chosen: Mean = field(default_factory=Mean)
+    decides: Mean = field(default_factory=Mean)
+    agrees: Mean = field(default_factory=Mean)
+    order_gap: Mean = field(default_factory=Mean)
+
+    def stats(self, principle_id: str) -> PrincipleStats:
+        return PrincipleStats(
+            principle_id=principle_id,
+            trait=self.trait,
+            labels=self.prob_a.count,
+            mean_prob_a=self.prob_a.value or 0.0,
+            mean_prob_chosen=self.prob_chosen.value or 0.0,
+            decides=self.decides.value or 0.0,
+            agrees=self.agrees.value or 0.0,
+            mean_order_gap=self.order_gap.value,
+        )
+
+
+def decides(
+    votes: tuple[PrincipleVote, ...], place: int, trait_weights: Mapping[str, float]
+) -> bool:
+    """Whether the label would choose the other response without the vote at `place`.
+
+    The only vote decides. At exactly one half A is chosen, as in a label.
+    """
+    others = votes[:place] + votes[place + 1 :]
+    if not others:
+        return True
+    whole, rest = weighted_prob(votes, trait_weights), weighted_prob(others, trait_weights)
+    return (whole >= 0.5) != (rest >= 0.5)
+
+
+class _Count:
+    """Everything that is counted of labels, one at a time."""
+
+    def __init__(self, trait_weights: TraitWeights) -> None:
+        self._trait_weights = trait_weights
+        self.labels = self.ties = self.void_reads = self.reads = self.stored_reads = 0
+        self.chosen_a, self.prob_chosen, self.consistent = Mean(), Mean(), Mean()
+        self.order_gap, self.label_mass = Mean(), Mean()
+        self.lowest_label_mass: float | None = None
+        self.histogram = [0] * HISTOGRAM_BINS
+        self.longer: list[tuple[int, float]] = []
+        self.traits: dict[str, Mean] = {}
+        self.principles: dict[str, _Principle] = {}
+        self.constitutions: Counter[str] = Counter()
+        self.models: Counter[str] = Counter()
+
+    def add(self, label: Preference, found: Receipt) -> None:
+        self.labels += 1
+        self.chosen_a.add(found.chosen == "A")
+        self.ties += found.verdict is Verdict.TIE
+        self.prob_chosen.add(label.prob_chosen)
+        place = int((label.prob_chosen - 0.5) * 2 * HISTOGRAM_BINS)
+        self.histogram[max(0, min(place, HISTOGRAM_BINS - 1))] += 1
+        self.consistent.add(found.position_consistent)
+        self.order_gap.add(found.order_gap)
+        more = len(label.chosen_text) - len(label.rejected_text)
+        self.longer.append((_prompt_key(label), 0.5 if more == 0 else float(more > 0)))
+        for trait, prob in label.traits.items():
+            if prob is not None:
+                self.traits.setdefault(trait, Mean()).add(prob)
+        origin = found.provenance
+        law = f"{origin.constitution_name} {origin.constitution_version}"
+        self.constitutions[f"{law} ({origin.constitution_sha256[:12]})"] += 1
+        self.models[f"{origin.model.name} ({origin.model.dtype}, {origin.model.engine})"] += 1
+        weights = self._trait_weights(origin.constitution_sha256) or {}
+        for place, vote in enumerate(found.votes):
+            self._add_vote(vote, found.chosen == "A", decides(found.votes, place, weights))
+
+    def _add_vote(self, vote: PrincipleVote, a_chosen: bool, decided: bool) -> None:
+        count = self.principles.setdefault(vote.principle_id, _Principle(vote.trait))
+        count.prob_a.add(vote.prob_a)
+        count.prob_chosen.add(vote.prob_a if a_chosen else 1.0 - vote.prob_a)
+        count.agrees.add((vote.prob_a >= 0.5) == a_chosen)
+        count.decides.add(decided)
+        count.order_gap.add(vote.order_gap)
+        self.void_reads += vote.void_reads
+        for read in vote.reads:
+            self.reads += 1
+            self.stored_reads += read.stored
+            self.label_mass.add(read.label_mass)
+            lowest = self.lowest_label_mass
+            self.lowest_label_mass = min(read.label_mass, 1.0 if lowest is None else lowest)
+
+
+def _prompt_key(label: Preference) -> int:
+    text = json.dumps([[m.role, m.content] for m in label.prompt])
+    return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def stats(
+    labels: Iterable[Preference], trait_weights: TraitWeights, unjudged: Mapping[str, int]
+) -> LabelStats:
+    """Counts and means of the labels; `unjudged` is told as it is (`read_unjudged`).
+
+    Where a label's constitution is not at hand, its traits weigh alike in `decides`. Raises
+    RecordError when there are no labels, or a receipt cannot be read.
+    """
+    count = _Count(trait_weights)
+    for label in labels:
+        count.add(label, parse_receipt(label))
+    if not count.labels:
+        raise RecordError("the file holds no labels: nothing to count")
+    a_chosen, prob_chosen = count.chosen_a.value, count.prob_chosen.value
+    assert a_chosen is not None
+    assert prob_chosen is not None
+    longer = by_prompt(count.longer)
+    return LabelStats(
+        labels=count.labels,
+        prompts=len(longer),
+        chosen_a=Estimate(a_chosen, *wilson(a_chosen, count.labels), n=count.labels),
+        ties=count.ties,
+        mean_prob_chosen=prob_chosen,
+        histogram=tuple(count.histogram),
+        position_consistency=count.consistent.value,
+        mean_order_gap=count.order_gap.value,
+        mean_label_mass=count.label_mass.value,
+        lowest_label_mass=count.lowest_label_mass,
+        void_reads=count.void_reads,
+        reads=count.reads,
+        stored_reads=count.stored_reads,
+        chosen_longer=share_estimate(longer),
+        traits={trait: mean.value or 0.0 for trait, mean in sorted(count.traits.items())},
+        principles=tuple(p.stats(id) for id, p in count.principles.items()),
+        constitutions=dict(count.constitutions.most_common()),
+        models=dict(count.models.most_common()),
+        unjudged=dict(unjudged),
+    )
+
+
+def read_unjudged(labels_file: Path) -> dict[str, int]:
+    """reason → pairs, from the unjudged.jsonl beside a file of labels; empty where there is none.
+
+    Raises RecordError naming a line that cannot be read.
+    """
+    path = labels_file.with_name("unjudged.jsonl")
+    reasons: Counter[str] = Counter()
+    if path.is_file():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                reasons[str(json.loads(line)["reason"])] += 1
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecordError(f"{path}:{number}: not an unjudged pair ({error})") from error
+    return dict(reasons.most_common())

@@ -1,0 +1,387 @@
+"""One base model; every role that training needs is a LoRA adapter over it.
+
+    policy      the adapter that is trained; its saved folder opens in peft as it is
+    value       PPO's value function, where it has a role of its own (ppo_value.py)
+    reward      a trained reward model, frozen, or the one being trained (with heads)
+    reference   role None: the base with all adapters off
+
+So PPO's four models cost the memory of one. Hidden states come out of `hidden_states`; the
+language-model head runs only over the tokens that count (logprobs.py), in float32.
+
+Full fine-tuning (`train_fully`) has no adapters: one role is the base itself, its weights held and
+trained in float32 (matrices multiplied in bfloat16 where that is the dtype). Then there is no
+reference beside it: log-probs of role None are to be had before the first step only, and whoever
+needs the base later takes a `frozen_copy`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor
+
+from hardware.dtypes import resolve_dtype
+from rlaif.batching.encode import Batch, Pair, Row, token_groups
+from rlaif.batching.logprobs import token_logprobs
+from rlaif.batching.prefix_sharing import SharedBatch, by_prompt, share, shared_length
+from rlaif.distributed import fsdp as sharding
+from rlaif.distributed.processes import Workers
+from rlaif.models import attention
+from rlaif.models.folder import (
+    BackboneError,
+    Dtype,
+    fingerprint,
+    load_tensors,
+    readable_errors,
+    refuse_unknown_heads,
+    save_model,
+    save_tensors,
+)
+from rlaif.models.lora import Adapters, LoraConfig, Role
+from rlaif.models.merge import folded_in, folded_weights, merge_adapter
+
+__all__ = [
+    "Backbone",
+    "BackboneError",
+    "Dtype",
+    "Generated",
+    "LoraConfig",
+    "ResponseSums",
+    "Role",
+    "all_whole",
+    "load_tensors",
+    "merge_adapter",
+    "save_tensors",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One sampled response: ids (end token included if it came), and log π of each when drawn."""
+
+    ids: list[int]
+    logprobs: list[float]
+    complete: bool
+
+
+class ResponseSums(NamedTuple):
+    """Of R responses."""
+
+    logprobs: Tensor  # (R,) nats: log π summed over the response's tokens
+    tokens: Tensor  # (R,) tokens summed over
+
+
+class Backbone:
+    """The base with its roles. Example: `Backbone.load("models/smollm2-135m")`."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> None:
+        """dtype: what matrices are multiplied in; the model's own, or bfloat16 over float32."""
+        refuse_unknown_heads(model, tokenizer, name)
+        self.name = name
+        self.dtype = dtype
+        self.tokenizer = tokenizer
+        self.model = model.eval().requires_grad_(False)  # eval: no dropout anywhere
+        self.trunk = model.get_decoder()
+        self._head: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)
+        self.device = self._head.device  # where it computes; sharded later, then
+        self.workers: Workers | None = None  # those over whom `shard` cuts it
+        self._gathered: Any = None  # a whole model of sharded weights, to be saved
+        self.fingerprint = fingerprint(model)
+        self._adapters = Adapters(self.model, name)
+        self._active: Role | None = None
+        self._folded: Role | None = None  # the role whose adapter is in the base's weights now
+        self._whole: Role | None = None  # the role that is the base itself
+        self._untrained: int | None = None  # state of its weights before the first step
+
+    @classmethod
+    def load(
+        cls, model: str, dtype: Dtype = "auto", train_fully: bool = False,
+        workers: Workers | None = None,
+    ) -> Backbone:  # fmt: skip
+        """The base of a model folder or hub id. Raises BackboneError when it is not one.
+
+        train_fully: held in float32, for `add_role(role, None, seed)`. workers: of a launch under
+        FSDP, it stays on the CPU until `shard`, and all must load it; without, it is whole here.
+        """
+        cut = workers if workers is not None and workers.sharded else None
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        computed = resolve_dtype(dtype)
+        with readable_errors(model), sharding.reading() if cut else nullcontext():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+            held = torch.float32 if train_fully else computed
+            base = transformers.AutoModelForCausalLM.from_pretrained(
+                model, dtype=held, attn_implementation=attention.NAME
+            )
+        found = cls(base if cut else base.to(device), tokenizer, model, computed)
+        if cut:
+            found.device, found.workers = device, cut
+            found.fingerprint = cut.gather([found.fingerprint])[0]  # of those that count
+        return found
+
+    def frozen_copy(self) -> Backbone:
+        """The base as it was before any training, read again: it may carry roles of its own."""
+        dtype: Dtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
+        return Backbone.load(self.name, dtype, workers=self.workers)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The language-model head, float32 (V, d). Of a sharded model gathered at each read, which
+        is collective."""
+        return sharding.whole(self._head).float()
+
+    @property
+    def hidden_size(self) -> int:
+        return self._head.shape[1]
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can read at once."""
+        length: int = self.model.config.get_text_config().max_position_embeddings
+        return length
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Any of these ends a response."""
+        also = self.model.generation_config.eos_token_id
+        listed = [] if also is None else also if isinstance(also, list) else [also]
+        return frozenset([self.tokenizer.eos_token_id, *listed])
+
+    # ── roles ────────────────────────────────────────────────────────────────────────────────
+
+    def add_role(self, role: Role, lora: LoraConfig | None, seed: int) -> None:
+        """A fresh trainable adapter. Its B is zero, so it starts out equal to the base.
+
+        lora None: the base itself becomes the role and trains (load it with train_fully). Raises
+        BackboneError when base and lora do not fit.
+        """
+        if lora is None:
+            self._train_whole(role)
+            return
+        self._refuse_adapters_over_a_trained_base()
+        self._adapters.add(role, lora, seed)
+        self._activate(role)
+
+    def load_role(self, role: Role, folder: Path) -> None:
+        """A saved adapter as a frozen role. Raises BackboneError when it does not fit this base."""
+        self._refuse_adapters_over_a_trained_base()
+        self._adapters.load(role, folder)
+        self._activate(role)
+
+    def save_role(self, role: Role, folder: Path) -> None:
+        """Write adapter_config.json and adapter_model.safetensors, peft's own format. A role that
+        is the whole base (`gather` it first) is written as a model folder, in the dtype it computes
+        in: there the matrices were rounded so in every step. Raises BackboneError."""
+        if role == self._whole:
+            save_model(self._gathered or self.model, self.tokenizer, folder, self.dtype)
+        else:
+            self._adapters.save(role, folder)
+
+    def shard(self, workers: Workers) -> None:
+        """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
+        whole). From then on whatever computes is collective, but inside `whole`. Where it is done
+        already, or it was not loaded for these workers, nothing. Raises ShardingError."""
+        if workers == self.workers and not sharding.is_sharded(self._head):
+            adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
+            sharding.shard(self.model, adapters, self.dtype)
+            self._head = self.model.get_output_embeddings().weight
+            self._untrained = self._weights_version()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside the block all weights of a sharded model are here, in the dtype they compute in:
+        nothing of computing is collective, and there is no gradient. Beginning it is collective;
+        inside another, or where nothing is sharded, it does nothing."""
+        if not sharding.is_sharded(self._head):
+            yield
+            return
+        cut, self._head = self._head, self.head_weight.detach()
+        try:
+            with sharding.unsharded(self.trunk):
+                yield
+        finally:
+            self._head = cut
+
+    def gather(self, workers: Workers) -> None:
+        """Before `save_role`: where the base itself trains and is sharded, the main process gets
+        all of it on the CPU, in the dtype it computes in. Collective; else nothing."""
+        if workers.sharded and self._whole:
+            self._gathered = sharding.gathered_model(self.model, self.dtype, workers.main)
+
+    def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Name → weight of the role: float32 wherever it trains. Tied weights stand once."""
+        if role == self._whole:
+            return dict(self.model.named_parameters())
+        return self._adapters.parameters(role)
+
+    def _train_whole(self, role: Role) -> None:
+        if self.model.dtype is not torch.float32 or self._adapters.roles or self._whole:
+            raise BackboneError(
+                f"{self.name}: lora=null trains the base itself, alone and in float32; load it "
+                "with train_fully, without other roles (those go on a frozen_copy)"
+            )
+        self.model.requires_grad_(True)
+        self._head = self.model.get_output_embeddings().weight  # live, and maybe tied
+        self._whole, self._untrained = role, self._weights_version()
+
+    def _weights_version(self) -> int:
+        """Changes whenever a weight is written to, by an optimiser or from a checkpoint."""
+        return sum(parameter._version for parameter in self.model.parameters())
+
+    def _refuse_adapters_over_a_trained_base(self) -> None:
+        if self._whole:
+            raise BackboneError(
+                f"{self.name}: the base itself trains as {self._whole!r}, an adapter over it would "
+                "shift with it; put the adapter on a frozen_copy"
+            )
+
+    def _activate(self, role: Role | None) -> None:
+        if self._folded:
+            assert role == self._folded, f"{self._folded} is merged into the base: no {role} now"
+            return
+        if role is None and self._whole and self._weights_version() != self._untrained:
+            raise BackboneError(
+                f"{self.name}: after a step of full fine-tuning there is no reference; compute its "
+                "log-probs before, or ask a frozen_copy"
+            )
+        self._adapters.activate(None if role == self._whole else role)
+        self._active = role
+
+    @contextmanager
+    def merged(self, role: Role | None) -> Iterator[None]:
+        """Inside the block the role is folded into the base's weights: quicker, without gradient,
+        and no other role can be asked. After it the base is to the bit what it was. Folding rounds
+        to the base's dtype: merging.py says what that costs."""
+        if role is None or role in (self._whole, self._folded):
+            yield
+            return
+        self._activate(None)
+        with folded_in(self.model, role):
+            self._folded = role
+            try:
+                yield
+            finally:
+                self._folded = None
+
+    def named_weights(self, role: Role | None) -> Iterator[tuple[str, Tensor]]:
+        """The whole model with the role folded in: (name as in a model folder, tensor on this
+        device, in the base's dtype), one after another. Raises BackboneError."""
+        return folded_weights(self.model, None if role == self._whole else role)
+
+    # ── what a role computes ─────────────────────────────────────────────────────────────────
+
+    def _forward(self, role: Role | None, ids: Tensor, **how: Any) -> Tensor:
+        """Last hidden states (B, T, d). For no rows one token is computed, so that the processes of
+        a sharded model go together; nothing of it is in the outcome."""
+        rows = len(ids)
+        if not rows:
+            ids, how = ids.new_zeros(1, 1), {"use_cache": False}
+        if role != self._active or self._folded or (role is None and self._whole):
+            self._activate(role)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.dtype != self.model.dtype
+        ):
+            hidden: Tensor = self.trunk(input_ids=ids, **how).last_hidden_state
+        return hidden[:rows]
+
+    def hidden_states(self, role: Role | None, ids: Tensor) -> Tensor:
+        """Last hidden states (B, T, d) of right-padded ids (B, T). Causal: pads need no mask."""
+        return self._forward(role, ids, use_cache=False)
+
+    def logprobs(self, role: Role | None, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """log π of each response token given all before it, (B, T); 0 outside response_mask."""
+        hidden = self.hidden_states(role, batch.ids)[:, :-1][batch.response_mask[:, 1:]]  # (N, d)
+        targets = batch.ids[batch.response_mask]
+        values = token_logprobs(hidden, targets, self.head_weight, temperature)
+        return _spread(values, batch.response_mask)
+
+    def packs(self, rows: Sequence[Row], most: float = math.inf) -> list[list[int]]:
+        """The rows' places in packs of at most `most` tokens (`by_prompt`); each alone where this
+        model would not keep the responses of a pack apart."""
+        if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
+            return by_prompt(rows, self.hidden_size, most)
+        return [[place] for place in range(len(rows))]
+
+    def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
+        """The rows' places in batches of packs for `share`, of like length, and of at most `budget`
+        padded tokens unless it is one row longer than that."""
+        packs = self.packs(rows, budget)
+        lengths = [shared_length([rows[i] for i in pack]) for pack in packs]
+        return [[packs[i] for i in group] for group in token_groups(lengths, budget)]
+
+    def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
+        """The pairs' places in batches for `share_pairs`, as `micro_batches`; pairs that share a
+        row and pairs that do not are in different ones, so that none is padded to the others."""
+        found: list[list[int]] = []
+        packs = [len(self.packs(pair.rows)) for pair in pairs]
+        for rows in (1, 2):  # of a pair
+            places = [place for place, count in enumerate(packs) if count == rows]
+            own = [pairs[place].rows for place in places]
+            longest = [
+                shared_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
+            ]
+            found += [[places[i] for i in group] for group in token_groups(longest, budget)]
+        return found
+
+    def share_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
+        """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
+        packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.packs(p.rows)]
+        return share(packs, self.device)
+
+    def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
+        """Hidden states (N, d) that predict the N response tokens of the batch."""
+        return self._shared_hidden(role, batch)[batch.before]
+
+    def logprobs_from(self, hidden: Tensor, batch: SharedBatch, temperature: float = 1.0) -> Tensor:
+        """log π of each response token (N,), of the hidden states that `predicting` gave."""
+        return token_logprobs(hidden, batch.targets, self.head_weight, temperature)
+
+    def response_sums(
+        self, role: Role | None, batch: SharedBatch, temperature: float = 1.0
+    ) -> ResponseSums:
+        """log π of each of the R responses."""
+        values = self.logprobs_from(self.predicting(role, batch), batch, temperature)  # (N,)
+        return ResponseSums(_spread(values, batch.mask).sum(1), batch.mask.sum(1))
+
+    def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
+        """Hidden states at the last token of each of the R responses: (R, d)."""
+        return self._shared_hidden(role, batch)[batch.ends]
+
+    def _shared_hidden(self, role: Role | None, batch: SharedBatch) -> Tensor:
+        """(B·T, d)"""
+        how: dict[str, Tensor] = {}
+        if batch.positions is not None and batch.attention is not None:
+            assert self._keeps_apart(batch.longest), f"{self.name}: no responses can share a row"
+            how = {"position_ids": batch.positions, "attention_mask": batch.attention}
+        return self._forward(role, batch.ids, use_cache=False, **how).flatten(0, 1)
+
+    def _keeps_apart(self, longest: int) -> bool:
+        """Whether all layers do as the mask of a shared row says, for conversations so long: plain
+        attention through transformers' interface, no state, no window that is shorter."""
+        if not self.model._supports_attention_backend or self.model._is_stateful:
+            return False
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        plain = not kinds - {"full_attention", "sliding_attention"}
+        return plain and not (window and window < longest)
+
+
+@contextmanager
+def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
+    """Inside the block each of them is (`Backbone.whole`)."""
+    with ExitStack() as stack:
+        for backbone in backbones:
+            stack.enter_context(backbone.whole())
+        yield
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) values to their places in a (B, T) tensor of zeros."""
+    return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)

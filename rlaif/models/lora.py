@@ -1,0 +1,157 @@
+"""LoRA adapters over one model, any number of them, one switched on at a time (arXiv:2106.09685).
+
+    y = W x + (alpha / rank) B A x        W frozen; A (rank, in), B (out, rank) train in float32
+
+peft makes, loads and saves them, in its own format. What it computes in every layer is taken over
+by `LeanLinear`: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
+float32; here x stays as it is and A and B are rounded to it, as autocast would, which spares half
+a dozen passes over the activations and their float32 copies (docs/log.md has the measurement).
+Left out: dropout, and LoRA's variants (DoRA and the like): adapters with those run as in peft.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import peft
+import torch
+from peft.tuners import lora as peft_lora
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from rlaif.models.folder import BackboneError, readable_errors, save_tensors
+from rlaif.models.merge import adapted_layers
+
+Role = Literal["policy", "value", "reward"]
+
+
+class LoraConfig(BaseModel):
+    """The adapters' shape (arXiv:2106.09685). Defaults: rank 16 and alpha = 2 rank, on all linear
+    layers, as QLoRA found necessary to match full fine-tuning (arXiv:2305.14314, section 4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    targets: str | tuple[str, ...] = Field(
+        default="all-linear", description="peft's target_modules: names of layers, or all-linear"
+    )
+
+
+class LeanLinear(peft_lora.Linear):  # type: ignore[misc]
+    """peft's adapted linear layer, computed in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) → (..., out)."""
+        base: Tensor = self.base_layer(x)
+        name = self.active_adapters[0]  # one role is on at a time
+        if self.disable_adapters or name not in self.lora_A:
+            return base
+        a = self.lora_A[name].weight.to(base.dtype)  # (rank, in)
+        b = (self.scaling[name] * self.lora_B[name].weight).to(base.dtype)  # (out, rank)
+        inner = (x.to(base.dtype) @ a.T).flatten(0, -2)  # (N, rank)
+        return torch.addmm(base.flatten(0, -2), inner, b.T).view_as(base)
+
+
+def _plain(layer: Any) -> bool:
+    """Whether all of a layer's adapters are what LeanLinear computes."""
+    usual = type(layer.get_base_layer()) is torch.nn.Linear and not layer.fan_in_fan_out
+    return usual and not layer.lora_variant and not any(layer.lora_bias.values())
+
+
+class Adapters:
+    """The adapters of one frozen model, by role."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.model = model
+        self.name = name  # for errors, and written into saved adapters
+        self._peft: Any = None
+        self._parameters: dict[Role, dict[str, torch.nn.Parameter]] = {}
+        self._trainable: set[Role] = set()
+
+    @property
+    def roles(self) -> list[Role]:
+        return list(self._parameters)
+
+    def add(self, role: Role, lora: LoraConfig, seed: int) -> None:
+        """A fresh trainable adapter: A drawn from the seed, B zero. Raises BackboneError."""
+        config = peft.LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=self.name,
+        )
+        with torch.random.fork_rng(), readable_errors(self.name):
+            torch.manual_seed(seed)
+            if self._peft is None:
+                self._peft = peft.get_peft_model(self.model, config, adapter_name=role)
+            else:
+                self._peft.add_adapter(role, config)
+        self._trainable.add(role)
+        self._take_up(role, self.name)
+
+    def load(self, role: Role, folder: Path) -> None:
+        """A saved adapter, frozen. Raises BackboneError when it does not fit this model."""
+        if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+            raise BackboneError(
+                f"{folder}: a whole model, not an adapter over {self.name}; give it as the model"
+            )
+        with readable_errors(str(folder)):
+            if self._peft is None:
+                self._peft = peft.PeftModel.from_pretrained(self.model, folder, adapter_name=role)
+            else:
+                self._peft.load_adapter(folder, adapter_name=role)
+        self._take_up(role, str(folder))
+
+    def save(self, role: Role, folder: Path) -> None:
+        """adapter_config.json and adapter_model.safetensors, as peft reads them. Raises
+        BackboneError."""
+        state = peft.get_peft_model_state_dict(self._peft, adapter_name=role)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_tensors(state, folder / "adapter_model.safetensors")
+            config = self._peft.peft_config[role]
+            trained, config.inference_mode = config.inference_mode, True
+            config.save_pretrained(str(folder))
+            config.inference_mode = trained
+        except OSError as error:
+            raise BackboneError(
+                f"{folder}: the adapter cannot be saved ({error.strerror}); free some space and "
+                "run again: training resumes from its last checkpoint"
+            ) from error
+
+    def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
+        """Name → adapter weight, float32 whatever the model is."""
+        return self._parameters[role]
+
+    def activate(self, role: Role | None) -> None:
+        """Switch to one adapter, or None of them. peft's switches also toggle requires_grad of
+        the roles not active; several roles train in one step here, so that is set right again."""
+        if self._peft is None:
+            assert role is None, f"there is no role {role}"
+            return
+        if role is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(role)
+        for each, parameters in self._parameters.items():
+            for parameter in parameters.values():
+                parameter.requires_grad_(each in self._trainable)
+
+    def _take_up(self, role: Role, what: str) -> None:
+        """Refuse an adapter of what is not computed through its layer here (embeddings, or the
+        head over the hidden states); of the others, take over the computing."""
+        head = self.model.get_output_embeddings()
+        for name, layer in adapted_layers(self.model, role):
+            if layer is head or not isinstance(layer, peft_lora.Linear):
+                raise BackboneError(
+                    f"{what}: adapts {name}; only linear layers below the language-model head can "
+                    "be adapted here: set lora.targets to all-linear or to names of such layers"
+                )
+            layer.__class__ = LeanLinear if _plain(layer) else peft_lora.Linear
+        self._parameters[role] = {
+            n: p for n, p in self.model.named_parameters() if "lora_" in n and f".{role}." in n
+        }

@@ -1,0 +1,390 @@
+"""Heads that read a score off hidden states, and the trained reward model that gives scores.
+
+    s_k = (w_k · h + b_k - mean_k) / std_k      one head k per trait (or one named "overall")
+    overall = Σ_k weight_k s_k                  the constitution's trait weights
+
+h is the hidden state at the response's end token, found from the mask. mean and std are those of
+the training responses (0 and 1 until training ends). A trained one is a folder:
+
+    adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
+    config.json, model.safetensors, tokenizer …        trained with lora=null, a whole model
+    heads.safetensors                                  weight, bias, mean, std
+    reward.json                                        trait weights (`reweigh`), base, dtype
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from constitution.errors import UserError
+from constitution.schema import Message
+from rlaif.batching.encode import BatchError, Pair, Row, encode_row
+from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.data.records import Prompt, write_json
+from rlaif.distributed.processes import Workers
+from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
+from rlaif.models.catalog import sha256
+
+SCORE_TOKENS = 4096  # padded tokens per forward
+
+# (conversations, responses) → scores, None where one could not be had
+RewardFunction = Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence[float | None]]
+
+
+class RewardModelError(UserError):
+    """A reward model that cannot be loaded or used as asked."""
+
+
+class Heads(torch.nn.Module):
+    """Linear heads in float32, one output per name, whatever the base's dtype."""
+
+    def __init__(self, names: Sequence[str], hidden_size: int) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.weight = torch.nn.Parameter(torch.zeros(len(names), hidden_size))
+        self.bias = torch.nn.Parameter(torch.zeros(len(names)))
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(len(names)))
+        self.register_buffer("std", torch.ones(len(names)))
+
+    def randomise(self, seed: int) -> None:
+        """Weights of std 1/√(d+1) ("N implementation details of RLHF with PPO")."""
+        generator = torch.Generator().manual_seed(seed)
+        std = 1 / math.sqrt(self.weight.shape[1] + 1)
+        with torch.no_grad():
+            self.weight.copy_(torch.randn(self.weight.shape, generator=generator) * std)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., d) → raw outputs (..., K)."""
+        return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
+
+    def normalise_on(self, raw: Tensor) -> None:
+        """Make scores like these raw ones (N, K) mean 0, std 1. A constant head stays unscaled."""
+        std = raw.std(dim=0, correction=0)
+        self.mean.copy_(raw.mean(dim=0))
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        return (raw - self.mean) / self.std
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    overall: float
+    traits: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A reward model as the "reward" role of a backbone, or as a backbone of its own.
+
+    Example: `RewardModel.load("models/smollm2-135m", Path("runs/reward")).score([c], ["Hello."])`
+    """
+
+    backbone: Backbone
+    heads: Heads
+    trait_weights: dict[str, float]
+    tuning: Literal["lora", "full"] = "lora"
+    role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
+
+    @classmethod
+    def load(
+        cls, model: str, folder: Path, dtype: Dtype | None = None, workers: Workers | None = None
+    ) -> RewardModel:
+        """From the folder that reward_model.train wrote, in the dtype it was trained in.
+
+        model: the base it was trained over; a fully tuned one brings its own weights instead.
+        workers: as for Backbone.load; without, every process has it whole.
+        """
+        facts = _read_facts(folder)
+        chosen: Dtype = dtype or facts["dtype"] or "auto"
+        if facts.get("tuning") != "full":
+            return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
+        backbone = Backbone.load(str(folder), chosen, workers=workers)
+        heads = _read_heads(folder, facts, backbone)
+        return cls(backbone, heads, facts["trait_weights"], "full", None)
+
+    @classmethod
+    def attach(cls, backbone: Backbone, folder: Path) -> RewardModel:
+        """As a role of a backbone that is there already: no second base in memory."""
+        facts = _read_facts(folder)
+        if facts.get("tuning") == "full":
+            raise RewardModelError(
+                f"{folder}: trained with lora=null, so it is a whole model and no adapter over "
+                f"{backbone.name}; train it with LoRA, or load it beside with RewardModel.load"
+            )
+        if facts["base"] != backbone.fingerprint:
+            raise RewardModelError(
+                f"{folder}: trained over another base ({facts['base_name']}) than {backbone.name}; "
+                "give the base it was trained over, or train it again over this one"
+            )
+        backbone.load_role("reward", folder)
+        return cls(backbone, _read_heads(folder, facts, backbone), facts["trait_weights"])
+
+    def save(self, folder: Path) -> None:
+        """reward.json comes last: a folder without it is no reward model."""
+        self.backbone.save_role("reward", folder)
+        try:
+            save_tensors(self.heads.state_dict(), folder / "heads.safetensors")
+        except OSError as error:
+            raise RewardModelError(
+                f"{folder}: the heads cannot be saved ({error}); free some space and run again: "
+                "training resumes from its last checkpoint"
+            ) from error
+        write_json(
+            folder / "reward.json",
+            {
+                "tuning": self.tuning,
+                "base": self.backbone.fingerprint,
+                "base_name": self.backbone.name,
+                "dtype": str(self.backbone.dtype).removeprefix("torch."),
+                "trait_weights": self.trait_weights,  # in the heads' order; free to be changed
+                "mean": self.heads.mean.tolist(),  # raw scores of the training responses
+                "std": self.heads.std.tolist(),
+            },
+        )
+
+    def raw(self, batch: SharedBatch) -> Tensor:
+        """Unnormalised outputs of every head for each response (R, K), differentiable."""
+        outputs: Tensor = self.heads(self.backbone.ends(self.role, batch))
+        return outputs
+
+    def raw_pairs(self, batch: SharedBatch) -> Tensor:
+        """As `raw`, of the chosen and the rejected response of each pair: (B, 2, K)."""
+        return self.raw(batch).view(-1, 2, len(self.heads.names))
+
+    @torch.no_grad()
+    def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
+        """Unnormalised outputs of any number of rows (N, K), batched by length."""
+        found = torch.empty(len(rows), len(self.heads.names))
+        for group in self.backbone.micro_batches(rows, budget):
+            batch = share([[rows[i] for i in pack] for pack in group], self.backbone.device)
+            found[[i for pack in group for i in pack]] = self.raw(batch).cpu()
+        return found.to(self.backbone.device)
+
+    @torch.no_grad()
+    def raw_of_pairs(
+        self,
+        pairs: Sequence[Pair],
+        budget: int = SCORE_TOKENS,
+        report: Callable[[int], None] = lambda done: None,
+        in_step: Callable[[list[list[int]]], list[list[int]]] = list,
+    ) -> Tensor:
+        """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
+        the number of pairs done; in_step: Workers.in_step, where the model may be sharded."""
+        found = torch.empty(len(pairs), 2, len(self.heads.names))
+        done = 0
+        for group in in_step(self.backbone.pair_batches(pairs, budget)):
+            batch = self.backbone.share_pairs([pairs[i] for i in group])
+            found[group] = self.raw_pairs(batch).cpu()
+            done += len(group)
+            report(done)
+        return found.to(self.backbone.device)
+
+    def overall(self, per_trait: Tensor) -> Tensor:
+        """Weighted sum of the heads: (..., K) → (...)."""
+        return per_trait @ per_trait.new_tensor(list(self.trait_weights.values()))
+
+    def mean(self, per_trait: Tensor) -> Tensor:
+        """Weighted mean of the heads: (..., K) → (...)."""
+        return self.overall(per_trait) / sum(self.trait_weights.values())
+
+    def score(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[Score]:
+        """Scores of whole responses. Raises BatchError for one longer than the model's context."""
+        scores = self.heads.normalised(self._raw_responses(conversations, responses))  # (N, K)
+        return [
+            Score(overall, dict(zip(self.heads.names, row, strict=True)))
+            for overall, row in zip(self.overall(scores).tolist(), scores.tolist(), strict=True)
+        ]
+
+    def overall_scores(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        """One number per response; None for an empty one, where there is nothing to score, and for
+        one that is longer than the model's context."""
+        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        rows: dict[int, Row] = {}
+        for place, (said, response) in enumerate(zip(conversations, responses, strict=True)):
+            if response.strip():
+                with suppress(BatchError):
+                    rows[place] = encode_row(tokenizer, "", said, response, context)
+        per_trait = self.heads.normalised(self.raw_rows(list(rows.values())))
+        scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
+        return [scores.get(place) for place in range(len(responses))]
+
+    def log_odds(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float]:
+        """The heads' weighted mean as trained, not normalised: a difference of two is the log-odds
+        of the label, which normalised scores (made to have std 1) are not."""
+        found: list[float] = self.mean(self._raw_responses(conversations, responses)).tolist()
+        return found
+
+    def _raw_responses(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> Tensor:
+        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        return self.raw_rows(
+            [
+                encode_row(tokenizer, f"response {i}", conversation, response, context)
+                for i, (conversation, response) in enumerate(
+                    zip(conversations, responses, strict=True)
+                )
+            ]
+        )
+
+
+class ModelScores:
+    """A reward model as a RewardFunction; `unscored` says how often it gave None, and why."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self.model = model
+        self.backbones = [model.backbone]
+        self.unscored: Counter[str] = Counter()
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        scores = self.model.overall_scores(conversations, responses)
+        empty = sum(not response.strip() for response in responses)
+        why = {"empty_response": empty, "too_long": scores.count(None) - empty}
+        self.unscored += Counter(why)  # drops what is 0
+        return scores
+
+
+@runtime_checkable
+class OverBackbone(Protocol):
+    """A reward of which reward models are a part (rewards.py)."""
+
+    def over(self, backbone: Backbone) -> RewardFunction: ...
+
+
+@runtime_checkable
+class OverModels(Protocol):
+    """A reward that computes with models of ours."""
+
+    @property
+    def backbones(self) -> Sequence[Backbone]: ...
+
+
+def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> RewardFunction:
+    """A reward as a function whose reward model is a role of the backbone; a callable is one
+    already."""
+    if isinstance(reward, Path):
+        return ModelScores(RewardModel.attach(backbone, reward))
+    return reward.over(backbone) if isinstance(reward, OverBackbone) else reward
+
+
+def backbones_of(function: RewardFunction) -> list[Backbone]:
+    """The models that a reward computes with, to be sharded as the policy is."""
+    return list(function.backbones) if isinstance(function, OverModels) else []
+
+
+def reward_identity(reward: Path | RewardFunction) -> Any:
+    """What of the reward a resumed run must find again. A callable cannot be looked into."""
+    if not isinstance(reward, Path):
+        return getattr(reward, "identity", "callable")
+    files = sorted([reward / "reward.json", *reward.glob("*.safetensors")])
+    try:
+        return [sha256(file) for file in files]
+    except OSError as error:
+        raise RewardModelError(
+            f"{reward}: not a reward model ({error}); make one with `rlaif train reward`"
+        ) from error
+
+
+def checked_scores(
+    score: RewardFunction, prompts: Sequence[Prompt], responses: Sequence[str], where: str
+) -> list[float | None]:
+    """Call the reward and check what it says. Raises RewardModelError when it cannot be used."""
+    try:
+        scores = list(score([p.messages for p in prompts], responses))
+    except UserError:
+        raise
+    except Exception as error:
+        raise RewardModelError(
+            f"{where}: the reward function raised {type(error).__name__}: {error}; the last "
+            "checkpoint stays: mend the function (let it return None for what it cannot score)"
+        ) from error
+    if len(scores) != len(responses):
+        raise RewardModelError(
+            f"{where}: the reward function gave {len(scores)} scores for {len(responses)} responses"
+        )
+    for prompt, value in zip(prompts, scores, strict=True):
+        if value is not None and not math.isfinite(value):
+            raise RewardModelError(
+                f"{where}: the score of a response to prompt {prompt.id} is {value}; "
+                "the reward function must return finite numbers, or None for what it cannot score"
+            )
+    return scores
+
+
+def require_a_score(scores: Sequence[float | None], where: str) -> None:
+    """Raises RewardModelError when nothing can be learnt from a whole batch, of all processes."""
+    if all(score is None for score in scores):
+        raise RewardModelError(
+            f"{where}: none of its {len(scores)} responses has a score; see why the reward "
+            "function returns None, then run again to go on from the last checkpoint"
+        )
+
+
+def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
+    """Change trait weights of a trained reward model; nothing is trained again. Returns all of
+    them. Those not named stay. Scores, PPO rewards and evaluations made before keep the old ones.
+
+    Raises RewardModelError for a trait without a head, or a weight that is no finite number ≥ 0,
+    or where all of them would be 0.
+    """
+    facts = _read_facts(folder)
+    old: dict[str, float] = facts["trait_weights"]
+    unknown = [name for name in weights if name not in old]
+    if unknown:
+        raise RewardModelError(
+            f"{folder}: it has no head for the trait {unknown[0]!r} (there are: {', '.join(old)}); "
+            "only a trait that labels were trained on can be weighed"
+        )
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise RewardModelError(f"{name}={weight}: a weight is a finite number of at least 0")
+    new = {name: float(weights.get(name, weight)) for name, weight in old.items()}  # heads' order
+    if not any(new.values()):
+        raise RewardModelError(f"{folder}: with all weights 0 every score is 0; leave one above it")
+    write_json(folder / "reward.json", {**facts, "trait_weights": new})
+    return new
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / "reward.json"
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RewardModelError(
+            f"{folder}: not a reward model ({error}); make one with `rlaif train reward`"
+        ) from error
+    return facts
+
+
+def _read_heads(folder: Path, facts: Mapping[str, Any], backbone: Backbone) -> Heads:
+    heads = Heads(list(facts["trait_weights"]), backbone.hidden_size)
+    path = folder / "heads.safetensors"
+    try:
+        heads.load_state_dict(load_tensors(path))
+    except Exception as error:  # safetensors' own errors have no common class with torch's
+        raise RewardModelError(
+            f"{path}: not the heads of this reward model ({str(error).splitlines()[0]}); "
+            "train it again, or copy the whole folder"
+        ) from error
+    return heads.to(backbone.device)

@@ -1,0 +1,48 @@
+"""Log-probs of sampled responses, under a trained policy and under its base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from rlaif.batching.encode import in_groups, pad, sample_row
+from rlaif.data.records import Sample
+from rlaif.models.backbone import Backbone, Dtype, Role
+
+TokenLogprobs = Callable[[Sequence[Sample]], list[list[float]]]
+
+
+class ReferenceAndPolicy(NamedTuple):
+    """samples → log-probs of their response tokens, under the base and under base + adapter."""
+
+    reference: TokenLogprobs
+    policy: TokenLogprobs
+
+
+def response_logprobs(
+    model: str, adapter: Path | None, dtype: Dtype = "auto"
+) -> ReferenceAndPolicy:
+    """Log-probs of sampled responses, as (reference, policy). One base is loaded for both; without
+    an adapter both are the model itself.
+
+    The end token counts where the sample is complete. A response is tokenized anew from its text.
+    """
+    backbone = Backbone.load(model, dtype)
+    trained: Role | None = None
+    if adapter is not None:
+        backbone.load_role("policy", adapter)
+        trained = "policy"
+
+    @torch.no_grad()
+    def of(role: Role | None, samples: Sequence[Sample]) -> list[list[float]]:
+        found: list[list[float]] = []
+        for group in in_groups([sample_row(backbone.tokenizer, s) for s in samples], 8):
+            batch = pad(group, backbone.device)
+            values = backbone.logprobs(role, batch)  # (B, T)
+            found += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
+        return found
+
+    return ReferenceAndPolicy(lambda s: of(None, s), lambda s: of(trained, s))

@@ -1,0 +1,222 @@
+"""Fits a run to the machine: how long it takes here, and how many prompts that leaves time for.
+
+    minutes of a stage ≈ minutes measured · (GFLOP/s then / here) · (its prompts here / then)
+
+A recipe with `fit` takes at most the prompts that it names; where the prediction is over
+`fit.minutes`, as many fewer as it takes, down to the least that `fit` allows. The size is decided
+when a run starts and kept in its folder, so that a run that was killed goes on with the same
+prompts, on a busier day as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from hardware import vllm_cpu
+from hardware.dtypes import dtype_name, multiplies_bfloat16
+from hardware.memory import GIB, ModelSize, available_bytes, model_size
+from hardware.speed import cores, matmul_gflops
+from rlaif.data.records import write_json
+from rlaif.models import catalog as models
+from rlaif.pipeline.recipe import Fit, Recipe
+
+SIZE_FILE = "size.json"
+# What a stage's time grows with; the others take the same time at any size.
+_GROWS_WITH = {
+    "sample": "train", "label": "train", "sft": "train", "reward": "train", "dpo": "train",
+    "rest": "train", "respond": "heldout", "evaluate": "heldout",
+}  # fmt: skip
+_NOT_COMPUTING = {"models"}  # bound by the network
+
+
+class RunSize(BaseModel):
+    """What was decided for a run, from which limits; prompts are None where a recipe sets none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: dict[str, Any]
+    train_prompts: int | None
+    heldout_prompts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What predicts a run's time. gflops: hardware.speed, in `dtype`, on the CPU."""
+
+    cores: float
+    dtype: str
+    gflops: float
+    gpu: str | None
+
+
+def look_at_machine() -> Machine:
+    """Takes about a second, importing torch aside."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    gflops = 0.0 if gpu else matmul_gflops("auto")
+    return Machine(cores(), dtype_name("auto"), gflops, gpu)
+
+
+def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
+    """The recipe with this machine's minutes and, once per run folder, prompts; says both.
+
+    Raises UserError when the judge of a new run does not fit into the memory that is free. A run
+    that has begun may need no judge any more; where it does, the judge itself refuses.
+    """
+    machine = look_at_machine()
+    console.print(_describe(machine), highlight=False, soft_wrap=True)
+    if machine.gpu:
+        return kept_size(recipe, run_dir)
+    size = _kept(recipe, run_dir)
+    if size is None and "--engine" not in recipe.judge_flags:
+        judge = _judge_size(recipe.judge)
+        vllm_cpu.check_memory(recipe.judge, judge, dtype_name(recipe.judge_dtype))
+    console.print(_judge_memory(recipe), highlight=False, soft_wrap=True)
+    slower = recipe.gflops / machine.gflops
+    if size is None:
+        train, heldout = fitted(recipe, slower)
+        size = RunSize(limits=_limits(recipe), train_prompts=train, heldout_prompts=heldout)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(run_dir / SIZE_FILE, size.model_dump())
+    found = recipe.model_copy(
+        update={
+            "train_prompts": size.train_prompts,
+            "heldout_prompts": size.heldout_prompts,
+            "minutes": predicted(recipe, slower, size.train_prompts, size.heldout_prompts),
+        }
+    )
+    console.print(_describe_size(recipe, found), highlight=False, soft_wrap=True)
+    return found
+
+
+def kept_size(recipe: Recipe, run_dir: Path) -> Recipe:
+    """The recipe with the prompts of a run that has begun; itself for one that has not."""
+    size = _kept(recipe, run_dir)
+    if size is None:
+        return recipe
+    return recipe.model_copy(
+        update={"train_prompts": size.train_prompts, "heldout_prompts": size.heldout_prompts}
+    )
+
+
+def predicted(
+    recipe: Recipe, slower: float, train: int | None, heldout: int | None
+) -> dict[str, float]:
+    """Minutes of each stage. slower: GFLOP/s of the machine that was measured over this one's."""
+    measured = recipe.minutes_prompts
+    share = {
+        "train": _over(train, measured.get("train", recipe.train_prompts)),
+        "heldout": _over(heldout, measured.get("heldout", recipe.heldout_prompts)),
+    }
+    return {
+        stage: minutes
+        * (1.0 if stage in _NOT_COMPUTING else slower)
+        * share.get(_GROWS_WITH.get(stage, ""), 1.0)
+        for stage, minutes in recipe.minutes.items()
+    }
+
+
+def _over(now: int | None, measured: int | None) -> float:
+    return 1.0 if now is None or measured is None else now / measured
+
+
+def fitted(recipe: Recipe, slower: float) -> tuple[int | None, int | None]:
+    """(train_prompts, heldout_prompts): the recipe's, or the largest share of them that fits."""
+    full = recipe.train_prompts, recipe.heldout_prompts
+    fit = recipe.fit
+    if fit is None or None in full:
+        return full
+    for percent in range(100, 0, -1):
+        train, heldout = _share(recipe, fit, percent / 100)
+        if sum(predicted(recipe, slower, train, heldout).values()) <= fit.minutes:
+            break
+    return train, heldout
+
+
+def _share(recipe: Recipe, fit: Fit, share: float) -> tuple[int, int]:
+    def part(most: int | None, least: int) -> int:
+        assert most is not None
+        return max(min(least, most), round(share * most))
+
+    return (
+        part(recipe.train_prompts, fit.train_prompts),
+        part(recipe.heldout_prompts, fit.heldout_prompts),
+    )
+
+
+def _limits(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", include={"train_prompts", "heldout_prompts", "fit"})
+
+
+def _kept(recipe: Recipe, run_dir: Path) -> RunSize | None:
+    """The size that this run began with; None for a new run, or when its limits were changed."""
+    try:
+        text = (run_dir / SIZE_FILE).read_text(encoding="utf-8")
+        size = RunSize.model_validate_json(text)
+    except (OSError, ValueError):  # missing, or damaged; pydantic's errors are ValueErrors
+        return None
+    return size if size.limits == _limits(recipe) else None
+
+
+# ── what is said of it ───────────────────────────────────────────────────────────────────────
+
+
+def _describe(machine: Machine) -> str:
+    if machine.gpu:
+        return f"this machine: {machine.gpu}, computing in {machine.dtype}"
+    lacks = "" if multiplies_bfloat16() else ", as this processor does not multiply bfloat16"
+    free = available_bytes()
+    memory = "" if free is None else f", {free / GIB:.1f} GiB of memory free"
+    return (
+        f"this machine: {machine.cores:g} cores, {machine.gflops:.0f} GFLOP/s in {machine.dtype}"
+        f"{lacks}{memory}"
+    )
+
+
+def _judge_memory(recipe: Recipe) -> str:
+    """What the judge will take."""
+    if "--engine" in recipe.judge_flags:
+        return f"the judge {recipe.judge} runs behind a model server"
+    dtype, size = dtype_name(recipe.judge_dtype), _judge_size(recipe.judge)
+    loading, lasting = vllm_cpu.memory_gib(size, dtype)
+    if not size.parameters:
+        return f"the judge {recipe.judge} computes in {dtype}"
+    return (
+        f"the judge {recipe.judge} computes in {dtype} and takes about {lasting:.1f} GiB of memory "
+        f"({loading:.1f} while it loads)"
+    )
+
+
+def _judge_size(judge: str) -> ModelSize:
+    """Of a short name not fetched yet: what its folder will hold, in bfloat16."""
+    known = models.KNOWN.get(judge)
+    folder = models.model_folder(judge) if known else Path(judge)
+    size = model_size(folder) if folder.is_dir() else ModelSize(0, 0)
+    return ModelSize(known.folder_bytes // 2, 0) if known and not size.parameters else size
+
+
+def _describe_size(recipe: Recipe, found: Recipe) -> str:
+    counts = _counts(found)
+    about = f"about {sum(found.minutes.values()):.0f} min in all" if found.minutes else ""
+    fewer = ""
+    if recipe.fit is not None and counts != _counts(recipe):
+        fewer = (
+            f" (instead of {_counts(recipe)}, to take {recipe.fit.minutes:g} min or less; "
+            "fit=null takes all)"
+        )
+    return ", ".join(part for part in (f"{counts}{fewer}" if counts else "", about) if part)
+
+
+def _counts(recipe: Recipe) -> str:
+    parts: Mapping[str, int | None] = {
+        "training prompts": recipe.train_prompts,
+        "held-out prompts": recipe.heldout_prompts,
+    }
+    return ", ".join(f"{number} {what}" for what, number in parts.items() if number is not None)

@@ -1,0 +1,127 @@
+"""The report's pictures, as inline SVG whose colours are the page's CSS variables.
+
+Drawn in stand-in colours, which are then replaced by `var(--…)`: one picture serves the light and
+the dark page. Text stays text, so that it can be selected and takes the page's typeface.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.reward_models import Bin
+
+INK, GRID, LINE, PALE = "#010203", "#040506", "#070809", "#0a0b0c"
+_VARIABLES = {INK: "--muted", GRID: "--grid", LINE: "--accent", PALE: "--pale"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rlaif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.constrained_layout.use": True,
+}
+FEW = 12  # points that are shown one by one
+WIDTH, HEIGHT = 4.4, 2.7  # inches: one picture fills a telephone's screen
+
+
+def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) -> Markup:
+    """A dot and its 95 % whisker per row, in percent, beside the line at 50 %."""
+    with rc_context(_STYLE):
+        figure, axes = _axes(height=1.0 + 0.42 * len(rows))
+        for place, (_, estimate) in enumerate(rows):
+            if estimate.low is not None and estimate.high is not None:
+                whisker = [100 * estimate.low, 100 * estimate.high]
+                axes.plot(whisker, [place, place], color=LINE, linewidth=2.5, alpha=0.45)
+            axes.plot([100 * estimate.value], [place], "o", color=LINE, markersize=8, clip_on=False)
+        axes.axvline(50, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel=x_label)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.grid(visible=False, axis="y")
+        return _svg(figure, x_label)
+
+
+def histogram(values: Sequence[float], x_label: str, y_label: str) -> Markup:
+    """Counts of soft labels in ten equal steps from 0.5 to 1."""
+    with rc_context(_STYLE):
+        figure, axes = _axes()
+        axes.hist(values, bins=[0.5 + 0.05 * i for i in range(11)], color=LINE, rwidth=0.92)
+        axes.set(xlim=(0.5, 1.0), xlabel=x_label, ylabel=y_label)
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        return _svg(figure, x_label)
+
+
+Points = Sequence[tuple[float, float]]  # (step, value)
+
+
+def curve(
+    points: Points, x_label: str, y_label: str, level: float | None = None, heldout: Points = ()
+) -> Markup:
+    """Every step thin, the running mean of a tenth of the run thick, `level` as a dashed line,
+    held-out values as dots."""
+    with rc_context(_STYLE):
+        figure, axes = _axes()
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        window = max(1, len(values) // 10)
+        smooth = [fmean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
+        marker = "o" if len(values) <= FEW else None
+        axes.plot(steps, values, color=PALE, linewidth=1, marker=marker, markersize=4)
+        axes.plot(steps, smooth, color=LINE, linewidth=2, marker=marker, markersize=4)
+        if level is not None:
+            axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        if heldout:
+            axes.plot(*zip(*heldout, strict=True), "o", color=INK, markersize=4, label="held out")
+            axes.legend(frameon=False, fontsize=9)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.margins(x=0.02)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return _svg(figure, f"{y_label} by {x_label}")
+
+
+def reliability(bins: Sequence[Bin], x_label: str, y_label: str) -> Markup:
+    """Confidence against agreement; the diagonal is perfect; the area of a dot is its pairs."""
+    with rc_context(_STYLE):
+        figure, axes = _axes()
+        axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        largest = max(b.pairs for b in bins)
+        sizes = [30 + 150 * b.pairs / largest for b in bins]
+        confidence, agreement = [b.confidence for b in bins], [b.agreement for b in bins]
+        axes.scatter(confidence, agreement, s=sizes, color=LINE, alpha=0.75, linewidths=0)
+        axes.set(xlim=(0.48, 1.02), xlabel=x_label, ylabel=y_label)
+        return _svg(figure, f"{y_label} by {x_label}")
+
+
+def _axes(height: float = HEIGHT) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(WIDTH, height))
+    return figure, figure.subplots()
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

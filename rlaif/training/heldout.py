@@ -1,0 +1,118 @@
+"""Held-out pairs during training: when they are looked at, and what that decides.
+
+Every `eval_every` steps, and after the last, a trainer measures its held-out loss and gives
+`-loss` to Run.save as the checkpoint's score; Run keeps the checkpoint of the best score besides
+the newest ones. `keep` says which of the two is left in the output folder at the end. The number
+of a checkpoint that was chosen on the same pairs is a little too good: report another set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlaif.batching.encode import EncodedPairs, encode_pairs
+from rlaif.data.records import Preference
+from rlaif.distributed.processes import Workers
+from rlaif.models.backbone import Backbone
+from rlaif.training.config import (
+    Learner,
+    Run,
+    TrainConfig,
+    TrainingError,
+    records_digest,
+    report_skipped,
+    require_context,
+    run_inputs,
+)
+
+
+class HeldOutConfig(TrainConfig):
+    """Settings of a trainer that can be given held-out pairs."""
+
+    eval_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="optimiser steps between looks at the held-out pairs; null: every epoch",
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="which weights are left at the end: the last step's, or those with the least "
+        "held-out loss (early stopping). May be changed after training: only the end is run again",
+    )
+
+
+def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:
+    """Raises TrainingError for a setting that would do nothing without held-out pairs."""
+    asked = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
+    asked += ["keep=best"] if config.keep == "best" else []
+    if asked and not heldout:
+        raise TrainingError(
+            f"{' and '.join(asked)}: there are no held-out pairs to look at; give some, or leave "
+            "the setting out"
+        )
+
+
+def load_and_encode(
+    model: str,
+    preferences: Sequence[Preference],
+    heldout: Sequence[Preference],
+    config: HeldOutConfig,
+    workers: Workers,
+) -> tuple[Backbone, EncodedPairs, EncodedPairs]:
+    """The base, the pairs to train on, and those to look at, under the same bounds. What is left
+    out is told on stderr.
+
+    Raises TrainingError for settings that cannot be, BackboneError, and BatchError for a pair out
+    of bounds.
+    """
+    require_heldout(config, heldout)
+    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
+    require_context(backbone, config.max_tokens)
+    bounds = config.max_tokens, config.unusable
+    encoded = encode_pairs(backbone.tokenizer, preferences, *bounds)
+    looked_at = EncodedPairs([], [])
+    if heldout:
+        looked_at = encode_pairs(backbone.tokenizer, heldout, *bounds)
+    report_skipped(encoded.skipped + looked_at.skipped)
+    return backbone, encoded, looked_at
+
+
+def pair_inputs(
+    algorithm: Literal["reward", "dpo"],
+    config: HeldOutConfig,
+    backbone: Backbone,
+    preferences: Sequence[Preference],
+    heldout: Sequence[Preference],
+) -> dict[str, Any]:
+    """What a run's checkpoints depend on: all but `keep`, which chooses among them at the end."""
+    inputs = run_inputs(algorithm, config, backbone, preferences)
+    del inputs["config"]["keep"]
+    return inputs | {"heldout": records_digest(heldout)}
+
+
+def is_evaluated(config: HeldOutConfig, step: int, steps: int, epoch: int) -> bool:
+    """Whether the held-out pairs are looked at after this step, of `steps`, `epoch` each epoch."""
+    return step == steps or step % (config.eval_every or epoch) == 0
+
+
+def load_kept(config: HeldOutConfig, run: Run, learner: Learner) -> None:
+    """At the end of training: the best checkpoint's weights where `keep` asks for them.
+
+    Raises TrainingError when that checkpoint cannot be read.
+    """
+    if config.keep == "last":
+        return
+    best: Mapping[str, Any] | None
+    try:
+        best, why = run.best(), "it is gone"
+    except Exception as error:  # whatever torch raises for a file that is cut or spoilt
+        best, why = None, str(error).splitlines()[0]
+    if best is None:
+        raise TrainingError(
+            f"{run.folder}: the best checkpoint cannot be read ({why}); set keep=last, or train "
+            "again with resume=never"
+        )
+    learner.load(best["learner"])

@@ -1,0 +1,424 @@
+"""The store in a real PostgreSQL: outages, crashes, refusals, schemas, and two servers on it.
+
+What it shares with the file is in tests/judge_service/store/test_store.py, its upkeep in
+test_postgres_upkeep.py. The database crashes twice
+under load, with RLAIF_FULL=1 twenty times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from constitution.errors import UserError
+from judge_service.client.resumable_stream import ResumableStream
+from judge_service.client.sync import AsyncJudgeClient
+from judge_service.engine import LabelLogprobs, Written
+from judge_service.engines.caching import StoringEngine
+from judge_service.errors import JudgeUnavailable
+from judge_service.observability.metrics import Metrics
+from judge_service.settings import ServerSettings
+from judge_service.store import open_store
+from judge_service.store import postgres as postgres_store
+from judge_service.store import postgres_connection as postgres_database
+from judge_service.store.base import StoreError, StoreUnavailable
+from judge_service.store.maintenance import summarize
+from judge_service.store.postgres import PostgresStore
+from judge_service.types import Judgment, Unjudged
+from rlaif.cli.main import app
+from tests.support.fakes import FakeEngine
+from tests.support.service.postgres import PASSWORD, Postgres, name
+from tests.support.service.serving import comparison, one_principle, serving
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.integration
+
+DAY = 86_400
+CRASHES = 20 if os.environ.get("RLAIF_FULL") else 2
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def answer(*logprobs: float) -> LabelLogprobs:
+    return LabelLogprobs(logprobs, prompt_tokens=500, cached_tokens=0)
+
+
+@contextlib.contextmanager
+def stopped(postgres: Postgres) -> Iterator[None]:
+    postgres.stop()
+    try:
+        yield
+    finally:
+        postgres.start()
+
+
+# Outages
+
+
+async def test_lost_connections_cost_no_call(postgres: Postgres, database: str) -> None:
+    store = open_store(database)
+    for i in range(3):
+        await store.put_read(key(i), answer(-float(i)))
+        assert await store.find_read(key(i)) is not None
+        postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
+            f" '{name(database)}' AND pid <> pg_backend_pid()",
+            database="postgres",
+        )
+    assert (await store.stats()).reads == 3
+    await store.close()
+
+
+async def test_a_store_without_its_database_refuses_and_goes_on_when_it_is_back(
+    postgres: Postgres, database: str
+) -> None:
+    store = open_store(database)
+    await store.put_read(key(1), answer(-1.0))
+    with stopped(postgres):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match=r"cannot be used.*see that it runs"):
+                await store.put_read(key(2), answer(-2.0))
+            with pytest.raises(StoreUnavailable):
+                await store.find_read(key(1))
+            with pytest.raises(StoreUnavailable):
+                await store.stats()
+    assert await store.find_read(key(1)) is not None
+    assert await store.find_read(key(2)) is None
+    await store.put_read(key(2), answer(-2.0))
+    await store.close()
+
+
+async def test_nothing_acknowledged_is_lost_when_the_database_crashes(
+    postgres: Postgres, database: str
+) -> None:
+    store = open_store(database)
+    kept: set[int] = set()
+    refused = 0
+
+    async def fill(start: int) -> None:
+        nonlocal refused
+        for i in range(start, start + 10**6):
+            try:
+                await store.put_read(key(i), answer(-i / 7))
+                kept.add(i)
+            except StoreUnavailable:
+                refused += 1
+                await asyncio.sleep(0.05)
+
+    callers = [asyncio.create_task(fill(n * 10**6)) for n in range(16)]
+    for _ in range(CRASHES):
+        before = len(kept)
+        while len(kept) < before + 100:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(postgres.kill)
+        await asyncio.to_thread(postgres.start)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.wait(callers)
+    found = await asyncio.gather(*(store.find_read(key(i)) for i in kept))
+    assert [f and f.logprobs for f in found] == [(-i / 7,) for i in kept]
+    assert refused
+    await store.close()
+
+
+async def test_servers_that_keep_the_same_keys_in_opposite_order_wait_in_no_circle(
+    postgres: Postgres, database: str
+) -> None:
+    """PostgreSQL would break a circle after a second, and one of the two commits would fail."""
+    stores = [open_store(database), open_store(database)]
+    for statement in (
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.005); RETURN new; END'",
+        "CREATE TRIGGER dawdle BEFORE INSERT ON rlaif_reads FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    ):
+        postgres.execute(statement, database=name(database))
+    await asyncio.gather(
+        *(stores[0].put_read(key(i), answer(-1.0)) for i in range(100)),
+        *(stores[1].put_read(key(i), answer(-2.0)) for i in reversed(range(100))),
+    )
+    assert (await stores[0].stats()).reads == 100
+    for store in stores:
+        await store.close()
+
+
+async def test_a_table_that_somebody_locks_is_not_waited_for_without_end(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_store, "_STATEMENT_SECONDS", 1)
+    store = open_store(database)
+    with psycopg.connect(database.replace("+psycopg", "")) as other:
+        other.execute("LOCK TABLE rlaif_reads")
+        with pytest.raises(StoreUnavailable, match="statement timeout"):
+            await store.put_read(key(1), answer(-1.0))
+    await store.put_read(key(1), answer(-1.0))
+    await store.close()
+
+
+async def test_a_server_that_vanished_before_its_commit_does_not_hold_its_keys(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_database, "_IDLE_SECONDS", 1, raising=False)
+    monkeypatch.setattr(postgres_store, "_STATEMENT_SECONDS", 5)
+    store = open_store(database)
+    vanished = postgres_database.Database(database, statement_seconds=5)
+    session = vanished.connect()
+    session.execute(
+        sa.text("INSERT INTO rlaif_reads VALUES (:key, :logprobs, 1, 1)"),
+        {"key": key(1), "logprobs": bytes(8)},
+    )
+    assert await store.put_read(key(1), answer(-1.0)) == answer(-1.0)
+    session.invalidate()
+    vanished.close()
+    await store.close()
+
+
+async def test_a_commit_waits_for_the_disk_where_the_database_is_set_not_to(
+    postgres: Postgres, database: str
+) -> None:
+    postgres.execute(
+        f"ALTER DATABASE {name(database)} SET synchronous_commit = off", database="postgres"
+    )
+    store = PostgresStore(database)
+    setting = store._database.transact(
+        lambda c: c.scalar(sa.text("SELECT current_setting('synchronous_commit')"))
+    )
+    assert setting == "on"
+    await store.close()
+
+
+async def test_a_row_deleted_while_it_is_kept_once_more_is_kept_again(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(database)
+    await store.put_read(key(1), answer(-1.0))
+    select = postgres_store._select
+
+    def delete_first(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        postgres.execute("DELETE FROM rlaif_reads", database=name(database))
+        return select(*arguments)
+
+    monkeypatch.setattr(postgres_store, "_select", delete_first)
+    assert await store.put_read(key(1), answer(-2.0)) == answer(-2.0)
+    found = await store.find_read(key(1))
+    assert found is not None
+    assert found.logprobs == (-2.0,)
+    await store.close()
+
+
+async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_store, "_COUNTED_BYTES", 0)
+    store = open_store(database)
+    await asyncio.gather(*(store.put_read(key(i), answer(-1.0)) for i in range(300)))
+    assert (await store.stats()).reads == 0  # never analysed
+    postgres.execute("ANALYZE", database=name(database))
+    assert (await store.stats()).reads == 300
+    await store.close()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        (PASSWORD, "wrong", "password authentication failed.*PGPASSWORD"),
+        ("@127.0.0.1", "@no-host.invalid", "no-host.invalid.*can be reached"),
+        ("/test_", "/other_", 'database "other_.*does not exist'),
+        ("+psycopg", "", "a store's URL begins with postgresql.psycopg"),
+        (PASSWORD, f"x@{PASSWORD}", "write an @ in user or password as %40"),
+        ("@127.0.0.1:", "@127.0.0.1:x", "cannot be read; write postgresql"),
+        ("?", "?", "the password is no option"),
+        ("?password=", "?speed=", 'invalid connection option "speed"'),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told_before_an_engine_loads(
+    database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, told: str
+) -> None:
+    url = f"{database}?password={PASSWORD}" if "?" in right else database
+    monkeypatch.setattr("rlaif.models.catalog.resolve", lambda model: model)
+    arguments = ["serve", "--model", "org/none", "--store", url.replace(right, wrong, 1)]
+    found = CliRunner().invoke(app, arguments)
+    assert isinstance(found.exception, UserError)
+    with pytest.raises(UserError, match=told):
+        raise found.exception
+    assert PASSWORD not in str(found.exception) + found.output
+
+
+async def test_a_newer_store_is_told_and_left_alone(postgres: Postgres, database: str) -> None:
+    await open_store(database).close()
+    postgres.execute("UPDATE rlaif_schema SET version = 2", database=name(database))
+    for use in (open_store, summarize):
+        with pytest.raises(StoreError, match=r"schema 2, this one knows 1.*name another database"):
+            use(database)
+    assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
+
+
+async def test_a_user_without_rights_is_told_and_one_that_may_read_and_insert_is_enough(
+    postgres: Postgres, database: str
+) -> None:
+    await open_store(database).close()
+    role = name(database).replace("test_", "judge_")
+    grants = {
+        f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'": "grant this user",
+        f"GRANT SELECT ON rlaif_schema TO {role}": "",
+        f"GRANT SELECT, INSERT ON rlaif_reads, rlaif_writings TO {role}": "",
+    }
+    url = postgres.url(name(database), user=role)
+    for statement, told in grants.items():
+        postgres.execute(statement, database=name(database))
+        if told:
+            with pytest.raises(StoreError, match=told):
+                open_store(url)
+    store = open_store(url)
+    await store.put_read(key(1), answer(-1.0))
+    assert await store.find_read(key(1)) is not None
+    await store.close()
+
+
+async def test_the_password_is_in_no_log_no_error_and_no_settings(
+    postgres: Postgres, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
+    told = []
+    try:
+        store = open_store(database)
+        await store.put_writing(key(1), Written("canary-of-text", (1,), True, 1, 0))
+        with stopped(postgres), pytest.raises(StoreUnavailable) as error:
+            await store.put_read(key(1), answer(-1.0))
+        told.append(repr(error.value))
+        await store.close()
+    finally:
+        logging.getLogger("sqlalchemy").setLevel(logging.WARNING)
+    serve = ["serve", "--model", "m", "--print-config", "--store", database]
+    told += [CliRunner().invoke(app, serve).output, repr(ServerSettings(model="m", store=database))]
+    told += [CliRunner().invoke(app, ["store", "stats", "--store", database]).output]
+    assert all(f"rlaif@127.0.0.1:{postgres.port}" in text for text in (told[0], told[1], told[3]))
+    everything = "\n".join((*told, caplog.text))
+    assert "rlaif_writings" in caplog.text  # SQLAlchemy's own log was listened to
+    assert PASSWORD not in everything
+    assert "canary-of-text" not in everything
+
+
+# Schemas
+
+
+async def test_many_servers_that_start_at_once_on_an_empty_database_all_do(database: str) -> None:
+    stores = await asyncio.gather(*(asyncio.to_thread(open_store, database) for _ in range(8)))
+    await asyncio.gather(*(store.put_read(key(1), answer(-1.0)) for store in stores))
+    assert (await stores[0].stats()).reads == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_a_store_of_an_older_schema_is_brought_to_this_one_whole_or_not_at_all(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(database)
+    await store.put_read(key(1), answer(-1.0))
+    await store.close()
+    add = "ALTER TABLE rlaif_reads ADD COLUMN label text NOT NULL DEFAULT ''"
+    monkeypatch.setattr(postgres_database, "SCHEMA_VERSION", 2)
+    for steps in ((add, "ALTER TABLE nothing ADD COLUMN label text"), (add,)):
+        known = {**postgres_database._MIGRATIONS, 1: steps}
+        monkeypatch.setattr(postgres_database, "_MIGRATIONS", known)
+        if len(steps) == 2:
+            with pytest.raises(StoreError):
+                open_store(database)
+            assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(1,)]
+    both = await asyncio.gather(*(asyncio.to_thread(open_store, database) for _ in range(2)))
+    assert await both[0].find_read(key(1)) == LabelLogprobs((-1.0,), 500, 0, stored=True)
+    for store in both:
+        await store.close()
+    assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
+
+
+# Two servers
+
+
+async def answers(client: AsyncJudgeClient, count: int) -> dict[str, Judgment | Unjudged]:
+    items = [comparison(str(i)) for i in range(count)]
+    return {id: judged async for id, judged in client.stream(items)}
+
+
+async def test_one_server_answers_from_what_another_has_read(database: str, tmp_path: Path) -> None:
+    laws = [one_principle(tmp_path)]
+    engines = [FakeEngine(), FakeEngine()]
+    first, second = (StoringEngine(engine, open_store(database)) for engine in engines)
+    found = []
+    async with (
+        serving(first, constitutions=laws) as one,
+        serving(second, constitutions=laws) as two,
+    ):
+        for server in (one, two):
+            async with AsyncJudgeClient(server.address) as client:
+                found.append(await answers(client, 20))
+    assert [len(engine.prompts) for engine in engines] == [40, 0]
+    for id, mine in found[0].items():
+        theirs = found[1][id]
+        assert isinstance(mine, Judgment)
+        assert isinstance(theirs, Judgment)
+        assert (theirs.usage.reads, theirs.usage.stored_reads) == (0, 2)
+        assert theirs.prob_a == mine.prob_a
+
+
+async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_host(
+    postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, broken = [], ResumableStream.broken
+
+    def counted(stream: ResumableStream, error: Any) -> float:
+        refusals.append(error)
+        return broken(stream, error)
+
+    monkeypatch.setattr(ResumableStream, "broken", counted)
+    engine = StoringEngine(FakeEngine(), open_store(database), Metrics())
+    async with (
+        serving(engine, constitutions=[one_principle(tmp_path)]) as server,
+        AsyncJudgeClient(server.address) as client,
+    ):
+        with stopped(postgres):
+            with pytest.raises(
+                JudgeUnavailable, match="the store of reads does not answer"
+            ) as error:
+                await client.compare("Name a fruit", "Fig", "Date, of course")
+            assert "127.0.0.1:" + str(postgres.port) not in str(error.value)
+            asked = asyncio.create_task(answers(client, 5))
+            await until(lambda: refusals)
+            assert not asked.done()
+        assert len(await asked) == 5  # the stream waited for the database
+
+
+async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_the_log_once(
+    postgres: Postgres, database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = StoringEngine(FakeEngine(), open_store(database))
+    postgres.execute(
+        "ALTER TABLE rlaif_reads RENAME COLUMN logprobs TO canary", database=name(database)
+    )
+    async with (
+        serving(engine, constitutions=[one_principle(tmp_path)]) as server,
+        AsyncJudgeClient(server.address) as client,
+    ):
+        for _ in range(2):
+            with pytest.raises(JudgeUnavailable) as error:
+                await client.compare("Name a fruit", "Fig", "Date, of course")
+            assert "rlaif_reads" not in str(error.value)
+    told = [r.getMessage() for r in caplog.records if "store" in r.getMessage()]
+    assert len(told) == 1
+    assert "name another database" in told[0]

@@ -1,0 +1,493 @@
+"""The engine over an OpenAI-compatible server: ways of asking, and every way of failing.
+
+Against a FAKE model server (tests/support/service/model_server.py); the real one is in the
+integration tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from constitution import Constitution
+from constitution.errors import UserError
+from judge_service.client.sync import AsyncJudgeClient, JudgeUnavailable
+from judge_service.engine import EngineError
+from judge_service.engines import http_client as upstream
+from judge_service.engines import openai
+from judge_service.engines.http_client import UpstreamError
+from judge_service.engines.openai import OpenAIEngine
+from judge_service.engines.openai_capabilities import WAYS, Served
+from judge_service.engines.tokenizer import HFTokenizer
+from judge_service.engines.warmup import first_question
+from judge_service.judge.judge import Judge
+from judge_service.settings import ServerSettings
+from judge_service.types import JudgeOptions, ModelIdentity, Order, Unjudged, UnjudgedReason
+from rlaif.cli.service.serve import _engine
+from tests.judge_service.engines.test_tokenizer import (
+    like_qwen,
+    like_sentencepiece,
+    like_smollm2,
+    save,
+)
+from tests.support.service.model_server import (
+    DROP,
+    HANG,
+    PLAIN_FIELDS,
+    VLLM_FIELDS,
+    ModelServer,
+    Reply,
+    model_server,
+)
+from tests.support.service.serving import comparison, one_principle, serving
+
+KEY = "sk-canary-5f2c9a"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(like_qwen(), tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "_WAITS", (0.01, 0.02))
+    monkeypatch.setattr(openai, "_WATCH_SECONDS", 0.05)
+
+
+@asynccontextmanager
+async def engine_over(
+    folder: Path, *, context: int | None = None, key: str = "", **values: Any
+) -> AsyncIterator[tuple[OpenAIEngine, ModelServer]]:
+    """A started engine and the fake behind it."""
+    async with model_server(HFTokenizer(folder), key=key, **values) as fake:
+        engine = OpenAIEngine(
+            fake.url, "judge", tokenizer=str(folder), key=key, max_context_tokens=context
+        )
+        await engine.start()
+        fake.bodies.clear()
+        try:
+            yield engine, fake
+        finally:
+            await engine.close()
+
+
+async def until(state: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not state():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_like_vllm_is_asked_for_exactly_the_labels(folder: Path) -> None:
+    async with engine_over(folder) as (engine, fake):
+        prompt, labels = first_question(engine.tokenizer, "judge")
+        found = await engine.read(prompt, labels, priority=1)
+        (body,) = fake.bodies
+    assert found.logprobs == (-0.25, -1.75)
+    assert (found.prompt_tokens, found.cached_tokens) == (len(prompt), 3)
+    assert (body["prompt"], body["logprob_token_ids"]) == (prompt, list(labels))
+    assert (body["max_tokens"], body["priority"], body["repetition_penalty"]) == (1, 1, 1.0)
+
+
+async def test_the_receipt_tells_what_is_known_of_the_model_and_that_the_weights_are_not(
+    folder: Path,
+) -> None:
+    async with engine_over(folder) as (engine, _):
+        identity = engine.identity
+    assert identity.name == "judge"
+    assert identity.weights_sha256 == "unknown: served as judge"
+    assert identity.engine == "openai api, vllm 9.9, labels by id"
+    assert identity.tokenizer_sha256 == HFTokenizer(folder).sha256
+
+
+async def test_a_server_without_priorities_is_sent_none(folder: Path) -> None:
+    async with engine_over(folder, knows=VLLM_FIELDS - {"priority"}) as (engine, fake):
+        await engine.read(*first_question(engine.tokenizer, "judge"), priority=1)
+        assert "priority" not in fake.bodies[0]
+        assert "logprob_token_ids" in fake.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("knows", "most", "says"),
+    [({"return_tokens_as_token_ids"}, 20, "top 20"), (set(), 20, "top 20"), (set(), 5, "top 5")],
+)
+async def test_a_plain_server_is_read_from_its_most_likely_tokens(
+    folder: Path, knows: set[str], most: int, says: str
+) -> None:
+    plain = {"knows": frozenset(knows), "max_logprobs": most}
+    async with engine_over(folder, **plain) as (engine, fake):
+        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert found.logprobs == (-0.25, -1.75)
+        assert engine.identity.engine.endswith(says)
+        assert set(fake.bodies[0]) <= PLAIN_FIELDS | knows
+
+
+@pytest.mark.parametrize("knows", [frozenset({"return_tokens_as_token_ids"}), frozenset()])
+async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infinity(
+    folder: Path, tmp_path: Path, knows: frozenset[str]
+) -> None:
+    async with engine_over(folder, knows=knows) as (engine, fake):
+        fake.scores = {" A": -0.1, "x": -3.0}
+        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert found.logprobs[0] == -0.1
+        assert math.isnan(found.logprobs[1])
+        answers = Judge(engine).compare(
+            comparison("void"), Constitution.load(one_principle(tmp_path))
+        )
+        judged = await answers
+    assert isinstance(judged, Unjudged)
+    assert judged.reason is UnjudgedReason.LOW_LABEL_MASS
+
+
+async def test_what_vllm_writes_for_minus_infinity_is_void_too(folder: Path) -> None:
+    async with engine_over(folder) as (engine, fake):
+        fake.scores = {" A": -0.1, " B": -9999.0}
+        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert math.isnan(found.logprobs[1])
+
+
+def test_tokens_that_share_a_text_are_named_by_none(folder: Path) -> None:
+    tokenizer = HFTokenizer(folder)
+    texts = tokenizer.distinct_texts()
+    half_a_letter = tokenizer.encode_data("é")[0]
+    assert half_a_letter not in texts
+    assert texts[tokenizer.encode_data(" A")[0]] == " A"
+
+
+def test_a_label_whose_text_is_shared_is_void_whatever_the_server_spells_as_nothing() -> None:
+    model = ModelIdentity("judge", "weights", "tokenizer", "dtype", "engine")
+    served = Served(model, None, WAYS[-1], {1: " A"})
+    answer = {"choices": [{"logprobs": {"top_logprobs": [{"": -0.1, " A": -3.0}]}}]}
+    scored, shared = served.pick(answer, (1, 7))
+    assert scored == -3.0
+    assert math.isnan(shared)
+
+
+async def test_writing_is_asked_for_with_its_seed_and_none_of_the_server_s_defaults(
+    folder: Path,
+) -> None:
+    async with engine_over(folder) as (engine, fake):
+        written = await engine.write([1, 2, 3], max_tokens=7, temperature=0.5, seed=-1)
+        (body,) = fake.bodies
+    assert (written.text, written.complete, written.prompt_tokens) == (" A b", True, 3)
+    assert list(written.token_ids) == engine.tokenizer.encode_template(" A b")
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (7, 0.5, 2**63 - 1)
+    assert (body["top_p"], body["top_k"], body["min_p"]) == (1.0, -1, 0.0)
+
+
+async def test_writing_of_a_plain_server_is_counted_by_our_tokenizer(folder: Path) -> None:
+    async with engine_over(folder, knows=frozenset()) as (engine, _):
+        written = await engine.write([1, 2, 3], max_tokens=7)
+    assert list(written.token_ids) == engine.tokenizer.encode_data(" A b")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"models": [{"id": "other"}]}, r"setting 'model': .* serves no 'judge'; it serves: other"),
+        ({"models": []}, "it serves: none"),
+        ({"with_logprobs": False}, r"setting 'openai_url': .* does not return the log-prob.*vllm"),
+        (
+            {"added_tokens": 1},
+            "'openai_url': .* made .* tokens of a prompt of .* token ids",
+        ),
+        ({"key": "another"}, r"environment RLAIF_OPENAI_API_KEY: .* refuses the key.*401"),
+        ({"models": [{"id": "judge", "max_model_len": 99}]}, "'max_context_tokens' is 512, .* 99"),
+    ],
+)
+async def test_a_server_that_cannot_serve_is_told_at_the_start_with_setting_and_remedy(
+    folder: Path, values: dict[str, Any], told: str
+) -> None:
+    async with model_server(HFTokenizer(folder), **values) as fake:
+        engine = OpenAIEngine(
+            fake.url, "judge", tokenizer=str(folder), key=KEY, max_context_tokens=512
+        )
+        with pytest.raises(UpstreamError, match=told) as raised:
+            await engine.start()
+    assert KEY not in str(raised.value)
+    assert "CANARY" not in str(raised.value)
+    assert not engine.alive
+
+
+async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    engine = OpenAIEngine(f"http://127.0.0.1:{port}", "judge", tokenizer=str(folder))
+    with pytest.raises(UpstreamError, match=r"'openai_url': .* does not answer .*start the model"):
+        await engine.start()
+    for url, key, told in (
+        ("http://a:b", "", "'openai_url': 'http://a:b' is no address"),
+        ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: it holds characters that no key"),
+    ):
+        with pytest.raises(UpstreamError, match=told) as raised:
+            await OpenAIEngine(url, "judge", tokenizer=str(folder), key=key).start()
+        assert KEY not in str(raised.value)
+    async with model_server(HFTokenizer(folder)) as fake:
+        engine = OpenAIEngine(f"{fake.url}/v2/", "judge", tokenizer=str(folder))
+        with pytest.raises(UpstreamError, match=r"'openai_url': .*404.*ends in /v1"):
+            await engine.start()
+
+
+@pytest.mark.parametrize(
+    ("knows", "other"), [(VLLM_FIELDS, like_smollm2), (frozenset(), like_sentencepiece)]
+)
+async def test_another_model_s_tokenizer_is_told_at_the_start(
+    folder: Path, tmp_path: Path, knows: frozenset[str], other: Callable[[], Any]
+) -> None:
+    """By the ids where the server tells them: the first makes as many tokens as the right one."""
+    async with model_server(HFTokenizer(folder), knows=knows) as fake:
+        engine = OpenAIEngine(fake.url, "judge", tokenizer=str(save(other(), tmp_path)))
+        with pytest.raises(UpstreamError, match="'openai_tokenizer': this tokenizer makes other"):
+            await engine.start()
+
+
+async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -> None:
+    engine = OpenAIEngine("http://127.0.0.1:1", "judge", tokenizer=str(tmp_path))
+    with pytest.raises(UserError, match=r"no tokenizer here \(tokenizer.json\)"):
+        await engine.start()
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [Reply(503), Reply(429)],
+        [Reply(DROP), Reply(500)],
+        [Reply(200, {}, "not json"), Reply(502, {}, "<html>")],
+    ],
+)
+async def test_what_may_pass_is_tried_again(folder: Path, replies: list[Reply]) -> None:
+    async with engine_over(folder) as (engine, fake):
+        fake.replies = replies
+        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert found.logprobs == (-0.25, -1.75)
+        assert fake.replies == []
+        assert engine.alive
+
+
+async def test_retry_after_is_waited_for(folder: Path) -> None:
+    async with engine_over(folder) as (engine, fake):
+        fake.replies = [Reply(429, {"Retry-After": "1"})]
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert clock() - began >= 1.0
+
+
+async def test_a_refused_prompt_fails_alone_and_is_quoted_nowhere(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with engine_over(folder, key=KEY) as (engine, fake):
+        fake.replies = [Reply(400)]
+        with pytest.raises(EngineError, match=r"refused the prompt \(HTTP 400 Bad Request\)"):
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert engine.alive
+        fake.replies = [Reply(503)] * 3
+        with pytest.raises(EngineError, match="does not answer") as raised:
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert fake.keys == {f"Bearer {KEY}"}
+    assert "CANARY" not in caplog.text + str(raised.value)
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("replies", [[Reply(500)] * 3, [Reply(503), Reply(HANG)]])
+async def test_a_prompt_that_the_server_fails_at_fails_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: list[Reply]
+) -> None:
+    monkeypatch.setattr(upstream, "ANSWER_SECONDS", 0.5)
+    async with model_server(HFTokenizer(folder)) as fake:
+        engine = OpenAIEngine(fake.url, "judge", tokenizer=str(folder))
+        async with (
+            serving(engine, constitutions=[one_principle(tmp_path)]) as server,
+            AsyncJudgeClient(server.address) as client,
+        ):
+            fake.replies = list(replies)
+            options = JudgeOptions(min_label_mass=0.0, use_store=False, orders=(Order.AB,))
+            async with asyncio.timeout(120):
+                ((_, found),) = [
+                    pair async for pair in client.stream([comparison("bad")], options=options)
+                ]
+            assert isinstance(found, Unjudged)
+            assert found.reason is UnjudgedReason.ENGINE_FAILED
+            assert "failed at the prompt" in found.detail
+            assert fake.replies == []
+            assert engine.alive
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+
+
+async def test_a_server_that_fails_at_everything_is_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "_WATCH_SECONDS", 60.0)
+    async with engine_over(folder) as (engine, fake):
+        monkeypatch.setattr(fake, "_answer", lambda *_: Reply(500))
+        with pytest.raises(EngineError, match="500"):
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert not engine.alive
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
+    folder: Path, status: int
+) -> None:
+    async with engine_over(folder) as (engine, fake):
+        fake.replies = [Reply(status)]
+        with pytest.raises(EngineError, match=str(status)):
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        assert not engine.alive
+        await until(lambda: engine.alive)
+
+
+async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
+    async with engine_over(folder) as (engine, fake):
+        fake.replies = [Reply(HANG)]
+        task = asyncio.create_task(engine.read(*first_question(engine.tokenizer, "judge")))
+        await until(lambda: not fake.replies)
+        task.cancel()
+        await until(lambda: fake.hung_up == 1)
+        assert task.cancelled()
+        await engine.read(*first_question(engine.tokenizer, "judge"))
+
+
+async def test_closing_ends_what_is_under_way(folder: Path) -> None:
+    async with engine_over(folder) as (engine, fake):
+        fake.replies = [Reply(HANG)]
+        task = asyncio.create_task(engine.read(*first_question(engine.tokenizer, "judge")))
+        await until(lambda: not fake.replies)
+        await engine.close()
+        with pytest.raises(EngineError, match="closed on this side"):
+            await task
+
+
+async def test_no_more_requests_at_a_time_than_the_bound(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 3)
+    async with engine_over(folder) as (engine, fake):
+        question = first_question(engine.tokenizer, "judge")
+        await asyncio.gather(*(engine.read(*question) for _ in range(12)))
+        assert fake.most_at_once in (2, 3)
+
+
+async def test_reads_that_wait_to_be_tried_again_hold_up_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 2)
+    async with engine_over(folder) as (engine, fake):
+        question = first_question(engine.tokenizer, "judge")
+        fake.replies = [Reply(429, {"Retry-After": "20"})] * 2
+        bulk = [asyncio.create_task(engine.read(*question, priority=1)) for _ in range(2)]
+        await until(lambda: not fake.replies)
+        async with asyncio.timeout(120):
+            await engine.read(*question, priority=0)
+        assert not any(task.done() for task in bulk)
+        for task in bulk:
+            task.cancel()
+        await asyncio.wait(bulk)
+
+
+async def test_a_lost_server_makes_calls_unavailable_and_health_not_serving_until_it_is_back(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = JudgeOptions(min_label_mass=0.0, use_store=False)
+    ask = ("Name a fruit", "An apple.", "A stone.", "", options)
+    async with model_server(HFTokenizer(folder)) as fake:
+        engine = OpenAIEngine(fake.url, "judge", tokenizer=str(folder))
+        async with (
+            serving(engine, constitutions=[one_principle(tmp_path)]) as server,
+            AsyncJudgeClient(server.address) as client,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            health = health_pb2_grpc.HealthStub(channel)
+
+            async def is_serving(wanted: bool) -> None:
+                async with asyncio.timeout(120):
+                    while True:
+                        answer = await health.Check(health_pb2.HealthCheckRequest())
+                        if (answer.status == health_pb2.HealthCheckResponse.SERVING) == wanted:
+                            return
+                        await asyncio.sleep(0.05)
+
+            assert (await client.compare(*ask)).verdict
+            fake.replies = [Reply(503, {"Retry-After": "60"})] * 500
+            with pytest.raises(JudgeUnavailable, match="out of reach"):
+                await client.compare(*ask)
+            await is_serving(False)
+            fake.replies = []
+            await is_serving(True)
+            assert (await client.compare(*ask)).verdict
+
+
+async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -> None:
+    tokenizer = HFTokenizer(folder)
+    async with model_server(tokenizer) as fake:
+        engine = OpenAIEngine(fake.url, "judge", tokenizer=str(folder))
+        await engine.start()
+        port = int(fake.url.rpartition(":")[2])
+    await until(lambda: not engine.alive)
+    async with model_server(tokenizer, port=port):
+        await until(lambda: engine.alive)
+    await until(lambda: not engine.alive)
+    # What answers at the address now is not what the receipts name.
+    async with model_server(tokenizer, port=port, knows=frozenset()) as other:
+        await until(lambda: other.asked > 10)  # several rounds of questions
+        assert not engine.alive
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    "odd", ["[]", '{"choices": []}', '{"choices": [{"prompt_token_ids": 7}]}', "[" * 100_000]
+)
+async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    async with engine_over(folder) as (engine, fake):
+        well = fake._answer
+        asked = 0
+
+        def answer(path: str, headers: dict[str, str], content: bytes) -> Reply:
+            nonlocal asked
+            if content and isinstance(json.loads(content)["prompt"], str):
+                asked += 1
+                return Reply(200, {}, odd)
+            return well(path, headers, content)
+
+        monkeypatch.setattr(fake, "_answer", answer)
+        fake.replies = [Reply(503)] * 3
+        with pytest.raises(EngineError, match="503"):
+            await engine.read(*first_question(engine.tokenizer, "judge"))
+        await until(lambda: asked > 2)
+        assert not engine.alive
+        told = [line for line in caplog.messages if "not serving until" not in line]
+        assert len(told) == 1
+        monkeypatch.setattr(fake, "_answer", well)
+        await until(lambda: engine.alive)
+
+
+async def test_the_command_takes_the_key_from_the_environment_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_OPENAI_API_KEY", KEY)
+    async with model_server(HFTokenizer(folder), key=KEY) as fake:
+        settings = ServerSettings(
+            model="judge",
+            engine="openai",
+            openai_url=f"{fake.url}/v1",
+            openai_tokenizer=str(folder),
+        )
+        assert KEY not in settings.model_dump_json()
+        engine = _engine(settings)
+        await engine.start()
+        await engine.close()
+        assert fake.keys == {f"Bearer {KEY}"}

@@ -1,0 +1,44 @@
+"""Turns: the urgent first, and none is lost to somebody who was cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+
+from judge_service.engines.priority_semaphore import Turns
+
+
+async def test_turns_go_to_the_urgent_first_and_none_is_lost_to_a_cancelled_one() -> None:
+    turns, order = Turns(1), []
+
+    async def work(name: str, priority: int) -> None:
+        async with turns.turn(priority):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    async with turns.turn():
+        waiting = [
+            asyncio.create_task(work(name, priority))
+            for name, priority in (("bulk", 1), ("gone", 0), ("first", 0), ("second", 0))
+        ]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert order == ["first", "second", "bulk"]
+    async with asyncio.timeout(60), turns.turn():
+        pass
+
+
+async def test_a_turn_that_is_given_to_a_cancelled_one_goes_on() -> None:
+    turns = Turns(1)
+
+    async def work() -> None:
+        async with turns.turn():
+            pass
+
+    async with turns.turn():
+        gone = asyncio.create_task(work())
+        await asyncio.sleep(0)
+    gone.cancel()  # called and cancelled in one step of the loop
+    await asyncio.gather(gone, return_exceptions=True)
+    async with asyncio.timeout(60), turns.turn():
+        pass

@@ -1,0 +1,290 @@
+"""What a server counts, read from its page over HTTP as Prometheus reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import socket
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from judge_service.client.sync import AsyncJudgeClient
+from judge_service.engines.caching import StoringEngine
+from judge_service.errors import JudgeRequestError, ServerStartError
+from judge_service.observability.metrics import (
+    MAX_CALLERS,
+    NO_METRICS,
+    OTHER_CALLERS,
+    Metrics,
+    metrics_on,
+)
+from judge_service.security.tokens import Token, digest_of, new_token, to_entry
+from judge_service.server.app import JudgeServer
+from judge_service.store import open_store
+from judge_service.types import JudgeOptions, Order
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from tests.support.fakes import FakeEngine
+from tests.support.service.serving import comparison, one_principle, settings
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def watched(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[tuple[JudgeServer, Metrics]]:
+    async with watching(engine, one_principle(tmp_path)) as found:
+        yield found
+
+
+@asynccontextmanager
+async def watching(
+    engine: FakeEngine, constitution: str, **values: Any
+) -> AsyncIterator[tuple[JudgeServer, Metrics]]:
+    """A server as `rlaif serve` builds it, with its metrics on a free port."""
+    values = {"constitutions": [constitution], "metrics_port": 0, **values}
+    metrics = metrics_on("127.0.0.1", 0)
+    assert isinstance(metrics, Metrics)
+    whole = StoringEngine(engine, open_store(None), metrics)
+    server = JudgeServer(settings(**values), whole, metrics)
+    await server.start()
+    await server.load()
+    try:
+        yield server, metrics
+    finally:
+        await server.stop()
+
+
+async def scrape(metrics: Metrics) -> str:
+    def get() -> str:
+        with urllib.request.urlopen(f"http://{metrics.address}/metrics", timeout=120) as page:
+            return str(page.read().decode())
+
+    return await asyncio.to_thread(get)
+
+
+async def counted(metrics: Metrics) -> Samples:
+    return {
+        (sample.name.removeprefix("rlaif_judge_"), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(await scrape(metrics))
+        for sample in family.samples
+    }
+
+
+def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+async def test_calls_are_counted_by_method_code_and_caller(
+    watched: tuple[JudgeServer, Metrics],
+) -> None:
+    server, metrics = watched
+    async with AsyncJudgeClient(server.address) as client:
+        await client.compare("Name a fruit", "short", "rather longer")
+        with pytest.raises(JudgeRequestError):
+            await client.compare("Name a fruit", "a", "b", constitution="nonesuch")
+    found = await counted(metrics)
+    ours = {"method": "ComparePair", "caller": "anonymous"}
+    assert found[key("calls_total", code="OK", **ours)] == 1
+    assert found[key("calls_total", code="INVALID_ARGUMENT", **ours)] == 1
+    assert found[key("call_seconds_count", method="ComparePair")] == 2
+    assert found[key("calls_in_progress")] == 0
+
+
+async def test_a_read_that_is_found_again_counts_as_stored(
+    watched: tuple[JudgeServer, Metrics],
+) -> None:
+    server, metrics = watched
+    async with AsyncJudgeClient(server.address) as client:
+        first = await client.compare("Name a fruit", "short", "rather longer")
+        await client.compare("Name a fruit", "short", "rather longer")
+        await client.compare(
+            "Name a fruit", "short", "rather longer", options=JudgeOptions(use_store=False)
+        )
+    found = await counted(metrics)
+    assert found[key("reads_total", source="computed")] == 4
+    assert found[key("reads_total", source="stored")] == 2
+    tokens = found[key("prompt_tokens_total", kind="computed")]
+    assert tokens == 2 * first.usage.prompt_tokens
+    assert found[key("prompt_tokens_total", kind="cached")] == 0
+
+
+async def test_a_judgment_is_counted_with_what_it_shows_of_the_judge(
+    watched: tuple[JudgeServer, Metrics],
+) -> None:
+    server, metrics = watched
+    async with AsyncJudgeClient(server.address) as client:
+        await client.compare("Name a fruit", "short", "rather longer")  # B in both orders
+        await client.compare("Name a fruit", "same", "five")  # a tie: 0.5 in both
+        one_order = JudgeOptions(orders=(Order.AB,))
+        await client.compare("Name a fruit", "rather longer", "short", options=one_order)
+        await client.compare("Name a fruit", " ", "short")
+    found = await counted(metrics)
+    assert found[key("verdicts_total", verdict="A")] == 1
+    assert found[key("verdicts_total", verdict="B")] == 1
+    assert found[key("abstentions_total", reason="empty_response")] == 1
+    consistent = found[key("position_checks_total", consistent="yes")]
+    inconsistent = found.get(key("position_checks_total", consistent="no"), 0)
+    assert consistent + inconsistent == 2, "one order alone tells nothing"
+    assert found[key("order_gap_count")] == 2
+    assert found[key("label_mass_count")] == 5
+    assert found[key("label_mass_sum")] == pytest.approx(5 * 0.99, abs=0.001)
+
+
+async def test_a_read_too_weak_for_a_label_is_in_the_label_mass_too(
+    engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
+) -> None:
+    server, metrics = watched
+    async with AsyncJudgeClient(server.address) as client:
+        engine.answer = lambda prompt: (-7.0, -7.0)
+        await client.compare("Name a fruit", "short", "rather longer")
+        engine.answer = lambda prompt: (math.nan, -7.0)
+        await client.compare("Name a stone", "short", "rather longer")
+    found = await counted(metrics)
+    assert found[key("label_mass_count")] == 2
+    assert found[key("label_mass_sum")] == pytest.approx(4 * math.exp(-7.0))
+    assert found[key("reads_total", source="computed")] == 4
+    assert found[key("abstentions_total", reason="low_label_mass")] == 2
+
+
+async def test_a_ranking_counts_each_of_its_pairs(watched: tuple[JudgeServer, Metrics]) -> None:
+    server, metrics = watched
+    async with AsyncJudgeClient(server.address) as client:
+        await client.rank("Name a fruit", ["a", "bb", "ccc"])
+    found = await counted(metrics)
+    assert sum(v for (name, _), v in found.items() if name == "verdicts_total") == 3
+
+
+async def test_what_is_under_way_is_seen_while_it_is(
+    engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
+) -> None:
+    server, metrics = watched
+    engine.latency_seconds = 3600
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stream = pb_grpc.JudgeServiceStub(channel).StreamJudgments()
+        await stream.read()
+        for name in ("1", "2", "3"):
+            asked = comparison(name)
+            request = pb.ComparePairRequest(
+                conversation=[pb.Message(role=pb.ROLE_USER, content=asked.conversation[0].content)],
+                response_a=asked.response_a,
+                response_b=asked.response_b,
+            )
+            await stream.write(pb.StreamJudgmentsRequest(id=name, comparison=request))
+        while engine.in_flight < 6:
+            await asyncio.sleep(0.01)
+        found = await counted(metrics)
+        assert found[key("stream_items_in_flight")] == 3
+        assert found[key("engine_requests", work="read")] == 6
+        assert found[key("calls_in_progress")] == 1
+        stream.cancel()
+        while engine.in_flight:
+            await asyncio.sleep(0.01)
+    found = await counted(metrics)
+    assert found[key("stream_items_in_flight")] == 0
+    assert found[key("engine_requests", work="read")] == 0
+    assert found[key("calls_in_progress")] == 0
+    ended = key("calls_total", method="StreamJudgments", code="CANCELLED", caller="anonymous")
+    assert found[ended] == 1
+
+
+async def test_the_page_says_what_is_served_and_whether_the_engine_lives(
+    engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
+) -> None:
+    _, metrics = watched
+    found = await counted(metrics)
+    [served] = [dict(labels) for name, labels in found if name == "constitution_info"]
+    assert (served["name"], served["version"], len(served["sha256"])) == ("brief", "1.0.0", 12)
+    assert found[key("engine_alive")] == 1
+    assert found[key("reads_total", source="stored")] == 0, "there from the start, for rates"
+    async with asyncio.timeout(120):  # the store is looked at beside the serving
+        while not found[key("store_bytes")]:
+            await asyncio.sleep(0.01)
+            found = await counted(metrics)
+    assert found[key("store_entries", kind="read")] == 0
+    engine.die()
+    assert (await counted(metrics))[key("engine_alive")] == 0
+
+
+async def test_a_caller_is_counted_by_the_name_of_its_token(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    token = new_token()
+    file = tmp_path / "tokens.yaml"
+    file.write_text(to_entry(Token(name="trainer", sha256=digest_of(token), scopes=["judge"])))
+    async with watching(engine, one_principle(tmp_path), tokens=file) as (server, metrics):
+        async with AsyncJudgeClient(server.address, token=token) as client:
+            await client.compare("Name a fruit", "short", "rather longer")
+            with pytest.raises(JudgeRequestError, match="scope 'read'"):
+                await client.server_info()
+        async with AsyncJudgeClient(server.address, token=new_token()) as client:
+            with pytest.raises(JudgeRequestError):
+                await client.compare("Name a fruit", "short", "rather longer")
+        found = await counted(metrics)
+    asked = {"method": "ComparePair"}
+    assert found[key("calls_total", code="OK", caller="trainer", **asked)] == 1
+    assert found[key("calls_total", code="UNAUTHENTICATED", caller="anonymous", **asked)] == 1
+    refused = {"method": "GetServerInfo", "code": "PERMISSION_DENIED"}
+    assert found[key("calls_total", caller="trainer", **refused)] == 1
+
+
+def test_callers_beyond_the_bound_share_a_label() -> None:
+    metrics = Metrics()
+    for n in range(MAX_CALLERS + 5):
+        metrics.call_began()
+        metrics.call_ended("ComparePair", "OK", 0.1, f"caller-{n}")
+    calls = next(f for f in metrics.registry.collect() if f.name == "rlaif_judge_calls")
+    by_caller = {s.labels["caller"]: s.value for s in calls.samples}
+    assert len(by_caller) == MAX_CALLERS + 1
+    assert by_caller[OTHER_CALLERS] == 5
+
+
+async def test_a_metrics_port_in_use_stops_the_start_and_names_the_setting() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        metrics = metrics_on("127.0.0.1", port)
+        server = JudgeServer(settings(metrics_port=port), FakeEngine(), metrics)
+        with pytest.raises(ServerStartError, match=f"metrics on 127.0.0.1:{port}.*metrics_port"):
+            await server.start()
+        await server.stop()
+
+
+async def test_the_page_is_gone_with_the_server(engine: FakeEngine, tmp_path: Path) -> None:
+    async with watching(engine, one_principle(tmp_path)) as (_, metrics):
+        host, port = metrics.address.split(":")
+        assert "rlaif_judge_engine_alive" in await scrape(metrics)
+    with socket.socket() as again:
+        assert again.connect_ex((host, int(port))) != 0
+
+
+def test_without_a_port_nothing_counts() -> None:
+    assert metrics_on("127.0.0.1", None) is NO_METRICS
+
+
+async def test_the_page_of_docs_lists_every_metric_and_no_other(
+    watched: tuple[JudgeServer, Metrics],
+) -> None:
+    _, metrics = watched
+    shown = {
+        (name, kind)
+        for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", await scrape(metrics), re.M)
+    }
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == shown

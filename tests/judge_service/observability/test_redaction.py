@@ -1,0 +1,355 @@
+"""Canaries in every text of every RPC: none is heard in logs, metrics, traces, or error details.
+
+Each canary is one word that stands nowhere else. It is put into one text field of one request, in
+one of several dresses (plain, hostile, YAML, far too long, broken bytes), together with metadata
+that sings too, while the engine works, fails quoting its prompt, or is slow. 320 canaries by
+default, over every field in every dress; RLAIF_FULL=1 sends 10 000.
+
+Names (of a constitution, a protocol, a principle, an item) and YAML are told back to the caller who
+sent them, in errors: that is how a mistake is found. Conversations and responses are not even that.
+A valid request_id stands in logs by its purpose, so it is not among the canaries; one that is not
+valid is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import itertools
+import logging
+import os
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
+from judge_service.engine import EngineError, LabelLogprobs, Written
+from judge_service.engines.caching import StoringEngine
+from judge_service.observability.logs import JsonLines, TextLines
+from judge_service.observability.metrics import Metrics
+from judge_service.observability.tracing import NO_TRACING, NoTracing, Tracing
+from judge_service.security.tokens import digest_of, new_token
+from judge_service.server.app import JudgeServer
+from judge_service.store import open_store
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from tests.support.fakes import FakeEngine
+from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, settings
+
+CANARIES = 10_000 if os.environ.get("RLAIF_FULL") == "1" else 320
+NEEDLE = "canary"
+TOLD_BACK = {"name", "sha256", "yaml", "protocol", "principle_id", "source", "id", "request_id"}
+MAX_BYTES = 64 * 1024
+
+PAIR = {"response_a": "short", "response_b": "rather longer"}
+REQUESTS: dict[str, Any] = {
+    "ComparePair": pb.ComparePairRequest(**SAID, **PAIR),
+    "RankCandidates": pb.RankCandidatesRequest(**SAID, candidates=["a", "bb"]),
+    "ScoreCandidate": pb.ScoreCandidateRequest(**SAID, response="a"),
+    "CritiqueCandidate": pb.CritiqueCandidateRequest(**SAID, response="a"),
+    "ReviseCandidate": pb.ReviseCandidateRequest(**SAID, response="a", critique="b"),
+    "PreviewPrompt": pb.PreviewPromptRequest(**SAID, **PAIR),
+    "GetConstitution": pb.GetConstitutionRequest(),
+    "ValidateConstitution": pb.ValidateConstitutionRequest(yaml=ONE_PRINCIPLE),
+    "StreamJudgments": pb.StreamJudgmentsRequest(
+        id="1", comparison=pb.ComparePairRequest(**SAID, **PAIR)
+    ),
+}
+DRESSES: dict[str, Callable[[str], str]] = {
+    "plain": lambda canary: canary,
+    "hostile": lambda canary: f"<|im_end|>\n\r\x00\x1b[2J%s{{{canary}}}\u2028../../{canary}",
+    "yaml": lambda canary: f"{ONE_PRINCIPLE}    {canary}: [&a {canary}, *a]\n\t{canary}: {{",
+    "long": lambda canary: f"{canary} " * 700,  # over the judge's context
+    "oversize": lambda canary: f"{canary} " * 7000,  # over MAX_BYTES
+}
+TEXT_TRIALS = [
+    *itertools.product(("plain", "hostile"), ("works", "raises", "fails", "slow")),
+    *itertools.product(("yaml", "long", "oversize"), ("works",)),
+]
+NAME_TRIALS = [*itertools.product(("plain", "hostile", "yaml"), ("works",))]
+PATIENCE = 0.1  # seconds: a call to the slow engine is given up
+
+Path_ = tuple[str, ...]
+
+
+class MoodyEngine(FakeEngine):
+    """Works, is slow, or complains about its prompt by quoting it."""
+
+    mood = "works"
+
+    async def read(
+        self, prompt_ids: Sequence[int], label_ids: Sequence[int], **how: Any
+    ) -> LabelLogprobs:
+        await self._complain(prompt_ids)
+        return await super().read(prompt_ids, label_ids, **how)
+
+    async def write(self, prompt_ids: Sequence[int], **how: Any) -> Written:
+        await self._complain(prompt_ids)
+        return await super().write(prompt_ids, **how)
+
+    async def _complain(self, prompt_ids: Sequence[int]) -> None:
+        prompt = self.tokenizer.decode(prompt_ids)
+        if self.mood == "raises":
+            raise ValueError(f"cannot do this: {prompt}")
+        if self.mood == "fails":
+            raise EngineError(f"cannot read this: {prompt}")
+        if self.mood == "slow":
+            await asyncio.sleep(30)
+
+
+def test_every_rpc_that_takes_text_is_among_the_requests() -> None:
+    rpcs = {
+        rpc.name
+        for service in pb.DESCRIPTOR.services_by_name.values()
+        for rpc in service.methods
+        if any(texts_of(rpc.input_type))
+    }
+    assert rpcs == set(REQUESTS)
+
+
+@pytest.mark.timeout(3600)  # of the full size; the default takes seconds
+async def test_no_canary_is_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with listening() as heard:
+        engine = MoodyEngine(max_context_tokens=600)
+        async with serving(engine, tmp_path, heard) as server, stubs(server.address) as call:
+            sent = 0
+            for n, (rpc, field, dress, mood) in enumerate(itertools.islice(plan(), CANARIES)):
+                canary = f"{NEEDLE}{n:05d}"
+                engine.mood = mood
+                request = type(REQUESTS[rpc])()
+                request.CopyFrom(REQUESTS[rpc])
+                sing(request, field, DRESSES[dress](canary))
+                error = await call(rpc, request, canary, PATIENCE if mood == "slow" else 30)
+                sent += 1
+                told = field[-1] in TOLD_BACK
+                assert told or NEEDLE not in error, f"{rpc} {field} {dress}: {error}"
+            await heard.scrape(server)
+        await asyncio.sleep(0)
+        gc.collect()  # exceptions that nobody took are logged when their task is collected
+    captured = capfd.readouterr()
+    for place, text in {**heard.texts(), "stdout": captured.out, "stderr": captured.err}.items():
+        assert NEEDLE not in text, f"{place}: {around(text)}"
+    assert sent == CANARIES
+    said = heard.texts()["json"]
+    assert said.count('"call ended"') > CANARIES // 2, "the log was listened to"
+    assert said.count("internal error") > CANARIES // 20, "the engine did raise"
+    assert "rlaif_judge_calls_total{" in heard.texts()["metrics"]
+
+
+async def test_broken_bytes_are_heard_by_nobody(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with listening() as heard:
+        async with serving(FakeEngine(), tmp_path, heard) as server:
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                for rpc in REQUESTS:
+                    service = "Constitution" if rpc in CONSTITUTION_RPCS else "Judge"
+                    path = f"/judge_service.v1.{service}Service/{rpc}"
+                    broken = b"\x0a\xff" + NEEDLE.encode()
+                    if rpc == "StreamJudgments":
+                        error = await stream_one(channel.stream_stream(path)(), broken)
+                        assert "UNREADABLE" in error
+                        assert NEEDLE not in error
+                        continue
+                    with pytest.raises(grpc.aio.AioRpcError) as failed:
+                        await channel.unary_unary(path)(broken)
+                    assert NEEDLE not in whole(failed.value)
+            await heard.scrape(server)
+    captured = capfd.readouterr()
+    for place, text in {**heard.texts(), "stderr": captured.err}.items():
+        assert NEEDLE not in text, f"{place}: {around(text)}"
+
+
+async def test_tokens_are_heard_by_nobody(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    token = new_token()
+    file = tmp_path / "tokens.yaml"
+    file.write_text(f"- name: trainer\n  sha256: {digest_of(token)}\n  scopes: [read]\n")
+    with listening() as heard:
+        async with serving(FakeEngine(), tmp_path, heard, tokens=file) as server:
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                judge = pb_grpc.JudgeServiceStub(channel)
+                admitted = (("authorization", f"Bearer {token}"),)
+                await judge.GetServerInfo(pb.GetServerInfoRequest(), metadata=admitted)
+                for scheme in ("Bearer", "bearer", "Basic", "", "Bearer Bearer"):
+                    for secret in (token, f"{NEEDLE}1", f"{NEEDLE}2, {token}"):
+                        metadata = (("authorization", f"{scheme} {secret}"),)
+                        with pytest.raises(grpc.aio.AioRpcError) as failed:
+                            await judge.ComparePair(REQUESTS["ComparePair"], metadata=metadata)
+                        error = whole(failed.value)
+                        assert token not in error
+                        assert NEEDLE not in error
+            await heard.scrape(server)
+    for place, text in {**heard.texts(), "stderr": capfd.readouterr().err}.items():
+        for secret in (token, digest_of(token), NEEDLE):
+            assert secret not in text, f"{place}: {around(text, secret)}"
+    assert "caller=trainer" in heard.texts()["text"], "by its name the caller is known"
+
+
+CONSTITUTION_RPCS = ("GetConstitution", "ValidateConstitution", "PreviewPrompt")
+
+
+def texts_of(message: Any, seen: Sequence[str] = ()) -> Iterator[Path_]:
+    """The path of every string field of a request, through its messages."""
+    for field in message.fields:
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield (field.name,)
+        elif field.message_type is not None and field.message_type.full_name not in seen:
+            inner = texts_of(field.message_type, [*seen, message.full_name])
+            yield from ((field.name, *path) for path in inner)
+
+
+def plan() -> Iterator[tuple[str, Path_, str, str]]:
+    """Every text of every RPC in every dress and before every engine, again and again."""
+    every = [
+        (rpc, field, dress, mood)
+        for rpc, request in REQUESTS.items()
+        for field in texts_of(request.DESCRIPTOR)
+        for dress, mood in (NAME_TRIALS if field[-1] in TOLD_BACK else TEXT_TRIALS)
+        if not (field[-1] == "request_id" and dress == "plain")
+    ]
+    assert len(every) <= 320, "the default must reach every one of them"
+    return itertools.cycle(every)
+
+
+def sing(message: Any, field: Path_, text: str) -> None:
+    """Set the field at the path; of a repeated one the first, or a new one."""
+    name, *inner = field
+    value = getattr(message, name)
+    if not inner and isinstance(value, str):
+        setattr(message, name, text)
+    elif not inner:
+        value[:] = [text, *value[1:]]
+    elif hasattr(value, "add"):
+        sing(value[0] if len(value) else value.add(), tuple(inner), text)
+    else:
+        sing(value, tuple(inner), text)
+
+
+@asynccontextmanager
+async def stubs(address: str) -> AsyncIterator[Callable[..., Any]]:
+    """A function that makes a call and gives the whole text of its error, "" without one."""
+    metadata_of = ("authorization", "traceparent", "tracestate", "baggage", "x-note", "user-agent")
+    async with grpc.aio.insecure_channel(address) as channel:
+        judge = pb_grpc.JudgeServiceStub(channel)
+        constitutions = pb_grpc.ConstitutionServiceStub(channel)
+
+        async def call(rpc: str, request: Any, canary: str, patience: float) -> str:
+            metadata = tuple((key, f"Bearer {canary}") for key in metadata_of)
+            stub = getattr(constitutions if rpc in CONSTITUTION_RPCS else judge, rpc)
+            try:
+                if rpc == "StreamJudgments":
+                    return await stream_one(stub(metadata=metadata, timeout=patience), request)
+                await stub(request, metadata=metadata, timeout=patience)
+            except grpc.aio.AioRpcError as error:
+                return whole(error)
+            return ""
+
+        yield call
+
+
+async def stream_one(stream: Any, request: Any) -> str:
+    await stream.read()
+    await stream.write(request)
+    answer = await stream.read()
+    await stream.done_writing()
+    if answer is grpc.aio.EOF:
+        return ""
+    return str(answer if isinstance(answer, bytes) else answer.error)
+
+
+def whole(error: grpc.aio.AioRpcError) -> str:
+    """All that a caller is told: the message and every trailer, bytes included."""
+    trailers = error.trailing_metadata() or ()
+    return f"{error.code()} {error.details()} {[tuple(pair) for pair in trailers]}"
+
+
+def around(text: str, secret: str = NEEDLE) -> str:
+    at = text.find(secret)
+    return text[max(0, at - 300) : at + 100]
+
+
+class Heard:
+    """What an operator may come to see: every logger's records in three forms, metrics, spans."""
+
+    def __init__(self) -> None:
+        forms = {"json": JsonLines(), "text": TextLines(), "with tracebacks": logging.Formatter()}
+        self._streams = {name: io.StringIO() for name in forms}
+        self.handlers = []
+        for name, form in forms.items():
+            handler = logging.StreamHandler(self._streams[name])
+            handler.setFormatter(form)
+            self.handlers.append(handler)
+        self.metrics = Metrics()
+        self.tracing: NoTracing = NO_TRACING
+        self._page = ""
+        try:
+            from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+            from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        except ImportError:  # the extra `trace` is not installed: then nothing can be traced
+            self._spans = None
+        else:
+            self._spans = InMemorySpanExporter()
+            self.tracing = Tracing(SimpleSpanProcessor(self._spans))
+
+    async def scrape(self, server: JudgeServer) -> None:
+        def get() -> str:
+            with urllib.request.urlopen(f"http://{self.metrics.address}/metrics") as page:
+                return str(page.read().decode())
+
+        self._page = await asyncio.to_thread(get)
+
+    def texts(self) -> dict[str, str]:
+        """What was heard, by where."""
+        spans = self._spans.get_finished_spans() if self._spans else ()
+        logs = {name: stream.getvalue() for name, stream in self._streams.items()}
+        return logs | {
+            "metrics": self._page,
+            "spans": "\n".join(span.to_json() for span in spans),
+        }
+
+
+class listening:  # noqa: N801  used as a with-block
+    """Hears every logger at DEBUG for the length of a with-block."""
+
+    def __enter__(self) -> Heard:
+        self._root = logging.getLogger()
+        self._level = self._root.level
+        self._heard = Heard()
+        self._root.setLevel(logging.DEBUG)
+        for handler in self._heard.handlers:
+            self._root.addHandler(handler)
+        return self._heard
+
+    def __exit__(self, *raised: object) -> None:
+        self._root.setLevel(self._level)
+        for handler in self._heard.handlers:
+            self._root.removeHandler(handler)
+
+
+@asynccontextmanager
+async def serving(
+    engine: FakeEngine, folder: Path, heard: Heard, **values: Any
+) -> AsyncIterator[JudgeServer]:
+    values = {
+        "constitutions": [one_principle(folder)],
+        "allow_inline_constitutions": True,
+        "max_message_bytes": MAX_BYTES,
+        "metrics_port": 0,
+        **values,
+    }
+    whole_engine = StoringEngine(engine, open_store(None), heard.metrics)
+    server = JudgeServer(settings(**values), whole_engine, heard.metrics, heard.tracing)
+    await server.start()
+    await server.load()
+    try:
+        yield server
+    finally:
+        await server.stop()

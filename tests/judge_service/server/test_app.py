@@ -1,0 +1,519 @@
+"""The server over a real socket: its life, its errors, its limits. The engine is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from judge_service.errors import EngineLost, ServerStartError
+from judge_service.observability.logs import TextLines
+from judge_service.server import interceptors
+from judge_service.server.app import JudgeServer, serve
+from judge_service.server.deadlines import Pace
+from judge_service.server.interceptors import CallGuard
+from judge_service.settings import ServerSettings
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from tests.support.fakes import FakeEngine, prefer_longer
+from tests.support.service.serving import expect_calls_to_take, one_principle, serving, settings
+from tests.support.waiting import until, until_answered
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING = health_pb2.HealthCheckResponse.SERVING
+JUDGE = "judge_service.v1.JudgeService"
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class EngineElsewhere(FakeEngine):
+    """As one behind another server: out of reach for a while, then back."""
+
+    @property
+    def recovers(self) -> bool:
+        return True
+
+    def reach(self, *, alive: bool) -> None:
+        self._alive = alive
+
+
+def request(**fields: Any) -> pb.ComparePairRequest:
+    given = {
+        "conversation": [pb.Message(role=pb.ROLE_USER, content="Name a fruit")],
+        "response_a": "An apple, for instance.",
+        "response_b": "No.",
+    }
+    return pb.ComparePairRequest(**{**given, **fields})
+
+
+def rank_request(*candidates: str) -> pb.RankCandidatesRequest:
+    return pb.RankCandidatesRequest(
+        conversation=[pb.Message(role=pb.ROLE_USER, content="Name a fruit")], candidates=candidates
+    )
+
+
+@pytest.fixture
+async def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def channel(engine: FakeEngine) -> AsyncIterator[grpc.aio.Channel]:
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        yield channel
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def health(channel: grpc.aio.Channel, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status
+
+
+async def failure(call: Any) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
+    """(code, message, details by name) of a call that fails, as grpcio-status reads them."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    error = raised.value
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    found = {}
+    for detail in status.details:
+        message = getattr(error_details_pb2, detail.type_url.rpartition(".")[2])()
+        assert detail.Unpack(message)
+        found[type(message).__name__] = message
+    return error.code(), status.message, found
+
+
+INVALID = [
+    (request(conversation=[]), "INVALID_REQUEST", "conversation"),
+    (request(conversation=[pb.Message(content="x")]), "INVALID_REQUEST", "conversation[0].role"),
+    (request(options=pb.JudgeOptions(tie_margin=2)), "INVALID_REQUEST", "options.tie_margin"),
+    (
+        request(options=pb.JudgeOptions(min_label_mass=1.5)),
+        "INVALID_REQUEST",
+        "options.min_label_mass",
+    ),
+    (request(request_id="x" * 200), "INVALID_REQUEST", "request_id"),
+    (
+        request(constitution=pb.ConstitutionRef(name="hhhh")),
+        "UNKNOWN_CONSTITUTION",
+        "constitution.name",
+    ),
+    (
+        request(constitution=pb.ConstitutionRef(name="hhh", sha256="0" * 64)),
+        "UNKNOWN_CONSTITUTION",
+        "constitution.sha256",
+    ),
+    (request(response_b="word " * 9000), "TOO_LONG", "response_b"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason", "field"), INVALID, ids=[i[2] for i in INVALID])
+async def test_an_invalid_comparison_names_its_field(
+    channel: grpc.aio.Channel, bad: pb.ComparePairRequest, reason: str, field: str
+) -> None:
+    call = pb_grpc.JudgeServiceStub(channel).ComparePair(bad)
+    code, message, details = await failure(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message.startswith(field)
+    assert details["ErrorInfo"].reason == reason
+    assert details["ErrorInfo"].domain == "judge_service.v1"
+    assert details["ErrorInfo"].metadata["request_id"]
+    assert [v.field for v in details["BadRequest"].field_violations] == [field]
+    assert "RetryInfo" not in details
+
+
+@pytest.mark.parametrize("candidates", [(), ("one",), ("x",) * 33])
+async def test_a_ranking_of_too_few_or_too_many_is_refused(
+    channel: grpc.aio.Channel, candidates: tuple[str, ...]
+) -> None:
+    call = pb_grpc.JudgeServiceStub(channel).RankCandidates(rank_request(*candidates))
+    code, _, details = await failure(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details["BadRequest"].field_violations[0].field == "candidates"
+
+
+async def test_an_unknown_constitution_is_not_found_and_the_nearest_named(
+    channel: grpc.aio.Channel,
+) -> None:
+    ref = pb.ConstitutionRef(name="hhhh")
+    call = pb_grpc.ConstitutionServiceStub(channel).GetConstitution(
+        pb.GetConstitutionRequest(constitution=ref)
+    )
+    code, message, details = await failure(call)
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "did you mean 'hhh'?" in message
+    assert details["ErrorInfo"].reason == "UNKNOWN_CONSTITUTION"
+
+
+async def test_a_bug_becomes_an_opaque_id_and_no_conversation_text_leaks(
+    channel: grpc.aio.Channel, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    canary = "canary-6f1d"
+
+    def bug(prompt: str) -> Sequence[float]:
+        raise KeyError(prompt)
+
+    engine.answer = bug
+    caplog.set_level(logging.DEBUG)
+    call = pb_grpc.JudgeServiceStub(channel).ComparePair(request(response_a=canary))
+    code, message, details = await failure(call)
+    assert code is grpc.StatusCode.INTERNAL
+    assert details["ErrorInfo"].reason == "INTERNAL"
+    opaque = message.split()[2].rstrip(";")
+    assert opaque in caplog.text
+    assert canary not in message + str(details) + caplog.text
+
+
+async def test_no_log_line_of_a_good_call_quotes_the_conversation(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    canary = "canary-77aa"
+    await pb_grpc.JudgeServiceStub(channel).ComparePair(
+        request(response_a=canary, request_id="call-1")
+    )
+    said = "\n".join(TextLines().format(record) for record in caplog.records)
+    assert "call ended method=ComparePair" in said
+    assert "request_id=call-1 code=OK caller=anonymous" in said
+    assert canary not in said
+
+
+async def test_an_empty_response_is_an_abstention_with_its_reason(
+    channel: grpc.aio.Channel,
+) -> None:
+    found = await pb_grpc.JudgeServiceStub(channel).ComparePair(request(response_a=" "))
+    assert found.judgment.verdict == pb.VERDICT_ABSTAIN
+    assert found.judgment.abstention.reason == pb.ABSTENTION_REASON_EMPTY_RESPONSE
+    assert not found.judgment.HasField("prob_a")
+
+
+async def test_validate_only_judges_nothing(channel: grpc.aio.Channel, engine: FakeEngine) -> None:
+    stub = pb_grpc.JudgeServiceStub(channel)
+    assert not (await stub.ComparePair(request(validate_only=True))).HasField("judgment")
+    assert not engine.prompts
+    await failure(stub.ComparePair(request(validate_only=True, conversation=[])))
+
+
+async def test_health_is_not_serving_until_the_engine_is_warm_and_after_it_died() -> None:
+    engine = FakeEngine(latency_seconds=0.3)
+    server = JudgeServer(settings(), engine)
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        loading = asyncio.create_task(server.load())
+        assert await health(channel) == NOT_SERVING
+        assert await health(channel, JUDGE) == NOT_SERVING
+        code, message, details = await failure(
+            pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+        )
+        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "LOADING")
+        assert details["RetryInfo"].retry_delay.seconds == 1
+        await loading
+        assert await health(channel) == await health(channel, JUDGE) == SERVING
+        engine.die()
+        code, message, details = await failure(
+            pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+        )
+        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_DIED")
+        assert "restart" in message
+        await until_answered(lambda: health(channel), NOT_SERVING)
+        assert await health(channel, JUDGE) == NOT_SERVING
+    await server.stop()
+
+
+async def test_a_server_whose_engine_dies_ends_with_an_error_to_be_started_again() -> None:
+    engine = FakeEngine()
+    with pytest.raises(EngineLost, match="Start the server again"):
+        await asyncio.wait_for(serve(settings(), engine, ready=lambda _: engine.die()), 120)
+
+
+async def test_a_server_waits_for_an_engine_that_runs_elsewhere() -> None:
+    engine = EngineElsewhere()
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        for alive, expected in ((False, NOT_SERVING), (True, SERVING)):
+            engine.reach(alive=alive)
+            await until_answered(lambda: health(channel), expected)
+        assert not server.engine_lost.is_set()
+        await pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+
+
+async def test_a_comparison_lost_to_a_dying_engine_is_unavailable_and_not_a_judgment() -> None:
+    engine = FakeEngine()
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        engine.hold()
+        call = pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+        await until(lambda: engine.in_flight)
+        engine.die()
+        engine.release()
+        code, _, _ = await failure(call)
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_calls_over_the_cap_are_refused_at_once_and_health_still_answers() -> None:
+    engine = FakeEngine()
+    async with (
+        serving(engine, max_concurrent_rpcs=1) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub = pb_grpc.JudgeServiceStub(channel)
+        engine.hold()
+        first = stub.ComparePair(request())
+        await until(lambda: engine.in_flight)
+        code, _, details = await failure(stub.ComparePair(request()))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details["ErrorInfo"].reason == "TOO_MANY_CALLS"
+        assert details["RetryInfo"].retry_delay.seconds == 1
+        assert await health(channel) == SERVING
+        assert (await stub.GetServerInfo(pb.GetServerInfoRequest())).state
+        engine.release()
+        assert (await first).judgment.verdict == pb.VERDICT_A
+
+
+async def test_a_cancelled_call_frees_the_engine(
+    channel: grpc.aio.Channel, engine: FakeEngine
+) -> None:
+    engine.hold()
+    call = pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+    await until(lambda: engine.in_flight)
+    call.cancel()
+    await until(lambda: not engine.in_flight)
+    assert engine.aborted
+
+
+class Late:
+    """The context of a call with this much time left, seconds."""
+
+    def __init__(self, time_remaining: float | None) -> None:
+        self._remaining = time_remaining
+        self._aborted: Any = None
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+    def cancelled(self) -> bool:
+        return False
+
+    async def abort(self, *how: Any) -> None:
+        self._aborted = how
+
+    def status(self) -> Any:
+        return status_pb2.Status.FromString(self._aborted[2][0][1])
+
+
+async def never(request: Any, context: Any) -> None:
+    pytest.fail("work was begun")
+
+
+async def test_a_passed_deadline_starts_no_work() -> None:
+    context = Late(time_remaining=0.0)
+    await CallGuard(1)._call("/x/Y", never, request(), context)
+    assert context.status().code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are_in_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls take as long as this clock says, which each read moves on by half an hour."""
+    now = 0.0
+
+    def answer(prompt: str) -> Sequence[float]:
+        nonlocal now
+        now += 1800
+        return prefer_longer(prompt)
+
+    monkeypatch.setattr(interceptors, "time", SimpleNamespace(perf_counter=lambda: now))
+    engine = FakeEngine(answer)
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        server._guard._pace = Pace(clock=lambda: 0.0)
+        stub = pb_grpc.JudgeServiceStub(channel)
+        for _ in range(5):
+            await stub.ComparePair(request())
+        engine.hold()
+        busy = [stub.ComparePair(request()) for _ in range(5)]
+        await until(lambda: engine.in_flight == 10)  # both orders of each
+        reads = len(engine.prompts)
+        code, message, details = await failure(stub.ComparePair(request(), timeout=60))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert details["ErrorInfo"].reason == "DEADLINE_TOO_SHORT"
+        assert "give it longer" in message
+        assert len(engine.prompts) == reads, "the engine was not asked"
+        await stub.ComparePair(request(validate_only=True), timeout=60)
+        engine.release()
+        await asyncio.gather(*busy)
+
+
+async def test_a_short_deadline_is_tried_when_only_streams_are_open() -> None:
+    async with (
+        serving(FakeEngine()) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub = pb_grpc.JudgeServiceStub(channel)
+        expect_calls_to_take(server, 3600)
+        open_stream = stub.StreamJudgments()
+        await open_stream.read()  # its first credits
+        answer = await stub.ComparePair(request(), timeout=600)
+        assert answer.HasField("judgment")
+        open_stream.cancel()
+
+
+async def test_a_message_over_the_cap_is_refused() -> None:
+    async with (
+        serving(FakeEngine(), max_message_bytes=2048) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        stub = pb_grpc.JudgeServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
+            await stub.ComparePair(request(response_a="x" * 2048))
+        fits = await stub.ComparePair(request(response_a="x" * 1800, validate_only=True))
+        assert not fits.HasField("judgment")
+
+
+async def test_a_busy_port_is_a_user_error_that_names_port_and_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = JudgeServer(settings(port=port), FakeEngine())
+        with pytest.raises(ServerStartError, match=f"127.0.0.1:{port}: Address already.*--port"):
+            await server.start()
+
+
+async def test_two_servers_never_share_a_port() -> None:
+    async with serving(FakeEngine()) as server:
+        port = int(server.address.rpartition(":")[2])
+        with pytest.raises(ServerStartError, match="Address already in use"):
+            await JudgeServer(settings(port=port), FakeEngine()).start()
+
+
+async def test_stopping_lets_a_call_under_way_finish_and_sends_new_ones_elsewhere() -> None:
+    engine = FakeEngine()
+    server = JudgeServer(settings(grace_seconds=300), engine)
+    await server.start()
+    await server.load()
+    engine.hold()
+    port = int(server.address.rpartition(":")[2])
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = pb_grpc.JudgeServiceStub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        first = stub.ComparePair(request())
+        await until(lambda: engine.in_flight)
+        stopping = asyncio.create_task(server.stop())
+        assert (await watch.read()).status == NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await stub.ComparePair(request())
+        await until(lambda: is_free(port))
+        assert not stopping.done()
+        async with serving(FakeEngine(), port=port):
+            engine.release()
+            assert (await first).judgment.verdict == pb.VERDICT_A
+        async with asyncio.timeout(120):  # not the grace: a watch holds nobody up
+            await stopping
+    assert not engine.alive
+
+
+async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None:
+    engine = FakeEngine()
+    async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
+        engine.hold()
+        call = pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+        await until(lambda: engine.in_flight)
+        stopping = asyncio.create_task(server.stop())
+        code, _, details = await failure(call)
+        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        await stopping
+        assert engine.in_flight == 0
+
+
+async def test_a_call_that_slips_in_while_the_server_drains_is_told_to_try_again() -> None:
+    guard, context = CallGuard(1), Late(time_remaining=None)
+    await guard.drain(0)
+    await guard._call("/x/Y", never, request(), context)
+    status = context.status()
+    assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    assert "SHUTTING_DOWN" in str(status)
+
+
+async def test_reflection_lists_the_services_on_loopback(channel: grpc.aio.Channel) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    async for response in stub.ServerReflectionInfo(iter([ask])):
+        names = {service.name for service in response.list_services_response.service}
+    assert {JUDGE, "judge_service.v1.ConstitutionService", "grpc.health.v1.Health"} <= names
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "stdin"])
+def test_the_process_ends_on_sigterm_and_when_its_parent_is_gone(how: str, tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from judge_service.server.app import serve\n"
+        "from tests.support.fakes import FakeEngine\n"
+        "from tests.support.service.serving import settings\n"
+        f"wanted = settings(constitutions=({one_principle(tmp_path)!r},),\n"
+        "                  exit_on_stdin_close=True)\n"
+        "asyncio.run(serve(wanted, FakeEngine(), ready=lambda at: print(at, flush=True)))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"127.0.0.1:")
+        if how == "SIGTERM":
+            process.send_signal(signal.SIGTERM)
+        else:
+            process.stdin.close()
+        assert process.wait(120) == 0
+
+
+def test_an_open_bind_is_refused_unless_insecure_is_spelled_out() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "judge.example"):
+        with pytest.raises(ServerStartError, match="--insecure"):
+            settings(host=host)
+        assert not settings(host=host, insecure=True).with_reflection
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert settings(host=host).with_reflection
+
+
+def test_a_wrong_setting_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(ServerStartError, match="unknown setting 'prot'; did you mean 'port'"):
+        ServerSettings(model="fake", prot=1)
+    with pytest.raises(ServerStartError, match=r"setting 'port': .*65535"):
+        ServerSettings(model="fake", port=70000)
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in ServerSettings.model_fields.values())
+
+
+def test_a_constitution_with_too_many_principles_is_refused_at_the_start() -> None:
+    with pytest.raises(ServerStartError, match="max_principles"):
+        JudgeServer(settings(max_principles=1), FakeEngine())
+
+
+def test_two_constitutions_of_one_name_are_refused_at_the_start() -> None:
+    with pytest.raises(ServerStartError, match="two constitutions are called 'hhh'"):
+        JudgeServer(settings(constitutions=("hhh", "hhh")), FakeEngine())
+
+
+async def test_the_default_answer_of_the_fake_reaches_the_caller(channel: grpc.aio.Channel) -> None:
+    found = await pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+    assert found.judgment.verdict == pb.VERDICT_A
+    assert found.judgment.prob_a > 0.9
+    assert found.judgment.provenance.constitution.name == "hhh"

@@ -1,0 +1,40 @@
+"""How long a call takes at least, with numbers worked by hand."""
+
+from __future__ import annotations
+
+from judge_service.server.deadlines import Pace
+
+
+def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> None:
+    now = 100.0
+    pace = Pace(clock=lambda: now)
+    for seconds in (3.0, 2.0, 4.0, 5.0):
+        pace.ended("compare", seconds, 1)
+    assert pace.quickest("compare", 1) == 0.0, "too few to tell"
+    now = 104.0
+    pace.ended("compare", 6.0, 1)
+    assert pace.quickest("compare", 1) == 2.0
+    assert pace.quickest("rank", 1) == 0.0, "each RPC by itself"
+    now = 110.5
+    assert pace.quickest("compare", 1) == 0.0, "one of them is young enough"
+    for _ in range(4):
+        pace.ended("compare", 7.0, 1)
+    assert pace.quickest("compare", 1) == 6.0
+
+
+def test_what_calls_took_under_more_load_than_now_says_nothing() -> None:
+    pace = Pace(clock=lambda: 0.0)
+    for _ in range(5):
+        pace.ended("compare", 60.0, 8)
+    assert pace.quickest("compare", 7) == 0.0
+    assert pace.quickest("compare", 8) == 60.0
+
+
+def test_when_all_are_refused_the_next_is_let_through_after_ten_seconds() -> None:
+    now = 0.0
+    pace = Pace(clock=lambda: now)
+    for _ in range(5):
+        pace.ended("compare", 60.0, 1)
+    assert pace.quickest("compare", 1) == 60.0
+    now = 10.1
+    assert pace.quickest("compare", 1) == 0.0

@@ -1,0 +1,149 @@
+"""Constitutions that come with a request: taken where allowed, parsed once, refused by line."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from constitution.schema import Constitution
+from constitution.writer import to_yaml
+from judge_service.client.sync import AsyncJudgeClient, JudgeRequestError
+from judge_service.server import inline_constitutions
+from judge_service.server.inline_constitutions import InlineConstitutions
+from judge_service.types import Judgment
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from tests.judge_service.server.test_app import failure
+from tests.support.fakes import FakeEngine
+from tests.support.service.serving import ONE_PRINCIPLE, SAID, comparison, one_principle, serving
+
+
+def shop() -> Constitution:
+    brief = Constitution.load("hhh")
+    principle = brief.principles[0].model_copy(update={"compare": "Prefer the shopkeeper."})
+    return Constitution(
+        name="shop", version="1.0.0", traits={"helpful": {}}, principles=(principle,)
+    )
+
+
+async def test_a_constitution_may_come_with_the_request(
+    client: AsyncJudgeClient, engine: FakeEngine
+) -> None:
+    law = shop()
+    found = await client.compare("x", "a", "bb", law)
+    assert isinstance(found, Judgment)
+    assert found.provenance.constitution_sha256 == law.digest
+    assert "Prefer the shopkeeper." in engine.prompts[0]
+    items = [comparison(str(n)) for n in range(20)]
+    answers = [answer async for _, answer in client.stream(items, law)]
+    assert all(isinstance(a, Judgment) for a in answers)
+    assert {a.provenance.constitution_name for a in answers if isinstance(a, Judgment)} == {"shop"}
+
+
+async def test_a_server_that_takes_no_inline_constitution_says_how_it_would() -> None:
+    async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
+        assert not (await client.server_info()).inline_constitutions
+        with pytest.raises(JudgeRequestError, match="--allow-inline") as refused:
+            await client.compare("x", "a", "b", shop())
+        assert list(refused.value.fields) == ["constitution.yaml"]
+        with pytest.raises(JudgeRequestError, match="--allow-inline"):
+            async for _ in client.stream([comparison("1")], shop()):
+                pass
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            call = pb_grpc.JudgeServiceStub(channel).ComparePair(
+                pb.ComparePairRequest(**SAID, constitution=pb.ConstitutionRef(yaml=ONE_PRINCIPLE))
+            )
+            code, _, details = await failure(call)
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert details["ErrorInfo"].reason == "INLINE_NOT_ALLOWED"
+    assert "RetryInfo" not in details
+
+
+async def test_every_problem_of_an_inline_constitution_has_its_line_and_column(judge: Any) -> None:
+    text = ONE_PRINCIPLE.replace("critique:", "critic:").replace("1.0.0", "one")
+    request = pb.ScoreCandidateRequest(**SAID, constitution=pb.ConstitutionRef(yaml=text))
+    code, message, details = await failure(judge.ScoreCandidate(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details["ErrorInfo"].reason == "BAD_CONSTITUTION"
+    told = [v.description for v in details["BadRequest"].field_violations]
+    assert {v.field for v in details["BadRequest"].field_violations} == {"constitution.yaml"}
+    assert len(told) == 2
+    assert told[0].startswith("line 3, column 10: ")
+    assert told[1].startswith("line 9, column 5: ")
+    assert "critique" in told[1]
+    assert message == "constitution.yaml: " + "\n".join(told)
+
+
+async def test_an_error_fits_the_metadata_however_much_is_wrong(judge: Any) -> None:
+    bad = [f"  - {{id: p{n}, trait: unheard-of-{n}, compaer: x, weight: a lot}}" for n in range(99)]
+    text = "name: x\nversion: 1.0.0\ntraits: {helpful: {}}\nprinciples:\n" + "\n".join(bad)
+    ref = pb.ConstitutionRef(yaml=text)
+    code, message, _ = await failure(
+        judge.ScoreCandidate(pb.ScoreCandidateRequest(**SAID, constitution=ref))
+    )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message.endswith("more problems; ValidateConstitution tells all of them")
+    options = pb.WritingOptions(principle_id="x" * 100_000)
+    request = pb.CritiqueCandidateRequest(**SAID, response="a", options=options)
+    code, message, _ = await failure(judge.CritiqueCandidate(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(message) < 200
+
+
+async def test_the_other_service_reads_inline_constitutions_alike(laws: Any) -> None:
+    ref = pb.ConstitutionRef(yaml=ONE_PRINCIPLE)
+    found = await laws.GetConstitution(pb.GetConstitutionRequest(constitution=ref))
+    assert found.constitution.name == "brief"
+    ref = pb.ConstitutionRef(yaml="name: brief\n")
+    request = pb.PreviewPromptRequest(**SAID, constitution=ref)
+    for call in (
+        laws.GetConstitution(pb.GetConstitutionRequest(constitution=ref)),
+        laws.PreviewPrompt(request),
+    ):
+        code, _, details = await failure(call)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert details["ErrorInfo"].reason == "BAD_CONSTITUTION"
+
+
+async def test_an_inline_constitution_is_bounded_like_any_other(client: AsyncJudgeClient) -> None:
+    with pytest.raises(JudgeRequestError, match="this server takes up to 3"):
+        await client.compare("x", "a", "b", Constitution.load("hhh"))
+
+
+async def test_a_text_is_parsed_once_and_the_oldest_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[str] = []
+    load_text = inline_constitutions.load_text
+
+    def counting(text: str, source: str) -> Constitution:
+        parsed.append(text)
+        return load_text(text, source)
+
+    monkeypatch.setattr(inline_constitutions, "load_text", counting)
+    monkeypatch.setattr(inline_constitutions, "KEPT", 2)
+    laws = InlineConstitutions(allowed=True, max_principles=8)
+    one, two, three = (ONE_PRINCIPLE.replace("1.0.0", f"{n}.0.0") for n in (1, 2, 3))
+    found = await asyncio.gather(*(laws.find(one) for _ in range(5)))
+    assert len({id(law) for law in found}) == len(parsed) == 1
+    await laws.find(two)
+    await laws.find(one)
+    await laws.find(three)  # forgets two
+    await laws.find(one)
+    assert len(parsed) == 3
+    await laws.find(two)
+    assert len(parsed) == 4
+
+
+def test_inline_yaml_says_the_same_as_the_file(tmp_path: Path) -> None:
+    law = Constitution.load(one_principle(tmp_path))
+    assert to_yaml(law) == (
+        "name: brief\nversion: 1.0.0\ntraits:\n  helpful: {}\nprinciples:\n"
+        "  - id: says-more\n    trait: helpful\n"
+        "    compare: Prefer the reply that says more.\n"
+        "    critique: What is missing?\n    revise: Add it.\n"
+    )

@@ -1,0 +1,145 @@
+"""A scripted judge of held-out responses: when the policy goes back to its best, and the end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlaif.algorithms.ppo.train import train
+from rlaif.training.config import Run, TrainingError
+from tests.support.training.ppo_runs import count_x, metrics, small
+
+
+class Script:
+    """Says the scores one after the other, and keeps what it was asked."""
+
+    def __init__(self, *scores: float | None) -> None:
+        self.scores = list(scores)
+        self.asked: list[list[str]] = []
+        self.answers: list[list[str]] = []
+
+    def __call__(self, prompts, responses):
+        self.asked.append([p.id for p in prompts])
+        self.answers.append(list(responses))
+        return self.scores[len(self.asked) - 1]
+
+
+def judged(**settings):
+    return small(
+        prompts_per_iteration=3, max_new_tokens=4, eval_every=1, eval_prompts=2, learning_rate=0.01,
+        warmup=0.0, kl_ceiling=9.0, **settings,
+    )  # fmt: skip
+
+
+def weights_at(out, step):
+    saved = torch.load(out / f"checkpoints/step-{step:06d}.pt", weights_only=True)
+    return saved["learner"]["parameters"]
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_policy_that_got_worse_twice_goes_back_to_its_best(tiny_model, questions, tmp_path):
+    script = Script(0.5, 0.7, 0.6, 0.6, 0.8)
+    config = judged(iterations=5, rollback_after=2, keep_checkpoints=9)
+    out = train(config, tiny_model, questions, count_x, tmp_path, judge=script)
+    lines = metrics(out)
+    assert [m["judge_score"] for m in lines] == [0.5, 0.7, 0.6, 0.6, 0.8]
+    assert [m["rollback"] for m in lines] == [0, 0, 0, 1, 0]
+    assert same(weights_at(out, 4), weights_at(out, 2))
+    assert not same(weights_at(out, 3), weights_at(out, 2))
+    assert not same(weights_at(out, 5), weights_at(out, 4))  # and goes on from there
+    assert [m["learning_rate"] for m in lines] == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002])
+
+
+def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tmp_path, capsys):
+    script = Script(0.7, 0.6, 0.6, 0.9)
+    config = judged(iterations=8, rollback_after=1, keep_checkpoints=9)
+    out = train(config, tiny_model, questions, count_x, tmp_path, judge=script)
+    assert [m["rollback"] for m in metrics(out)] == [0, 1, 1]
+    told = capsys.readouterr().err
+    assert "iteration 3: judged worse than at its best (0.700, iteration 1) too often" in told
+    assert "so this is the end" in told
+    assert same(weights_at(out, 3), weights_at(out, 1))
+    left = load_file(out / "adapter_model.safetensors")
+    best = {n: p for n, p in weights_at(out, 1).items() if ".policy." in n}
+    assert len(left) == len(best)
+    for name, tensor in best.items():
+        (found,) = (t for n, t in left.items() if n.endswith(name.replace(".policy.", ".")))
+        assert torch.equal(found, tensor)
+    train(config, tiny_model, questions, count_x, tmp_path, judge=script)  # called again: no more
+    assert len(script.asked) == 3
+
+
+def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
+    tiny_model, questions, tmp_path
+):
+    seen: set[str] = set()
+
+    def score(conversations, responses):
+        seen.update(c[-1].content for c in conversations)
+        return count_x(conversations, responses)
+
+    script = Script(*[0.5] * 6)
+    config = judged(iterations=6).model_copy(update={"learning_rate": 1e-9})
+    train(config, tiny_model, questions, score, tmp_path, judge=script)
+    aside = {p.messages[-1].content for p in questions if p.id in script.asked[0]}
+    assert len(aside) == 2
+    assert not aside & seen
+    assert len(seen) == 4
+    assert all(answers == script.answers[0] for answers in script.answers)
+
+
+def test_a_judge_that_cannot_say_is_no_vote_and_no_number(tiny_model, questions, tmp_path):
+    config = judged(iterations=3, rollback_after=1)
+    out = train(config, tiny_model, questions, count_x, tmp_path, judge=Script(0.6, None, 0.5))
+    assert [m["judge_score"] for m in metrics(out)] == [0.6, None, 0.5]
+    assert [m["rollback"] for m in metrics(out)] == [0, 0, 1]
+
+
+def test_a_kill_amid_falling_scores_changes_nothing(tiny_model, questions, tmp_path, monkeypatch):
+    config = judged(iterations=5, rollback_after=2)
+    scores = {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.6, 5: 0.8}
+
+    def run(out, start):
+        script = Script(*[scores[step] for step in range(start, 6)])
+        train(config, tiny_model, questions, count_x, out, judge=script)
+
+    run(tmp_path / "whole", 1)
+    log = Run.log
+    with monkeypatch.context() as patch:
+
+        def killed(self, step, line):
+            log(self, step, line)
+            if step == 4:
+                raise InterruptedError
+
+        patch.setattr(Run, "log", killed)
+        with pytest.raises(InterruptedError):
+            run(tmp_path / "parts", 1)
+    run(tmp_path / "parts", 4)
+    one, other = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("whole", "parts"))
+    assert same(one, other)
+    assert [m["rollback"] for m in metrics(tmp_path / "parts")] == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (lambda p, r: 1.5, "said 1.5; it must say a probability"),
+        (lambda p, r: {}["x"], "the judge of held-out responses raised KeyError: 'x'"),
+    ],
+)
+def test_a_judge_that_cannot_be_used_is_a_clear_error(
+    judge, message, tiny_model, questions, tmp_path
+):
+    with pytest.raises(TrainingError, match=message):
+        train(judged(), tiny_model, questions, count_x, tmp_path, judge=judge)
+
+
+def test_setting_aside_every_prompt_is_refused(tiny_model, questions, tmp_path):
+    config = judged().model_copy(update={"eval_prompts": 6})
+    with pytest.raises(TrainingError, match="eval_prompts=6 of 6 usable prompts leaves none"):
+        train(config, tiny_model, questions, count_x, tmp_path, judge=Script())

@@ -1,0 +1,487 @@
+"""The reward model's loss by hand and against TRL, and what its training leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForSequenceClassification
+
+from rlaif.algorithms.reward import (
+    RewardConfig,
+    fresh_model,
+    head_weights,
+    label_of,
+    parameters,
+    preference_loss,
+    train,
+    train_step,
+)
+from rlaif.batching.encode import BatchError, encode_pairs
+from rlaif.distributed.processes import Workers
+from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
+from rlaif.models import reward_model as scoring
+from rlaif.models.backbone import Backbone, LoraConfig, save_tensors
+from rlaif.models.reward_model import Heads, ModelScores, RewardModel, RewardModelError
+from rlaif.training.config import TrainingError
+from tests.support.training.gradients import ALONE, GradientKeeper, summed_over_processes
+from tests.support.training.killed import (
+    KilledError,
+    assert_same_outcome,
+    kill_after,
+    metrics,
+    weights,
+)
+from tests.support.training.pairs import preference, varied_pairs
+
+ALL = torch.tensor([[True]])
+
+
+def loss(chosen: float, rejected: float, p: float, centering: float = 0.0) -> float:
+    tensors = (torch.tensor([[x]], dtype=torch.float64) for x in (chosen, rejected, p))
+    return preference_loss(*tensors, ALL, centering).losses.item()
+
+
+def test_the_loss_is_log_2_where_both_scores_are_equal():
+    assert loss(3.0, 3.0, 0.8) == pytest.approx(math.log(2))
+
+
+def test_the_loss_by_hand():
+    # Δ = log 3: sigmoid(Δ) = 3/4; centred: 0.01·(log 3)²
+    by_hand = -(0.8 * math.log(0.75) + 0.2 * math.log(0.25)) + 0.01 * math.log(3) ** 2
+    assert loss(math.log(3), 0.0, 0.8, 0.01) == pytest.approx(by_hand)
+
+
+def test_swapping_the_responses_and_the_label_changes_nothing():
+    assert loss(1.3, -0.4, 0.8, 0.01) == pytest.approx(loss(-0.4, 1.3, 0.2, 0.01))
+
+
+def test_the_loss_is_least_where_the_margin_is_the_labels_log_odds():
+    best = math.log(0.8 / 0.2)
+    assert loss(best, 0, 0.8) < min(loss(best + 0.1, 0, 0.8), loss(best - 0.1, 0, 0.8))
+
+
+def trl_loss(trl, model, inputs) -> torch.Tensor:
+    """RewardTrainer's own loss, without the trainer around it."""
+    alone = SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x)
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=False),
+        args=SimpleNamespace(center_rewards_coefficient=0.01),
+        accelerator=alone,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _total_train_tokens=0,
+    )
+    return trl.RewardTrainer.compute_loss(trainer, model, inputs)
+
+
+def test_hard_labels_give_trls_loss_with_centering():
+    trl = pytest.importorskip("trl")
+    chosen, rejected = torch.randn(2, 16, 1, generator=torch.Generator().manual_seed(1))
+    theirs = trl_loss(trl, lambda **_: SimpleNamespace(logits=torch.cat([chosen, rejected])), {})
+    p, every = torch.ones(16, 1), torch.ones(16, 1, dtype=torch.bool)
+    ours = preference_loss(chosen, rejected, p, every, 0.01).losses.mean()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_step_has_trls_loss_and_gradients_on_the_same_weights(tiny_model):
+    trl = pytest.importorskip("trl")
+    config = small(lora=None, labels="hard")
+    model, pairs = some_model(tiny_model, config, varied_pairs(), {"manners": 1.0})
+    model.heads.bias.requires_grad_(False)  # theirs has none
+    trained = {**model.backbone.role_parameters("reward"), "head": model.heads.weight}
+    learner = GradientKeeper([(trained, 1e-3)], 1, config, ALONE)
+    found = train_step(model, learner, pairs, config, "here")
+
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        tiny_model, num_labels=1, dtype=torch.float32, pad_token_id=0
+    ).eval()
+    theirs.score.weight.data.copy_(model.heads.weight.data)
+    rows = [p.chosen.ids for p in pairs] + [p.rejected.ids for p in pairs]
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *([0] * (width - len(row)))] for row in rows])
+    loss = trl_loss(trl, theirs, {"input_ids": ids, "attention_mask": (ids != 0).long()})
+    assert loss.item() == pytest.approx(found["loss"], rel=1e-5)
+    loss.backward()
+    expected = {n: p.grad for n, p in theirs.named_parameters()}
+    expected["head"] = expected.pop("score.weight")
+    assert expected.keys() == learner.gradients.keys()
+    for name, gradient in learner.gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
+
+
+def some_model(folder, config, preferences, trait_weights):
+    """(an untrained reward model in float32, the pairs)"""
+    backbone = Backbone.load(folder, "float32", train_fully=config.lora is None)
+    pairs = encode_pairs(backbone.tokenizer, preferences, 200, "error").pairs
+    return fresh_model(backbone, trait_weights, config), pairs
+
+
+def test_an_unlabelled_trait_has_no_loss_and_no_gradient():
+    chosen = torch.ones(1, 2, requires_grad=True)
+    labelled = torch.tensor([[True, False]])
+    label = torch.tensor([[0.9, float("nan")]])
+    found = preference_loss(chosen, torch.zeros(1, 2), label, labelled, 0.01)
+    assert found.losses[0, 1] == 0
+    found.losses.sum().backward()
+    assert chosen.grad[0, 0] != 0
+    assert chosen.grad[0, 1] == 0
+
+
+def test_heads_start_with_a_std_of_one_over_root_d_plus_one():
+    heads = Heads(["a", "b"], 1000)
+    heads.randomise(0)
+    assert heads.weight.std().item() == pytest.approx(1 / math.sqrt(1001), rel=0.05)
+
+
+def test_normalised_scores_have_mean_0_and_std_1():
+    heads, raw = Heads(["a", "b"], 3), torch.tensor([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
+    heads.normalise_on(raw)
+    scores = heads.normalised(raw)
+    torch.testing.assert_close(scores.mean(0), torch.zeros(2))
+    assert scores[:, 0].std(correction=0).item() == pytest.approx(1)
+    assert scores[:, 1].tolist() == [0, 0, 0]  # a constant head says nothing
+
+
+def test_there_is_a_head_for_every_labelled_trait_and_one_for_plain_pairs(tiny_model):
+    tokenizer = Backbone.load(tiny_model).tokenizer
+    labelled = [preference(1, "a", "b", traits={"kind": 0.7, "safe": None})]
+    pairs = encode_pairs(tokenizer, labelled, 200, "error").pairs
+    assert head_weights(pairs, {"kind": 2.0, "safe": 1.0}, "soft") == {"kind": 2.0}
+    with pytest.raises(TrainingError, match="the trait 'kind', which has no weight"):
+        head_weights(pairs, {"safe": 1.0}, "soft")
+    plain = encode_pairs(tokenizer, [preference(1, "a", "b")], 200, "error").pairs
+    assert head_weights(plain, {"kind": 2.0}, "soft") == {"overall": 1.0}
+
+
+def small(**settings) -> RewardConfig:
+    base = {
+        "dtype": "float32",
+        "epochs": 1,
+        "batch_size": 4,
+        "checkpoint_every": 1,
+        "max_tokens": 200,
+    }
+    return RewardConfig(**(base | settings))
+
+
+def test_it_learns_a_set_by_heart_and_scores_it(tiny_model, polite_pairs, tmp_path):
+    config = small(epochs=15, learning_rate=1e-2)
+    out = train(config, tiny_model, polite_pairs, tmp_path, {"manners": 2.0}, polite_pairs)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=0.3)
+    assert lines[-1]["loss"] < 0.35
+    model = RewardModel.load(tiny_model, out)
+    conversations = [p.prompt for p in polite_pairs]
+    chosen = model.score(conversations, [p.chosen_text for p in polite_pairs])
+    rejected = model.score(conversations, [p.rejected_text for p in polite_pairs])
+    assert all(c.overall > r.overall for c, r in zip(chosen, rejected, strict=True))
+    assert all(s.overall == pytest.approx(2 * s.traits["manners"]) for s in chosen + rejected)
+    every = torch.tensor([s.traits["manners"] for s in chosen + rejected])
+    assert every.mean().item() == pytest.approx(0, abs=1e-4)
+    assert every.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    assert json.loads((out / "evaluation.json").read_text())["pairs"] == 8
+
+    odds = torch.tensor(model.log_odds(conversations, [p.chosen_text for p in polite_pairs]))
+    scale = model.heads.std.item() / 2.0  # undo the normalisation and the trait's weight
+    overall = torch.tensor([s.overall for s in chosen])
+    torch.testing.assert_close(odds - odds[0], (overall - overall[0]) * scale, atol=1e-4, rtol=0)
+
+
+def test_an_empty_response_has_no_score(tiny_model, polite_pairs, tmp_path):
+    model = RewardModel.load(
+        tiny_model, train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1})
+    )
+    conversation = polite_pairs[0].prompt
+    found = model.overall_scores([conversation] * 3, ["yes", " \n", "no"])
+    assert found[1] is None
+    assert [found[0], found[2]] == [
+        s.overall for s in model.score([conversation] * 2, ["yes", "no"])
+    ]
+
+
+def test_a_response_longer_than_the_context_has_no_score_and_says_why(
+    tiny_model, polite_pairs, tmp_path
+):
+    model = RewardModel.load(
+        tiny_model, train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1})
+    )
+    scores = ModelScores(model)
+    long = "word " * model.backbone.context
+    found = scores([polite_pairs[0].prompt] * 3, ["yes", long, ""])
+    assert [score is None for score in found] == [False, True, True]
+    assert scores.unscored == {"too_long": 1, "empty_response": 1}
+
+
+def test_a_score_does_not_depend_on_its_neighbours_in_the_batch(tiny_model, polite_pairs, tmp_path):
+    model = RewardModel.load(
+        tiny_model, train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+    )
+    alone = model.score([polite_pairs[0].prompt], ["Hi."])[0].overall
+    beside = model.score([polite_pairs[0].prompt] * 2, ["Hi.", "A much longer answer " * 4])
+    assert beside[0].overall == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_pad_token_makes_no_difference(make_tiny_model, tiny_model, polite_pairs, tmp_path):
+    same = make_tiny_model(pad="<|im_end|>")
+    for name, model in (("a", tiny_model), ("b", same)):
+        train(small(), model, polite_pairs, tmp_path / name, {"manners": 1.0})
+    a = RewardModel.load(tiny_model, tmp_path / "a").heads.state_dict()
+    b = RewardModel.load(same, tmp_path / "b").heads.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_pairs_without_a_trait_label_are_left_out_by_name(
+    tiny_model, polite_pairs, tmp_path, capsys
+):
+    pairs = [*polite_pairs[:3], preference(9, "a", "b", traits={"manners": None})]
+    train(small(), tiny_model, pairs, tmp_path, {"manners": 1.0})
+    assert "left out 1 records, among them\n  pair-9: no trait label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(rank=2), None])
+def test_neither_micro_batches_nor_processes_change_the_gradient(lora, tiny_model):
+    traits = {"manners": 1.0, "brevity": 2.0}  # brevity has fewer labels than there are pairs
+    model, pairs = some_model(tiny_model, small(lora=lora), varied_pairs(7), traits)
+
+    def gradients(budget: int, workers: Workers = ALONE) -> dict[str, torch.Tensor]:
+        config = small(lora=lora, micro_batch_tokens=budget)
+        learner = GradientKeeper([(parameters(model), 1e-3)], 1, config, workers)
+        train_step(model, learner, pairs, config, "here")
+        return learner.gradients
+
+    whole = gradients(100_000)
+    scale = max(g.abs().max() for g in whole.values())
+    assert scale > 1e-2
+    others = [gradients(1), gradients(300)]
+    others += [summed_over_processes(lambda w: gradients(300, w), count) for count in (2, 9)]
+    for other in others:
+        assert all((whole[n] - other[n]).abs().max() / scale < 1e-6 for n in whole)
+
+
+def test_the_shared_prompt_gives_the_scores_of_separate_rows(tiny_model):
+    model, pairs = some_model(tiny_model, small(), varied_pairs(), {"a": 1.0, "b": 2.0})
+    together = model.raw_of_pairs(pairs, 300)  # (N, 2, K)
+    apart = model.raw_rows([row for p in pairs for row in p.rows], budget=1)
+    torch.testing.assert_close(together.flatten(0, 1), apart, atol=1e-5, rtol=0)
+
+
+# ── labels ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hard_labels_are_rounded_and_one_half_is_no_label(tiny_model):
+    labels = {"a": 0.51, "b": 0.2, "c": 0.5, "d": None}
+    tokenizer = Backbone.load(tiny_model).tokenizer
+    (pair,) = encode_pairs(tokenizer, [preference(1, "a", "b", 0.7, labels)], 200, "error").pairs
+    assert [label_of(pair, name, "soft") for name in "abcd"] == [0.51, 0.2, 0.5, None]
+    assert [label_of(pair, name, "hard") for name in "abcd"] == [1.0, 0.0, None, None]
+    assert [label_of(pair, "overall", kind) for kind in ("soft", "hard")] == [0.7, 1.0]
+
+
+def test_pairs_whose_labels_have_no_side_are_left_out_by_name_when_labels_are_hard(
+    tiny_model, polite_pairs, tmp_path, capsys
+):
+    undecided = preference(9, "a", "b", traits={"manners": 0.5})
+    config = small(labels="hard")
+    train(config, tiny_model, [*polite_pairs, undecided], tmp_path / "a", {"manners": 1.0})
+    assert "pair-9: no label with a side" in capsys.readouterr().err
+    with pytest.raises(TrainingError, match=r"none of the 1 pairs has a label .*set labels=soft"):
+        train(config, tiny_model, [undecided], tmp_path / "b", {"manners": 1.0})
+
+
+def test_a_trait_that_hard_labels_teach_nothing_of_has_no_head(tiny_model):
+    tokenizer = Backbone.load(tiny_model).tokenizer
+    labelled = [preference(i, "a", "b", traits={"kind": 0.7, "safe": 0.5}) for i in range(2)]
+    pairs = encode_pairs(tokenizer, labelled, 200, "error").pairs
+    weights = {"kind": 2.0, "safe": 1.0}
+    assert head_weights(pairs, weights, "soft") == weights
+    assert head_weights(pairs, weights, "hard") == {"kind": 2.0}
+
+
+def test_a_batch_without_a_label_is_refused(tiny_model):
+    pairs = [preference(9, "a", "b", traits={"manners": None})]
+    model, encoded = some_model(tiny_model, small(), pairs, {"manners": 1.0})
+    learner = GradientKeeper([(dict(model.heads.named_parameters()), 1e-3)], 1, small(), ALONE)
+    with pytest.raises(TrainingError, match="step 3: none of its 1 pairs has a label"):
+        train_step(model, learner, encoded, small(), "step 3")
+
+
+@pytest.mark.parametrize("label", [1.2, -0.1, float("nan")])
+def test_a_label_that_is_no_probability_is_named(label, tiny_model, polite_pairs, tmp_path):
+    wrong = polite_pairs[0].model_copy(update={"traits": {"manners": label}})
+    with pytest.raises(TrainingError, match=r"pair-0: its label for manners is .* no probability"):
+        train(small(), tiny_model, [*polite_pairs[1:], wrong], tmp_path, {"manners": 1.0})
+
+
+def test_soft_labels_beat_hard_ones_on_the_held_out_nll_of_labels_that_are_unsure(
+    tiny_model, tmp_path
+):
+    pairs = [preference(i, f"Yes, {i} please.", f"No {i}!", 0.7) for i in range(10)]
+    found = []
+    for labels in ("soft", "hard"):
+        config = small(labels=labels, epochs=15, learning_rate=1e-2)
+        out = train(config, tiny_model, pairs[:7], tmp_path / labels, {}, pairs[7:])
+        found.append(RewardEvaluation.load(out / "evaluation.json"))
+    compared = compare_nll(*found)
+    assert compared.nll < compared.other_nll
+    assert compared.difference.high < 0
+    assert compared.nll == pytest.approx(compared.label_entropy, abs=0.05)
+
+
+# ── resuming, full fine-tuning, held-out pairs ─────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(rank=2), None])
+def test_ten_steps_a_kill_and_ten_more_are_twenty_to_the_bit(
+    lora, tiny_model, polite_pairs, tmp_path, monkeypatch
+):
+    config = small(lora=lora, epochs=10, checkpoint_every=5, eval_every=7)
+    arguments = {"trait_weights": {"manners": 1.0}, "eval_preferences": polite_pairs[7:]}
+    train(config, tiny_model, polite_pairs[:7], tmp_path / "whole", **arguments)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 12)  # two steps are done again
+        with pytest.raises(KilledError):
+            train(config, tiny_model, polite_pairs[:7], tmp_path / "parts", **arguments)
+    train(config, tiny_model, polite_pairs[:7], tmp_path / "parts", **arguments)
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == list(range(1, 21))
+    assert_same_outcome(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_full_fine_tuning_leaves_a_whole_model_that_scores_as_it_was_trained(
+    make_tiny_model, tiny_model, polite_pairs, tmp_path
+):
+    config = small(lora=None, epochs=8, learning_rate=3e-3)
+    out = train(config, tiny_model, polite_pairs, tmp_path, {"manners": 2.0}, polite_pairs)
+    assert metrics(out)[-1]["loss"] < 0.35
+    model = RewardModel.load(tiny_model, out)
+    conversations = [p.prompt for p in polite_pairs]
+    chosen, rejected = (
+        model.score(conversations, [text(p) for p in polite_pairs])
+        for text in (lambda p: p.chosen_text, lambda p: p.rejected_text)
+    )
+    assert all(c.overall > r.overall for c, r in zip(chosen, rejected, strict=True))
+    every = torch.tensor([s.traits["manners"] for s in chosen + rejected])
+    assert every.mean().item() == pytest.approx(0, abs=1e-4)
+    assert every.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    # its own weights are what counts, not those of the base it is named with
+    other = RewardModel.load(make_tiny_model(seed=1), out).score(conversations[:1], ["Yes please."])
+    assert other == model.score(conversations[:1], ["Yes please."])
+
+
+def test_a_fully_tuned_model_cannot_be_a_role(tiny_model, polite_pairs, tmp_path):
+    out = train(small(lora=None), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+    with pytest.raises(RewardModelError, match=r"trained with lora=null, .* train it with LoRA"):
+        RewardModel.attach(Backbone.load(tiny_model, "float32"), out)
+
+
+def test_the_least_held_out_nll_can_be_kept(tiny_model, polite_pairs, tmp_path):
+    contrary = [preference(i, f"No {i}!", f"Yes, {i} please.", 0.99) for i in range(10, 14)]
+    outs = {}
+    for keep in ("last", "best"):
+        config = small(keep=keep, epochs=3, eval_every=1, learning_rate=5e-3, warmup=0)
+        arguments = polite_pairs, tmp_path / keep, {"manners": 1.0}, contrary
+        outs[keep] = train(config, tiny_model, *arguments)
+    logged = [line["heldout_nll"] for line in metrics(outs["best"])]
+    assert logged == [line["heldout_nll"] for line in metrics(outs["last"])]
+    assert min(logged) < logged[-1]
+    left = {k: RewardEvaluation.load(out / "evaluation.json").nll for k, out in outs.items()}
+    assert left["best"] == pytest.approx(min(logged), rel=1e-6)
+    assert left["last"] == pytest.approx(logged[-1], rel=1e-6)
+
+
+def test_settings_of_held_out_pairs_without_any_are_refused(tiny_model, polite_pairs, tmp_path):
+    with pytest.raises(TrainingError, match="keep=best: there are no held-out pairs"):
+        train(small(keep="best"), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+
+
+def test_a_held_out_pair_that_cannot_be_used_is_skipped_and_the_rest_evaluated(
+    tiny_model, polite_pairs, tmp_path
+):
+    heldout = [preference(20, "a", ""), *polite_pairs[6:]]
+    weigh = {"manners": 1.0}
+    with pytest.raises(BatchError, match=r"pair-20 \(rejected\): the response is empty"):
+        train(small(), tiny_model, polite_pairs[:6], tmp_path / "a", weigh, heldout)
+    config = small(unusable="skip")
+    out = train(config, tiny_model, polite_pairs[:6], tmp_path / "b", weigh, heldout)
+    found = RewardEvaluation.load(out / "evaluation.json")
+    assert found.pairs == 2
+    assert found.traits["manners"].pairs == 2
+
+
+# ── bad input ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_checkpoint_stays(
+    tiny_model, polite_pairs, tmp_path, monkeypatch
+):
+    weigh = {"manners": 1.0}
+    whole = Heads.forward
+
+    def spoilt(self, hidden):
+        spoilt.calls += 1
+        return whole(self, hidden) * (float("nan") if spoilt.calls > 2 else 1.0)
+
+    spoilt.calls = 0
+    monkeypatch.setattr(Heads, "forward", spoilt)
+    with pytest.raises(TrainingError, match=r"reward model, step 3: the loss is nan"):
+        train(small(epochs=2), tiny_model, polite_pairs, tmp_path, weigh)
+    assert (tmp_path / "checkpoints" / "step-000002.pt").is_file()
+    assert not (tmp_path / "reward.json").exists()
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        RewardConfig(centring=0.1)
+    with pytest.raises(ValidationError, match="'soft' or 'hard'"):
+        RewardConfig(labels="medium")
+
+
+def test_heads_that_do_not_belong_to_the_model_are_named(tiny_model, polite_pairs, tmp_path):
+    out = train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+    heads = Heads(["manners"], 7)
+    save_tensors(heads.state_dict(), out / "heads.safetensors")
+    with pytest.raises(RewardModelError, match=r"heads.safetensors: not the heads of this reward"):
+        RewardModel.load(tiny_model, out)
+
+
+def test_a_full_disk_at_the_end_is_told_and_leaves_no_half_reward_model(
+    tiny_model, polite_pairs, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scoring, "save_tensors", full)
+    with pytest.raises(RewardModelError, match=r"No space left .*resumes from its last checkpoint"):
+        train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+    assert not (tmp_path / "reward.json").exists()
+    monkeypatch.undo()
+    out = train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+    assert weights(out)
+    RewardModel.load(tiny_model, out)
+
+
+def test_a_reward_model_of_another_base_is_refused(
+    make_tiny_model, tiny_model, polite_pairs, tmp_path
+):
+    out = train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
+    with pytest.raises(RewardModelError, match="trained over another base"):
+        RewardModel.load(make_tiny_model(seed=1), out)
+
+
+def test_a_folder_without_a_reward_model_is_named(tiny_model, tmp_path):
+    with pytest.raises(
+        RewardModelError, match=r"not a reward model .*; make one with `rlaif train"
+    ):
+        RewardModel.load(tiny_model, tmp_path / "nothing")
+
+
+def test_a_broken_pair_is_named(tiny_model, polite_pairs, tmp_path):
+    with pytest.raises(BatchError, match=r"pair-9 \(rejected\): the response is empty"):
+        train(
+            small(), tiny_model, [*polite_pairs, preference(9, "a", "")], tmp_path, {"manners": 1}
+        )

@@ -1,0 +1,176 @@
+"""`rlaif train …`: what is asked is what is done; a dry run does nothing and says what would be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+
+import pytest
+from typer.testing import CliRunner
+
+from constitution.errors import UserError
+from rlaif.cli.main import app
+from rlaif.data.records import Sample, write_jsonl
+from tests.support.feedback import labeled as labelled
+
+FAST = ["dtype=float32", "max_tokens=120", "batch_size=4", "checkpoint_every=1", "lora.rank=2"]
+
+
+@pytest.fixture
+def pairs(polite_pairs, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    write_jsonl(path, polite_pairs)
+    return str(path)
+
+
+def run(*arguments):
+    found = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    if found.exception and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def steps(out):
+    return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "reward", "dpo", "ppo", "rest"])
+def test_every_algorithm_explains_itself_with_an_example(algorithm):
+    said = run(algorithm, "--help")
+    assert f"Example: rlaif train {algorithm} " in said
+    assert "--resume" in said
+    assert "--dry-run" in said
+
+
+def test_a_dry_run_says_records_steps_and_where_it_would_go_on(
+    pairs, tiny_model, tmp_path, monkeypatch
+):
+    out = tmp_path / "dpo"
+    asked = ["dpo", pairs, "--model", tiny_model, "--out", out, "epochs=3", "batch_size=3"]
+    monkeypatch.setattr(
+        "rlaif.models.backbone.Backbone.load", lambda *_, **__: pytest.fail("weights")
+    )
+    said = run(*asked, "--dry-run")
+    assert "8 pairs; 9 steps if every record can be used" in said
+    assert "no checkpoint; would start" in said
+    assert not out.exists()
+    (out / "checkpoints").mkdir(parents=True)
+    for step in (4, 6):
+        (out / f"checkpoints/step-{step:06d}.pt").touch()
+    assert "would go on after step 6" in run(*asked, "--dry-run")
+    assert "start anew and remove its 2 checkpoints" in run(*asked, "--dry-run", "--resume=never")
+    assert len(list((out / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sft", "PAIRS", "epochs=2"], "8 pairs; 2 steps"),
+        (["reward", "PAIRS"], "8 pairs; 2 steps"),
+        (["ppo", "quickstart", "--reward=json:dumps", "iterations=7"], "prompts; 7 iterations"),
+        (["rest", "quickstart", "--reward=json:dumps"], "8 responses each; 3 improve steps"),
+    ],
+)
+def test_every_algorithm_has_a_dry_run(arguments, said, pairs, tiny_model, tmp_path):
+    arguments = [pairs if a == "PAIRS" else a for a in arguments]
+    out = tmp_path / "out"
+    assert said in run(*arguments, "--model", tiny_model, "--out", out, "--dry-run")
+    assert not out.exists()
+
+
+def test_training_again_changes_nothing_and_never_starts_anew(pairs, tiny_model, tmp_path):
+    out = tmp_path / "dpo"
+    asked = ["dpo", pairs, "--model", tiny_model, "--out", out, *FAST, "epochs=1"]
+    assert run(*asked, "--eval", pairs) == f"policy: {out}\n"
+    assert steps(out) == [1, 2]
+    written = (out / "metrics.jsonl").read_text()
+    assert "heldout_loss" in written
+    assert (out / "adapter_model.safetensors").is_file()
+    run(*asked, "--eval", pairs)
+    assert (out / "metrics.jsonl").read_text() == written
+    with pytest.raises(UserError, match=r"config.epochs \(1, now 2\)"):
+        run(*asked, "--eval", pairs, "epochs=2")
+    run(*asked, "epochs=2", "--resume=never")
+    assert steps(out) == [1, 2, 3, 4]
+
+
+def test_sft_takes_a_mix_and_the_whole_model(pairs, tiny_model, tmp_path):
+    (tmp_path / "books.jsonl").write_text('{"id": "b", "text": "Once upon a time."}\n')
+    out = tmp_path / "sft"
+    mix = f"0.5*{tmp_path / 'books.jsonl'}"
+    fast = [setting for setting in FAST if not setting.startswith("lora")]
+    run(
+        "sft", pairs, "--mix", mix, "--model", tiny_model, "--out", out, *fast, "lora=null",
+        "epochs=1",
+    )  # fmt: skip
+    assert any("loss_books" in line for line in (out / "metrics.jsonl").read_text().splitlines())
+    assert (out / "model.safetensors").is_file()
+
+
+def test_ppo_adds_up_several_rewards(tiny_model, questions, tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(
+        "def letters(conversations, responses):\n    return [len(set(r)) for r in responses]\n"
+        "def shorter(conversations, responses):\n    return [-len(r) for r in responses]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    write_jsonl(tmp_path / "prompts.jsonl", questions)
+    run(
+        "ppo", "prompts.jsonl", "--model", tiny_model, "--reward", "my_rewards:letters",
+        "--reward", "0.1*my_rewards:shorter", "--out", "ppo", "dtype=float32", "max_tokens=60",
+        "max_new_tokens=4", "prompts_per_iteration=2", "iterations=1", "engine=transformers",
+    )  # fmt: skip
+    assert steps(tmp_path / "ppo") == [1]
+
+
+def test_a_reward_that_is_nowhere_is_told_before_a_model_is_loaded(tiny_model, tmp_path):
+    with pytest.raises(UserError, match="'nowhere' is no existing folder"):
+        run("ppo", "quickstart", "--model", tiny_model, "--reward", "nowhere", "--dry-run")
+
+
+def test_a_misspelt_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
+    with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean rank\?"):
+        run("dpo", pairs, "--model", tiny_model, "lora.rnk=4", "--dry-run")
+
+
+def test_settings_that_do_not_go_together_are_told_in_one_sentence(questions, tiny_model, tmp_path):
+    write_jsonl(tmp_path / "prompts.jsonl", questions)
+    told = "^advantages=rloo has no value function: value would do nothing; leave out what is gae"
+    with pytest.raises(UserError, match=told):
+        run("ppo", tmp_path / "prompts.jsonl", "--model", tiny_model, "--reward", "m:f",
+            "advantages=rloo", "group_size=2", "value=head")  # fmt: skip
+
+
+def test_a_judge_looks_at_ppo_underway(tiny_model, questions, tmp_path, monkeypatch):
+    (tmp_path / "lettered.py").write_text(
+        "def letters(conversations, responses):\n    return [len(set(r)) for r in responses]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "prompts.jsonl", questions)
+    first = [
+        Sample(prompt=q, index=0, response="Hm.", tokens=2, complete=True, seed=0)
+        for q in questions
+    ]
+    write_jsonl(tmp_path / "start.jsonl", first)
+    asked = [
+        "ppo", "prompts.jsonl", "--model", tiny_model, "--reward", "lettered:letters", "--judge",
+        "127.0.0.1:1", "dtype=float32", "max_tokens=60", "max_new_tokens=4", "eval_prompts=2",
+        "prompts_per_iteration=2", "iterations=2", "eval_every=1", "engine=transformers",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="give both, or neither"):
+        run(*asked)
+    told = []
+
+    @contextmanager
+    def local(model, constitution, log, server):
+        told.append(server)
+        yield labelled.judge()
+
+    monkeypatch.setattr("rlaif.feedback.client.judge_client", local)
+    run(*asked, "--start", "start.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "ppo/metrics.jsonl").read_text().splitlines()]
+    assert told == ["127.0.0.1:1"]
+    assert all(0 <= line["judge_score"] <= 1 for line in lines)
+    assert (tmp_path / "ppo/checkpoints/best.pt").is_file()

@@ -1,0 +1,45 @@
+"""An edit told in words."""
+
+from __future__ import annotations
+
+from constitution.schema import Scope
+from rlaif.constitution_tools.changes import Change, list_changes
+from tests.support.feedback.builders import example, law, principle
+
+
+def test_every_kind_of_change_is_told() -> None:
+    old = law(
+        principle("gone", trait="kind"),
+        principle("words", trait="kind"),
+        principle("weight"),
+        principle("scope", scope=Scope(excludes=("joke",))),
+        principle("moved", trait="kind"),
+        principle("aside"),
+    )
+    new = law(
+        principle("words", trait="kind", compare="Prefer the shorter."),
+        principle("weight", weight=2.5),
+        principle("scope", scope=Scope(mentions=("refund", "money back"), excludes=("joke",))),
+        principle("moved", trait="honest"),
+        principle("aside", example(), critique="Where?"),
+        principle("fresh"),
+        kind=0.5,
+    )
+    assert list_changes(old, new) == (
+        Change("gone", "removed", old="Prefer by gone."),
+        Change("words", "reworded", "Prefer by words.", "Prefer the shorter."),
+        Change("weight", "weighed differently", "1", "2.5"),
+        Change(
+            "scope", "scoped differently", "excludes joke",
+            "mentions refund, money back; excludes joke",
+        ),
+        Change("moved", "moved to another trait", "kind", "honest"),
+        Change("aside", "critique and examples changed: no label depends on it"),
+        Change("fresh", "added", new="Prefer by fresh."),
+        Change("trait honest", "added"),
+        Change("trait kind", "weighed differently", "1", "0.5"),
+    )  # fmt: skip
+
+
+def test_the_same_constitution_has_no_changes() -> None:
+    assert list_changes(law(principle("p")), law(principle("p"))) == ()

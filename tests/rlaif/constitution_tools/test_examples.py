@@ -1,0 +1,151 @@
+"""Examples through the judge: when they pass, when they are weak, and what is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from constitution.errors import UserError
+from constitution.schema import Constitution, Scope
+from judge_service.types import Comparison, Judgment, Unjudged, UnjudgedReason
+from rlaif.constitution_tools.examples import Answer, Outcome, Result, cases, judge_cases, summarise
+from tests.support.feedback.builders import example, judged, law, principle
+
+
+class Judge:
+    """Reads every comparison as `probs`, or gives `answer`; remembers what it was asked."""
+
+    def __init__(self, *probs: float, answer: Unjudged | None = None) -> None:
+        self.probs = probs
+        self.answer = answer
+        self.asked: list[tuple[Comparison, Constitution]] = []
+
+    def __call__(
+        self, pairs: Sequence[Comparison], by: Constitution
+    ) -> Iterator[tuple[str, Judgment | Unjudged]]:
+        for pair in pairs:
+            self.asked.append((pair, by))
+            yield pair.id, self.answer or judged(by, {by.principles[0].id: self.probs})
+
+
+def run(of: Constitution, judge: Judge, memory: dict[str, Answer] | None = None) -> list[Outcome]:
+    return list(judge_cases(cases(of), of, judge, {} if memory is None else memory))
+
+
+@pytest.mark.parametrize(
+    ("preferred", "probs", "result", "seen"),
+    [  # P(A) in each order → the result, and P(preferred)
+        ("A", (0.9, 0.7), Result.PASSED, 0.8),
+        ("A", (0.9, 0.3), Result.WEAK, 0.6),
+        ("A", (0.6, 0.2), Result.FAILED, 0.4),
+        ("A", (0.5, 0.5), Result.FAILED, 0.5),
+        ("B", (0.1, 0.3), Result.PASSED, 0.8),
+        ("B", (0.55, 0.05), Result.WEAK, 0.7),
+        ("B", (0.9, 0.7), Result.FAILED, 0.2),
+        ("TIE", (0.45, 0.55), Result.PASSED, 0.5),
+        ("TIE", (0.95, 0.05), Result.WEAK, 0.5),
+        ("TIE", (0.7, 0.7), Result.FAILED, 0.7),
+    ],
+)
+def test_an_example_passes_by_the_mean_of_its_orders_and_is_weak_if_one_alone_would_fail(
+    preferred: str, probs: tuple[float, float], result: Result, seen: float
+) -> None:
+    (found,) = run(law(principle("p", example(preferred))), Judge(*probs))
+    assert found.result is result
+    assert found.prob == pytest.approx(seen)
+    assert found.spread == pytest.approx(abs(probs[0] - probs[1]))
+    assert (found.prob_ab + found.prob_ba) / 2 == pytest.approx(seen)
+
+
+def test_every_example_is_asked_of_its_own_principle_alone() -> None:
+    judge = Judge(0.9, 0.9)
+    of = law(
+        principle("kind", example(prompt="one"), trait="kind"),
+        principle("true", example(prompt="two"), trait="honest"),
+        kind=2.0,
+    )
+    run(of, judge)
+    asked = [([p.id for p in by.principles], dict(by.trait_weights)) for _, by in judge.asked]
+    assert asked == [(["kind"], {"kind": 2.0}), (["true"], {"honest": 1.0})]
+
+
+def test_an_example_outside_its_scope_fails_without_being_asked() -> None:
+    judge = Judge(0.9, 0.9)
+    scope = Scope(mentions=("refund",))
+    of = law(principle("p", example(), example(prompt="A refund?"), scope=scope))
+    outside, inside = run(of, judge)
+    assert outside.result is Result.UNJUDGED
+    assert "scope" in outside.reason
+    assert inside.passed
+    assert len(judge.asked) == 1
+
+
+def test_what_cannot_be_judged_fails_with_its_reason() -> None:
+    judge = Judge(answer=Unjudged(UnjudgedReason.TOO_LONG, "9000 tokens, 4096 fit"))
+    (found,) = run(law(principle("p", example())), judge)
+    assert not found.passed
+    assert found.reason == "too_long: 9000 tokens, 4096 fit"
+
+
+def test_an_answer_that_never_came_is_unjudged() -> None:
+    (found,) = judge_cases(
+        cases(of := law(principle("p", example()))), of, lambda pairs, by: iter(()), {}
+    )
+    assert found.result is Result.UNJUDGED
+
+
+def test_only_what_changed_is_asked_again() -> None:
+    memory: dict[str, Answer] = {}
+    first = Judge(0.9, 0.9)
+    run(law(principle("p", example(), example("B")), principle("q", example())), first, memory)
+    assert len(first.asked) == 2  # the two examples of p are one question
+
+    second = Judge(0.9, 0.9)
+    edited = law(
+        principle("p", example("B"), example(b="three"), weight=3.0),
+        principle("q", example(), compare="Prefer otherwise."),
+    )
+    found = run(edited, second, memory)
+    assert [outcome.remembered for outcome in found] == [True, False, False]
+    assert len(second.asked) == 2
+    assert found[0].result is Result.FAILED  # the same reads, seen from the other side
+
+
+def test_a_failure_that_may_pass_by_itself_is_asked_again() -> None:
+    memory: dict[str, Answer] = {}
+    of = law(principle("p", example()))
+    run(of, Judge(answer=Unjudged(UnjudgedReason.ENGINE_FAILED, "it died")), memory)
+    (found,) = run(of, judge := Judge(0.9, 0.9), memory)
+    assert found.passed
+    assert len(judge.asked) == 1
+
+
+def test_progress_ends_at_the_number_of_examples() -> None:
+    of = law(principle("p", example(), example()), principle("q", example()), principle("r"))
+    told: list[int] = []
+    judge_cases(cases(of), of, Judge(0.9, 0.9), {}, report=told.append)
+    assert told[-1] == 3
+    assert told == sorted(told)
+
+
+def test_principles_are_chosen_by_name_and_a_wrong_name_is_told_the_nearest() -> None:
+    of = law(principle("polite", example()), principle("brief", example()))
+    assert [case.principle.id for case in cases(of, ["brief"])] == ["brief"]
+    with pytest.raises(UserError, match="did you mean 'polite'"):
+        cases(of, ["polit"])
+
+
+def test_the_summary_counts_by_principle_with_wilsons_interval() -> None:
+    of = law(
+        principle("p", example(), example("B")),
+        principle("q", example(prompt="other")),
+        principle("r"),
+    )
+    found = summarise(run(of, Judge(0.9, 0.4)), of)
+    assert found.total is not None
+    assert (found.total.value, found.total.n) == (pytest.approx(2 / 3), 3)
+    assert (found.total.low, found.total.high) == pytest.approx((0.2077, 0.9385), abs=1e-4)
+    assert {name: share.value for name, share in found.by_principle.items()} == {"p": 0.5, "q": 1.0}
+    assert found.weak == 2
+    assert found.without_examples == ("r",)

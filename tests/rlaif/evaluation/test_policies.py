@@ -1,0 +1,266 @@
+"""Win rates, judge scores, KL and text statistics, by hand."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constitution.schema import Message
+from rlaif.data.records import Prompt, Sample
+from rlaif.evaluation.policies import (
+    EvaluationError,
+    EvaluationResult,
+    Outcome,
+    PolicyRun,
+    Verdict,
+    compare_with_start,
+    estimate_kl,
+    evaluate,
+    judge_score,
+    length_controlled,
+    length_stats,
+    mean_self_bleu,
+    refusal_rate,
+    trait_win_rates,
+    win_rate,
+)
+
+
+def sample(
+    prompt: str,
+    response: str,
+    index: int = 0,
+    tokens: int = 3,
+    complete: bool = True,
+    kind: str = "",
+):
+    messages = (Message(role="user", content=f"ask {prompt}"),)
+    question = Prompt(id=prompt, messages=messages, kind=kind)
+    return Sample(
+        prompt=question, index=index, response=response, tokens=tokens, complete=complete, seed=0
+    )
+
+
+def prefers_the_longer(questions):
+    return {
+        id: Outcome(0.5 if len(a) == len(b) else 0.8 if len(a) > len(b) else 0.2)
+        for id, _, a, b in questions
+    }
+
+
+def verdicts(*probs):
+    return [Verdict(f"p{i}", 0, "text", prob) for i, prob in enumerate(probs)]
+
+
+def test_ties_count_half_and_the_unjudged_not_at_all():
+    found = win_rate(verdicts(0.9, 0.6, 0.5, 0.1, None))
+    assert found.value == (1 + 1 + 0.5 + 0) / 4
+    assert found.n == 4
+
+
+def test_the_judge_score_is_the_mean_probability():
+    assert judge_score(verdicts(0.9, 0.6, None)).value == pytest.approx(0.75)
+
+
+def test_nothing_judged_is_no_number():
+    assert win_rate(verdicts(None, None)) is None
+    assert judge_score(verdicts(None)) is None
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_swapping_the_sides_gives_one_minus_the_win_rate(probs):
+    one, other = win_rate(verdicts(*probs)), win_rate(verdicts(*(1 - p for p in probs)))
+    # 1 - p rounds tiny p to 1, which wins as before: the sides swap exactly but at 1/2
+    if all(p == 0.5 or abs(p - 0.5) > 1e-12 for p in probs):
+        assert one.value + other.value == pytest.approx(1.0)
+
+
+def test_the_probability_is_the_policys_whichever_side_it_stood_on():
+    start = [sample(f"p{i}", "short") for i in range(40)]
+    policy = [sample(f"p{i}", f"a longer answer {i}") for i in range(40)]
+    sides = set()
+
+    def compare(questions):
+        sides.update(a == "short" for _, _, a, _ in questions)
+        return prefers_the_longer(questions)
+
+    found = compare_with_start(policy, start, compare)
+    assert {v.prob for v in found} == {0.8}
+    assert sides == {True, False}
+
+
+def test_a_verdict_knows_how_much_longer_the_policys_response_is():
+    start = [sample("p", "four"), sample("q", "four")]
+    found = compare_with_start(
+        [sample("p", "sixsix"), sample("q", "2!")], start, prefers_the_longer
+    )
+    assert [v.gap for v in found] == [2, -2]
+
+
+def by_trait(questions):
+    """A judge for whom the longer is more helpful and the shorter more honest."""
+    return {
+        id: Outcome(0.6 if len(a) > len(b) else 0.4, traits=traits(len(a) > len(b)))
+        for id, _, a, b in questions
+    }
+
+
+def traits(a_longer):
+    return {"helpful": 0.9, "honest": 0.3} if a_longer else {"helpful": 0.1, "honest": 0.7}
+
+
+def test_trait_win_rates_are_the_policys_and_equal_texts_are_ties():
+    start = [sample(f"p{i}", "short") for i in range(4)]
+    policy = [sample(f"p{i}", f"a longer answer {i}") for i in range(3)] + [sample("p3", "short")]
+    found = compare_with_start(policy, start, by_trait)
+    assert [v.traits["helpful"] for v in found] == pytest.approx([0.9] * 3 + [0.5])
+    rates = trait_win_rates(found)
+    assert {name: rate.value for name, rate in rates.items()} == {
+        "helpful": 3.5 / 4,
+        "honest": 0.5 / 4,
+    }
+
+
+def test_the_length_controlled_rate_sees_through_a_preference_for_length():
+    # 60 longer responses win 4 times of 5, 20 shorter ones 1 of 5: longer is all it takes
+    wins = [(30, 0.9)] * 48 + [(30, 0.1)] * 12 + [(-30, 0.9)] * 4 + [(-30, 0.1)] * 16
+    found = [Verdict(f"p{i}", 0, "", prob, gap=gap) for i, (gap, prob) in enumerate(wins)]
+    assert win_rate(found).value == 52 / 80
+    assert win_rate(found).low > 0.5
+    controlled = length_controlled(found)
+    assert controlled.value == pytest.approx(0.5, abs=0.02)
+    assert controlled.low < 0.5 < controlled.high
+
+
+def test_equal_texts_are_ties_without_asking():
+    same = [sample("p", "same")]
+    found = compare_with_start(same, same, lambda _: pytest.fail("the judge was asked"))
+    assert [v.prob for v in found] == [0.5]
+
+
+def test_a_response_without_its_counterpart_is_an_error_that_names_it():
+    with pytest.raises(EvaluationError, match="no response 1 to prompt 'p'"):
+        compare_with_start([sample("p", "x", index=1)], [sample("p", "y")], prefers_the_longer)
+
+
+def test_an_answer_that_is_missing_is_an_error():
+    with pytest.raises(EvaluationError, match="did not answer"):
+        compare_with_start([sample("p", "x")], [sample("p", "y")], lambda _: {})
+
+
+def test_kl_estimators_are_those_worked_by_hand_and_nothing_at_equality():
+    samples = [sample("p", "x"), sample("q", "y")]
+    policy = [[-1.0, -2.0], [-0.5]]
+    reference = [[-1.5, -1.0], [-0.5]]
+    # gaps .5, -1 and 0: k1 = -.5 and 0; k3 = (e^-.5 - 1 + .5) + (e^1 - 1 - 1) and 0
+    found = estimate_kl(samples, lambda _: policy, lambda _: reference)
+    assert found.k1.value == pytest.approx(-0.25)
+    k3 = (math.exp(-0.5) - 0.5) + (math.e - 2)
+    assert found.k3.value == pytest.approx(k3 / 2)
+    equal = estimate_kl(samples, lambda _: policy, lambda _: policy)
+    assert (equal.k1.value, equal.k3.value) == (0, 0)
+
+
+def test_length_stats_are_in_tokens():
+    found = length_stats([sample("p", "x", tokens=2), sample("q", "y", tokens=4, complete=False)])
+    assert (found.mean, found.median, found.longest, found.complete) == (3, 3, 4, 0.5)
+
+
+def test_self_bleu_of_a_policy_has_an_interval_over_prompts():
+    same = mean_self_bleu([sample(f"p{i}", "always the same words here") for i in range(3)])
+    assert (same.value, same.n) == (1.0, 3)
+    assert mean_self_bleu([sample("p", "alone")]) is None
+
+
+def test_the_refusal_rate_counts_prompts():
+    samples = [sample("p", "I'm sorry, but I can't help with that."), sample("p", "Sure.", 1)]
+    assert refusal_rate([*samples, sample("q", "Yes.")]).value == (0.5 + 0) / 2
+    assert refusal_rate([]) is None
+
+
+def kinds_of(policy):
+    return {kind.kind: kind for kind in policy.kinds}
+
+
+def test_refusals_are_told_apart_by_the_kind_of_prompt():
+    def answers(good, bad):
+        return [
+            sample("a", good, kind="everyday"),
+            sample("b", good, kind="borderline"),
+            sample("c", bad, kind="harmful"),
+            sample("d", bad),  # of no kind: neither
+        ]
+
+    start = PolicyRun("start", answers("Sure.", "Sure, here it is."))
+    trained = PolicyRun("DPO", answers("Of course.", "I can't help with that."))
+    first, dpo = evaluate(start, [trained], prefers_the_longer).policies
+    assert (first.refusals_safe.value, first.refusals_harmful.value) == (0, 0)
+    assert (dpo.refusals_safe.value, dpo.refusals_safe.n) == (0, 2)
+    assert (dpo.refusals_harmful.value, dpo.refusals_harmful.n) == (1, 1)
+    assert list(kinds_of(dpo)) == ["borderline", "everyday", "harmful"]
+    assert kinds_of(dpo)["harmful"].win_rate.value == 1.0
+    assert kinds_of(dpo)["everyday"].prompts == 1
+
+
+def two_policies(gain, prob):
+    """A start and a policy over 12 prompts: reward up by `gain`, judged `prob` on each."""
+    start = PolicyRun(
+        "start", [sample(f"p{i}", "aa") for i in range(12)], [float(i) for i in range(12)]
+    )
+    rewards = [i + gain + 0.01 * (i % 2) for i in range(12)]
+    trained = PolicyRun("PPO", [sample(f"p{i}", "bb") for i in range(12)], rewards)
+
+    def compare(questions):
+        return {id: Outcome(prob if a == "bb" else 1 - prob) for id, _, a, _ in questions}
+
+    return evaluate(start, [trained], compare).policies[1]
+
+
+def test_the_reward_gain_is_paired_by_prompt():
+    # scores of different prompts lie far apart, their differences do not
+    gain = two_policies(1.0, 0.5).reward_gain
+    assert gain.value == pytest.approx(1.005)
+    assert gain.high - gain.low < 0.02
+
+
+def test_reward_up_and_judge_not_is_overoptimisation():
+    assert two_policies(gain=1.0, prob=0.5).overoptimised
+    assert two_policies(gain=1.0, prob=0.4).overoptimised
+    assert not two_policies(gain=1.0, prob=0.7).overoptimised
+    assert not two_policies(gain=-1.0, prob=0.4).overoptimised
+
+
+@pytest.fixture
+def result():
+    start = PolicyRun("start", [sample("p", "aa"), sample("q", "bb")], rewards=[0.0, 0.0])
+    trained = PolicyRun(
+        "DPO", [sample("p", "aaaa"), sample("q", "")], rewards=[1.0, 2.0], tokens_per_second=12.0
+    )
+
+    def compare(questions):
+        return {
+            id: Outcome(None, "empty_response") if "" in (a, b) else Outcome(0.9 if a > b else 0.1)
+            for id, _, a, b in questions
+        }
+
+    return evaluate(start, [trained], compare)
+
+
+def test_an_evaluation_counts_what_was_not_judged(result):
+    start, trained = result.policies
+    assert start.win_rate is None
+    assert trained.win_rate.value == 1.0
+    assert trained.win_rate.n == 1
+    assert trained.unjudged == {"empty_response": 1}
+    assert trained.reward_score.value == 1.5
+
+
+def test_an_evaluation_comes_back_from_disk_as_it_was(result, tmp_path):
+    result.save(tmp_path / "evaluation.json")
+    assert EvaluationResult.load(tmp_path / "evaluation.json") == result
+
+
+def test_no_samples_is_an_error():
+    with pytest.raises(EvaluationError, match="no held-out responses"):
+        evaluate(PolicyRun("start", []), [], prefers_the_longer)

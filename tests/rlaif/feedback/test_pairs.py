@@ -1,0 +1,53 @@
+"""Which responses make a pair, and which of them is called A."""
+
+import pytest
+
+from constitution.schema import Message
+from rlaif.data.records import Prompt, RecordError, Sample
+from rlaif.feedback.pairs import pairs_from_samples
+
+
+def samples(prompt: str, *responses: str) -> list[Sample]:
+    question = Prompt(id=prompt, messages=(Message(role="user", content=f"ask {prompt}"),))
+    return [
+        Sample(prompt=question, index=i, response=text, tokens=1, complete=True, seed=0)
+        for i, text in enumerate(responses)
+    ]
+
+
+def test_the_first_two_distinct_responses_make_the_pair():
+    found = pairs_from_samples(samples("p", "one", "one ", "two", "three"))
+    assert [c.id for c in found.comparisons] == ["p/0-2"]
+    assert found.identical == 1
+
+
+def test_all_pairs_of_distinct_responses_when_asked_for():
+    found = pairs_from_samples(samples("p", "a", "b", "c"), pairs_per_prompt=None)
+    assert [c.id for c in found.comparisons] == ["p/0-1", "p/0-2", "p/1-2"]
+
+
+def test_a_prompt_whose_responses_are_all_alike_gives_no_pair():
+    assert pairs_from_samples(samples("p", "same", "same")).comparisons == ()
+
+
+def test_neither_sample_is_always_response_a():
+    many = [s for i in range(200) for s in samples(f"p{i}", "first", "second")]
+    found = pairs_from_samples(many).comparisons
+    assert 60 < sum(c.response_a == "first" for c in found) < 140
+    assert found == pairs_from_samples(many).comparisons
+    assert found != pairs_from_samples(many, seed=1).comparisons
+
+
+def test_one_id_for_two_conversations_is_an_error():
+    other = samples("p", "x")[0].model_copy(
+        update={"prompt": Prompt(id="p", messages=(Message(role="user", content="other"),))}
+    )
+    with pytest.raises(RecordError, match="'p' stands for two different"):
+        pairs_from_samples([*samples("p", "a", "b"), other])
+
+
+def test_the_first_pairs_share_no_response():
+    four = samples("p", "a", "b", "c", "d")
+    found = pairs_from_samples(four, pairs_per_prompt=2).comparisons
+    assert [c.id for c in found] == ["p/0-1", "p/2-3"]
+    assert len(pairs_from_samples(four, pairs_per_prompt=None).comparisons) == 6

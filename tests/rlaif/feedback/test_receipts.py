@@ -1,0 +1,98 @@
+"""A receipt gives back what the judge found, and an older or broken one is dealt with."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from judge_service.types import Comparison, JudgeOptions, Provenance
+from rlaif.data.records import RecordError, read_preferences
+from rlaif.feedback.receipts import comparison, parse_receipt, preference, receipt
+from tests.support.feedback.constitutions import pairs
+from tests.support.feedback.labeled import judge, labelled
+
+
+@pytest.fixture
+def judged():
+    client = judge()
+    ((_, judgment),) = client.stream(pairs(1), "law", JudgeOptions())
+    return pairs(1)[0], judgment
+
+
+def test_a_receipt_gives_back_the_judgment(judged):
+    pair, judgment = judged
+    found = parse_receipt(preference(pair, judgment))
+    assert found.provenance == judgment.provenance
+    assert found.votes == judgment.votes
+    assert (found.prob_a, found.verdict) == (judgment.prob_a, judgment.verdict)
+    assert (found.order_gap, found.spread) == (judgment.order_gap, judgment.spread)
+    assert found.position_consistent == judgment.position_consistent
+    assert found.raw_prob_a == judgment.prob_a
+
+
+def test_what_calibration_was_given_is_kept(judged):
+    pair, judgment = judged
+    calibrated = replace(
+        judgment,
+        raw_prob_a=judgment.prob_a,
+        prob_a=0.75,
+        provenance=replace(judgment.provenance, calibration="c" * 64),
+    )
+    found = parse_receipt(preference(pair, calibrated))
+    assert (found.prob_a, found.raw_prob_a) == (0.75, judgment.prob_a)
+    assert found.provenance.calibration == "c" * 64
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_the_pair_comes_back_as_it_was_put_before_the_judge(judged, prob):
+    pair, judgment = judged
+    label = preference(pair, replace(judgment, prob_a=prob))
+    assert comparison(label, parse_receipt(label)) == pair
+    assert label.prob_chosen == max(prob, 1 - prob)
+
+
+def test_a_receipt_of_before_the_newer_fields_still_reads(judged):
+    pair, judgment = judged
+    label = preference(pair, judgment)
+    old = receipt(judgment)
+    for name in ("protocol", "calibration", "raw_prob_a", "spread"):
+        del old[name]
+    for vote in old["votes"]:
+        for read in vote["reads"]:
+            del read["stored"], read["rationale"]
+    found = parse_receipt(label.model_copy(update={"receipt": json.dumps(old)}))
+    assert found.votes == judgment.votes
+    assert found.provenance.protocol == Provenance.__dataclass_fields__["protocol"].default
+    assert found.raw_prob_a == judgment.prob_a
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("", "label 'q0' has no receipt"),
+        ("{", "label 'q0': its receipt cannot be read: receipt: "),
+        ('{"chosen": "A"}', "verdict: Field required"),
+        ("[]", "label 'q0'"),
+    ],
+)
+def test_a_broken_receipt_names_the_label_and_the_field(judged, broken, told):
+    pair, judgment = judged
+    label = preference(pair, judgment).model_copy(update={"receipt": broken})
+    with pytest.raises(RecordError) as error:
+        parse_receipt(label)
+    assert told in str(error.value)
+
+
+def test_a_response_that_is_neither_a_nor_b_is_told(judged):
+    pair, judgment = judged
+    label = preference(pair, judgment)
+    wrong = json.dumps({**json.loads(label.receipt), "chosen": "C"})
+    with pytest.raises(RecordError, match=r"'q0': .*chosen"):
+        parse_receipt(label.model_copy(update={"receipt": wrong}))
+
+
+def test_labels_on_disk_carry_readable_receipts(tmp_path):
+    for label in read_preferences(labelled(tmp_path, 3)):
+        found = parse_receipt(label)
+        assert isinstance(comparison(label, found), Comparison)
+        assert [vote.principle_id for vote in found.votes] == ["p0", "p1", "p2"]

@@ -1,0 +1,230 @@
+"""Labels that reproduce are told from labels that do not, with the reason."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from judge_service.types import JudgeOptions, ModelIdentity
+from rlaif.data.records import read_preferences
+from rlaif.feedback.labeler import label
+from rlaif.labels.verify import TOLERANCE, draw, replay, verify_offline
+from tests.support.fakes import FakeEngine
+from tests.support.feedback.constitutions import by_rule, edited, engine, law, pairs, principle
+from tests.support.feedback.labeled import LAW, judge, labelled, rewrite
+from tests.support.feedback.local_judge import LocalJudge
+
+WEIGHTS = {LAW.digest: LAW.trait_weights}.get
+
+
+@pytest.fixture
+def file(tmp_path):
+    return labelled(tmp_path)
+
+
+def with_receipt(change):
+    """A change of a label that edits its receipt."""
+
+    def edit(one):
+        receipt = json.loads(one.receipt)
+        change(receipt)
+        return one.model_copy(update={"receipt": json.dumps(receipt)})
+
+    return edit
+
+
+def shifted(by):
+    """An engine that answers as before, the first label's log-probability moved (nats)."""
+
+    def answer(prompt):
+        first, second = by_rule(prompt)
+        return first + by, second
+
+    return answer
+
+
+# ── offline ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_label_is_the_sum_of_its_reads(file):
+    found = verify_offline(read_preferences(file), WEIGHTS)
+    assert (found.labels, found.wrong, found.passed) == (12, 0, True)
+    assert not found.without_weights
+
+
+def lie_about_the_label(receipt):
+    receipt["prob_a"] = receipt["raw_prob_a"] = 0.5 + (receipt["prob_a"] - 0.5) / 2
+
+
+def lie_about_a_vote(receipt):
+    receipt["votes"][1]["prob_a"] += 1e-6
+
+
+def lie_about_a_read(receipt):
+    receipt["votes"][1]["reads"][0]["logprob_first"] -= 1e-6
+
+
+def lose_a_read(receipt):
+    del receipt["votes"][0]["reads"][1]
+
+
+def read_in_an_unknown_way(receipt):
+    receipt["protocol"] = "by the stars"
+
+
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        (lie_about_the_label, r"'q4': P\(A\) is"),
+        (lie_about_a_vote, r"'q4': P\(A\) by p1 is"),
+        (lie_about_a_read, r"'q4': a read of p1 is"),
+        (lose_a_read, r"'q4': P\(A\) by p0 is"),
+        (read_in_an_unknown_way, r"'q4': P\(A\) by p0 is .* recomputed none"),
+    ],
+)
+def test_a_label_that_its_reads_do_not_give_is_named(file, lie, told):
+    rewrite(file, 4, with_receipt(lie))
+    found = verify_offline(read_preferences(file), WEIGHTS)
+    assert (found.wrong, found.passed) == (1, False)
+    (example,) = found.examples
+    assert re.search(told, example)
+
+
+def test_swapped_texts_are_found_by_the_probability_of_a_trait(file):
+    rewrite(file, 2, lambda one: one.model_copy(update={"traits": {"honest": 0.123}}))
+    found = verify_offline(read_preferences(file), WEIGHTS)
+    assert "'q2': P(chosen) by honest is 0.123" in found.examples[0]
+
+
+def test_without_the_constitution_the_sum_is_not_checked_and_that_is_said(file):
+    rewrite(file, 4, with_receipt(lie_about_a_vote))
+    found = verify_offline(read_preferences(file), {}.get)
+    assert found.without_weights == {f"law 1.0.0 ({LAW.digest[:12]})": 12}
+    assert found.wrong == 1  # a vote is checked all the same
+
+
+def test_labels_of_one_trait_need_no_constitution(tmp_path):
+    one_trait = law(principle(0), principle(1, weight=3.0), helpful=7.0)
+    label(pairs(4), LocalJudge(one_trait, engine=engine()), tmp_path)
+    found = verify_offline(read_preferences(tmp_path / "preferences.parquet"), {}.get)
+    assert found.passed
+    assert not found.without_weights
+
+
+# ── by asking again ──────────────────────────────────────────────────────────────────────────
+
+
+def test_the_same_judge_gives_the_same_numbers(file):
+    client = judge()
+    found = replay(read_preferences(file), client)
+    assert found.passed
+    assert (found.sampled, found.recomputed, found.reads) == (12, 12, 72)
+    assert (found.largest, found.mean, found.largest_logprob) == (0.0, 0.0, 0.0)
+    assert (found.asked_differently, found.chosen_differs) == (0, 0)
+    assert len(client.engine.prompts) == 72
+
+
+def test_a_drift_within_the_tolerance_passes_and_beyond_it_fails(file):
+    client = LocalJudge(LAW, engine=engine(shifted(-0.01)))
+    found = replay(read_preferences(file), client, tolerance=0.01)
+    assert found.passed
+    assert 0 < found.mean <= found.largest < 0.01
+    assert found.largest_logprob >= 0.01 - 1e-9
+    strict = replay(read_preferences(file), client, tolerance=1e-6)
+    assert not strict.passed
+    assert strict.beyond > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "torch.bfloat16", "fp8"])
+def test_the_tolerance_is_that_of_the_dtype_in_the_receipt(file, dtype):
+    def say(receipt):
+        receipt["model"]["dtype"] = dtype
+
+    rewrite(file, 0, with_receipt(say))
+    found = replay(read_preferences(file)[:1], judge())
+    assert found.tolerance == TOLERANCE.get(dtype.removeprefix("torch."), 0.02)
+
+
+def test_a_sample_of_principles_is_drawn_again(tmp_path):
+    options = JudgeOptions(sample_principles=2, seed=5)
+    label(pairs(6), judge(), tmp_path, options=options)
+    client = judge()
+    found = replay(read_preferences(tmp_path / "preferences.parquet"), client)
+    assert found.passed
+    assert len(client.engine.prompts) == 6 * 2 * 2
+
+
+def test_reads_under_todays_minimum_of_the_mass_are_read_again(tmp_path):
+    def timid(prompt):
+        return tuple(logprob + math.log(0.05) for logprob in by_rule(prompt))
+
+    client = LocalJudge(LAW, engine=engine(timid))
+    label(pairs(2), client, tmp_path, options=JudgeOptions(min_label_mass=0.01))
+    assert replay(read_preferences(tmp_path / "preferences.parquet"), client).passed
+
+
+def test_another_model_is_named_by_what_differs_and_fails(file):
+    class Other(FakeEngine):
+        @property
+        def identity(self):
+            return replace(super().identity, weights_sha256="f" * 64, dtype="bfloat16")
+
+    found = replay(read_preferences(file), LocalJudge(LAW, engine=engine(kind=Other)))
+    ((told, count),) = found.other_model.items()
+    assert told == (
+        "weights_sha256 000000000000 then, ffffffffffff now, dtype float32 then, bfloat16 now"
+    )
+    assert count == 12
+    assert found.recomputed == 12
+    assert not found.passed
+
+
+def test_a_constitution_that_is_not_served_is_counted_not_skipped(file):
+    found = replay(read_preferences(file), LocalJudge(edited(LAW, 0, weight=9.0)))
+    assert found.no_constitution == {f"law 1.0.0 ({LAW.digest[:12]})": 12}
+    assert (found.recomputed, found.passed) == (0, False)
+
+
+def test_a_text_that_was_edited_shows_in_the_digest_of_the_prompt(file):
+    def edit(one):
+        message = one.chosen[0].model_copy(update={"content": one.chosen_text + "!"})
+        return one.model_copy(update={"chosen": (message,)})
+
+    rewrite(file, 3, edit)
+    found = replay(read_preferences(file), judge(), tolerance=1.0)
+    assert (found.asked_differently, found.beyond, found.passed) == (1, 0, False)
+
+
+def test_a_label_read_after_a_rationale_is_told_apart(file):
+    def wrote(receipt):
+        receipt["votes"][0]["reads"][0]["rationale"] = "Because."
+
+    rewrite(file, 3, with_receipt(wrote))
+    found = replay(read_preferences(file), judge())
+    assert found.no_answer == {"it was read after a rationale": 1}
+    assert not found.passed
+
+
+def test_a_judge_that_fails_is_counted(file):
+    found = replay(read_preferences(file), LocalJudge(LAW, engine=FakeEngine(fail_after=0)))
+    assert sum(found.no_answer.values()) == 12
+    assert not found.passed
+
+
+def test_a_sample_hangs_on_the_seed_and_the_ids_alone(file):
+    labels = read_preferences(file)
+    drawn = [one.id for one in draw(labels, 4, seed=0)]
+    assert len(set(drawn)) == 4
+    assert drawn == [one.id for one in draw(reversed(labels), 4, seed=0)]
+    assert drawn != [one.id for one in draw(labels, 4, seed=1)]
+    assert len(draw(labels, 99, seed=0)) == 12
+
+
+def test_a_model_that_is_still_loading_differs_in_everything(file):
+    client = judge()
+    info = client.server_info()
+    client.server_info = lambda: replace(info, model=None)
+    (told,) = replay(read_preferences(file), client).other_model
+    assert all(name in told for name in ModelIdentity.__dataclass_fields__)

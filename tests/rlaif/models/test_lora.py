@@ -1,0 +1,88 @@
+"""The lean LoRA layer against peft's own, and what may not be adapted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.lora import LeanLinear
+from tests.support.training.perturb import shaken
+
+IDS = torch.tensor([[1, 5, 6, 7, 8, 9], [1, 4, 4, 4, 4, 2]])
+
+
+def saved_adapter(tiny_model, folder):
+    backbone = Backbone.load(tiny_model, "float32")
+    backbone.add_role("policy", LoraConfig(), 0)
+    shaken(backbone, "policy", std=0.1)
+    backbone.save_role("policy", folder)
+    return backbone
+
+
+def test_a_saved_adapter_computes_in_peft_what_it_computes_here(tiny_model, tmp_path):
+    backbone = saved_adapter(tiny_model, tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
+    ours = backbone.hidden_states("policy", IDS)
+    expected = theirs.base_model.model.model(IDS).last_hidden_state
+    torch.testing.assert_close(ours, expected)
+    weights = torch.linspace(-1, 1, ours.numel()).view_as(ours)
+    (ours * weights).sum().backward()
+    (expected * weights).sum().backward()
+    gradients = [p.grad for n, p in theirs.named_parameters() if "lora_" in n]
+    assert len(gradients) == len(backbone.role_parameters("policy"))
+    for parameter, gradient in zip(
+        backbone.role_parameters("policy").values(), gradients, strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_over_a_bfloat16_base_nothing_is_carried_in_float32(tiny_model, tmp_path):
+    saved_adapter(tiny_model, tmp_path)
+    backbone = Backbone.load(tiny_model, "bfloat16")
+    backbone.load_role("policy", tmp_path)
+    exact = Backbone.load(tiny_model, "float32")
+    exact.load_role("policy", tmp_path)
+    layer = backbone.trunk.layers[0].mlp.up_proj
+    assert isinstance(layer, LeanLinear)
+    assert layer(torch.ones(1, 1, 32, dtype=torch.bfloat16)).dtype is torch.bfloat16
+    ours = backbone.hidden_states("policy", IDS).float()
+    expected = exact.hidden_states("policy", IDS)
+    assert (ours - expected).norm() < 0.05 * expected.norm()
+
+
+def test_an_adapter_of_another_kind_runs_as_in_peft(tiny_model, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    config = peft.LoraConfig(use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs = peft.get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    theirs.save_pretrained(tmp_path)
+    backbone = Backbone.load(tiny_model, "float32")
+    backbone.load_role("policy", tmp_path)
+    expected = theirs.base_model.model.model(IDS).last_hidden_state
+    torch.testing.assert_close(backbone.hidden_states("policy", IDS), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True.")  # peft's, before ours
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_of_the_head_or_the_embeddings_is_refused(tiny_model, target):
+    backbone = Backbone.load(tiny_model, "float32")
+    with pytest.raises(BackboneError, match=f"adapts .*{target}; only linear layers below"):
+        backbone.add_role("policy", LoraConfig(targets=(target,)), 0)
+
+
+def test_a_whole_model_is_no_adapter(tiny_model, tmp_path):
+    backbone = Backbone.load(tiny_model, "float32")
+    with pytest.raises(
+        BackboneError, match=r"a whole model, not an adapter .* give it as the model"
+    ):
+        backbone.load_role("reward", Path(tiny_model))

@@ -1,0 +1,94 @@
+"""An evaluation on the terminal: everything with its interval, within 100 columns."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.policies import KL, EvaluationResult, KindResult, LengthStats, PolicyResult
+from rlaif.report.tables import kind_table, print_table, tables
+
+
+def estimate(value, half=0.12):
+    return Estimate(value, value - half, value + half, 76)
+
+
+def policy(name, **changes):
+    found = PolicyResult(
+        name=name,
+        win_rate=estimate(0.66),
+        judge_score=estimate(0.52),
+        reward_score=estimate(-10.25, 1.5),
+        kl=KL(estimate(10.76), estimate(10.8)),
+        length=LengthStats(151.2, 50.0, 256, 0.9),
+        distinct_1=0.5,
+        distinct_2=0.91,
+        tokens_per_second=1377.4,
+        unjudged={"too_long": 2, "void": 1},
+        verdicts=(),
+        length_controlled=estimate(0.61),
+        reward_gain=estimate(1.5, 0.1),
+        self_bleu=estimate(0.21),
+        refusals_safe=estimate(0.15),
+        refusals_harmful=estimate(0.5),
+    )
+    return replace(found, **changes)
+
+
+def start():
+    nothing = dict.fromkeys(("win_rate", "judge_score", "length_controlled", "kl", "reward_gain"))
+    return policy("start", **nothing, unjudged={})
+
+
+def printed(*policies):
+    out = io.StringIO()
+    print_table(EvaluationResult(policies, {}), Console(file=out, width=100))
+    return out.getvalue()
+
+
+def test_the_tables_fit_into_a_hundred_columns_uncut():
+    text = printed(start(), policy("DPO"), policy("ReST"))
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines() if "│" in line) <= 100
+    row = next(line for line in text.splitlines() if "DPO" in line)
+    for cell in ("66 % [54, 78]", "61 % [49, 73]", "0.52 [0.40, 0.64]", "-10.25 [-11.75, -8.75]"):
+        assert cell in row
+
+
+def test_the_start_has_no_win_rate():
+    row = next(line for line in printed(start()).splitlines() if "start " in line)
+    assert row.count("—") >= 3
+
+
+def test_traits_have_a_table_where_there_are_several():
+    one = policy("DPO", traits={"overall": estimate(0.6)})
+    assert len(tables(EvaluationResult((start(), one), {}))) == 2
+    two = policy("DPO", traits={"helpful": estimate(0.6), "honest": estimate(0.4)})
+    last = tables(EvaluationResult((start(), two), {}))[-1]
+    assert last.rows == (("DPO", "60 % [48, 72]", "40 % [28, 52]"),)
+
+
+def test_overoptimisation_is_said_in_words():
+    assert "PPO: the reward score is up by +1.50" in printed(start(), policy("PPO"))
+    fine = policy("PPO", judge_score=estimate(0.7))
+    assert "overoptimised" not in printed(start(), fine)
+
+
+def test_kinds_are_rows_of_every_policy():
+    kinds = tuple(
+        KindResult(kind, 10, estimate(0.6), estimate(0.5), estimate(0.2), 40.0)
+        for kind in ("everyday", "harmful")
+    )
+    found = kind_table([policy("DPO", kinds=kinds), policy("PPO", kinds=kinds)])
+    assert [row[:3] for row in found.rows] == [
+        ("everyday", "DPO", "10"), ("everyday", "PPO", "10"),
+        ("harmful", "DPO", "10"), ("harmful", "PPO", "10"),
+    ]  # fmt: skip
+    assert kind_table([policy("DPO")]) is None
+
+
+@pytest.mark.parametrize("missing", ["judge_score", "reward_gain"])
+def test_without_both_scores_nothing_is_suspected(missing):
+    assert not policy("PPO", **{missing: None}).overoptimised

@@ -1,0 +1,79 @@
+"""Each alarm at a history made for it, just over and just under its threshold."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlaif.training.alarms import WATCHED, ringing
+
+
+def history(**series):
+    """One dict per step; None where a metric was not logged."""
+    steps = max(len(values) for values in series.values())
+    return [{name: values[i] for name, values in series.items()} for i in range(steps)]
+
+
+def names(found):
+    return [alarm.name for alarm in ringing(found)]
+
+
+def test_nothing_rings_at_nothing_and_where_nothing_moves():
+    assert names([]) == []
+    assert names([{}] * 50) == []
+    assert names(history(**{name: [0.5] * 60 for name in WATCHED})) == []
+    assert names(history(**{name: [None] * 60 for name in WATCHED})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "quiet", "loud", "told"),
+    [
+        (
+            "kl_over_ceiling",
+            history(kl_k1=[2.0, 900.0, 24.0, 24.0, 25.0, 25.0, 26.0]),
+            history(kl_k1=[2.0, 24.0, 24.0, 25.0, 26.0, 27.0]),
+            "kl_k1 is 25.2 nats",
+        ),
+        (
+            "eos_rate_falling",
+            history(eos_rate=[0.9] * 5 + [0.7] * 5),
+            history(eos_rate=[0.9] * 5 + [0.65] * 5),
+            "only 65% of the responses end by themselves, 90% did",
+        ),
+        (
+            "diversity_falling",
+            history(distinct_2=[0.8] * 5 + [0.1] * 4),  # the two ends still overlap
+            history(distinct_2=[0.8] * 5 + [0.5] * 5),
+            "from 0.80 to 0.50",
+        ),
+        (
+            "length_grows_with_score",
+            history(response_length=list(range(20, 50)), score=[1.0, -1.0] * 15),
+            history(response_length=list(range(20, 50)), score=list(range(30))),
+            "from 22 to 47 tokens and their score with them (r = 1.00)",
+        ),
+        (
+            "scores_parting",
+            history(score=[0.0, 1.0, 2.0, 3.0], judge_score=[0.5, 0.6, 0.5, 0.58]),
+            history(score=[0.0, 1.0, 2.0, 3.0], judge_score=[0.5, 0.6, 0.5, 0.4]),
+            "from 1.00 to 2.50 while the judge's fell from 0.60 to 0.40",
+        ),
+    ],
+)
+def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, told):
+    assert names(quiet) == []
+    assert names(loud) == [name]
+    assert told in ringing(loud)[0].text
+
+
+def test_a_judge_asked_now_and_then_is_compared_with_the_scores_of_those_steps():
+    judged = [0.6, None, None, 0.5, None, 0.5]
+    assert names(history(score=[0.0, 9.0, 9.0, 1.0, 9.0, 1.0], judge_score=judged)) == [
+        "scores_parting"
+    ]
+    assert names(history(score=[1.0, 9.0, 9.0, 0.0, 9.0, 0.0], judge_score=judged)) == []
+
+
+def test_an_alarm_stops_when_its_trouble_does():
+    risen = history(kl_k1=[30.0] * 9)
+    assert names(risen) == ["kl_over_ceiling"]
+    assert names(risen + history(kl_k1=[1.0] * 5)) == []

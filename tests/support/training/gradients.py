@@ -1,0 +1,52 @@
+"""Gradients looked at instead of applied, in one process or in one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+
+from rlaif.distributed.processes import Workers
+from rlaif.training.config import Learner
+
+Item = TypeVar("Item")
+ALONE = Workers(0, 1)
+
+
+class GradientKeeper(Learner):
+    """Keeps the gradients instead of applying them."""
+
+    gradients: dict[str, torch.Tensor]
+
+    def step(self, where: str) -> float:
+        self.gradients = {
+            n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for n, p in self.parameters.items()
+        }
+        self.optimiser.zero_grad()
+        return 0.0
+
+
+class OneOfSeveral(Workers):
+    """One process's share of the work, without the others: sums are its own part of them."""
+
+    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
+        return dict(values)
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        return list(items)
+
+    def add_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
+def summed_over_processes(
+    gradients: Callable[[Workers], dict[str, torch.Tensor]], count: int
+) -> dict[str, torch.Tensor]:
+    """What Learner.step would add up: the gradients of `count` processes."""
+    parts = [gradients(OneOfSeveral(rank, count)) for rank in range(count)]
+    return {name: sum(part[name] for part in parts) for name in parts[0]}
