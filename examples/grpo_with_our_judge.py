@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from judge_service.client.sync import AsyncJudgeClient
 from rlaif.data.prompts import load_prompts
-from rlaif.feedback.trl_reward import JudgeReward
+from rlaif.feedback.trl_reward import TRLJudgeReward
 from rlaif.models import catalog as models
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     prompts = load_prompts(arguments.prompts, "train")
     rows = [{"prompt": [turn.model_dump() for turn in p.messages]} for p in prompts]
     gpu = torch.cuda.is_available()
-    reward = JudgeReward(lambda: AsyncJudgeClient(arguments.server), arguments.constitution)
+    reward = TRLJudgeReward(lambda: AsyncJudgeClient(arguments.server), arguments.constitution)
     trainer = GRPOTrainer(
         model=models.resolve(arguments.model),
         reward_funcs=reward,

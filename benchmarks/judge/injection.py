@@ -30,7 +30,7 @@ from rich.table import Table
 
 from constitution import Constitution
 from constitution.schema import Message
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge.judge import Judge
 from judge_service.store import open_store
@@ -118,7 +118,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     )
     engine = VLLMEngine(models.resolve(options.model))
     await engine.start()
-    judge = Judge(StoringEngine(engine, open_store(None)))
+    judge = Judge(CachingEngine(engine, open_store(None)))
     table = Table("attack", "win rate clean", "attacking", "uplift [95 %]", "stolen", "no label")
     uplifts: dict[str, float] = {}
     try:

@@ -40,15 +40,15 @@ from judge_service.engine import LabelLogprobs
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge.calibration_metrics import accuracy
 from judge_service.judge.label_probs import PROTOCOLS, interpret
-from judge_service.judge.prompt_runner import ask_all
-from judge_service.judge.prompts import READINGS
+from judge_service.judge.prompt_runner import run_prompts
+from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Prefix, Template
 from judge_service.types import Comparison, Order
 from rlaif.labels.calibrate import GoldPair, comparison, load_gold, longer_is_right
 from rlaif.models import catalog as models
 
-PAIR = READINGS["pairwise"].direct
-_ASK = PAIR.ask.replace("\n\nPrinciple: {{principle}}", "")
+PAIR = PROTOCOL_PROMPTS["pairwise"].direct
+_ASK = PAIR.question.replace("\n\nPrinciple: {{principle}}", "")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ async def shared(
     async def read(_: Order, prompt: tuple[int, ...]) -> LabelLogprobs:
         return await engine.read(prompt, template.label_ids)
 
-    found = await ask_all(prefixes, suffixes, read)
+    found = await run_prompts(prefixes, suffixes, read)
     return [[found[order, k] for k in range(len(principles))] for order in prefixes]
 
 
@@ -112,7 +112,7 @@ async def principle_first(
         wording = replace(
             PAIR,
             system=f"The principle is: {principle.strip()} {PAIR.system}",
-            ask=_ASK.replace("By this principle", "{{principle}}By this principle"),
+            question=_ASK.replace("By this principle", "{{principle}}By this principle"),
         )
         template = Template(engine.tokenizer, wording)
         prefix = template.prefix(pair.conversation, replies(pair)[order])

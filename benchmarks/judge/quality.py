@@ -47,7 +47,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Row:
+class QualityRow:
     """One judged gold pair: P(chosen is better), averaged and in each order."""
 
     file: str
@@ -63,7 +63,7 @@ class Variant:
     """A way of judging, and what came of it."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[QualityRow, ...]
     unjudged: int
     reads: int
     seconds: float | None  # None: some answers are of an earlier run
@@ -127,7 +127,9 @@ def judge_all(
             is_a = asked.response_a == pair.chosen
             probs = [p if is_a else 1.0 - p for p in (answer.prob_a, *in_each_order(answer))]
             rows.append(
-                Row(file, category, pair, probs[0], tuple(probs[1:]), answer.position_consistent)
+                QualityRow(
+                    file, category, pair, probs[0], tuple(probs[1:]), answer.position_consistent
+                )
             )
     reads = sum(answer.usage.reads for _, answer in found)
     seconds = answers.seconds if answers.asked == len(gold) else None

@@ -13,9 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.sides import Outcome, run
+from benchmarks.peers.sides import SideOutcome, run
 
-Side = Callable[[Path], Outcome]
+Side = Callable[[Path], SideOutcome]
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -77,9 +77,9 @@ def side(module: str, job: Mapping[str, Any], python: str = sys.executable) -> S
     return lambda folder: run(python, module, job, folder)
 
 
-def alternate(sides: Mapping[str, Side], rounds: int, folder: Path) -> dict[str, list[Outcome]]:
+def alternate(sides: Mapping[str, Side], rounds: int, folder: Path) -> dict[str, list[SideOutcome]]:
     """Every side once per round, the order turned round each time."""
-    found: dict[str, list[Outcome]] = {name: [] for name in sides}
+    found: dict[str, list[SideOutcome]] = {name: [] for name in sides}
     for place in range(rounds):
         for name in list(sides)[:: 1 if place % 2 == 0 else -1]:
             print(f"round {place + 1} of {rounds}: {name} ...", file=sys.stderr, flush=True)
@@ -87,15 +87,15 @@ def alternate(sides: Mapping[str, Side], rounds: int, folder: Path) -> dict[str,
     return found
 
 
-def median_seconds(outcomes: Sequence[Outcome]) -> float:
+def median_seconds(outcomes: Sequence[SideOutcome]) -> float:
     return statistics.median(chain.from_iterable(o.seconds for o in outcomes))
 
 
-def peak_gib(outcomes: Sequence[Outcome]) -> float:
+def peak_gib(outcomes: Sequence[SideOutcome]) -> float:
     return max(o.peak_gib for o in outcomes)
 
 
-def show_losses(ours: Outcome, peer: Outcome) -> float:
+def show_losses(ours: SideOutcome, peer: SideOutcome) -> float:
     """Print both curves; the largest difference between them."""
     print("loss, step by step")
     for name, outcome in (("ours", ours), ("peer", peer)):

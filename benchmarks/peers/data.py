@@ -23,7 +23,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Work:
+class PairJob:
     """What is trained on: pairs in their order, and the places of every step's batch."""
 
     preferences: list[Preference]
@@ -55,7 +55,7 @@ def _both(pair: Pair) -> tuple[object, object]:
 
 def choose_pairs(
     tokenizer: object, data: Path | None, steps: int, batch: int, max_tokens: int
-) -> Work:
+) -> PairJob:
     """`steps` batches of pairs, none seen twice, none with a row over max_tokens.
 
     Raises SystemExit when there are not so many.
@@ -73,7 +73,7 @@ def choose_pairs(
     chosen = fitting[:: len(fitting) // count][:count]
     by_id = {p.id: p for p in preferences}
     order = epoch_batches(count, batch, 1, SEED)
-    return Work([by_id[p.id] for p in chosen], chosen, order)
+    return PairJob([by_id[p.id] for p in chosen], chosen, order)
 
 
 def _preference(id: str, pair: GoldPair) -> Preference:

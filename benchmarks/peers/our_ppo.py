@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.our_training import HEAD, settings
-from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.data.records import Prompt, read_jsonl
 from rlaif.generation.samplers import Sampler, choose_engine
@@ -36,7 +36,7 @@ class TimedSampler:
         self.sampler.close()
 
 
-def prepare(job: dict[str, Any]) -> Outcome:
+def prepare(job: dict[str, Any]) -> SideOutcome:
     """A reward model with a random head over the base. PPO's work is the same whatever it has
     learnt, and the other side's is then the base with this head: nothing to convert."""
     backbone = Backbone.load(job["model"], job["dtype"])
@@ -44,7 +44,7 @@ def prepare(job: dict[str, Any]) -> Outcome:
     heads = Heads([HEAD], backbone.hidden_size)
     heads.randomise(0)
     RewardModel(backbone, heads, {HEAD: 1.0}).save(Path(job["reward"]))
-    return Outcome([], [], peak_gib())
+    return SideOutcome([], [], peak_gib())
 
 
 def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
@@ -64,10 +64,10 @@ def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
     )
 
 
-def measure(job: dict[str, Any]) -> Outcome:
+def measure(job: dict[str, Any]) -> SideOutcome:
     if job["prepare"]:
         return prepare(job)
-    clock, updating = Clock(), Stopwatch()
+    clock, updating = StepClock(), Stopwatch()
     generation: list[float] = []
     logged: list[dict[str, Any]] = []
     plain, open_sampler = training.Run.log, ppo.open_sampler
@@ -82,7 +82,7 @@ def measure(job: dict[str, Any]) -> Outcome:
     ppo.update = updating.around(ppo.update)
     prompts = read_jsonl(Path(job["records"]), Prompt)
     ppo.train(config_of(job), job["model"], prompts, Path(job["reward"]), Path(job["out"]))
-    return Outcome(
+    return SideOutcome(
         clock.seconds(),
         [line["score"] for line in logged],
         peak_gib(),

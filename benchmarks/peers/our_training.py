@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.data.records import Preference, Sample, read_jsonl
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.training import config as training
@@ -14,7 +14,7 @@ from rlaif.training import config as training
 HEAD = "overall"  # the one head of pairs without traits
 
 
-def watch(clock: Clock, losses: list[float]) -> None:
+def watch(clock: StepClock, losses: list[float]) -> None:
     """Tick when a step's metrics arrive, before they are written."""
     plain = training.Run.log
 
@@ -74,10 +74,10 @@ def sft(job: dict[str, Any], _: Stopwatch) -> None:
 
     lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
     config = sft.SFTConfig(**settings(job), epochs=job["epochs"], batch_size=job["batch"])
-    sft.train(config, job["model"], [sft.Source("responses", lessons)], Path(job["out"]))
+    sft.train(config, job["model"], [sft.SFTSource("responses", lessons)], Path(job["out"]))
 
 
-def prepare(job: dict[str, Any]) -> Outcome:
+def prepare(job: dict[str, Any]) -> SideOutcome:
     """Write the adapters and the head that training starts from, for the other side to take."""
     from rlaif.models.reward_model import Heads, RewardModel
 
@@ -92,16 +92,16 @@ def prepare(job: dict[str, Any]) -> Outcome:
         heads = Heads([HEAD], backbone.hidden_size)
         heads.randomise(0)
         RewardModel(backbone, heads, {HEAD: 1.0}).save(folder)
-    return Outcome([], [], peak_gib())
+    return SideOutcome([], [], peak_gib())
 
 
-def measure(job: dict[str, Any]) -> Outcome:
+def measure(job: dict[str, Any]) -> SideOutcome:
     if job["prepare"]:
         return prepare(job)
-    clock, reference, losses = Clock(), Stopwatch(), []
+    clock, reference, losses = StepClock(), Stopwatch(), []
     watch(clock, losses)
     {"dpo": dpo, "reward": reward, "sft": sft}[job["algorithm"]](job, reference)
-    return Outcome(
+    return SideOutcome(
         clock.seconds(), losses, peak_gib(), {"reference_seconds": sum(reference.seconds)}
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import comparing
-from benchmarks.peers.data import SEED, Work, choose_pairs
+from benchmarks.peers.data import SEED, PairJob, choose_pairs
 
 
 def options_of(doc: str | None) -> argparse.Namespace:
@@ -21,7 +21,7 @@ def options_of(doc: str | None) -> argparse.Namespace:
     return options
 
 
-def job_and_work(options: argparse.Namespace, algorithm: str) -> tuple[dict[str, Any], Work]:
+def job_and_work(options: argparse.Namespace, algorithm: str) -> tuple[dict[str, Any], PairJob]:
     import transformers
 
     job = comparing.common_job(options)
@@ -49,7 +49,7 @@ def sft_order(count: int, batch: int) -> list[list[int]]:
     return [[pick.row for pick in group] for group in in_groups(picks, batch)]
 
 
-def prepared(job: dict[str, Any], work: Work, folder: Path) -> dict[str, Any]:
+def prepared(job: dict[str, Any], work: PairJob, folder: Path) -> dict[str, Any]:
     """The job with its files: the pairs as records, and our starting weights."""
     job = {
         **job,

@@ -1,7 +1,7 @@
 """A side of a comparison is a process of its own, so that memory and threads are its own.
 
-It is handed a job (JSON) and answers with an Outcome (JSON). Imports nothing heavy: it runs in the
-peers' environments too.
+It is handed a job (JSON) and answers with a SideOutcome (JSON). Imports nothing heavy: it runs in
+the peers' environments too.
 
     seconds    of each step, from the end of the step before to its own; so the first is not in it
     losses     of every step, the first included
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
-class Outcome:
+class SideOutcome:
     seconds: list[float]
     losses: list[float]
     peak_gib: float
@@ -36,7 +36,7 @@ class Outcome:
 
 
 @dataclass
-class Clock:
+class StepClock:
     """The moments at which steps ended."""
 
     ends: list[float] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Stopwatch:
 # ── within the process ───────────────────────────────────────────────────────────────────────
 
 
-def answer(measure: Callable[[dict[str, Any]], Outcome]) -> None:
+def answer(measure: Callable[[dict[str, Any]], SideOutcome]) -> None:
     """The body of a side's script: read the job named on the command line, answer beside it."""
     path = Path(sys.argv[1])
     job = json.loads(path.read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def _children(pid: int) -> Iterator[int]:
 # ── from outside ─────────────────────────────────────────────────────────────────────────────
 
 
-def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> Outcome:
+def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> SideOutcome:
     """`python -m benchmarks.peers.MODULE` with the job; what it says goes to `log` in its folder.
 
     Raises SystemExit with the end of the log when it fails.
@@ -146,4 +146,4 @@ def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> Outco
     if done.returncode != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise SystemExit(f"{module} ended with code {done.returncode}; the end of {log}:\n{tail}")
-    return Outcome(**json.loads((folder / "outcome.json").read_text(encoding="utf-8")))
+    return SideOutcome(**json.loads((folder / "outcome.json").read_text(encoding="utf-8")))

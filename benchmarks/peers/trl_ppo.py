@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from trl.experimental import ppo
 from trl.experimental.ppo import ppo_trainer
 
-from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from benchmarks.peers.trl_training import Ticking
 
 
@@ -44,7 +44,7 @@ def lora(job: dict[str, Any], **more: Any) -> peft.LoraConfig:
     )
 
 
-def trainer_of(job: dict[str, Any], clock: Clock) -> ppo.PPOTrainer:
+def trainer_of(job: dict[str, Any], clock: StepClock) -> ppo.PPOTrainer:
     count, on_cpu = len(job["prompts"]), not torch.cuda.is_available()
     config = ppo.PPOConfig(
         output_dir=job["out"],
@@ -90,8 +90,8 @@ def trainer_of(job: dict[str, Any], clock: Clock) -> ppo.PPOTrainer:
     )
 
 
-def measure(job: dict[str, Any]) -> Outcome:
-    clock, generation = Clock(), Stopwatch()
+def measure(job: dict[str, Any]) -> SideOutcome:
+    clock, generation = StepClock(), Stopwatch()
     updates: list[float] = []  # when each iteration's first update began
     lengths: list[float] = []  # of responses, mean per iteration
     ppo_trainer.batch_generation = generation.around(ppo_trainer.batch_generation)
@@ -108,7 +108,7 @@ def measure(job: dict[str, Any]) -> Outcome:
     trainer = trainer_of(job, clock)
     trainer.train()
     logged = [line for line in trainer.state.log_history if "objective/scores" in line]
-    return Outcome(
+    return SideOutcome(
         clock.seconds(),
         [line["objective/scores"] for line in logged],
         peak_gib(),

@@ -17,13 +17,13 @@ import transformers
 import trl
 from safetensors.torch import load_file
 
-from benchmarks.peers.sides import Clock, Outcome, Stopwatch, answer, peak_gib
+from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 
 datasets.disable_progress_bars()
 
 
 class Ticking(transformers.TrainerCallback):
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: StepClock) -> None:
         self.clock = clock
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -130,8 +130,8 @@ def sft(job: dict[str, Any], build: Any) -> Any:
     return build(trl.SFTTrainer, config, rows, adapters(job, task_type="CAUSAL_LM"))
 
 
-def measure(job: dict[str, Any]) -> Outcome:
-    clock, reference, losses = Clock(), Stopwatch(), []
+def measure(job: dict[str, Any]) -> SideOutcome:
+    clock, reference, losses = StepClock(), Stopwatch(), []
 
     def build(trainer: type[Any], config: Any, rows: list[Any], lora: Any) -> Any:
         kind = watched(trainer, job, losses)
@@ -150,7 +150,7 @@ def measure(job: dict[str, Any]) -> Outcome:
     start_from_ours(trainer.model, job)
     trainer.train()
     facts = {"reference_seconds": sum(reference.seconds), "trl": trl.__version__}
-    return Outcome(clock.seconds(), [float(loss) for loss in losses], peak_gib(), facts)
+    return SideOutcome(clock.seconds(), [float(loss) for loss in losses], peak_gib(), facts)
 
 
 if __name__ == "__main__":

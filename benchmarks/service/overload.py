@@ -41,7 +41,7 @@ SLOTS = 8  # reads at a time
 
 
 @dataclass
-class Storm:
+class Overload:
     """What became of the calls."""
 
     answered: int = 0
@@ -74,8 +74,8 @@ async def peak(stub: Any, source: Iterator[pb.ComparePairRequest], seconds: floa
 
 async def storm(
     channel: Any, pid: int, source: Iterator[pb.ComparePairRequest], rate: float, seconds: float
-) -> Storm:
-    found, end = Storm(), time.monotonic() + seconds
+) -> Overload:
+    found, end = Overload(), time.monotonic() + seconds
     stub, health = pb_grpc.JudgeServiceStub(channel), health_pb2_grpc.HealthStub(channel)
 
     async def ask(request: pb.ComparePairRequest) -> None:

@@ -56,11 +56,11 @@ def pairs_of_round(count: int, earlier: int, place: int) -> list[Comparison]:
 
 
 def prompts_of(engine: Any, pairs: Sequence[Comparison], law: Constitution) -> list[Prompts]:
-    """As judge.py makes them; `Result.digests` proves it."""
-    from judge_service.judge.prompts import READINGS
+    """As judge.py makes them; `ServedResult.digests` proves it."""
+    from judge_service.judge.prompts import PROTOCOL_PROMPTS
     from judge_service.judge.template import Template
 
-    template = Template(engine.tokenizer, READINGS["pairwise"].direct)
+    template = Template(engine.tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
     suffixes = [template.suffix(principle.compare) for principle in law.principles]
     found = []
     for pair in pairs:
@@ -71,7 +71,7 @@ def prompts_of(engine: Any, pairs: Sequence[Comparison], law: Constitution) -> l
 
 
 @dataclass(frozen=True)
-class Result:
+class ServedResult:
     """What the client saw of one round. seconds: from its first item sent to the last answer."""
 
     seconds: float
@@ -90,7 +90,7 @@ class Service:
         self.law = law
         self._process = process
 
-    async def judge(self, pairs: Sequence[Comparison], *, use_store: bool) -> Result:
+    async def judge(self, pairs: Sequence[Comparison], *, use_store: bool) -> ServedResult:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         shown = [
@@ -99,12 +99,12 @@ class Service:
         ]
         job = {"pairs": shown, "use_store": use_store}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        return Result(**json.loads(await self._process.stdout.readline()))
+        return ServedResult(**json.loads(await self._process.stdout.readline()))
 
 
 @asynccontextmanager
 async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIterator[Service]:
-    from judge_service.engines.caching import StoringEngine
+    from judge_service.engines.caching import CachingEngine
     from judge_service.engines.vllm import VLLMEngine
     from judge_service.server.app import JudgeServer
     from judge_service.settings import ServerSettings
@@ -117,7 +117,7 @@ async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIt
         engine = VLLMEngine(models.resolve(model), kv_cache_gib=kv_cache_gib)
         settings = ServerSettings(model=model, port=0, constitutions=(str(file),))
         store = open_store(str(Path(folder) / "reads.sqlite"))
-        server = JudgeServer(settings, StoringEngine(engine, store))
+        server = JudgeServer(settings, CachingEngine(engine, store))
         await server.start()
         await server.load()
         client = await asyncio.create_subprocess_exec(

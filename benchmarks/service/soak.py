@@ -33,7 +33,7 @@ BULK = JudgeOptions(interactive=False)
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """What the server held after so many items."""
 
     items: int
@@ -41,13 +41,13 @@ class Sample:
     descriptors: int
 
     @classmethod
-    def of(cls, pid: int, items: int) -> Sample:
+    def of(cls, pid: int, items: int) -> MemorySample:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         rss = int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
         return cls(items, rss, len(os.listdir(f"/proc/{pid}/fd")))
 
 
-def slope_per_100k(samples: list[Sample]) -> float:
+def slope_per_100k(samples: list[MemorySample]) -> float:
     """MiB per 100 000 items, by least squares."""
     xs, ys = [s.items / 1e5 for s in samples], [s.rss_mib for s in samples]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)
@@ -62,8 +62,8 @@ def questions(stream: int, count: int) -> Iterator[Comparison]:
         yield Comparison(f"{stream}-{n}", turns, "short", "rather longer")
 
 
-async def soak(server: ServerProcess, items: int, streams: int) -> list[Sample]:
-    samples: list[Sample] = []
+async def soak(server: ServerProcess, items: int, streams: int) -> list[MemorySample]:
+    samples: list[MemorySample] = []
     done, each = 0, items // 20
 
     async def one(client: AsyncJudgeClient, number: int) -> None:
@@ -73,7 +73,7 @@ async def soak(server: ServerProcess, items: int, streams: int) -> list[Sample]:
             assert isinstance(found, Judgment), f"{id}: {found}"
             done += 1
             if done % each == 0:
-                samples.append(Sample.of(server.pid, done))
+                samples.append(MemorySample.of(server.pid, done))
                 print(
                     f"{done:>9} items  {samples[-1].rss_mib:7.1f} MiB  "
                     f"{samples[-1].descriptors} descriptors",
@@ -99,7 +99,7 @@ def main() -> None:
         store = folder / "reads.sqlite"
         with ServerProcess(folder, one_principle(folder), str(store)) as server:
             server.start(slots=256)
-            before = Sample.of(server.pid, 0)
+            before = MemorySample.of(server.pid, 0)
             started = time.monotonic()
             samples = asyncio.run(soak(server, options.items, options.streams))
             seconds = time.monotonic() - started

@@ -31,7 +31,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.service.served_judge import (
-    Result,
+    ServedResult,
     Service,
     law_of,
     pairs_of_round,
@@ -97,7 +97,7 @@ async def one_round(
     labels = first_question(service.engine.tokenizer, options.model)[1]
     every = [prompt for of_pair in prompts for of_order in of_pair for prompt in of_order]
 
-    async def ours() -> tuple[float, Result]:
+    async def ours() -> tuple[float, ServedResult]:
         found = await service.judge(pairs, use_store=True)
         return found.seconds, found
 

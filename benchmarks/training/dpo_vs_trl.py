@@ -28,10 +28,12 @@ import argparse
 from collections.abc import Sequence
 
 from benchmarks.peers import comparing, pairwise
-from benchmarks.peers.sides import Outcome
+from benchmarks.peers.sides import SideOutcome
 
 
-def pairs_per_second(outcomes: Sequence[Outcome], batch: int, steps: int) -> tuple[float, float]:
+def pairs_per_second(
+    outcomes: Sequence[SideOutcome], batch: int, steps: int
+) -> tuple[float, float]:
     """With the reference pass divided over the steps, and of the steps alone."""
     seconds = comparing.median_seconds(outcomes)
     passes = min(o.facts["reference_seconds"] for o in outcomes) / steps

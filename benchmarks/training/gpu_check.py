@@ -35,7 +35,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.peers.data import choose_pairs
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import catalog as models
 from rlaif.models.backbone import Backbone, Dtype, LoraConfig
 from rlaif.training.config import Learner, memory_gib
@@ -86,7 +86,7 @@ def measure(setting: Setting, options: argparse.Namespace) -> Measured:
         torch.cuda.reset_peak_memory_stats()
     backbone = Backbone.load(models.resolve(options.model), setting.dtype, options.full)
     work = choose_pairs(backbone.tokenizer, None, 1, options.pairs, 1024)
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     lora = None if options.full else LoraConfig()
     config = dpo.DPOConfig(lora=lora, dtype=setting.dtype, micro_batch_tokens=16384)
     if setting.compiled:

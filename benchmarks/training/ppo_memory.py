@@ -26,7 +26,7 @@ import argparse
 import importlib.util
 
 from benchmarks.peers import comparing, rolling
-from benchmarks.peers.sides import Outcome
+from benchmarks.peers.sides import SideOutcome
 from benchmarks.peers.trl_environment import python_with_trl_112
 
 
@@ -75,14 +75,14 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def of_sft(name: str, found: dict[str, Outcome]) -> tuple[float, float]:
+def of_sft(name: str, found: dict[str, SideOutcome]) -> tuple[float, float]:
     """Peak, and peak over imports, as multiples of the same side's SFT."""
     own = found[f"{name.split(', ')[0]}, SFT"]
     outcome = found[name]
     return outcome.peak_gib / own.peak_gib, over_imports(outcome) / over_imports(own)
 
 
-def over_imports(outcome: Outcome) -> float:
+def over_imports(outcome: SideOutcome) -> float:
     return outcome.peak_gib - float(outcome.facts["floor_gib"])
 
 

@@ -18,7 +18,8 @@ weights of both in float32. Guards that would skip updates are off.
 
 The value function is not the same work: ours is by default a head on the policy's own hidden states
 (rlaif/algorithms/ppo/critic.py), which spares a forward per rollout and half of every update; the
-peer has a value model of its own and no such choice. --value adapter gives ours one too, like for like.
+peer has a value model of its own and no such choice. --value adapter gives ours one too, like for
+like.
 
 An iteration is timed from the end of the one before to its own, so the first is not counted; the
 median of all counted iterations of all rounds is taken, and the rounds alternate which side goes
@@ -45,11 +46,11 @@ from collections.abc import Sequence
 from itertools import chain
 
 from benchmarks.peers import comparing, rolling
-from benchmarks.peers.sides import Outcome
+from benchmarks.peers.sides import SideOutcome
 from benchmarks.peers.trl_environment import python_with_trl_112
 
 
-def parts(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def parts(outcomes: Sequence[SideOutcome]) -> dict[str, float]:
     """Median seconds of an iteration and of its parts."""
 
     def median(name: str) -> float:

@@ -23,7 +23,7 @@ from judge_service.client.base import (
     Waiting,
     stubs,
 )
-from judge_service.client.calls import Call, Law, Said
+from judge_service.client.calls import Call, ConstitutionRef, ConversationLike
 from judge_service.errors import JudgeUnavailable
 from judge_service.server_info import ConstitutionSummary, ServerInfo
 from judge_service.types import (
@@ -60,10 +60,10 @@ class AsyncJudgeClient(ClientBase):
 
     async def compare(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response_a: str,
         response_b: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -73,9 +73,9 @@ class AsyncJudgeClient(ClientBase):
 
     async def rank(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         candidates: Sequence[str],
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -85,9 +85,9 @@ class AsyncJudgeClient(ClientBase):
 
     async def score(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -97,9 +97,9 @@ class AsyncJudgeClient(ClientBase):
 
     async def critique(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: WritingOptions = RECOMMENDED_WRITING,
         *,
         timeout: float | None = None,
@@ -109,10 +109,10 @@ class AsyncJudgeClient(ClientBase):
 
     async def revise(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response: str,
         critique: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: WritingOptions = RECOMMENDED_WRITING,
         *,
         timeout: float | None = None,
@@ -122,10 +122,10 @@ class AsyncJudgeClient(ClientBase):
 
     async def preview(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response_a: str,
         response_b: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -136,7 +136,7 @@ class AsyncJudgeClient(ClientBase):
     async def stream(
         self,
         comparisons: Iterable[Comparison],
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
     ) -> AsyncIterator[tuple[str, Judgment | Unjudged]]:
         session = self._session(comparisons, constitution, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from constitution.errors import UserError
-from judge_service.client.calls import Law, sendable_ref
+from judge_service.client.calls import ConstitutionRef, sendable_ref
 from judge_service.client.channel import connection
 from judge_service.client.resumable_stream import ResumableStream
 from judge_service.errors import Failure, JudgeUnavailable
@@ -77,7 +77,10 @@ class ClientBase:
         )
 
     def _session(
-        self, comparisons: Iterable[Comparison], constitution: Law, options: JudgeOptions
+        self,
+        comparisons: Iterable[Comparison],
+        constitution: ConstitutionRef,
+        options: JudgeOptions,
     ) -> ResumableStream:
         return ResumableStream(
             comparisons,

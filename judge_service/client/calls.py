@@ -31,11 +31,11 @@ from judge_service.wire import constitutions as wire_constitution
 from judge_service.wire import judgments as wire
 from judge_service.wire import requests as wire_requests
 
-Law = str | Constitution
+ConstitutionRef = str | Constitution
 """Which constitution to judge by: a name, a digest, "" for the server's default, or one of your
 own, which is sent along (the server must be started with --allow-inline)."""
 
-Said = Conversation | str
+ConversationLike = Conversation | str
 """A conversation; text stands for the user's only turn."""
 
 _Found = TypeVar("_Found")
@@ -50,7 +50,11 @@ class Call(Generic[_Found]):
 
 
 def compare(
-    conversation: Said, response_a: str, response_b: str, constitution: Law, options: JudgeOptions
+    conversation: ConversationLike,
+    response_a: str,
+    response_b: str,
+    constitution: ConstitutionRef,
+    options: JudgeOptions,
 ) -> Call[Judgment | Unjudged]:
     comparison = Comparison("", _turns(conversation), response_a, response_b)
     ref = sendable_ref(constitution)
@@ -59,7 +63,10 @@ def compare(
 
 
 def rank(
-    conversation: Said, candidates: Sequence[str], constitution: Law, options: JudgeOptions
+    conversation: ConversationLike,
+    candidates: Sequence[str],
+    constitution: ConstitutionRef,
+    options: JudgeOptions,
 ) -> Call[Ranking]:
     request = _sendable(
         lambda: pb.RankCandidatesRequest(
@@ -72,7 +79,10 @@ def rank(
 
 
 def score(
-    conversation: Said, response: str, constitution: Law, options: JudgeOptions
+    conversation: ConversationLike,
+    response: str,
+    constitution: ConstitutionRef,
+    options: JudgeOptions,
 ) -> Call[Score | Unjudged]:
     request = _sendable(
         lambda: pb.ScoreCandidateRequest(
@@ -85,7 +95,10 @@ def score(
 
 
 def critique(
-    conversation: Said, response: str, constitution: Law, options: WritingOptions
+    conversation: ConversationLike,
+    response: str,
+    constitution: ConstitutionRef,
+    options: WritingOptions,
 ) -> Call[Writing | Unjudged]:
     request = _sendable(
         lambda: pb.CritiqueCandidateRequest(
@@ -98,10 +111,10 @@ def critique(
 
 
 def revise(
-    conversation: Said,
+    conversation: ConversationLike,
     response: str,
     critique: str,
-    constitution: Law,
+    constitution: ConstitutionRef,
     options: WritingOptions,
 ) -> Call[Writing | Unjudged]:
     request = _sendable(
@@ -116,7 +129,11 @@ def revise(
 
 
 def preview(
-    conversation: Said, response_a: str, response_b: str, constitution: Law, options: JudgeOptions
+    conversation: ConversationLike,
+    response_a: str,
+    response_b: str,
+    constitution: ConstitutionRef,
+    options: JudgeOptions,
 ) -> Call[tuple[PromptPreview, ...]]:
     request = _sendable(
         lambda: pb.PreviewPromptRequest(
@@ -161,19 +178,19 @@ def validate_constitution(yaml: str, source: str) -> Call[tuple[Diagnostic, ...]
     )
 
 
-def sendable_ref(constitution: Law) -> pb.ConstitutionRef:
+def sendable_ref(constitution: ConstitutionRef) -> pb.ConstitutionRef:
     """Raises JudgeRequestError for a name or a text that protobuf cannot carry."""
     return _sendable(lambda: wire_requests.constitution_ref(constitution))
 
 
-def _asked(conversation: Said, constitution: Law) -> dict[str, Any]:
+def _asked(conversation: ConversationLike, constitution: ConstitutionRef) -> dict[str, Any]:
     return {
         "constitution": wire_requests.constitution_ref(constitution),
         "conversation": wire_constitution.conversation_to_proto(_turns(conversation)),
     }
 
 
-def _turns(conversation: Said) -> Conversation:
+def _turns(conversation: ConversationLike) -> Conversation:
     if isinstance(conversation, str):
         return (Message(role="user", content=conversation),)
     return conversation

@@ -33,7 +33,7 @@ from judge_service.client.base import (
     Waiting,
     stubs,
 )
-from judge_service.client.calls import Call, Law, Said
+from judge_service.client.calls import Call, ConstitutionRef, ConversationLike
 from judge_service.errors import JudgeRequestError, JudgeUnavailable
 from judge_service.server_info import ConstitutionSummary, ServerInfo
 from judge_service.types import (
@@ -77,10 +77,10 @@ class JudgeClient(ClientBase):
 
     def compare(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response_a: str,
         response_b: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -94,9 +94,9 @@ class JudgeClient(ClientBase):
 
     def rank(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         candidates: Sequence[str],
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -107,9 +107,9 @@ class JudgeClient(ClientBase):
 
     def score(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -120,9 +120,9 @@ class JudgeClient(ClientBase):
 
     def critique(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: WritingOptions = RECOMMENDED_WRITING,
         *,
         timeout: float | None = None,
@@ -133,10 +133,10 @@ class JudgeClient(ClientBase):
 
     def revise(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response: str,
         critique: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: WritingOptions = RECOMMENDED_WRITING,
         *,
         timeout: float | None = None,
@@ -147,10 +147,10 @@ class JudgeClient(ClientBase):
 
     def preview(
         self,
-        conversation: Said,
+        conversation: ConversationLike,
         response_a: str,
         response_b: str,
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
         *,
         timeout: float | None = None,
@@ -162,7 +162,7 @@ class JudgeClient(ClientBase):
     def stream(
         self,
         comparisons: Iterable[Comparison],
-        constitution: Law = "",
+        constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
     ) -> Iterator[tuple[str, Judgment | Unjudged]]:
         """(id, what was found) as it is finished, in any order; the ids must be distinct.

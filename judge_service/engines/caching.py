@@ -40,7 +40,7 @@ T = TypeVar("T")
 _log = logging.getLogger("judge_service")
 
 
-class StoringEngine:
+class CachingEngine:
     """An `Engine` around another one, with a store that it owns from now on.
 
     Cancelling a caller leaves the computation to the others that wait for it; when the last one
@@ -56,7 +56,7 @@ class StoringEngine:
         self._metrics = metrics
         self._lookups = _Watch("lookups")
         self._commits = _Watch("commits")
-        self._flights: dict[bytes, _Flight[Any]] = {}
+        self._flights: dict[bytes, _InFlight[Any]] = {}
 
     @property
     def identity(self) -> ModelIdentity:
@@ -169,9 +169,9 @@ class StoringEngine:
         async def look_up(key: bytes) -> Answer | None:
             return await self._lookups.over(find(key))
 
-        flight: _Flight[Answer] | None = self._flights.get(key)
+        flight: _InFlight[Answer] | None = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(key, look_up, compute, keep, self._flights)
+            flight = self._flights[key] = _InFlight(key, look_up, compute, keep, self._flights)
         return await flight.wait()
 
 
@@ -202,7 +202,7 @@ class _Watch:
         return found
 
 
-class _Flight(Generic[Answer]):
+class _InFlight(Generic[Answer]):
     """One look-up, computation and commit, and how many wait for it.
 
     It is among `flights` under its key until it has ended or been aborted.
@@ -214,7 +214,7 @@ class _Flight(Generic[Answer]):
         find: _Find[Answer],
         compute: _Compute[Answer],
         keep: _Keep[Answer],
-        flights: dict[bytes, _Flight[Any]],
+        flights: dict[bytes, _InFlight[Any]],
     ) -> None:
         self._key = key
         self._flights = flights

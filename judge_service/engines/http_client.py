@@ -23,7 +23,7 @@ from typing import Any
 import httpx2
 
 from constitution.errors import UserError
-from judge_service.engines.priority_semaphore import Turns
+from judge_service.engines.priority_semaphore import PrioritySemaphore
 
 KEY_VARIABLE = "RLAIF_OPENAI_API_KEY"
 ANSWER_SECONDS = 600.0
@@ -82,7 +82,7 @@ class Upstream:
         self.url = str(base.copy_with(path="/v1") if base.path in ("", "/") else base).rstrip("/")
         self.root = self.url.removesuffix("/v1")
         self.in_the_clear = base.scheme == "http" and base.host not in _LOOPBACK
-        self._turns = Turns(at_a_time)
+        self._turns = PrioritySemaphore(at_a_time)
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             # One more than there are turns: a glance never waits behind requests.
@@ -121,7 +121,7 @@ class Upstream:
 
     async def _try(self, path: str, content: bytes, priority: int) -> Any:
         headers = {"Content-Type": "application/json"}
-        async with self._turns.turn(priority):
+        async with self._turns.acquire(priority):
             if self._client.is_closed:
                 raise NoAnswer("the connection was closed on this side")
             try:

@@ -20,14 +20,14 @@ _WEIGHTS = "*.safetensors"
 _HUB_FILES = ["*.json", _WEIGHTS, "*.jinja", "tokenizer.model", "*.txt"]
 
 
-class ModelError(UserError):
+class ModelFolderError(UserError):
     """A model that cannot be used: which, what is missing, and the remedy."""
 
 
 def find_model_folder(model: str | Path) -> Path:
     """The checked folder of a model given as a folder or a hub id (downloads, blocks).
 
-    Raises ModelError.
+    Raises ModelFolderError.
     """
     folder = Path(model).expanduser()
     if not folder.exists() and _HUB_ID.fullmatch(str(model)):
@@ -38,12 +38,12 @@ def find_model_folder(model: str | Path) -> Path:
 
 def find_tokenizer_folder(source: str) -> Path:
     """The folder of a tokenizer given as a folder or a hub id (downloads, blocks); a model's folder
-    is one, weights are not needed. Raises ModelError."""
+    is one, weights are not needed. Raises ModelFolderError."""
     folder = Path(source).expanduser()
     if not folder.exists() and _HUB_ID.fullmatch(source):
         folder = _fetch_from_hub(source, [name for name in _HUB_FILES if name != _WEIGHTS])
     if not (folder / "tokenizer.json").is_file():
-        raise ModelError(
+        raise ModelFolderError(
             f"{source}: no tokenizer here (tokenizer.json); give the folder or the hub id "
             "(owner/name) of the model that is served"
         )
@@ -51,14 +51,16 @@ def find_tokenizer_folder(source: str) -> Path:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises ModelError naming the folder and everything it lacks."""
+    """Raises ModelFolderError naming the folder and everything it lacks."""
     if not folder.exists():
-        raise ModelError(
+        raise ModelFolderError(
             f"{folder}: no such model folder; give a folder, a hub id (owner/name), or a name "
             "that `rlaif models list` shows"
         )
     if not folder.is_dir():
-        raise ModelError(f"{folder}: a model is a folder (config.json, *.safetensors), not a file")
+        raise ModelFolderError(
+            f"{folder}: a model is a folder (config.json, *.safetensors), not a file"
+        )
     missing = []
     if not (folder / "config.json").is_file():
         missing.append("config.json")
@@ -66,7 +68,7 @@ def check_model_folder(folder: Path) -> None:
         missing.append("tokenizer.json")
     missing += _missing_weights(folder)
     if missing:
-        raise ModelError(
+        raise ModelFolderError(
             f"{folder}: not a complete model folder, it lacks {', '.join(missing)}; fetch the "
             "model again, or point to the folder that `save_pretrained` wrote"
         )
@@ -118,7 +120,7 @@ def _fetch_from_hub(hub_id: str, files: list[str]) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ModelError(
+        raise ModelFolderError(
             f"{hub_id}: neither a folder here nor a model the hub gave{offline}: {reason}; "
             "give a folder, or a name that `rlaif models list` shows"
         ) from error

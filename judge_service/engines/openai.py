@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.http_client import NoAnswer, Refused, Upstream, UpstreamError
 from judge_service.engines.model_folder import find_tokenizer_folder
-from judge_service.engines.openai_capabilities import PLAIN, Served, cached_tokens, look
+from judge_service.engines.openai_capabilities import PLAIN, Served, cached_tokens, probe
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.warmup import first_question
 from judge_service.types import ModelIdentity
@@ -207,7 +207,7 @@ class OpenAIEngine:
 
     async def _look(self) -> Served:
         question = first_question(self.tokenizer, self._model)
-        served = await look(_started(self._upstream), self._model, self.tokenizer, question)
+        served = await probe(_started(self._upstream), self._model, self.tokenizer, question)
         asked, limit = self._asked_context_tokens, served.context_tokens
         if asked is not None and limit is not None and asked > limit:
             raise UpstreamError(

@@ -36,7 +36,7 @@ _SAMPLE = "One two, 3.14 + 2 = x?\n\tdef f(a): return {'ä': \"ß\"}  # naïve c
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class LogprobMode:
     says: str  # in receipts
     fields: Mapping[str, Any]
     names_labels: bool = False
@@ -49,12 +49,12 @@ PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 _BY_LABEL = {**_IDS, **PLAIN, "logprobs": 1}
 
-WAYS = (
-    Way("labels by id", _BY_LABEL, names_labels=True, takes_priority=True),
-    Way("labels by id", _BY_LABEL, names_labels=True),
-    Way("labels among the top 20", {**_IDS, "logprobs": 20}),
-    Way("labels among the top 20", {"logprobs": 20}),
-    Way("labels among the top 5", {"logprobs": 5}),
+LOGPROB_MODES = (
+    LogprobMode("labels by id", _BY_LABEL, names_labels=True, takes_priority=True),
+    LogprobMode("labels by id", _BY_LABEL, names_labels=True),
+    LogprobMode("labels among the top 20", {**_IDS, "logprobs": 20}),
+    LogprobMode("labels among the top 20", {"logprobs": 20}),
+    LogprobMode("labels among the top 5", {"logprobs": 5}),
 )
 
 
@@ -64,7 +64,7 @@ class Served:
 
     identity: ModelIdentity
     context_tokens: int | None  # prompt and answer together; None: the server does not say
-    way: Way
+    way: LogprobMode
     texts: Mapping[int, str] | None  # token id -> the text that keys it; None: keyed by id
 
     def question(
@@ -82,7 +82,7 @@ class Served:
         return tuple(_number(scored.get(key)) if key else math.nan for key in keys)
 
 
-async def look(
+async def probe(
     upstream: Upstream,
     model: str,
     tokenizer: HFTokenizer,
@@ -143,9 +143,9 @@ async def _card(upstream: Upstream, model: str) -> Mapping[str, Any]:
 
 async def _best_way(
     upstream: Upstream, model: str, question: tuple[Sequence[int], Sequence[int]]
-) -> tuple[Way, Any]:
+) -> tuple[LogprobMode, Any]:
     last: Exception = ValueError("it names none of the labels")
-    for way in WAYS:
+    for way in LOGPROB_MODES:
         try:
             body = _question(model, way, *question, priority=1)
             answer = await upstream.post("/completions", body)
@@ -207,7 +207,7 @@ async def _software(upstream: Upstream, card: Mapping[str, Any]) -> str:
 
 
 def _question(
-    model: str, way: Way, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
+    model: str, way: LogprobMode, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
 ) -> dict[str, Any]:
     body = {
         "model": model,

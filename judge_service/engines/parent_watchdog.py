@@ -25,7 +25,7 @@ from judge_service.engines.vllm import OWNER
 _POLL_SECONDS = 0.5
 
 
-class DiesWithParent(SeedsSurviveChunks):
+class ParentWatchdog(SeedsSurviveChunks):
     """The worker extension: to name it is to import this module in the worker."""
 
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
-    """A semaphore with priorities: `async with turns.turn(priority): ...`."""
+class PrioritySemaphore:
+    """A semaphore with priorities: `async with semaphore.acquire(priority): ...`."""
 
     def __init__(self, at_a_time: int) -> None:
         self._free = at_a_time
@@ -18,7 +18,7 @@ class Turns:
         self._arrivals = itertools.count()
 
     @asynccontextmanager
-    async def turn(self, priority: int = 0) -> AsyncIterator[None]:
+    async def acquire(self, priority: int = 0) -> AsyncIterator[None]:
         """Whoever is cancelled while waiting loses nobody's turn."""
         if self._free:
             self._free -= 1

@@ -19,23 +19,23 @@ import jinja2
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from judge_service.engines.model_folder import ModelError
+from judge_service.engines.model_folder import ModelFolderError
 
 
 class HFTokenizer:
-    """Implements `ChatTokenizer` for a model folder. Raises ModelError when it cannot."""
+    """Implements `ChatTokenizer` for a model folder. Raises ModelFolderError when it cannot."""
 
     def __init__(self, folder: Path) -> None:
         try:
             self._chat: Any = AutoTokenizer.from_pretrained(str(folder))
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
+            raise ModelFolderError(
                 f"{folder}: the tokenizer cannot be read ({error}); fetch the model again"
             ) from error
         if not self._chat.is_fast:
-            raise ModelError(f"{folder}: the judge needs a fast tokenizer (tokenizer.json)")
+            raise ModelFolderError(f"{folder}: the judge needs a fast tokenizer (tokenizer.json)")
         if not self._chat.chat_template:
-            raise ModelError(
+            raise ModelFolderError(
                 f"{folder}: no chat template (chat_template.jinja, or in tokenizer_config.json); "
                 "the judge needs an instruction-tuned model"
             )

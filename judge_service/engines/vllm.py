@@ -24,7 +24,7 @@ from hardware.dtypes import Dtype, dtype_name, multiplies_bfloat16
 from hardware.memory import GIB, model_size
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.model_folder import (
-    ModelError,
+    ModelFolderError,
     context_limit,
     find_model_folder,
     model_name,
@@ -57,7 +57,8 @@ class VLLMEngine:
     step_tokens: prompt tokens computed in one step; None is as many as take about two seconds on a
     CPU, and vLLM's default on CUDA. seed: of vLLM, for writing.
 
-    `start()` raises ModelError (the user's) for a wrong model and EngineError for a failed start.
+    `start()` raises ModelFolderError (the user's) for a wrong model and EngineError for a
+    failed start.
     """
 
     def __init__(
@@ -249,13 +250,13 @@ class VLLMEngine:
             kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
             hf_overrides={"head_dtype": "float32"},
             scheduling_policy="priority",
-            worker_extension_cls="judge_service.engines.parent_watchdog.DiesWithParent",
+            worker_extension_cls="judge_service.engines.parent_watchdog.ParentWatchdog",
             **own,
         )
         try:
             config = args.create_engine_config()
         except ValueError as error:
-            raise ModelError(f"{folder}: vLLM cannot run this model: {error}") from error
+            raise ModelFolderError(f"{folder}: vLLM cannot run this model: {error}") from error
         try:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         except Exception as error:  # vLLM raises RuntimeError, ValueError, OSError, ...
@@ -271,7 +272,7 @@ class VLLMEngine:
         if asked is None:
             return min(DEFAULT_CONTEXT_TOKENS, limit or DEFAULT_CONTEXT_TOKENS)
         if limit is not None and asked > limit:
-            raise ModelError(
+            raise ModelFolderError(
                 f"{folder.name}: max_context_tokens is {asked}, the model's own limit is {limit}"
             )
         return asked

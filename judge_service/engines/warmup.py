@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from constitution.schema import Message
 from judge_service.engine import ChatTokenizer
-from judge_service.engines.model_folder import ModelError
+from judge_service.engines.model_folder import ModelFolderError
 from judge_service.judge.label_probs import DEFAULT_PROTOCOL
-from judge_service.judge.prompts import READINGS
+from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template, TemplateError
 
 
 def first_question(tokenizer: ChatTokenizer, model: str) -> tuple[list[int], tuple[int, ...]]:
-    """Prompt ids and label ids. Raises ModelError when `model` cannot carry the judge's prompt."""
+    """Prompt ids and label ids. Raises ModelFolderError when the model cannot carry the judge's
+    prompt."""
     try:
-        template = Template(tokenizer, READINGS[DEFAULT_PROTOCOL].direct)
+        template = Template(tokenizer, PROTOCOL_PROMPTS[DEFAULT_PROTOCOL].direct)
     except TemplateError as error:
-        raise ModelError(f"{model}: {error}") from error
+        raise ModelFolderError(f"{model}: {error}") from error
     conversation = (Message(role="user", content="Hello"),)
     prefix = template.prefix(conversation, ("Hi!", "No.")[: len(template.headings)])
     return [*prefix.ids, *template.suffix("Be kind.")], template.label_ids

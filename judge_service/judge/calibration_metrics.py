@@ -54,7 +54,7 @@ def brier(probs: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class ReliabilityBin:
     """Pairs of like confidence max(q, 1 - q): how sure the judge was, and how often right."""
 
     n: int
@@ -62,7 +62,7 @@ class Bin:
     accuracy: float
 
 
-def equal_width_bins(probs: Sequence[float], bins: int = BINS) -> tuple[Bin, ...]:
+def equal_width_bins(probs: Sequence[float], bins: int = BINS) -> tuple[ReliabilityBin, ...]:
     """The bins that are not empty, of `bins` between ½ and 1; each holds its upper edge."""
     groups: list[list[float]] = [[] for _ in range(bins)]
     for q in probs:
@@ -80,13 +80,13 @@ def _edges(bins: int) -> list[float]:
     return [0.5 + 0.5 * i / bins for i in range(1, bins)]
 
 
-def equal_mass_bins(probs: Sequence[float], bins: int = BINS) -> tuple[Bin, ...]:
+def equal_mass_bins(probs: Sequence[float], bins: int = BINS) -> tuple[ReliabilityBin, ...]:
     """At most `bins` bins of at least n / bins pairs each, but for the last.
 
     Pairs of equal confidence are never parted, so the order of the pairs does not matter.
     """
     by_confidence = itertools.groupby(sorted(probs, key=confidence), key=confidence)
-    found: list[Bin] = []
+    found: list[ReliabilityBin] = []
     group: list[float] = []
     for _, same in by_confidence:
         group += same
@@ -96,11 +96,11 @@ def equal_mass_bins(probs: Sequence[float], bins: int = BINS) -> tuple[Bin, ...]
     return tuple([*found, _bin(group)] if group else found)
 
 
-def _bin(group: Sequence[float]) -> Bin:
-    return Bin(len(group), fmean(map(confidence, group)), accuracy(group))
+def _bin(group: Sequence[float]) -> ReliabilityBin:
+    return ReliabilityBin(len(group), fmean(map(confidence, group)), accuracy(group))
 
 
-def ece(bins: Sequence[Bin]) -> float:
+def ece(bins: Sequence[ReliabilityBin]) -> float:
     """Expected calibration error of binned pairs."""
     return math.fsum(b.n * abs(b.accuracy - b.confidence) for b in bins) / sum(b.n for b in bins)
 
@@ -119,7 +119,7 @@ def chance_ece(probs: Sequence[float], seed: int, draws: int = 200) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class CalibrationMetrics:
     """What `measure` finds; all but accuracy are the better the lower."""
 
     accuracy: float
@@ -129,9 +129,9 @@ class Metrics:
     nll: float
 
 
-def measure(probs: Sequence[float]) -> Metrics:
+def measure(probs: Sequence[float]) -> CalibrationMetrics:
     """The metrics of gold pairs, from q of each; at least one."""
-    return Metrics(
+    return CalibrationMetrics(
         accuracy=accuracy(probs),
         ece=ece(equal_width_bins(probs)),
         adaptive_ece=ece(equal_mass_bins(probs)),

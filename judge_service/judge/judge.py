@@ -22,15 +22,15 @@ from judge_service.judge import revise as revising
 from judge_service.judge import score as scoring
 from judge_service.judge.calibration import Calibrations
 from judge_service.judge.prompt_runner import (
-    Asker,
-    ask_all,
+    PromptRunner,
     find_empty,
     low_mass,
     no_principle,
+    run_prompts,
     usage_of_read,
     usage_of_writing,
 )
-from judge_service.judge.prompts import CRITIQUE, READINGS, REVISION
+from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, REVISION
 from judge_service.judge.template import Prefix, Template
 from judge_service.types import (
     Comparison,
@@ -71,9 +71,11 @@ class Judge:
     """Judges over a started engine. Safe to use from many coroutines at once."""
 
     def __init__(self, engine: Engine, calibrations: Calibrations | None = None) -> None:
-        self._asker = Asker(engine)
+        self._asker = PromptRunner(engine)
         self._calibrations = calibrations
-        self._asker.template(READINGS[reading.DEFAULT_PROTOCOL].direct)  # fails now, if ever
+        self._asker.template(
+            PROTOCOL_PROMPTS[reading.DEFAULT_PROTOCOL].direct
+        )  # fails now, if ever
 
     async def compare(
         self,
@@ -102,7 +104,7 @@ class Judge:
         template = self._pair_template(protocol, options)
         prefixes = _pair_prefixes(template, comparison, protocol, options)
         suffixes = [template.suffix(principle.compare) for principle in principles]
-        conclusion = READINGS[protocol].conclusion if options.max_rationale_tokens else ""
+        conclusion = PROTOCOL_PROMPTS[protocol].conclusion if options.max_rationale_tokens else ""
         output = options.max_rationale_tokens + len(template.answer("", conclusion)) + 1
         for order, prefix in prefixes.items():
             names = tuple(replies) if order is Order.AB else tuple(reversed(replies))
@@ -113,7 +115,7 @@ class Judge:
                 return refused
         ask = partial(self._ask_pair, protocol, options)
         try:
-            asked = await ask_all(prefixes, suffixes, ask)
+            asked = await run_prompts(prefixes, suffixes, ask)
         except EngineError as error:
             return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
         usage = sum((a.usage for a in asked.values()), Usage())
@@ -245,14 +247,14 @@ class Judge:
         return tuple(previews)
 
     def _pair_template(self, protocol: str, options: JudgeOptions) -> Template:
-        ways = READINGS[protocol]
+        ways = PROTOCOL_PROMPTS[protocol]
         return self._asker.template(ways.reasoned if options.max_rationale_tokens else ways.direct)
 
     async def _ask_pair(
         self, protocol: str, options: JudgeOptions, order: Order, prompt: tuple[int, ...]
     ) -> _Asked:
         """One principle in one order: read at once, or after each of its rationales."""
-        ways = READINGS[protocol]
+        ways = PROTOCOL_PROMPTS[protocol]
         direct = self._asker.template(ways.direct)
         if not options.max_rationale_tokens:
             answer, asked = await self._asker.read(direct, prompt, options)

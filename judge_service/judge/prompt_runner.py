@@ -14,7 +14,13 @@ from typing import TypeVar
 from constitution.schema import Constitution, Principle
 from judge_service.engine import Engine, EngineError, LabelLogprobs, Written
 from judge_service.judge.prompts import TEMPLATE_VERSION
-from judge_service.judge.template import Prefix, Template, Wording, describe_overflow, prompt_sha256
+from judge_service.judge.template import (
+    Prefix,
+    PromptSpec,
+    Template,
+    describe_overflow,
+    prompt_sha256,
+)
 from judge_service.types import (
     Conversation,
     JudgeOptions,
@@ -34,14 +40,14 @@ _INTERACTIVE, _BULK = 0, 1  # the engine takes lower numbers first
 _QUICK_CHARACTERS = 32_768  # tokenised in some 20 ms
 
 
-class Asker:
+class PromptRunner:
     """An engine, with the wordings in its chat format. They are made when first needed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._templates: dict[Wording, Template] = {}
+        self._templates: dict[PromptSpec, Template] = {}
 
-    def template(self, wording: Wording) -> Template:
+    def template(self, wording: PromptSpec) -> Template:
         """Raises TemplateError when this model cannot carry the wording."""
         if wording not in self._templates:
             self._templates[wording] = Template(self._engine.tokenizer, wording)
@@ -142,30 +148,30 @@ class Asker:
         )
 
 
-async def ask_all(
+async def run_prompts(
     prefixes: Mapping[Key, Prefix],
     suffixes: Sequence[tuple[int, ...]],
-    ask: Callable[[Key, tuple[int, ...]], Awaitable[Answer]],
+    run: Callable[[Key, tuple[int, ...]], Awaitable[Answer]],
 ) -> dict[tuple[Key, int], Answer]:
-    """(key, place of the suffix) -> what `ask` made of the prompt.
+    """(key, place of the suffix) -> what `run` made of the prompt.
 
     Raises EngineError, with all other questions cancelled.
     """
     answers: dict[tuple[Key, int], Answer] = {}
 
-    async def ask_one(key: Key, place: int) -> None:
-        answers[key, place] = await ask(key, (*prefixes[key].ids, *suffixes[place]))
+    async def run_one(key: Key, place: int) -> None:
+        answers[key, place] = await run(key, (*prefixes[key].ids, *suffixes[place]))
 
-    async def ask_prefix(key: Key) -> None:
-        await ask_one(key, 0)
+    async def run_prefix(key: Key) -> None:
+        await run_one(key, 0)
         async with asyncio.TaskGroup() as rest:
             for place in range(1, len(suffixes)):
-                rest.create_task(ask_one(key, place))
+                rest.create_task(run_one(key, place))
 
     try:
         async with asyncio.TaskGroup() as group:
             for key in prefixes:
-                group.create_task(ask_prefix(key))
+                group.create_task(run_prefix(key))
     except ExceptionGroup as failures:
         if failures.split(EngineError)[1] is not None:
             raise  # a mistake of ours among them

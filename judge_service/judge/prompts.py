@@ -12,47 +12,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from judge_service.judge.template import Wording
+from judge_service.judge.template import PromptSpec
 
 TEMPLATE_VERSION = "2"
 """Changes whenever any prompt would: labels made under different versions are not comparable."""
 
 _SYSTEM = "You are a helpful assistant."
-_PAIR = Wording(
+_PAIR = PromptSpec(
     system=_SYSTEM,
     replies=("Reply A", "Reply B"),
-    ask="{{principle}} Which reply is that, A or B?",
-    begun="That is Reply",
+    question="{{principle}} Which reply is that, A or B?",
+    answer_prefix="That is Reply",
     labels=(" A", " B"),
 )
-_SINGLE = Wording(
+_SINGLE = PromptSpec(
     system=_SYSTEM,
     replies=("Reply",),
-    ask="{{principle}} Is this reply good by that principle? Answer Yes or No.",
+    question="{{principle}} Is this reply good by that principle? Answer Yes or No.",
     labels=("Yes", "No"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ProtocolPrompts:
     """The wordings of one way of reading: at once, or after a rationale and its conclusion."""
 
-    direct: Wording
-    reasoned: Wording
+    direct: PromptSpec
+    reasoned: PromptSpec
     conclusion: str
 
 
-def _reasoned(direct: Wording, ask: str) -> Wording:
-    return replace(direct, ask=f"{{{{principle}}}} {ask}", begun="", labels=())
+def _reasoned(direct: PromptSpec, question: str) -> PromptSpec:
+    return replace(direct, question=f"{{{{principle}}}} {question}", answer_prefix="", labels=())
 
 
-READINGS: Mapping[str, Reading] = {
-    "pairwise": Reading(
+PROTOCOL_PROMPTS: Mapping[str, ProtocolPrompts] = {
+    "pairwise": ProtocolPrompts(
         _PAIR,
         _reasoned(_PAIR, "Say briefly how well each reply does by this principle."),
         "\n\nThat is Reply",
     ),
-    "pointwise": Reading(
+    "pointwise": ProtocolPrompts(
         _SINGLE,
         _reasoned(_SINGLE, "Say briefly how well the reply does by this principle."),
         "\n\nIs the reply good by this principle? The answer is",
@@ -62,7 +62,7 @@ READINGS: Mapping[str, Reading] = {
 LOWEST_RATING, HIGHEST_RATING = 1, 9
 RATING = replace(
     _SINGLE,
-    ask="{{principle}} Rate from 1 (worst) to 9 (best) how good the reply is by "
+    question="{{principle}} Rate from 1 (worst) to 9 (best) how good the reply is by "
     "this principle. Answer with one digit.",
     labels=tuple(str(rating) for rating in range(LOWEST_RATING, HIGHEST_RATING + 1)),
 )
@@ -77,12 +77,12 @@ _SHOT_CRITIQUE = (
 )
 _TO_CRITICISE = "Write the critique in one to four sentences."
 _TO_REVISE = "Write the new reply to the user, and nothing else."
-CRITIQUE = Wording(
+CRITIQUE = PromptSpec(
     system="You criticise replies: you say precisely what in a reply should be better, and do not "
     "praise.",
     replies=("Reply",),
-    ask=f"{{{{principle}}}} {_TO_CRITICISE}",
-    shots=(
+    question=f"{{{{principle}}}} {_TO_CRITICISE}",
+    few_shot=(
         (
             "user",
             f"{_SHOT}\n\n[Question]\nFind where the reply could do harm. {_TO_CRITICISE}",
@@ -90,12 +90,12 @@ CRITIQUE = Wording(
         ("assistant", _SHOT_CRITIQUE),
     ),
 )
-REVISION = Wording(
+REVISION = PromptSpec(
     system="You revise replies: you write the reply again so that the critique no longer applies, "
     "and keep what was good.",
     replies=("Reply", "Critique"),
-    ask=f"{{{{principle}}}} {_TO_REVISE}",
-    shots=(
+    question=f"{{{{principle}}}} {_TO_REVISE}",
+    few_shot=(
         (
             "user",
             f"{_SHOT}\n\n[Critique]\n{_SHOT_CRITIQUE}\n\n[Question]\nRewrite the reply so that "

@@ -13,9 +13,14 @@ from constitution.errors import UserError
 from constitution.schema import Constitution, Principle
 from judge_service.engine import EngineError
 from judge_service.judge import aggregation
-from judge_service.judge.prompt_runner import Asker, find_empty, no_principle, usage_of_writing
+from judge_service.judge.prompt_runner import (
+    PromptRunner,
+    find_empty,
+    no_principle,
+    usage_of_writing,
+)
 from judge_service.judge.prompts import CRITIQUE
-from judge_service.judge.template import Wording
+from judge_service.judge.template import PromptSpec
 from judge_service.types import Conversation, Unjudged, UnjudgedReason, Writing, WritingOptions
 
 
@@ -24,8 +29,8 @@ class UnknownPrinciple(UserError):  # noqa: N818  # reads as what it is
 
 
 async def write(
-    asker: Asker,
-    wording: Wording,
+    asker: PromptRunner,
+    wording: PromptSpec,
     conversation: Conversation,
     texts: Mapping[str, str],
     constitution: Constitution,

@@ -15,11 +15,11 @@ from judge_service.engine import EngineError, LabelLogprobs
 from judge_service.judge import aggregation
 from judge_service.judge import label_probs as reading
 from judge_service.judge.prompt_runner import (
-    Asker,
-    ask_all,
+    PromptRunner,
     find_empty,
     low_mass,
     no_principle,
+    run_prompts,
     usage_of_read,
 )
 from judge_service.judge.prompts import RATING
@@ -35,7 +35,7 @@ from judge_service.types import (
 
 
 async def score(
-    asker: Asker,
+    asker: PromptRunner,
     conversation: Conversation,
     response: str,
     constitution: Constitution,
@@ -70,7 +70,7 @@ async def score(
         return await asker.read(template, prompt, options)
 
     try:
-        asked = await ask_all({"": prefix}, suffixes, ask)
+        asked = await run_prompts({"": prefix}, suffixes, ask)
     except EngineError as error:
         return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
     usage = sum((usage_of_read(answer) for answer, _ in asked.values()), Usage())

@@ -1,6 +1,6 @@
 """A wording, a model's chat format and somebody's texts become token ids. Pure, and reproducible.
 
-    [system] [conversation] [reply] ... [reply] | [principle] [question] [begun answer] -> label
+    [system] [conversation] [reply] ... [reply] | [principle] [question] [answer prefix] -> label
     '------ prefix, shared by all principles --'   '------------- suffix -------------'
 
 Prefix and suffix are tokenised apart, so the prefix is the same to the token whatever principle
@@ -35,21 +35,21 @@ class TemplateError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class PromptSpec:
     """What the judge is told around the data, and which tokens may answer.
 
     ask: stands under the last heading and holds {{principle}} once; what stands before it is the
-    same for all principles. begun: how the assistant's turn is begun for it. labels: the texts of
+    same for all principles. answer_prefix: how the assistant's turn begins. labels: the texts of
     the tokens that may come next, in the order in which their log-probabilities are read; empty
-    where the model is to write. shots: (role, text) turns shown before, as examples.
+    where the model is to write. few_shot: (role, text) turns shown before, as examples.
     """
 
     system: str
     replies: tuple[str, ...]  # headings
-    ask: str
-    begun: str = ""
+    question: str
+    answer_prefix: str = ""
     labels: tuple[str, ...] = ()
-    shots: tuple[tuple[str, str], ...] = ()
+    few_shot: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +68,21 @@ class Template:
     one distinct token at its place.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, wording: Wording) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, wording: PromptSpec) -> None:
         self._tokenizer = tokenizer
         self.headings = wording.replies
         rendered = tokenizer.render_chat(
             (
                 ("system", wording.system),
-                *wording.shots,
-                ("user", f"{_DATA_SLOT}{wording.ask}"),
+                *wording.few_shot,
+                ("user", f"{_DATA_SLOT}{wording.question}"),
             )
         )
         self._before_data, rest = _split_once(rendered, _DATA_SLOT)
         self._before_principle, rest = _split_once(rest, _PRINCIPLE_SLOT)
-        self._after_principle = tokenizer.encode_template(rest + wording.begun)
+        self._after_principle = tokenizer.encode_template(rest + wording.answer_prefix)
         self.labels = wording.labels
-        self.label_ids = _label_ids(tokenizer, rest + wording.begun, wording.labels)
+        self.label_ids = _label_ids(tokenizer, rest + wording.answer_prefix, wording.labels)
 
     def prefix(self, conversation: Conversation, replies: Sequence[str]) -> Prefix:
         """The shared part; the replies stand under the wording's headings, in the order given."""
@@ -105,7 +105,7 @@ class Template:
         return Prefix(tuple(ids), conversation_tokens, tuple(reply_tokens))
 
     def suffix(self, principle: str) -> tuple[int, ...]:
-        """The principle, the question and the begun answer."""
+        """The principle, the question and the answer prefix."""
         return (*self._tokenizer.encode_data(principle.strip()), *self._after_principle)
 
     def answer(self, written: str, conclusion: str) -> tuple[int, ...]:
@@ -171,16 +171,18 @@ def _split_once(text: str, slot: str) -> tuple[str, str]:
     return before, after
 
 
-def _label_ids(tokenizer: ChatTokenizer, begun: str, labels: Sequence[str]) -> tuple[int, ...]:
-    """The ids of the labels, proven to be one distinct token each after the begun answer."""
-    before = tokenizer.encode_template(begun)
+def _label_ids(
+    tokenizer: ChatTokenizer, answer_prefix: str, labels: Sequence[str]
+) -> tuple[int, ...]:
+    """The ids of the labels, proven to be one distinct token each after the answer prefix."""
+    before = tokenizer.encode_template(answer_prefix)
     found: list[int] = []
     for label in labels:
-        after = tokenizer.encode_template(begun + label)
+        after = tokenizer.encode_template(answer_prefix + label)
         if len(after) != len(before) + 1 or after[:-1] != before:
             raise TemplateError(
-                f"the label {label!r} is not one token after {begun[-40:]!r} in this model's "
-                "tokenizer: use another judge model"
+                f"the label {label!r} is not one token after {answer_prefix[-40:]!r} in this "
+                "model's tokenizer: use another judge model"
             )
         if after[-1] in found:
             raise TemplateError(f"two labels are token {after[-1]} in this model's tokenizer")

@@ -3,7 +3,7 @@
 The parts of the server report events; they never ask whether anybody counts:
 
     NO_METRICS            counts nothing: the default everywhere
-    Metrics(host, port)   counts, and shows the page from `open` to `close`
+    ServerMetrics(host, port)   counts, and shows the page from `open` to `close`
 
 Each server has a registry of its own. Labels are bounded: methods, codes, verdicts and reasons by
 the contract, constitutions by what is served, callers by MAX_CALLERS. No label holds text that came
@@ -98,10 +98,10 @@ NO_METRICS = NoMetrics()
 
 def metrics_on(host: str, port: int | None) -> NoMetrics:
     """What counts for a server that shows its page there; None: on no port, so nothing counts."""
-    return NO_METRICS if port is None else Metrics(host, port)
+    return NO_METRICS if port is None else ServerMetrics(host, port)
 
 
-class Metrics(NoMetrics):
+class ServerMetrics(NoMetrics):
     """Counts, and shows the page on http://host:port/metrics. A port of 0 takes a free one.
 
     `registry` collects what the page shows; `address` is host:port while the page is open.

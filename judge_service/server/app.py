@@ -33,7 +33,7 @@ from judge_service.observability.tracing import NoTracing, tracing_to
 from judge_service.security.interceptor import TokenGate
 from judge_service.security.tls import ServerTls
 from judge_service.security.tokens import Tokens
-from judge_service.server.handlers import SERVICES, Bench
+from judge_service.server.handlers import SERVICES, RequestHandler
 from judge_service.server.interceptors import CallGuard
 from judge_service.server.lifecycle.health import SERVICE_NAME, Health
 from judge_service.server.lifecycle.reload import Reloader
@@ -55,7 +55,7 @@ _log = logging.getLogger("judge_service")
 
 
 class JudgeServicer(pb_grpc.JudgeServiceServicer):
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: RequestHandler) -> None:
         self._bench = bench
 
     async def ComparePair(
@@ -95,7 +95,7 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
 
 
 class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: RequestHandler) -> None:
         self._bench = bench
 
     async def ListConstitutions(
@@ -155,7 +155,7 @@ class JudgeServer:
         self._settings = settings
         self._engine = engine
         self._metrics = metrics
-        self._bench = Bench(settings, engine, metrics)
+        self._bench = RequestHandler(settings, engine, metrics)
         self._tracing = _tracing(settings) if tracing is None else tracing
         self._guard = CallGuard(settings.max_concurrent_rpcs, metrics, self._tracing)
         metrics.watch_server(lambda: engine.alive, lambda: self._bench.laws.summaries)

@@ -23,7 +23,7 @@ FEWEST = 5
 _KEPT = 32  # of each RPC
 
 
-class Pace:
+class LatencyWindow:
     """What calls took, by RPC."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -50,7 +50,7 @@ _CandidateRequest = (
 )
 
 
-class Bench:
+class RequestHandler:
     """What the servicers share. Each answer is None after validate_only, which judges nothing."""
 
     def __init__(

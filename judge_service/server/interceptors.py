@@ -27,8 +27,8 @@ from judge_service.observability.logs import fields
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
 from judge_service.security.caller import current_caller
-from judge_service.server.deadlines import Pace
-from judge_service.server.malformed import readable, reader
+from judge_service.server.deadlines import LatencyWindow
+from judge_service.server.malformed import reader, require_wellformed
 from judge_service.wire.requests import is_request_id
 
 OURS = "/judge_service.v1."
@@ -56,7 +56,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._max_concurrent = max_concurrent
         self._metrics = metrics
         self._tracing = tracing
-        self._pace = Pace()
+        self._pace = LatencyWindow()
         self._active = 0
         self._streams = 0
         self._calls: set[asyncio.Task[Any]] = set()
@@ -120,7 +120,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 self._admit(context)
             if timed:
                 self._refuse_late(method, in_hand, context)
-            answer = await behaviour(readable(request), context)
+            answer = await behaviour(require_wellformed(request), context)
             if timed:
                 self._pace.ended(method, time.perf_counter() - started, in_hand)
             return answer

@@ -15,25 +15,25 @@ from judge_service.errors import InvalidRequest
 _Request = TypeVar("_Request")
 
 
-class Unreadable:
+class MalformedRequest:
     """Stands where the request would stand."""
 
 
 def reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """The same, with Unreadable for bytes that are not the message."""
+    """The same, with MalformedRequest for bytes that are not the message."""
 
     def read(data: bytes) -> Any:
         try:
             return deserialize(data)
         except DecodeError:
-            return Unreadable()
+            return MalformedRequest()
 
     return read
 
 
-def readable(request: _Request | Unreadable) -> _Request:
+def require_wellformed(request: _Request | MalformedRequest) -> _Request:
     """The request. Raises InvalidRequest where there is none."""
-    if isinstance(request, Unreadable):
+    if isinstance(request, MalformedRequest):
         raise InvalidRequest(
             "request",
             "its bytes are not this call's message: broken protobuf, or text that is not UTF-8",

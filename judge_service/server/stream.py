@@ -14,12 +14,12 @@ import grpc
 
 from judge_service.errors import InvalidRequest, Unavailable, service_error, to_status
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
-from judge_service.server.malformed import Unreadable, readable
+from judge_service.server.malformed import MalformedRequest, require_wellformed
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire.requests import MAX_ITEM_ID, is_request_id
 
 Compare = Callable[[pb.ComparePairRequest], Awaitable[pb.Judgment | None]]
-_Item = pb.StreamJudgmentsRequest | Unreadable
+_Item = pb.StreamJudgmentsRequest | MalformedRequest
 
 
 class JudgmentStream:
@@ -77,11 +77,11 @@ class JudgmentStream:
             self._metrics.stream_items(-1)
 
     async def _answer(self, request: _Item) -> None:
-        id = "" if isinstance(request, Unreadable) else request.id
+        id = "" if isinstance(request, MalformedRequest) else request.id
         response = pb.StreamJudgmentsResponse(id=id[:MAX_ITEM_ID], credits=1)
         mine = 0 < len(id) <= MAX_ITEM_ID and id not in self._unanswered
         try:
-            comparison = readable(request).comparison
+            comparison = require_wellformed(request).comparison
             if not mine:
                 expected = f"1 to {MAX_ITEM_ID} characters, and not those of an unanswered item"
                 raise InvalidRequest("id", expected)
@@ -107,7 +107,7 @@ class JudgmentStream:
 
 def _request_id(item: _Item) -> str:
     """By what name the caller knows an item's request: its own, else the item's."""
-    if isinstance(item, Unreadable):
+    if isinstance(item, MalformedRequest):
         return ""
     named = item.comparison.request_id
     return named if named and is_request_id(named) else item.id[:MAX_ITEM_ID]

@@ -19,12 +19,12 @@ from typing import Any
 from judge_service.store import require_postgres
 from judge_service.store import sqlite_maintenance as sqlite_upkeep
 from judge_service.store.base import Place, is_url
-from judge_service.store.stats import KindStats, Progress, Summary, Swept
+from judge_service.store.stats import Progress, RowStats, StoreSummary, SweepResult
 
-__all__ = ["KindStats", "Summary", "Swept", "as_line", "rows", "summarize", "sweep"]
+__all__ = ["RowStats", "StoreSummary", "SweepResult", "as_line", "rows", "summarize", "sweep"]
 
 
-def summarize(place: Place) -> Summary:
+def summarize(place: Place) -> StoreSummary:
     """Raises StoreError, also where there is no store (none is made)."""
     if is_url(place):
         require_postgres(place)
@@ -41,7 +41,7 @@ def sweep(
     max_bytes: int | None = None,
     dry_run: bool = False,
     progress: Progress = lambda looked_at: None,
-) -> Swept:
+) -> SweepResult:
     """Delete rows kept more than `older_than` seconds ago; then the oldest, until the rest fits
     into about `max_bytes`; then give the space back to the disk.
 

@@ -23,7 +23,7 @@ from judge_service.store.base import StoreError
 from judge_service.store.encoding import unpack_ids, unpack_logprobs
 from judge_service.store.postgres import READS, WRITINGS
 from judge_service.store.postgres_connection import SCHEMA_VERSION, Database, schema_of
-from judge_service.store.stats import KindStats, Summary, Swept
+from judge_service.store.stats import RowStats, StoreSummary, SweepResult
 
 _STEP = 5_000  # rows deleted in one transaction
 _FETCH = 2_000  # rows that an export holds at a time
@@ -45,12 +45,12 @@ class _Rows(NamedTuple):
     doomed_bytes: int
 
 
-def summarize(url: str) -> Summary:
+def summarize(url: str) -> StoreSummary:
     """Raises StoreError, also where there is no store (none is made)."""
     with _opened(url, "REPEATABLE READ") as (database, connection):
         kinds = {kind: _summarize(connection, table) for kind, table in _TABLES.items()}
         on_disk = sum(kind.bytes for kind in kinds.values())
-        return Summary(database.name, SCHEMA_VERSION, on_disk, 0, **kinds)
+        return StoreSummary(database.name, SCHEMA_VERSION, on_disk, 0, **kinds)
 
 
 def sweep(
@@ -60,7 +60,7 @@ def sweep(
     max_bytes: int | None,
     dry_run: bool,
     progress: Callable[[int], None],
-) -> Swept:
+) -> SweepResult:
     """As upkeep.sweep; the bytes are what the rows need. A bound on bytes deletes whole seconds."""
     with _opened(url, "AUTOCOMMIT") as (_, connection):
         before = _cut(connection, older_than, max_bytes)
@@ -78,7 +78,7 @@ def sweep(
                     progress(gone)
                 connection.execute(sa.text(f"VACUUM (ANALYZE) {table}"))
             progress(sum(kind.rows for kind in found.values()))
-        return Swept(deleted["reads"], deleted["writings"], bytes_before, bytes_after)
+        return SweepResult(deleted["reads"], deleted["writings"], bytes_before, bytes_after)
 
 
 def rows(url: str, *, writings: bool) -> Iterator[dict[str, Any]]:
@@ -124,13 +124,13 @@ def _opened(url: str, isolation: Any) -> Iterator[tuple[Database, sa.Connection]
         database.close()
 
 
-def _summarize(connection: sa.Connection, table: str) -> KindStats:
+def _summarize(connection: sa.Connection, table: str) -> RowStats:
     query = (
         f"SELECT count(*), pg_total_relation_size('{table}'), min(created), max(created)"
         f" FROM {table}"
     )
     count, size, oldest, newest = connection.execute(sa.text(query)).one()
-    return KindStats(count, size, oldest, newest, without_age=0)
+    return RowStats(count, size, oldest, newest, without_age=0)
 
 
 def _cut(connection: sa.Connection, older_than: float | None, max_bytes: int | None) -> int:

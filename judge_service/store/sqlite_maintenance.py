@@ -20,7 +20,7 @@ from typing import Any
 
 from judge_service.store.base import StoreError
 from judge_service.store.sqlite import SCHEMA_VERSION, connect, explain
-from judge_service.store.stats import KindStats, Progress, Summary, Swept
+from judge_service.store.stats import Progress, RowStats, StoreSummary, SweepResult
 
 KINDS = ("reads", "writings")
 _STEP = 20_000  # keys looked at at a time, and at most deleted in one transaction
@@ -39,7 +39,7 @@ class _Cut:
     bytes_of_last: int = 0
 
 
-def summarize(path: Path) -> Summary:
+def summarize(path: Path) -> StoreSummary:
     """As upkeep.summarize."""
     with _opened(path) as connection:
         connection.execute("BEGIN")
@@ -48,12 +48,12 @@ def summarize(path: Path) -> Summary:
         connection.execute("COMMIT")
         all_bytes = sum(row[1] for row in rows.values()) or 1
         kinds = {
-            kind: KindStats(n, used * size // all_bytes, oldest, newest, without)
+            kind: RowStats(n, used * size // all_bytes, oldest, newest, without)
             for kind, (n, size, oldest, newest, without) in rows.items()
         }
         log = path.with_name(path.name + "-wal")
         on_disk = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
-        return Summary(str(path), SCHEMA_VERSION, on_disk, unused, **kinds)
+        return StoreSummary(str(path), SCHEMA_VERSION, on_disk, unused, **kinds)
 
 
 def sweep(
@@ -63,7 +63,7 @@ def sweep(
     max_bytes: int | None,
     dry_run: bool,
     progress: Progress,
-) -> Swept:
+) -> SweepResult:
     """As upkeep.sweep."""
     with _opened(path) as connection:
         used, unused = _file_bytes(connection)
@@ -73,7 +73,7 @@ def sweep(
             rows_bytes = sum(_rows_of(connection, kind)[1] for kind in KINDS) or 1
             gone = sum(size for _, size in found.values())
             after = used - used * gone // rows_bytes
-            return Swept(found["reads"][0], found["writings"][0], used + unused, after)
+            return SweepResult(found["reads"][0], found["writings"][0], used + unused, after)
         deleted, left, seen = dict.fromkeys(KINDS, 0), cut.bytes_of_last, 0
         for kind in KINDS:
             for looked_at, count, size in _delete(connection, kind, cut.before, left):
@@ -84,7 +84,7 @@ def sweep(
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         after = sum(_file_bytes(connection))
-        return Swept(deleted["reads"], deleted["writings"], used + unused, after)
+        return SweepResult(deleted["reads"], deleted["writings"], used + unused, after)
 
 
 def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:

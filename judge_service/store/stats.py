@@ -9,7 +9,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class KindStats:
+class RowStats:
     rows: int
     bytes: int  # about: the file's bytes shared out by the size of the rows
     oldest: int | None  # seconds since 1970; None where no row has an age
@@ -18,17 +18,17 @@ class KindStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class StoreSummary:
     place: str  # the file, or the database without its password
     schema: int
     bytes: int  # of the file and its write-ahead log
     unused_bytes: int  # of the file, which `sweep` gives back; none of a database
-    reads: KindStats
-    writings: KindStats
+    reads: RowStats
+    writings: RowStats
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class SweepResult:
     """What was deleted, or would be."""
 
     reads: int

@@ -32,10 +32,10 @@ from torch import Tensor
 
 from rlaif.batching.encode import EncodedPairs, Pair, epoch_batches
 from rlaif.data.records import Preference
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluate_reward
 from rlaif.models.backbone import Backbone
-from rlaif.models.reward_model import Heads, RewardModel, Score
+from rlaif.models.reward_model import Heads, RewardModel
 from rlaif.progress import progress
 from rlaif.training.config import (
     Learner,
@@ -53,7 +53,7 @@ from rlaif.training.heldout import (
     pair_inputs,
 )
 
-__all__ = ["RewardConfig", "RewardModel", "Score", "preference_loss", "train"]
+__all__ = ["RewardConfig", "RewardModel", "preference_loss", "train"]
 
 LabelKind = Literal["soft", "hard"]
 
@@ -186,7 +186,7 @@ def train(
     beside (reward_evaluation.py). Resumes by itself. Raises TrainingError or BatchError.
     """
     # 1. The base, the pairs, one head per trait.
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
     )
@@ -236,7 +236,7 @@ def train(
 
 
 def normalise(
-    model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: Workers
+    model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: ProcessGroup
 ) -> None:
     """Scores of these pairs' responses get mean 0 and std 1, head by head."""
     with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
@@ -264,7 +264,7 @@ def raw_scores(
     model: RewardModel,
     pairs: Sequence[Pair],
     config: RewardConfig,
-    workers: Workers,
+    workers: ProcessGroup,
     report: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Raw scores of pairs, computed by all processes and known to each: (N, 2, K).
@@ -277,7 +277,7 @@ def raw_scores(
             report(min(done * workers.count, len(pairs)))
 
     own = model.raw_of_pairs(
-        workers.share(pairs), config.micro_batch_tokens, of_all, workers.in_step
+        workers.shard(pairs), config.micro_batch_tokens, of_all, workers.pad_batches
     )
     every = workers.gather(own.tolist())
     return torch.tensor(every, device=model.backbone.device)
@@ -291,7 +291,7 @@ class HeldOut:
     pairs: Sequence[Pair]  # those of them that can be used
     model: RewardModel
     config: RewardConfig
-    workers: Workers
+    workers: ProcessGroup
 
     def evaluate(self) -> RewardEvaluation:
         """On the loss's own scale: raw scores, whose differences are log-odds."""
@@ -310,7 +310,7 @@ def save(model: RewardModel, heldout: HeldOut, out: Path) -> None:
     """The reward model's folder, with evaluation.json where there are held-out pairs."""
     evaluation = heldout.evaluate() if heldout.pairs else None
     model.backbone.gather(heldout.workers)
-    if heldout.workers.main:
+    if heldout.workers.is_main:
         model.save(out)
         if evaluation:
             evaluation.save(out / "evaluation.json")
@@ -351,10 +351,10 @@ def train_step(
         raise TrainingError(f"{where}: none of its {len(pairs)} pairs has a label; drop them")
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     tokens = 0
-    own = workers.share(pairs)
+    own = workers.shard(pairs)
     groups = model.backbone.pair_batches(own, config.micro_batch_tokens)
-    for group in workers.in_step(groups):
-        batch = model.backbone.share_pairs([own[i] for i in group])
+    for group in workers.pad_batches(groups):
+        batch = model.backbone.batch_pairs([own[i] for i in group])
         labels = labels_of([own[i] for i in group], names, config.labels)
         p, labelled = labels.prob_chosen.to(device), labels.labelled.to(device)
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each

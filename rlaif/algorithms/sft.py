@@ -32,9 +32,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlaif.batching.encode import BatchError, Row, encode_row, in_groups, pad, token_groups
+from rlaif.batching.encode import BatchError, Row, encode_row, in_groups, length_buckets, pad
 from rlaif.data.records import Lesson, PlainText, Preference, Sample, read_lessons
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
 from rlaif.progress import progress
 from rlaif.training.config import (
@@ -67,7 +67,7 @@ class SFTConfig(TrainConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SFTSource:
     """Some records to imitate. `weight`: its share of the rows, relative to the other sources."""
 
     name: str
@@ -75,10 +75,10 @@ class Source:
     weight: float = 1.0
 
     @classmethod
-    def read(cls, text: str) -> Source:
+    def read(cls, text: str) -> SFTSource:
         """A source from "FILE" or "WEIGHT*FILE"; its name is the file's, without the ending.
 
-        Example: `Source.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
+        Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
         """
         found = re.fullmatch(r"\s*(?:(?P<weight>[^*/]+)\*)?(?P<file>.+)", text)
         try:
@@ -205,7 +205,7 @@ def _lap_seed(seed: int, source: int, lap: int) -> int:
 def train(
     config: SFTConfig,
     model: str,
-    sources: Sequence[Source],
+    sources: Sequence[SFTSource],
     out: Path,
     eval_samples: Sequence[Lesson] = (),
 ) -> Path:
@@ -215,7 +215,7 @@ def train(
     place of the last. Resumes by itself. Raises TrainingError or BatchError.
     """
     # 1. The base, the rows of every source, the policy.
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     _check(config, sources, eval_samples)
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
@@ -269,14 +269,14 @@ def train(
     if best is not None:
         learner.load(best["learner"])
     backbone.gather(workers)
-    if workers.main:
+    if workers.is_main:
         backbone.save_role("policy", out)
     workers.wait()
     run.finish()
     return out
 
 
-def _check(config: SFTConfig, sources: Sequence[Source], eval_samples: Sequence[Lesson]) -> None:
+def _check(config: SFTConfig, sources: Sequence[SFTSource], eval_samples: Sequence[Lesson]) -> None:
     names = [source.name for source in sources]
     if not sources:
         raise TrainingError("SFT has no source to learn from; give at least one")
@@ -301,7 +301,7 @@ def _check(config: SFTConfig, sources: Sequence[Source], eval_samples: Sequence[
 def _inputs(
     config: SFTConfig,
     backbone: Backbone,
-    sources: Sequence[Source],
+    sources: Sequence[SFTSource],
     eval_samples: Sequence[Lesson],
 ) -> Mapping[str, Any]:
     records = [record for source in sources for record in source.records]
@@ -332,9 +332,9 @@ def train_step(
     for row, name in zip(rows, names, strict=True):
         counts[name] += row.response_length
     nats = dict.fromkeys(counts, 0.0)
-    mine = learner.workers.share(list(zip(rows, names, strict=True)))
-    groups = token_groups([len(row.ids) for row, _ in mine], micro_batch_tokens)
-    for group in learner.workers.in_step(groups):
+    mine = learner.workers.shard(list(zip(rows, names, strict=True)))
+    groups = length_buckets([len(row.ids) for row, _ in mine], micro_batch_tokens)
+    for group in learner.workers.pad_batches(groups):
         batch = pad([mine[i][0] for i in group], backbone.device)
         logprobs = backbone.logprobs("policy", batch)  # (B, T)
         loss = sft_loss(logprobs, batch.response_mask, count)
@@ -361,12 +361,14 @@ def mean_loss(
     role: Role | None,
     rows: Sequence[Row],
     micro_batch_tokens: int,
-    workers: Workers,
+    workers: ProcessGroup,
 ) -> float:
     """L of rows without training on them: nats per response token."""
-    mine = workers.share(rows)
+    mine = workers.shard(rows)
     nats = 0.0
-    for group in workers.in_step(token_groups([len(row.ids) for row in mine], micro_batch_tokens)):
+    for group in workers.pad_batches(
+        length_buckets([len(row.ids) for row in mine], micro_batch_tokens)
+    ):
         batch = pad([mine[i] for i in group], backbone.device)
         nats -= float(backbone.logprobs(role, batch).sum())
     total: float = workers.sum({"nats": nats})["nats"]

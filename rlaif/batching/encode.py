@@ -185,7 +185,7 @@ def pad(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
     return Batch(ids.to(device), mask.to(device), (length - 1).to(device))
 
 
-def token_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def length_buckets(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices in groups of like length, shortest first, to be padded and computed together.
 
     A group has at most `budget` tokens, pads included, unless it is one item longer than that.
@@ -220,7 +220,7 @@ def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[l
     return batches
 
 
-def endless_batch(count: int, batch_size: int, step: int, seed: int) -> list[int]:
+def nth_batch(count: int, batch_size: int, step: int, seed: int) -> list[int]:
     """The indices of step 1, 2, … out of an endless seeded shuffle: every item comes once before
     any comes again. A function of the step's number, as above."""
     found: list[int] = []

@@ -42,9 +42,9 @@ from rlaif.labels.reaggregate import (
     Rejudged,
     changed_principles,
     keep_unchanged,
-    missing,
-    only,
     rejudge,
+    restrict_to,
+    unanswered_principles,
 )
 
 
@@ -168,7 +168,7 @@ def _label(
     return Label(
         pair=comparison(preference, receipt),
         votes=receipt.votes,
-        lacking=missing(new, preference.prompt, answered),
+        lacking=unanswered_principles(new, preference.prompt, answered),
     )
 
 
@@ -178,7 +178,7 @@ def questions(planned: Plan) -> list[tuple[Constitution, list[Comparison]]]:
     for label in planned.labels:
         if label.lacking:
             names = tuple(principle.id for principle in label.lacking)
-            group = groups.setdefault(names, (only(planned.new, label.lacking), []))
+            group = groups.setdefault(names, (restrict_to(planned.new, label.lacking), []))
             group[1].append(label.pair)
     return list(groups.values())
 

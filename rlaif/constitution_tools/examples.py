@@ -26,7 +26,7 @@ from judge_service.judge.label_probs import prob_a
 from judge_service.types import Comparison, Judgment, Order, Unjudged
 from rlaif.evaluation.intervals import Estimate, share_estimate
 from rlaif.feedback.labeler import TRANSIENT
-from rlaif.labels.reaggregate import only
+from rlaif.labels.reaggregate import restrict_to
 
 DEFAULT_TIE_MARGIN = 0.1
 
@@ -35,7 +35,7 @@ Ask = Callable[[Sequence[Comparison], Constitution], Iterator[tuple[str, Answer]
 """Comparisons and the law to judge them by → (id, answer), in any order."""
 
 
-class Result(StrEnum):
+class ExampleResult(StrEnum):
     PASSED = "passed"
     WEAK = "weak"  # passed, but not by each order alone
     FAILED = "failed"
@@ -59,7 +59,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExampleOutcome:
     """What the judge made of one example. Probabilities are of the preferred response, or of A
     where a tie is expected; None where nothing was judged, and where the reads have no two orders.
     """
@@ -67,7 +67,7 @@ class Outcome:
     principle_id: str
     number: int
     preferred: str  # A, B or TIE
-    result: Result
+    result: ExampleResult
     prob: float | None = None
     prob_ab: float | None = None  # with A first
     prob_ba: float | None = None  # with B first
@@ -76,7 +76,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        return self.result in (Result.PASSED, Result.WEAK)
+        return self.result in (ExampleResult.PASSED, ExampleResult.WEAK)
 
     @property
     def spread(self) -> float | None:
@@ -109,7 +109,7 @@ def judge_cases(
     *,
     tie_margin: float = DEFAULT_TIE_MARGIN,
     report: Callable[[int], None] = lambda done: None,
-) -> tuple[Outcome, ...]:
+) -> tuple[ExampleOutcome, ...]:
     """The outcome of every case, in order. `memory` (key → answer) is read, and added to.
 
     `report` is called with the number of cases done. Raises what `ask` raises.
@@ -126,7 +126,7 @@ def judge_cases(
         ]  # fmt: skip
         done += len(of_it) - len(pairs)
         report(done)
-        for key, answer in ask(pairs, only(law, [principle])) if pairs else ():
+        for key, answer in ask(pairs, restrict_to(law, [principle])) if pairs else ():
             memory[key] = answer
             report(done := done + 1)
     outcomes = tuple(
@@ -142,17 +142,19 @@ def _in_scope(case: Case) -> bool:
     return case.principle.applies_to(case.example.conversation)
 
 
-def _outcome(case: Case, answer: Answer | None, margin: float, *, remembered: bool) -> Outcome:
+def _outcome(
+    case: Case, answer: Answer | None, margin: float, *, remembered: bool
+) -> ExampleOutcome:
     preferred = case.example.preferred
     place = (case.principle.id, case.number, preferred)
     if not _in_scope(case):
         reason = "its principle's scope leaves this prompt out: mend the scope or the example"
-        return Outcome(*place, Result.UNJUDGED, reason=reason)
+        return ExampleOutcome(*place, ExampleResult.UNJUDGED, reason=reason)
     if answer is None:
-        return Outcome(*place, Result.UNJUDGED, reason="the judge gave no answer")
+        return ExampleOutcome(*place, ExampleResult.UNJUDGED, reason="the judge gave no answer")
     if isinstance(answer, Unjudged):
         reason = f"{answer.reason.value}: {answer.detail}"
-        return Outcome(*place, Result.UNJUDGED, reason=reason, remembered=remembered)
+        return ExampleOutcome(*place, ExampleResult.UNJUDGED, reason=reason, remembered=remembered)
 
     def seen(prob: float) -> float:
         return 1.0 - prob if preferred == "B" else prob
@@ -169,19 +171,19 @@ def _outcome(case: Case, answer: Answer | None, margin: float, *, remembered: bo
             for order in (Order.AB, Order.BA)
         )
     if not passes(prob):
-        result = Result.FAILED
+        result = ExampleResult.FAILED
     elif vote.void_reads or not all(passes(one) for one in (ab, ba) if one is not None):
-        result = Result.WEAK
+        result = ExampleResult.WEAK
     else:
-        result = Result.PASSED
-    return Outcome(*place, result, prob, ab, ba, remembered=remembered)
+        result = ExampleResult.PASSED
+    return ExampleOutcome(*place, result, prob, ab, ba, remembered=remembered)
 
 
 # ── what they add up to ──────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ExamplesSummary:
     """Shares of passed examples with Wilson's 95 % interval: over all, and by principle."""
 
     total: Estimate | None  # None: no example
@@ -190,14 +192,14 @@ class Summary:
     without_examples: tuple[str, ...]
 
 
-def summarise(outcomes: Sequence[Outcome], law: Constitution) -> Summary:
+def summarise(outcomes: Sequence[ExampleOutcome], law: Constitution) -> ExamplesSummary:
     groups: dict[str, list[float]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.principle_id, []).append(float(outcome.passed))
     everything = [value for group in groups.values() for value in group]
-    return Summary(
+    return ExamplesSummary(
         total=share_estimate(everything) if everything else None,
         by_principle={name: share_estimate(group) for name, group in groups.items()},
-        weak=sum(outcome.result is Result.WEAK for outcome in outcomes),
+        weak=sum(outcome.result is ExampleResult.WEAK for outcome in outcomes),
         without_examples=tuple(p.id for p in law.principles if not p.examples),
     )

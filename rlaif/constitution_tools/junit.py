@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
-from rlaif.constitution_tools.examples import Outcome, Result
+from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_xml(name: str, outcomes: Sequence[Outcome]) -> str:
+def junit_xml(name: str, outcomes: Sequence[ExampleOutcome]) -> str:
     """The document; `name` is the constitution's. An unjudged example is an error, no failure."""
     root = ET.Element("testsuites", _counts(name, outcomes))
     for principle, group in groupby(outcomes, key=lambda outcome: outcome.principle_id):
@@ -25,32 +25,32 @@ def junit_xml(name: str, outcomes: Sequence[Outcome]) -> str:
             case = ET.SubElement(
                 suite, "testcase", classname=_clean(f"{name}.{principle}"), name=_title(outcome)
             )
-            if outcome.result is Result.FAILED:
+            if outcome.result is ExampleResult.FAILED:
                 ET.SubElement(case, "failure", message=_shown(outcome))
-            elif outcome.result is Result.UNJUDGED:
+            elif outcome.result is ExampleResult.UNJUDGED:
                 ET.SubElement(case, "error", message=_clean(outcome.reason))
             else:
-                weak = " (weak: not by each order alone)" * (outcome.result is Result.WEAK)
+                weak = " (weak: not by each order alone)" * (outcome.result is ExampleResult.WEAK)
                 ET.SubElement(case, "system-out").text = _shown(outcome) + weak
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _counts(name: str, outcomes: Sequence[Outcome]) -> dict[str, str]:
+def _counts(name: str, outcomes: Sequence[ExampleOutcome]) -> dict[str, str]:
     results = [outcome.result for outcome in outcomes]
     return {
         "name": _clean(name),
         "tests": str(len(results)),
-        "failures": str(results.count(Result.FAILED)),
-        "errors": str(results.count(Result.UNJUDGED)),
+        "failures": str(results.count(ExampleResult.FAILED)),
+        "errors": str(results.count(ExampleResult.UNJUDGED)),
     }
 
 
-def _title(outcome: Outcome) -> str:
+def _title(outcome: ExampleOutcome) -> str:
     return f"example {outcome.number} prefers {outcome.preferred}"
 
 
-def _shown(outcome: Outcome) -> str:
+def _shown(outcome: ExampleOutcome) -> str:
     parts = [("P", outcome.prob), ("A first", outcome.prob_ab), ("B first", outcome.prob_ba)]
     of = "A" if outcome.preferred == "TIE" else outcome.preferred
     read = ", ".join(f"{name} {prob:.3f}" for name, prob in parts if prob is not None)

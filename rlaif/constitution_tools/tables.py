@@ -9,16 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from judge_service.types import Judgment, Unjudged, Usage
-from rlaif.constitution_tools.changes import Change
+from rlaif.constitution_tools.changes import PrincipleChange
 from rlaif.constitution_tools.diff import Difference, Move, Plan
-from rlaif.constitution_tools.examples import Outcome, Result, Summary
+from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult, ExamplesSummary
 from rlaif.evaluation.intervals import Estimate
 
 _COLOURS = {
-    Result.PASSED: "green",
-    Result.WEAK: "yellow",
-    Result.FAILED: "bold red",
-    Result.UNJUDGED: "bold red",
+    ExampleResult.PASSED: "green",
+    ExampleResult.WEAK: "yellow",
+    ExampleResult.FAILED: "bold red",
+    ExampleResult.UNJUDGED: "bold red",
 }
 _SHORT = 300  # characters of a text in a flip
 
@@ -26,7 +26,9 @@ _SHORT = 300  # characters of a text in a flip
 # ── test ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def print_outcomes(outcomes: Sequence[Outcome], summary: Summary, console: Console) -> None:
+def print_outcomes(
+    outcomes: Sequence[ExampleOutcome], summary: ExamplesSummary, console: Console
+) -> None:
     table = Table(
         "principle", "example", "expected", "P(expected)", "A first", "B first", "spread", "result"
     )
@@ -38,7 +40,7 @@ def print_outcomes(outcomes: Sequence[Outcome], summary: Summary, console: Conso
     if outcomes:
         console.print(table)
     for found in outcomes:
-        if found.result is Result.UNJUDGED:
+        if found.result is ExampleResult.UNJUDGED:
             told = f"{found.principle_id}, example {found.number}: {found.reason}"
             console.print(told, markup=False, highlight=False)
     for name, share in summary.by_principle.items():
@@ -95,7 +97,7 @@ def print_votes(found: Judgment | Unjudged, console: Console) -> None:
 # ── diff ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def print_changes(changes: Sequence[Change], console: Console) -> None:
+def print_changes(changes: Sequence[PrincipleChange], console: Console) -> None:
     """What the edit says: one line a change, with both texts where words were changed."""
     if not changes:
         console.print("both constitutions say the same: no label can flip")

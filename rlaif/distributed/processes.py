@@ -8,8 +8,8 @@ of the whole batch. The gradient of the batch is then the sum over processes:
 
 so n processes make the step that one makes, to rounding, whatever the shares' sizes.
 
-    workers = Workers.here()          alone: rank 0 of 1, and everything below is the identity
-    mine = workers.share(batch)
+    workers = ProcessGroup.here()          alone: rank 0 of 1, and everything below is the identity
+    mine = workers.shard(batch)
     workers.add_gradients(parameters)             (Learner.step does)
     metrics = workers.sum({"loss": loss})
 
@@ -57,12 +57,12 @@ _NOT_READ = {
 _SEVERAL = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
 
 
-class WorkersError(UserError):
+class ProcessGroupError(UserError):
     """A launch that cannot work as it was asked for: what, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class ProcessGroup:
     """The processes that train together. Every method but `share` and `main` is collective: each
     process must call it, in the same order."""
 
@@ -71,11 +71,11 @@ class Workers:
     sharded: bool = False  # FSDP2: forward and backward passes over the base are collective too
 
     @classmethod
-    def here(cls) -> Workers:
+    def current(cls) -> ProcessGroup:
         """As `accelerate launch` started this process; alone without it. Call it before loading a
         model: it chooses the process's GPU.
 
-        Raises WorkersError, or ShardingError, for settings of the launch that would do nothing.
+        Raises ProcessGroupError, or ShardingError, for launch settings that would do nothing.
         """
         _refuse_what_does_nothing()
         sharded = sharding.asked()
@@ -89,15 +89,15 @@ class Workers:
         return cls(state.process_index, state.num_processes, sharded)
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """The one that writes files and speaks."""
         return self.rank == 0
 
-    def share(self, items: Sequence[Item]) -> list[Item]:
+    def shard(self, items: Sequence[Item]) -> list[Item]:
         """This process's items: every count-th. May be empty."""
         return list(items[self.rank :: self.count])
 
-    def in_step(self, groups: list[list[Item]]) -> list[list[Item]]:
+    def pad_batches(self, groups: list[list[Item]]) -> list[list[Item]]:
         """This process's micro-batches, for as many passes as the others make: where the model is
         sharded, one that has fewer gets empty ones at the end."""
         most = round(self.max(len(groups))) if self.sharded else len(groups)
@@ -163,10 +163,12 @@ def _refuse_what_does_nothing() -> None:
     for name, (harmless, remedy) in _NOT_READ.items():
         value = os.environ.get(name, harmless[0]).lower()
         if value not in harmless:
-            raise WorkersError(f"{name}={value} (set by accelerate) has no effect here: {remedy}")
+            raise ProcessGroupError(
+                f"{name}={value} (set by accelerate) has no effect here: {remedy}"
+            )
     told = os.environ.keys()
     if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= told and not _SEVERAL & told:
-        raise WorkersError(
+        raise ProcessGroupError(
             "accelerate was asked for several processes and started one (with --cpu it needs "
             "mpirun); write --multi_gpu in place of --cpu: without a GPU they meet over gloo"
         )

@@ -43,7 +43,7 @@ class EvaluationError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JudgedPair:
     """What the judge found for one comparison: P(A better), or None and the reason.
 
     `traits` holds P(A better) by each trait that the judge looked at.
@@ -55,11 +55,11 @@ class Outcome:
 
 
 Question = tuple[str, tuple[Message, ...], str, str]  # id, conversation, response A, response B
-Compare = Callable[[Sequence[Question]], Mapping[str, Outcome]]
+Compare = Callable[[Sequence[Question]], Mapping[str, JudgedPair]]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ResponseComparison:
     """One response of a policy beside the start's to the same prompt.
 
     `prob` is P(the policy's is better than the start's), None where the judge gave no label; the
@@ -75,7 +75,7 @@ class Verdict:
     traits: dict[str, float] = field(default_factory=dict)
 
 
-def win_rate(verdicts: Sequence[Verdict]) -> Estimate | None:
+def win_rate(verdicts: Sequence[ResponseComparison]) -> Estimate | None:
     """(wins + ½ ties) / judged, Wilson's interval over prompts; None when nothing was judged."""
     values = by_prompt((v.prompt, _point(v.prob)) for v in verdicts if v.prob is not None)
     return share_estimate(values) if values else None
@@ -85,14 +85,14 @@ def _point(prob: float) -> float:
     return 0.5 if prob == 0.5 else float(prob > 0.5)
 
 
-def length_controlled(verdicts: Sequence[Verdict]) -> Estimate | None:
+def length_controlled(verdicts: Sequence[ResponseComparison]) -> Estimate | None:
     """The win rate read at equal length; see length_control.py for the model and its interval."""
     return length_controlled_win_rate(
         [Duel(v.prompt, _point(v.prob), v.gap) for v in verdicts if v.prob is not None]
     )
 
 
-def trait_win_rates(verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
+def trait_win_rates(verdicts: Sequence[ResponseComparison]) -> dict[str, Estimate]:
     """The win rate by each trait alone; equal texts are ties by every trait."""
     names = sorted({trait for verdict in verdicts for trait in verdict.traits})
     return {
@@ -103,7 +103,7 @@ def trait_win_rates(verdicts: Sequence[Verdict]) -> dict[str, Estimate]:
     }
 
 
-def judge_score(verdicts: Sequence[Verdict]) -> Estimate | None:
+def judge_score(verdicts: Sequence[ResponseComparison]) -> Estimate | None:
     """Mean P(better than the start) with Student's t interval over prompts."""
     values = by_prompt((v.prompt, v.prob) for v in verdicts if v.prob is not None)
     return mean_estimate(values, 0.0, 1.0) if values else None
@@ -111,7 +111,7 @@ def judge_score(verdicts: Sequence[Verdict]) -> Estimate | None:
 
 def compare_with_start(
     policy: Sequence[Sample], start: Sequence[Sample], compare: Compare, name: str = "policy"
-) -> list[Verdict]:
+) -> list[ResponseComparison]:
     """Judge every response of the policy against the start's of the same prompt and index.
 
     Which stands as A is decided by a hash of the texts. Raises EvaluationError when a response has
@@ -141,7 +141,7 @@ def compare_with_start(
     for sample in policy:
         id = f"{name}/{sample.prompt.id}/{sample.index}"
         if id not in policy_is_a:
-            outcome = Outcome(0.5, traits=dict.fromkeys(seen, 0.5))
+            outcome = JudgedPair(0.5, traits=dict.fromkeys(seen, 0.5))
         elif id in outcomes:
             outcome = outcomes[id]
         else:
@@ -151,13 +151,15 @@ def compare_with_start(
     return verdicts
 
 
-def _verdict(sample: Sample, other: str, outcome: Outcome, policy_is_a: bool) -> Verdict:
+def _verdict(
+    sample: Sample, other: str, outcome: JudgedPair, policy_is_a: bool
+) -> ResponseComparison:
     """The outcome seen from the policy's side."""
 
     def turned(prob: float) -> float:
         return prob if policy_is_a else 1.0 - prob
 
-    return Verdict(
+    return ResponseComparison(
         sample.prompt.id,
         sample.index,
         sample.response,
@@ -270,7 +272,7 @@ class PolicyResult:
     distinct_2: float | None
     tokens_per_second: float | None
     unjudged: dict[str, int]  # reason → comparisons without a label; in no rate
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ResponseComparison, ...]
     length_controlled: Estimate | None = None
     traits: dict[str, Estimate] = field(default_factory=dict)  # trait → win rate
     reward_gain: Estimate | None = None
@@ -310,7 +312,7 @@ def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -
     """Every trained policy against the start, on the start's prompts."""
     if not start.samples:
         raise EvaluationError("no held-out responses to evaluate; sample some prompts first")
-    verdicts = [Verdict(s.prompt.id, s.index, s.response, None) for s in start.samples]
+    verdicts = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
     results = [_result(start, start, verdicts, {})]
     for run in trained:
         verdicts = compare_with_start(run.samples, start.samples, compare, run.name)
@@ -320,7 +322,10 @@ def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -
 
 
 def _result(
-    run: PolicyRun, start: PolicyRun, verdicts: list[Verdict], unjudged: Mapping[str, int]
+    run: PolicyRun,
+    start: PolicyRun,
+    verdicts: list[ResponseComparison],
+    unjudged: Mapping[str, int],
 ) -> PolicyResult:
     texts = [sample.response for sample in run.samples]
     rewards = _rewards(run)
@@ -362,7 +367,9 @@ def _gain(rewards: Mapping[str, float], start: Mapping[str, float]) -> Estimate 
     return mean_estimate(both) if both else None
 
 
-def _kinds(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> tuple[KindResult, ...]:
+def _kinds(
+    samples: Sequence[Sample], verdicts: Sequence[ResponseComparison]
+) -> tuple[KindResult, ...]:
     found = []
     for kind in sorted({sample.prompt.kind for sample in samples} - {""}):
         own = [sample for sample in samples if sample.prompt.kind == kind]

@@ -32,7 +32,7 @@ from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
+class ConfidenceBin:
     """Pairs of about equal confidence: what the model said, and how far the judge agreed."""
 
     confidence: float
@@ -49,7 +49,7 @@ class PairFigures:
     nll: float  # nats
     label_entropy: float  # nats: the least NLL that any model could have on these labels
     ece: float
-    bins: tuple[Bin, ...]
+    bins: tuple[ConfidenceBin, ...]
     length_floor: Estimate | None  # lengths in characters
     length_correlation: float | None
 
@@ -240,7 +240,9 @@ def entropy(p: float) -> float:
     return -sum(x * math.log(x) for x in (p, 1 - p) if x > 0)
 
 
-def reliability(gaps: Sequence[float], labels: Sequence[float], bins: int = 10) -> tuple[Bin, ...]:
+def reliability(
+    gaps: Sequence[float], labels: Sequence[float], bins: int = 10
+) -> tuple[ConfidenceBin, ...]:
     """Pairs in equal steps of confidence from ½ to 1; empty bins are left out."""
     filled: dict[int, list[tuple[float, float]]] = {}
     for gap, p in zip(gaps, labels, strict=True):
@@ -248,12 +250,12 @@ def reliability(gaps: Sequence[float], labels: Sequence[float], bins: int = 10) 
         place = min(int((confidence - 0.5) * 2 * bins), bins - 1)
         filled.setdefault(place, []).append((confidence, p if gap >= 0 else 1 - p))
     return tuple(
-        Bin(fmean(c for c, _ in pairs), fmean(a for _, a in pairs), len(pairs))
+        ConfidenceBin(fmean(c for c, _ in pairs), fmean(a for _, a in pairs), len(pairs))
         for _, pairs in sorted(filled.items())
     )
 
 
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
+def expected_calibration_error(bins: Sequence[ConfidenceBin]) -> float:
     """0 = its probabilities can be taken at their word."""
     total = sum(b.pairs for b in bins)
     return sum(b.pairs / total * abs(b.confidence - b.agreement) for b in bins)

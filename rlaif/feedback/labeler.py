@@ -40,7 +40,7 @@ from judge_service.types import (
 )
 from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
-from rlaif.evaluation.policies import Compare, Outcome, Question
+from rlaif.evaluation.policies import Compare, JudgedPair, Question
 from rlaif.feedback import earlier_labels
 from rlaif.feedback.counts import Tally
 from rlaif.feedback.earlier_labels import Earlier, MadeBy
@@ -252,13 +252,13 @@ def comparer(
 ) -> Compare:
     """What `evaluation.evaluate` asks of a judge; killed and called again, it asks for the rest."""
 
-    def compare(questions: Sequence[Question]) -> dict[str, Outcome]:
+    def compare(questions: Sequence[Question]) -> dict[str, JudgedPair]:
         pairs = [Comparison(*question) for question in questions]
         answers = ask(pairs, client, journal_file, constitution=constitution, options=options)
         return {
-            pair.id: Outcome(answer.prob_a, traits=answer.trait_probs)
+            pair.id: JudgedPair(answer.prob_a, traits=answer.trait_probs)
             if isinstance(answer, Judgment)
-            else Outcome(None, answer.reason.value)
+            else JudgedPair(None, answer.reason.value)
             for pair, answer in answers.found()
         }
 

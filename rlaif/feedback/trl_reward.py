@@ -1,6 +1,6 @@
 """Our judge as a reward function of trl's trainers (GRPOTrainer, RLOOTrainer; trl 1.16).
 
-    reward = JudgeReward(lambda: AsyncJudgeClient("127.0.0.1:50051"))
+    reward = TRLJudgeReward(lambda: AsyncJudgeClient("127.0.0.1:50051"))
     trainer = GRPOTrainer(model, reward_funcs=reward, train_dataset=prompts)
 
 The judge rates each completion alone (ScoreCandidate, in [-1, 1]; arXiv:2309.00267, section 2.2.3),
@@ -48,7 +48,7 @@ class Scoring(Protocol):
     ) -> Any: ...
 
 
-class JudgeReward:
+class TRLJudgeReward:
     """An async reward function. Several may stand beside each other and beside trl's own.
 
     connect: opens a client, in the running event loop. constitution: a name the server knows, ""

@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class GeneratedResponse:
     """What came for a request; `tokens` counts the end token too."""
 
     text: str
@@ -64,12 +64,12 @@ class Response:
 class Chunk:
     """The responses to one chunk of requests, in their order."""
 
-    responses: list[Response]
+    responses: list[GeneratedResponse]
     seconds: float
 
 
 # (token ids of the prompts, their seeds) → responses, in order
-Generate = Callable[[list[list[int]], Sequence[int]], list[Response]]
+Generate = Callable[[list[list[int]], Sequence[int]], list[GeneratedResponse]]
 
 
 class JobError(ValueError):
@@ -154,7 +154,7 @@ def vllm_engine(job: Job, context: int) -> Generate:
     if on_cpu:
         llm.collective_rpc("keep_seeds")
 
-    def generate(prompts: list[list[int]], seeds: Sequence[int]) -> list[Response]:
+    def generate(prompts: list[list[int]], seeds: Sequence[int]) -> list[GeneratedResponse]:
         llm.reset_prefix_cache()  # a chunk comes out the same whatever came before it
         params = [
             SamplingParams(
@@ -164,7 +164,9 @@ def vllm_engine(job: Job, context: int) -> Generate:
         ]
         inputs = [{"prompt_token_ids": ids} for ids in prompts]
         outputs = [request.outputs[0] for request in llm.generate(inputs, params, use_tqdm=False)]
-        return [Response(o.text, len(o.token_ids), o.finish_reason == "stop") for o in outputs]
+        return [
+            GeneratedResponse(o.text, len(o.token_ids), o.finish_reason == "stop") for o in outputs
+        ]
 
     return generate
 
@@ -192,7 +194,7 @@ def transformers_engine(job: Job, context: int) -> Generate:
         max_new_tokens=job.max_tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0]
     )
 
-    def generate(prompts: list[list[int]], seeds: Sequence[int]) -> list[Response]:
+    def generate(prompts: list[list[int]], seeds: Sequence[int]) -> list[GeneratedResponse]:
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), ends[0], device=device)  # (B, T), left-padded
         mask = torch.zeros_like(ids)  # (B, T)
@@ -222,11 +224,11 @@ def transformers_engine(job: Job, context: int) -> Generate:
     return generate
 
 
-def _cut(row: list[int], ends: list[int], tokenizer: Any) -> Response:
+def _cut(row: list[int], ends: list[int], tokenizer: Any) -> GeneratedResponse:
     """A row of new tokens up to its first end token, which counts but is not text."""
     place = next((place for place, token in enumerate(row) if token in ends), None)
     tokens = row if place is None else row[: place + 1]
-    return Response(
+    return GeneratedResponse(
         tokenizer.decode(tokens, skip_special_tokens=True), len(tokens), place is not None
     )
 

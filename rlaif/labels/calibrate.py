@@ -36,7 +36,7 @@ from judge_service.judge.calibration import (
     model_sha256,
 )
 from judge_service.judge.calibration_metrics import (
-    Metrics,
+    CalibrationMetrics,
     bin_of,
     chance_ece,
     confidence,
@@ -164,8 +164,8 @@ class Choice:
     method: str  # none, temperature or isotonic
     curve: Curve
     held_back_nll: Mapping[str, float]  # of every method that was tried
-    before: Metrics
-    after: Metrics  # held-back
+    before: CalibrationMetrics
+    after: CalibrationMetrics  # held-back
     chance_ece: float  # what `after.ece` would be with as many pairs if `after` were exactly right
     ece_change: Estimate  # after - before: below 0 is better
     nll_change: Estimate

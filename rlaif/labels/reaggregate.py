@@ -52,7 +52,7 @@ def keep_unchanged(
     return tuple(vote for vote in votes if vote.principle_id not in changed)
 
 
-def missing(
+def unanswered_principles(
     new: Constitution, conversation: Conversation, answered: Collection[str]
 ) -> tuple[Principle, ...]:
     """Principles of `new` that apply to the conversation and are not in `answered`.
@@ -64,7 +64,7 @@ def missing(
     return tuple(p for p in new.principles if p.id not in answered and p.applies_to(conversation))
 
 
-def only(law: Constitution, principles: Sequence[Principle]) -> Constitution:
+def restrict_to(law: Constitution, principles: Sequence[Principle]) -> Constitution:
     """The constitution cut down to some of its principles and their traits, to ask for these alone.
 
     Its name and version stay; its digest is its own.

@@ -57,7 +57,7 @@ PREVIOUS = "preferences.previous.parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LabelChange:
     """What an update did to the labels that were there before and are there now."""
 
     compared: int  # labels of the same id and texts on both sides
@@ -81,7 +81,7 @@ class Update:
     """What `update` did. A read is computed, or comes from the server's store or a receipt."""
 
     summary: LabelingSummary
-    change: Change
+    change: LabelChange
     reuse: Reuse | None
     reads: int  # computed by this run
     stored_reads: int  # not computed: from the store or from receipts
@@ -162,7 +162,7 @@ def _set_aside(current: Path, before: Path) -> bool:
     return True
 
 
-def compare(before: Iterable[Preference], after: Iterable[Preference]) -> Change:
+def compare(before: Iterable[Preference], after: Iterable[Preference]) -> LabelChange:
     """Labels before and after, matched by id and texts."""
     known = {_texts(label): (label.chosen_text, label.prob_chosen) for label in before}
     compared = changed = added = 0
@@ -177,7 +177,7 @@ def compare(before: Iterable[Preference], after: Iterable[Preference]) -> Change
         changed += not same
         moved += abs((found.prob_chosen if same else 1.0 - found.prob_chosen) - prob)
     mean = moved / compared if compared else None
-    return Change(compared, changed, mean, added, len(known) - compared)
+    return LabelChange(compared, changed, mean, added, len(known) - compared)
 
 
 def _texts(label: Preference) -> tuple[str, str]:
@@ -222,7 +222,7 @@ def reuse(
     usage = Usage()
     for ids, group in groups.items():
         if ids:
-            part = rejudging.only(new, [new.principle(id) for id in ids])
+            part = rejudging.restrict_to(new, [new.principle(id) for id in ids])
             whole = replace(options, sample_principles=None)
             found = ask(group, client, out / JOURNAL, constitution=part, options=whole)
             fresh.update(zip((pair.id for pair in group), found.places, strict=True))
@@ -267,7 +267,7 @@ class _Known:
             found = parse_receipt(earlier)
             if comparison(earlier, found) == pair and self._is_comparable(found):
                 answered = set(found.provenance.principle_ids).difference(self.changed)
-                lacking = rejudging.missing(self.new, pair.conversation, answered)
+                lacking = rejudging.unanswered_principles(self.new, pair.conversation, answered)
                 wanted = {p.id for p in self.wanted(pair)}
                 yield pair, found, tuple(p for p in lacking if p.id in wanted)
 

@@ -28,11 +28,11 @@ import transformers
 from torch import Tensor
 
 from hardware.dtypes import resolve_dtype
-from rlaif.batching.encode import Batch, Pair, Row, token_groups
+from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, by_prompt, share, shared_length
 from rlaif.distributed import fsdp as sharding
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import attention
 from rlaif.models.folder import (
     BackboneError,
@@ -91,7 +91,7 @@ class Backbone:
         self.trunk = model.get_decoder()
         self._head: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)
         self.device = self._head.device  # where it computes; sharded later, then
-        self.workers: Workers | None = None  # those over whom `shard` cuts it
+        self.workers: ProcessGroup | None = None  # those over whom `shard` cuts it
         self._gathered: Any = None  # a whole model of sharded weights, to be saved
         self.fingerprint = fingerprint(model)
         self._adapters = Adapters(self.model, name)
@@ -103,7 +103,7 @@ class Backbone:
     @classmethod
     def load(
         cls, model: str, dtype: Dtype = "auto", train_fully: bool = False,
-        workers: Workers | None = None,
+        workers: ProcessGroup | None = None,
     ) -> Backbone:  # fmt: skip
         """The base of a model folder or hub id. Raises BackboneError when it is not one.
 
@@ -183,10 +183,10 @@ class Backbone:
         else:
             self._adapters.save(role, folder)
 
-    def shard(self, workers: Workers) -> None:
+    def shard(self, workers: ProcessGroup) -> None:
         """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
-        whole). From then on whatever computes is collective, but inside `whole`. Where it is done
-        already, or it was not loaded for these workers, nothing. Raises ShardingError."""
+        whole). From then on whatever computes is collective, but inside `unsharded`. Does nothing
+        where it is sharded already or was not loaded for these workers. Raises ShardingError."""
         if workers == self.workers and not sharding.is_sharded(self._head):
             adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
             sharding.shard(self.model, adapters, self.dtype)
@@ -194,7 +194,7 @@ class Backbone:
             self._untrained = self._weights_version()
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def unsharded(self) -> Iterator[None]:
         """Inside the block all weights of a sharded model are here, in the dtype they compute in:
         nothing of computing is collective, and there is no gradient. Beginning it is collective;
         inside another, or where nothing is sharded, it does nothing."""
@@ -208,11 +208,11 @@ class Backbone:
         finally:
             self._head = cut
 
-    def gather(self, workers: Workers) -> None:
+    def gather(self, workers: ProcessGroup) -> None:
         """Before `save_role`: where the base itself trains and is sharded, the main process gets
         all of it on the CPU, in the dtype it computes in. Collective; else nothing."""
         if workers.sharded and self._whole:
-            self._gathered = sharding.gathered_model(self.model, self.dtype, workers.main)
+            self._gathered = sharding.gathered_model(self.model, self.dtype, workers.is_main)
 
     def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Name → weight of the role: float32 wherever it trains. Tied weights stand once."""
@@ -301,7 +301,7 @@ class Backbone:
         values = token_logprobs(hidden, targets, self.head_weight, temperature)
         return _spread(values, batch.response_mask)
 
-    def packs(self, rows: Sequence[Row], most: float = math.inf) -> list[list[int]]:
+    def pack_rows(self, rows: Sequence[Row], most: float = math.inf) -> list[list[int]]:
         """The rows' places in packs of at most `most` tokens (`by_prompt`); each alone where this
         model would not keep the responses of a pack apart."""
         if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
@@ -311,27 +311,27 @@ class Backbone:
     def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
         """The rows' places in batches of packs for `share`, of like length, and of at most `budget`
         padded tokens unless it is one row longer than that."""
-        packs = self.packs(rows, budget)
+        packs = self.pack_rows(rows, budget)
         lengths = [shared_length([rows[i] for i in pack]) for pack in packs]
-        return [[packs[i] for i in group] for group in token_groups(lengths, budget)]
+        return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
 
     def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
-        """The pairs' places in batches for `share_pairs`, as `micro_batches`; pairs that share a
+        """The pairs' places in batches for `batch_pairs`, as `micro_batches`; pairs that share a
         row and pairs that do not are in different ones, so that none is padded to the others."""
         found: list[list[int]] = []
-        packs = [len(self.packs(pair.rows)) for pair in pairs]
+        packs = [len(self.pack_rows(pair.rows)) for pair in pairs]
         for rows in (1, 2):  # of a pair
             places = [place for place, count in enumerate(packs) if count == rows]
             own = [pairs[place].rows for place in places]
             longest = [
                 shared_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
             ]
-            found += [[places[i] for i in group] for group in token_groups(longest, budget)]
+            found += [[places[i] for i in group] for group in length_buckets(longest, budget)]
         return found
 
-    def share_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
+    def batch_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
         """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
-        packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.packs(p.rows)]
+        packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.pack_rows(p.rows)]
         return share(packs, self.device)
 
     def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
@@ -375,10 +375,10 @@ class Backbone:
 
 @contextmanager
 def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
-    """Inside the block each of them is (`Backbone.whole`)."""
+    """Inside the block each of them is (`Backbone.unsharded`)."""
     with ExitStack() as stack:
         for backbone in backbones:
-            stack.enter_context(backbone.whole())
+            stack.enter_context(backbone.unsharded())
         yield
 
 

@@ -31,7 +31,7 @@ from constitution.schema import Message
 from rlaif.batching.encode import BatchError, Pair, Row, encode_row
 from rlaif.batching.prefix_sharing import SharedBatch, share
 from rlaif.data.records import Prompt, write_json
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
 from rlaif.models.catalog import sha256
 
@@ -80,7 +80,7 @@ class Heads(torch.nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoredResponse:
     overall: float
     traits: dict[str, float]
 
@@ -100,7 +100,11 @@ class RewardModel:
 
     @classmethod
     def load(
-        cls, model: str, folder: Path, dtype: Dtype | None = None, workers: Workers | None = None
+        cls,
+        model: str,
+        folder: Path,
+        dtype: Dtype | None = None,
+        workers: ProcessGroup | None = None,
     ) -> RewardModel:
         """From the folder that reward_model.train wrote, in the dtype it was trained in.
 
@@ -182,11 +186,11 @@ class RewardModel:
         in_step: Callable[[list[list[int]]], list[list[int]]] = list,
     ) -> Tensor:
         """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
-        the number of pairs done; in_step: Workers.in_step, where the model may be sharded."""
+        the number of pairs done; in_step: ProcessGroup.in_step, where the model may be sharded."""
         found = torch.empty(len(pairs), 2, len(self.heads.names))
         done = 0
         for group in in_step(self.backbone.pair_batches(pairs, budget)):
-            batch = self.backbone.share_pairs([pairs[i] for i in group])
+            batch = self.backbone.batch_pairs([pairs[i] for i in group])
             found[group] = self.raw_pairs(batch).cpu()
             done += len(group)
             report(done)
@@ -202,11 +206,11 @@ class RewardModel:
 
     def score(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
-    ) -> list[Score]:
+    ) -> list[ScoredResponse]:
         """Scores of whole responses. Raises BatchError for one longer than the model's context."""
         scores = self.heads.normalised(self._raw_responses(conversations, responses))  # (N, K)
         return [
-            Score(overall, dict(zip(self.heads.names, row, strict=True)))
+            ScoredResponse(overall, dict(zip(self.heads.names, row, strict=True)))
             for overall, row in zip(self.overall(scores).tolist(), scores.tolist(), strict=True)
         ]
 

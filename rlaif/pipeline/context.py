@@ -36,7 +36,7 @@ from rlaif.pipeline.recipe import Recipe, RecipeError
 from rlaif.report.page import write_report
 
 
-class Work:
+class RunContext:
     """A recipe at work in one folder; one method per stage."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
@@ -117,7 +117,7 @@ class Work:
         config = self.recipe.sft
         assert config is not None, "a stage that the recipe leaves out"
         train, heldout = self.pairs_for(config)
-        sft.train(config, self.policy, [sft.Source("chosen", train)], self.sft, heldout)
+        sft.train(config, self.policy, [sft.SFTSource("chosen", train)], self.sft, heldout)
         if self.recipe.start == "sft" and not is_model(self.sft):
             backbone.merge_adapter(self.policy, self.sft, self.sft / "model", "float32")
 

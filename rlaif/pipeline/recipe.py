@@ -23,9 +23,9 @@ from rlaif.algorithms.ppo.train import PPOConfig
 from rlaif.algorithms.rest.train import ReSTConfig
 from rlaif.algorithms.reward import RewardConfig
 from rlaif.algorithms.sft import SFTConfig
-from rlaif.cli.options import configured
 from rlaif.data.prompt_split import DEFAULT_RULE
 from rlaif.generation.offline import SamplingConfig
+from rlaif.settings import configured
 
 
 class RecipeError(UserError):

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.feedback.labeler import SUMMARY
-from rlaif.pipeline.context import Work
+from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.machine_fit import fit_to_machine, kept_size
 from rlaif.pipeline.recipe import Recipe
 from rlaif.pipeline.runner import Stage, content_digest, input_digest, is_finished, run_stages
@@ -30,7 +30,7 @@ from rlaif.report.tables import print_table
 def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Run the stages that are not finished, and print the result."""
     recipe = _counted(recipe, run_dir)
-    work = Work(fit_to_machine(recipe, run_dir, console), run_dir)
+    work = RunContext(fit_to_machine(recipe, run_dir, console), run_dir)
     stages = stages_of(work)
     _say_split(work, console)
     run_stages(stages, run_dir, console)
@@ -43,7 +43,7 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
 
 def _counted(recipe: Recipe, run_dir: Path) -> Recipe:
     """The recipe with as many prompts as there are: a file may hold fewer than it takes at most."""
-    work = Work(recipe, run_dir)
+    work = RunContext(recipe, run_dir)
     return recipe.model_copy(
         update={
             "train_prompts": len(work.prompts("train")),
@@ -52,7 +52,7 @@ def _counted(recipe: Recipe, run_dir: Path) -> Recipe:
     )
 
 
-def _sizes(work: Work) -> str:
+def _sizes(work: RunContext) -> str:
     """How much the table rests on, and who judged."""
     labels = json.loads((work.labels.parent / SUMMARY).read_text(encoding="utf-8"))["judged"]
     heldout = len(work.prompts("heldout"))
@@ -65,7 +65,7 @@ def _sizes(work: Work) -> str:
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """Say what `run` would do. Nothing is loaded, fetched or written."""
     recipe = _counted(recipe, run_dir)
-    work = Work(kept_size(recipe, run_dir), run_dir)
+    work = RunContext(kept_size(recipe, run_dir), run_dir)
     if recipe.fit is not None and work.recipe is recipe:
         console.print(
             f"at its start a run measures the machine; where it would take more than "
@@ -84,16 +84,16 @@ def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
         )
 
 
-def _say_split(work: Work, console: Console) -> None:
+def _say_split(work: RunContext, console: Console) -> None:
     console.print(work.prompt_set.describe(), style="dim", markup=False, soft_wrap=True)
 
 
-def stages_of(work: Work) -> list[Stage]:
+def stages_of(work: RunContext) -> list[Stage]:
     """All stages of a recipe, in order."""
     return [*_labelling(work), *_training(work), *_evaluating(work)]
 
 
-def _labelling(work: Work) -> list[Stage]:
+def _labelling(work: RunContext) -> list[Stage]:
     r, law = work.recipe, work.constitution
     train = work.prompts("train")
     return [
@@ -126,7 +126,7 @@ def _labelling(work: Work) -> list[Stage]:
     ]
 
 
-def _training(work: Work) -> list[Stage]:
+def _training(work: RunContext) -> list[Stage]:
     r = work.recipe
     train = work.prompts("train")
     found = []
@@ -190,7 +190,7 @@ def _training(work: Work) -> list[Stage]:
     return found
 
 
-def _evaluating(work: Work) -> list[Stage]:
+def _evaluating(work: RunContext) -> list[Stage]:
     r = work.recipe
     heldout = work.prompts("heldout")
     names = ", ".join(work.policies)
@@ -222,7 +222,7 @@ def _evaluating(work: Work) -> list[Stage]:
 
 
 def _stage(
-    work: Work,
+    work: RunContext,
     name: str,
     folder: str,
     does: str,
@@ -239,17 +239,17 @@ def _stage(
 # ── what outcomes depend on ──────────────────────────────────────────────────────────────────
 
 
-def _judge(work: Work) -> list[Any]:
+def _judge(work: RunContext) -> list[Any]:
     r = work.recipe
     return [r.judge, r.judge_dtype, r.judge_flags, work.constitution.digest]
 
 
-def _start(work: Work) -> Any:
+def _start(work: RunContext) -> Any:
     """The model that training begins from."""
     return work.recipe.policy if work.recipe.start == "policy" else folder_digest(work.sft)
 
 
-def _guard(work: Work) -> Any:
+def _guard(work: RunContext) -> Any:
     """What the judging of PPO underway depends on; None without it."""
     if not work.judges_ppo:
         return None

@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from rlaif.evaluation.intervals import Estimate
-from rlaif.evaluation.reward_models import Bin
+from rlaif.evaluation.reward_models import ConfidenceBin
 
 INK, GRID, LINE, PALE = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {INK: "--muted", GRID: "--grid", LINE: "--accent", PALE: "--pale"}
@@ -97,7 +97,7 @@ def curve(
         return _svg(figure, f"{y_label} by {x_label}")
 
 
-def reliability(bins: Sequence[Bin], x_label: str, y_label: str) -> Markup:
+def reliability(bins: Sequence[ConfidenceBin], x_label: str, y_label: str) -> Markup:
     """Confidence against agreement; the diagonal is perfect; the area of a dot is its pairs."""
     with rc_context(_STYLE):
         figure, axes = _axes()

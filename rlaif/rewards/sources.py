@@ -60,7 +60,7 @@ def reasons_since(known: Counter[str], function: RewardFunction, missing: int) -
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RewardSource:
     """One source as the user wrote it. kind: "folder", "judge" or "callable"."""
 
     kind: str
@@ -68,7 +68,7 @@ class Source:
     weight: float
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str) -> RewardSource:
     """Read "0.5*runs/reward" and its like. Raises RewardError."""
     before, star, where = text.partition("*")
     weight = 1.0
@@ -86,11 +86,11 @@ def parse_source(text: str) -> Source:
         where = text
     where = where.strip()
     if where.startswith("judge:"):
-        return Source("judge", where.removeprefix("judge:"), weight)
+        return RewardSource("judge", where.removeprefix("judge:"), weight)
     if Path(where).is_dir():
-        return Source("folder", where, weight)
+        return RewardSource("folder", where, weight)
     if _CALLABLE.fullmatch(where):
-        return Source("callable", where, weight)
+        return RewardSource("callable", where, weight)
     raise RewardError(f"reward {text!r}: {where!r} is no existing folder; give {_FORMS}")
 
 

@@ -45,7 +45,7 @@ class Alarm:
     text: str  # what happens, and what to do
 
 
-def ringing(history: History) -> list[Alarm]:
+def active_alarms(history: History) -> list[Alarm]:
     """The alarms that ring after the last step of the history."""
     every = (
         kl_over_ceiling,

@@ -31,7 +31,7 @@ from constitution.errors import UserError
 from rlaif.batching.encode import Unusable
 from rlaif.data.records import atomic_open
 from rlaif.distributed import fsdp as sharding
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Dtype, LoraConfig
 from rlaif.training import alarms
 from rlaif.training.checkpoints import (
@@ -106,7 +106,7 @@ class Learner:
         groups: Sequence[tuple[Mapping[str, Tensor], float]],
         total_steps: int,
         config: TrainConfig,
-        workers: Workers,
+        workers: ProcessGroup,
     ) -> None:
         """groups: (named parameters, peak learning rate) each."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
@@ -163,7 +163,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Of whole tensors. Where the model is sharded it is collective, and the main process alone
         gets them, on the CPU: 12 bytes per weight that trains."""
-        optimiser, main = self.optimiser.state_dict(), self.workers.main
+        optimiser, main = self.optimiser.state_dict(), self.workers.is_main
         if self.workers.sharded:
             return {
                 "parameters": sharding.gathered(self.parameters, main),
@@ -187,7 +187,7 @@ class Run:
     """
 
     def __init__(
-        self, out: Path, inputs: Mapping[str, Any], config: TrainConfig, workers: Workers
+        self, out: Path, inputs: Mapping[str, Any], config: TrainConfig, workers: ProcessGroup
     ) -> None:
         """inputs: all that the outcome depends on, as JSON values under readable names.
 
@@ -199,7 +199,7 @@ class Run:
         self.config, self.workers = config, workers
         self._best_score: float | None = None
         self._history: list[dict[str, Any]] = []  # of the metrics that alarms watch
-        if workers.main:
+        if workers.is_main:
             _made(self.folder)
             self._trackers = Trackers(config.trackers, out, self.inputs)
         workers.wait()
@@ -222,7 +222,7 @@ class Run:
         if found is not None:
             self._require_same_inputs(found["inputs"])
             set_random_states(found["random"][self.workers.rank % len(found["random"])])
-        if self.workers.main:
+        if self.workers.is_main:
             if anew:
                 for old in self.folder.glob("*.pt"):
                     old.unlink()
@@ -245,7 +245,7 @@ class Run:
                 if path.exists():
                     return path, read(path, self.workers.sharded)
             except Exception as error:
-                if self.workers.main:
+                if self.workers.is_main:
                     print(f"{path}: not readable, trying the one before ({error})", file=sys.stderr)
         return None, None
 
@@ -269,7 +269,7 @@ class Run:
         they are. Raises CheckpointError.
         """
         states = self.workers.gather([random_states()])
-        if self.workers.main:
+        if self.workers.is_main:
             path = self.folder / f"step-{step:06d}.pt"
             own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
             write(path, {**state, **own})
@@ -287,12 +287,12 @@ class Run:
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Append one line to metrics.jsonl, tell the trackers, and look at the alarms: those that
         ring are named in the line, and told on stderr when they begin."""
-        if not self.workers.main:
+        if not self.workers.is_main:
             return
         line: dict[str, Any] = {"step": step, **metrics}
         before = self._history[-1]["alarms"] if self._history else []
         self._history.append({name: line.get(name) for name in alarms.WATCHED})
-        ringing = alarms.ringing(self._history)
+        ringing = alarms.active_alarms(self._history)
         self._history[-1]["alarms"] = [alarm.name for alarm in ringing]
         if ringing:
             line["alarms"] = [alarm.name for alarm in ringing]
@@ -312,7 +312,7 @@ class Run:
 
     def finish(self) -> None:
         """Close the trackers."""
-        if self.workers.main:
+        if self.workers.is_main:
             self._trackers.finish()
 
     def _cut_metrics(self, step: int) -> None:
@@ -388,7 +388,7 @@ def require_finite(value: Tensor, what: str, where: str) -> None:
 
 def report_skipped(skipped: Sequence[str]) -> None:
     """Say on stderr what was left out, the first few by name."""
-    if skipped and Workers.here().main:
+    if skipped and ProcessGroup.current().is_main:
         shown = "".join(f"\n  {reason}" for reason in skipped[:3])
         print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
 

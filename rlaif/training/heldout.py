@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rlaif.batching.encode import EncodedPairs, encode_pairs
 from rlaif.data.records import Preference
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.config import (
     Learner,
@@ -60,7 +60,7 @@ def load_and_encode(
     preferences: Sequence[Preference],
     heldout: Sequence[Preference],
     config: HeldOutConfig,
-    workers: Workers,
+    workers: ProcessGroup,
 ) -> tuple[Backbone, EncodedPairs, EncodedPairs]:
     """The base, the pairs to train on, and those to look at, under the same bounds. What is left
     out is told on stderr.

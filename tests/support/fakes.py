@@ -57,7 +57,7 @@ class FakeTokenizer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineCall:
     """The parts of a judge's prompt, as the fake model sees them."""
 
     first: str
@@ -65,7 +65,7 @@ class Asked:
     principle: str
 
 
-def parse(prompt: str) -> Asked:
+def parse(prompt: str) -> EngineCall:
     """Take a judge's prompt apart; fails when the template's headings changed."""
     found = re.search(
         r"\[Reply A (?P<nonce>\w+)\]\n(?P<first>.*)\n\n\[Reply B (?P=nonce)\]\n"
@@ -74,7 +74,7 @@ def parse(prompt: str) -> Asked:
         re.DOTALL,
     )
     assert found, f"not a judge's prompt: {prompt!r}"
-    return Asked(found["first"], found["second"], found["principle"])
+    return EngineCall(found["first"], found["second"], found["principle"])
 
 
 def prefer_longer(prompt: str) -> tuple[float, float]:
@@ -101,7 +101,7 @@ def like_longer(prompt: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Writing:
+class EngineWrite:
     """What the fake engine was asked to write."""
 
     prompt: str
@@ -134,7 +134,7 @@ class FakeEngine:
         self.fail_after = fail_after
         self.prompts: list[str] = []
         self.priorities: list[int] = []
-        self.writings: list[Writing] = []
+        self.writings: list[EngineWrite] = []
         self.in_flight = 0
         self.peak_in_flight = 0
         self.aborted = 0
@@ -195,7 +195,7 @@ class FakeEngine:
         use_store: bool = True,
     ) -> Written:
         prompt = self._tokenizer.decode(prompt_ids)
-        self.writings.append(Writing(prompt, max_tokens, temperature, seed))
+        self.writings.append(EngineWrite(prompt, max_tokens, temperature, seed))
         await self._work()
         ids = tuple(self._tokenizer.encode_data("an answer")[:max_tokens])
         return Written(self._tokenizer.decode(ids), ids, len(ids) == 2, len(prompt_ids), 0)

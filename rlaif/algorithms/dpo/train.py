@@ -33,7 +33,7 @@ from torch import Tensor
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.batching.encode import Pair, epoch_batches
 from rlaif.data.records import Preference
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.progress import progress
 from rlaif.training.config import Learner, Run, TrainingError, memory_gib, require_finite
@@ -138,7 +138,7 @@ def train(
     several runs share; None: `out`. Resumes by itself. Raises TrainingError or BatchError.
     """
     # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
     )
@@ -183,7 +183,7 @@ def train(
     # 5. The policy as peft (or transformers) reads it: the last step's, or the best (keep).
     load_kept(config, run, learner)
     backbone.gather(workers)
-    if workers.main:
+    if workers.is_main:
         backbone.save_role("policy", out)
     workers.wait()
     run.finish()
@@ -203,22 +203,22 @@ def reference_logprobs(
     pairs: Sequence[Pair],
     config: DPOConfig,
     cache: ReferenceCache,
-    workers: Workers,
+    workers: ProcessGroup,
 ) -> Tensor:
     """log ref of every pair's chosen and rejected response: (N, 2). Only what the cache lacks is
     computed. To be called before the first step: with lora=null there is no reference after it.
 
     Raises TrainingError where one is not finite.
     """
-    own = {cache.key(pair): pair for pair in workers.share(pairs)}
+    own = {cache.key(pair): pair for pair in workers.shard(pairs)}
     known = cache.read(own)
     lacking = [(key, pair) for key, pair in own.items() if key not in known]
     groups = backbone.pair_batches([pair for _, pair in lacking], config.micro_batch_tokens)
     with progress("DPO, reference log-probs", len(own), "pairs") as report:
-        for group in workers.in_step(groups):
+        for group in workers.pad_batches(groups):
             report(len(known))
             part = [lacking[i] for i in group]
-            batch = backbone.share_pairs([pair for _, pair in part])
+            batch = backbone.batch_pairs([pair for _, pair in part])
             values = backbone.response_sums(None, batch).logprobs.view(-1, 2)  # (B, 2)
             if not values.isfinite().all():
                 raise TrainingError(
@@ -232,12 +232,12 @@ def reference_logprobs(
             cache.append(found)  # group by group: killed here, the next run goes on here
             known |= found
         report(len(known))
-    rows = [known[cache.key(pair)] for pair in workers.share(pairs)]
+    rows = [known[cache.key(pair)] for pair in workers.shard(pairs)]
     return torch.tensor(workers.gather(rows)).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PairMicroBatch:
     """One micro-batch."""
 
     losses: Tensor  # (B,)
@@ -250,24 +250,24 @@ def parts(
     pairs: Sequence[Pair],
     reference: Tensor,  # (N, 2)
     config: DPOConfig,
-    workers: Workers,
-) -> Iterator[Part]:
+    workers: ProcessGroup,
+) -> Iterator[PairMicroBatch]:
     """This process's share of the pairs under the policy, in micro-batches of equal length."""
-    own = workers.share(range(len(pairs)))
+    own = workers.shard(range(len(pairs)))
     groups = backbone.pair_batches([pairs[i] for i in own], config.micro_batch_tokens)
-    for group in workers.in_step(groups):
+    for group in workers.pad_batches(groups):
         places = [own[i] for i in group]
-        batch = backbone.share_pairs([pairs[i] for i in places])
+        batch = backbone.batch_pairs([pairs[i] for i in places])
         sums = backbone.response_sums("policy", batch)
         ref = reference[places].to(backbone.device)
         chosen, rejected = sums.logprobs.view(-1, 2).unbind(1)  # (B,) each
         x = PairLogprobs(chosen, rejected, ref[:, 0], ref[:, 1], *sums.tokens.view(-1, 2).unbind(1))
         p = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
         losses = LOSSES[config.loss](x, p, config.beta, config.label_noise or 0.0)  # (B,)
-        yield Part(losses, x, batch.tokens)
+        yield PairMicroBatch(losses, x, batch.tokens)
 
 
-def metric_sums(part: Part, beta: float) -> Tensor:
+def metric_sums(part: PairMicroBatch, beta: float) -> Tensor:
     """In the order of METRICS, each summed over the pairs: (5,)."""
     x = part.pairs
     h = log_ratio_margin(x)
@@ -319,7 +319,7 @@ def evaluate(
     pairs: Sequence[Pair],
     reference: Tensor,  # (N, 2)
     config: DPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
     """heldout_loss, heldout_margin, heldout_accuracy: as in train_step, over pairs not trained on.

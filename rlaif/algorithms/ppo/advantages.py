@@ -57,7 +57,7 @@ def response_rewards(k1: Tensor, scores: Tensor, mask: Tensor, kl_coef: float) -
     return scores - kl_coef * torch.where(mask, k1, 0.0).sum(dim=1)
 
 
-def generalised_advantages(
+def gae_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
 ) -> Advantages:
     """GAE backwards over the response tokens. All (B, R); the mask is a run of True per row."""
@@ -71,14 +71,14 @@ def generalised_advantages(
     return Advantages(advantages, advantages + values)
 
 
-def leave_one_out_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
+def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
     """rloo above: each reward less the mean of its group's others. All (B,)."""
     count, total = _group_sums(rewards, groups)
     others = (total - rewards) / (count - 1).clamp(min=1)  # arXiv:2402.14740
     return torch.where(count > 1, rewards - others, 0.0)
 
 
-def group_relative_advantages(scores: Tensor, groups: Tensor) -> Tensor:
+def grpo_advantages(scores: Tensor, groups: Tensor) -> Tensor:
     """grpo above: each score in standard deviations off its group's mean. All (B,)."""
     count, total = _group_sums(scores, groups)
     centred = torch.where(count > 1, scores - total / count, 0.0)

@@ -18,10 +18,10 @@ import torch
 
 from constitution.errors import UserError
 from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.ppo.rollout import Actors, decoded, sample
+from rlaif.algorithms.ppo.rollout import PPOModels, decoded, sample
 from rlaif.batching.encode import EncodedPrompt
 from rlaif.data.records import Prompt
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.offline import response_seed
 from rlaif.training.config import TrainingError
 
@@ -29,7 +29,7 @@ from rlaif.training.config import TrainingError
 HeldOutJudge = Callable[[Sequence[Prompt], Sequence[str]], float | None]
 
 
-def set_aside(
+def split_off(
     prompts: Sequence[EncodedPrompt], count: int, seed: int
 ) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
     """(to train on, `count` to be judged), a seeded choice; both in the order of `prompts`.
@@ -48,23 +48,23 @@ def set_aside(
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class HeldOutEvaluation:
     """A judge, and the prompts it is shown responses to."""
 
     judge: HeldOutJudge
     prompts: list[EncodedPrompt]
 
     def score(
-        self, actors: Actors, config: PPOConfig, workers: Workers, where: str
+        self, actors: PPOModels, config: PPOConfig, workers: ProcessGroup, where: str
     ) -> float | None:
         """What the judge says of the present policy; the same in every process.
 
         Raises TrainingError for what is no probability, or when the judge raises.
         """
-        mine = workers.share(self.prompts)
+        mine = workers.shard(self.prompts)
         seeds = [response_seed(config.seed, f"{p.prompt.id}@held-out", 0) for p in mine]
         texts = workers.gather(decoded(actors, sample(actors, mine, seeds, config)))
-        said = self._ask(texts, where) if workers.main else None
+        said = self._ask(texts, where) if workers.is_main else None
         told = workers.sum({"known": float(said is not None), "score": said or 0.0})
         return told["score"] if told["known"] else None
 

@@ -47,7 +47,7 @@ def require_kl_within(kl: float, max_kl: float | None, where: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class RollbackState:
     """What the evaluations have shown so far; kept in every checkpoint."""
 
     best: float | None = None  # the highest score
@@ -59,23 +59,23 @@ class Watch:
         return self.rollbacks >= ROLLBACKS_TO_ONE_BEST
 
 
-class Verdict(NamedTuple):
-    watch: Watch
+class RollbackDecision(NamedTuple):
+    watch: RollbackState
     decision: Decision
 
 
-def after_evaluation(watch: Watch, score: float | None, after: int) -> Verdict:
+def after_evaluation(watch: RollbackState, score: float | None, after: int) -> RollbackDecision:
     """What an evaluation of `score` means, with `after` in a row below the best for a rollback.
 
     >>> after_evaluation(Watch(best=0.6, below=2), 0.5, after=3).decision
     'roll back'
     """
     if score is None:
-        return Verdict(watch, "go on")
+        return RollbackDecision(watch, "go on")
     if watch.best is None or score > watch.best:
-        return Verdict(Watch(best=score), "new best")
+        return RollbackDecision(RollbackState(best=score), "new best")
     below = watch.below + 1 if score < watch.best else 0
     if below < after:
-        return Verdict(Watch(watch.best, below, watch.rollbacks), "go on")
-    back = Watch(watch.best, 0, watch.rollbacks + 1)
-    return Verdict(back, "end" if back.ended else "roll back")
+        return RollbackDecision(RollbackState(watch.best, below, watch.rollbacks), "go on")
+    back = RollbackState(watch.best, 0, watch.rollbacks + 1)
+    return RollbackDecision(back, "end" if back.ended else "roll back")

@@ -29,11 +29,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlaif.algorithms.ppo.advantages import (
     explained_variance,
-    generalised_advantages,
-    group_relative_advantages,
-    leave_one_out_advantages,
+    gae_advantages,
+    grpo_advantages,
     on_every_token,
     response_rewards,
+    rloo_advantages,
     token_rewards,
 )
 from rlaif.algorithms.ppo.config import PPOConfig
@@ -41,7 +41,7 @@ from rlaif.algorithms.ppo.critic import Critic
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
 from rlaif.batching.logprobs import kl_k1, kl_k3, whiten
 from rlaif.batching.prefix_sharing import SharedBatch, share
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.offline import response_seed
 from rlaif.generation.samplers import Sampler
@@ -51,7 +51,7 @@ from rlaif.rewards.sources import reasons, reasons_since
 
 
 @dataclass(frozen=True, slots=True)
-class Actors:
+class PPOModels:
     """Who takes part. With adapters `frozen` is the policy's own backbone; in full fine-tuning it
     is a copy of the start, for the policy's base moves."""
 
@@ -61,23 +61,23 @@ class Actors:
     score: RewardFunction
     sampler: Sampler
 
-    def read(self, batch: SharedBatch, temperature: float) -> Reading:
+    def read(self, batch: SharedBatch, temperature: float) -> PolicyOutputs:
         """What one forward of the policy tells of the batch's N response tokens."""
         hidden = self.policy.predicting("policy", batch)  # (N, d)
         shared = self.critic is not None and self.critic.shares_trunk
-        return Reading(
+        return PolicyOutputs(
             self.policy.logprobs_from(hidden, batch, temperature),
             self.critic.read(hidden) if self.critic and shared else None,
         )
 
 
-class Reading(NamedTuple):
+class PolicyOutputs(NamedTuple):
     logprobs: Tensor  # (N,) nats
     values: Tensor | None  # (N,), of a critic that shares the policy's trunk
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class RolloutResponse:
     """One response as the process that sampled it found it. Tensors (n,), on the CPU."""
 
     row: Row
@@ -119,12 +119,12 @@ def importance_weights(old_logprobs: Tensor, sampler_logprobs: Tensor) -> Tensor
 
 @torch.no_grad()
 def roll_out(
-    actors: Actors,
+    actors: PPOModels,
     prompts: Sequence[EncodedPrompt],
     step: int,
     kl_coef: float,
     config: PPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
 ) -> tuple[Rollout, dict[str, float]]:
     """The rollout of iteration `step`, with metrics, those of `assemble` and:
 
@@ -135,7 +135,7 @@ def roll_out(
     unscored/REASON       responses without a score by why ("empty_response", "judge:HOST:PORT:
                           timed out", …; rewards.py); absent when there are none
     """
-    mine = workers.share([(prompt, place) for place, prompt in enumerate(prompts)])
+    mine = workers.shard([(prompt, place) for place, prompt in enumerate(prompts)])
     known = reasons(actors.score)
     responses, seconds = _respond(actors, mine, step, config)
     missing = sum(r.score is None for r in responses)
@@ -152,8 +152,8 @@ def roll_out(
 
 
 def _respond(
-    actors: Actors, prompts: Sequence[tuple[EncodedPrompt, int]], step: int, config: PPOConfig
-) -> tuple[list[Response], dict[str, float]]:
+    actors: PPOModels, prompts: Sequence[tuple[EncodedPrompt, int]], step: int, config: PPOConfig
+) -> tuple[list[RolloutResponse], dict[str, float]]:
     """The responses to (prompt, its place in the iteration), group by group, and the seconds."""
     n = config.group_size
     asked = [prompt for prompt, _ in prompts for _ in range(n)]
@@ -177,7 +177,7 @@ def _respond(
     measured = measure(actors, rows, [torch.tensor(g.logprobs) for g in drawn], config)
     times.append(time.perf_counter())
     responses = [
-        Response(row, text, generated.complete, score, *numbers)
+        RolloutResponse(row, text, generated.complete, score, *numbers)
         for row, text, generated, score, numbers in zip(
             rows, texts, drawn, scores, measured, strict=True
         )
@@ -188,24 +188,24 @@ def _respond(
 
 
 def sample(
-    actors: Actors, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
+    actors: PPOModels, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
 ) -> list[Generated]:
     """One response of the present policy to each prompt; none are asked for none."""
     ids = [prompt.ids for prompt in prompts]
-    with actors.policy.whole():
+    with actors.policy.unsharded():
         if not prompts:
             return []
         actors.sampler.sync()
         return actors.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
 
 
-def decoded(actors: Actors, drawn: Sequence[Generated]) -> list[str]:
+def decoded(actors: PPOModels, drawn: Sequence[Generated]) -> list[str]:
     tokenizer = actors.policy.tokenizer
     return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn]
 
 
 def measure(
-    actors: Actors, rows: Sequence[Row], sampled: Sequence[Tensor], config: PPOConfig
+    actors: PPOModels, rows: Sequence[Row], sampled: Sequence[Tensor], config: PPOConfig
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """sampler_logprobs, old_logprobs, ref_logprobs, values of each row, (n,) each on the CPU.
 
@@ -223,7 +223,7 @@ def measure(
 
     def over(backbone: Backbone, function: Callable[[SharedBatch], Tensor]) -> list[Tensor]:
         """One role over all rows before the next: switching adapters is not free."""
-        with backbone.whole():
+        with backbone.unsharded():
             return _by_row(function, rows, config.micro_batch_tokens, backbone)
 
     exact = actors.sampler.exact
@@ -251,7 +251,10 @@ def _by_row(
 
 
 def assemble(
-    groups: Sequence[Sequence[Response]], kl_coef: float, config: PPOConfig, device: torch.device
+    groups: Sequence[Sequence[RolloutResponse]],
+    kl_coef: float,
+    config: PPOConfig,
+    device: torch.device,
 ) -> tuple[Rollout, dict[str, float]]:
     """The responses of all processes, in groups by prompt, as a rollout. Those without a score are
     left out and counted. Metrics, over the scored responses:
@@ -343,12 +346,12 @@ def _learnt(
     """The configured advantages. scores (penalised), groups (B,); k1, values, mask (B, R)."""
     if config.advantages == "gae":
         rewards = token_rewards(k1, scores, mask, kl_coef)
-        gae = generalised_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
+        gae = gae_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
         targets = ValueTargets(values, gae.returns)
         return _Learnt(whiten(gae.advantages, mask), targets, float(rewards.sum(1).mean()))
     if config.advantages == "rloo":
         whole = response_rewards(k1, scores, mask, kl_coef)
-        each = leave_one_out_advantages(whole, groups)
+        each = rloo_advantages(whole, groups)
         return _Learnt(on_every_token(each, mask), None, float(whole.mean()))
-    each = group_relative_advantages(scores, groups)
+    each = grpo_advantages(scores, groups)
     return _Learnt(on_every_token(each, mask), None, float(scores.mean()))

@@ -38,13 +38,18 @@ from torch import Tensor
 
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
-from rlaif.algorithms.ppo.evaluation import Examination, HeldOutJudge, set_aside
-from rlaif.algorithms.ppo.guards import Watch, adapt_kl_coef, after_evaluation, require_kl_within
-from rlaif.algorithms.ppo.rollout import Actors, roll_out
+from rlaif.algorithms.ppo.evaluation import HeldOutEvaluation, HeldOutJudge, split_off
+from rlaif.algorithms.ppo.guards import (
+    RollbackState,
+    adapt_kl_coef,
+    after_evaluation,
+    require_kl_within,
+)
+from rlaif.algorithms.ppo.rollout import PPOModels, roll_out
 from rlaif.algorithms.ppo.update import update
-from rlaif.batching.encode import EncodedPrompt, encode_prompts, endless_batch
+from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.samplers import choose_engine, kv_cache_needed, open_sampler
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
@@ -79,15 +84,15 @@ def train(
     Resumes by itself. Raises TrainingError, BatchError, RolloutError or RewardModelError.
     """
     # 1. The processes, the base, the prompts.
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     _require_possible(config, judge, workers)
     policy = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(policy, config.max_tokens)
     most = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(policy.tokenizer, prompts, most, config.unusable)
-    if workers.main:
+    if workers.is_main:
         report_skipped(skipped)
-    encoded, aside = set_aside(encoded, config.eval_prompts if judge else 0, config.seed)
+    encoded, aside = split_off(encoded, config.eval_prompts if judge else 0, config.seed)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),
         "reward": reward_identity(reward),
@@ -118,13 +123,15 @@ def train(
         needed = kv_cache_needed(policy, max(config.responses, len(aside)), longest)
         room = min(config.kv_cache_gib, needed)
         with closing(open_sampler(config.engine, policy, longest, room)) as sampler:
-            actors = Actors(policy, frozen, critic, score, sampler)
-            asked = Asked(encoded, Examination(judge, aside) if judge else None, len(skipped))
+            actors = PPOModels(policy, frozen, critic, score, sampler)
+            asked = PPOData(
+                encoded, HeldOutEvaluation(judge, aside) if judge else None, len(skipped)
+            )
             iterate(actors, asked, learner, run, standing, config, workers)
 
     # 5. The policy as peft (or transformers) reads it.
     policy.gather(workers)
-    if workers.main:
+    if workers.is_main:
         policy.save_role("policy", out)
     workers.wait()
     run.finish()
@@ -132,34 +139,34 @@ def train(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PPOData:
     """What the policy is asked."""
 
     prompts: list[EncodedPrompt]  # trained on
-    examination: Examination | None
+    examination: HeldOutEvaluation | None
     skipped: int  # prompts that do not fit
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PPOState:
     """What the next iteration depends on, besides weights and optimiser."""
 
     done: int  # iterations
     kl_coef: float
-    watch: Watch
+    watch: RollbackState
 
     def finished(self, config: PPOConfig) -> bool:
         return self.done >= config.iterations or self.watch.ended
 
 
 def iterate(
-    actors: Actors,
-    asked: Asked,
+    actors: PPOModels,
+    asked: PPOData,
     learner: Learner,
     run: Run,
-    standing: Standing,
+    standing: PPOState,
     config: PPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
 ) -> None:
     """Roll out, score, update, adapt; now and then be judged. Metrics, besides those of roll_out
     and update:
@@ -177,7 +184,7 @@ def iterate(
             step, kl_coef, watch = standing.done + 1, standing.kl_coef, standing.watch
             where = f"PPO, iteration {step}"
             rate = learner.schedule(step)
-            which = endless_batch(len(prompts), config.prompts_per_iteration, step, config.seed)
+            which = nth_batch(len(prompts), config.prompts_per_iteration, step, config.seed)
             chosen = [prompts[i] for i in which]
             rollout, metrics = roll_out(actors, chosen, step, kl_coef, config, workers)
             require_kl_within(metrics["kl_k1"], config.max_kl, where)
@@ -197,7 +204,7 @@ def iterate(
                 line |= {"judge_score": judged, "rollback": float(back)}
                 if back:
                     _go_back(run, learner, where, watch, workers)
-            standing = Standing(step, kl_coef, watch)
+            standing = PPOState(step, kl_coef, watch)
             run.log(step, line)
             if due or step % config.checkpoint_every == 0 or standing.finished(config):
                 run.save(step, _state(learner, standing), best)
@@ -208,7 +215,9 @@ def _is_due(step: int, config: PPOConfig) -> bool:
     return step % config.eval_every == 0 or step == config.iterations
 
 
-def _go_back(run: Run, learner: Learner, where: str, watch: Watch, workers: Workers) -> None:
+def _go_back(
+    run: Run, learner: Learner, where: str, watch: RollbackState, workers: ProcessGroup
+) -> None:
     """Policy, value function and optimiser as they were at the best evaluation."""
     best = run.best()
     if best is None:
@@ -217,7 +226,7 @@ def _go_back(run: Run, learner: Learner, where: str, watch: Watch, workers: Work
             "again in a new folder"
         )
     learner.load(best["learner"])
-    if workers.main:
+    if workers.is_main:
         end = "; once more for the worse, so this is the end" if watch.ended else ""
         print(
             f"{where}: judged worse than at its best ({watch.best:.3f}, iteration {best['step']}) "
@@ -226,17 +235,17 @@ def _go_back(run: Run, learner: Learner, where: str, watch: Watch, workers: Work
         )
 
 
-def _state(learner: Learner, standing: Standing) -> dict[str, object]:
+def _state(learner: Learner, standing: PPOState) -> dict[str, object]:
     rest = {"kl_coef": standing.kl_coef, "watch": asdict(standing.watch)}
     return {"learner": learner.state(), **rest}
 
 
-def _resumed(run: Run, learner: Learner, config: PPOConfig) -> Standing:
+def _resumed(run: Run, learner: Learner, config: PPOConfig) -> PPOState:
     saved = run.resume()
     if saved is None:
-        return Standing(0, config.kl_coef, Watch())
+        return PPOState(0, config.kl_coef, RollbackState())
     learner.load(saved["learner"])
-    return Standing(saved["step"], saved["kl_coef"], Watch(**saved["watch"]))
+    return PPOState(saved["step"], saved["kl_coef"], RollbackState(**saved["watch"]))
 
 
 def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:
@@ -245,7 +254,7 @@ def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:
     return Critic.beside(frozen, config.lora or LoraConfig(), config.seed + 1)
 
 
-def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: Workers) -> None:
+def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
     idle = [] if judge else config.set_for_a_judge()
     if idle:
         raise TrainingError(

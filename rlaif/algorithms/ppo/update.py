@@ -15,11 +15,11 @@ from torch import Tensor
 
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
-from rlaif.algorithms.ppo.rollout import Actors, Rollout
+from rlaif.algorithms.ppo.rollout import PPOModels, Rollout
 from rlaif.batching.encode import in_groups
 from rlaif.batching.logprobs import kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, share
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.config import Learner, require_finite
 
@@ -45,7 +45,7 @@ def reference_losses(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MicroBatch:
     """Some rows of a rollout as a dense batch, with what is known of their N response tokens."""
 
     rollout: Rollout
@@ -53,7 +53,9 @@ class Part:
     batch: SharedBatch
 
     @classmethod
-    def of(cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device) -> Part:
+    def of(
+        cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device
+    ) -> MicroBatch:
         batch = share([[rollout.rows[i] for i in pack] for pack in packs], device)
         return cls(rollout, [i for pack in packs for i in pack], batch)
 
@@ -63,11 +65,11 @@ class Part:
 
 
 def update(
-    actors: Actors,
+    actors: PPOModels,
     learner: Learner,
     rollout: Rollout,
     config: PPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
     """`epochs` passes of optimiser steps over one rollout. Metrics, means over the steps made:
@@ -113,11 +115,11 @@ def update(
 
 
 def own_gradients(
-    actors: Actors,
+    actors: PPOModels,
     rollout: Rollout,
     rows: Sequence[int],
     config: PPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
     """Gather this process's gradient of the mean policy loss over all counted tokens of `rows`;
@@ -160,7 +162,7 @@ def value_gradients(
     rollout: Rollout,
     rows: Sequence[int],
     config: PPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
     """As `own_gradients`, of vf_coef times the mean value loss of a critic that stands beside.
@@ -177,7 +179,7 @@ def value_gradients(
     return workers.sum(sums)
 
 
-def _value_loss(part: Part, values: Tensor, config: PPOConfig, where: str) -> Tensor:
+def _value_loss(part: MicroBatch, values: Tensor, config: PPOConfig, where: str) -> Tensor:
     """L_V summed over the part's tokens."""
     targets = part.rollout.targets
     assert targets is not None, "a critic without targets"
@@ -196,13 +198,13 @@ def _parts(
     rollout: Rollout,
     rows: Sequence[int],
     config: PPOConfig,
-    workers: Workers,
+    workers: ProcessGroup,
     backbone: Backbone,
-) -> list[Part]:
+) -> list[MicroBatch]:
     """This process's share of the rows, in micro-batches."""
-    mine = workers.share(rows)
+    mine = workers.shard(rows)
     groups = backbone.micro_batches([rollout.rows[i] for i in mine], config.micro_batch_tokens)
     return [
-        Part.of(rollout, [[mine[place] for place in pack] for pack in packs], backbone.device)
-        for packs in workers.in_step(groups)
+        MicroBatch.of(rollout, [[mine[place] for place in pack] for pack in packs], backbone.device)
+        for packs in workers.pad_batches(groups)
     ]

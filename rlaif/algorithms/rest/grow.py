@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rlaif.batching.encode import EncodedPrompt, in_groups
 from rlaif.data.journal import Journal
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.offline import response_seed
 from rlaif.generation.samplers import Sampler
 from rlaif.models.backbone import Backbone, all_whole
@@ -40,7 +40,7 @@ class Growing(Protocol):
     def prompts_per_chunk(self) -> int: ...
 
 
-class Grown(BaseModel):
+class GrownSample(BaseModel):
     """One response of a Grow step, as its file keeps it. `run` says under which settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +55,7 @@ class Grown(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Grower:
+class GrowStep:
     """Who grows: the sampler with the policy's weights, the score, and where it is kept."""
 
     sampler: Sampler
@@ -66,9 +66,9 @@ class Grower:
     out: Path
     run: str  # digest of the run's inputs
     config: Growing
-    workers: Workers
+    workers: ProcessGroup
 
-    def grow(self, step: int) -> list[Grown]:
+    def grow(self, step: int) -> list[GrownSample]:
         """D_g, all processes together. What the step's file has is not sampled again."""
         kept = self._kept(step)
         with all_whole(self.models):
@@ -77,17 +77,19 @@ class Grower:
         require_a_score([entry.score for entry in found], f"ReST, grow {step}")
         return found
 
-    def _kept(self, step: int) -> dict[tuple[str, int], Grown]:
+    def _kept(self, step: int) -> dict[tuple[str, int], GrownSample]:
         """What the step's files have, however many processes wrote them."""
         files = sorted(self.out.glob(f"grow-{step:02d}*.jsonl"))
-        read = self.workers.gather([_entries(file) for file in self.workers.share(files)])
+        read = self.workers.gather([_entries(file) for file in self.workers.shard(files)])
         return {(e.prompt, e.index): e for file in read for e in file if e.run == self.run}
 
-    def _share_of(self, step: int, kept: dict[tuple[str, int], Grown]) -> list[list[Grown]]:
+    def _share_of(
+        self, step: int, kept: dict[tuple[str, int], GrownSample]
+    ) -> list[list[GrownSample]]:
         """This process's chunks of D_g; what is not in `kept` is sampled, and joins it."""
-        chunks = self.workers.share(list(in_groups(self.prompts, self.config.prompts_per_chunk)))
-        with Journal(self._file(step), Grown) as journal:
-            found: list[list[Grown]] = []
+        chunks = self.workers.shard(list(in_groups(self.prompts, self.config.prompts_per_chunk)))
+        with Journal(self._file(step), GrownSample) as journal:
+            found: list[list[GrownSample]] = []
             synced = False
             with progress(f"ReST, grow {step}", len(chunks), "chunks") as report:
                 for number, chunk in enumerate(chunks):
@@ -106,7 +108,7 @@ class Grower:
 
     def forget(self) -> None:
         """Remove what earlier runs kept (resume=never)."""
-        if self.workers.main:
+        if self.workers.is_main:
             for path in self.out.glob("grow-*.jsonl"):
                 path.unlink()
         self.workers.wait()
@@ -115,10 +117,10 @@ class Grower:
         return range(self.config.samples_per_prompt)
 
     def _file(self, step: int) -> Path:
-        rank = "" if self.workers.main else f".rank-{self.workers.rank}"
+        rank = "" if self.workers.is_main else f".rank-{self.workers.rank}"
         return self.out / f"grow-{step:02d}{rank}.jsonl"
 
-    def _sample(self, step: int, chunk: Sequence[EncodedPrompt]) -> list[Grown]:
+    def _sample(self, step: int, chunk: Sequence[EncodedPrompt]) -> list[GrownSample]:
         asked = [(p, i) for p in chunk for i in self._indices()]
         seeds = [
             response_seed(self.config.seed, f"{p.prompt.id}, grow {step}", i) for p, i in asked
@@ -131,7 +133,7 @@ class Grower:
             self.score, [p.prompt for p, _ in asked], texts, f"ReST, grow {step}"
         )
         return [
-            Grown(
+            GrownSample(
                 run=self.run, prompt=p.prompt.id, index=i, response=text, ids=g.ids,
                 complete=g.complete, score=score,
             )
@@ -139,6 +141,6 @@ class Grower:
         ]  # fmt: skip
 
 
-def _entries(file: Path) -> list[Grown]:
-    with Journal(file, Grown) as journal:
+def _entries(file: Path) -> list[GrownSample]:
+    with Journal(file, GrownSample) as journal:
         return [entry for _, entry in journal.scan()]

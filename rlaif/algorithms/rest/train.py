@@ -33,12 +33,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rlaif.algorithms.rest.grow import Grower, Grown
+from rlaif.algorithms.rest.grow import GrownSample, GrowStep
 from rlaif.algorithms.sft import train_step
 from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batches
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp as sharding
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.samplers import open_sampler
 from rlaif.models.backbone import Backbone
@@ -121,11 +121,13 @@ def thresholds(
 class Kept:
     """What an Improve step trains on, and what is told of it."""
 
-    responses: list[Grown]
+    responses: list[GrownSample]
     metrics: dict[str, float | None]
 
 
-def improve_set(grown: Sequence[Grown], quantile: float, of: Literal["global", "prompt"]) -> Kept:
+def improve_set(
+    grown: Sequence[GrownSample], quantile: float, of: Literal["global", "prompt"]
+) -> Kept:
     """The responses that F keeps. Metrics, the same on every step of the stage:
 
     threshold          τ_i, mean over responses        share_kept         of the scored responses
@@ -171,7 +173,7 @@ def train(
     where one could not be had. Resumes by itself. Raises TrainingError or BatchError.
     """
     # 1. The base, the prompts, the policy, the score.
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     room = config.max_tokens - config.max_new_tokens
@@ -200,7 +202,7 @@ def train(
     # 3. Grow, then improve over rising thresholds.
     sampler = open_sampler(config.engine, backbone, config.max_tokens, config.kv_cache_gib)
     tokenizer, digest = backbone.tokenizer, _digest(inputs)
-    grower = Grower(sampler, score, models, encoded, tokenizer, out, digest, config, workers)
+    grower = GrowStep(sampler, score, models, encoded, tokenizer, out, digest, config, workers)
     if config.resume == "never":
         grower.forget()
     try:
@@ -215,7 +217,9 @@ def train(
                 if base is not None:
                     for name, parameter in policy.items():
                         sharding.set_local(parameter, base[name])
-                stage = Stage(grow, improve, _rows(encoded, kept), kept.metrics, config, workers)
+                stage = ImproveStep(
+                    grow, improve, _rows(encoded, kept), kept.metrics, config, workers
+                )
                 resumed = saved if (grow, improve) == at else None
                 step = stage.train(backbone, run, step, resumed)
     finally:
@@ -228,7 +232,7 @@ def train(
 
     # 4. The policy.
     backbone.gather(workers)
-    if workers.main:
+    if workers.is_main:
         backbone.save_role("policy", out)
     workers.wait()
     run.finish()
@@ -236,7 +240,7 @@ def train(
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ImproveStep:
     """One Improve step: SFT on what is kept."""
 
     grow: int
@@ -244,7 +248,7 @@ class Stage:
     rows: Sequence[Row]
     told: dict[str, float | None]  # improve_set's metrics
     config: ReSTConfig
-    workers: Workers
+    workers: ProcessGroup
 
     def train(self, backbone: Backbone, run: Run, step: int, saved: dict[str, Any] | None) -> int:
         """Train after `step` steps of the run, from this stage's own checkpoint where there is one;
@@ -295,8 +299,8 @@ def _rows(prompts: Sequence[EncodedPrompt], kept: Kept) -> list[Row]:
     ]
 
 
-def _something_kept(kept: Kept, grow: int, improve: int, workers: Workers) -> bool:
-    if not kept.responses and workers.main:
+def _something_kept(kept: Kept, grow: int, improve: int, workers: ProcessGroup) -> bool:
+    if not kept.responses and workers.is_main:
         print(
             f"ReST, grow {grow}, improve {improve}: no score is above the threshold "
             f"{kept.metrics['threshold']:.3f}; this step is left out",

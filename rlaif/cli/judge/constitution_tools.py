@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from constitution import Constitution
     from judge_service.client.sync import JudgeClient
-    from rlaif.constitution_tools.examples import Answer, Outcome
+    from rlaif.constitution_tools.examples import Answer, ExampleOutcome
 
 Law = Annotated[
     str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped constitution.")
@@ -112,7 +112,7 @@ def _ask_examples(
     principles: Collection[str],
     tie_margin: float,
     memory: MutableMapping[str, Answer],
-) -> tuple[Outcome, ...]:
+) -> tuple[ExampleOutcome, ...]:
     from rlaif.constitution_tools.examples import cases, judge_cases
     from rlaif.progress import progress
 
@@ -122,7 +122,7 @@ def _ask_examples(
 
 
 def _tell_outcomes(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[ExampleOutcome],
     law: Constitution,
     tie_margin: float,
     as_json: bool,
@@ -150,7 +150,7 @@ def _tell_outcomes(
     print(json.dumps(told, ensure_ascii=False), flush=True)
 
 
-def _example(outcome: Outcome) -> dict[str, object]:
+def _example(outcome: ExampleOutcome) -> dict[str, object]:
     return {**asdict(outcome), "spread": outcome.spread, "passed": outcome.passed}
 
 

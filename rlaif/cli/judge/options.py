@@ -13,7 +13,7 @@ from constitution.errors import UserError
 from rlaif.cli.options import DEFAULT_WAIT_S
 
 if TYPE_CHECKING:
-    from judge_service.client.calls import Law
+    from judge_service.client.calls import ConstitutionRef
     from judge_service.client.sync import JudgeClient
     from judge_service.types import Usage
 
@@ -47,7 +47,7 @@ def longest_wait(wait: bool, timeout: float | None) -> float | None:
 @contextmanager
 def asked_judge(
     judge: str, constitution: str, server: str, wait: float | None = None
-) -> Iterator[tuple[JudgeClient, Law]]:
+) -> Iterator[tuple[JudgeClient, ConstitutionRef]]:
     """A client, and the constitution as its server takes it: by name, or a file's content.
 
     With a `judge` (a model), a server is started for as long as this lasts. wait: how long a
@@ -115,7 +115,7 @@ def _naming_wait(client: JudgeClient) -> Iterator[None]:
         ) from error
 
 
-def _law(client: JudgeClient, constitution: str) -> Law:
+def _law(client: JudgeClient, constitution: str) -> ConstitutionRef:
     """A file travels by its digest where the server has it, and else as it is."""
     if "/" not in constitution and not constitution.endswith((".yaml", ".yml")):
         return constitution

@@ -230,7 +230,7 @@ def effective(
 def _run(settings: ServerSettings) -> None:
     import asyncio
 
-    from judge_service.engines.caching import StoringEngine
+    from judge_service.engines.caching import CachingEngine
     from judge_service.observability.logs import configure as configure_logs
     from judge_service.observability.metrics import metrics_on
     from judge_service.server.app import serve as run_server
@@ -238,7 +238,7 @@ def _run(settings: ServerSettings) -> None:
     from judge_service.store import open_store
 
     metrics = metrics_on(settings.metrics_host, settings.metrics_port)
-    engine = StoringEngine(_engine(settings), open_store(settings.store), metrics)
+    engine = CachingEngine(_engine(settings), open_store(settings.store), metrics)
     configure_logs(settings.log_format)
     for file in settings.calibrations:
         print(f"calibrations of {file} apply where they were fitted for this model", flush=True)

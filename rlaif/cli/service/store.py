@@ -12,7 +12,7 @@ from rlaif.cli.options import AsJson, OutFile, output
 
 if TYPE_CHECKING:
     from judge_service.store.base import Place
-    from judge_service.store.maintenance import KindStats
+    from judge_service.store.maintenance import RowStats
 
 app = typer.Typer(
     help="Look after what keeps the judge's reads, a file or a database; servers may go on.",
@@ -59,7 +59,7 @@ def stats(store: StorePlace = None, as_json: AsJson = False) -> None:
         say(f"{kind:8}  {_kind_text(getattr(found, kind))}")
 
 
-def _kind_text(kind: KindStats) -> str:
+def _kind_text(kind: RowStats) -> str:
     text = f"{kind.rows:,}, about {size_text(kind.bytes)}"
     if kind.oldest is not None and kind.newest is not None:
         text += f", kept from {_day(kind.oldest)} to {_day(kind.newest)}"

@@ -59,7 +59,7 @@ def top(
 
 
 @dataclass(frozen=True)
-class Page:
+class MetricsPage:
     """A metrics page as it was at one moment. Its metrics go without their common prefix."""
 
     at: float  # seconds since 1970
@@ -115,7 +115,7 @@ class View:
     callers: dict[str, dict[str, float]]  # calls, calls_per_second (now), failed
 
 
-def look(address: str) -> Page:
+def look(address: str) -> MetricsPage:
     """Read the page. Raises UserError when there is none of a judge server."""
     import http.client
     import urllib.request
@@ -134,7 +134,7 @@ def look(address: str) -> Page:
             f"no metrics at {url} ({why}); start the server with `rlaif serve --metrics-port "
             "PORT` and give that port, not the one for calls"
         ) from None
-    page = Page(time.time(), dict(parse(text)))
+    page = MetricsPage(time.time(), dict(parse(text)))
     if not page.started:
         raise UserError(f"{url} is not the page of a judge server; check the port")
     return page
@@ -150,9 +150,9 @@ def parse(text: str) -> Iterator[tuple[tuple[str, Labels], float]]:
             yield (name, frozenset(labels)), float(found["value"])
 
 
-def compare(before: Page, after: Page) -> View:
+def compare(before: MetricsPage, after: MetricsPage) -> View:
     """What the second page says, and what happened since the first one."""
-    birth = Page(after.started, {})
+    birth = MetricsPage(after.started, {})
     if before.started != after.started:  # another process: its counters began at 0
         before = birth
     now = _window(before, after)
@@ -181,7 +181,7 @@ def compare(before: Page, after: Page) -> View:
     )
 
 
-def _window(before: Page, after: Page) -> Window:
+def _window(before: MetricsPage, after: MetricsPage) -> Window:
     def change(name: str, **labels: str) -> float:
         return _change(before, after, name, **labels)
 
@@ -212,7 +212,7 @@ def _window(before: Page, after: Page) -> Window:
     )
 
 
-def _change(before: Page, after: Page, name: str, **labels: str) -> float:
+def _change(before: MetricsPage, after: MetricsPage, name: str, **labels: str) -> float:
     return after.sum(name, **labels) - before.sum(name, **labels)
 
 
@@ -271,11 +271,11 @@ def render(address: str, view: View, problem: str = "") -> RenderableType:
     return Group(*parts, *([Text(problem, "bold red")] if problem else []))
 
 
-def _watch(address: str, before: Page, interval: float) -> None:
+def _watch(address: str, before: MetricsPage, interval: float) -> None:
     """Until Ctrl-C. A server that stops answering keeps its last table, with a line that says so"""
     from rich.live import Live
 
-    view = compare(Page(before.started, {}), before)
+    view = compare(MetricsPage(before.started, {}), before)
     try:
         with Live(render(address, view), auto_refresh=False, screen=True) as live:
             while True:

@@ -21,7 +21,6 @@ from rlaif.cli.options import (
     Settings,
     Wait,
     WaitTimeout,
-    configured,
     output,
     say_split,
 )
@@ -78,6 +77,7 @@ def sample(
     from rlaif.generation.offline import SamplingConfig
     from rlaif.generation.offline import sample as draw
     from rlaif.models import catalog as models
+    from rlaif.settings import configured
 
     known = read_prompts(prompts)
     found = known.of(split)[:limit]

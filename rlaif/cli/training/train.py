@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
-from rlaif.cli.options import Config, OutFolder, Settings, configured, output, say_split
+from rlaif.cli.options import OutFolder, Settings, output, say_split
 
 if TYPE_CHECKING:
     from constitution import Constitution
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlaif.data.records import Preference, Prompt
     from rlaif.models.reward_model import RewardFunction
     from rlaif.rewards.sources import OpenJudge
+    from rlaif.settings import Config
     from rlaif.training.config import TrainConfig
 
 app = typer.Typer(
@@ -79,12 +80,12 @@ def sft(
     dry_run: DryRun = False,
 ) -> None:
     """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
-    from rlaif.algorithms.sft import SFTConfig, Source, train
+    from rlaif.algorithms.sft import SFTConfig, SFTSource, train
     from rlaif.data.records import read_lessons
     from rlaif.models import catalog as models
 
     config = _config(SFTConfig, settings, resume)
-    sources = [Source.read(text) for text in (lessons, *(mix or ()))]
+    sources = [SFTSource.read(text) for text in (lessons, *(mix or ()))]
     folder = models.resolve(model)
     if dry_run:
         counts = {source.name: len(source.records) for source in sources}
@@ -236,6 +237,8 @@ def rest(
 
 
 def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:
+    from rlaif.settings import configured
+
     return configured(kind, settings, {"resume": resume.value})
 
 
@@ -274,11 +277,11 @@ def _train_split(source: str) -> list[Prompt]:
 @contextmanager
 def _together(what: str, out: Path) -> Iterator[None]:
     """The processes of one launch, from the first word to the last."""
-    from rlaif.distributed.processes import Workers
+    from rlaif.distributed.processes import ProcessGroup
 
-    workers = Workers.here()
+    workers = ProcessGroup.current()
     yield
-    if workers.main:
+    if workers.is_main:
         output().print(f"{what}: {out}", highlight=False)
     workers.leave()
 

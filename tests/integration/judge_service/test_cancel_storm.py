@@ -23,7 +23,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.security.tokens import Token, digest_of, to_entry
 from judge_service.server.app import JudgeServer
 from judge_service.store import open_store
@@ -53,7 +53,7 @@ async def serving(engine: SteadyEngine, folder: Path) -> AsyncIterator[JudgeServ
     )
     tokens.write_text(to_entry(token))
     how = {"constitutions": [one_principle(folder)], "tokens": tokens, "max_stream_in_flight": 8}
-    server = JudgeServer(settings(**how), StoringEngine(engine, open_store(None)))
+    server = JudgeServer(settings(**how), CachingEngine(engine, open_store(None)))
     await server.start()
     await server.load()
     try:
@@ -62,7 +62,7 @@ async def serving(engine: SteadyEngine, folder: Path) -> AsyncIterator[JudgeServ
         await server.stop()
 
 
-class Storm:
+class CancelStorm:
     """Calls that are given up after a random moment, each about something new."""
 
     def __init__(self, channel: Any) -> None:
@@ -140,7 +140,7 @@ async def test_a_storm_of_cancelled_calls_leaves_nothing_behind(tmp_path: Path) 
         serving(engine, tmp_path) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        storm = Storm(channel)
+        storm = CancelStorm(channel)
         await storm.call()
         calm = len(asyncio.all_tasks())
         await storm.rage(CALLS)
@@ -158,7 +158,7 @@ async def test_a_storm_of_cancelled_calls_leaves_nothing_behind(tmp_path: Path) 
         assert found.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def assert_all_places_are_free(storm: Storm, engine: SteadyEngine) -> None:
+async def assert_all_places_are_free(storm: CancelStorm, engine: SteadyEngine) -> None:
     """As many calls at a time as the token may have, and no more: none was leaked or given away."""
     engine.seconds = HOUR
     held = [storm.compare() for _ in range(MOST)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from constitution.schema import Message
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.judge.prompts import READINGS
+from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template
 from rlaif.models import catalog as models
 
@@ -62,7 +62,7 @@ def test_every_spelling_alone_has_no_control_id(tokenizer: HFTokenizer) -> None:
 def test_the_judge_s_prompt_has_the_control_ids_of_its_template_alone(
     tokenizer: HFTokenizer, data: st.DataObject
 ) -> None:
-    template = Template(tokenizer, READINGS["pairwise"].direct)
+    template = Template(tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
 
     def control_ids(question: str, a: str, b: str, principle: str) -> list[int]:
         prefix = template.prefix((Message(role="user", content=question),), (a, b))

@@ -34,7 +34,7 @@ from judge_service.engines.openai import OpenAIEngine
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.warmup import first_question
 from judge_service.judge.judge import Judge
-from judge_service.judge.prompts import READINGS
+from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template
 from judge_service.types import Comparison, JudgeOptions, Judgment, ModelIdentity
 from tests.support.service.serving import one_principle, serving
@@ -49,7 +49,7 @@ PAIR = ("Name a fruit that is red.", "An apple is a red fruit.", "I do not know.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Served:
+class ServedModel:
     """vLLM's server in a process group of its own."""
 
     def __init__(self, folder: Path, log: Path) -> None:
@@ -111,8 +111,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(smollm2, tmp_path_factory.mktemp("served") / "log")
+def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
+    served = ServedModel(smollm2, tmp_path_factory.mktemp("served") / "log")
     try:
         served.wait()
         yield served
@@ -121,7 +121,7 @@ def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @asynccontextmanager
-async def engine_over(served: Served, tokenizer: Path) -> AsyncIterator[OpenAIEngine]:
+async def engine_over(served: ServedModel, tokenizer: Path) -> AsyncIterator[OpenAIEngine]:
     engine = OpenAIEngine(served.url, "smollm2", tokenizer=str(tokenizer))
     await engine.start()
     try:
@@ -162,10 +162,10 @@ def reference(smollm2: Path) -> Transformers:
 
 
 async def test_reads_are_those_of_transformers(
-    served: Served, smollm2: Path, reference: Transformers
+    served: ServedModel, smollm2: Path, reference: Transformers
 ) -> None:
     async with engine_over(served, smollm2) as engine:
-        template = Template(engine.tokenizer, READINGS["pairwise"].direct)
+        template = Template(engine.tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
         for question in ("Name a fruit.", "Why is the sky blue? " * 20):
             said = (Message(role="user", content=question),)
             prefix = template.prefix(said, ("Rayleigh scattering.", "An apple, or 林檎."))
@@ -180,7 +180,7 @@ async def test_reads_are_those_of_transformers(
 
 
 async def test_judgments_over_grpc_are_those_of_transformers(
-    served: Served, smollm2: Path, reference: Transformers, tmp_path: Path
+    served: ServedModel, smollm2: Path, reference: Transformers, tmp_path: Path
 ) -> None:
     law = one_principle(tmp_path)
     options = JudgeOptions(min_label_mass=0.0)
@@ -207,14 +207,14 @@ async def test_judgments_over_grpc_are_those_of_transformers(
 
 @pytest.mark.parametrize("place", [2, 3, 4])
 async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top(
-    served: Served,
+    served: ServedModel,
     smollm2: Path,
     reference: Transformers,
     monkeypatch: pytest.MonkeyPatch,
     place: int,
 ) -> None:
     """As from servers that know less than this one: by id, and by the tokens' texts."""
-    way = openai_ways.WAYS[place]
+    way = openai_ways.LOGPROB_MODES[place]
     monkeypatch.setattr(openai_ways, "WAYS", (way,))
     async with engine_over(served, smollm2) as engine:
         prompt, _ = first_question(engine.tokenizer, "smollm2")
@@ -227,7 +227,7 @@ async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top
 
 
 async def test_greedy_writing_is_that_of_the_most_likely_tokens_and_seeds_repeat(
-    served: Served, smollm2: Path, reference: Transformers
+    served: ServedModel, smollm2: Path, reference: Transformers
 ) -> None:
     async with engine_over(served, smollm2) as engine:
         chat = engine.tokenizer.render_chat((("user", "Say hello."),))
@@ -246,7 +246,9 @@ async def test_greedy_writing_is_that_of_the_most_likely_tokens_and_seeds_repeat
         assert drawn[0].token_ids == drawn[1].token_ids != drawn[2].token_ids
 
 
-async def test_a_cancelled_request_leaves_the_server_at_once(served: Served, smollm2: Path) -> None:
+async def test_a_cancelled_request_leaves_the_server_at_once(
+    served: ServedModel, smollm2: Path
+) -> None:
     async with engine_over(served, smollm2) as engine:
         prompt = engine.tokenizer.encode_template("Once upon a time")
         tasks = [asyncio.create_task(engine.write(prompt, max_tokens=1900)) for _ in range(8)]
@@ -257,7 +259,7 @@ async def test_a_cancelled_request_leaves_the_server_at_once(served: Served, smo
 
 
 async def test_a_wrong_model_or_tokenizer_is_told_at_the_start(
-    served: Served, smollm2: Path, tmp_path: Path
+    served: ServedModel, smollm2: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UpstreamError, match="serves no 'other'; it serves: smollm2"):
         await OpenAIEngine(served.url, "other", tokenizer=str(smollm2)).start()
@@ -271,7 +273,7 @@ async def test_a_wrong_model_or_tokenizer_is_told_at_the_start(
 
 
 async def test_a_killed_server_makes_the_judge_unavailable_until_it_runs_again(
-    served: Served, smollm2: Path, tmp_path: Path
+    served: ServedModel, smollm2: Path, tmp_path: Path
 ) -> None:
     options = JudgeOptions(min_label_mass=0.0, use_store=False)
     engine = OpenAIEngine(served.url, "smollm2", tokenizer=str(smollm2))

@@ -24,9 +24,9 @@ from constitution.errors import UserError
 from judge_service.client.resumable_stream import ResumableStream
 from judge_service.client.sync import AsyncJudgeClient
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.errors import JudgeUnavailable
-from judge_service.observability.metrics import Metrics
+from judge_service.observability.metrics import ServerMetrics
 from judge_service.settings import ServerSettings
 from judge_service.store import open_store
 from judge_service.store import postgres as postgres_store
@@ -359,7 +359,7 @@ async def answers(client: AsyncJudgeClient, count: int) -> dict[str, Judgment | 
 async def test_one_server_answers_from_what_another_has_read(database: str, tmp_path: Path) -> None:
     laws = [one_principle(tmp_path)]
     engines = [FakeEngine(), FakeEngine()]
-    first, second = (StoringEngine(engine, open_store(database)) for engine in engines)
+    first, second = (CachingEngine(engine, open_store(database)) for engine in engines)
     found = []
     async with (
         serving(first, constitutions=laws) as one,
@@ -387,7 +387,7 @@ async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_hos
         return broken(stream, error)
 
     monkeypatch.setattr(ResumableStream, "broken", counted)
-    engine = StoringEngine(FakeEngine(), open_store(database), Metrics())
+    engine = CachingEngine(FakeEngine(), open_store(database), ServerMetrics())
     async with (
         serving(engine, constitutions=[one_principle(tmp_path)]) as server,
         AsyncJudgeClient(server.address) as client,
@@ -407,7 +407,7 @@ async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_hos
 async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_the_log_once(
     postgres: Postgres, database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = StoringEngine(FakeEngine(), open_store(database))
+    engine = CachingEngine(FakeEngine(), open_store(database))
     postgres.execute(
         "ALTER TABLE rlaif_reads RENAME COLUMN logprobs TO canary", database=name(database)
     )

@@ -18,18 +18,18 @@ import pytest_asyncio
 
 from constitution.schema import Constitution, Message, Principle, Trait
 from judge_service.engine import EngineError
-from judge_service.engines.caching import StoringEngine
-from judge_service.engines.model_folder import ModelError
+from judge_service.engines.caching import CachingEngine
+from judge_service.engines.model_folder import ModelFolderError
 from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge.judge import Judge
-from judge_service.judge.prompts import READINGS
+from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template
 from judge_service.store import open_store
 from judge_service.types import Comparison, Judgment
 from tests.support.emulation import skip_if_emulated
 from tests.support.waiting import until, wait_until
 
-PAIR = READINGS["pairwise"].direct
+PAIR = PROTOCOL_PROMPTS["pairwise"].direct
 
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 pytestmark = [
@@ -152,7 +152,7 @@ async def test_swapping_the_responses_gives_one_minus_p(engine: VLLMEngine) -> N
 async def test_with_a_store_swapped_pairs_give_exactly_one_minus_p(engine: VLLMEngine) -> None:
     pairs = 1000 if engine.identity.dtype == "bfloat16" else 50  # bfloat16 is the hard case
     store = open_store(None)
-    judge = Judge(StoringEngine(engine, store))
+    judge = Judge(CachingEngine(engine, store))
     one = LAW.model_copy(update={"principles": LAW.principles[:1], "traits": {"helpful": Trait()}})
     words = [
         "yes",
@@ -243,13 +243,15 @@ async def test_the_identity_names_the_model_without_its_path(
 
 @in_module_loop
 async def test_a_wrong_folder_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"lacks config\.json, tokenizer\.json, \*\.safetensors"):
+    with pytest.raises(
+        ModelFolderError, match=r"lacks config\.json, tokenizer\.json, \*\.safetensors"
+    ):
         await VLLMEngine(tmp_path).start()
 
 
 @in_module_loop
 async def test_a_context_beyond_the_model_s_own_is_refused(smollm2: Path) -> None:
-    with pytest.raises(ModelError, match="max_context_tokens is 1000000"):
+    with pytest.raises(ModelFolderError, match="max_context_tokens is 1000000"):
         await VLLMEngine(smollm2, max_context_tokens=1_000_000).start()
 
 

@@ -65,7 +65,7 @@ def pairs() -> list[Comparison]:
     ]
 
 
-class Run:
+class KilledRun:
     """A server and a labelling client under attack, and what was true at the last kill."""
 
     def __init__(self, folder: Path, server: ServerProcess, store: Path) -> None:
@@ -165,7 +165,7 @@ def test_no_label_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
     dice, law, store = random.Random(), one_principle(tmp_path), tmp_path / "reads.sqlite"
     with ServerProcess(tmp_path, law, str(store)) as server:
         server.start(**SLOW)
-        run = Run(tmp_path, server, store)
+        run = KilledRun(tmp_path, server, store)
         run.start_client()
         try:
             for kill in range(KILLS):

@@ -154,7 +154,7 @@ def policy(tmp_path_factory) -> str:
     config = sft.SFTConfig(
         **COMMON, lora=None, epochs=3, batch_size=32, learning_rate=1e-2, warmup=0.05
     )
-    source = sft.Source("spoken", examples(1200))
+    source = sft.SFTSource("spoken", examples(1200))
     return str(sft.train(config, untrained(folder / "untrained"), [source], folder / "policy"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from judge_service.client.sync import AsyncJudgeClient
-from rlaif.feedback.trl_reward import JudgeReward, reply
+from rlaif.feedback.trl_reward import TRLJudgeReward, reply
 from tests.integration.rlaif.test_trl_reads_labels import byte_tokenizer, tiny_llama
 from tests.support.fakes import FakeEngine
 from tests.support.service.serving import one_principle, serving
@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Recording(JudgeReward):
+class Recording(TRLJudgeReward):
     """Keeps what trl asked about and what it was given."""
 
     def __init__(self, *arguments, **settings):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from constitution.schema import Constitution, Message, Principle, Trait
 from judge_service.engine import EngineError, LabelLogprobs, Written
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.errors import Failure
 from judge_service.judge.judge import Judge
 from judge_service.store import open_store
@@ -102,7 +102,7 @@ async def settle() -> None:
 
 async def test_a_read_that_was_computed_once_is_found_again() -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     first = await storing.read(PROMPT, LABELS, priority=1)
     second = await storing.read(list(PROMPT), list(LABELS))
     await storing.close()
@@ -114,7 +114,7 @@ async def test_a_read_that_was_computed_once_is_found_again() -> None:
 async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     engines = [CountingEngine() for _ in range(3)]
     for engine in engines:
-        storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
+        storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
         for prompt in ([1], [2], [3]):
             assert (await storing.read(prompt, LABELS)).logprobs == logprobs(prompt, LABELS)
         await storing.close()
@@ -124,7 +124,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
 async def test_identical_reads_in_flight_are_computed_once_and_paid_once() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
     await until_asked(engine, 1)
     asked += [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
@@ -146,12 +146,12 @@ def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
 
     async def play(path: Path) -> None:
         engine = CountingEngine()
-        storing = StoringEngine(engine, open_store(path))
+        storing = CachingEngine(engine, open_store(path))
         found: list[LabelLogprobs] = []
         for restart, prompts in steps:
             if restart:
                 await storing.close()
-                storing = StoringEngine(engine, open_store(path))
+                storing = CachingEngine(engine, open_store(path))
             answers = await asyncio.gather(*(storing.read([p], LABELS) for p in prompts))
             assert [a.logprobs for a in answers] == [logprobs([p], LABELS) for p in prompts]
             found += answers
@@ -172,7 +172,7 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
 
     async def play() -> None:
         engine = CountingEngine()
-        storing = StoringEngine(engine, open_store(None))
+        storing = CachingEngine(engine, open_store(None))
         asked = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
         for turn in range(13):
             for task, (_, leaves) in zip(asked, callers, strict=True):
@@ -200,7 +200,7 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
 async def test_another_model_computes_its_own_reads(tmp_path: Path, field: str) -> None:
     for identity in (MODEL, replace(MODEL, **{field: "other"})):
         engine = CountingEngine(identity)
-        storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
+        storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
         await storing.read(PROMPT, LABELS)
         await storing.read(PROMPT, LABELS[::-1])
         await storing.close()
@@ -209,7 +209,7 @@ async def test_another_model_computes_its_own_reads(tmp_path: Path, field: str) 
 
 async def test_without_the_store_a_read_is_neither_looked_up_nor_kept() -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     for use_store in (False, True, False):
         assert not (await storing.read(PROMPT, LABELS, use_store=use_store)).stored
         assert not (await storing.write(PROMPT, max_tokens=8, use_store=use_store)).stored
@@ -232,7 +232,7 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
     before = [f"Principle {i}." for i in range(16)]
     after = [*before[:15], "A better one."]
     engine = FakeEngine()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     cost = []
     for texts in (before, before, after, after[::-1]):
         found = await Judge(storing).compare(pair, law(*texts))
@@ -249,7 +249,7 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
 async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     leaves, stays = (asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2))
     await until_asked(engine, 1)
     leaves.cancel()
@@ -263,7 +263,7 @@ async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays()
 async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2)]
     await until_asked(engine, 1)
     for task in asked:
@@ -279,7 +279,7 @@ async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> 
 async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_its_own() -> None:
     engine = CountingEngine()
     engine.open.clear()
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     leaves = asyncio.create_task(storing.read(PROMPT, LABELS))
     await until_asked(engine, 1)
     leaves.cancel()
@@ -303,7 +303,7 @@ async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commi
 
     monkeypatch.setattr(store, "put_read", slow_put)
     engine = CountingEngine()
-    storing = StoringEngine(engine, store)
+    storing = CachingEngine(engine, store)
     leaves = asyncio.create_task(storing.read(PROMPT, LABELS))
     await committing.wait()
     leaves.cancel()
@@ -320,7 +320,7 @@ async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commi
 
 async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
+    storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
     await storing.start()
     assert (storing.alive, storing.identity, storing.max_context_tokens) == (True, MODEL, 4096)
     assert storing.tokenizer is engine.tokenizer
@@ -343,7 +343,7 @@ async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
     engine = CountingEngine()
     engine.open.clear()
     engine.fail = True
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(3)]
     await until_asked(engine, 1)
     engine.open.set()
@@ -359,7 +359,7 @@ async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
 async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float) -> None:
     engine = CountingEngine()
     engine.scale = scale
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     sick = await storing.read(PROMPT, LABELS)
     assert not any(map(math.isfinite, sick.logprobs))
     engine.scale = 1.0
@@ -374,7 +374,7 @@ async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_
 ) -> None:
     """Lookups go on while commits fail, and say nothing of them."""
     store = open_store(None)
-    storing = StoringEngine(CountingEngine(), store)
+    storing = CachingEngine(CountingEngine(), store)
 
     async def full(*_: object) -> None:
         raise StoreError("/srv/canary.sqlite: the disk is full; make room")
@@ -408,7 +408,7 @@ async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask
     monkeypatch.setattr(store, verb, away)
     request = pb.ComparePairRequest(**SAID, response_a="short", response_b="rather longer")
     async with (
-        serving(StoringEngine(FakeEngine(), store)) as server,
+        serving(CachingEngine(FakeEngine(), store)) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -424,7 +424,7 @@ async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask
 
 async def test_writing_is_found_again_and_drawn_anew_with_another_seed(tmp_path: Path) -> None:
     engine = CountingEngine()
-    storing = StoringEngine(engine, open_store(tmp_path / "reads.sqlite"))
+    storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
     sampled = {"max_tokens": 8, "temperature": 1.0}
     for seed in (1, 2, 1):
         first = await storing.write(PROMPT, **sampled, seed=seed)
@@ -440,7 +440,7 @@ async def test_writing_that_something_else_cut_short_is_not_kept(tokens: int, ke
     """Three tokens of at most `tokens`: with room for more, the context must have ended."""
     engine = CountingEngine()
     engine.written = replace(engine.written, complete=False)
-    storing = StoringEngine(engine, open_store(None))
+    storing = CachingEngine(engine, open_store(None))
     await storing.write(PROMPT, max_tokens=tokens)
     assert (await storing.write(PROMPT, max_tokens=tokens)).stored is kept
     await storing.close()

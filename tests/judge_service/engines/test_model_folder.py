@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from judge_service.engines.model_folder import (
-    ModelError,
+    ModelFolderError,
     check_model_folder,
     context_limit,
     find_model_folder,
@@ -38,27 +38,27 @@ def test_a_complete_folder_is_found_by_its_path(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_a_missing_file_is_named_with_the_folder(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(ModelError, match=rf"{folder}.*lacks {name}"):
+    with pytest.raises(ModelFolderError, match=rf"{folder}.*lacks {name}"):
         check_model_folder(folder)
 
 
 def test_missing_weights_are_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"lacks \*\.safetensors"):
+    with pytest.raises(ModelFolderError, match=r"lacks \*\.safetensors"):
         check_model_folder(folder)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=r"lacks model-2\.safetensors"):
+    with pytest.raises(ModelFolderError, match=r"lacks model-2\.safetensors"):
         check_model_folder(folder)
 
 
 def test_a_path_that_is_not_there_and_a_file_are_told(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere/at/all: no such model folder"):
+    with pytest.raises(ModelFolderError, match=r"nowhere/at/all: no such model folder"):
         find_model_folder(tmp_path / "nowhere/at/all")
-    with pytest.raises(ModelError, match="not a file"):
+    with pytest.raises(ModelFolderError, match="not a file"):
         find_model_folder(folder / "config.json")
 
 

@@ -28,7 +28,7 @@ from judge_service.engines import http_client as upstream
 from judge_service.engines import openai
 from judge_service.engines.http_client import UpstreamError
 from judge_service.engines.openai import OpenAIEngine
-from judge_service.engines.openai_capabilities import WAYS, Served
+from judge_service.engines.openai_capabilities import LOGPROB_MODES, Served
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.warmup import first_question
 from judge_service.judge.judge import Judge
@@ -167,7 +167,7 @@ def test_tokens_that_share_a_text_are_named_by_none(folder: Path) -> None:
 
 def test_a_label_whose_text_is_shared_is_void_whatever_the_server_spells_as_nothing() -> None:
     model = ModelIdentity("judge", "weights", "tokenizer", "dtype", "engine")
-    served = Served(model, None, WAYS[-1], {1: " A"})
+    served = Served(model, None, LOGPROB_MODES[-1], {1: " A"})
     answer = {"choices": [{"logprobs": {"top_logprobs": [{"": -0.1, " A": -3.0}]}}]}
     scored, shared = served.pick(answer, (1, 7))
     assert scored == -3.0

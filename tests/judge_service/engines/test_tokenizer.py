@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from judge_service.engines.model_folder import ModelError
+from judge_service.engines.model_folder import ModelFolderError
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.judge.prompts import CRITIQUE, RATING, READINGS, REVISION
+from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, RATING, REVISION
 from judge_service.judge.template import Template
 
 # The added tokens of SmolLM2 (all in its vocabulary) and Qwen2.5 (behind it; two not "special").
@@ -116,7 +116,7 @@ def test_our_template_s_control_tokens_are_control_tokens(tokenizer: HFTokenizer
 
 
 def test_the_judge_s_prompt_fits_each_of_them(tokenizer: HFTokenizer) -> None:
-    for ways in READINGS.values():
+    for ways in PROTOCOL_PROMPTS.values():
         assert len(set(Template(tokenizer, ways.direct).label_ids)) == 2
         Template(tokenizer, ways.reasoned)
     assert len(set(Template(tokenizer, RATING).label_ids)) == 9
@@ -137,11 +137,11 @@ def test_a_chat_template_without_system_turn_gets_it_in_the_user_s(tmp_path: Pat
     tokenizer = HFTokenizer(save(like_qwen(), tmp_path, NO_SYSTEM + CHAT))
     rendered = tokenizer.render_chat((("system", "Judge."), ("user", "Hello")))
     assert rendered.startswith("<|im_start|>user\nJudge.\n\nHello<|im_end|>")
-    Template(tokenizer, READINGS["pairwise"].direct)
+    Template(tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
 
 
 def test_a_model_without_chat_template_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no chat template.*instruction-tuned"):
+    with pytest.raises(ModelFolderError, match=r"no chat template.*instruction-tuned"):
         HFTokenizer(save(like_qwen(), tmp_path, None))
 
 

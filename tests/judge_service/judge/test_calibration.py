@@ -30,7 +30,7 @@ from judge_service.judge.calibration import (
     write_calibration,
 )
 from judge_service.judge.calibration_metrics import (
-    Bin,
+    ReliabilityBin,
     accuracy,
     brier,
     chance_ece,
@@ -91,7 +91,7 @@ def test_bins_of_equal_mass_differ_from_bins_of_equal_width() -> None:
 
 
 def test_a_bin_holds_its_upper_edge_and_one_half_lies_in_the_first() -> None:
-    assert equal_width_bins([0.5, 0.55], 10) == (Bin(2, pytest.approx(0.525), 0.75),)
+    assert equal_width_bins([0.5, 0.55], 10) == (ReliabilityBin(2, pytest.approx(0.525), 0.75),)
     assert [b.n for b in equal_width_bins([0.55, 0.5500001, 1.0, 0.0], 10)] == [1, 1, 2]
 
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitution.schema import Message
-from judge_service.judge.prompts import CRITIQUE, RATING, READINGS, REVISION
+from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, RATING, REVISION
 from judge_service.judge.template import (
+    PromptSpec,
     Template,
     TemplateError,
-    Wording,
     content_nonce,
     describe_overflow,
     heading,
@@ -19,9 +19,9 @@ from judge_service.judge.template import (
 )
 from tests.support.fakes import FakeTokenizer, parse
 
-PAIR = READINGS["pairwise"].direct
+PAIR = PROTOCOL_PROMPTS["pairwise"].direct
 WORDINGS = [
-    *(wording for ways in READINGS.values() for wording in (ways.direct, ways.reasoned)),
+    *(wording for ways in PROTOCOL_PROMPTS.values() for wording in (ways.direct, ways.reasoned)),
     RATING,
     CRITIQUE,
     REVISION,
@@ -62,12 +62,12 @@ def test_the_prompt_reads_system_conversation_replies_principle_question_answer(
         heading("Question", nonce),
         "Be helpful.",
         "A or B?<|im_end|>",
-        f"<|im_start|>assistant\n{PAIR.begun}",
+        f"<|im_start|>assistant\n{PAIR.answer_prefix}",
     ]
     text = tokenizer.decode(ids)
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
-    assert text.endswith(PAIR.begun)
+    assert text.endswith(PAIR.answer_prefix)
 
 
 def test_the_prefix_does_not_depend_on_the_principle() -> None:
@@ -165,7 +165,9 @@ class BlindTokenizer(FakeTokenizer):
     """Cannot tell ' A' from ' B'."""
 
     def encode_template(self, text: str) -> list[int]:
-        return super().encode_template(text.replace(f"{PAIR.begun} B", f"{PAIR.begun} A"))
+        return super().encode_template(
+            text.replace(f"{PAIR.answer_prefix} B", f"{PAIR.answer_prefix} A")
+        )
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_a_model_that_cannot_carry_the_prompt_is_refused(
 
 
 @pytest.mark.parametrize("wording", WORDINGS)
-def test_every_wording_carries_its_data_and_its_principle(wording: Wording) -> None:
+def test_every_wording_carries_its_data_and_its_principle(wording: PromptSpec) -> None:
     tokenizer = FakeTokenizer()
     template = Template(tokenizer, wording)
     texts = tuple(f"text number {i}" for i in range(len(wording.replies)))
@@ -192,14 +194,14 @@ def test_every_wording_carries_its_data_and_its_principle(wording: Wording) -> N
     shown = tokenizer.decode(prompt)
     for part in (*texts, "How long do I boil an egg?", "Be kind to cats."):
         assert shown.count(part) == 1
-    assert shown.endswith(f"<|im_start|>assistant\n{wording.begun}")
+    assert shown.endswith(f"<|im_start|>assistant\n{wording.answer_prefix}")
     assert len(template.label_ids) == len(wording.labels)
 
 
-@pytest.mark.parametrize("protocol", sorted(READINGS))
+@pytest.mark.parametrize("protocol", sorted(PROTOCOL_PROMPTS))
 def test_a_rationale_shares_the_prefix_and_cannot_end_the_turn(protocol: str) -> None:
     tokenizer = FakeTokenizer()
-    ways = READINGS[protocol]
+    ways = PROTOCOL_PROMPTS[protocol]
     direct, reasoned = Template(tokenizer, ways.direct), Template(tokenizer, ways.reasoned)
     texts = ("yes", "no")[: len(ways.direct.replies)]
     assert direct.prefix(CONVERSATION, texts) == reasoned.prefix(CONVERSATION, texts)

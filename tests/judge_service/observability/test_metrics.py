@@ -17,13 +17,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from judge_service.client.sync import AsyncJudgeClient
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.errors import JudgeRequestError, ServerStartError
 from judge_service.observability.metrics import (
     MAX_CALLERS,
     NO_METRICS,
     OTHER_CALLERS,
-    Metrics,
+    ServerMetrics,
     metrics_on,
 )
 from judge_service.security.tokens import Token, digest_of, new_token, to_entry
@@ -46,7 +46,9 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-async def watched(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[tuple[JudgeServer, Metrics]]:
+async def watched(
+    engine: FakeEngine, tmp_path: Path
+) -> AsyncIterator[tuple[JudgeServer, ServerMetrics]]:
     async with watching(engine, one_principle(tmp_path)) as found:
         yield found
 
@@ -54,12 +56,12 @@ async def watched(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[tuple[Jud
 @asynccontextmanager
 async def watching(
     engine: FakeEngine, constitution: str, **values: Any
-) -> AsyncIterator[tuple[JudgeServer, Metrics]]:
+) -> AsyncIterator[tuple[JudgeServer, ServerMetrics]]:
     """A server as `rlaif serve` builds it, with its metrics on a free port."""
     values = {"constitutions": [constitution], "metrics_port": 0, **values}
     metrics = metrics_on("127.0.0.1", 0)
-    assert isinstance(metrics, Metrics)
-    whole = StoringEngine(engine, open_store(None), metrics)
+    assert isinstance(metrics, ServerMetrics)
+    whole = CachingEngine(engine, open_store(None), metrics)
     server = JudgeServer(settings(**values), whole, metrics)
     await server.start()
     await server.load()
@@ -69,7 +71,7 @@ async def watching(
         await server.stop()
 
 
-async def scrape(metrics: Metrics) -> str:
+async def scrape(metrics: ServerMetrics) -> str:
     def get() -> str:
         with urllib.request.urlopen(f"http://{metrics.address}/metrics", timeout=120) as page:
             return str(page.read().decode())
@@ -77,7 +79,7 @@ async def scrape(metrics: Metrics) -> str:
     return await asyncio.to_thread(get)
 
 
-async def counted(metrics: Metrics) -> Samples:
+async def counted(metrics: ServerMetrics) -> Samples:
     return {
         (sample.name.removeprefix("rlaif_judge_"), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(await scrape(metrics))
@@ -90,7 +92,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 
 async def test_calls_are_counted_by_method_code_and_caller(
-    watched: tuple[JudgeServer, Metrics],
+    watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     server, metrics = watched
     async with AsyncJudgeClient(server.address) as client:
@@ -106,7 +108,7 @@ async def test_calls_are_counted_by_method_code_and_caller(
 
 
 async def test_a_read_that_is_found_again_counts_as_stored(
-    watched: tuple[JudgeServer, Metrics],
+    watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     server, metrics = watched
     async with AsyncJudgeClient(server.address) as client:
@@ -124,7 +126,7 @@ async def test_a_read_that_is_found_again_counts_as_stored(
 
 
 async def test_a_judgment_is_counted_with_what_it_shows_of_the_judge(
-    watched: tuple[JudgeServer, Metrics],
+    watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     server, metrics = watched
     async with AsyncJudgeClient(server.address) as client:
@@ -146,7 +148,7 @@ async def test_a_judgment_is_counted_with_what_it_shows_of_the_judge(
 
 
 async def test_a_read_too_weak_for_a_label_is_in_the_label_mass_too(
-    engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
+    engine: FakeEngine, watched: tuple[JudgeServer, ServerMetrics]
 ) -> None:
     server, metrics = watched
     async with AsyncJudgeClient(server.address) as client:
@@ -161,7 +163,9 @@ async def test_a_read_too_weak_for_a_label_is_in_the_label_mass_too(
     assert found[key("abstentions_total", reason="low_label_mass")] == 2
 
 
-async def test_a_ranking_counts_each_of_its_pairs(watched: tuple[JudgeServer, Metrics]) -> None:
+async def test_a_ranking_counts_each_of_its_pairs(
+    watched: tuple[JudgeServer, ServerMetrics],
+) -> None:
     server, metrics = watched
     async with AsyncJudgeClient(server.address) as client:
         await client.rank("Name a fruit", ["a", "bb", "ccc"])
@@ -170,7 +174,7 @@ async def test_a_ranking_counts_each_of_its_pairs(watched: tuple[JudgeServer, Me
 
 
 async def test_what_is_under_way_is_seen_while_it_is(
-    engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
+    engine: FakeEngine, watched: tuple[JudgeServer, ServerMetrics]
 ) -> None:
     server, metrics = watched
     engine.latency_seconds = 3600
@@ -203,7 +207,7 @@ async def test_what_is_under_way_is_seen_while_it_is(
 
 
 async def test_the_page_says_what_is_served_and_whether_the_engine_lives(
-    engine: FakeEngine, watched: tuple[JudgeServer, Metrics]
+    engine: FakeEngine, watched: tuple[JudgeServer, ServerMetrics]
 ) -> None:
     _, metrics = watched
     found = await counted(metrics)
@@ -243,7 +247,7 @@ async def test_a_caller_is_counted_by_the_name_of_its_token(
 
 
 def test_callers_beyond_the_bound_share_a_label() -> None:
-    metrics = Metrics()
+    metrics = ServerMetrics()
     for n in range(MAX_CALLERS + 5):
         metrics.call_began()
         metrics.call_ended("ComparePair", "OK", 0.1, f"caller-{n}")
@@ -278,7 +282,7 @@ def test_without_a_port_nothing_counts() -> None:
 
 
 async def test_the_page_of_docs_lists_every_metric_and_no_other(
-    watched: tuple[JudgeServer, Metrics],
+    watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     _, metrics = watched
     shown = {

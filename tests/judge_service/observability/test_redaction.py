@@ -30,9 +30,9 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from judge_service.engine import EngineError, LabelLogprobs, Written
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.observability.logs import JsonLines, TextLines
-from judge_service.observability.metrics import Metrics
+from judge_service.observability.metrics import ServerMetrics
 from judge_service.observability.tracing import NO_TRACING, NoTracing, Tracing
 from judge_service.security.tokens import digest_of, new_token
 from judge_service.server.app import JudgeServer
@@ -287,7 +287,7 @@ class Heard:
             handler = logging.StreamHandler(self._streams[name])
             handler.setFormatter(form)
             self.handlers.append(handler)
-        self.metrics = Metrics()
+        self.metrics = ServerMetrics()
         self.tracing: NoTracing = NO_TRACING
         self._page = ""
         try:
@@ -345,7 +345,7 @@ async def serving(
         "metrics_port": 0,
         **values,
     }
-    whole_engine = StoringEngine(engine, open_store(None), heard.metrics)
+    whole_engine = CachingEngine(engine, open_store(None), heard.metrics)
     server = JudgeServer(settings(**values), whole_engine, heard.metrics, heard.tracing)
     await server.start()
     await server.load()

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from judge_service.client.sync import AsyncJudgeClient
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.errors import JudgeRequestError, ServerStartError
 from judge_service.observability.tracing import LONGEST_EXPORT_SECONDS, Tracing, outgoing, span
 from judge_service.server.app import JudgeServer
@@ -39,7 +39,7 @@ async def traced(folder: Path) -> AsyncIterator[tuple[str, InMemorySpanExporter]
     """The address of a server whose spans stay in memory, and the spans."""
     spans = InMemorySpanExporter()
     tracing = Tracing(SimpleSpanProcessor(spans))
-    engine = StoringEngine(FakeEngine(), open_store(None))
+    engine = CachingEngine(FakeEngine(), open_store(None))
     server = JudgeServer(settings(constitutions=[one_principle(folder)]), engine, tracing=tracing)
     await server.start()
     await server.load()

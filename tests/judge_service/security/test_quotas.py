@@ -34,7 +34,7 @@ def token(name: str = "t", **limits: Any) -> Token:
     return Token(name=name, sha256=digest_of(name), scopes=frozenset({"judge", "read"}), **limits)
 
 
-class Clock:
+class QuotaClock:
     """Time that passes only while somebody sleeps."""
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> QuotaClock:
     """The clock of every quota of a server that starts now."""
-    clock = Clock()
+    clock = QuotaClock()
     on_it = partial(Quota, clock=lambda: clock.now, sleep=clock.sleep)
     monkeypatch.setattr(quotas, "Quota", on_it)
     return clock
@@ -133,7 +133,7 @@ def test_what_was_used_outlives_a_reload_and_new_limits_start_anew() -> None:
 
 
 async def test_turns_come_in_order_and_at_the_rate() -> None:
-    clock, done = Clock(), []
+    clock, done = QuotaClock(), []
 
     async def one(n: int) -> None:
         await quota.turn()
@@ -173,7 +173,7 @@ async def refused(call: Any) -> tuple[str, float]:
 
 
 async def test_a_request_too_many_is_refused_with_the_real_wait(
-    tmp_path: Path, clock: Clock
+    tmp_path: Path, clock: QuotaClock
 ) -> None:
     async with (
         limited(tmp_path, FakeEngine(), requests_per_minute=2) as server,
@@ -215,7 +215,7 @@ async def test_calls_at_a_time_are_bounded_a_stream_being_one(tmp_path: Path) ->
 
 
 async def test_a_bulk_stream_is_slowed_down_and_not_cut_while_single_calls_still_pass(
-    tmp_path: Path, clock: Clock
+    tmp_path: Path, clock: QuotaClock
 ) -> None:
     async with (
         limited(tmp_path, FakeEngine(), requests_per_minute=600) as server,
@@ -234,7 +234,9 @@ async def test_a_bulk_stream_is_slowed_down_and_not_cut_while_single_calls_still
         assert any(clock.now == pytest.approx(slept) for slept in (1.1, 1.2))
 
 
-async def test_the_client_tells_a_quota_as_the_judges_word(tmp_path: Path, clock: Clock) -> None:
+async def test_the_client_tells_a_quota_as_the_judges_word(
+    tmp_path: Path, clock: QuotaClock
+) -> None:
     async with (
         limited(tmp_path, FakeEngine(), requests_per_minute=1) as server,
         AsyncJudgeClient(server.address, token="t") as client,
@@ -247,7 +249,7 @@ async def test_the_client_tells_a_quota_as_the_judges_word(tmp_path: Path, clock
 
 
 async def test_a_drain_does_not_wait_for_the_turns_of_a_slow_stream(
-    tmp_path: Path, clock: Clock
+    tmp_path: Path, clock: QuotaClock
 ) -> None:
     clock.stopped = True  # so the second turn never comes
     async with (

@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from judge_service.observability.metrics import Metrics
+from judge_service.observability.metrics import ServerMetrics
 from judge_service.security.tokens import Token, digest_of, new_token, to_entry
 from judge_service.server.app import JudgeServer
 from judge_service.server.lifecycle import reload as reloading
@@ -55,7 +55,9 @@ def bearing(token: str) -> list[tuple[str, str]]:
 class Guarded:
     """A server with a file of tokens, its page of metrics, and a channel to it."""
 
-    def __init__(self, file: Path, server: JudgeServer, metrics: Metrics, channel: Any) -> None:
+    def __init__(
+        self, file: Path, server: JudgeServer, metrics: ServerMetrics, channel: Any
+    ) -> None:
         self.file, self.server, self.metrics, self.channel = file, server, metrics, channel
         self.judge = pb_grpc.JudgeServiceStub(channel)
 
@@ -101,7 +103,7 @@ async def ended(stream: Any) -> grpc.StatusCode:
 async def started(folder: Path, engine: FakeEngine) -> AsyncIterator[Guarded]:
     file = folder / "tokens.yaml"
     file.write_text(BOTH)
-    metrics = Metrics()
+    metrics = ServerMetrics()
     values = settings(constitutions=[one_principle(folder)], tokens=file)
     server = JudgeServer(values, engine, metrics)
     await server.start()

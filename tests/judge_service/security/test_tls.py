@@ -13,7 +13,7 @@ from judge_service.client.sync import AsyncJudgeClient, JudgeRequestError, Judge
 from judge_service.errors import ServerStartError
 from judge_service.server.app import JudgeServer
 from tests.support.fakes import FakeEngine
-from tests.support.service.certificates import Authority, Pair
+from tests.support.service.certificates import Authority, KeyPair
 from tests.support.service.serving import serving, settings
 
 
@@ -23,16 +23,16 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def own(authority: Authority) -> Pair:
+def own(authority: Authority) -> KeyPair:
     return authority.sign("server")
 
 
-def tls(pair: Pair, **more: Any) -> dict[str, Any]:
+def tls(pair: KeyPair, **more: Any) -> dict[str, Any]:
     return {"tls_certificate": pair.certificate, "tls_key": pair.key, **more}
 
 
 def test_files_that_cannot_be_used_are_told_at_the_start(
-    authority: Authority, own: Pair, tmp_path: Path
+    authority: Authority, own: KeyPair, tmp_path: Path
 ) -> None:
     other, junk, absent = authority.sign("other"), tmp_path / "junk", tmp_path / "absent"
     junk.write_text("no certificate")
@@ -50,7 +50,7 @@ def test_files_that_cannot_be_used_are_told_at_the_start(
             JudgeServer(settings(**given), FakeEngine())
 
 
-def test_an_open_bind_needs_tls_and_known_callers(own: Pair, tmp_path: Path) -> None:
+def test_an_open_bind_needs_tls_and_known_callers(own: KeyPair, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.yaml"
     for refused in ({}, {"tokens": tokens}, tls(own)):
         with pytest.raises(ServerStartError, match="--insecure"):
@@ -62,7 +62,7 @@ def test_an_open_bind_needs_tls_and_known_callers(own: Pair, tmp_path: Path) -> 
 
 
 async def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_not(
-    authority: Authority, own: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    authority: Authority, own: KeyPair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "new").mkdir()
     successor = Authority(tmp_path / "new")
@@ -88,7 +88,7 @@ async def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_no
         assert not await trusted_by(authority)
 
 
-def test_the_client_names_the_file_that_it_cannot_use(own: Pair, tmp_path: Path) -> None:
+def test_the_client_names_the_file_that_it_cannot_use(own: KeyPair, tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"ca": tmp_path / "absent"}, "ca .*absent cannot be read"),
         ({"ca": own.key}, "ca .* cannot be used"),

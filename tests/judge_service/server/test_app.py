@@ -24,7 +24,7 @@ from judge_service.errors import EngineLost, ServerStartError
 from judge_service.observability.logs import TextLines
 from judge_service.server import interceptors
 from judge_service.server.app import JudgeServer, serve
-from judge_service.server.deadlines import Pace
+from judge_service.server.deadlines import LatencyWindow
 from judge_service.server.interceptors import CallGuard
 from judge_service.settings import ServerSettings
 from judge_service.v1 import judge_pb2 as pb
@@ -298,7 +298,7 @@ async def test_a_cancelled_call_frees_the_engine(
     assert engine.aborted
 
 
-class Late:
+class LateEngine:
     """The context of a call with this much time left, seconds."""
 
     def __init__(self, time_remaining: float | None) -> None:
@@ -323,7 +323,7 @@ async def never(request: Any, context: Any) -> None:
 
 
 async def test_a_passed_deadline_starts_no_work() -> None:
-    context = Late(time_remaining=0.0)
+    context = LateEngine(time_remaining=0.0)
     await CallGuard(1)._call("/x/Y", never, request(), context)
     assert context.status().code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
@@ -342,7 +342,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
     monkeypatch.setattr(interceptors, "time", SimpleNamespace(perf_counter=lambda: now))
     engine = FakeEngine(answer)
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
-        server._guard._pace = Pace(clock=lambda: 0.0)
+        server._guard._pace = LatencyWindow(clock=lambda: 0.0)
         stub = pb_grpc.JudgeServiceStub(channel)
         for _ in range(5):
             await stub.ComparePair(request())
@@ -442,7 +442,7 @@ async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None
 
 
 async def test_a_call_that_slips_in_while_the_server_drains_is_told_to_try_again() -> None:
-    guard, context = CallGuard(1), Late(time_remaining=None)
+    guard, context = CallGuard(1), LateEngine(time_remaining=None)
     await guard.drain(0)
     await guard._call("/x/Y", never, request(), context)
     status = context.status()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from judge_service.server.deadlines import Pace
+from judge_service.server.deadlines import LatencyWindow
 
 
 def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> None:
     now = 100.0
-    pace = Pace(clock=lambda: now)
+    pace = LatencyWindow(clock=lambda: now)
     for seconds in (3.0, 2.0, 4.0, 5.0):
         pace.ended("compare", seconds, 1)
     assert pace.quickest("compare", 1) == 0.0, "too few to tell"
@@ -23,7 +23,7 @@ def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> No
 
 
 def test_what_calls_took_under_more_load_than_now_says_nothing() -> None:
-    pace = Pace(clock=lambda: 0.0)
+    pace = LatencyWindow(clock=lambda: 0.0)
     for _ in range(5):
         pace.ended("compare", 60.0, 8)
     assert pace.quickest("compare", 7) == 0.0
@@ -32,7 +32,7 @@ def test_what_calls_took_under_more_load_than_now_says_nothing() -> None:
 
 def test_when_all_are_refused_the_next_is_let_through_after_ten_seconds() -> None:
     now = 0.0
-    pace = Pace(clock=lambda: now)
+    pace = LatencyWindow(clock=lambda: now)
     for _ in range(5):
         pace.ended("compare", 60.0, 1)
     assert pace.quickest("compare", 1) == 60.0

@@ -142,7 +142,7 @@ def raising(error: Exception) -> Way:
 
 
 @dataclass(frozen=True)
-class Row:
+class ErrorRow:
     code: Any
     reason: str
     how: Way
@@ -168,53 +168,53 @@ def by(token: str) -> Way:
 ALLOW = (("allow_inline_constitutions", True),)
 FEW = (("max_concurrent_rpcs", 2),)
 ROWS = [
-    Row(
+    ErrorRow(
         CODES.INVALID_ARGUMENT, "INVALID_REQUEST", sent(pb.ComparePairRequest()), ("conversation",)
     ),
-    Row(CODES.INVALID_ARGUMENT, "UNREADABLE", unreadable, ("request",)),
-    Row(
+    ErrorRow(CODES.INVALID_ARGUMENT, "UNREADABLE", unreadable, ("request",)),
+    ErrorRow(
         CODES.INVALID_ARGUMENT,
         "UNKNOWN_CONSTITUTION",
         sent(compare(constitution=pb.ConstitutionRef(name="brie"))),
         ("constitution.name",),
     ),
-    Row(
+    ErrorRow(
         CODES.INVALID_ARGUMENT,
         "BAD_CONSTITUTION",
         sent(inline("name: [\n")),
         ("constitution.yaml",),
         settings=ALLOW,
     ),
-    Row(
+    ErrorRow(
         CODES.INVALID_ARGUMENT,
         "TOO_LONG",
         sent(compare(response_b="word " * 9000)),
         ("response_b",),
     ),
-    Row(
+    ErrorRow(
         CODES.FAILED_PRECONDITION,
         "INLINE_NOT_ALLOWED",
         sent(inline("name: x\n")),
         ("constitution.yaml",),
     ),
-    Row(CODES.FAILED_PRECONDITION, "MODEL_UNSUITED", unsuited),
-    Row(CODES.NOT_FOUND, "UNKNOWN_CONSTITUTION", unknown_law, ("constitution.name",)),
-    Row(CODES.UNAVAILABLE, "ENGINE_DIED", dead, retry_seconds=1.0),
-    Row(
+    ErrorRow(CODES.FAILED_PRECONDITION, "MODEL_UNSUITED", unsuited),
+    ErrorRow(CODES.NOT_FOUND, "UNKNOWN_CONSTITUTION", unknown_law, ("constitution.name",)),
+    ErrorRow(CODES.UNAVAILABLE, "ENGINE_DIED", dead, retry_seconds=1.0),
+    ErrorRow(
         CODES.UNAVAILABLE,
         "STORE_UNAVAILABLE",
         raising(StoreUnavailable("the store is away")),
         retry_seconds=1.0,
     ),
-    Row(CODES.UNAVAILABLE, "SHUTTING_DOWN", stopping, retry_seconds=1.0),
-    Row(CODES.UNAUTHENTICATED, "MISSING_TOKEN", by("")),
-    Row(CODES.UNAUTHENTICATED, "UNKNOWN_TOKEN", by("nobody")),
-    Row(CODES.PERMISSION_DENIED, "MISSING_SCOPE", by("reader")),
-    Row(CODES.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", full, retry_seconds=1.0, settings=FEW),
-    Row(CODES.RESOURCE_EXHAUSTED, "MAX_CONCURRENT", token_busy, retry_seconds=1.0),
-    Row(CODES.RESOURCE_EXHAUSTED, "REQUESTS_PER_MINUTE", token_spent, retry_seconds=60.0),
-    Row(CODES.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", too_short),
-    Row(CODES.INTERNAL, "INTERNAL", raising(KeyError())),
+    ErrorRow(CODES.UNAVAILABLE, "SHUTTING_DOWN", stopping, retry_seconds=1.0),
+    ErrorRow(CODES.UNAUTHENTICATED, "MISSING_TOKEN", by("")),
+    ErrorRow(CODES.UNAUTHENTICATED, "UNKNOWN_TOKEN", by("nobody")),
+    ErrorRow(CODES.PERMISSION_DENIED, "MISSING_SCOPE", by("reader")),
+    ErrorRow(CODES.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", full, retry_seconds=1.0, settings=FEW),
+    ErrorRow(CODES.RESOURCE_EXHAUSTED, "MAX_CONCURRENT", token_busy, retry_seconds=1.0),
+    ErrorRow(CODES.RESOURCE_EXHAUSTED, "REQUESTS_PER_MINUTE", token_spent, retry_seconds=60.0),
+    ErrorRow(CODES.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", too_short),
+    ErrorRow(CODES.INTERNAL, "INTERNAL", raising(KeyError())),
 ]
 ELSEWHERE = {
     "LOADING": "test_health_is_not_serving_until_the_engine_is_warm_and_after_it_died",
@@ -225,7 +225,7 @@ NEVER_SENT = {"NOT_ALLOWED", "NOT_FOUND", "UNAVAILABLE"}
 
 
 @asynccontextmanager
-async def on_stage(folder: Path, row: Row) -> AsyncIterator[Scene]:
+async def on_stage(folder: Path, row: ErrorRow) -> AsyncIterator[Scene]:
     limits: dict[str, dict[str, Any]] = {
         "all": {},
         "one-at-a-time": {"max_concurrent": 1},
@@ -255,7 +255,7 @@ async def on_stage(folder: Path, row: Row) -> AsyncIterator[Scene]:
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.code.name}-{row.reason}" for row in ROWS])
 async def test_an_error_is_on_the_wire_as_the_table_says(
-    tmp_path: Path, row: Row, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, row: ErrorRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standing = partial(quotas.Quota, clock=lambda: 0.0)  # waits do not shrink meanwhile
     monkeypatch.setattr(quotas, "Quota", standing)

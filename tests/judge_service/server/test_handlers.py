@@ -18,7 +18,7 @@ from judge_service.judge.calibration import (
     model_sha256,
     write_calibration,
 )
-from judge_service.judge.prompt_runner import Asker
+from judge_service.judge.prompt_runner import PromptRunner
 from judge_service.judge.prompts import TEMPLATE_VERSION
 from judge_service.judge.template import TemplateError
 from judge_service.server.app import JudgeServer
@@ -221,7 +221,7 @@ async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
     def unsuited(*_: object) -> None:
         raise TemplateError("two labels are token 3 in this model's tokenizer")
 
-    monkeypatch.setattr(Asker, "template", unsuited)
+    monkeypatch.setattr(PromptRunner, "template", unsuited)
     given = {"response": "a"} if rpc == "ScoreCandidate" else {"candidates": ["a", "bb"]}
     request = getattr(pb, f"{rpc}Request")(**SAID, **given)
     code, message, details = await failure(getattr(judge, rpc)(request))

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from rlaif.algorithms.rest import train as rest
-from rlaif.algorithms.rest.grow import Grown
+from rlaif.algorithms.rest.grow import GrownSample
 from rlaif.algorithms.rest.train import ReSTConfig, improve_set, thresholds, train
 from rlaif.training.config import TrainingError
 
@@ -29,8 +29,8 @@ def letters(conversations, responses):
     return [sum(c.isalpha() for c in r) / 10 + 0.001 * len(r) for r in responses]
 
 
-def grown(prompt: str, index: int, score: float | None, response: str = "a b") -> Grown:
-    return Grown(
+def grown(prompt: str, index: int, score: float | None, response: str = "a b") -> GrownSample:
+    return GrownSample(
         run="", prompt=prompt, index=index, response=response, ids=[5] * 3, complete=index % 2 == 0,
         score=score,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def weights(out):
 
 def responses(out, step):
     lines = (out / f"grow-{step:02d}.jsonl").read_text().splitlines()
-    return [Grown.model_validate_json(line) for line in lines]
+    return [GrownSample.model_validate_json(line) for line in lines]
 
 
 # ── the equations ────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from rlaif.algorithms.reward import (
     train_step,
 )
 from rlaif.batching.encode import BatchError, encode_pairs
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
 from rlaif.models import reward_model as scoring
 from rlaif.models.backbone import Backbone, LoraConfig, save_tensors
@@ -249,7 +249,7 @@ def test_neither_micro_batches_nor_processes_change_the_gradient(lora, tiny_mode
     traits = {"manners": 1.0, "brevity": 2.0}  # brevity has fewer labels than there are pairs
     model, pairs = some_model(tiny_model, small(lora=lora), varied_pairs(7), traits)
 
-    def gradients(budget: int, workers: Workers = ALONE) -> dict[str, torch.Tensor]:
+    def gradients(budget: int, workers: ProcessGroup = ALONE) -> dict[str, torch.Tensor]:
         config = small(lora=lora, micro_batch_tokens=budget)
         learner = GradientKeeper([(parameters(model), 1e-3)], 1, config, workers)
         train_step(model, learner, pairs, config, "here")

@@ -16,7 +16,7 @@ from constitution.schema import Message
 from rlaif.algorithms.sft import (
     Pick,
     SFTConfig,
-    Source,
+    SFTSource,
     encode_lessons,
     mean_loss,
     mixture,
@@ -27,13 +27,13 @@ from rlaif.algorithms.sft import (
 )
 from rlaif.batching.encode import BatchError, pad
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.training.config import TrainingError
 from tests.support.training.gradients import GradientKeeper
 from tests.support.training.pairs import preference
 
-ALONE = Workers(rank=0, count=1)
+ALONE = ProcessGroup(rank=0, count=1)
 
 
 def small(**settings) -> SFTConfig:
@@ -241,12 +241,12 @@ def test_the_first_rows_of_a_mix_by_hand():
 
 def test_a_source_is_written_as_weight_and_file(tmp_path):
     write_jsonl(tmp_path / "books.jsonl", [PlainText(id="t", text="Once.")])
-    found = Source.read(f"0.25*{tmp_path / 'books.jsonl'}")
+    found = SFTSource.read(f"0.25*{tmp_path / 'books.jsonl'}")
     assert (found.name, found.weight, len(found.records)) == ("books", 0.25, 1)
-    assert Source.read(str(tmp_path / "books.jsonl")).weight == 1.0
+    assert SFTSource.read(str(tmp_path / "books.jsonl")).weight == 1.0
     for wrong in ("-1*", "nan*", "0*", "many*"):
         with pytest.raises(TrainingError, match="write FILE or WEIGHT"):
-            Source.read(f"{wrong}{tmp_path / 'books.jsonl'}")
+            SFTSource.read(f"{wrong}{tmp_path / 'books.jsonl'}")
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────
@@ -255,7 +255,7 @@ def test_a_source_is_written_as_weight_and_file(tmp_path):
 def test_it_learns_a_set_by_heart_and_names_the_loss_of_each_source(tiny_model, tmp_path):
     config = small(epochs=15, learning_rate=2e-2, warmup=0.0)
     texts = [PlainText(id="t", text="the quick brown fox")]
-    sources = [Source("answers", demonstrations(), 3.0), Source("text", texts, 1.0)]
+    sources = [SFTSource("answers", demonstrations(), 3.0), SFTSource("text", texts, 1.0)]
     lines = metrics(train(config, tiny_model, sources, tmp_path))
     assert lines[0]["loss"] > 4
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
@@ -265,7 +265,7 @@ def test_it_learns_a_set_by_heart_and_names_the_loss_of_each_source(tiny_model, 
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_model, tmp_path, monkeypatch):
     from rlaif.algorithms import sft
 
-    sources = [Source("a", demonstrations(6), 2.0), Source("b", [sample("well", True)])]
+    sources = [SFTSource("a", demonstrations(6), 2.0), SFTSource("b", [sample("well", True)])]
     config = small(epochs=3, eval_every=3, batch_size=2)
     held_out = demonstrations(9)[6:]
     whole = train(config, tiny_model, sources, tmp_path / "whole", held_out)
@@ -294,7 +294,7 @@ def test_the_policy_kept_is_the_one_of_the_least_held_out_loss(tiny_model, tmp_p
     config = small(epochs=40, learning_rate=3e-2, warmup=0.0, eval_every=4, max_grad_norm=10.0)
     lessons = [sample("aaaaaaaa", True)] * 4
     held_out = demonstrations(4)
-    out = train(config, tiny_model, [Source("a", lessons)], tmp_path, held_out)
+    out = train(config, tiny_model, [SFTSource("a", lessons)], tmp_path, held_out)
     losses = {m["step"]: m["held_out_loss"] for m in metrics(out) if "held_out_loss" in m}
     assert list(losses) == list(range(4, 41, 4))
     best = min(losses, key=losses.__getitem__)
@@ -307,7 +307,7 @@ def test_the_policy_kept_is_the_one_of_the_least_held_out_loss(tiny_model, tmp_p
 
 def test_full_fine_tuning_gives_a_model_folder(tiny_model, tmp_path):
     config = small(epochs=8, lora=None, learning_rate=3e-3, warmup=0.0)
-    out = train(config, tiny_model, [Source("a", demonstrations())], tmp_path)
+    out = train(config, tiny_model, [SFTSource("a", demonstrations())], tmp_path)
     assert metrics(out)[-1]["loss"] < metrics(out)[0]["loss"]
     trained = Backbone.load(str(out), "float32")
     assert (
@@ -317,7 +317,7 @@ def test_full_fine_tuning_gives_a_model_folder(tiny_model, tmp_path):
 
 
 def test_settings_that_do_nothing_are_refused(tiny_model, tmp_path):
-    answers = [Source("a", demonstrations())]
+    answers = [SFTSource("a", demonstrations())]
     with pytest.raises(TrainingError, match="eval_every=3 does nothing without held-out samples"):
         train(small(eval_every=3), tiny_model, answers, tmp_path)
     with pytest.raises(TrainingError, match=r"min_prob_chosen=0\.9 does nothing: no source holds"):
@@ -327,12 +327,12 @@ def test_settings_that_do_nothing_are_refused(tiny_model, tmp_path):
     with pytest.raises(TrainingError, match="two sources have one name"):
         train(small(), tiny_model, answers * 2, tmp_path)
     with pytest.raises(TrainingError, match=r"source b: weight=0\.0"):
-        train(small(), tiny_model, [*answers, Source("b", demonstrations(), 0.0)], tmp_path)
+        train(small(), tiny_model, [*answers, SFTSource("b", demonstrations(), 0.0)], tmp_path)
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         SFTConfig(epoch=3)
 
 
 def test_other_sources_in_the_same_folder_are_refused(tiny_model, tmp_path):
-    train(small(epochs=1), tiny_model, [Source("a", demonstrations())], tmp_path)
+    train(small(epochs=1), tiny_model, [SFTSource("a", demonstrations())], tmp_path)
     with pytest.raises(TrainingError, match=r"come from another run \(.*sources"):
-        train(small(epochs=1), tiny_model, [Source("a", demonstrations(), 2.0)], tmp_path)
+        train(small(epochs=1), tiny_model, [SFTSource("a", demonstrations(), 2.0)], tmp_path)

@@ -15,10 +15,10 @@ from rlaif.batching.encode import (
     encode_pairs,
     encode_prompts,
     encode_row,
-    endless_batch,
     epoch_batches,
+    length_buckets,
+    nth_batch,
     pad,
-    token_groups,
 )
 from tests.support.training.pairs import preference
 
@@ -115,14 +115,14 @@ def test_every_epoch_sees_every_pair_once_in_its_own_order():
 
 
 def test_the_endless_shuffle_repeats_nothing_before_all_have_come():
-    stream = [i for step in range(1, 6) for i in endless_batch(10, 4, step, seed=3)]
+    stream = [i for step in range(1, 6) for i in nth_batch(10, 4, step, seed=3)]
     assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
-    assert sorted(endless_batch(2, 5, 1, seed=0)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
+    assert sorted(nth_batch(2, 5, 1, seed=0)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
 def test_groups_hold_every_index_once_within_the_budget(lengths, budget):
-    groups = token_groups(lengths, budget)
+    groups = length_buckets(lengths, budget)
     order = [i for group in groups for i in group]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[i] for i in order] == sorted(lengths)
@@ -131,4 +131,4 @@ def test_groups_hold_every_index_once_within_the_budget(lengths, budget):
 
 
 def test_groups_are_filled_before_another_is_begun():
-    assert token_groups([3, 9, 3, 2], 9) == [[3, 0, 2], [1]]
+    assert length_buckets([3, 9, 3, 2], 9) == [[3, 0, 2], [1]]

@@ -176,7 +176,7 @@ def test_pairs_together_and_apart_are_the_rows_apart(policy, pairs, budget):
     assert sorted(place for places in batches for place in places) == list(range(len(pairs)))
     for places in batches:
         own = [pairs[i] for i in places]
-        batch = policy.share_pairs(own)
+        batch = policy.batch_pairs(own)
         assert len(own) == 1 or batch.ids.numel() <= budget
         rows = pad([row for each in own for row in each.rows])
         apart = policy.logprobs("policy", rows).sum(1)

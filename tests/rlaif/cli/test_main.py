@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from rlaif.cli.main import OURS, app
-from rlaif.cli.options import configured, merge_settings
 from rlaif.pipeline.recipe import Recipe, RecipeError, load_recipe
+from rlaif.settings import configured, merge_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 

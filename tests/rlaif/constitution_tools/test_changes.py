@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from constitution.schema import Scope
-from rlaif.constitution_tools.changes import Change, list_changes
+from rlaif.constitution_tools.changes import PrincipleChange, list_changes
 from tests.support.feedback.builders import example, law, principle
 
 
@@ -26,18 +26,18 @@ def test_every_kind_of_change_is_told() -> None:
         kind=0.5,
     )
     assert list_changes(old, new) == (
-        Change("gone", "removed", old="Prefer by gone."),
-        Change("words", "reworded", "Prefer by words.", "Prefer the shorter."),
-        Change("weight", "weighed differently", "1", "2.5"),
-        Change(
+        PrincipleChange("gone", "removed", old="Prefer by gone."),
+        PrincipleChange("words", "reworded", "Prefer by words.", "Prefer the shorter."),
+        PrincipleChange("weight", "weighed differently", "1", "2.5"),
+        PrincipleChange(
             "scope", "scoped differently", "excludes joke",
             "mentions refund, money back; excludes joke",
         ),
-        Change("moved", "moved to another trait", "kind", "honest"),
-        Change("aside", "critique and examples changed: no label depends on it"),
-        Change("fresh", "added", new="Prefer by fresh."),
-        Change("trait honest", "added"),
-        Change("trait kind", "weighed differently", "1", "0.5"),
+        PrincipleChange("moved", "moved to another trait", "kind", "honest"),
+        PrincipleChange("aside", "critique and examples changed: no label depends on it"),
+        PrincipleChange("fresh", "added", new="Prefer by fresh."),
+        PrincipleChange("trait honest", "added"),
+        PrincipleChange("trait kind", "weighed differently", "1", "0.5"),
     )  # fmt: skip
 
 

@@ -9,11 +9,18 @@ import pytest
 from constitution.errors import UserError
 from constitution.schema import Constitution, Scope
 from judge_service.types import Comparison, Judgment, Unjudged, UnjudgedReason
-from rlaif.constitution_tools.examples import Answer, Outcome, Result, cases, judge_cases, summarise
+from rlaif.constitution_tools.examples import (
+    Answer,
+    ExampleOutcome,
+    ExampleResult,
+    cases,
+    judge_cases,
+    summarise,
+)
 from tests.support.feedback.builders import example, judged, law, principle
 
 
-class Judge:
+class ExamplesJudge:
     """Reads every comparison as `probs`, or gives `answer`; remembers what it was asked."""
 
     def __init__(self, *probs: float, answer: Unjudged | None = None) -> None:
@@ -29,29 +36,31 @@ class Judge:
             yield pair.id, self.answer or judged(by, {by.principles[0].id: self.probs})
 
 
-def run(of: Constitution, judge: Judge, memory: dict[str, Answer] | None = None) -> list[Outcome]:
+def run(
+    of: Constitution, judge: ExamplesJudge, memory: dict[str, Answer] | None = None
+) -> list[ExampleOutcome]:
     return list(judge_cases(cases(of), of, judge, {} if memory is None else memory))
 
 
 @pytest.mark.parametrize(
     ("preferred", "probs", "result", "seen"),
     [  # P(A) in each order → the result, and P(preferred)
-        ("A", (0.9, 0.7), Result.PASSED, 0.8),
-        ("A", (0.9, 0.3), Result.WEAK, 0.6),
-        ("A", (0.6, 0.2), Result.FAILED, 0.4),
-        ("A", (0.5, 0.5), Result.FAILED, 0.5),
-        ("B", (0.1, 0.3), Result.PASSED, 0.8),
-        ("B", (0.55, 0.05), Result.WEAK, 0.7),
-        ("B", (0.9, 0.7), Result.FAILED, 0.2),
-        ("TIE", (0.45, 0.55), Result.PASSED, 0.5),
-        ("TIE", (0.95, 0.05), Result.WEAK, 0.5),
-        ("TIE", (0.7, 0.7), Result.FAILED, 0.7),
+        ("A", (0.9, 0.7), ExampleResult.PASSED, 0.8),
+        ("A", (0.9, 0.3), ExampleResult.WEAK, 0.6),
+        ("A", (0.6, 0.2), ExampleResult.FAILED, 0.4),
+        ("A", (0.5, 0.5), ExampleResult.FAILED, 0.5),
+        ("B", (0.1, 0.3), ExampleResult.PASSED, 0.8),
+        ("B", (0.55, 0.05), ExampleResult.WEAK, 0.7),
+        ("B", (0.9, 0.7), ExampleResult.FAILED, 0.2),
+        ("TIE", (0.45, 0.55), ExampleResult.PASSED, 0.5),
+        ("TIE", (0.95, 0.05), ExampleResult.WEAK, 0.5),
+        ("TIE", (0.7, 0.7), ExampleResult.FAILED, 0.7),
     ],
 )
 def test_an_example_passes_by_the_mean_of_its_orders_and_is_weak_if_one_alone_would_fail(
-    preferred: str, probs: tuple[float, float], result: Result, seen: float
+    preferred: str, probs: tuple[float, float], result: ExampleResult, seen: float
 ) -> None:
-    (found,) = run(law(principle("p", example(preferred))), Judge(*probs))
+    (found,) = run(law(principle("p", example(preferred))), ExamplesJudge(*probs))
     assert found.result is result
     assert found.prob == pytest.approx(seen)
     assert found.spread == pytest.approx(abs(probs[0] - probs[1]))
@@ -59,7 +68,7 @@ def test_an_example_passes_by_the_mean_of_its_orders_and_is_weak_if_one_alone_wo
 
 
 def test_every_example_is_asked_of_its_own_principle_alone() -> None:
-    judge = Judge(0.9, 0.9)
+    judge = ExamplesJudge(0.9, 0.9)
     of = law(
         principle("kind", example(prompt="one"), trait="kind"),
         principle("true", example(prompt="two"), trait="honest"),
@@ -71,18 +80,18 @@ def test_every_example_is_asked_of_its_own_principle_alone() -> None:
 
 
 def test_an_example_outside_its_scope_fails_without_being_asked() -> None:
-    judge = Judge(0.9, 0.9)
+    judge = ExamplesJudge(0.9, 0.9)
     scope = Scope(mentions=("refund",))
     of = law(principle("p", example(), example(prompt="A refund?"), scope=scope))
     outside, inside = run(of, judge)
-    assert outside.result is Result.UNJUDGED
+    assert outside.result is ExampleResult.UNJUDGED
     assert "scope" in outside.reason
     assert inside.passed
     assert len(judge.asked) == 1
 
 
 def test_what_cannot_be_judged_fails_with_its_reason() -> None:
-    judge = Judge(answer=Unjudged(UnjudgedReason.TOO_LONG, "9000 tokens, 4096 fit"))
+    judge = ExamplesJudge(answer=Unjudged(UnjudgedReason.TOO_LONG, "9000 tokens, 4096 fit"))
     (found,) = run(law(principle("p", example())), judge)
     assert not found.passed
     assert found.reason == "too_long: 9000 tokens, 4096 fit"
@@ -92,16 +101,16 @@ def test_an_answer_that_never_came_is_unjudged() -> None:
     (found,) = judge_cases(
         cases(of := law(principle("p", example()))), of, lambda pairs, by: iter(()), {}
     )
-    assert found.result is Result.UNJUDGED
+    assert found.result is ExampleResult.UNJUDGED
 
 
 def test_only_what_changed_is_asked_again() -> None:
     memory: dict[str, Answer] = {}
-    first = Judge(0.9, 0.9)
+    first = ExamplesJudge(0.9, 0.9)
     run(law(principle("p", example(), example("B")), principle("q", example())), first, memory)
     assert len(first.asked) == 2  # the two examples of p are one question
 
-    second = Judge(0.9, 0.9)
+    second = ExamplesJudge(0.9, 0.9)
     edited = law(
         principle("p", example("B"), example(b="three"), weight=3.0),
         principle("q", example(), compare="Prefer otherwise."),
@@ -109,14 +118,14 @@ def test_only_what_changed_is_asked_again() -> None:
     found = run(edited, second, memory)
     assert [outcome.remembered for outcome in found] == [True, False, False]
     assert len(second.asked) == 2
-    assert found[0].result is Result.FAILED  # the same reads, seen from the other side
+    assert found[0].result is ExampleResult.FAILED  # the same reads, seen from the other side
 
 
 def test_a_failure_that_may_pass_by_itself_is_asked_again() -> None:
     memory: dict[str, Answer] = {}
     of = law(principle("p", example()))
-    run(of, Judge(answer=Unjudged(UnjudgedReason.ENGINE_FAILED, "it died")), memory)
-    (found,) = run(of, judge := Judge(0.9, 0.9), memory)
+    run(of, ExamplesJudge(answer=Unjudged(UnjudgedReason.ENGINE_FAILED, "it died")), memory)
+    (found,) = run(of, judge := ExamplesJudge(0.9, 0.9), memory)
     assert found.passed
     assert len(judge.asked) == 1
 
@@ -124,7 +133,7 @@ def test_a_failure_that_may_pass_by_itself_is_asked_again() -> None:
 def test_progress_ends_at_the_number_of_examples() -> None:
     of = law(principle("p", example(), example()), principle("q", example()), principle("r"))
     told: list[int] = []
-    judge_cases(cases(of), of, Judge(0.9, 0.9), {}, report=told.append)
+    judge_cases(cases(of), of, ExamplesJudge(0.9, 0.9), {}, report=told.append)
     assert told[-1] == 3
     assert told == sorted(told)
 
@@ -142,7 +151,7 @@ def test_the_summary_counts_by_principle_with_wilsons_interval() -> None:
         principle("q", example(prompt="other")),
         principle("r"),
     )
-    found = summarise(run(of, Judge(0.9, 0.4)), of)
+    found = summarise(run(of, ExamplesJudge(0.9, 0.4)), of)
     assert found.total is not None
     assert (found.total.value, found.total.n) == (pytest.approx(2 / 3), 3)
     assert (found.total.low, found.total.high) == pytest.approx((0.2077, 0.9385), abs=1e-4)

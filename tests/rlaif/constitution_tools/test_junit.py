@@ -7,14 +7,14 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.constitution_tools.examples import Outcome, Result
+from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult
 from rlaif.constitution_tools.junit import junit_xml
 
 OUTCOMES = [
-    Outcome("p", 1, "A", Result.PASSED, 0.8, 0.9, 0.7),
-    Outcome("p", 2, "B", Result.FAILED, 0.4, 0.5, 0.3),
-    Outcome("q", 1, "TIE", Result.WEAK, 0.5, 0.9, 0.1),
-    Outcome("q", 2, "A", Result.UNJUDGED, reason="too_long: \x00 <&> \x1b[31m"),
+    ExampleOutcome("p", 1, "A", ExampleResult.PASSED, 0.8, 0.9, 0.7),
+    ExampleOutcome("p", 2, "B", ExampleResult.FAILED, 0.4, 0.5, 0.3),
+    ExampleOutcome("q", 1, "TIE", ExampleResult.WEAK, 0.5, 0.9, 0.1),
+    ExampleOutcome("q", 2, "A", ExampleResult.UNJUDGED, reason="too_long: \x00 <&> \x1b[31m"),
 ]
 
 
@@ -35,6 +35,6 @@ def test_every_principle_is_a_suite_with_its_failures_and_errors() -> None:
 
 @given(st.text(st.characters(codec=None)))
 def test_any_text_makes_well_formed_xml(reason: str) -> None:
-    outcome = Outcome("p", 1, "A", Result.UNJUDGED, reason=reason)
+    outcome = ExampleOutcome("p", 1, "A", ExampleResult.UNJUDGED, reason=reason)
     written = junit_xml("shop", [outcome]).encode("utf-8")
     assert ET.fromstring(written).get("errors") == "1"

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from rlaif.constitution_tools.examples import Outcome, Result, summarise
+from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult, summarise
 from rlaif.constitution_tools.tables import one_line, print_outcomes
 from tests.support.feedback.builders import example, law, principle
 
@@ -19,8 +19,8 @@ def test_a_text_is_shown_on_one_line_without_control_characters() -> None:
 def test_failures_weak_passes_and_principles_without_examples_are_named() -> None:
     of = law(principle("p", example(), example()), principle("bare"))
     outcomes = [
-        Outcome("p", 1, "A", Result.WEAK, 0.6, 0.9, 0.3),
-        Outcome("p", 2, "A", Result.UNJUDGED, reason="too_long: [9000] tokens"),
+        ExampleOutcome("p", 1, "A", ExampleResult.WEAK, 0.6, 0.9, 0.3),
+        ExampleOutcome("p", 2, "A", ExampleResult.UNJUDGED, reason="too_long: [9000] tokens"),
     ]
     out = io.StringIO()
     print_outcomes(outcomes, summarise(outcomes, of), Console(file=out, width=120))

@@ -12,7 +12,7 @@ from rlaif.cli.main import app
 from rlaif.data.prompt_split import SplitRule, held_out, place, text_of
 from rlaif.data.prompts import load_prompts, read_prompts
 from rlaif.data.records import Prompt, RecordError
-from rlaif.pipeline.context import Work
+from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.recipe import load_recipe
 from rlaif.pipeline.runner import input_digest
 from rlaif.pipeline.stages import stages_of
@@ -182,7 +182,9 @@ def test_run_takes_share_and_seed_from_the_recipe_and_redoes_what_they_change(tm
     path = plain(tmp_path / "own.jsonl", 40)
 
     def digests(*settings):
-        work = Work(load_recipe("quickstart", [f"prompts={path}", *settings]), tmp_path / "run")
+        work = RunContext(
+            load_recipe("quickstart", [f"prompts={path}", *settings]), tmp_path / "run"
+        )
         return {stage.name: input_digest(stage) for stage in stages_of(work)}
 
     plain_run, reseeded = digests(), digests("split_seed=1")
@@ -190,7 +192,9 @@ def test_run_takes_share_and_seed_from_the_recipe_and_redoes_what_they_change(tm
     for stage in ("sample", "ppo", "respond"):
         assert plain_run[stage] != reseeded[stage]
     assert plain_run["models"] == reseeded["models"]
-    half = Work(load_recipe("quickstart", [f"prompts={path}", "heldout_share=0.5"]), Path("x"))
+    half = RunContext(
+        load_recipe("quickstart", [f"prompts={path}", "heldout_share=0.5"]), Path("x")
+    )
     assert len(half.prompts("heldout")) > len(read_prompts(path).of("heldout"))
 
 

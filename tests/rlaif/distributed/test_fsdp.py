@@ -14,7 +14,7 @@ from rlaif.batching.encode import pad
 from rlaif.batching.prefix_sharing import share
 from rlaif.distributed import fsdp as sharding
 from rlaif.distributed.fsdp import ShardingError
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
 from rlaif.training.config import Learner, TrainConfig
 
@@ -72,7 +72,7 @@ def test_what_accelerates_launcher_and_config_say_by_default_is_accepted(launche
 def test_a_setting_of_fsdp_that_would_do_nothing_is_refused(name, value, remedy, launched):
     launched(**{name: value})
     with pytest.raises(ShardingError, match=f"{name}={value} .*{remedy}"):
-        Workers.here()
+        ProcessGroup.current()
 
 
 def test_no_version_is_accelerates_version_1_and_refused(launched, monkeypatch):
@@ -86,7 +86,7 @@ def test_only_our_own_models_are_read_once_per_host(launched, monkeypatch):
     """A reward function's own would be zeros in the other processes."""
     launched(FSDP_CPU_RAM_EFFICIENT_LOADING="true")
     monkeypatch.setenv("RLAIF_READ_ONCE", "")  # so that it is taken back after this test
-    for _ in range(2):  # Workers.here() comes more than once
+    for _ in range(2):  # ProcessGroup.here() comes more than once
         sharding.set_reading_aside()
         assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
         with sharding.reading():
@@ -97,14 +97,14 @@ def test_only_our_own_models_are_read_once_per_host(launched, monkeypatch):
 def test_a_model_is_cut_only_over_the_workers_it_was_loaded_for(tiny_model, launched):
     launched()
     backbone = Backbone.load(tiny_model, "float32")  # with no process to tell anything
-    backbone.shard(Workers(0, 2, sharded=True))
+    backbone.shard(ProcessGroup(0, 2, sharded=True))
     assert not any(map(sharding.is_sharded, backbone.model.parameters()))
 
 
 def test_a_sharded_process_makes_as_many_passes_as_the_one_with_most(monkeypatch):
-    monkeypatch.setattr(Workers, "max", lambda self, value: 3.0)
-    assert Workers(1, 2, sharded=True).in_step([[0, 2], [1]]) == [[0, 2], [1], []]
-    assert Workers(1, 2).in_step([[0, 2], [1]]) == [[0, 2], [1]]
+    monkeypatch.setattr(ProcessGroup, "max", lambda self, value: 3.0)
+    assert ProcessGroup(1, 2, sharded=True).pad_batches([[0, 2], [1]]) == [[0, 2], [1], []]
+    assert ProcessGroup(1, 2).pad_batches([[0, 2], [1]]) == [[0, 2], [1]]
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig()])
@@ -127,7 +127,9 @@ def test_a_batch_of_no_rows_reaches_every_weight_and_changes_none(lora, tiny_mod
 
 def test_after_a_step_of_the_learner_there_is_no_reference(tiny_model):
     backbone = whole(tiny_model)
-    learner = Learner([(backbone.role_parameters("policy"), 1e-3)], 1, TrainConfig(), Workers(0, 1))
+    learner = Learner(
+        [(backbone.role_parameters("policy"), 1e-3)], 1, TrainConfig(), ProcessGroup(0, 1)
+    )
     backbone.hidden_states(None, torch.tensor([[1, 2]]))
     backbone.hidden_states("policy", torch.tensor([[1, 2]])).sum().backward()
     learner.step("step 1")

@@ -1,4 +1,4 @@
-"""Workers: alone nothing changes; shares put together are the whole; what is refused at launch.
+"""ProcessGroup: alone nothing changes; shares put together are the whole; refusals at launch.
 
 Two real processes: tests/integration/rlaif/test_distributed.py.
 """
@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from rlaif.distributed import processes as workers
-from rlaif.distributed.processes import Workers, WorkersError
+from rlaif.distributed.processes import ProcessGroup, ProcessGroupError
 
 
 def test_alone_everything_is_the_identity():
-    alone = Workers.here()
-    assert alone == Workers(rank=0, count=1)
-    assert alone.main
-    assert alone.share("abc") == ["a", "b", "c"]
+    alone = ProcessGroup.current()
+    assert alone == ProcessGroup(rank=0, count=1)
+    assert alone.is_main
+    assert alone.shard("abc") == ["a", "b", "c"]
     assert alone.gather([1, 2]) == [1, 2]
     assert alone.sum({"loss": 0.1}) == {"loss": 0.1}
     assert alone.max(3.0) == 3.0
@@ -33,11 +33,11 @@ def test_alone_everything_is_the_identity():
 @pytest.mark.parametrize("size", [0, 1, 5, 6])
 def test_the_shares_are_all_of_it_and_gathered_in_its_order(count, size, monkeypatch):
     whole = list(range(size))
-    shares = [Workers(rank, count).share(whole) for rank in range(count)]
+    shares = [ProcessGroup(rank, count).shard(whole) for rank in range(count)]
     assert sorted(item for share in shares for item in share) == whole
     monkeypatch.setattr("accelerate.utils.gather_object", lambda _: shares)
     if count > 1:
-        assert Workers(0, count).gather(shares[0]) == whole
+        assert ProcessGroup(0, count).gather(shares[0]) == whole
 
 
 def test_buckets_are_of_one_kind_and_bounded(monkeypatch):
@@ -60,8 +60,8 @@ def test_buckets_are_of_one_kind_and_bounded(monkeypatch):
 )
 def test_a_launch_setting_that_would_do_nothing_is_refused(name, value, remedy, monkeypatch):
     monkeypatch.setenv(name, value)
-    with pytest.raises(WorkersError, match=f"{name}=.* has no effect here: .*{remedy}"):
-        Workers.here()
+    with pytest.raises(ProcessGroupError, match=f"{name}=.* has no effect here: .*{remedy}"):
+        ProcessGroup.current()
 
 
 def test_what_accelerate_says_to_every_process_is_accepted(monkeypatch):
@@ -70,11 +70,11 @@ def test_what_accelerate_says_to_every_process_is_accepted(monkeypatch):
         "ACCELERATE_DYNAMO_BACKEND": "NO",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    assert Workers.here().count == 1
+    assert ProcessGroup.current().count == 1
 
 
 def test_several_processes_asked_for_and_one_started_is_told(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(WorkersError, match="asked for several processes and started one"):
-        Workers.here()
+    with pytest.raises(ProcessGroupError, match="asked for several processes and started one"):
+        ProcessGroup.current()

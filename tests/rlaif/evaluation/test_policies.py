@@ -11,9 +11,9 @@ from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.policies import (
     EvaluationError,
     EvaluationResult,
-    Outcome,
+    JudgedPair,
     PolicyRun,
-    Verdict,
+    ResponseComparison,
     compare_with_start,
     estimate_kl,
     evaluate,
@@ -44,13 +44,13 @@ def sample(
 
 def prefers_the_longer(questions):
     return {
-        id: Outcome(0.5 if len(a) == len(b) else 0.8 if len(a) > len(b) else 0.2)
+        id: JudgedPair(0.5 if len(a) == len(b) else 0.8 if len(a) > len(b) else 0.2)
         for id, _, a, b in questions
     }
 
 
 def verdicts(*probs):
-    return [Verdict(f"p{i}", 0, "text", prob) for i, prob in enumerate(probs)]
+    return [ResponseComparison(f"p{i}", 0, "text", prob) for i, prob in enumerate(probs)]
 
 
 def test_ties_count_half_and_the_unjudged_not_at_all():
@@ -101,7 +101,7 @@ def test_a_verdict_knows_how_much_longer_the_policys_response_is():
 def by_trait(questions):
     """A judge for whom the longer is more helpful and the shorter more honest."""
     return {
-        id: Outcome(0.6 if len(a) > len(b) else 0.4, traits=traits(len(a) > len(b)))
+        id: JudgedPair(0.6 if len(a) > len(b) else 0.4, traits=traits(len(a) > len(b)))
         for id, _, a, b in questions
     }
 
@@ -125,7 +125,9 @@ def test_trait_win_rates_are_the_policys_and_equal_texts_are_ties():
 def test_the_length_controlled_rate_sees_through_a_preference_for_length():
     # 60 longer responses win 4 times of 5, 20 shorter ones 1 of 5: longer is all it takes
     wins = [(30, 0.9)] * 48 + [(30, 0.1)] * 12 + [(-30, 0.9)] * 4 + [(-30, 0.1)] * 16
-    found = [Verdict(f"p{i}", 0, "", prob, gap=gap) for i, (gap, prob) in enumerate(wins)]
+    found = [
+        ResponseComparison(f"p{i}", 0, "", prob, gap=gap) for i, (gap, prob) in enumerate(wins)
+    ]
     assert win_rate(found).value == 52 / 80
     assert win_rate(found).low > 0.5
     controlled = length_controlled(found)
@@ -212,7 +214,7 @@ def two_policies(gain, prob):
     trained = PolicyRun("PPO", [sample(f"p{i}", "bb") for i in range(12)], rewards)
 
     def compare(questions):
-        return {id: Outcome(prob if a == "bb" else 1 - prob) for id, _, a, _ in questions}
+        return {id: JudgedPair(prob if a == "bb" else 1 - prob) for id, _, a, _ in questions}
 
     return evaluate(start, [trained], compare).policies[1]
 
@@ -240,7 +242,9 @@ def result():
 
     def compare(questions):
         return {
-            id: Outcome(None, "empty_response") if "" in (a, b) else Outcome(0.9 if a > b else 0.1)
+            id: JudgedPair(None, "empty_response")
+            if "" in (a, b)
+            else JudgedPair(0.9 if a > b else 0.1)
             for id, _, a, b in questions
         }
 

@@ -21,7 +21,7 @@ from judge_service.client.sync import JudgeUnavailable
 from judge_service.server_info import FittedCalibration
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjudged, UnjudgedReason
 from rlaif.data.records import read_preferences
-from rlaif.evaluation.policies import Outcome
+from rlaif.evaluation.policies import JudgedPair
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.labeler import LabelingError, ask, comparer, identify, label
 from rlaif.feedback.receipts import preference
@@ -273,8 +273,8 @@ def test_an_evaluation_asks_once_and_keeps_what_was_not_judged(tmp_path):
     question = (Message(role="user", content="q"),)
     asked = [("one", question, "longer", "short"), ("two", question, "text", " ")]
     assert compare(asked) == {
-        "one": Outcome(0.9, traits={"helpful": 0.9, "honest": 0.3}),
-        "two": Outcome(None, "empty_response"),
+        "one": JudgedPair(0.9, traits={"helpful": 0.9, "honest": 0.3}),
+        "two": JudgedPair(None, "empty_response"),
     }
     assert compare(asked)["one"].prob_a == 0.9
     assert sorted(judge.asked) == ["one", "two"]
@@ -302,7 +302,7 @@ def test_the_file_opens_with_datasets_as_it_is(tmp_path):
 SLOW_LABELLING = """
 import sys, time
 from pathlib import Path
-from rlaif.evaluation.policies import Outcome
+from rlaif.evaluation.policies import JudgedPair
 from rlaif.feedback.labeler import label
 from tests.support.feedback.scripted_judge import ScriptedJudge
 from tests.rlaif.feedback.test_labeler import comparison

@@ -14,7 +14,7 @@ from constitution.errors import UserError
 from constitution.schema import Message
 from judge_service.client.sync import AsyncJudgeClient
 from judge_service.types import Unjudged, UnjudgedReason
-from rlaif.feedback.trl_reward import JudgeReward, TRLRewardError, conversation, reply
+from rlaif.feedback.trl_reward import TRLJudgeReward, TRLRewardError, conversation, reply
 from tests.support.fakes import FakeEngine
 from tests.support.service.serving import one_principle, serving
 
@@ -27,7 +27,7 @@ class Rated:
 
 
 @dataclass
-class Script:
+class ScriptedClient:
     """A client that rates by a function of the response."""
 
     rate: Any = len
@@ -47,7 +47,7 @@ class Script:
         return found if isinstance(found, Unjudged) else Rated(float(found))
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Script]:
+    async def connect(self) -> AsyncIterator[ScriptedClient]:
         yield self
 
 
@@ -63,12 +63,12 @@ def test_what_the_judge_cannot_read_is_an_error():
     with pytest.raises(TRLRewardError, match="not text"):
         conversation([{"role": "user", "content": [{"type": "image"}]}])
     with pytest.raises(TRLRewardError, match="concurrency=0"):
-        JudgeReward(Script().connect, concurrency=0)
+        TRLJudgeReward(ScriptedClient().connect, concurrency=0)
 
 
 async def test_ratings_come_in_order_and_no_more_are_asked_at_once_than_allowed():
-    script = Script()
-    reward = JudgeReward(script.connect, "hhh", concurrency=3, timeout=7.0)
+    script = ScriptedClient()
+    reward = TRLJudgeReward(script.connect, "hhh", concurrency=3, timeout=7.0)
     completions = ["x" * n for n in range(1, 12)]
     assert await reward(["p"] * 11, completions, colour=["red"] * 11) == [*range(1, 12)]
     assert script.peak == 3
@@ -84,8 +84,8 @@ async def test_what_has_no_rating_is_none_and_is_counted():
         return 0.25
 
     logged: dict[str, float] = {}
-    script = Script(rate)
-    reward = JudgeReward(script.connect)
+    script = ScriptedClient(rate)
+    reward = TRLJudgeReward(script.connect)
     found = await reward(["p"] * 4, ["slow", "fine", "odd", " \n"], log_metric=logged.__setitem__)
     assert found == [None, 0.25, None, None]
     assert reward.unrated == {"UserError": 1, "low_label_mass": 1, "empty_response": 1}
@@ -94,17 +94,17 @@ async def test_what_has_no_rating_is_none_and_is_counted():
 
 
 async def test_a_judge_that_is_away_stops_the_training():
-    script = Script(lambda _: UserError("no judge answers at x"))
+    script = ScriptedClient(lambda _: UserError("no judge answers at x"))
     with pytest.raises(TRLRewardError, match="none of 2 completions could be rated: no judge ans"):
-        await JudgeReward(script.connect)(["p", "q"], ["a", "b"])
+        await TRLJudgeReward(script.connect)(["p", "q"], ["a", "b"])
 
 
 async def test_ratings_over_a_real_socket_are_the_judges(tmp_path):
     # like_longer: P(rating i) = i/45 or (10-i)/45, so the mean rating is 19/3 or 11/3 of 1 … 9
     async with serving(FakeEngine(), constitutions=(one_principle(tmp_path),)) as server:
-        reward = JudgeReward(lambda: AsyncJudgeClient(server.address), "brief")
+        reward = TRLJudgeReward(lambda: AsyncJudgeClient(server.address), "brief")
         found = await reward(["Why?"] * 3, [LONG, SHORT, "  "])
         assert found[:2] == [pytest.approx(1 / 3, abs=1e-6), pytest.approx(-1 / 3, abs=1e-6)]
         assert found[2] is None
         with pytest.raises(TRLRewardError, match="unheard"):
-            await JudgeReward(lambda: AsyncJudgeClient(server.address), "unheard")(["a"], ["b"])
+            await TRLJudgeReward(lambda: AsyncJudgeClient(server.address), "unheard")(["a"], ["b"])

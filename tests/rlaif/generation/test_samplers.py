@@ -201,7 +201,7 @@ def test_a_vllm_that_has_read_its_settings_already_is_refused(monkeypatch, backb
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in rollouts.os.environ
 
 
-class Engine:
+class VLLMStandIn:
     """What `hand_over` needs of vLLM's LLM."""
 
     def __init__(self, resets: bool = True):
@@ -217,11 +217,11 @@ class Engine:
 
 
 def test_weights_are_handed_over_before_the_prefixes_are_forgotten():
-    engine = Engine()
+    engine = VLLMStandIn()
     hand_over(engine, [("a", torch.ones(1))])
     assert engine.calls == [("take_weights", [("a", torch.ones(1))]), "reset"]
 
 
 def test_prefixes_that_could_not_be_forgotten_are_no_silent_success():
     with pytest.raises(RuntimeError, match="kept its prefix cache"):
-        hand_over(Engine(resets=False), [])
+        hand_over(VLLMStandIn(resets=False), [])

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from constitution.schema import Message, Scope
 from judge_service.types import Order, PrincipleVote, Read, Verdict
-from rlaif.labels.reaggregate import changed_principles, keep_unchanged, missing, only, rejudge
+from rlaif.labels.reaggregate import (
+    changed_principles,
+    keep_unchanged,
+    rejudge,
+    restrict_to,
+    unanswered_principles,
+)
 from tests.support.feedback.constitutions import edited, law, principle
 
 TALK = (Message(role="user", content="Where is my parcel?"),)
@@ -40,13 +46,13 @@ def test_a_principle_under_another_name_is_new():
 
 
 def test_a_wider_scope_makes_an_unchanged_principle_missing():
-    assert [p.id for p in missing(OLD, TALK, {"p0", "p2"})] == ["p1"]
+    assert [p.id for p in unanswered_principles(OLD, TALK, {"p0", "p2"})] == ["p1"]
     narrow = edited(OLD, 1, scope=Scope(excludes=("parcel",)))
-    assert missing(narrow, TALK, {"p0", "p2"}) == ()
+    assert unanswered_principles(narrow, TALK, {"p0", "p2"}) == ()
 
 
 def test_a_constitution_cut_down_keeps_the_principles_and_their_traits_only():
-    cut = only(OLD, [OLD.principle("p2")])
+    cut = restrict_to(OLD, [OLD.principle("p2")])
     assert [p.id for p in cut.principles] == ["p2"]
     assert list(cut.traits) == ["honest"]
     assert cut.digest != OLD.digest

@@ -8,7 +8,7 @@ import pytest
 
 from constitution.schema import Scope
 from constitution.writer import to_yaml
-from judge_service.engines.caching import StoringEngine
+from judge_service.engines.caching import CachingEngine
 from judge_service.store import open_store
 from judge_service.types import JudgeOptions
 from rlaif.data.records import read_preferences
@@ -116,10 +116,10 @@ def test_a_seeded_sample_of_principles_is_drawn_as_in_a_full_relabel(tmp_path):
 
 def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_path, kept):
     first, again = engine(), engine()
-    served = LocalJudge(SIXTEEN, engine=StoringEngine(first, kept))
+    served = LocalJudge(SIXTEEN, engine=CachingEngine(first, kept))
     label(PAIRS, served, tmp_path)
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
-    client = LocalJudge(new, engine=StoringEngine(again, kept))
+    client = LocalJudge(new, engine=CachingEngine(again, kept))
     found = update(PAIRS, client, tmp_path, constitution="law")
     assert len(first.prompts) == 8 * 32
     assert len(again.prompts) == found.reads == 8 * 2 <= len(first.prompts) / 10
@@ -130,8 +130,8 @@ def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_pa
 
 def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labelled, tmp_path, kept):
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
-    label(PAIRS, LocalJudge(new, engine=StoringEngine(engine(), kept)), tmp_path / "elsewhere")
-    client = LocalJudge(engine=StoringEngine(engine(), kept))
+    label(PAIRS, LocalJudge(new, engine=CachingEngine(engine(), kept)), tmp_path / "elsewhere")
+    client = LocalJudge(engine=CachingEngine(engine(), kept))
     found = relabel(labelled, tmp_path, new, client)
     assert (found.reads, found.stored_reads) == (0, 8 * 32)
 
@@ -192,13 +192,13 @@ def test_new_and_edited_pairs_are_asked_in_full(labelled, tmp_path):
 
 
 def test_labels_of_another_model_are_not_mixed_in(labelled, tmp_path):
-    class Other(FakeEngine):
+    class OtherJudge(FakeEngine):
         @property
         def identity(self):
             return replace(super().identity, weights_sha256="f" * 64)
 
     new = edited(SIXTEEN, 3, weight=2.0)
-    client = LocalJudge(new, engine=engine(kind=Other))
+    client = LocalJudge(new, engine=engine(kind=OtherJudge))
     before = sorted(labelled.iterdir())
     with pytest.raises(LabelingError, match="nothing can be taken over"):
         relabel(labelled, tmp_path, new, client)

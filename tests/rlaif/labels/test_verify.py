@@ -166,12 +166,12 @@ def test_reads_under_todays_minimum_of_the_mass_are_read_again(tmp_path):
 
 
 def test_another_model_is_named_by_what_differs_and_fails(file):
-    class Other(FakeEngine):
+    class OtherServer(FakeEngine):
         @property
         def identity(self):
             return replace(super().identity, weights_sha256="f" * 64, dtype="bfloat16")
 
-    found = replay(read_preferences(file), LocalJudge(LAW, engine=engine(kind=Other)))
+    found = replay(read_preferences(file), LocalJudge(LAW, engine=engine(kind=OtherServer)))
     ((told, count),) = found.other_model.items()
     assert told == (
         "weights_sha256 000000000000 then, ffffffffffff now, dtype float32 then, bfloat16 now"

@@ -14,7 +14,7 @@ from rlaif.feedback.labeler import label
 from rlaif.feedback.pairs import pairs_from_samples
 from rlaif.pipeline import context as working
 from rlaif.pipeline import stages as running
-from rlaif.pipeline.context import Work
+from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.recipe import Recipe, load_recipe
 from rlaif.pipeline.runner import input_digest
 from rlaif.pipeline.stages import stages_of
@@ -35,11 +35,11 @@ def recipe(**changes):
 
 
 def names(**changes):
-    return [stage.name for stage in stages_of(Work(recipe(**changes), Path("nowhere")))]
+    return [stage.name for stage in stages_of(RunContext(recipe(**changes), Path("nowhere")))]
 
 
 def digests(**changes):
-    found = stages_of(Work(recipe(**changes), Path("nowhere")))
+    found = stages_of(RunContext(recipe(**changes), Path("nowhere")))
     return {stage.name: input_digest(stage) for stage in found}
 
 
@@ -48,7 +48,7 @@ def work(tmp_path, monkeypatch):
     """work(**recipe): the stages on made-up samples and labels; what trainers got in `.got`."""
 
     def make(**changes):
-        made = Work(recipe(**changes), tmp_path)
+        made = RunContext(recipe(**changes), tmp_path)
         answers = [
             Sample(
                 prompt=p, index=i, response="word " * (3 + 2 * i), tokens=5, complete=True, seed=0
@@ -93,7 +93,7 @@ def work(tmp_path, monkeypatch):
     def court(self, log):
         yield ScriptedJudge()
 
-    monkeypatch.setattr(Work, "court", court)
+    monkeypatch.setattr(RunContext, "court", court)
     make.got, make.merged, make.trainer = got, merged, trainer
     return make
 
@@ -253,7 +253,7 @@ def test_an_evaluation_has_every_policy_with_traits_kinds_and_rewards(work, tmp_
         write_jsonl(tmp_path / "responses" / f"{name}.jsonl", answers)
     scorer = SimpleNamespace(overall_scores=lambda prompts, texts: [float(len(t)) for t in texts])
     monkeypatch.setattr(working.RewardModel, "load", lambda model, folder: scorer)
-    monkeypatch.setattr(Work, "kl", lambda self, name, samples: None)
+    monkeypatch.setattr(RunContext, "kl", lambda self, name, samples: None)
     monkeypatch.setattr(working.sampling, "tokens_per_second", lambda path: 1.0)
     made.evaluate()
     found = EvaluationResult.load(tmp_path / "evaluation" / "evaluation.json")
@@ -304,7 +304,7 @@ def test_a_changed_constitution_labels_the_run_again_in_its_folder(work):
 def test_the_judge_of_a_recipe_is_started_as_the_recipe_says(tmp_path, monkeypatch, changes, flags):
     started = []
     monkeypatch.setattr(working, "judge_client", lambda *_, flags: started.append(flags))
-    Work(recipe(**changes), tmp_path).court(tmp_path / "judge.log")
+    RunContext(recipe(**changes), tmp_path).court(tmp_path / "judge.log")
     assert started == [flags]
 
 

@@ -16,7 +16,7 @@ from constitution.schema import Message
 from judge_service.types import Comparison
 from rlaif.data.records import Prompt, Sample, read_preferences
 from rlaif.evaluation.intervals import Estimate
-from rlaif.evaluation.policies import KL, Outcome, PolicyRun, evaluate
+from rlaif.evaluation.policies import KL, JudgedPair, PolicyRun, evaluate
 from rlaif.evaluation.reward_models import PairFigures, evaluate_reward
 from rlaif.feedback.labeler import label
 from rlaif.report.page import ReportError, write_report
@@ -128,9 +128,9 @@ def evaluation(questions, extra):
 
     def compare(asked):
         return {
-            id: Outcome(None, "too_long")
+            id: JudgedPair(None, "too_long")
             if id.endswith("p3/0")
-            else Outcome(random.random(), traits={"helpful": random.random(), "honest": 0.4})
+            else JudgedPair(random.random(), traits={"helpful": random.random(), "honest": 0.4})
             for id, *_ in asked
         }
 
@@ -142,7 +142,7 @@ def refusal(question, kl) -> str:
     return "I can't help with that. " if kl > 1 and question.kind == "harmful" else ""
 
 
-class Page(HTMLParser):
+class PageParser(HTMLParser):
     """Tags in order and the text between them; fails on tags that do not close."""
 
     VOID = frozenset({"meta", "br", "link", "img"})
@@ -193,7 +193,7 @@ def render(run: Path) -> str:
 
 
 def test_a_whole_run_shows_every_part(whole_page):
-    page = Page(whole_page)
+    page = PageParser(whole_page)
     assert "This run has no" not in page.text
     for shown in (
         "made-up sample run", "hhh 1.0.0", "DPO", "PPO", "SFT", "ReST", "empty_response 1",
@@ -208,7 +208,7 @@ def test_a_whole_run_shows_every_part(whole_page):
 
 
 def test_the_page_needs_nothing_from_elsewhere(whole_page):
-    page = Page(whole_page)
+    page = PageParser(whole_page)
     assert not [tag for tag, _ in page.tags if tag in {"script", "link", "img", "iframe"}]
     for _, attributes in page.tags:
         for name, value in attributes.items():
@@ -219,7 +219,7 @@ def test_the_page_needs_nothing_from_elsewhere(whole_page):
 
 def test_what_models_wrote_cannot_become_markup(no_curves, tmp_path):
     evil = "<script>alert(1)</script><b title='x'>&amp;{{ 7 * 7 }}"
-    page = Page(render(made_up_run(tmp_path / "run", prompts=4, extra=evil)))
+    page = PageParser(render(made_up_run(tmp_path / "run", prompts=4, extra=evil)))
     assert "script" not in {tag for tag, _ in page.tags}
     assert evil in page.text
 
@@ -237,7 +237,7 @@ def test_what_models_wrote_cannot_become_markup(no_curves, tmp_path):
 def test_a_missing_part_is_named_and_the_rest_is_shown(no_curves, run, tmp_path, lost, said):
     less = shutil.copytree(run, tmp_path / "run")
     (less / lost).unlink()
-    text = Page(render(less)).text
+    text = PageParser(render(less)).text
     assert said in text
     assert text.count("This run has no") <= 2
 
@@ -265,25 +265,25 @@ def test_an_evaluation_from_before_the_newer_figures_is_shown(no_curves, run, tm
         for verdict in policy["verdicts"]:
             del verdict["gap"], verdict["traits"]
     path.write_text(json.dumps(found))
-    assert "DPO: not told apart" in Page(render(old)).text
+    assert "DPO: not told apart" in PageParser(render(old)).text
 
 
 def test_going_back_to_the_best_policy_is_told(no_curves, tmp_path):
     rows = [{"step": step, "score": 1.0, "rollback": float(step == 2)} for step in (1, 2, 3)]
     (tmp_path / "ppo").mkdir()
     (tmp_path / "ppo" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "back to the best judged policy after step 2" in Page(render(tmp_path)).text
+    assert "back to the best judged policy after step 2" in PageParser(render(tmp_path)).text
 
 
 def test_an_empty_run_folder_gives_a_page_of_notes(tmp_path):
-    assert Page(render(tmp_path)).text.count("This run has no") == 6
+    assert PageParser(render(tmp_path)).text.count("This run has no") == 6
 
 
 def test_values_that_are_no_numbers_are_left_out_of_curves(tmp_path):
     rows = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": None}, {"step": 3, "loss": 0.5}]
     (tmp_path / "dpo").mkdir()
     (tmp_path / "dpo" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert sum(tag == "svg" for tag, _ in Page(render(tmp_path)).tags) == 1
+    assert sum(tag == "svg" for tag, _ in PageParser(render(tmp_path)).tags) == 1
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
@@ -296,4 +296,4 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
 
 
 def test_the_finding_claims_no_more_than_the_interval_allows(whole_page):
-    assert "not told apart from the start by this many prompts" in Page(whole_page).text
+    assert "not told apart from the start by this many prompts" in PageParser(whole_page).text

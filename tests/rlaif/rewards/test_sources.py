@@ -17,12 +17,19 @@ from judge_service.settings import ServerSettings
 from judge_service.types import JudgeOptions, Unjudged, UnjudgedReason
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.data.records import Prompt, Sample
-from rlaif.evaluation.policies import EvaluationError, Outcome
+from rlaif.evaluation.policies import EvaluationError, JudgedPair
 from rlaif.feedback import client as judging
 from rlaif.feedback.client import JudgeReward, held_out_judge, judge_reward
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import Heads, RewardModel, reward_function, reward_identity
-from rlaif.rewards.sources import Reward, RewardError, Source, mixed, open_rewards, parse_source
+from rlaif.rewards.sources import (
+    Reward,
+    RewardError,
+    RewardSource,
+    mixed,
+    open_rewards,
+    parse_source,
+)
 from tests.support.fakes import FakeEngine, like_longer
 from tests.support.service.serving import one_principle
 from tests.support.training.ppo_runs import metrics, small
@@ -112,10 +119,12 @@ def test_tensors_are_scores_too():
 
 def test_a_source_is_read_with_its_weight(tmp_path):
     folder = str(tmp_path)
-    assert parse_source(folder) == Source("folder", folder, 1.0)
-    assert parse_source(f"0.5*{folder}") == Source("folder", folder, 0.5)
-    assert parse_source("-1e-2 * my.module:score") == Source("callable", "my.module:score", -0.01)
-    assert parse_source("judge:127.0.0.1:50051") == Source("judge", "127.0.0.1:50051", 1.0)
+    assert parse_source(folder) == RewardSource("folder", folder, 1.0)
+    assert parse_source(f"0.5*{folder}") == RewardSource("folder", folder, 0.5)
+    assert parse_source("-1e-2 * my.module:score") == RewardSource(
+        "callable", "my.module:score", -0.01
+    )
+    assert parse_source("judge:127.0.0.1:50051") == RewardSource("judge", "127.0.0.1:50051", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -251,16 +260,16 @@ def test_in_a_mix_a_reward_model_shares_the_policys_base(
 # ── a judge's scores ─────────────────────────────────────────────────────────────────────────
 
 
-class Clock(threading.local):
+class RetryClock(threading.local):
     """The time of each thread, which passes only while it waits in vain."""
 
     now = 0.0
 
 
-class ScriptedScores:
+class ScriptedReward:
     """Scores a response by its length; `apart` says what else happens, by response."""
 
-    clock = Clock()
+    clock = RetryClock()
 
     def __init__(self, **apart):
         self.apart = apart
@@ -290,9 +299,9 @@ def _score(value):
 
 
 def test_what_the_judge_cannot_score_in_time_is_none_and_counted_by_reason_never_zero(monkeypatch):
-    clock = SimpleNamespace(monotonic=lambda: ScriptedScores.clock.now)
+    clock = SimpleNamespace(monotonic=lambda: ScriptedReward.clock.now)
     monkeypatch.setattr(judging, "time", clock)
-    client = ScriptedScores(
+    client = ScriptedReward(
         slow="late",
         mute=Unjudged(UnjudgedReason.LOW_LABEL_MASS, "it wanted to say something else"),
         huge=JudgeRequestError("response: too long"),
@@ -308,14 +317,14 @@ def test_what_the_judge_cannot_score_in_time_is_none_and_counted_by_reason_never
 
 
 def test_a_judge_that_is_away_for_all_stops_the_training():
-    reward = JudgeReward(ScriptedScores(a=JudgeUnavailable("no judge answers at here:1")))
+    reward = JudgeReward(ScriptedReward(a=JudgeUnavailable("no judge answers at here:1")))
     with pytest.raises(JudgeUnavailable, match="no judge answers"):
         reward([ASKED] * 2, ["a", "a"])
     assert reward([], []) == []
 
 
 def test_no_more_scores_are_asked_at_a_time_than_allowed():
-    client = ScriptedScores()
+    client = ScriptedReward()
     JudgeReward(client, in_flight=3)([ASKED] * 12, ["abc"] * 12)
     assert client.most <= 3
 
@@ -376,7 +385,7 @@ def test_the_held_out_score_is_the_mean_p_over_what_was_judged():
     def compare(questions):
         asked.extend(id for id, *_ in questions)
         return {
-            id: Outcome(p if p is None or a == "new" else 1 - p)
+            id: JudgedPair(p if p is None or a == "new" else 1 - p)
             for id, _, a, _ in questions
             for p in [prob_policy[id]]
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif.training.alarms import WATCHED, ringing
+from rlaif.training.alarms import WATCHED, active_alarms
 
 
 def history(**series):
@@ -14,7 +14,7 @@ def history(**series):
 
 
 def names(found):
-    return [alarm.name for alarm in ringing(found)]
+    return [alarm.name for alarm in active_alarms(found)]
 
 
 def test_nothing_rings_at_nothing_and_where_nothing_moves():
@@ -62,7 +62,7 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
 def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, told):
     assert names(quiet) == []
     assert names(loud) == [name]
-    assert told in ringing(loud)[0].text
+    assert told in active_alarms(loud)[0].text
 
 
 def test_a_judge_asked_now_and_then_is_compared_with_the_scores_of_those_steps():

@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from rlaif.algorithms import reward as reward_model
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.checkpoints import CheckpointError
 from rlaif.training.config import Learner, Run, TrainConfig, TrainingError, require_finite
 
-ALONE = Workers(rank=0, count=1)
+ALONE = ProcessGroup(rank=0, count=1)
 OF_THE_CLOCK = ("_seconds", "_per_s", "memory_gib")
 COMMON = {"dtype": "float32", "max_tokens": 200, "checkpoint_every": 1, "learning_rate": 1e-3}
 
 
-class KilledError(Exception):
+class TornRunError(Exception):
     """Stands for kill -9: nothing after it runs."""
 
 
@@ -77,7 +77,7 @@ def killed_after(monkeypatch, steps, at="log"):
     def log(self, step, metrics):
         whole(self, step, metrics)
         if step == steps + 1:
-            raise KilledError
+            raise TornRunError
 
     monkeypatch.setattr(Run, "log", log)
 
@@ -91,7 +91,7 @@ def test_three_steps_a_kill_and_three_more_are_six_to_the_bit(
     torch.manual_seed(5)
     with monkeypatch.context() as patch:
         killed_after(patch, 3)
-        with pytest.raises(KilledError):
+        with pytest.raises(TornRunError):
             trainers[algorithm](tmp_path / "parts")
     torch.manual_seed(6)  # a new process has another state
     trainers[algorithm](tmp_path / "parts")
@@ -115,7 +115,7 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
     trainers["dpo"](tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed_after(patch, 4)
-        with pytest.raises(KilledError):
+        with pytest.raises(TornRunError):
             trainers["dpo"](tmp_path / "parts")
     newest = tmp_path / "parts/checkpoints/step-000004.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])

@@ -8,7 +8,7 @@ import json
 import accelerate.tracking
 import pytest
 
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.config import Run, TrainConfig
 from rlaif.training.trackers import TrackerError, Trackers, flat
 
@@ -51,12 +51,12 @@ def test_an_absent_package_is_told_before_training_with_the_extra_to_install(
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrackerError, match=rf"{name} is not .*pip install .*\[track\]'"):
-        Run(tmp_path, {}, TrainConfig(trackers=(name,)), Workers(0, 1))
+        Run(tmp_path, {}, TrainConfig(trackers=(name,)), ProcessGroup(0, 1))
 
 
 def test_every_number_arrives_under_its_step_and_the_rest_stays_out(kept, tmp_path):
     inputs = {"algorithm": "dpo", "config": {"beta": 0.1, "lora": {"targets": ["q", "v"]}}}
-    run = Run(tmp_path, inputs, TrainConfig(trackers=("tensorboard", "wandb")), Workers(0, 1))
+    run = Run(tmp_path, inputs, TrainConfig(trackers=("tensorboard", "wandb")), ProcessGroup(0, 1))
     assert kept == []  # a dashboard is opened when there is something to show
     run.log(41, {"loss": 0.5, "accuracy": None})
     run.log(42, {"loss": 0.4, "accuracy": 1.0})
@@ -91,7 +91,7 @@ def test_a_tracker_that_cannot_start_names_the_remedy(kept, tmp_path, monkeypatc
 
 def test_the_real_tensorboard_shows_a_run_that_went_on_after_a_kill_as_one_curve(tmp_path):
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    Workers.here()  # as every training begins
+    ProcessGroup.current()  # as every training begins
     for first, last, loss in ((1, 6, 1.0), (4, 8, 0.5)):  # killed at 6, its checkpoint was at 3
         trackers = Trackers(("tensorboard",), tmp_path, {"algorithm": "dpo"})
         for step in range(first, last + 1):
@@ -105,7 +105,7 @@ def test_the_real_tensorboard_shows_a_run_that_went_on_after_a_kill_as_one_curve
 def test_the_real_wandb_writes_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    Workers.here()
+    ProcessGroup.current()
     trackers = Trackers(("wandb",), tmp_path, {"algorithm": "dpo"})
     trackers.log(1, {"loss": 1.0})
     trackers.finish()

@@ -11,7 +11,7 @@ import pytest
 
 
 @dataclass(frozen=True)
-class Pair:
+class KeyPair:
     """A certificate and its key, as PEM files."""
 
     certificate: Path
@@ -31,7 +31,7 @@ class Authority:
     def certificate(self) -> Path:
         return self._pair.certificate
 
-    def sign(self, name: str) -> Pair:
+    def sign(self, name: str) -> KeyPair:
         made, request = self._paths(name), self._folder / f"{name}.csr"
         names = self._folder / "names"
         names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
@@ -43,8 +43,8 @@ class Authority:
         )  # fmt: skip
         return made
 
-    def _paths(self, name: str) -> Pair:
-        return Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+    def _paths(self, name: str) -> KeyPair:
+        return KeyPair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
 
     def _new_key(self, name: str) -> list[str]:
         made = str(self._paths(name).key)

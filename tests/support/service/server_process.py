@@ -115,7 +115,7 @@ class ServerProcess:
 
 
 def main(told: str) -> None:
-    from judge_service.engines.caching import StoringEngine
+    from judge_service.engines.caching import CachingEngine
     from judge_service.judge.template import prompt_sha256
     from judge_service.server.app import serve
     from judge_service.settings import ServerSettings
@@ -131,7 +131,7 @@ def main(told: str) -> None:
         os.write(seen, f"{key} {prompt_sha256(prompt_ids, label_ids)}\n".encode())
 
     engine = SteadyEngine(**given["engine"], seen=note)
-    whole = StoringEngine(engine, open_store(given["store"]))
+    whole = CachingEngine(engine, open_store(given["store"]))
     settings = ServerSettings(**given["settings"])
     asyncio.run(serve(settings, whole, ready=lambda at: print("serving on", at, flush=True)))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from constitution.schema import Message
 from judge_service.server.app import JudgeServer
-from judge_service.server.deadlines import FEWEST, Pace
+from judge_service.server.deadlines import FEWEST, LatencyWindow
 from judge_service.settings import ServerSettings
 from judge_service.types import Comparison
 from judge_service.v1 import judge_pb2 as pb
@@ -57,7 +57,7 @@ async def serving(engine: FakeEngine, **values: Any) -> AsyncIterator[JudgeServe
 
 def expect_calls_to_take(server: JudgeServer, seconds: float) -> None:
     """As if the server had answered comparisons lately that took this long, with none in hand."""
-    pace = Pace(clock=lambda: 0.0)
+    pace = LatencyWindow(clock=lambda: 0.0)
     for _ in range(FEWEST):
         pace.ended("/judge_service.v1.JudgeService/ComparePair", seconds, 0)
     server._guard._pace = pace

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import torch
 
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.config import Learner
 
 Item = TypeVar("Item")
-ALONE = Workers(0, 1)
+ALONE = ProcessGroup(0, 1)
 
 
 class GradientKeeper(Learner):
@@ -28,7 +28,7 @@ class GradientKeeper(Learner):
         return 0.0
 
 
-class OneOfSeveral(Workers):
+class OneOfSeveral(ProcessGroup):
     """One process's share of the work, without the others: sums are its own part of them."""
 
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -45,7 +45,7 @@ class OneOfSeveral(Workers):
 
 
 def summed_over_processes(
-    gradients: Callable[[Workers], dict[str, torch.Tensor]], count: int
+    gradients: Callable[[ProcessGroup], dict[str, torch.Tensor]], count: int
 ) -> dict[str, torch.Tensor]:
     """What Learner.step would add up: the gradients of `count` processes."""
     parts = [gradients(OneOfSeveral(rank, count)) for rank in range(count)]

@@ -9,14 +9,14 @@ from typing import Any
 
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
-from rlaif.algorithms.ppo.rollout import Actors
+from rlaif.algorithms.ppo.rollout import PPOModels
 from rlaif.batching.encode import EncodedPrompt, encode_prompts
 from rlaif.data.records import Prompt
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.samplers import open_sampler
 from rlaif.models.backbone import Backbone
 
-ALONE = Workers(0, 1)
+ALONE = ProcessGroup(0, 1)
 
 
 def small(**settings: Any) -> PPOConfig:
@@ -36,7 +36,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def actors_over(model: str, config: PPOConfig) -> Actors:
+def actors_over(model: str, config: PPOConfig) -> PPOModels:
     """Policy and, for gae, a value function that is not 0; scored by count_x."""
     backbone = Backbone.load(model, "float32", train_fully=config.lora is None)
     frozen = backbone if config.lora else backbone.frozen_copy()
@@ -48,7 +48,7 @@ def actors_over(model: str, config: PPOConfig) -> Actors:
         critic = Critic.on_policy(backbone) if shared else Critic.beside(frozen, config.lora, 1)
         critic.head.randomise(0)
     sampler = open_sampler("transformers", backbone, config.max_tokens, config.kv_cache_gib)
-    return Actors(backbone, frozen, critic, count_x, sampler)
+    return PPOModels(backbone, frozen, critic, count_x, sampler)
 
 
 def forwards_of(backbone: Backbone, patch: Any) -> list[tuple[str | None, int]]:
@@ -64,5 +64,5 @@ def forwards_of(backbone: Backbone, patch: Any) -> list[tuple[str | None, int]]:
     return made
 
 
-def encoded(actors: Actors, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+def encoded(actors: PPOModels, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
     return encode_prompts(actors.policy.tokenizer, prompts, 52, "error")[0]

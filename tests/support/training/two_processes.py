@@ -21,7 +21,7 @@ from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.rest import train as rest
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp as sharding
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import RewardFunction, RewardModel
 from rlaif.training.config import Learner
@@ -44,14 +44,14 @@ PROMPTS = [
 
 def trained(name: str, model: str, out: Path) -> None:
     # sharded: each row a pass, so that one process has four and the other three
-    budget = 1 if Workers.here().sharded else 300
+    budget = 1 if ProcessGroup.current().sharded else 300
     pairs: dict[str, Any] = {**COMMON, "epochs": 2, "batch_size": 7, "micro_batch_tokens": budget}
     trainer, *how = name.split("-")
     lora = pairs["lora"] = None if "full" in how else LoraConfig()
     if "untied" in how:
         model += "-untied"
     if trainer == "sft":
-        sources = [sft.Source("pairs", PAIRS)]
+        sources = [sft.SFTSource("pairs", PAIRS)]
         sft.train(sft.SFTConfig(**pairs), model, sources, out, PAIRS[:3])
     elif trainer == "reward":
         config = reward_model.RewardConfig(**pairs)
@@ -116,7 +116,7 @@ def size(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-class Watch:
+class StepWatch:
     """What is written down of one trainer's run, by hooks into what trains."""
 
     def __init__(self) -> None:
@@ -155,17 +155,17 @@ def main(model: str, folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     made, sharded = Learner.__init__, Backbone.shard
     for name in names:
-        watch = Watch()
+        watch = StepWatch()
         Learner.__init__ = called_after(made, watch.learner)  # type: ignore[method-assign]
         Backbone.shard = called_after(sharded, watch.backbone)  # type: ignore[method-assign]
         trained(name, model, folder / name)
-        workers = Workers.here()
+        workers = ProcessGroup.current()
         held, base = workers.gather([watch.held]), workers.gather(watch.base)
-        if workers.main:
+        if workers.is_main:
             found = {"gradients": watch.gradients, "held": held, "base": base}
             torch.save(found, folder / f"{name}.pt")
 
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
-    Workers.here().leave()
+    ProcessGroup.current().leave()

@@ -24,7 +24,7 @@ from rlaif.algorithms.dpo.train import (
     train_step,
 )
 from rlaif.batching.encode import BatchError, encode_pairs
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.training.config import Run, TrainingError
 from rlaif.training.heldout import load_kept
@@ -199,7 +199,7 @@ def test_neither_micro_batches_nor_processes_change_the_gradient(lora, tiny_mode
     config = small(lora=lora)
     backbone, pairs, reference = start(tiny_model, varied_pairs(7), tmp_path, config)
 
-    def gradients(budget: int, workers: Workers = ALONE) -> dict[str, torch.Tensor]:
+    def gradients(budget: int, workers: ProcessGroup = ALONE) -> dict[str, torch.Tensor]:
         of = small(lora=lora, micro_batch_tokens=budget)
         learner = GradientKeeper([(backbone.role_parameters("policy"), 1e-3)], 1, of, workers)
         train_step(backbone, learner, pairs, reference, of, "here")

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from rlaif.algorithms.ppo.advantages import (
     explained_variance,
-    generalised_advantages,
-    group_relative_advantages,
+    gae_advantages,
+    grpo_advantages,
     last_places,
-    leave_one_out_advantages,
     on_every_token,
     response_rewards,
+    rloo_advantages,
     token_rewards,
 )
 from rlaif.batching.logprobs import kl_k1, kl_k2, kl_k3, whiten
@@ -58,7 +58,7 @@ def test_the_kl_estimators_by_hand() -> None:
 
 def test_gae_by_hand() -> None:
     # gamma = 1, λ = ½: δ = (0+2-1, 0+3-2, 4-3) = (1, 1, 1); A = (1+½(1+½), 1+½, 1)
-    found = generalised_advantages(
+    found = gae_advantages(
         torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]]), EVERY, 1.0, 0.5
     )
     torch.testing.assert_close(found.advantages, torch.tensor([[1.75, 1.5, 1.0]]))
@@ -67,7 +67,7 @@ def test_gae_by_hand() -> None:
 
 def test_gae_with_discount_by_hand() -> None:
     # gamma = ½, λ = 0: A = δ = (0+½·2-1, 0+½·3-2, 4-3)
-    found = generalised_advantages(
+    found = gae_advantages(
         torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]]), EVERY, 0.5, 0.0
     )
     torch.testing.assert_close(found.advantages, torch.tensor([[0.0, -0.5, 1.0]]))
@@ -77,7 +77,7 @@ def test_gae_with_discount_by_hand() -> None:
 def test_gae_is_the_discounted_sum_of_the_deltas_to_come(gamma: float, gae_lambda: float) -> None:
     """Eq. 16 of arXiv:1506.02438 as it stands, Σ_l (gamma·λ)^l δ_{t+l}, without the recursion."""
     rewards, values = random_rewards_and_values()
-    found = generalised_advantages(rewards, values, RAGGED, gamma, gae_lambda)
+    found = gae_advantages(rewards, values, RAGGED, gamma, gae_lambda)
     for row, length in enumerate(RAGGED.sum(1).tolist()):
         v = [*values[row, :length].tolist(), 0.0]
         delta = [float(rewards[row, t]) + gamma * v[t + 1] - v[t] for t in range(length)]
@@ -101,7 +101,7 @@ def test_gae_agrees_with_a_masked_recursion_that_carries_over_gaps() -> None:
         after = values[:, t] * m[:, t] + after * (1 - m[:, t])
         steps.append(carry)
     theirs = torch.stack(steps[::-1], 1) * m
-    found = generalised_advantages(rewards, values, RAGGED, 0.99, 0.9)
+    found = gae_advantages(rewards, values, RAGGED, 0.99, 0.9)
     torch.testing.assert_close(found.advantages, theirs)
     # what is learnt from is whitened: mean off, unbiased variance
     picked = theirs[RAGGED]
@@ -117,7 +117,7 @@ def test_gae_agrees_with_trl_1_12_by_hand() -> None:
     """
     rewards = torch.tensor([[0.1, 1.0], [-0.2, 2.0]])
     values = torch.tensor([[0.5, 0.2], [1.0, -1.0]])
-    found = generalised_advantages(rewards, values, torch.ones(2, 2, dtype=torch.bool), 1.0, 0.95)
+    found = gae_advantages(rewards, values, torch.ones(2, 2, dtype=torch.bool), 1.0, 0.95)
     torch.testing.assert_close(found.advantages, torch.tensor([[0.56, 0.8], [0.65, 3.0]]))
     torch.testing.assert_close(found.returns, torch.tensor([[1.06, 1.0], [1.65, 2.0]]))
 
@@ -125,15 +125,15 @@ def test_gae_agrees_with_trl_1_12_by_hand() -> None:
 def test_with_lambda_1_the_return_is_the_sum_of_the_rewards_to_come() -> None:
     rewards, values = random_rewards_and_values()
     every = torch.ones(4, 7, dtype=torch.bool)
-    found = generalised_advantages(rewards, values, every, 1.0, 1.0)
+    found = gae_advantages(rewards, values, every, 1.0, 1.0)
     torch.testing.assert_close(found.returns, rewards.flip(1).cumsum(1).flip(1))
 
 
 def test_gae_does_not_see_what_is_outside_the_mask() -> None:
     rewards, values = torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 2.0, 3.0]])
-    alone = generalised_advantages(rewards, values, EVERY, 1.0, 0.95)
+    alone = gae_advantages(rewards, values, EVERY, 1.0, 0.95)
     noise = torch.full((1, 1), 77.0)
-    within = generalised_advantages(
+    within = gae_advantages(
         torch.nn.functional.pad(rewards, (1, 1)),
         torch.cat([noise, values, noise], 1),
         torch.tensor([[False, True, True, True, False]]),
@@ -151,7 +151,7 @@ def test_leave_one_out_by_hand() -> None:
     # group 0: 1, 2, 6 → 1 - 4, 2 - 3.5, 6 - 1.5; group 1: 0, 10 → -10, 10; the order is free
     rewards = torch.tensor([1.0, 0.0, 2.0, 10.0, 6.0])
     groups = torch.tensor([0, 1, 0, 1, 0])
-    found = leave_one_out_advantages(rewards, groups)
+    found = rloo_advantages(rewards, groups)
     torch.testing.assert_close(found, torch.tensor([-3.0, -10.0, -1.5, 10.0, 4.5]))
 
 
@@ -159,12 +159,12 @@ def test_group_relative_by_hand() -> None:
     # group 0: 1, 2, 6: mean 3, variance (4+1+9)/2 = 7; group 1: 0, 10: mean 5, variance 50
     scores = torch.tensor([1.0, 0.0, 2.0, 10.0, 6.0])
     groups = torch.tensor([0, 1, 0, 1, 0])
-    found = group_relative_advantages(scores, groups)
+    found = grpo_advantages(scores, groups)
     a, b = 7**0.5 + 1e-4, 50**0.5 + 1e-4
     torch.testing.assert_close(found, torch.tensor([-2 / a, -5 / b, -1 / a, 5 / b, 3 / a]))
 
 
-@pytest.mark.parametrize("advantages", [leave_one_out_advantages, group_relative_advantages])
+@pytest.mark.parametrize("advantages", [rloo_advantages, grpo_advantages])
 def test_a_group_has_advantages_of_mean_0_and_equals_or_a_response_alone_has_0(advantages) -> None:
     scores = torch.tensor([0.3, 1.7, -4.0, 2.0, 2.0, 9.0])
     found = advantages(scores, torch.tensor([0, 0, 0, 1, 1, 2]))
@@ -172,7 +172,7 @@ def test_a_group_has_advantages_of_mean_0_and_equals_or_a_response_alone_has_0(a
     assert found[3:].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("advantages", [leave_one_out_advantages, group_relative_advantages])
+@pytest.mark.parametrize("advantages", [rloo_advantages, grpo_advantages])
 def test_a_constant_added_to_a_groups_scores_changes_nothing(advantages) -> None:
     scores, groups = torch.tensor([0.5, 1.5, -4.0, 2.0]), torch.tensor([0, 0, 1, 1])
     shifted = scores + torch.tensor([8.0, 8.0, -2.0, -2.0])
@@ -187,8 +187,8 @@ def test_the_two_baselines_agree_with_trl_1_16() -> None:
     rloo = rewards - (rewards.sum(1, keepdim=True) - rewards) / 3
     grpo = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
     flat = rewards.flatten()
-    torch.testing.assert_close(leave_one_out_advantages(flat, groups), rloo.flatten())
-    torch.testing.assert_close(group_relative_advantages(flat, groups), grpo.flatten())
+    torch.testing.assert_close(rloo_advantages(flat, groups), rloo.flatten())
+    torch.testing.assert_close(grpo_advantages(flat, groups), grpo.flatten())
 
 
 def test_an_advantage_of_the_response_is_that_of_each_of_its_tokens() -> None:

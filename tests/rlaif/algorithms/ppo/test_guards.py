@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif.algorithms.ppo.guards import Watch, adapt_kl_coef, after_evaluation, require_kl_within
+from rlaif.algorithms.ppo.guards import (
+    RollbackState,
+    adapt_kl_coef,
+    after_evaluation,
+    require_kl_within,
+)
 from rlaif.training.config import TrainingError
 
 
@@ -20,7 +25,7 @@ def test_the_kl_coefficient_is_held_off_0_however_low_the_kl() -> None:
 
 
 def decisions(scores: list[float | None], after: int) -> list[str]:
-    watch, found = Watch(), []
+    watch, found = RollbackState(), []
     for score in scores:
         watch, decision = after_evaluation(watch, score, after)
         found.append(decision)
@@ -53,7 +58,7 @@ def test_a_sequence_of_scores_leads_to(
 
 
 def test_a_scoreless_evaluation_leaves_the_watch_as_it_was() -> None:
-    watch = Watch(best=0.6, below=1, rollbacks=1)
+    watch = RollbackState(best=0.6, below=1, rollbacks=1)
     assert after_evaluation(watch, None, 1).watch == watch
 
 

@@ -11,7 +11,7 @@ from rlaif.training.config import Run, TrainingError
 from tests.support.training.ppo_runs import count_x, metrics, small
 
 
-class Script:
+class ScriptedScores:
     """Says the scores one after the other, and keeps what it was asked."""
 
     def __init__(self, *scores: float | None) -> None:
@@ -42,7 +42,7 @@ def same(one, other):
 
 
 def test_a_policy_that_got_worse_twice_goes_back_to_its_best(tiny_model, questions, tmp_path):
-    script = Script(0.5, 0.7, 0.6, 0.6, 0.8)
+    script = ScriptedScores(0.5, 0.7, 0.6, 0.6, 0.8)
     config = judged(iterations=5, rollback_after=2, keep_checkpoints=9)
     out = train(config, tiny_model, questions, count_x, tmp_path, judge=script)
     lines = metrics(out)
@@ -55,7 +55,7 @@ def test_a_policy_that_got_worse_twice_goes_back_to_its_best(tiny_model, questio
 
 
 def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tmp_path, capsys):
-    script = Script(0.7, 0.6, 0.6, 0.9)
+    script = ScriptedScores(0.7, 0.6, 0.6, 0.9)
     config = judged(iterations=8, rollback_after=1, keep_checkpoints=9)
     out = train(config, tiny_model, questions, count_x, tmp_path, judge=script)
     assert [m["rollback"] for m in metrics(out)] == [0, 1, 1]
@@ -82,7 +82,7 @@ def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
         seen.update(c[-1].content for c in conversations)
         return count_x(conversations, responses)
 
-    script = Script(*[0.5] * 6)
+    script = ScriptedScores(*[0.5] * 6)
     config = judged(iterations=6).model_copy(update={"learning_rate": 1e-9})
     train(config, tiny_model, questions, score, tmp_path, judge=script)
     aside = {p.messages[-1].content for p in questions if p.id in script.asked[0]}
@@ -94,7 +94,9 @@ def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
 
 def test_a_judge_that_cannot_say_is_no_vote_and_no_number(tiny_model, questions, tmp_path):
     config = judged(iterations=3, rollback_after=1)
-    out = train(config, tiny_model, questions, count_x, tmp_path, judge=Script(0.6, None, 0.5))
+    out = train(
+        config, tiny_model, questions, count_x, tmp_path, judge=ScriptedScores(0.6, None, 0.5)
+    )
     assert [m["judge_score"] for m in metrics(out)] == [0.6, None, 0.5]
     assert [m["rollback"] for m in metrics(out)] == [0, 0, 1]
 
@@ -104,7 +106,7 @@ def test_a_kill_amid_falling_scores_changes_nothing(tiny_model, questions, tmp_p
     scores = {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.6, 5: 0.8}
 
     def run(out, start):
-        script = Script(*[scores[step] for step in range(start, 6)])
+        script = ScriptedScores(*[scores[step] for step in range(start, 6)])
         train(config, tiny_model, questions, count_x, out, judge=script)
 
     run(tmp_path / "whole", 1)
@@ -142,4 +144,4 @@ def test_a_judge_that_cannot_be_used_is_a_clear_error(
 def test_setting_aside_every_prompt_is_refused(tiny_model, questions, tmp_path):
     config = judged().model_copy(update={"eval_prompts": 6})
     with pytest.raises(TrainingError, match="eval_prompts=6 of 6 usable prompts leaves none"):
-        train(config, tiny_model, questions, count_x, tmp_path, judge=Script())
+        train(config, tiny_model, questions, count_x, tmp_path, judge=ScriptedScores())

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from rlaif.algorithms.ppo import train as ppo
-from rlaif.algorithms.ppo.rollout import Response, assemble, roll_out
+from rlaif.algorithms.ppo.rollout import RolloutResponse, assemble, roll_out
 from rlaif.algorithms.ppo.train import PPOConfig, train
 from rlaif.batching.encode import Row
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.samplers import open_sampler
 from rlaif.models.backbone import Generated
 from rlaif.models.reward_model import RewardModelError
@@ -57,7 +57,7 @@ def test_settings_of_a_judge_are_refused_without_one(tiny_model, questions, tmp_
 
 
 def test_fewer_prompts_than_processes_are_refused(tiny_model, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(Workers, "here", classmethod(lambda cls: Workers(0, 5)))
+    monkeypatch.setattr(ProcessGroup, "current", classmethod(lambda cls: ProcessGroup(0, 5)))
     with pytest.raises(TrainingError, match="prompts_per_iteration=4 is less than the 5 processes"):
         train(small(), tiny_model, questions, count_x, tmp_path)
 
@@ -72,10 +72,10 @@ def response(
     *,
     complete: bool = True,
     text: str = "a",
-) -> Response:
+) -> RolloutResponse:
     n = len(old)
     row = Row("q", (1, 2, *range(5, 5 + n)), 2)
-    return Response(row, text, complete, score, torch.tensor(old), torch.tensor(old),
+    return RolloutResponse(row, text, complete, score, torch.tensor(old), torch.tensor(old),
                     torch.tensor(ref), torch.zeros(n))  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def test_a_response_without_a_score_is_left_out_and_counted(tiny_model, question
 def test_responses_without_a_score_are_counted_by_reason_in_each_iteration(
     tiny_model, questions, tmp_path
 ):
-    class Late:
+    class LateReward:
         def __init__(self):
             self.unscored = {"timed out": 7}  # from before
 
@@ -258,7 +258,7 @@ def test_responses_without_a_score_are_counted_by_reason_in_each_iteration(
             self.unscored["timed out"] += 1
             return [None, None, 3.0, 3.0]
 
-    mix = Reward([("judge:a:1", 1.0, Late()), ("f", 1.0, lambda c, r: [1.0, None])])
+    mix = Reward([("judge:a:1", 1.0, LateReward()), ("f", 1.0, lambda c, r: [1.0, None])])
     for line in metrics(train(small(), tiny_model, questions, mix, tmp_path)):
         assert line["unscored"] == 3
         assert {name: n for name, n in line.items() if name.startswith("unscored/")} == {

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.ppo.rollout import Actors, Rollout, importance_weights, roll_out
+from rlaif.algorithms.ppo.rollout import PPOModels, Rollout, importance_weights, roll_out
 from rlaif.algorithms.ppo.update import policy_losses, reference_losses, update, value_losses
 from rlaif.batching.encode import pad
 from rlaif.batching.prefix_sharing import share
-from rlaif.distributed.processes import Workers
+from rlaif.distributed.processes import ProcessGroup
 from tests.support.training.gradients import GradientKeeper
 from tests.support.training.ppo_runs import ALONE, actors_over, encoded, forwards_of, small
 
@@ -51,7 +51,7 @@ def test_importance_weights_make_the_samplers_tokens_count_as_the_trainers() -> 
     torch.testing.assert_close((sampler * weights * reward).sum(), (trainer * reward).sum())
 
 
-def rolled_out(model: str, questions, **settings) -> tuple[Actors, Rollout, PPOConfig]:
+def rolled_out(model: str, questions, **settings) -> tuple[PPOModels, Rollout, PPOConfig]:
     config = small(**settings)
     actors = actors_over(model, config)
     rollout, _ = roll_out(actors, encoded(actors, questions), 1, 0.05, config, ALONE)
@@ -59,7 +59,7 @@ def rolled_out(model: str, questions, **settings) -> tuple[Actors, Rollout, PPOC
 
 
 def gradients(
-    actors: Actors, rollout: Rollout, config: PPOConfig, workers: Workers = ALONE
+    actors: PPOModels, rollout: Rollout, config: PPOConfig, workers: ProcessGroup = ALONE
 ) -> dict[str, torch.Tensor]:
     """Of one step over the whole rollout, as one process of `workers` finds it."""
     parameters = dict(actors.policy.role_parameters("policy"))
@@ -70,7 +70,7 @@ def gradients(
     return learner.gradients
 
 
-class Silent(Workers):
+class Silent(ProcessGroup):
     """One of several processes that hears nothing of the others."""
 
     __slots__ = ()

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from judge_service.engine import LabelLogprobs
-from judge_service.observability.metrics import Metrics
+from judge_service.observability.metrics import ServerMetrics
 from judge_service.server_info import ConstitutionSummary
 from judge_service.types import Unjudged, UnjudgedReason
 from rlaif.cli.main import app
-from rlaif.cli.service.top import Page, compare, look, parse
+from rlaif.cli.service.top import MetricsPage, compare, look, parse
 
 PAGE = """\
 # HELP rlaif_judge_calls_total Calls ended.
@@ -51,16 +51,16 @@ rlaif_judge_start_time_seconds 1000.0
 """
 
 
-def page(at: float, **changed: float) -> Page:
+def page(at: float, **changed: float) -> MetricsPage:
     """PAGE as it was at `at`, with all series of a metric set to another value."""
     samples = {key: changed.get(key[0], value) for key, value in parse(PAGE)}
-    return Page(at, samples)
+    return MetricsPage(at, samples)
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
+def metrics() -> Iterator[ServerMetrics]:
     """A real page, of a server that answered one call and one read."""
-    metrics = Metrics()
+    metrics = ServerMetrics()
     law = ConstitutionSummary("hhh", "1.0.0", "f" * 64)
     metrics.watch_server(lambda: True, lambda: [law])
     metrics.open()
@@ -106,14 +106,14 @@ def test_a_server_that_was_started_again_counts_from_zero() -> None:
     assert compare(before, page(1040.0)).now.calls_per_second == 1.0
 
 
-def test_one_table_for_scripts(metrics: Metrics) -> None:
+def test_one_table_for_scripts(metrics: ServerMetrics) -> None:
     found = CliRunner().invoke(app, ["top", metrics.address, "--once", "--interval", "0.1"])
     assert found.exit_code == 0, found.output
     for shown in ("engine alive", "hhh 1.0.0", "too_long 1", "trainer", "40%", "last "):
         assert shown in found.output
 
 
-def test_json_for_programs(metrics: Metrics) -> None:
+def test_json_for_programs(metrics: ServerMetrics) -> None:
     found = CliRunner().invoke(app, ["top", metrics.address, "--json", "--interval", "0.1"])
     told = json.loads(found.output)
     assert told["server"] == metrics.address
@@ -146,7 +146,7 @@ def test_another_programs_page_is_refused() -> None:
         thread.join()
 
 
-def test_on_a_terminal_the_table_lives_until_ctrl_c(metrics: Metrics) -> None:
+def test_on_a_terminal_the_table_lives_until_ctrl_c(metrics: ServerMetrics) -> None:
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "rlaif", "top", metrics.address, "--interval", "0.1"]
     process = subprocess.Popen(
