@@ -208,7 +208,7 @@ class PrincipleScore:
     trait: str
     weight: float
     score: float  # expected rating, mapped to [-1, 1]
-    rating_probs: tuple[float, ...]  # P(rating i), lowest rating first, renormalised over ratings
+    rating_probs: tuple[float, ...]  # P(rating i), lowest rating first, renormalized over ratings
     label_mass: float  # of all ratings together
     prompt_sha256: str
     stored: bool = False

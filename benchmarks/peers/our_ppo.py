@@ -38,11 +38,11 @@ class TimedSampler:
 
 def prepare(job: dict[str, Any]) -> SideOutcome:
     """A reward model with a random head over the base. PPO's work is the same whatever it has
-    learnt, and the other side's is then the base with this head: nothing to convert."""
+    learned, and the other side's is then the base with this head: nothing to convert."""
     backbone = Backbone.load(job["model"], job["dtype"])
     backbone.add_role("reward", LoraConfig.model_validate(job["lora"]), 0)
     heads = Heads([HEAD], backbone.hidden_size)
-    heads.randomise(0)
+    heads.randomize(0)
     RewardModel(backbone, heads, {HEAD: 1.0}).save(Path(job["reward"]))
     return SideOutcome([], [], peak_gib())
 

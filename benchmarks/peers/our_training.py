@@ -90,7 +90,7 @@ def prepare(job: dict[str, Any]) -> SideOutcome:
         backbone.save_role("policy", folder)
     else:
         heads = Heads([HEAD], backbone.hidden_size)
-        heads.randomise(0)
+        heads.randomize(0)
         RewardModel(backbone, heads, {HEAD: 1.0}).save(folder)
     return SideOutcome([], [], peak_gib())
 

@@ -12,7 +12,7 @@ from benchmarks.peers.data import SEED, PairJob, choose_pairs
 
 def options_of(doc: str | None) -> argparse.Namespace:
     parser = comparing.parser(doc or "")
-    parser.add_argument("--batch", type=int, default=4, help="pairs per optimiser step")
+    parser.add_argument("--batch", type=int, default=4, help="pairs per optimizer step")
     parser.add_argument("--steps", type=int, default=4, help="per round; the first is not counted")
     parser.add_argument("--max-tokens", type=int, default=512, help="longer pairs are left out")
     options = parser.parse_args()

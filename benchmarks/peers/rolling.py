@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser, prompts: int, response_tokens: 
     parser.add_argument("--prompts", type=int, default=prompts, help="responses per iteration")
     parser.add_argument("--prompt-tokens", type=int, default=160, help="longer ones are left out")
     parser.add_argument("--response-tokens", type=int, default=response_tokens, help="of every one")
-    parser.add_argument("--update-batch", type=int, default=4, help="responses per optimiser step")
+    parser.add_argument("--update-batch", type=int, default=4, help="responses per optimizer step")
     parser.add_argument("--epochs", type=int, default=1, help="passes over a rollout")
     parser.add_argument(
         "--value",

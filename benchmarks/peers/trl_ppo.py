@@ -1,9 +1,9 @@
 """TRL 1.12's PPOTrainer on a job's prompts: generation, the rest of the rollout and updates apart.
 
 Its own code throughout. What is set from outside: LoRA on the value model too (the trainer puts it
-on the policy alone; without, the other side would have a tenth of its optimiser's work), and the
+on the policy alone; without, the other side would have a tenth of its optimizer's work), and the
 reward model's head, which is ours. One forward per update batch: micro-batches of its own would
-make fewer optimiser steps out of the same settings (accelerate counts them over update batches).
+make fewer optimizer steps out of the same settings (accelerate counts them over update batches).
 """
 
 from __future__ import annotations

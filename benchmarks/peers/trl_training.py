@@ -1,7 +1,7 @@
 """TRL's DPOTrainer, RewardTrainer and SFTTrainer on a job's token ids, in the job's order.
 
-Their own code from the collator to the optimiser. Only this is set from outside: the rows come
-tokenised (the same ids as ours), the sampler follows the given order, and the adapters and the
+Their own code from the collator to the optimizer. Only this is set from outside: the rows come
+tokenized (the same ids as ours), the sampler follows the given order, and the adapters and the
 reward head start from the very weights that ours start from.
 """
 

@@ -7,8 +7,8 @@ Three ways over one AsyncLLM, in rotating order, each after its prefix cache is 
 
     bare      the token ids of the prompts straight to AsyncLLM.generate, with as many pairs in
               flight as a stream may have, and of each prefix the first prompt ahead of the others,
-              as the judge does; no text is tokenised and nothing is parsed
-    service   pairs of texts from a client in another process, over one stream: tokenised, judged,
+              as the judge does; no text is tokenized and nothing is parsed
+    service   pairs of texts from a client in another process, over one stream: tokenized, judged,
               kept in a store on the disk, answered with votes and receipts
     bypass    the same, the store left out of it (CACHE_MODE_BYPASS)
 

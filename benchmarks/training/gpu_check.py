@@ -130,7 +130,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--pairs", type=int, default=32, help="of one optimiser step")
+    parser.add_argument("--pairs", type=int, default=32, help="of one optimizer step")
     parser.add_argument("--steps", type=int, default=5, help="counted; one more is made before")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile (slow)")
     parser.add_argument("--full", action="store_true", help="all weights, no LoRA")

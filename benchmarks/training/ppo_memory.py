@@ -5,7 +5,7 @@
 
 The textbook keeps four models for PPO: policy, reference, value, reward. Each side runs two
 iterations of PPO and, in a process of its own, two steps of SFT on one batch of the same shape: as
-many rows, of the same prompts with as many response tokens, all in one optimiser step. LoRA on
+many rows, of the same prompts with as many response tokens, all in one optimizer step. LoRA on
 policy and value model, or with --full all their weights; gradient checkpointing off. Both sides
 sample with transformers; ours with vLLM is shown beside, where it is installed: a second engine
 with weights and a cache of its own, as large as the responses need, which is what its speed costs.
@@ -33,7 +33,7 @@ from benchmarks.peers.trl_environment import python_with_trl_112
 def run(options: argparse.Namespace) -> dict[str, object]:
     python = python_with_trl_112()
     folder = comparing.folder(options)
-    options.update_batch = options.prompts  # one optimiser step, as SFT's
+    options.update_batch = options.prompts  # one optimizer step, as SFT's
     job = rolling.job_of(options, folder, iterations=2)
     job["engine"] = "transformers"
     rolling.prepare(job, folder)

@@ -11,7 +11,7 @@ Both take the same prompts in every iteration, one response each by default, fro
 made never to end a response by itself: all responses have --response-tokens tokens. Temperature 1,
 nothing cut off the distribution. The score comes from a model of the same size with a scalar head,
 the same weights on both sides (the peer takes nothing but such a module); the head is random, since
-what it says changes nothing of the work. As many passes over a rollout and as many optimiser steps
+what it says changes nothing of the work. As many passes over a rollout and as many optimizer steps
 on as many responses; AdamW without weight decay, one learning rate falling linearly; gradient
 checkpointing off. LoRA on policy and value model of one rank, alpha and targets, or with --full all
 weights of both in float32. Guards that would skip updates are off.

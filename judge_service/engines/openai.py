@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible server that returns log-probabilities, such as `vllm serve`.
 
 Prompts go as token ids, made by the model's own tokenizer on this side: nothing that a user wrote
-is ever tokenised by the server, so it cannot become a control token there. What comes back depends
+is ever tokenized by the server, so it cannot become a control token there. What comes back depends
 on the server (openai_ways.py): exactly the labels, or the most likely tokens. A label that is not
 among those was not scored; it is NaN, which makes the read void. It is never -inf, which would say
 that the judge ruled the label out.

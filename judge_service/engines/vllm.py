@@ -199,7 +199,7 @@ class VLLMEngine:
             await asyncio.sleep(0)  # vLLM closes its sockets in a callback of this loop
             llm.engine_core.resources.ctx.destroy(linger=0)  # it leaves that to the collector
             del llm
-            gc.collect()  # its cycles would else be finalised as the interpreter is torn down
+            gc.collect()  # its cycles would else be finalized as the interpreter is torn down
 
     async def _generate(self, prompt_ids: Sequence[int], params: Any, priority: int) -> Any:
         from vllm.inputs import tokens_input

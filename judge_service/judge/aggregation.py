@@ -146,8 +146,8 @@ def spread(votes: Sequence[PrincipleVote], trait_weights: Mapping[str, float]) -
             opinions.append((weight, v.prob_a))
         else:
             opinions += [(weight / 2, _prob_in(v.reads, order)) for order in Order]
-    centre = _mean(opinions)
-    return math.sqrt(_mean([(weight, (prob - centre) ** 2) for weight, prob in opinions]))
+    center = _mean(opinions)
+    return math.sqrt(_mean([(weight, (prob - center) ** 2) for weight, prob in opinions]))
 
 
 def _weight(v: PrincipleVote, trait_weights: Mapping[str, float]) -> float:

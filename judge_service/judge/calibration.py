@@ -1,10 +1,10 @@
 """Probabilities that mean what they say, fitted on gold pairs. Pure; the files are at the end.
 
     q                P(chosen is better), as the judge read it: one number per gold pair
-    temperature      p' = sigmoid(logit(p) / T)      T minimises the mean of -log q'
+    temperature      p' = sigmoid(logit(p) / T)      T minimizes the mean of -log q'
                      (Guo et al. 2017, arXiv 1706.04599, section 4.2)
     isotonic         p' = the non-decreasing function nearest to the outcomes in least squares,
-                     straight lines between the centres of its blocks (Zadrozny, Elkan 2002)
+                     straight lines between the centers of its blocks (Zadrozny, Elkan 2002)
 
 Which response is called A means nothing, so a gold pair is two samples, (q, 1) and (1 - q, 0), and
 a curve is given by its upper half, p ≥ ½: apply(1 - p) = 1 - apply(p) to the last bit. A curve
@@ -177,7 +177,7 @@ def fit_isotonic(probs: Sequence[float]) -> Isotonic:
     """The isotonic curve of the gold pairs. `probs` holds q.
 
     The mirrored sample has a mirrored fit, whose upper half is the fit to (confidence, was it
-    right) where that is above ½; what lies under it belongs to the middle block, which is centred
+    right) where that is above ½; what lies under it belongs to the middle block, which is centered
     on ½ with the value ½. A block of n pairs, k of them right, gets (k + 1) / (n + 2) (Laplace),
     never 0 or 1; blocks that this puts out of order are pooled again.
     """

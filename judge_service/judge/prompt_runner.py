@@ -37,7 +37,7 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 _INTERACTIVE, _BULK = 0, 1  # the engine takes lower numbers first
-_QUICK_CHARACTERS = 32_768  # tokenised in some 20 ms
+_QUICK_CHARACTERS = 32_768  # tokenized in some 20 ms
 
 
 class PromptRunner:
@@ -88,7 +88,7 @@ class PromptRunner:
     ) -> Unjudged | None:
         """A text that by itself is more than the context holds; None where each may fit.
 
-        Tokenising a megabyte takes most of a second, so the long ones are counted beside the event
+        Tokenizing a megabyte takes most of a second, so the long ones are counted beside the event
         loop: nobody else waits for those that are refused. What may fit is left to `find_overflow`.
         """
         said = "\n".join(message.content for message in conversation)

@@ -1,7 +1,7 @@
 """Pair probabilities become strengths of N candidates (Bradley-Terry). Pure.
 
     P(i better than j) = sigmoid(s_i - s_j)
-    maximise  sum over pairs [ p_ij log sigmoid(s_i - s_j) + (1 - p_ij) log sigmoid(s_j - s_i) ]
+    maximize  sum over pairs [ p_ij log sigmoid(s_i - s_j) + (1 - p_ij) log sigmoid(s_j - s_i) ]
               - PRIOR / 2 * sum_i s_i^2
 
 p_ij is the judge's soft label. Only differences of strengths are observed; the prior, which also
@@ -44,7 +44,7 @@ def design_pairs(candidates: int, seed: int) -> tuple[tuple[int, int], ...]:
     """Which pairs (i < j) to judge.
 
     All of them up to 8 candidates. Above, a seeded sparse design: the candidates stand in a
-    shuffled circle and each meets its neighbours at distance 1 to d, so each is in 2 d pairs, at
+    shuffled circle and each meets its neighbors at distance 1 to d, so each is in 2 d pairs, at
     least ceil(log2 N) + 1, and the circle connects all.
     """
     if candidates <= ALL_PAIRS_UP_TO:

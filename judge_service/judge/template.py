@@ -3,7 +3,7 @@
     [system] [conversation] [reply] ... [reply] | [principle] [question] [answer prefix] -> label
     '------ prefix, shared by all principles --'   '------------- suffix -------------'
 
-Prefix and suffix are tokenised apart, so the prefix is the same to the token whatever principle
+Prefix and suffix are tokenized apart, so the prefix is the same to the token whatever principle
 follows, and the engine's prefix cache computes it once. The frame is the model's own chat template,
 rendered around placeholders: only our words and the template's control tokens go through
 `encode_template`. Other people's text (conversation, replies, principle) goes through

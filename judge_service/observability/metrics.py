@@ -49,7 +49,7 @@ _GAP = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 Work = Literal["read", "write"]
 
-_Labelled = TypeVar("_Labelled", Counter, Gauge)
+_Labeled = TypeVar("_Labeled", Counter, Gauge)
 
 
 class NoMetrics:
@@ -269,7 +269,7 @@ class ServerMetrics(NoMetrics):
         )
 
 
-def _each(metric: _Labelled, values: Iterable[str]) -> dict[str, _Labelled]:
+def _each(metric: _Labeled, values: Iterable[str]) -> dict[str, _Labeled]:
     """The series of a metric's one label, there from the start: a rate needs a first value."""
     return {str(value): metric.labels(str(value)) for value in values}
 

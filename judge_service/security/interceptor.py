@@ -22,7 +22,7 @@ from judge_service.errors import ServiceError
 from judge_service.security.caller import admit, identify, require_scope
 from judge_service.security.quotas import Quotas
 from judge_service.security.tokens import Tokens
-from judge_service.server.interceptors import OURS, Behaviour, abort
+from judge_service.server.interceptors import OURS, Behavior, abort
 
 _OPEN = "/grpc.health.v1.Health/"
 
@@ -67,10 +67,10 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                     stream.task.cancel()
         return problems
 
-    async def _stream(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+    async def _stream(self, method: str, behavior: Behavior, request: Any, context: Any) -> Any:
         async def revocable(request: Any, context: Any) -> Any:
             with self._revocable(method, context.invocation_metadata()):
-                return await behaviour(request, context)
+                return await behavior(request, context)
 
         return await self._call(method, revocable, request, context)
 
@@ -91,7 +91,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         finally:
             self._streams.discard(stream)
 
-    async def _call(self, method: str, behaviour: Behaviour, request: Any, context: Any) -> Any:
+    async def _call(self, method: str, behavior: Behavior, request: Any, context: Any) -> Any:
         try:
             token = admit(self.tokens, method, context.invocation_metadata())
 
@@ -101,7 +101,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 await self._quotas.turn(now)
 
             with self._quotas.call(token, method):
-                return await behaviour(request, _EachItem(context, each_item))
+                return await behavior(request, _EachItem(context, each_item))
         except ServiceError as error:
             if method.startswith(OURS):
                 raise
@@ -126,9 +126,9 @@ class _EachItem:
 
 
 def _around(
-    handler: Any, method: str, call: Callable[[str, Behaviour, Any, Any], Awaitable[Any]]
+    handler: Any, method: str, call: Callable[[str, Behavior, Any, Any], Awaitable[Any]]
 ) -> Any:
-    """The handler with `call` around its behaviour, of whichever of gRPC's four kinds it is."""
+    """The handler with `call` around its behavior, of whichever of gRPC's four kinds it is."""
     kinds = {
         (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
         (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
@@ -136,13 +136,13 @@ def _around(
         (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
     }
     name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
-    behaviour = getattr(handler, name)
+    behavior = getattr(handler, name)
 
     async def plain(request: Any, context: Any) -> Any:
-        """The behaviour as a coroutine, also where it is a generator of responses."""
-        if not inspect.isasyncgenfunction(behaviour):
-            return await behaviour(request, context)
-        async for response in behaviour(request, context):
+        """The behavior as a coroutine, also where it is a generator of responses."""
+        if not inspect.isasyncgenfunction(behavior):
+            return await behavior(request, context)
+        async for response in behavior(request, context):
             await context.write(response)
         return None
 

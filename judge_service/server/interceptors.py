@@ -37,7 +37,7 @@ _STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
 
 _log = logging.getLogger("judge_service")
 
-Behaviour = Callable[[Any, Any], Awaitable[Any]]
+Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -84,20 +84,20 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         if handler is None or not details.method.startswith(OURS):
             return handler
         if handler.request_streaming:
-            wrap, behaviour = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+            wrap, behavior = grpc.stream_stream_rpc_method_handler, handler.stream_stream
         else:
-            wrap, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+            wrap, behavior = grpc.unary_unary_rpc_method_handler, handler.unary_unary
 
         async def guarded(request: Any, context: Any) -> Any:
             with self._tracing.call(details.method, context.invocation_metadata() or ()) as span:
-                return await self._call(details.method, behaviour, request, context, span)
+                return await self._call(details.method, behavior, request, context, span)
 
         return wrap(guarded, reader(handler.request_deserializer), handler.response_serializer)
 
     async def _call(
         self,
         method: str,
-        behaviour: Behaviour,
+        behavior: Behavior,
         request: Any,
         context: Any,
         span: Span = NO_SPAN,
@@ -120,7 +120,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 self._admit(context)
             if timed:
                 self._refuse_late(method, in_hand, context)
-            answer = await behaviour(require_wellformed(request), context)
+            answer = await behavior(require_wellformed(request), context)
             if timed:
                 self._pace.ended(method, time.perf_counter() - started, in_hand)
             return answer

@@ -4,10 +4,10 @@
 
     Δ         margin = chosen - rejected      (B, K) scores, K heads   Eq. 1, arXiv:2203.02155
     p         prob_chosen                     (B, K) the judge's P(chosen better) on that trait
-    labelled  (B, K) False where the judge did not look at the trait: that entry is masked
+    labeled  (B, K) False where the judge did not look at the trait: that entry is masked
     c         centering                       Eq. 2, arXiv:2312.09244: scores stay around 0
 
-labels=hard rounds p to 0 or 1 (a p of ½ has no side: not labelled); compare_nll of
+labels=hard rounds p to 0 or 1 (a p of ½ has no side: not labeled); compare_nll of
 reward_evaluation.py says what that costs. Pairs without any trait label at all (plain preference
 data) train one head called "overall" on the pair's own prob_chosen. After training each head is
 shifted and scaled so that the training responses have mean 0 and std 1; overall = Σ trait weight ·
@@ -62,7 +62,7 @@ class RewardConfig(HeldOutConfig):
     """Settings of reward-model training."""
 
     epochs: int = Field(default=2, ge=1, description="passes over the pairs; more learns by heart")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step")
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
     centering: float = Field(default=0.01, ge=0, description="c above, 0.01 (arXiv:2312.09244)")
     labels: LabelKind = Field(
         default="soft", description="hard: every label becomes 0 or 1, and one of ½ is left out"
@@ -71,29 +71,29 @@ class RewardConfig(HeldOutConfig):
 
 @dataclass(frozen=True, slots=True)
 class RewardLoss:
-    """All (B, K), 0 where not labelled."""
+    """All (B, K), 0 where not labeled."""
 
     losses: Tensor
     margins: Tensor
 
 
 def preference_loss(
-    chosen: Tensor, rejected: Tensor, prob_chosen: Tensor, labelled: Tensor, centering: float
+    chosen: Tensor, rejected: Tensor, prob_chosen: Tensor, labeled: Tensor, centering: float
 ) -> RewardLoss:
-    """The loss of every (pair, head). All tensors (B, K); prob_chosen is read where labelled."""
-    p = torch.where(labelled, prob_chosen, 0.5)
+    """The loss of every (pair, head). All tensors (B, K); prob_chosen is read where labeled."""
+    p = torch.where(labeled, prob_chosen, 0.5)
     margins = chosen - rejected
     bradley_terry = -(p * F.logsigmoid(margins) + (1 - p) * F.logsigmoid(-margins))
-    centred = centering * (chosen + rejected).square()  # Eq. 2, arXiv:2312.09244
+    centered = centering * (chosen + rejected).square()  # Eq. 2, arXiv:2312.09244
     return RewardLoss(
-        torch.where(labelled, bradley_terry + centred, 0.0), torch.where(labelled, margins, 0.0)
+        torch.where(labeled, bradley_terry + centered, 0.0), torch.where(labeled, margins, 0.0)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    prob_chosen: Tensor  # (B, K), 0.5 where not labelled
-    labelled: Tensor  # (B, K) bool
+    prob_chosen: Tensor  # (B, K), 0.5 where not labeled
+    labeled: Tensor  # (B, K) bool
 
 
 def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
@@ -131,7 +131,7 @@ def head_weights(
     no pair has a trait label at all.
 
     A trait that no pair teaches has no head: it would stay random. Raises TrainingError for a
-    labelled trait without a weight.
+    labeled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
     unknown = sorted(seen - trait_weights.keys())
@@ -149,7 +149,7 @@ def head_weights(
     }
 
 
-def without_unlabelled(
+def without_unlabeled(
     encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
 ) -> EncodedPairs:
     """Leave out the pairs that no head can learn from, so that no batch is without a label, and
@@ -191,7 +191,7 @@ def train(
         model, preferences, eval_preferences, config, workers
     )
     weights = head_weights(encoded.pairs, trait_weights, config.labels)
-    encoded = without_unlabelled(encoded, weights, config.labels)
+    encoded = without_unlabeled(encoded, weights, config.labels)
     reward_model = fresh_model(backbone, weights, config)
     backbone.shard(workers)
     reward_model.heads.to(backbone.device)
@@ -229,19 +229,19 @@ def train(
 
     # 4. The last weights, or the best (keep); training responses get mean 0 and std 1.
     load_kept(config, run, learner)
-    normalise(reward_model, encoded.pairs, config, workers)
+    normalize(reward_model, encoded.pairs, config, workers)
     save(reward_model, look, out)
     run.finish()
     return out
 
 
-def normalise(
+def normalize(
     model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: ProcessGroup
 ) -> None:
     """Scores of these pairs' responses get mean 0 and std 1, head by head."""
     with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
         raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
-    model.heads.normalise_on(raw.flatten(0, 1))
+    model.heads.normalize_on(raw.flatten(0, 1))
 
 
 def fresh_model(
@@ -250,7 +250,7 @@ def fresh_model(
     """The "reward" role with untrained heads."""
     backbone.add_role("reward", config.lora, config.seed)
     heads = Heads(list(trait_weights), backbone.hidden_size)
-    heads.randomise(config.seed)
+    heads.randomize(config.seed)
     tuning: Literal["lora", "full"] = "lora" if config.lora else "full"
     return RewardModel(backbone, heads.to(backbone.device), dict(trait_weights), tuning)
 
@@ -337,7 +337,7 @@ def train_step(
     config: RewardConfig,
     where: str,
 ) -> dict[str, float | None]:
-    """One optimiser step over `pairs` (those of all processes); the loss is the mean over labels.
+    """One optimizer step over `pairs` (those of all processes); the loss is the mean over labels.
 
     loss       the L above                        margin    mean Δ over labels (raw scores)
     accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
@@ -346,7 +346,7 @@ def train_step(
     """
     started, workers = time.perf_counter(), learner.workers
     device, names = model.backbone.device, model.heads.names
-    count = int(labels_of(pairs, names, config.labels).labelled.sum())
+    count = int(labels_of(pairs, names, config.labels).labeled.sum())
     if not count:
         raise TrainingError(f"{where}: none of its {len(pairs)} pairs has a label; drop them")
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
@@ -356,12 +356,12 @@ def train_step(
     for group in workers.pad_batches(groups):
         batch = model.backbone.batch_pairs([own[i] for i in group])
         labels = labels_of([own[i] for i in group], names, config.labels)
-        p, labelled = labels.prob_chosen.to(device), labels.labelled.to(device)
+        p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
-        found = preference_loss(chosen, rejected, p, labelled, config.centering)
+        found = preference_loss(chosen, rejected, p, labeled, config.centering)
         # Of all labels: neither micro-batches nor processes change the gradient.
         (found.losses.sum() / count).backward()  # type: ignore[no-untyped-call]
-        clear = labelled & (p != 0.5)
+        clear = labeled & (p != 0.5)
         right = clear & ((p > 0.5) == (found.margins > 0))
         columns = (found.losses, found.margins, chosen + rejected, right, clear)
         sums += torch.stack([column.detach().double().sum() for column in columns])

@@ -57,7 +57,7 @@ class SFTConfig(TrainConfig):
     epochs: int = Field(
         default=2, ge=1, description="times as many rows as all sources hold together"
     )
-    batch_size: int = Field(default=8, ge=1, description="rows per optimiser step")
+    batch_size: int = Field(default=8, ge=1, description="rows per optimizer step")
     min_prob_chosen: float = Field(
         default=0.6, ge=0.5, le=1, description="of preferences: chosen responses under it are left"
     )
@@ -320,7 +320,7 @@ def train_step(
     micro_batch_tokens: int,
     where: str,
 ) -> dict[str, float]:
-    """One optimiser step of the policy over `rows`; `names[i]` is the source of row i.
+    """One optimizer step of the policy over `rows`; `names[i]` is the source of row i.
 
     loss            L above, nats per response token      loss_<name>    the same of one source
     response_tokens counted in it                         grad_norm      before clipping

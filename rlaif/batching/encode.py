@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A labelled pair of rows. traits: P(chosen is better) per trait, None where not judged."""
+    """A labeled pair of rows. traits: P(chosen is better) per trait, None where not judged."""
 
     id: str
     chosen: Row
@@ -123,10 +123,10 @@ def encode_pairs(
     found = EncodedPairs([], [])
     for p in preferences:
         try:
-            chosen = _labelled_row(
+            chosen = _labeled_row(
                 tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens
             )
-            rejected = _labelled_row(
+            rejected = _labeled_row(
                 tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens
             )
         except BatchError as error:
@@ -141,7 +141,7 @@ def encode_pairs(
     return found
 
 
-def _labelled_row(
+def _labeled_row(
     tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
 ) -> Row:
     if not response.strip():
@@ -209,7 +209,7 @@ def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Indices of every optimiser step's batch: each epoch a fresh seeded order, the last of an
+    """Indices of every optimizer step's batch: each epoch a fresh seeded order, the last of an
     epoch maybe smaller. A step's number is the whole cursor: the order is a function of the seed.
     """
     batches: list[list[int]] = []

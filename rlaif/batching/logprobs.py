@@ -89,9 +89,9 @@ def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     (B, T) each; entries outside the mask come back 0. One counted entry has no variance: it
     comes back 0 as well.
     """
-    centred = torch.where(mask, values - masked_mean(values, mask), 0.0)
-    variance = centred.square().sum() / (mask.sum() - 1).clamp(min=1)
-    return centred * torch.rsqrt(variance + eps)
+    centered = torch.where(mask, values - masked_mean(values, mask), 0.0)
+    variance = centered.square().sum() / (mask.sum() - 1).clamp(min=1)
+    return centered * torch.rsqrt(variance + eps)
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

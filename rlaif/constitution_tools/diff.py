@@ -1,4 +1,4 @@
-"""What an edit of a constitution does to stored labels, before anything is labelled again.
+"""What an edit of a constitution does to stored labels, before anything is labeled again.
 
     p    = Σ_k ŵ_k p_k      under the old constitution, from the votes of the label's receipt
     p'   = Σ_k ŵ'_k p'_k    under the new one: votes taken over, or read anew where they must
@@ -84,7 +84,7 @@ class JudgedBy:
             if mine != its:
                 raise DifferenceError(
                     f"the labels were not made by this judge: their {what} is {mine}, the server's "
-                    f"{its}; ask the one that labelled, or label again with this one"
+                    f"{its}; ask the one that labeled, or label again with this one"
                 )
 
     @property
@@ -122,7 +122,7 @@ class Plan:
 
     @property
     def full_reads(self) -> int:
-        """Those of labelling the same pairs again with every principle."""
+        """Those of labeling the same pairs again with every principle."""
         orders = len(self.judge.orders) if self.judge else 0
         applying = (
             principle.applies_to(label.pair.conversation)
@@ -227,7 +227,7 @@ class Difference:
     """All moves, and what they add up to."""
 
     moves: tuple[Move, ...]
-    unlabelled: dict[str, int]  # why a label exists under one constitution only → labels
+    unlabeled: dict[str, int]  # why a label exists under one constitution only → labels
 
     @property
     def flips(self) -> tuple[Move, ...]:
@@ -271,7 +271,7 @@ def summary(found: Difference, show: int) -> dict[str, Any]:
     share, sizes = found.flip_share, found.move_quantiles
     return {
         "compared": len(found.moves),
-        "unlabelled": found.unlabelled,
+        "unlabeled": found.unlabeled,
         "flips": len(found.flips),
         "flip_share": share and asdict(share),
         "move": sizes and dict(zip(("median", "nine_in_ten", "largest"), sizes, strict=True)),
@@ -294,20 +294,20 @@ def summary(found: Difference, show: int) -> dict[str, Any]:
 
 def compare_labels(planned: Plan, fresh: Mapping[str, Judgment | Unjudged]) -> Difference:
     """Every label under both constitutions. `fresh` answers `questions`, by the pairs' ids."""
-    moves, unlabelled = [], Counter[str]()
+    moves, unlabeled = [], Counter[str]()
     for label in planned.labels:
         answer = fresh.get(label.pair.id)
         if label.lacking and not isinstance(answer, Judgment):
             reason = answer.reason.value if answer else "not asked"
-            unlabelled[f"the new votes could not be read ({reason})"] += 1
+            unlabeled[f"the new votes could not be read ({reason})"] += 1
             continue
         votes = answer.votes if isinstance(answer, Judgment) else ()
         move = _move(label, votes, planned.old, planned.new)
         if move is None:
-            unlabelled["one of the two constitutions has no vote on it"] += 1
+            unlabeled["one of the two constitutions has no vote on it"] += 1
         else:
             moves.append(move)
-    return Difference(tuple(moves), dict(unlabelled))
+    return Difference(tuple(moves), dict(unlabeled))
 
 
 def _move(

@@ -192,7 +192,7 @@ class ExamplesSummary:
     without_examples: tuple[str, ...]
 
 
-def summarise(outcomes: Sequence[ExampleOutcome], law: Constitution) -> ExamplesSummary:
+def summarize(outcomes: Sequence[ExampleOutcome], law: Constitution) -> ExamplesSummary:
     groups: dict[str, list[float]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.principle_id, []).append(float(outcome.passed))

@@ -29,9 +29,9 @@ def draw_redundancy(names: Sequence[str], r: Floats, path: Path) -> None:
         axes.tick_params(length=0)
         if count <= _NUMBERS_UP_TO:
             for j, k in np.argwhere(~np.isnan(r)):
-                colour = "white" if abs(r[j, k]) > 0.6 else "black"
+                color = "white" if abs(r[j, k]) > 0.6 else "black"
                 text = f"{r[j, k]:.2f}".replace("-0.00", "0.00")
-                axes.text(k, j, text, ha="center", va="center", color=colour, size=7)
+                axes.text(k, j, text, ha="center", va="center", color=color, size=7)
         figure.colorbar(image, ax=axes, shrink=0.7, label="how far two principles say the same, r")
         figure.savefig(path, dpi=160, metadata=_undated(path))
 

@@ -112,7 +112,7 @@ def nll(x: Floats, y: Floats, beta: Floats) -> Floats:
 
 
 def scaled(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """(K,) β = s ŵ with the s >= 0 that minimises the smoothed NLL: bisection on its slope."""
+    """(K,) β = s ŵ with the s >= 0 that minimizes the smoothed NLL: bisection on its slope."""
     direction: Floats = weights / weights.sum()
     z, target = x @ direction, _smoothed(y)
 
@@ -131,14 +131,14 @@ def scaled(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 def fit(x: Floats, y: Floats, weights: Floats) -> Floats:
     """(K,) β of the module's equations: accelerated projected gradient (Beck, Teboulle 2009)."""
-    centre = scaled(x, y, weights)
-    spread = max(float(centre.sum()), 1.0) / len(weights)
+    center = scaled(x, y, weights)
+    spread = max(float(center.sum()), 1.0) / len(weights)
     target = _smoothed(y)
     step = 1.0 / (np.linalg.norm(x, 2) ** 2 / 4 + spread**-2)  # 1 / Lipschitz constant
-    beta = ahead = centre
+    beta = ahead = center
     momentum = 1.0
     for _ in range(_STEPS):
-        slope = x.T @ (_sigmoid(x @ ahead) - target) + (ahead - centre) / spread**2
+        slope = x.T @ (_sigmoid(x @ ahead) - target) + (ahead - center) / spread**2
         moved = np.maximum(ahead - step * slope, 0.0)
         next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = moved + (momentum - 1) / next_momentum * (moved - beta)

@@ -125,7 +125,7 @@ def print_difference(
     found: Difference, planned: Plan, usage: Usage, show: int, console: Console
 ) -> None:
     share, sizes = found.flip_share, found.move_quantiles
-    for reason, count in found.unlabelled.items():
+    for reason, count in found.unlabeled.items():
         console.print(f"{count} labels cannot be compared: {reason}", highlight=False)
     if share is None or sizes is None:
         console.print("no label can be compared")

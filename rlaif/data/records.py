@@ -2,7 +2,7 @@
 
     Prompt         a conversation that ends with the user's turn
     Sample         one response of a policy to a prompt
-    Preference     a labelled pair: chosen, rejected, and P(chosen is better)
+    Preference     a labeled pair: chosen, rejected, and P(chosen is better)
     Demonstration  a response to imitate, whoever wrote it
     PlainText      text without turns, as models are pre-trained on
 
@@ -69,7 +69,7 @@ class Sample(_Record):
 
 
 class Preference(_Record):
-    """A labelled pair in TRL's conversational columns.
+    """A labeled pair in TRL's conversational columns.
 
     prob_chosen is P(chosen is better) in [0.5, 1]; traits holds the same per trait, in [0, 1]
     (a trait may disagree with the whole), None where the judge did not look at the trait.

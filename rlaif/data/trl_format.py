@@ -12,7 +12,7 @@
 A text prompt is the user's only turn, a text response the assistant's. `chosen` may repeat the
 prompt before its reply. Without `prob_chosen` the label is a hard one: prob_chosen = 1. Without
 `id` the id is made from the content. Columns that say nothing to us (scores, sources) are left
-aside, but not one that is nearly spelt like one of ours.
+aside, but not one that is nearly spelled like one of ours.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from rlaif.data.records import (
     as_record,
 )
 
-_LIKE_OURS = 0.85  # difflib's ratio from which a column is a misspelt one of ours
+_LIKE_OURS = 0.85  # difflib's ratio from which a column is a misspelled one of ours
 
 _Turn = dict[str, Any]
 
 
 def preference(fields: Mapping[str, Any], where: str) -> Preference:
     """One row as a Preference. RecordError says where it stands and which field is wrong."""
-    _refuse_misspelt(fields, where)
+    _refuse_misspelled(fields, where)
     chosen = _turns(fields, "chosen", "assistant", where)
     rejected = _turns(fields, "rejected", "assistant", where)
     if fields.get("prompt") is None:
@@ -139,7 +139,7 @@ def _reply(turns: list[_Turn], prompt: list[_Turn], name: str, where: str) -> li
     return rest
 
 
-def _refuse_misspelt(fields: Mapping[str, Any], where: str) -> None:
+def _refuse_misspelled(fields: Mapping[str, Any], where: str) -> None:
     ours = Preference.model_fields.keys()
     for name in fields.keys() - ours:
         near = difflib.get_close_matches(name, ours - fields.keys(), n=1, cutoff=_LIKE_OURS)

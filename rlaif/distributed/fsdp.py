@@ -11,7 +11,7 @@
 Gradients are summed, not averaged (workers.py says why). Every forward pass and every backward
 pass is then collective: a process that has no rows left computes a batch of none
 (Workers.in_step). Sampling cannot go in step, its responses end at different times: for so long
-every unit stays gathered (`unsharded`). The optimiser works on each process's own pieces (`local`),
+every unit stays gathered (`unsharded`). The optimizer works on each process's own pieces (`local`),
 so it and the norm need not know of any of this; a checkpoint holds whole tensors, gathered one at a
 time.
 
@@ -242,7 +242,7 @@ def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
 def gathered_moments(
     state: Mapping[str, Any], parameters: Iterable[Tensor], keep: bool
 ) -> dict[str, Any]:
-    """An optimiser's state_dict over the local pieces of `parameters` as that over them whole: what
+    """An optimizer's state_dict over the local pieces of `parameters` as that over them whole: what
     one process alone would have. Empty where not `keep`. Collective."""
     found: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(parameters):

@@ -132,7 +132,7 @@ class ProcessGroup:
         """Every .grad becomes the sum over processes; None counts as 0. Those of sharded
         parameters are it already.
 
-        Where all have None it stays None, so that the optimiser leaves the parameter alone, as it
+        Where all have None it stays None, so that the optimizer leaves the parameter alone, as it
         does in one process.
         """
         if self.count == 1:

@@ -5,7 +5,7 @@
 
     gap    length of the policy's response less that of the start's, in characters
     s      standard deviation of the gaps
-    θ, φ   maximise Σ w·[y·log q + (1-y)·log(1-q)] - φ²/(2·RIDGE²),  q = P(policy wins)
+    θ, φ   maximize Σ w·[y·log q + (1-y)·log(1-q)] - φ²/(2·RIDGE²),  q = P(policy wins)
     y      1 won, ½ tie, 0 lost, as in the win rate
     w      1 / judged responses of the prompt: every prompt counts once, as in the win rate
 
@@ -87,7 +87,7 @@ def _bootstrap(prompts: Sequence[Sequence[_Row]], whole: _Fit) -> tuple[float, f
 
 
 def _fit(rows: Sequence[_Row], start: _Fit) -> _Fit:
-    """Newton's method; a step that does not raise the penalised likelihood is halved."""
+    """Newton's method; a step that does not raise the penalized likelihood is halved."""
     mean = fmean(row.y for row in rows)
     if mean in (0.0, 1.0):  # θ has no prior: it goes to where the win rate is
         return _Fit(math.copysign(math.inf, mean - 0.5), 0.0)

@@ -5,7 +5,7 @@ length-controlled  the win rate read at equal length (length_control.py)
 judge score        mean P(policy's response better than the start's): the soft win rate
 trait win rate     the win rate by one trait's probability alone; equal texts are ties
 reward score       mean of the reward model's score; reward gain: less the start's, prompt by prompt
-overoptimised      the reward gain is clear of 0 and the judge score is not clear of ½: the policy
+overoptimized      the reward gain is clear of 0 and the judge score is not clear of ½: the policy
                    has found what the reward model gets wrong (arXiv:2210.10760), or the judge
                    cannot tell so few responses apart
 KL k1, k3          Σ_t d_t and Σ_t (e^(-d_t) - 1 + d_t), d = logπ - logπ_ref, on its own samples
@@ -282,7 +282,7 @@ class PolicyResult:
     kinds: tuple[KindResult, ...] = ()  # in the order of their names; prompts without one in none
 
     @property
-    def overoptimised(self) -> bool:
+    def overoptimized(self) -> bool:
         """Reward and judge part: the reward is up for certain, the judge's preference is not."""
         gain, judged = self.reward_gain, self.judge_score
         if gain is None or gain.low is None or judged is None or judged.low is None:

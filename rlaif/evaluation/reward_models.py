@@ -7,10 +7,10 @@ NLL            -mean[p·log q + (1-p)·log(1-q)]; never under the labels' own en
 ECE            Σ_bins n_b/n · |mean confidence - mean agreement| (Guo et al., arXiv:1706.04599);
                confidence = max(q, 1-q), agreement = p seen from the side the model is on
 length floor   accuracy of "the longer response is better": a model that does not beat it has
-               learnt length, and nothing of the constitution
+               learned length, and nothing of the constitution
 length corr.   Spearman's rank correlation between score and length, over all responses
 
-All of them for the whole, and for each trait on the pairs that are labelled for it, p being the
+All of them for the whole, and for each trait on the pairs that are labeled for it, p being the
 trait's label. Labels are soft here whatever the model was trained on, so `compare_nll` can hold
 one trained on soft labels against one trained on hard ones.
 """
@@ -137,8 +137,8 @@ def _trait_figures(
     told = [(p, c, r, x) for p, c, r in rows if (x := p.traits.get(trait)) is not None]
     if not told:
         return None
-    labelled, chosen, rejected, labels = zip(*told, strict=True)
-    return pair_figures(labelled, PairScores(chosen, rejected), labels)
+    labeled, chosen, rejected, labels = zip(*told, strict=True)
+    return pair_figures(labeled, PairScores(chosen, rejected), labels)
 
 
 def pair_figures(

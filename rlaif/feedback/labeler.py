@@ -58,7 +58,7 @@ TRANSIENT = frozenset({UnjudgedReason.ENGINE_FAILED, UnjudgedReason.CANCELLED})
 
 
 class LabelingError(UserError):
-    """Labelling stopped. The message says what is safe and how to continue."""
+    """Labeling stopped. The message says what is safe and how to continue."""
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────
@@ -85,7 +85,7 @@ class JournalEntry(BaseModel):
 
 
 class LabelingClient(Protocol):
-    """What labelling needs of `judge_service.client.sync.JudgeClient`."""
+    """What labeling needs of `judge_service.client.sync.JudgeClient`."""
 
     def server_info(self) -> ServerInfo: ...
 
@@ -238,7 +238,7 @@ def _still_fit(client: LabelingClient, answer: Judgment | Unjudged, judge: Judge
         origin = answer.provenance
         if (origin.model, origin.constitution_sha256) != (judge.model, judge.constitution.sha256):
             raise LabelingError(
-                "the judge changed while labelling (another model or constitution answers now); "
+                "the judge changed while labeling (another model or constitution answers now); "
                 "run again to label with the new one, or start the old one again to continue"
             )
 
@@ -270,7 +270,7 @@ def comparer(
 
 @dataclass(frozen=True, slots=True)
 class LabelingSummary:
-    """The counts of a labelled set. Means are None where there is nothing to take a mean of."""
+    """The counts of a labeled set. Means are None where there is nothing to take a mean of."""
 
     pairs: int
     judged: int
@@ -329,7 +329,7 @@ def label(
     kept = None
     if earlier is Earlier.KEEP and tally.judged:  # all answers are here: nothing can fail halfway
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
-    summary = _summarise(answers, tally, identical, options, kept)
+    summary = _summarize(answers, tally, identical, options, kept)
     write_json(out / SUMMARY, asdict(summary))
     if not summary.judged:
         raise LabelingError(
@@ -347,7 +347,7 @@ def _reasons(counts: dict[str, int]) -> str:
     return ", ".join(f"{reason} {n}" for reason, n in counts.items()) or "no pairs were given"
 
 
-def _summarise(
+def _summarize(
     answers: Answers, tally: Tally, identical: int, options: JudgeOptions, kept: Path | None
 ) -> LabelingSummary:
     return LabelingSummary(

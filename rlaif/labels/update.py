@@ -4,7 +4,7 @@
     sub-constitutions ─ ask ────► fresh votes ┴ rejudge ─► journal ─ label ─► preferences
 
 `reuse` takes from each earlier label the votes of principles whose text did not change, asks the
-judge for the others alone, and puts the new judgments into the labelling journal, where `label`
+judge for the others alone, and puts the new judgments into the labeling journal, where `label`
 finds them. Pairs with the same principles lacking are asked together, by a constitution cut down to
 these. What it cannot take over, `label` asks in full: a pair that is new or edited, or was judged
 by another model, template or way of reading.

@@ -231,7 +231,7 @@ class Backbone:
         self._whole, self._untrained = role, self._weights_version()
 
     def _weights_version(self) -> int:
-        """Changes whenever a weight is written to, by an optimiser or from a checkpoint."""
+        """Changes whenever a weight is written to, by an optimizer or from a checkpoint."""
         return sum(parameter._version for parameter in self.model.parameters())
 
     def _refuse_adapters_over_a_trained_base(self) -> None:

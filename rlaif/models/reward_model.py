@@ -58,7 +58,7 @@ class Heads(torch.nn.Module):
         self.register_buffer("mean", torch.zeros(len(names)))
         self.register_buffer("std", torch.ones(len(names)))
 
-    def randomise(self, seed: int) -> None:
+    def randomize(self, seed: int) -> None:
         """Weights of std 1/√(d+1) ("N implementation details of RLHF with PPO")."""
         generator = torch.Generator().manual_seed(seed)
         std = 1 / math.sqrt(self.weight.shape[1] + 1)
@@ -69,13 +69,13 @@ class Heads(torch.nn.Module):
         """(..., d) → raw outputs (..., K)."""
         return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
-    def normalise_on(self, raw: Tensor) -> None:
+    def normalize_on(self, raw: Tensor) -> None:
         """Make scores like these raw ones (N, K) mean 0, std 1. A constant head stays unscaled."""
         std = raw.std(dim=0, correction=0)
         self.mean.copy_(raw.mean(dim=0))
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
-    def normalised(self, raw: Tensor) -> Tensor:
+    def normalized(self, raw: Tensor) -> Tensor:
         return (raw - self.mean) / self.std
 
 
@@ -160,7 +160,7 @@ class RewardModel:
         )
 
     def raw(self, batch: SharedBatch) -> Tensor:
-        """Unnormalised outputs of every head for each response (R, K), differentiable."""
+        """Unnormalized outputs of every head for each response (R, K), differentiable."""
         outputs: Tensor = self.heads(self.backbone.ends(self.role, batch))
         return outputs
 
@@ -170,7 +170,7 @@ class RewardModel:
 
     @torch.no_grad()
     def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
-        """Unnormalised outputs of any number of rows (N, K), batched by length."""
+        """Unnormalized outputs of any number of rows (N, K), batched by length."""
         found = torch.empty(len(rows), len(self.heads.names))
         for group in self.backbone.micro_batches(rows, budget):
             batch = share([[rows[i] for i in pack] for pack in group], self.backbone.device)
@@ -208,7 +208,7 @@ class RewardModel:
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[ScoredResponse]:
         """Scores of whole responses. Raises BatchError for one longer than the model's context."""
-        scores = self.heads.normalised(self._raw_responses(conversations, responses))  # (N, K)
+        scores = self.heads.normalized(self._raw_responses(conversations, responses))  # (N, K)
         return [
             ScoredResponse(overall, dict(zip(self.heads.names, row, strict=True)))
             for overall, row in zip(self.overall(scores).tolist(), scores.tolist(), strict=True)
@@ -225,15 +225,15 @@ class RewardModel:
             if response.strip():
                 with suppress(BatchError):
                     rows[place] = encode_row(tokenizer, "", said, response, context)
-        per_trait = self.heads.normalised(self.raw_rows(list(rows.values())))
+        per_trait = self.heads.normalized(self.raw_rows(list(rows.values())))
         scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
 
     def log_odds(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float]:
-        """The heads' weighted mean as trained, not normalised: a difference of two is the log-odds
-        of the label, which normalised scores (made to have std 1) are not."""
+        """The heads' weighted mean as trained, not normalized: a difference of two is the log-odds
+        of the label, which normalized scores (made to have std 1) are not."""
         found: list[float] = self.mean(self._raw_responses(conversations, responses)).tolist()
         return found
 
@@ -337,7 +337,7 @@ def checked_scores(
 
 
 def require_a_score(scores: Sequence[float | None], where: str) -> None:
-    """Raises RewardModelError when nothing can be learnt from a whole batch, of all processes."""
+    """Raises RewardModelError when nothing can be learned from a whole batch, of all processes."""
     if all(score is None for score in scores):
         raise RewardModelError(
             f"{where}: none of its {len(scores)} responses has a score; see why the reward "

@@ -88,7 +88,7 @@ class Recipe(BaseModel):
     )
     split_seed: int = Field(default=DEFAULT_RULE.seed, description="of that split")
     reward_heldout: float = Field(
-        default=0.2, gt=0, lt=1, description="share of labelled pairs kept to evaluate the reward"
+        default=0.2, gt=0, lt=1, description="share of labeled pairs kept to evaluate the reward"
     )
     fit: Fit | None = Field(default=None, description="fewer prompts on slow machines; null: never")
     judge_dtype: Dtype = Field(

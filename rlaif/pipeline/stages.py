@@ -90,10 +90,10 @@ def _say_split(work: RunContext, console: Console) -> None:
 
 def stages_of(work: RunContext) -> list[Stage]:
     """All stages of a recipe, in order."""
-    return [*_labelling(work), *_training(work), *_evaluating(work)]
+    return [*_labeling(work), *_training(work), *_evaluating(work)]
 
 
-def _labelling(work: RunContext) -> list[Stage]:
+def _labeling(work: RunContext) -> list[Stage]:
     r, law = work.recipe, work.constitution
     train = work.prompts("train")
     return [

@@ -45,7 +45,7 @@ SFT = (
         "loss",
         "loss (nats per token)",
         "Falls. Dots, where there are any, are held-out responses: when they turn up, the rest is "
-        "learnt by heart.",
+        "learned by heart.",
         heldout="held_out_loss",
     ),
 )
@@ -71,7 +71,7 @@ DPO = (
         "loss",
         "loss (nats)",
         "With the sigmoid losses it starts at log 2 (dashed: policy = reference) and falls "
-        "slowly. A fall to 0 means the pairs are learnt by heart.",
+        "slowly. A fall to 0 means the pairs are learned by heart.",
         level=math.log(2),
         heldout="heldout_loss",
     ),
@@ -107,7 +107,7 @@ PPO = (
         "judge_score",
         "judge: P(better than the start)",
         "Rises above one half, together with the score. Where the score goes on and this does not, "
-        "the reward model is overoptimised.",
+        "the reward model is overoptimized.",
         level=0.5,
     ),
     Curve(

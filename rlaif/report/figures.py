@@ -1,6 +1,6 @@
-"""The report's pictures, as inline SVG whose colours are the page's CSS variables.
+"""The report's pictures, as inline SVG whose colors are the page's CSS variables.
 
-Drawn in stand-in colours, which are then replaced by `var(--…)`: one picture serves the light and
+Drawn in stand-in colors, which are then replaced by `var(--…)`: one picture serves the light and
 the dark page. Text stays text, so that it can be selected and takes the page's typeface.
 """
 
@@ -122,6 +122,6 @@ def _svg(figure: Figure, label: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

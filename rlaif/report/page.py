@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: what was labelled, learnt and won, and how to read it.
+"""One self-contained HTML page of a run: what was labeled, learned and won, and how to read it.
 
 The page shows what the run folder holds. A part that is missing is named as missing; nothing is
 filled in. All text from models and files is escaped.
@@ -23,7 +23,7 @@ from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult
 from rlaif.evaluation.reward_models import RewardEvaluation
 from rlaif.report import curves, figures
-from rlaif.report.tables import kind_table, overoptimisation, plain, share, signed, tables
+from rlaif.report.tables import kind_table, overoptimization, plain, share, signed, tables
 
 Loaded = TypeVar("Loaded")
 
@@ -146,7 +146,7 @@ def _result(evaluation: EvaluationResult | None) -> dict[str, Any] | None:
         "tables": tables(evaluation),
         "kinds": kind_table(evaluation.policies),
         "findings": [_finding(policy) for policy in trained],
-        "suspicions": [overoptimisation(policy) for policy in trained if policy.overoptimised],
+        "suspicions": [overoptimization(policy) for policy in trained if policy.overoptimized],
         "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
         "win_rate_plot": _shares(rates, "win rate against the start (%)"),
         "judge_score_plot": _shares(scores, "mean P(better than the start) (%)"),

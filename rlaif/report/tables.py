@@ -79,15 +79,15 @@ def print_table(result: EvaluationResult, console: Console) -> None:
             table.add_row(*row)
         console.print(table)
     for policy in result.policies:
-        if policy.overoptimised:
-            console.print(overoptimisation(policy), soft_wrap=True)
+        if policy.overoptimized:
+            console.print(overoptimization(policy), soft_wrap=True)
 
 
-def overoptimisation(policy: PolicyResult) -> str:
+def overoptimization(policy: PolicyResult) -> str:
     """What to think of a policy whose reward rose while the judge's preference did not."""
     return (
         f"{policy.name}: the reward score is up by {signed(policy.reward_gain)}, the judge score "
-        f"({plain(policy.judge_score)}) is not clear of 0.5: overoptimised, or too few prompts."
+        f"({plain(policy.judge_score)}) is not clear of 0.5: overoptimized, or too few prompts."
     )
 
 

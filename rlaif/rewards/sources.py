@@ -10,7 +10,7 @@
 
 A response without a score is None, never a number: PPO masks it, ReST leaves it out. Who failed to
 score it, and why, is counted in `Reward.unscored` and said on stderr once per kind.
-Left out: normalising the sources against each other; the weights are in score per source's unit.
+Left out: normalizing the sources against each other; the weights are in score per source's unit.
 """
 
 from __future__ import annotations

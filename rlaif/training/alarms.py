@@ -24,7 +24,7 @@ from typing import Any
 
 WINDOW = 5  # steps of a mean: one batch alone is noise
 TREND = 20  # steps of a correlation
-# nats per response. The overoptimisation of arXiv:2210.10760 turns the true score down within tens
+# nats per response. The overoptimization of arXiv:2210.10760 turns the true score down within tens
 # of nats; at 25 the reference would write such a response once in e^25 times.
 KL_CEILING = 25.0
 EOS_FALL = 0.2  # share of responses
@@ -127,7 +127,7 @@ def scores_parting(history: History) -> Alarm | None:
     return Alarm(
         "scores_parting",
         f"the score rose from {then:.2f} to {now:.2f} while the judge's fell from {best:.2f} to "
-        f"{last[-1][0]:.2f}: the reward model is overoptimised (arXiv:2210.10760); go back to the "
+        f"{last[-1][0]:.2f}: the reward model is overoptimized (arXiv:2210.10760); go back to the "
         "best checkpoint, raise kl_coef, or train the reward model on responses of this policy",
     )
 

@@ -1,4 +1,4 @@
-"""What all trainers share: settings, optimiser, checkpoints, exact resume, metrics. No trainer.
+"""What all trainers share: settings, optimizer, checkpoints, exact resume, metrics. No trainer.
 
 A run is a folder:
 
@@ -46,6 +46,7 @@ from rlaif.training.checkpoints import (
 from rlaif.training.trackers import TrackerName, Trackers
 
 BEST = "best.pt"
+_MOMENTS = "optimiser"  # the key in checkpoints, spelled as the first ones have it
 
 
 class TrainingError(UserError):
@@ -78,7 +79,7 @@ class TrainConfig(BaseModel):
     unusable: Unusable = Field(
         default="error", description="a record too long or empty: an error, or skipped and counted"
     )
-    checkpoint_every: int = Field(default=10, ge=1, description="optimiser steps (PPO: iterations)")
+    checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps (PPO: iterations)")
     keep_checkpoints: int = Field(
         default=2, ge=1, description="the newest; the older ones serve when it cannot be read"
     )
@@ -115,7 +116,7 @@ class Learner:
         self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
         self.max_grad_norm = config.max_grad_norm
         self.workers = workers
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [{"params": [self.pieces[n] for n in named], "lr": rate} for named, rate in groups],
             weight_decay=0.0,
             fused=True,  # one pass over each weight instead of ten
@@ -124,7 +125,7 @@ class Learner:
     def schedule(self, step: int) -> float:
         """Set the learning rate of this step, counted from 1; returns the first group's."""
         factor = min(step / max(self.warmup, 1), 1 - (step - 1) / self.total)
-        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         return self.peaks[0] * factor
 
@@ -139,7 +140,7 @@ class Learner:
         norm = self._norm()
         torch.nn.utils.clip_grads_with_norm_(self.pieces.values(), self.max_grad_norm, norm)
         require_finite(norm, "gradient", where)
-        self.optimiser.step()
+        self.optimizer.step()
         torch.autograd.graph.increment_version(parameters)  # AdamW's fused kernel does not
         self.clear()
         return float(norm)
@@ -163,21 +164,21 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Of whole tensors. Where the model is sharded it is collective, and the main process alone
         gets them, on the CPU: 12 bytes per weight that trains."""
-        optimiser, main = self.optimiser.state_dict(), self.workers.is_main
+        optimizer, main = self.optimizer.state_dict(), self.workers.is_main
         if self.workers.sharded:
             return {
                 "parameters": sharding.gathered(self.parameters, main),
-                "optimiser": sharding.gathered_moments(optimiser, self.parameters.values(), main),
+                _MOMENTS: sharding.gathered_moments(optimizer, self.parameters.values(), main),
             }
         parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
-        return {"parameters": parameters, "optimiser": optimiser}
+        return {"parameters": parameters, _MOMENTS: optimizer}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """What `state` gave, to a process of the same launch or of any other."""
         for name, parameter in self.parameters.items():
             sharding.set_to(parameter, state["parameters"][name])
-        moments = sharding.pieces_of_moments(state["optimiser"], self.parameters.values())
-        self.optimiser.load_state_dict(moments)
+        moments = sharding.pieces_of_moments(state[_MOMENTS], self.parameters.values())
+        self.optimizer.load_state_dict(moments)
 
 
 class Run:

@@ -35,7 +35,7 @@ class HeldOutConfig(TrainConfig):
     eval_every: int | None = Field(
         default=None,
         ge=1,
-        description="optimiser steps between looks at the held-out pairs; null: every epoch",
+        description="optimizer steps between looks at the held-out pairs; null: every epoch",
     )
     keep: Literal["last", "best"] = Field(
         default="last",

@@ -72,7 +72,7 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def polite_pairs() -> list[Preference]:
-    """Eight pairs whose better response says please: a set that can be memorised."""
+    """Eight pairs whose better response says please: a set that can be memorized."""
     return [
         preference(i, f"Yes, {i} please.", f"No {i}!" + "!" * (i % 3), traits={"manners": 0.95})
         for i in range(8)

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (arXiv:2305.18290), on soft labels.
+"""Direct preference optimization (arXiv:2305.18290), on soft labels.
 
     h = (log π_c - log π_r) - (log ref_c - log ref_r)        log_ratio_margin, (B,)
 
@@ -101,7 +101,7 @@ class DPOConfig(HeldOutConfig):
     """Settings of DPO."""
 
     epochs: int = Field(default=2, ge=1, description="passes over the pairs")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step")
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
     beta: float = Field(
         default=0.1, gt=0, description="strength of the KL leash (arXiv:2305.18290)"
     )
@@ -132,7 +132,7 @@ def train(
     eval_preferences: Sequence[Preference] = (),
     reference_cache: Path | None = None,
 ) -> Path:
-    """Train the policy on labelled pairs; returns `out`: a peft adapter, or (lora=null) a model.
+    """Train the policy on labeled pairs; returns `out`: a peft adapter, or (lora=null) a model.
 
     With eval_preferences the held-out loss is logged (heldout.py). reference_cache: a folder that
     several runs share; None: `out`. Resumes by itself. Raises TrainingError or BatchError.
@@ -287,7 +287,7 @@ def train_step(
     config: DPOConfig,
     where: str,
 ) -> dict[str, float]:
-    """One optimiser step over `pairs` (those of all processes); the loss is the mean over them.
+    """One optimizer step over `pairs` (those of all processes); the loss is the mean over them.
 
     loss       mean loss                          margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
@@ -324,7 +324,7 @@ def evaluate(
 ) -> dict[str, float]:
     """heldout_loss, heldout_margin, heldout_accuracy: as in train_step, over pairs not trained on.
 
-    Where nothing was learnt that carries over, heldout_accuracy stays about ½ and the heldout_loss
+    Where nothing was learned that carries over, heldout_accuracy stays about ½ and the heldout_loss
     of the sigmoid losses about log 2.
     """
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)

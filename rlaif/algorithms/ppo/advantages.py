@@ -81,10 +81,10 @@ def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
 def grpo_advantages(scores: Tensor, groups: Tensor) -> Tensor:
     """grpo above: each score in standard deviations off its group's mean. All (B,)."""
     count, total = _group_sums(scores, groups)
-    centred = torch.where(count > 1, scores - total / count, 0.0)
-    squares = _group_sums(centred.square(), groups)[1]
+    centered = torch.where(count > 1, scores - total / count, 0.0)
+    squares = _group_sums(centered.square(), groups)[1]
     std = (squares / (count - 1).clamp(min=1)).sqrt()
-    return centred / (std + GROUP_EPS)  # section 4.1.2, arXiv:2402.03300
+    return centered / (std + GROUP_EPS)  # section 4.1.2, arXiv:2402.03300
 
 
 def _group_sums(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

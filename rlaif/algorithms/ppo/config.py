@@ -36,7 +36,7 @@ class PPOConfig(TrainConfig):
         default=2.0, ge=1, description="of π_old / sampler per token (Yao et al. 2025); see ppo.py"
     )
     epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
-    update_batch_size: int = Field(default=4, ge=1, description="responses per optimiser step")
+    update_batch_size: int = Field(default=4, ge=1, description="responses per optimizer step")
     value: Literal["head", "adapter"] = Field(
         default="head",
         description="V off the policy's own hidden states, or off an adapter's (ppo_value.py)",

@@ -6,7 +6,7 @@
                    nor the iteration's remaining ones (ppo_update.py)
     max_kl         kl_k1 of a rollout over it: training ends with an error
     rollback       s_1, s_2, …  a judge's mean P(better than the start) on held-out prompts.
-                   `after` of them in a row below the best: policy and optimiser go back to the
+                   `after` of them in a row below the best: policy and optimizer go back to the
                    best one's checkpoint. As many again without a new best: back once more, the end
 
 Why max_kl is an error and not an early end: a policy that far off has most likely found a hole in

@@ -261,7 +261,7 @@ def assemble(
 
     score                 mean, before the missing-EOS penalty
     reward                mean over responses of what the advantages are made of: Σ_t r_t (gae),
-                          R (rloo), the penalised score (grpo)
+                          R (rloo), the penalized score (grpo)
     kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
     entropy               mean of -log π_old over the tokens drawn, nats: what it estimates
     response_length       mean tokens, end token included
@@ -286,7 +286,7 @@ def assemble(
     raw = importance_weights(old, sampled)
     scores = torch.tensor([r.score for r in found], device=device)
     complete = torch.tensor([r.complete for r in found], device=device)
-    learnt = _learnt(
+    learned = _learned(
         scores - config.missing_eos_penalty * (~complete).float(),
         torch.tensor([place for place, _ in kept], device=device),
         torch.where(mask, kl_k1(old, ref), 0.0),
@@ -297,7 +297,7 @@ def assemble(
     )
     metrics: dict[str, float] = {
         "score": float(scores.mean()),
-        "reward": learnt.reward,
+        "reward": learned.reward,
         "kl_k1": float(torch.where(mask, kl_k1(old, ref), 0.0).sum(1).mean()),
         "kl_k3": float(torch.where(mask, kl_k3(old, ref), 0.0).sum(1).mean()),
         "entropy": float(-old[mask].mean()),
@@ -311,8 +311,8 @@ def assemble(
     pairs = distinct_n([r.text for r in found], 2)
     if pairs is not None:
         metrics["distinct_2"] = pairs
-    if learnt.targets is not None:
-        of = learnt.targets
+    if learned.targets is not None:
+        of = learned.targets
         metrics["explained_variance"] = explained_variance(of.values, of.returns, mask)
     rollout = Rollout(
         rows=[r.row for r in found],
@@ -321,20 +321,20 @@ def assemble(
         ref_logprobs=ref,
         sampler_logprobs=sampled,
         importance=raw.clamp(max=config.importance_cap),
-        advantages=learnt.advantages,
-        targets=learnt.targets,
+        advantages=learned.advantages,
+        targets=learned.targets,
         reference_weight=kl_coef if config.advantages == "grpo" else 0.0,
     )
     return rollout, metrics
 
 
-class _Learnt(NamedTuple):
+class _Learned(NamedTuple):
     advantages: Tensor  # (B, R)
     targets: ValueTargets | None
     reward: float
 
 
-def _learnt(
+def _learned(
     scores: Tensor,
     groups: Tensor,
     k1: Tensor,
@@ -342,16 +342,16 @@ def _learnt(
     mask: Tensor,
     kl_coef: float,
     config: PPOConfig,
-) -> _Learnt:
-    """The configured advantages. scores (penalised), groups (B,); k1, values, mask (B, R)."""
+) -> _Learned:
+    """The configured advantages. scores (penalized), groups (B,); k1, values, mask (B, R)."""
     if config.advantages == "gae":
         rewards = token_rewards(k1, scores, mask, kl_coef)
         gae = gae_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
         targets = ValueTargets(values, gae.returns)
-        return _Learnt(whiten(gae.advantages, mask), targets, float(rewards.sum(1).mean()))
+        return _Learned(whiten(gae.advantages, mask), targets, float(rewards.sum(1).mean()))
     if config.advantages == "rloo":
         whole = response_rewards(k1, scores, mask, kl_coef)
         each = rloo_advantages(whole, groups)
-        return _Learnt(on_every_token(each, mask), None, float(whole.mean()))
+        return _Learned(on_every_token(each, mask), None, float(whole.mean()))
     each = grpo_advantages(scores, groups)
-    return _Learnt(on_every_token(each, mask), None, float(scores.mean()))
+    return _Learned(on_every_token(each, mask), None, float(scores.mean()))

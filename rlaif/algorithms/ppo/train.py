@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (arXiv:1707.06347) of responses against a score.
+"""Proximal policy optimization (arXiv:1707.06347) of responses against a score.
 
     A        advantages, (B, R): gae, rloo or grpo            advantages.py
     ratio    = exp(log π - log π_old)
@@ -20,8 +20,8 @@ the trainer's own forward is exact: its log-probs are π_old, and the policy's f
     guards           adaptive KL, KL guard, max_kl, rollback to the best judged policy (guard.py)
 
 A response whose score is None is masked out of everything and counted (unscored), never scored 0.
-The mean is over the tokens of an optimiser step's batch for all three: rloo's paper sums over a
-response's tokens (another step size), grpo's divides by each response's length (which favours
+The mean is over the tokens of an optimizer step's batch for all three: rloo's paper sums over a
+response's tokens (another step size), grpo's divides by each response's length (which favors
 short good and long bad ones, arXiv:2503.20783).
 Left out: an entropy bonus, whitening of scores, sequence-level importance weights.
 """
@@ -149,7 +149,7 @@ class PPOData:
 
 @dataclass(frozen=True, slots=True)
 class PPOState:
-    """What the next iteration depends on, besides weights and optimiser."""
+    """What the next iteration depends on, besides weights and optimizer."""
 
     done: int  # iterations
     kl_coef: float
@@ -173,7 +173,7 @@ def iterate(
 
     kl_coef, learning_rate     of this iteration
     judge_score                the judge's mean P(better than the start), when it was asked
-    rollback                   1 when policy and optimiser went back to the best judged ones
+    rollback                   1 when policy and optimizer went back to the best judged ones
     memory_gib                 most memory held so far, of the process that holds most
     skipped                    prompts left out because they do not fit
     """
@@ -218,7 +218,7 @@ def _is_due(step: int, config: PPOConfig) -> bool:
 def _go_back(
     run: Run, learner: Learner, where: str, watch: RollbackState, workers: ProcessGroup
 ) -> None:
-    """Policy, value function and optimiser as they were at the best evaluation."""
+    """Policy, value function and optimizer as they were at the best evaluation."""
     best = run.best()
     if best is None:
         raise TrainingError(

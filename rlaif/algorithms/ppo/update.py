@@ -72,7 +72,7 @@ def update(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """`epochs` passes of optimiser steps over one rollout. Metrics, means over the steps made:
+    """`epochs` passes of optimizer steps over one rollout. Metrics, means over the steps made:
 
     loss                  policy_loss + vf_coef·value_loss
     policy_loss           with grpo: its KL term included

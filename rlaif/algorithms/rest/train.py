@@ -73,7 +73,7 @@ class ReSTConfig(TrainConfig):
         default=0.5, gt=0, le=1, description="factor from one Improve step of a Grow to the next"
     )
     epochs: int = Field(default=1, ge=1, description="passes over what an Improve step keeps")
-    batch_size: int = Field(default=8, ge=1, description="responses per optimiser step")
+    batch_size: int = Field(default=8, ge=1, description="responses per optimizer step")
     max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling")
     engine: Literal["auto", "vllm", "transformers"] = Field(

@@ -128,12 +128,12 @@ def _tell_outcomes(
     as_json: bool,
     junit: Path | None,
 ) -> None:
-    from rlaif.constitution_tools.examples import summarise
+    from rlaif.constitution_tools.examples import summarize
     from rlaif.constitution_tools.junit import junit_xml
     from rlaif.constitution_tools.tables import print_outcomes
     from rlaif.data.records import atomic_open
 
-    summary = summarise(outcomes, law)
+    summary = summarize(outcomes, law)
     if junit:
         with atomic_open(junit) as out:
             out.write(junit_xml(law.name, outcomes))
@@ -191,7 +191,7 @@ def diff(
     if not planned.labels:
         raise UserError(
             f"{labels}: no label was made under {old} as it is now (sha256 {before.digest[:12]}…); "
-            "give the constitution that labelled as OLD, or label again"
+            "give the constitution that labeled as OLD, or label again"
         )
     report = {"changes": [asdict(change) for change in changes], "labels": len(planned.labels),
               "left_out": planned.left_out, "reads_wanted": planned.reads,

@@ -174,7 +174,7 @@ def preview(
 
 
 def marked(prompt: str) -> StyledText:
-    """The prompt with its control tokens in colour, and the data under judgment dim."""
+    """The prompt with its control tokens in color, and the data under judgment dim."""
     from rich.text import Text as StyledText
 
     styled = StyledText(prompt)

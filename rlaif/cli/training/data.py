@@ -189,7 +189,7 @@ def revise(
     ] = 256,
     seed: Seed = 0,
 ) -> None:
-    """Let the judge criticise and rewrite responses by the constitution, to imitate them (SFT).
+    """Let the judge criticize and rewrite responses by the constitution, to imitate them (SFT).
 
     Every round is kept as it arrives; a second run asks for the rest.
     """

@@ -30,10 +30,10 @@ def list_() -> None:
 
     from rlaif.models import catalog as models
 
-    table = Table("name", "what", "size", "licence", "folder")
+    table = Table("name", "what", "size", "license", "folder")
     for known in models.list_models():
         table.add_row(
-            known.name, known.title, known.size, known.licence, str(known.folder or "not fetched")
+            known.name, known.title, known.size, known.license, str(known.folder or "not fetched")
         )
     output().print(table)
 

@@ -146,7 +146,7 @@ def dpo(
     resume: ResumeOption = Resume.auto,
     dry_run: DryRun = False,
 ) -> None:
-    """Direct preference optimisation on soft labels (per-pair cDPO by default)."""
+    """Direct preference optimization on soft labels (per-pair cDPO by default)."""
     from rlaif.algorithms.dpo.train import DPOConfig, train
     from rlaif.data.records import read_preferences
     from rlaif.models import catalog as models
@@ -187,7 +187,7 @@ def ppo(
     resume: ResumeOption = Resume.auto,
     dry_run: DryRun = False,
 ) -> None:
-    """Proximal policy optimisation against scores, on the train split of the prompts."""
+    """Proximal policy optimization against scores, on the train split of the prompts."""
     from rlaif.algorithms.ppo.train import PPOConfig, train
     from rlaif.models import catalog as models
 

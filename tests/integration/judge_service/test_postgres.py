@@ -224,7 +224,7 @@ async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
     monkeypatch.setattr(postgres_store, "_COUNTED_BYTES", 0)
     store = open_store(database)
     await asyncio.gather(*(store.put_read(key(i), answer(-1.0)) for i in range(300)))
-    assert (await store.stats()).reads == 0  # never analysed
+    assert (await store.stats()).reads == 0  # never analyzed
     postgres.execute("ANALYZE", database=name(database))
     assert (await store.stats()).reads == 300
     await store.close()

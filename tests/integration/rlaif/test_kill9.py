@@ -1,4 +1,4 @@
-"""kill -9 at random moments under a labelling run: no label is lost and none is there twice.
+"""kill -9 at random moments under a labeling run: no label is lost and none is there twice.
 
 A real server process over a real store, and `label` in a process of its own. Time
 after time one of them is killed without warning, mostly the server, and started again; a client
@@ -66,7 +66,7 @@ def pairs() -> list[Comparison]:
 
 
 class KilledRun:
-    """A server and a labelling client under attack, and what was true at the last kill."""
+    """A server and a labeling client under attack, and what was true at the last kill."""
 
     def __init__(self, folder: Path, server: ServerProcess, store: Path) -> None:
         self.server = server

@@ -190,7 +190,7 @@ def metrics(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-# ── what is learnt ───────────────────────────────────────────────────────────────────────────
+# ── what is learned ───────────────────────────────────────────────────────────────────────────
 
 
 def test_sft_teaches_the_language_as_it_is_spoken(policy):

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-ASKED = ("Name a colour.", "How are you?", "What is 2 + 2?", "Where is Paris?")
+ASKED = ("Name a color.", "How are you?", "What is 2 + 2?", "Where is Paris?")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ async def in_thread(address: str, work: Callable[[JudgeClient], Any], **how: Any
 
 async def test_the_sync_and_the_aio_client_give_the_same() -> None:
     async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
-        pair = ("Name a fruit", "An apple.", "A stone, perhaps a grey one.")
+        pair = ("Name a fruit", "An apple.", "A stone, perhaps a gray one.")
         found = await client.compare(*pair, constitution="hhh")
         twin = await in_thread(server.address, lambda sync: sync.compare(*pair))
         assert isinstance(found, Judgment)

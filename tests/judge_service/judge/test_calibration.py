@@ -252,9 +252,9 @@ def test_a_calibration_is_found_for_exactly_what_it_was_fitted_for() -> None:
     assert known.find("c" * 64, MODEL, "pair/1", "pairwise") == calibration()
     renamed = dataclasses.replace(MODEL, name="a folder", engine="another")
     assert known.find("c" * 64, renamed, "pair/1", "pairwise") is not None
-    quantised = dataclasses.replace(MODEL, dtype="int8")
+    quantized = dataclasses.replace(MODEL, dtype="int8")
     assert known.find("d" * 64, MODEL, "pair/1", "pairwise") is None
-    assert known.find("c" * 64, quantised, "pair/1", "pairwise") is None
+    assert known.find("c" * 64, quantized, "pair/1", "pairwise") is None
     assert known.find("c" * 64, MODEL, "pair/2", "pairwise") is None
     assert known.find("c" * 64, MODEL, "pair/1", "pointwise") is None
 

@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_model, questions, tmp_path, 
     real = rest.train_step
 
     def run(kill_step, kill_score):
-        """Die at that optimiser step or that call of the reward; how often each was called."""
+        """Die at that optimizer step or that call of the reward; how often each was called."""
         calls = {"step": 0, "score": 0}
 
         def step(*arguments):

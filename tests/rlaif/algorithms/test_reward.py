@@ -52,7 +52,7 @@ def test_the_loss_is_log_2_where_both_scores_are_equal():
 
 
 def test_the_loss_by_hand():
-    # Δ = log 3: sigmoid(Δ) = 3/4; centred: 0.01·(log 3)²
+    # Δ = log 3: sigmoid(Δ) = 3/4; centered: 0.01·(log 3)²
     by_hand = -(0.8 * math.log(0.75) + 0.2 * math.log(0.25)) + 0.01 * math.log(3) ** 2
     assert loss(math.log(3), 0.0, 0.8, 0.01) == pytest.approx(by_hand)
 
@@ -121,11 +121,11 @@ def some_model(folder, config, preferences, trait_weights):
     return fresh_model(backbone, trait_weights, config), pairs
 
 
-def test_an_unlabelled_trait_has_no_loss_and_no_gradient():
+def test_an_unlabeled_trait_has_no_loss_and_no_gradient():
     chosen = torch.ones(1, 2, requires_grad=True)
-    labelled = torch.tensor([[True, False]])
+    labeled = torch.tensor([[True, False]])
     label = torch.tensor([[0.9, float("nan")]])
-    found = preference_loss(chosen, torch.zeros(1, 2), label, labelled, 0.01)
+    found = preference_loss(chosen, torch.zeros(1, 2), label, labeled, 0.01)
     assert found.losses[0, 1] == 0
     found.losses.sum().backward()
     assert chosen.grad[0, 0] != 0
@@ -134,23 +134,23 @@ def test_an_unlabelled_trait_has_no_loss_and_no_gradient():
 
 def test_heads_start_with_a_std_of_one_over_root_d_plus_one():
     heads = Heads(["a", "b"], 1000)
-    heads.randomise(0)
+    heads.randomize(0)
     assert heads.weight.std().item() == pytest.approx(1 / math.sqrt(1001), rel=0.05)
 
 
-def test_normalised_scores_have_mean_0_and_std_1():
+def test_normalized_scores_have_mean_0_and_std_1():
     heads, raw = Heads(["a", "b"], 3), torch.tensor([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
-    heads.normalise_on(raw)
-    scores = heads.normalised(raw)
+    heads.normalize_on(raw)
+    scores = heads.normalized(raw)
     torch.testing.assert_close(scores.mean(0), torch.zeros(2))
     assert scores[:, 0].std(correction=0).item() == pytest.approx(1)
     assert scores[:, 1].tolist() == [0, 0, 0]  # a constant head says nothing
 
 
-def test_there_is_a_head_for_every_labelled_trait_and_one_for_plain_pairs(tiny_model):
+def test_there_is_a_head_for_every_labeled_trait_and_one_for_plain_pairs(tiny_model):
     tokenizer = Backbone.load(tiny_model).tokenizer
-    labelled = [preference(1, "a", "b", traits={"kind": 0.7, "safe": None})]
-    pairs = encode_pairs(tokenizer, labelled, 200, "error").pairs
+    labeled = [preference(1, "a", "b", traits={"kind": 0.7, "safe": None})]
+    pairs = encode_pairs(tokenizer, labeled, 200, "error").pairs
     assert head_weights(pairs, {"kind": 2.0, "safe": 1.0}, "soft") == {"kind": 2.0}
     with pytest.raises(TrainingError, match="the trait 'kind', which has no weight"):
         head_weights(pairs, {"safe": 1.0}, "soft")
@@ -188,7 +188,7 @@ def test_it_learns_a_set_by_heart_and_scores_it(tiny_model, polite_pairs, tmp_pa
     assert json.loads((out / "evaluation.json").read_text())["pairs"] == 8
 
     odds = torch.tensor(model.log_odds(conversations, [p.chosen_text for p in polite_pairs]))
-    scale = model.heads.std.item() / 2.0  # undo the normalisation and the trait's weight
+    scale = model.heads.std.item() / 2.0  # undo the normalization and the trait's weight
     overall = torch.tensor([s.overall for s in chosen])
     torch.testing.assert_close(odds - odds[0], (overall - overall[0]) * scale, atol=1e-4, rtol=0)
 
@@ -218,7 +218,7 @@ def test_a_response_longer_than_the_context_has_no_score_and_says_why(
     assert scores.unscored == {"too_long": 1, "empty_response": 1}
 
 
-def test_a_score_does_not_depend_on_its_neighbours_in_the_batch(tiny_model, polite_pairs, tmp_path):
+def test_a_score_does_not_depend_on_its_neighbors_in_the_batch(tiny_model, polite_pairs, tmp_path):
     model = RewardModel.load(
         tiny_model, train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
     )
@@ -296,8 +296,8 @@ def test_pairs_whose_labels_have_no_side_are_left_out_by_name_when_labels_are_ha
 
 def test_a_trait_that_hard_labels_teach_nothing_of_has_no_head(tiny_model):
     tokenizer = Backbone.load(tiny_model).tokenizer
-    labelled = [preference(i, "a", "b", traits={"kind": 0.7, "safe": 0.5}) for i in range(2)]
-    pairs = encode_pairs(tokenizer, labelled, 200, "error").pairs
+    labeled = [preference(i, "a", "b", traits={"kind": 0.7, "safe": 0.5}) for i in range(2)]
+    pairs = encode_pairs(tokenizer, labeled, 200, "error").pairs
     weights = {"kind": 2.0, "safe": 1.0}
     assert head_weights(pairs, weights, "soft") == weights
     assert head_weights(pairs, weights, "hard") == {"kind": 2.0}
@@ -436,7 +436,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_checkpoint_stays(
 
 def test_unknown_settings_are_refused():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        RewardConfig(centring=0.1)
+        RewardConfig(centering=0.1)
     with pytest.raises(ValidationError, match="'soft' or 'hard'"):
         RewardConfig(labels="medium")
 

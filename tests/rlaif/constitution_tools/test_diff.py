@@ -65,7 +65,7 @@ def test_only_the_reworded_principle_is_asked_and_takes_the_old_votes_place() ->
     assert move.new.prob_a == pytest.approx(0.45)
     assert move.parts == pytest.approx({"p": 0.0, "q": -0.1})
     assert move.moved_by == "q"
-    assert found.unlabelled == {"the new votes could not be read (low_label_mass)": 1}
+    assert found.unlabeled == {"the new votes could not be read (low_label_mass)": 1}
 
 
 def test_a_removed_principle_takes_its_part_away() -> None:
@@ -121,7 +121,7 @@ def test_a_label_that_no_principle_is_left_for_is_told() -> None:
     new = law(principle("q", scope=Scope(mentions=("refund",))))
     found = compare_labels(plan([label(pair(), OLD, PROBS)], OLD, new), {})
     assert found.moves == ()
-    assert sum(found.unlabelled.values()) == 1
+    assert sum(found.unlabeled.values()) == 1
     assert found.flip_share is None
     assert found.move_quantiles is None
 

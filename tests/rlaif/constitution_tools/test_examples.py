@@ -15,7 +15,7 @@ from rlaif.constitution_tools.examples import (
     ExampleResult,
     cases,
     judge_cases,
-    summarise,
+    summarize,
 )
 from tests.support.feedback.builders import example, judged, law, principle
 
@@ -151,7 +151,7 @@ def test_the_summary_counts_by_principle_with_wilsons_interval() -> None:
         principle("q", example(prompt="other")),
         principle("r"),
     )
-    found = summarise(run(of, ExamplesJudge(0.9, 0.4)), of)
+    found = summarize(run(of, ExamplesJudge(0.9, 0.4)), of)
     assert found.total is not None
     assert (found.total.value, found.total.n) == (pytest.approx(2 / 3), 3)
     assert (found.total.low, found.total.high) == pytest.approx((0.2077, 0.9385), abs=1e-4)

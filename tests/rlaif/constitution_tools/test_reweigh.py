@@ -1,4 +1,4 @@
-"""Refitted weights against an independent optimiser, and what they do on made-up gold."""
+"""Refitted weights against an independent optimizer, and what they do on made-up gold."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def test_the_fit_is_the_minimum_under_its_bounds(seed: int, k: int) -> None:
     probs, y = made(60, list(draw.normal(0.3, 1.0, k)), seed)
     x, weights = probs - 0.5, draw.uniform(0.5, 3.0, k)
     beta = fit(x, y, weights)
-    centre = scaled(x, y, weights)
-    spread = max(centre.sum(), 1.0) / k
+    center = scaled(x, y, weights)
+    spread = max(center.sum(), 1.0) / k
     target = np.where(y == 1, 61 / 62, 1 / 62)
-    slope = x.T @ (1 / (1 + np.exp(-x @ beta)) - target) + (beta - centre) / spread**2
+    slope = x.T @ (1 / (1 + np.exp(-x @ beta)) - target) + (beta - center) / spread**2
     assert (beta >= 0).all()
     assert slope[beta > 0] == pytest.approx(0.0, abs=1e-4)
     assert (slope[beta == 0] >= -1e-4).all()

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult, summarise
+from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult, summarize
 from rlaif.constitution_tools.tables import one_line, print_outcomes
 from tests.support.feedback.builders import example, law, principle
 
@@ -23,7 +23,7 @@ def test_failures_weak_passes_and_principles_without_examples_are_named() -> Non
         ExampleOutcome("p", 2, "A", ExampleResult.UNJUDGED, reason="too_long: [9000] tokens"),
     ]
     out = io.StringIO()
-    print_outcomes(outcomes, summarise(outcomes, of), Console(file=out, width=120))
+    print_outcomes(outcomes, summarize(outcomes, of), Console(file=out, width=120))
     told = out.getvalue()
     assert "p, example 2: too_long: [9000] tokens" in told
     assert "p: 1 of 2 passed, 50% [9%, 91%]" in told

@@ -226,11 +226,11 @@ def test_the_reward_gain_is_paired_by_prompt():
     assert gain.high - gain.low < 0.02
 
 
-def test_reward_up_and_judge_not_is_overoptimisation():
-    assert two_policies(gain=1.0, prob=0.5).overoptimised
-    assert two_policies(gain=1.0, prob=0.4).overoptimised
-    assert not two_policies(gain=1.0, prob=0.7).overoptimised
-    assert not two_policies(gain=-1.0, prob=0.4).overoptimised
+def test_reward_up_and_judge_not_is_overoptimization():
+    assert two_policies(gain=1.0, prob=0.5).overoptimized
+    assert two_policies(gain=1.0, prob=0.4).overoptimized
+    assert not two_policies(gain=1.0, prob=0.7).overoptimized
+    assert not two_policies(gain=-1.0, prob=0.4).overoptimized
 
 
 @pytest.fixture

@@ -158,8 +158,8 @@ def test_pairs_of_one_prompt_count_once_in_the_interval_of_a_comparison():
 def test_evaluations_of_other_labels_are_not_compared():
     one = evaluate_reward(PAIRS, [0.0] * 3, [0.0] * 3)
     fewer = evaluate_reward(PAIRS[:2], [0.0] * 2, [0.0] * 2)
-    relabelled = [p.model_copy(update={"prob_chosen": 0.6}) for p in PAIRS]
-    other = evaluate_reward(relabelled, [0.0] * 3, [0.0] * 3)
+    relabeled = [p.model_copy(update={"prob_chosen": 0.6}) for p in PAIRS]
+    other = evaluate_reward(relabeled, [0.0] * 3, [0.0] * 3)
     for else_ in (fewer, other):
         with pytest.raises(UserError, match="not the same labels; train both"):
             compare_nll(one, else_)

@@ -196,7 +196,7 @@ def test_what_failed_by_accident_is_asked_again(tmp_path, reason):
 def test_a_judge_that_changes_under_way_does_not_mix_its_labels_in(tmp_path):
     judge = ScriptedJudge()
     judge.judged_by = replace(MODEL, name="another")
-    with pytest.raises(LabelingError, match="the judge changed while labelling"):
+    with pytest.raises(LabelingError, match="the judge changed while labeling"):
         label(PAIRS, judge, tmp_path)
 
 

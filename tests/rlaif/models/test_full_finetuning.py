@@ -19,10 +19,10 @@ def whole(tiny_model, dtype="float32"):
 
 
 def one_step(backbone, rate=0.1):
-    optimiser = torch.optim.SGD(backbone.role_parameters("policy").values(), lr=rate)
+    optimizer = torch.optim.SGD(backbone.role_parameters("policy").values(), lr=rate)
     (-backbone.logprobs("policy", pad(ROWS)).sum()).backward()
-    optimiser.step()
-    optimiser.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def test_a_step_is_that_of_cross_entropy_through_the_whole_model(tiny_model):

@@ -98,7 +98,7 @@ def test_a_callable_is_a_reward_as_it_is(tiny_model):
 
 def test_a_reward_that_raises_or_says_no_number_is_told_with_the_step(questions):
     def broken(conversations, responses):
-        raise KeyError("colour")
+        raise KeyError("color")
 
     responses = ["a"] * len(questions)
     with pytest.raises(RewardModelError, match=r"step 3: the reward function raised KeyError"):

@@ -70,10 +70,10 @@ def test_traits_have_a_table_where_there_are_several():
     assert last.rows == (("DPO", "60 % [48, 72]", "40 % [28, 52]"),)
 
 
-def test_overoptimisation_is_said_in_words():
+def test_overoptimization_is_said_in_words():
     assert "PPO: the reward score is up by +1.50" in printed(start(), policy("PPO"))
     fine = policy("PPO", judge_score=estimate(0.7))
-    assert "overoptimised" not in printed(start(), fine)
+    assert "overoptimized" not in printed(start(), fine)
 
 
 def test_kinds_are_rows_of_every_policy():
@@ -91,4 +91,4 @@ def test_kinds_are_rows_of_every_policy():
 
 @pytest.mark.parametrize("missing", ["judge_score", "reward_gain"])
 def test_without_both_scores_nothing_is_suspected(missing):
-    assert not policy("PPO", **{missing: None}).overoptimised
+    assert not policy("PPO", **{missing: None}).overoptimized

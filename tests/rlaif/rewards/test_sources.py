@@ -206,7 +206,7 @@ def reward_folder(backbone, folder, seed):
     """An untrained reward model, saved: its head is random, so its scores differ."""
     backbone.add_role("reward", LoraConfig(), seed)
     heads = Heads(["overall"], backbone.hidden_size)
-    heads.randomise(seed)
+    heads.randomize(seed)
     RewardModel(backbone, heads, {"overall": 1.0}).save(folder)
     return folder
 

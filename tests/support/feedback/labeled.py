@@ -17,7 +17,7 @@ def judge() -> LocalJudge:
     return LocalJudge(LAW, engine=engine())
 
 
-def labelled(folder: Path, count: int = 12) -> Path:
+def labeled(folder: Path, count: int = 12) -> Path:
     """The file of `count` labels; one more pair has an empty response and no label."""
     empty = replace(pairs(count + 1)[count], response_a=" ")
     label([*pairs(count), empty], judge(), folder, options=JudgeOptions(interactive=False))

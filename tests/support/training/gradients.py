@@ -24,7 +24,7 @@ class GradientKeeper(Learner):
             n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
             for n, p in self.parameters.items()
         }
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         return 0.0
 
 

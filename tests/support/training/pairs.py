@@ -1,4 +1,4 @@
-"""Labelled pairs made in a line."""
+"""Labeled pairs made in a line."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def actors_over(model: str, config: PPOConfig) -> PPOModels:
         assert config.lora is not None
         shared = config.value == "head"
         critic = Critic.on_policy(backbone) if shared else Critic.beside(frozen, config.lora, 1)
-        critic.head.randomise(0)
+        critic.head.randomize(0)
     sampler = open_sampler("transformers", backbone, config.max_tokens, config.kv_cache_gib)
     return PPOModels(backbone, frozen, critic, count_x, sampler)
 

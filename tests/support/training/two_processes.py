@@ -125,17 +125,17 @@ class StepWatch:
         self.base: list[tuple[int, int]] = []  # bytes of the base: all, and here
 
     def learner(self, learner: Learner) -> None:
-        """After its optimiser is made: look before each of its steps."""
+        """After its optimizer is made: look before each of its steps."""
 
         def before_step(*_: object) -> None:
-            moments = [m for of in learner.optimiser.state.values() for m in of.values() if m.ndim]
+            moments = [m for of in learner.optimizer.state.values() for m in of.values() if m.ndim]
             pieces = learner.pieces.values()
             self.held = size([*pieces, *(p.grad for p in pieces if p.grad is not None), *moments])
             self.gradients.append(
                 {n: sharding.whole(p.grad).clone() for n, p in learner.parameters.items()}
             )
 
-        learner.optimiser.register_step_pre_hook(before_step)
+        learner.optimizer.register_step_pre_hook(before_step)
 
     def backbone(self, backbone: Backbone) -> None:
         """After it was sharded, or not."""

@@ -35,8 +35,8 @@ def test_a_cache_without_a_file_is_empty(cache):
 
 
 def test_the_key_is_the_content_and_not_the_id_or_the_label(cache):
-    relabelled = dataclasses.replace(PAIR, id="b", prob_chosen=0.6, traits={"kind": 0.1})
-    assert cache.key(relabelled) == cache.key(PAIR)
+    relabeled = dataclasses.replace(PAIR, id="b", prob_chosen=0.6, traits={"kind": 0.1})
+    assert cache.key(relabeled) == cache.key(PAIR)
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_held_out_pairs_are_looked_at_every_so_many_steps_and_after_the_last(
     assert [line["step"] for line in metrics(other) if "heldout_loss" in line] == [2, 4]
 
 
-def test_the_held_out_loss_falls_where_the_pairs_share_what_is_learnt(
+def test_the_held_out_loss_falls_where_the_pairs_share_what_is_learned(
     tiny_model, polite_pairs, tmp_path
 ):
     config = small(epochs=8, learning_rate=1e-2)

@@ -103,7 +103,7 @@ def test_gae_agrees_with_a_masked_recursion_that_carries_over_gaps() -> None:
     theirs = torch.stack(steps[::-1], 1) * m
     found = gae_advantages(rewards, values, RAGGED, 0.99, 0.9)
     torch.testing.assert_close(found.advantages, theirs)
-    # what is learnt from is whitened: mean off, unbiased variance
+    # what is learned from is whitened: mean off, unbiased variance
     picked = theirs[RAGGED]
     expected = (picked - picked.mean()) / (picked.var() + 1e-8).sqrt()
     torch.testing.assert_close(whiten(found.advantages, RAGGED)[RAGGED], expected)
@@ -180,7 +180,7 @@ def test_a_constant_added_to_a_groups_scores_changes_nothing(advantages) -> None
 
 
 def test_the_two_baselines_agree_with_trl_1_16() -> None:
-    """TRL's RLOO baseline (the group's sum less one's own) and GRPO's normalisation by the unbiased
+    """TRL's RLOO baseline (the group's sum less one's own) and GRPO's normalization by the unbiased
     std + 1e-4, over rewards laid out as (prompts, generations)."""
     rewards = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     groups = torch.arange(3).repeat_interleave(4)

@@ -82,9 +82,9 @@ def test_only_real_control_tokens_are_marked() -> None:
     )
     styled = marked(prompt)
     assert styled.plain == prompt
-    coloured = [(s.start, s.end) for s in styled.spans if s.style == "bold yellow"]
-    assert [prompt[start:end] for start, end in coloured] == ["<|im_start|>", "<|im_end|>"]
-    assert coloured[1][0] == prompt.rindex("<|im_end|>")
+    colored = [(s.start, s.end) for s in styled.spans if s.style == "bold yellow"]
+    assert [prompt[start:end] for start, end in colored] == ["<|im_start|>", "<|im_end|>"]
+    assert colored[1][0] == prompt.rindex("<|im_end|>")
 
 
 async def test_a_constitution_of_ones_own_is_sent_along(judge: Judge, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rlaif.cli.training.train import _constitution
 from rlaif.data.records import Prompt, Sample, write_jsonl
 from rlaif.pipeline.recipe import load_recipe
 from tests.support.fakes import FakeEngine
-from tests.support.feedback.labeled import labelled
+from tests.support.feedback.labeled import labeled
 from tests.support.service.server_process import free_port
 from tests.support.service.serving import one_principle, settings
 from tests.support.training.pairs import preference
@@ -148,7 +148,7 @@ def test_servers_and_recipes_have_one_default():
 def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp_path):
     from rlaif.data.records import read_preferences
 
-    labels = read_preferences(labelled(tmp_path / "labels"))
+    labels = read_preferences(labeled(tmp_path / "labels"))
     with pytest.raises(UserError, match=r"made by law 1\.0\.0 .* give its file with --const"):
         _constitution("", labels)
     shipped = Constitution.load("hhh")

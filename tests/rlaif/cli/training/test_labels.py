@@ -12,7 +12,7 @@ from rlaif.cli.main import app
 from rlaif.data.records import Prompt, Sample, read_preferences, write_jsonl
 from tests.support.fakes import prefer_longer
 from tests.support.feedback.constitutions import edited, engine
-from tests.support.feedback.labeled import LAW, judge, labelled, rewrite
+from tests.support.feedback.labeled import LAW, judge, labeled, rewrite
 from tests.support.feedback.local_judge import LocalJudge
 
 
@@ -27,7 +27,7 @@ def rlaif(*arguments, code=0):
 
 @pytest.fixture
 def file(tmp_path):
-    return labelled(tmp_path / "labels")
+    return labeled(tmp_path / "labels")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from constitution.errors import UserError
 from rlaif.cli.main import app
 from rlaif.data.records import Sample, write_jsonl
-from tests.support.feedback import labeled as labelled
+from tests.support.feedback import labeled as labeled
 
 FAST = ["dtype=float32", "max_tokens=120", "batch_size=4", "checkpoint_every=1", "lora.rank=2"]
 
@@ -130,7 +130,7 @@ def test_a_reward_that_is_nowhere_is_told_before_a_model_is_loaded(tiny_model, t
         run("ppo", "quickstart", "--model", tiny_model, "--reward", "nowhere", "--dry-run")
 
 
-def test_a_misspelt_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
+def test_a_misspelled_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
     with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean rank\?"):
         run("dpo", pairs, "--model", tiny_model, "lora.rnk=4", "--dry-run")
 
@@ -166,7 +166,7 @@ def test_a_judge_looks_at_ppo_underway(tiny_model, questions, tmp_path, monkeypa
     @contextmanager
     def local(model, constitution, log, server):
         told.append(server)
-        yield labelled.judge()
+        yield labeled.judge()
 
     monkeypatch.setattr("rlaif.feedback.client.judge_client", local)
     run(*asked, "--start", "start.jsonl")
