@@ -3,7 +3,8 @@
     default < the YAML file of --config < RLAIF_SERVE_<FIELD> in the environment < flags
 
 A later source replaces a setting whole; lists are not joined. A key that is no setting is an error
-in every source, so a misspelled one never passes for its default. Errors say where the value stands.
+in every source, so a misspelled one never passes for its default. Errors say where the value
+stands.
 
 Written by hand, for pydantic-settings tells neither which source a value came from nor its line,
 and passes over unknown variables.
