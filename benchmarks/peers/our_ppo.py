@@ -9,7 +9,8 @@ from benchmarks.peers.our_training import HEAD, settings
 from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.data.records import Prompt, read_jsonl
-from rlaif.generation.samplers import Sampler, choose_engine
+from rlaif.generation.base import Sampler
+from rlaif.generation.engines import choose_engine
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import Heads, RewardModel
 from rlaif.training import config as training

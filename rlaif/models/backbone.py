@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ from rlaif.models import attention
 from rlaif.models.folder import (
     BackboneError,
     Dtype,
+    end_token_ids,
     fingerprint,
     load_tensors,
     readable_errors,
@@ -51,7 +51,6 @@ __all__ = [
     "Backbone",
     "BackboneError",
     "Dtype",
-    "Generated",
     "LoraConfig",
     "ResponseSums",
     "Role",
@@ -60,15 +59,6 @@ __all__ = [
     "merge_adapter",
     "save_tensors",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One sampled response: ids (end token included if it came), and log π of each when drawn."""
-
-    ids: list[int]
-    logprobs: list[float]
-    complete: bool
 
 
 class ResponseSums(NamedTuple):
@@ -149,9 +139,7 @@ class Backbone:
     @property
     def eos_ids(self) -> frozenset[int]:
         """Any of these ends a response."""
-        also = self.model.generation_config.eos_token_id
-        listed = [] if also is None else also if isinstance(also, list) else [also]
-        return frozenset([self.tokenizer.eos_token_id, *listed])
+        return end_token_ids(self.tokenizer, self.model.generation_config)
 
     # ── roles ────────────────────────────────────────────────────────────────────────────────
 

@@ -36,16 +36,33 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
+def head_obstacle(model: Any) -> str:
+    """What a model's logits are beside W h; empty where they are that alone."""
+    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
+    head = model.get_output_embeddings()
+    if scaled:
+        return ", ".join(scaled)
+    if head is None:
+        return "no head of its own"
+    return "" if getattr(head, "bias", None) is None else "a bias in the head"
+
+
 def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
     """Raises BackboneError for a model whose log-probs logprobs.py does not compute."""
-    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
-    if scaled or getattr(model.get_output_embeddings(), "bias", None) is not None:
+    if obstacle := head_obstacle(model):
         raise BackboneError(
-            f"{name}: its logits are not W h alone ({scaled or 'a bias in the head'}); "
-            "models with such heads are not supported yet"
+            f"{name}: unsupported head: logits are not W h alone ({obstacle}); choose another model"
         )
     if tokenizer.eos_token_id is None:
         raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
+
+
+def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
+    """Any of these ends a response: the tokenizer's end token, and those of generation_config."""
+    also = generation_config.eos_token_id
+    listed = [] if also is None else also if isinstance(also, list) else [also]
+    own = tokenizer.eos_token_id
+    return frozenset([*listed, *([] if own is None else [own])])
 
 
 @contextmanager

@@ -28,9 +28,8 @@ from rlaif.feedback.client import held_out_judge, judge_client
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.labeler import comparer, label
 from rlaif.feedback.pairs import pairs_from_samples
-from rlaif.generation import offline as sampling
-from rlaif.models import backbone, sample_logprobs
-from rlaif.models import catalog as models
+from rlaif.generation import offline
+from rlaif.models import backbone, catalog, sample_logprobs
 from rlaif.models.reward_model import RewardFunction, RewardModel
 from rlaif.pipeline.recipe import Recipe, RecipeError
 from rlaif.report.page import write_report
@@ -70,14 +69,14 @@ class RunContext:
     # models
     def fetch(self) -> None:
         for name in (self.recipe.policy, self.recipe.judge):
-            if name in models.KNOWN:
-                models.fetch(name)
+            if name in catalog.KNOWN:
+                catalog.fetch(name)
             else:
-                models.resolve(name)
+                catalog.resolve(name)
 
     @property
     def policy(self) -> str:
-        return models.resolve(self.recipe.policy)
+        return catalog.resolve(self.recipe.policy)
 
     @property
     def start(self) -> str:
@@ -88,7 +87,7 @@ class RunContext:
 
     # sample
     def draw(self) -> None:
-        sampling.sample(self.policy, self.prompts("train"), self.samples, self.recipe.sample)
+        offline.sample(self.policy, self.prompts("train"), self.samples, self.recipe.sample)
 
     # label
     def judge(self) -> None:
@@ -208,11 +207,11 @@ class RunContext:
     # respond
     def respond(self) -> None:
         folder, prompts = self.folder / "responses", self.prompts("heldout")
-        sampling.sample(self.policy, prompts, folder / "start.jsonl", self.recipe.respond)
+        offline.sample(self.policy, prompts, folder / "start.jsonl", self.recipe.respond)
         for name, trained in self.policies.items():
             out = folder / f"{name}.jsonl"
             with whole_model(self.base_of(name), trained, folder / f"{name}-merged") as model:
-                sampling.sample(model, prompts, out, self.recipe.respond)
+                offline.sample(model, prompts, out, self.recipe.respond)
 
     def base_of(self, name: str) -> str:
         """The model that a policy began from."""
@@ -235,7 +234,7 @@ class RunContext:
         rewards = scorer.overall_scores(
             [s.prompt.messages for s in samples], [s.response for s in samples]
         )
-        return evaluation.PolicyRun(name, samples, rewards, kl, sampling.tokens_per_second(path))
+        return evaluation.PolicyRun(name, samples, rewards, kl, offline.tokens_per_second(path))
 
     def kl(self, name: str, samples: Sequence[Sample]) -> evaluation.KL:
         """KL to the policy that the recipe names, whatever this one began from."""

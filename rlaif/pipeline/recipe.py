@@ -24,7 +24,7 @@ from rlaif.algorithms.rest.train import ReSTConfig
 from rlaif.algorithms.reward import RewardConfig
 from rlaif.algorithms.sft import SFTConfig
 from rlaif.data.prompt_split import DEFAULT_RULE
-from rlaif.generation.offline import SamplingConfig
+from rlaif.generation.config import SamplingConfig
 from rlaif.settings import configured
 
 

@@ -22,7 +22,7 @@ from rlaif.algorithms.ppo.rollout import PPOModels, decoded, sample
 from rlaif.batching.encode import EncodedPrompt
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.offline import response_seed
+from rlaif.generation.base import response_seed
 from rlaif.training.config import TrainingError
 
 # (held-out prompts, the policy's responses) → mean P(better than the start's); None: cannot say

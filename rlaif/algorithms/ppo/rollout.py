@@ -43,9 +43,8 @@ from rlaif.batching.logprobs import kl_k1, kl_k3, whiten
 from rlaif.batching.prefix_sharing import SharedBatch, share
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
-from rlaif.generation.offline import response_seed
-from rlaif.generation.samplers import Sampler
-from rlaif.models.backbone import Backbone, Generated, all_whole
+from rlaif.generation.base import Generated, Sampler, response_seed
+from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, backbones_of, checked_scores, require_a_score
 from rlaif.rewards.sources import reasons, reasons_since
 

@@ -50,7 +50,8 @@ from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.samplers import choose_engine, kv_cache_needed, open_sampler
+from rlaif.generation.base import kv_cache_needed
+from rlaif.generation.engines import choose_engine, open_sampler
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
@@ -81,7 +82,7 @@ def train(
     (conversations, responses) → scores, None where one could not be had.
     judge: asked every eval_every iterations, and after the last, about responses to eval_prompts
     of the prompts, set aside for it; when they got worse, the policy goes back to its best.
-    Resumes by itself. Raises TrainingError, BatchError, RolloutError or RewardModelError.
+    Resumes by itself. Raises TrainingError, BatchError, SamplingError or RewardModelError.
     """
     # 1. The processes, the base, the prompts.
     workers = ProcessGroup.current()

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from rlaif.batching.encode import EncodedPrompt, in_groups
 from rlaif.data.journal import Journal
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.offline import response_seed
-from rlaif.generation.samplers import Sampler
+from rlaif.generation.base import Sampler, response_seed
 from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, checked_scores, require_a_score
 from rlaif.progress import progress

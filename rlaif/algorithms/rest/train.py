@@ -40,7 +40,7 @@ from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp as sharding
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
-from rlaif.generation.samplers import open_sampler
+from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress

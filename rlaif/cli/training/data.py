@@ -74,18 +74,18 @@ def sample(
 ) -> None:
     """Draw responses from a policy. Killed and started again, it goes on where it was."""
     from rlaif.data.prompts import read_prompts
-    from rlaif.generation.offline import SamplingConfig
-    from rlaif.generation.offline import sample as draw
-    from rlaif.models import catalog as models
+    from rlaif.generation import offline
+    from rlaif.generation.config import SamplingConfig
+    from rlaif.models import catalog
     from rlaif.settings import configured
 
     known = read_prompts(prompts)
-    found = known.of(split)[:limit]
+    chosen = known.of(split)[:limit]
     if split:
         say_split(known)
     config = configured(SamplingConfig, settings, {})
-    samples = draw(models.resolve(model), found, out, config)
-    output().print(f"{len(samples)} responses to {len(found)} prompts: {out}", highlight=False)
+    samples = offline.sample(catalog.resolve(model), chosen, out, config)
+    output().print(f"{len(samples)} responses to {len(chosen)} prompts: {out}", highlight=False)
 
 
 def label(

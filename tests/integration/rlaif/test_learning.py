@@ -28,7 +28,7 @@ from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.batching.encode import encode_conversation
 from rlaif.data.records import Preference, Prompt, Sample
-from rlaif.generation.samplers import open_sampler
+from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone, LoraConfig
 
 pytestmark = pytest.mark.integration

@@ -74,7 +74,7 @@ def work(tmp_path, monkeypatch):
 
         return train
 
-    monkeypatch.setattr(working.models, "resolve", lambda name: f"/models/{name}")
+    monkeypatch.setattr(working.catalog, "resolve", lambda name: f"/models/{name}")
     for name, module in (
         ("sft", working.sft), ("reward", working.reward_model), ("dpo", working.dpo),
         ("ppo", working.ppo), ("rest", working.rest),
@@ -204,7 +204,7 @@ def test_responses_come_from_each_policy_on_what_it_began_from(work, tmp_path, m
     def sample(model, prompts, out, config):
         asked.append((out.stem, model))
 
-    monkeypatch.setattr(working.sampling, "sample", sample)
+    monkeypatch.setattr(working.offline, "sample", sample)
     work.merged.clear()
     (tmp_path / "responses").mkdir()
     made.respond()
@@ -254,7 +254,7 @@ def test_an_evaluation_has_every_policy_with_traits_kinds_and_rewards(work, tmp_
     scorer = SimpleNamespace(overall_scores=lambda prompts, texts: [float(len(t)) for t in texts])
     monkeypatch.setattr(working.RewardModel, "load", lambda model, folder: scorer)
     monkeypatch.setattr(RunContext, "kl", lambda self, name, samples: None)
-    monkeypatch.setattr(working.sampling, "tokens_per_second", lambda path: 1.0)
+    monkeypatch.setattr(working.offline, "tokens_per_second", lambda path: 1.0)
     made.evaluate()
     found = EvaluationResult.load(tmp_path / "evaluation" / "evaluation.json")
     assert [policy.name for policy in found.policies] == ["start", "SFT", "DPO", "PPO", "ReST"]

@@ -13,7 +13,7 @@ from rlaif.algorithms.ppo.rollout import PPOModels
 from rlaif.batching.encode import EncodedPrompt, encode_prompts
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.samplers import open_sampler
+from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
 
 ALONE = ProcessGroup(0, 1)

@@ -14,8 +14,8 @@ from rlaif.algorithms.ppo.rollout import RolloutResponse, assemble, roll_out
 from rlaif.algorithms.ppo.train import PPOConfig, train
 from rlaif.batching.encode import Row
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.samplers import open_sampler
-from rlaif.models.backbone import Generated
+from rlaif.generation.base import Generated
+from rlaif.generation.engines import open_sampler
 from rlaif.models.reward_model import RewardModelError
 from rlaif.rewards.sources import Reward
 from rlaif.training.config import Run, TrainingError
