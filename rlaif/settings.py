@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from typing import Any, ClassVar, TypeVar, get_args
+import math
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -95,3 +96,37 @@ def _keys_at(config: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         kinds = get_args(kind) or (kind,)  # X | None: the settings of X
         model = next(k for k in kinds if hasattr(k, "model_fields"))
     return list(model.model_fields)
+
+
+class Weighted(NamedTuple):
+    """Something named with a weight, as in "0.5*runs/reward"."""
+
+    weight: float
+    name: str
+
+
+def parse_weighted(
+    text: str,
+    what: str,
+    form: str,
+    *,
+    negative: bool = False,
+    error: type[UserError] = UserError,
+) -> Weighted:
+    """Reads `form` or WEIGHT*`form`; without a weight it is 1. Raises `error`.
+
+    Example: `parse_weighted("0.2*books.jsonl", "source", "FILE")`. negative: weights below 0 are
+    valid, too. A star after a slash belongs to the name, as in "data/a*.jsonl".
+    """
+    before, star, after = text.partition("*")
+    given = bool(star) and "/" not in before
+    name = (after if given else text).strip()
+    try:
+        weight = float(before) if given else 1.0
+    except ValueError:
+        weight = math.nan
+    valid = math.isfinite(weight) and (weight != 0 if negative else weight > 0)
+    if not (valid and name):
+        bound = "WEIGHT a number other than 0" if negative else "WEIGHT > 0"
+        raise error(f"invalid {what} {text!r}: expected {form} or WEIGHT*{form} with {bound}")
+    return Weighted(weight, name)

@@ -21,7 +21,6 @@ Left out: packing rows without padding (batches are by length instead), loss on 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from rlaif.data.records import Lesson, PlainText, Preference, Sample, read_lesso
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
 from rlaif.progress import progress
+from rlaif.settings import parse_weighted
 from rlaif.training.config import (
     Learner,
     Run,
@@ -80,14 +80,8 @@ class SFTSource:
 
         Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
         """
-        found = re.fullmatch(r"\s*(?:(?P<weight>[^*/]+)\*)?(?P<file>.+)", text)
-        try:
-            weight = float(found["weight"] or 1.0) if found else math.nan
-        except ValueError:
-            weight = math.nan
-        if found is None or not weight > 0 or math.isinf(weight):
-            raise TrainingError(f"{text!r} is no source; write FILE or WEIGHT*FILE, weight over 0")
-        path = Path(found["file"].strip()).expanduser()
+        weight, file = parse_weighted(text, "source", "FILE", error=TrainingError)
+        path = Path(file).expanduser()
         return cls(path.stem, read_lessons(path), weight)
 
 

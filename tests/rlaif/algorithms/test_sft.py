@@ -245,7 +245,7 @@ def test_a_source_is_written_as_weight_and_file(tmp_path):
     assert (found.name, found.weight, len(found.records)) == ("books", 0.25, 1)
     assert SFTSource.read(str(tmp_path / "books.jsonl")).weight == 1.0
     for wrong in ("-1*", "nan*", "0*", "many*"):
-        with pytest.raises(TrainingError, match="write FILE or WEIGHT"):
+        with pytest.raises(TrainingError, match="expected FILE or WEIGHT"):
             SFTSource.read(f"{wrong}{tmp_path / 'books.jsonl'}")
 
 
