@@ -46,7 +46,7 @@ from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.base import Generated, Sampler, response_seed
 from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, backbones_of, checked_scores, require_a_score
-from rlaif.rewards.sources import reasons, reasons_since
+from rlaif.rewards.base import reasons, reasons_since
 
 
 @dataclass(frozen=True, slots=True)

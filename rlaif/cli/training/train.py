@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlaif.algorithms.ppo.train import HeldOutJudge
     from rlaif.data.records import Preference, Prompt
     from rlaif.models.reward_model import RewardFunction
-    from rlaif.rewards.sources import OpenJudge
+    from rlaif.rewards.base import OpenJudge
     from rlaif.settings import Config
     from rlaif.training.config import TrainConfig
 

@@ -22,14 +22,9 @@ from rlaif.feedback import client as judging
 from rlaif.feedback.client import JudgeReward, held_out_judge, judge_reward
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import Heads, RewardModel, reward_function, reward_identity
-from rlaif.rewards.sources import (
-    Reward,
-    RewardError,
-    RewardSource,
-    mixed,
-    open_rewards,
-    parse_source,
-)
+from rlaif.rewards.base import RewardError
+from rlaif.rewards.mix import Reward, mixed
+from rlaif.rewards.sources import RewardSource, open_rewards, parse_source
 from tests.support.fakes import FakeEngine, like_longer
 from tests.support.service.serving import one_principle
 from tests.support.training.ppo_runs import metrics, small
@@ -130,10 +125,13 @@ def test_a_source_is_read_with_its_weight(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("half*runs/reward", "the weight 'half' is not a number other than 0"),
-        ("0*runs/reward", "the weight '0' is not a number other than 0"),
-        ("nan*runs/reward", "the weight 'nan' is not a number other than 0"),
-        ("runs/nowhere", "'runs/nowhere' is no existing folder; give a reward model's folder, "),
+        ("half*runs/reward", "invalid reward 'half*runs/reward': expected SOURCE or WEIGHT*SOURCE"),
+        ("0*runs/reward", "with WEIGHT a number other than 0"),
+        ("nan*runs/reward", "invalid reward 'nan*runs/reward'"),
+        (
+            "runs/nowhere",
+            "unknown source 'runs/nowhere'; give judge:HOST:PORT, a reward model's folder, or ",
+        ),
     ],
 )
 def test_a_text_that_names_no_source_is_refused(text, problem):

@@ -17,7 +17,7 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.base import Generated
 from rlaif.generation.engines import open_sampler
 from rlaif.models.reward_model import RewardModelError
-from rlaif.rewards.sources import Reward
+from rlaif.rewards.mix import Reward
 from rlaif.training.config import Run, TrainingError
 from tests.support.training.ppo_runs import (
     ALONE,

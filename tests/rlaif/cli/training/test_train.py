@@ -126,7 +126,7 @@ def test_ppo_adds_up_several_rewards(tiny_model, questions, tmp_path, monkeypatc
 
 
 def test_a_reward_that_is_nowhere_is_told_before_a_model_is_loaded(tiny_model, tmp_path):
-    with pytest.raises(UserError, match="'nowhere' is no existing folder"):
+    with pytest.raises(UserError, match="unknown source 'nowhere'; give judge:HOST:PORT, a reward"):
         run("ppo", "quickstart", "--model", tiny_model, "--reward", "nowhere", "--dry-run")
 
 
