@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from constitution.schema import Message
+from hardware.model_folder import inspect_model_folder
 from rlaif.rewards.base import OpenJudge, SourceKind
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class RewardFolder:
     @property
     def is_adapter(self) -> bool:
         """Otherwise it is a whole model of its own."""
-        return (self.path / "adapter_config.json").is_file()
+        return inspect_model_folder(self.path).is_adapter
 
     def over(self, backbone: Backbone, free: bool) -> RewardFunction:
         """free: the backbone has no role "reward" yet."""
