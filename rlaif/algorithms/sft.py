@@ -32,7 +32,8 @@ from pydantic import Field
 from torch import Tensor
 
 from rlaif.batching.encode import BatchError, Row, encode_row, in_groups, length_buckets, pad
-from rlaif.data.records import Lesson, PlainText, Preference, Sample, read_lessons
+from rlaif.data.datasets import read_lessons
+from rlaif.data.records import Lesson, PlainText, Preference, Sample
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
 from rlaif.progress import progress

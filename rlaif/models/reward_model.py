@@ -30,10 +30,10 @@ from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.batching.encode import BatchError, Pair, Row, encode_row
 from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
-from rlaif.models.catalog import sha256
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -303,7 +303,7 @@ def reward_identity(reward: Path | RewardFunction) -> Any:
         return getattr(reward, "identity", "callable")
     files = sorted([reward / "reward.json", *reward.glob("*.safetensors")])
     try:
-        return [sha256(file) for file in files]
+        return [file_sha256(file) for file in files]
     except OSError as error:
         raise RewardModelError(
             f"{reward}: not a reward model ({error}); make one with `rlaif train reward`"

@@ -20,9 +20,10 @@ from rlaif.algorithms import sft
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.rest import train as rest
+from rlaif.data.datasets import read_preferences
 from rlaif.data.prompt_split import PromptSet, SplitRule
 from rlaif.data.prompts import read_prompts
-from rlaif.data.records import Preference, Prompt, Sample, read_jsonl, read_preferences, write_json
+from rlaif.data.records import Preference, Prompt, Sample, read_jsonl, write_json
 from rlaif.evaluation import policies as evaluation
 from rlaif.feedback.client import held_out_judge, judge_client
 from rlaif.feedback.earlier_labels import Earlier

@@ -81,12 +81,12 @@ def sft(
 ) -> None:
     """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
     from rlaif.algorithms.sft import SFTConfig, SFTSource, train
-    from rlaif.data.records import read_lessons
-    from rlaif.models import catalog as models
+    from rlaif.data.datasets import read_lessons
+    from rlaif.models import catalog
 
     config = _config(SFTConfig, settings, resume)
     sources = [SFTSource.read(text) for text in (lessons, *(mix or ()))]
-    folder = models.resolve(model)
+    folder = catalog.resolve(model)
     if dry_run:
         counts = {source.name: len(source.records) for source in sources}
         rows = config.epochs * sum(counts.values())
@@ -116,11 +116,11 @@ def reward(
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
     from rlaif.algorithms.reward import RewardConfig, train
-    from rlaif.data.records import read_preferences
-    from rlaif.models import catalog as models
+    from rlaif.data.datasets import read_preferences
+    from rlaif.models import catalog
 
     config = _config(RewardConfig, settings, resume)
-    folder, pairs = models.resolve(model), read_preferences(preferences)
+    folder, pairs = catalog.resolve(model), read_preferences(preferences)
     weights = _constitution(constitution, pairs).trait_weights
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
@@ -148,11 +148,11 @@ def dpo(
 ) -> None:
     """Direct preference optimization on soft labels (per-pair cDPO by default)."""
     from rlaif.algorithms.dpo.train import DPOConfig, train
-    from rlaif.data.records import read_preferences
-    from rlaif.models import catalog as models
+    from rlaif.data.datasets import read_preferences
+    from rlaif.models import catalog
 
     config = _config(DPOConfig, settings, resume)
-    folder, pairs = models.resolve(model), read_preferences(preferences)
+    folder, pairs = catalog.resolve(model), read_preferences(preferences)
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
         return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
@@ -189,10 +189,10 @@ def ppo(
 ) -> None:
     """Proximal policy optimization against scores, on the train split of the prompts."""
     from rlaif.algorithms.ppo.train import PPOConfig, train
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     config = _config(PPOConfig, settings, resume)
-    folder, asked = models.resolve(model), _train_split(prompts)
+    folder, asked = catalog.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if bool(judge) != (start is not None):
         raise UserError("--judge compares with --start: give both, or neither")
@@ -220,10 +220,10 @@ def rest(
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
     from rlaif.algorithms.rest.train import ReSTConfig, train
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     config = _config(ReSTConfig, settings, resume)
-    folder, asked = models.resolve(model), _train_split(prompts)
+    folder, asked = catalog.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if dry_run:
         stages = config.grow_steps * len(config.quantiles)

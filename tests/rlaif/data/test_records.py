@@ -12,14 +12,13 @@ import pytest
 from pyarrow import parquet
 
 from constitution.schema import Message
+from rlaif.data.datasets import iter_preferences, read_preferences
 from rlaif.data.records import (
     Preference,
     Prompt,
     RecordError,
     atomic_open,
-    iter_preferences,
     read_jsonl,
-    read_preferences,
     write_jsonl,
     write_preferences,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from constitution.schema import Message
+from rlaif.data.datasets import read_lessons, read_preferences
 from rlaif.data.prompts import load_prompts
 from rlaif.data.records import (
     Demonstration,
@@ -17,8 +18,6 @@ from rlaif.data.records import (
     Prompt,
     RecordError,
     Sample,
-    read_lessons,
-    read_preferences,
     write_jsonl,
     write_preferences,
 )

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from constitution.schema import Message
 from judge_service.types import Comparison
-from rlaif.data.records import Prompt, Sample, read_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import KL, JudgedPair, PolicyRun, evaluate
 from rlaif.evaluation.reward_models import PairFigures, evaluate_reward
