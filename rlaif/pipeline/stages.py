@@ -1,12 +1,12 @@
-"""A recipe's stages, in one folder; each is skipped when its inputs did not change.
+"""A recipe's stages and their order; each is skipped when its inputs did not change.
 
     models ─ sample ─ label ─┬─ sft ┄┐               (start: sft: the others begin from its model)
                              ├─ reward ─┬─ ppo ─┐
                              │          └─ rest ┤
                              └─ dpo ────────────┴─ respond ─ evaluate      (then the report)
 
-All policies, SFT included, answer the same held-out prompts and are compared with the policy that
-the recipe names, whatever they began from.
+All policies, SFT included, answer the same held-out prompts and are compared with the policy named
+in the recipe, whichever model they were trained from.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _check_models(recipe: Recipe) -> None:
 
 
 def _counted(recipe: Recipe, run_dir: Path) -> Recipe:
-    """The recipe with as many prompts as there are: a file may hold fewer than it takes at most."""
+    """The recipe with the prompts that exist: a file may hold fewer than the recipe's limits."""
     context = RunContext(recipe, run_dir)
     return recipe.model_copy(
         update={
@@ -75,20 +75,20 @@ def _sizes(context: RunContext) -> str:
 
 
 def dry_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
-    """Say what `run` would do. Nothing is loaded, fetched or written."""
+    """Print what `run` would do. Nothing is loaded, fetched or written."""
     _check_models(recipe)
     recipe = _counted(recipe, run_dir)
     context = RunContext(kept_size(recipe, run_dir), run_dir)
     if recipe.fit is not None and context.recipe is recipe:
         console.print(
-            f"at its start a run measures the machine; where it would take more than "
-            f"{recipe.fit.minutes:g} min, it takes fewer prompts: never under "
-            f"{recipe.fit.train_prompts} to train on and {recipe.fit.heldout_prompts} held out",
+            f"a run measures the machine when it starts; if it would take more than "
+            f"{recipe.fit.minutes:g} min, it uses fewer prompts, but at least "
+            f"{recipe.fit.train_prompts} for training and {recipe.fit.heldout_prompts} held out",
             style="dim", soft_wrap=True,
         )  # fmt: skip
     stages = stages_of(context)
     _say_split(context, console)
-    waiting = False  # an unfinished stage before: what follows cannot be known to be finished
+    waiting = False  # after an unfinished stage, later ones cannot be known to be finished
     for place, stage in enumerate(stages, start=1):
         waiting = waiting or not is_finished(stage, run_dir, input_digest(stage))
         state = f"about {stage.minutes:g} min" if waiting else "finished, would be skipped"
@@ -114,7 +114,7 @@ def _labeling(context: RunContext) -> list[Stage]:
             context,
             "models",
             "models",
-            f"fetching {r.policy} and {r.judge} where they lack",
+            f"fetching {r.policy} and {r.judge} unless they are here",
             lambda: [r.policy, r.judge],
             context.fetch,
             computes=False,
@@ -196,7 +196,7 @@ def _training(context: RunContext) -> list[Stage]:
                 context,
                 "rest",
                 "rest",
-                "training the policy on the responses that the reward model likes best",
+                "training the policy on the responses that the reward model scores highest",
                 lambda: [_start(context), r.rest, train, folder_digest(context.reward)],
                 context.train_rest,
             )
@@ -250,7 +250,7 @@ def _stage(
     return Stage(name, does, context.folder / folder, inputs, run, minutes, keeps_its_own, computes)
 
 
-# ── what outcomes depend on ──────────────────────────────────────────────────────────────────
+# ── inputs of stages ────────────────────────────────────────────────────────────────────────
 
 
 def _judge(context: RunContext) -> list[Any]:
@@ -259,18 +259,18 @@ def _judge(context: RunContext) -> list[Any]:
 
 
 def _start(context: RunContext) -> Any:
-    """The model that training begins from."""
+    """The model that training starts from."""
     return context.recipe.policy if context.recipe.start == "policy" else folder_digest(context.sft)
 
 
 def _guard(context: RunContext) -> Any:
-    """What the judging of PPO underway depends on; None without it."""
+    """The inputs of judging PPO during training; None without it."""
     if not context.judges_ppo:
         return None
     return [*_judge(context), context.recipe.evaluate, content_digest(context.samples)]
 
 
 def folder_digest(folder: Path) -> dict[str, str]:
-    """sha256 of every file a stage left, checkpoints aside."""
+    """sha256 of every file a stage wrote, except checkpoints."""
     files = [f for f in sorted(folder.rglob("*")) if f.is_file() and "checkpoints" not in f.parts]
     return {str(f.relative_to(folder)): content_digest(f)[f.name] for f in files}
