@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from constitution.errors import UserError
+from constitution.validation import field_problems
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -40,7 +40,8 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     try:
         return config.model_validate(merged)
     except ValidationError as error:
-        raise UserError(explain(error, config)) from error
+        problems = field_problems(error, config, noun="setting")
+        raise UserError("\n".join(map(str, problems))) from error
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -70,32 +71,6 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def explain(error: Any, config: type[BaseModel]) -> str:
-    """A pydantic error as one line per field, with the nearest key for an unknown one."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = _keys_at(config, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            lines.append(f"{where}: unknown setting; {hint}")
-        elif not where:  # of several settings together: the validator's own sentence names them
-            lines.append(problem["msg"].removeprefix("Value error, "))
-        else:
-            lines.append(f"{where}: {problem['msg']} (found {problem.get('input')!r})")
-    return "\n".join(lines)
-
-
-def _keys_at(config: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    model: Any = config
-    for part in path:
-        kind = model.model_fields[str(part)].annotation
-        kinds = get_args(kind) or (kind,)  # X | None: the settings of X
-        model = next(k for k in kinds if hasattr(k, "model_fields"))
-    return list(model.model_fields)
 
 
 class Weighted(NamedTuple):

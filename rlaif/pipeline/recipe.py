@@ -1,4 +1,4 @@
-"""A recipe (YAML): everything a run depends on. running.py makes stages of it and runs them.
+"""Recipe: one YAML file with everything a run depends on.
 
 A recipe names the policy, the judge, the constitution and the prompts, and holds the settings of
 every stage. `rlaif run RECIPE key=value …` changes any of them. `sft: null` and `rest: null` leave

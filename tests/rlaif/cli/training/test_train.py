@@ -131,7 +131,7 @@ def test_a_reward_that_is_nowhere_is_told_before_a_model_is_loaded(tiny_model, t
 
 
 def test_a_misspelled_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
-    with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean rank\?"):
+    with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean 'rank'\?"):
         run("dpo", pairs, "--model", tiny_model, "lora.rnk=4", "--dry-run")
 
 
