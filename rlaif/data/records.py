@@ -155,7 +155,7 @@ def _unreadable(error: ValidationError, kind: type[_Record], where: str) -> Reco
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return RecordError(
         f"{where}: {kind.__name__}.{field}: {first['msg']} (found {shown}); "
-        "mend or delete this line and run again"
+        "correct or delete this line and run again"
     )
 
 
@@ -246,10 +246,10 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
 
 
 def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, its fields) of each line of a JSONL file or row of a Parquet file.
+    """(its place, its fields) of each line of a JSONL file or row of a Parquet file.
 
-    Blank lines are skipped. Raises RecordError: no such file, not what its name says, or, of a
-    Parquet file, one of `columns` lacking.
+    Blank lines are skipped. Raises RecordError: no such file, another format than its name
+    says, or a Parquet file without one of `columns`.
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
@@ -279,10 +279,10 @@ def _fields(line: str, where: str) -> dict[str, Any]:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise RecordError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); mend or delete this line"
+            f"{where}: not JSON ({error.msg} at column {error.colno}); correct or delete this line"
         ) from error
     if not isinstance(fields, dict):
-        raise RecordError(f"{where}: not a JSON object; mend or delete this line")
+        raise RecordError(f"{where}: not a JSON object; correct or delete this line")
     return fields
 
 
@@ -292,11 +292,11 @@ def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, An
 
     try:
         with parquet.ParquetFile(path) as file:
-            found = file.schema_arrow.names
-            if lacking := [name for name in columns if name not in found]:
+            present = file.schema_arrow.names
+            if lacking := [name for name in columns if name not in present]:
                 raise RecordError(
                     f"{path}: not a file of preferences: no column {', '.join(lacking)} (it has "
-                    f"{', '.join(found)}); rlaif label writes one"
+                    f"{', '.join(present)}); rlaif label writes one"
                 )
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 yield from batch.to_pylist()

@@ -119,6 +119,6 @@ def bytes_per_token(model: SizedModel) -> int:
 
 
 def kv_cache_needed(model: SizedModel, responses: int, tokens: int) -> float:
-    """GiB of keys and values of so many responses at once, of `tokens` each with their prompt."""
+    """GiB of keys and values of `responses` at once, of `tokens` each with their prompt."""
     blocks = responses * -(-tokens // vllm_cpu.BLOCK_TOKENS) + 1  # vLLM keeps one for itself
     return blocks * vllm_cpu.BLOCK_TOKENS * bytes_per_token(model) / GIB

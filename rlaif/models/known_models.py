@@ -13,7 +13,7 @@ class ModelError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package of the index (`name==version`) and the one file of its wheel that is wanted."""
+    """A package of the index (`name==version`) and the one file of its wheel that is used."""
 
     requirement: str
     member: str

@@ -2,8 +2,8 @@
 
     y = W x + (alpha / rank) B A x        W frozen; A (rank, in), B (out, rank) train in float32
 
-peft makes, loads and saves them, in its own format. What it computes in every layer is taken over
-by `LeanLinear`: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
+peft makes, loads and saves them, in its own format. `LeanLinear` replaces what it computes in
+every layer: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
 float32; here x stays as it is and A and B are rounded to it, as autocast would, which spares half
 a dozen passes over the activations and their float32 copies (docs/log.md has the measurement).
 Left out: dropout, and LoRA's variants (DoRA and the like): adapters with those run as in peft.
@@ -127,10 +127,10 @@ class Adapters:
         return self._parameters[role]
 
     def activate(self, role: Role | None) -> None:
-        """Switch to one adapter, or None of them. peft's switches also toggle requires_grad of
-        the roles not active; several roles train in one step here, so that is set right again."""
+        """Switch to one adapter, or to none. peft also toggles requires_grad of the inactive
+        roles; several roles train in one step here, so that is restored."""
         if self._peft is None:
-            assert role is None, f"there is no role {role}"
+            assert role is None, f"unknown role: {role}"
             return
         if role is None:
             self._peft.base_model.disable_adapter_layers()
@@ -142,7 +142,7 @@ class Adapters:
                 parameter.requires_grad_(each in self._trainable)
 
     def _take_up(self, role: Role, what: str) -> None:
-        """Refuse an adapter of what is not computed through its layer here (embeddings, or the
+        """Refuse an adapter of layers that are computed elsewhere (embeddings, or the
         head over the hidden states); of the others, take over the computing."""
         head = self.model.get_output_embeddings()
         for name, layer in adapted_layers(self.model, role):

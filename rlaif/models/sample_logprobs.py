@@ -28,7 +28,7 @@ def response_logprobs(
     """Log-probs of sampled responses, as (reference, policy). One base is loaded for both; without
     an adapter both are the model itself.
 
-    The end token counts where the sample is complete. A response is tokenized anew from its text.
+    The end token counts where the sample is complete. A response is tokenized again from its text.
     """
     backbone = Backbone.load(model, dtype)
     trained: Role | None = None
@@ -38,11 +38,11 @@ def response_logprobs(
 
     @torch.no_grad()
     def of(role: Role | None, samples: Sequence[Sample]) -> list[list[float]]:
-        found: list[list[float]] = []
+        logprobs: list[list[float]] = []
         for group in in_groups([sample_row(backbone.tokenizer, s) for s in samples], 8):
             batch = pad(group, backbone.device)
             values = backbone.logprobs(role, batch)  # (B, T)
-            found += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
-        return found
+            logprobs += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
+        return logprobs
 
     return ReferenceAndPolicy(lambda s: of(None, s), lambda s: of(trained, s))

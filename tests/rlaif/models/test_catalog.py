@@ -227,7 +227,10 @@ def test_an_unknown_name_is_not_fetched(cache: Path) -> None:
 
 
 def test_the_module_imports_no_heavy_library() -> None:
-    modules = "rlaif.models.catalog, rlaif.generation.offline, rlaif.data.prompts"
+    modules = (
+        "rlaif.models.catalog, rlaif.generation.offline, rlaif.generation.config, "
+        "rlaif.data.datasets, rlaif.data.prompts, rlaif.rewards.sources"
+    )
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "vllm", "datasets", "rich"} & set(done.stdout.split())

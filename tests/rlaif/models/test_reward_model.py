@@ -50,10 +50,10 @@ def test_weights_keep_the_order_of_the_heads_and_the_rest_of_the_file(folder):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"honesty": 1.0}, r"no head for the trait 'honesty' \(there are: brevity, manners\)"),
+        ({"honesty": 1.0}, r"no head for the trait 'honesty' \(it has: brevity, manners\)"),
         ({"manners": -1.0}, r"manners=-1.0: a weight is a finite number"),
         ({"manners": math.nan}, r"manners=nan: a weight is a finite number"),
-        ({"manners": 0.0, "brevity": 0.0}, r"with all weights 0 every score is 0"),
+        ({"manners": 0.0, "brevity": 0.0}, r"all weights are 0, so every score would be 0"),
     ],
 )
 def test_weights_that_cannot_be_are_refused_and_nothing_is_changed(weights, message, folder):
