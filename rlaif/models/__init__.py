@@ -1,8 +1,7 @@
 """Models: by name, from a folder, with the roles that training needs.
 
 catalog.py          short names, folders and hub ids; fetching a model without the hub
-known_models.py     what is known of a model that has a short name
-download.py         packages of the Python index → a model folder
+download.py         what is known of a model with a short name, and building its folder
 folder.py           model folders and tensor files, read and written
 backbone.py         one base model with a role per adapter
 causal_lm.py        a model without roles, to sample from

