@@ -8,8 +8,15 @@ import torch
 
 from hardware.memory import GIB
 from rlaif.batching.encode import Row, pad
-from rlaif.generation.base import SamplingError, bytes_per_token
-from rlaif.generation.engines import choose_engine, open_sampler
+from rlaif.generation.base import FolderModel, SamplingError, bytes_per_token
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.engines import (
+    ENGINES,
+    SamplingEngine,
+    choose_engine,
+    open_folder_sampler,
+    open_sampler,
+)
 from rlaif.generation.transformers import (
     PolicyModel,
     TransformersSampler,
@@ -214,6 +221,20 @@ def test_vllm_that_cannot_be_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SamplingError, match=r"not installed; .*\[vllm\].*make .*=transformers$"):
         choose_engine("vllm")
+
+
+def test_a_new_engine_is_a_line_of_the_table(monkeypatch, backbone):
+    opened = []
+    new = SamplingEngine(
+        "Echo", "", True, lambda *policy: opened.append(policy), lambda model: opened.append(model)
+    )
+    monkeypatch.setitem(ENGINES, "echo", new)
+    assert SamplingConfig(engine="echo").engine == "echo"
+    assert choose_engine("echo", 2) == "echo"
+    open_sampler("echo", backbone, 64, 0.1)
+    folder = FolderModel("m", None, "float32", 64, 0.1, 2)
+    open_folder_sampler("echo", folder)
+    assert opened == [(backbone, 64, 0.1), folder]
 
 
 def test_an_engine_outside_this_process_is_refused(monkeypatch, backbone):
