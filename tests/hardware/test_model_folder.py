@@ -54,7 +54,7 @@ def test_missing_shards_are_named_by_the_index(folder: Path) -> None:
     assert inspect_model_folder(folder).lacks == ("3.safetensors", "two.safetensors")
 
 
-def test_an_adapter_is_told_from_a_model(tmp_path: Path) -> None:
+def test_an_adapter_is_distinguished_from_a_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").write_text("")
     assert inspect_model_folder(tmp_path).is_adapter

@@ -55,13 +55,13 @@ def test_the_worker_gives_the_text_that_ppo_samples_for_the_same_seed(tiny_model
     backbone.add_role("policy", LoraConfig(), 0)
     sampler = open_sampler("transformers", backbone, 256, 0.1)
     drawn = sampler.generate(prompt_ids(backbone.tokenizer), 24, 1.0, SEEDS)
-    said = answers(job_for(tiny_model, [requests()]))
-    assert [a["tokens"] for a in said] == [len(g.ids) for g in drawn]
-    assert [a["complete"] for a in said] == [g.complete for g in drawn]
-    assert [a["text"] for a in said] == [
+    responses = answers(job_for(tiny_model, [requests()]))
+    assert [a["tokens"] for a in responses] == [len(g.ids) for g in drawn]
+    assert [a["complete"] for a in responses] == [g.complete for g in drawn]
+    assert [a["text"] for a in responses] == [
         backbone.tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn
     ]
-    assert len({a["text"] for a in said}) == 4
+    assert len({a["text"] for a in responses}) == 4
 
 
 def test_a_response_is_the_same_in_any_chunk_batch_or_resumed_run(tiny_model: str) -> None:
@@ -75,8 +75,8 @@ def test_a_response_is_the_same_in_any_chunk_batch_or_resumed_run(tiny_model: st
 def test_at_temperature_0_the_worker_says_what_the_model_generates(tiny_model: str) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
-    said = answers(job_for(tiny_model, [requests()], temperature=0.0))
-    for ids, answer in zip(prompt_ids(tokenizer), said, strict=True):
+    responses = answers(job_for(tiny_model, [requests()], temperature=0.0))
+    for ids, answer in zip(prompt_ids(tokenizer), responses, strict=True):
         new = model.generate(
             torch.tensor([ids]), max_new_tokens=24, do_sample=False, pad_token_id=0
         )[0, len(ids) :]
@@ -112,8 +112,8 @@ def test_other_heads_and_layers_are_sampled_as_the_model_generates(
         model = transformers.AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    said = answers(job_for(str(tmp_path), [requests()], temperature=0.0))
-    for ids, answer in zip(prompt_ids(tokenizer), said, strict=True):
+    responses = answers(job_for(str(tmp_path), [requests()], temperature=0.0))
+    for ids, answer in zip(prompt_ids(tokenizer), responses, strict=True):
         new = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :]
         assert answer["text"] == tokenizer.decode(new, skip_special_tokens=True)
     drawn = answers(job_for(str(tmp_path), [requests()]))

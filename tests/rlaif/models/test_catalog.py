@@ -161,7 +161,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_downloaded(
     assert not list(cache.rglob("*.whl"))
 
 
-def test_a_cache_that_cannot_be_written_is_told_in_one_line(
+def test_a_cache_that_cannot_be_written_is_reported_in_one_line(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -189,7 +189,7 @@ def test_two_fetches_at_once_build_once(
     assert (cache / "tiny" / "config.json").is_file()
 
 
-def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"lacks tokenizer\.json, \*\.safetensors; "):
         catalog.resolve(tmp_path)
@@ -202,7 +202,7 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("smollm2", "did you mean smollm2-135m"),
         ("smollm2-135m", "run `rlaif models fetch smollm2-135m`"),
@@ -212,8 +212,8 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path) -> None:
         ("pyproject.toml", "a model is a folder"),
     ],
 )
-def test_a_name_that_leads_nowhere_says_why(cache: Path, name: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_a_name_that_leads_nowhere_says_why(cache: Path, name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         catalog.resolve(name)
 
 

@@ -96,7 +96,7 @@ def test_a_callable_is_a_reward_as_it_is(tiny_model):
     assert reward_function(score, None) is score
 
 
-def test_a_reward_that_raises_or_says_no_number_is_told_with_the_step(questions):
+def test_a_reward_that_raises_or_gives_no_number_is_reported_with_the_step(questions):
     def broken(conversations, responses):
         raise KeyError("color")
 
@@ -112,7 +112,7 @@ def test_a_reward_that_raises_or_says_no_number_is_told_with_the_step(questions)
     assert checked_scores(lambda c, r: [None] * 5 + [1], questions, responses, "")[5] == 1
 
 
-def test_a_batch_without_any_score_is_told_with_the_step():
+def test_a_batch_without_any_score_is_reported_with_the_step():
     require_a_score([None, 0.0], "step 3")
     with pytest.raises(RewardModelError, match="step 3: none of its 2 responses has a score"):
         require_a_score([None, None], "step 3")
