@@ -8,22 +8,23 @@ from typing import Any
 
 from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.data.records import Preference, Sample, read_jsonl
-from rlaif.models.backbone import Backbone, LoraConfig
-from rlaif.training import config as training
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
+from rlaif.training.run import Run
 
 HEAD = "overall"  # the one head of pairs without traits
 
 
 def watch(clock: StepClock, losses: list[float]) -> None:
     """Tick when a step's metrics arrive, before they are written."""
-    plain = training.Run.log
+    plain = Run.log
 
-    def log(self: training.Run, step: int, metrics: Any) -> None:
+    def log(self: Run, step: int, metrics: Any) -> None:
         clock.tick()
         losses.append(float(metrics["loss"]))
         plain(self, step, metrics)
 
-    training.Run.log = log  # type: ignore[method-assign]
+    Run.log = log  # type: ignore[method-assign]
 
 
 def lora_of(job: dict[str, Any]) -> LoraConfig | None:

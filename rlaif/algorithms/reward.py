@@ -37,21 +37,11 @@ from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluat
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import Heads, RewardModel
 from rlaif.progress import progress
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainingError,
-    memory_gib,
-    report_skipped,
-    require_finite,
-)
-from rlaif.training.heldout import (
-    HeldOutConfig,
-    is_evaluated,
-    load_and_encode,
-    load_kept,
-    pair_inputs,
-)
+from rlaif.training.checks import memory_gib, report_skipped, require_finite
+from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run
 
 __all__ = ["RewardConfig", "RewardModel", "preference_loss", "train"]
 

@@ -37,18 +37,10 @@ from rlaif.data.records import Lesson, PlainText, Preference, Sample, read_lesso
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
 from rlaif.progress import progress
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainConfig,
-    TrainingError,
-    memory_gib,
-    records_digest,
-    report_skipped,
-    require_context,
-    require_finite,
-    run_inputs,
-)
+from rlaif.training.checks import memory_gib, report_skipped, require_context, require_finite
+from rlaif.training.config import TrainConfig, TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, records_digest, run_inputs
 
 
 class SFTConfig(TrainConfig):

@@ -32,8 +32,9 @@ from rlaif.batching.encode import BatchError, Pair, Row, encode_row
 from rlaif.batching.prefix_sharing import SharedBatch, share
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
+from rlaif.models.backbone import Backbone, Role, load_tensors, save_tensors
 from rlaif.models.catalog import sha256
+from rlaif.models.lora_config import TrainDtype
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -103,7 +104,7 @@ class RewardModel:
         cls,
         model: str,
         folder: Path,
-        dtype: Dtype | None = None,
+        dtype: TrainDtype | None = None,
         workers: ProcessGroup | None = None,
     ) -> RewardModel:
         """From the folder that reward_model.train wrote, in the dtype it was trained in.
@@ -112,7 +113,7 @@ class RewardModel:
         workers: as for Backbone.load; without, every process has it whole.
         """
         facts = _read_facts(folder)
-        chosen: Dtype = dtype or facts["dtype"] or "auto"
+        chosen: TrainDtype = dtype or facts["dtype"] or "auto"
         if facts.get("tuning") != "full":
             return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
         backbone = Backbone.load(str(folder), chosen, workers=workers)

@@ -11,37 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
-
 from rlaif.batching.encode import EncodedPairs, encode_pairs
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainConfig,
-    TrainingError,
-    records_digest,
-    report_skipped,
-    require_context,
-    run_inputs,
-)
-
-
-class HeldOutConfig(TrainConfig):
-    """Settings of a trainer that can be given held-out pairs."""
-
-    eval_every: int | None = Field(
-        default=None,
-        ge=1,
-        description="optimizer steps between looks at the held-out pairs; null: every epoch",
-    )
-    keep: Literal["last", "best"] = Field(
-        default="last",
-        description="which weights are left at the end: the last step's, or those with the least "
-        "held-out loss (early stopping). May be changed after training: only the end is run again",
-    )
+from rlaif.training.checks import report_skipped, require_context
+from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, records_digest, run_inputs
 
 
 def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:

@@ -36,14 +36,11 @@ from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.progress import progress
-from rlaif.training.config import Learner, Run, TrainingError, memory_gib, require_finite
-from rlaif.training.heldout import (
-    HeldOutConfig,
-    is_evaluated,
-    load_and_encode,
-    load_kept,
-    pair_inputs,
-)
+from rlaif.training.checks import memory_gib, require_finite
+from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run
 
 
 @dataclass(frozen=True, slots=True)

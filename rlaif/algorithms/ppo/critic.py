@@ -18,7 +18,8 @@ from typing import Literal
 from torch import Tensor
 
 from rlaif.batching.prefix_sharing import SharedBatch
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import Heads
 
 

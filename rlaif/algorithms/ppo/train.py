@@ -51,18 +51,14 @@ from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.samplers import choose_engine, kv_cache_needed, open_sampler
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainingError,
-    memory_gib,
-    report_skipped,
-    require_context,
-    run_inputs,
-)
+from rlaif.training.checks import memory_gib, report_skipped, require_context
+from rlaif.training.config import TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, run_inputs
 
 __all__ = ["HeldOutJudge", "PPOConfig", "train"]
 

@@ -21,7 +21,8 @@ from rlaif.batching.logprobs import kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, share
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
-from rlaif.training.config import Learner, require_finite
+from rlaif.training.checks import require_finite
+from rlaif.training.learner import Learner
 
 
 def policy_losses(

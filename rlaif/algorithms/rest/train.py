@@ -44,15 +44,10 @@ from rlaif.generation.samplers import open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainConfig,
-    TrainingError,
-    report_skipped,
-    require_context,
-    run_inputs,
-)
+from rlaif.training.checks import report_skipped, require_context
+from rlaif.training.config import TrainConfig, TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, run_inputs
 
 
 class ReSTConfig(TrainConfig):

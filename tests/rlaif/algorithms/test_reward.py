@@ -26,7 +26,8 @@ from rlaif.batching.encode import BatchError, encode_pairs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
 from rlaif.models import reward_model as scoring
-from rlaif.models.backbone import Backbone, LoraConfig, save_tensors
+from rlaif.models.backbone import Backbone, save_tensors
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import Heads, ModelScores, RewardModel, RewardModelError
 from rlaif.training.config import TrainingError
 from tests.support.training.gradients import ALONE, GradientKeeper, summed_over_processes

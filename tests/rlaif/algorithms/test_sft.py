@@ -28,7 +28,8 @@ from rlaif.algorithms.sft import (
 from rlaif.batching.encode import BatchError, pad
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.training.config import TrainingError
 from tests.support.training.gradients import GradientKeeper
 from tests.support.training.pairs import preference

@@ -16,7 +16,10 @@ from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.checkpoints import CheckpointError
-from rlaif.training.config import Learner, Run, TrainConfig, TrainingError, require_finite
+from rlaif.training.checks import require_finite
+from rlaif.training.config import TrainConfig, TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run
 
 ALONE = ProcessGroup(rank=0, count=1)
 OF_THE_CLOCK = ("_seconds", "_per_s", "memory_gib")

@@ -9,7 +9,8 @@ import accelerate.tracking
 import pytest
 
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.training.config import Run, TrainConfig
+from rlaif.training.config import TrainConfig
+from rlaif.training.run import Run
 from rlaif.training.trackers import TrackerError, Trackers, flat
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlaif.training.config import Run
+from rlaif.training.run import Run
 
 TIMES = ("tokens_per_s", "memory_gib")
 

@@ -22,9 +22,10 @@ from rlaif.algorithms.rest import train as rest
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp as sharding
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, RewardModel
-from rlaif.training.config import Learner
+from rlaif.training.learner import Learner
 from tests.support.training.pairs import preference
 
 COMMON = {

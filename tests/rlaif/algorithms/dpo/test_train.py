@@ -25,9 +25,11 @@ from rlaif.algorithms.dpo.train import (
 )
 from rlaif.batching.encode import BatchError, encode_pairs
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, LoraConfig
-from rlaif.training.config import Run, TrainingError
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
+from rlaif.training.config import TrainingError
 from rlaif.training.heldout import load_kept
+from rlaif.training.run import Run
 from tests.support.training.gradients import (
     ALONE,
     GradientKeeper,

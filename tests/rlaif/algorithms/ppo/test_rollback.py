@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlaif.algorithms.ppo.train import train
-from rlaif.training.config import Run, TrainingError
+from rlaif.training.config import TrainingError
+from rlaif.training.run import Run
 from tests.support.training.ppo_runs import count_x, metrics, small
 
 

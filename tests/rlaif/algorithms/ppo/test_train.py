@@ -18,7 +18,8 @@ from rlaif.generation.samplers import open_sampler
 from rlaif.models.backbone import Generated
 from rlaif.models.reward_model import RewardModelError
 from rlaif.rewards.sources import Reward
-from rlaif.training.config import Run, TrainingError
+from rlaif.training.config import TrainingError
+from rlaif.training.run import Run
 from tests.support.training.ppo_runs import (
     ALONE,
     actors_over,

@@ -1,0 +1,228 @@
+"""A training run's folder: checkpoints, exact resume, metrics.
+
+    metrics.jsonl                 one object per step; "alarms" names the active ones (alarms.py)
+    checkpoints/step-000040.pt    all that the next step depends on; whole or absent
+    checkpoints/best.pt           the one saved with the highest score so far
+
+Called again with the same inputs, training goes on after the newest readable checkpoint and gives
+the same bits as if it had never stopped (on a CPU, with the same number of threads and processes).
+Under `accelerate launch` all processes call the same methods; the main one writes (processes.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from rlaif.data.records import atomic_open
+from rlaif.distributed.processes import ProcessGroup
+from rlaif.models.backbone import Backbone
+from rlaif.training import alarms
+from rlaif.training.checkpoints import (
+    differences,
+    link,
+    random_states,
+    read,
+    score_of,
+    set_random_states,
+    write,
+)
+from rlaif.training.config import HOUSEKEEPING, TrainConfig, TrainingError
+from rlaif.training.trackers import Trackers
+
+BEST = "best.pt"
+
+
+class Run:
+    """The folder of one training run: its checkpoints and its metrics.
+
+    All processes call its methods; the main one writes and speaks, and all wait for it.
+    """
+
+    def __init__(
+        self, out: Path, inputs: Mapping[str, Any], config: TrainConfig, workers: ProcessGroup
+    ) -> None:
+        """inputs: all that the outcome depends on, as JSON values under readable names.
+
+        Raises TrainingError (the folder) or TrackerError.
+        """
+        self.out = out
+        self.folder = out / "checkpoints"
+        self.inputs: dict[str, Any] = json.loads(json.dumps(inputs))
+        self.config, self.workers = config, workers
+        self._best_score: float | None = None
+        self._history: list[dict[str, Any]] = []  # of the metrics that alarms watch
+        if workers.is_main:
+            _made(self.folder)
+            self._trackers = Trackers(config.trackers, out, self.inputs)
+        workers.wait()
+
+    def resume(self) -> dict[str, Any] | None:
+        """The state of the newest readable checkpoint, with metrics cut back to its step; the best
+        one where no other can be read.
+
+        With resume=never there is none: checkpoints and metrics of the folder are removed.
+        Raises TrainingError when the checkpoint was made from other inputs.
+        """
+        anew = self.config.resume == "never"
+        path, found = (None, None) if anew else self._newest()
+        step = found["step"] if found else 0
+        if self.workers.gather([step]) != [step] * self.workers.count:
+            raise TrainingError(
+                f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
+                "that all hosts share"
+            )
+        if found is not None:
+            self._require_same_inputs(found["inputs"])
+            set_random_states(found["random"][self.workers.rank % len(found["random"])])
+        if self.workers.is_main:
+            if anew:
+                for old in self.folder.glob("*.pt"):
+                    old.unlink()
+            if (self.folder / BEST).exists():
+                self._best_score = score_of(self.folder / BEST)
+                if self._best_score is None:
+                    print(
+                        f"{self.folder / BEST}: not readable; the next score takes its place",
+                        file=sys.stderr,
+                    )
+            if path is not None and found is not None:  # killed after it, before best.pt
+                self._keep_if_best(path, found["score"])
+            self._cut_metrics(step)
+        self.workers.wait()
+        return found
+
+    def _newest(self) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+        for path in [*sorted(self.folder.glob("step-*.pt"), reverse=True), self.folder / BEST]:
+            try:
+                if path.exists():
+                    return path, read(path, self.workers.sharded)
+            except Exception as error:
+                if self.workers.is_main:
+                    print(f"{path}: not readable, trying the one before ({error})", file=sys.stderr)
+        return None, None
+
+    def _require_same_inputs(self, saved: Mapping[str, Any]) -> None:
+        changed = differences(saved, self.inputs)
+        if changed:
+            raise TrainingError(
+                f"{self.folder}: its checkpoints come from another run ({', '.join(changed)} "
+                "differ); choose another output folder, or set resume=never to start this one anew"
+            )
+
+    def best(self) -> dict[str, Any] | None:
+        """The state that `save` was given with the highest score so far; None before any."""
+        path = self.folder / BEST
+        return read(path, self.workers.sharded) if path.exists() else None
+
+    def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
+        """A checkpoint after `step` steps; the newest are kept, and the best besides.
+
+        score: higher is better; NaN is never the best. On failure the checkpoints before stay as
+        they are. Raises CheckpointError.
+        """
+        states = self.workers.gather([random_states()])
+        if self.workers.is_main:
+            path = self.folder / f"step-{step:06d}.pt"
+            own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
+            write(path, {**state, **own})
+            self._keep_if_best(path, score)
+            for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
+                old.unlink()
+        self.workers.wait()
+
+    def _keep_if_best(self, path: Path, score: float | None) -> None:
+        best = -math.inf if self._best_score is None else self._best_score
+        if score is not None and score > best:
+            link(path, self.folder / BEST)
+            self._best_score = score
+
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Append one line to metrics.jsonl, tell the trackers, and look at the alarms: those that
+        ring are named in the line, and told on stderr when they begin."""
+        if not self.workers.is_main:
+            return
+        line: dict[str, Any] = {"step": step, **metrics}
+        before = self._history[-1]["alarms"] if self._history else []
+        self._history.append({name: line.get(name) for name in alarms.WATCHED})
+        ringing = alarms.active_alarms(self._history)
+        self._history[-1]["alarms"] = [alarm.name for alarm in ringing]
+        if ringing:
+            line["alarms"] = [alarm.name for alarm in ringing]
+        path = self.out / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: cannot be written ({error.strerror}); free some space and run again "
+                "to go on from the last checkpoint"
+            ) from error
+        self._trackers.log(step, metrics)
+        for alarm in ringing:
+            if alarm.name not in before:
+                print(f"alarm at step {step}: {alarm.text}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Close the trackers."""
+        if self.workers.is_main:
+            self._trackers.finish()
+
+    def _cut_metrics(self, step: int) -> None:
+        """Keep the lines up to `step`, so that no step stands twice."""
+        path = self.out / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+        with atomic_open(path) as file:
+            file.writelines(line + "\n" for line in kept)
+        for line in map(json.loads, kept):
+            watched = {name: line.get(name) for name in alarms.WATCHED}
+            self._history.append({**watched, "alarms": line.get("alarms", [])})
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf  # a line cut off by a kill
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be made ({error.strerror}); choose another output folder"
+        ) from error
+
+
+def records_digest(records: Iterable[BaseModel]) -> str:
+    """sha256 over records in order: what the data was."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.model_dump_json().encode() + b"\n")
+    return digest.hexdigest()
+
+
+def run_inputs(
+    algorithm: Literal["sft", "reward", "dpo", "ppo", "rest"],
+    config: TrainConfig,
+    backbone: Backbone,
+    records: Iterable[BaseModel],
+) -> dict[str, Any]:
+    """What a run's outcome depends on; how it saves and is watched is no part of it."""
+    return {
+        "algorithm": algorithm,
+        "config": config.model_dump(mode="json", exclude=HOUSEKEEPING),
+        "dtype": str(backbone.dtype),
+        "model": backbone.fingerprint,
+        "data": records_digest(records),
+    }
