@@ -62,7 +62,7 @@ def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
 
 
 def reward(job: dict[str, Any], _: Stopwatch) -> None:
-    from rlaif.algorithms import reward as reward_model
+    from rlaif.algorithms.reward import train as reward_model
 
     config = reward_model.RewardConfig(
         **settings(job), epochs=job["epochs"], batch_size=job["batch"], centering=0.0
@@ -71,7 +71,7 @@ def reward(job: dict[str, Any], _: Stopwatch) -> None:
 
 
 def sft(job: dict[str, Any], _: Stopwatch) -> None:
-    from rlaif.algorithms import sft
+    from rlaif.algorithms.sft import train as sft
 
     lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
     config = sft.SFTConfig(**settings(job), epochs=job["epochs"], batch_size=job["batch"])

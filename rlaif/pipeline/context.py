@@ -15,11 +15,15 @@ from pathlib import Path
 
 from constitution import Constitution, Message
 from judge_service.client.sync import JudgeClient
-from rlaif.algorithms import reward as reward_model
-from rlaif.algorithms import sft
 from rlaif.algorithms.dpo import train as dpo
+from rlaif.algorithms.dpo.train import DPOConfig
 from rlaif.algorithms.ppo import train as ppo
+from rlaif.algorithms.ppo.evaluation import HeldOutJudge
 from rlaif.algorithms.rest import train as rest
+from rlaif.algorithms.reward import train as reward_model
+from rlaif.algorithms.sft import train as sft
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.algorithms.sft.lessons import SFTSource
 from rlaif.data.prompt_split import PromptSet, SplitRule
 from rlaif.data.prompts import read_prompts
 from rlaif.data.records import Preference, Prompt, Sample, read_jsonl, read_preferences, write_json
@@ -117,13 +121,11 @@ class RunContext:
         config = self.recipe.sft
         assert config is not None, "a stage that the recipe leaves out"
         train, heldout = self.pairs_for(config)
-        sft.train(config, self.policy, [sft.SFTSource("chosen", train)], self.sft, heldout)
+        sft.train(config, self.policy, [SFTSource("chosen", train)], self.sft, heldout)
         if self.recipe.start == "sft" and not is_model(self.sft):
             backbone.merge_adapter(self.policy, self.sft, self.sft / "model", "float32")
 
-    def pairs_for(
-        self, config: sft.SFTConfig | dpo.DPOConfig
-    ) -> tuple[list[Preference], list[Preference]]:
+    def pairs_for(self, config: SFTConfig | DPOConfig) -> tuple[list[Preference], list[Preference]]:
         """(to train on, to look at meanwhile): all to train on, unless its settings ask for both.
 
         Those looked at are the reward model's held-out ones.
@@ -132,9 +134,9 @@ class RunContext:
             return read_preferences(self.labels), []
         return self.split_labels()
 
-    def heldout_share(self, config: sft.SFTConfig | dpo.DPOConfig | None) -> float | None:
+    def heldout_share(self, config: SFTConfig | DPOConfig | None) -> float | None:
         """reward_heldout where the settings ask for held-out pairs; part of a stage's inputs."""
-        keeps_best = isinstance(config, dpo.DPOConfig) and config.keep == "best"
+        keeps_best = isinstance(config, DPOConfig) and config.keep == "best"
         looks = config is not None and config.eval_every is not None
         return self.recipe.reward_heldout if looks or keeps_best else None
 
@@ -185,7 +187,7 @@ class RunContext:
             return RewardModel.load(self.start, self.reward).overall_scores
         return self.reward
 
-    def better_than_the_start(self, client: JudgeClient) -> ppo.HeldOutJudge:
+    def better_than_the_start(self, client: JudgeClient) -> HeldOutJudge:
         """How PPO is judged underway: mean P(better than the start's first sample for the prompt).
 
         On training prompts, of which PPO sets some aside: the held-out ones stay for `evaluate`.

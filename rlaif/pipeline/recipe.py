@@ -19,10 +19,10 @@ from constitution.errors import UserError
 from hardware.dtypes import Dtype
 from judge_service.types import JudgeOptions
 from rlaif.algorithms.dpo.train import DPOConfig
-from rlaif.algorithms.ppo.train import PPOConfig
-from rlaif.algorithms.rest.train import ReSTConfig
-from rlaif.algorithms.reward import RewardConfig
-from rlaif.algorithms.sft import SFTConfig
+from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.rest.config import ReSTConfig
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.data.prompt_split import DEFAULT_RULE
 from rlaif.generation.offline import SamplingConfig
 from rlaif.settings import configured

@@ -25,16 +25,15 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
+from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.algorithms.rest.grow import GrownSample, GrowStep
-from rlaif.algorithms.sft import train_step
+from rlaif.algorithms.sft.train import train_step
 from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batches
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp as sharding
@@ -45,52 +44,9 @@ from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
 from rlaif.training.checks import report_skipped, require_context
-from rlaif.training.config import TrainConfig, TrainingError
+from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
 from rlaif.training.run import Run, run_inputs
-
-
-class ReSTConfig(TrainConfig):
-    """Settings of ReST."""
-
-    grow_steps: int = Field(default=1, ge=1, description="G above; the paper's best by people")
-    samples_per_prompt: int = Field(default=8, ge=2, description="n above, responses per prompt")
-    quantiles: tuple[float, ...] = Field(
-        default=(0.5, 0.75, 0.9), min_length=1, description="one Improve step each, rising"
-    )
-    threshold: Literal["global", "prompt"] = Field(
-        default="global", description="the quantile of all scores, or of each prompt's own"
-    )
-    start: Literal["last", "base"] = Field(
-        default="last", description="where an Improve step starts: from the one before, or anew"
-    )
-    learning_rate_decay: float = Field(
-        default=0.5, gt=0, le=1, description="factor from one Improve step of a Grow to the next"
-    )
-    epochs: int = Field(default=1, ge=1, description="passes over what an Improve step keeps")
-    batch_size: int = Field(default=8, ge=1, description="responses per optimizer step")
-    max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
-    temperature: float = Field(default=1.0, gt=0, description="of sampling")
-    engine: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="who samples; auto: vLLM where it is installed"
-    )
-    kv_cache_gib: float = Field(default=1.0, gt=0, description="GiB of keys and values, sampling")
-    prompts_per_chunk: int = Field(
-        default=16, ge=1, description="prompts sampled together; what a killed run may lose"
-    )
-
-    @model_validator(mode="after")
-    def _refuse_what_cannot_be(self) -> Self:
-        if not all(0 <= q < 1 for q in self.quantiles):
-            raise ValueError("quantiles: each is at least 0 and below 1 (1 would keep nothing)")
-        if any(later <= earlier for earlier, later in pairwise(self.quantiles)):
-            raise ValueError("quantiles must rise: every Improve step keeps less than the last")
-        if "learning_rate_decay" in self.model_fields_set and len(self.quantiles) == 1:
-            raise ValueError("learning_rate_decay does nothing with one quantile; set more of them")
-        if self.max_new_tokens >= self.max_tokens:
-            raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
-        return self
-
 
 # ── the equations ────────────────────────────────────────────────────────────────────────────
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlaif.algorithms import reward as reward_model
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
+from rlaif.algorithms.reward import train as reward_model
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.checkpoints import CheckpointError
 from rlaif.training.checks import require_finite

@@ -14,11 +14,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from constitution.schema import Message
-from rlaif.algorithms import reward as reward_model
-from rlaif.algorithms import sft
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.rest import train as rest
+from rlaif.algorithms.reward import train as reward_model
+from rlaif.algorithms.sft import train as sft
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp as sharding
 from rlaif.distributed.processes import ProcessGroup

@@ -336,7 +336,7 @@ def test_the_kl_coefficient_follows_its_target(tiny_model, questions, tmp_path):
 def test_a_reward_models_folder_is_a_role_of_the_same_base(
     tiny_model, polite_pairs, questions, tmp_path
 ):
-    from rlaif.algorithms import reward as reward_model
+    from rlaif.algorithms.reward import train as reward_model
 
     settings = reward_model.RewardConfig(dtype="float32", epochs=1, max_tokens=200)
     folder = reward_model.train(

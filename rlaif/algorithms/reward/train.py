@@ -1,20 +1,13 @@
-"""Reward model: Bradley-Terry on soft labels, one head per trait.
+"""Reward model: one head per trait over the role "reward", trained on soft preference labels.
 
-    L = -[p·logsigmoid(Δ) + (1-p)·logsigmoid(-Δ)] + c·(s_chosen + s_rejected)²     mean over labels
+The loss and its equations are in losses.py. labels=hard rounds p to 0 or 1 (a p of ½ has no side:
+not labeled); `compare_nll` of rlaif/evaluation/reward_models.py measures what that costs. Pairs
+without any trait label (plain preference data) train one head called "overall" on the pair's own
+prob_chosen. After training each head is shifted and scaled so that the training responses have
+mean 0 and std 1; overall = Σ trait weight · head, and the weights may be changed later
+(`reweigh` of rlaif/models/reward_model.py).
 
-    Δ         margin = chosen - rejected      (B, K) scores, K heads   Eq. 1, arXiv:2203.02155
-    p         prob_chosen                     (B, K) the judge's P(chosen better) on that trait
-    labeled  (B, K) False where the judge did not look at the trait: that entry is masked
-    c         centering                       Eq. 2, arXiv:2312.09244: scores stay around 0
-
-labels=hard rounds p to 0 or 1 (a p of ½ has no side: not labeled); compare_nll of
-reward_evaluation.py says what that costs. Pairs without any trait label at all (plain preference
-data) train one head called "overall" on the pair's own prob_chosen. After training each head is
-shifted and scaled so that the training responses have mean 0 and std 1; overall = Σ trait weight ·
-head, the weights free to be changed (scoring.py: reweigh).
-
-Where it saves work a pair computes its prompt once for both rows (shared_prompts.py).
-Left out: InstructGPT's K-way ranking batches (our labels are pairs).
+A pair computes its prompt once for both rows where that saves work (batching/prefix_sharing.py).
 """
 
 from __future__ import annotations
@@ -26,140 +19,23 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from rlaif.batching.encode import EncodedPairs, Pair, epoch_batches
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.labels import head_weights, labels_of, without_unlabeled
+from rlaif.algorithms.reward.losses import preference_loss
+from rlaif.batching.encode import Pair, epoch_batches
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluate_reward
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import Heads, RewardModel
 from rlaif.progress import progress
-from rlaif.training.checks import memory_gib, report_skipped, require_finite
-from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.checks import memory_gib, require_finite
+from rlaif.training.config import TrainingError
 from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.training.learner import Learner
 from rlaif.training.run import Run
-
-__all__ = ["RewardConfig", "RewardModel", "preference_loss", "train"]
-
-LabelKind = Literal["soft", "hard"]
-
-
-class RewardConfig(HeldOutConfig):
-    """Settings of reward-model training."""
-
-    epochs: int = Field(default=2, ge=1, description="passes over the pairs; more learns by heart")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
-    centering: float = Field(default=0.01, ge=0, description="c above, 0.01 (arXiv:2312.09244)")
-    labels: LabelKind = Field(
-        default="soft", description="hard: every label becomes 0 or 1, and one of ½ is left out"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RewardLoss:
-    """All (B, K), 0 where not labeled."""
-
-    losses: Tensor
-    margins: Tensor
-
-
-def preference_loss(
-    chosen: Tensor, rejected: Tensor, prob_chosen: Tensor, labeled: Tensor, centering: float
-) -> RewardLoss:
-    """The loss of every (pair, head). All tensors (B, K); prob_chosen is read where labeled."""
-    p = torch.where(labeled, prob_chosen, 0.5)
-    margins = chosen - rejected
-    bradley_terry = -(p * F.logsigmoid(margins) + (1 - p) * F.logsigmoid(-margins))
-    centered = centering * (chosen + rejected).square()  # Eq. 2, arXiv:2312.09244
-    return RewardLoss(
-        torch.where(labeled, bradley_terry + centered, 0.0), torch.where(labeled, margins, 0.0)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    prob_chosen: Tensor  # (B, K), 0.5 where not labeled
-    labeled: Tensor  # (B, K) bool
-
-
-def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
-    """Each pair's label for each head."""
-    table = [[label_of(pair, name, kind) for name in names] for pair in pairs]
-    known = [[label is not None for label in row] for row in table]
-    values = [[0.5 if label is None else label for label in row] for row in table]
-    shape = len(pairs), len(names)
-    return Labels(
-        torch.tensor(values).view(shape), torch.tensor(known, dtype=torch.bool).view(shape)
-    )
-
-
-def label_of(pair: Pair, name: str, kind: LabelKind) -> float | None:
-    """A pair's label for one head, None where there is none; "overall" reads the pair's own.
-
-    Raises TrainingError for a label that is no probability.
-    """
-    p = pair.prob_chosen if name == "overall" else pair.traits.get(name)
-    if p is None:
-        return None
-    if not 0 <= p <= 1:  # NaN too
-        raise TrainingError(
-            f"{pair.id}: its label for {name} is {p}, which is no probability; mend the record"
-        )
-    if kind == "hard":
-        return None if p == 0.5 else float(p > 0.5)
-    return p
-
-
-def head_weights(
-    pairs: Sequence[Pair], trait_weights: Mapping[str, float], kind: LabelKind
-) -> dict[str, float]:
-    """The heads to train with their weights in the overall score, in sorted order; "overall" where
-    no pair has a trait label at all.
-
-    A trait that no pair teaches has no head: it would stay random. Raises TrainingError for a
-    labeled trait without a weight.
-    """
-    seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
-    unknown = sorted(seen - trait_weights.keys())
-    if unknown:
-        raise TrainingError(
-            f"the labels name the trait {unknown[0]!r}, which has no weight (there are: "
-            f"{', '.join(sorted(trait_weights)) or 'none'}); give the constitution that made them"
-        )
-    if not seen:
-        return {"overall": 1.0}
-    return {
-        trait: trait_weights[trait]
-        for trait in sorted(seen)
-        if any(label_of(pair, trait, kind) is not None for pair in pairs)
-    }
-
-
-def without_unlabeled(
-    encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
-) -> EncodedPairs:
-    """Leave out the pairs that no head can learn from, so that no batch is without a label, and
-    tell them by name on stderr. Raises TrainingError when none is left."""
-    pairs: list[Pair] = []
-    reasons: list[str] = []
-    for pair in encoded.pairs:
-        labels = [label_of(pair, name, kind) for name in heads]  # all of them are checked
-        if any(label is not None for label in labels):
-            pairs.append(pair)
-        else:
-            why = "no trait label" if kind == "soft" else "no label with a side"
-            reasons.append(f"{pair.id}: {why}")
-    if not pairs:
-        raise TrainingError(
-            f"none of the {len(reasons)} pairs has a label to learn from ({reasons[0]}); "
-            "label some more" + (", or set labels=soft" if kind == "hard" else "")
-        )
-    report_skipped(reasons)
-    return EncodedPairs(pairs, encoded.skipped + reasons)
 
 
 def train(

@@ -13,18 +13,9 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from constitution.schema import Message
-from rlaif.algorithms.sft import (
-    Pick,
-    SFTConfig,
-    SFTSource,
-    encode_lessons,
-    mean_loss,
-    mixture,
-    plain_rows,
-    sft_loss,
-    train,
-    train_step,
-)
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.algorithms.sft.lessons import Pick, SFTSource, encode_lessons, mixture, plain_rows
+from rlaif.algorithms.sft.train import mean_loss, sft_loss, train, train_step
 from rlaif.batching.encode import BatchError, pad
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
 from rlaif.distributed.processes import ProcessGroup
@@ -264,7 +255,7 @@ def test_it_learns_a_set_by_heart_and_names_the_loss_of_each_source(tiny_model, 
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_model, tmp_path, monkeypatch):
-    from rlaif.algorithms import sft
+    from rlaif.algorithms.sft import train as sft
 
     sources = [SFTSource("a", demonstrations(6), 2.0), SFTSource("b", [sample("well", True)])]
     config = small(epochs=3, eval_every=3, batch_size=2)

@@ -12,16 +12,10 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
-from rlaif.algorithms.reward import (
-    RewardConfig,
-    fresh_model,
-    head_weights,
-    label_of,
-    parameters,
-    preference_loss,
-    train,
-    train_step,
-)
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.labels import head_weights, label_of
+from rlaif.algorithms.reward.losses import preference_loss
+from rlaif.algorithms.reward.train import fresh_model, parameters, train, train_step
 from rlaif.batching.encode import BatchError, encode_pairs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
@@ -437,7 +431,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_checkpoint_stays(
 
 def test_unknown_settings_are_refused():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        RewardConfig(centering=0.1)
+        RewardConfig(centerin=0.1)
     with pytest.raises(ValidationError, match="'soft' or 'hard'"):
         RewardConfig(labels="medium")
 
