@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
@@ -19,6 +20,11 @@ class SettingsModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     renamed: ClassVar[dict[str, str]] = {}  # old key -> new key
+
+    @classmethod
+    def variant(cls, data: Mapping[str, Any]) -> type[SettingsModel]:
+        """The class that holds these settings: of a config with variants, the one they select."""
+        return cls
 
     @model_validator(mode="before")
     @classmethod
@@ -39,7 +45,7 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     try:
         return config.model_validate(merged)
     except ValidationError as error:
-        raise UserError(explain(error, config)) from error
+        raise UserError(explain(error, config, merged)) from error
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -71,13 +77,14 @@ def _number(text: str) -> float | str:
         return text
 
 
-def explain(error: Any, config: type[BaseModel]) -> str:
-    """A pydantic error as one line per field, with the nearest key for an unknown one."""
+def explain(error: Any, config: type[BaseModel], data: Any) -> str:
+    """A pydantic error about `data` as one line per field, with the nearest key for an unknown
+    one."""
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = _keys_at(config, problem["loc"][:-1])
+            known = _keys_at(config, problem["loc"][:-1], data)
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             lines.append(f"{where}: unknown setting; {hint}")
@@ -88,10 +95,18 @@ def explain(error: Any, config: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _keys_at(config: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    model: Any = config
+def _keys_at(config: type[BaseModel], path: tuple[int | str, ...], data: Any) -> list[str]:
+    """The keys known at a place of the settings, of the variant that `data` selects there."""
+    model: Any = _variant(config, data)
     for part in path:
         kind = model.model_fields[str(part)].annotation
         kinds = get_args(kind) or (kind,)  # X | None: the settings of X
-        model = next(k for k in kinds if hasattr(k, "model_fields"))
+        data = data[part]
+        model = _variant(next(k for k in kinds if hasattr(k, "model_fields")), data)
     return list(model.model_fields)
+
+
+def _variant(config: type[BaseModel], data: Any) -> type[BaseModel]:
+    if issubclass(config, SettingsModel) and isinstance(data, dict):
+        return config.variant(data)
+    return config

@@ -16,7 +16,7 @@ from pathlib import Path
 from constitution import Constitution, Message
 from judge_service.client.sync import JudgeClient
 from rlaif.algorithms.dpo import train as dpo
-from rlaif.algorithms.dpo.train import DPOConfig
+from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.ppo.evaluation import HeldOutJudge
 from rlaif.algorithms.rest import train as rest

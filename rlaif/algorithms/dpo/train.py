@@ -1,35 +1,26 @@
 """Direct preference optimization (arXiv:2305.18290), on soft labels.
 
-    h = (log π_c - log π_r) - (log ref_c - log ref_r)        log_ratio_margin, (B,)
+    L = mean over pairs of LOSSES[loss](log π, log ref, prob_chosen)      losses/__init__.py
 
-    soft_sigmoid    -p·logsigmoid(βh) - (1-p)·logsigmoid(-βh)      p = prob_chosen: cDPO per pair
-    sigmoid         -logsigmoid(βh)                                Eq. 7
-    robust          [-(1-ε)·logsigmoid(βh) + ε·logsigmoid(-βh)] / (1-2ε)
-                                                                   arXiv:2403.00409, ε = label_noise
-    ipo_sum         (h - 1/(2β))²                                  Eq. 17, arXiv:2310.12036
-    ipo_mean        the same, every log π divided by its token count, as TRL does
-    sigmoid_norm    -logsigmoid(βh), every log π divided by its token count (arXiv:2411.15124)
+    log π      of the policy, the adapter or model that trains: sums over the response tokens, (B,)
+    log ref    the same before training, computed once per pair (reference_cache.py)
 
-    log π_c, log π_r      chosen, rejected of PairLogprobs: sums over the response tokens, (B,)
-    log ref               the same before training, by pair and once (reference_cache.py)
-
-Where it saves work a pair computes its prompt once for both rows (shared_prompts.py).
-Left out: f-divergences, reference-free variants, mixing in SFT.
+A pair computes its prompt once for both rows where that saves work (batching/prefix_sharing.py).
+Left out: mixing in SFT.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratio_margin
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.batching.encode import Pair, epoch_batches
 from rlaif.data.records import Preference
@@ -37,88 +28,10 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.progress import progress
 from rlaif.training.checks import memory_gib, require_finite
-from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.config import TrainingError
 from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.training.learner import Learner
 from rlaif.training.run import Run
-
-
-@dataclass(frozen=True, slots=True)
-class PairLogprobs:
-    """Everything a DPO loss is a function of; all (B,), nats summed over tokens."""
-
-    chosen: Tensor
-    rejected: Tensor
-    ref_chosen: Tensor
-    ref_rejected: Tensor
-    chosen_tokens: Tensor
-    rejected_tokens: Tensor
-
-
-def log_ratio_margin(pairs: PairLogprobs) -> Tensor:
-    """h above."""
-    return (pairs.chosen - pairs.ref_chosen) - (pairs.rejected - pairs.ref_rejected)
-
-
-def log_ratio_margin_per_token(pairs: PairLogprobs) -> Tensor:
-    """h with every log-prob divided by its response's token count."""
-    chosen = (pairs.chosen - pairs.ref_chosen) / pairs.chosen_tokens
-    return chosen - (pairs.rejected - pairs.ref_rejected) / pairs.rejected_tokens
-
-
-def soft_sigmoid_loss(h: Tensor, prob_chosen: Tensor, beta: float) -> Tensor:
-    return -prob_chosen * F.logsigmoid(beta * h) - (1 - prob_chosen) * F.logsigmoid(-beta * h)
-
-
-def sigmoid_loss(h: Tensor, beta: float) -> Tensor:
-    return -F.logsigmoid(beta * h)  # Eq. 7, arXiv:2305.18290
-
-
-def robust_loss(h: Tensor, beta: float, label_noise: float) -> Tensor:
-    clean, flipped = -F.logsigmoid(beta * h), -F.logsigmoid(-beta * h)
-    return ((1 - label_noise) * clean - label_noise * flipped) / (1 - 2 * label_noise)
-
-
-def ipo_loss(h: Tensor, beta: float) -> Tensor:
-    return (h - 1 / (2 * beta)).square()  # Eq. 17, arXiv:2310.12036, their τ is our β
-
-
-# name → losses (B,) of (log-probs, prob_chosen (B,), β, label_noise)
-LOSSES: dict[str, Callable[[PairLogprobs, Tensor, float, float], Tensor]] = {
-    "soft_sigmoid": lambda x, p, beta, _: soft_sigmoid_loss(log_ratio_margin(x), p, beta),
-    "sigmoid": lambda x, _p, beta, _: sigmoid_loss(log_ratio_margin(x), beta),
-    "robust": lambda x, _p, beta, noise: robust_loss(log_ratio_margin(x), beta, noise),
-    "ipo_sum": lambda x, _p, beta, _: ipo_loss(log_ratio_margin(x), beta),
-    "ipo_mean": lambda x, _p, beta, _: ipo_loss(log_ratio_margin_per_token(x), beta),
-    "sigmoid_norm": lambda x, _p, beta, _: sigmoid_loss(log_ratio_margin_per_token(x), beta),
-}
-
-
-class DPOConfig(HeldOutConfig):
-    """Settings of DPO."""
-
-    epochs: int = Field(default=2, ge=1, description="passes over the pairs")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
-    beta: float = Field(
-        default=0.1, gt=0, description="strength of the KL leash (arXiv:2305.18290)"
-    )
-    loss: str = Field(default="soft_sigmoid", description=f"one of {', '.join(LOSSES)}")
-    label_noise: float | None = Field(
-        default=None, gt=0, lt=0.5, description="share of wrong labels; of loss=robust alone"
-    )
-
-    @field_validator("loss")
-    @classmethod
-    def _known(cls, loss: str) -> str:
-        if loss not in LOSSES:
-            raise ValueError(f"no such loss; there are {', '.join(LOSSES)}")
-        return loss
-
-    @model_validator(mode="after")
-    def _noise_belongs_to_robust(self) -> Self:
-        if (self.loss == "robust") != (self.label_noise is not None):
-            raise ValueError("label_noise belongs to loss=robust: set both or neither")
-        return self
 
 
 def train(
@@ -260,7 +173,7 @@ def parts(
         chosen, rejected = sums.logprobs.view(-1, 2).unbind(1)  # (B,) each
         x = PairLogprobs(chosen, rejected, ref[:, 0], ref[:, 1], *sums.tokens.view(-1, 2).unbind(1))
         p = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
-        losses = LOSSES[config.loss](x, p, config.beta, config.label_noise or 0.0)  # (B,)
+        losses = LOSSES[config.loss].compute(x, p, config)  # (B,)
         yield PairMicroBatch(losses, x, batch.tokens)
 
 

@@ -150,7 +150,8 @@ def dpo(
     dry_run: DryRun = False,
 ) -> None:
     """Direct preference optimization on soft labels (per-pair cDPO by default)."""
-    from rlaif.algorithms.dpo.train import DPOConfig, train
+    from rlaif.algorithms.dpo.config import DPOConfig
+    from rlaif.algorithms.dpo.train import train
     from rlaif.data.records import read_preferences
     from rlaif.models import catalog as models
 

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlaif.algorithms.dpo import train as dpo
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.losses import LOSSES, Loss
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.reward import train as reward_model
 from rlaif.distributed.processes import ProcessGroup
@@ -261,7 +263,8 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_a_torn_line_goes(tmp_path):
 def test_a_loss_that_is_not_a_number_names_the_step_and_the_remedy(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(dpo.LOSSES, "sigmoid", lambda x, p, beta, _: x.chosen * float("nan"))
+    spoilt = Loss(lambda pairs, prob_chosen, config: pairs.chosen * float("nan"), DPOConfig)
+    monkeypatch.setitem(LOSSES, "sigmoid", spoilt)
     with pytest.raises(TrainingError, match=r"DPO, step 1: the loss is nan; .*lower learning_rate"):
         dpo.train(dpo.DPOConfig(**COMMON, loss="sigmoid"), tiny_model, polite_pairs, tmp_path)
     with pytest.raises(TrainingError, match="here: the loss is inf"):
