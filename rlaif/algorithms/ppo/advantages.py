@@ -24,12 +24,9 @@ Left out: whitening of rloo's and grpo's advantages, which neither paper does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-Estimator = Literal["gae", "rloo", "grpo"]
 
 GROUP_EPS = 1e-4  # added to a group's std, in scores
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rlaif.algorithms.ppo.advantages import Estimator
+from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
 from rlaif.training.config import TrainConfig
 
-_OF_GAE = ("gamma", "gae_lambda", "value", "value_learning_rate", "value_clip", "vf_coef")
+_OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
 
 
@@ -59,8 +59,8 @@ class PPOConfig(TrainConfig):
         gt=0,
         description="nats per response from the reference; over it training stops (guard.py)",
     )
-    advantages: Estimator = Field(
-        default="gae", description="a value function's, or a group's baseline (advantages.py)"
+    advantages: str = Field(
+        default="gae", description="gae, rloo or grpo: a name in ESTIMATORS (estimators.py)"
     )
     gamma: float = Field(default=1.0, ge=0, le=1, description="discount per token")
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
@@ -86,31 +86,48 @@ class PPOConfig(TrainConfig):
 
     @property
     def responses(self) -> int:
-        """Of one iteration."""
+        """Responses of one iteration."""
         return self.prompts_per_iteration * self.group_size
+
+    @property
+    def estimator(self) -> Estimator:
+        return ESTIMATORS[self.advantages]
 
     def set_for_a_judge(self) -> list[str]:
         """Settings given that only a judge makes use of."""
         return [name for name in _OF_JUDGE if name in self.model_fields_set]
 
+    @field_validator("advantages")
+    @classmethod
+    def _require_known(cls, advantages: str) -> str:
+        if advantages not in ESTIMATORS:
+            raise ValueError(f"unknown estimator {advantages!r}; known: {', '.join(ESTIMATORS)}")
+        return advantages
+
     @model_validator(mode="after")
-    def _refuse_what_does_nothing(self) -> Self:
+    def _refuse_settings_without_effect(self) -> Self:
         given = self.model_fields_set
         if self.kl_target is None and "kl_horizon" in given:
             raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
-        if self.advantages == "gae":
-            return self
-        idle = [name for name in _OF_GAE if name in given]
+        idle = [name for name in _unread_by(self.estimator) if name in given]
         if idle:
+            them = "it" if len(idle) == 1 else "them"
             raise ValueError(
-                f"advantages={self.advantages} has no value function: {', '.join(idle)} would do "
-                "nothing; leave out what is gae's"
+                f"advantages={self.advantages} does not use {', '.join(idle)}; remove {them}"
             )
-        if self.group_size < 2:
+        if self.group_size < self.estimator.min_group_size:
             raise ValueError(
                 f"advantages={self.advantages} compares the responses to one prompt, and "
-                "group_size is 1; set group_size to 2 or more"
+                f"group_size is {self.group_size}; set group_size to "
+                f"{self.estimator.min_group_size} or more"
             )
         return self
+
+
+def _unread_by(estimator: Estimator) -> list[str]:
+    """Settings that have no effect with this estimator: other estimators', and the value's."""
+    others = [name for other in ESTIMATORS.values() for name in other.settings]
+    unread = [name for name in others if name not in estimator.settings]
+    return unread if estimator.needs_value else [*unread, *_OF_VALUE]

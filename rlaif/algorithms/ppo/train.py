@@ -98,7 +98,7 @@ def train(
     # 2. The roles. With lora=null the policy's base moves, and the others live on a copy of it.
     frozen = policy if config.lora else policy.frozen_copy()
     policy.add_role("policy", config.lora, config.seed)
-    critic = _critic(policy, frozen, config) if config.advantages == "gae" else None
+    critic = _critic(policy, frozen, config) if config.estimator.needs_value else None
     score = reward_function(reward, frozen)
     for each in (policy, frozen, *backbones_of(score)):
         each.shard(workers)

@@ -42,7 +42,7 @@ def actors_over(model: str, config: PPOConfig) -> PPOModels:
     frozen = backbone if config.lora else backbone.frozen_copy()
     backbone.add_role("policy", config.lora, 0)
     critic = None
-    if config.advantages == "gae":
+    if config.estimator.needs_value:
         assert config.lora is not None
         shared = config.value == "head"
         critic = Critic.on_policy(backbone) if shared else Critic.beside(frozen, config.lora, 1)
