@@ -184,13 +184,13 @@ def save(model: RewardModel, heldout: HeldOut, out: Path) -> None:
 
 
 def heldout_metrics(found: RewardEvaluation) -> dict[str, float | None]:
-    """heldout_nll       mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
+    """heldout_loss      mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
                          heads' weighted mean. log 2 = knows nothing
     heldout_accuracy     share of labels ≠ ½ whose side Δ is on, mean over prompts
     heldout_ece          how far its probabilities are from the labels (reward_evaluation.py)
     """
     return {
-        "heldout_nll": found.nll,
+        "heldout_loss": found.nll,
         "heldout_accuracy": found.accuracy.value if found.accuracy else None,
         "heldout_ece": found.ece,
     }

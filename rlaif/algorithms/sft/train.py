@@ -100,10 +100,10 @@ def train(
             metrics["unsure"] = sum(each.unsure for each in found)
             score = None
             if held_out and (step % every == 0 or step == len(batches)):
-                metrics["held_out_loss"] = mean_loss(
+                metrics["heldout_loss"] = mean_loss(
                     backbone, "policy", held_out, config.micro_batch_tokens, workers
                 )
-                score = -metrics["held_out_loss"]
+                score = -metrics["heldout_loss"]
             run.log(step, metrics)
             if step % config.checkpoint_every == 0 or step == len(batches) or score is not None:
                 run.save(step, {"learner": learner.state()}, score)

@@ -381,8 +381,8 @@ def test_the_least_held_out_nll_can_be_kept(tiny_model, polite_pairs, tmp_path):
         config = small(keep=keep, epochs=3, eval_every=1, learning_rate=5e-3, warmup=0)
         arguments = polite_pairs, tmp_path / keep, {"manners": 1.0}, contrary
         outs[keep] = train(config, tiny_model, *arguments)
-    logged = [line["heldout_nll"] for line in metrics(outs["best"])]
-    assert logged == [line["heldout_nll"] for line in metrics(outs["last"])]
+    logged = [line["heldout_loss"] for line in metrics(outs["best"])]
+    assert logged == [line["heldout_loss"] for line in metrics(outs["last"])]
     assert min(logged) < logged[-1]
     left = {k: RewardEvaluation.load(out / "evaluation.json").nll for k, out in outs.items()}
     assert left["best"] == pytest.approx(min(logged), rel=1e-6)

@@ -275,7 +275,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_model, tmp_path, monkeypatch
     monkeypatch.setattr(sft, "train_step", real)
     cut = train(config, tiny_model, sources, tmp_path / "cut", held_out)
     assert all(torch.equal(value, weights(cut)[name]) for name, value in weights(whole).items())
-    same = ("step", "loss", "held_out_loss", "grad_norm")
+    same = ("step", "loss", "heldout_loss", "grad_norm")
     assert [[m.get(n) for n in same] for m in metrics(cut)] == [
         [m.get(n) for n in same] for m in metrics(whole)
     ]
@@ -287,7 +287,7 @@ def test_the_policy_kept_is_the_one_of_the_least_held_out_loss(tiny_model, tmp_p
     lessons = [sample("aaaaaaaa", True)] * 4
     held_out = demonstrations(4)
     out = train(config, tiny_model, [SFTSource("a", lessons)], tmp_path, held_out)
-    losses = {m["step"]: m["held_out_loss"] for m in metrics(out) if "held_out_loss" in m}
+    losses = {m["step"]: m["heldout_loss"] for m in metrics(out) if "heldout_loss" in m}
     assert list(losses) == list(range(4, 41, 4))
     best = min(losses, key=losses.__getitem__)
     assert best < 40
