@@ -230,14 +230,6 @@ class RewardModel:
         scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
 
-    def log_odds(
-        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
-    ) -> list[float]:
-        """The heads' weighted mean as trained, not normalized: a difference of two is the log-odds
-        of the label, which normalized scores (made to have std 1) are not."""
-        found: list[float] = self.mean(self._raw_responses(conversations, responses)).tolist()
-        return found
-
     def _raw_responses(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> Tensor:
