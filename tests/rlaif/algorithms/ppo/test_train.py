@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
 
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.ppo.rollout import RolloutResponse, assemble, roll_out
@@ -19,7 +18,7 @@ from rlaif.models.backbone import Generated
 from rlaif.models.reward_model import RewardModelError
 from rlaif.rewards.sources import Reward
 from rlaif.training.config import TrainingError
-from rlaif.training.run import Run
+from tests.support.training.killed import KilledError, assert_same_outcome, kill_after
 from tests.support.training.ppo_runs import (
     ALONE,
     actors_over,
@@ -349,10 +348,6 @@ def test_a_reward_models_folder_is_a_role_of_the_same_base(
         assert all(math.isfinite(m["score"]) for m in lines)
 
 
-class KilledError(Exception):
-    """Stands for kill -9: nothing after it runs."""
-
-
 @pytest.mark.parametrize(
     "settings", [{"value": "head"}, {"value": "adapter"}, {"advantages": "rloo", "group_size": 2}]
 )
@@ -373,27 +368,10 @@ def test_ten_iterations_a_kill_and_ten_more_are_twenty_to_the_bit(
     torch.manual_seed(5)
     run(tmp_path / "whole")
     torch.manual_seed(5)
-    whole = Run.log
     with monkeypatch.context() as patch:
-
-        def log(self, step, line):
-            whole(self, step, line)
-            if step == 12:
-                raise KilledError
-
-        patch.setattr(Run, "log", log)
+        kill_after(patch, 11)  # two iterations are done again
         with pytest.raises(KilledError):
             run(tmp_path / "parts")
     torch.manual_seed(6)  # a new process has another state
     run(tmp_path / "parts")
-
-    def timeless(out):
-        return [
-            {k: v for k, v in m.items() if not k.endswith(("_seconds", "_per_s", "_gib"))}
-            for m in metrics(out)
-        ]
-
-    assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
-    one, other = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("whole", "parts"))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same_outcome(tmp_path / "parts", tmp_path / "whole")
