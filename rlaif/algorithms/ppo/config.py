@@ -1,4 +1,4 @@
-"""Settings of PPO and its group baselines; what would do nothing is refused."""
+"""Settings of PPO and its group baselines; those without effect are refused. No torch."""
 
 from __future__ import annotations
 
@@ -17,71 +17,83 @@ class PPOConfig(TrainConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
     iterations: int = Field(default=100, ge=1, description="rollouts, each followed by updates")
-    prompts_per_iteration: int = Field(default=16, ge=1)
+    prompts_per_iteration: int = Field(
+        default=16, ge=1, description="to which responses are sampled"
+    )
     group_size: int = Field(
         default=1, ge=1, description="responses per prompt; rloo and grpo compare 2 or more"
     )
-    max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
     engine: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="of sampling; auto: vLLM where it is installed"
+        default="auto", description="samples the responses; auto: vLLM where it is installed"
     )
     kv_cache_gib: float = Field(
         default=1.0,
         gt=0,
-        description="GiB of keys and values that sampling holds at most; less where all responses "
-        "of an iteration need less",
+        description="most GiB of keys and values in sampling; less where an iteration's responses "
+        "need less",
     )
     importance_cap: float = Field(
-        default=2.0, ge=1, description="of π_old / sampler per token (Yao et al. 2025); see ppo.py"
+        default=2.0, ge=1, description="bound of π_old / sampler per token; train.py has the source"
     )
-    epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout (TRL: 4)")
     update_batch_size: int = Field(default=4, ge=1, description="responses per optimizer step")
     value: Literal["head", "adapter"] = Field(
         default="head",
-        description="V off the policy's own hidden states, or off an adapter's (ppo_value.py)",
+        description="V of the policy's own hidden states, or of an adapter's (critic.py)",
     )
     value_learning_rate: float = Field(
-        default=1e-3, gt=0, description="of the value's head and adapter: they start from nothing"
+        default=1e-3,
+        gt=0,
+        description="of the value function's head and adapter, which start untrained",
     )
-    kl_coef: float = Field(default=0.05, ge=0, description="weight of the KL, nats → score")
+    kl_coef: float = Field(
+        default=0.05, ge=0, description="weight of the KL to the reference, score per nat"
+    )
     kl_target: float | None = Field(
-        default=None, gt=0, description="nats per response; None keeps kl_coef fixed"
+        default=None,
+        gt=0,
+        description="nats per response that kl_coef adapts to; null keeps it fixed",
     )
     kl_horizon: float = Field(
         default=1e4, gt=0, description="responses over which kl_coef adapts (arXiv:1909.08593)"
     )
     kl_ceiling: float = Field(
-        default=0.05, gt=0, description="nats per token, of an update from its rollout's policy"
+        default=0.05, gt=0, description="nats per token from the rollout's policy; ends the updates"
     )
     max_kl: float | None = Field(
         default=None,
         gt=0,
-        description="nats per response from the reference; over it training stops (guard.py)",
+        description="nats per response from the reference; above it training stops (guards.py)",
     )
     advantages: str = Field(
         default="gae", description="gae, rloo or grpo: a name in ESTIMATORS (estimators.py)"
     )
     gamma: float = Field(default=1.0, ge=0, le=1, description="discount per token")
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    clip: float = Field(
-        default=0.2, gt=0, description="of ratio around 1 (arXiv:1707.06347, table 1)"
+    gae_lambda: float = Field(
+        default=0.95, ge=0, le=1, description="bias (0) against variance (1), arXiv:1506.02438"
     )
-    value_clip: float = Field(default=0.2, gt=0, description="of v around v_old, in scores")
+    clip: float = Field(
+        default=0.2, gt=0, description="range of ratio around 1 (arXiv:1707.06347, table 1)"
+    )
+    value_clip: float = Field(default=0.2, gt=0, description="range of v around v_old, in scores")
     vf_coef: float = Field(
         default=0.1, ge=0, description="weight of the value loss (c1 of Eq. 9, arXiv:1707.06347)"
     )
     missing_eos_penalty: float = Field(
-        default=1.0, ge=0, description="off the score of a response cut off by the bound (TRL)"
+        default=1.0, ge=0, description="taken off the score of a response without end token (TRL)"
     )
     eval_every: int = Field(
-        default=10, ge=1, description="iterations between a judge's evaluations, where there is one"
+        default=10, ge=1, description="iterations between evaluations, where there is a judge"
     )
     eval_prompts: int = Field(
-        default=16, ge=1, description="set aside for it: no response to them is trained on"
+        default=16, ge=1, description="prompts held out for evaluation, never trained on"
     )
     rollback_after: int = Field(
-        default=3, ge=1, description="evaluations in a row below the best, then back to the best"
+        default=3,
+        ge=1,
+        description="evaluations in a row below the best, until the policy goes back to it",
     )
 
     @property
@@ -94,7 +106,7 @@ class PPOConfig(TrainConfig):
         return ESTIMATORS[self.advantages]
 
     def set_for_a_judge(self) -> list[str]:
-        """Settings given that only a judge makes use of."""
+        """Settings that were given and have an effect only where there is a judge."""
         return [name for name in _OF_JUDGE if name in self.model_fields_set]
 
     @field_validator("advantages")

@@ -62,7 +62,7 @@ def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tm
     assert [m["rollback"] for m in metrics(out)] == [0, 1, 1]
     told = capsys.readouterr().err
     assert "iteration 3: judged worse than at its best (0.700, iteration 1) too often" in told
-    assert "so this is the end" in told
+    assert "training ends, since this is the second time" in told
     assert same(weights_at(out, 3), weights_at(out, 1))
     left = load_file(out / "adapter_model.safetensors")
     best = {n: p for n, p in weights_at(out, 1).items() if ".policy." in n}
@@ -131,7 +131,7 @@ def test_a_kill_amid_falling_scores_changes_nothing(tiny_model, questions, tmp_p
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        (lambda p, r: 1.5, "said 1.5; it must say a probability"),
+        (lambda p, r: 1.5, "returned 1.5; expected a probability"),
         (lambda p, r: {}["x"], "the judge of held-out responses raised KeyError: 'x'"),
     ],
 )

@@ -21,11 +21,11 @@ from rlaif.training.config import TrainingError
 from tests.support.training.killed import KilledError, assert_same_outcome, kill_after
 from tests.support.training.ppo_runs import (
     ALONE,
-    actors_over,
     count_x,
     encoded,
     forwards_of,
     metrics,
+    models_over,
     small,
 )
 
@@ -53,7 +53,7 @@ def test_settings_that_do_nothing_are_refused(settings, message):
 
 
 def test_settings_of_a_judge_are_refused_without_one(tiny_model, questions, tmp_path):
-    with pytest.raises(TrainingError, match="eval_every, rollback_after: there is no judge"):
+    with pytest.raises(TrainingError, match=r"need a judge .*: eval_every, rollback_after"):
         train(small(eval_every=1, rollback_after=2), tiny_model, questions, count_x, tmp_path)
 
 
@@ -131,12 +131,12 @@ def test_a_forward_of_the_policy_is_saved_when_the_sampler_is_exact(
     tiny_model, questions, monkeypatch
 ):
     config = small(advantages="rloo", group_size=2)
-    actors = actors_over(tiny_model, config)
-    made = forwards_of(actors.policy, monkeypatch)
-    roll_out(actors, encoded(actors, questions)[:4], 1, 0.05, config, ALONE)
+    models = models_over(tiny_model, config)
+    made = forwards_of(models.policy, monkeypatch)
+    roll_out(models, encoded(models, questions)[:4], 1, 0.05, config, ALONE)
     assert {role for role, _ in made} == {None}
-    actors.sampler.exact = False
-    roll_out(actors, encoded(actors, questions)[:4], 1, 0.05, config, ALONE)
+    models.sampler.exact = False
+    roll_out(models, encoded(models, questions)[:4], 1, 0.05, config, ALONE)
     assert {role for role, _ in made} == {None, "policy"}
 
 
@@ -169,12 +169,12 @@ def test_each_response_to_a_prompt_is_drawn_anew_and_again_in_the_next_iteration
     tiny_model, questions
 ):
     config = small(group_size=3)
-    actors = actors_over(tiny_model, config)
-    prompts = encoded(actors, questions)[:2] * 2  # a prompt may come twice in an iteration
+    models = models_over(tiny_model, config)
+    prompts = encoded(models, questions)[:2] * 2  # a prompt may come twice in an iteration
     rows = [
         row.ids
         for step in (1, 2)
-        for row in roll_out(actors, prompts, step, 0.05, config, ALONE)[0].rows
+        for row in roll_out(models, prompts, step, 0.05, config, ALONE)[0].rows
     ]
     assert len(set(rows)) == len(rows) == 24
 
@@ -282,7 +282,7 @@ def test_the_cache_of_keys_and_values_is_no_larger_than_the_responses_need(
     for at_most in (1.0, 1e-5):
         config = small(iterations=1, kv_cache_gib=at_most)
         train(config, tiny_model, questions, count_x, tmp_path / str(at_most))
-    prompt = max(len(p.ids) for p in encoded(actors_over(tiny_model, small()), questions))
+    prompt = max(len(p.ids) for p in encoded(models_over(tiny_model, small()), questions))
     blocks = 4 * 2 + 1  # four responses of 33 to 64 tokens, one block besides
     # 2 layers of keys and values, 2 heads of width 8, float32
     assert asked == [(prompt + 8, blocks * 32 * 256 / 2**30), (prompt + 8, 1e-5)]
