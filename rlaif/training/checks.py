@@ -27,20 +27,20 @@ def require_finite(value: Tensor, what: str, where: str) -> None:
     """Raises TrainingError when the number is NaN or infinite: training has diverged."""
     if not torch.isfinite(value).all():
         raise TrainingError(
-            f"{where}: the {what} is {value.item()}; the last checkpoint stays. Training diverged: "
+            f"{where}: the {what} is {value.item()}; training diverged. The last checkpoint stays: "
             "lower learning_rate (or, in bfloat16, set dtype=float32) and start in a new folder"
         )
 
 
 def report_skipped(skipped: Sequence[str]) -> None:
-    """Say on stderr what was left out, the first few by name."""
+    """Print on stderr how many records were left out, and why the first few were."""
     if skipped and ProcessGroup.current().is_main:
         shown = "".join(f"\n  {reason}" for reason in skipped[:3])
         print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
 
 
 def memory_gib() -> float:
-    """Most memory held so far: of the GPU where there is one, else resident in RAM. GiB."""
+    """Peak memory so far, GiB: allocated on the GPU where there is one, else resident in RAM."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -21,8 +21,8 @@ _MOMENTS = "optimiser"  # the key in checkpoints, spelled as the first ones have
 class Learner:
     """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
 
-    The learning rate is a function of the step alone, so there is no scheduler state to lose. Of a
-    sharded parameter it steps this process's piece; its state is of the whole (sharding.py).
+    The learning rate is a function of the step alone, so there is no scheduler state to save. Of a
+    sharded parameter it steps this process's piece; its state is the whole (distributed/fsdp.py).
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Learner:
         config: TrainConfig,
         workers: ProcessGroup,
     ) -> None:
-        """groups: (named parameters, peak learning rate) each."""
+        """groups: (named parameters, peak learning rate) pairs."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
         self.pieces = {name: sharding.local(p) for name, p in self.parameters.items()}
         self.peaks = [rate for _, rate in groups]
@@ -53,8 +53,8 @@ class Learner:
         return self.peaks[0] * factor
 
     def step(self, where: str) -> float:
-        """Add the gathered gradients up over processes, clip, apply and clear them. Returns their
-        norm before clipping."""
+        """Sum the gradients over processes, clip, apply and clear them. Returns their norm before
+        clipping. Raises TrainingError, naming `where`, when it is not finite."""
         parameters = self.parameters.values()
         self.workers.add_gradients(parameters)
         for name, parameter in self.parameters.items():
@@ -69,24 +69,24 @@ class Learner:
         return float(norm)
 
     def clear(self) -> None:
-        """Drop the gradients gathered so far."""
+        """Drop the gradients accumulated so far."""
         for tensor in (*self.parameters.values(), *self.pieces.values()):
             tensor.grad = None
 
     def _norm(self) -> Tensor:
-        """Of the whole gradient, wherever its pieces lie."""
-        cut = {name for name, p in self.parameters.items() if sharding.is_sharded(p)}
+        """Norm of the whole gradient, wherever its pieces are."""
+        sharded = {name for name, p in self.parameters.items() if sharding.is_sharded(p)}
         grads = {name: piece.grad for name, piece in self.pieces.items() if piece.grad is not None}
-        norm = get_total_norm([grad for name, grad in grads.items() if name not in cut])
-        if not cut:
+        norm = get_total_norm([grad for name, grad in grads.items() if name not in sharded])
+        if not sharded:
             return norm
-        here = float(get_total_norm([grad for name, grad in grads.items() if name in cut]))
-        of_pieces = self.workers.sum({"square": here**2})["square"]
+        own = float(get_total_norm([grad for name, grad in grads.items() if name in sharded]))
+        of_pieces = self.workers.sum({"square": own**2})["square"]
         return (norm.square() + of_pieces).sqrt()
 
     def state(self) -> dict[str, Any]:
-        """Of whole tensors. Where the model is sharded it is collective, and the main process alone
-        gets them, on the CPU: 12 bytes per weight that trains."""
+        """Parameters and moments, whole. For a sharded model the call is collective, and only the
+        main process gets them, on the CPU: 12 bytes per weight that trains."""
         optimizer, main = self.optimizer.state_dict(), self.workers.is_main
         if self.workers.sharded:
             return {
@@ -97,7 +97,7 @@ class Learner:
         return {"parameters": parameters, _MOMENTS: optimizer}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """What `state` gave, to a process of the same launch or of any other."""
+        """Restore what `state` returned, in this launch or another, whatever its processes."""
         for name, parameter in self.parameters.items():
             sharding.set_to(parameter, state["parameters"][name])
         moments = sharding.pieces_of_moments(state[_MOMENTS], self.parameters.values())

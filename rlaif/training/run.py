@@ -43,7 +43,7 @@ BEST = "best.pt"
 class Run:
     """The folder of one training run: its checkpoints and its metrics.
 
-    All processes call its methods; the main one writes and speaks, and all wait for it.
+    All processes call its methods; the main one writes and prints, and all wait for it.
     """
 
     def __init__(
@@ -58,46 +58,49 @@ class Run:
         self.inputs: dict[str, Any] = json.loads(json.dumps(inputs))
         self.config, self.workers = config, workers
         self._best_score: float | None = None
-        self._history: list[dict[str, Any]] = []  # of the metrics that alarms watch
+        self._history: list[dict[str, Any]] = []  # the metrics that alarms watch, by step
         if workers.is_main:
-            _made(self.folder)
+            _make_folder(self.folder)
             self._trackers = Trackers(config.trackers, out, self.inputs)
         workers.wait()
 
     def resume(self) -> dict[str, Any] | None:
-        """The state of the newest readable checkpoint, with metrics cut back to its step; the best
-        one where no other can be read.
+        """The state of the newest readable checkpoint (the best one where no other can be read),
+        with metrics cut back to its step; None where a run starts.
 
-        With resume=never there is none: checkpoints and metrics of the folder are removed.
-        Raises TrainingError when the checkpoint was made from other inputs.
+        With resume=never the checkpoints and metrics of the folder are removed. Raises
+        TrainingError when the checkpoint was made from other inputs.
         """
-        anew = self.config.resume == "never"
-        path, found = (None, None) if anew else self._newest()
-        step = found["step"] if found else 0
+        start_anew = self.config.resume == "never"
+        path, state = (None, None) if start_anew else self._newest()
+        step = state["step"] if state else 0
         if self.workers.gather([step]) != [step] * self.workers.count:
             raise TrainingError(
                 f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
                 "that all hosts share"
             )
-        if found is not None:
-            self._require_same_inputs(found["inputs"])
-            set_random_states(found["random"][self.workers.rank % len(found["random"])])
+        if state is not None:
+            self._require_same_inputs(state["inputs"])
+            set_random_states(state["random"][self.workers.rank % len(state["random"])])
         if self.workers.is_main:
-            if anew:
+            if start_anew:
                 for old in self.folder.glob("*.pt"):
                     old.unlink()
-            if (self.folder / BEST).exists():
-                self._best_score = score_of(self.folder / BEST)
-                if self._best_score is None:
-                    print(
-                        f"{self.folder / BEST}: not readable; the next score takes its place",
-                        file=sys.stderr,
-                    )
-            if path is not None and found is not None:  # killed after it, before best.pt
-                self._keep_if_best(path, found["score"])
+            self._best_score = self._saved_best_score()
+            if path is not None and state is not None:  # killed between its save and best.pt's
+                self._keep_if_best(path, state["score"])
             self._cut_metrics(step)
         self.workers.wait()
-        return found
+        return state
+
+    def _saved_best_score(self) -> float | None:
+        path = self.folder / BEST
+        if not path.exists():
+            return None
+        score = score_of(path)
+        if score is None:
+            print(f"{path}: not readable; the next score takes its place", file=sys.stderr)
+        return score
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
         for path in [*sorted(self.folder.glob("step-*.pt"), reverse=True), self.folder / BEST]:
@@ -118,14 +121,14 @@ class Run:
             )
 
     def best(self) -> dict[str, Any] | None:
-        """The state that `save` was given with the highest score so far; None before any."""
+        """The saved state with the highest score so far; None before any."""
         path = self.folder / BEST
         return read(path, self.workers.sharded) if path.exists() else None
 
     def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
-        """A checkpoint after `step` steps; the newest are kept, and the best besides.
+        """Write a checkpoint after `step` steps; the newest are kept, and the best one.
 
-        score: higher is better; NaN is never the best. On failure the checkpoints before stay as
+        score: higher is better; NaN is never the best. On failure the earlier checkpoints stay as
         they are. Raises CheckpointError.
         """
         states = self.workers.gather([random_states()])
@@ -145,17 +148,17 @@ class Run:
             self._best_score = score
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Append one line to metrics.jsonl, tell the trackers, and look at the alarms: those that
-        ring are named in the line, and told on stderr when they begin."""
+        """Append one line to metrics.jsonl and pass it to the trackers. The line names the active
+        alarms; a new one is printed on stderr. Raises TrainingError on a full disk."""
         if not self.workers.is_main:
             return
         line: dict[str, Any] = {"step": step, **metrics}
         before = self._history[-1]["alarms"] if self._history else []
         self._history.append({name: line.get(name) for name in alarms.WATCHED})
-        ringing = alarms.active_alarms(self._history)
-        self._history[-1]["alarms"] = [alarm.name for alarm in ringing]
-        if ringing:
-            line["alarms"] = [alarm.name for alarm in ringing]
+        active = alarms.active_alarms(self._history)
+        self._history[-1]["alarms"] = [alarm.name for alarm in active]
+        if active:
+            line["alarms"] = [alarm.name for alarm in active]
         path = self.out / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -166,9 +169,18 @@ class Run:
                 "to go on from the last checkpoint"
             ) from error
         self._trackers.log(step, metrics)
-        for alarm in ringing:
+        for alarm in active:
             if alarm.name not in before:
                 print(f"alarm at step {step}: {alarm.text}", file=sys.stderr)
+
+    def save_policy(self, backbone: Backbone) -> None:
+        """Write the role "policy" into the run's folder, as peft (or transformers) reads it, and
+        close the trackers. Raises BackboneError."""
+        backbone.gather(self.workers)
+        if self.workers.is_main:
+            backbone.save_role("policy", self.out)
+        self.workers.wait()
+        self.finish()
 
     def finish(self) -> None:
         """Close the trackers."""
@@ -176,7 +188,7 @@ class Run:
             self._trackers.finish()
 
     def _cut_metrics(self, step: int) -> None:
-        """Keep the lines up to `step`, so that no step stands twice."""
+        """Keep the lines up to `step`, so that no step is in it twice."""
         path = self.out / "metrics.jsonl"
         if not path.is_file():
             return
@@ -195,17 +207,17 @@ def _step_of(line: str) -> float:
         return math.inf  # a line cut off by a kill
 
 
-def _made(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(
-            f"{folder}: cannot be made ({error.strerror}); choose another output folder"
+            f"{folder}: cannot be created ({error.strerror}); choose another output folder"
         ) from error
 
 
 def records_digest(records: Iterable[BaseModel]) -> str:
-    """sha256 over records in order: what the data was."""
+    """sha256 over records in order."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(record.model_dump_json().encode() + b"\n")
@@ -218,7 +230,7 @@ def run_inputs(
     backbone: Backbone,
     records: Iterable[BaseModel],
 ) -> dict[str, Any]:
-    """What a run's outcome depends on; how it saves and is watched is no part of it."""
+    """What a run's outcome depends on: not how it saves or is tracked (HOUSEKEEPING)."""
     return {
         "algorithm": algorithm,
         "config": config.model_dump(mode="json", exclude=HOUSEKEEPING),

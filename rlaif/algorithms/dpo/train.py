@@ -44,8 +44,9 @@ def train(
 ) -> Path:
     """Train the policy on labeled pairs; returns `out`: a peft adapter, or (lora=null) a model.
 
-    With eval_preferences the held-out loss is logged (heldout.py). reference_cache: a folder that
-    several runs share; None: `out`. Resumes by itself. Raises TrainingError or BatchError.
+    With eval_preferences the held-out loss is logged (training/heldout.py). Resumes by itself.
+    reference_cache: a folder that several runs share; None: `out`.
+    Raises TrainingError or BatchError.
     """
     # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
     workers = ProcessGroup.current()
@@ -55,21 +56,21 @@ def train(
     backbone.add_role("policy", config.lora, config.seed)
     backbone.shard(workers)
 
-    # 2. Where the run stands.
+    # 2. The optimizer and the run's folder.
     batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
     trained = [(backbone.role_parameters("policy"), config.learning_rate)]
     learner = Learner(trained, len(batches), config, workers)
     inputs = pair_inputs("dpo", config, backbone, preferences, eval_preferences)
     run = Run(out, inputs, config, workers)
 
-    # 3. Reference log-probs, once, while the policy is still the base.
+    # 3. The reference's log-probs, once, while the policy is still the base.
     if saved := run.resume():
-        reference = saved["reference"].clone()
+        ref_logprobs = saved["reference"].clone()
         learner.load(saved["learner"])
     else:
         cache = ReferenceCache(reference_cache or out, backbone.fingerprint, numerics(backbone))
-        every = encoded.pairs + heldout.pairs
-        reference = reference_logprobs(backbone, every, config, cache, workers)  # (N, 2)
+        pairs = encoded.pairs + heldout.pairs
+        ref_logprobs = reference_logprobs(backbone, pairs, config, cache, workers)  # (N, 2)
 
     # 4. Steps.
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
@@ -78,33 +79,30 @@ def train(
         for step, batch in enumerate(batches[done:], start=done + 1):
             rate = learner.schedule(step)
             pairs, where = [encoded.pairs[i] for i in batch], f"DPO, step {step}"
-            metrics = train_step(backbone, learner, pairs, reference[batch], config, where)
+            metrics = train_step(backbone, learner, pairs, ref_logprobs[batch], config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
             score = None
             if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
-                looked = heldout.pairs, reference[len(encoded.pairs) :]
-                metrics |= evaluate(backbone, *looked, config, workers, where)
+                ref = ref_logprobs[len(encoded.pairs) :]
+                metrics |= evaluate(backbone, heldout.pairs, ref, config, workers, where)
                 score = -metrics["heldout_loss"]
             run.log(step, metrics)
             if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
-                run.save(step, {"learner": learner.state(), "reference": reference}, score)
+                run.save(step, {"learner": learner.state(), "reference": ref_logprobs}, score)
             report(step, f"loss {metrics['loss']:.3f}, margin {metrics['margin']:.2f}", metrics)
 
-    # 5. The policy as peft (or transformers) reads it: the last step's, or the best (keep).
+    # 5. The policy: the last step's, or the best (keep).
     load_kept(config, run, learner)
-    backbone.gather(workers)
-    if workers.is_main:
-        backbone.save_role("policy", out)
-    workers.wait()
-    run.finish()
+    run.save_policy(backbone)
     return out
 
 
 def numerics(backbone: Backbone) -> str:
-    """What the reference is computed in: full fine-tuning keeps float32 weights under bfloat16
-    multiplications, which is not the same as weights in bfloat16."""
-    computed, held = (str(d).removeprefix("torch.") for d in (backbone.dtype, backbone.model.dtype))
-    return computed if computed == held else f"{computed}-of-{held}"
+    """The dtypes of the reference: full fine-tuning keeps float32 weights under bfloat16
+    multiplications, which differs from weights in bfloat16."""
+    dtypes = backbone.dtype, backbone.model.dtype
+    computed, stored = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return computed if computed == stored else f"{computed}-of-{stored}"
 
 
 @torch.no_grad()
@@ -115,19 +113,19 @@ def reference_logprobs(
     cache: ReferenceCache,
     workers: ProcessGroup,
 ) -> Tensor:
-    """log ref of every pair's chosen and rejected response: (N, 2). Only what the cache lacks is
-    computed. To be called before the first step: with lora=null there is no reference after it.
+    """log ref of every pair's chosen and rejected response, (N, 2), from the cache where it has
+    them. Call it before the first step: with lora=null there is no reference after it.
 
     Raises TrainingError where one is not finite.
     """
     own = {cache.key(pair): pair for pair in workers.shard(pairs)}
     known = cache.read(own)
-    lacking = [(key, pair) for key, pair in own.items() if key not in known]
-    groups = backbone.pair_batches([pair for _, pair in lacking], config.micro_batch_tokens)
+    missing = [(key, pair) for key, pair in own.items() if key not in known]
+    groups = backbone.pair_batches([pair for _, pair in missing], config.micro_batch_tokens)
     with progress("DPO, reference log-probs", len(own), "pairs") as report:
         for group in workers.pad_batches(groups):
             report(len(known))
-            part = [lacking[i] for i in group]
+            part = [missing[i] for i in group]
             batch = backbone.batch_pairs([pair for _, pair in part])
             values = backbone.response_sums(None, batch).logprobs.view(-1, 2)  # (B, 2)
             if not values.isfinite().all():
@@ -135,12 +133,12 @@ def reference_logprobs(
                     f"the reference log-probs of pairs {', '.join(p.id for _, p in part)} are not "
                     "all finite: the model overflows or is damaged; set dtype=float32"
                 )
-            found = {
+            computed = {
                 key: ReferenceLogprobs(*row)
                 for (key, _), row in zip(part, values.tolist(), strict=True)
             }
-            cache.append(found)  # group by group: killed here, the next run goes on here
-            known |= found
+            cache.append(computed)  # per batch: a killed run goes on after the last one
+            known |= computed
         report(len(known))
     rows = [known[cache.key(pair)] for pair in workers.shard(pairs)]
     return torch.tensor(workers.gather(rows)).reshape(-1, 2)
@@ -148,40 +146,44 @@ def reference_logprobs(
 
 @dataclass(frozen=True, slots=True)
 class PairMicroBatch:
-    """One micro-batch."""
+    """The losses of B pairs, and what they are made of."""
 
     losses: Tensor  # (B,)
     pairs: PairLogprobs
-    tokens: int  # computed, pads aside: a shared prompt counts once
+    tokens: int  # computed, without padding: a shared prompt counts once
 
 
-def parts(
+def micro_batches(
     backbone: Backbone,
     pairs: Sequence[Pair],
-    reference: Tensor,  # (N, 2)
+    ref_logprobs: Tensor,  # (N, 2)
     config: DPOConfig,
     workers: ProcessGroup,
 ) -> Iterator[PairMicroBatch]:
-    """This process's share of the pairs under the policy, in micro-batches of equal length."""
+    """This process's share of the pairs under the policy, in micro-batches of similar length."""
     own = workers.shard(range(len(pairs)))
     groups = backbone.pair_batches([pairs[i] for i in own], config.micro_batch_tokens)
     for group in workers.pad_batches(groups):
         places = [own[i] for i in group]
         batch = backbone.batch_pairs([pairs[i] for i in places])
         sums = backbone.response_sums("policy", batch)
-        ref = reference[places].to(backbone.device)
+        ref = ref_logprobs[places].to(backbone.device)
         chosen, rejected = sums.logprobs.view(-1, 2).unbind(1)  # (B,) each
-        x = PairLogprobs(chosen, rejected, ref[:, 0], ref[:, 1], *sums.tokens.view(-1, 2).unbind(1))
-        p = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
-        losses = LOSSES[config.loss].compute(x, p, config)  # (B,)
-        yield PairMicroBatch(losses, x, batch.tokens)
+        chosen_tokens, rejected_tokens = sums.tokens.view(-1, 2).unbind(1)  # (B,) each
+        logprobs = PairLogprobs(
+            chosen, rejected, ref[:, 0], ref[:, 1], chosen_tokens, rejected_tokens
+        )
+        prob_chosen = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
+        losses = LOSSES[config.loss].compute(logprobs, prob_chosen, config)  # (B,)
+        yield PairMicroBatch(losses, logprobs, batch.tokens)
 
 
 def metric_sums(part: PairMicroBatch, beta: float) -> Tensor:
     """In the order of METRICS, each summed over the pairs: (5,)."""
-    x = part.pairs
-    h = log_ratio_margin(x)
-    chosen, rejected = beta * (x.chosen - x.ref_chosen), beta * (x.rejected - x.ref_rejected)
+    pairs = part.pairs
+    h = log_ratio_margin(pairs)
+    chosen = beta * (pairs.chosen - pairs.ref_chosen)
+    rejected = beta * (pairs.rejected - pairs.ref_rejected)
     columns = (part.losses, beta * h, (h > 0).float(), chosen, rejected)
     return torch.stack([column.detach().double().sum() for column in columns])
 
@@ -193,7 +195,7 @@ def train_step(
     backbone: Backbone,
     learner: Learner,
     pairs: Sequence[Pair],
-    reference: Tensor,  # (B, 2)
+    ref_logprobs: Tensor,  # (B, 2)
     config: DPOConfig,
     where: str,
 ) -> dict[str, float]:
@@ -201,19 +203,19 @@ def train_step(
 
     loss       mean loss                          margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
-    grad_norm  before clipping                    tokens_per_s  computed ones, pads aside
+    grad_norm  before clipping                    tokens_per_s  computed, without padding
     """
     started, workers = time.perf_counter(), learner.workers
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
     tokens = 0
-    for part in parts(backbone, pairs, reference, config, workers):
-        # Of all pairs: neither micro-batches nor processes change the gradient.
+    for part in micro_batches(backbone, pairs, ref_logprobs, config, workers):
+        # Divided by all pairs: neither micro-batches nor processes change the gradient.
         (part.losses.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
         sums += metric_sums(part, config.beta)
         tokens += part.tokens
     own = dict(zip(METRICS, sums.tolist(), strict=True))
     total = workers.sum(own | {"tokens": float(tokens)})
-    # After the sum, so that every process stops, and none waits for another.
+    # Checked after the sum, so that every process stops and none waits for another.
     require_finite(torch.tensor(total["loss"]), "loss", where)
     norm = learner.step(where)
     return {name: total[name] / len(pairs) for name in METRICS} | {
@@ -227,18 +229,18 @@ def train_step(
 def evaluate(
     backbone: Backbone,
     pairs: Sequence[Pair],
-    reference: Tensor,  # (N, 2)
+    ref_logprobs: Tensor,  # (N, 2)
     config: DPOConfig,
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
     """heldout_loss, heldout_margin, heldout_accuracy: as in train_step, over pairs not trained on.
 
-    Where nothing was learned that carries over, heldout_accuracy stays about ½ and the heldout_loss
-    of the sigmoid losses about log 2.
+    While training does not generalize, heldout_accuracy stays about ½, and the heldout_loss of the
+    sigmoid losses about log 2.
     """
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
-    for part in parts(backbone, pairs, reference, config, workers):
+    for part in micro_batches(backbone, pairs, ref_logprobs, config, workers):
         sums += metric_sums(part, config.beta)
     total = workers.sum(dict(zip(METRICS, sums.tolist(), strict=True)))
     require_finite(torch.tensor(total["loss"]), "held-out loss", where)

@@ -111,12 +111,8 @@ def train(
             models = PPOModels(policy, frozen, critic, score, sampler)
             iterate(models, data, learner, run, state, config, workers)
 
-    # 5. The policy as peft (or transformers) reads it.
-    policy.gather(workers)
-    if workers.is_main:
-        policy.save_role("policy", out)
-    workers.wait()
-    run.finish()
+    # 5. The policy.
+    run.save_policy(policy)
     return out
 
 

@@ -182,11 +182,7 @@ def train(
         )
 
     # 4. The policy.
-    backbone.gather(workers)
-    if workers.is_main:
-        backbone.save_role("policy", out)
-    workers.wait()
-    run.finish()
+    run.save_policy(backbone)
     return out
 
 

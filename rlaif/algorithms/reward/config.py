@@ -14,9 +14,12 @@ LabelKind = Literal["soft", "hard"]
 class RewardConfig(HeldOutConfig):
     """Settings of reward-model training."""
 
-    epochs: int = Field(default=2, ge=1, description="passes over the pairs; more learns by heart")
+    epochs: int = Field(default=2, ge=1, description="passes over the pairs; more of them overfit")
     batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
-    centering: float = Field(default=0.01, ge=0, description="c above, 0.01 (arXiv:2312.09244)")
+    centering: float = Field(
+        default=0.01, ge=0, description="c of losses.py; 0.01 in arXiv:2312.09244"
+    )
     labels: LabelKind = Field(
-        default="soft", description="hard: every label becomes 0 or 1, and one of ½ is left out"
+        default="soft",
+        description="hard: labels are rounded to 0 or 1, and those of ½ are left out",
     )

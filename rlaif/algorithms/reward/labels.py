@@ -16,6 +16,8 @@ from rlaif.training.config import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class Labels:
+    """The labels of B pairs for K heads."""
+
     prob_chosen: Tensor  # (B, K), 0.5 where not labeled
     labeled: Tensor  # (B, K) bool
 
@@ -34,14 +36,14 @@ def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> L
 def label_of(pair: Pair, name: str, kind: LabelKind) -> float | None:
     """A pair's label for one head, None where there is none; "overall" reads the pair's own.
 
-    Raises TrainingError for a label that is no probability.
+    Raises TrainingError for a label that is not a probability.
     """
     p = pair.prob_chosen if name == "overall" else pair.traits.get(name)
     if p is None:
         return None
     if not 0 <= p <= 1:  # NaN too
         raise TrainingError(
-            f"{pair.id}: its label for {name} is {p}, which is no probability; mend the record"
+            f"{pair.id}: the label for {name} is not a probability: {p}; fix the record"
         )
     if kind == "hard":
         return None if p == 0.5 else float(p > 0.5)
@@ -54,15 +56,15 @@ def head_weights(
     """The heads to train with their weights in the overall score, in sorted order; "overall" where
     no pair has a trait label at all.
 
-    A trait that no pair teaches has no head: it would stay random. Raises TrainingError for a
+    A trait without any label gets no head, which would stay random. Raises TrainingError for a
     labeled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
     unknown = sorted(seen - trait_weights.keys())
     if unknown:
         raise TrainingError(
-            f"the labels name the trait {unknown[0]!r}, which has no weight (there are: "
-            f"{', '.join(sorted(trait_weights)) or 'none'}); give the constitution that made them"
+            f"unknown trait in the labels: {unknown[0]!r}; known: "
+            f"{', '.join(sorted(trait_weights)) or 'none'}; give the constitution that made them"
         )
     if not seen:
         return {"overall": 1.0}
@@ -76,12 +78,12 @@ def head_weights(
 def without_unlabeled(
     encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
 ) -> EncodedPairs:
-    """Leave out the pairs that no head can learn from, so that no batch is without a label, and
-    tell them by name on stderr. Raises TrainingError when none is left."""
+    """Leave out the pairs that no head can learn from, so that every batch has a label, and name
+    them on stderr. Raises TrainingError when none is left."""
     pairs: list[Pair] = []
     reasons: list[str] = []
     for pair in encoded.pairs:
-        labels = [label_of(pair, name, kind) for name in heads]  # all of them are checked
+        labels = [label_of(pair, name, kind) for name in heads]  # all are checked: a bad one raises
         if any(label is not None for label in labels):
             pairs.append(pair)
         else:
@@ -90,7 +92,7 @@ def without_unlabeled(
     if not pairs:
         raise TrainingError(
             f"none of the {len(reasons)} pairs has a label to learn from ({reasons[0]}); "
-            "label some more" + (", or set labels=soft" if kind == "hard" else "")
+            "label more pairs" + (", or set labels=soft" if kind == "hard" else "")
         )
     report_skipped(reasons)
     return EncodedPairs(pairs, encoded.skipped + reasons)

@@ -48,8 +48,9 @@ def train(
 ) -> Path:
     """Train on labels; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
 
-    With eval_preferences the held-out NLL is logged (heldout.py), and evaluation.json is written
-    beside (reward_evaluation.py). Resumes by itself. Raises TrainingError or BatchError.
+    With eval_preferences the held-out loss is logged (training/heldout.py), and evaluation.json is
+    written beside (evaluation/reward_models.py). Resumes by itself. Raises TrainingError or
+    BatchError.
     """
     # 1. The base, the pairs, one head per trait.
     workers = ProcessGroup.current()
@@ -61,9 +62,9 @@ def train(
     reward_model = fresh_model(backbone, weights, config)
     backbone.shard(workers)
     reward_model.heads.to(backbone.device)
-    look = HeldOut(eval_preferences, heldout.pairs, reward_model, config, workers)
+    evaluation = HeldOutPairs(eval_preferences, heldout.pairs, reward_model, config, workers)
 
-    # 2. Where the run stands.
+    # 2. The optimizer, and the state of an earlier run.
     batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
     trained = [(parameters(reward_model), config.learning_rate)]
     learner = Learner(trained, len(batches), config, workers)
@@ -84,27 +85,31 @@ def train(
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
             score = None
             if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
-                found = look.evaluate()
-                metrics |= heldout_metrics(found)
-                score = -found.nll
+                result = evaluation.evaluate()
+                metrics |= heldout_metrics(result)
+                score = -result.nll
             run.log(step, metrics)
             if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
                 run.save(step, {"learner": learner.state()}, score)
-            note = f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy'] or 0:.2f}"
-            report(step, note, metrics)
+            report(step, _note(metrics), metrics)
 
     # 4. The last weights, or the best (keep); training responses get mean 0 and std 1.
     load_kept(config, run, learner)
     normalize(reward_model, encoded.pairs, config, workers)
-    save(reward_model, look, out)
+    save(reward_model, evaluation, out)
     run.finish()
     return out
+
+
+def _note(metrics: Mapping[str, float | None]) -> str:
+    """The state of training in the progress line."""
+    return f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy'] or 0:.2f}"
 
 
 def normalize(
     model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: ProcessGroup
 ) -> None:
-    """Scores of these pairs' responses get mean 0 and std 1, head by head."""
+    """Shift and scale each head so that these pairs' responses have mean 0 and std 1."""
     with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
         raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
     model.heads.normalize_on(raw.flatten(0, 1))
@@ -122,7 +127,7 @@ def fresh_model(
 
 
 def parameters(model: RewardModel) -> dict[str, Tensor]:
-    """All that is trained: the role's and the heads'."""
+    """Everything that is trained: the role's parameters and the heads'."""
     return {**model.backbone.role_parameters("reward"), **dict(model.heads.named_parameters())}
 
 
@@ -133,28 +138,28 @@ def raw_scores(
     workers: ProcessGroup,
     report: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Raw scores of pairs, computed by all processes and known to each: (N, 2, K).
+    """Raw scores of pairs, computed by all processes and gathered in each: (N, 2, K).
 
-    report is called with the number of pairs done, as far as one process can tell.
+    report: called with an estimate of the pairs done by all processes.
     """
 
-    def of_all(done: int) -> None:
+    def report_all(done: int) -> None:
         if report is not None:
             report(min(done * workers.count, len(pairs)))
 
     own = model.raw_of_pairs(
-        workers.shard(pairs), config.micro_batch_tokens, of_all, workers.pad_batches
+        workers.shard(pairs), config.micro_batch_tokens, report_all, workers.pad_batches
     )
     every = workers.gather(own.tolist())
     return torch.tensor(every, device=model.backbone.device)
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Pairs that are not trained on, and the model that is held against them."""
+class HeldOutPairs:
+    """Pairs that are not trained on, and the model that is evaluated on them."""
 
     preferences: Sequence[Preference]
-    pairs: Sequence[Pair]  # those of them that can be used
+    pairs: Sequence[Pair]  # the usable ones of preferences
     model: RewardModel
     config: RewardConfig
     workers: ProcessGroup
@@ -172,7 +177,7 @@ class HeldOut:
         return evaluate_reward(kept, chosen, rejected, traits)
 
 
-def save(model: RewardModel, heldout: HeldOut, out: Path) -> None:
+def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
     """The reward model's folder, with evaluation.json where there are held-out pairs."""
     evaluation = heldout.evaluate() if heldout.pairs else None
     model.backbone.gather(heldout.workers)
@@ -183,16 +188,16 @@ def save(model: RewardModel, heldout: HeldOut, out: Path) -> None:
     heldout.workers.wait()
 
 
-def heldout_metrics(found: RewardEvaluation) -> dict[str, float | None]:
+def heldout_metrics(result: RewardEvaluation) -> dict[str, float | None]:
     """heldout_loss      mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
-                         heads' weighted mean. log 2 = knows nothing
+                         heads' weighted mean, without centering. log 2: no better than chance
     heldout_accuracy     share of labels ≠ ½ whose side Δ is on, mean over prompts
-    heldout_ece          how far its probabilities are from the labels (reward_evaluation.py)
+    heldout_ece          expected calibration error (evaluation/reward_models.py)
     """
     return {
-        "heldout_loss": found.nll,
-        "heldout_accuracy": found.accuracy.value if found.accuracy else None,
-        "heldout_ece": found.ece,
+        "heldout_loss": result.nll,
+        "heldout_accuracy": result.accuracy.value if result.accuracy else None,
+        "heldout_ece": result.ece,
     }
 
 
@@ -208,13 +213,13 @@ def train_step(
     loss       the L above                        margin    mean Δ over labels (raw scores)
     accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
     score      mean raw score over responses and heads
-    grad_norm  before clipping                    tokens_per_s  computed ones, pads aside
+    grad_norm  before clipping                    tokens_per_s  computed, without padding
     """
     started, workers = time.perf_counter(), learner.workers
     device, names = model.backbone.device, model.heads.names
     count = int(labels_of(pairs, names, config.labels).labeled.sum())
     if not count:
-        raise TrainingError(f"{where}: none of its {len(pairs)} pairs has a label; drop them")
+        raise TrainingError(f"{where}: none of the {len(pairs)} pairs has a label; remove them")
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     tokens = 0
     own = workers.shard(pairs)
@@ -224,16 +229,16 @@ def train_step(
         labels = labels_of([own[i] for i in group], names, config.labels)
         p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
-        found = preference_loss(chosen, rejected, p, labeled, config.centering)
-        # Of all labels: neither micro-batches nor processes change the gradient.
-        (found.losses.sum() / count).backward()  # type: ignore[no-untyped-call]
+        loss = preference_loss(chosen, rejected, p, labeled, config.centering)
+        # Divided by all labels: neither micro-batches nor processes change the gradient.
+        (loss.losses.sum() / count).backward()  # type: ignore[no-untyped-call]
         clear = labeled & (p != 0.5)
-        right = clear & ((p > 0.5) == (found.margins > 0))
-        columns = (found.losses, found.margins, chosen + rejected, right, clear)
+        right = clear & ((p > 0.5) == (loss.margins > 0))
+        columns = (loss.losses, loss.margins, chosen + rejected, right, clear)
         sums += torch.stack([column.detach().double().sum() for column in columns])
         tokens += batch.tokens
     total = workers.sum(dict(zip(SUMS, sums.tolist(), strict=True)) | {"tokens": float(tokens)})
-    # After the sum, so that every process stops, and none waits for another.
+    # Checked after the sum, so that every process stops and none waits for another.
     require_finite(torch.tensor(total["loss"]), "loss", where)
     norm = learner.step(where)
     return {

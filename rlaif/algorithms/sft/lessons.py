@@ -1,4 +1,14 @@
-"""What SFT imitates: sources of records, their rows of token ids, and the mix of sources."""
+"""What SFT imitates: sources of records, their rows of token ids, and the mix of sources.
+
+What can be imitated (records.Lesson): a Sample (its end token only where it is complete), a
+Demonstration, the chosen response of a Preference whose prob_chosen is at least min_prob_chosen (a
+label near ½ carries no information), and PlainText, where every token counts: a share of
+pre-training text keeps a model fluent (arXiv:2203.02155, section 3.5, does so in PPO).
+Constitutional AI mixes revisions with helpful answers (arXiv:2212.08073, section 3.2).
+
+The mix is by rows and exact: after n rows, source i has given weight_i·n of them, less than one row
+off for two sources. Each source is repeated in a seeded order, a new one each time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +29,7 @@ from rlaif.training.config import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class SFTSource:
-    """Some records to imitate. `weight`: its share of the rows, relative to the other sources."""
+    """Records to imitate. weight: the share of the rows, relative to the other sources."""
 
     name: str
     records: Sequence[Lesson]
@@ -31,22 +41,26 @@ class SFTSource:
 
         Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
         """
-        found = re.fullmatch(r"\s*(?:(?P<weight>[^*/]+)\*)?(?P<file>.+)", text)
+        match = re.fullmatch(r"\s*(?:(?P<weight>[^*/]+)\*)?(?P<file>.+)", text)
         try:
-            weight = float(found["weight"] or 1.0) if found else math.nan
+            weight = float(match["weight"] or 1.0) if match else math.nan
         except ValueError:
             weight = math.nan
-        if found is None or not weight > 0 or math.isinf(weight):
-            raise TrainingError(f"{text!r} is no source; write FILE or WEIGHT*FILE, weight over 0")
-        path = Path(found["file"].strip()).expanduser()
+        if match is None or not weight > 0 or math.isinf(weight):
+            raise TrainingError(
+                f"invalid source {text!r}: expected FILE or WEIGHT*FILE with WEIGHT > 0"
+            )
+        path = Path(match["file"].strip()).expanduser()
         return cls(path.stem, read_lessons(path), weight)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedLessons:
+    """The rows of one source."""
+
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # one reason per record left out
-    unsure: int = 0  # preferences under min_prob_chosen
+    unsure: int = 0  # preferences below min_prob_chosen
 
 
 def encode_lessons(
@@ -67,7 +81,7 @@ def encode_lessons(
                 raise
             skipped.append(str(error))
     if not rows:
-        why = f"; {unsure} under min_prob_chosen={config.min_prob_chosen}" if unsure else ""
+        why = f"; {unsure} below min_prob_chosen={config.min_prob_chosen}" if unsure else ""
         why += f"; first because {skipped[0]}" if skipped else ""
         raise BatchError(f"{name}: nothing to imitate among {len(lessons)} records{why}")
     return EncodedLessons(rows, skipped, unsure)
@@ -86,15 +100,15 @@ def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
     if not response.strip():
         raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
     row = encode_row(tokenizer, id, prompt, response, max_tokens)
-    if isinstance(lesson, Sample) and not lesson.complete:  # cut off: nothing to learn of its end
+    if isinstance(lesson, Sample) and not lesson.complete:  # cut off: its end is not to be learned
         return [Row(row.id, row.ids[:-1], row.start)]
     return [row]
 
 
 def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
-    """A text in pieces of at most max_tokens, closed by the end token. Every token counts once:
+    """A text in pieces of at most max_tokens, with the end token last. Every token counts once:
     each piece begins with the last token of the one before (the first with the tokenizer's begin
-    token), which is only read; without a begin token the very first is only read too.
+    token), as context only; without a begin token the very first token is context too.
     """
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = [*begin, *tokenizer.encode(text.text, add_special_tokens=False), tokenizer.eos_token_id]
@@ -108,7 +122,7 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
 
 
 class Pick(NamedTuple):
-    """The next row: of which source, and which of its rows."""
+    """A row of a source, both by place."""
 
     source: int
     row: int

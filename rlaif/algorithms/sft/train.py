@@ -1,19 +1,11 @@
-"""Supervised fine-tuning: the policy imitates responses, from a mix of sources.
+"""Supervised fine-tuning: the policy imitates responses, from a mix of sources (lessons.py).
 
     L = -(1/N) Σ_rows Σ_t log π(y_t | x, y_<t)        t over the response tokens, end token included
 
     log π    logprobs (B, T)      mask (B, T) True on response tokens
     N        count: response tokens of the whole step, whatever the micro-batches and processes
 
-What can be imitated (records.Lesson): a Sample (its end token only where the policy ended by
-itself), a Demonstration, the chosen response of a Preference whose prob_chosen is at least
-min_prob_chosen (a label near ½ says nothing), and PlainText, where every token counts: the share
-of pre-training text that keeps a model fluent (arXiv:2203.02155, section 3.5, does so in PPO).
-Constitutional AI mixes revisions with helpful answers (arXiv:2212.08073, section 3.2).
-
-The mix is by rows and exact: after n rows, source i has given weight_i·n of them, less than one
-row off where there are two sources. Each source goes round and round in a seeded order, fresh each
-time. What step s trains on is a function of s, so the step's number is the whole cursor.
+What step s trains on is a function of s, so the step's number is the whole cursor.
 
 Left out: packing rows without padding (batches are by length instead), loss on prompt tokens.
 """
@@ -30,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.lessons import SFTSource, encode_lessons, mixture
+from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, SFTSource, encode_lessons, mixture
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
 from rlaif.data.records import Lesson, Preference
 from rlaif.distributed.processes import ProcessGroup
@@ -56,28 +48,25 @@ def train(
 ) -> Path:
     """Train the policy to imitate; returns `out`: a peft adapter, or a model folder with lora=null.
 
-    With `eval_samples` the held-out loss is logged, and the policy of the least one is kept in
-    place of the last. Resumes by itself. Raises TrainingError or BatchError.
+    With `eval_samples` the held-out loss is logged, and the policy with the lowest is kept instead
+    of the last. Resumes by itself. Raises TrainingError or BatchError.
     """
     # 1. The base, the rows of every source, the policy.
     workers = ProcessGroup.current()
     _check(config, sources, eval_samples)
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
-    found = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
-    skipped = [reason for each in found for reason in each.skipped]
+    encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
+    skipped = [reason for source in encoded for reason in source.skipped]
     report_skipped(skipped)
-    held_out: list[Row] = []
+    heldout: list[Row] = []
     if eval_samples:
-        held_out = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
+        heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
     backbone.add_role("policy", config.lora, config.seed)
     backbone.shard(workers)
 
-    # 2. Where the run stands.
-    total = config.epochs * sum(len(each.rows) for each in found)
-    counts, weights = [len(each.rows) for each in found], [source.weight for source in sources]
-    batches = list(in_groups(mixture(counts, weights, total, config.seed), config.batch_size))
-    every = config.eval_every or math.ceil(len(batches) / config.epochs)
+    # 2. The optimizer, and the state of an earlier run.
+    batches = _batches(encoded, sources, config)
     policy = backbone.role_parameters("policy")
     learner = Learner([(policy, config.learning_rate)], len(batches), config, workers)
     run = Run(out, _inputs(config, backbone, sources, eval_samples), config, workers)
@@ -87,59 +76,64 @@ def train(
         learner.load(saved["learner"])
 
     # 3. Steps.
+    eval_every = config.eval_every or math.ceil(len(batches) / config.epochs)
+    left_out = {"skipped": len(skipped), "unsure": sum(source.unsure for source in encoded)}
     with progress("SFT", len(batches), "steps") as report:
         report(done)
         for step, batch in enumerate(batches[done:], start=done + 1):
-            rate = learner.schedule(step)
-            rows = [found[pick.source].rows[pick.row] for pick in batch]
+            rate, where = learner.schedule(step), f"SFT, step {step}"
+            rows = [encoded[pick.source].rows[pick.row] for pick in batch]
             names = [sources[pick.source].name for pick in batch]
-            metrics = train_step(
-                backbone, learner, rows, names, config.micro_batch_tokens, f"SFT, step {step}"
-            )
-            metrics |= {"learning_rate": rate, "skipped": len(skipped)}
-            metrics["unsure"] = sum(each.unsure for each in found)
+            metrics = train_step(backbone, learner, rows, names, config.micro_batch_tokens, where)
+            metrics |= {"learning_rate": rate, **left_out}
             score = None
-            if held_out and (step % every == 0 or step == len(batches)):
-                metrics["heldout_loss"] = mean_loss(
-                    backbone, "policy", held_out, config.micro_batch_tokens, workers
-                )
+            if heldout and (step % eval_every == 0 or step == len(batches)):
+                budget = config.micro_batch_tokens
+                metrics["heldout_loss"] = mean_loss(backbone, "policy", heldout, budget, workers)
                 score = -metrics["heldout_loss"]
             run.log(step, metrics)
             if step % config.checkpoint_every == 0 or step == len(batches) or score is not None:
                 run.save(step, {"learner": learner.state()}, score)
             report(step, f"loss {metrics['loss']:.3f}")
 
-    # 4. The policy: the best on held-out text where there is some, else the last.
-    best = run.best() if held_out else None
+    # 4. The policy: with held-out records the best, else the last.
+    best = run.best() if heldout else None
     if best is not None:
         learner.load(best["learner"])
-    backbone.gather(workers)
-    if workers.is_main:
-        backbone.save_role("policy", out)
-    workers.wait()
-    run.finish()
+    run.save_policy(backbone)
     return out
+
+
+def _batches(
+    encoded: Sequence[EncodedLessons], sources: Sequence[SFTSource], config: SFTConfig
+) -> list[list[Pick]]:
+    """The rows of every step."""
+    counts, weights = [len(source.rows) for source in encoded], [s.weight for s in sources]
+    picks = mixture(counts, weights, config.epochs * sum(counts), config.seed)
+    return [list(batch) for batch in in_groups(picks, config.batch_size)]
 
 
 def _check(config: SFTConfig, sources: Sequence[SFTSource], eval_samples: Sequence[Lesson]) -> None:
     names = [source.name for source in sources]
     if not sources:
-        raise TrainingError("SFT has no source to learn from; give at least one")
+        raise TrainingError("no source to learn from; give at least one")
     if len(set(names)) < len(names):
-        raise TrainingError(f"two sources have one name ({', '.join(names)}); rename one")
+        raise TrainingError(f"two sources have the same name: {', '.join(names)}; rename one")
     for source in sources:
         if not source.weight > 0:
-            raise TrainingError(f"source {source.name}: weight={source.weight}; it must be over 0")
+            raise TrainingError(
+                f"source {source.name}: weight={source.weight} is not above 0; raise it"
+            )
     if config.eval_every is not None and not eval_samples:
         raise TrainingError(
             f"eval_every={config.eval_every} does nothing without held-out samples; give some, or "
-            "leave it out"
+            "remove it"
         )
     lessons = [lesson for source in sources for lesson in source.records] + list(eval_samples)
-    asked = "min_prob_chosen" in config.model_fields_set
-    if asked and not any(isinstance(lesson, Preference) for lesson in lessons):
+    given = "min_prob_chosen" in config.model_fields_set
+    if given and not any(isinstance(lesson, Preference) for lesson in lessons):
         raise TrainingError(
-            f"min_prob_chosen={config.min_prob_chosen} does nothing: no source holds preferences"
+            f"min_prob_chosen={config.min_prob_chosen} does nothing without preferences; remove it"
         )
 
 
@@ -167,32 +161,32 @@ def train_step(
 ) -> dict[str, float]:
     """One optimizer step of the policy over `rows`; `names[i]` is the source of row i.
 
-    loss            L above, nats per response token      loss_<name>    the same of one source
-    response_tokens counted in it                         grad_norm      before clipping
-    tokens_per_s    real tokens, prompts included
+    loss             L above, nats per response token      loss_<name>    the same for one source
+    response_tokens  of the step                           grad_norm      before clipping
+    tokens_per_s     tokens without padding, prompts included
     """
     started = time.perf_counter()
-    count = sum(row.response_length for row in rows)  # global: shares and groups change nothing
+    count = sum(row.response_length for row in rows)  # of all processes and micro-batches
     counts = dict.fromkeys(names, 0)
     for row, name in zip(rows, names, strict=True):
         counts[name] += row.response_length
     nats = dict.fromkeys(counts, 0.0)
-    mine = learner.workers.shard(list(zip(rows, names, strict=True)))
-    groups = length_buckets([len(row.ids) for row, _ in mine], micro_batch_tokens)
+    own = learner.workers.shard(list(zip(rows, names, strict=True)))
+    groups = length_buckets([len(row.ids) for row, _ in own], micro_batch_tokens)
     for group in learner.workers.pad_batches(groups):
-        batch = pad([mine[i][0] for i in group], backbone.device)
+        batch = pad([own[i][0] for i in group], backbone.device)
         logprobs = backbone.logprobs("policy", batch)  # (B, T)
         loss = sft_loss(logprobs, batch.response_mask, count)
         require_finite(loss, "loss", where)
         loss.backward()  # type: ignore[no-untyped-call]
         for i, value in zip(group, logprobs.detach().sum(1).tolist(), strict=True):
-            nats[mine[i][1]] -= value
+            nats[own[i][1]] -= value
     norm = learner.step(where)
     nats = learner.workers.sum(nats)
-    of_sources = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
+    by_source = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
     return {
         "loss": sum(nats.values()) / count,
-        **of_sources,
+        **by_source,
         "response_tokens": float(count),
         "grad_norm": norm,
         "tokens_per_s": sum(len(row.ids) for row in rows) / (time.perf_counter() - started),
@@ -209,12 +203,12 @@ def mean_loss(
     workers: ProcessGroup,
 ) -> float:
     """L of rows without training on them: nats per response token."""
-    mine = workers.shard(rows)
+    own = workers.shard(rows)
     nats = 0.0
     for group in workers.pad_batches(
-        length_buckets([len(row.ids) for row in mine], micro_batch_tokens)
+        length_buckets([len(row.ids) for row in own], micro_batch_tokens)
     ):
-        batch = pad([mine[i] for i in group], backbone.device)
+        batch = pad([own[i] for i in group], backbone.device)
         nats -= float(backbone.logprobs(role, batch).sum())
     total: float = workers.sum({"nats": nats})["nats"]
     return total / sum(row.response_length for row in rows)

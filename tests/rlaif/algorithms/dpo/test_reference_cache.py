@@ -118,5 +118,5 @@ def test_a_full_disk_is_told_and_what_was_there_stays(cache):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"file/folder: cannot be made .*choose another"):
+    with pytest.raises(TrainingError, match=r"file/folder: cannot be created .*choose another"):
         ReferenceCache(tmp_path / "file" / "folder", "f", "float32")
