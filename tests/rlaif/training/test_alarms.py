@@ -37,7 +37,7 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
             "eos_rate_falling",
             history(eos_rate=[0.9] * 5 + [0.7] * 5),
             history(eos_rate=[0.9] * 5 + [0.65] * 5),
-            "only 65% of the responses end by themselves, 90% did",
+            "only 65% of the responses have an end token, 90% had",
         ),
         (
             "diversity_falling",
