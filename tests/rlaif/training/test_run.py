@@ -121,7 +121,7 @@ def names(run):
     return sorted(path.name for path in run.folder.iterdir())
 
 
-def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tmp_path):
+def test_a_full_disk_is_reported_and_the_last_good_checkpoint_stays(tmp_path):
     run = run_in(tmp_path)
     run.save(1, {"learner": {"weights": torch.zeros(10)}}, score=0.5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -164,7 +164,9 @@ def test_a_kill_between_a_checkpoint_and_its_name_as_the_best_loses_nothing(tmp_
     assert again.best()["step"] == 2
 
 
-def test_a_best_checkpoint_that_cannot_be_read_is_told_and_replaced_by_the_next(tmp_path, capsys):
+def test_a_best_checkpoint_that_cannot_be_read_is_reported_and_replaced_by_the_next(
+    tmp_path, capsys
+):
     run = run_in(tmp_path)
     run.save(1, {}, score=0.9)
     run.save(2, {}, score=0.1)
@@ -245,7 +247,7 @@ def test_a_bound_beyond_the_models_context_is_refused(tiny_model, polite_pairs, 
         dpo.train(config, tiny_model, polite_pairs, tmp_path)
 
 
-def test_an_alarm_is_named_in_every_line_it_rings_in_and_told_once(tmp_path, capsys):
+def test_an_alarm_is_named_in_every_line_it_rings_in_and_printed_once(tmp_path, capsys):
     run = run_in(tmp_path)
     for step in range(1, 8):
         run.log(step, {"kl_k1": 30.0, "loss": None})

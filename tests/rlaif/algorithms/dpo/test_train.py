@@ -220,7 +220,7 @@ def test_killed_while_the_reference_is_computed_it_goes_on_with_the_rest(
     assert_same_outcome(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_reference_that_is_no_number_is_refused_and_not_kept(tiny_model, polite_pairs, tmp_path):
+def test_a_reference_that_is_not_finite_is_refused_and_not_kept(tiny_model, polite_pairs, tmp_path):
     backbone = Backbone.load(tiny_model, "float32")
     with torch.no_grad():
         backbone.model.get_input_embeddings().weight[10:] = float("nan")
@@ -266,7 +266,7 @@ def test_full_fine_tuning_starts_at_log_2_and_leaves_a_model_that_transformers_o
     assert (logits[0] - logits[1]).abs().max() > 1e-3
 
 
-def test_held_out_pairs_are_looked_at_every_so_many_steps_and_after_the_last(
+def test_heldout_pairs_are_evaluated_every_so_many_steps_and_after_the_last(
     tiny_model, polite_pairs, tmp_path
 ):
     config = small(epochs=3, eval_every=4, batch_size=3)  # 2 steps an epoch, 6 in all
@@ -295,7 +295,7 @@ def overfitted(folder, tiny_model, keep):
     return train(config, tiny_model, pairs, folder, contrary)
 
 
-def test_the_last_policy_is_left_unless_the_best_is_asked_for(tiny_model, tmp_path):
+def test_the_last_policy_is_left_unless_keep_is_best(tiny_model, tmp_path):
     last = overfitted(tmp_path / "last", tiny_model, "last")
     best = overfitted(tmp_path / "best", tiny_model, "best")
     losses = [line["heldout_loss"] for line in metrics(last)]
@@ -309,14 +309,14 @@ def test_the_last_policy_is_left_unless_the_best_is_asked_for(tiny_model, tmp_pa
     assert not all(torch.equal(w, weights(last)[name]) for name, w in weights(best).items())
 
 
-def test_the_best_can_be_asked_for_when_training_is_over(tiny_model, tmp_path):
+def test_keep_can_be_set_to_best_when_training_is_over(tiny_model, tmp_path):
     best = weights(overfitted(tmp_path / "best", tiny_model, "best"))
     overfitted(tmp_path / "last", tiny_model, "last")
     after = weights(overfitted(tmp_path / "last", tiny_model, "best"))
     assert all(torch.equal(best[name], after[name]) for name in best)
 
 
-def test_a_best_checkpoint_that_is_cut_or_gone_is_told(tmp_path):
+def test_a_best_checkpoint_that_is_cut_or_gone_is_reported(tmp_path):
     config = small(keep="best")
     run = Run(tmp_path, {}, config, ALONE)
     run.save(1, {"learner": {}}, score=None)
@@ -338,7 +338,7 @@ def test_settings_of_held_out_pairs_without_any_are_refused(tiny_model, polite_p
 # ── bad input ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step_and_the_checkpoint_stays(
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_the_checkpoint_stays(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
     def spoilt(pairs, prob_chosen, config):

@@ -74,7 +74,7 @@ def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tm
     assert len(script.asked) == 3
 
 
-def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
+def test_held_out_prompts_are_never_trained_on_and_sampled_with_the_same_seeds(
     tiny_model, questions, tmp_path
 ):
     seen: set[str] = set()
@@ -93,7 +93,7 @@ def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
     assert all(answers == script.answers[0] for answers in script.answers)
 
 
-def test_a_judge_that_cannot_say_is_no_vote_and_no_number(tiny_model, questions, tmp_path):
+def test_a_judge_without_a_score_is_ignored_and_logged_as_none(tiny_model, questions, tmp_path):
     config = judged(iterations=3, rollback_after=1)
     out = train(
         config, tiny_model, questions, count_x, tmp_path, judge=ScriptedScores(0.6, None, 0.5)

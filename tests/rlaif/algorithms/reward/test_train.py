@@ -264,7 +264,7 @@ def test_the_shared_prompt_gives_the_scores_of_separate_rows(tiny_model):
 # ── labels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_hard_labels_are_rounded_and_one_half_is_no_label(tiny_model):
+def test_hard_labels_are_rounded_and_one_half_is_left_out(tiny_model):
     labels = {"a": 0.51, "b": 0.2, "c": 0.5, "d": None}
     tokenizer = Backbone.load(tiny_model).tokenizer
     (pair,) = encode_pairs(tokenizer, [preference(1, "a", "b", 0.7, labels)], 200, "error").pairs
@@ -302,7 +302,7 @@ def test_a_batch_without_a_label_is_refused(tiny_model):
 
 
 @pytest.mark.parametrize("label", [1.2, -0.1, float("nan")])
-def test_a_label_that_is_no_probability_is_named(label, tiny_model, polite_pairs, tmp_path):
+def test_a_label_that_is_not_a_probability_is_named(label, tiny_model, polite_pairs, tmp_path):
     wrong = polite_pairs[0].model_copy(update={"traits": {"manners": label}})
     with pytest.raises(TrainingError, match=r"pair-0: the label for manners is not a probability"):
         train(small(), tiny_model, [*polite_pairs[1:], wrong], tmp_path, {"manners": 1.0})
@@ -406,7 +406,7 @@ def test_a_held_out_pair_that_cannot_be_used_is_skipped_and_the_rest_evaluated(
 # ── bad input ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_the_checkpoint_stays(
+def test_a_loss_that_is_not_finite_names_the_step_and_the_checkpoint_stays(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
     weigh = {"manners": 1.0}
@@ -439,7 +439,7 @@ def test_heads_that_do_not_belong_to_the_model_are_named(tiny_model, polite_pair
         RewardModel.load(tiny_model, out)
 
 
-def test_a_full_disk_at_the_end_is_told_and_leaves_no_half_reward_model(
+def test_a_full_disk_at_the_end_is_reported_and_leaves_no_half_reward_model(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
     def full(*_):
