@@ -6,8 +6,9 @@ seed: Input should be a valid integer (found 'x')
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,8 @@ from pydantic_core import ErrorDetails
 from constitution.schema import nearest
 
 _LONGEST_VALUE = 80  # characters of a value that a message quotes
+
+KeysAt = Callable[[Sequence[int | str]], Iterable[str]]  # path of a mapping -> its known keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,25 @@ class FieldProblem:
 
 
 def field_problems(
-    error: ValidationError, model: type[BaseModel] | None = None, noun: str = "key"
+    error: ValidationError, known: type[BaseModel] | KeysAt | None = None, noun: str = "key"
 ) -> tuple[FieldProblem, ...]:
     """Every problem of a validation, in pydantic's order; at least one.
 
-    With `model`, an unknown key is answered with the nearest known one. `noun`: what a key is
-    called where the values come from, such as "setting" or "field".
+    With `known`, a model or a function, an unknown key is answered with the nearest known one.
+    noun: what a key is called where the values come from, such as "setting" or "field".
     """
+    keys_at = partial(keys_of, known) if isinstance(known, type) else known
     return tuple(
-        FieldProblem(tuple(each["loc"]), each["type"], _message(each, model, noun))
+        FieldProblem(tuple(each["loc"]), each["type"], _message(each, keys_at, noun))
         for each in error.errors(include_url=False)
     )
 
 
-def _message(error: ErrorDetails, model: type[BaseModel] | None, noun: str) -> str:
+def _message(error: ErrorDetails, keys_at: KeysAt | None, noun: str) -> str:
     match error["type"]:
         case "extra_forbidden":
             *parent, key = error["loc"]
-            known = list(_keys_at(model, parent)) if model else []
+            known = list(keys_at(parent)) if keys_at else []
             listed = f"known: {', '.join(sorted(known))}" if known else "remove it"
             return f"unknown {noun}; {nearest(str(key), known) or listed}"
         case "missing":
@@ -74,20 +78,20 @@ def _found(error: ErrorDetails) -> str:
     return f" (found {short})"
 
 
-def _keys_at(model: type[BaseModel], path: list[int | str]) -> Iterator[str]:
-    """The keys of the model that stands at a path of nested models; none where none does."""
+def keys_of(model: type[BaseModel], path: Sequence[int | str]) -> Iterator[str]:
+    """The keys of the model at a path of nested models; none where there is no model."""
     here: Any = model
     for part in path:
         if isinstance(part, int):  # an item: its list's type was already entered
             continue
         field = getattr(here, "model_fields", {}).get(part)
-        here = _model_in(field.annotation) if field else None
+        here = model_in(field.annotation) if field else None
     yield from getattr(here, "model_fields", {})
 
 
-def _model_in(annotation: Any) -> Any:
+def model_in(annotation: Any) -> Any:
     """The first model in `X`, `X | None`, `tuple[X, ...]`; None where there is none."""
     if hasattr(annotation, "model_fields"):
         return annotation
-    inner = (_model_in(each) for each in get_args(annotation))
+    inner = (model_in(each) for each in get_args(annotation))
     return next((each for each in inner if each is not None), None)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from constitution.errors import UserError
-from constitution.validation import field_problems
+from constitution.validation import field_problems, model_in
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -20,6 +22,11 @@ class SettingsModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     renamed: ClassVar[dict[str, str]] = {}  # old key -> new key
+
+    @classmethod
+    def variant(cls, data: Mapping[str, Any]) -> type[SettingsModel]:
+        """The class that holds these settings: of a config with variants, the one they select."""
+        return cls
 
     @model_validator(mode="before")
     @classmethod
@@ -40,7 +47,8 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     try:
         return config.model_validate(merged)
     except ValidationError as error:
-        problems = field_problems(error, config, noun="setting")
+        known = partial(_keys_at, config, merged)
+        problems = field_problems(error, known, noun="setting")
         raise UserError("\n".join(map(str, problems))) from error
 
 
@@ -105,3 +113,22 @@ def parse_weighted(
         bound = "WEIGHT a number other than 0" if negative else "WEIGHT > 0"
         raise error(f"invalid {what} {text!r}: expected {form} or WEIGHT*{form} with {bound}")
     return Weighted(weight, name)
+
+
+def _keys_at(config: type[BaseModel], data: Any, path: Sequence[int | str]) -> list[str]:
+    """The keys at a path of nested settings, of the variants that `data` selects."""
+    model: Any = _variant(config, data)
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = model_in(field.annotation) if field else None
+        if inner is None:
+            return []
+        data = data[part]
+        model = _variant(inner, data)
+    return list(model.model_fields)
+
+
+def _variant(config: type[BaseModel], data: Any) -> type[BaseModel]:
+    if issubclass(config, SettingsModel) and isinstance(data, dict):
+        return config.variant(data)
+    return config

@@ -37,8 +37,10 @@ from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import catalog
-from rlaif.models.backbone import Backbone, Dtype, LoraConfig
-from rlaif.training.config import Learner, memory_gib
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig, TrainDtype
+from rlaif.training.checks import memory_gib
+from rlaif.training.learner import Learner
 
 KERNELS = {
     "math": SDPBackend.MATH,
@@ -49,7 +51,7 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Setting:
-    dtype: Dtype
+    dtype: TrainDtype
     kernel: str = "default"
     compiled: bool = False
 

@@ -35,7 +35,6 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import attention
 from rlaif.models.folder import (
     BackboneError,
-    Dtype,
     end_token_ids,
     fingerprint,
     load_tensors,
@@ -44,13 +43,13 @@ from rlaif.models.folder import (
     save_model,
     save_tensors,
 )
-from rlaif.models.lora import Adapters, LoraConfig, Role
+from rlaif.models.lora import Adapters, Role
+from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.models.merge import folded_in, folded_weights, merge_adapter
 
 __all__ = [
     "Backbone",
     "BackboneError",
-    "Dtype",
     "LoraConfig",
     "ResponseSums",
     "Role",
@@ -92,7 +91,7 @@ class Backbone:
 
     @classmethod
     def load(
-        cls, model: str, dtype: Dtype = "auto", train_fully: bool = False,
+        cls, model: str, dtype: TrainDtype = "auto", train_fully: bool = False,
         workers: ProcessGroup | None = None,
     ) -> Backbone:  # fmt: skip
         """The base of a model folder or hub id. Raises BackboneError when it cannot be loaded.
@@ -117,7 +116,7 @@ class Backbone:
 
     def frozen_copy(self) -> Backbone:
         """The base as it was before any training, read again: it may carry roles of its own."""
-        dtype: Dtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
+        dtype: TrainDtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
         return Backbone.load(self.name, dtype, workers=self.workers)
 
     @property

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,8 +18,6 @@ from transformers.utils import logging as transformers_logging
 from constitution.errors import UserError
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-
-Dtype = Literal["auto", "float32", "bfloat16"]  # what training computes in; float16 overflows
 
 
 class BackboneError(UserError):

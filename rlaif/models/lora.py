@@ -17,26 +17,13 @@ from typing import Any, Literal
 import peft
 import torch
 from peft.tuners import lora as peft_lora
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlaif.models.folder import BackboneError, readable_errors, save_tensors
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.merge import adapted_layers
 
 Role = Literal["policy", "value", "reward"]
-
-
-class LoraConfig(BaseModel):
-    """The adapters' shape (arXiv:2106.09685). Defaults: rank 16 and alpha = 2 rank, on all linear
-    layers, as QLoRA found necessary to match full fine-tuning (arXiv:2305.14314, section 4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
-    targets: str | tuple[str, ...] = Field(
-        default="all-linear", description="peft's target_modules: names of layers, or all-linear"
-    )
 
 
 class LeanLinear(peft_lora.Linear):  # type: ignore[misc]

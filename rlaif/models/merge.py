@@ -22,7 +22,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.core_model_loading import WeightConverter, revert_weight_conversion
 
-from rlaif.models.folder import BackboneError, Dtype, readable_errors, without_bars
+from rlaif.models.folder import BackboneError, readable_errors, without_bars
+from rlaif.models.lora_config import TrainDtype
 
 
 def adapted_layers(model: Any, adapter: str) -> Iterator[tuple[str, Any]]:
@@ -84,7 +85,7 @@ def folded_weights(model: Any, adapter: str | None) -> Iterator[tuple[str, Tenso
         yield from (revert_weight_conversion(model, named) if conversions else named).items()
 
 
-def merge_adapter(model: str, adapter: Path, out: Path, dtype: Dtype = "auto") -> Path:
+def merge_adapter(model: str, adapter: Path, out: Path, dtype: TrainDtype = "auto") -> Path:
     """The base with the adapter folded in, as an ordinary model folder (for vLLM, transformers).
 
     Summed in float32 and saved in `dtype`; auto: the base's own. Updates smaller than bfloat16's

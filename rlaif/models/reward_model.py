@@ -33,7 +33,8 @@ from rlaif.batching.prefix_sharing import SharedBatch, share
 from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
+from rlaif.models.backbone import Backbone, Role, load_tensors, save_tensors
+from rlaif.models.lora_config import TrainDtype
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -103,7 +104,7 @@ class RewardModel:
         cls,
         model: str,
         folder: Path,
-        dtype: Dtype | None = None,
+        dtype: TrainDtype | None = None,
         workers: ProcessGroup | None = None,
     ) -> RewardModel:
         """From the folder that reward_model.train wrote, in the dtype it was trained in.
@@ -112,7 +113,7 @@ class RewardModel:
         workers: as for Backbone.load; without, every process has it whole.
         """
         facts = _read_facts(folder)
-        chosen: Dtype = dtype or facts["dtype"] or "auto"
+        chosen: TrainDtype = dtype or facts["dtype"] or "auto"
         if facts.get("tuning") != "full":
             return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
         backbone = Backbone.load(str(folder), chosen, workers=workers)
@@ -228,14 +229,6 @@ class RewardModel:
         per_trait = self.heads.normalized(self.raw_rows(list(rows.values())))
         scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
-
-    def log_odds(
-        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
-    ) -> list[float]:
-        """The heads' weighted mean as trained, not normalized: a difference of two is the log-odds
-        of the label, which normalized scores (made to have std 1) are not."""
-        found: list[float] = self.mean(self._raw_responses(conversations, responses)).tolist()
-        return found
 
     def _raw_responses(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]

@@ -10,7 +10,8 @@ import torch
 
 from rlaif.batching.encode import in_groups, pad, sample_row
 from rlaif.data.records import Sample
-from rlaif.models.backbone import Backbone, Dtype, Role
+from rlaif.models.backbone import Backbone, Role
+from rlaif.models.lora_config import TrainDtype
 
 TokenLogprobs = Callable[[Sequence[Sample]], list[list[float]]]
 
@@ -23,7 +24,7 @@ class ReferenceAndPolicy(NamedTuple):
 
 
 def response_logprobs(
-    model: str, adapter: Path | None, dtype: Dtype = "auto"
+    model: str, adapter: Path | None, dtype: TrainDtype = "auto"
 ) -> ReferenceAndPolicy:
     """Log-probs of sampled responses, as (reference, policy). One base is loaded for both; without
     an adapter both are the model itself.

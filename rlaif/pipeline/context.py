@@ -25,9 +25,9 @@ from rlaif.pipeline.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
     from judge_service.client.sync import JudgeClient
-    from rlaif.algorithms.dpo.train import DPOConfig
-    from rlaif.algorithms.ppo.train import HeldOutJudge
-    from rlaif.algorithms.sft import SFTConfig
+    from rlaif.algorithms.dpo.config import DPOConfig
+    from rlaif.algorithms.ppo.evaluation import HeldOutJudge
+    from rlaif.algorithms.sft.config import SFTConfig
     from rlaif.evaluation.policies import KL, Compare, PolicyRun
     from rlaif.models.reward_model import RewardFunction, RewardModel
 
@@ -118,7 +118,8 @@ class RunContext:
 
     # sft
     def train_sft(self) -> None:
-        from rlaif.algorithms.sft import SFTSource, train
+        from rlaif.algorithms.sft.lessons import SFTSource
+        from rlaif.algorithms.sft.train import train
         from rlaif.models.backbone import merge_adapter
 
         config = self.recipe.sft
@@ -143,7 +144,7 @@ class RunContext:
 
     # reward
     def train_reward(self) -> None:
-        from rlaif.algorithms.reward import train
+        from rlaif.algorithms.reward.train import train
 
         pairs, heldout = self.split_labels()
         weights = self.constitution.trait_weights

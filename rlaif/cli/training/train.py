@@ -15,7 +15,7 @@ from rlaif.cli.options import OutFolder, Settings, output, say_split
 
 if TYPE_CHECKING:
     from constitution import Constitution
-    from rlaif.algorithms.ppo.train import HeldOutJudge
+    from rlaif.algorithms.ppo.evaluation import HeldOutJudge
     from rlaif.data.records import Preference, Prompt
     from rlaif.models.reward_model import RewardFunction
     from rlaif.rewards.base import OpenJudge
@@ -80,7 +80,9 @@ def sft(
     dry_run: DryRun = False,
 ) -> None:
     """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
-    from rlaif.algorithms.sft import SFTConfig, SFTSource, train
+    from rlaif.algorithms.sft.config import SFTConfig
+    from rlaif.algorithms.sft.lessons import SFTSource
+    from rlaif.algorithms.sft.train import train
     from rlaif.data.datasets import read_lessons
     from rlaif.models import catalog
 
@@ -115,7 +117,8 @@ def reward(
     dry_run: DryRun = False,
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
-    from rlaif.algorithms.reward import RewardConfig, train
+    from rlaif.algorithms.reward.config import RewardConfig
+    from rlaif.algorithms.reward.train import train
     from rlaif.data.datasets import read_preferences
     from rlaif.models import catalog
 
@@ -147,7 +150,8 @@ def dpo(
     dry_run: DryRun = False,
 ) -> None:
     """Direct preference optimization on soft labels (per-pair cDPO by default)."""
-    from rlaif.algorithms.dpo.train import DPOConfig, train
+    from rlaif.algorithms.dpo.config import DPOConfig
+    from rlaif.algorithms.dpo.train import train
     from rlaif.data.datasets import read_preferences
     from rlaif.models import catalog
 
@@ -188,7 +192,8 @@ def ppo(
     dry_run: DryRun = False,
 ) -> None:
     """Proximal policy optimization against scores, on the train split of the prompts."""
-    from rlaif.algorithms.ppo.train import PPOConfig, train
+    from rlaif.algorithms.ppo.config import PPOConfig
+    from rlaif.algorithms.ppo.train import train
     from rlaif.models import catalog
 
     config = _config(PPOConfig, settings, resume)
@@ -219,7 +224,8 @@ def rest(
     dry_run: DryRun = False,
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
-    from rlaif.algorithms.rest.train import ReSTConfig, train
+    from rlaif.algorithms.rest.config import ReSTConfig
+    from rlaif.algorithms.rest.train import train
     from rlaif.models import catalog
 
     config = _config(ReSTConfig, settings, resume)

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from rlaif.algorithms.reward import RewardConfig, train
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.train import train
 from rlaif.models.reward_model import (
     RewardModel,
     RewardModelError,

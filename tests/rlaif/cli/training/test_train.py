@@ -137,7 +137,7 @@ def test_a_misspelled_setting_of_the_adapter_names_the_nearest(pairs, tiny_model
 
 def test_settings_that_do_not_go_together_are_told_in_one_sentence(questions, tiny_model, tmp_path):
     write_jsonl(tmp_path / "prompts.jsonl", questions)
-    told = "^advantages=rloo has no value function: value would do nothing; leave out what is gae"
+    told = "^advantages=rloo does not use value; remove it"
     with pytest.raises(UserError, match=told):
         run("ppo", tmp_path / "prompts.jsonl", "--model", tiny_model, "--reward", "m:f",
             "advantages=rloo", "group_size=2", "value=head")  # fmt: skip
