@@ -167,6 +167,12 @@ def to_status(error: ServiceError, request_id: str) -> status_pb2.Status:
     return status
 
 
+async def abort(context: Any, error: ServiceError, request_id: str) -> None:
+    """End the call of a grpc.aio context with this error. Raises grpc.aio.AbortError."""
+    status = to_status(error, request_id).SerializeToString()
+    await context.abort(error.code, str(error), ((DETAILS_TRAILER, status),))
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failed call as the caller sees it."""

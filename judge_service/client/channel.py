@@ -22,32 +22,14 @@ from typing import Any
 import grpc
 
 from judge_service.errors import JudgeRequestError, JudgeUnavailable
+from judge_service.rpc import JUDGE_SERVICE, RPCS
 from judge_service.security.pem import PemError, read_authority, read_pair
 
-_RETRIED = {
-    "judge_service.v1.JudgeService": (
-        "ComparePair",
-        "RankCandidates",
-        "ScoreCandidate",
-        "CritiqueCandidate",
-        "ReviseCandidate",
-    ),
-    "judge_service.v1.ConstitutionService": (
-        "ListConstitutions",
-        "GetConstitution",
-        "ValidateConstitution",
-        "PreviewPrompt",
-    ),
-}
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
-            "name": [
-                {"service": service, "method": method}
-                for service, methods in _RETRIED.items()
-                for method in methods
-            ],
+            "name": [{"service": rpc.service, "method": rpc.name} for rpc in RPCS if rpc.retried],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",
@@ -58,7 +40,7 @@ _SERVICE_CONFIG = {
         }
     ],
 }
-_WATCHED = {"healthCheckConfig": {"serviceName": "judge_service.v1.JudgeService"}}
+_WATCHED = {"healthCheckConfig": {"serviceName": JUDGE_SERVICE}}
 
 Options = list[tuple[str, int | str]]
 

@@ -1,12 +1,8 @@
 """Who calls, and what they may: bearer tokens with scopes, checked before anything is done.
 
-A token comes as the metadata `authorization: Bearer …`. What it may call:
-
-    judge   ComparePair RankCandidates ScoreCandidate CritiqueCandidate ReviseCandidate
-            StreamJudgments
-    read    ListConstitutions GetConstitution ValidateConstitution PreviewPrompt GetServerInfo
-    admin   reflection, and whatever is not listed here
-    (none)  health: probes carry no token (under mTLS they need a certificate, like everybody)
+A token comes as the metadata `authorization: Bearer …`. Which scope an RPC needs is a column of
+the table in judge_service/rpc.py. Health needs none: probes carry no token (under mTLS they need a
+certificate, like everybody).
 
 Without a file of tokens everybody who can connect is `ANONYMOUS` and may call everything: that is
 for loopback, for mTLS, where the certificate is the admission, and for --insecure.
@@ -19,23 +15,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from judge_service.errors import PermissionDenied, Unauthenticated
-from judge_service.security.tokens import RESERVED_NAME, SCOPES, Token, Tokens
-
-_JUDGE = "/judge_service.v1.JudgeService/"
-_CONSTITUTION = "/judge_service.v1.ConstitutionService/"
-_SCOPE_OF = {
-    f"{_JUDGE}ComparePair": "judge",
-    f"{_JUDGE}RankCandidates": "judge",
-    f"{_JUDGE}ScoreCandidate": "judge",
-    f"{_JUDGE}CritiqueCandidate": "judge",
-    f"{_JUDGE}ReviseCandidate": "judge",
-    f"{_JUDGE}StreamJudgments": "judge",
-    f"{_JUDGE}GetServerInfo": "read",
-    f"{_CONSTITUTION}ListConstitutions": "read",
-    f"{_CONSTITUTION}GetConstitution": "read",
-    f"{_CONSTITUTION}ValidateConstitution": "read",
-    f"{_CONSTITUTION}PreviewPrompt": "read",
-}
+from judge_service.rpc import SCOPES, find_rpc
+from judge_service.security.tokens import RESERVED_NAME, Token, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +35,6 @@ _caller: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
 def current_caller() -> Caller:
     """The caller of the RPC in whose task, or in a task started by it, this is asked."""
     return _caller.get()
-
-
-def scope_of(method: str) -> str:
-    """The scope that an RPC needs, by its full path; an RPC nobody has listed needs `admin`."""
-    return _SCOPE_OF.get(method, "admin")
 
 
 def admit(tokens: Tokens, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
@@ -82,7 +58,7 @@ def identify(tokens: Tokens, metadata: Iterable[tuple[str, str | bytes]]) -> Tok
 
 def require_scope(token: Token, method: str) -> None:
     """Raises PermissionDenied when the token may not call this RPC."""
-    scope = scope_of(method)
+    scope = find_rpc(method).scope
     if scope not in token.scopes:
         raise PermissionDenied(f"the token lacks the scope '{scope}'")
 

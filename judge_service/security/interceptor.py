@@ -18,11 +18,11 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import ServiceError
+from judge_service.errors import ServiceError, abort
+from judge_service.rpc import Behavior, is_ours
 from judge_service.security.caller import admit, identify, require_scope
 from judge_service.security.quotas import Quotas
 from judge_service.security.tokens import Tokens
-from judge_service.server.interceptors import OURS, Behavior, abort
 
 _OPEN = "/grpc.health.v1.Health/"
 
@@ -103,7 +103,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             with self._quotas.call(token, method):
                 return await behavior(request, _EachItem(context, each_item))
         except ServiceError as error:
-            if method.startswith(OURS):
+            if is_ours(method):
                 raise
             await abort(context, error, "")
 

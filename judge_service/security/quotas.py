@@ -23,10 +23,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from judge_service.errors import Overloaded
+from judge_service.rpc import find_rpc
 from judge_service.security.tokens import Token
-
-_FREE = "/judge_service.v1.JudgeService/GetServerInfo"
-_STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
 
 
 class Bucket:
@@ -115,12 +113,13 @@ class Quotas:
     @contextmanager
     def call(self, token: Token, method: str) -> Iterator[None]:
         """Around one call. Raises Overloaded."""
-        if method == _FREE:
+        unit = find_rpc(method).quota
+        if unit == "free":
             yield
             return
         quota = self._of(token)
         with quota.occupied():
-            if method != _STREAM:
+            if unit == "call":
                 quota.request()
             yield
 

@@ -29,7 +29,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -38,9 +38,8 @@ from constitution.schema import nearest
 from constitution.strict_yaml import Tree, parse
 from judge_service.errors import ServerStartError
 from judge_service.file_watch import FileWatch
+from judge_service.rpc import SCOPES, Scope
 
-Scope = Literal["judge", "read", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 MAX_TOKEN_CHARACTERS = 512
 RESERVED_NAME = "anonymous"
 

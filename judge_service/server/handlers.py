@@ -22,6 +22,7 @@ from judge_service.judge.prompts import TEMPLATE_VERSION
 from judge_service.judge.template import TemplateError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import span
+from judge_service.rpc import PACKAGE, RPCS
 from judge_service.server.inline_constitutions import FIELD, InlineConstitutions
 from judge_service.server.registry import ConstitutionRegistry
 from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits, ServerState
@@ -43,7 +44,7 @@ from judge_service.wire import judgments as wire
 from judge_service.wire import requests as wire_requests
 
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
-_RPCS = tuple(f"{service.name}.{rpc.name}" for service in SERVICES for rpc in service.methods)
+_CAPABILITIES = tuple(f"{rpc.service}.{rpc.name}".removeprefix(f"{PACKAGE}.") for rpc in RPCS)
 
 _CandidateRequest = (
     pb.ScoreCandidateRequest | pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
@@ -199,7 +200,7 @@ class RequestHandler:
                 max_rationale_tokens=settings.max_rationale_tokens,
                 max_write_tokens=settings.max_write_tokens,
             ),
-            capabilities=_RPCS,
+            capabilities=_CAPABILITIES,
             constitutions=self.laws.summaries,
             protocols=tuple(PROTOCOLS),
             inline_constitutions=settings.allow_inline_constitutions,

@@ -9,35 +9,27 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
 from judge_service.errors import (
-    DETAILS_TRAILER,
     DeadlinePassed,
     Overloaded,
-    ServiceError,
     Unavailable,
+    abort,
     service_error,
-    to_status,
 )
 from judge_service.observability.logs import fields
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
+from judge_service.rpc import Behavior, find_rpc, is_ours
 from judge_service.security.caller import current_caller
 from judge_service.server.deadlines import LatencyWindow
 from judge_service.server.malformed import reader, require_wellformed
 from judge_service.wire.requests import is_request_id
 
-OURS = "/judge_service.v1."
-_ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"
-_STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
-
 _log = logging.getLogger("judge_service")
-
-Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -81,7 +73,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
+        if handler is None or not is_ours(details.method):
             return handler
         if handler.request_streaming:
             wrap, behavior = grpc.stream_stream_rpc_method_handler, handler.stream_stream
@@ -106,17 +98,18 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         if not request_id or not is_request_id(request_id):
             request_id = uuid.uuid4().hex
         started, code = time.perf_counter(), "OK"
+        rpc = find_rpc(method)
         self._active += 1
-        self._streams += method == _STREAM
+        self._streams += rpc.streaming
         in_hand = self._active - self._streams
-        timed = method != _STREAM and not getattr(request, "validate_only", False)
+        timed = not rpc.streaming and not getattr(request, "validate_only", False)
         task = asyncio.current_task()
         assert task is not None
         self._calls.add(task)
         self._idle.clear()
         self._metrics.call_began()
         try:
-            if method != _ALWAYS_ADMITTED:
+            if not rpc.always_admitted:
                 self._admit(context)
             if timed:
                 self._refuse_late(method, in_hand, context)
@@ -141,17 +134,16 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             await abort(context, failed, request_id)
         finally:
             self._active -= 1
-            self._streams -= method == _STREAM
+            self._streams -= rpc.streaming
             self._calls.discard(task)
             if not self._active:
                 self._idle.set()
             seconds = time.perf_counter() - started
-            rpc = method.rpartition("/")[2]
             caller = current_caller().name
-            self._metrics.call_ended(rpc, code, seconds, caller)
+            self._metrics.call_ended(rpc.name, code, seconds, caller)
             said = {"request_id": request_id, "code": code, "caller": caller}
             span.set(**said)
-            _log.info("call ended", extra=fields(method=rpc, seconds=seconds, **said))
+            _log.info("call ended", extra=fields(method=rpc.name, seconds=seconds, **said))
 
     def _admit(self, context: Any) -> None:
         if self._draining:
@@ -174,8 +166,3 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 "s lately; give it longer, or try again when the server has less in hand",
                 reason="DEADLINE_TOO_SHORT",
             )
-
-
-async def abort(context: Any, error: ServiceError, request_id: str) -> None:
-    status = to_status(error, request_id).SerializeToString()
-    await context.abort(error.code, str(error), ((DETAILS_TRAILER, status),))
