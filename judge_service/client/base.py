@@ -11,9 +11,10 @@ from constitution.errors import UserError
 from judge_service.client.calls import ConstitutionRef, sendable_ref
 from judge_service.client.channel import connection
 from judge_service.client.resumable_stream import ResumableStream
-from judge_service.errors import Failure, JudgeUnavailable
+from judge_service.errors import JudgeUnavailable
 from judge_service.observability.tracing import outgoing
 from judge_service.server_info import ServerInfo, ServerState
+from judge_service.status import Failure
 from judge_service.types import Comparison, JudgeOptions, WritingOptions
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import Failure, JudgeUnavailable
+from judge_service.errors import JudgeUnavailable
+from judge_service.status import Failure
 from judge_service.types import Comparison, JudgeOptions, Judgment, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire import judgments as wire

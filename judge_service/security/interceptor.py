@@ -18,11 +18,12 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import ServiceError, abort
+from judge_service.errors import ServiceError
 from judge_service.rpc import Behavior, is_ours
 from judge_service.security.caller import admit, identify, require_scope
 from judge_service.security.quotas import Quotas
 from judge_service.security.tokens import Tokens
+from judge_service.status import abort
 
 _OPEN = "/grpc.health.v1.Health/"
 

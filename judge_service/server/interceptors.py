@@ -13,13 +13,7 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import (
-    DeadlinePassed,
-    Overloaded,
-    Unavailable,
-    abort,
-    service_error,
-)
+from judge_service.errors import DeadlinePassed, Overloaded, Unavailable
 from judge_service.observability.logs import fields
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
@@ -27,6 +21,7 @@ from judge_service.rpc import Behavior, find_rpc, is_ours
 from judge_service.security.caller import current_caller
 from judge_service.server.deadlines import LatencyWindow
 from judge_service.server.malformed import reader, require_wellformed
+from judge_service.status import abort, service_error
 from judge_service.wire.requests import is_request_id
 
 _log = logging.getLogger("judge_service")
@@ -122,7 +117,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 code = "CANCELLED"
                 raise
             cut = Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
-            code = cut.code.name
+            code = cut.code
             await abort(context, cut, request_id)
         except Exception as error:
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
@@ -130,7 +125,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 code = "CANCELLED"
                 raise asyncio.CancelledError from error
             failed = service_error(error)
-            code = failed.code.name
+            code = failed.code
             await abort(context, failed, request_id)
         finally:
             self._active -= 1

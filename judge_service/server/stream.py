@@ -12,9 +12,10 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import InvalidRequest, Unavailable, service_error, to_status
+from judge_service.errors import InvalidRequest, Unavailable
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.server.malformed import MalformedRequest, require_wellformed
+from judge_service.status import service_error, to_status
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire.requests import MAX_ITEM_ID, is_request_id
 

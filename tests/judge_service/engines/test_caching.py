@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from constitution.schema import Constitution, Message, Principle, Trait
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.caching import CachingEngine
-from judge_service.errors import Failure
 from judge_service.judge.judge import Judge
+from judge_service.status import Failure
 from judge_service.store import open_store
 from judge_service.store.base import StoreError, StoreUnavailable
 from judge_service.types import Comparison, Judgment, ModelIdentity
