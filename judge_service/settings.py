@@ -15,10 +15,12 @@ from pydantic import (
     field_serializer,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.schema import nearest
 from hardware.dtypes import Dtype
+from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError
 from judge_service.store.base import is_url, shown
 
@@ -43,7 +45,7 @@ class ServerSettings(BaseModel):
         min_length=1,
         description="Judge model: a folder or a hub id; with engine openai its name at the server.",
     )
-    engine: Literal["vllm", "openai"] = Field(
+    engine: str = Field(
         "vllm",
         description="vllm: in this server. openai: behind the OpenAI-compatible server at "
         "`openai_url`, as `vllm serve`.",
@@ -186,6 +188,15 @@ class ServerSettings(BaseModel):
         "outlives the process that started it, however that one dies.",
     )
 
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, engine: str) -> str:
+        if engine in ENGINES:
+            return engine
+        near = nearest(engine, ENGINES)
+        known = ", ".join(ENGINES) + (f"; {near}" if near else "")
+        raise PydanticCustomError("unknown_engine", "expected one of {known}", {"known": known})
+
     @field_validator("store")
     @classmethod
     def _file_or_url(cls, store: Path | str | None) -> Path | str | None:
@@ -258,15 +269,15 @@ def _together(settings: ServerSettings) -> list[tuple[str, str]]:
 
 
 def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
-    """Each engine has settings of its own; another engine's would do nothing."""
+    """Settings of vllm do nothing with openai, and the other way round; other engines read any."""
     of_openai = {"openai_url", "openai_tokenizer"}
     of_vllm = {"dtype", "kv_cache_gib", "step_tokens", "tensor_parallel_size"}
-    if settings.engine == "vllm":
-        others, remedy = of_openai, "set engine to openai, or leave it out"
-    else:
-        others, remedy = of_vllm, "set it where the model server is started, and leave it out here"
+    foreign, remedy = {
+        "vllm": (of_openai, "set engine to openai, or leave it out"),
+        "openai": (of_vllm, "set it where the model server is started, and leave it out here"),
+    }.get(settings.engine, (set[str](), ""))
     problems = []
-    for name in sorted(others):
+    for name in sorted(foreign):
         if getattr(settings, name) != ServerSettings.model_fields[name].default:
             told = f"setting '{name}' does nothing with engine {settings.engine}: {remedy}"
             problems.append((name, told))

@@ -20,15 +20,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from judge_service.engine import EngineError, LabelLogprobs, Written
-from judge_service.engines.http_client import NoAnswer, Refused, Upstream, UpstreamError
+from judge_service.engines.http_client import (
+    KEY_VARIABLE,
+    NoAnswer,
+    Refused,
+    Upstream,
+    UpstreamError,
+)
 from judge_service.engines.model_folder import find_tokenizer_folder
 from judge_service.engines.openai_capabilities import PLAIN, Served, cached_tokens, probe
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.warmup import first_question
+from judge_service.settings import ServerSettings
 from judge_service.types import ModelIdentity
 
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -264,6 +272,18 @@ class OpenAIEngine:
         if what != self._told:
             self._told = what
             _log.error("%s", what)
+
+
+def from_settings(settings: ServerSettings) -> OpenAIEngine:
+    """The engine of a server's settings, with the key that the environment holds."""
+    assert settings.openai_url is not None
+    return OpenAIEngine(
+        settings.openai_url,
+        settings.model,
+        tokenizer=settings.openai_tokenizer or settings.model,
+        key=os.environ.get(KEY_VARIABLE, "").strip(),
+        max_context_tokens=settings.max_context_tokens,
+    )
 
 
 def _started(value: _T | None) -> _T:

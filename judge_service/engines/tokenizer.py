@@ -86,10 +86,6 @@ class HFTokenizer:
         """Without control tokens."""
         return str(self._template.decode(list(ids), skip_special_tokens=True))
 
-    def spelling(self, token_id: int) -> str:
-        """A token as the vocabulary spells it."""
-        return str(self._template.id_to_token(token_id))
-
     def distinct_texts(self) -> dict[int, str]:
         """Each token by its own text, left out where another token has the same. A tenth of a
         second."""

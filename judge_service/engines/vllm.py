@@ -32,6 +32,7 @@ from judge_service.engines.model_folder import (
 )
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.engines.warmup import first_question
+from judge_service.settings import ServerSettings
 from judge_service.types import ModelIdentity
 
 OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
@@ -102,11 +103,6 @@ class VLLMEngine:
     @property
     def recovers(self) -> bool:
         return False
-
-    @property
-    def unfinished_requests(self) -> int:
-        """Requests under way or waiting in the engine."""
-        return int(_started(self._llm).get_num_unfinished_requests())
 
     async def start(self) -> None:
         """Check the model, load it, prove the labels and make one read."""
@@ -289,6 +285,18 @@ class VLLMEngine:
             engine=f"vllm {vllm.__version__} {current_platform.device_type}, float32 head"
             + (f", tensor parallel {gpus}" if (gpus := self._tensor_parallel_size) > 1 else ""),
         )
+
+
+def from_settings(settings: ServerSettings) -> VLLMEngine:
+    """The engine of a server's settings; see `engines.ENGINES`."""
+    return VLLMEngine(
+        settings.model,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        kv_cache_gib=settings.kv_cache_gib,
+        max_context_tokens=settings.max_context_tokens,
+        dtype=settings.dtype,
+        step_tokens=settings.step_tokens,
+    )
 
 
 def _started(value: _T | None) -> _T:

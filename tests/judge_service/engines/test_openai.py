@@ -25,7 +25,7 @@ from constitution.errors import UserError
 from judge_service.client.sync import AsyncJudgeClient, JudgeUnavailable
 from judge_service.engine import EngineError
 from judge_service.engines import http_client as upstream
-from judge_service.engines import openai
+from judge_service.engines import open_engine, openai
 from judge_service.engines.http_client import UpstreamError
 from judge_service.engines.openai import OpenAIEngine
 from judge_service.engines.openai_capabilities import LOGPROB_MODES, Served
@@ -34,7 +34,6 @@ from judge_service.engines.warmup import first_question
 from judge_service.judge.judge import Judge
 from judge_service.settings import ServerSettings
 from judge_service.types import JudgeOptions, ModelIdentity, Order, Unjudged, UnjudgedReason
-from rlaif.cli.service.serve import _engine
 from tests.judge_service.engines.test_tokenizer import (
     like_qwen,
     like_sentencepiece,
@@ -487,7 +486,7 @@ async def test_the_command_takes_the_key_from_the_environment_alone(
             openai_tokenizer=str(folder),
         )
         assert KEY not in settings.model_dump_json()
-        engine = _engine(settings)
+        engine = open_engine(settings)
         await engine.start()
         await engine.close()
         assert fake.keys == {f"Bearer {KEY}"}
