@@ -1,6 +1,7 @@
 """The RPCs of judge_service.v1: one row for each, read by client, server, tokens and quotas.
 
-To add an RPC, add it to the proto, its row here, and its method to a servicer of server/app.py.
+To add an RPC, add it to the proto, its row here, and its method to
+server/servicers.py.
 """
 
 from __future__ import annotations

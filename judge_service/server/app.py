@@ -12,22 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-import sys
-import threading
-from collections.abc import Callable
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from constitution.errors import ConstitutionError
-from constitution.loader import load_text
-from judge_service.engine import Engine, EngineError
-from judge_service.errors import EngineLost, InvalidRequest, NotFound, ServerStartError
+from judge_service.engine import Engine
+from judge_service.errors import ServerStartError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NoTracing, tracing_to
 from judge_service.security.interceptor import TokenGate
@@ -37,14 +29,9 @@ from judge_service.server.handlers import SERVICES, RequestHandler
 from judge_service.server.interceptors import CallGuard
 from judge_service.server.lifecycle.health import SERVICE_NAME, Health
 from judge_service.server.lifecycle.reload import Reloader
-from judge_service.server.registry import UNKNOWN
-from judge_service.server.stream import JudgmentStream
-from judge_service.server_info import ConstitutionSummary
+from judge_service.server.servicers import ConstitutionServicer, JudgeServicer
 from judge_service.settings import ServerSettings
-from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
-from judge_service.wire import constitutions as wire_constitution
-from judge_service.wire import judgments as wire
 
 _ALIVE_POLL_SECONDS = 0.5
 _MAX_SOURCE = 1024
@@ -52,90 +39,6 @@ _NOTICE_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
 
 _log = logging.getLogger("judge_service")
-
-
-class JudgeServicer(pb_grpc.JudgeServiceServicer):
-    def __init__(self, bench: RequestHandler) -> None:
-        self._bench = bench
-
-    async def ComparePair(
-        self, request: pb.ComparePairRequest, context: Any
-    ) -> pb.ComparePairResponse:
-        return pb.ComparePairResponse(judgment=await self._bench.compare_one(request))
-
-    async def RankCandidates(
-        self, request: pb.RankCandidatesRequest, context: Any
-    ) -> pb.RankCandidatesResponse:
-        return pb.RankCandidatesResponse(ranking=await self._bench.rank(request))
-
-    async def ScoreCandidate(
-        self, request: pb.ScoreCandidateRequest, context: Any
-    ) -> pb.ScoreCandidateResponse:
-        return pb.ScoreCandidateResponse(score=await self._bench.score(request))
-
-    async def CritiqueCandidate(
-        self, request: pb.CritiqueCandidateRequest, context: Any
-    ) -> pb.CritiqueCandidateResponse:
-        return pb.CritiqueCandidateResponse(critique=await self._bench.critique(request))
-
-    async def ReviseCandidate(
-        self, request: pb.ReviseCandidateRequest, context: Any
-    ) -> pb.ReviseCandidateResponse:
-        return pb.ReviseCandidateResponse(revision=await self._bench.revise(request))
-
-    async def StreamJudgments(self, requests: Any, context: Any) -> None:
-        limit = self._bench.settings.max_stream_in_flight
-        stream = JudgmentStream(context, self._bench.compare, limit, self._bench.metrics)
-        await stream.run(self._bench.draining)
-
-    async def GetServerInfo(
-        self, request: pb.GetServerInfoRequest, context: Any
-    ) -> pb.GetServerInfoResponse:
-        return wire.server_info_to_proto(self._bench.info())
-
-
-class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
-    def __init__(self, bench: RequestHandler) -> None:
-        self._bench = bench
-
-    async def ListConstitutions(
-        self, request: pb.ListConstitutionsRequest, context: Any
-    ) -> pb.ListConstitutionsResponse:
-        summaries = map(wire_constitution.summary_to_proto, self._bench.laws.summaries)
-        return pb.ListConstitutionsResponse(constitutions=summaries)
-
-    async def GetConstitution(
-        self, request: pb.GetConstitutionRequest, context: Any
-    ) -> pb.GetConstitutionResponse:
-        try:
-            law = await self._bench.law(request.constitution)
-        except InvalidRequest as unknown:
-            if unknown.reason != UNKNOWN:
-                raise
-            raise NotFound(str(unknown), reason=unknown.reason, fields=unknown.fields) from None
-        return pb.GetConstitutionResponse(
-            constitution=wire_constitution.constitution_to_proto(law), sha256=law.digest
-        )
-
-    async def ValidateConstitution(
-        self, request: pb.ValidateConstitutionRequest, context: Any
-    ) -> pb.ValidateConstitutionResponse:
-        if len(request.source) > _MAX_SOURCE:  # every diagnostic carries it
-            raise InvalidRequest("source", f"a name of up to {_MAX_SOURCE} characters")
-        try:
-            law = await asyncio.to_thread(load_text, request.yaml, request.source or "constitution")
-        except ConstitutionError as error:
-            problems = map(wire_constitution.diagnostic_to_proto, error.diagnostics)
-            return pb.ValidateConstitutionResponse(diagnostics=problems)
-        summary = ConstitutionSummary(law.name, law.version, law.digest)
-        return pb.ValidateConstitutionResponse(
-            constitution=wire_constitution.summary_to_proto(summary)
-        )
-
-    async def PreviewPrompt(
-        self, request: pb.PreviewPromptRequest, context: Any
-    ) -> pb.PreviewPromptResponse:
-        return pb.PreviewPromptResponse(prompts=await self._bench.preview(request))
 
 
 class JudgeServer:
@@ -155,14 +58,16 @@ class JudgeServer:
         self._settings = settings
         self._engine = engine
         self._metrics = metrics
-        self._bench = RequestHandler(settings, engine, metrics)
+        self._handler = RequestHandler(settings, engine, metrics)
         self._tracing = _tracing(settings) if tracing is None else tracing
         self._guard = CallGuard(settings.max_concurrent_rpcs, metrics, self._tracing)
-        metrics.watch_server(lambda: engine.alive, lambda: self._bench.laws.summaries)
+        metrics.watch_server(lambda: engine.alive, lambda: self._handler.constitutions.summaries)
         self._health = Health(service.full_name for service in SERVICES)
         gate = TokenGate(Tokens(settings.tokens)) if settings.tokens else None
         self._tls = ServerTls(settings) if settings.with_tls else None
-        self._reloader = Reloader(self._bench.laws, gate, self._tls, self._health, metrics)
+        self._reloader = Reloader(
+            self._handler.constitutions, gate, self._tls, self._health, metrics
+        )
         self._server = grpc.aio.server(
             interceptors=[self._guard, gate] if gate else [self._guard], options=_options(settings)
         )
@@ -174,9 +79,9 @@ class JudgeServer:
     async def start(self) -> None:
         """Listen, and answer NOT_SERVING. Raises ServerStartError when the port is taken."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._bench), self._server)  # type: ignore[no-untyped-call]
+        pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._handler), self._server)  # type: ignore[no-untyped-call]
         pb_grpc.add_ConstitutionServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            ConstitutionServicer(self._bench), self._server
+            ConstitutionServicer(self._handler), self._server
         )
         if self._settings.with_reflection:
             names = [service.full_name for service in SERVICES]
@@ -190,7 +95,7 @@ class JudgeServer:
     async def load(self) -> None:
         """Start the engine, then answer SERVING. Raises what the engine raises."""
         await self._engine.start()
-        self._bench.open()
+        self._handler.open()
         self._health.report(serving=True)
         self._engine_watch = asyncio.create_task(self._watch_engine())
 
@@ -201,7 +106,7 @@ class JudgeServer:
         a moment to see it; then nobody can connect any more, and connections take no new call
         (GOAWAY). Both at once would cut the calls that are just arriving, as CANCELLED.
         """
-        self._bench.draining.set()
+        self._handler.draining.set()
         _cancel(self._engine_watch)
         self._health.report(serving=False)
         grace = self._settings.grace_seconds
@@ -266,53 +171,6 @@ class JudgeServer:
         self._reloader.reload()
 
 
-async def serve(
-    settings: ServerSettings,
-    engine: Engine,
-    *,
-    metrics: NoMetrics = NO_METRICS,
-    ready: Callable[[str], None] | None = None,
-) -> None:
-    """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
-
-    `ready` is called with the address once the engine is warm. Raises ServerStartError (a busy
-    port, an engine that does not start), EngineLost when it died later, ConstitutionError, and the
-    engine's own user errors.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    if settings.exit_on_stdin_close:
-        _on_stdin_close(lambda: loop.call_soon_threadsafe(stop.set))
-    server = JudgeServer(settings, engine, metrics)
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
-    await server.start()
-    _log.info("listening on %s, loading %s", server.address, settings.model)
-    loading = asyncio.create_task(server.load())
-    stopping = asyncio.create_task(stop.wait())
-    losing = asyncio.create_task(server.engine_lost.wait())
-    try:
-        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            loading.result()
-            _log.info("serving on %s", server.address)
-            if ready is not None:
-                ready(server.address)
-            await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
-    except EngineError as error:
-        raise ServerStartError(f"the engine did not start: {error}") from error
-    finally:
-        for waiting in (loading, stopping, losing):
-            waiting.cancel()
-        await server.stop()
-    if server.engine_lost.is_set() and not stop.is_set():
-        raise EngineLost(
-            "the engine died; the log above has its last words. Start the server again; if it dies "
-            "again for want of memory, lower kv_cache_gib or max_context_tokens"
-        )
-
-
 def _cancel(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
@@ -350,12 +208,3 @@ def _check_free(host: str, port: int) -> None:
             f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, "
             "or take another address (--port, --host)"
         ) from error
-
-
-def _on_stdin_close(then: Callable[[], object]) -> None:
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        then()
-
-    threading.Thread(target=wait, name="stdin-watch", daemon=True).start()

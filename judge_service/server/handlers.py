@@ -59,7 +59,7 @@ class RequestHandler:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.laws = ConstitutionRegistry(settings.constitutions, settings.max_principles)
+        self.constitutions = ConstitutionRegistry(settings.constitutions, settings.max_principles)
         self.draining = asyncio.Event()
         self._inline = InlineConstitutions(
             settings.allow_inline_constitutions, settings.max_principles
@@ -92,10 +92,10 @@ class RequestHandler:
             raise Unavailable(told, reason="ENGINE_DIED")
         return self._judge
 
-    async def law(self, ref: pb.ConstitutionRef) -> Constitution:
+    async def constitution(self, ref: pb.ConstitutionRef) -> Constitution:
         """Raises InvalidRequest, and NotAllowed for an inline one where none is taken."""
         if not ref.yaml:
-            return self.laws.find(ref.name, ref.sha256)
+            return self.constitutions.find(ref.name, ref.sha256)
         if ref.name or ref.sha256:
             raise InvalidRequest(FIELD, "given beside a name or a digest; send one or the other")
         return await self._inline.find(ref.yaml)
@@ -104,11 +104,11 @@ class RequestHandler:
         """The judgment, ABSTAIN included."""
         comparison = wire_requests.read_comparison(request)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return None
-        with _suited(), span("judge.compare", constitution_sha256=law.digest) as step:
-            found = await self.judge.compare(comparison, law, options)
+        with _suited(), span("judge.compare", constitution_sha256=constitution.digest) as step:
+            found = await self.judge.compare(comparison, constitution, options)
             step.set(reads=found.usage.reads, stored_reads=found.usage.stored_reads)
         self._take(found)
         return wire.judgment_to_proto(found)
@@ -125,11 +125,11 @@ class RequestHandler:
         candidates = wire_requests.read_candidates(request, self.settings.max_candidates)
         conversation = wire_requests.read_conversation(request.conversation)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return None
         with _suited():
-            ranking = await self.judge.rank(conversation, candidates, law, options)
+            ranking = await self.judge.rank(conversation, candidates, constitution, options)
         for _, _, found in ranking.pairs:
             self._take(found)
         return wire.ranking_to_proto(ranking)
@@ -137,22 +137,22 @@ class RequestHandler:
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
         conversation = self._conversation(request)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return None
         with _suited():
-            found = await self.judge.score(conversation, request.response, law, options)
+            found = await self.judge.score(conversation, request.response, constitution, options)
         self._take(found)
         _refuse_too_long(found, request.conversation, {"response": request.response})
         return wire_writing.score_to_proto(found)
 
     async def critique(self, request: pb.CritiqueCandidateRequest) -> pb.Writing | None:
         conversation = self._conversation(request)
-        law, options = await self._law_and_writing_options(request)
+        constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
             return None
         with _suited():
-            found = await self.judge.critique(conversation, request.response, law, options)
+            found = await self.judge.critique(conversation, request.response, constitution, options)
         self._take(found)
         _refuse_too_long(found, request.conversation, {"response": request.response})
         return wire_writing.writing_to_proto(found)
@@ -160,11 +160,13 @@ class RequestHandler:
     async def revise(self, request: pb.ReviseCandidateRequest) -> pb.Writing | None:
         conversation = self._conversation(request)
         critique = wire_requests.read_critique(request)
-        law, options = await self._law_and_writing_options(request)
+        constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
             return None
         with _suited():
-            found = await self.judge.revise(conversation, request.response, critique, law, options)
+            found = await self.judge.revise(
+                conversation, request.response, critique, constitution, options
+            )
         self._take(found)
         texts = {"response": request.response, "critique": critique}
         _refuse_too_long(found, request.conversation, texts)
@@ -173,14 +175,14 @@ class RequestHandler:
     async def preview(self, request: pb.PreviewPromptRequest) -> list[pb.PromptPreview]:
         comparison = wire_requests.read_comparison(request)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return []
         with _suited():
             if refused := await self.judge.find_overlong(comparison):
                 texts = {"response_a": request.response_a, "response_b": request.response_b}
                 raise _too_long(refused.detail, request.conversation, texts)
-            previews = self.judge.preview(comparison, law, options)
+            previews = self.judge.preview(comparison, constitution, options)
         return [wire_writing.preview_to_proto(preview) for preview in previews]
 
     def info(self) -> ServerInfo:
@@ -201,7 +203,7 @@ class RequestHandler:
                 max_write_tokens=settings.max_write_tokens,
             ),
             capabilities=_CAPABILITIES,
-            constitutions=self.laws.summaries,
+            constitutions=self.constitutions.summaries,
             protocols=tuple(PROTOCOLS),
             inline_constitutions=settings.allow_inline_constitutions,
             calibrations=tuple(self._fitted()) if loaded else (),
@@ -210,11 +212,11 @@ class RequestHandler:
     def _fitted(self) -> Iterator[FittedCalibration]:
         """The calibrations that apply to the server's constitutions with this model."""
         model = self._engine.identity
-        for law in self.laws.summaries:
+        for digest in (summary.sha256 for summary in self.constitutions.summaries):
             for protocol in PROTOCOLS:
-                found = self._calibrations.find(law.sha256, model, TEMPLATE_VERSION, protocol)
-                if found is not None:
-                    yield FittedCalibration(law.sha256, protocol, found.sha256)
+                fitted = self._calibrations.find(digest, model, TEMPLATE_VERSION, protocol)
+                if fitted is not None:
+                    yield FittedCalibration(digest, protocol, fitted.sha256)
 
     def _conversation(self, request: _CandidateRequest) -> Conversation:
         wire_requests.check_request_id(request.request_id)
@@ -224,15 +226,15 @@ class RequestHandler:
         most = self.settings.max_rationale_tokens
         return wire_requests.read_options(options, max_rationale_tokens=most, protocols=PROTOCOLS)
 
-    async def _law_and_writing_options(
+    async def _constitution_and_writing_options(
         self, request: pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
     ) -> tuple[Constitution, WritingOptions]:
         most = self.settings.max_write_tokens
         options = wire_requests.read_writing_options(request.options, max_tokens=most)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if options.principle_id:
-            wire_requests.check_principle(law, options.principle_id)
-        return law, options
+            wire_requests.check_principle(constitution, options.principle_id)
+        return constitution, options
 
     def _take(self, found: Judgment | Score | Writing | Unjudged) -> None:
         """Count it. What was lost to a dead engine is no answer: the caller must ask elsewhere."""

@@ -54,12 +54,12 @@ class InlineConstitutions:
 def _parse(text: str, max_principles: int) -> Constitution | str:
     """The constitution, or its problems, one a line."""
     try:
-        law = load_text(text, FIELD)
+        parsed = load_text(text, FIELD)
     except ConstitutionError as error:
         return _explain_all(error.diagnostics)
-    if len(law.principles) > max_principles:
-        return f"{len(law.principles)} principles; this server takes up to {max_principles}"
-    return law
+    if len(parsed.principles) > max_principles:
+        return f"{len(parsed.principles)} principles; this server takes up to {max_principles}"
+    return parsed
 
 
 def _explain_all(problems: Sequence[Diagnostic]) -> str:

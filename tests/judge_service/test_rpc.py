@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2
 
 from judge_service.client.channel import channel_options
 from judge_service.rpc import PACKAGE, RPCS, SCOPES, find_rpc, is_ours
-from judge_service.server.app import ConstitutionServicer, JudgeServicer
+from judge_service.server.servicers import ConstitutionServicer, JudgeServicer
 from judge_service.v1 import judge_pb2 as pb
 
 FREE = "/judge_service.v1.JudgeService/GetServerInfo"
@@ -50,7 +50,9 @@ def test_every_rpc_is_served() -> None:
     servicers = {"JudgeService": JudgeServicer, "ConstitutionService": ConstitutionServicer}
     for rpc in RPCS:
         servicer = servicers[rpc.service.rpartition(".")[2]]
-        assert rpc.name in vars(servicer), f"{servicer.__name__} in server/app.py lacks {rpc.name}"
+        assert rpc.name in vars(servicer), (
+            f"{servicer.__name__} in server/servicers.py lacks {rpc.name}"
+        )
 
 
 def test_a_method_without_a_row_needs_the_scope_admin_and_counts_as_a_call() -> None:

@@ -28,13 +28,13 @@ class Reloader:
 
     def __init__(
         self,
-        laws: ConstitutionRegistry,
+        constitutions: ConstitutionRegistry,
         gate: TokenGate | None,
         tls: ServerTls | None,
         health: Health,
         metrics: NoMetrics,
     ) -> None:
-        self._laws = laws
+        self._constitutions = constitutions
         self._gate = gate
         self._tls = tls
         self._health = health
@@ -43,7 +43,7 @@ class Reloader:
 
     def reload(self) -> None:
         """Read everything again, now. What is wrong with a file is logged, never raised."""
-        self._reload_laws()
+        self._reload_constitutions()
         self._reload_tokens()
         try:
             if self._tls is not None:
@@ -62,8 +62,8 @@ class Reloader:
                 _log.error("cannot look for changed files: %s", type(error).__name__)
 
     def _poll(self) -> None:
-        if self._laws.changed():
-            self._reload_laws()
+        if self._constitutions.changed():
+            self._reload_constitutions()
         if self._gate is None:
             return
         if self._gate.tokens.changed():
@@ -75,8 +75,8 @@ class Reloader:
                 self._log_tokens(problems)
             self._show_tokens()
 
-    def _reload_laws(self) -> None:
-        for line in self._laws.reload():
+    def _reload_constitutions(self) -> None:
+        for line in self._constitutions.reload():
             _log.warning("%s", line)
 
     def _reload_tokens(self) -> None:

@@ -13,7 +13,7 @@ import socket
 _log = logging.getLogger("judge_service")
 
 
-def tell_supervisor(state: str) -> None:
+def notify_supervisor(state: str) -> None:
     """Send a state such as "READY=1". Nobody listening is no error."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

@@ -13,8 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
+from judge_service.engines import open_engine
 from rlaif.cli.main import app
-from rlaif.cli.service import serve as serve_command
 from rlaif.cli.service.serve import effective
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -79,11 +79,10 @@ def test_the_engine_is_opened_in_the_dtype_and_with_the_steps_of_the_settings(
     monkeypatch.setattr(
         "judge_service.engines.vllm.VLLMEngine", lambda *_, **settings: opened.update(settings)
     )
-    monkeypatch.setattr("rlaif.models.catalog.resolve", lambda name: name)
     variables = {
         "RLAIF_SERVE_MODEL": "m", "RLAIF_SERVE_DTYPE": "float32", "RLAIF_SERVE_STEP_TOKENS": "256",
     }  # fmt: skip
-    serve_command._engine(effective(None, variables, {}).settings)
+    open_engine(effective(None, variables, {}).settings)
     assert (opened["dtype"], opened["step_tokens"]) == ("float32", 256)
 
 
