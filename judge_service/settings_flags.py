@@ -55,7 +55,8 @@ class ServerParser(argparse.ArgumentParser):
         if unknown and not before:
             name = unknown.split()[0].partition("=")[0]
             near = difflib.get_close_matches(name, self._option_string_actions, n=1)
-            message = f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else "")
+            what = "unknown flag" if name.startswith("-") else "unexpected argument"
+            message = f"{what} {name}" + (f"; did you mean {near[0]}?" if near else "")
         self.exit(2, f"error: {message}; `{self.prog} --help` lists the flags\n")
 
 
