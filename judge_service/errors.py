@@ -1,16 +1,17 @@
-"""Everything that can go wrong between a caller and the court, on both sides of the wire.
+"""The exceptions of server and client.
 
-    UserError                       (constitution.errors) told in one message, without traceback
-    ├─ ServerStartError             server side: it cannot start as asked
-    ├─ JudgeUnavailable             client side: nobody answers; asking again later may help
-    └─ JudgeRequestError            client side: this request is refused; asking again will not help
-    ServiceError                    server side: what an RPC fails with
+    UserError                       (constitution.errors) shown as one message, without traceback
+    ├─ ServerStartError             server: it cannot start with these settings
+    ├─ EngineLost                   server: its engine died; the process ends
+    ├─ JudgeUnavailable             client: no server answers; a later retry may help
+    └─ JudgeRequestError            client: the request is refused; a retry will not help
+    ServiceError                    server: why an RPC fails
     ├─ InvalidRequest               INVALID_ARGUMENT, names the field
     ├─ NotAllowed                   FAILED_PRECONDITION: this server is not set up for it
     ├─ NotFound                     NOT_FOUND
-    ├─ Unavailable                  UNAVAILABLE, says when to try again
-    ├─ Overloaded                   RESOURCE_EXHAUSTED, says when to try again
-    ├─ Unauthenticated              UNAUTHENTICATED: no token, or none that this server knows
+    ├─ Unavailable                  UNAVAILABLE, with the time until a retry
+    ├─ Overloaded                   RESOURCE_EXHAUSTED, with the time until a retry
+    ├─ Unauthenticated              UNAUTHENTICATED: a missing or unknown token
     ├─ PermissionDenied             PERMISSION_DENIED: the token lacks a scope
     ├─ DeadlinePassed               DEADLINE_EXCEEDED
     └─ InternalError                INTERNAL, with an opaque id and nothing else
@@ -27,19 +28,19 @@ from constitution.errors import UserError
 
 
 class ServerStartError(UserError):
-    """The server cannot start as asked: a busy port, an open bind, a wrong setting."""
+    """The server cannot start: a busy port, an unprotected address, an invalid setting."""
 
 
 class EngineLost(UserError):  # noqa: N818
-    """The engine died while serving and cannot come back: the process ends with this."""
+    """The engine died while serving and cannot recover; the server process ends with this."""
 
 
 class JudgeUnavailable(UserError):  # noqa: N818  the name is part of the client's interface
-    """No judge answers now. Names the address and the remedy; results already given stay valid."""
+    """No judge server answers now. Names the address and the remedy; earlier answers stay valid."""
 
 
 class JudgeRequestError(UserError):
-    """The judge refuses this request. `fields` maps each bad field to what is wrong with it."""
+    """The server refuses this request. `fields` maps each invalid field to its problem."""
 
     def __init__(self, message: str, fields: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -47,9 +48,9 @@ class JudgeRequestError(UserError):
 
 
 class ServiceError(Exception):
-    """What an RPC fails with. The message goes to the caller: it never quotes a conversation.
+    """The failure of an RPC. Its message goes to the caller and never quotes a conversation.
 
-    `fields` maps each bad field to its problem, or problems, one a line.
+    `fields` maps each invalid field to its problems, one per line.
     """
 
     code: ClassVar[str]  # name of a grpc.StatusCode

@@ -29,8 +29,8 @@ _log = logging.getLogger("judge_service")
 def service_error(error: Exception) -> ServiceError:
     """The error as a caller may see it.
 
-    One that nobody foresaw becomes INTERNAL with an opaque id. The log has the id, the type and the
-    places in the code, and not the text of the exception: it may quote a conversation.
+    An unexpected one becomes INTERNAL with an opaque id. The log has the id, the exception's type
+    and its traceback, but not its text, which may quote a conversation.
     """
     if isinstance(error, ServiceError):
         return error
@@ -40,7 +40,7 @@ def service_error(error: Exception) -> ServiceError:
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
     _log.error("internal error %s: %s at %s", opaque, type(error).__qualname__, places)
-    return InternalError(f"internal error {opaque}; the server's log says more under this id")
+    return InternalError(f"internal error {opaque}; see the server's log for this id")
 
 
 def to_status(error: ServiceError, request_id: str) -> status_pb2.Status:
@@ -81,7 +81,7 @@ class Failure:
     message: str
     reason: str  # "" when the error did not come from a judge server
     fields: dict[str, str]
-    retryable: bool  # asking again may help
+    retryable: bool  # a retry may help
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> Failure:
@@ -106,7 +106,7 @@ class Failure:
 
     @classmethod
     def from_rpc_error(cls, error: Any) -> Failure:
-        """From grpc.RpcError, sync or aio; also when it comes from gRPC itself, without details."""
+        """From a grpc.RpcError, sync or aio, also without the details that our servers add."""
         for key, value in error.trailing_metadata() or ():
             if key == DETAILS_TRAILER:
                 try:
@@ -117,7 +117,7 @@ class Failure:
         return cls(code, error.details() or "", "", {}, code is grpc.StatusCode.UNAVAILABLE)
 
     def explain(self, address: str) -> UserError:
-        """The exception for the user: what, where, the remedy."""
+        """The exception for the user: what failed, where, and the remedy."""
         codes = grpc.StatusCode
         if self.code in (codes.INVALID_ARGUMENT, codes.NOT_FOUND, codes.FAILED_PRECONDITION):
             return JudgeRequestError(self.message, self.fields)
@@ -135,14 +135,15 @@ class Failure:
             )
         if self.code is codes.UNIMPLEMENTED:
             return JudgeRequestError(
-                f"{address} does not offer this call; is it a judge server of this version?"
+                f"{address} does not have this call; check that a judge server of this version "
+                "runs there"
             )
         if self.code is codes.DEADLINE_EXCEEDED:
             return JudgeUnavailable(
                 f"the judge at {address} did not answer in time; give it longer (timeout=)"
             )
-        if self.reason:  # a judge server said so itself
-            return JudgeUnavailable(f"the judge at {address} says: {self.message}")
+        if self.reason:  # the answer of a judge server
+            return JudgeUnavailable(f"the judge at {address} is unavailable: {self.message}")
         why = self.message.rpartition("last error: ")[2] or self.code.name
         remedy = "start one with `rlaif serve`, or check the address"
         if "andshake" in why or "Socket closed" in why:

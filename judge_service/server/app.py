@@ -1,11 +1,14 @@
-"""The judge server: thin servicers, and the life of the process around them.
+"""The gRPC server and its life cycle.
 
-A life: NOT_SERVING before anything else -> the engine loads and warms up -> SERVING -> on SIGTERM,
-SIGINT or the end of standard input NOT_SERVING, and clients are told to connect elsewhere -> calls
-under way finish within the grace -> the engine closes. reloading.py reads constitutions, tokens and
-certificates again meanwhile. When the engine dies by itself, health says NOT_SERVING and calls fail
-as UNAVAILABLE until it is back, if it runs elsewhere; one that ran here is lost, and the process
-ends with an error, so that whatever started it starts it again.
+    start   listen; health is NOT_SERVING
+    load    the engine loads and warms up; health is SERVING
+    stop    health is NOT_SERVING, clients connect elsewhere, calls in progress finish within the
+            grace period, and the engine closes
+
+While it runs, lifecycle/reload.py reads constitutions, tokens and certificates again. When the
+engine dies, health is NOT_SERVING and calls fail as UNAVAILABLE. An engine that runs elsewhere may
+recover; after the loss of one that ran here, `serve` ends with an error, so that a supervisor
+restarts the process.
 """
 
 from __future__ import annotations
@@ -34,7 +37,6 @@ from judge_service.settings import ServerSettings
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
 _ALIVE_POLL_SECONDS = 0.5
-_MAX_SOURCE = 1024
 _NOTICE_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
 
@@ -42,10 +44,10 @@ _log = logging.getLogger("judge_service")
 
 
 class JudgeServer:
-    """The server's parts in the order of its life: `start`, `load`, `stop`. See `serve`.
+    """A server of one engine: `start`, `load`, `stop`, as `run.serve` calls them.
 
-    metrics: what the engine counts in too, so that one page shows both. tracing: as the settings
-    say where it is None. Raises ConstitutionError and ServerStartError.
+    metrics: shared with the engine, so that one page shows both. tracing: None takes the settings'.
+    Raises ConstitutionError and ServerStartError.
     """
 
     def __init__(
@@ -93,19 +95,20 @@ class JudgeServer:
         self._file_watch = asyncio.create_task(self._reloader.watch())
 
     async def load(self) -> None:
-        """Start the engine, then answer SERVING. Raises what the engine raises."""
+        """Start the engine, then answer SERVING. Raises the engine's errors."""
         await self._engine.start()
         self._handler.open()
         self._health.report(serving=True)
         self._engine_watch = asyncio.create_task(self._watch_engine())
 
     async def stop(self) -> None:
-        """NOT_SERVING, let calls finish within the grace, then close the engine.
+        """Answer NOT_SERVING, let calls finish within the grace period, then close the engine.
 
-        New calls are refused, so that clients ask another replica. Those that watch our health have
-        a moment to see it; then nobody can connect any more, and connections take no new call
-        (GOAWAY). Both at once would cut the calls that are just arriving, as CANCELLED.
+        New calls are refused, so that clients turn to another replica. Clients that watch our
+        health get a moment to see it before the listener closes and connections accept no new call
+        (GOAWAY): at once, both would cut calls that are just arriving, as CANCELLED.
         """
+        # Refuse new calls and let watchers see it.
         self._handler.draining.set()
         _cancel(self._engine_watch)
         self._health.report(serving=False)
@@ -114,11 +117,11 @@ class JudgeServer:
         await asyncio.wait({drained}, timeout=_NOTICE_SECONDS)
         leaving = asyncio.create_task(self._server.stop(grace + _FLUSH_SECONDS))
         await drained
-        _cancel(self._file_watch)  # not before: a token may be revoked while calls finish
-        # Not before connections take no new call: clients would ask for their watches again.
+        _cancel(self._file_watch)  # not earlier: a token may be revoked while calls finish
+        # Not earlier, while connections accept calls: clients would open their watches again.
         self._health.close()
-        # Answers of the last moment still leave; then what does not end by itself is cut: watches
-        # of health whose clients never read.
+        # Flush the last answers, then cut what does not end by itself, such as health watches
+        # whose clients never read.
         await self._server.stop(_FLUSH_SECONDS)
         await leaving
         await self._engine.close()
@@ -144,12 +147,12 @@ class JudgeServer:
         except OSError as error:
             host, port = self._settings.metrics_host, self._settings.metrics_port
             raise ServerStartError(
-                f"cannot show metrics on {host}:{port}: {error.strerror}; stop what listens there, "
-                "or set metrics_port (0 takes a free one) or metrics_host to another"
+                f"cannot serve metrics on {host}:{port}: {error.strerror}; stop what listens "
+                "there, or change metrics_port (0 picks a free one) or metrics_host"
             ) from error
 
     async def _watch_engine(self) -> None:
-        """Health follows the engine; one that runs elsewhere may come back."""
+        """Keep health in step with the engine; one that runs elsewhere may recover."""
         serving = True
         while True:
             await asyncio.sleep(_ALIVE_POLL_SECONDS)
@@ -158,16 +161,16 @@ class JudgeServer:
             serving = self._engine.alive
             self._health.report(serving=serving)
             if serving:
-                _log.info("the engine is back: serving again")
+                _log.info("the engine recovered: serving again")
             elif self._engine.recovers:
-                _log.error("the engine is out of reach: not serving until it answers again")
+                _log.error("the engine is out of reach: not serving until it answers")
             else:
                 _log.error("the engine died: not serving")
                 self.engine_lost.set()
                 return
 
     def reload(self) -> None:
-        """Read constitutions, tokens and certificates again; see `reloading`."""
+        """Read constitutions, tokens and certificates again; see lifecycle/reload.py."""
         self._reloader.reload()
 
 
@@ -185,26 +188,26 @@ def _tracing(settings: ServerSettings) -> NoTracing:
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # or two servers silently share one port
+        ("grpc.so_reuseport", 0),  # with it, two servers would silently share a port
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        # Lets a client ping an idle connection every 10 s without being sent away.
+        # A client may ping an idle connection every 10 s; gRPC's default would disconnect it.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.keepalive_time_ms", 60_000),  # notices clients that vanished
+        ("grpc.keepalive_time_ms", 60_000),  # detects clients that vanished
     ]
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises ServerStartError unless one can listen at every address that the host stands for."""
+    """Raises ServerStartError unless every address of the host is free."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
+        places = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in places:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
     except OSError as error:
         raise ServerStartError(
             f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, "
-            "or take another address (--port, --host)"
+            "or choose another address (--port, --host)"
         ) from error

@@ -1,6 +1,6 @@
-"""What surrounds every call of our services: admission, a name for it, its errors, one log line.
+"""The interceptor around every call of our services: admission, deadlines, errors, metrics, logs.
 
-Health and reflection pass untouched, so that load never hides whether the server lives.
+Health and reflection are not intercepted, so that they answer under any load.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _log = logging.getLogger("judge_service")
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Admits at most `max_concurrent` calls, and turns exceptions into rich statuses.
 
-    (gRPC's own `maximum_concurrent_rpcs` would count health checks too, and its refusal carries
-    neither ErrorInfo nor RetryInfo.)
+    Not gRPC's own `maximum_concurrent_rpcs`, which counts health checks too and refuses without
+    ErrorInfo and RetryInfo.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._max_concurrent = max_concurrent
         self._metrics = metrics
         self._tracing = tracing
-        self._pace = LatencyWindow()
+        self._latencies = LatencyWindow()
         self._active = 0
         self._streams = 0
         self._calls: set[asyncio.Task[Any]] = set()
@@ -53,9 +53,9 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._idle.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new calls; return when those under way have ended, or after the grace.
+        """Refuse new calls; return when those in progress have ended, or after the grace period.
 
-        Those that are cut then fail as UNAVAILABLE, so that clients ask another replica.
+        Calls that are cut then fail as UNAVAILABLE, so that clients turn to another replica.
         """
         self._draining = True
         try:
@@ -96,7 +96,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         rpc = find_rpc(method)
         self._active += 1
         self._streams += rpc.streaming
-        in_hand = self._active - self._streams
+        concurrent = self._active - self._streams
         timed = not rpc.streaming and not getattr(request, "validate_only", False)
         task = asyncio.current_task()
         assert task is not None
@@ -107,10 +107,10 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             if not rpc.always_admitted:
                 self._admit(context)
             if timed:
-                self._refuse_late(method, in_hand, context)
+                self._refuse_late(method, concurrent, context)
             answer = await behavior(require_wellformed(request), context)
             if timed:
-                self._pace.ended(method, time.perf_counter() - started, in_hand)
+                self._latencies.ended(method, time.perf_counter() - started, concurrent)
             return answer
         except asyncio.CancelledError:
             if not self._cutting or context.cancelled():
@@ -121,7 +121,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             await abort(context, cut, request_id)
         except Exception as error:
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
-                # The caller has gone: writing to it failed.
+                # The caller is gone: writing to it failed.
                 code = "CANCELLED"
                 raise asyncio.CancelledError from error
             failed = service_error(error)
@@ -145,19 +145,19 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
         if self._active > self._max_concurrent:
             raise Overloaded(
-                f"the server has its {self._max_concurrent} calls in hand; try again a little later"
+                f"server is at its limit of {self._max_concurrent} concurrent calls; retry later"
             )
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
-            raise DeadlinePassed("the deadline had passed before the work began")
+            raise DeadlinePassed("the deadline passed before the work began")
 
-    def _refuse_late(self, method: str, in_hand: int, context: Any) -> None:
-        """Refuse what the others in hand leave no time for; alone, a call is always tried."""
+    def _refuse_late(self, method: str, concurrent: int, context: Any) -> None:
+        """Refuse a call that cannot be finished in time beside the others; alone it is tried."""
         remaining = context.time_remaining()
-        quickest = self._pace.quickest(method, in_hand)
-        if remaining is not None and remaining < quickest and in_hand > 1:
+        quickest = self._latencies.quickest(method, concurrent)
+        if remaining is not None and remaining < quickest and concurrent > 1:
             raise DeadlinePassed(
-                f"the deadline leaves {remaining:.3g} s, and no call took less than {quickest:.3g} "
-                "s lately; give it longer, or try again when the server has less in hand",
+                f"the deadline leaves {remaining:.3g} s, and recent calls took at least "
+                f"{quickest:.3g} s; give it longer, or retry when the server is less busy",
                 reason="DEADLINE_TOO_SHORT",
             )

@@ -27,8 +27,8 @@ _log = logging.getLogger("judge_service")
 def run(settings: ServerSettings) -> None:
     """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
 
-    Prints when it starts to load and when it serves, and reports the latter to systemd. Raises what
-    `serve` raises, and UserError for an engine, a store or metrics that cannot be opened.
+    Prints when it starts to load and when it serves, and notifies systemd of the latter. Raises the
+    errors of `serve`, and UserError for an engine, a store or metrics that cannot be opened.
     """
     metrics = metrics_on(settings.metrics_host, settings.metrics_port)
     engine = CachingEngine(open_engine(settings), open_store(settings.store), metrics)
@@ -51,12 +51,13 @@ async def serve(
     metrics: NoMetrics = NO_METRICS,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
+    """Serve with this engine until SIGTERM, SIGINT or, if so set, the end of standard input.
 
     `ready` is called with the address once the engine is warm. Raises ServerStartError (a busy
-    port, an engine that does not start), EngineLost when it died later, ConstitutionError, and the
+    port, an engine that does not start), EngineLost when it dies later, ConstitutionError, and the
     engine's own user errors.
     """
+    # Signals stop the server at any time, also while the engine loads.
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -66,6 +67,7 @@ async def serve(
     server = JudgeServer(settings, engine, metrics)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     await server.start()
+    # Three things can happen next: the engine is loaded, it is lost, or the server is stopped.
     _log.info("listening on %s, loading %s", server.address, settings.model)
     loading = asyncio.create_task(server.load())
     stopping = asyncio.create_task(stop.wait())
@@ -86,8 +88,8 @@ async def serve(
         await server.stop()
     if server.engine_lost.is_set() and not stop.is_set():
         raise EngineLost(
-            "the engine died; the log above has its last words. Start the server again; if it dies "
-            "again for want of memory, lower kv_cache_gib or max_context_tokens"
+            "the engine died; its last lines are in the log above. Start the server again; if the "
+            "engine runs out of memory, lower kv_cache_gib or max_context_tokens"
         )
 
 

@@ -343,7 +343,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
     monkeypatch.setattr(interceptors, "time", SimpleNamespace(perf_counter=lambda: now))
     engine = FakeEngine(answer)
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
-        server._guard._pace = LatencyWindow(clock=lambda: 0.0)
+        server._guard._latencies = LatencyWindow(clock=lambda: 0.0)
         stub = pb_grpc.JudgeServiceStub(channel)
         for _ in range(5):
             await stub.ComparePair(request())
