@@ -1,7 +1,7 @@
-"""What a model folder must hold, and the digest that says which weights it holds.
+"""Checks of a model folder, and the digest of its weights.
 
-A hub id is first fetched into the hub's cache, so that an engine only ever sees a folder.
-Imports neither torch nor vllm: a wrong folder is told in milliseconds.
+A hub id is first fetched into the hub's cache, so that an engine only ever sees a folder. Imports
+neither torch nor vllm, so that an incomplete folder is reported in milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HUB_FILES = ["*.json", _WEIGHTS, "*.jinja", "tokenizer.model", "*.txt"]
 
 
 class ModelFolderError(UserError):
-    """A model that cannot be used: which, what is missing, and the remedy."""
+    """An unusable model: which one, what is missing, and the remedy."""
 
 
 def find_model_folder(model: str | Path) -> Path:
@@ -51,7 +51,7 @@ def find_tokenizer_folder(source: str) -> Path:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises ModelFolderError naming the folder and everything it lacks."""
+    """Raises ModelFolderError, naming the folder and everything it lacks."""
     if not folder.exists():
         raise ModelFolderError(
             f"{folder}: no such model folder; give a folder, a hub id (owner/name), or a name "
@@ -61,30 +61,30 @@ def check_model_folder(folder: Path) -> None:
         raise ModelFolderError(
             f"{folder}: a model is a folder (config.json, *.safetensors), not a file"
         )
-    missing = []
-    if not (folder / "config.json").is_file():
-        missing.append("config.json")
-    if not (folder / "tokenizer.json").is_file():
-        missing.append("tokenizer.json")
-    missing += _missing_weights(folder)
-    if missing:
+    if missing := missing_files(folder):
         raise ModelFolderError(
             f"{folder}: not a complete model folder, it lacks {', '.join(missing)}; fetch the "
             "model again, or point to the folder that `save_pretrained` wrote"
         )
 
 
+def missing_files(folder: Path) -> list[str]:
+    """The names of the files that a model folder lacks; empty if it is complete."""
+    names = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    return names + _missing_weights(folder)
+
+
 def model_name(model: str | Path) -> str:
-    """As shown in receipts: a hub id, or the folder's own name, never a full path."""
+    """The name in receipts: a hub id, or the folder's own name, never a full path."""
     text = str(model)
     is_hub_id = _HUB_ID.fullmatch(text) and not Path(text).expanduser().exists()
     return text if is_hub_id else Path(model).expanduser().resolve().name
 
 
 def weights_sha256(folder: Path) -> str:
-    """Which weights these are: over config.json and every byte of each safetensors file, by name.
+    """Digest of config.json and every byte of each safetensors file, in the order of their names.
 
-    Reads are kept under this digest for ever, so it must tell apart fine-tunes that differ in a few
+    Reads are stored under this digest, so it must distinguish fine-tunes that differ in a few
     numbers. About half a second per GB, from the page cache that loading fills anyway.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
@@ -96,7 +96,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def context_limit(folder: Path) -> int | None:
-    """The longest sequence the model was made for, in tokens; None where it does not say."""
+    """The model's longest sequence, tokens; None if its config has none."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     config = config.get("text_config", config)
     limit = config.get("max_position_embeddings")
@@ -121,6 +121,6 @@ def _fetch_from_hub(hub_id: str, files: list[str]) -> Path:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelFolderError(
-            f"{hub_id}: neither a folder here nor a model the hub gave{offline}: {reason}; "
+            f"{hub_id}: neither a local folder nor available from the hub{offline}: {reason}; "
             "give a folder, or a name that `rlaif models list` shows"
         ) from error

@@ -389,7 +389,7 @@ async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_
         await storing.read(PROMPT, LABELS)
     await storing.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{work} in the store fail, and reads are refused: "
+        f"{work} in the store fail; reads are refused: "
         "/srv/canary.sqlite: the disk is full; make room",
         f"{work} in the store work again",
     ]
