@@ -227,7 +227,7 @@ async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
         await engine.start()
     for url, key, told in (
         ("http://a:b", "", "'openai_url': invalid URL 'http://a:b'"),
-        ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: it holds characters that no key"),
+        ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: unexpected characters"),
     ):
         with pytest.raises(UpstreamError, match=told) as raised:
             await OpenAIEngine(url, "judge", tokenizer=str(folder), key=key).start()
