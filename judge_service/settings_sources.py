@@ -71,6 +71,7 @@ def from_file(path: Path) -> Source:
 
     Raises ServerStartError for a file that cannot be read, is not YAML, or sets a name twice.
     """
+    # The YAML nodes, and not the loaded values, know their lines.
     try:
         text = path.read_text(encoding="utf-8")
         loader = yaml.SafeLoader(text)

@@ -175,6 +175,7 @@ class JudgeClient(ClientBase):
         """
         session = self._session(comparisons, constitution, options)
         while session.begin():
+            # gRPC reads requests from the outbox in a thread of its own; None ends them.
             outbox: queue.SimpleQueue[pb.StreamJudgmentsRequest | None] = queue.SimpleQueue()
             call = self._stubs["StreamJudgments"](iter(outbox.get, None), metadata=self._metadata())
             broken: grpc.RpcError | None = None

@@ -91,6 +91,7 @@ class CachingEngine:
     ) -> LabelLogprobs:
         """As `Engine.read`. use_store=False computes it for this caller alone, not stored."""
 
+        # Metrics and spans cover only what the engine computes.
         async def compute() -> LabelLogprobs:
             with (
                 self._metrics.in_engine("read"),
@@ -120,6 +121,7 @@ class CachingEngine:
     ) -> Written:
         """As `Engine.write`; seeded writing is stored like greedy writing."""
 
+        # As in `read`: metrics and spans cover only what the engine computes.
         async def compute() -> Written:
             with (
                 self._metrics.in_engine("write"),
@@ -135,6 +137,7 @@ class CachingEngine:
                 step.set(output_tokens=len(written.token_ids))
                 return written
 
+        # A text cut by a smaller context would be wrong for a later server with a larger one.
         async def keep(key: bytes, written: Written) -> Written:
             at_its_bound = len(written.token_ids) >= max_tokens
             if written.complete or at_its_bound:

@@ -153,6 +153,7 @@ class OpenAIEngine:
     ) -> Written:
         """As `Engine.write`. If the server does not report the sampled ids, they are those that the
         tokenizer makes of the text."""
+        # top_p and PLAIN turn off what the server would take from the model's folder.
         mode = _started(self._served).mode
         body = {
             "model": self._model,
@@ -172,6 +173,7 @@ class OpenAIEngine:
             text, ids, end = str(choice["text"]), choice.get("token_ids"), choice["finish_reason"]
         except (KeyError, IndexError, TypeError):
             raise EngineError("unexpected answer of the model server: no text") from None
+        # Text of our own tokenizer, as from every other engine, if the server gives ids.
         if ids is not None:
             text = self.tokenizer.decode(ids)
         return Written(

@@ -173,6 +173,7 @@ async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenize
     """
     body = {"model": model, "prompt": _SAMPLE, "max_tokens": 1}
     ours = tokenizer.encode_template(_SAMPLE)
+    # vLLM can report the prompt's ids; other servers refuse the field.
     try:
         try:
             answer = await upstream.post("/completions", {**body, "return_token_ids": True})

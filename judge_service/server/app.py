@@ -57,6 +57,7 @@ class JudgeServer:
         metrics: NoMetrics = NO_METRICS,
         tracing: NoTracing | None = None,
     ) -> None:
+        # Everything that reads files does so here, so that a wrong one fails before listening.
         self._settings = settings
         self._engine = engine
         self._metrics = metrics
@@ -70,6 +71,7 @@ class JudgeServer:
         self._reloader = Reloader(
             self._handler.constitutions, gate, self._tls, self._health, metrics
         )
+        # The guard is outermost: it turns the gate's refusals into rich statuses.
         self._server = grpc.aio.server(
             interceptors=[self._guard, gate] if gate else [self._guard], options=_options(settings)
         )

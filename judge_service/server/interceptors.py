@@ -89,10 +89,8 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         context: Any,
         span: Span = NO_SPAN,
     ) -> Any:
-        request_id = getattr(request, "request_id", "")
-        if not request_id or not is_request_id(request_id):
-            request_id = uuid.uuid4().hex
-        started, code = time.perf_counter(), "OK"
+        request_id, started, code = _request_id(request), time.perf_counter(), "OK"
+        # Streams stay long and idle, so they do not count as load beside a unary call.
         rpc = find_rpc(method)
         self._active += 1
         self._streams += rpc.streaming
@@ -113,6 +111,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 self._latencies.ended(method, time.perf_counter() - started, concurrent)
             return answer
         except asyncio.CancelledError:
+            # Either the caller cancelled, or `drain` cuts the call, which the caller must learn.
             if not self._cutting or context.cancelled():
                 code = "CANCELLED"
                 raise
@@ -136,9 +135,9 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             seconds = time.perf_counter() - started
             caller = current_caller().name
             self._metrics.call_ended(rpc.name, code, seconds, caller)
-            said = {"request_id": request_id, "code": code, "caller": caller}
-            span.set(**said)
-            _log.info("call ended", extra=fields(method=rpc.name, seconds=seconds, **said))
+            outcome = {"request_id": request_id, "code": code, "caller": caller}
+            span.set(**outcome)
+            _log.info("call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
 
     def _admit(self, context: Any) -> None:
         if self._draining:
@@ -161,3 +160,9 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 f"{quickest:.3g} s; give it longer, or retry when the server is less busy",
                 reason="DEADLINE_TOO_SHORT",
             )
+
+
+def _request_id(request: Any) -> str:
+    """The id of a request in errors and logs: the caller's, if valid, else a new one."""
+    request_id: str = getattr(request, "request_id", "")
+    return request_id if request_id and is_request_id(request_id) else uuid.uuid4().hex

@@ -1,7 +1,7 @@
 """The constitutions of a server, by name and by digest; read again when their files change.
 
 A reload treats each file by itself: an invalid one is reported, and the version before it stays.
-Judgments under way finish with the version they began with, and a version once served stays known
+Judgments in progress finish with the version they began with, and a version once served stays known
 by its digest, so that an edit does not cut off a client that pinned it.
 """
 

@@ -114,6 +114,7 @@ def gc(
 
     if not older_than and not max_bytes:
         raise UserError("no limit given: use --older-than 30d, --max-bytes 1GiB or both")
+    # Everything is validated before the first row is deleted.
     place = _place(store)
     age = parse_age(older_than) if older_than else None
     size = parse_size(max_bytes) if max_bytes else None
@@ -160,6 +161,7 @@ def export(
     place = _place(store)
     if out.suffix != ".jsonl":
         raise UserError(f"{out}: rows are exported as JSON lines; --out must end in .jsonl")
+    # Written under a temporary name, and renamed when complete.
     before = summarize(place)
     total, done = before.reads.rows + before.writings.rows * writings, 0
     with progress("exporting", total, "rows") as report, atomic_open(out) as lines:

@@ -34,6 +34,7 @@ def new(
 
     from judge_service.security.tokens import REMEDIES, Token, digest_of, new_token, to_entry
 
+    # The same model checks the entry that a server checks when it reads the file.
     token = new_token()
     try:
         entry = Token(

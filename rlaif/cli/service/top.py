@@ -187,6 +187,7 @@ def _window(before: MetricsPage, after: MetricsPage) -> Window:
     def mean(name: str) -> float | None:
         return _share(change(f"{name}_sum"), change(f"{name}_count"))
 
+    # Counters only grow, so every number is a difference between the two pages.
     seconds = max(after.at - before.at, 1e-3)
     calls, reads = change("calls_total"), change("reads_total")
     tokens, pairs = change("prompt_tokens_total"), change("position_checks_total")
@@ -252,6 +253,7 @@ def render(address: str, view: View, problem: str = "") -> RenderableType:
         f"engine's queue {view.engine_queue}   store: {view.store_reads:,} reads, "
         f"{view.store_bytes / 2**20:,.1f} MiB"
     )
+    # One row per number, one column per window.
     rows = Table("", box=None, pad_edge=False)
     rows.add_column(f"last {_duration(view.now.seconds)}", justify="right", min_width=12)
     rows.add_column("since start", justify="right", min_width=12)
