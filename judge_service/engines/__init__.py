@@ -33,33 +33,34 @@ if TYPE_CHECKING:
 _OURS = ("constitution", "hardware", "judge_service")
 
 
-def _in_file(name: str) -> EngineFactory:
-    """A factory that imports a file of this package when it is called."""
+def _in_file(name: str, *, needs_extra: str) -> EngineFactory:
+    """A factory that imports a file of this package when it is called.
+
+    Raises UserError, naming the extra to install, where a package of others is missing.
+    """
 
     def open_it(settings: ServerSettings) -> Engine:
-        engine: Engine = import_module(f"{__name__}.{name}").from_settings(settings)
+        try:
+            file = import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in _OURS:
+                raise
+            raise UserError(
+                f"engine {settings.engine} needs the package {error.name}, which is not "
+                f"installed; {install_hint(needs_extra)}"
+            ) from error
+        engine: Engine = file.from_settings(settings)
         return engine
 
     return open_it
 
 
 ENGINES: dict[str, EngineFactory] = {
-    "vllm": _in_file("vllm"),
-    "openai": _in_file("openai"),
+    "vllm": _in_file("vllm", needs_extra="vllm"),
+    "openai": _in_file("openai", needs_extra="openai"),
 }
 
 
 def open_engine(settings: ServerSettings) -> Engine:
-    """The engine that the settings name, not yet started.
-
-    Raises UserError where a package that it needs is not installed.
-    """
-    try:
-        return ENGINES[settings.engine](settings)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _OURS:
-            raise
-        raise UserError(
-            f"engine {settings.engine} needs the package {error.name}, which is not installed; "
-            f"{install_hint(settings.engine)}"
-        ) from error
+    """The engine that the settings name, not yet started. Raises UserError."""
+    return ENGINES[settings.engine](settings)
