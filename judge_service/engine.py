@@ -1,6 +1,7 @@
-"""What the judge needs of a language model: two verbs over token ids, and a tokenizer.
+"""The interface between the judge and a language model: `read`, `write` and a tokenizer.
 
-An engine never sees text it must trust: prompts arrive as token ids, made by `prompting.py`.
+Prompts are token ids, which the judge makes (judge/template.py), so an engine never tokenizes text
+that it would have to trust.
 """
 
 from __future__ import annotations
@@ -13,48 +14,48 @@ from judge_service.types import ModelIdentity
 
 
 class EngineError(RuntimeError):
-    """The engine could not answer (it died, or refused the prompt). Never a user's mistake."""
+    """The engine cannot answer: it died, or refused the prompt. Never the user's fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelLogprobs:
-    """log-probabilities (nats, full-vocabulary softmax) of the labels, in the order asked."""
+    """Log-probabilities of the labels (nats, over the full vocabulary), in the order requested."""
 
     logprobs: tuple[float, ...]
     prompt_tokens: int
     cached_tokens: int
-    stored: bool = False  # found in a store: nothing was computed
+    stored: bool = False  # from a store: nothing was computed
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Text the model wrote; `complete` says that it ended by itself, not at the bound."""
+    """Generated text; `complete` if the model ended it, and not max_tokens."""
 
     text: str
     token_ids: tuple[int, ...]
     complete: bool
     prompt_tokens: int
     cached_tokens: int
-    stored: bool = False  # found in a store: nothing was written
+    stored: bool = False  # from a store: nothing was generated
 
 
 class ChatTokenizer(Protocol):
-    """Turns text into ids, keeping the line between our template and other people's text."""
+    """Encodes our template and text from outside separately, so that the latter is only data."""
 
     def encode_template(self, text: str) -> list[int]:
-        """Our own template text: control tokens such as <|im_start|> become control ids."""
+        """Ids of our own template: control tokens such as <|im_start|> become control ids."""
         ...
 
     def encode_data(self, text: str) -> list[int]:
-        """Other people's text: it never yields a control id, whatever it spells."""
+        """Ids of text from outside: never a control id, whatever the text contains."""
         ...
 
     def spell(self, ids: Sequence[int]) -> str:
-        """The text of the ids, control tokens spelled out: for people to read."""
+        """The text of the ids for display, control tokens included."""
         ...
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
-        """(role, content) turns through the model's chat template, generation prompt at the end."""
+        """The (role, content) turns in the model's chat template, with its generation prompt."""
         ...
 
 
@@ -79,11 +80,11 @@ class Engine(Protocol):
 
     @property
     def recovers(self) -> bool:
-        """Whether an engine that is not alive may come back by itself: one that runs elsewhere."""
+        """Whether an engine that is not alive may recover by itself, because it runs elsewhere."""
         ...
 
     async def start(self) -> None:
-        """Load, warm up and prove that a read works. Raises EngineError with the remedy."""
+        """Load, warm up and check that a read works. Raises EngineError with the remedy."""
         ...
 
     async def read(
@@ -97,7 +98,7 @@ class Engine(Protocol):
         """log P(label | prompt) for each label. Lower priority numbers go first.
 
         Cancelling the coroutine aborts the request in the engine. An engine with a store
-        (`storing.py`) looks there first, unless use_store is False; others have nothing to look in.
+        (engines/caching.py) looks there first, unless use_store is False; others ignore use_store.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What a judge server says of itself."""
+"""A judge server's description of itself."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from judge_service.types import ModelIdentity
 
 
 class ServerState(StrEnum):
-    LOADING = "loading"  # the engine loads and warms up
+    LOADING = "loading"  # the engine is loading and warming up
     SERVING = "serving"
-    DRAINING = "draining"  # finishing what it began, taking nothing new
-    FAILED = "failed"  # the engine died; the server must be started again
+    DRAINING = "draining"  # finishing calls, accepting no new ones
+    FAILED = "failed"  # the engine died; restart the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ServerLimits:
     max_context_tokens: int  # prompt and answer of one read; 0 until the engine is loaded
     max_message_bytes: int
     max_candidates: int  # of one ranking
-    max_stream_in_flight: int  # items of one stream taken and not yet answered
+    max_stream_in_flight: int  # items of one stream accepted and not yet answered
     max_concurrent_rpcs: int
     max_rationale_tokens: int  # of one rationale
     max_write_tokens: int  # of one critique or revision
@@ -51,6 +51,6 @@ class ServerInfo:
     limits: ServerLimits
     capabilities: tuple[str, ...]  # the RPCs offered, such as "JudgeService.ComparePair"
     constitutions: tuple[ConstitutionSummary, ...]  # the first is the default
-    protocols: tuple[str, ...] = ()  # the ways of reading, for JudgeOptions.protocol
-    inline_constitutions: bool = False  # whether a request may bring its own constitution
-    calibrations: tuple[FittedCalibration, ...] = ()  # those fitted for this model; none: loading
+    protocols: tuple[str, ...] = ()  # valid values of JudgeOptions.protocol
+    inline_constitutions: bool = False  # whether a request may carry its own constitution
+    calibrations: tuple[FittedCalibration, ...] = ()  # fitted for this model; empty while loading

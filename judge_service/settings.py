@@ -1,11 +1,12 @@
-"""What an operator can set of a judge server. Each default is the vetted setting."""
+"""What an operator can set of a judge server; the defaults are safe for one machine."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,176 +16,213 @@ from pydantic import (
     field_serializer,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.schema import nearest
 from hardware.dtypes import Dtype
+from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError
 from judge_service.store.base import is_url, shown
 
 
 class SettingsError(ServerStartError):
-    """Settings that cannot be used: `problems` holds (the setting's name, what is wrong) pairs."""
+    """Invalid settings; `problems` holds (the setting's name, what is wrong) pairs."""
 
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(text for _, text in self.problems))
 
 
-class ServerSettings(BaseModel):
-    """Raises SettingsError, naming each wrong setting; for an unknown one the nearest known.
+@dataclass(frozen=True, slots=True)
+class FlagNames:
+    """How a setting is spelled on the command line, where that is not --its-name.
 
-    Only what is passed counts: the environment and files are read in configuring.py.
+    negation: a second flag that takes the setting back.
+    """
+
+    names: tuple[str, ...] = ()
+    negation: str = ""
+
+
+class ServerSettings(BaseModel):
+    """Raises SettingsError, which names each invalid setting, and the nearest of an unknown one.
+
+    Only what is passed counts: files, environment and flags are read in settings_sources.py. Each
+    field is also a flag, whose help is the field's description (settings_flags.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
         min_length=1,
-        description="Judge model: a folder or a hub id; with engine openai its name at the server.",
+        description="Judge model: a folder or a hub id; with engine openai, its name at the "
+        "model server.",
     )
-    engine: Literal["vllm", "openai"] = Field(
+    constitutions: Annotated[tuple[str, ...], FlagNames(("--constitution", "-c"))] = Field(
+        (DEFAULT_CONSTITUTION,),
+        min_length=1,
+        description="Constitution to judge by, a shipped name or a YAML file; the first of "
+        "several is the default.",
+    )
+    allow_inline_constitutions: Annotated[bool, FlagNames(("--allow-inline",))] = Field(
+        False,
+        description="Accept constitutions sent with a request, as YAML text: callers then write "
+        "part of the judge's prompt.",
+    )
+    calibrations: Annotated[tuple[str, ...], FlagNames(("--calibration",))] = Field(
+        (),
+        description="Calibration file; it applies to the model and constitution it was fitted for.",
+    )
+    engine: str = Field(
         "vllm",
-        description="vllm: in this server. openai: behind the OpenAI-compatible server at "
-        "`openai_url`, as `vllm serve`.",
+        description="How the model runs. vllm: in this server. openai: behind the "
+        "OpenAI-compatible server at openai_url, such as `vllm serve`.",
     )
     openai_url: str | None = Field(
         None,
         pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$",
-        description="Base URL of the model server, as http://127.0.0.1:8000/v1. A key for it "
-        "stands in the environment only, as RLAIF_OPENAI_API_KEY.",
+        description="Base URL of the model server, such as http://127.0.0.1:8000/v1. Its key is "
+        "read from the environment alone: RLAIF_OPENAI_API_KEY.",
     )
     openai_tokenizer: str | None = Field(
         None,
         min_length=1,
-        description="Folder or hub id with the tokenizer of the model at `openai_url`. None: "
-        "`model` is one.",
-    )
-    constitutions: tuple[str, ...] = Field(
-        (DEFAULT_CONSTITUTION,),
-        min_length=1,
-        description="Shipped names or YAML files to judge by; the first is the default.",
-    )
-    allow_inline_constitutions: bool = Field(
-        False,
-        description="Take constitutions that come with a request, as YAML text: "
-        "whoever may ask then decides what the judge is told.",
-    )
-    calibrations: tuple[str, ...] = Field(
-        (),
-        description="Calibration files; each applies to the model and constitution it was "
-        "fitted for.",
-    )
-    host: str = Field(
-        "127.0.0.1",
-        description="Address to listen on. Anything but loopback needs `tls_certificate` and one "
-        "of `tokens` and `tls_client_ca`, or `insecure`.",
-    )
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    insecure: bool = Field(
-        False, description="Listen beyond this machine although anybody there may then ask."
-    )
-    tls_certificate: Path | None = Field(
-        None,
-        description="PEM file with the server's certificate, then those that signed it. None: "
-        "plain text. Read again on SIGHUP, as the other files of keys and tokens are.",
-    )
-    tls_key: Path | None = Field(
-        None, description="PEM file with the certificate's private key; the two go together."
-    )
-    tls_client_ca: Path | None = Field(
-        None,
-        description="PEM file with the authorities whose certificates callers must show (mTLS). "
-        "None: callers need none.",
-    )
-    tokens: Path | None = Field(
-        None,
-        description="YAML file with the digests of bearer tokens, what each may do and how much. "
-        "Read again when it changes; missing or empty it admits nobody. None: whoever reaches the "
-        "server may do everything.",
-    )
-    reflection: bool | None = Field(
-        None, description="gRPC server reflection. None: only on loopback."
+        description="Folder or hub id with the tokenizer of the model at openai_url. Unset: what "
+        "`model` names.",
     )
     tensor_parallel_size: int = Field(
-        1, ge=1, description="GPUs over which vLLM splits the model; it must divide its heads."
+        1,
+        ge=1,
+        description="GPUs over which vLLM splits the model; must divide its number of attention "
+        "heads.",
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, description="Memory of the engine's KV cache, GiB. None: the engine's default."
+        None,
+        gt=0,
+        description="Memory for vLLM's KV cache, GiB. Unset: 1 on a CPU, what is free on a GPU.",
     )
     dtype: Dtype = Field(
         "auto",
-        description="Number format of the weights and the computing: bfloat16, float16, float32. "
-        "auto: bfloat16 where the hardware multiplies in it, else float32, which takes twice the "
-        "memory.",
+        description="Number format of weights and activations: bfloat16, float16 or float32. "
+        "auto: bfloat16 where the hardware multiplies it natively, else float32, which takes "
+        "twice the memory.",
     )
     step_tokens: int | None = Field(
         None,
         ge=64,
-        description="Prompt tokens that one step of the engine computes; between steps, other "
-        "callers get their turn. None: on a CPU what takes about two seconds, on a GPU vLLM's "
-        "default.",
+        description="Prompt tokens that vLLM computes in one step; other requests are scheduled "
+        "between steps. Unset: on a CPU what takes about two seconds, on a GPU vLLM's default.",
     )
     max_context_tokens: int | None = Field(
-        None, ge=64, description="Longest judge prompt, tokens. None: the engine's default."
+        None,
+        ge=64,
+        description="Longest judge prompt with its answer, tokens. null: the model's limit, at "
+        "most 8192.",
     )
-    store: Path | str | None = Field(
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Beyond loopback it needs tls_certificate and one of "
+        "tokens and tls_client_ca, or insecure.",
+    )
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    insecure: bool = Field(
+        False,
+        description="Listen beyond this machine without TLS and authentication: anybody who "
+        "reaches the server may use it.",
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the server's certificate, followed by its chain. Unset: plain "
+        "text. Read again on SIGHUP, like the other TLS files.",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file with the private key of tls_certificate."
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file with the authorities that must have signed a caller's certificate "
+        "(mTLS). Unset: callers need no certificate.",
+    )
+    tokens: Path | None = Field(
+        None,
+        description="YAML file with the digests, scopes and quotas of bearer tokens. Read again "
+        "when it changes; a missing or empty file admits nobody. Unset: no token is needed.",
+    )
+    reflection: Annotated[bool | None, FlagNames(negation="--no-reflection")] = Field(
+        None, description="gRPC server reflection. Unset: on loopback only."
+    )
+    store: Annotated[Path | str | None, FlagNames(negation="--no-store")] = Field(
         None,
         repr=False,  # a password may be in it
-        description="What keeps the judge's reads, so that nothing is computed twice: a file, "
-        "which servers on one machine may share, or postgresql+psycopg://user@host/database, for "
-        "servers on several. None: a temporary file, gone with the server.",
+        description="Where the judge's reads are kept, so that nothing is computed twice: an "
+        "SQLite file on a local disk, which servers of one machine may share, or "
+        "postgresql+psycopg://user@host/database for several machines. null: a temporary file, "
+        "deleted when the server ends.",
     )
     max_concurrent_rpcs: int = Field(
         256,
         ge=1,
-        description="Calls at the same time, a stream counting as one; those above are refused.",
+        description="Calls at the same time, a stream counting as one; more are refused.",
     )
     max_message_bytes: int = Field(
-        4 * 2**20, ge=1024, description="Largest request or response, bytes (gRPC's own default)."
+        4 * 2**20, ge=1024, description="Largest request or response, bytes."
     )
     max_stream_in_flight: int = Field(
-        64, ge=1, le=4096, description="Items of one stream that are taken and not yet answered."
+        64, ge=1, le=4096, description="Items of one stream that are accepted and not yet answered."
     )
     max_candidates: int = Field(
         32, ge=2, description="Candidates of one ranking: 32 make up to 112 pairs."
     )
     max_principles: int = Field(
-        64, ge=1, description="Principles of one constitution: each costs two reads a comparison."
+        64,
+        ge=1,
+        description="Principles of one constitution: each costs two reads per comparison.",
     )
     max_rationale_tokens: int = Field(
-        512, ge=0, description="Tokens of one rationale; 0 allows none. Each read writes its own."
+        512,
+        ge=0,
+        description="Tokens of one rationale, of which each read writes its own; 0 allows none.",
     )
     max_write_tokens: int = Field(1024, ge=1, description="Tokens of one critique or revision.")
     grace_seconds: float = Field(
-        10.0, ge=0, description="How long SIGTERM lets calls finish that have begun, seconds."
+        10.0, ge=0, description="How long calls may go on after SIGTERM, seconds."
     )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port for Prometheus to scrape over plain HTTP, at /metrics; 0 takes a free "
-        "one. None: no metrics.",
+        description="Port that serves Prometheus metrics at /metrics over plain HTTP; 0 picks a "
+        "free one. Unset: no metrics.",
     )
     metrics_host: str = Field(
         "127.0.0.1",
         description="Address for the metrics. They carry counts, and the names of callers and "
-        "constitutions; no text.",
+        "constitutions, but no text.",
     )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="OpenTelemetry collector that takes traces over OTLP, as "
-        "http://127.0.0.1:4317. None: no traces.",
+        description="OpenTelemetry collector for traces over OTLP, such as "
+        "http://127.0.0.1:4317. Unset: no traces.",
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="Lines for people, or one JSON object a line."
+        "text", description="Lines of text, or one JSON object per line."
     )
     exit_on_stdin_close: bool = Field(
         False,
         description="Stop when standard input ends: a server started over a pipe then never "
-        "outlives the process that started it, however that one dies.",
+        "outlives the process that started it.",
     )
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, engine: str) -> str:
+        if engine in ENGINES:
+            return engine
+        near = nearest(engine, ENGINES)
+        known = ", ".join(ENGINES) + (f"; {near}" if near else "")
+        raise PydanticCustomError("unknown_engine", "expected one of {known}", {"known": known})
 
     @field_validator("store")
     @classmethod
@@ -214,7 +252,7 @@ class ServerSettings(BaseModel):
         return self.tls_certificate is not None
 
     @property
-    def knows_callers(self) -> bool:
+    def authenticates(self) -> bool:
         return self.tokens is not None or self.tls_client_ca is not None
 
     @property
@@ -232,47 +270,48 @@ class ServerSettings(BaseModel):
 
 
 def _together(settings: ServerSettings) -> list[tuple[str, str]]:
-    """What is wrong with settings that are right one by one."""
+    """The problems of settings that are valid one by one and not together."""
     problems = []
     if settings.tls_certificate is not None and settings.tls_key is None:
-        told = "setting 'tls_certificate' needs its private key: set `tls_key` too"
-        problems.append(("tls_certificate", told))
+        problem = "setting 'tls_certificate' needs its private key: set `tls_key` too"
+        problems.append(("tls_certificate", problem))
     if settings.tls_key is not None and settings.tls_certificate is None:
-        told = "setting 'tls_key' is of no use alone: set `tls_certificate` too"
-        problems.append(("tls_key", told))
+        problem = "setting 'tls_key' is of no use alone: set `tls_certificate` too"
+        problems.append(("tls_key", problem))
     if settings.tls_client_ca is not None and not settings.with_tls:
-        told = "setting 'tls_client_ca' needs TLS: set `tls_certificate` and `tls_key` too"
-        problems.append(("tls_client_ca", told))
+        problem = "setting 'tls_client_ca' needs TLS: set `tls_certificate` and `tls_key` too"
+        problems.append(("tls_client_ca", problem))
     problems += _engine_together(settings)
-    guarded = settings.with_tls and settings.knows_callers
+    guarded = settings.with_tls and settings.authenticates
     if not settings.on_loopback and not guarded and not settings.insecure:
         lacking = [] if settings.with_tls else ["TLS (`tls_certificate`, `tls_key`)"]
-        lacking += [] if settings.knows_callers else ["callers (`tokens` or `tls_client_ca`)"]
-        told = (
+        if not settings.authenticates:
+            lacking.append("authentication (`tokens` or `tls_client_ca`)")
+        problem = (
             f"host {settings.host} is not loopback and the server has no {' and no '.join(lacking)}"
-            ": set them, listen on 127.0.0.1, or accept that anybody who reaches it may use it and "
-            "read along, with --insecure"
+            ": set them, listen on 127.0.0.1, or let anybody who reaches it use it and read along, "
+            "with --insecure"
         )
-        problems.append(("host", told))
+        problems.append(("host", problem))
     return problems
 
 
 def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
-    """Each engine has settings of its own; another engine's would do nothing."""
+    """Settings of vllm do nothing with openai, and the other way round; other engines read any."""
     of_openai = {"openai_url", "openai_tokenizer"}
     of_vllm = {"dtype", "kv_cache_gib", "step_tokens", "tensor_parallel_size"}
-    if settings.engine == "vllm":
-        others, remedy = of_openai, "set engine to openai, or leave it out"
-    else:
-        others, remedy = of_vllm, "set it where the model server is started, and leave it out here"
+    foreign, remedy = {
+        "vllm": (of_openai, "set engine to openai, or leave it out"),
+        "openai": (of_vllm, "set it where the model server is started, and leave it out here"),
+    }.get(settings.engine, (set[str](), ""))
     problems = []
-    for name in sorted(others):
+    for name in sorted(foreign):
         if getattr(settings, name) != ServerSettings.model_fields[name].default:
-            told = f"setting '{name}' does nothing with engine {settings.engine}: {remedy}"
-            problems.append((name, told))
+            problem = f"setting '{name}' does nothing with engine {settings.engine}: {remedy}"
+            problems.append((name, problem))
     if settings.engine == "openai" and settings.openai_url is None:
-        told = "engine openai needs the URL of a model server: set `openai_url`"
-        problems.append(("engine", told))
+        problem = "engine openai needs the URL of a model server: set `openai_url`"
+        problems.append(("engine", problem))
     return problems
 
 

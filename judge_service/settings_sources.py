@@ -1,15 +1,13 @@
-"""Where a server's settings come from, and which of these decided:
+"""The sources of a server's settings, in rising precedence:
 
     default < the YAML file of --config < RLAIF_SERVE_<FIELD> in the environment < flags
 
-A later source replaces a setting whole; lists are not joined. A key that is no setting is an error
-in every source, so a misspelled one never passes for its default. Errors say where the value
-stands.
+A later source replaces a setting as a whole; lists are not joined. An unknown name is an error in
+every source, so a misspelled setting never silently keeps its default. Errors name the place of the
+value.
 
-Written by hand, for pydantic-settings tells neither which source a value came from nor its line,
-and passes over unknown variables.
-
-Left out: nested settings (there are none), and several files.
+Not pydantic-settings, because it reports neither the source of a value nor its line, and ignores
+unknown variables. Left out: nested settings (there are none), and several files.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as one source has it, and where: "serve.yaml:3", "RLAIF_SERVE_PORT", "--port"."""
+    """A value and its place in a source: "serve.yaml:3", "RLAIF_SERVE_PORT", "--port"."""
 
     value: Any
     where: str
@@ -43,36 +41,37 @@ Source = Mapping[str, Given]
 @dataclass(frozen=True, slots=True)
 class Configured:
     settings: ServerSettings
-    origins: Mapping[str, str]  # each field's name → where its value stands, or "default"
+    origins: Mapping[str, str]  # each field's name → the place of its value, or "default"
 
 
 def configure(sources: Sequence[Source]) -> Configured:
-    """Settings of sources in rising order of precedence.
+    """The settings of these sources, in rising precedence.
 
-    Raises SettingsError, each of its lines beginning with where the wrong value stands.
+    Raises SettingsError, each line of which begins with the place of an invalid value.
     """
-    given = {name: found for source in sources for name, found in source.items()}
+    given = {name: value for source in sources for name, value in source.items()}
     try:
-        settings = ServerSettings(**{name: found.value for name, found in given.items()})
+        settings = ServerSettings(**{name: each.value for name, each in given.items()})
     except SettingsError as error:
-        told = []
-        for name, problem in error.problems:
-            variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
-            told.append(
-                (name, f"{given[name].where}: {problem}")
-                if name in given
-                else (name, f"{problem}; set it in a file, as {variable} or by a flag")
-            )
-        raise SettingsError(told) from None
+        raise SettingsError(
+            (name, _with_place(name, problem, given)) for name, problem in error.problems
+        ) from None
     origins = {name: DEFAULT for name in ServerSettings.model_fields}
-    return Configured(settings, origins | {name: found.where for name, found in given.items()})
+    return Configured(settings, origins | {name: each.where for name, each in given.items()})
+
+
+def _with_place(name: str, problem: str, given: Source) -> str:
+    if name in given:
+        return f"{given[name].where}: {problem}"
+    return f"{problem}; set it in a file, as {ENVIRONMENT_PREFIX}{name.upper()} or by a flag"
 
 
 def from_file(path: Path) -> Source:
     """The settings of a YAML file: one mapping of names to values and lists of values.
 
-    Raises ServerStartError for a file that cannot be read, is not YAML, or says a thing twice.
+    Raises ServerStartError for a file that cannot be read, is not YAML, or sets a name twice.
     """
+    # The YAML nodes, and not the loaded values, know their lines.
     try:
         text = path.read_text(encoding="utf-8")
         loader = yaml.SafeLoader(text)
@@ -81,46 +80,47 @@ def from_file(path: Path) -> Source:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise ServerStartError(f"{path}:1: settings are written as 'name: value', one a line")
-        found: dict[str, Given] = {}
+        settings: dict[str, Given] = {}
         for key, value in node.value:
             name, where = str(key.value), f"{path}:{key.start_mark.line + 1}"
-            if name in found:
-                raise ServerStartError(f"{where}: '{name}' is set again; {found[name].where} did")
-            found[name] = Given(loader.construct_object(value, deep=True), where)
+            if name in settings:
+                earlier = settings[name].where
+                raise ServerStartError(f"{where}: '{name}' is set again; first set at {earlier}")
+            settings[name] = Given(loader.construct_object(value, deep=True), where)
     except OSError as error:
         raise ServerStartError(
             f"{path}: the settings cannot be read ({error.strerror}); name another file"
         ) from error
     except UnicodeDecodeError as error:
-        raise ServerStartError(f"{path}: settings are UTF-8 text, this file is not") from error
+        raise ServerStartError(f"{path}: not UTF-8 text; save the file as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ServerStartError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ServerStartError(f"{path}: not valid YAML: {error}") from error
-    return found
+    return settings
 
 
 def from_environment(environment: Mapping[str, str]) -> Source:
-    """The settings of RLAIF_SERVE_<FIELD>; `null` is no value, a list is separated by commas.
+    """The settings of RLAIF_SERVE_<FIELD>: `null` is None, a list is separated by commas.
 
-    An empty variable counts as one that is not set.
+    An empty variable counts as unset.
     """
-    found = {}
+    settings = {}
     for variable, text in sorted(environment.items()):
         if variable.startswith(ENVIRONMENT_PREFIX) and text:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-            found[name] = Given(_parse(name, text), f"environment {variable}")
-    return found
+            settings[name] = Given(_parse(name, text), f"environment {variable}")
+    return settings
 
 
 def from_flags(flags: Mapping[str, tuple[str, Any]]) -> Source:
-    """The settings of command-line flags: field → (the flag, its value or None if not given)."""
+    """The settings of command-line flags: field → (the flag, its value or None if absent)."""
     return {name: Given(value, flag) for name, (flag, value) in flags.items() if value is not None}
 
 
 def as_yaml(configured: Configured) -> str:
-    """Every setting on a line of its own with its origin; a file for --config."""
+    """Every setting on its own line with its origin: a valid file for --config."""
     values = configured.settings.model_dump(mode="json")
     return "".join(
         f"{name}: {json.dumps(value, ensure_ascii=False)}  # {configured.origins[name]}\n"

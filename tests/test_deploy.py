@@ -48,7 +48,7 @@ def unit() -> ConfigParser:
 def test_the_example_settings_are_settings() -> None:
     found = settings_of(DEPLOY / "serve.yaml")
     assert found.with_tls
-    assert found.knows_callers
+    assert found.authenticates
     assert not found.insecure
 
 
@@ -112,7 +112,7 @@ def mapped(tmp_path: Path) -> ServerSettings:
 
 def test_the_manifest_s_settings_ask_for_tls_and_tokens(mapped: ServerSettings) -> None:
     assert mapped.with_tls
-    assert mapped.knows_callers
+    assert mapped.authenticates
     assert not mapped.on_loopback
 
 

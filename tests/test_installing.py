@@ -69,7 +69,9 @@ def test_every_extra_that_an_error_names_exists_and_make_installs() -> None:
         extra
         for package in ("constitution", "judge_service", "rlaif")
         for path in (ROOT / package).rglob("*.py")
-        for call in re.findall(r"\binstall_hint\(((?:\"|')[^)]+)\)", path.read_text("utf-8"))
+        for call in re.findall(
+            r"\b(?:install_hint\(|needs_extra=)((?:\"|')[^)]+)\)", path.read_text("utf-8")
+        )
         for extra in re.findall(r"[\w-]+", call)
     }
     assert {"vllm", "train", "openai", "postgres", "trace", "track"} <= named

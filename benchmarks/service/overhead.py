@@ -78,11 +78,11 @@ async def bare(llm: Any, prompts: list[Prompts], label_ids: tuple[int, ...]) -> 
 
 async def one_round(service: Service, options: argparse.Namespace, place: int) -> dict[str, float]:
     """Reads per second of each way; the order of the ways rotates with the round."""
-    from judge_service.engines.warmup import first_question
+    from judge_service.engines.warmup import warmup_prompt
 
     pairs = pairs_of_round(options.pairs, options.earlier, place)
     prompts = prompts_of(service.engine, pairs, service.law)
-    label_ids = first_question(service.engine.tokenizer, options.model)[1]
+    label_ids = warmup_prompt(service.engine.tokenizer, options.model)[1]
     every = [prompt for of_pair in prompts for of_order in of_pair for prompt in of_order]
     ways = ["bare", "service", "bypass"]
     found = {}

@@ -90,11 +90,11 @@ async def one_round(
     service: Service, model: Any, options: argparse.Namespace, place: int
 ) -> tuple[float, float, float, float]:
     """Judgments per second of ours and the peer, how far they are apart, and the cached share."""
-    from judge_service.engines.warmup import first_question
+    from judge_service.engines.warmup import warmup_prompt
 
     pairs = pairs_of_round(options.pairs, options.earlier, place)
     prompts = prompts_of(service.engine, pairs, service.law)
-    labels = first_question(service.engine.tokenizer, options.model)[1]
+    labels = warmup_prompt(service.engine.tokenizer, options.model)[1]
     every = [prompt for of_pair in prompts for of_order in of_pair for prompt in of_order]
 
     async def ours() -> tuple[float, ServedResult]:

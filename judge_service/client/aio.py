@@ -1,4 +1,4 @@
-"""The judge client for asyncio; see `judge_service.client.sync`, which has what each call does."""
+"""The asyncio client of a judge server; `judge_service.client.sync` documents the calls."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from judge_service.types import (
     WritingOptions,
 )
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 class AsyncJudgeClient(ClientBase):
-    """`JudgeClient` for asyncio: the same calls, awaited. Make it inside the running loop."""
+    """`JudgeClient` for asyncio: the same calls, awaited. Create it inside the running loop."""
 
     def __init__(self, address: str, **settings: Any) -> None:
         super().__init__(address, **settings)
@@ -69,7 +69,7 @@ class AsyncJudgeClient(ClientBase):
         timeout: float | None = None,
     ) -> Judgment | Unjudged:
         call = calls.compare(conversation, response_a, response_b, constitution, options)
-        return await self._ask(call, timeout)
+        return await self._call(call, timeout)
 
     async def rank(
         self,
@@ -81,7 +81,7 @@ class AsyncJudgeClient(ClientBase):
         timeout: float | None = None,
     ) -> Ranking:
         call = calls.rank(conversation, candidates, constitution, options)
-        return await self._ask(call, timeout)
+        return await self._call(call, timeout)
 
     async def score(
         self,
@@ -93,7 +93,7 @@ class AsyncJudgeClient(ClientBase):
         timeout: float | None = None,
     ) -> Score | Unjudged:
         call = calls.score(conversation, response, constitution, options)
-        return await self._ask(call, timeout)
+        return await self._call(call, timeout)
 
     async def critique(
         self,
@@ -105,7 +105,7 @@ class AsyncJudgeClient(ClientBase):
         timeout: float | None = None,
     ) -> Writing | Unjudged:
         call = calls.critique(conversation, response, constitution, options)
-        return await self._ask(call, timeout)
+        return await self._call(call, timeout)
 
     async def revise(
         self,
@@ -118,7 +118,7 @@ class AsyncJudgeClient(ClientBase):
         timeout: float | None = None,
     ) -> Writing | Unjudged:
         call = calls.revise(conversation, response, critique, constitution, options)
-        return await self._ask(call, timeout)
+        return await self._call(call, timeout)
 
     async def preview(
         self,
@@ -131,7 +131,7 @@ class AsyncJudgeClient(ClientBase):
         timeout: float | None = None,
     ) -> tuple[PromptPreview, ...]:
         call = calls.preview(conversation, response_a, response_b, constitution, options)
-        return await self._ask(call, timeout)
+        return await self._call(call, timeout)
 
     async def stream(
         self,
@@ -146,7 +146,7 @@ class AsyncJudgeClient(ClientBase):
             try:
                 async for response in call:
                     answers, requests = session.exchange(response)
-                    # A write that fails must not lose the answers; reading on says why it did.
+                    # A failed write must not lose the answers; the next read reports its cause.
                     with suppress(asyncio.InvalidStateError, grpc.RpcError):
                         for request in requests:
                             await call.write(request)
@@ -162,7 +162,7 @@ class AsyncJudgeClient(ClientBase):
                 await asyncio.sleep(session.broken(broken))
 
     async def server_info(self, *, timeout: float | None = None) -> ServerInfo:
-        return await self._ask(calls.server_info(), timeout)
+        return await self._call(calls.server_info(), timeout)
 
     async def wait_until_ready(
         self, timeout: float = 600.0, progress: Progress | None = None
@@ -172,13 +172,13 @@ class AsyncJudgeClient(ClientBase):
             await asyncio.sleep(POLL_SECONDS)
 
     async def constitutions(self) -> tuple[ConstitutionSummary, ...]:
-        return await self._ask(calls.constitutions())
+        return await self._call(calls.constitutions())
 
     async def constitution(self, name: str = "") -> Constitution:
-        return await self._ask(calls.constitution(name))
+        return await self._call(calls.constitution(name))
 
     async def validate_constitution(self, yaml: str, source: str = "") -> tuple[Diagnostic, ...]:
-        return await self._ask(calls.validate_constitution(yaml, source))
+        return await self._call(calls.validate_constitution(yaml, source))
 
     async def _probe(self) -> ServerInfo | JudgeUnavailable:
         try:
@@ -186,7 +186,7 @@ class AsyncJudgeClient(ClientBase):
         except JudgeUnavailable as error:
             return error
 
-    async def _ask(self, call: Call[_Found], timeout: float | None = None) -> _Found:
+    async def _call(self, call: Call[_Result], timeout: float | None = None) -> _Result:
         stub = self._stubs[call.rpc]
         try:
             response = await stub(

@@ -1,4 +1,4 @@
-"""What the sync and the aio client share: everything but the calls themselves."""
+"""Shared by the sync and the aio client: settings, connection, waiting for a server."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from constitution.errors import UserError
 from judge_service.client.calls import ConstitutionRef, sendable_ref
 from judge_service.client.channel import connection
 from judge_service.client.resumable_stream import ResumableStream
-from judge_service.errors import Failure, JudgeUnavailable
+from judge_service.errors import JudgeUnavailable
 from judge_service.observability.tracing import outgoing
 from judge_service.server_info import ServerInfo, ServerState
+from judge_service.status import Failure
 from judge_service.types import Comparison, JudgeOptions, WritingOptions
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 2**20
-"""The server's default too."""
+"""The same as the server's default."""
 
-_DOING = {
+_STATES = {
     ServerState.LOADING: "still loading its model",
     ServerState.DRAINING: "stopping",
     ServerState.FAILED: "failed",
@@ -32,11 +33,11 @@ POLL_SECONDS = 0.25
 PROBE_SECONDS = 2.0
 
 Progress = Callable[[str, float], None]
-"""Called while waiting, with what is being waited for and the seconds waited."""
+"""Called while waiting, with the server's state in words and the seconds waited."""
 
 
 def stubs(channel: Any) -> dict[str, Any]:
-    """The calls of both services by the name of their RPC."""
+    """The stubs of both services, by the RPC's name."""
     services = (pb_grpc.JudgeServiceStub(channel), pb_grpc.ConstitutionServiceStub(channel))  # type: ignore[no-untyped-call]
     return {rpc: call for service in services for rpc, call in vars(service).items()}
 
@@ -44,16 +45,16 @@ def stubs(channel: Any) -> dict[str, Any]:
 class ClientBase:
     """The settings of a client.
 
-    address: host:port, several of them with commas between, or a gRPC target with its scheme; the
-    replicas behind it are asked in turn. timeout: of one call, seconds; a stream has none.
-    reconnect_seconds: how long a stream goes on without answers before it gives up.
+    address: host:port, several of them separated by commas, or a gRPC target with its scheme; calls
+    alternate between the replicas behind it. timeout: of one call, seconds; a stream has none.
+    reconnect_seconds: how long a stream goes on without an answer before it gives up.
 
-    token: what `rlaif token new` printed, for a server that asks for one; refused over plain text
-    beyond this machine. ca: PEM file with the authority that signed the server's certificate; it
-    makes the connection TLS. certificate, key: PEM files with this client's own, for mTLS; without
-    `ca` the authorities that gRPC ships are trusted.
+    token: printed by `rlaif token new`, for a server that requires one; refused over plain text
+    beyond this machine. ca: PEM file with the authority that signed the server's certificate; turns
+    on TLS. certificate, key: PEM files with this client's own, for mTLS; without `ca` the
+    authorities that gRPC ships are trusted.
 
-    Raises JudgeRequestError for what cannot be used of these.
+    Raises JudgeRequestError for invalid settings.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ClientBase:
         )
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes along with a call: the token, and the trace that it belongs to."""
+        """The metadata of a call: the token, and the trace that it belongs to."""
         return (*self._connection.metadata, *outgoing())
 
     def _explain(self, error: Any) -> UserError:
@@ -100,7 +101,7 @@ class ClientBase:
 
 
 class Waiting:
-    """Decides, probe by probe, whether waiting for a server is over."""
+    """Decides after each probe whether waiting for a server is over."""
 
     def __init__(self, address: str, timeout: float, progress: Progress | None) -> None:
         self._address = address
@@ -108,16 +109,16 @@ class Waiting:
         self._progress = progress
         self._started = time.monotonic()
 
-    def is_over(self, found: ServerInfo | JudgeUnavailable) -> bool:
-        """Raises JudgeUnavailable when the server failed or the time is up."""
-        if isinstance(found, JudgeUnavailable):
-            state, problem = f"no judge answers at {self._address} yet", str(found)
-        elif found.state is ServerState.SERVING:
+    def is_over(self, probed: ServerInfo | JudgeUnavailable) -> bool:
+        """Raises JudgeUnavailable if the server failed or the time is up."""
+        if isinstance(probed, JudgeUnavailable):
+            state, problem = f"no judge answers at {self._address} yet", str(probed)
+        elif probed.state is ServerState.SERVING:
             return True
         else:
-            state = problem = f"the judge at {self._address} is {_DOING[found.state]}"
-            if found.state is ServerState.FAILED:
-                raise JudgeUnavailable(f"{state}: its engine died; restart it and see its log")
+            state = problem = f"the judge at {self._address} is {_STATES[probed.state]}"
+            if probed.state is ServerState.FAILED:
+                raise JudgeUnavailable(f"{state}: its engine died; see its log and restart it")
         waited = time.monotonic() - self._started
         if waited >= self._timeout:
             raise JudgeUnavailable(f"{problem} (waited {waited:.0f} s)")

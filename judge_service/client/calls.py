@@ -1,6 +1,6 @@
-"""Each call of a client as a value: which RPC, with what request, and how to read the response.
+"""Each call of a client as a value: its RPC, its request, and how to read the response.
 
-The sync and the aio client differ in nothing but how they carry a `Call` out.
+The sync and the aio client differ only in how they perform a `Call`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from judge_service.wire import judgments as wire
 from judge_service.wire import requests as wire_requests
 
 ConstitutionRef = str | Constitution
-"""Which constitution to judge by: a name, a digest, "" for the server's default, or one of your
-own, which is sent along (the server must be started with --allow-inline)."""
+"""The constitution to judge by: a name, a digest, "" for the server's default, or one of your own,
+which is sent with the request (the server needs --allow-inline)."""
 
 ConversationLike = Conversation | str
-"""A conversation; text stands for the user's only turn."""
+"""A conversation; a string is one user turn."""
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 _Request = TypeVar("_Request")
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[_Found]):
+class Call(Generic[_Result]):
     rpc: str
     request: Any
-    read: Callable[[Any], _Found]
+    read: Callable[[Any], _Result]
 
 
 def compare(
@@ -70,7 +70,7 @@ def rank(
 ) -> Call[Ranking]:
     request = _sendable(
         lambda: pb.RankCandidatesRequest(
-            **_asked(conversation, constitution),
+            **_common_fields(conversation, constitution),
             candidates=candidates,
             options=wire_requests.options_to_proto(options),
         )
@@ -86,7 +86,7 @@ def score(
 ) -> Call[Score | Unjudged]:
     request = _sendable(
         lambda: pb.ScoreCandidateRequest(
-            **_asked(conversation, constitution),
+            **_common_fields(conversation, constitution),
             response=response,
             options=wire_requests.options_to_proto(options),
         )
@@ -102,7 +102,7 @@ def critique(
 ) -> Call[Writing | Unjudged]:
     request = _sendable(
         lambda: pb.CritiqueCandidateRequest(
-            **_asked(conversation, constitution),
+            **_common_fields(conversation, constitution),
             response=response,
             options=wire_requests.writing_options_to_proto(options),
         )
@@ -119,7 +119,7 @@ def revise(
 ) -> Call[Writing | Unjudged]:
     request = _sendable(
         lambda: pb.ReviseCandidateRequest(
-            **_asked(conversation, constitution),
+            **_common_fields(conversation, constitution),
             response=response,
             critique=critique,
             options=wire_requests.writing_options_to_proto(options),
@@ -137,7 +137,7 @@ def preview(
 ) -> Call[tuple[PromptPreview, ...]]:
     request = _sendable(
         lambda: pb.PreviewPromptRequest(
-            **_asked(conversation, constitution),
+            **_common_fields(conversation, constitution),
             response_a=response_a,
             response_b=response_b,
             options=wire_requests.options_to_proto(options),
@@ -183,7 +183,7 @@ def sendable_ref(constitution: ConstitutionRef) -> pb.ConstitutionRef:
     return _sendable(lambda: wire_requests.constitution_ref(constitution))
 
 
-def _asked(conversation: ConversationLike, constitution: ConstitutionRef) -> dict[str, Any]:
+def _common_fields(conversation: ConversationLike, constitution: ConstitutionRef) -> dict[str, Any]:
     return {
         "constitution": wire_requests.constitution_ref(constitution),
         "conversation": wire_constitution.conversation_to_proto(_turns(conversation)),
@@ -197,7 +197,8 @@ def _turns(conversation: ConversationLike) -> Conversation:
 
 
 def _sendable(build: Callable[[], _Request]) -> _Request:
-    """What protobuf cannot carry (a lone surrogate, a number too large) is the caller's mistake."""
+    """The request. Raises JudgeRequestError for values that protobuf cannot encode, such as a lone
+    surrogate or a number that is too large."""
     try:
         return build()
     except (TypeError, ValueError) as error:

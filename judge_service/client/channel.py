@@ -1,13 +1,13 @@
-"""How a client connects: the gRPC target, the channel's options, TLS and the token.
+"""A client's connection: the gRPC target, the channel's options, TLS and the token.
 
-An address is host:port, a gRPC target with its scheme, or several host:port with commas between.
-Calls go in turn to every replica that answers: all addresses of a DNS name, which is looked up
-again when one is lost, or all that are listed, which are looked up once, here. Of listed ones gRPC
-also watches the health, and leaves out those that load, drain or have lost their engine; with one
-address nothing is left out, so that the server itself can say what it is doing. Under TLS the name
-that certificates must carry is the address's; of several, the first's.
+An address is host:port, a gRPC target with its scheme, or several host:port separated by commas.
+Calls alternate between all replicas that answer: all addresses of a DNS name, which is resolved
+again when one is lost, or all that are listed, which are resolved once, here. gRPC also watches the
+health of listed replicas and skips those that are loading, draining or have lost their engine; with
+a single address none is skipped, so that the server itself can report its state. Under TLS
+certificates must carry the name of the address; of several, the first's.
 
-A token is a password: it is sent in plain text only within this machine.
+A token is a secret: it is sent in plain text only within this machine.
 """
 
 from __future__ import annotations
@@ -22,32 +22,14 @@ from typing import Any
 import grpc
 
 from judge_service.errors import JudgeRequestError, JudgeUnavailable
+from judge_service.rpc import JUDGE_SERVICE, RPCS
 from judge_service.security.pem import PemError, read_authority, read_pair
 
-_RETRIED = {
-    "judge_service.v1.JudgeService": (
-        "ComparePair",
-        "RankCandidates",
-        "ScoreCandidate",
-        "CritiqueCandidate",
-        "ReviseCandidate",
-    ),
-    "judge_service.v1.ConstitutionService": (
-        "ListConstitutions",
-        "GetConstitution",
-        "ValidateConstitution",
-        "PreviewPrompt",
-    ),
-}
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
-            "name": [
-                {"service": service, "method": method}
-                for service, methods in _RETRIED.items()
-                for method in methods
-            ],
+            "name": [{"service": rpc.service, "method": rpc.name} for rpc in RPCS if rpc.retried],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",
@@ -58,14 +40,14 @@ _SERVICE_CONFIG = {
         }
     ],
 }
-_WATCHED = {"healthCheckConfig": {"serviceName": "judge_service.v1.JudgeService"}}
+_WATCHED = {"healthCheckConfig": {"serviceName": JUDGE_SERVICE}}
 
 Options = list[tuple[str, int | str]]
 
 
 @dataclass(frozen=True)
 class Connection:
-    """What a channel is made of. `metadata` goes with every call."""
+    """The parameters of a channel. `metadata` is sent with every call."""
 
     target: str
     options: Options
@@ -88,14 +70,14 @@ def connection(
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> Connection:
-    """Raises JudgeRequestError for an address, files or a token that cannot be used, and
-    JudgeUnavailable when none of several hosts can be found."""
+    """Raises JudgeRequestError for an invalid address, file or token, and JudgeUnavailable if none
+    of several hosts can be resolved."""
     hosts = _hosts(address)
     local = all(map(_is_local, hosts))
     credentials = _credentials(ca, certificate, key)
     if token and credentials is None and not local:
         raise JudgeRequestError(
-            f"the token would travel to {address} in plain text; give the authority that signed "
+            f"the token would be sent to {address} in plain text; give the authority that signed "
             "the server's certificate (ca=, or RLAIF_CA)"
         )
     return Connection(
@@ -107,7 +89,7 @@ def connection(
 
 
 def target(address: str) -> str:
-    """A gRPC target, all of whose addresses are used in turn."""
+    """A gRPC target, between whose addresses calls alternate."""
     if _has_scheme(address):
         return address
     places = [_place(part) for part in address.split(",")]
@@ -123,7 +105,7 @@ def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Opt
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", 30_000),  # notices a server that vanished
+        ("grpc.keepalive_time_ms", 30_000),  # detects a server that vanished
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -139,12 +121,14 @@ def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Opt
 
 
 def _credentials(ca: Path | None, certificate: Path | None, key: Path | None) -> Any | None:
-    """grpc.ChannelCredentials, or None where nothing asks for TLS."""
+    """grpc.ChannelCredentials; None without TLS."""
     if ca is None and certificate is None and key is None:
         return None
     if (certificate is None) != (key is None):
-        lacking = "key=" if key is None else "certificate="
-        raise JudgeRequestError(f"a client certificate and its key come together; give {lacking}")
+        missing = "key=" if key is None else "certificate="
+        raise JudgeRequestError(
+            f"a client certificate needs its key, and a key its certificate; give {missing}"
+        )
     try:
         roots = None if ca is None else read_authority("ca", ca)
         private, chain = None, None
@@ -157,7 +141,7 @@ def _credentials(ca: Path | None, certificate: Path | None, key: Path | None) ->
 
 def _bearer(token: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise JudgeRequestError("the token holds spaces or unprintable characters; copy it again")
+        raise JudgeRequestError("the token has spaces or unprintable characters; copy it again")
     return f"Bearer {token}"
 
 
@@ -177,32 +161,32 @@ def _place(part: str) -> tuple[str, int]:
 
 
 def _static_target(places: list[tuple[str, int]]) -> str:
-    """Their IP addresses. A gRPC target lists one family only: that by which most can be found."""
-    ipv4 = [_look_up(host, port, socket.AF_INET) for host, port in places]
-    ipv6 = [_look_up(host, port, socket.AF_INET6) for host, port in places]
-    scheme, found = ("ipv4", ipv4) if _count(ipv4) >= _count(ipv6) else ("ipv6", ipv6)
-    listed = dict.fromkeys(each for addresses in found for each in addresses)
+    """A target of their IP addresses, of the family that resolves most: gRPC takes only one."""
+    ipv4 = [_resolve(host, port, socket.AF_INET) for host, port in places]
+    ipv6 = [_resolve(host, port, socket.AF_INET6) for host, port in places]
+    scheme, resolved = ("ipv4", ipv4) if _count(ipv4) >= _count(ipv6) else ("ipv6", ipv6)
+    listed = dict.fromkeys(each for addresses in resolved for each in addresses)
     if not listed:
         names = ", ".join(host for host, _ in places)
-        raise JudgeUnavailable(f"none of {names} can be found; check the address")
+        raise JudgeUnavailable(f"none of {names} can be resolved; check the address")
     return f"{scheme}:{','.join(listed)}"
 
 
-def _count(found: list[list[str]]) -> int:
-    return sum(map(bool, found))
+def _count(resolved: list[list[str]]) -> int:
+    return sum(map(bool, resolved))
 
 
-def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[str]:
+def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[str]:
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+        places = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
     except OSError:
         return []
     shown = "[{}]:{}" if family is socket.AF_INET6 else "{}:{}"
-    return [shown.format(*address[:2]) for *_, address in found]
+    return [shown.format(*address[:2]) for *_, address in places]
 
 
 def _hosts(address: str) -> list[str]:
-    """The hosts that an address names."""
+    """The hosts in an address."""
     if address.startswith("unix:"):
         return ["localhost"]
     if "://" in address:

@@ -1,12 +1,12 @@
-"""The client's side of a stream of comparisons, without any input or output of its own.
+"""The client's side of a stream of comparisons, without I/O of its own.
 
-It remembers what was asked and not yet answered, so that a broken connection costs nothing but the
-time to reconnect. The sync and the aio client drive it the same way:
+It remembers unanswered requests, so that a broken connection costs only the time to reconnect. The
+sync and the aio client drive it the same way:
 
     while session.begin():            # something is unanswered: open a call
         for response in call:
             answers, requests = session.exchange(response)
-            ...                       # send the requests, hand out the answers
+            ...                       # send the requests, yield the answers
         on an error: wait session.broken(error) seconds
 """
 
@@ -20,7 +20,8 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import Failure, JudgeUnavailable
+from judge_service.errors import JudgeUnavailable
+from judge_service.status import Failure
 from judge_service.types import Comparison, JudgeOptions, Judgment, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire import judgments as wire
@@ -29,18 +30,18 @@ from judge_service.wire.requests import MAX_ITEM_ID
 
 Answer = tuple[str, Judgment | Unjudged]
 
-_WHEN_CUT_OFF = (
+_DISCONNECTED = (
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 )
-"""What gRPC itself reports when a server is killed, besides UNAVAILABLE."""
+"""The codes that gRPC reports when a server is killed, besides UNAVAILABLE."""
 _REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 _ENVELOPE_BYTES = 64  # what the id and the framing add to an item, besides the id's own length
 
 
 class ResumableStream:
-    """One caller's comparisons on their way. `reconnect_seconds` bounds the time without answer."""
+    """The state of one stream. `reconnect_seconds` bounds the time without an answer."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class ResumableStream:
         self._unanswered: dict[str, pb.StreamJudgmentsRequest] = {}
         self._unsent: deque[pb.StreamJudgmentsRequest] = deque()
         self._credits = 0
-        self._found_here: list[Answer] = []  # what needed no server
+        self._refused_here: list[Answer] = []  # comparisons that were never sent
         self._answered = 0
         self._broken_since: float | None = None
         self._delay = 0.0
@@ -71,19 +72,19 @@ class ResumableStream:
         return self._source is None and not self._unanswered
 
     def begin(self) -> bool:
-        """Whether anything is left to ask; makes ready for a new call."""
+        """Prepare a new call; False if nothing is left to do."""
         self._credits = 0
         self._unsent = deque(self._unanswered.values())
         if not self._unsent and (first := self._take()) is not None:
             self._unsent.append(first)
-        return not self.finished or bool(self._found_here)
+        return not self.finished or bool(self._refused_here)
 
     def exchange(
         self, response: pb.StreamJudgmentsResponse
     ) -> tuple[list[Answer], list[pb.StreamJudgmentsRequest]]:
-        """One response in; answers for the caller and requests for the server out.
+        """The answers for the caller and the requests for the server after a response.
 
-        Raises JudgeRequestError when the constitution or the options are refused: then every other
+        Raises JudgeRequestError if the constitution or the options are refused, since every other
         item would be too.
         """
         answers = self._answers(response)
@@ -92,15 +93,16 @@ class ResumableStream:
         while self._credits and (request := self._next()) is not None:
             requests.append(request)
             self._credits -= 1
-        answers += self._found_here
-        self._found_here = []
+        answers += self._refused_here
+        self._refused_here = []
         return answers, requests
 
     def broken(self, error: Any | None) -> float:
-        """Seconds to wait before the next call; `error` is grpc.RpcError, None for a quiet end.
+        """Seconds to wait before the next call; `error` is a grpc.RpcError, or None after a normal
+        end of the call.
 
-        Raises JudgeUnavailable when there was no answer for too long, and at once what cannot be
-        mended by asking again.
+        Raises JudgeUnavailable after too long a time without an answer, and at once any error that
+        a retry cannot fix.
         """
         now = time.monotonic()
         if self._broken_since is None:
@@ -109,13 +111,13 @@ class ResumableStream:
         if error is not None:
             failure = Failure.from_rpc_error(error)
             explained = failure.explain(self._address)
-            cut_off = not failure.reason and failure.code in _WHEN_CUT_OFF
+            cut_off = not failure.reason and failure.code in _DISCONNECTED
             if not failure.retryable and not cut_off:
                 raise explained
         if now - self._broken_since >= self._reconnect_seconds:
             raise JudgeUnavailable(
                 f"{explained} ({self._answered} comparisons of this stream were answered before, "
-                f"{len(self._unanswered)} in hand were not; "
+                f"{len(self._unanswered)} that were sent were not; "
                 f"tried to reconnect for {self._reconnect_seconds:g} s)"
             )
         self._delay = min(2 * self._delay, 5.0)
@@ -139,7 +141,7 @@ class ResumableStream:
         return self._unsent.popleft() if self._unsent else self._take()
 
     def _take(self) -> pb.StreamJudgmentsRequest | None:
-        """The next comparison that can be sent; those that cannot are settled here."""
+        """The next comparison that can be sent; those that cannot are answered here."""
         while self._source is not None:
             comparison = next(self._source, None)
             if comparison is None:
@@ -148,15 +150,17 @@ class ResumableStream:
             try:
                 request = self._request(comparison)
             except (TypeError, ValueError) as error:
-                self._found_here.append(
+                self._refused_here.append(
                     (comparison.id, Unjudged(UnjudgedReason.REFUSED, str(error)))
                 )
                 continue
             size = request.ByteSize()
             if size + _ENVELOPE_BYTES > self._max_bytes:
-                detail = f"{size} bytes, a message may have {self._max_bytes}; shorten the texts"
-                found = Unjudged(UnjudgedReason.TOO_LONG, detail)
-                self._found_here.append((comparison.id, found))
+                detail = (
+                    f"{size} bytes; the limit is {self._max_bytes} per message, shorten the texts"
+                )
+                unjudged = Unjudged(UnjudgedReason.TOO_LONG, detail)
+                self._refused_here.append((comparison.id, unjudged))
                 continue
             self._unanswered[comparison.id] = request
             return request
@@ -166,7 +170,7 @@ class ResumableStream:
         if comparison.id in self._unanswered:
             raise ValueError("another comparison of the same id is still unanswered")
         if not 0 < len(comparison.id) <= MAX_ITEM_ID:
-            raise ValueError(f"a comparison's id has 1 to {MAX_ITEM_ID} characters")
+            raise ValueError(f"invalid id: a comparison's id has 1 to {MAX_ITEM_ID} characters")
         return pb.StreamJudgmentsRequest(
             id=comparison.id,
             comparison=wire_requests.compare_request(comparison, self._constitution, self._options),

@@ -1,13 +1,13 @@
-"""Ask a judge server. Imports grpcio, protobuf and pydantic: no torch, no vllm, no transformers.
+"""The synchronous client of a judge server. Imports no torch, no vLLM and no transformers.
 
     with JudgeClient("127.0.0.1:50051") as judge:
-        found = judge.compare("Name a fruit", "An apple.", "A stone.")
+        judgment = judge.compare("Name a fruit", "An apple.", "A stone.")
 
-What cannot be asked or answered is a `JudgeRequestError` (mend the request) or `JudgeUnavailable`
-(start the server, or wait); both are UserErrors. What the judge looked at and could not label is
-`Unjudged`, a value.
+A call that fails raises `JudgeRequestError` (correct the request) or `JudgeUnavailable` (start the
+server, or wait); both are UserErrors. A comparison that the judge could not label is `Unjudged`, a
+value.
 
-Channels do not survive fork: make the client in the process that uses it.
+Channels do not survive a fork: create the client in the process that uses it.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ from judge_service.v1 import judge_pb2 as pb
 
 __all__ = ["AsyncJudgeClient", "JudgeClient", "JudgeRequestError", "JudgeUnavailable"]
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 class JudgeClient(ClientBase):
-    """The judge for ordinary code. Safe to use from several threads.
+    """A judge server, for ordinary code. Safe to use from several threads.
 
     Settings are those of `ClientBase`. `constitution` is a name, a digest, "" for the server's
-    default, or a Constitution of your own, which a server takes that runs with --allow-inline.
+    default, or a Constitution of your own, which needs a server with --allow-inline.
     """
 
     def __init__(self, address: str, **settings: Any) -> None:
@@ -85,12 +85,12 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Judgment | Unjudged:
-        """Which of two responses is better.
+        """Judge which of two responses is better.
 
-        A text too long for the judge is a JudgeRequestError that names the part.
+        A text too long for the judge is a JudgeRequestError that names the field.
         """
         call = calls.compare(conversation, response_a, response_b, constitution, options)
-        return self._ask(call, timeout)
+        return self._call(call, timeout)
 
     def rank(
         self,
@@ -101,9 +101,9 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Ranking:
-        """Two or more responses by strength, best first."""
+        """Rank two or more responses, best first."""
         call = calls.rank(conversation, candidates, constitution, options)
-        return self._ask(call, timeout)
+        return self._call(call, timeout)
 
     def score(
         self,
@@ -114,9 +114,9 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Score | Unjudged:
-        """How good one response is by itself, in [-1, 1]."""
+        """Rate a single response, in [-1, 1]."""
         call = calls.score(conversation, response, constitution, options)
-        return self._ask(call, timeout)
+        return self._call(call, timeout)
 
     def critique(
         self,
@@ -127,9 +127,9 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Writing | Unjudged:
-        """What is wrong with a response by one principle, in words."""
+        """Criticize a response by one principle, in words."""
         call = calls.critique(conversation, response, constitution, options)
-        return self._ask(call, timeout)
+        return self._call(call, timeout)
 
     def revise(
         self,
@@ -141,9 +141,9 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Writing | Unjudged:
-        """The response rewritten by one principle and a critique."""
+        """Rewrite a response by one principle and a critique."""
         call = calls.revise(conversation, response, critique, constitution, options)
-        return self._ask(call, timeout)
+        return self._call(call, timeout)
 
     def preview(
         self,
@@ -155,9 +155,9 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> tuple[PromptPreview, ...]:
-        """The prompts that `compare` would read, for each principle and order; none is read."""
+        """The prompts that `compare` would read, for each principle and order, without reading."""
         call = calls.preview(conversation, response_a, response_b, constitution, options)
-        return self._ask(call, timeout)
+        return self._call(call, timeout)
 
     def stream(
         self,
@@ -165,15 +165,17 @@ class JudgeClient(ClientBase):
         constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
     ) -> Iterator[tuple[str, Judgment | Unjudged]]:
-        """(id, what was found) as it is finished, in any order; the ids must be distinct.
+        """Yields (id, judgment) as each finishes, in any order; the ids must be distinct.
 
-        Takes from `comparisons` only what the server has room for. Goes on by itself after a broken
-        connection, with what is not answered yet; raises JudgeUnavailable when the server stays
-        away. A comparison that is refused, such as one with an empty conversation, is Unjudged
-        with the reason; wrong options or an unknown constitution are a JudgeRequestError at once.
+        Takes from `comparisons` only as many as the server accepts. After a broken connection it
+        resumes with those that are not answered yet, and raises JudgeUnavailable if the server
+        stays away. A comparison that is refused, such as one with an empty conversation, is
+        Unjudged with the reason; invalid options or an unknown constitution raise JudgeRequestError
+        at once.
         """
         session = self._session(comparisons, constitution, options)
         while session.begin():
+            # gRPC reads requests from the outbox in a thread of its own; None ends them.
             outbox: queue.SimpleQueue[pb.StreamJudgmentsRequest | None] = queue.SimpleQueue()
             call = self._stubs["StreamJudgments"](iter(outbox.get, None), metadata=self._metadata())
             broken: grpc.RpcError | None = None
@@ -194,26 +196,26 @@ class JudgeClient(ClientBase):
                 time.sleep(session.broken(broken))
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
-        """What the server is; answers while it still loads."""
-        return self._ask(calls.server_info(), timeout)
+        """The server's state, model, limits and constitutions; also while it is loading."""
+        return self._call(calls.server_info(), timeout)
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Progress | None = None) -> None:
-        """Return once the server serves. Raises JudgeUnavailable after `timeout` seconds."""
+        """Return once the server is serving. Raises JudgeUnavailable after `timeout` seconds."""
         waiting = Waiting(self.address, timeout, progress)
         while not waiting.is_over(self._probe()):
             time.sleep(POLL_SECONDS)
 
     def constitutions(self) -> tuple[ConstitutionSummary, ...]:
-        """Those the server judges by; the first is its default."""
-        return self._ask(calls.constitutions())
+        """The server's constitutions; the first is its default."""
+        return self._call(calls.constitutions())
 
     def constitution(self, name: str = "") -> Constitution:
-        """One in full, by name or digest; "" for the server's default."""
-        return self._ask(calls.constitution(name))
+        """A constitution in full, by name or digest; "" for the server's default."""
+        return self._call(calls.constitution(name))
 
     def validate_constitution(self, yaml: str, source: str = "") -> tuple[Diagnostic, ...]:
-        """Every problem of a constitution's text, as the server sees it; none when it is usable."""
-        return self._ask(calls.validate_constitution(yaml, source))
+        """Every problem that the server finds in a constitution's YAML; empty if it is valid."""
+        return self._call(calls.validate_constitution(yaml, source))
 
     def _probe(self) -> ServerInfo | JudgeUnavailable:
         try:
@@ -221,7 +223,7 @@ class JudgeClient(ClientBase):
         except JudgeUnavailable as error:
             return error
 
-    def _ask(self, call: Call[_Found], timeout: float | None = None) -> _Found:
+    def _call(self, call: Call[_Result], timeout: float | None = None) -> _Result:
         stub = self._stubs[call.rpc]
         try:
             response = stub(

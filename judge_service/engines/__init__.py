@@ -1,1 +1,66 @@
-"""Engines: each file is one way to run a judge model. Heavy imports live here and nowhere else."""
+"""Ways to run the judge model, and the table by which `settings.engine` names them.
+
+vllm.py                  vLLM in this process, on CPU and CUDA
+parent_watchdog.py       ends vLLM's processes when the server is killed
+openai.py                a model behind an OpenAI-compatible server
+openai_capabilities.py   what such a server can do, found by trying
+http_client.py           its HTTP: priorities, retries
+priority_semaphore.py    a semaphore with priorities
+caching.py               a read-through cache around any engine
+tokenizer.py             a Hugging Face tokenizer that keeps template and data apart
+model_folder.py          what a model folder must hold
+warmup.py                the first prompt of an engine, which proves that it works
+
+To add an engine, write one file here with `from_settings(settings) -> Engine`, and add its line to
+ENGINES. torch, transformers and vLLM are imported by these files and nowhere else, and each file
+only when its engine is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from constitution.errors import UserError, install_hint
+from judge_service.engine import Engine
+
+if TYPE_CHECKING:
+    from judge_service.settings import ServerSettings
+
+    EngineFactory = Callable[[ServerSettings], Engine]
+
+_OURS = ("constitution", "hardware", "judge_service")
+
+
+def _in_file(name: str, *, needs_extra: str) -> EngineFactory:
+    """A factory that imports a file of this package when it is called.
+
+    Raises UserError, naming the extra to install, where a package of others is missing.
+    """
+
+    def open_it(settings: ServerSettings) -> Engine:
+        try:
+            file = import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in _OURS:
+                raise
+            raise UserError(
+                f"engine {settings.engine} needs the package {error.name}, which is not "
+                f"installed; {install_hint(needs_extra)}"
+            ) from error
+        engine: Engine = file.from_settings(settings)
+        return engine
+
+    return open_it
+
+
+ENGINES: dict[str, EngineFactory] = {
+    "vllm": _in_file("vllm", needs_extra="vllm"),
+    "openai": _in_file("openai", needs_extra="openai"),
+}
+
+
+def open_engine(settings: ServerSettings) -> Engine:
+    """The engine that the settings name, not yet started. Raises UserError."""
+    return ENGINES[settings.engine](settings)

@@ -1,19 +1,19 @@
-"""An engine that asks another one only for what nobody has computed yet.
+"""Read-through cache around an engine; concurrent identical requests are computed once.
 
     read: in flight? -> wait with the others; else in the store? -> answer; else compute, commit,
     answer
 
-Look-up, computation and commit are one flight, and a flight is known by its key from its first
-moment to its last: between them there is no gap in which the same read could be computed again.
+Look-up, computation and commit are one flight, registered under its key from beginning to end, so
+that there is no gap in which the same read could be computed again (single flight).
 
-Who pays: the first caller that takes a flight's computed answer has it with stored=False and with
-what the engine spent; all others with stored=True, since nothing was computed for them. So the
-reads that callers count as computed are the reads of the engine, except where nobody took the
-answer. A caller that joins a flight waits at that flight's priority, also an interactive one that
-joins a bulk read: it is in the queue already.
+Accounting: the first caller that takes a flight's computed answer gets stored=False and the
+engine's usage; all others get stored=True, since nothing was computed for them. So the reads that
+callers count as computed are those of the engine, unless every caller was cancelled. A caller that
+joins a flight waits at that flight's priority, also an interactive one that joins a bulk read: it
+is queued already.
 
-Left out: a read that is not finite, and writing that was cut by anything but its own bound (a
-smaller context, say), are answered and not kept.
+Not stored: a read that is not finite, and writing that was cut by anything but its own limit, such
+as a smaller context.
 """
 
 from __future__ import annotations
@@ -41,21 +41,20 @@ _log = logging.getLogger("judge_service")
 
 
 class CachingEngine:
-    """An `Engine` around another one, with a store that it owns from now on.
+    """An `Engine` around another one, with a store that it owns and closes.
 
-    Cancelling a caller leaves the computation to the others that wait for it; when the last one
-    goes, the engine's request is aborted. A failure reaches all who wait, and nothing is kept. So
-    does a store that fails, whatever the cause, as StoreUnavailable: an answer that cannot be found
-    again is not given out as one that can. The cause and its remedy are for the operator, in the
-    log.
+    Cancelling a caller leaves the computation to the others that wait for it; with the last one
+    the engine's request is aborted. A failure reaches all waiters, and nothing is stored. So does
+    the failure of the store, as StoreUnavailable: every answer given out can be looked up later.
+    Cause and remedy are in the log, for the operator.
     """
 
     def __init__(self, engine: Engine, store: Store, metrics: NoMetrics = NO_METRICS) -> None:
         self._engine = engine
         self._store = store
         self._metrics = metrics
-        self._lookups = _Watch("lookups")
-        self._commits = _Watch("commits")
+        self._lookups = _StoreMonitor("lookups")
+        self._commits = _StoreMonitor("commits")
         self._flights: dict[bytes, _InFlight[Any]] = {}
 
     @property
@@ -90,8 +89,9 @@ class CachingEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> LabelLogprobs:
-        """As `Engine.read`. use_store=False computes it, alone, and keeps nothing."""
+        """As `Engine.read`. use_store=False computes it for this caller alone, not stored."""
 
+        # Metrics and spans cover only what the engine computes.
         async def compute() -> LabelLogprobs:
             with (
                 self._metrics.in_engine("read"),
@@ -119,8 +119,9 @@ class CachingEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
-        """As `Engine.write`; seeded writing is found again like greedy writing."""
+        """As `Engine.write`; seeded writing is stored like greedy writing."""
 
+        # As in `read`: metrics and spans cover only what the engine computes.
         async def compute() -> Written:
             with (
                 self._metrics.in_engine("write"),
@@ -136,10 +137,11 @@ class CachingEngine:
                 step.set(output_tokens=len(written.token_ids))
                 return written
 
+        # A text cut by a smaller context would be wrong for a later server with a larger one.
         async def keep(key: bytes, written: Written) -> Written:
             at_its_bound = len(written.token_ids) >= max_tokens
             if written.complete or at_its_bound:
-                return await self._commits.over(self._store.put_writing(key, written))
+                return await self._commits.watch(self._store.put_writing(key, written))
             return written
 
         if not use_store:
@@ -150,7 +152,7 @@ class CachingEngine:
         return await self._share(key, self._store.find_writing, compute, keep)
 
     async def close(self) -> None:
-        """Close the engine, commit what it had answered, close the store."""
+        """Close the engine, let computed answers be committed, close the store."""
         await self._engine.close()
         for flight in list(self._flights.values()):
             flight.abort()
@@ -158,16 +160,16 @@ class CachingEngine:
 
     async def _keep_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
         if all(math.isfinite(logprob) for logprob in answer.logprobs):
-            return await self._commits.over(self._store.put_read(key, answer))
+            return await self._commits.watch(self._store.put_read(key, answer))
         return answer
 
     async def _share(
         self, key: bytes, find: _Find[Answer], compute: _Compute[Answer], keep: _Keep[Answer]
     ) -> Answer:
-        """The answer under this key, from the flight that is under way or from a new one."""
+        """The answer for this key, from the flight in progress or from a new one."""
 
         async def look_up(key: bytes) -> Answer | None:
-            return await self._lookups.over(find(key))
+            return await self._lookups.watch(find(key))
 
         flight: _InFlight[Answer] | None = self._flights.get(key)
         if flight is None:
@@ -175,23 +177,23 @@ class CachingEngine:
         return await flight.wait()
 
 
-class _Watch:
-    """One kind of work on the store: the log has when it fails, once, and when it works again.
+class _StoreMonitor:
+    """Logs when one kind of work on the store begins to fail, and when it works again.
 
-    Lookups and commits have one each: of a full disk or a standby, lookups know nothing.
+    Lookups and commits have one each: a full disk or a standby fails commits alone.
     """
 
     def __init__(self, work: str) -> None:
         self._work = work
         self._failing = False
 
-    async def over(self, asked: Awaitable[T]) -> T:
-        """What was asked of the store. Raises StoreUnavailable, which names no place."""
+    async def watch(self, work: Awaitable[T]) -> T:
+        """The result of the work. Raises StoreUnavailable, which does not name the store."""
         try:
-            found = await asked
+            result = await work
         except StoreError as error:
             if not self._failing:
-                _log.warning("%s in the store fail, and reads are refused: %s", self._work, error)
+                _log.warning("%s in the store fail; reads are refused: %s", self._work, error)
             self._failing = True
             raise StoreUnavailable(
                 "the store of reads cannot be used; the server's log has the cause"
@@ -199,13 +201,13 @@ class _Watch:
         if self._failing:
             _log.warning("%s in the store work again", self._work)
         self._failing = False
-        return found
+        return result
 
 
 class _InFlight(Generic[Answer]):
-    """One look-up, computation and commit, and how many wait for it.
+    """One look-up, computation and commit, with its number of waiters.
 
-    It is among `flights` under its key until it has ended or been aborted.
+    It is in `flights` under its key until it ends or is aborted.
     """
 
     def __init__(
@@ -224,7 +226,7 @@ class _InFlight(Generic[Answer]):
         self._task: asyncio.Task[Answer] = asyncio.create_task(self._run(find, compute, keep))
 
     async def wait(self) -> Answer:
-        """The answer. A caller that is cancelled here takes the flight down if it was the last."""
+        """The answer. Cancelling the last waiter aborts the flight."""
         self._waiters += 1
         try:
             await asyncio.wait((self._task,))
@@ -241,7 +243,7 @@ class _InFlight(Generic[Answer]):
         return answer
 
     def abort(self) -> None:
-        """Give up the computation. One that is done goes on to its commit, and can be joined."""
+        """Cancel the computation, unless it is done: then the commit goes on and can be joined."""
         if not self._computed:
             self._task.cancel()
             self._leave()
@@ -250,9 +252,9 @@ class _InFlight(Generic[Answer]):
         self, find: _Find[Answer], compute: _Compute[Answer], keep: _Keep[Answer]
     ) -> Answer:
         try:
-            found = await find(self._key)
-            if found is not None:
-                return found
+            stored = await find(self._key)
+            if stored is not None:
+                return stored
             answer = await compute()
             self._computed = True
             return await keep(self._key, answer)

@@ -1,12 +1,13 @@
-"""HTTP to a model server: at most so many requests at a time, the urgent ones first; tried again
-where that may help; a cancelled one is hung up on, which aborts it in the server. One that waits
-for its next try holds no turn.
+"""HTTP client of a model server: bounded concurrency with priorities, and retries.
 
-What is tried again: 429, 5xx, connections that fail or break; after the wait that Retry-After
-asks for, else after growing ones. That is safe, for a completion changes nothing. An answer that
-takes longer than ANSWER_SECONDS is not waited for again.
+Cancelling a request closes its connection, which aborts it in the server. A request that waits for
+its next attempt holds no slot.
 
-Errors carry a status and never a server's own words: those may quote the prompt.
+Retried: 429, 5xx, and connections that fail or break; after the time that Retry-After asks for,
+else with exponential backoff. That is safe, since a completion changes nothing. An answer that
+takes longer than ANSWER_SECONDS is not retried.
+
+Errors carry a status and never a server's own text, which may quote the prompt.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from judge_service.engines.priority_semaphore import PrioritySemaphore
 KEY_VARIABLE = "RLAIF_OPENAI_API_KEY"
 ANSWER_SECONDS = 600.0
 _CONNECT_SECONDS = 5.0
-_GLANCE_SECONDS = 5.0
-_WAITS = (0.25, 0.5, 1.0, 2.0)  # seconds before the second try, the third, ...
-_LONGEST_WAIT = 30.0  # who asks for more is not available
+_PEEK_SECONDS = 5.0
+_WAITS = (0.25, 0.5, 1.0, 2.0)  # seconds before the second attempt, the third, ...
+_LONGEST_WAIT = 30.0  # a server that asks for more counts as unavailable
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class UpstreamError(UserError):
-    """A model server that cannot be used as it is set: which setting, its value, the remedy."""
+    """A model server that does not work with these settings. Names setting, value and remedy."""
 
 
-class Refused(Exception):  # noqa: N818  what the server did
-    """The server will not do this; asking again gives the same. `status` is that of HTTP."""
+class Refused(Exception):  # noqa: N818  the server's answer, not a fault
+    """The server refuses the request for good. `status` is the HTTP status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {describe(status)}")
@@ -47,10 +48,10 @@ class Refused(Exception):  # noqa: N818  what the server did
 
 
 class NoAnswer(Exception):  # noqa: N818
-    """The server does not answer now, after all tries. Says how the last one failed.
+    """The server does not answer now, after all attempts; the text is the last one's failure.
 
-    of_prompt: this prompt may be what it fails at (500, or no answer in time); look before giving
-    up the server.
+    of_prompt: this prompt may be the cause (500, or no answer in time); check the server before
+    giving it up.
     """
 
     def __init__(self, why: str, *, of_prompt: bool = False) -> None:
@@ -59,11 +60,12 @@ class NoAnswer(Exception):  # noqa: N818
 
 
 class Upstream:
-    """One server by its base URL (http://host:8000/v1). Make it where its event loop runs.
+    """A server by its base URL (http://host:8000/v1). Create it inside the running event loop.
 
-    key: sent as a bearer token, "" for none. at_a_time: requests, each on a connection of its own.
+    key: sent as a bearer token, "" for none. at_a_time: concurrent requests, each on its own
+    connection.
 
-    Raises UpstreamError for what is no URL or no key.
+    Raises UpstreamError for an invalid URL or key.
     """
 
     def __init__(self, url: str, key: str, *, at_a_time: int) -> None:
@@ -71,57 +73,57 @@ class Upstream:
             base = httpx2.URL(url)
         except httpx2.InvalidURL as error:
             raise UpstreamError(
-                f"setting 'openai_url': {url!r} is no address ({error}); write it as "
+                f"setting 'openai_url': invalid URL {url!r} ({error}); write it as "
                 "http://127.0.0.1:8000/v1"
             ) from None
         if not (key.isascii() and key.isprintable()):
             raise UpstreamError(
-                f"environment {KEY_VARIABLE}: it holds characters that no key has (a line break, "
-                "a letter with an accent); set it to the key alone"
+                f"environment {KEY_VARIABLE}: unexpected characters, such as a line break or an "
+                "accented letter; set it to the key alone"
             )
         self.url = str(base.copy_with(path="/v1") if base.path in ("", "/") else base).rstrip("/")
         self.root = self.url.removesuffix("/v1")
-        self.in_the_clear = base.scheme == "http" and base.host not in _LOOPBACK
-        self._turns = PrioritySemaphore(at_a_time)
+        self.is_plain_text = base.scheme == "http" and base.host not in _LOOPBACK
+        self._slots = PrioritySemaphore(at_a_time)
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            # One more than there are turns: a glance never waits behind requests.
+            # One more than requests: `peek` never waits behind them.
             limits=httpx2.Limits(max_connections=at_a_time + 1, max_keepalive_connections=None),
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-            trust_env=base.host not in _LOOPBACK,  # no proxy stands before this machine itself
+            trust_env=base.host not in _LOOPBACK,  # no proxy leads to this very machine
         )
 
     async def post(self, path: str, body: Mapping[str, Any], *, priority: int = 0) -> Any:
-        """The JSON that comes back. Raises Refused and NoAnswer."""
+        """The JSON of the answer. Raises Refused and NoAnswer."""
         content = json.dumps(body, separators=(",", ":")).encode()
         for wait in _WAITS:
             try:
-                return await self._try(path, content, priority)
-            except _MayPass as failed:
+                return await self._attempt(path, content, priority)
+            except _Temporary as failed:
                 if failed.wait > _LONGEST_WAIT:
                     raise NoAnswer(f"{failed}, not for the next {failed.wait:.0f} s") from None
                 await asyncio.sleep(max(failed.wait, wait * random.uniform(0.5, 1.0)))
         try:
-            return await self._try(path, content, priority)
-        except _MayPass as failed:
+            return await self._attempt(path, content, priority)
+        except _Temporary as failed:
             raise NoAnswer(str(failed), of_prompt=failed.of_prompt) from None
 
-    async def glance(self, url: str) -> Any:
-        """GET without a second try and without a turn, for JSON that is quickly had. Raises Refused
-        and NoAnswer."""
+    async def peek(self, url: str) -> Any:
+        """GET of JSON that is quick to produce, without retries and concurrency limit. Raises
+        Refused and NoAnswer."""
         try:
-            return _json(await self._client.get(url, timeout=_GLANCE_SECONDS))
+            return _json(await self._client.get(url, timeout=_PEEK_SECONDS))
         except httpx2.RequestError as error:
             raise NoAnswer(_kind(error)) from None
-        except _MayPass as failed:
+        except _Temporary as failed:
             raise NoAnswer(str(failed)) from None
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _try(self, path: str, content: bytes, priority: int) -> Any:
+    async def _attempt(self, path: str, content: bytes, priority: int) -> Any:
         headers = {"Content-Type": "application/json"}
-        async with self._turns.acquire(priority):
+        async with self._slots.acquire(priority):
             if self._client.is_closed:
                 raise NoAnswer("the connection was closed on this side")
             try:
@@ -131,10 +133,10 @@ class Upstream:
                 why = f"no answer within {ANSWER_SECONDS:.0f} s"
                 raise NoAnswer(why, of_prompt=True) from None
             except httpx2.RequestError as error:
-                raise _MayPass(_kind(error)) from None
+                raise _Temporary(_kind(error)) from None
 
 
-class _MayPass(Exception):  # noqa: N818
+class _Temporary(Exception):  # noqa: N818
     def __init__(self, why: str, wait: float = 0.0, *, of_prompt: bool = False) -> None:
         super().__init__(why)
         self.wait = wait  # seconds that the server asks for
@@ -145,28 +147,29 @@ def _json(response: httpx2.Response) -> Any:
     status = response.status_code
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         of_prompt = status == HTTPStatus.INTERNAL_SERVER_ERROR
-        raise _MayPass(f"HTTP {describe(status)}", _retry_after(response), of_prompt=of_prompt)
+        raise _Temporary(f"HTTP {describe(status)}", _retry_after(response), of_prompt=of_prompt)
     if status != HTTPStatus.OK:
         raise Refused(status)
     try:
         return response.json()
     except ValueError:
-        raise _MayPass("an answer that is not JSON") from None
+        raise _Temporary("an answer that is not JSON") from None
 
 
 def _retry_after(response: httpx2.Response) -> float:
-    """Seconds, from either form of the header (RFC 9110, section 10.2.3); 0 when there is none."""
-    asked = response.headers.get("retry-after", "").strip()
-    if asked.isdecimal():
-        return float(asked)
+    """Seconds, from either form of the header (RFC 9110, section 10.2.3); 0 without one."""
+    header = response.headers.get("retry-after", "").strip()
+    if header.isdecimal():
+        return float(header)
     try:
-        return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return 0.0
 
 
 def describe(status: int) -> str:
-    """
+    """The status with its phrase.
+
     >>> describe(429)
     '429 Too Many Requests'
     """
@@ -177,6 +180,6 @@ def describe(status: int) -> str:
 
 
 def _kind(error: httpx2.RequestError) -> str:
-    """What failed, by the name of its type: ConnectError -> "connect error"."""
+    """The error's kind in words, from its type: ConnectError -> "connect error"."""
     name = type(error).__name__
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()

@@ -1,7 +1,7 @@
-"""What a model folder must hold, and the digest that says which weights it holds.
+"""Checks of a model folder, and the digest of its weights.
 
-A hub id is first fetched into the hub's cache, so that an engine only ever sees a folder.
-Imports neither torch nor vllm: a wrong folder is told in milliseconds.
+A hub id is first fetched into the hub's cache, so that an engine only ever sees a folder. Imports
+neither torch nor vllm, so that an incomplete folder is reported in milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HUB_FILES = ["*.json", WEIGHTS, "*.jinja", "tokenizer.model", "*.txt"]
 
 
 class ModelFolderError(UserError):
-    """A model that cannot be used: which, what is missing, and the remedy."""
+    """An unusable model: which one, what is missing, and the remedy."""
 
 
 def find_model_folder(model: str | Path) -> Path:
@@ -56,16 +56,16 @@ def check_model_folder(folder: Path) -> None:
 
 
 def model_name(model: str | Path) -> str:
-    """As shown in receipts: a hub id, or the folder's own name, never a full path."""
+    """The name in receipts: a hub id, or the folder's own name, never a full path."""
     text = str(model)
     is_hub_id = _HUB_ID.fullmatch(text) and not Path(text).expanduser().exists()
     return text if is_hub_id else Path(model).expanduser().resolve().name
 
 
 def weights_sha256(folder: Path) -> str:
-    """Which weights these are: over config.json and every byte of each safetensors file, by name.
+    """Digest of config.json and every byte of each safetensors file, in the order of their names.
 
-    Reads are kept under this digest for ever, so it must tell apart fine-tunes that differ in a few
+    Reads are stored under this digest, so it must distinguish fine-tunes that differ in a few
     numbers. About half a second per GB, from the page cache that loading fills anyway.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
@@ -77,7 +77,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def context_limit(folder: Path) -> int | None:
-    """The longest sequence the model was made for, in tokens; None where it does not say."""
+    """The model's longest sequence, tokens; None if its config has none."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     config = config.get("text_config", config)
     limit = config.get("max_position_embeddings")
@@ -94,6 +94,6 @@ def _fetch_from_hub(hub_id: str, files: list[str]) -> Path:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelFolderError(
-            f"{hub_id}: neither a folder here nor a model the hub gave{offline}: {reason}; "
+            f"{hub_id}: neither a local folder nor available from the hub{offline}: {reason}; "
             "give a folder, or a name that `rlaif models list` shows"
         ) from error

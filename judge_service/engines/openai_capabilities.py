@@ -1,15 +1,16 @@
-"""How an OpenAI-compatible server is asked for the log-probabilities of labels, found by trying.
+"""Detects how an OpenAI-compatible server can return the log-probabilities of labels.
 
-WAYS, best first, over POST /v1/completions with token ids as the prompt and one token to write:
+LOGPROB_MODES, best first, over POST /v1/completions with token ids as the prompt and one token to
+generate:
 
     labels by id            `logprob_token_ids` names them: every label is scored (vLLM)
-    labels among the top n  `logprobs: n`: a label that is less likely than n others is not scored
+    labels among the top n  `logprobs: n`: a label less likely than n other tokens is not scored
 
-Log-probabilities come back keyed by "token_id:17" where the server knows how, else by the token's
-text; a text that two tokens share names neither.
+Log-probabilities are keyed by "token_id:17" if the server can, else by the token's text; a text
+that two tokens share identifies neither.
 
-Reads are asked for at temperature 1: the token that is drawn is of no interest, and at 1 a server
-that scales log-probabilities by the temperature tells the same as one that does not.
+Reads are requested at temperature 1: the sampled token is ignored, and at 1 a server that scales
+log-probabilities by the temperature returns the same as one that does not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SAMPLE = "One two, 3.14 + 2 = x?\n\tdef f(a): return {'ä': \"ß\"}  # naïve c
 
 @dataclass(frozen=True, slots=True)
 class LogprobMode:
-    says: str  # in receipts
+    label: str  # in receipts
     fields: Mapping[str, Any]
     names_labels: bool = False
     takes_priority: bool = False
@@ -45,7 +46,7 @@ class LogprobMode:
 
 _IDS = {"return_tokens_as_token_ids": True}
 PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""vLLM takes the defaults of sampling from the model's folder; the judge wants none of them."""
+"""Turns off the sampling defaults that vLLM takes from the model's folder."""
 
 _BY_LABEL = {**_IDS, **PLAIN, "logprobs": 1}
 
@@ -60,18 +61,18 @@ LOGPROB_MODES = (
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model at a server, and how to read it."""
+    """A model at a server, and the mode in which to read it."""
 
     identity: ModelIdentity
-    context_tokens: int | None  # prompt and answer together; None: the server does not say
-    way: LogprobMode
+    context_tokens: int | None  # prompt and answer together; None: not reported
+    mode: LogprobMode
     texts: Mapping[int, str] | None  # token id -> the text that keys it; None: keyed by id
 
     def question(
         self, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
     ) -> dict[str, Any]:
         """The body of a request that reads the labels."""
-        return _question(self.identity.name, self.way, prompt_ids, label_ids, priority)
+        return _question(self.identity.name, self.mode, prompt_ids, label_ids, priority)
 
     def pick(self, answer: Any, label_ids: Sequence[int]) -> tuple[float, ...]:
         """The labels' log-probabilities; NaN for one that was not scored. Raises ValueError for an
@@ -89,12 +90,13 @@ async def probe(
     question: tuple[Sequence[int], Sequence[int]],
 ) -> Served:
     """Find the model at the server, check that the tokenizer is its own, and read the question
-    (prompt ids, label ids) in the best way that it offers.
+    (prompt ids, label ids) in the best mode that it supports.
 
     Raises UpstreamError, and NoAnswer while the server does not answer.
     """
+    # The model must be served, and take token ids as they are.
     card = await _card(upstream, model)
-    way, answer = await _best_way(upstream, model, question)
+    mode, answer = await _best_mode(upstream, model, question)
     counted = _usage(answer).get("prompt_tokens")
     if counted not in (None, len(question[0])):
         raise UpstreamError(
@@ -115,23 +117,23 @@ async def probe(
         weights_sha256=f"unknown: served as {model}",
         tokenizer_sha256=tokenizer.sha256,
         dtype="unknown",
-        engine=f"openai api, {await _software(upstream, card)}, {way.says}",
+        engine=f"openai api, {await _software(upstream, card)}, {mode.label}",
     )
     limit = card.get("max_model_len")
-    return Served(identity, limit if isinstance(limit, int) else None, way, texts)
+    return Served(identity, limit if isinstance(limit, int) else None, mode, texts)
 
 
 async def _card(upstream: Upstream, model: str) -> Mapping[str, Any]:
-    """What the server says of the model. Raises UpstreamError unless it has it."""
+    """The server's description of the model. Raises UpstreamError if it does not serve it."""
     try:
-        listed = await upstream.glance(f"{upstream.url}/models")
+        listed = await upstream.peek(f"{upstream.url}/models")
         cards = {str(card["id"]): card for card in listed["data"]}
     except Refused as error:
         raise _refusal(upstream, error) from None
     except (KeyError, TypeError):
         raise UpstreamError(
-            f"setting 'openai_url': {upstream.url}/models is no list of models; give the URL of an "
-            "OpenAI-compatible server, as http://127.0.0.1:8000/v1"
+            f"setting 'openai_url': {upstream.url}/models is not a list of models; give the URL of "
+            "an OpenAI-compatible server, such as http://127.0.0.1:8000/v1"
         ) from None
     if model not in cards:
         known = ", ".join(list(cards)[:10]) or "none"
@@ -141,20 +143,20 @@ async def _card(upstream: Upstream, model: str) -> Mapping[str, Any]:
     return dict(cards[model])
 
 
-async def _best_way(
+async def _best_mode(
     upstream: Upstream, model: str, question: tuple[Sequence[int], Sequence[int]]
 ) -> tuple[LogprobMode, Any]:
-    last: Exception = ValueError("it names none of the labels")
-    for way in LOGPROB_MODES:
+    last: Exception = ValueError("it returns none of the labels")
+    for mode in LOGPROB_MODES:
         try:
-            body = _question(model, way, *question, priority=1)
+            body = _question(model, mode, *question, priority=1)
             answer = await upstream.post("/completions", body)
             scored = _scored(answer)
         except (Refused, ValueError) as error:
             last = error
             continue
-        if not way.names_labels or all(f"{_BY_ID}{label}" in scored for label in question[1]):
-            return way, answer
+        if not mode.names_labels or all(f"{_BY_ID}{label}" in scored for label in question[1]):
+            return mode, answer
     if isinstance(last, Refused) and last.status not in (400, 422):
         raise _refusal(upstream, last)
     raise UpstreamError(
@@ -164,13 +166,14 @@ async def _best_way(
 
 
 async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenizer) -> None:
-    """Raises UpstreamError when the server makes other tokens of the same text, or tells nothing.
+    """Raises UpstreamError if the server tokenizes a sample text differently.
 
-    By their ids where the server tells them, else by their number; a token before them (BOS) is
-    the server's own affair, for our prompts come as ids.
+    Compared by ids if the server reports them, else by their number; a token before them (BOS)
+    does not matter, since our prompts are sent as ids.
     """
     body = {"model": model, "prompt": _SAMPLE, "max_tokens": 1}
     ours = tokenizer.encode_template(_SAMPLE)
+    # vLLM can report the prompt's ids; other servers refuse the field.
     try:
         try:
             answer = await upstream.post("/completions", {**body, "return_token_ids": True})
@@ -187,8 +190,8 @@ async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenize
             same = counted is None or counted - len(ours) in (0, 1)
     except (AttributeError, KeyError, IndexError, TypeError):
         raise UpstreamError(
-            f"setting 'openai_url': {upstream.url} answers a completion with what is none; give "
-            "the URL of an OpenAI-compatible server, as http://127.0.0.1:8000/v1"
+            f"setting 'openai_url': unexpected answer of {upstream.url} to a completion; give the "
+            "URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1"
         ) from None
     if not same:
         raise UpstreamError(
@@ -198,16 +201,20 @@ async def _check_tokenizer(upstream: Upstream, model: str, tokenizer: HFTokenize
 
 
 async def _software(upstream: Upstream, card: Mapping[str, Any]) -> str:
-    """Who serves the model, by its card, with the version where it tells that as vLLM does."""
+    """The software that serves the model, with its version if it reports that like vLLM."""
     name = str(card.get("owned_by") or "unknown server")
     try:
-        return f"{name} {(await upstream.glance(f'{upstream.root}/version'))['version']}"
+        return f"{name} {(await upstream.peek(f'{upstream.root}/version'))['version']}"
     except (Refused, NoAnswer, KeyError, TypeError):
         return name
 
 
 def _question(
-    model: str, way: LogprobMode, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
+    model: str,
+    mode: LogprobMode,
+    prompt_ids: Sequence[int],
+    label_ids: Sequence[int],
+    priority: int,
 ) -> dict[str, Any]:
     body = {
         "model": model,
@@ -215,11 +222,11 @@ def _question(
         "max_tokens": 1,
         "temperature": 1.0,
         "top_p": 1.0,
-        **way.fields,
+        **mode.fields,
     }
-    if way.names_labels:
+    if mode.names_labels:
         body["logprob_token_ids"] = list(label_ids)
-    if way.takes_priority:
+    if mode.takes_priority:
         body["priority"] = priority
     return body
 
@@ -236,7 +243,7 @@ def _scored(answer: Any) -> dict[str, float]:
 
 
 def _number(logprob: Any) -> float:
-    """NaN for what is none, and for -inf however it is written."""
+    """NaN for anything but a number, and for -inf in any spelling."""
     scored = isinstance(logprob, (int, float)) and logprob > _CLAMPED
     return float(logprob) if scored else math.nan
 
@@ -247,7 +254,7 @@ def _usage(answer: Any) -> Mapping[str, Any]:
 
 
 def cached_tokens(answer: Any) -> int:
-    """0 where the server does not tell (vLLM: --enable-prompt-tokens-details)."""
+    """0 if the server does not report them (vLLM: --enable-prompt-tokens-details)."""
     details = _usage(answer).get("prompt_tokens_details") or {}
     return int(details.get("cached_tokens") or 0)
 
@@ -255,10 +262,10 @@ def cached_tokens(answer: Any) -> int:
 def _refusal(upstream: Upstream, error: Refused) -> UpstreamError:
     if error.status in (401, 403):
         return UpstreamError(
-            f"environment {KEY_VARIABLE}: {upstream.url} refuses the key, or the lack of one "
+            f"environment {KEY_VARIABLE}: {upstream.url} refuses the key, or its absence "
             f"({error}); set the variable to a key of that server"
         )
     return UpstreamError(
-        f"setting 'openai_url': {upstream.url} does not know what an OpenAI-compatible server "
-        f"knows ({error}); give the URL that ends in /v1, as http://127.0.0.1:8000/v1"
+        f"setting 'openai_url': {upstream.url} is not an OpenAI-compatible server ({error}); give "
+        "the URL that ends in /v1, such as http://127.0.0.1:8000/v1"
     )

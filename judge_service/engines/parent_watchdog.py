@@ -1,12 +1,12 @@
-"""Makes vLLM's processes die with the process that started them, even when it got SIGKILL.
+"""Ends vLLM's processes when the process that started them dies, even by SIGKILL.
 
-Left alone, an engine whose parent was killed keeps its memory and waits for ever. vLLM imports
-this module in each of its workers (`worker_extension_cls`, its hook for our code there). A worker
-is a child of the server (one GPU), or of vLLM's EngineCore, which is a child of the server (CPU,
-several GPUs): so it watches over its parent, too, when that is itself a child. Linux, as vLLM.
+Without it, an engine whose parent was killed keeps its memory and waits forever. vLLM imports this
+module in each of its workers (`worker_extension_cls`, its hook for code of ours). A worker is a
+child of the server (one GPU), or of vLLM's EngineCore, which is a child of the server (CPU, several
+GPUs): so it watches its parent, too, if that is itself a child. Linux only, like vLLM.
 
 Import this module nowhere else. A spawned process imports the script that started it before it
-knows that it is a child; would that script import this module, no watch would ever start.
+knows that it is a child; if that script imported this module, no watch would ever start.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _POLL_SECONDS = 0.5
 
 
 class ParentWatchdog(SeedsSurviveChunks):
-    """The worker extension: to name it is to import this module in the worker."""
+    """The worker extension: naming it makes vLLM import this module in the worker."""
 
 
 def _parent_of(pid: int) -> int:
-    """The parent's process id; 0 when the process is gone."""
+    """The parent's process id; 0 if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -39,7 +39,7 @@ def _parent_of(pid: int) -> int:
 
 
 def _watch(parents: dict[int, int]) -> None:
-    """Kill every process of `parents` (pid -> its parent's pid) as soon as one is an orphan."""
+    """Kill all processes of `parents` (pid -> its parent's pid) once one of them is an orphan."""
     while all(_parent_of(pid) == parent for pid, parent in parents.items()):
         time.sleep(_POLL_SECONDS)
     for pid in (*(pid for pid in parents if pid != os.getpid()), os.getpid()):
@@ -53,7 +53,7 @@ def _start_watch() -> None:
         return  # the server's own process
     parents = {os.getpid(): parent.pid}
     if parent.name != "MainProcess":
-        # Who launched the engine says so: it may be dead by the time this module is imported.
+        # The launcher recorded its id: it may be dead by the time this module is imported.
         parents[parent.pid] = int(os.environ.get(OWNER, _parent_of(parent.pid)))
     threading.Thread(target=_watch, args=(parents,), name="orphan-watch", daemon=True).start()
 

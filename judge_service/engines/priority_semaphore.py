@@ -1,4 +1,4 @@
-"""So many at a time, and of those that wait the lowest number first; equals in their order."""
+"""A semaphore with priorities: waiters are served lowest number first, FIFO among equals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 
 class PrioritySemaphore:
-    """A semaphore with priorities: `async with semaphore.acquire(priority): ...`."""
+    """`async with semaphore.acquire(priority): ...`; a lower number is served first."""
 
     def __init__(self, at_a_time: int) -> None:
         self._free = at_a_time
@@ -19,7 +19,7 @@ class PrioritySemaphore:
 
     @asynccontextmanager
     async def acquire(self, priority: int = 0) -> AsyncIterator[None]:
-        """Whoever is cancelled while waiting loses nobody's turn."""
+        """Hold one of the slots; a waiter may be cancelled without losing one."""
         if self._free:
             self._free -= 1
         else:
@@ -27,22 +27,22 @@ class PrioritySemaphore:
         try:
             yield
         finally:
-            self._pass_on()
+            self._release()
 
     async def _wait(self, priority: int) -> None:
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, next(self._arrivals), called))
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._arrivals), turn))
         try:
-            await called
+            await turn
         except asyncio.CancelledError:
-            if called.done() and not called.cancelled():
-                self._pass_on()  # called in the very moment of its cancellation
+            if turn.done() and not turn.cancelled():
+                self._release()  # woken at the moment of its cancellation
             raise
 
-    def _pass_on(self) -> None:
+    def _release(self) -> None:
         while self._waiting:
-            called = heapq.heappop(self._waiting)[2]
-            if not called.done():
-                called.set_result(None)
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():
+                turn.set_result(None)
                 return
         self._free += 1

@@ -1,9 +1,9 @@
-"""A Hugging Face fast tokenizer that keeps our template and other people's text apart.
+"""A Hugging Face fast tokenizer that encodes our template and outside text separately.
 
-`encode_data` works with a second tokenizer that was built without the added tokens, so a control
-token's spelling falls into ordinary pieces. Some vocabularies hold that spelling as an ordinary
-entry too (SmolLM2's, and every Unigram model's); whatever still comes out as a control id is split
-inside its spelling and encoded again. Neither tokenizer cuts anything off.
+`encode_data` uses a second tokenizer without the added tokens, so that the text of a control token
+becomes ordinary pieces. Some vocabularies hold that text as an ordinary entry too (SmolLM2's, and
+every Unigram model's); a control id that still results is split inside its text and encoded again.
+Neither tokenizer truncates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from judge_service.engines.model_folder import ModelFolderError
 
 
 class HFTokenizer:
-    """Implements `ChatTokenizer` for a model folder. Raises ModelFolderError when it cannot."""
+    """The `ChatTokenizer` of a model folder. Raises ModelFolderError for an unsuitable one."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -68,8 +68,8 @@ class HFTokenizer:
         return self.encode_data(text[: start + 1]) + self.encode_data(text[start + 1 :])
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Thinking, where a model has it, is off. A template without a system turn (Gemma's)
-        gets the system text at the head of the user's turn.
+        """Renders with thinking off, for models that have it. For a template without a system turn
+        (Gemma's), the system text is put at the beginning of the user's turn.
         """
         try:
             return self._render(messages)
@@ -83,16 +83,11 @@ class HFTokenizer:
         return str(self._template.decode(list(ids), skip_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Without control tokens."""
+        """The text of the ids without control tokens."""
         return str(self._template.decode(list(ids), skip_special_tokens=True))
 
-    def spelling(self, token_id: int) -> str:
-        """A token as the vocabulary spells it."""
-        return str(self._template.id_to_token(token_id))
-
     def distinct_texts(self) -> dict[int, str]:
-        """Each token by its own text, left out where another token has the same. A tenth of a
-        second."""
+        """The text of each token whose text is unique. Takes a tenth of a second."""
         size = self._template.get_vocab_size()
         texts = self._template.decode_batch([[i] for i in range(size)], skip_special_tokens=False)
         times = Counter(texts)

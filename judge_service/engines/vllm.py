@@ -1,10 +1,10 @@
-"""vLLM in process (AsyncLLM), on CPU and CUDA: reads of label log-probabilities, and writing.
+"""vLLM in this process (AsyncLLM), on CPU and CUDA.
 
-vLLM starts child processes by spawn: a script that makes an engine needs the usual
+vLLM spawns child processes: a script that creates an engine needs the usual
 `if __name__ == "__main__":` guard.
 
-The language-model head computes in float32: in bfloat16 the margin between two labels takes five
-values. What else differs from vLLM's defaults on a CPU is in hardware/vllm_cpu.py.
+The language-model head computes in float32: in bfloat16 the margin between two labels takes only
+five values. Other differences from vLLM's defaults on a CPU are in hardware/vllm_cpu.py.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from judge_service.engines.model_folder import (
     weights_sha256,
 )
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.engines.warmup import first_question
+from judge_service.engines.warmup import warmup_prompt
+from judge_service.settings import ServerSettings
 from judge_service.types import ModelIdentity
 
-OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for the watch in orphan.py
+OWNER = "RLAIF_ENGINE_OWNER"  # environment: our process id, for parent_watchdog.py
 DEFAULT_CONTEXT_TOKENS = 8192
 MAX_CPU_SEQUENCES = 64  # requests in one step; each costs a row of logits as wide as the vocabulary
 _SHUTDOWN_SECONDS = 10.0
@@ -48,16 +49,15 @@ class VLLMEngine:
     """An `Engine` over one model folder or hub id.
 
     tensor_parallel_size: GPUs of this machine over which the model is split; it must divide the
-    model's attention heads. Other parallelism is `vllm serve`'s, behind openai.py.
-    kv_cache_gib: memory for the KV cache on each, GiB; None is 1 on CPU and what vLLM finds free on
-    CUDA.
+    model's attention heads. For other parallelism use `vllm serve` and openai.py.
+    kv_cache_gib: memory for the KV cache on each, GiB; None is 1 on CPU and what is free on CUDA.
     max_context_tokens: prompt and answer together; None is the model's own limit, at most 8192.
-    dtype: of weights and activations; "auto" is bfloat16 where the hardware multiplies in it, else
-    float32, however the model is stored.
+    dtype: of weights and activations; "auto" is bfloat16 where the hardware multiplies it natively,
+    else float32, however the model is stored.
     step_tokens: prompt tokens computed in one step; None is as many as take about two seconds on a
-    CPU, and vLLM's default on CUDA. seed: of vLLM, for writing.
+    CPU, and vLLM's default on CUDA. seed: vLLM's, for writing.
 
-    `start()` raises ModelFolderError (the user's) for a wrong model and EngineError for a
+    `start()` raises ModelFolderError, a user error, for an unsuitable model and EngineError for a
     failed start.
     """
 
@@ -75,7 +75,7 @@ class VLLMEngine:
         self._model = model
         self._tensor_parallel_size = tensor_parallel_size
         self._kv_cache_gib = kv_cache_gib
-        self._asked_context_tokens = max_context_tokens
+        self._requested_context_tokens = max_context_tokens
         self._dtype = dtype
         self._step_tokens = step_tokens
         self._seed = seed
@@ -103,17 +103,12 @@ class VLLMEngine:
     def recovers(self) -> bool:
         return False
 
-    @property
-    def unfinished_requests(self) -> int:
-        """Requests under way or waiting in the engine."""
-        return int(_started(self._llm).get_num_unfinished_requests())
-
     async def start(self) -> None:
-        """Check the model, load it, prove the labels and make one read."""
+        """Check the model, load it, check the labels and make one read."""
         folder = await asyncio.to_thread(find_model_folder, self._model)
         _set_environment()
         self._tokenizer = await asyncio.to_thread(HFTokenizer, folder)
-        prompt_ids, label_ids = first_question(self._tokenizer, str(folder))
+        prompt_ids, label_ids = warmup_prompt(self._tokenizer, str(folder))
         try:
             digest = asyncio.create_task(asyncio.to_thread(weights_sha256, folder))
             await asyncio.to_thread(self._launch, folder)
@@ -183,23 +178,23 @@ class VLLMEngine:
         )
 
     async def forget_prefixes(self) -> None:
-        """Empty the prefix cache, as it must be after new weights, and for fair measurements."""
+        """Empty the prefix cache: needed after new weights, and for fair measurements."""
         await _started(self._llm).reset_prefix_cache()
 
     async def close(self) -> None:
-        """Stop the engine's processes, which takes seconds; reads under way end in EngineError.
+        """Stop the engine's processes, which takes seconds; reads in progress end in EngineError.
 
         A closed engine is not alive; closing twice is harmless.
         """
         llm, self._llm = self._llm, None
         if llm is not None:
             if llm.output_handler is not None and not llm.get_num_unfinished_requests():
-                llm.output_handler.cancel()  # else it reports the engine's end as a failure
+                llm.output_handler.cancel()  # it would report the end as a failure
             await asyncio.to_thread(llm.shutdown, _SHUTDOWN_SECONDS)
             await asyncio.sleep(0)  # vLLM closes its sockets in a callback of this loop
-            llm.engine_core.resources.ctx.destroy(linger=0)  # it leaves that to the collector
+            llm.engine_core.resources.ctx.destroy(linger=0)  # vLLM leaves that to the collector
             del llm
-            gc.collect()  # its cycles would else be finalized as the interpreter is torn down
+            gc.collect()  # or its cycles are finalized as the interpreter is torn down
 
     async def _generate(self, prompt_ids: Sequence[int], params: Any, priority: int) -> Any:
         from vllm.inputs import tokens_input
@@ -211,7 +206,7 @@ class VLLMEngine:
                 tokens_input(list(prompt_ids)), params, uuid.uuid4().hex, priority=priority
             ):
                 final = output
-        except Exception as error:  # whatever vLLM raises, the judge could not answer
+        except Exception as error:  # whatever vLLM raises
             state = "refused the prompt" if self.alive else "died; restart the server"
             raise EngineError(f"the vLLM engine {state}: {error}") from error
         if final is None:
@@ -234,7 +229,7 @@ class VLLMEngine:
             for variable, value in vllm_cpu.environment().items():
                 os.environ.setdefault(variable, value)
             kv_cache_gib = kv_cache_gib or vllm_cpu.KV_CACHE_GIB
-            _say_memory(folder, dtype, kv_cache_gib)
+            _log_memory(folder, dtype, kv_cache_gib)
             own = vllm_cpu.engine_arguments(
                 folder, self._dtype, sequences=MAX_CPU_SEQUENCES, tokens=self._step_tokens
             )
@@ -261,21 +256,22 @@ class VLLMEngine:
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         except Exception as error:  # vLLM raises RuntimeError, ValueError, OSError, ...
             raise EngineError(
-                f"vLLM could not start with {folder.name}: {error}; its log above tells the "
+                f"vLLM could not start with {folder.name}: {error}; see its log above for the "
                 "cause (often too little memory: try a smaller kv_cache_gib or "
                 "max_context_tokens)"
             ) from error
 
     def _context_tokens(self, folder: Path) -> int:
         limit = context_limit(folder)
-        asked = self._asked_context_tokens
-        if asked is None:
+        requested = self._requested_context_tokens
+        if requested is None:
             return min(DEFAULT_CONTEXT_TOKENS, limit or DEFAULT_CONTEXT_TOKENS)
-        if limit is not None and asked > limit:
+        if limit is not None and requested > limit:
             raise ModelFolderError(
-                f"{folder.name}: max_context_tokens is {asked}, the model's own limit is {limit}"
+                f"{folder.name}: max_context_tokens is {requested}, the model's limit is {limit}; "
+                "lower it"
             )
-        return asked
+        return requested
 
     def _identify(self, weights_digest: str) -> ModelIdentity:
         import vllm
@@ -291,6 +287,18 @@ class VLLMEngine:
         )
 
 
+def from_settings(settings: ServerSettings) -> VLLMEngine:
+    """The engine of a server's settings; see `engines.ENGINES`."""
+    return VLLMEngine(
+        settings.model,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        kv_cache_gib=settings.kv_cache_gib,
+        max_context_tokens=settings.max_context_tokens,
+        dtype=settings.dtype,
+        step_tokens=settings.step_tokens,
+    )
+
+
 def _started(value: _T | None) -> _T:
     if value is None:
         raise EngineError("the engine is not running: start() it first, or it was closed")
@@ -298,9 +306,9 @@ def _started(value: _T | None) -> _T:
 
 
 def _set_environment() -> None:
-    """vLLM is configured through the environment, which its child processes inherit.
+    """Configure vLLM through the environment, which its child processes inherit.
 
-    The model is a folder by now, so nothing needs the network. What the user set, stays.
+    The model is a folder by now, so nothing needs the network. What the user has set stays.
     """
     os.environ[OWNER] = str(os.getpid())
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -311,8 +319,8 @@ def _set_environment() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 
-def _say_memory(folder: Path, dtype: str, kv_cache_gib: float) -> None:
-    """Log what the model will take. Raises UserError where that is not free."""
+def _log_memory(folder: Path, dtype: str, kv_cache_gib: float) -> None:
+    """Log the model's memory needs. Raises UserError if that much is not free."""
     loading, lasting = vllm_cpu.check_memory(folder.name, model_size(folder), dtype, kv_cache_gib)
     why = "" if dtype != "float32" or multiplies_bfloat16() else ", as this CPU lacks bfloat16"
     _log.info(

@@ -1,4 +1,4 @@
-"""The first question that an engine is asked: a small one, in the judge's own words."""
+"""A short judge prompt used to warm up and self-test an engine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template, TemplateError
 
 
-def first_question(tokenizer: ChatTokenizer, model: str) -> tuple[list[int], tuple[int, ...]]:
-    """Prompt ids and label ids. Raises ModelFolderError when the model cannot carry the judge's
-    prompt."""
+def warmup_prompt(tokenizer: ChatTokenizer, model: str) -> tuple[list[int], tuple[int, ...]]:
+    """Prompt ids and label ids. Raises ModelFolderError for a model that cannot fit the judge's
+    prompts."""
     try:
         template = Template(tokenizer, PROTOCOL_PROMPTS[DEFAULT_PROTOCOL].direct)
     except TemplateError as error:

@@ -1,0 +1,9 @@
+"""Who may call a server, and how much.
+
+interceptor.py   checks each call's token, scope and quota
+caller.py        authentication and authorization of a call
+tokens.py        the YAML file of bearer tokens
+quotas.py        limits per token
+tls.py           the server's TLS, reloadable
+pem.py           validation of certificates and keys
+"""

@@ -1,15 +1,11 @@
-"""Who calls, and what they may: bearer tokens with scopes, checked before anything is done.
+"""Authentication and authorization of a call: bearer tokens with scopes.
 
-A token comes as the metadata `authorization: Bearer …`. What it may call:
+A token comes as the metadata `authorization: Bearer …`. Which scope an RPC needs is a column of
+the table in judge_service/rpc.py. Health needs none: probes carry no token (under mTLS they need a
+certificate, like everybody).
 
-    judge   ComparePair RankCandidates ScoreCandidate CritiqueCandidate ReviseCandidate
-            StreamJudgments
-    read    ListConstitutions GetConstitution ValidateConstitution PreviewPrompt GetServerInfo
-    admin   reflection, and whatever is not listed here
-    (none)  health: probes carry no token (under mTLS they need a certificate, like everybody)
-
-Without a file of tokens everybody who can connect is `ANONYMOUS` and may call everything: that is
-for loopback, for mTLS, where the certificate is the admission, and for --insecure.
+Without a file of tokens every caller is `ANONYMOUS` and may call everything: that is for loopback,
+for mTLS, where the certificate authenticates callers, and for --insecure.
 """
 
 from __future__ import annotations
@@ -19,28 +15,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from judge_service.errors import PermissionDenied, Unauthenticated
-from judge_service.security.tokens import RESERVED_NAME, SCOPES, Token, Tokens
-
-_JUDGE = "/judge_service.v1.JudgeService/"
-_CONSTITUTION = "/judge_service.v1.ConstitutionService/"
-_SCOPE_OF = {
-    f"{_JUDGE}ComparePair": "judge",
-    f"{_JUDGE}RankCandidates": "judge",
-    f"{_JUDGE}ScoreCandidate": "judge",
-    f"{_JUDGE}CritiqueCandidate": "judge",
-    f"{_JUDGE}ReviseCandidate": "judge",
-    f"{_JUDGE}StreamJudgments": "judge",
-    f"{_JUDGE}GetServerInfo": "read",
-    f"{_CONSTITUTION}ListConstitutions": "read",
-    f"{_CONSTITUTION}GetConstitution": "read",
-    f"{_CONSTITUTION}ValidateConstitution": "read",
-    f"{_CONSTITUTION}PreviewPrompt": "read",
-}
+from judge_service.rpc import SCOPES, find_rpc
+from judge_service.security.tokens import RESERVED_NAME, Token, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes the call that is being answered. `name` is that of the token's entry."""
+    """The caller of an RPC, by the name and the scopes of its token's entry."""
 
     name: str
     scopes: frozenset[str]
@@ -52,19 +33,14 @@ _caller: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
 
 
 def current_caller() -> Caller:
-    """The caller of the RPC in whose task, or in a task started by it, this is asked."""
+    """The caller of the RPC whose task, or a task started by it, is running."""
     return _caller.get()
 
 
-def scope_of(method: str) -> str:
-    """The scope that an RPC needs, by its full path; an RPC nobody has listed needs `admin`."""
-    return _SCOPE_OF.get(method, "admin")
-
-
 def admit(tokens: Tokens, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
-    """The token of a call; its owner is the caller from now on, also in the log of a refusal.
+    """The token of a call, whose owner becomes the current caller, also for a refusal's log line.
 
-    Raises Unauthenticated and PermissionDenied, which tell nothing of the tokens that there are.
+    Raises Unauthenticated and PermissionDenied, which reveal nothing about the known tokens.
     """
     token = identify(tokens, metadata)
     _caller.set(Caller(token.name, frozenset(token.scopes)))
@@ -76,23 +52,23 @@ def identify(tokens: Tokens, metadata: Iterable[tuple[str, str | bytes]]) -> Tok
     """The token in a call's metadata. Raises Unauthenticated."""
     token = tokens.find(_bearer(metadata))
     if token is None:
-        raise Unauthenticated("this server does not know the token")
+        raise Unauthenticated("unknown token")
     return token
 
 
 def require_scope(token: Token, method: str) -> None:
     """Raises PermissionDenied when the token may not call this RPC."""
-    scope = scope_of(method)
+    scope = find_rpc(method).scope
     if scope not in token.scopes:
         raise PermissionDenied(f"the token lacks the scope '{scope}'")
 
 
 def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """The token in a call's metadata. Raises Unauthenticated when there is none, or several."""
-    found = [str(value) for key, value in metadata if key.lower() == "authorization"]
-    scheme, _, token = found[0].partition(" ") if len(found) == 1 else ("", "", "")
+    """The token in a call's metadata. Raises Unauthenticated unless there is exactly one."""
+    headers = [str(value) for key, value in metadata if key.lower() == "authorization"]
+    scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated(
-            "this server asks for a token, in one `authorization: Bearer …`", reason="MISSING_TOKEN"
+            "missing token: expected one `authorization: Bearer …`", reason="MISSING_TOKEN"
         )
     return token.strip()

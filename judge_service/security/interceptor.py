@@ -1,10 +1,10 @@
-"""The gate that every call passes where there are tokens: its token, its scope, its quota.
+"""The interceptor of a server with tokens: checks each call's token, scope and quota.
 
-When the file of tokens was read again, streams whose token is not in it any more, or lacks the
-scope now, end with the status that a new call would get; other calls under way finish.
+When the file of tokens is reloaded, streams whose token was removed, or lacks the scope now, end
+with the status that a new call would get; other calls in progress finish.
 
-Stands inside CallGuard, which turns what is refused into a rich status; around other services, such
-as reflection, the gate does so itself. Health passes untouched.
+Runs inside CallGuard, which turns refusals into rich statuses; for other services, such as
+reflection, this interceptor does so itself. Health is not checked.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from typing import Any
 import grpc
 
 from judge_service.errors import ServiceError
+from judge_service.rpc import Behavior, is_ours
 from judge_service.security.caller import admit, identify, require_scope
 from judge_service.security.quotas import Quotas
 from judge_service.security.tokens import Tokens
-from judge_service.server.interceptors import OURS, Behavior, abort
+from judge_service.status import abort
 
 _OPEN = "/grpc.health.v1.Health/"
 
 
 @dataclass(eq=False, slots=True)
 class _OpenStream:
-    """A stream under way; `refusal` is why it is being ended, once it is."""
+    """A stream in progress; `refusal` is set when it is being ended."""
 
     task: asyncio.Task[Any]
     method: str
@@ -38,7 +39,7 @@ class _OpenStream:
 
 
 class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Lets calls through whose token has the scope, and within the token's quota."""
+    """Admits calls whose token has the scope and is within its quota."""
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -53,9 +54,9 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         return _around(handler, details.method, self._stream if streams else self._call)
 
     def reload(self) -> tuple[str, ...]:
-        """Read the tokens again, and end the streams of those that were revoked.
+        """Reload the tokens, and end the streams of those that were revoked.
 
-        Returns what is wrong with the file, in lines for the log.
+        Returns the problems of the file, as lines for the log.
         """
         problems = self.tokens.reload()
         for stream in self._streams:
@@ -76,7 +77,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
 
     @contextmanager
     def _revocable(self, method: str, metadata: Any) -> Iterator[None]:
-        """Around a stream: what `reload` cancels fails with the reason for it instead."""
+        """Around a stream: one that `reload` cancels fails with its refusal instead."""
         task = asyncio.current_task()
         assert task is not None
         stream = _OpenStream(task, method, metadata)
@@ -96,20 +97,20 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             token = admit(self.tokens, method, context.invocation_metadata())
 
             async def each_item() -> None:
-                # Its quota may have been changed in the file since the stream began.
-                now = admit(self.tokens, method, context.invocation_metadata())
-                await self._quotas.turn(now)
+                # The file may have changed the token's quota since the stream began.
+                current = admit(self.tokens, method, context.invocation_metadata())
+                await self._quotas.await_item(current)
 
             with self._quotas.call(token, method):
                 return await behavior(request, _EachItem(context, each_item))
         except ServiceError as error:
-            if method.startswith(OURS):
+            if is_ours(method):
                 raise
             await abort(context, error, "")
 
 
 class _EachItem:
-    """A stream's context, each item of which is admitted like a call, when it is its turn."""
+    """A stream's context that admits each item like a call, once the quota allows it."""
 
     def __init__(self, context: Any, admit_item: Callable[[], Awaitable[None]]) -> None:
         self._context = context
@@ -128,7 +129,7 @@ class _EachItem:
 def _around(
     handler: Any, method: str, call: Callable[[str, Behavior, Any, Any], Awaitable[Any]]
 ) -> Any:
-    """The handler with `call` around its behavior, of whichever of gRPC's four kinds it is."""
+    """A handler of the same kind (gRPC has four) with `call` around its behavior."""
     kinds = {
         (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
         (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
@@ -139,7 +140,7 @@ def _around(
     behavior = getattr(handler, name)
 
     async def plain(request: Any, context: Any) -> Any:
-        """The behavior as a coroutine, also where it is a generator of responses."""
+        """The behavior as a coroutine, also if it is a generator of responses."""
         if not inspect.isasyncgenfunction(behavior):
             return await behavior(request, context)
         async for response in behavior(request, context):

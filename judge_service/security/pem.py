@@ -1,7 +1,7 @@
-"""Certificates and keys from files, looked over before gRPC gets them.
+"""Certificates and keys from PEM files, validated before gRPC gets them.
 
-gRPC takes any bytes, and only fails the handshakes later, with a line in its log. Python's own ssl
-says at once what is wrong. Used by server and client; nothing but the standard library.
+gRPC accepts any bytes and fails the handshakes later, with a line in its log. Python's ssl reports
+the problem at once. Used by server and client; imports only the standard library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from constitution.errors import UserError
 
 
 class PemError(UserError):
-    """A certificate or a key that cannot be used. Names the setting, the file and the remedy."""
+    """An invalid certificate or key. Names the setting, the file and the remedy."""
 
 
 def read_pair(
@@ -27,7 +27,7 @@ def read_pair(
         if "MISMATCH" in str(error):
             raise PemError(
                 f"{key_setting} {key} is not the key of {certificate_setting} {certificate}; "
-                "give the two that belong together"
+                "give a certificate and its own key"
             ) from None
         raise PemError(
             f"{certificate_setting} {certificate} and {key_setting} {key} cannot be used "
@@ -37,7 +37,7 @@ def read_pair(
 
 
 def read_authority(setting: str, path: Path) -> bytes:
-    """The certificates of those who sign. Raises PemError."""
+    """The certificates of an authority. Raises PemError."""
     content = _read(setting, path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
@@ -57,4 +57,4 @@ def _read(setting: str, path: Path) -> bytes:
 
 
 def _no_password() -> str:
-    return ""  # instead of a question on the terminal
+    return ""  # instead of a prompt on the terminal

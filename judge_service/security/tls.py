@@ -1,7 +1,7 @@
-"""TLS for the server: who it is, and with `tls_client_ca` also who may connect (mTLS).
+"""TLS of the server: its certificate and, with `tls_client_ca`, that of callers (mTLS).
 
 The files are PEM, the certificate's with its whole chain. They are read at the start and again by
-`reload`: handshakes from then on get the new ones, and connections that stand go on as they are.
+`reload`: later handshakes use the new ones, and open connections continue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from judge_service.settings import ServerSettings
 
 
 class ServerTls:
-    """The files of a server that speaks TLS (`settings.with_tls`).
+    """The PEM files of a server with TLS (`settings.with_tls`).
 
     Raises ServerStartError, naming setting, file and remedy.
     """
@@ -28,7 +28,9 @@ class ServerTls:
         self._pair = (settings.tls_certificate, settings.tls_key)
         self._client_ca = settings.tls_client_ca
         self._first = self._read()
-        self._renewed: deque[Any] = deque()  # not yet handed to gRPC, which asks in its own thread
+        self._renewed: deque[Any] = (
+            deque()
+        )  # not yet handed to gRPC, which fetches them in its own thread
 
     def credentials(self) -> Any:
         """grpc.ServerCredentials for `add_secure_port`."""
@@ -37,7 +39,7 @@ class ServerTls:
         )
 
     def reload(self) -> None:
-        """Read the files again. Raises ServerStartError and keeps what there was."""
+        """Read the files again. Raises ServerStartError, and then the old ones stay in use."""
         self._renewed.append(self._read())
 
     def _read(self) -> Any:
@@ -51,7 +53,7 @@ class ServerTls:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
     def _take_renewed(self) -> Any | None:
-        """Called by gRPC before each handshake; None: what it has is the newest."""
+        """Called by gRPC before each handshake; None: nothing is newer."""
         renewed = None
         while self._renewed:
             renewed = self._renewed.popleft()

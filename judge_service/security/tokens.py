@@ -1,4 +1,4 @@
-"""Who may call: a YAML file of tokens, of which it holds digests and never the tokens themselves.
+"""The YAML file of bearer tokens; it holds their digests, never the tokens themselves.
 
     - name: trainer
       sha256: "5f2b…"              # of the token, 64 hexadecimal digits
@@ -7,17 +7,16 @@
       max_concurrent: 8            # optional; a stream is one call
 
 A plain SHA-256 is enough, because tokens are random and 256 bits long (`new_token`): unlike a
-password, one cannot be guessed from its digest. For the same reason only tokens of that kind belong
-in the file. Left out: expiry and issuers; put a proxy that speaks OAuth in front for those.
+password, one cannot be guessed from its digest. For the same reason only such tokens belong in the
+file. Left out: expiry and issuers; put a proxy that speaks OAuth in front for those.
 
-At the start the whole file must be right. A running server reads it again, and then
+At the start the whole file must be valid. A running server reloads it:
 
     missing, empty, comments only    nobody is admitted
-    an entry with a problem          is not admitted; the others are
-    two entries with one name, or    neither is admitted: nothing says which of them was meant
-    one digest
-    not readable or not a list       the tokens read before stay, and `stale` is an alarm
-    as a whole
+    an invalid entry                 is not admitted; the others are
+    two entries with the same name   neither is admitted: which one was meant is unknown
+    or digest
+    unreadable, or not a list        the earlier tokens stay, and `stale` is an alarm
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -38,9 +37,8 @@ from constitution.schema import nearest
 from constitution.strict_yaml import Tree, parse
 from judge_service.errors import ServerStartError
 from judge_service.file_watch import FileWatch
+from judge_service.rpc import SCOPES, Scope
 
-Scope = Literal["judge", "read", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 MAX_TOKEN_CHARACTERS = 512
 RESERVED_NAME = "anonymous"
 
@@ -68,8 +66,8 @@ class Token(BaseModel):
 class Tokens:
     """The tokens of a file. Raises ServerStartError with every problem, its line and its entry.
 
-    rejected: entries that are not admitted. stale: the file cannot be used as a whole, and what was
-    read before is in force. unread: it is stale because reading failed, which may pass by itself.
+    rejected: invalid entries, which are not admitted. stale: the file is unusable as a whole, and
+    the earlier tokens are in force. unread: stale because reading failed, which may be temporary.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,38 +76,38 @@ class Tokens:
         self.stale = self.unread = False
         self._watch = FileWatch([path])
         try:
-            found = _parse(path, _read(path))
+            file = _parse(path, _read(path))
         except OSError as error:
             raise ServerStartError(f"tokens {path} cannot be read: {error.strerror}") from None
-        if problems := found.problems or (() if found.tokens else (_none_in(path),)):
+        if problems := file.problems or (() if file.tokens else (_none_in(path),)):
             raise ServerStartError("\n".join(problems))
-        self._tokens = found.tokens
+        self._tokens = file.tokens
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What an operator should look at."""
-        rings = {
+        """The names of the problems that an operator should look at."""
+        alarms = {
             "tokens-stale": self.stale,
             "tokens-rejected": self.rejected > 0,
             "tokens-none": not self._tokens,
         }
-        return tuple(name for name, ringing in rings.items() if ringing)
+        return tuple(name for name, active in alarms.items() if active)
 
     def changed(self) -> bool:
         """Whether the file was changed since it was read; call it once a poll."""
         return self._watch.changed()
 
     def reload(self) -> tuple[str, ...]:
-        """Read the file again. Returns what is wrong with it, in lines for the log."""
+        """Read the file again. Returns its problems, as lines for the log."""
         self._watch.mark()
         self.unread = False
         try:
             if self.path.exists() and not self.path.is_file():
                 raise ServerStartError(f"{self.path} is not a regular file")
-            found = _parse(self.path, _read(self.path))
+            file = _parse(self.path, _read(self.path))
         except (FileNotFoundError, NotADirectoryError):
             self._replace(_TokenFile())
             return (f"the file of tokens is missing: {self.path}; nobody is admitted without it",)
@@ -117,24 +115,24 @@ class Tokens:
             self.stale, self.unread = True, isinstance(error, OSError)
             why = f"{self.path}: {error.strerror}" if isinstance(error, OSError) else str(error)
             return (f"cannot use the file of tokens, those read before stay in force: {why}",)
-        self._replace(found)
-        return found.problems if found.tokens else (*found.problems, _nobody_by(self.path))
+        self._replace(file)
+        return file.problems if file.tokens else (*file.problems, _nobody_admitted(self.path))
 
-    def _replace(self, found: _TokenFile) -> None:
-        self._tokens, self.rejected, self.stale = found.tokens, found.rejected, False
+    def _replace(self, file: _TokenFile) -> None:
+        self._tokens, self.rejected, self.stale = file.tokens, file.rejected, False
 
     def find(self, presented: str) -> Token | None:
-        """The entry of a token. Takes the same time whichever entry it is, and when it is none."""
+        """The entry of a token, in constant time: whichever entry it is, or none."""
         digest = digest_of(presented[: MAX_TOKEN_CHARACTERS + 1])
-        found = None
+        match = None
         for token in self._tokens:
             if hmac.compare_digest(token.sha256, digest):
-                found = token
-        return found
+                match = token
+        return match
 
 
 def new_token() -> str:
-    """A fresh one: 256 random bits, with a prefix by which scanners find leaked ones."""
+    """A new token: 256 random bits, with a prefix by which scanners detect leaks."""
     return f"rlaif_{secrets.token_urlsafe(32)}"
 
 
@@ -143,14 +141,16 @@ def digest_of(token: str) -> str:
 
 
 def to_entry(token: Token) -> str:
-    """The entry as YAML, to be added to a file of tokens."""
+    """The entry as YAML, to append to a file of tokens."""
     lines = [
-        f'- name: "{token.name}"',  # or 1.0 and yes would be a number and a boolean
+        f'- name: "{token.name}"',  # quoted, or 1.0 and yes would be a number and a boolean
         f'  sha256: "{token.sha256}"',
         f"  scopes: [{', '.join(scope for scope in SCOPES if scope in token.scopes)}]",
     ]
     if token.requests_per_minute is not None:
-        decimal = f"{token.requests_per_minute:f}".rstrip("0").rstrip(".")  # YAML takes no 1e+06
+        decimal = f"{token.requests_per_minute:f}".rstrip("0").rstrip(
+            "."
+        )  # YAML reads 1e+06 as text
         lines.append(f"  requests_per_minute: {decimal}")
     if token.max_concurrent is not None:
         lines.append(f"  max_concurrent: {token.max_concurrent}")
@@ -162,15 +162,15 @@ def to_entry(token: Token) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _TokenFile:
-    """What a file says: the tokens that may be admitted, and a line for each problem."""
+    """A parsed file: the valid tokens, and a line for each problem."""
 
     tokens: tuple[Token, ...] = ()
     problems: tuple[str, ...] = ()
-    rejected: int = 0  # entries with a problem
+    rejected: int = 0  # invalid entries
 
 
 def _read(path: Path) -> str:
-    """Raises OSError, and ServerStartError for what is not text."""
+    """Raises OSError, and ServerStartError for a file that is not text."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -178,7 +178,7 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> _TokenFile:
-    """Raises ServerStartError, with every problem, where there is one of the file as a whole."""
+    """Raises ServerStartError, with every problem, if the file as a whole is unusable."""
     if _is_blank(text):
         return _TokenFile()
     try:
@@ -188,11 +188,12 @@ def _parse(path: Path, text: str) -> _TokenFile:
     if not isinstance(tree.data, list):
         expected = _place(tree, (), "expected a list of tokens, each starting with '- name: …'")
         raise ServerStartError("\n".join([*map(str, tree.problems), expected]))
-    found: dict[int, Token] = {}
+    # What is wrong with one entry rejects that entry alone.
+    valid: dict[int, Token] = {}
     problems = [(_entry_at(tree, each.line, each.column), str(each)) for each in tree.problems]
     for index, entry in enumerate(tree.data):
         try:
-            found[index] = Token.model_validate(entry)
+            valid[index] = Token.model_validate(entry)
         except ValidationError as error:
             problems += [(index, _explain(tree, index, each)) for each in error.errors()]
     problems += _conflicts(tree)
@@ -200,12 +201,12 @@ def _parse(path: Path, text: str) -> _TokenFile:
     bad = {index for index, _ in problems}
     if None in bad:
         raise ServerStartError("\n".join(lines))
-    good = tuple(token for index, token in found.items() if index not in bad)
+    good = tuple(token for index, token in valid.items() if index not in bad)
     return _TokenFile(good, lines, len(bad))
 
 
 def _is_blank(text: str) -> bool:
-    """Whether a file holds nothing but comments and the words by which YAML says so."""
+    """Whether a file holds only comments and YAML's markers of emptiness."""
     lines = text.removeprefix("\ufeff").splitlines()
     return all(
         line.split("#")[0].strip() in ("", "---", "...", "[]", "~", "null") for line in lines
@@ -213,14 +214,14 @@ def _is_blank(text: str) -> bool:
 
 
 def _entry_at(tree: Tree, line: int, column: int) -> int | None:
-    """The entry that a place in the file belongs to; None: it stands before all of them."""
+    """The index of the entry at a place in the file; None before the first."""
     starts = [tree.place((index,)) for index in range(len(tree.data))]
     before = [place for place in starts if (place.line, place.column) <= (line, column)]
     return len(before) - 1 if before else None
 
 
 def _conflicts(tree: Tree) -> Iterator[tuple[int, str]]:
-    """Each entry whose name or digest is not its own, also where it has other problems."""
+    """Each entry whose name or digest is not unique, also if it has other problems."""
     for key, shown, remedy in (("name", "name", "rename"), ("sha256", "token", "delete")):
         holders: dict[str, list[int]] = defaultdict(list)
         for index, entry in enumerate(tree.data):
@@ -231,21 +232,21 @@ def _conflicts(tree: Tree) -> Iterator[tuple[int, str]]:
                 holders[value].append(index)
         for first, *others in holders.values():
             for index, other in [(first, o) for o in others[:1]] + [(o, first) for o in others]:
-                says = f"entry {other + 1} has this {shown} too; {remedy} one"
-                yield index, _place(tree, (index, key), says)
+                problem = f"entry {other + 1} has this {shown} too; {remedy} one"
+                yield index, _place(tree, (index, key), problem)
 
 
 def _none_in(path: Path) -> str:
     return f"{path} holds no token; `rlaif token new NAME >> {path}` adds one"
 
 
-def _nobody_by(path: Path) -> str:
+def _nobody_admitted(path: Path) -> str:
     return (
         f"nobody is admitted: no valid token in {path}; `rlaif token new NAME >> {path}` adds one"
     )
 
 
-REMEDIES = {  # what the value of a key must be
+REMEDIES = {  # valid values, by key
     "name": "letters, digits, '_', '.' and '-', up to 64 characters",
     "sha256": "64 hexadecimal digits in lower case, in quotes; `rlaif token new` prints them",
     "scopes": f"a list of {', '.join(SCOPES)}",
@@ -269,12 +270,12 @@ def _explain(tree: Tree, index: int, problem: Any) -> str:
 
 
 def _place(tree: Tree, path: tuple[str | int, ...], message: str) -> str:
-    """`file:line:column: entry 2 'trainer': message`. Never what is written there: it may be a
-    token that somebody put in place of its digest."""
+    """`file:line:column: entry 2 'trainer': message`. It never quotes the file: the text may be a
+    token that was put in place of its digest."""
     place = tree.place(path)
     entry = ""
     if path and isinstance(path[0], int):
-        found = tree.data[path[0]]
-        name = found.get("name") if isinstance(found, dict) else None
+        item = tree.data[path[0]]
+        name = item.get("name") if isinstance(item, dict) else None
         entry = f"entry {path[0] + 1}" + (f" '{name[:64]}'" if isinstance(name, str) else "") + ": "
     return f"{tree.source}:{place.line}:{place.column}: {entry}{message}"

@@ -1,0 +1,14 @@
+"""The gRPC server.
+
+run.py                     a server in this process, from its settings until it is stopped
+app.py                     the server and its life cycle: start, load, stop
+servicers.py               the methods of the two services
+handlers.py                each request: validated, judged, answered
+stream.py                  the server's side of StreamJudgments
+registry.py                the server's constitutions, by name and digest
+inline_constitutions.py    constitutions that are sent with a request
+interceptors.py            admission, errors, metrics and a log line around every call
+deadlines.py               which calls cannot be finished in time
+malformed.py               malformed request bytes as INVALID_ARGUMENT
+lifecycle/                 health, probe, reload and systemd
+"""

@@ -1,15 +1,14 @@
-"""Which calls cannot be finished in time, by what others of the same RPC took lately.
+"""Which calls cannot be finished in time, judged by recent calls of the same RPC.
 
-    refused  <=>  time left < min(seconds of those that ended well in the last 10 s, 5 or more,
-                                  begun with no more calls in hand than now)
+    refused  <=>  time left < min(seconds of the successful calls of the last 10 s, if 5 or more,
+                                  that began with no more concurrent calls than now)
 
-The quickest of them bounds from below what a call takes under the load of the moment, so hardly
-anything that is refused could have been answered; what is not refused may still be late. What it
-cannot know: that an answer is stored already, or that this call asks for less than those did. Old
-ones are forgotten: when nothing ends any more, because all were refused, the next call is let
-through.
+The quickest of them is a lower bound for the current load, so hardly any refused call could have
+been answered in time, while an admitted one may still be late. Unknown here: whether the answer is
+stored already, and whether this call asks for less than those did. Old calls are forgotten, so once
+all calls are refused and none ends, the next one is admitted.
 
-Left out: streams, whose length says nothing about their items, and calls that only validate.
+Left out: streams, whose duration depends on their length, and calls that only validate.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _KEPT = 32  # of each RPC
 
 
 class LatencyWindow:
-    """What calls took, by RPC."""
+    """The durations of recent calls, by RPC."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,12 +31,14 @@ class LatencyWindow:
             lambda: deque(maxlen=_KEPT)
         )
 
-    def ended(self, method: str, seconds: float, in_hand: int) -> None:
-        """A call was answered well after so many seconds; when it came, so many were in hand."""
-        self._ended[method].append((self._clock(), seconds, in_hand))
+    def ended(self, method: str, seconds: float, concurrent: int) -> None:
+        """Record a successful call: its duration, and how many calls were active as it began."""
+        self._ended[method].append((self._clock(), seconds, concurrent))
 
-    def quickest(self, method: str, in_hand: int) -> float:
-        """Seconds that a call takes at least; 0 where too few ended lately to tell."""
+    def quickest(self, method: str, concurrent: int) -> float:
+        """Lower bound of a call's duration, seconds; 0 after fewer than FEWEST recent calls."""
         since = self._clock() - WINDOW_SECONDS
-        lately = [s for when, s, load in self._ended[method] if when >= since and load <= in_hand]
-        return min(lately) if len(lately) >= FEWEST else 0.0
+        recent = [
+            s for when, s, load in self._ended[method] if when >= since and load <= concurrent
+        ]
+        return min(recent) if len(recent) >= FEWEST else 0.0

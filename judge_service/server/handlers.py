@@ -1,7 +1,7 @@
-"""Where requests meet the judge: each is checked, its constitution found, and the judge asked.
+"""Handles each request: validates it, finds its constitution, and runs the judge.
 
-A prompt too long for the judge is the caller's to mend where one prompt was asked for: then it is
-InvalidRequest naming the longest part. In a ranking or a stream it is that pair's abstention.
+A prompt too long for the judge is InvalidRequest, naming the longest part, in calls about a single
+comparison or response; in a ranking or a stream that pair is Unjudged.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from judge_service.judge.prompts import TEMPLATE_VERSION
 from judge_service.judge.template import TemplateError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import span
+from judge_service.rpc import PACKAGE, RPCS
 from judge_service.server.inline_constitutions import FIELD, InlineConstitutions
 from judge_service.server.registry import ConstitutionRegistry
 from judge_service.server_info import FittedCalibration, ServerInfo, ServerLimits, ServerState
@@ -43,7 +44,7 @@ from judge_service.wire import judgments as wire
 from judge_service.wire import requests as wire_requests
 
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
-_RPCS = tuple(f"{service.name}.{rpc.name}" for service in SERVICES for rpc in service.methods)
+_CAPABILITIES = tuple(f"{rpc.service}.{rpc.name}".removeprefix(f"{PACKAGE}.") for rpc in RPCS)
 
 _CandidateRequest = (
     pb.ScoreCandidateRequest | pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
@@ -51,14 +52,14 @@ _CandidateRequest = (
 
 
 class RequestHandler:
-    """What the servicers share. Each answer is None after validate_only, which judges nothing."""
+    """Answers the requests of both servicers; after validate_only the answer is None."""
 
     def __init__(
         self, settings: ServerSettings, engine: Engine, metrics: NoMetrics = NO_METRICS
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.laws = ConstitutionRegistry(settings.constitutions, settings.max_principles)
+        self.constitutions = ConstitutionRegistry(settings.constitutions, settings.max_principles)
         self.draining = asyncio.Event()
         self._inline = InlineConstitutions(
             settings.allow_inline_constitutions, settings.max_principles
@@ -68,7 +69,7 @@ class RequestHandler:
         self._judge: Judge | None = None
 
     def open(self) -> None:
-        """Take work from now on; the engine has started."""
+        """Accept work from now on: the engine has started."""
         self._judge = Judge(self._engine, self._calibrations)
 
     @property
@@ -87,14 +88,14 @@ class RequestHandler:
         if self._judge is None:
             raise Unavailable("the judge is still loading its model", reason="LOADING")
         if not self._engine.alive:
-            told = "the judge's engine died or is out of reach; ask again later, or restart it"
-            raise Unavailable(told, reason="ENGINE_DIED")
+            problem = "the judge's engine died or is out of reach; retry later, or restart it"
+            raise Unavailable(problem, reason="ENGINE_DIED")
         return self._judge
 
-    async def law(self, ref: pb.ConstitutionRef) -> Constitution:
-        """Raises InvalidRequest, and NotAllowed for an inline one where none is taken."""
+    async def constitution(self, ref: pb.ConstitutionRef) -> Constitution:
+        """Raises InvalidRequest, and NotAllowed for an inline one where the server takes none."""
         if not ref.yaml:
-            return self.laws.find(ref.name, ref.sha256)
+            return self.constitutions.find(ref.name, ref.sha256)
         if ref.name or ref.sha256:
             raise InvalidRequest(FIELD, "given beside a name or a digest; send one or the other")
         return await self._inline.find(ref.yaml)
@@ -103,83 +104,90 @@ class RequestHandler:
         """The judgment, ABSTAIN included."""
         comparison = wire_requests.read_comparison(request)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return None
-        with _suited(), span("judge.compare", constitution_sha256=law.digest) as step:
-            found = await self.judge.compare(comparison, law, options)
-            step.set(reads=found.usage.reads, stored_reads=found.usage.stored_reads)
-        self._take(found)
-        return wire.judgment_to_proto(found)
+        with (
+            _translate_judge_errors(),
+            span("judge.compare", constitution_sha256=constitution.digest) as step,
+        ):
+            judgment = await self.judge.compare(comparison, constitution, options)
+            step.set(reads=judgment.usage.reads, stored_reads=judgment.usage.stored_reads)
+        self._count(judgment)
+        return wire.judgment_to_proto(judgment)
 
     async def compare_one(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
-        """`compare` for a caller who waits for this one judgment."""
-        found = await self.compare(request)
-        if found and found.abstention.reason == pb.ABSTENTION_REASON_TOO_LONG:
+        """`compare` for a unary call, whose caller can shorten a text that is too long."""
+        judgment = await self.compare(request)
+        if judgment and judgment.abstention.reason == pb.ABSTENTION_REASON_TOO_LONG:
             texts = {"response_a": request.response_a, "response_b": request.response_b}
-            raise _too_long(found.abstention.detail, request.conversation, texts)
-        return found
+            raise _too_long(judgment.abstention.detail, request.conversation, texts)
+        return judgment
 
     async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
         candidates = wire_requests.read_candidates(request, self.settings.max_candidates)
         conversation = wire_requests.read_conversation(request.conversation)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return None
-        with _suited():
-            ranking = await self.judge.rank(conversation, candidates, law, options)
-        for _, _, found in ranking.pairs:
-            self._take(found)
+        with _translate_judge_errors():
+            ranking = await self.judge.rank(conversation, candidates, constitution, options)
+        for _, _, judgment in ranking.pairs:
+            self._count(judgment)
         return wire.ranking_to_proto(ranking)
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
         conversation = self._conversation(request)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return None
-        with _suited():
-            found = await self.judge.score(conversation, request.response, law, options)
-        self._take(found)
-        _refuse_too_long(found, request.conversation, {"response": request.response})
-        return wire_writing.score_to_proto(found)
+        with _translate_judge_errors():
+            score = await self.judge.score(conversation, request.response, constitution, options)
+        self._count(score)
+        _refuse_too_long(score, request.conversation, {"response": request.response})
+        return wire_writing.score_to_proto(score)
 
     async def critique(self, request: pb.CritiqueCandidateRequest) -> pb.Writing | None:
         conversation = self._conversation(request)
-        law, options = await self._law_and_writing_options(request)
+        constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
             return None
-        with _suited():
-            found = await self.judge.critique(conversation, request.response, law, options)
-        self._take(found)
-        _refuse_too_long(found, request.conversation, {"response": request.response})
-        return wire_writing.writing_to_proto(found)
+        with _translate_judge_errors():
+            writing = await self.judge.critique(
+                conversation, request.response, constitution, options
+            )
+        self._count(writing)
+        _refuse_too_long(writing, request.conversation, {"response": request.response})
+        return wire_writing.writing_to_proto(writing)
 
     async def revise(self, request: pb.ReviseCandidateRequest) -> pb.Writing | None:
         conversation = self._conversation(request)
         critique = wire_requests.read_critique(request)
-        law, options = await self._law_and_writing_options(request)
+        constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
             return None
-        with _suited():
-            found = await self.judge.revise(conversation, request.response, critique, law, options)
-        self._take(found)
+        with _translate_judge_errors():
+            writing = await self.judge.revise(
+                conversation, request.response, critique, constitution, options
+            )
+        self._count(writing)
         texts = {"response": request.response, "critique": critique}
-        _refuse_too_long(found, request.conversation, texts)
-        return wire_writing.writing_to_proto(found)
+        _refuse_too_long(writing, request.conversation, texts)
+        return wire_writing.writing_to_proto(writing)
 
     async def preview(self, request: pb.PreviewPromptRequest) -> list[pb.PromptPreview]:
         comparison = wire_requests.read_comparison(request)
         options = self._options(request.options)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if request.validate_only:
             return []
-        with _suited():
-            if refused := await self.judge.find_overlong(comparison):
+        with _translate_judge_errors():
+            if overlong := await self.judge.find_overlong(comparison):
                 texts = {"response_a": request.response_a, "response_b": request.response_b}
-                raise _too_long(refused.detail, request.conversation, texts)
-            previews = self.judge.preview(comparison, law, options)
+                raise _too_long(overlong.detail, request.conversation, texts)
+            previews = self.judge.preview(comparison, constitution, options)
         return [wire_writing.preview_to_proto(preview) for preview in previews]
 
     def info(self) -> ServerInfo:
@@ -199,21 +207,21 @@ class RequestHandler:
                 max_rationale_tokens=settings.max_rationale_tokens,
                 max_write_tokens=settings.max_write_tokens,
             ),
-            capabilities=_RPCS,
-            constitutions=self.laws.summaries,
+            capabilities=_CAPABILITIES,
+            constitutions=self.constitutions.summaries,
             protocols=tuple(PROTOCOLS),
             inline_constitutions=settings.allow_inline_constitutions,
             calibrations=tuple(self._fitted()) if loaded else (),
         )
 
     def _fitted(self) -> Iterator[FittedCalibration]:
-        """The calibrations that apply to the server's constitutions with this model."""
+        """The calibrations that were fitted for the server's constitutions and this model."""
         model = self._engine.identity
-        for law in self.laws.summaries:
+        for digest in (summary.sha256 for summary in self.constitutions.summaries):
             for protocol in PROTOCOLS:
-                found = self._calibrations.find(law.sha256, model, TEMPLATE_VERSION, protocol)
-                if found is not None:
-                    yield FittedCalibration(law.sha256, protocol, found.sha256)
+                fitted = self._calibrations.find(digest, model, TEMPLATE_VERSION, protocol)
+                if fitted is not None:
+                    yield FittedCalibration(digest, protocol, fitted.sha256)
 
     def _conversation(self, request: _CandidateRequest) -> Conversation:
         wire_requests.check_request_id(request.request_id)
@@ -223,27 +231,27 @@ class RequestHandler:
         most = self.settings.max_rationale_tokens
         return wire_requests.read_options(options, max_rationale_tokens=most, protocols=PROTOCOLS)
 
-    async def _law_and_writing_options(
+    async def _constitution_and_writing_options(
         self, request: pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
     ) -> tuple[Constitution, WritingOptions]:
         most = self.settings.max_write_tokens
         options = wire_requests.read_writing_options(request.options, max_tokens=most)
-        law = await self.law(request.constitution)
+        constitution = await self.constitution(request.constitution)
         if options.principle_id:
-            wire_requests.check_principle(law, options.principle_id)
-        return law, options
+            wire_requests.check_principle(constitution, options.principle_id)
+        return constitution, options
 
-    def _take(self, found: Judgment | Score | Writing | Unjudged) -> None:
-        """Count it. What was lost to a dead engine is no answer: the caller must ask elsewhere."""
-        self.metrics.judged(found)
-        if isinstance(found, Unjudged) and found.reason is UnjudgedReason.ENGINE_FAILED:
+    def _count(self, answer: Judgment | Score | Writing | Unjudged) -> None:
+        """Count an answer. Raises Unavailable for one that was lost because the engine died."""
+        self.metrics.judged(answer)
+        if isinstance(answer, Unjudged) and answer.reason is UnjudgedReason.ENGINE_FAILED:
             _ = self.judge
 
 
 @contextmanager
-def _suited() -> Iterator[None]:
-    """Raises NotAllowed where this model cannot carry the prompts of a call, and Unavailable where
-    its reads cannot be looked up or kept now."""
+def _translate_judge_errors() -> Iterator[None]:
+    """Map judge failures to RPC errors: NotAllowed when the model cannot fit our prompts,
+    Unavailable when the store is down."""
     try:
         yield
     except (TemplateError, StoreUnavailable, ExceptionGroup) as error:
@@ -251,26 +259,26 @@ def _suited() -> Iterator[None]:
         while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]
         if isinstance(first, StoreUnavailable):  # its text names the database: for the log alone
-            told = (
-                "the store of reads does not answer or keeps nothing; nothing was lost, ask again"
-            )
-            raise Unavailable(told, reason="STORE_UNAVAILABLE") from None
+            problem = "the store of reads does not answer or cannot write; nothing was lost, retry"
+            raise Unavailable(problem, reason="STORE_UNAVAILABLE") from None
         if not isinstance(first, TemplateError):
             raise
-        raise NotAllowed(f"not with this judge model: {first}", reason="MODEL_UNSUITED") from None
+        raise NotAllowed(
+            f"this judge model does not support the call: {first}", reason="MODEL_UNSUITED"
+        ) from None
 
 
 def _refuse_too_long(
-    found: Score | Writing | Unjudged, conversation: Sequence[pb.Message], texts: dict[str, str]
+    answer: Score | Writing | Unjudged, conversation: Sequence[pb.Message], texts: dict[str, str]
 ) -> None:
-    if isinstance(found, Unjudged) and found.reason is UnjudgedReason.TOO_LONG:
-        raise _too_long(found.detail, conversation, texts)
+    if isinstance(answer, Unjudged) and answer.reason is UnjudgedReason.TOO_LONG:
+        raise _too_long(answer.detail, conversation, texts)
 
 
 def _too_long(
     detail: str, conversation: Sequence[pb.Message], texts: dict[str, str]
 ) -> InvalidRequest:
-    """Names the longest part of the request: shortening that one helps most."""
+    """An error naming the longest part of the request, which shortening helps most."""
     lengths = {"conversation": sum(len(message.content) for message in conversation)}
     lengths |= {field: len(text) for field, text in texts.items()}
     longest = max(lengths, key=lambda field: lengths[field])

@@ -15,12 +15,12 @@ from judge_service.errors import InvalidRequest, NotAllowed
 
 FIELD = "constitution.yaml"
 BAD = "BAD_CONSTITUTION"
-MAX_TOLD_BYTES = 1200  # an error carries them three times, and gRPC allows 8 KiB of metadata
-KEPT = 32  # texts, with what they say: a parsed constitution is some 100 KiB
+MAX_PROBLEM_BYTES = 1200  # an error carries them three times, and gRPC allows 8 KiB of metadata
+KEPT = 32  # parsed constitutions, about 100 KiB each
 
 
 class InlineConstitutions:
-    """The last `KEPT` texts stay parsed, by their digest; what is wrong with one is kept too."""
+    """Caches the last `KEPT` texts, parsed or with their problems, by digest."""
 
     def __init__(self, allowed: bool, max_principles: int) -> None:
         self.allowed = allowed
@@ -28,14 +28,14 @@ class InlineConstitutions:
         self._parsed: OrderedDict[bytes, asyncio.Task[Constitution | str]] = OrderedDict()
 
     async def find(self, text: str) -> Constitution:
-        """The constitution that a text spells.
+        """The constitution of a YAML text.
 
         Raises NotAllowed, or InvalidRequest with every problem, its line and its column.
         """
         if not self.allowed:
             why = (
-                "this server takes no inline constitution; name one that it has, or start it with "
-                "--allow-inline"
+                "this server accepts no inline constitution; name one that it has, or start it "
+                "with --allow-inline"
             )
             raise NotAllowed(f"{FIELD}: {why}", reason="INLINE_NOT_ALLOWED", fields={FIELD: why})
         key = hashlib.sha256(text.encode()).digest()
@@ -45,30 +45,30 @@ class InlineConstitutions:
         self._parsed.move_to_end(key)
         while len(self._parsed) > KEPT:
             self._parsed.popitem(last=False)
-        found = await asyncio.shield(self._parsed[key])  # others may wait for it too
-        if isinstance(found, str):
-            raise InvalidRequest(FIELD, found, reason=BAD)
-        return found
+        parsed = await asyncio.shield(self._parsed[key])  # others may wait for it too
+        if isinstance(parsed, str):
+            raise InvalidRequest(FIELD, parsed, reason=BAD)
+        return parsed
 
 
 def _parse(text: str, max_principles: int) -> Constitution | str:
-    """The constitution, or its problems, one a line."""
+    """The constitution, or its problems, one per line."""
     try:
-        law = load_text(text, FIELD)
+        parsed = load_text(text, FIELD)
     except ConstitutionError as error:
         return _explain_all(error.diagnostics)
-    if len(law.principles) > max_principles:
-        return f"{len(law.principles)} principles; this server takes up to {max_principles}"
-    return law
+    if len(parsed.principles) > max_principles:
+        return f"{len(parsed.principles)} principles; this server takes up to {max_principles}"
+    return parsed
 
 
 def _explain_all(problems: Sequence[Diagnostic]) -> str:
-    """As many as fit into the metadata that carries an error."""
+    """As many problems as fit into the metadata of an error."""
     lines = [_explain(problem) for problem in problems]
     ends = itertools.accumulate(len(line.encode()) for line in lines)
-    shown = sum(end <= MAX_TOLD_BYTES for end in ends)
+    shown = sum(end <= MAX_PROBLEM_BYTES for end in ends)
     if shown < len(lines):
-        rest = f"{len(lines) - shown} more problems; ValidateConstitution tells all of them"
+        rest = f"{len(lines) - shown} more problems; ValidateConstitution lists all of them"
         return "\n".join([*lines[:shown], rest])
     return "\n".join(lines)
 

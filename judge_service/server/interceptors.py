@@ -1,6 +1,6 @@
-"""What surrounds every call of our services: admission, a name for it, its errors, one log line.
+"""The interceptor around every call of our services: admission, deadlines, errors, metrics, logs.
 
-Health and reflection pass untouched, so that load never hides whether the server lives.
+Health and reflection are not intercepted, so that they answer under any load.
 """
 
 from __future__ import annotations
@@ -9,42 +9,29 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from judge_service.errors import (
-    DETAILS_TRAILER,
-    DeadlinePassed,
-    Overloaded,
-    ServiceError,
-    Unavailable,
-    service_error,
-    to_status,
-)
+from judge_service.errors import DeadlinePassed, Overloaded, Unavailable
 from judge_service.observability.logs import fields
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
+from judge_service.rpc import Behavior, find_rpc, is_ours
 from judge_service.security.caller import current_caller
 from judge_service.server.deadlines import LatencyWindow
 from judge_service.server.malformed import reader, require_wellformed
+from judge_service.status import abort, service_error
 from judge_service.wire.requests import is_request_id
 
-OURS = "/judge_service.v1."
-_ALWAYS_ADMITTED = "/judge_service.v1.JudgeService/GetServerInfo"
-_STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
-
 _log = logging.getLogger("judge_service")
-
-Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Admits at most `max_concurrent` calls, and turns exceptions into rich statuses.
 
-    (gRPC's own `maximum_concurrent_rpcs` would count health checks too, and its refusal carries
-    neither ErrorInfo nor RetryInfo.)
+    Not gRPC's own `maximum_concurrent_rpcs`, which counts health checks too and refuses without
+    ErrorInfo and RetryInfo.
     """
 
     def __init__(
@@ -56,7 +43,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._max_concurrent = max_concurrent
         self._metrics = metrics
         self._tracing = tracing
-        self._pace = LatencyWindow()
+        self._latencies = LatencyWindow()
         self._active = 0
         self._streams = 0
         self._calls: set[asyncio.Task[Any]] = set()
@@ -66,9 +53,9 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._idle.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new calls; return when those under way have ended, or after the grace.
+        """Refuse new calls; return when those in progress have ended, or after the grace period.
 
-        Those that are cut then fail as UNAVAILABLE, so that clients ask another replica.
+        Calls that are cut then fail as UNAVAILABLE, so that clients turn to another replica.
         """
         self._draining = True
         try:
@@ -81,7 +68,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
+        if handler is None or not is_ours(details.method):
             return handler
         if handler.request_streaming:
             wrap, behavior = grpc.stream_stream_rpc_method_handler, handler.stream_stream
@@ -102,80 +89,80 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         context: Any,
         span: Span = NO_SPAN,
     ) -> Any:
-        request_id = getattr(request, "request_id", "")
-        if not request_id or not is_request_id(request_id):
-            request_id = uuid.uuid4().hex
-        started, code = time.perf_counter(), "OK"
+        request_id, started, code = _request_id(request), time.perf_counter(), "OK"
+        # Streams stay long and idle, so they do not count as load beside a unary call.
+        rpc = find_rpc(method)
         self._active += 1
-        self._streams += method == _STREAM
-        in_hand = self._active - self._streams
-        timed = method != _STREAM and not getattr(request, "validate_only", False)
+        self._streams += rpc.streaming
+        concurrent = self._active - self._streams
+        timed = not rpc.streaming and not getattr(request, "validate_only", False)
         task = asyncio.current_task()
         assert task is not None
         self._calls.add(task)
         self._idle.clear()
         self._metrics.call_began()
         try:
-            if method != _ALWAYS_ADMITTED:
+            if not rpc.always_admitted:
                 self._admit(context)
             if timed:
-                self._refuse_late(method, in_hand, context)
+                self._refuse_late(method, concurrent, context)
             answer = await behavior(require_wellformed(request), context)
             if timed:
-                self._pace.ended(method, time.perf_counter() - started, in_hand)
+                self._latencies.ended(method, time.perf_counter() - started, concurrent)
             return answer
         except asyncio.CancelledError:
+            # Either the caller cancelled, or `drain` cuts the call, which the caller must learn.
             if not self._cutting or context.cancelled():
                 code = "CANCELLED"
                 raise
             cut = Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
-            code = cut.code.name
+            code = cut.code
             await abort(context, cut, request_id)
         except Exception as error:
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
-                # The caller has gone: writing to it failed.
+                # The caller is gone: writing to it failed.
                 code = "CANCELLED"
                 raise asyncio.CancelledError from error
             failed = service_error(error)
-            code = failed.code.name
+            code = failed.code
             await abort(context, failed, request_id)
         finally:
             self._active -= 1
-            self._streams -= method == _STREAM
+            self._streams -= rpc.streaming
             self._calls.discard(task)
             if not self._active:
                 self._idle.set()
             seconds = time.perf_counter() - started
-            rpc = method.rpartition("/")[2]
             caller = current_caller().name
-            self._metrics.call_ended(rpc, code, seconds, caller)
-            said = {"request_id": request_id, "code": code, "caller": caller}
-            span.set(**said)
-            _log.info("call ended", extra=fields(method=rpc, seconds=seconds, **said))
+            self._metrics.call_ended(rpc.name, code, seconds, caller)
+            outcome = {"request_id": request_id, "code": code, "caller": caller}
+            span.set(**outcome)
+            _log.info("call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
 
     def _admit(self, context: Any) -> None:
         if self._draining:
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
         if self._active > self._max_concurrent:
             raise Overloaded(
-                f"the server has its {self._max_concurrent} calls in hand; try again a little later"
+                f"server is at its limit of {self._max_concurrent} concurrent calls; retry later"
             )
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
-            raise DeadlinePassed("the deadline had passed before the work began")
+            raise DeadlinePassed("the deadline passed before the work began")
 
-    def _refuse_late(self, method: str, in_hand: int, context: Any) -> None:
-        """Refuse what the others in hand leave no time for; alone, a call is always tried."""
+    def _refuse_late(self, method: str, concurrent: int, context: Any) -> None:
+        """Refuse a call that cannot be finished in time beside the others; alone it is tried."""
         remaining = context.time_remaining()
-        quickest = self._pace.quickest(method, in_hand)
-        if remaining is not None and remaining < quickest and in_hand > 1:
+        quickest = self._latencies.quickest(method, concurrent)
+        if remaining is not None and remaining < quickest and concurrent > 1:
             raise DeadlinePassed(
-                f"the deadline leaves {remaining:.3g} s, and no call took less than {quickest:.3g} "
-                "s lately; give it longer, or try again when the server has less in hand",
+                f"the deadline leaves {remaining:.3g} s, and recent calls took at least "
+                f"{quickest:.3g} s; give it longer, or retry when the server is less busy",
                 reason="DEADLINE_TOO_SHORT",
             )
 
 
-async def abort(context: Any, error: ServiceError, request_id: str) -> None:
-    status = to_status(error, request_id).SerializeToString()
-    await context.abort(error.code, str(error), ((DETAILS_TRAILER, status),))
+def _request_id(request: Any) -> str:
+    """The id of a request in errors and logs: the caller's, if valid, else a new one."""
+    request_id: str = getattr(request, "request_id", "")
+    return request_id if request_id and is_request_id(request_id) else uuid.uuid4().hex

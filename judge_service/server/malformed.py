@@ -1,6 +1,6 @@
-"""Bytes that are no request: told to their caller as INVALID_ARGUMENT, like any other mistake.
+"""Malformed request bytes are reported as INVALID_ARGUMENT, like any other caller error.
 
-gRPC itself would call them an internal error, without details, and end a stream for one bad item.
+gRPC itself reports an internal error without details, and ends a stream for one malformed item.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _Request = TypeVar("_Request")
 
 
 class MalformedRequest:
-    """Stands where the request would stand."""
+    """Takes the place of a request that cannot be parsed."""
 
 
 def reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """The same, with MalformedRequest for bytes that are not the message."""
+    """A deserializer that returns MalformedRequest for bytes that cannot be parsed."""
 
     def read(data: bytes) -> Any:
         try:
@@ -32,11 +32,11 @@ def reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def require_wellformed(request: _Request | MalformedRequest) -> _Request:
-    """The request. Raises InvalidRequest where there is none."""
+    """The request itself. Raises InvalidRequest for a malformed one."""
     if isinstance(request, MalformedRequest):
         raise InvalidRequest(
             "request",
-            "its bytes are not this call's message: broken protobuf, or text that is not UTF-8",
+            "malformed bytes: invalid protobuf for this call, or text that is not UTF-8",
             reason="UNREADABLE",
         )
     return request

@@ -1,8 +1,8 @@
 """The constitutions of a server, by name and by digest; read again when their files change.
 
-A reload takes each file by itself: one that cannot be used leaves the version that was there, and
-says so. Judgments under way finish under the version they began with, and a version once served
-stays known by its digest, so that a client which pinned it is not cut off by an edit.
+A reload treats each file by itself: an invalid one is reported, and the version before it stays.
+Judgments in progress finish with the version they began with, and a version once served stays known
+by its digest, so that an edit does not cut off a client that pinned it.
 """
 
 from __future__ import annotations
@@ -22,69 +22,69 @@ UNKNOWN = "UNKNOWN_CONSTITUTION"
 class ConstitutionRegistry:
     """The first is the default. `sources`: shipped names or files.
 
-    Raises ConstitutionError for a file that cannot be used, and ServerStartError for two of one
-    name or one of more than `max_principles`.
+    Raises ConstitutionError for an invalid file, and ServerStartError for two of the same name or
+    one with more than `max_principles`.
     """
 
     def __init__(self, sources: Sequence[str], max_principles: int) -> None:
         self._max_principles = max_principles
         self._sources = tuple(sources)
-        self._watch = FileWatch(map(Path, sources))  # a shipped name is a file that is not there
-        self._laws: list[Constitution] = []  # in the order of the sources
+        self._watch = FileWatch(map(Path, sources))  # a shipped name is a file that does not exist
+        self._served: list[Constitution] = []  # in the order of the sources
         for source in sources:
-            self._laws.append(self._load(source, self._laws))
-        self._digests = {law.digest: law for law in self._laws}
+            self._served.append(self._load(source, self._served))
+        self._by_digest = {each.digest: each for each in self._served}
 
     def changed(self) -> bool:
         """Whether a source was changed since it was read; call it once a poll."""
         return self._watch.changed()
 
     def reload(self) -> list[str]:
-        """Read every source again. One line for each that changed, or cannot be used any more."""
-        said = []
+        """Read every source again. One line for each that changed, or is invalid now."""
+        changes = []
         self._watch.mark()
-        for place, (source, before) in enumerate(zip(self._sources, self._laws, strict=True)):
+        for index, (source, before) in enumerate(zip(self._sources, self._served, strict=True)):
+            others = self._served[:index] + self._served[index + 1 :]
             try:
-                law = self._load(source, self._laws[:place] + self._laws[place + 1 :])
+                now = self._load(source, others)
             except UserError as error:
-                said.append(f"{source} cannot be used, {before.name} stays as it was: {error}")
+                changes.append(f"{source} cannot be used, {before.name} stays as it was: {error}")
                 continue
-            if law.digest != before.digest:
-                self._laws[place] = self._digests[law.digest] = law
-                said.append(f"{law.name} is now {law.version} (sha256 {law.digest[:12]})")
-        return said
+            if now.digest != before.digest:
+                self._served[index] = self._by_digest[now.digest] = now
+                changes.append(f"{now.name} is now {now.version} (sha256 {now.digest[:12]})")
+        return changes
 
     def _load(self, source: str, others: Sequence[Constitution]) -> Constitution:
-        law = Constitution.load(source)
-        if any(other.name == law.name for other in others):
+        loaded = Constitution.load(source)
+        if any(other.name == loaded.name for other in others):
             raise ServerStartError(
-                f"two constitutions are called '{law.name}': {source} is the second; rename one"
+                f"two constitutions are called '{loaded.name}': {source} is the second; rename one"
             )
-        if len(law.principles) > self._max_principles:
+        if len(loaded.principles) > self._max_principles:
             raise ServerStartError(
-                f"{source} has {len(law.principles)} principles, the server takes "
+                f"{source} has {len(loaded.principles)} principles, the server takes "
                 f"{self._max_principles}: drop some, or raise max_principles"
             )
-        return law
+        return loaded
 
     @property
     def summaries(self) -> tuple[ConstitutionSummary, ...]:
-        return tuple(ConstitutionSummary(law.name, law.version, law.digest) for law in self._laws)
+        return tuple(ConstitutionSummary(c.name, c.version, c.digest) for c in self._served)
 
     def find(self, name: str, sha256: str) -> Constitution:
         """By name, by digest, or by both, which must agree; neither: the default.
 
         Raises InvalidRequest.
         """
-        by_name = {law.name: law for law in self._laws}
+        by_name = {each.name: each for each in self._served}
         if name and name not in by_name:
             hint = nearest(name, by_name) or f"this server has: {', '.join(by_name)}"
             shown = name if len(name) <= 64 else name[:61] + "..."
             raise InvalidRequest("constitution.name", f"unknown '{shown}'; {hint}", reason=UNKNOWN)
-        law = by_name[name] if name else self._laws[0]
         if not sha256:
-            return law
-        pinned = self._digests.get(sha256)
+            return by_name[name] if name else self._served[0]
+        pinned = self._by_digest.get(sha256)
         if pinned is None or (name and pinned.name != name):
             raise InvalidRequest(
                 "constitution.sha256",

@@ -1,7 +1,7 @@
 """The server's side of one StreamJudgments call.
 
-Memory is bounded by items, not bytes: an item occupies one of `limit` slots from being taken off
-the wire until its answer is written, so neither a slow engine nor a slow reader lets more pile up.
+Memory is bounded by the number of items: each holds one of `limit` slots from being read off the
+wire until its answer is written, so neither a slow engine nor a slow client makes more pile up.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 import grpc
 
-from judge_service.errors import InvalidRequest, Unavailable, service_error, to_status
+from judge_service.errors import InvalidRequest, Unavailable
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.server.malformed import MalformedRequest, require_wellformed
+from judge_service.status import service_error, to_status
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire.requests import MAX_ITEM_ID, is_request_id
 
@@ -23,10 +24,10 @@ _Item = pb.StreamJudgmentsRequest | MalformedRequest
 
 
 class JudgmentStream:
-    """Answers items in the order they are finished; `compare` judges one.
+    """Answers items in the order in which they finish; `compare` judges one.
 
     An exception from `compare` is that item's error, except Unavailable, which ends the stream: the
-    caller then takes the unanswered items elsewhere, or waits.
+    client then sends the unanswered items elsewhere, or waits.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class JudgmentStream:
         self._progress = pb.StreamProgress()
 
     async def run(self, draining: asyncio.Event) -> None:
-        """Until the caller has sent all and all is answered. Raises Unavailable when draining."""
+        """Answer every item until the client closes. Raises Unavailable when draining."""
         await self._respond(pb.StreamJudgmentsResponse(credits=self._limit))
         try:
             async with asyncio.TaskGroup() as group:
@@ -55,7 +56,7 @@ class JudgmentStream:
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
 
     async def _next(self, draining: asyncio.Event) -> _Item | None:
-        """The next item, once there is a slot for it; None when no more will be taken."""
+        """The next item, once a slot is free; None at the end or when draining."""
         await self._slots.acquire()
         reading = asyncio.ensure_future(self._context.read())
         stopping = asyncio.ensure_future(draining.wait())
@@ -86,9 +87,9 @@ class JudgmentStream:
                 expected = f"1 to {MAX_ITEM_ID} characters, and not those of an unanswered item"
                 raise InvalidRequest("id", expected)
             self._unanswered.add(id)
-            found = await self._compare(comparison)
-            if found is not None:
-                response.judgment.CopyFrom(found)
+            judgment = await self._compare(comparison)
+            if judgment is not None:
+                response.judgment.CopyFrom(judgment)
         except Unavailable:
             raise
         except Exception as error:
@@ -106,7 +107,7 @@ class JudgmentStream:
 
 
 def _request_id(item: _Item) -> str:
-    """By what name the caller knows an item's request: its own, else the item's."""
+    """The request id of an item, else the item's own id."""
     if isinstance(item, MalformedRequest):
         return ""
     named = item.comparison.request_id

@@ -29,11 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: `rlaif --help` in a quarter of a second
 )
-app.command(
-    epilog="Examples: rlaif serve --model qwen2.5-coder-1.5b. A model behind `vllm serve`: "
-    "rlaif serve --model judge-1 --engine openai --openai-url http://127.0.0.1:8000/v1 "
-    "--openai-tokenizer MODEL"
-)(serve.serve)
+app.command(add_help_option=False, context_settings=serve.ALL_ARGUMENTS)(serve.serve)
 app.command(epilog="Example: rlaif top 127.0.0.1:9464")(top.top)
 app.add_typer(store.app, name="store")
 app.add_typer(token.app, name="token")

@@ -27,7 +27,8 @@ from judge_service.settings import ServerSettings, SettingsError
         ({"engine": "openai", "openai_url": "http://key@a"}, "setting 'openai_url'"),
         ({"engine": "openai", "openai_url": "127.0.0.1:8000"}, "setting 'openai_url'"),
         ({"tensor_parallel_size": 0}, "setting 'tensor_parallel_size'"),
-        ({"engine": "sglang"}, "setting 'engine'"),
+        ({"engine": "sglang"}, "setting 'engine': expected one of vllm, openai (found 'sglang')"),
+        ({"engine": "vlm"}, "setting 'engine': expected one of vllm, openai; did you mean 'vllm'?"),
     ],
 )
 def test_settings_that_do_not_go_together_are_told(values: dict[str, Any], told: str) -> None:

@@ -143,7 +143,7 @@ def test_what_is_printed_is_a_file_with_the_same_settings(tmp_path: Path) -> Non
         ({"tls_key": "k"}, "'tls_key' is of no use alone"),
         ({"tls_client_ca": "a"}, "'tls_client_ca' needs TLS"),
         ({"host": "0.0.0.0", "tokens": "t"}, "has no TLS"),
-        ({"host": "0.0.0.0", "tls_certificate": "c", "tls_key": "k"}, "has no callers"),
+        ({"host": "0.0.0.0", "tls_certificate": "c", "tls_key": "k"}, "has no authentication"),
         ({"otlp_endpoint": "collector:4317"}, "'otlp_endpoint'"),
         ({"log_format": "yaml"}, "'text' or 'json'"),
         ({"metrics_port": 70_000}, "'metrics_port'"),

@@ -1,0 +1,7 @@
+"""The server and its supervisors.
+
+health.py    the grpc.health.v1 service
+probe.py     a health check as a command
+reload.py    constitutions, tokens and certificates, read again while the server runs
+systemd.py   readiness notification
+"""

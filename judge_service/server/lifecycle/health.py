@@ -1,15 +1,15 @@
-"""The grpc.health.v1 service: whether this server judges now, for probes and for clients.
+"""The grpc.health.v1 service: whether this server is serving, for probes and clients.
 
-Each watcher has an event of its own and writes for itself, under no lock: one that never reads
-holds up neither the others nor whoever changes the status. (The servicer that grpcio ships forgets
-every watcher when one leaves, and writes while it holds the lock that a change of status needs.)
-
-    Check   the status; unknown services are NOT_FOUND. The trailing metadata `rlaif-alarms` names
-            what an operator should look at although the server serves, such as `tokens-stale`.
+    Check   the status; NOT_FOUND for unknown services. The trailing metadata `rlaif-alarms` lists
+            what an operator should look at although the server is serving, such as `tokens-stale`.
     Watch   the status now and whenever it changes; SERVICE_UNKNOWN for unknown services. It ends
             with OK when the server stops.
 
-Health is asked without a token, so watches are capped, and alarms are names without details.
+Each watcher has its own event and writes without a lock, so one that never reads delays neither the
+others nor a change of status. (grpcio's servicer forgets every watcher when one leaves, and writes
+while it holds the lock that a change of status needs.)
+
+Health needs no token, so watches are capped, and alarms are names without details.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
 
     @property
     def watches(self) -> int:
-        """Watches that are open now."""
+        """The number of open watches."""
         return len(self._watches)
 
     def report(self, *, serving: bool) -> None:
-        """Set the status of every service; watchers learn of it in their own time."""
+        """Set the status of every service and wake the watchers."""
         status = _Response.SERVING if serving else _Response.NOT_SERVING
         self._status = dict.fromkeys(self._status, status)
         self._wake()
 
     def show_alarms(self, *alarms: str) -> None:
-        """Show these in `Check` from now on, instead of those before."""
+        """Replace the alarms that `Check` shows."""
         self._alarms = alarms
 
     def close(self) -> None:
-        """End every watch, once it has written the last status."""
+        """End every watch after it has written the last status."""
         self._closed = True
         self._wake()
 

@@ -1,9 +1,9 @@
-"""Is the server that runs with these settings serving? For supervisors that can only run a command.
+"""A health check as a command, for supervisors that cannot speak gRPC over TLS.
 
-Kubernetes' own gRPC probes and most health checkers speak no TLS. This asks grpc.health.v1 on the
-server's own machine, over TLS where the settings say so: it trusts the very certificate that the
-settings name and takes whatever name is in it, since there is nobody in between. With mTLS it shows
-that same certificate, so `tls_client_ca` must have signed the server's too.
+It calls grpc.health.v1 on the server's own machine, over TLS if the settings have it. It trusts the
+very certificate of the settings, under whatever name is in it, since the connection never leaves
+the machine. With mTLS it presents the same certificate, so `tls_client_ca` must have signed the
+server's too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from judge_service.settings import ServerSettings
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}
 
 
-class NotServing(UserError):  # noqa: N818  it is an answer, not a fault
-    """Nobody listens, or what listens does not judge now."""
+class NotServing(UserError):  # noqa: N818  an answer, not a fault
+    """No server answers, or it is not serving now."""
 
 
 def probe(settings: ServerSettings, timeout_s: float = 5.0) -> None:
-    """Return if the server judges now. Raises NotServing, and PemError for files it cannot use."""
+    """Return if the server is serving. Raises NotServing, and PemError for invalid PEM files."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -41,7 +41,7 @@ def probe(settings: ServerSettings, timeout_s: float = 5.0) -> None:
         raise NotServing(f"{address} does not answer: {error.code().name}") from None
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-        raise NotServing(f"{address} answers {state}: it loads, drains, or its engine died")
+        raise NotServing(f"{address} is {state}: it is loading or draining, or its engine died")
 
 
 def _channel(settings: ServerSettings, host: str, address: str, timeout_s: float) -> Any:
@@ -61,7 +61,7 @@ def _channel(settings: ServerSettings, host: str, address: str, timeout_s: float
 
 
 def _certified_name(settings: ServerSettings, host: str, timeout_s: float) -> str:
-    """A name in the certificate that the server shows."""
+    """A name in the certificate that the server presents."""
     assert settings.tls_certificate is not None
     context = ssl.create_default_context(cafile=str(settings.tls_certificate))
     context.check_hostname = False

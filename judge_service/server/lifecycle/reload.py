@@ -1,9 +1,9 @@
-"""Reads constitutions, tokens and certificates again while the server runs.
+"""Reloads constitutions, tokens and certificates while the server runs.
 
     SIGHUP      everything
-    polling     each second: a constitution's file, or the file of tokens, when it was changed
+    polling     a constitution's file, or the file of tokens, within a second of its change
 
-Certificates come as two files that must fit each other, so only SIGHUP says that both are there.
+A certificate and its key are two files that must match, so only SIGHUP marks both as complete.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Reloader:
 
     def __init__(
         self,
-        laws: ConstitutionRegistry,
+        constitutions: ConstitutionRegistry,
         gate: TokenGate | None,
         tls: ServerTls | None,
         health: Health,
         metrics: NoMetrics,
     ) -> None:
-        self._laws = laws
+        self._constitutions = constitutions
         self._gate = gate
         self._tls = tls
         self._health = health
@@ -42,41 +42,41 @@ class Reloader:
         self._show_tokens()
 
     def reload(self) -> None:
-        """Read everything again, now. What is wrong with a file is logged, never raised."""
-        self._reload_laws()
+        """Read everything again, now. Problems of a file are logged, never raised."""
+        self._reload_constitutions()
         self._reload_tokens()
         try:
             if self._tls is not None:
                 self._tls.reload()
         except ServerStartError as error:
-            _log.error("certificates stay as they were: %s", error)
+            _log.error("cannot reload certificates, the old ones stay in use: %s", error)
 
     async def watch(self) -> None:
-        """Read again what was changed, until cancelled."""
+        """Reload what has changed, until cancelled."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             try:
                 self._poll()
-            except Exception as error:  # or no revocation would be seen from now on
-                # Not its text, which may quote the file of tokens.
-                _log.error("cannot look for changed files: %s", type(error).__name__)
+            except Exception as error:  # the watch must go on, or revocations would be missed
+                # Without the error's text, which may quote the file of tokens.
+                _log.error("cannot check for changed files: %s", type(error).__name__)
 
     def _poll(self) -> None:
-        if self._laws.changed():
-            self._reload_laws()
+        if self._constitutions.changed():
+            self._reload_constitutions()
         if self._gate is None:
             return
         if self._gate.tokens.changed():
             self._reload_tokens()
         elif self._gate.tokens.unread:
-            # The failure may pass without any change to the file; it was logged when it began.
+            # The failure may pass without a change of the file; it was logged when it began.
             problems = self._gate.reload()
             if not self._gate.tokens.unread:
                 self._log_tokens(problems)
             self._show_tokens()
 
-    def _reload_laws(self) -> None:
-        for line in self._laws.reload():
+    def _reload_constitutions(self) -> None:
+        for line in self._constitutions.reload():
             _log.warning("%s", line)
 
     def _reload_tokens(self) -> None:
@@ -89,10 +89,10 @@ class Reloader:
         for problem in problems:
             _log.error("%s", problem)
         if not self._gate.tokens.stale:
-            _log.info("tokens read again: %d admitted", len(self._gate.tokens))
+            _log.info("tokens reloaded: %d admitted", len(self._gate.tokens))
 
     def _show_tokens(self) -> None:
-        """Where programs look: in the metrics, and among the alarms of health."""
+        """Publish the state of the tokens in the metrics and among the alarms of health."""
         if self._gate is not None:
             tokens = self._gate.tokens
             self._metrics.tokens_read(len(tokens), tokens.rejected, stale=tokens.stale)

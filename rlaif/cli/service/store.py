@@ -1,4 +1,4 @@
-"""`rlaif store …`: what the judge has read, counted, thinned out, and taken elsewhere."""
+"""`rlaif store …`: statistics, cleanup and export of the store of the judge's reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from judge_service.store.maintenance import RowStats
 
 app = typer.Typer(
-    help="Look after what keeps the judge's reads, a file or a database; servers may go on.",
+    help="Inspect and clean the store of the judge's reads; servers may run meanwhile.",
     no_args_is_help=True,
 )
 
@@ -42,27 +42,27 @@ _BYTES = {
 
 @app.command(epilog="Example: rlaif store stats --store /var/lib/rlaif/reads.sqlite")
 def stats(store: StorePlace = None, as_json: AsJson = False) -> None:
-    """How many reads and writings there are, how large, and how old."""
+    """Show the number, size and age of reads and writings."""
     import json
     from dataclasses import asdict
 
     from judge_service.store.maintenance import summarize
 
-    found = summarize(_place(store))
+    summary = summarize(_place(store))
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(summary)))
         return
-    say(f"{found.place}: schema {found.schema}, {size_text(found.bytes)} on the disk")
-    if found.unused_bytes:
-        say(f"of these unused: {size_text(found.unused_bytes)}; `rlaif store gc` gives them back")
+    say(f"{summary.place}: schema {summary.schema}, {size_text(summary.bytes)} on disk")
+    if summary.unused_bytes:
+        say(f"unused: {size_text(summary.unused_bytes)}; `rlaif store gc` frees them")
     for kind in ("reads", "writings"):
-        say(f"{kind:8}  {_kind_text(getattr(found, kind))}")
+        say(f"{kind:8}  {_kind_text(getattr(summary, kind))}")
 
 
 def _kind_text(kind: RowStats) -> str:
     text = f"{kind.rows:,}, about {size_text(kind.bytes)}"
     if kind.oldest is not None and kind.newest is not None:
-        text += f", kept from {_day(kind.oldest)} to {_day(kind.newest)}"
+        text += f", stored from {_day(kind.oldest)} to {_day(kind.newest)}"
     if kind.without_age:
         text += f", {kind.without_age:,} of unknown age (from before schema 2)"
     return text
@@ -86,50 +86,51 @@ def gc(
     older_than: Annotated[
         str,
         typer.Option(
-            help="Delete what was kept longer ago than this: 30d; s, m, h, d or w. Rows of unknown "
-            "age go too.",
+            help="Delete rows older than this, such as 30d; units s, m, h, d, w. Rows of unknown "
+            "age are deleted too.",
             metavar="AGE",
         ),
     ] = "",
     max_bytes: Annotated[
         str,
         typer.Option(
-            help="Delete the oldest until the rest needs about this much: 1GiB, 500MB.",
+            help="Delete the oldest rows until the rest takes about this much: 1GiB, 500MB.",
             metavar="SIZE",
         ),
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go, delete nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be deleted, delete nothing.")
     ] = False,
 ) -> None:
-    """Delete old rows and give their space back; what was deleted is computed again when asked for.
+    """Delete old rows and free their space; deleted reads are computed again when requested.
 
-    A server may go on meanwhile. Its commits wait while a file is written anew at the end, which
-    takes the file's size once more on the disk. A database keeps the space for new rows; sizes are
-    then what its rows need.
+    A server may run meanwhile. Its commits wait at the end, while a file is rewritten, which needs
+    the file's size once more on disk. A database keeps the space for new rows; sizes are then
+    those of its rows.
     """
     from judge_service.store.base import shown
     from judge_service.store.maintenance import summarize, sweep
     from rlaif.progress import progress
 
     if not older_than and not max_bytes:
-        raise UserError("nothing says what is old: give --older-than 30d, --max-bytes 1GiB or both")
+        raise UserError("no limit given: use --older-than 30d, --max-bytes 1GiB or both")
+    # Everything is validated before the first row is deleted.
     place = _place(store)
     age = parse_age(older_than) if older_than else None
     size = parse_size(max_bytes) if max_bytes else None
     if dry_run:
-        found = sweep(place, older_than=age, max_bytes=size, dry_run=True)
-        told = "would delete"
+        swept = sweep(place, older_than=age, max_bytes=size, dry_run=True)
+        action = "would delete"
     else:
         before = summarize(place)
         total = before.reads.rows + before.writings.rows
         with progress("looking through the store", total, "rows") as report:
-            found = sweep(place, older_than=age, max_bytes=size, progress=report)
-        told = "deleted"
+            swept = sweep(place, older_than=age, max_bytes=size, progress=report)
+        action = "deleted"
     say(
-        f"{shown(place)}: {told} {found.reads:,} reads and {found.writings:,} writings, "
-        f"{size_text(found.bytes_before)} → {'about ' if dry_run else ''}"
-        f"{size_text(found.bytes_after)}"
+        f"{shown(place)}: {action} {swept.reads:,} reads and {swept.writings:,} writings, "
+        f"{size_text(swept.bytes_before)} → {'about ' if dry_run else ''}"
+        f"{size_text(swept.bytes_after)}"
     )
 
 
@@ -142,14 +143,16 @@ def export(
     store: StorePlace = None,
     writings: Annotated[
         bool,
-        typer.Option("--writings", help="Also what the judge wrote: rationales, revisions; text."),
+        typer.Option(
+            "--writings", help="Include the judge's texts: rationales, critiques, revisions."
+        ),
     ] = False,
 ) -> None:
-    """Write keys and log-probabilities as JSON lines, as they are at one moment.
+    """Write keys and log-probabilities as JSON lines, a snapshot of one moment.
 
     A read is {"kind": "read", "key", "logprobs", "prompt_tokens", "created"}: the key is the digest
     of model and prompt, log-probabilities are in the order of the labels, created is in seconds
-    since 1970 (0: unknown). No prompt is in the store, so none is exported.
+    since 1970 (0: unknown). The store holds no prompts, so none is exported.
     """
     from judge_service.store.maintenance import as_line, rows, summarize
     from rlaif.data.records import atomic_open
@@ -158,6 +161,7 @@ def export(
     place = _place(store)
     if out.suffix != ".jsonl":
         raise UserError(f"{out}: rows are exported as JSON lines; --out must end in .jsonl")
+    # Written under a temporary name, and renamed when complete.
     before = summarize(place)
     total, done = before.reads.rows + before.writings.rows * writings, 0
     with progress("exporting", total, "rows") as report, atomic_open(out) as lines:
@@ -175,7 +179,7 @@ def export(
 
 def parse_age(text: str) -> float:
     """Seconds. Raises UserError."""
-    return _parse(text, _SECONDS, "--older-than", "a number and s, m, h, d or w, as in 30d")
+    return _parse(text, _SECONDS, "--older-than", "a number and s, m, h, d or w, such as 30d")
 
 
 def parse_size(text: str) -> int:
@@ -186,12 +190,12 @@ def parse_size(text: str) -> int:
 def _parse(text: str, units: dict[str, int], flag: str, wanted: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
     if match is None or match[2] not in units:
-        raise UserError(f"{flag} {text!r} is not understood: write {wanted}")
+        raise UserError(f"invalid {flag} {text!r}: expected {wanted}")
     return float(match[1]) * units[match[2]]
 
 
 def size_text(size: float) -> str:
-    """As 12 B, 3.4 MB: powers of 1000, as disks are sold."""
+    """A size such as 12 B or 3.4 MB, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`rlaif token new` makes a token for a caller of the judge server."""
+"""`rlaif token new` creates a token for a caller of a judge server."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ import typer
 
 from constitution.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Tokens by which a judge server knows its callers.")
+app = typer.Typer(no_args_is_help=True, help="Tokens that authenticate callers of a judge server.")
 
 
 @app.command(epilog="Example: rlaif token new trainer --scopes judge,read >> tokens.yaml")
 def new(
-    name: Annotated[str, typer.Argument(help="Whose it is: the name in logs and metrics.")],
+    name: Annotated[str, typer.Argument(help="The caller's name, as in logs and metrics.")],
     scopes: Annotated[
-        str, typer.Option(help="What it may do: judge, read, admin; commas between.")
+        str, typer.Option(help="What it may do: judge, read, admin; separated by commas.")
     ] = "judge,read",
     requests_per_minute: Annotated[
-        float | None, typer.Option(help="Requests a minute, items of streams included.")
+        float | None, typer.Option(help="Requests per minute, items of streams included.")
     ] = None,
     max_concurrent: Annotated[
-        int | None, typer.Option(help="Calls at a time, a stream counting as one.")
+        int | None, typer.Option(help="Concurrent calls, a stream counting as one.")
     ] = None,
 ) -> None:
-    """Print a fresh token and the entry that makes a server know it.
+    """Print a new token and its entry for a server's file of tokens.
 
-    The token goes to standard error, once: it is kept nowhere. The entry, which holds only its
-    digest, goes to standard output: add it to the file that `rlaif serve --tokens FILE` reads, and
-    send the server SIGHUP.
+    The token goes to standard error, once: it is stored nowhere. The entry, which holds only its
+    digest, goes to standard output: append it to the file of `rlaif serve --tokens FILE`. A running
+    server reads the file again when it changes.
     """
     from pydantic import ValidationError
 
     from judge_service.security.tokens import REMEDIES, Token, digest_of, new_token, to_entry
 
+    # The same model checks the entry that a server checks when it reads the file.
     token = new_token()
     try:
         entry = Token(
@@ -44,8 +45,8 @@ def new(
             max_concurrent=max_concurrent,
         )
     except ValidationError as error:
-        wrong = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
-        told = [f"{field} must be {REMEDIES[field]}" for field in wrong]
-        raise UserError("\n".join(told)) from None
+        invalid = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
+        problems = [f"{field} must be {REMEDIES[field]}" for field in invalid]
+        raise UserError("\n".join(problems)) from None
     typer.echo(f"the token, shown this once: {token}", err=True)
     typer.echo(to_entry(entry))

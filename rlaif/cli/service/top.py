@@ -1,9 +1,9 @@
-"""`rlaif top`: what a judge server does now, as a live table of its metrics page.
+"""`rlaif top`: a live table of a judge server's metrics.
 
-Every number is of two windows: between the last two looks at the page, and since the server's
-start. Read with urllib and rich alone, so the base install can watch any server.
+Every number is shown for two windows: between the last two polls of the metrics page, and since the
+server's start. Uses only urllib and rich, so the base install can watch any server.
 
-Left out: history (that is Prometheus's), and several servers in one table.
+Left out: history (use Prometheus), and several servers in one table.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 def top(
     address: Annotated[
-        str, typer.Argument(help="Where the server shows its metrics.", metavar="HOST:METRICS_PORT")
+        str, typer.Argument(help="Address of the server's metrics.", metavar="HOST:METRICS_PORT")
     ],
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two polls.")] = 2.0,
     once: Annotated[
         bool,
-        typer.Option("--once", help="Print one table and stop; always so without a terminal."),
+        typer.Option("--once", help="Print one table and exit; the default without a terminal."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a judge server: calls, reads, queue, verdicts, callers. Ctrl-C ends it."""
+    """Watch a judge server: calls, reads, queue, verdicts, callers. Stop it with Ctrl-C."""
     import json
     import sys
 
-    before = look(address)
+    before = poll(address)
     if once or as_json or not sys.stdout.isatty():
         time.sleep(interval)
-        view = compare(before, look(address))
+        view = compare(before, poll(address))
         if as_json:
             print(json.dumps({"server": address} | asdict(view)))
         else:
@@ -60,21 +60,20 @@ def top(
 
 @dataclass(frozen=True)
 class MetricsPage:
-    """A metrics page as it was at one moment. Its metrics go without their common prefix."""
+    """A metrics page at one moment; the metrics' common prefix is removed."""
 
     at: float  # seconds since 1970
     samples: Mapping[tuple[str, Labels], float]
 
     @property
     def started(self) -> float:
-        """When the server began to count, seconds since 1970."""
+        """When the server started, seconds since 1970."""
         return self.sum("start_time_seconds")
 
     def sum(self, name: str, **labels: str) -> float:
         """Over all series of the metric that carry these labels."""
         wanted = labels.items()
-        found = (v for (n, given), v in self.samples.items() if n == name and wanted <= given)
-        return sum(found)
+        return sum(v for (n, given), v in self.samples.items() if n == name and wanted <= given)
 
     def values(self, name: str, label: str) -> list[str]:
         """The values of one label of a metric, sorted."""
@@ -83,7 +82,7 @@ class MetricsPage:
 
 @dataclass(frozen=True)
 class Window:
-    """What happened in some seconds. None: nothing happened that it could be told from."""
+    """Rates and shares over some seconds. None: no event to compute it from."""
 
     seconds: float
     calls_per_second: float
@@ -100,7 +99,7 @@ class Window:
 
 @dataclass(frozen=True)
 class View:
-    """All that the table shows."""
+    """The contents of the table."""
 
     up_seconds: float
     engine_alive: bool
@@ -115,8 +114,8 @@ class View:
     callers: dict[str, dict[str, float]]  # calls, calls_per_second (now), failed
 
 
-def look(address: str) -> MetricsPage:
-    """Read the page. Raises UserError when there is none of a judge server."""
+def poll(address: str) -> MetricsPage:
+    """Read the page. Raises UserError if there is no page of a judge server."""
     import http.client
     import urllib.request
 
@@ -143,18 +142,18 @@ def look(address: str) -> MetricsPage:
 def parse(text: str) -> Iterator[tuple[tuple[str, Labels], float]]:
     """(name, labels) and value of each sample of a page in Prometheus's text format."""
     for line in text.splitlines():
-        found = _LINE.match(line)
-        if found is not None:
-            labels = ((k, _unescaped(v)) for k, v in _LABEL.findall(found["labels"] or ""))
-            name = found["name"].removeprefix(_PREFIX)
-            yield (name, frozenset(labels)), float(found["value"])
+        sample = _LINE.match(line)
+        if sample is not None:
+            labels = ((k, _unescaped(v)) for k, v in _LABEL.findall(sample["labels"] or ""))
+            name = sample["name"].removeprefix(_PREFIX)
+            yield (name, frozenset(labels)), float(sample["value"])
 
 
 def compare(before: MetricsPage, after: MetricsPage) -> View:
-    """What the second page says, and what happened since the first one."""
-    birth = MetricsPage(after.started, {})
+    """The state of the second page, and the changes since the first one."""
+    at_start = MetricsPage(after.started, {})
     if before.started != after.started:  # another process: its counters began at 0
-        before = birth
+        before = at_start
     now = _window(before, after)
     callers = {
         caller: {
@@ -165,18 +164,18 @@ def compare(before: MetricsPage, after: MetricsPage) -> View:
         }
         for caller in after.values("calls_total", "caller")
     }
-    laws = [dict(labels) for name, labels in after.samples if name == "constitution_info"]
+    served = [dict(labels) for name, labels in after.samples if name == "constitution_info"]
     return View(
         up_seconds=after.at - after.started,
         engine_alive=bool(after.sum("engine_alive")),
-        constitutions=sorted(f"{law['name']} {law['version']}" for law in laws),
+        constitutions=sorted(f"{each['name']} {each['version']}" for each in served),
         calls_in_progress=int(after.sum("calls_in_progress")),
         stream_items_in_flight=int(after.sum("stream_items_in_flight")),
         engine_queue=int(after.sum("engine_requests")),
         store_reads=int(after.sum("store_entries", kind="read")),
         store_bytes=int(after.sum("store_bytes")),
         now=now,
-        since_start=_window(birth, after),
+        since_start=_window(at_start, after),
         callers=callers,
     )
 
@@ -188,6 +187,7 @@ def _window(before: MetricsPage, after: MetricsPage) -> Window:
     def mean(name: str) -> float | None:
         return _share(change(f"{name}_sum"), change(f"{name}_count"))
 
+    # Counters only grow, so every number is a difference between the two pages.
     seconds = max(after.at - before.at, 1e-3)
     calls, reads = change("calls_total"), change("reads_total")
     tokens, pairs = change("prompt_tokens_total"), change("position_checks_total")
@@ -221,14 +221,14 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _unescaped(value: str) -> str:
-    return re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), value)
+    return re.sub(r"\\(.)", lambda match: {"n": "\n"}.get(match[1], match[1]), value)
 
 
 _ROWS: tuple[tuple[str, Callable[[Window], str]], ...] = (
-    ("calls a second", lambda w: f"{w.calls_per_second:.1f}"),
+    ("calls per second", lambda w: f"{w.calls_per_second:.1f}"),
     ("  that failed", lambda w: _percent(w.failed_share)),
     ("  mean time", lambda w: _NONE if w.call_seconds is None else f"{w.call_seconds:.2f} s"),
-    ("reads a second", lambda w: f"{w.reads_per_second:.1f}"),
+    ("reads per second", lambda w: f"{w.reads_per_second:.1f}"),
     ("  from the store", lambda w: _percent(w.stored_share)),
     ("  prompt tokens cached", lambda w: _percent(w.cached_share)),
     ("label mass, mean", lambda w: _NONE if w.label_mass is None else f"{w.label_mass:.3f}"),
@@ -239,26 +239,28 @@ _ROWS: tuple[tuple[str, Callable[[Window], str]], ...] = (
 
 
 def render(address: str, view: View, problem: str = "") -> RenderableType:
-    """The view as tables for a terminal; `problem` stands below them."""
+    """The view as tables for a terminal, with `problem` below them."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     engine = Text("engine alive", "green") if view.engine_alive else Text("engine DEAD", "bold red")
-    laws = ", ".join(view.constitutions)
-    head = Text.assemble(f"{address}  up {_duration(view.up_seconds)}  ", engine, f"  {laws}")
+    constitutions = ", ".join(view.constitutions)
+    uptime = f"{address}  up {_duration(view.up_seconds)}  "
+    head = Text.assemble(uptime, engine, f"  {constitutions}")
     queue = Text(
-        f"under way: calls {view.calls_in_progress}, stream items {view.stream_items_in_flight}, "
+        f"in progress: calls {view.calls_in_progress}, stream items {view.stream_items_in_flight}, "
         f"engine's queue {view.engine_queue}   store: {view.store_reads:,} reads, "
         f"{view.store_bytes / 2**20:,.1f} MiB"
     )
+    # One row per number, one column per window.
     rows = Table("", box=None, pad_edge=False)
     rows.add_column(f"last {_duration(view.now.seconds)}", justify="right", min_width=12)
     rows.add_column("since start", justify="right", min_width=12)
     for name, shown in _ROWS:
         rows.add_row(name, shown(view.now), shown(view.since_start))
     callers = Table("caller", box=None, pad_edge=False)
-    for title in ("calls a second", "calls", "failed"):
+    for title in ("calls per second", "calls", "failed"):
         callers.add_column(title, justify="right")
     for name, counts in sorted(view.callers.items(), key=lambda item: -item[1]["calls"]):
         callers.add_row(
@@ -272,7 +274,7 @@ def render(address: str, view: View, problem: str = "") -> RenderableType:
 
 
 def _watch(address: str, before: MetricsPage, interval: float) -> None:
-    """Until Ctrl-C. A server that stops answering keeps its last table, with a line that says so"""
+    """Poll until Ctrl-C. If the server stops answering, its last table stays, with the problem."""
     from rich.live import Live
 
     view = compare(MetricsPage(before.started, {}), before)
@@ -281,7 +283,7 @@ def _watch(address: str, before: MetricsPage, interval: float) -> None:
             while True:
                 time.sleep(interval)
                 try:
-                    now = look(address)
+                    now = poll(address)
                 except UserError as error:
                     live.update(render(address, view, str(error)), refresh=True)
                     continue
@@ -296,7 +298,7 @@ def _percent(share: float | None) -> str:
 
 
 def _mix(counts: Mapping[str, float]) -> str:
-    """In the order of the names, so that a live table stands still."""
+    """In the order of the names, which keeps a live table steady."""
     return ", ".join(f"{name} {n:,.0f}" for name, n in sorted(counts.items()) if n) or _NONE
 
 

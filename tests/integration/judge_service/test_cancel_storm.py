@@ -163,7 +163,7 @@ async def assert_all_places_are_free(storm: CancelStorm, engine: SteadyEngine) -
     engine.seconds = HOUR
     held = [storm.compare() for _ in range(MOST)]
     await until(lambda: engine.running + engine.waiting == 2 * MOST)
-    with pytest.raises(grpc.aio.AioRpcError, match="calls in hand"):
+    with pytest.raises(grpc.aio.AioRpcError, match="concurrent calls"):
         await storm.compare(timeout=120)
     for call in held:
         call.cancel()

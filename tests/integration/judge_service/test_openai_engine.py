@@ -32,7 +32,7 @@ from judge_service.engines import openai_capabilities as openai_ways
 from judge_service.engines.http_client import UpstreamError
 from judge_service.engines.openai import OpenAIEngine
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.engines.warmup import first_question
+from judge_service.engines.warmup import warmup_prompt
 from judge_service.judge.judge import Judge
 from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template
@@ -217,7 +217,7 @@ async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top
     way = openai_ways.LOGPROB_MODES[place]
     monkeypatch.setattr(openai_ways, "WAYS", (way,))
     async with engine_over(served, smollm2) as engine:
-        prompt, _ = first_question(engine.tokenizer, "smollm2")
+        prompt, _ = warmup_prompt(engine.tokenizer, "smollm2")
         every = reference.logprobs(prompt)
         ranked = every.argsort(descending=True).tolist()
         inside, outside = ranked[1], ranked[100]

@@ -191,11 +191,11 @@ async def test_with_a_store_swapped_pairs_give_exactly_one_minus_p(engine: VLLME
 async def test_cancelled_work_leaves_the_engine_at_once(engine: VLLMEngine) -> None:
     prompt = engine.tokenizer.encode_template("Once upon a time")
     tasks = [asyncio.create_task(engine.write(prompt, max_tokens=1900)) for _ in range(8)]
-    await until(lambda: engine.unfinished_requests == 8)
+    await until(lambda: engine._llm.get_num_unfinished_requests() == 8)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert engine.unfinished_requests == 0
+    assert engine._llm.get_num_unfinished_requests() == 0
     template = Template(engine.tokenizer, PAIR)
     await engine.read(template.suffix("Be kind."), template.label_ids)
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from constitution.schema import Constitution, Message, Principle, Trait
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.engines.caching import CachingEngine
-from judge_service.errors import Failure
 from judge_service.judge.judge import Judge
+from judge_service.status import Failure
 from judge_service.store import open_store
 from judge_service.store.base import StoreError, StoreUnavailable
 from judge_service.types import Comparison, Judgment, ModelIdentity
@@ -389,7 +389,7 @@ async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_
         await storing.read(PROMPT, LABELS)
     await storing.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{work} in the store fail, and reads are refused: "
+        f"{work} in the store fail; reads are refused: "
         "/srv/canary.sqlite: the disk is full; make room",
         f"{work} in the store work again",
     ]

@@ -25,16 +25,15 @@ from constitution.errors import UserError
 from judge_service.client.sync import AsyncJudgeClient, JudgeUnavailable
 from judge_service.engine import EngineError
 from judge_service.engines import http_client as upstream
-from judge_service.engines import openai
+from judge_service.engines import open_engine, openai
 from judge_service.engines.http_client import UpstreamError
 from judge_service.engines.openai import OpenAIEngine
 from judge_service.engines.openai_capabilities import LOGPROB_MODES, Served
 from judge_service.engines.tokenizer import HFTokenizer
-from judge_service.engines.warmup import first_question
+from judge_service.engines.warmup import warmup_prompt
 from judge_service.judge.judge import Judge
 from judge_service.settings import ServerSettings
 from judge_service.types import JudgeOptions, ModelIdentity, Order, Unjudged, UnjudgedReason
-from rlaif.cli.service.serve import _engine
 from tests.judge_service.engines.test_tokenizer import (
     like_qwen,
     like_sentencepiece,
@@ -63,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "_WAITS", (0.01, 0.02))
-    monkeypatch.setattr(openai, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(openai, "_POLL_SECONDS", 0.05)
 
 
 @asynccontextmanager
@@ -91,7 +90,7 @@ async def until(state: Callable[[], bool]) -> None:
 
 async def test_a_server_like_vllm_is_asked_for_exactly_the_labels(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
-        prompt, labels = first_question(engine.tokenizer, "judge")
+        prompt, labels = warmup_prompt(engine.tokenizer, "judge")
         found = await engine.read(prompt, labels, priority=1)
         (body,) = fake.bodies
     assert found.logprobs == (-0.25, -1.75)
@@ -113,7 +112,7 @@ async def test_the_receipt_tells_what_is_known_of_the_model_and_that_the_weights
 
 async def test_a_server_without_priorities_is_sent_none(folder: Path) -> None:
     async with engine_over(folder, knows=VLLM_FIELDS - {"priority"}) as (engine, fake):
-        await engine.read(*first_question(engine.tokenizer, "judge"), priority=1)
+        await engine.read(*warmup_prompt(engine.tokenizer, "judge"), priority=1)
         assert "priority" not in fake.bodies[0]
         assert "logprob_token_ids" in fake.bodies[0]
 
@@ -127,7 +126,7 @@ async def test_a_plain_server_is_read_from_its_most_likely_tokens(
 ) -> None:
     plain = {"knows": frozenset(knows), "max_logprobs": most}
     async with engine_over(folder, **plain) as (engine, fake):
-        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert found.logprobs == (-0.25, -1.75)
         assert engine.identity.engine.endswith(says)
         assert set(fake.bodies[0]) <= PLAIN_FIELDS | knows
@@ -139,7 +138,7 @@ async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infin
 ) -> None:
     async with engine_over(folder, knows=knows) as (engine, fake):
         fake.scores = {" A": -0.1, "x": -3.0}
-        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert found.logprobs[0] == -0.1
         assert math.isnan(found.logprobs[1])
         answers = Judge(engine).compare(
@@ -153,7 +152,7 @@ async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infin
 async def test_what_vllm_writes_for_minus_infinity_is_void_too(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.scores = {" A": -0.1, " B": -9999.0}
-        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert math.isnan(found.logprobs[1])
 
 
@@ -227,8 +226,8 @@ async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
     with pytest.raises(UpstreamError, match=r"'openai_url': .* does not answer .*start the model"):
         await engine.start()
     for url, key, told in (
-        ("http://a:b", "", "'openai_url': 'http://a:b' is no address"),
-        ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: it holds characters that no key"),
+        ("http://a:b", "", "'openai_url': invalid URL 'http://a:b'"),
+        ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: unexpected characters"),
     ):
         with pytest.raises(UpstreamError, match=told) as raised:
             await OpenAIEngine(url, "judge", tokenizer=str(folder), key=key).start()
@@ -269,7 +268,7 @@ async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -
 async def test_what_may_pass_is_tried_again(folder: Path, replies: list[Reply]) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = replies
-        found = await engine.read(*first_question(engine.tokenizer, "judge"))
+        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert found.logprobs == (-0.25, -1.75)
         assert fake.replies == []
         assert engine.alive
@@ -280,7 +279,7 @@ async def test_retry_after_is_waited_for(folder: Path) -> None:
         fake.replies = [Reply(429, {"Retry-After": "1"})]
         clock = asyncio.get_running_loop().time
         began = clock()
-        await engine.read(*first_question(engine.tokenizer, "judge"))
+        await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert clock() - began >= 1.0
 
 
@@ -291,11 +290,11 @@ async def test_a_refused_prompt_fails_alone_and_is_quoted_nowhere(
     async with engine_over(folder, key=KEY) as (engine, fake):
         fake.replies = [Reply(400)]
         with pytest.raises(EngineError, match=r"refused the prompt \(HTTP 400 Bad Request\)"):
-            await engine.read(*first_question(engine.tokenizer, "judge"))
+            await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert engine.alive
         fake.replies = [Reply(503)] * 3
         with pytest.raises(EngineError, match="does not answer") as raised:
-            await engine.read(*first_question(engine.tokenizer, "judge"))
+            await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert fake.keys == {f"Bearer {KEY}"}
     assert "CANARY" not in caplog.text + str(raised.value)
     assert KEY not in caplog.text
@@ -323,17 +322,17 @@ async def test_a_prompt_that_the_server_fails_at_fails_alone(
             assert "failed at the prompt" in found.detail
             assert fake.replies == []
             assert engine.alive
-            await engine.read(*first_question(engine.tokenizer, "judge"))
+            await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
 
 async def test_a_server_that_fails_at_everything_is_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "_WATCH_SECONDS", 60.0)
+    monkeypatch.setattr(openai, "_POLL_SECONDS", 60.0)
     async with engine_over(folder) as (engine, fake):
         monkeypatch.setattr(fake, "_answer", lambda *_: Reply(500))
         with pytest.raises(EngineError, match="500"):
-            await engine.read(*first_question(engine.tokenizer, "judge"))
+            await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert not engine.alive
 
 
@@ -344,7 +343,7 @@ async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(status)]
         with pytest.raises(EngineError, match=str(status)):
-            await engine.read(*first_question(engine.tokenizer, "judge"))
+            await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert not engine.alive
         await until(lambda: engine.alive)
 
@@ -352,18 +351,18 @@ async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
 async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(HANG)]
-        task = asyncio.create_task(engine.read(*first_question(engine.tokenizer, "judge")))
+        task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
         await until(lambda: not fake.replies)
         task.cancel()
         await until(lambda: fake.hung_up == 1)
         assert task.cancelled()
-        await engine.read(*first_question(engine.tokenizer, "judge"))
+        await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
 
 async def test_closing_ends_what_is_under_way(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(HANG)]
-        task = asyncio.create_task(engine.read(*first_question(engine.tokenizer, "judge")))
+        task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
         await until(lambda: not fake.replies)
         await engine.close()
         with pytest.raises(EngineError, match="closed on this side"):
@@ -375,7 +374,7 @@ async def test_no_more_requests_at_a_time_than_the_bound(
 ) -> None:
     monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 3)
     async with engine_over(folder) as (engine, fake):
-        question = first_question(engine.tokenizer, "judge")
+        question = warmup_prompt(engine.tokenizer, "judge")
         await asyncio.gather(*(engine.read(*question) for _ in range(12)))
         assert fake.most_at_once in (2, 3)
 
@@ -385,7 +384,7 @@ async def test_reads_that_wait_to_be_tried_again_hold_up_nobody(
 ) -> None:
     monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 2)
     async with engine_over(folder) as (engine, fake):
-        question = first_question(engine.tokenizer, "judge")
+        question = warmup_prompt(engine.tokenizer, "judge")
         fake.replies = [Reply(429, {"Retry-After": "20"})] * 2
         bulk = [asyncio.create_task(engine.read(*question, priority=1)) for _ in range(2)]
         await until(lambda: not fake.replies)
@@ -466,7 +465,7 @@ async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past
         monkeypatch.setattr(fake, "_answer", answer)
         fake.replies = [Reply(503)] * 3
         with pytest.raises(EngineError, match="503"):
-            await engine.read(*first_question(engine.tokenizer, "judge"))
+            await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         await until(lambda: asked > 2)
         assert not engine.alive
         told = [line for line in caplog.messages if "not serving until" not in line]
@@ -487,7 +486,7 @@ async def test_the_command_takes_the_key_from_the_environment_alone(
             openai_tokenizer=str(folder),
         )
         assert KEY not in settings.model_dump_json()
-        engine = _engine(settings)
+        engine = open_engine(settings)
         await engine.start()
         await engine.close()
         assert fake.keys == {f"Bearer {KEY}"}

@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from judge_service.client.sync import AsyncJudgeClient, JudgeRequestError, JudgeUnavailable
-from judge_service.security.tokens import SCOPES, Token, digest_of, new_token, to_entry
+from judge_service.rpc import SCOPES
+from judge_service.security.tokens import Token, digest_of, new_token, to_entry
 from judge_service.server.handlers import SERVICES
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc

@@ -111,7 +111,11 @@ def test_calls_at_a_time_are_freed_however_they_end() -> None:
     with quota.occupied():
         with pytest.raises(ZeroDivisionError), quota.occupied():
             raise ZeroDivisionError
-        with quota.occupied(), pytest.raises(Overloaded, match="2 calls in hand"), quota.occupied():
+        with (
+            quota.occupied(),
+            pytest.raises(Overloaded, match="limit of 2 concurrent calls"),
+            quota.occupied(),
+        ):
             pass
     with quota.occupied(), quota.occupied():
         pass
@@ -136,7 +140,7 @@ async def test_turns_come_in_order_and_at_the_rate() -> None:
     clock, done = QuotaClock(), []
 
     async def one(n: int) -> None:
-        await quota.turn()
+        await quota.await_item()
         done.append((n, clock.now))
 
     quota = Quota(token(requests_per_minute=2), lambda: clock.now, clock.sleep)
@@ -243,7 +247,7 @@ async def test_the_client_tells_a_quota_as_the_judges_word(
     ):
         await client.compare("x", "a", "bb")
         with pytest.raises(
-            JudgeUnavailable, match=r"requests a minute \(1\) are used up.* in 60 s"
+            JudgeUnavailable, match=r"requests per minute \(1\) are used up.* in 60 s"
         ):
             await client.compare("x", "a", "bb")
 

@@ -23,9 +23,10 @@ from grpc_status import rpc_status
 from judge_service.errors import EngineLost, ServerStartError
 from judge_service.observability.logs import TextLines
 from judge_service.server import interceptors
-from judge_service.server.app import JudgeServer, serve
+from judge_service.server.app import JudgeServer
 from judge_service.server.deadlines import LatencyWindow
 from judge_service.server.interceptors import CallGuard
+from judge_service.server.run import serve
 from judge_service.settings import ServerSettings
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
@@ -342,7 +343,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
     monkeypatch.setattr(interceptors, "time", SimpleNamespace(perf_counter=lambda: now))
     engine = FakeEngine(answer)
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
-        server._guard._pace = LatencyWindow(clock=lambda: 0.0)
+        server._guard._latencies = LatencyWindow(clock=lambda: 0.0)
         stub = pb_grpc.JudgeServiceStub(channel)
         for _ in range(5):
             await stub.ComparePair(request())
@@ -462,7 +463,7 @@ async def test_reflection_lists_the_services_on_loopback(channel: grpc.aio.Chann
 def test_the_process_ends_on_sigterm_and_when_its_parent_is_gone(how: str, tmp_path: Path) -> None:
     script = (
         "import asyncio, sys\n"
-        "from judge_service.server.app import serve\n"
+        "from judge_service.server.run import serve\n"
         "from tests.support.fakes import FakeEngine\n"
         "from tests.support.service.serving import settings\n"
         f"wanted = settings(constitutions=({one_principle(tmp_path)!r},),\n"

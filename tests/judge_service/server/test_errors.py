@@ -19,11 +19,11 @@ import pytest
 from google.rpc import error_details_pb2
 
 import judge_service
-from judge_service import errors
 from judge_service.judge.template import TemplateError
 from judge_service.security import quotas
 from judge_service.security.tokens import Token, digest_of, to_entry
 from judge_service.server.app import JudgeServer
+from judge_service.status import DOMAIN
 from judge_service.store.base import StoreUnavailable
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
@@ -263,7 +263,7 @@ async def test_an_error_is_on_the_wire_as_the_table_says(
         code, message, details = await failure(await row.how(scene))
     assert code is row.code
     info = details.pop("ErrorInfo")
-    assert (info.reason, info.domain) == (row.reason, errors.DOMAIN)
+    assert (info.reason, info.domain) == (row.reason, DOMAIN)
     assert info.metadata["request_id"]
     bad = details.pop("BadRequest", error_details_pb2.BadRequest())
     assert tuple(violation.field for violation in bad.field_violations) == row.fields

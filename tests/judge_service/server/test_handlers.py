@@ -226,7 +226,7 @@ async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
     request = getattr(pb, f"{rpc}Request")(**SAID, **given)
     code, message, details = await failure(getattr(judge, rpc)(request))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert message.startswith("not with this judge model: two labels are token 3")
+    assert message.startswith("this judge model does not support the call: two labels are token 3")
     assert details["ErrorInfo"].reason == "MODEL_UNSUITED"
     assert "RetryInfo" not in details
 

@@ -86,7 +86,7 @@ async def test_an_error_fits_the_metadata_however_much_is_wrong(judge: Any) -> N
         judge.ScoreCandidate(pb.ScoreCandidateRequest(**SAID, constitution=ref))
     )
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert message.endswith("more problems; ValidateConstitution tells all of them")
+    assert message.endswith("more problems; ValidateConstitution lists all of them")
     options = pb.WritingOptions(principle_id="x" * 100_000)
     request = pb.CritiqueCandidateRequest(**SAID, response="a", options=options)
     code, message, _ = await failure(judge.CritiqueCandidate(request))

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from judge_service.errors import InvalidRequest
-from judge_service.server import app as server_module
+from judge_service.server import run as server_module
 from judge_service.server.lifecycle import reload as reloading
 from judge_service.server.registry import ConstitutionRegistry
 from judge_service.v1 import judge_pb2 as pb

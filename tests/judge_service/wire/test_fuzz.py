@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from judge_service.client.sync import AsyncJudgeClient
-from judge_service.errors import DETAILS_TRAILER
+from judge_service.status import DETAILS_TRAILER
 from judge_service.types import Judgment
 from judge_service.v1 import judge_pb2 as pb
 from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, serving

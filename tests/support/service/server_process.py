@@ -117,7 +117,7 @@ class ServerProcess:
 def main(told: str) -> None:
     from judge_service.engines.caching import CachingEngine
     from judge_service.judge.template import prompt_sha256
-    from judge_service.server.app import serve
+    from judge_service.server.run import serve
     from judge_service.settings import ServerSettings
     from judge_service.store import open_store
     from judge_service.store.base import read_key

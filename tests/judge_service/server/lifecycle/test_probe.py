@@ -12,7 +12,7 @@ import pytest
 
 from judge_service.server.app import JudgeServer
 from judge_service.server.lifecycle.probe import NotServing, probe
-from judge_service.server.lifecycle.systemd import tell_supervisor
+from judge_service.server.lifecycle.systemd import notify_supervisor
 from tests.support.fakes import FakeEngine
 from tests.support.service.certificates import Authority
 from tests.support.service.serving import serving, settings
@@ -72,12 +72,12 @@ def test_systemd_is_told_when_it_listens(tmp_path: Path, monkeypatch: pytest.Mon
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         monkeypatch.setenv("NOTIFY_SOCKET", path)
-        tell_supervisor("READY=1")
+        notify_supervisor("READY=1")
         assert listener.recv(64) == b"READY=1"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0rlaif-test-notify")
         monkeypatch.setenv("NOTIFY_SOCKET", "@rlaif-test-notify")
-        tell_supervisor("READY=1")
+        notify_supervisor("READY=1")
         assert listener.recv(64) == b"READY=1"
 
 
@@ -85,6 +85,6 @@ def test_a_supervisor_that_is_gone_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    tell_supervisor("READY=1")
+    notify_supervisor("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    tell_supervisor("READY=1")
+    notify_supervisor("READY=1")

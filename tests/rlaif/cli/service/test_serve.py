@@ -13,9 +13,13 @@ import yaml
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
+from judge_service.client import JudgeClient
+from judge_service.engines import open_engine
+from judge_service.settings import ServerSettings
+from judge_service.types import Judgment
 from rlaif.cli.main import app
-from rlaif.cli.service import serve as serve_command
-from rlaif.cli.service.serve import effective
+from rlaif.cli.service.serve import DEFAULT_CONTEXT_TOKENS, effective, with_model_folders
+from tests.support.service.added_engine import NAME, started
 
 ROOT = Path(__file__).resolve().parents[4]
 WITHOUT_VLLM = """
@@ -79,12 +83,22 @@ def test_the_engine_is_opened_in_the_dtype_and_with_the_steps_of_the_settings(
     monkeypatch.setattr(
         "judge_service.engines.vllm.VLLMEngine", lambda *_, **settings: opened.update(settings)
     )
-    monkeypatch.setattr("rlaif.models.catalog.resolve", lambda name: name)
     variables = {
         "RLAIF_SERVE_MODEL": "m", "RLAIF_SERVE_DTYPE": "float32", "RLAIF_SERVE_STEP_TOKENS": "256",
     }  # fmt: skip
-    serve_command._engine(effective(None, variables, {}).settings)
+    open_engine(effective(None, variables, {}).settings)
     assert (opened["dtype"], opened["step_tokens"]) == ("float32", 256)
+
+
+def test_short_names_of_models_become_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlaif.models.catalog.resolve", lambda name: f"/models/{name}")
+    url = {"engine": "openai", "openai_url": "http://127.0.0.1:1"}
+    short = "smollm2-135m"
+    assert with_model_folders(ServerSettings(model="x")).model == "/models/x"
+    served = with_model_folders(ServerSettings(model=short, **url))
+    assert (served.model, served.openai_tokenizer) == (short, f"/models/{short}")
+    served = with_model_folders(ServerSettings(model="x", openai_tokenizer="a/b", **url))
+    assert (served.model, served.openai_tokenizer) == ("x", "a/b")
 
 
 def test_a_model_behind_a_server_has_settings_of_its_own_and_its_server_s_context() -> None:
@@ -150,6 +164,19 @@ def test_a_mistake_is_one_message(arguments: list[str], told: str) -> None:
     found = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
     assert isinstance(found.exception, UserError)
     assert told in str(found.exception)
+
+
+def test_an_engine_of_one_added_file_serves_through_the_ordinary_command(tmp_path: Path) -> None:
+    main = "from rlaif.cli.main import main; main()"
+    command = ["serve", "--engine", NAME, "--model", "none", "--port", "0", "--no-store"]
+    with (
+        started(tmp_path, main, *command, "--constitution", "hhh") as address,
+        JudgeClient(address) as judge,
+    ):
+        judgment = judge.compare("Name a fruit", "A stone.", "An apple, for example.")
+        assert isinstance(judgment, Judgment)
+        assert judgment.prob_a < 0.2  # the fake engine prefers the longer response
+        assert judge.server_info().limits.max_context_tokens == DEFAULT_CONTEXT_TOKENS
 
 
 @pytest.mark.integration

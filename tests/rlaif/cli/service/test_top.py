@@ -23,7 +23,7 @@ from judge_service.observability.metrics import ServerMetrics
 from judge_service.server_info import ConstitutionSummary
 from judge_service.types import Unjudged, UnjudgedReason
 from rlaif.cli.main import app
-from rlaif.cli.service.top import MetricsPage, compare, look, parse
+from rlaif.cli.service.top import MetricsPage, compare, parse, poll
 
 PAGE = """\
 # HELP rlaif_judge_calls_total Calls ended.
@@ -128,9 +128,9 @@ def test_nobody_there_is_told_with_the_remedy() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(UserError, match=f"{address}.*refused.*--metrics-port"):
-        look(address)
+        poll(address)
     with pytest.raises(UserError, match="'metrics' is not host:port"):
-        look("metrics")
+        poll("metrics")
 
 
 def test_another_programs_page_is_refused() -> None:
@@ -139,7 +139,7 @@ def test_another_programs_page_is_refused() -> None:
     server, thread = start_http_server(0, "127.0.0.1", CollectorRegistry())
     try:
         with pytest.raises(UserError, match="not the page of a judge server"):
-            look(f"127.0.0.1:{server.server_port}")
+            poll(f"127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         server.server_close()

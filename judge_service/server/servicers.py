@@ -1,0 +1,107 @@
+"""The two gRPC services: each method hands its request to the RequestHandler."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from constitution.errors import ConstitutionError
+from constitution.loader import load_text
+from judge_service.errors import InvalidRequest, NotFound
+from judge_service.server.handlers import RequestHandler
+from judge_service.server.registry import UNKNOWN
+from judge_service.server.stream import JudgmentStream
+from judge_service.server_info import ConstitutionSummary
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from judge_service.wire import constitutions as wire_constitution
+from judge_service.wire import judgments as wire
+
+_MAX_SOURCE = 1024
+
+
+class JudgeServicer(pb_grpc.JudgeServiceServicer):
+    def __init__(self, handler: RequestHandler) -> None:
+        self._handler = handler
+
+    async def ComparePair(
+        self, request: pb.ComparePairRequest, context: Any
+    ) -> pb.ComparePairResponse:
+        return pb.ComparePairResponse(judgment=await self._handler.compare_one(request))
+
+    async def RankCandidates(
+        self, request: pb.RankCandidatesRequest, context: Any
+    ) -> pb.RankCandidatesResponse:
+        return pb.RankCandidatesResponse(ranking=await self._handler.rank(request))
+
+    async def ScoreCandidate(
+        self, request: pb.ScoreCandidateRequest, context: Any
+    ) -> pb.ScoreCandidateResponse:
+        return pb.ScoreCandidateResponse(score=await self._handler.score(request))
+
+    async def CritiqueCandidate(
+        self, request: pb.CritiqueCandidateRequest, context: Any
+    ) -> pb.CritiqueCandidateResponse:
+        return pb.CritiqueCandidateResponse(critique=await self._handler.critique(request))
+
+    async def ReviseCandidate(
+        self, request: pb.ReviseCandidateRequest, context: Any
+    ) -> pb.ReviseCandidateResponse:
+        return pb.ReviseCandidateResponse(revision=await self._handler.revise(request))
+
+    async def StreamJudgments(self, requests: Any, context: Any) -> None:
+        limit = self._handler.settings.max_stream_in_flight
+        stream = JudgmentStream(context, self._handler.compare, limit, self._handler.metrics)
+        await stream.run(self._handler.draining)
+
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Any
+    ) -> pb.GetServerInfoResponse:
+        return wire.server_info_to_proto(self._handler.info())
+
+
+class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
+    def __init__(self, handler: RequestHandler) -> None:
+        self._handler = handler
+
+    async def ListConstitutions(
+        self, request: pb.ListConstitutionsRequest, context: Any
+    ) -> pb.ListConstitutionsResponse:
+        summaries = map(wire_constitution.summary_to_proto, self._handler.constitutions.summaries)
+        return pb.ListConstitutionsResponse(constitutions=summaries)
+
+    async def GetConstitution(
+        self, request: pb.GetConstitutionRequest, context: Any
+    ) -> pb.GetConstitutionResponse:
+        try:
+            constitution = await self._handler.constitution(request.constitution)
+        except InvalidRequest as unknown:
+            if unknown.reason != UNKNOWN:
+                raise
+            raise NotFound(str(unknown), reason=unknown.reason, fields=unknown.fields) from None
+        return pb.GetConstitutionResponse(
+            constitution=wire_constitution.constitution_to_proto(constitution),
+            sha256=constitution.digest,
+        )
+
+    async def ValidateConstitution(
+        self, request: pb.ValidateConstitutionRequest, context: Any
+    ) -> pb.ValidateConstitutionResponse:
+        if len(request.source) > _MAX_SOURCE:  # every diagnostic carries it
+            raise InvalidRequest("source", f"a name of up to {_MAX_SOURCE} characters")
+        try:
+            constitution = await asyncio.to_thread(
+                load_text, request.yaml, request.source or "constitution"
+            )
+        except ConstitutionError as error:
+            problems = map(wire_constitution.diagnostic_to_proto, error.diagnostics)
+            return pb.ValidateConstitutionResponse(diagnostics=problems)
+        summary = ConstitutionSummary(constitution.name, constitution.version, constitution.digest)
+        return pb.ValidateConstitutionResponse(
+            constitution=wire_constitution.summary_to_proto(summary)
+        )
+
+    async def PreviewPrompt(
+        self, request: pb.PreviewPromptRequest, context: Any
+    ) -> pb.PreviewPromptResponse:
+        return pb.PreviewPromptResponse(prompts=await self._handler.preview(request))

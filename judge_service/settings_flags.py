@@ -1,0 +1,205 @@
+"""Command-line flags of a judge server, generated from the fields of ServerSettings.
+
+    max_candidates: int          --max-candidates <int>
+    constitutions: tuple         --constitution or -c <str>, repeatable; named by FlagNames
+    insecure: bool = False       --insecure
+    reflection: bool | None      --reflection, and --no-reflection for False
+    store: Path | str | None     --store <str>, and --no-store for null
+
+`rlaif serve` and `python -m judge_service` use the same parser. It passes texts on as they are:
+ServerSettings converts and checks them, as it does the environment's, so that an invalid value gets
+the same message wherever it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from constitution.errors import UserError
+from judge_service.settings import FlagNames, ServerSettings
+from judge_service.settings_sources import Given, Source
+
+_NEGATED = "no_"  # before a field's name: where argparse keeps that its negation was given
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The flag of one setting. metavar: of its value, "" for a switch that takes none.
+
+    default: as shown in the help, "" for nothing.
+    """
+
+    field: str
+    names: tuple[str, ...]
+    help: str
+    metavar: str
+    default: str
+    repeatable: bool
+    negation: str
+
+
+class ServerParser(argparse.ArgumentParser):
+    """Wrong usage is one line on standard error and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        before, _, unknown = message.partition("unrecognized arguments: ")
+        if unknown and not before:
+            name = unknown.split()[0].partition("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            what = "unknown flag" if name.startswith("-") else "unexpected argument"
+            message = f"{what} {name}" + (f"; did you mean {near[0]}?" if near else "")
+        self.exit(2, f"error: {message}; `{self.prog} --help` lists the flags\n")
+
+
+def server_parser(
+    prog: str, description: str, examples: str, defaults: Mapping[str, str] | None = None
+) -> ServerParser:
+    """A parser of every setting's flag, and of --config, --print-config and --probe.
+
+    defaults: what the help shows as a field's default, where the command has its own.
+    """
+    parser = ServerParser(
+        prog=prog,
+        usage="%(prog)s [OPTIONS]",
+        description=description,
+        epilog=examples,
+        formatter_class=_Help,
+        allow_abbrev=False,  # or a new flag could make an old command line ambiguous
+        add_help=False,
+    )
+    group = parser.add_argument_group("Options")
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="<path>",
+        help="YAML file of settings; the environment and flags override it.",
+    )
+    group.add_argument(
+        "--print-config",
+        action="store_true",
+        help="Print every setting and where its value comes from, then exit.",
+    )
+    group.add_argument(
+        "--probe",
+        action="store_true",
+        help="Check whether the server with these settings is serving: exit status 0 or 1.",
+    )
+    for flag in setting_flags():
+        _add(group, flag, (defaults or {}).get(flag.field, flag.default))
+    group.add_argument("--help", action="help", help="Show this message and exit.")
+    return parser
+
+
+def from_arguments(arguments: argparse.Namespace) -> Source:
+    """The settings that were given as flags. Raises UserError for a flag beside its negation."""
+    source: dict[str, Given] = {}
+    for flag in setting_flags():
+        value = getattr(arguments, flag.field)
+        if value is not None:
+            source[flag.field] = Given(value, flag.names[0])
+        if flag.negation and getattr(arguments, f"{_NEGATED}{flag.field}"):
+            if flag.field in source:
+                raise UserError(f"{flag.names[0]} and {flag.negation} exclude each other: drop one")
+            source[flag.field] = Given(None if flag.metavar else False, flag.negation)
+    return source
+
+
+def setting_flags() -> Iterator[Flag]:
+    """A flag for each field of ServerSettings, in its order."""
+    for name, field in ServerSettings.model_fields.items():
+        spelled = next((m for m in field.metadata if isinstance(m, FlagNames)), FlagNames())
+        kinds = _kinds(field.annotation)
+        yield Flag(
+            field=name,
+            names=spelled.names or (f"--{name.replace('_', '-')}",),
+            help=field.description or "",
+            metavar="" if bool in kinds else f"<{_shown_type(kinds)}>",
+            default=_shown_default(field),
+            repeatable=tuple in kinds,
+            negation=spelled.negation,
+        )
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that a value may have, without None and without what is inside of them."""
+    if get_origin(annotation) in (Union, UnionType):
+        return set[Any]().union(*map(_kinds, get_args(annotation)))
+    if get_origin(annotation) is Literal:
+        return {str}
+    return {get_origin(annotation) or annotation} - {type(None)}
+
+
+def _shown_type(kinds: set[Any]) -> str:
+    if tuple in kinds or str in kinds:
+        return "str"
+    return "path" if Path in kinds else next(iter(kinds)).__name__
+
+
+def _shown_default(field: FieldInfo) -> str:
+    default = field.get_default()
+    if field.is_required() or default is None or default is False or default == ():
+        return ""
+    if isinstance(default, tuple):
+        return ", ".join(default)
+    return f"{default:g}" if isinstance(default, float) else f"{default}"
+
+
+def _add(group: argparse._ArgumentGroup, flag: Flag, default: str) -> None:
+    text = flag.help + (" Repeatable." if flag.repeatable else "")
+    text = (text + (f" [default: {default}]" if default else "")).replace("%", "%%")
+    if not flag.metavar:
+        group.add_argument(
+            *flag.names, dest=flag.field, action="store_const", const=True, help=text
+        )
+    else:
+        action = "append" if flag.repeatable else "store"
+        group.add_argument(
+            *flag.names, dest=flag.field, action=action, metavar=flag.metavar, help=text
+        )
+    if flag.negation:
+        group.add_argument(
+            flag.negation,
+            dest=f"{_NEGATED}{flag.field}",
+            action="store_true",
+            help=f"Override {flag.names[0]} of file and environment with "
+            f"{'null' if flag.metavar else 'false'}.",
+        )
+
+
+class _Help(argparse.HelpFormatter):
+    """Keeps paragraphs, lines of indented examples, and flags whole."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = textwrap.dedent(text).strip().split("\n\n")
+        return "\n\n".join(
+            textwrap.indent(each, indent)
+            if each.startswith("  ") or "\n  " in each
+            else textwrap.fill(
+                each,
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+            for each in paragraphs
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+    def add_usage(
+        self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None
+    ) -> None:
+        super().add_usage(usage, actions, groups, prefix or "Usage: ")
