@@ -283,7 +283,7 @@ async def test_a_text_too_long_for_any_pair_is_counted_once_and_refuses_its_pair
 
 
 async def test_one_candidate_cannot_be_ranked() -> None:
-    with pytest.raises(RankingError, match="at least 2 candidates, not 1"):
+    with pytest.raises(RankingError, match="too few candidates to rank: 1; give at least 2"):
         await Judge(FakeEngine()).rank(CONVERSATION, ["only"], LAW)
 
 
@@ -355,7 +355,7 @@ async def test_reads_on_both_sides_of_one_half_abstain_when_the_caller_says_so()
     beyond = await Judge(engine).compare(pair(), LAW, JudgeOptions(max_straddle=0.39))
     assert isinstance(beyond, Unjudged)
     assert beyond.reason is UnjudgedReason.UNDECIDED
-    assert "0.400 beyond one half" in beyond.detail
+    assert "reaches 0.400 past 0.5" in beyond.detail
 
 
 # ---- scores, critiques, revisions, previews

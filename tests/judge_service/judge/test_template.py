@@ -173,7 +173,7 @@ class BlindTokenizer(FakeTokenizer):
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
     [
-        (DroppingTokenizer(), "chat template does not keep"),
+        (DroppingTokenizer(), "chat template drops or repeats"),
         (LetterTokenizer(), "not one token"),
         (BlindTokenizer(), "two labels are token"),
     ],
