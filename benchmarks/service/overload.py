@@ -34,7 +34,7 @@ from service_soak import Sample
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.service.server_process import ServerProcess
-from tests.support.service.serving import SAID, one_principle
+from tests.support.service.serving import CHAT, one_principle
 
 ADMITTED = 32  # calls at a time
 SLOTS = 8  # reads at a time
@@ -53,7 +53,7 @@ class Overload:
 def requests() -> Iterator[pb.ComparePairRequest]:
     for n in itertools.count():
         new = f"reply {n // 1000} {n % 1000}"
-        yield pb.ComparePairRequest(**SAID, response_a=new, response_b="bb")
+        yield pb.ComparePairRequest(**CHAT, response_a=new, response_b="bb")
 
 
 async def peak(stub: Any, source: Iterator[pb.ComparePairRequest], seconds: float) -> float:

@@ -40,7 +40,7 @@ from judge_service.store import open_store
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, settings
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, one_principle, settings
 
 CANARIES = 10_000 if os.environ.get("RLAIF_FULL") == "1" else 320
 NEEDLE = "canary"
@@ -49,16 +49,16 @@ MAX_BYTES = 64 * 1024
 
 PAIR = {"response_a": "short", "response_b": "rather longer"}
 REQUESTS: dict[str, Any] = {
-    "ComparePair": pb.ComparePairRequest(**SAID, **PAIR),
-    "RankCandidates": pb.RankCandidatesRequest(**SAID, candidates=["a", "bb"]),
-    "ScoreCandidate": pb.ScoreCandidateRequest(**SAID, response="a"),
-    "CritiqueCandidate": pb.CritiqueCandidateRequest(**SAID, response="a"),
-    "ReviseCandidate": pb.ReviseCandidateRequest(**SAID, response="a", critique="b"),
-    "PreviewPrompt": pb.PreviewPromptRequest(**SAID, **PAIR),
+    "ComparePair": pb.ComparePairRequest(**CHAT, **PAIR),
+    "RankCandidates": pb.RankCandidatesRequest(**CHAT, candidates=["a", "bb"]),
+    "ScoreCandidate": pb.ScoreCandidateRequest(**CHAT, response="a"),
+    "CritiqueCandidate": pb.CritiqueCandidateRequest(**CHAT, response="a"),
+    "ReviseCandidate": pb.ReviseCandidateRequest(**CHAT, response="a", critique="b"),
+    "PreviewPrompt": pb.PreviewPromptRequest(**CHAT, **PAIR),
     "GetConstitution": pb.GetConstitutionRequest(),
     "ValidateConstitution": pb.ValidateConstitutionRequest(yaml=ONE_PRINCIPLE),
     "StreamJudgments": pb.StreamJudgmentsRequest(
-        id="1", comparison=pb.ComparePairRequest(**SAID, **PAIR)
+        id="1", comparison=pb.ComparePairRequest(**CHAT, **PAIR)
     ),
 }
 DRESSES: dict[str, Callable[[str], str]] = {

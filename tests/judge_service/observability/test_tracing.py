@@ -29,7 +29,7 @@ from judge_service.store import open_store
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import SAID, comparison, one_principle, serving, settings
+from tests.support.service.serving import CHAT, comparison, one_principle, serving, settings
 
 RPC = "judge_service.v1.JudgeService"
 
@@ -73,7 +73,7 @@ async def test_spans_say_ids_codes_and_counts(tmp_path: Path) -> None:
     async with traced(tmp_path) as (address, spans), grpc.aio.insecure_channel(address) as channel:
         stub = pb_grpc.JudgeServiceStub(channel)
         request = pb.ComparePairRequest(
-            **SAID, response_a="short", response_b="rather longer", request_id="r-1"
+            **CHAT, response_a="short", response_b="rather longer", request_id="r-1"
         )
         await stub.ComparePair(request)
         await stub.ComparePair(request)

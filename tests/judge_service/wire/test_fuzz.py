@@ -26,7 +26,7 @@ from judge_service.client.sync import AsyncJudgeClient
 from judge_service.errors import DETAILS_TRAILER
 from judge_service.types import Judgment
 from judge_service.v1 import judge_pb2 as pb
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, serving
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, one_principle, serving
 from tests.support.service.steady_engine import SteadyEngine
 
 pytestmark = pytest.mark.timeout(3600)
@@ -41,19 +41,19 @@ OURS = {CODES.UNKNOWN, CODES.INTERNAL, CODES.UNIMPLEMENTED, CODES.UNAVAILABLE, C
 
 PAIR = {"response_a": "short", "response_b": "rather longer"}
 VALID: dict[str, Message] = {
-    "ComparePair": pb.ComparePairRequest(**SAID, **PAIR),
-    "RankCandidates": pb.RankCandidatesRequest(**SAID, candidates=["a", "bb", "ccc"]),
-    "ScoreCandidate": pb.ScoreCandidateRequest(**SAID, response="a"),
-    "CritiqueCandidate": pb.CritiqueCandidateRequest(**SAID, response="a"),
-    "ReviseCandidate": pb.ReviseCandidateRequest(**SAID, response="a", critique="b"),
+    "ComparePair": pb.ComparePairRequest(**CHAT, **PAIR),
+    "RankCandidates": pb.RankCandidatesRequest(**CHAT, candidates=["a", "bb", "ccc"]),
+    "ScoreCandidate": pb.ScoreCandidateRequest(**CHAT, response="a"),
+    "CritiqueCandidate": pb.CritiqueCandidateRequest(**CHAT, response="a"),
+    "ReviseCandidate": pb.ReviseCandidateRequest(**CHAT, response="a", critique="b"),
     "StreamJudgments": pb.StreamJudgmentsRequest(
-        id="1", comparison=pb.ComparePairRequest(**SAID, **PAIR)
+        id="1", comparison=pb.ComparePairRequest(**CHAT, **PAIR)
     ),
     "GetServerInfo": pb.GetServerInfoRequest(),
     "ListConstitutions": pb.ListConstitutionsRequest(),
     "GetConstitution": pb.GetConstitutionRequest(constitution=pb.ConstitutionRef(name="brief")),
     "ValidateConstitution": pb.ValidateConstitutionRequest(yaml=ONE_PRINCIPLE, source="mine.yaml"),
-    "PreviewPrompt": pb.PreviewPromptRequest(**SAID, **PAIR),
+    "PreviewPrompt": pb.PreviewPromptRequest(**CHAT, **PAIR),
 }
 PATHS = {
     rpc.name: f"/{service.full_name}/{rpc.name}"

@@ -14,7 +14,7 @@ import pytest
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, serving
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, serving
 
 HOSTILE = [
     "../other", "../../etc/passwd", "/etc/passwd", "./brief.yaml", "brief.yaml", "brief/../brief",
@@ -62,7 +62,7 @@ async def test_a_hostile_name_is_unknown_in_every_call_and_opens_no_file(
                 pb.ConstitutionRef(name=name, sha256="../other"),
             ):
                 pair = pb.ComparePairRequest(
-                    **SAID, response_a="a", response_b="bb", constitution=ref, validate_only=True
+                    **CHAT, response_a="a", response_b="bb", constitution=ref, validate_only=True
                 )
                 calls = {
                     judge.ComparePair(pair): grpc.StatusCode.INVALID_ARGUMENT,

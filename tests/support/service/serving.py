@@ -15,8 +15,8 @@ from judge_service.types import Comparison
 from judge_service.v1 import judge_pb2 as pb
 from tests.support.fakes import FakeEngine
 
-SAID = {"conversation": [pb.Message(role=pb.ROLE_USER, content="Name a fruit")]}
-"""What most requests of tests are about."""
+CHAT = {"conversation": [pb.Message(role=pb.ROLE_USER, content="Name a fruit")]}
+"""Request fields that most tests send: a conversation of one question."""
 
 ONE_PRINCIPLE = """
 name: brief
