@@ -1,6 +1,6 @@
-"""What the judge needs of a language model: two verbs over token ids, and a tokenizer.
+"""Interface of a judge model: read label log-probabilities, write text, tokenize.
 
-An engine never sees text it must trust: prompts arrive as token ids, made by `prompting.py`.
+Prompts arrive as token ids made by judge/template.py, so an engine never has to trust text.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from judge_service.types import ModelIdentity
 
 
 class EngineError(RuntimeError):
-    """The engine could not answer (it died, or refused the prompt). Never a user's mistake."""
+    """The engine could not answer (it died, or rejected the prompt). Never a caller error."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelLogprobs:
-    """log-probabilities (nats, full-vocabulary softmax) of the labels, in the order asked."""
+    """Log-probabilities (nats, full-vocabulary softmax) of the labels, in the order requested."""
 
     logprobs: tuple[float, ...]
     prompt_tokens: int
     cached_tokens: int
-    stored: bool = False  # found in a store: nothing was computed
+    stored: bool = False  # from a store: nothing was computed
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Text the model wrote; `complete` says that it ended by itself, not at the bound."""
+    """Text that the model wrote. `complete`: it ended by itself, not at max_tokens."""
 
     text: str
     token_ids: tuple[int, ...]
     complete: bool
     prompt_tokens: int
     cached_tokens: int
-    stored: bool = False  # found in a store: nothing was written
+    stored: bool = False  # from a store: nothing was generated
 
 
 class ChatTokenizer(Protocol):
-    """Turns text into ids, keeping the line between our template and other people's text."""
+    """Tokenizer that separates our template text from untrusted text."""
 
     def encode_template(self, text: str) -> list[int]:
-        """Our own template text: control tokens such as <|im_start|> become control ids."""
+        """Encode our template text: control tokens such as <|im_start|> become control ids."""
         ...
 
     def encode_data(self, text: str) -> list[int]:
-        """Other people's text: it never yields a control id, whatever it spells."""
+        """Encode untrusted text: it never yields a control id, whatever it spells."""
         ...
 
     def spell(self, ids: Sequence[int]) -> str:
-        """The text of the ids, control tokens spelled out: for people to read."""
+        """The text of the ids with control tokens spelled out, for people."""
         ...
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
-        """(role, content) turns through the model's chat template, generation prompt at the end."""
+        """Render (role, content) messages with the model's chat template and generation prompt."""
         ...
 
 
@@ -62,14 +62,18 @@ class Engine(Protocol):
     """A running language model. Safe to call from many coroutines at once."""
 
     @property
-    def identity(self) -> ModelIdentity: ...
+    def identity(self) -> ModelIdentity:
+        """The weights and the arithmetic, for receipts and store keys."""
+        ...
 
     @property
-    def tokenizer(self) -> ChatTokenizer: ...
+    def tokenizer(self) -> ChatTokenizer:
+        """The model's tokenizer."""
+        ...
 
     @property
     def max_context_tokens(self) -> int:
-        """Prompt and output together, in tokens."""
+        """Limit of prompt and output together, in tokens."""
         ...
 
     @property
@@ -79,11 +83,11 @@ class Engine(Protocol):
 
     @property
     def recovers(self) -> bool:
-        """Whether an engine that is not alive may come back by itself: one that runs elsewhere."""
+        """Whether a dead engine may come back by itself, as one that runs elsewhere does."""
         ...
 
     async def start(self) -> None:
-        """Load, warm up and prove that a read works. Raises EngineError with the remedy."""
+        """Load, warm up and test a read. Raises EngineError with the remedy."""
         ...
 
     async def read(
@@ -96,8 +100,8 @@ class Engine(Protocol):
     ) -> LabelLogprobs:
         """log P(label | prompt) for each label. Lower priority numbers go first.
 
-        Cancelling the coroutine aborts the request in the engine. An engine with a store
-        (`storing.py`) looks there first, unless use_store is False; others have nothing to look in.
+        Cancelling the coroutine aborts the request in the engine. use_store: look in the store
+        first (engines/caching.py); engines without a store ignore it. Raises EngineError.
         """
         ...
 
@@ -111,7 +115,9 @@ class Engine(Protocol):
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
-        """Up to max_tokens of text after the prompt."""
+        """Generate up to max_tokens of text after the prompt. Raises EngineError."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Stop the engine and free its memory."""
+        ...

@@ -178,7 +178,7 @@ INVALID_CALLS = [
         "ComparePair",
         {"options": {"protocol": "pointwise", "orders": [pb.ORDER_BA]}},
         "options.orders",
-        "leave it empty",
+        "send no orders",
     ),
     (
         "ComparePair",
