@@ -1,4 +1,4 @@
-"""A hand-written HTTP/2 client that opens a call and never lets the server send it any data."""
+"""A minimal HTTP/2 client that opens a call and never lets the server send any data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def call_without_window(address: str, path: str, **more: str) -> AsyncIter
     accepted = asyncio.Event()
 
     async def answer_frames() -> None:
-        """Acknowledge what a server insists on, so that nothing but the window is amiss."""
+        """Acknowledge SETTINGS and PING frames, so that only the window blocks the server."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readexactly(9)
