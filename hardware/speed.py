@@ -34,10 +34,13 @@ def matmul_gflops(dtype: Dtype = "auto") -> float:
     import torch
 
     resolved = resolve_dtype(dtype)
+    # The shapes of a small language model's MLP; weights larger than the processor's cache.
     number, threads = cores(), torch.get_num_threads()
     x = torch.ones(_ROWS, _IN, dtype=resolved)
     weights = [torch.ones(_OUT, _IN, dtype=resolved) for _ in range(3)]
     best, spent = float("inf"), 0.0
+
+    # One thread, whose CPU time other load hardly affects; the setting is global, so restore it.
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():

@@ -89,7 +89,9 @@ def measure(
     ):
         info = client.server_info()
         assert info.model is not None
-        client.compare(pairs[0].conversation, "Yes.", "No.", options=URGENT)  # warm
+        client.compare(pairs[0].conversation, "Yes.", "No.", options=URGENT)  # warm-up
+
+        # Urgent calls only if bulk ended in time: else the server is still busy with it.
         first, seconds, tokens = within(limit, lambda: bulk(client, pairs[:half]))
         calls: list[float] = []
         if seconds is not None and urgent:

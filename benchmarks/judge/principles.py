@@ -200,6 +200,8 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     try:
         gold, length = choose_pairs(engine, options.data, options.prompt_tokens, options.pairs)
         pairs = [comparison(pair) for pair in gold]
+
+        # "independent" is the baseline of each K.
         for k in options.principles:
             measured = {
                 name: await measure(engine, read_pair, pairs, principles[:k])

@@ -113,6 +113,7 @@ def judge_all(
     name: str,
     work: Path,
 ) -> Variant:
+    # Ids are unique only within a file.
     pairs = [comparison(pair) for _, _, pair in gold]
     pairs = [
         Comparison(f"{file}/{pair.id}", pair.conversation, pair.response_a, pair.response_b)
@@ -120,6 +121,8 @@ def judge_all(
     ]
     with judge_client(model, constitution, work / "judge.log") as client:
         answers = ask(pairs, client, work / "answers.journal.jsonl", options=options)
+
+    # Response A is the one with the smaller hash: turn P(A) into P(chosen).
     results = list(answers.found())
     rows = []
     for (file, category, pair), (compared, answer) in zip(gold, results, strict=True):
@@ -174,6 +177,7 @@ def shipped_examples(limit: int) -> list[tuple[str, str, GoldPair]]:
 
 
 def show(variants: Sequence[Variant], console: Console) -> None:
+    # One line per variant.
     columns = ("n", "one order", "averaged [95 %]", "longer", "consistent", "ECE", "calibrated")
     table = Table("judge", *columns, "s each")
     for variant in variants:
@@ -191,6 +195,8 @@ def show(variants: Sequence[Variant], console: Console) -> None:
             f"{s['seconds_per_judgment']:.1f}" if s["seconds_per_judgment"] else "-",
         )
     console.print(table)
+
+    # One line per file, and per category with enough pairs.
     by_category = Table("averaged accuracy of", "n", "longer", *(v.name for v in variants))
     keys = sorted({(row.file, row.category) for v in variants for row in v.rows})
     files = sorted({file for file, _ in keys})
@@ -237,6 +243,8 @@ def main() -> None:
         gold = load(options.data, files, options.skip, options.limit)
     else:
         gold = shipped_examples(options.limit)
+
+    # Each combination of options judges the same pairs; its answers go to the same journal.
     work = options.work or Path(tempfile.mkdtemp(prefix="judge_quality_"))
     variants = []
     combinations = itertools.product(options.constitution, options.protocol, options.rationale)
@@ -253,6 +261,8 @@ def main() -> None:
         name = f"{Path(constitution).stem} {protocol}{suffix}"
         model = models.resolve(options.model)
         variants.append(judge_all(gold, model, constitution, judge_options, name, work))
+
+    # Report the most accurate variant against picking the longer response.
     show(variants, Console(width=150))
     summaries = [variant.summary() for variant in variants]
     best = max(summaries, key=lambda s: float(s["averaged"] or 0.0))

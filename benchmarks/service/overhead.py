@@ -64,6 +64,7 @@ async def bare(llm: Any, prompts: list[Prompts], label_ids: tuple[int, ...]) -> 
             pass
 
     async def one_order(group: list[tuple[int, ...]]) -> None:
+        # As the judge does: the first prompt fills the prefix cache for the others.
         await read(group[0])
         await asyncio.gather(*map(read, group[1:]))
 

@@ -96,6 +96,7 @@ async def storm(
             outcomes.rss_mib.append(MemorySample.of(pid, 0).rss_mib)
             await asyncio.sleep(0.1)
 
+    # An open loop: each call starts by the clock, whether or not earlier ones have ended.
     async with asyncio.TaskGroup() as group:
         group.create_task(watch())
         begun = time.monotonic()

@@ -104,6 +104,8 @@ def main() -> None:
             samples = asyncio.run(soak(server, options.items, options.streams))
             seconds = time.monotonic() - started
         store_mib = sum(file.stat().st_size for file in folder.glob("reads.sqlite*")) / 2**20
+
+    # The first half is warm-up.
     steady = samples[len(samples) // 2 :]
     result = {
         "name": f"service soak, {samples[-1].items} items, no model",

@@ -63,6 +63,7 @@ def vote(
     prob = PROTOCOLS[protocol](valid) if valid else None
     if prob is None:
         return None
+    # Only pairwise reads have a position, and a gap needs a read of both.
     gap = None
     if protocol == "pairwise" and len({read.order for read in valid}) == 2:
         gap = abs(_prob_in(valid, Order.AB) - _prob_in(valid, Order.BA))

@@ -165,6 +165,7 @@ async def run_prompts(
         answers[key, index] = await run(key, (*prefixes[key].ids, *suffixes[index]))
 
     async def run_prefix(key: Key) -> None:
+        # The first suffix computes the prefix; the others then find it in the engine's cache.
         await run_one(key, 0)
         async with asyncio.TaskGroup() as rest:
             for index in range(1, len(suffixes)):

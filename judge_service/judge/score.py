@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from constitution.schema import Constitution
+from constitution.schema import Constitution, Principle
 from judge_service.engine import EngineError, LabelLogprobs
 from judge_service.judge import aggregation, label_probs
 from judge_service.judge.prompt_runner import (
@@ -77,29 +77,32 @@ async def score_response(
     usage = sum((usage_of_read(answer) for answer, _ in answers.values()), Usage())
 
     # Principles without a usable rating, or with too little label mass, drop out of the mean.
-    rated = [
-        (label_probs.rate(answer.logprobs), answer, prompt_sha256)
-        for answer, prompt_sha256 in (answers["", k] for k in range(len(answers)))
-    ]
-    scores = tuple(
-        PrincipleScore(
-            principle_id=principle.id,
-            trait=principle.trait,
-            weight=principle.weight,
-            score=rating.score,
-            rating_probs=rating.probs,
-            label_mass=rating.label_mass,
-            prompt_sha256=prompt_sha256,
-            stored=answer.stored,
-        )
-        for principle, (rating, answer, prompt_sha256) in zip(principles, rated, strict=True)
-        if rating is not None and rating.label_mass >= options.min_label_mass
-    )
+    rated = [_principle_score(principle, *answers["", k]) for k, principle in enumerate(principles)]
+    usable = [score for score in rated if score is not None]
+    scores = tuple(score for score in usable if score.label_mass >= options.min_label_mass)
     if not scores:
-        masses = [rating.label_mass for rating, _, _ in rated if rating is not None]
-        return low_mass(masses, options.min_label_mass, usage)
+        return low_mass([s.label_mass for s in usable], options.min_label_mass, usage)
 
     overall, traits = aggregation.weighted_scores(scores, constitution.trait_weights)
     provenance = runner.provenance(constitution, principles, "rating", options.seed)
     seconds = time.perf_counter() - started
     return Score(overall, traits, scores, provenance, usage, seconds)
+
+
+def _principle_score(
+    principle: Principle, answer: LabelLogprobs, prompt_sha256: str
+) -> PrincipleScore | None:
+    """The score of one read; None when it holds no usable number."""
+    rating = label_probs.rate(answer.logprobs)
+    if rating is None:
+        return None
+    return PrincipleScore(
+        principle_id=principle.id,
+        trait=principle.trait,
+        weight=principle.weight,
+        score=rating.score,
+        rating_probs=rating.probs,
+        label_mass=rating.label_mass,
+        prompt_sha256=prompt_sha256,
+        stored=answer.stored,
+    )

@@ -171,6 +171,7 @@ def schema_of(connection: sa.Connection) -> int:
 
 def _parse(url: str) -> sa.URL:
     """The URL, with our connection defaults. Raises StoreError, which never quotes a password."""
+    # Every message goes through display_name: SQLAlchemy's and libpq's own may quote a password.
     expected = f"expected {_DRIVER}://user@host:5432/database"
     try:
         parsed = sa.make_url(url)
@@ -191,6 +192,7 @@ def _parse(url: str) -> sa.URL:
             f"password among the options of a store URL: {display_name(url)}; write it as "
             "user:password@, or keep it in PGPASSWORD or ~/.pgpass"
         )
+    # libpq checks the option names now, rather than at the first connection.
     try:
         psycopg.conninfo.make_conninfo(**dict.fromkeys(parsed.query, "1"))
     except psycopg.ProgrammingError as error:

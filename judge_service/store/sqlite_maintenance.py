@@ -94,7 +94,7 @@ def sweep(
 def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
     """As maintenance.rows."""
     with _opened(path) as connection:
-        connection.execute("BEGIN")
+        connection.execute("BEGIN")  # a snapshot: rows that are stored meanwhile are not seen
         query = "SELECT key, logprobs, prompt_tokens, created FROM reads"
         for key, logprobs, prompt_tokens, created in connection.execute(query):
             yield {

@@ -58,27 +58,27 @@ def cast(
 
 
 def test_a_vote_averages_the_orders() -> None:
-    found = cast(0.9, 0.3)  # P(A): 0.9 and 0.7
-    assert found.prob_a == pytest.approx(0.8)
-    assert found.order_gap == pytest.approx(0.2)
-    assert found.void_reads == 0
+    result = cast(0.9, 0.3)  # P(A): 0.9 and 0.7
+    assert result.prob_a == pytest.approx(0.8)
+    assert result.order_gap == pytest.approx(0.2)
+    assert result.void_reads == 0
 
 
 def test_pure_position_bias_averages_to_one_half() -> None:
-    found = cast(0.9, 0.9)
-    assert found.prob_a == pytest.approx(0.5)
-    assert found.order_gap == pytest.approx(0.8)
-    assert compare_orders([found], {}) == (False, pytest.approx(0.8))
+    result = cast(0.9, 0.9)
+    assert result.prob_a == pytest.approx(0.5)
+    assert result.order_gap == pytest.approx(0.8)
+    assert compare_orders([result], {}) == (False, pytest.approx(0.8))
 
 
 def test_a_void_read_is_counted_and_left_out() -> None:
     reads = [read(0.9, Order.AB), read(0.3, Order.BA, mass=0.05)]
-    found = vote(principle("one"), reads, 0.1)
-    assert found is not None
-    assert found.prob_a == pytest.approx(0.9)
-    assert found.order_gap is None
-    assert found.void_reads == 1
-    assert compare_orders([found], {}) == (None, None)
+    result = vote(principle("one"), reads, 0.1)
+    assert result is not None
+    assert result.prob_a == pytest.approx(0.9)
+    assert result.order_gap is None
+    assert result.void_reads == 1
+    assert compare_orders([result], {}) == (None, None)
 
 
 def test_only_void_reads_are_no_vote() -> None:

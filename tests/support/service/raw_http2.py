@@ -40,6 +40,7 @@ async def call_without_window(address: str, path: str, **more: str) -> AsyncIter
         "content-type": "application/grpc",
         **more,
     }
+    # The client's preface announces a window of 0 bytes; then one complete request.
     block = b"".join(literal(name, value) for name, value in headers.items())
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     writer.write(frame(SETTINGS, payload=struct.pack(">HI", _INITIAL_WINDOW_SIZE, 0)))
