@@ -1,6 +1,6 @@
-"""Interface of a judge model: read label log-probabilities, write text, tokenize.
+"""What the judge needs of a language model: two verbs over token ids, and a tokenizer.
 
-Prompts arrive as token ids made by judge/template.py, so an engine never has to trust text.
+An engine never sees text it must trust: prompts arrive as token ids, made by `prompting.py`.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from judge_service.types import ModelIdentity
 
 
 class EngineError(RuntimeError):
-    """The engine could not answer (it died, or rejected the prompt). Never a caller error."""
+    """The engine could not answer (it died, or refused the prompt). Never a user's mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelLogprobs:
-    """Log-probabilities (nats, full-vocabulary softmax) of the labels, in the order requested."""
+    """log-probabilities (nats, full-vocabulary softmax) of the labels, in the order asked."""
 
     logprobs: tuple[float, ...]
     prompt_tokens: int
     cached_tokens: int
-    stored: bool = False  # from a store: nothing was computed
+    stored: bool = False  # found in a store: nothing was computed
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Text that the model wrote. `complete`: it ended by itself, not at max_tokens."""
+    """Text the model wrote; `complete` says that it ended by itself, not at the bound."""
 
     text: str
     token_ids: tuple[int, ...]
     complete: bool
     prompt_tokens: int
     cached_tokens: int
-    stored: bool = False  # from a store: nothing was generated
+    stored: bool = False  # found in a store: nothing was written
 
 
 class ChatTokenizer(Protocol):
-    """Tokenizer that separates our template text from untrusted text."""
+    """Turns text into ids, keeping the line between our template and other people's text."""
 
     def encode_template(self, text: str) -> list[int]:
-        """Encode our template text: control tokens such as <|im_start|> become control ids."""
+        """Our own template text: control tokens such as <|im_start|> become control ids."""
         ...
 
     def encode_data(self, text: str) -> list[int]:
-        """Encode untrusted text: it never yields a control id, whatever it spells."""
+        """Other people's text: it never yields a control id, whatever it spells."""
         ...
 
     def spell(self, ids: Sequence[int]) -> str:
-        """The text of the ids with control tokens spelled out, for people."""
+        """The text of the ids, control tokens spelled out: for people to read."""
         ...
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Render (role, content) messages with the model's chat template and generation prompt."""
+        """(role, content) turns through the model's chat template, generation prompt at the end."""
         ...
 
 
@@ -62,18 +62,14 @@ class Engine(Protocol):
     """A running language model. Safe to call from many coroutines at once."""
 
     @property
-    def identity(self) -> ModelIdentity:
-        """The weights and the arithmetic, for receipts and store keys."""
-        ...
+    def identity(self) -> ModelIdentity: ...
 
     @property
-    def tokenizer(self) -> ChatTokenizer:
-        """The model's tokenizer."""
-        ...
+    def tokenizer(self) -> ChatTokenizer: ...
 
     @property
     def max_context_tokens(self) -> int:
-        """Limit of prompt and output together, in tokens."""
+        """Prompt and output together, in tokens."""
         ...
 
     @property
@@ -83,11 +79,11 @@ class Engine(Protocol):
 
     @property
     def recovers(self) -> bool:
-        """Whether a dead engine may come back by itself, as one that runs elsewhere does."""
+        """Whether an engine that is not alive may come back by itself: one that runs elsewhere."""
         ...
 
     async def start(self) -> None:
-        """Load, warm up and test a read. Raises EngineError with the remedy."""
+        """Load, warm up and prove that a read works. Raises EngineError with the remedy."""
         ...
 
     async def read(
@@ -100,8 +96,8 @@ class Engine(Protocol):
     ) -> LabelLogprobs:
         """log P(label | prompt) for each label. Lower priority numbers go first.
 
-        Cancelling the coroutine aborts the request in the engine. use_store: look in the store
-        first (engines/caching.py); engines without a store ignore it. Raises EngineError.
+        Cancelling the coroutine aborts the request in the engine. An engine with a store
+        (`storing.py`) looks there first, unless use_store is False; others have nothing to look in.
         """
         ...
 
@@ -115,9 +111,7 @@ class Engine(Protocol):
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
-        """Generate up to max_tokens of text after the prompt. Raises EngineError."""
+        """Up to max_tokens of text after the prompt."""
         ...
 
-    async def close(self) -> None:
-        """Stop the engine and free its memory."""
-        ...
+    async def close(self) -> None: ...

@@ -1,23 +1,22 @@
-"""Errors of the judge service on the server and on the client, and their form in gRPC.
+"""Everything that can go wrong between a caller and the court, on both sides of the wire.
 
-    UserError                       (constitution.errors) shown as one message, without traceback
-    ├─ ServerStartError             server: it cannot start with these settings
-    ├─ EngineLost                   server: the engine died while serving
-    ├─ JudgeUnavailable             client: no judge answers; a later retry may succeed
-    └─ JudgeRequestError            client: the request is rejected; a retry will not help
-    ServiceError                    server: the error of an RPC
+    UserError                       (constitution.errors) told in one message, without traceback
+    ├─ ServerStartError             server side: it cannot start as asked
+    ├─ JudgeUnavailable             client side: nobody answers; asking again later may help
+    └─ JudgeRequestError            client side: this request is refused; asking again will not help
+    ServiceError                    server side: what an RPC fails with
     ├─ InvalidRequest               INVALID_ARGUMENT, names the field
-    ├─ NotAllowed                   FAILED_PRECONDITION: this server is not configured for it
+    ├─ NotAllowed                   FAILED_PRECONDITION: this server is not set up for it
     ├─ NotFound                     NOT_FOUND
-    ├─ Unavailable                  UNAVAILABLE, with the time to retry
-    ├─ Overloaded                   RESOURCE_EXHAUSTED, with the time to retry
-    ├─ Unauthenticated              UNAUTHENTICATED: missing or unknown token
+    ├─ Unavailable                  UNAVAILABLE, says when to try again
+    ├─ Overloaded                   RESOURCE_EXHAUSTED, says when to try again
+    ├─ Unauthenticated              UNAUTHENTICATED: no token, or none that this server knows
     ├─ PermissionDenied             PERMISSION_DENIED: the token lacks a scope
     ├─ DeadlinePassed               DEADLINE_EXCEEDED
     └─ InternalError                INTERNAL, with an opaque id and nothing else
 
-An RPC error is a google.rpc.Status (AIP-193): ErrorInfo always, BadRequest for fields, RetryInfo
-when a retry helps. It is sent in the trailer that `grpcio-status` reads.
+On the wire an error is a google.rpc.Status (AIP-193): ErrorInfo always, BadRequest for fields,
+RetryInfo where trying again helps. It travels in the trailer that `grpcio-status` reads.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ _log = logging.getLogger("judge_service")
 
 
 class ServerStartError(UserError):
-    """The server cannot start: a port in use, an insecure address, an invalid setting."""
+    """The server cannot start as asked: a busy port, an open bind, a wrong setting."""
 
 
 class EngineLost(UserError):  # noqa: N818
-    """The engine died while serving and cannot recover; the process exits with this error."""
+    """The engine died while serving and cannot come back: the process ends with this."""
 
 
 class JudgeUnavailable(UserError):  # noqa: N818  the name is part of the client's interface
-    """No judge answers now. Names the address and the remedy; earlier results stay valid."""
+    """No judge answers now. Names the address and the remedy; results already given stay valid."""
 
 
 class JudgeRequestError(UserError):
-    """The judge rejects this request. `fields` maps each invalid field to its problem."""
+    """The judge refuses this request. `fields` maps each bad field to what is wrong with it."""
 
     def __init__(self, message: str, fields: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -61,9 +60,9 @@ class JudgeRequestError(UserError):
 
 
 class ServiceError(Exception):
-    """The error of an RPC. Its message goes to the caller and never quotes a conversation.
+    """What an RPC fails with. The message goes to the caller: it never quotes a conversation.
 
-    `fields` maps each invalid field to its problem, or to several, one per line.
+    `fields` maps each bad field to its problem, or problems, one a line.
     """
 
     code: ClassVar[Any]  # grpc.StatusCode
@@ -78,9 +77,7 @@ class ServiceError(Exception):
         self.fields = fields or {}
 
 
-class InvalidRequest(ServiceError):  # noqa: N818  named after its status, like the others
-    """A field of the request is invalid."""
-
+class InvalidRequest(ServiceError):  # noqa: N818  named after the status it becomes, like the rest
     code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "INVALID_REQUEST"
 
@@ -89,30 +86,22 @@ class InvalidRequest(ServiceError):  # noqa: N818  named after its status, like 
 
 
 class NotAllowed(ServiceError):  # noqa: N818
-    """This server's configuration does not allow the request."""
-
     code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "NOT_ALLOWED"
 
 
 class NotFound(ServiceError):  # noqa: N818
-    """The named object does not exist on this server."""
-
     code = grpc.StatusCode.NOT_FOUND
     default_reason = "NOT_FOUND"
 
 
 class Unavailable(ServiceError):  # noqa: N818
-    """The server cannot answer now."""
-
     code = grpc.StatusCode.UNAVAILABLE
     default_reason = "UNAVAILABLE"
     retry_seconds = 1.0
 
 
 class Overloaded(ServiceError):  # noqa: N818
-    """A limit on concurrent calls or a quota is reached."""
-
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "TOO_MANY_CALLS"
 
@@ -122,29 +111,21 @@ class Overloaded(ServiceError):  # noqa: N818
 
 
 class Unauthenticated(ServiceError):  # noqa: N818
-    """The call has no token, or an unknown one."""
-
     code = grpc.StatusCode.UNAUTHENTICATED
     default_reason = "UNKNOWN_TOKEN"
 
 
 class PermissionDenied(ServiceError):  # noqa: N818
-    """The token lacks the scope of the call."""
-
     code = grpc.StatusCode.PERMISSION_DENIED
     default_reason = "MISSING_SCOPE"
 
 
 class DeadlinePassed(ServiceError):  # noqa: N818
-    """The call's deadline has passed, or is too short to be met."""
-
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     default_reason = "DEADLINE_PASSED"
 
 
 class InternalError(ServiceError):
-    """A bug or an unexpected failure; the server's log has the details."""
-
     code = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
 
@@ -152,8 +133,8 @@ class InternalError(ServiceError):
 def service_error(error: Exception) -> ServiceError:
     """The error as a caller may see it.
 
-    An unexpected exception becomes INTERNAL with an opaque id. The log gets the id, the type and
-    the stack, but not the exception's text: it may quote a conversation.
+    One that nobody foresaw becomes INTERNAL with an opaque id. The log has the id, the type and the
+    places in the code, and not the text of the exception: it may quote a conversation.
     """
     if isinstance(error, ServiceError):
         return error
@@ -161,9 +142,9 @@ def service_error(error: Exception) -> ServiceError:
         error = error.exceptions[0]
     opaque = uuid.uuid4().hex[:12]
     frames = traceback.extract_tb(error.__traceback__)
-    stack = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
-    _log.error("internal error %s: %s at %s", opaque, type(error).__qualname__, stack)
-    return InternalError(f"internal error {opaque}; look up this id in the server's log")
+    places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
+    _log.error("internal error %s: %s at %s", opaque, type(error).__qualname__, places)
+    return InternalError(f"internal error {opaque}; the server's log says more under this id")
 
 
 def to_status(error: ServiceError, request_id: str) -> status_pb2.Status:
@@ -194,11 +175,10 @@ class Failure:
     message: str
     reason: str  # "" when the error did not come from a judge server
     fields: dict[str, str]
-    retryable: bool  # a retry may succeed
+    retryable: bool  # asking again may help
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> Failure:
-        """From a google.rpc.Status, as `to_status` makes it."""
         info = error_details_pb2.ErrorInfo()
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
@@ -220,7 +200,7 @@ class Failure:
 
     @classmethod
     def from_rpc_error(cls, error: Any) -> Failure:
-        """From grpc.RpcError, sync or aio, including those of gRPC itself, without details."""
+        """From grpc.RpcError, sync or aio; also when it comes from gRPC itself, without details."""
         for key, value in error.trailing_metadata() or ():
             if key == DETAILS_TRAILER:
                 try:
@@ -231,7 +211,7 @@ class Failure:
         return cls(code, error.details() or "", "", {}, code is grpc.StatusCode.UNAVAILABLE)
 
     def explain(self, address: str) -> UserError:
-        """The exception for the user: the problem, the address, the remedy."""
+        """The exception for the user: what, where, the remedy."""
         codes = grpc.StatusCode
         if self.code in (codes.INVALID_ARGUMENT, codes.NOT_FOUND, codes.FAILED_PRECONDITION):
             return JudgeRequestError(self.message, self.fields)
@@ -239,28 +219,26 @@ class Failure:
             return JudgeRequestError(f"message too large for {address}: {self.message}")
         if self.code is codes.UNAUTHENTICATED:
             return JudgeRequestError(
-                f"{address} rejects this caller: {self.message}; pass a token that its operator "
-                "created with `rlaif token new` (token=, or RLAIF_TOKEN)"
+                f"{address} refuses this caller: {self.message}; give a token that its operator "
+                "made with `rlaif token new` (token=, or RLAIF_TOKEN)"
             )
         if self.code is codes.PERMISSION_DENIED:
             return JudgeRequestError(
-                f"{address} rejects this call: {self.message}; ask its operator for the scope, "
-                "or pass another token (token=, or RLAIF_TOKEN)"
+                f"{address} refuses this call: {self.message}; ask its operator for the scope, "
+                "or give another token (token=, or RLAIF_TOKEN)"
             )
         if self.code is codes.UNIMPLEMENTED:
             return JudgeRequestError(
-                f"unknown call at {address}; check that it is a judge server of this version"
+                f"{address} does not offer this call; is it a judge server of this version?"
             )
         if self.code is codes.DEADLINE_EXCEEDED:
             return JudgeUnavailable(
-                f"the judge at {address} did not answer in time; allow more time (timeout=)"
+                f"the judge at {address} did not answer in time; give it longer (timeout=)"
             )
-        if self.reason:  # an error of the judge server, not of gRPC
-            return JudgeUnavailable(f"the judge at {address} reports: {self.message}")
-
-        # gRPC's own error: no connection, or one that broke.
+        if self.reason:  # a judge server said so itself
+            return JudgeUnavailable(f"the judge at {address} says: {self.message}")
         why = self.message.rpartition("last error: ")[2] or self.code.name
         remedy = "start one with `rlaif serve`, or check the address"
         if "andshake" in why or "Socket closed" in why:
-            remedy += "; if one is running there, check TLS (ca=, certificate=, key=)"
+            remedy += "; if one runs there, check TLS (ca=, certificate=, key=)"
         return JudgeUnavailable(f"no judge answers at {address} ({why}); {remedy}")

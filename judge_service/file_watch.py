@@ -1,7 +1,7 @@
-"""Polling file watcher: detects changed, replaced, deleted and unreadable files.
+"""Notices by polling that files were changed, replaced, deleted or made unreadable.
 
-Saving a file takes several steps (truncate and write, or two renames), so a change counts once two
-consecutive polls see the same state. Files that never settle count after MOST_POLLS polls.
+Saving a file takes several steps (truncate, write; or rename away, rename in), so a change counts
+once the files look the same at two polls in a row. Files that never settle are not waited for.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MOST_POLLS = 5
-"""Polls after which an ongoing change counts anyway."""
+"""Polls for which a change may go on before it counts all the same."""
 
 _Signature = tuple[int, ...]
 
 
 class FileWatch:
-    """Watches files. Create it, or call `mark`, before reading them, to see changes meanwhile."""
+    """Make it, or `mark`, before reading the files: a change during the reading is then seen."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files = tuple(files)
         self.mark()
 
     def mark(self) -> None:
-        """Take the current state as known: it is about to be read."""
+        """What is there now is about to be read, and not a change any more."""
         self._known = self._before = self._look()
         self._unsettled = 0
 
     def changed(self) -> bool:
-        """Whether there is a change not reported before. Call it once per poll."""
+        """Whether there is a change that was not reported before. Call it once a poll."""
         now, before = self._look(), self._before
         self._before = now
         if now == self._known:
@@ -47,13 +47,13 @@ class FileWatch:
 
 def _signature(file: Path) -> _Signature:
     try:
-        status = file.stat()
+        found = file.stat()
     except OSError as error:
         return (error.errno or 0,)
-    except ValueError:  # not a valid path, as with a NUL
+    except ValueError:  # not a path at all
         return (0,)
-    if not stat.S_ISREG(status.st_mode):  # a pipe is read only once, a directory never
-        return (stat.S_IFMT(status.st_mode),)
-    # ctime also changes with permissions, and when a tool restores the old mtime.
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    return (*times, status.st_size, status.st_dev, status.st_ino)
+    if not stat.S_ISREG(found.st_mode):  # a pipe is read once, and a directory never
+        return (stat.S_IFMT(found.st_mode),)
+    # ctime changes with permissions, and where a tool sets mtime back to what it was.
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return (*times, found.st_size, found.st_dev, found.st_ino)

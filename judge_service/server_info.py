@@ -1,4 +1,4 @@
-"""Types of GetServerInfo: state, model, limits and constitutions of a judge server."""
+"""What a judge server says of itself."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from judge_service.types import ModelIdentity
 
 
 class ServerState(StrEnum):
-    """The life cycle of a judge server."""
-
-    LOADING = "loading"  # the engine is loading and warming up
+    LOADING = "loading"  # the engine loads and warms up
     SERVING = "serving"
-    DRAINING = "draining"  # finishing its calls, accepting no new ones
-    FAILED = "failed"  # the engine died; the server must be restarted
+    DRAINING = "draining"  # finishing what it began, taking nothing new
+    FAILED = "failed"  # the engine died; the server must be started again
 
 
 @dataclass(frozen=True, slots=True)
 class ConstitutionSummary:
-    """A constitution that a server offers."""
-
     name: str
     version: str
     sha256: str  # digest of the content
@@ -28,12 +24,10 @@ class ConstitutionSummary:
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Limits on requests."""
-
     max_context_tokens: int  # prompt and answer of one read; 0 until the engine is loaded
     max_message_bytes: int
     max_candidates: int  # of one ranking
-    max_stream_in_flight: int  # items of one stream accepted and not yet answered
+    max_stream_in_flight: int  # items of one stream taken and not yet answered
     max_concurrent_rpcs: int
     max_rationale_tokens: int  # of one rationale
     max_write_tokens: int  # of one critique or revision
@@ -41,7 +35,7 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class FittedCalibration:
-    """A calibration that the server applies, and what it applies to."""
+    """A calibration that the server applies, and where."""
 
     constitution_sha256: str
     protocol: str
@@ -50,8 +44,6 @@ class FittedCalibration:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The answer of GetServerInfo."""
-
     state: ServerState
     version: str  # of the server's software
     model: ModelIdentity | None  # None until the engine is loaded
@@ -59,6 +51,6 @@ class ServerInfo:
     limits: ServerLimits
     capabilities: tuple[str, ...]  # the RPCs offered, such as "JudgeService.ComparePair"
     constitutions: tuple[ConstitutionSummary, ...]  # the first is the default
-    protocols: tuple[str, ...] = ()  # values of JudgeOptions.protocol
-    inline_constitutions: bool = False  # whether a request may contain its own constitution
-    calibrations: tuple[FittedCalibration, ...] = ()  # fitted for this model; () while loading
+    protocols: tuple[str, ...] = ()  # the ways of reading, for JudgeOptions.protocol
+    inline_constitutions: bool = False  # whether a request may bring its own constitution
+    calibrations: tuple[FittedCalibration, ...] = ()  # those fitted for this model; none: loading

@@ -56,11 +56,11 @@ async def serving(engine: FakeEngine, **values: Any) -> AsyncIterator[JudgeServe
 
 
 def expect_calls_to_take(server: JudgeServer, seconds: float) -> None:
-    """Make the server believe that its last comparisons took this long, with none in flight."""
-    latencies = LatencyWindow(clock=lambda: 0.0)
+    """As if the server had answered comparisons lately that took this long, with none in hand."""
+    pace = LatencyWindow(clock=lambda: 0.0)
     for _ in range(FEWEST):
-        latencies.ended("/judge_service.v1.JudgeService/ComparePair", seconds, 0)
-    server._guard._pace = latencies
+        pace.ended("/judge_service.v1.JudgeService/ComparePair", seconds, 0)
+    server._guard._pace = pace
 
 
 def comparison(id: str, response_a: str = "short", response_b: str = "rather longer") -> Comparison:
