@@ -95,7 +95,7 @@ def measure(
         first, seconds, tokens = within(limit, lambda: bulk(client, pairs[:half]))
         calls: list[float] = []
         if seconds is not None and urgent:
-            calls = beside(client, pairs[half:], urgent)
+            calls = time_urgent_calls(client, pairs[half:], urgent)
     return Figures(
         way=way,
         dtype=info.model.dtype,
@@ -130,7 +130,7 @@ def bulk(client: JudgeClient, pairs: Sequence[Comparison]) -> tuple[float, float
     return first, time.monotonic() - start, tokens
 
 
-def beside(client: JudgeClient, pairs: Sequence[Comparison], urgent: int) -> list[float]:
+def time_urgent_calls(client: JudgeClient, pairs: Sequence[Comparison], urgent: int) -> list[float]:
     """Seconds of each urgent comparison while a bulk stream runs."""
     stream = threading.Thread(target=lambda: bulk(client, pairs))
     stream.start()

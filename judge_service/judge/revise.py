@@ -48,7 +48,7 @@ async def write_text(
     if principle is None:
         return no_principle(constitution)
 
-    # The principle has a text of its own for each task.
+    # Critique and revision are different texts of a principle.
     template = runner.template(spec)
     prefix = template.prefix(conversation, tuple(texts.values()))
     task = principle.critique if spec is CRITIQUE else principle.revise

@@ -101,7 +101,7 @@ class Template:
             opening = "\n\n"
         conversation_tokens = len(ids)
 
-        # The replies, then the heading under which the suffix goes on.
+        # The replies, then the last heading, under which the suffix continues.
         reply_tokens = []
         for name, reply in zip(self.headings, replies, strict=True):
             reply_ids = data(reply)

@@ -84,7 +84,7 @@ class SteadyEngine:
 
     @property
     def waiting(self) -> int:
-        return sum(not turn.done() for *_, turn in self._queue)
+        return sum(not slot.done() for *_, slot in self._queue)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -151,22 +151,22 @@ class SteadyEngine:
         if self.running < self._slots:
             self.running += 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (priority, next(self._arrivals), turn))
+        slot = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (priority, next(self._arrivals), slot))
         self.most_waiting = max(self.most_waiting, len(self._queue))
         try:
-            await turn
+            await slot
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if slot.done() and not slot.cancelled():
                 self._leave()  # the slot was assigned just as the request was cancelled
             raise
 
     def _leave(self) -> None:
         """Give the slot to the next in the queue, or free it."""
         while self._queue:
-            *_, turn = heapq.heappop(self._queue)
-            if not turn.done():
-                turn.set_result(None)
+            *_, slot = heapq.heappop(self._queue)
+            if not slot.done():
+                slot.set_result(None)
                 return
         self.running -= 1
 
