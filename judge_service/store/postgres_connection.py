@@ -180,7 +180,7 @@ def _parse(url: str) -> sa.URL:
     if parsed.drivername != _DRIVER:
         raise StoreError(
             f"unknown scheme of a store URL: {display_name(url)}; a store's URL starts with "
-            f"{_DRIVER}://, {expected}"
+            f"{_DRIVER}://, as in {_DRIVER}://user@host:5432/database"
         )
     if "@" in f"{parsed.host}{parsed.database}":
         raise StoreError(
@@ -197,6 +197,6 @@ def _parse(url: str) -> sa.URL:
         psycopg.conninfo.make_conninfo(**dict.fromkeys(parsed.query, "1"))
     except psycopg.ProgrammingError as error:
         raise StoreError(
-            f"invalid option in a store URL: {display_name(url)} ({error}); {expected}"
+            f"invalid option in a store URL: {display_name(url)} ({str(error).strip()}); {expected}"
         ) from None
     return parsed.set(query={**_CONNECTION, **parsed.query})
