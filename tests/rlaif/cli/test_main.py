@@ -127,7 +127,7 @@ def test_settings_reach_into_stages() -> None:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("ppo.iteratons=3", "ppo.iteratons: unknown setting; did you mean iterations?"),
+        ("ppo.iteratons=3", "ppo.iteratons: unknown setting; did you mean 'iterations'?"),
         ("ppo.iterations=none", "ppo.iterations"),
         ("ppo.iterations", "write key=value"),
         ("name.x=1", "name has no settings of its own"),
@@ -150,7 +150,7 @@ def test_settings_leave_their_base_alone() -> None:
 
 
 def test_a_missing_setting_is_told() -> None:
-    with pytest.raises(UserError, match="judge: Field required"):
+    with pytest.raises(UserError, match="judge: missing setting"):
         configured(Recipe, [], {"name": "x", "policy": "p", "constitution": "hhh", "prompts": "q"})
 
 
