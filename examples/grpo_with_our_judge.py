@@ -1,10 +1,10 @@
-"""Train a policy with trl's GRPOTrainer on the ratings of our judge.
+"""Training with TRL's GRPOTrainer on the scores of our judge.
 
     rlaif models fetch smollm2-135m qwen2.5-coder-1.5b
     rlaif serve --model qwen2.5-coder-1.5b        (in a second terminal)
     python examples/grpo_with_our_judge.py
 
-Needs trl: pip install '.[train]' 'trl>=1.16,<1.17', in the checkout.
+Requires TRL: pip install '.[train]' 'trl>=1.16,<1.17', in the checkout.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from rlaif.models import catalog
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="GRPO on the ratings of our judge.")
+    parser = argparse.ArgumentParser(description="GRPO on the scores of our judge.")
     parser.add_argument("--model", default="smollm2-135m", help="short name, folder or hub id")
     parser.add_argument("--server", default="127.0.0.1:50051", help="a running `rlaif serve`")
-    parser.add_argument("--constitution", default="", help="one it serves; default: its first")
-    parser.add_argument("--prompts", default="quickstart", help="as `rlaif train ppo` takes them")
+    parser.add_argument("--constitution", default="", help="of the server; default: its first")
+    parser.add_argument("--prompts", default="quickstart", help="as for `rlaif train ppo`")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", default="grpo")
     arguments = parser.parse_args()
 
     prompts = load_prompts(arguments.prompts, "train")
-    rows = [{"prompt": [turn.model_dump() for turn in p.messages]} for p in prompts]
+    rows = [{"prompt": [message.model_dump() for message in p.messages]} for p in prompts]
     gpu = torch.cuda.is_available()
     reward = TRLJudgeReward(lambda: AsyncJudgeClient(arguments.server), arguments.constitution)
     trainer = GRPOTrainer(
@@ -53,7 +53,7 @@ def main() -> None:
     )
     trainer.train()
     trainer.save_model(arguments.out)
-    print(f"policy: {arguments.out}; not rated: {dict(reward.unrated) or 'none'}")
+    print(f"policy: {arguments.out}; unrated responses: {dict(reward.unrated) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Which number format to compute in: one rule for the judge, the sampler, rollouts and trainers.
+"""Choice of dtype: one rule for the judge, the sampler, rollouts and trainers.
 
-bfloat16 halves memory everywhere, but it is fast only where the processor multiplies in it. Others
-convert every operand first: 9 against 62 GFLOP/s a core, measured with oneDNN on an AVX2 processor.
-So `auto` looks at the hardware and not at the dtype in which a model happens to be stored.
+bfloat16 halves memory everywhere, but is fast only on hardware that multiplies it natively. Other
+processors convert every operand first: 9 instead of 62 GFLOP/s per core, measured with oneDNN on an
+AVX2 processor. So `auto` depends on the hardware, not on the dtype in which a model is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 # torch's names for instructions that multiply bfloat16: x86 (the first two) and ARM.
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
-# oneDNN multiplies no bfloat16 with instructions of these sets, whatever the processor has.
+# Limited to one of these sets, oneDNN never multiplies bfloat16 natively.
 _ONEDNN_WITHOUT_BFLOAT16 = {
     "SSE41",
     "AVX",
@@ -31,9 +31,9 @@ _ONEDNN_WITHOUT_BFLOAT16 = {
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether matrices are multiplied in bfloat16 by instructions of the GPU, or else of the CPU.
+    """Whether the GPU, or the CPU if there is none, multiplies matrices natively in bfloat16.
 
-    ONEDNN_MAX_CPU_ISA counts: with AVX2 a newer processor behaves as an AVX2 one.
+    ONEDNN_MAX_CPU_ISA is honored: limited to AVX2, a newer processor counts as an AVX2 one.
     """
     import torch
 
@@ -47,7 +47,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def resolve_dtype(dtype: Dtype) -> torch.dtype:
-    """auto: bfloat16 where the hardware multiplies in it, else float32. Others stay as they are."""
+    """The torch dtype. auto: bfloat16 on hardware that multiplies it natively, else float32."""
     import torch
 
     if dtype == "auto":
@@ -57,5 +57,5 @@ def resolve_dtype(dtype: Dtype) -> torch.dtype:
 
 
 def dtype_name(dtype: Dtype) -> str:
-    """The resolved dtype as settings and vLLM spell it: "bfloat16", "float16" or "float32"."""
+    """The resolved dtype as spelled by settings and vLLM: "bfloat16", "float16" or "float32"."""
     return str(resolve_dtype(dtype)).removeprefix("torch.")

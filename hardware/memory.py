@@ -1,4 +1,4 @@
-"""How much memory is free, and what a model takes of it."""
+"""Free memory, and the number of a model's parameters."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """parameters: all of them. vocabulary: those of the input embedding and the head, if it has
-    its own."""
+    """parameters: all of a model. vocabulary: those of its input embedding and its separate head,
+    if any."""
 
     parameters: int
     vocabulary: int
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping, within the container's limit; None if unknown."""
+    """Memory available without swapping, within the container's limit; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
-    try:  # cgroup v2; pages of files count as used there but can be had
+    try:  # cgroup v2, where the page cache counts as used but can be reclaimed
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: the number that predicts how long a model takes."""
+"""Speed of matrix multiplication on this machine, which predicts how long a model takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> float:
-    """Cores that compute: torch's threads, or fewer where the container may use less."""
+    """Cores available for computing: torch's threads, or fewer under a container's CPU limit."""
     import torch
 
     threads = float(torch.get_num_threads())
@@ -25,20 +25,22 @@ def cores() -> float:
 
 
 def matmul_gflops(dtype: Dtype = "auto") -> float:
-    """GFLOP/s of a language model's matrix products on all cores of the CPU, with nothing else to
-    do; takes about a second.
+    """GFLOP/s of a language model's matrix products on all cores of an idle CPU.
 
-    One thread is measured in CPU time, so that other work on the cores hardly counts, and taken
-    times the cores. Three weights take turns, so that none is found in the processor's cache, as in
-    a model; the best of a few repeats counts.
+    Takes about a second. Measures one thread in CPU time, so that other load hardly matters, times
+    the number of cores. Alternates between three weights, so that, as in a model, none stays in the
+    processor's cache. The best of several repeats counts.
     """
     import torch
 
     resolved = resolve_dtype(dtype)
+    # The shapes of a small language model's MLP; weights larger than the processor's cache.
     number, threads = cores(), torch.get_num_threads()
     x = torch.ones(_ROWS, _IN, dtype=resolved)
     weights = [torch.ones(_OUT, _IN, dtype=resolved) for _ in range(3)]
     best, spent = float("inf"), 0.0
+
+    # One thread, whose CPU time other load hardly affects; the setting is global, so restore it.
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():

@@ -1,18 +1,18 @@
-"""vLLM on a CPU: the settings and corrections that the judge, the sampler and rollouts share.
+"""vLLM on a CPU: settings and fixes shared by the judge, the sampler and rollouts.
 
-Settings that are not vLLM's defaults, with why (measured on two CPU cores):
+Settings that differ from vLLM's defaults, and why (measured on two CPU cores):
 
 - prefix caching with blocks of 32 tokens (default 128): 1.4 times the reads per second;
-- eager mode: starts in 20 s instead of 70 s; compiled gains 10 %; without TorchDynamo the first
-  read needs no C++ compiler and half a second instead of ten;
-- all cores compute (`nobind`); by default vLLM keeps one for itself;
-- prompts are computed in chunks, so that one step of the engine takes a second or two. By default
-  a step takes all that waits, up to the context's length: minutes on two cores, in which nobody is
-  answered, and beyond vLLM's time limit for a step the engine dies.
+- eager mode: starts in 20 s instead of 70 s, where compilation gains 10 %; without TorchDynamo the
+  first read needs no C++ compiler, and half a second instead of ten;
+- all cores compute (`nobind`); by default vLLM reserves one;
+- chunked prefill, so that an engine step takes one or two seconds. By default a step computes
+  everything that waits, up to the context's length: on two cores minutes without an answer, and
+  beyond vLLM's time limit for a step the engine dies.
 
-vLLM draws a token after every chunk of a prompt and throws away all but the last. It then rewinds
-the generators of seeded requests, which a CPU's generator does not support: the engine died of it.
-`SeedsSurviveChunks` keeps their generators out of reach until the prompt is complete.
+vLLM samples a token after every chunk of a prompt and discards all but the last. It then rewinds
+the generators of seeded requests, which a CPU generator does not support, and the engine dies.
+`SeedsSurviveChunks` hides these generators until the prompt is complete.
 
 Written for vLLM 0.32; the class below runs inside its workers.
 """
@@ -30,25 +30,25 @@ from hardware.memory import GIB, ModelSize, available_bytes, model_size
 from hardware.speed import matmul_gflops
 
 BLOCK_TOKENS = 32
-KV_CACHE_GIB = 1.0  # the default; vLLM's own is half of the memory
+KV_CACHE_GIB = 1.0  # our default; vLLM's own is half of the memory
 STEP_SECONDS = 2.0
-# At least and at most. 32 rows are multiplied at 56 % of the speed of 512, 64 rows at 73 %, 256 at
+# (minimum, maximum). 32 rows are multiplied at 56 % of the speed of 512, 64 rows at 73 %, 256 at
 # 95 % (float32, one AVX2 core): there is little to gain beyond.
 STEP_TOKENS = (64, 2048)
-# For sampling in bulk, where nobody waits for a turn: fixed, so that a run that was killed computes
-# the same sums when it goes on.
+# For bulk sampling, where latency does not matter: fixed, so that a resumed run computes the same
+# sums as the interrupted one.
 BULK_STEP_TOKENS = 2048
-UNKNOWN_STEP_TOKENS = 512  # where the model's size is unknown: a hub id that is not fetched yet
+UNKNOWN_STEP_TOKENS = 512  # if the model's size is unknown, as for a hub id not downloaded yet
 STEP_LIMIT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"  # environment: a step that takes longer is fatal
 _VLLM_STEP_LIMIT_SECONDS = 300  # its default
 _PROCESSES_GIB = 2.0  # Python, libraries and activations of the server and vLLM's two processes
 
 
 def step_tokens(weights: int, gflops: float) -> int:
-    """Tokens that one step may compute, a whole number of cache blocks.
+    """Tokens per engine step, so that it takes about STEP_SECONDS; a multiple of BLOCK_TOKENS.
 
-    weights: those that every token is multiplied by, which costs two operations each; at `gflops`,
-    `STEP_SECONDS` are this many tokens.
+    weights: those that every token is multiplied by, at two operations each. gflops: the speed of
+    the CPU, GFLOP/s.
     """
     if weights <= 0:
         return UNKNOWN_STEP_TOKENS
@@ -60,10 +60,11 @@ def step_tokens(weights: int, gflops: float) -> int:
 def engine_arguments(
     model: str | Path, dtype: Dtype, *, sequences: int, tokens: int | None = None
 ) -> dict[str, Any]:
-    """Keyword arguments of vLLM's engine for short steps; takes a second, to measure the CPU.
+    """Keyword arguments of vLLM's engine for short steps. Takes a second, to measure the CPU.
 
-    sequences: requests that may run at the same time. tokens: of a step, where given.
-    A model so large that even short steps come near vLLM's limit for a step gets a higher limit.
+    sequences: maximum concurrent requests. tokens: per step; None: computed from the CPU's speed.
+    For a model whose steps come near vLLM's time limit for a step, it raises the limit in the
+    environment.
     """
     size = model_size(Path(model))
     weights = size.parameters - size.vocabulary  # the head is computed for a row per request
@@ -82,20 +83,20 @@ def engine_arguments(
 
 
 def environment() -> dict[str, str]:
-    """Environment variables, to be set before vLLM is imported where the user set none.
+    """Environment variables to set, unless the user has, before vLLM is imported.
 
     Raises UserError on a machine without `lscpu`.
     """
     if shutil.which("lscpu") is None:
         raise UserError(
-            "vLLM on a CPU needs the command `lscpu`, which is missing; install the "
-            "package util-linux"
+            "vLLM on a CPU needs the command `lscpu`, which is missing; install the package "
+            "util-linux"
         )
     return {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "TORCHDYNAMO_DISABLE": "1",  # right only with enforce_eager
-        # Waiting threads of libgomp spin; beside any other work on the cores that costs far more
-        # than the sleep it saves (222 against 48 tokens/s of sampling at load 6).
+        # Waiting threads of libgomp spin. On busy cores that costs far more than the sleep it
+        # saves (222 instead of 48 tokens/s of sampling at load 6).
         "GOMP_SPINCOUNT": "1000",
     }
 
@@ -103,66 +104,66 @@ def environment() -> dict[str, str]:
 def memory_gib(
     size: ModelSize, dtype: str, kv_cache_gib: float = KV_CACHE_GIB
 ) -> tuple[float, float]:
-    """What a judge's three processes take, GiB: (while it loads, afterwards).
+    """Memory of a judge's three processes, in GiB: (while it loads, afterwards).
 
-    While loading, vLLM packs a copy of the vocabulary (see `drop_packed_vocabulary`). A head that
-    computes in float32 over a model in 16 bits is a copy of its own. Measured with 1.8 billion
-    weights, a quarter of them vocabulary, in float32: 12.1 and 9.7.
+    While loading, vLLM packs a copy of the vocabulary (see `drop_packed_vocabulary`). A float32
+    head on a 16-bit model is a separate copy. Measured with 1.8 billion weights, a quarter of them
+    vocabulary, in float32: 12.1 and 9.7.
     """
     width = 4 if dtype == "float32" else 2
     head = 0 if dtype == "float32" else 4 * size.vocabulary
-    lasting = (size.parameters * width + head) / GIB + kv_cache_gib + _PROCESSES_GIB
-    return lasting + size.vocabulary * width / GIB, lasting
+    afterwards = (size.parameters * width + head) / GIB + kv_cache_gib + _PROCESSES_GIB
+    return afterwards + size.vocabulary * width / GIB, afterwards
 
 
 def check_memory(
     name: str, size: ModelSize, dtype: str, kv_cache_gib: float = KV_CACHE_GIB
 ) -> tuple[float, float]:
-    """As `memory_gib`, (0, 0) where the size is unknown. Raises UserError where it is not free."""
+    """As `memory_gib`; (0, 0) if the size is unknown. Raises UserError if too little is free."""
     if not size.parameters:
         return 0.0, 0.0
-    loading, lasting = memory_gib(size, dtype, kv_cache_gib)
+    loading, afterwards = memory_gib(size, dtype, kv_cache_gib)
     free = available_bytes()
     if free is not None and free < loading * GIB:
         other = memory_gib(size, "bfloat16", kv_cache_gib)[0]
         remedy = f", or dtype bfloat16 ({other:.1f} GiB, and slow here)" * (dtype == "float32")
         raise UserError(
-            f"too little memory for {name} in {dtype}: {free / GIB:.1f} GiB are free, and loading "
-            f"it takes about {loading:.1f}; stop other programs, or choose a smaller model, a "
-            f"smaller kv_cache_gib (now {kv_cache_gib:g}){remedy}"
+            f"too little memory for {name} in {dtype}: {free / GIB:.1f} GiB are free, loading it "
+            f"takes about {loading:.1f}; stop other programs, or choose a smaller model, a smaller "
+            f"kv_cache_gib (now {kv_cache_gib:g}){remedy}"
         )
-    return loading, lasting
+    return loading, afterwards
 
 
 class SeedsSurviveChunks:
-    """A worker extension (vLLM's `worker_extension_cls`). After the engine has started, call
+    """A worker extension (vLLM's `worker_extension_cls`). Once the engine has started, call
 
-    collective_rpc("keep_seeds")               seeded sampling works beside chunked prompts
-    collective_rpc("drop_packed_vocabulary")   less memory, where the head is rarely used
+    collective_rpc("keep_seeds")               makes seeded sampling work with chunked prefill
+    collective_rpc("drop_packed_vocabulary")   saves memory when the head is rarely used
     """
 
     model_runner: Any
 
     def keep_seeds(self) -> None:
-        """No token that is thrown away is drawn from a request's own generator."""
+        """Sample tokens that will be discarded from the global generator, not the request's."""
         runner = self.model_runner
         draw = runner.sample_tokens
 
         def draw_for_complete_prompts(grammar_output: Any) -> Any:
-            # The batch's dictionary of generators by row is what the sampler draws from and what
-            # is rewound afterwards; a row that is not in it draws from the global generator.
+            # The sampler uses the batch's dictionary of generators by row and rewinds them
+            # afterwards; a row that is not in it uses the global generator.
             generators = runner.input_batch.generators
             incomplete = runner.discard_request_mask.np
-            held_back = {row: generators.pop(row) for row in [*generators] if incomplete[row]}
+            hidden = {row: generators.pop(row) for row in [*generators] if incomplete[row]}
             try:
                 return draw(grammar_output)
             finally:
-                generators.update(held_back)
+                generators.update(hidden)
 
         runner.sample_tokens = draw_for_complete_prompts
 
     def drop_packed_vocabulary(self) -> None:
-        """Free oneDNN's packed copies of the input embedding, which nobody multiplies by, and of
+        """Free oneDNN's packed copies of the input embedding, which is never multiplied by, and of
         the head, of which a judge needs one row per read: 1.7 GiB of a 1.5B model in float32."""
         import torch
         from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding

@@ -1,8 +1,8 @@
-"""vLLM's log without the dump that it writes when an engine dies: that describes its requests.
+"""Logging configuration of vLLM without the dump of requests that it writes when an engine dies.
 
-vLLM logs the failed step's requests and its whole configuration at level ERROR. In 0.32 it gives
-the lengths of prompts in place of their tokens where it can; what else it writes there (sampling
-settings, folders) is not for logs that are kept, either. The traceback and all else stay in.
+vLLM logs the failed step's requests and its whole configuration at level ERROR. Version 0.32 mostly
+writes the lengths of prompts instead of their tokens, but the rest of the dump (sampling settings,
+folders) does not belong in persistent logs either. The traceback and all other records stay.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import tempfile
 from typing import Any
 
 _VARIABLE = "VLLM_LOGGING_CONFIG_PATH"
-_files: list[
-    Any
-] = []  # deleted with this process; vLLM and its child processes read them as they start
+# Deleted with this process; vLLM and its child processes read them when they start.
+_files: list[Any] = []
 
 
 def environment(level: str = "WARNING") -> dict[str, str]:
-    """Environment variables, to be set before vLLM is imported where the user set none.
+    """Environment variables to set, unless the user has, before vLLM is imported.
 
-    level: of what vLLM logs, unless VLLM_LOGGING_LEVEL is set.
+    level: vLLM's log level, unless VLLM_LOGGING_LEVEL is set.
     """
     if os.environ.get("VLLM_CONFIGURE_LOGGING") == "0":
         return {}
     file = tempfile.NamedTemporaryFile("w", prefix="vllm-logging-", suffix=".json")  # noqa: SIM115
-    # vLLM takes a level in lower case, too; logging does not.
+    # vLLM accepts a level in lower case; logging does not.
     level = os.environ.get("VLLM_LOGGING_LEVEL", level).upper()
     json.dump(_configuration(level), file)
     file.flush()
@@ -35,7 +34,7 @@ def environment(level: str = "WARNING") -> dict[str, str]:
 
 
 def _configuration(level: str) -> dict[str, object]:
-    """For logging.config.dictConfig: vLLM's own handler, and its dump switched off."""
+    """For logging.config.dictConfig: vLLM's own handler, with its dump disabled."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

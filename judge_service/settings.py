@@ -23,7 +23,7 @@ from constitution.schema import nearest
 from hardware.dtypes import Dtype
 from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError
-from judge_service.store.base import is_url, shown
+from judge_service.store.base import display_name, is_url
 
 
 class SettingsError(ServerStartError):
@@ -234,7 +234,7 @@ class ServerSettings(BaseModel):
 
     @field_serializer("store")
     def _without_password(self, store: Path | str | None) -> str | None:
-        return None if store is None else shown(store)
+        return None if store is None else display_name(store)
 
     if not TYPE_CHECKING:
 

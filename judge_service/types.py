@@ -1,7 +1,7 @@
-"""The words of the court: what is compared, what is read, what is found, and where it came from.
+"""Domain types: comparisons, options, reads, votes, judgments and their provenance.
 
-A failed judgment is never a number: it is `Unjudged(reason)`. Everything here is a frozen value;
-nothing here knows the engine, the wire or the constitution's files.
+A failed judgment is never a number: it is `Unjudged(reason)`. All types are frozen dataclasses or
+enumerations, independent of engines, protobuf and files.
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ Conversation = tuple[Message, ...]
 
 
 class Order(StrEnum):
-    """Which response stands first in the judge's prompt."""
+    """Which response comes first in the judge's prompt."""
 
     AB = "AB"
     BA = "BA"
 
 
 class Verdict(StrEnum):
+    """Which response is better."""
+
     A = "A"
     B = "B"
     TIE = "TIE"
 
 
 class UnjudgedReason(StrEnum):
-    """Why there is no label. The reasons are part of the contract: add, never rename."""
+    """Why there is no label. The reasons are part of the API: add, never rename."""
 
     TOO_LONG = "too_long"  # the prompt does not fit the judge's context
-    EMPTY_RESPONSE = "empty_response"  # nothing but white space to judge
-    LOW_LABEL_MASS = "low_label_mass"  # the judge wanted to say something other than a label
+    EMPTY_RESPONSE = "empty_response"  # only white space to judge
+    LOW_LABEL_MASS = "low_label_mass"  # the judge would answer something other than a label
     NO_PRINCIPLE_APPLIES = "no_principle_applies"  # every principle's scope excludes the prompt
     ENGINE_FAILED = "engine_failed"  # the engine raised or died
-    CANCELLED = "cancelled"  # the caller went away or the deadline passed
-    UNDECIDED = "undecided"  # the reads lie on both sides of one half, further than was allowed
-    REFUSED = "refused"  # the request itself is wrong; asking again gives the same
+    CANCELLED = "cancelled"  # the caller disconnected or the deadline passed
+    UNDECIDED = "undecided"  # the reads straddle 0.5 by more than max_straddle
+    REFUSED = "refused"  # the request is invalid; a retry gives the same result
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two responses to one conversation, before anybody knows which is better."""
+    """Two responses to one conversation, before labeling."""
 
     id: str
     conversation: Conversation
@@ -52,20 +54,20 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class JudgeOptions:
-    """How a caller wants a judgment made; the defaults are the recommended way."""
+    """How to make a judgment; the defaults are recommended."""
 
     orders: tuple[Order, ...] = (Order.AB, Order.BA)
     sample_principles: int | None = None  # None: all that apply; n: a seeded sample of n of them
     seed: int = 0
     tie_margin: float = 0.0  # |prob_a - 0.5| below this is a TIE
     max_straddle: float | None = None  # abstain when `straddle` is above this; None: never
-    min_label_mass: float = 0.1  # a read whose labels together hold less probability is void
-    max_rationale_tokens: int = 0  # 0: read at once; else the judge first writes a rationale
-    rationale_samples: int = 1  # rationales per read: 1 is greedy, more are drawn and averaged
-    protocol: str = ""  # the way of reading (`reading.PROTOCOLS`); "": the recommended one
+    min_label_mass: float = 0.1  # a read with less total label probability is void
+    max_rationale_tokens: int = 0  # 0: read directly; else the judge writes a rationale first
+    rationale_samples: int = 1  # rationales per read: 1 is greedy, more are sampled and averaged
+    protocol: str = ""  # "pairwise" or "pointwise" (`label_probs.PROTOCOLS`); "": recommended
     calibrated: bool = True  # apply the calibration fitted for this model and constitution, if any
-    use_store: bool = True  # False: compute every read again, and keep none of them
-    interactive: bool = True  # before bulk work in the engine's queue
+    use_store: bool = True  # False: compute every read again, and store none of them
+    interactive: bool = True  # ahead of bulk work in the engine's queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Read:
     """One label-token reading: a prompt, an order, two log-probabilities.
 
     `logprob_first` and `logprob_second` are full-vocabulary log-probabilities (nats) of the labels
-    that name the first and the second response as they stand in the prompt.
+    that name the first and the second response in the order of the prompt.
     """
 
     order: Order
@@ -83,18 +85,18 @@ class Read:
     label_mass: float  # exp(first) + exp(second), in [0, 1]
     prompt_tokens: int
     cached_tokens: int
-    prompt_sha256: str  # of the prompt token ids and label ids: what was asked, to the token
-    stored: bool = False  # it was found in the store; nothing was computed
-    rationale: str = ""  # what the judge wrote before it was read, where that was asked for
+    prompt_sha256: str  # of the prompt's token ids and the label ids
+    stored: bool = False  # from the store; nothing was computed
+    rationale: str = ""  # what the judge wrote before the read, if requested
 
 
 @dataclass(frozen=True, slots=True)
 class PrincipleVote:
-    """One principle's opinion, from its valid reads; `void_reads` counts those under the mass."""
+    """One principle's vote, from its valid reads; `void_reads` counts the others."""
 
     principle_id: str
     trait: str
-    weight: float  # principle weight, before the trait's weight
+    weight: float  # of the principle, before the trait's weight
     prob_a: float  # P(response A is better by this principle), orders averaged
     order_gap: float | None  # |P(A first) - P(A second)|; None when only one order was read
     reads: tuple[Read, ...]
@@ -103,7 +105,7 @@ class PrincipleVote:
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which weights and which arithmetic judged."""
+    """The weights and the arithmetic behind a judgment."""
 
     name: str  # as given to the server: short name, hub id or folder name (never a full path)
     weights_sha256: str  # digest of the weights' index (file names, sizes, header bytes)
@@ -114,7 +116,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The receipt of a label: enough to ask for it again and get the same number."""
+    """The receipt of a label: enough to reproduce the same number."""
 
     constitution_name: str
     constitution_version: str
@@ -124,20 +126,20 @@ class Provenance:
     principle_ids: tuple[str, ...]
     orders: tuple[Order, ...]
     seed: int
-    protocol: str = "pairwise"  # the way of reading
+    protocol: str = "pairwise"  # or "pointwise"; "rating" and "writing" without a comparison
     calibration: str = ""  # digest of the calibration that was applied; "": none
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the engine did. Reads that were found in the store are counted apart: they cost nothing,
-    and their tokens are in no other count."""
+    """What the engine did. Stored reads are counted separately: they cost nothing, and their
+    tokens are in no other count."""
 
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # those of prompt_tokens that the engine had computed before
+    cached_tokens: int = 0  # of prompt_tokens, those taken from the engine's prefix cache
     output_tokens: int = 0
     reads: int = 0  # computed
-    stored_reads: int = 0  # found in the store
+    stored_reads: int = 0  # from the store
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -151,7 +153,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What the reads add up to: a soft label with its evidence and its receipt."""
+    """A soft label with its evidence and its receipt."""
 
     verdict: Verdict
     prob_a: float  # P(response A is better), in [0, 1], calibrated where provenance says so
@@ -167,9 +169,9 @@ class Judgment:
 
     @property
     def straddle(self) -> float:
-        """How far prob_a ± spread reaches beyond one half on its shorter side; 0 when it does not.
+        """How far prob_a ± spread reaches past 0.5 to the other side; 0 if it does not.
 
-        With one principle and two orders, prob_a ± spread is exactly the span of the two reads.
+        With one principle and two orders, prob_a ± spread is exactly the range of the two reads.
         """
         prob = self.prob_a if self.raw_prob_a is None else self.raw_prob_a
         return max(0.0, self.spread - abs(prob - 0.5))
@@ -177,7 +179,7 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """No label, and why. `detail` is a sentence for a person: what was wrong and the remedy."""
+    """No label, and the reason. `detail` describes the problem and the remedy to a person."""
 
     reason: UnjudgedReason
     detail: str
@@ -186,7 +188,9 @@ class Unjudged:
 
 @dataclass(frozen=True, slots=True)
 class RankedCandidate:
-    index: int  # place in the request
+    """A candidate's place in a ranking."""
+
+    index: int  # position in the request
     rank: int  # 1 is best; equal strengths share a rank
     strength: float  # Bradley-Terry log-strength, mean 0 over the candidates
     standard_error: float
@@ -194,22 +198,24 @@ class RankedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
+    """Candidates in order, and the judged pairs behind it."""
+
     candidates: tuple[RankedCandidate, ...]  # best first
-    pairs: tuple[tuple[int, int, Judgment | Unjudged], ...]  # (a, b, what the judge found)
+    pairs: tuple[tuple[int, int, Judgment | Unjudged], ...]  # (index a, index b, judgment)
     usage: Usage
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class PrincipleScore:
-    """How good one response is by one principle: the expected rating."""
+    """The score of one response by one principle: the expected rating."""
 
     principle_id: str
     trait: str
     weight: float
     score: float  # expected rating, mapped to [-1, 1]
     rating_probs: tuple[float, ...]  # P(rating i), lowest rating first, renormalized over ratings
-    label_mass: float  # of all ratings together
+    label_mass: float  # total probability of all ratings
     prompt_sha256: str
     stored: bool = False
 
@@ -230,17 +236,17 @@ class Score:
 class WritingOptions:
     """How the judge writes a critique or a revision (arXiv 2212.08073, section 3.1)."""
 
-    principle_id: str = ""  # "": one that applies is drawn with the seed
+    principle_id: str = ""  # "": one that applies, drawn with the seed
     max_tokens: int = 256
     temperature: float = 1.0
     seed: int = 0
-    use_store: bool = True  # the same request gives the same text, so it may be kept
+    use_store: bool = True  # the same request gives the same text, so it may be stored
     interactive: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """A critique or a revision. `complete` is False when it was cut at max_tokens."""
+    """A critique or a revision. `complete` is False when it was truncated at max_tokens."""
 
     text: str
     complete: bool
@@ -252,7 +258,7 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class PromptPreview:
-    """One prompt as the judge would read it: pieces of text, and how many tokens it has."""
+    """One prompt exactly as the judge would read it, with its number of tokens."""
 
     principle_id: str
     order: Order

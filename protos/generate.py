@@ -1,9 +1,9 @@
-"""Makes judge_service/v1/ from judge.proto; `--check` fails when the committed stubs are stale.
+"""Generates judge_service/v1/ from judge.proto; `--check` fails when the committed stubs are stale.
 
-Stubs come from grpcio-tools 1.71.2: their gencode (5.29) runs on every protobuf from 5.29 on, where
-newer tools would raise that floor for every client. google/rpc/status.proto is Google's, unchanged;
-it lies here for the compilers of other languages. Python's stub of it is in
-googleapis-common-protos, so none is made.
+Stubs come from grpcio-tools 1.71.2: their gencode (5.29) runs on every protobuf from 5.29 on; newer
+tools would raise that minimum for every client. google/rpc/status.proto is an unchanged copy of
+Google's, for the compilers of other languages. Python's stub of it is in googleapis-common-protos,
+so none is generated.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ def generate(out: Path) -> None:
     """Write the stubs under `out`/judge_service/v1."""
     from grpc_tools import protoc
 
-    found = metadata.version("grpcio-tools")
-    if found != TOOLS:
+    installed = metadata.version("grpcio-tools")
+    if installed != TOOLS:
         raise SystemExit(
-            f"error: grpcio-tools {found} is installed; pip install grpcio-tools=={TOOLS}"
+            f"error: wrong version of grpcio-tools: {installed}; run pip install "
+            f"grpcio-tools=={TOOLS}"
         )
     includes = [PROTOS, resources.files("grpc_tools") / "_proto"]  # ours, and google/protobuf
     outputs = [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", *(f"-I{path}" for path in includes), *outputs, CONTRACT]):
-        raise SystemExit(f"error: protos/{CONTRACT} does not compile")
+        raise SystemExit(f"error: protos/{CONTRACT} does not compile; fix what protoc reports")
 
 
 def stale() -> list[str]:
-    """The committed stubs that differ from what the contract gives now."""
+    """The committed stubs that differ from freshly generated ones."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         fresh, committed = Path(folder, "judge_service/v1"), ROOT / "judge_service/v1"

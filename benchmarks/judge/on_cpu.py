@@ -1,23 +1,24 @@
-"""A judge on a CPU: seconds per pair, the first label of many, and an urgent call beside bulk work.
+"""A judge on a CPU: seconds per pair, time to the first label, latency of urgent calls under load.
 
     python -m benchmarks.judge.on_cpu [--model qwen2.5-coder-1.5b] [--data PAIRS.jsonl]
         [--pairs 16] [--urgent 5] [--ways float32 float32:256 float32:4096 bfloat16]
         [--seconds 600] [--out FILE]
 
-A way is a dtype and, after a colon, the prompt tokens of one engine step; without, as many as the
-server chooses. `float32:4096` is how engines without chunked prefill behave: one step takes all
-that waits. Each way is a server of its own (`rlaif serve`, no store), asked over gRPC:
+Each of the --ways is a dtype and, after a colon, the prompt tokens of one engine step; without it,
+as many as the server chooses. `float32:4096` is how engines without chunked prefill behave: one
+step computes everything that waits. Each runs in its own server (`rlaif serve`, no store), called
+over gRPC:
 
-    bulk      the pairs in one stream, both orders, one principle: seconds to the first label, to
-              all, and prompt tokens computed per second
-    urgent    the same stream again with other pairs, and beside it one interactive comparison after
-              the other: median and slowest
+    bulk      the pairs in one stream, both orders, one principle: seconds to the first label and
+              to all, and prompt tokens computed per second
+    urgent    the same stream again with other pairs, and meanwhile interactive comparisons, one
+              after the other: median and slowest
 
-A host that multiplies bfloat16 shows the slow case of one that does not with
-`ONEDNN_MAX_CPU_ISA=AVX2` in the environment and `--ways bfloat16`.
+On a host that multiplies bfloat16 natively, `ONEDNN_MAX_CPU_ISA=AVX2` in the environment and
+`--ways bfloat16` show the slow case of one that does not.
 
-Without --data the pairs are the worked examples of `hhh`. A way that takes longer than --seconds is
-given up and reported as such. The last line is one JSON object: a figure per way.
+Without --data the pairs are the worked examples of `hhh`. Configurations that take longer than
+--seconds are aborted and reported as such. The last line is one JSON object: figures per way.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ URGENT = JudgeOptions(interactive=True, use_store=False)
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one way; None where it was given up. seconds: of `pairs` in bulk."""
+    """The result of one configuration; None if it was aborted. seconds: of `pairs` in bulk."""
 
     way: str
     dtype: str
@@ -60,24 +61,25 @@ class Figures:
 
 
 def examples(number: int) -> list[Comparison]:
-    """The worked examples of `hhh`, each also after a remark that makes it another pair."""
-    found = [
+    """The worked examples of `hhh`, repeated with a remark that makes them new pairs."""
+    worked = [
         (example.prompt, example.response_a, example.response_b)
         for principle in Constitution.load("hhh").principles
         for example in principle.examples
         if isinstance(example.prompt, str)
     ]
     pairs = []
-    for place in range(number):
-        prompt, a, b = found[place % len(found)]
-        again = f" (Question {place}.)" if place >= len(found) else ""
-        pairs.append(Comparison(str(place), (Message(role="user", content=prompt + again),), a, b))
+    for n in range(number):
+        prompt, a, b = worked[n % len(worked)]
+        remark = f" (Question {n}.)" if n >= len(worked) else ""
+        pairs.append(Comparison(str(n), (Message(role="user", content=prompt + remark),), a, b))
     return pairs
 
 
 def measure(
     way: str, model: str, pairs: Sequence[Comparison], urgent: int, limit: float
 ) -> Figures:
+    """Start a server for one configuration and measure it."""
     dtype, _, step = way.partition(":")
     flags = ["--dtype", dtype, "--no-store", *(("--step-tokens", step) if step else ())]
     half = len(pairs) // 2
@@ -87,11 +89,13 @@ def measure(
     ):
         info = client.server_info()
         assert info.model is not None
-        client.compare(pairs[0].conversation, "Yes.", "No.", options=URGENT)  # warm
+        client.compare(pairs[0].conversation, "Yes.", "No.", options=URGENT)  # warm-up
+
+        # Urgent calls only if bulk ended in time: else the server is still busy with it.
         first, seconds, tokens = within(limit, lambda: bulk(client, pairs[:half]))
         calls: list[float] = []
         if seconds is not None and urgent:
-            calls = beside(client, pairs[half:], urgent)
+            calls = time_urgent_calls(client, pairs[half:], urgent)
     return Figures(
         way=way,
         dtype=info.model.dtype,
@@ -106,7 +110,7 @@ def measure(
 
 
 def within(limit, work):  # type: ignore[no-untyped-def]
-    """What `work` returns, or Nones after `limit` seconds; its thread ends with the server."""
+    """The result of `work`, or Nones after `limit` seconds; its thread ends with the server."""
     pool = ThreadPoolExecutor(1)
     try:
         return pool.submit(work).result(limit)
@@ -126,17 +130,17 @@ def bulk(client: JudgeClient, pairs: Sequence[Comparison]) -> tuple[float, float
     return first, time.monotonic() - start, tokens
 
 
-def beside(client: JudgeClient, pairs: Sequence[Comparison], urgent: int) -> list[float]:
-    """Seconds of each urgent comparison while a stream is under way."""
+def time_urgent_calls(client: JudgeClient, pairs: Sequence[Comparison], urgent: int) -> list[float]:
+    """Seconds of each urgent comparison while a bulk stream runs."""
     stream = threading.Thread(target=lambda: bulk(client, pairs))
     stream.start()
     time.sleep(1)  # its first items are in the engine
     seconds = []
-    for place in range(urgent):
+    for n in range(urgent):
         if not stream.is_alive():
             break
-        pair = replace(pairs[place], id="urgent")
-        question = (Message(role="user", content=f"Urgent question {place}: why?"),)
+        pair = replace(pairs[n], id="urgent")
+        question = (Message(role="user", content=f"Urgent question {n}: why?"),)
         start = time.monotonic()
         client.compare(question, pair.response_a, pair.response_b, options=URGENT)
         seconds.append(time.monotonic() - start)
@@ -159,12 +163,12 @@ def main() -> None:
     pairs = examples(2 * options.pairs)
     if options.data:
         pairs = [comparison(gold) for gold in load_gold(options.data, 2 * options.pairs)]
-    found = []
+    results = []
     for way in options.ways:
         figures = measure(way, options.model, pairs, options.urgent, options.seconds)
-        found.append(asdict(figures))
+        results.append(asdict(figures))
         print(figures, flush=True)
-    line = json.dumps({"name": "judge_on_cpu", "model": options.model, "ways": found})
+    line = json.dumps({"name": "judge_on_cpu", "model": options.model, "ways": results})
     print(line)
     if options.out:
         options.out.write_text(line + "\n", encoding="utf-8")

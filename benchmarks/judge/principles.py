@@ -1,22 +1,22 @@
-"""What K principles cost: our prompts (data first, principle last) beside independent ones.
+"""Cost of K principles: our prompts (data first, principle last) against independent ones.
 
     python -m benchmarks.judge.principles [--model smollm2-135m] [--data PAIRS.jsonl] [--pairs 6]
         [--prompt-tokens 400 800] [--principles 1 4 16] [--json]
 
-The longer what is judged, the more is shared: --prompt-tokens keeps pairs whose conversation and
-responses take so many tokens; the mean is printed. Without --data the pairs are the worked examples
-of `hhh`, each after a chat of other examples, as long as that.
+The longer the data, the more is shared: --prompt-tokens keeps pairs whose conversation and
+responses have a number of tokens in this range; the mean is printed. Without --data the pairs are
+the worked examples of `hhh`, each after a chat of other examples of that length.
 
-Three ways, over the same engine with the same settings, on the same pairs, in both orders:
+Three kinds of prompts, on the same engine, settings and pairs, in both orders:
 
-    shared        the judge as it ships: a prefix per order, computed once, K suffixes after it
-    principle 1st Constitutional AI's order: the principle before the options, so that hardly more
-                  than the system turn is shared
-    independent   our prompts, each computed from its first token on (the cache cannot match)
+    shared        the judge as shipped: a prefix per order, computed once, then K suffixes
+    principle 1st the order of Constitutional AI: the principle before the options, so that little
+                  more than the system message is shared
+    independent   our prompts, each computed from its first token on (no cache hits)
 
-"independent" is made by a token of its own at the head of every prompt: all that follows differs,
-as for the cache of an engine without one. The cache is emptied before each measurement. Accuracy,
-with --data, is of the averaged orders, and "longer" is the floor.
+"independent" starts every prompt with a unique token, so that no block matches, as on an engine
+without a prefix cache. The cache is emptied before each measurement. Accuracy, with --data, is that
+of the averaged orders; "longer" is the accuracy of picking the longer response.
 
 The last line is one JSON object: name, ours, peer, unit, ratio, for the largest K.
 """
@@ -48,19 +48,18 @@ from rlaif.labels.calibrate import GoldPair, comparison, load_gold, longer_is_ri
 from rlaif.models import catalog
 
 PAIR = PROTOCOL_PROMPTS["pairwise"].direct
-_ASK = PAIR.question.replace("\n\nPrinciple: {{principle}}", "")
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What judging all pairs under K principles took, and P(A) of each pair."""
+class Measurement:
+    """Speed of judging all pairs under K principles, and P(A) of each pair."""
 
     judgments_per_second: float
     cached_share: float
     probs: tuple[float, ...]
 
 
-Way = Callable[[VLLMEngine, Comparison, Sequence[str]], Awaitable[list[list[LabelLogprobs]]]]
+ReadPair = Callable[[VLLMEngine, Comparison, Sequence[str]], Awaitable[list[list[LabelLogprobs]]]]
 """(engine, pair, principles) -> the answers of order AB and of order BA, one per principle."""
 
 
@@ -81,8 +80,8 @@ async def shared(
     async def read(_: Order, prompt: tuple[int, ...]) -> LabelLogprobs:
         return await engine.read(prompt, template.label_ids)
 
-    found = await run_prompts(prefixes, suffixes, read)
-    return [[found[order, k] for k in range(len(principles))] for order in prefixes]
+    answers = await run_prompts(prefixes, suffixes, read)
+    return [[answers[order, k] for k in range(len(principles))] for order in prefixes]
 
 
 async def independent(
@@ -92,36 +91,32 @@ async def independent(
     suffixes = [template.suffix(principle) for principle in principles]
 
     async def read(prefix: Prefix, suffix: tuple[int, ...]) -> LabelLogprobs:
-        global _unlike
-        _unlike += 1
-        return await engine.read((_unlike, *prefix.ids, *suffix), template.label_ids)
+        global _unique_token
+        _unique_token += 1
+        return await engine.read((_unique_token, *prefix.ids, *suffix), template.label_ids)
 
     prefixes = [template.prefix(pair.conversation, r) for r in replies(pair).values()]
     return [list(await asyncio.gather(*(read(p, s) for s in suffixes))) for p in prefixes]
 
 
-_unlike = 1000  # ordinary tokens, a new one for every prompt
+_unique_token = 1000  # ordinary tokens, a new one for every prompt
 
 
 async def principle_first(
     engine: VLLMEngine, pair: Comparison, principles: Sequence[str]
 ) -> list[list[LabelLogprobs]]:
-    """The principle at the end of the system turn, where it stands before everything else."""
+    """The principle in the system message, before everything else."""
 
     async def read(order: Order, principle: str) -> LabelLogprobs:
-        wording = replace(
-            PAIR,
-            system=f"The principle is: {principle.strip()} {PAIR.system}",
-            question=_ASK.replace("By this principle", "{{principle}}By this principle"),
-        )
-        template = Template(engine.tokenizer, wording)
+        spec = replace(PAIR, system=f"The principle is: {principle.strip()} {PAIR.system}")
+        template = Template(engine.tokenizer, spec)
         prefix = template.prefix(pair.conversation, replies(pair)[order])
         return await engine.read((*prefix.ids, *template.suffix("")), template.label_ids)
 
     return [list(await asyncio.gather(*(read(o, p) for p in principles))) for o in Order]
 
 
-WAYS: dict[str, Way] = {
+PROMPT_KINDS: dict[str, ReadPair] = {
     "shared": shared,
     "principle first": principle_first,
     "independent": independent,
@@ -129,16 +124,16 @@ WAYS: dict[str, Way] = {
 
 
 async def measure(
-    engine: VLLMEngine, way: Way, pairs: Sequence[Comparison], principles: Sequence[str]
-) -> Spent:
+    engine: VLLMEngine, read_pair: ReadPair, pairs: Sequence[Comparison], principles: Sequence[str]
+) -> Measurement:
     await engine.forget_prefixes()
     started = time.perf_counter()
-    answers = await asyncio.gather(*(way(engine, pair, principles) for pair in pairs))
+    answers = await asyncio.gather(*(read_pair(engine, pair, principles) for pair in pairs))
     seconds = time.perf_counter() - started
-    every = [one for of_pair in answers for of_order in of_pair for one in of_order]
-    return Spent(
+    reads = [read for of_pair in answers for of_order in of_pair for read in of_order]
+    return Measurement(
         judgments_per_second=len(pairs) / seconds,
-        cached_share=sum(a.cached_tokens for a in every) / sum(a.prompt_tokens for a in every),
+        cached_share=sum(r.cached_tokens for r in reads) / sum(r.prompt_tokens for r in reads),
         probs=tuple(map(averaged, answers)),
     )
 
@@ -155,40 +150,40 @@ def averaged(answers: Sequence[Sequence[LabelLogprobs]]) -> float:
 
 def example_pairs(earlier: int) -> list[GoldPair]:
     """The worked examples of the shipped constitution `hhh`, each after `earlier` others."""
-    law = Constitution.load("hhh")
-    examples = [e for principle in law.principles for e in principle.examples]
-    turns: list[tuple[tuple[Message, ...], str, str]] = []
+    constitution = Constitution.load("hhh")
+    examples = [e for principle in constitution.principles for e in principle.examples]
+    exchanges: list[tuple[tuple[Message, ...], str, str]] = []
     for example in (e for e in examples if e.preferred != "TIE"):
         a_first = example.preferred == "A"
         good, bad = example.response_a, example.response_b
         if not a_first:
             good, bad = bad, good
-        turns.append((example.conversation, good, bad))
-    found = []
-    for place, (asked, good, bad) in enumerate(turns):
-        before = [turns[(place + 5 * i) % len(turns)] for i in range(1, earlier + 1)]
-        chat = [m for told, reply, _ in before for m in (*told, _said(reply))]
-        found.append(GoldPair(id=str(place), prompt=(*chat, *asked), chosen=good, rejected=bad))
-    return found
+        exchanges.append((example.conversation, good, bad))
+    pairs = []
+    for n, (question, good, bad) in enumerate(exchanges):
+        before = [exchanges[(n + 5 * i) % len(exchanges)] for i in range(1, earlier + 1)]
+        chat = [m for prompt, reply, _ in before for m in (*prompt, _assistant(reply))]
+        pairs.append(GoldPair(id=str(n), prompt=(*chat, *question), chosen=good, rejected=bad))
+    return pairs
 
 
-def _said(reply: str) -> Message:
+def _assistant(reply: str) -> Message:
     return Message(role="assistant", content=reply)
 
 
 def choose_pairs(
     engine: VLLMEngine, data: Path | None, tokens: tuple[int, int], count: int
 ) -> tuple[list[GoldPair], float]:
-    """Up to `count` pairs whose shared part has so many tokens, and its mean length."""
+    """Up to `count` pairs whose prefix length is in the range `tokens`, and its mean."""
     template = Template(engine.tokenizer, PAIR)
     candidates = load_gold(data) if data else [p for n in range(3, 9) for p in example_pairs(n)]
     least, most = tokens
-    found: dict[str, tuple[GoldPair, int]] = {}
+    fitting: dict[str, tuple[GoldPair, int]] = {}
     for pair in candidates:
         length = len(template.prefix(pair.prompt, (pair.chosen, pair.rejected)).ids)
         if least <= length <= most:
-            found.setdefault(pair.id, (pair, length))
-    chosen = list(found.values())[:: max(1, len(found) // count)][:count]
+            fitting.setdefault(pair.id, (pair, length))
+    chosen = list(fitting.values())[:: max(1, len(fitting) // count)][:count]
     if not chosen:
         raise SystemExit(f"no pair has from {least} to {most} tokens; widen --prompt-tokens")
     return [pair for pair, _ in chosen], sum(n for _, n in chosen) / len(chosen)
@@ -198,32 +193,36 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     principles = [principle.compare for principle in Constitution.load("hhh").principles]
     engine = VLLMEngine(catalog.resolve(options.model), kv_cache_gib=options.kv_cache_gib)
     await engine.start()
-    table = Table("K", "way", "judgments/s", "cached", "against independent", "accuracy", "longer")
+    table = Table(
+        "K", "prompts", "judgments/s", "cached", "against independent", "accuracy", "longer"
+    )
     result: dict[str, object] = {}
     try:
         gold, length = choose_pairs(engine, options.data, options.prompt_tokens, options.pairs)
         pairs = [comparison(pair) for pair in gold]
+
+        # "independent" is the baseline of each K.
         for k in options.principles:
-            spent = {
-                name: await measure(engine, way, pairs, principles[:k])
-                for name, way in WAYS.items()
+            measured = {
+                name: await measure(engine, read_pair, pairs, principles[:k])
+                for name, read_pair in PROMPT_KINDS.items()
             }
-            base = spent["independent"].judgments_per_second
-            for name, found in spent.items():
+            base = measured["independent"].judgments_per_second
+            for name, measurement in measured.items():
                 right = [
                     p if pair.response_a == known.chosen else 1.0 - p
-                    for p, pair, known in zip(found.probs, pairs, gold, strict=True)
+                    for p, pair, known in zip(measurement.probs, pairs, gold, strict=True)
                 ]
                 table.add_row(
                     str(k),
                     name,
-                    f"{found.judgments_per_second:.3f}",
-                    f"{found.cached_share:.0%}",
-                    f"{found.judgments_per_second / base:.2f}x",
+                    f"{measurement.judgments_per_second:.3f}",
+                    f"{measurement.cached_share:.0%}",
+                    f"{measurement.judgments_per_second / base:.2f}x",
                     f"{accuracy(right):.2f}",
                     f"{longer_is_right(gold):.2f}",
                 )
-            ours = spent["shared"]
+            ours = measured["shared"]
             result = {
                 "name": f"judgments with {k} principles x 2 orders, {options.model}, "
                 f"{len(pairs)} pairs of {length:.0f} tokens",
@@ -250,7 +249,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, nargs=2, default=(400, 800))
     parser.add_argument("--principles", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--kv-cache-gib", type=float, default=2.0)
-    parser.add_argument("--json", action="store_true", help="the last line alone")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 
 

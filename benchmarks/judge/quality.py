@@ -1,4 +1,4 @@
-"""How good a judge's labels are on pairs whose better response people have named.
+"""Accuracy and calibration of a judge's labels on pairs labeled by people.
 
     python -m benchmarks.judge.quality [--data DIR] [--files hhh_221.jsonl ...] [--limit 40]
         [--skip 100] [--constitution NAME|FILE ...] [--protocol pairwise pointwise]
@@ -6,14 +6,14 @@
 
 Each file of DIR holds JSON lines {id, prompt, chosen, rejected, category}; without --data the
 worked examples of the shipped constitutions are the pairs. Every combination of
-constitution, protocol and rationale is one row, all on the same pairs, beside the floor of picking
-the longer response. Answers are kept in --work: killed and started again, it asks for the rest, and
-the server's store is off, so that seconds are those of computing.
+constitution, protocol and rationale is one row, all on the same pairs, next to the baseline of
+picking the longer response. Answers are stored in --work: an interrupted run resumes with the rest.
+The server's store is off, so that seconds measure computation.
 
     one order    accuracy of a single read order: the mean over both orders
     averaged     accuracy of the label (both orders), with Wilson's 95 % interval
     consistent   share of pairs where both orders name the same response
-    ECE          of the raw label, and after calibration on held-back folds (grouped by prompt)
+    ECE          of the raw label, and after calibration on held-out folds (grouped by prompt)
 """
 
 from __future__ import annotations
@@ -60,41 +60,41 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of judging, and what came of it."""
+    """One combination of options, and its results."""
 
     name: str
     rows: tuple[QualityRow, ...]
     unjudged: int
     reads: int
-    seconds: float | None  # None: some answers are of an earlier run
+    seconds: float | None  # None: some answers are from an earlier run
 
     def summary(self) -> dict[str, float | int | str | None]:
         probs = [row.averaged for row in self.rows]
-        found = choose(probs, [row.pair.prompt_digest for row in self.rows], FOLDS, seed=0)
-        low, high = wilson(found.before.accuracy, len(probs))
+        fit = choose(probs, [row.pair.prompt_digest for row in self.rows], FOLDS, seed=0)
+        low, high = wilson(fit.before.accuracy, len(probs))
         consistent = [row.consistent for row in self.rows if row.consistent is not None]
         return {
             "variant": self.name,
             "n": len(probs),
             "unjudged": self.unjudged,
             "one_order": fmean(fmean(map(right, row.in_order)) for row in self.rows),
-            "averaged": found.before.accuracy,
+            "averaged": fit.before.accuracy,
             "low": low,
             "high": high,
             "longer": longer_is_right(row.pair for row in self.rows),
             "consistent": fmean(consistent) if consistent else None,
-            "ece": found.before.ece,
-            "ece_calibrated": found.after.ece,
-            "nll": found.before.nll,
-            "nll_calibrated": found.after.nll,
-            "calibration": found.method,
+            "ece": fit.before.ece,
+            "ece_calibrated": fit.after.ece,
+            "nll": fit.before.nll,
+            "nll_calibrated": fit.after.nll,
+            "calibration": fit.method,
             "reads": self.reads,
             "seconds_per_judgment": self.seconds and self.seconds / (len(probs) + self.unjudged),
         }
 
 
 def in_each_order(judgment: Judgment) -> tuple[float, ...]:
-    """P(A) of every order by itself, over the principles, equally weighted where both are read."""
+    """P(A) in each order, averaged over the principles with equal weights."""
     by_order: dict[Order, list[float]] = defaultdict(list)
     for vote in judgment.votes:
         if vote.order_gap is not None:
@@ -113,6 +113,7 @@ def judge_all(
     name: str,
     work: Path,
 ) -> Variant:
+    # Ids are unique only within a file.
     pairs = [comparison(pair) for _, _, pair in gold]
     pairs = [
         Comparison(f"{file}/{pair.id}", pair.conversation, pair.response_a, pair.response_b)
@@ -120,58 +121,63 @@ def judge_all(
     ]
     with judge_client(model, constitution, work / "judge.log") as client:
         answers = ask(pairs, client, work / "answers.journal.jsonl", options=options)
-    found = list(answers.found())
+
+    # Response A is the one with the smaller hash: turn P(A) into P(chosen).
+    results = list(answers.found())
     rows = []
-    for (file, category, pair), (asked, answer) in zip(gold, found, strict=True):
+    for (file, category, pair), (compared, answer) in zip(gold, results, strict=True):
         if isinstance(answer, Judgment):
-            is_a = asked.response_a == pair.chosen
+            is_a = compared.response_a == pair.chosen
             probs = [p if is_a else 1.0 - p for p in (answer.prob_a, *in_each_order(answer))]
             rows.append(
                 QualityRow(
                     file, category, pair, probs[0], tuple(probs[1:]), answer.position_consistent
                 )
             )
-    reads = sum(answer.usage.reads for _, answer in found)
+    reads = sum(answer.usage.reads for _, answer in results)
     seconds = answers.seconds if answers.asked == len(gold) else None
     return Variant(name, tuple(rows), len(gold) - len(rows), reads, seconds)
 
 
 def gold_files(data: Path) -> list[Path]:
-    found = sorted(data.glob("*.jsonl"))
-    return [path for path in found if '"rejected"' in path.read_text(encoding="utf-8")[:100_000]]
+    paths = sorted(data.glob("*.jsonl"))
+    return [path for path in paths if '"rejected"' in path.read_text(encoding="utf-8")[:100_000]]
 
 
 def load(
     data: Path, files: Sequence[str], skip: int, limit: int
 ) -> list[tuple[str, str, GoldPair]]:
-    """(file, category, pair) of `limit` pairs of every file, none that `skip` alone draws."""
-    found = []
+    """(file, category, pair) of `limit` pairs per file, without those that `skip` alone selects."""
+    rows = []
     for file in files:
         path = data / file
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         category = {line["id"]: line.get("category", "").split("|")[0] for line in lines}
         left_out = {pair.id for pair in load_gold(path, skip)} if skip else set()
         drawn = (pair for pair in load_gold(path, skip + limit) if pair.id not in left_out)
-        found += [(path.stem, category[pair.id], pair) for pair in drawn]
-    return found
+        rows += [(path.stem, category[pair.id], pair) for pair in drawn]
+    return rows
 
 
 def shipped_examples(limit: int) -> list[tuple[str, str, GoldPair]]:
     """(constitution, trait, pair) of up to `limit` worked examples of every constitution."""
-    found = []
+    rows = []
     for name in Constitution.library_names():
-        law = Constitution.load(name)
-        told = [(p, e) for p in law.principles for e in p.examples if e.preferred != "TIE"]
-        for place, (principle, example) in enumerate(told[:limit]):
+        constitution = Constitution.load(name)
+        decided = [
+            (p, e) for p in constitution.principles for e in p.examples if e.preferred != "TIE"
+        ]
+        for n, (principle, example) in enumerate(decided[:limit]):
             good, bad = example.response_a, example.response_b
             if example.preferred == "B":
                 good, bad = bad, good
-            pair = GoldPair(id=str(place), prompt=example.conversation, chosen=good, rejected=bad)
-            found.append((name, principle.trait, pair))
-    return found
+            pair = GoldPair(id=str(n), prompt=example.conversation, chosen=good, rejected=bad)
+            rows.append((name, principle.trait, pair))
+    return rows
 
 
 def show(variants: Sequence[Variant], console: Console) -> None:
+    # One line per variant.
     columns = ("n", "one order", "averaged [95 %]", "longer", "consistent", "ECE", "calibrated")
     table = Table("judge", *columns, "s each")
     for variant in variants:
@@ -189,6 +195,8 @@ def show(variants: Sequence[Variant], console: Console) -> None:
             f"{s['seconds_per_judgment']:.1f}" if s["seconds_per_judgment"] else "-",
         )
     console.print(table)
+
+    # One line per file, and per category with enough pairs.
     by_category = Table("averaged accuracy of", "n", "longer", *(v.name for v in variants))
     keys = sorted({(row.file, row.category) for v in variants for row in v.rows})
     files = sorted({file for file, _ in keys})
@@ -207,7 +215,7 @@ def show(variants: Sequence[Variant], console: Console) -> None:
 
 
 def _many(variants: Sequence[Variant], key: tuple[str, str]) -> bool:
-    """Categories with few pairs tell nothing."""
+    """Whether a category has enough pairs to be informative."""
     return sum((row.file, row.category) == key for row in variants[0].rows) >= 8
 
 
@@ -218,9 +226,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of gold pairs")
     parser.add_argument("--files", nargs="+", help="default: every *.jsonl with chosen, rejected")
     parser.add_argument(
-        "--skip", type=int, default=0, help="leave out the pairs that --limit SKIP draws"
+        "--skip", type=int, default=0, help="skip the pairs that --limit SKIP would select"
     )
-    parser.add_argument("--limit", type=int, default=40, help="pairs of every file")
+    parser.add_argument("--limit", type=int, default=40, help="pairs per file")
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--constitution", nargs="+", default=[CONSTITUTION])
     parser.add_argument("--protocol", nargs="+", default=["pairwise"])
@@ -235,11 +243,13 @@ def main() -> None:
         gold = load(options.data, files, options.skip, options.limit)
     else:
         gold = shipped_examples(options.limit)
+
+    # Each combination of options judges the same pairs; its answers go to the same journal.
     work = options.work or Path(tempfile.mkdtemp(prefix="judge_quality_"))
     variants = []
-    ways = itertools.product(options.constitution, options.protocol, options.rationale)
-    for constitution, protocol, rationale in ways:
-        wanted = JudgeOptions(
+    combinations = itertools.product(options.constitution, options.protocol, options.rationale)
+    for constitution, protocol, rationale in combinations:
+        judge_options = JudgeOptions(
             protocol=protocol,
             max_rationale_tokens=rationale,
             rationale_samples=options.rationale_samples if rationale else 1,
@@ -247,10 +257,12 @@ def main() -> None:
             calibrated=False,
             use_store=False,
         )
-        told = f" +{rationale}x{options.rationale_samples}" if rationale else ""
-        name = f"{Path(constitution).stem} {protocol}{told}"
+        suffix = f" +{rationale}x{options.rationale_samples}" if rationale else ""
+        name = f"{Path(constitution).stem} {protocol}{suffix}"
         model = catalog.resolve(options.model)
-        variants.append(judge_all(gold, model, constitution, wanted, name, work))
+        variants.append(judge_all(gold, model, constitution, judge_options, name, work))
+
+    # Report the most accurate variant against picking the longer response.
     show(variants, Console(width=150))
     summaries = [variant.summary() for variant in variants]
     best = max(summaries, key=lambda s: float(s["averaged"] or 0.0))

@@ -1,19 +1,19 @@
-"""What the service costs: judge reads per second over gRPC beside the bare engine.
+"""Overhead of the service: judge reads per second over gRPC against the bare engine.
 
     python -m benchmarks.service.overhead [--model smollm2-135m] [--pairs 16] [--principles 4]
         [--earlier 2] [--rounds 3]
 
-Three ways over one AsyncLLM, in rotating order, each after its prefix cache is emptied:
+Three modes on one AsyncLLM, in rotating order, each with an empty prefix cache:
 
-    bare      the token ids of the prompts straight to AsyncLLM.generate, with as many pairs in
-              flight as a stream may have, and of each prefix the first prompt ahead of the others,
-              as the judge does; no text is tokenized and nothing is parsed
+    bare      the prompts' token ids directly into AsyncLLM.generate, with as many pairs in flight
+              as a stream allows, and the first prompt of each prefix before the others, as the
+              judge does; nothing is tokenized or parsed
     service   pairs of texts from a client in another process, over one stream: tokenized, judged,
-              kept in a store on the disk, answered with votes and receipts
-    bypass    the same, the store left out of it (CACHE_MODE_BYPASS)
+              stored on disk, answered with votes and receipts
+    bypass    the same without the store (CACHE_MODE_BYPASS)
 
-All three read the same prompts, to the token, which the digests in the receipts prove. A round's
-texts are new to the store. The client shares the machine's cores with the engine.
+All three read the same prompts, to the token, as the digests in the receipts prove. The texts of
+each round are new to the store. The client shares the machine's cores with the engine.
 
 The last line is one JSON object: name, ours, peer, unit, ratio; medians over the rounds, of which
 the first, a warm-up, is not counted.
@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.service.served_judge import (
     Prompts,
     Service,
-    law_of,
+    first_principles,
     pairs_of_round,
     prompts_of,
     serving,
@@ -64,6 +64,7 @@ async def bare(llm: Any, prompts: list[Prompts], label_ids: tuple[int, ...]) -> 
             pass
 
     async def one_order(group: list[tuple[int, ...]]) -> None:
+        # As the judge does: the first prompt fills the prefix cache for the others.
         await read(group[0])
         await asyncio.gather(*map(read, group[1:]))
 
@@ -76,38 +77,38 @@ async def bare(llm: Any, prompts: list[Prompts], label_ids: tuple[int, ...]) -> 
     return time.perf_counter() - started
 
 
-async def one_round(service: Service, options: argparse.Namespace, place: int) -> dict[str, float]:
-    """Reads per second of each way; the order of the ways rotates with the round."""
+async def one_round(service: Service, options: argparse.Namespace, number: int) -> dict[str, float]:
+    """Reads per second of each mode; the order of the modes rotates with the round."""
     from judge_service.engines.warmup import warmup_prompt
 
-    pairs = pairs_of_round(options.pairs, options.earlier, place)
-    prompts = prompts_of(service.engine, pairs, service.law)
+    pairs = pairs_of_round(options.pairs, options.earlier, number)
+    prompts = prompts_of(service.engine, pairs, service.constitution)
     label_ids = warmup_prompt(service.engine.tokenizer, options.model)[1]
     every = [prompt for of_pair in prompts for of_order in of_pair for prompt in of_order]
-    ways = ["bare", "service", "bypass"]
-    found = {}
-    for way in ways[place % 3 :] + ways[: place % 3]:
+    modes = ["bare", "service", "bypass"]
+    rates = {}
+    for mode in modes[number % 3 :] + modes[: number % 3]:
         await service.engine.forget_prefixes()
-        if way == "bare":
+        if mode == "bare":
             seconds = await bare(service.engine._llm, prompts, label_ids)  # the very same engine
         else:
-            result = await service.judge(pairs, use_store=way == "service")
+            result = await service.judge(pairs, use_store=mode == "service")
             assert result.reads == len(every), f"{result.reads} reads of {len(every)} were computed"
-            asked = sorted(prompt_sha256(prompt, label_ids) for prompt in every)
-            assert asked == sorted(result.digests), "the service read other prompts"
+            digests = sorted(prompt_sha256(prompt, label_ids) for prompt in every)
+            assert digests == sorted(result.digests), "the service read other prompts"
             seconds = result.seconds
-        found[way] = len(every) / seconds
-    told = ", ".join(f"{way} {found[way]:.2f}" for way in ways)
-    print(f"round {place}: reads/s {told}; {len(every)} prompts of "
+        rates[mode] = len(every) / seconds
+    summary = ", ".join(f"{mode} {rates[mode]:.2f}" for mode in modes)
+    print(f"round {number}: reads/s {summary}; {len(every)} prompts of "
           f"{sum(map(len, every)) / len(every):.0f} tokens", flush=True)  # fmt: skip
-    return found
+    return rates
 
 
 async def measure(options: argparse.Namespace) -> dict[str, object]:
-    law = law_of(options.principles)
-    async with serving(options.model, law, options.kv_cache_gib) as service:
+    constitution = first_principles(options.principles)
+    async with serving(options.model, constitution, options.kv_cache_gib) as service:
         rounds = [await one_round(service, options, n) for n in range(options.rounds + 1)][1:]
-    medians = {way: statistics.median(r[way] for r in rounds) for way in rounds[0]}
+    medians = {mode: statistics.median(r[mode] for r in rounds) for mode in rounds[0]}
     return {
         "name": f"judge reads over gRPC beside AsyncLLM, {options.model}, {options.pairs} pairs x "
         f"2 orders x {options.principles} principles",

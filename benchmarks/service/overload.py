@@ -1,15 +1,15 @@
-"""Ten times more calls than the judge can answer: what it still answers, and how it refuses.
+"""Overload: goodput and rejections at ten times more calls than the judge can answer.
 
     python -m benchmarks.service.overload [--capacity 50] [--factor 10] [--seconds 20] [--out FILE]
 
-A real server process over an engine of fixed speed without a model: `capacity` comparisons a
-second, of two reads each, all new. First the peak: as many callers as the server admits, each
-asking again at once. Then the storm: `factor * capacity` calls a second, come what may, each by the
-clock and not by the one before. Health is asked ten times a second meanwhile.
+A real server process with an engine of fixed speed and no model: `capacity` comparisons per second,
+of two reads each, all new. First the peak, a closed loop: as many callers as the server admits,
+each calling again at once. Then the storm, an open loop: `factor * capacity` calls per second,
+whatever the answers. Health is checked ten times per second meanwhile.
 
-The last line is one JSON object: ours, peer: comparisons answered a second in the storm and at the
-peak; with it the p99 of what a refusal took (every one must carry RetryInfo), of health, and the
-server's resident memory in the first and the last third of the storm.
+The last line is one JSON object: ours, peer: comparisons answered per second in the storm and at
+the peak; also the p99 latency of rejections (each must carry RetryInfo) and of health checks, and
+the server's resident memory in the first and the last third of the storm.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from service_soak import Sample
 
+from benchmarks.service.soak import MemorySample
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.service.server_process import ServerProcess
-from tests.support.service.serving import SAID, one_principle
+from tests.support.service.serving import CHAT, one_principle
 
-ADMITTED = 32  # calls at a time
-SLOTS = 8  # reads at a time
+ADMITTED = 32  # concurrent calls
+SLOTS = 8  # concurrent reads
 
 
 @dataclass
 class Overload:
-    """What became of the calls."""
+    """Outcomes of the calls."""
 
     answered: int = 0
-    refused_seconds: list[float] = field(default_factory=list)
+    rejected_seconds: list[float] = field(default_factory=list)
     health_seconds: list[float] = field(default_factory=list)
     rss_mib: list[float] = field(default_factory=list)
 
@@ -53,14 +53,14 @@ class Overload:
 def requests() -> Iterator[pb.ComparePairRequest]:
     for n in itertools.count():
         new = f"reply {n // 1000} {n % 1000}"
-        yield pb.ComparePairRequest(**SAID, response_a=new, response_b="bb")
+        yield pb.ComparePairRequest(**CHAT, response_a=new, response_b="bb")
 
 
 async def peak(stub: Any, source: Iterator[pb.ComparePairRequest], seconds: float) -> float:
-    """Comparisons a second by callers that ask again at once."""
+    """Comparisons per second of callers that call again at once."""
     end, answered = time.monotonic() + seconds, 0
 
-    async def ask() -> None:
+    async def call() -> None:
         nonlocal answered
         while time.monotonic() < end:
             await stub.ComparePair(next(source))
@@ -68,43 +68,45 @@ async def peak(stub: Any, source: Iterator[pb.ComparePairRequest], seconds: floa
 
     async with asyncio.TaskGroup() as group:
         for _ in range(ADMITTED):
-            group.create_task(ask())
+            group.create_task(call())
     return answered / seconds
 
 
 async def storm(
     channel: Any, pid: int, source: Iterator[pb.ComparePairRequest], rate: float, seconds: float
 ) -> Overload:
-    found, end = Overload(), time.monotonic() + seconds
+    """Outcomes of `rate` calls per second, independent of the answers."""
+    outcomes, end = Overload(), time.monotonic() + seconds
     stub, health = pb_grpc.JudgeServiceStub(channel), health_pb2_grpc.HealthStub(channel)
 
-    async def ask(request: pb.ComparePairRequest) -> None:
+    async def call(request: pb.ComparePairRequest) -> None:
         started = time.perf_counter()
         try:
             await stub.ComparePair(request)
-            found.answered += time.monotonic() < end
+            outcomes.answered += time.monotonic() < end
         except grpc.aio.AioRpcError as error:
-            found.refused_seconds.append(time.perf_counter() - started)
-            _must_tell_when_to_retry(error)
+            outcomes.rejected_seconds.append(time.perf_counter() - started)
+            _require_retry_info(error)
 
     async def watch() -> None:
         while time.monotonic() < end:
             started = time.perf_counter()
             await health.Check(health_pb2.HealthCheckRequest())
-            found.health_seconds.append(time.perf_counter() - started)
-            found.rss_mib.append(Sample.of(pid, 0).rss_mib)
+            outcomes.health_seconds.append(time.perf_counter() - started)
+            outcomes.rss_mib.append(MemorySample.of(pid, 0).rss_mib)
             await asyncio.sleep(0.1)
 
+    # An open loop: each call starts by the clock, whether or not earlier ones have ended.
     async with asyncio.TaskGroup() as group:
         group.create_task(watch())
         begun = time.monotonic()
         for n in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, begun + n / rate - time.monotonic()))
-            group.create_task(ask(next(source)))
-    return found
+            group.create_task(call(next(source)))
+    return outcomes
 
 
-def _must_tell_when_to_retry(error: Any) -> None:
+def _require_retry_info(error: Any) -> None:
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error
     details = rpc_status.from_call(error).details
     assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in details), error
@@ -120,19 +122,19 @@ async def measure(server: ServerProcess, options: argparse.Namespace) -> dict[st
         stub = pb_grpc.JudgeServiceStub(channel)
         best = await peak(stub, source, options.seconds)
         rate = options.factor * options.capacity
-        found = await storm(channel, server.pid, source, rate, options.seconds)
-    goodput, third = found.answered / options.seconds, len(found.rss_mib) // 3
+        outcomes = await storm(channel, server.pid, source, rate, options.seconds)
+    goodput, third = outcomes.answered / options.seconds, len(outcomes.rss_mib) // 3
     return {
         "name": f"overload, {rate:g} calls/s at {options.capacity:g}/s, no model",
         "ours": round(goodput, 1),
         "peer": round(best, 1),
         "unit": "comparisons/s",
         "ratio": round(goodput / best, 3),
-        "refused": len(found.refused_seconds),
-        "refusal_p99_ms": p99_ms(found.refused_seconds),
-        "health_p99_ms": p99_ms(found.health_seconds),
-        "rss_mib_first_third": round(max(found.rss_mib[:third]), 1),
-        "rss_mib_last_third": round(max(found.rss_mib[-third:]), 1),
+        "refused": len(outcomes.rejected_seconds),
+        "refusal_p99_ms": p99_ms(outcomes.rejected_seconds),
+        "health_p99_ms": p99_ms(outcomes.health_seconds),
+        "rss_mib_first_third": round(max(outcomes.rss_mib[:third]), 1),
+        "rss_mib_last_third": round(max(outcomes.rss_mib[-third:]), 1),
     }
 
 
@@ -140,18 +142,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--capacity", type=float, default=50.0, help="comparisons a second")
+    parser.add_argument("--capacity", type=float, default=50.0, help="comparisons per second")
     parser.add_argument("--factor", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the peak, and of the storm")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rlaif-overload-") as name:
         folder = Path(name)
-        law, store = one_principle(folder), str(folder / "reads.sqlite")
-        with ServerProcess(folder, law, store, max_concurrent_rpcs=ADMITTED) as server:
+        constitution, store = one_principle(folder), str(folder / "reads.sqlite")
+        with ServerProcess(folder, constitution, store, max_concurrent_rpcs=ADMITTED) as server:
             server.start(slots=SLOTS, seconds=SLOTS / (2 * options.capacity))
-            found = asyncio.run(measure(server, options))
-    line = json.dumps(found)
+            result = asyncio.run(measure(server, options))
+    line = json.dumps(result)
     if options.out:
         options.out.write_text(line + "\n", encoding="utf-8")
     print(line)

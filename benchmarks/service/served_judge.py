@@ -1,5 +1,5 @@
-"""A judge server over a real engine in this process, as `rlaif serve` runs it, and its client in
-another; pairs to judge, and the very prompts that the server makes of them.
+"""A judge server with a real engine in this process, its client in another process, test pairs, and
+the exact prompts that the server makes of them.
 
     python -m benchmarks.service.served_judge ADDRESS
 
@@ -26,53 +26,55 @@ from judge_service.client.sync import JudgeClient
 from judge_service.types import Comparison, JudgeOptions, Judgment
 
 Prompts = list[list[tuple[int, ...]]]
-"""Of one pair: for each order the prompts of all principles, which share a prefix."""
+"""The prompts of one pair: per order those of all principles, which share a prefix."""
 
 
-def law_of(principles: int) -> Constitution:
+def first_principles(principles: int) -> Constitution:
     """The first principles of the shipped constitution `hhh`, which has 16."""
-    whole = Constitution.load("hhh")
-    kept = whole.principles[:principles]
-    traits = {name: whole.traits[name] for name in dict.fromkeys(p.trait for p in kept)}
-    return whole.model_copy(update={"name": "bench", "principles": kept, "traits": traits})
+    hhh = Constitution.load("hhh")
+    kept = hhh.principles[:principles]
+    traits = {name: hhh.traits[name] for name in dict.fromkeys(p.trait for p in kept)}
+    return hhh.model_copy(update={"name": "bench", "principles": kept, "traits": traits})
 
 
-def pairs_of_round(count: int, earlier: int, place: int) -> list[Comparison]:
-    """Worked examples of `hhh`, each after a chat of `earlier` others (20: about 700 tokens); their
-    texts are those of no other round, so that neither cache nor store knows them."""
+def pairs_of_round(count: int, earlier: int, number: int) -> list[Comparison]:
+    """Worked examples of `hhh`, each after a chat of `earlier` others (20: about 700 tokens). The
+    texts of each round are unique, so neither cache nor store has them."""
     examples = [e for principle in Constitution.load("hhh").principles for e in principle.examples]
-    found = []
-    for number in range(count):
-        shown = examples[number % len(examples)]
-        chat: list[Message] = [Message(role="system", content=f"Chat {place}-{number}.")]
+    pairs = []
+    for n in range(count):
+        example = examples[n % len(examples)]
+        chat: list[Message] = [Message(role="system", content=f"Chat {number}-{n}.")]
         for step in range(1, earlier + 1):
-            other = examples[(number + 5 * step) % len(examples)]
+            other = examples[(n + 5 * step) % len(examples)]
             reply = Message(role="assistant", content=other.response_a)
             chat += [*other.conversation, reply]
-        conversation = (*chat, *shown.conversation)
-        texts = (f"{text} ({place})" for text in (shown.response_a, shown.response_b))
-        found.append(Comparison(f"{place}-{number}", conversation, *texts))
-    return found
+        conversation = (*chat, *example.conversation)
+        texts = (f"{text} ({number})" for text in (example.response_a, example.response_b))
+        pairs.append(Comparison(f"{number}-{n}", conversation, *texts))
+    return pairs
 
 
-def prompts_of(engine: Any, pairs: Sequence[Comparison], law: Constitution) -> list[Prompts]:
-    """As judge.py makes them; `ServedResult.digests` proves it."""
+def prompts_of(
+    engine: Any, pairs: Sequence[Comparison], constitution: Constitution
+) -> list[Prompts]:
+    """The prompts as judge.py makes them; `ServedResult.digests` proves it."""
     from judge_service.judge.prompts import PROTOCOL_PROMPTS
     from judge_service.judge.template import Template
 
     template = Template(engine.tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
-    suffixes = [template.suffix(principle.compare) for principle in law.principles]
-    found = []
+    suffixes = [template.suffix(principle.compare) for principle in constitution.principles]
+    prompts = []
     for pair in pairs:
         a, b = pair.response_a, pair.response_b
         prefixes = [template.prefix(pair.conversation, replies).ids for replies in ((a, b), (b, a))]
-        found.append([[(*prefix, *suffix) for suffix in suffixes] for prefix in prefixes])
-    return found
+        prompts.append([[(*prefix, *suffix) for suffix in suffixes] for prefix in prefixes])
+    return prompts
 
 
 @dataclass(frozen=True)
 class ServedResult:
-    """What the client saw of one round. seconds: from its first item sent to the last answer."""
+    """The client's result of one round. seconds: from the first item sent to the last answer."""
 
     seconds: float
     reads: int
@@ -83,27 +85,31 @@ class ServedResult:
 
 
 class Service:
-    """The engine, the server's address, and a client process that judges what it is told."""
+    """The engine, the constitution, and a client process that sends pairs to the server."""
 
-    def __init__(self, engine: Any, law: Constitution, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, engine: Any, constitution: Constitution, process: asyncio.subprocess.Process
+    ) -> None:
         self.engine = engine
-        self.law = law
+        self.constitution = constitution
         self._process = process
 
     async def judge(self, pairs: Sequence[Comparison], *, use_store: bool) -> ServedResult:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        shown = [
+        rows = [
             [p.id, [m.model_dump() for m in p.conversation], p.response_a, p.response_b]
             for p in pairs
         ]
-        job = {"pairs": shown, "use_store": use_store}
+        job = {"pairs": rows, "use_store": use_store}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         return ServedResult(**json.loads(await self._process.stdout.readline()))
 
 
 @asynccontextmanager
-async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIterator[Service]:
+async def serving(
+    model: str, constitution: Constitution, kv_cache_gib: float
+) -> AsyncIterator[Service]:
     from judge_service.engines.caching import CachingEngine
     from judge_service.engines.vllm import VLLMEngine
     from judge_service.server.app import JudgeServer
@@ -113,7 +119,7 @@ async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIt
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.yaml"
-        file.write_text(to_yaml(law), encoding="utf-8")
+        file.write_text(to_yaml(constitution), encoding="utf-8")
         engine = VLLMEngine(catalog.resolve(model), kv_cache_gib=kv_cache_gib)
         settings = ServerSettings(model=model, port=0, constitutions=(str(file),))
         store = open_store(str(Path(folder) / "reads.sqlite"))
@@ -128,7 +134,7 @@ async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIt
             limit=2**26,
         )
         try:
-            yield Service(engine, law, client)
+            yield Service(engine, constitution, client)
         finally:
             assert client.stdin is not None
             client.stdin.close()
@@ -137,7 +143,7 @@ async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIt
 
 
 def client(address: str) -> None:
-    """Judge what stdin says, one job a line."""
+    """Judge the jobs on stdin, one per line."""
     with JudgeClient(address) as judge:
         for line in sys.stdin:
             job = json.loads(line)
@@ -145,26 +151,27 @@ def client(address: str) -> None:
                 Comparison(id, tuple(Message(**m) for m in conversation), a, b)
                 for id, conversation, a, b in job["pairs"]
             ]
-            how = JudgeOptions(
+            options = JudgeOptions(
                 interactive=False, min_label_mass=0.0, use_store=job["use_store"], calibrated=False
             )
             started = time.perf_counter()
-            found = dict(judge.stream(pairs, options=how))
+            answers = dict(judge.stream(pairs, options=options))
             seconds = time.perf_counter() - started
-            print(json.dumps(_result(seconds, [found[pair.id] for pair in pairs])), flush=True)
+            print(json.dumps(_result(seconds, [answers[pair.id] for pair in pairs])), flush=True)
 
 
-def _result(seconds: float, found: Sequence[Any]) -> dict[str, Any]:
-    judged = [one for one in found if isinstance(one, Judgment)]
-    if len(judged) != len(found):
-        raise SystemExit(f"{len(found) - len(judged)} of {len(found)} pairs have no judgment")
+def _result(seconds: float, answers: Sequence[Any]) -> dict[str, Any]:
+    judgments = [answer for answer in answers if isinstance(answer, Judgment)]
+    if len(judgments) != len(answers):
+        unjudged = len(answers) - len(judgments)
+        raise SystemExit(f"{unjudged} of {len(answers)} pairs have no judgment")
     return {
         "seconds": seconds,
-        "reads": sum(one.usage.reads for one in judged),
-        "prompt_tokens": sum(one.usage.prompt_tokens for one in judged),
-        "cached_tokens": sum(one.usage.cached_tokens for one in judged),
-        "probs": [one.prob_a for one in judged],
-        "digests": [r.prompt_sha256 for one in judged for v in one.votes for r in v.reads],
+        "reads": sum(j.usage.reads for j in judgments),
+        "prompt_tokens": sum(j.usage.prompt_tokens for j in judgments),
+        "cached_tokens": sum(j.usage.cached_tokens for j in judgments),
+        "probs": [j.prob_a for j in judgments],
+        "digests": [r.prompt_sha256 for j in judgments for v in j.votes for r in v.reads],
     }
 
 

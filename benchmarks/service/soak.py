@@ -1,11 +1,11 @@
-"""Does the service leak? Many items through a real server process, over an engine without a model.
+"""Memory of the service under many items: a real server process with an engine without a model.
 
     python -m benchmarks.service.soak [--items 100000] [--streams 4] [--out FILE]
 
 Each item is new: a comparison by one principle, two reads computed and committed to an SQLite file,
-sent over one of several streams. Told at every twentieth of the way: the server's resident memory
-and its open descriptors. The first half is warm-up: caches fill (SQLite's are bounded at 32 MiB
-for each of two connections, which takes some 500 000 reads, so short runs show those filling).
+sent over one of several streams. Every 5 % of the items it reports the server's resident memory and
+open descriptors. The first half is warm-up, in which caches fill (SQLite's are limited to 32 MiB
+for each of two connections and fill in about 500 000 reads, so short runs show them growing).
 
 The slope is that of a least-squares line through the memory after the warm-up, in MiB per 100 000
 items. The last line is one JSON object: ours, peer: memory at the end and after the warm-up, MiB.
@@ -34,7 +34,7 @@ BULK = JudgeOptions(interactive=False)
 
 @dataclass(frozen=True)
 class MemorySample:
-    """What the server held after so many items."""
+    """Memory and descriptors of the server after a number of items."""
 
     items: int
     rss_mib: float
@@ -57,9 +57,9 @@ def slope_per_100k(samples: list[MemorySample]) -> float:
 
 def questions(stream: int, count: int) -> Iterator[Comparison]:
     for n in range(count):
-        said = f"question {stream} of {n // 1000} {n % 1000}"
-        turns = (Message(role="user", content=said),)
-        yield Comparison(f"{stream}-{n}", turns, "short", "rather longer")
+        text = f"question {stream} of {n // 1000} {n % 1000}"
+        conversation = (Message(role="user", content=text),)
+        yield Comparison(f"{stream}-{n}", conversation, "short", "rather longer")
 
 
 async def soak(server: ServerProcess, items: int, streams: int) -> list[MemorySample]:
@@ -68,9 +68,9 @@ async def soak(server: ServerProcess, items: int, streams: int) -> list[MemorySa
 
     async def one(client: AsyncJudgeClient, number: int) -> None:
         nonlocal done
-        asked = client.stream(questions(number, items // streams), options=BULK)
-        async for id, found in asked:
-            assert isinstance(found, Judgment), f"{id}: {found}"
+        answers = client.stream(questions(number, items // streams), options=BULK)
+        async for id, answer in answers:
+            assert isinstance(answer, Judgment), f"{id}: {answer}"
             done += 1
             if done % each == 0:
                 samples.append(MemorySample.of(server.pid, done))
@@ -103,9 +103,11 @@ def main() -> None:
             started = time.monotonic()
             samples = asyncio.run(soak(server, options.items, options.streams))
             seconds = time.monotonic() - started
-        kept = sum(file.stat().st_size for file in folder.glob("reads.sqlite*")) / 2**20
+        store_mib = sum(file.stat().st_size for file in folder.glob("reads.sqlite*")) / 2**20
+
+    # The first half is warm-up.
     steady = samples[len(samples) // 2 :]
-    found = {
+    result = {
         "name": f"service soak, {samples[-1].items} items, no model",
         "ours": round(steady[-1].rss_mib, 1),
         "peer": round(steady[0].rss_mib, 1),
@@ -115,9 +117,9 @@ def main() -> None:
         "items_per_s": round(samples[-1].items / seconds, 1),
         "descriptors_at_start": before.descriptors,
         "descriptors_at_end": samples[-1].descriptors,
-        "store_mib": round(kept, 1),
+        "store_mib": round(store_mib, 1),
     }
-    line = json.dumps(found)
+    line = json.dumps(result)
     if options.out:
         options.out.write_text(line + "\n", encoding="utf-8")
     print(line)

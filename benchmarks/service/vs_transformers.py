@@ -1,17 +1,17 @@
-"""Judgments per second: the service beside a padded, batched transformers forward.
+"""Judgments per second: the service against a padded, batched transformers forward.
 
     python -m benchmarks.service.vs_transformers [--model smollm2-135m] [--pairs 6]
         [--principles 8] [--earlier 4] [--batch 8] [--rounds 2]
 
-A judgment is both orders of a pair under every principle. Ours is the whole way: texts from a
-client in another process, over gRPC, one stream, a store on the disk, votes and receipts back. The
-peer is what one would write by hand: the same prompts, to the token and ready made, in batches of
-nearly equal length, left-padded, one forward, the last position's log-softmax; its averages are
-taken for nothing. Both in the dtype of the model's config.json.
+A judgment is both orders of a pair under every principle. Ours is end to end: texts from a client
+in another process, over gRPC in one stream, a store on disk, votes and receipts returned. The peer
+is what one would write by hand: the same prompts, to the token and prepared in advance, in batches
+of similar length, left-padded, one forward, log-softmax of the last position; its averaging is not
+timed. Both use the dtype of the model's config.json.
 
-Rounds alternate who goes first; the first warms both up and is not counted. A round's texts are
-those of no other, so neither cache nor store knows them. How far the two agree is in the result:
-the mean distance of P(A better) over the pairs.
+Rounds alternate which goes first; the first round is warm-up and is not counted. The texts of each
+round are unique, so neither cache nor store has them. The result includes the agreement of the two:
+the mean absolute difference of P(A is better) over the pairs.
 
 The last line is one JSON object: name, ours, peer, unit, ratio.
 """
@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks.service.served_judge import (
     ServedResult,
     Service,
-    law_of,
+    first_principles,
     pairs_of_round,
     prompts_of,
     serving,
@@ -59,21 +59,21 @@ def read_peer(
         width = max(len(prompts[i]) for i in rows)
         ids = torch.zeros((len(rows), width), dtype=torch.long)  # (B, T), left-padded
         mask = torch.zeros_like(ids)
-        for place, i in enumerate(rows):
-            ids[place, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-            mask[place, width - len(prompts[i]) :] = 1
+        for row, i in enumerate(rows):
+            ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask[row, width - len(prompts[i]) :] = 1
         logits = model(
             input_ids=ids.to(device), attention_mask=mask.to(device), logits_to_keep=1
         ).logits[:, -1]  # (B, V)
         logprobs = logits.float().log_softmax(-1)[:, list(labels)].cpu()
-        for place, i in enumerate(rows):
-            answers[i] = tuple(logprobs[place].tolist())
+        for row, i in enumerate(rows):
+            answers[i] = tuple(logprobs[row].tolist())
     return [answers[i] for i in range(len(prompts))]
 
 
-def prob_a(reads: Sequence[tuple[float, ...]], law: Constitution) -> float:
+def prob_a(reads: Sequence[tuple[float, ...]], constitution: Constitution) -> float:
     """P(A better) of one pair from its reads in order AB, then BA, averaged as the judge does."""
-    k = len(law.principles)
+    k = len(constitution.principles)
     of_order = {Order.AB: reads[:k], Order.BA: reads[k:]}
     votes = [
         aggregation.vote(
@@ -81,32 +81,34 @@ def prob_a(reads: Sequence[tuple[float, ...]], law: Constitution) -> float:
             [interpret(LabelLogprobs(of_order[o][i], 0, 0), o, "") for o in of_order],
             min_label_mass=0.0,
         )
-        for i, principle in enumerate(law.principles)
+        for i, principle in enumerate(constitution.principles)
     ]
-    return aggregation.weighted_prob([v for v in votes if v is not None], law.trait_weights)
+    return aggregation.weighted_prob(
+        [v for v in votes if v is not None], constitution.trait_weights
+    )
 
 
 async def one_round(
-    service: Service, model: Any, options: argparse.Namespace, place: int
+    service: Service, model: Any, options: argparse.Namespace, number: int
 ) -> tuple[float, float, float, float]:
-    """Judgments per second of ours and the peer, how far they are apart, and the cached share."""
+    """(our judgments per second, the peer's, their mean difference in P(A), cached share)."""
     from judge_service.engines.warmup import warmup_prompt
 
-    pairs = pairs_of_round(options.pairs, options.earlier, place)
-    prompts = prompts_of(service.engine, pairs, service.law)
+    pairs = pairs_of_round(options.pairs, options.earlier, number)
+    prompts = prompts_of(service.engine, pairs, service.constitution)
     labels = warmup_prompt(service.engine.tokenizer, options.model)[1]
     every = [prompt for of_pair in prompts for of_order in of_pair for prompt in of_order]
 
     async def ours() -> tuple[float, ServedResult]:
-        found = await service.judge(pairs, use_store=True)
-        return found.seconds, found
+        result = await service.judge(pairs, use_store=True)
+        return result.seconds, result
 
     def peer() -> tuple[float, list[tuple[float, ...]]]:
         started = time.perf_counter()
-        found = read_peer(model, every, labels, options.batch)
-        return time.perf_counter() - started, found
+        reads = read_peer(model, every, labels, options.batch)
+        return time.perf_counter() - started, reads
 
-    if place % 2:
+    if number % 2:
         our_seconds, result = await ours()
         peer_seconds, reads = peer()
     else:
@@ -115,23 +117,26 @@ async def one_round(
     assert result.reads == len(every)
     per_pair = len(every) // len(pairs)
     of_peer = [
-        prob_a(reads[i * per_pair : (i + 1) * per_pair], service.law) for i in range(len(pairs))
+        prob_a(reads[i * per_pair : (i + 1) * per_pair], service.constitution)
+        for i in range(len(pairs))
     ]
-    apart = statistics.mean(abs(a - b) for a, b in zip(result.probs, of_peer, strict=True))
+
+    # How far the two agree.
+    difference = statistics.mean(abs(a - b) for a, b in zip(result.probs, of_peer, strict=True))
     rates = len(pairs) / our_seconds, len(pairs) / peer_seconds
-    print(f"round {place}: ours {rates[0]:.3f}, peer {rates[1]:.3f} judgments/s; {len(every)} "
+    print(f"round {number}: ours {rates[0]:.3f}, peer {rates[1]:.3f} judgments/s; {len(every)} "
           f"prompts of {sum(map(len, every)) / len(every):.0f} tokens", flush=True)  # fmt: skip
-    return *rates, apart, result.cached_tokens / result.prompt_tokens
+    return *rates, difference, result.cached_tokens / result.prompt_tokens
 
 
 async def measure(options: argparse.Namespace) -> dict[str, object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = catalog.resolve(options.model)
-    law = law_of(options.principles)
-    async with serving(options.model, law, options.kv_cache_gib) as service:
+    constitution = first_principles(options.principles)
+    async with serving(options.model, constitution, options.kv_cache_gib) as service:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
         rounds = [await one_round(service, model, options, n) for n in range(options.rounds + 1)]
-    ours, peer, apart, cached = (statistics.median(c) for c in zip(*rounds[1:], strict=True))
+    ours, peer, difference, cached = (statistics.median(c) for c in zip(*rounds[1:], strict=True))
     return {
         "name": f"judgments over gRPC beside padded transformers, {options.model}, {device}, "
         f"{options.pairs} pairs x 2 orders x {options.principles} principles",
@@ -140,7 +145,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
         "unit": "judgments/s",
         "ratio": round(statistics.median(r[0] / r[1] for r in rounds[1:]), 2),
         "cached_share": round(cached, 3),
-        "mean_abs_prob_difference": round(apart, 4),
+        "mean_abs_prob_difference": round(difference, 4),
     }
 
 

@@ -1,0 +1,14 @@
+"""The judge's questions, and how their answers become labels.
+
+judge.py                 Judge: compare, rank, score, critique, revise over an Engine
+prompts.py               the prompt texts, by protocol
+template.py              a prompt in a model's chat format, as token ids
+prompt_runner.py         runs the prompts of a request on the engine
+label_probs.py           label log-probabilities -> probability and label mass
+aggregation.py           reads over orders and principles -> one soft label
+ranking.py               pair probabilities -> Bradley-Terry strengths
+score.py                 the expected rating of one response
+revise.py                critiques and revisions of one response
+calibration.py           temperature and isotonic calibration, and their files
+calibration_metrics.py   accuracy, NLL, Brier score, calibration error
+"""

@@ -1,6 +1,6 @@
-"""Reads of orders and principles become one soft label. Pure.
+"""Aggregation of reads over orders and principles into one soft label. Pure.
 
-    p_k = P(A | principle k), from its reads by the protocol of reading.py
+    p_k = P(A | principle k), from its reads by a protocol of label_probs.py
     p   = sum_k w_k t_k p_k / sum_k w_k t_k        w_k weight of the principle, t_k of its trait
     p_t = sum_k w_k p_k / sum_k w_k                over the principles k of trait t
 
@@ -30,7 +30,7 @@ def choose_principles(
     sample: int | None,
     seed: int,
 ) -> tuple[Principle, ...]:
-    """Those that apply to the conversation: all, or a seeded sample of `sample` of them.
+    """The principles that apply to the conversation: all, or a seeded sample of `sample` of them.
 
     The draw depends on the seed and on the content, not on which response is called A: judge(A, B)
     and judge(B, A) use the same principles. They are returned in the constitution's order.
@@ -54,7 +54,7 @@ def vote(
     min_label_mass: float,
     protocol: str = DEFAULT_PROTOCOL,
 ) -> PrincipleVote | None:
-    """One principle's vote from its valid reads; None when they do not make one.
+    """One principle's vote from its valid reads; None when too few reads are valid.
 
     A read is void when it holds no usable number (None) or its mass is under `min_label_mass`.
     """
@@ -63,6 +63,7 @@ def vote(
     prob = PROTOCOLS[protocol](valid) if valid else None
     if prob is None:
         return None
+    # Only pairwise reads have a position, and a gap needs a read of both.
     gap = None
     if protocol == "pairwise" and len({read.order for read in valid}) == 2:
         gap = abs(_prob_in(valid, Order.AB) - _prob_in(valid, Order.BA))
@@ -80,9 +81,9 @@ def vote(
 def reweigh(
     votes: Iterable[PrincipleVote], constitution: Constitution
 ) -> tuple[PrincipleVote, ...]:
-    """The votes as the constitution weighs them now; those of principles that it lacks are dropped.
+    """The votes under the constitution's current weights; votes on principles it lacks are dropped.
 
-    Costs no inference. The votes must be of its principles as they are worded now.
+    Costs no inference. The votes must come from the principles' current texts.
     """
     principles = {principle.id: principle for principle in constitution.principles}
     return tuple(
@@ -93,7 +94,7 @@ def reweigh(
 
 
 def weighted_prob(votes: Sequence[PrincipleVote], trait_weights: Mapping[str, float]) -> float:
-    """p of the module's equations. A trait without a weight counts 1."""
+    """p of the module's equations. A trait without a weight has weight 1."""
     return _mean([(_weight(v, trait_weights), v.prob_a) for v in votes])
 
 
@@ -106,14 +107,16 @@ def trait_probs(votes: Sequence[PrincipleVote]) -> dict[str, float]:
 def weighted_scores(
     scores: Sequence[PrincipleScore], trait_weights: Mapping[str, float]
 ) -> tuple[float, dict[str, float]]:
-    """(score, score per trait): the same weighted means, of expected ratings in [-1, 1]."""
-    whole = _mean([(s.weight * trait_weights.get(s.trait, 1.0), s.score) for s in scores])
+    """(score, score per trait): weighted means of expected ratings, as p and p_t, in [-1, 1]."""
+    overall = _mean([(s.weight * trait_weights.get(s.trait, 1.0), s.score) for s in scores])
     traits = sorted({s.trait for s in scores})
-    return whole, {t: _mean([(s.weight, s.score) for s in scores if s.trait == t]) for t in traits}
+    return overall, {
+        t: _mean([(s.weight, s.score) for s in scores if s.trait == t]) for t in traits
+    }
 
 
 def verdict(prob: float, tie_margin: float) -> Verdict:
-    """TIE within the margin, and at exactly one half; else the likelier response."""
+    """TIE within the margin and at exactly 0.5; else the likelier response."""
     if prob == 0.5 or abs(prob - 0.5) < tie_margin:
         return Verdict.TIE
     return Verdict.A if prob > 0.5 else Verdict.B
@@ -124,8 +127,8 @@ def compare_orders(
 ) -> tuple[bool | None, float | None]:
     """(position_consistent, order_gap) of the judgment, over the votes that have both orders.
 
-    Consistent: the weighted P(A) of both orders lies on the same side of one half. The gap is the
-    distance between the two. (None, None) when no vote has both orders.
+    position_consistent: the weighted P(A) of both orders lies on the same side of 0.5. order_gap:
+    the absolute difference of the two. (None, None) when no vote has both orders.
     """
     both = [v for v in votes if v.order_gap is not None]
     if not both:
@@ -139,19 +142,19 @@ def compare_orders(
 
 def spread(votes: Sequence[PrincipleVote], trait_weights: Mapping[str, float]) -> float:
     """Weighted standard deviation of P(A) over principles and orders, in [0, 0.5]."""
-    opinions: list[tuple[float, float]] = []
+    weighted: list[tuple[float, float]] = []
     for v in votes:
         weight = _weight(v, trait_weights)
         if v.order_gap is None:
-            opinions.append((weight, v.prob_a))
+            weighted.append((weight, v.prob_a))
         else:
-            opinions += [(weight / 2, _prob_in(v.reads, order)) for order in Order]
-    center = _mean(opinions)
-    return math.sqrt(_mean([(weight, (prob - center) ** 2) for weight, prob in opinions]))
+            weighted += [(weight / 2, _prob_in(v.reads, order)) for order in Order]
+    center = _mean(weighted)
+    return math.sqrt(_mean([(weight, (prob - center) ** 2) for weight, prob in weighted]))
 
 
 def _weight(v: PrincipleVote, trait_weights: Mapping[str, float]) -> float:
-    """w_k t_k. A trait without a weight counts 1."""
+    """w_k t_k. A trait without a weight has weight 1."""
     return v.weight * trait_weights.get(v.trait, 1.0)
 
 
@@ -159,6 +162,6 @@ def _prob_in(reads: Sequence[Read], order: Order) -> float:
     return fmean(prob_a(read) for read in reads if read.order is order)
 
 
-def _mean(weighed: Sequence[tuple[float, float]]) -> float:
-    """Weighted mean; fsum, so that the order of the principles does not matter."""
-    return math.fsum(w * x for w, x in weighed) / math.fsum(w for w, _ in weighed)
+def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+    """Mean of (weight, value) pairs; by fsum, so that the order of the principles is irrelevant."""
+    return math.fsum(w * x for w, x in weighted) / math.fsum(w for w, _ in weighted)

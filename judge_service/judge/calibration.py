@@ -1,14 +1,14 @@
-"""Probabilities that mean what they say, fitted on gold pairs. Pure; the files are at the end.
+"""Calibration of the judge's probabilities on gold pairs. Pure; file access is at the end.
 
     q                P(chosen is better), as the judge read it: one number per gold pair
     temperature      p' = sigmoid(logit(p) / T)      T minimizes the mean of -log q'
                      (Guo et al. 2017, arXiv 1706.04599, section 4.2)
     isotonic         p' = the non-decreasing function nearest to the outcomes in least squares,
-                     straight lines between the centers of its blocks (Zadrozny, Elkan 2002)
+                     linear between the centers of its blocks (Zadrozny, Elkan 2002)
 
-Which response is called A means nothing, so a gold pair is two samples, (q, 1) and (1 - q, 0), and
-a curve is given by its upper half, p ≥ ½: apply(1 - p) = 1 - apply(p) to the last bit. A curve
-never turns a verdict round. Probabilities are kept within [ε, 1 - ε], ε = 10⁻⁶, before and after.
+Which response is called A is arbitrary, so a gold pair is two samples, (q, 1) and (1 - q, 0), and a
+curve is defined by its upper half, p ≥ ½: apply(1 - p) = 1 - apply(p) to the last bit. A curve
+never flips a verdict. Probabilities are kept within [ε, 1 - ε], ε = 10⁻⁶, before and after.
 
 Left out: a negative temperature (a judge that prefers the worse response needs another model, not
 a calibration) and a curve per principle or per trait.
@@ -40,14 +40,18 @@ SUFFIX = ".calibration.json"
 
 
 class CalibrationError(UserError):
-    """A calibration that cannot be fitted, read or written: what, where, and the remedy."""
+    """A calibration that cannot be fitted, read or written; the message names file and remedy."""
 
 
 # ── curves ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _rising(knots: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-    """The knots of an upper half: from (½, ½) up, p strictly, p' not falling, p' below 1."""
+    """Check the knots of an upper half: start at (½, ½), p increasing, p' non-decreasing below 1.
+
+    >>> _rising(((0.5, 0.5), (0.9, 0.8)))
+    ((0.5, 0.5), (0.9, 0.8))
+    """
     if not knots or knots[0] != (0.5, 0.5):
         raise ValueError("the first knot must be [0.5, 0.5]")
     for (p, low), (next_p, high) in itertools.pairwise(knots):
@@ -58,7 +62,7 @@ def _rising(knots: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """p' = sigmoid(logit(p) / T): T > 1 takes confidence back, T < 1 adds some, T = 1 keeps it."""
+    """p' = sigmoid(logit(p) / T): T > 1 lowers confidence, T < 1 raises it, T = 1 is identity."""
 
     temperature: Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
     kind: Literal["temperature"] = "temperature"
@@ -72,7 +76,7 @@ class Temperature:
 
 @dataclass(frozen=True, slots=True)
 class Isotonic:
-    """Straight lines between knots (p, p') with p ≥ ½; the last value holds up to p = 1."""
+    """Linear interpolation between knots (p, p') with p ≥ ½; constant after the last, up to 1."""
 
     knots: Annotated[tuple[tuple[float, float], ...], AfterValidator(_rising)]
     kind: Literal["isotonic"] = "isotonic"
@@ -108,11 +112,11 @@ def _sigmoid(x: float) -> float:
 
 
 def fit_temperature(probs: Sequence[float]) -> Temperature:
-    """The T of least NLL, within its bounds. `probs` holds q, at least one.
+    """The T that minimizes the NLL, within its bounds. probs: q of each pair, at least one.
 
-    With β = 1/T and l = logit(q) the NLL is the mean of log(1 + e^(-βl)): convex in β, so its
-    slope is bisected. All pairs right gives the lowest T; more wrong than right, surely, the
-    highest, with which every p' is near ½.
+    With β = 1/T and l = logit(q) the NLL is the mean of log(1 + e^(-βl)): convex in β, so the root
+    of its slope is found by bisection. If every pair is right, T is the lowest; if confident errors
+    outweigh, the highest, where every p' is near ½.
     """
     logits = [_logit(q) for q in probs]
 
@@ -133,7 +137,7 @@ def fit_temperature(probs: Sequence[float]) -> Temperature:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`n` samples that share one value: sums of their places x and of their outcomes y."""
+    """`n` samples pooled to one value: the sums of their x and of their outcomes y."""
 
     n: float
     sum_x: float
@@ -152,9 +156,9 @@ class Block:
 
 
 def pool_adjacent_violators(samples: Iterable[tuple[float, float]]) -> list[Block]:
-    """The non-decreasing least-squares fit to (x, y), as blocks of rising value, left to right.
+    """The non-decreasing least-squares fit to (x, y), as blocks of increasing value, by x.
 
-    Ayer et al. 1955. Samples of equal x are one block from the start.
+    Source: Ayer et al. 1955. Samples of equal x start as one block.
     """
     by_x = itertools.groupby(sorted(samples), key=lambda sample: sample[0])
     return _pool(
@@ -174,12 +178,12 @@ def _pool(blocks: Iterable[Block]) -> list[Block]:
 
 
 def fit_isotonic(probs: Sequence[float]) -> Isotonic:
-    """The isotonic curve of the gold pairs. `probs` holds q.
+    """The isotonic curve of the gold pairs. probs: q of each pair.
 
-    The mirrored sample has a mirrored fit, whose upper half is the fit to (confidence, was it
-    right) where that is above ½; what lies under it belongs to the middle block, which is centered
-    on ½ with the value ½. A block of n pairs, k of them right, gets (k + 1) / (n + 2) (Laplace),
-    never 0 or 1; blocks that this puts out of order are pooled again.
+    The samples are symmetric, so the fit is too: its upper half is the fit to (confidence, 1 if
+    right) where that is above ½; everything below belongs to the middle block, centered on ½ with
+    the value ½. A block of n pairs, k of them right, gets (k + 1) / (n + 2) (Laplace), never 0 or
+    1; blocks that this puts out of order are pooled again.
     """
     upper = pool_adjacent_violators((confidence(q), right(q)) for q in probs)
     smooth = _pool(Block(b.n, b.sum_x, b.n * (b.sum_y + 1) / (b.n + 2)) for b in upper)
@@ -187,21 +191,21 @@ def fit_isotonic(probs: Sequence[float]) -> Isotonic:
     return Isotonic(((0.5, 0.5), *knots))
 
 
-# ── the calibrations of a constitution, and their files ──────────────────────────────────────
+# ── calibrations of a constitution, and their files ──────────────────────────────────────────
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A curve, and what it was fitted for: it is of use for that and nothing else."""
+    """A curve, and the only setup it is valid for: constitution, model, template, protocol."""
 
-    constitution: str  # its name, for the reader
+    constitution: str  # its name, for people
     constitution_sha256: Digest
-    model: str  # its name, for the reader
+    model: str  # its name, for people
     model_sha256: Digest  # see `model_sha256`
     template_version: str
-    protocol: str  # the way of reading
+    protocol: str  # "pairwise" or "pointwise"
     pairs: Annotated[int, Field(ge=1)]  # gold pairs it was fitted on
     curve: Annotated[Curve, Field(discriminator="kind")]
 
@@ -211,7 +215,7 @@ class Calibration:
 
     @property
     def sha256(self) -> str:
-        """Digest of all fields (hex): what a judgment's provenance names."""
+        """Digest of all fields (hex), as in the provenance of a judgment."""
         return hashlib.sha256(_CALIBRATIONS.dump_json([self])).hexdigest()
 
     @property
@@ -227,13 +231,13 @@ _CALIBRATIONS = TypeAdapter(list[Calibration])
 
 
 def model_sha256(model: ModelIdentity) -> str:
-    """Digest of what a probability depends on: weights, tokenizer, dtype. Not of the name."""
+    """Digest of what a probability depends on: weights, tokenizer and dtype, not the name."""
     identity = [model.weights_sha256, model.tokenizer_sha256, model.dtype]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 class Calibrations:
-    """Calibrations by what they were fitted for; of two for the same, the first counts."""
+    """Calibrations by the setup they were fitted for; of two for the same setup the first wins."""
 
     def __init__(self, calibrations: Iterable[Calibration] = ()) -> None:
         self._by_key: dict[tuple[str, str, str, str], Calibration] = {}
@@ -242,7 +246,7 @@ class Calibrations:
 
     @classmethod
     def load(cls, files: Iterable[Path]) -> Calibrations:
-        """All of the files, the earlier first. Raises CalibrationError."""
+        """All calibrations of the files; earlier files win. Raises CalibrationError."""
         return cls(calibration for file in files for calibration in read_calibrations(file))
 
     def __len__(self) -> int:
@@ -251,14 +255,14 @@ class Calibrations:
     def find(
         self, constitution_sha256: str, model: ModelIdentity, template_version: str, protocol: str
     ) -> Calibration | None:
-        """The one fitted for exactly this, or None."""
+        """The calibration fitted for exactly this setup, or None."""
         key = (constitution_sha256, model_sha256(model), template_version, protocol)
         return self._by_key.get(key)
 
 
 def calibration_file(constitution: str, user_folder: Path) -> Path:
-    """Where calibrations of a constitution are kept: beside a YAML file, or, for the name of a
-    shipped one, in the user's folder."""
+    """The file of a constitution's calibrations: beside a YAML file; for the name of a shipped
+    constitution, in the user's folder."""
     if os.sep in constitution or "/" in constitution or constitution.endswith((".yaml", ".yml")):
         path = Path(constitution)
         return path.with_name(path.stem + SUFFIX)
@@ -266,37 +270,39 @@ def calibration_file(constitution: str, user_folder: Path) -> Path:
 
 
 def calibration_files(constitution: str, user_folder: Path | None) -> tuple[Path, ...]:
-    """The files that may hold calibrations of it, if they are there; the user's before ours."""
+    """The existing files with calibrations of a constitution, the user's before the shipped."""
     library = Path(str(resources.files("constitution") / "library"))
-    kept = [calibration_file(constitution, folder) for folder in (user_folder, library) if folder]
-    return tuple(path for path in dict.fromkeys(kept) if path.is_file())
+    paths = [calibration_file(constitution, folder) for folder in (user_folder, library) if folder]
+    return tuple(path for path in dict.fromkeys(paths) if path.is_file())
 
 
 def read_calibrations(path: Path) -> list[Calibration]:
-    """The calibrations of a file. Raises CalibrationError naming file, entry and field."""
+    """The calibrations in a file. Raises CalibrationError naming file, entry and field."""
     remedy = "fit it again with `rlaif judge calibrate`, after deleting"
     try:
         return _CALIBRATIONS.validate_json(path.read_bytes(), strict=True)
     except OSError as error:
-        raise CalibrationError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CalibrationError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        entry, *steps = first["loc"] or ("",)
-        if not steps:
+        entry, *location = first["loc"] or ("",)
+        if not location:
             raise CalibrationError(
                 f"{path}: not a list of calibrations ({first['msg']}); {remedy} the file"
             ) from error
-        field = ".".join(str(step) for step in steps)
+        field = ".".join(map(str, location))
         raise CalibrationError(
             f"{path}: entry {int(entry) + 1}: {field}: {first['msg']} "
-            f"(found {first['input']!r:.60}); {remedy} this entry, or the file"
+            f"(got {first['input']!r:.60}); {remedy} this entry, or the file"
         ) from error
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Put it into the file, in place of one for the same; the others stay.
+    """Add a calibration to a file, replacing one for the same setup. Atomic.
 
-    The file is whole or as it was before. Raises CalibrationError.
+    Raises CalibrationError; the file is then unchanged.
     """
     before = read_calibrations(path) if path.exists() else []
     kept = [other for other in before if other.key != calibration.key]
@@ -312,6 +318,6 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         with suppress(OSError):
             partial.unlink()
         raise CalibrationError(
-            f"{path}: cannot be written ({error.strerror}); nothing was changed; give another "
-            "place with --out"
+            f"{path}: cannot be written ({error.strerror}), nothing was changed; choose another "
+            "file with --out"
         ) from error

@@ -1,13 +1,13 @@
-"""How far probabilities can be trusted, from q = P(chosen is better) of each gold pair. Pure.
+"""Calibration metrics of probabilities, from q = P(chosen is better) of each gold pair. Pure.
 
-    accuracy     mean of [q > 1/2], a tie counting half
-    NLL          mean of -log q                      log 2 knows nothing
-    Brier        mean of (1 - q)²                    1/4 knows nothing
+    accuracy     mean of [q > 1/2], a tie counts half
+    NLL          mean of -log q                      log 2 without information
+    Brier        mean of (1 - q)²                    1/4 without information
     ECE          Σ_b n_b / n |accuracy_b - confidence_b|     Eq. 3, arXiv 1706.04599
 
-A pair's confidence is max(q, 1 - q), from ½ to 1; the bins b are of equal width, or (adaptive) of
-equal mass. With few pairs the ECE is too high, as noise within a bin counts as error: for 200 pairs
-of evenly spread, exactly right probabilities it is 0.07. `chance_ece` says how high by that alone.
+A pair's confidence is max(q, 1 - q), from ½ to 1; the bins b have equal width or (adaptive) equal
+mass. With few pairs the ECE is biased upward, as noise within a bin counts as error: for 200 pairs
+with evenly spread, perfectly calibrated probabilities it is 0.07. `chance_ece` gives this bias.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def confidence(q: float) -> float:
 
 
 def right(q: float) -> float:
-    """1 where the judge prefers the chosen response, 0 where the rejected; a tie is a half."""
+    """1 when the judge prefers the chosen response, 0 when the rejected one; 0.5 for a tie."""
     return 0.5 if q == 0.5 else float(q > 0.5)
 
 
@@ -55,15 +55,15 @@ def brier(probs: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Pairs of like confidence max(q, 1 - q): how sure the judge was, and how often right."""
+    """Pairs of similar confidence max(q, 1 - q): how confident the judge was, how often right."""
 
     n: int
-    confidence: float
-    accuracy: float
+    confidence: float  # mean over the bin, in [0.5, 1]
+    accuracy: float  # share of them whose chosen response it prefers; a tie counts half
 
 
 def equal_width_bins(probs: Sequence[float], bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """The bins that are not empty, of `bins` between ½ and 1; each holds its upper edge."""
+    """The non-empty bins, of `bins` between ½ and 1; each includes its upper edge."""
     groups: list[list[float]] = [[] for _ in range(bins)]
     for q in probs:
         groups[bin_of(q, bins)].append(q)
@@ -71,7 +71,7 @@ def equal_width_bins(probs: Sequence[float], bins: int = BINS) -> tuple[Reliabil
 
 
 def bin_of(q: float, bins: int = BINS) -> int:
-    """Which equal-width bin q falls into, from 0."""
+    """Index of the equal-width bin of q, from 0."""
     return bisect_left(_edges(bins), confidence(q))
 
 
@@ -81,19 +81,19 @@ def _edges(bins: int) -> list[float]:
 
 
 def equal_mass_bins(probs: Sequence[float], bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """At most `bins` bins of at least n / bins pairs each, but for the last.
+    """At most `bins` bins of at least n / bins pairs each, except the last.
 
-    Pairs of equal confidence are never parted, so the order of the pairs does not matter.
+    Pairs of equal confidence share a bin, so the order of the pairs does not matter.
     """
     by_confidence = itertools.groupby(sorted(probs, key=confidence), key=confidence)
-    found: list[ReliabilityBin] = []
+    filled: list[ReliabilityBin] = []
     group: list[float] = []
     for _, same in by_confidence:
         group += same
         if len(group) * bins >= len(probs):
-            found.append(_bin(group))
+            filled.append(_bin(group))
             group = []
-    return tuple([*found, _bin(group)] if group else found)
+    return tuple([*filled, _bin(group)] if group else filled)
 
 
 def _bin(group: Sequence[float]) -> ReliabilityBin:
@@ -106,14 +106,14 @@ def ece(bins: Sequence[ReliabilityBin]) -> float:
 
 
 def chance_ece(probs: Sequence[float], seed: int, draws: int = 200) -> float:
-    """The mean ECE (equal width) of pairs of these confidences, were every one exactly right."""
-    draw = random.Random(seed)
+    """The mean ECE (equal width) that pairs of these confidences have if perfectly calibrated."""
+    rng = random.Random(seed)
     by_bin: dict[int, list[float]] = {}
     for q in probs:
         by_bin.setdefault(bin_of(q), []).append(confidence(q))
     total = 0.0
     for _ in range(draws):
-        gaps = (sum((draw.random() < c) - c for c in sure) for sure in by_bin.values())
+        gaps = (sum((rng.random() < c) - c for c in group) for group in by_bin.values())
         total += sum(map(abs, gaps))
     return total / (draws * len(probs))
 

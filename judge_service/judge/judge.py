@@ -1,25 +1,22 @@
-"""The judge: compare, rank and score responses by a constitution, and mend them, over an Engine.
+"""The judge: compares, ranks, scores, critiques and revises responses by a constitution.
 
-A judgment is a pure function of reads (`aggregation`), and a read of its prompt (`template`). What
-goes wrong with one question is an `Unjudged`, not an exception. Cancelling a coroutine aborts its
-reads in the engine.
+A judgment is a pure function of its reads (`aggregation`), and a read a pure function of its prompt
+(`template`). A question that cannot be answered is an `Unjudged`, not an exception. Cancelling a
+coroutine aborts its reads in the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from constitution.errors import UserError
 from constitution.schema import Constitution, Principle
 from judge_service.engine import Engine, EngineError
-from judge_service.judge import aggregation, ranking
-from judge_service.judge import label_probs as reading
-from judge_service.judge import revise as revising
-from judge_service.judge import score as scoring
+from judge_service.judge import aggregation, label_probs, ranking
 from judge_service.judge.calibration import Calibrations
 from judge_service.judge.prompt_runner import (
     PromptRunner,
@@ -31,6 +28,8 @@ from judge_service.judge.prompt_runner import (
     usage_of_writing,
 )
 from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, REVISION
+from judge_service.judge.revise import write_text
+from judge_service.judge.score import score_response
 from judge_service.judge.template import Prefix, Template
 from judge_service.types import (
     Comparison,
@@ -56,26 +55,28 @@ _RECOMMENDED_WRITING = WritingOptions()
 
 
 class RankingError(UserError):
-    """A request to rank that cannot be answered: fewer than two candidates."""
+    """A ranking request with fewer than two candidates."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The reads of one principle in one order (None: void), with what the engine spent on them."""
+class _OrderReads:
+    """The reads of one principle in one order (None: void), and what the engine spent on them."""
 
     reads: tuple[Read | None, ...]
     usage: Usage
 
 
 class Judge:
-    """Judges over a started engine. Safe to use from many coroutines at once."""
+    """A judge on a started engine. Safe to use from many coroutines at once.
+
+    Raises TemplateError at once when the engine's model cannot carry the judge's prompts.
+    """
 
     def __init__(self, engine: Engine, calibrations: Calibrations | None = None) -> None:
-        self._asker = PromptRunner(engine)
+        self._runner = PromptRunner(engine)
         self._calibrations = calibrations
-        self._asker.template(
-            PROTOCOL_PROMPTS[reading.DEFAULT_PROTOCOL].direct
-        )  # fails now, if ever
+        # Build the default template now: a model that cannot carry it fails here, not in a call.
+        self._runner.template(PROTOCOL_PROMPTS[label_probs.DEFAULT_PROTOCOL].direct)
 
     async def compare(
         self,
@@ -83,7 +84,7 @@ class Judge:
         constitution: Constitution,
         options: JudgeOptions = _RECOMMENDED,
     ) -> Judgment | Unjudged:
-        """Which response is better by the constitution, and how surely."""
+        """Judge which response is better by the constitution: P(A is better), and the evidence."""
         return await self.find_overlong(comparison) or await self._compare(
             comparison, constitution, options
         )
@@ -91,53 +92,51 @@ class Judge:
     async def _compare(
         self, comparison: Comparison, constitution: Constitution, options: JudgeOptions
     ) -> Judgment | Unjudged:
-        """As `compare`, of texts that are not overlong."""
+        """As `compare`, for texts that are known not to be overlong."""
         started = time.perf_counter()
-        replies = {"response A": comparison.response_a, "response B": comparison.response_b}
-        refused = find_empty(replies)
-        if refused:
-            return refused
+        unjudged = find_empty(_named_responses(comparison))
+        if unjudged:
+            return unjudged
         principles = _principles(comparison, constitution, options)
         if not principles:
             return no_principle(constitution)
-        protocol = options.protocol or reading.DEFAULT_PROTOCOL
+
+        # One prefix per order, one suffix per principle: every combination is a prompt.
+        protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
         template = self._pair_template(protocol, options)
         prefixes = _pair_prefixes(template, comparison, protocol, options)
         suffixes = [template.suffix(principle.compare) for principle in principles]
-        conclusion = PROTOCOL_PROMPTS[protocol].conclusion if options.max_rationale_tokens else ""
-        output = options.max_rationale_tokens + len(template.answer("", conclusion)) + 1
-        for order, prefix in prefixes.items():
-            names = tuple(replies) if order is Order.AB else tuple(reversed(replies))
-            refused = self._asker.find_overflow(
-                prefix, names[: len(prefix.reply_tokens)], suffixes, output
-            )
-            if refused:
-                return refused
-        ask = partial(self._ask_pair, protocol, options)
+        unjudged = self._find_pair_overflow(comparison, template, prefixes, suffixes, options)
+        if unjudged:
+            return unjudged
         try:
-            asked = await run_prompts(prefixes, suffixes, ask)
+            results = await run_prompts(
+                prefixes, suffixes, partial(self._read_pair, protocol, options)
+            )
         except EngineError as error:
             return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
-        usage = sum((a.usage for a in asked.values()), Usage())
+
+        # Per principle, the reads of all orders make one vote; votes without a valid read drop out.
+        usage = sum((result.usage for result in results.values()), Usage())
         reads = [
-            [read for order in prefixes for read in asked[order, k].reads]
+            [read for order in prefixes for read in results[order, k].reads]
             for k in range(len(principles))
         ]
         votes = [
-            aggregation.vote(principle, of_principle, options.min_label_mass, protocol)
-            for principle, of_principle in zip(principles, reads, strict=True)
+            aggregation.vote(principle, principle_reads, options.min_label_mass, protocol)
+            for principle, principle_reads in zip(principles, reads, strict=True)
         ]
         valid = tuple(v for v in votes if v is not None)
         if not valid:
-            masses = [read.label_mass for found in reads for read in found if read is not None]
+            masses = [r.label_mass for of_one in reads for r in of_one if r is not None]
             return low_mass(masses, options.min_label_mass, usage)
-        orders = tuple(prefixes)
-        provenance = self._asker.provenance(
-            constitution, principles, protocol, options.seed, orders
+
+        provenance = self._runner.provenance(
+            constitution, principles, protocol, options.seed, tuple(prefixes)
         )
-        found = self._judgment(valid, constitution, options, provenance, usage)
+        judgment = self._judgment(valid, constitution, options, provenance, usage)
         seconds = time.perf_counter() - started
-        return replace(found, seconds=seconds) if isinstance(found, Judgment) else found
+        return replace(judgment, seconds=seconds) if isinstance(judgment, Judgment) else judgment
 
     async def rank(
         self,
@@ -146,40 +145,44 @@ class Judge:
         constitution: Constitution,
         options: JudgeOptions = _RECOMMENDED,
     ) -> Ranking:
-        """Candidates by Bradley-Terry strength, from all pairs or a sparse design (ranking.py).
+        """Rank candidates by Bradley-Terry strength, from all pairs or a sparse set (ranking.py).
 
-        A candidate whose pairs are all Unjudged is in `pairs` with the reasons, and not ranked.
+        A candidate whose pairs are all Unjudged appears in `pairs` with the reasons, unranked.
         Raises RankingError for fewer than two candidates.
         """
         if len(candidates) < 2:
             raise RankingError(
-                f"a ranking needs at least 2 candidates, not {len(candidates)}: give another "
-                "response to the same conversation"
+                f"too few candidates to rank: {len(candidates)}; give at least 2 responses to the "
+                "same conversation"
             )
         started = time.perf_counter()
-        overlong = await self._asker.find_overlong(conversation, {})
-        refused = [
-            overlong or await self._asker.find_overlong((), {f"candidate {i}": text})
+
+        # Each text is checked once here, not once per pair that it is in.
+        overlong = await self._runner.find_overlong(conversation, {})
+        unjudged = [
+            overlong or await self._runner.find_overlong((), {f"candidate {i}": text})
             for i, text in enumerate(candidates)
         ]
 
         async def compare(i: int, j: int) -> Judgment | Unjudged:
             pair = Comparison(f"{i}-{j}", conversation, candidates[i], candidates[j])
-            return refused[i] or refused[j] or await self._compare(pair, constitution, options)
+            return unjudged[i] or unjudged[j] or await self._compare(pair, constitution, options)
 
         pairs = ranking.design_pairs(len(candidates), options.seed)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(compare(i, j)) for i, j in pairs]
-        found = [task.result() for task in tasks]
+        results = [task.result() for task in tasks]
+
+        # Only judged pairs inform the strengths; unjudged ones are listed with their reason.
         outcomes = [
             (i, j, result.prob_a)
-            for (i, j), result in zip(pairs, found, strict=True)
+            for (i, j), result in zip(pairs, results, strict=True)
             if isinstance(result, Judgment)
         ]
         return Ranking(
             candidates=ranking.rank_candidates(len(candidates), outcomes),
-            pairs=tuple((i, j, result) for (i, j), result in zip(pairs, found, strict=True)),
-            usage=sum((result.usage for result in found), Usage()),
+            pairs=tuple((i, j, result) for (i, j), result in zip(pairs, results, strict=True)),
+            usage=sum((result.usage for result in results), Usage()),
             seconds=time.perf_counter() - started,
         )
 
@@ -190,11 +193,11 @@ class Judge:
         constitution: Constitution,
         options: JudgeOptions = _RECOMMENDED,
     ) -> Score | Unjudged:
-        """How good one response is by the constitution, in [-1, 1] (scoring.py).
+        """Score one response by the constitution, in [-1, 1] (score.py).
 
-        Of the options it takes sample_principles, seed, min_label_mass, use_store, interactive.
+        Options that apply: sample_principles, seed, min_label_mass, use_store, interactive.
         """
-        return await scoring.score(self._asker, conversation, response, constitution, options)
+        return await score_response(self._runner, conversation, response, constitution, options)
 
     async def critique(
         self,
@@ -203,11 +206,9 @@ class Judge:
         constitution: Constitution,
         options: WritingOptions = _RECOMMENDED_WRITING,
     ) -> Writing | Unjudged:
-        """What in the response should be better by one principle. Raises UnknownPrinciple."""
+        """Write what the response does badly by one principle. Raises UnknownPrinciple."""
         texts = {"the response": response}
-        return await revising.write(
-            self._asker, CRITIQUE, conversation, texts, constitution, options
-        )
+        return await write_text(self._runner, CRITIQUE, conversation, texts, constitution, options)
 
     async def revise(
         self,
@@ -217,17 +218,17 @@ class Judge:
         constitution: Constitution,
         options: WritingOptions = _RECOMMENDED_WRITING,
     ) -> Writing | Unjudged:
-        """The response written again, so that the critique no longer applies. Raises
-        UnknownPrinciple. Name the critique's principle in the options."""
+        """Rewrite the response so that the critique no longer applies. Raises UnknownPrinciple.
+
+        Name the critique's principle in the options.
+        """
         texts = {"the response": response, "the critique": critique}
-        return await revising.write(
-            self._asker, REVISION, conversation, texts, constitution, options
-        )
+        return await write_text(self._runner, REVISION, conversation, texts, constitution, options)
 
     async def find_overlong(self, comparison: Comparison) -> Unjudged | None:
-        """TOO_LONG where a text of the pair by itself is more than the judge's context holds."""
-        replies = {"response A": comparison.response_a, "response B": comparison.response_b}
-        return await self._asker.find_overlong(comparison.conversation, replies)
+        """TOO_LONG when a single text of the pair already exceeds the judge's context."""
+        responses = _named_responses(comparison)
+        return await self._runner.find_overlong(comparison.conversation, responses)
 
     def preview(
         self,
@@ -235,34 +236,61 @@ class Judge:
         constitution: Constitution,
         options: JudgeOptions = _RECOMMENDED,
     ) -> tuple[PromptPreview, ...]:
-        """The prompts that `compare` would read, to the token, without asking anything."""
-        protocol = options.protocol or reading.DEFAULT_PROTOCOL
+        """The prompts that `compare` would read, to the token. Nothing is sent to the engine."""
+        protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
         template = self._pair_template(protocol, options)
         prefixes = _pair_prefixes(template, comparison, protocol, options)
         previews = []
         for principle in _principles(comparison, constitution, options):
             for order, prefix in prefixes.items():
                 prompt = (*prefix.ids, *template.suffix(principle.compare))
-                previews.append(self._asker.preview(template, order, principle, prompt))
+                previews.append(self._runner.preview(template, order, principle, prompt))
         return tuple(previews)
 
     def _pair_template(self, protocol: str, options: JudgeOptions) -> Template:
-        ways = PROTOCOL_PROMPTS[protocol]
-        return self._asker.template(ways.reasoned if options.max_rationale_tokens else ways.direct)
+        prompts = PROTOCOL_PROMPTS[protocol]
+        return self._runner.template(
+            prompts.reasoned if options.max_rationale_tokens else prompts.direct
+        )
 
-    async def _ask_pair(
+    def _find_pair_overflow(
+        self,
+        comparison: Comparison,
+        template: Template,
+        prefixes: Mapping[Order, Prefix],
+        suffixes: Sequence[tuple[int, ...]],
+        options: JudgeOptions,
+    ) -> Unjudged | None:
+        """TOO_LONG when a prompt with its output (rationale, conclusion, label) does not fit."""
+        protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
+        conclusion = PROTOCOL_PROMPTS[protocol].conclusion if options.max_rationale_tokens else ""
+        output_tokens = options.max_rationale_tokens + len(template.answer("", conclusion)) + 1
+        names = tuple(_named_responses(comparison))
+        for order, prefix in prefixes.items():
+            shown = names if order is Order.AB else tuple(reversed(names))
+            unjudged = self._runner.find_overflow(
+                prefix, shown[: len(prefix.reply_tokens)], suffixes, output_tokens
+            )
+            if unjudged:
+                return unjudged
+        return None
+
+    async def _read_pair(
         self, protocol: str, options: JudgeOptions, order: Order, prompt: tuple[int, ...]
-    ) -> _Asked:
-        """One principle in one order: read at once, or after each of its rationales."""
-        ways = PROTOCOL_PROMPTS[protocol]
-        direct = self._asker.template(ways.direct)
+    ) -> _OrderReads:
+        """One principle in one order: read directly, or after each of its rationales."""
+        prompts = PROTOCOL_PROMPTS[protocol]
+        direct = self._runner.template(prompts.direct)
         if not options.max_rationale_tokens:
-            answer, asked = await self._asker.read(direct, prompt, options)
-            return _Asked((reading.interpret(answer, order, asked),), usage_of_read(answer))
+            answer, prompt_sha256 = await self._runner.read(direct, prompt, options)
+            read = label_probs.interpret(answer, order, prompt_sha256)
+            return _OrderReads((read,), usage_of_read(answer))
+
+        # A single rationale is greedy; several are samples, whose reads are averaged.
         reads: list[Read | None] = []
         usage = Usage()
         for sample in range(options.rationale_samples):
-            written = await self._asker.write(
+            written = await self._runner.write(
                 prompt,
                 options,
                 max_tokens=options.max_rationale_tokens,
@@ -270,11 +298,11 @@ class Judge:
                 seed=options.seed + sample,
             )
             rationale = written.text.strip()
-            concluded = (*prompt, *direct.answer(rationale, ways.conclusion))
-            answer, asked = await self._asker.read(direct, concluded, options)
-            reads.append(reading.interpret(answer, order, asked, rationale))
+            concluded = (*prompt, *direct.answer(rationale, prompts.conclusion))
+            answer, prompt_sha256 = await self._runner.read(direct, concluded, options)
+            reads.append(label_probs.interpret(answer, order, prompt_sha256, rationale))
             usage += usage_of_writing(written) + usage_of_read(answer)
-        return _Asked(tuple(reads), usage)
+        return _OrderReads(tuple(reads), usage)
 
     def _judgment(
         self,
@@ -284,10 +312,12 @@ class Judge:
         provenance: Provenance,
         usage: Usage,
     ) -> Judgment | Unjudged:
+        """The judgment of valid votes, calibrated; UNDECIDED when it straddles 0.5 too far."""
         weights = constitution.trait_weights
         raw = aggregation.weighted_prob(votes, weights)
+
+        # A calibration is valid only for the setup it was fitted on: both orders, no rationale.
         calibration = None
-        # A curve fits the way of judging it was fitted on: both orders, no rationale.
         as_fitted = not options.max_rationale_tokens and len(provenance.orders) == 2
         if options.calibrated and as_fitted and self._calibrations is not None:
             calibration = self._calibrations.find(
@@ -300,8 +330,9 @@ class Judge:
         if calibration is not None:
             prob_a = calibration.apply(raw)
             provenance = replace(provenance, calibration=calibration.sha256)
+
         consistent, gap = aggregation.compare_orders(votes, weights)
-        found = Judgment(
+        judgment = Judgment(
             verdict=aggregation.verdict(prob_a, options.tie_margin),
             prob_a=prob_a,
             trait_probs=aggregation.trait_probs(votes),
@@ -314,15 +345,20 @@ class Judge:
             raw_prob_a=raw,
             spread=aggregation.spread(votes, weights),
         )
-        if options.max_straddle is not None and found.straddle > options.max_straddle:
+        if options.max_straddle is not None and judgment.straddle > options.max_straddle:
             return Unjudged(
                 UnjudgedReason.UNDECIDED,
-                f"P(A better) is {raw:.3f} with a spread of {found.spread:.3f} over principles and "
-                f"orders: it reaches {found.straddle:.3f} beyond one half, max_straddle allows "
-                f"{options.max_straddle:g}",
+                f"the judge is undecided: P(A is better) = {raw:.3f} with a spread of "
+                f"{judgment.spread:.3f} over principles and orders reaches {judgment.straddle:.3f} "
+                f"past 0.5; raise max_straddle, now {options.max_straddle:g}, to accept it",
                 usage,
             )
-        return found
+        return judgment
+
+
+def _named_responses(comparison: Comparison) -> dict[str, str]:
+    """The pair's responses by the names that messages call them."""
+    return {"response A": comparison.response_a, "response B": comparison.response_b}
 
 
 def _principles(
@@ -340,7 +376,7 @@ def _principles(
 def _pair_prefixes(
     template: Template, comparison: Comparison, protocol: str, options: JudgeOptions
 ) -> dict[Order, Prefix]:
-    """What stands before the principle, in each order. Pointwise, order AB is response A alone."""
+    """The prompt's part before the principle, per order. Pointwise, AB is response A alone."""
     a, b = comparison.response_a, comparison.response_b
     if protocol == "pointwise":
         replies: dict[Order, tuple[str, ...]] = {Order.AB: (a,), Order.BA: (b,)}

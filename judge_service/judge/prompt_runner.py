@@ -1,8 +1,7 @@
-"""What the judge asks of its engine: every suffix after every prefix, read or written.
+"""Runs every (prefix, suffix) prompt of a request, first suffix first.
 
-All questions are under way at once, but each prefix's first suffix goes ahead of the others: the
-engine's prefix cache shares a prompt's blocks once they are computed, so the others find their
-prefix there.
+All prefixes run at once. The first suffix of each is answered before the others start: the engine's
+prefix cache shares a prompt's blocks once they are computed, so the others find their prefix there.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 _INTERACTIVE, _BULK = 0, 1  # the engine takes lower numbers first
-_QUICK_CHARACTERS = 32_768  # tokenized in some 20 ms
+_QUICK_CHARACTERS = 32_768  # tokenized in about 20 ms
 
 
 class PromptRunner:
-    """An engine, with the wordings in its chat format. They are made when first needed."""
+    """An engine with the judge's prompt templates in its chat format, built when first needed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._templates: dict[PromptSpec, Template] = {}
 
-    def template(self, wording: PromptSpec) -> Template:
-        """Raises TemplateError when this model cannot carry the wording."""
-        if wording not in self._templates:
-            self._templates[wording] = Template(self._engine.tokenizer, wording)
-        return self._templates[wording]
+    def template(self, spec: PromptSpec) -> Template:
+        """The prompt in this model's chat format. Raises TemplateError when it cannot carry it."""
+        if spec not in self._templates:
+            self._templates[spec] = Template(self._engine.tokenizer, spec)
+        return self._templates[spec]
 
     async def read(
         self, template: Template, prompt: tuple[int, ...], options: JudgeOptions
     ) -> tuple[LabelLogprobs, str]:
-        """The engine's answer, and the digest of what it was asked."""
+        """Read the label log-probabilities after a prompt; returns (answer, prompt_sha256)."""
         answer = await self._engine.read(
             prompt,
             template.label_ids,
@@ -74,6 +73,7 @@ class PromptRunner:
         temperature: float,
         seed: int,
     ) -> Written:
+        """Generate up to max_tokens of text after a prompt."""
         return await self._engine.write(
             prompt,
             max_tokens=max_tokens,
@@ -86,14 +86,14 @@ class PromptRunner:
     async def find_overlong(
         self, conversation: Conversation, texts: Mapping[str, str]
     ) -> Unjudged | None:
-        """A text that by itself is more than the context holds; None where each may fit.
+        """TOO_LONG when a single text already exceeds the context; None when each may fit.
 
-        Tokenizing a megabyte takes most of a second, so the long ones are counted beside the event
-        loop: nobody else waits for those that are refused. What may fit is left to `find_overflow`.
+        Tokenizing a megabyte takes most of a second, so long texts are counted in a thread, and
+        other requests do not wait for one that is rejected. The whole prompt: `find_overflow`.
         """
-        said = "\n".join(message.content for message in conversation)
+        conversation_text = "\n".join(message.content for message in conversation)
         limit = self._engine.max_context_tokens
-        for name, text in {"the conversation": said, **texts}.items():
+        for name, text in {"the conversation": conversation_text, **texts}.items():
             if len(text) > _QUICK_CHARACTERS:
                 ids = await asyncio.to_thread(self._engine.tokenizer.encode_data, text)
                 if detail := describe_overflow({name: len(ids)}, len(ids), 0, limit):
@@ -107,7 +107,7 @@ class PromptRunner:
         suffixes: Sequence[tuple[int, ...]],
         output_tokens: int,
     ) -> Unjudged | None:
-        """None when every prompt fits with its output; `names` are those of the replies."""
+        """TOO_LONG when a prompt with its output exceeds the context; `names` of the responses."""
         parts = {"the conversation": prefix.conversation_tokens}
         parts |= dict(zip(names, prefix.reply_tokens, strict=True))
         prompt_tokens = len(prefix.ids) + max(map(len, suffixes))
@@ -118,6 +118,7 @@ class PromptRunner:
     def preview(
         self, template: Template, order: Order, principle: Principle, prompt: tuple[int, ...]
     ) -> PromptPreview:
+        """A prompt as text for people, with its token count and digest."""
         return PromptPreview(
             principle_id=principle.id,
             order=order,
@@ -135,6 +136,7 @@ class PromptRunner:
         seed: int,
         orders: tuple[Order, ...] = (),
     ) -> Provenance:
+        """The receipt of a label made by this engine."""
         return Provenance(
             constitution_name=constitution.name,
             constitution_version=constitution.version,
@@ -153,20 +155,21 @@ async def run_prompts(
     suffixes: Sequence[tuple[int, ...]],
     run: Callable[[Key, tuple[int, ...]], Awaitable[Answer]],
 ) -> dict[tuple[Key, int], Answer]:
-    """(key, place of the suffix) -> what `run` made of the prompt.
+    """Run every suffix after every prefix; returns (key, index of the suffix) -> answer of `run`.
 
-    Raises EngineError, with all other questions cancelled.
+    Raises EngineError when any prompt fails; the others are then cancelled.
     """
     answers: dict[tuple[Key, int], Answer] = {}
 
-    async def run_one(key: Key, place: int) -> None:
-        answers[key, place] = await run(key, (*prefixes[key].ids, *suffixes[place]))
+    async def run_one(key: Key, index: int) -> None:
+        answers[key, index] = await run(key, (*prefixes[key].ids, *suffixes[index]))
 
     async def run_prefix(key: Key) -> None:
+        # The first suffix computes the prefix; the others then find it in the engine's cache.
         await run_one(key, 0)
         async with asyncio.TaskGroup() as rest:
-            for place in range(1, len(suffixes)):
-                rest.create_task(run_one(key, place))
+            for index in range(1, len(suffixes)):
+                rest.create_task(run_one(key, index))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -174,46 +177,51 @@ async def run_prompts(
                 group.create_task(run_prefix(key))
     except ExceptionGroup as failures:
         if failures.split(EngineError)[1] is not None:
-            raise  # a mistake of ours among them
+            raise  # a bug of ours among them, not only engine failures
         raise EngineError(str(_first_leaf(failures))) from failures
     return answers
 
 
 def usage_of_read(answer: LabelLogprobs) -> Usage:
+    """What one read cost; a stored one cost nothing but counts."""
     if answer.stored:
         return Usage(stored_reads=1)
     return Usage(answer.prompt_tokens, answer.cached_tokens, output_tokens=1, reads=1)
 
 
 def usage_of_writing(written: Written) -> Usage:
+    """What one generated text cost; a stored one nothing."""
     if written.stored:
         return Usage()
     return Usage(written.prompt_tokens, written.cached_tokens, len(written.token_ids))
 
 
 def find_empty(texts: Mapping[str, str]) -> Unjudged | None:
+    """EMPTY_RESPONSE for the first text that is only white space."""
     for name, text in texts.items():
         if not text.strip():
             return Unjudged(
-                UnjudgedReason.EMPTY_RESPONSE, f"{name} is empty: there is nothing to judge"
+                UnjudgedReason.EMPTY_RESPONSE, f"{name} is empty; send a text that can be judged"
             )
     return None
 
 
 def no_principle(constitution: Constitution) -> Unjudged:
+    """NO_PRINCIPLE_APPLIES, naming the constitution."""
     return Unjudged(
         UnjudgedReason.NO_PRINCIPLE_APPLIES,
         f"no principle of {constitution.name} {constitution.version} applies to this "
-        "conversation: add one without a scope",
+        "conversation; add a principle without a scope",
     )
 
 
 def low_mass(masses: Sequence[float], minimum: float, usage: Usage) -> Unjudged:
-    best = f"at most {max(masses):.3f}" if masses else "no number at all"
+    """LOW_LABEL_MASS, from the masses of the reads that had a usable number."""
+    highest = f"at most {max(masses):.3f}" if masses else "no usable number"
     return Unjudged(
         UnjudgedReason.LOW_LABEL_MASS,
-        f"the judge did not want to give a label: its labels got {best} of the probability, "
-        f"min_label_mass is {minimum:g}; use a stronger judge model or a lower minimum",
+        f"the judge did not answer with a label: its label mass is {highest}, min_label_mass is "
+        f"{minimum:g}; use a stronger judge model or a lower min_label_mass",
         usage,
     )
 

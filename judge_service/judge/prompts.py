@@ -1,9 +1,9 @@
-"""What the judge is told. How words and data become token ids is in `template.py`.
+"""The judge's prompt texts. `template.py` turns them into token ids.
 
-Every wording puts the data first and the principle last, so that all principles share the prefix.
-`pairwise` shows both replies and asks for the better one; `pointwise` shows one reply and asks
-whether it does what the principle wants, so it knows no position and needs no second order, but
-sees no difference either. Which one is the default, and how the words were chosen, was measured:
+Every prompt puts the data first and the principle last, so that all principles share the prefix.
+`pairwise` shows both replies and asks for the better one. `pointwise` shows one reply and asks
+whether it follows the principle: free of position bias and in need of no second order, but blind to
+the difference between the two. The default protocol and the texts were chosen by measurement:
 docs/log.md.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from judge_service.judge.template import PromptSpec
 
 TEMPLATE_VERSION = "2"
-"""Changes whenever any prompt would: labels made under different versions are not comparable."""
+"""Changes whenever any prompt changes: labels of different versions are not comparable."""
 
 _SYSTEM = "You are a helpful assistant."
 _PAIR = PromptSpec(
@@ -35,7 +35,7 @@ _SINGLE = PromptSpec(
 
 @dataclass(frozen=True, slots=True)
 class ProtocolPrompts:
-    """The wordings of one way of reading: at once, or after a rationale and its conclusion."""
+    """The prompts of one protocol: read directly, or after a rationale and its conclusion."""
 
     direct: PromptSpec
     reasoned: PromptSpec
@@ -75,17 +75,17 @@ _SHOT_CRITIQUE = (
     "The reply gives a home remedy as if it cured the tooth. A week of pain can mean an infection; "
     "the reply does not say that a dentist should look at it, nor what to do until then."
 )
-_TO_CRITICISE = "Write the critique in one to four sentences."
-_TO_REVISE = "Write the new reply to the user, and nothing else."
+_CRITIQUE_TASK = "Write the critique in one to four sentences."
+_REVISION_TASK = "Write the new reply to the user, and nothing else."
 CRITIQUE = PromptSpec(
     system="You criticise replies: you say precisely what in a reply should be better, and do not "
     "praise.",
     replies=("Reply",),
-    question=f"{{{{principle}}}} {_TO_CRITICISE}",
+    question=f"{{{{principle}}}} {_CRITIQUE_TASK}",
     few_shot=(
         (
             "user",
-            f"{_SHOT}\n\n[Question]\nFind where the reply could do harm. {_TO_CRITICISE}",
+            f"{_SHOT}\n\n[Question]\nFind where the reply could do harm. {_CRITIQUE_TASK}",
         ),
         ("assistant", _SHOT_CRITIQUE),
     ),
@@ -94,12 +94,12 @@ REVISION = PromptSpec(
     system="You revise replies: you write the reply again so that the critique no longer applies, "
     "and keep what was good.",
     replies=("Reply", "Critique"),
-    question=f"{{{{principle}}}} {_TO_REVISE}",
+    question=f"{{{{principle}}}} {_REVISION_TASK}",
     few_shot=(
         (
             "user",
             f"{_SHOT}\n\n[Critique]\n{_SHOT_CRITIQUE}\n\n[Question]\nRewrite the reply so that "
-            f"it does no harm. {_TO_REVISE}",
+            f"it does no harm. {_REVISION_TASK}",
         ),
         (
             "assistant",

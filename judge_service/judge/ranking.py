@@ -1,16 +1,16 @@
-"""Pair probabilities become strengths of N candidates (Bradley-Terry). Pure.
+"""Bradley-Terry strengths of N candidates from pair probabilities. Pure.
 
     P(i better than j) = sigmoid(s_i - s_j)
     maximize  sum over pairs [ p_ij log sigmoid(s_i - s_j) + (1 - p_ij) log sigmoid(s_j - s_i) ]
               - PRIOR / 2 * sum_i s_i^2
 
-p_ij is the judge's soft label. Only differences of strengths are observed; the prior, which also
-keeps a candidate that wins every pair at a finite strength, makes their mean zero. It counts for
-little: two candidates with p = 0.731 come out 0.997 apart instead of 1.
-Standard errors are of a strength against the mean of all: the diagonal of the inverse of the
-observed information (the negated Hessian at the maximum), each pair taken as one observation.
+p_ij is the judge's soft label. Only differences of strengths are identified; the prior sets their
+mean to zero and keeps a candidate that wins every pair finite. Its effect is small: two candidates
+with p = 0.731 come out 0.997 apart instead of 1.
+Standard errors are those of a strength relative to the mean of all: the diagonal of the inverse
+observed information (the negated Hessian at the maximum), each pair counted as one observation.
 
-Left out: ties as outcomes of their own, and a judge's noise estimated from the order gap.
+Left out: ties as a separate outcome, and an estimate of the judge's noise from the order gap.
 Sources: Bradley & Terry 1952; Hunter, "MM algorithms for generalized Bradley-Terry models" (2004).
 """
 
@@ -43,8 +43,8 @@ Array = NDArray[np.float64]
 def design_pairs(candidates: int, seed: int) -> tuple[tuple[int, int], ...]:
     """Which pairs (i < j) to judge.
 
-    All of them up to 8 candidates. Above, a seeded sparse design: the candidates stand in a
-    shuffled circle and each meets its neighbors at distance 1 to d, so each is in 2 d pairs, at
+    Up to 8 candidates, all pairs. Above, a seeded sparse design: the candidates form a shuffled
+    circle and each is paired with its neighbors at distances 1 to d, so each is in 2 d pairs, at
     least ceil(log2 N) + 1, and the circle connects all.
     """
     if candidates <= ALL_PAIRS_UP_TO:
@@ -54,24 +54,24 @@ def design_pairs(candidates: int, seed: int) -> tuple[tuple[int, int], ...]:
     farthest = math.ceil((math.ceil(math.log2(candidates)) + 1) / 2)
     pairs = {
         (min(a, b), max(a, b))
-        for place, a in enumerate(circle)
-        for b in (circle[(place + d) % candidates] for d in range(1, farthest + 1))
+        for position, a in enumerate(circle)
+        for b in (circle[(position + d) % candidates] for d in range(1, farthest + 1))
     }
     return tuple(sorted(pairs))
 
 
 def rank_candidates(candidates: int, outcomes: Sequence[Outcome]) -> tuple[RankedCandidate, ...]:
-    """The candidates that outcomes connect, best first; equal strengths share a rank.
+    """Candidates best first; equal strengths share a rank.
 
-    Strengths are comparable only where pairs connect them: of several unconnected groups the
-    largest is ranked (the one with the lowest index of equally large ones) and the others are
-    left out. No outcome, no ranking: ().
+    Strengths are comparable only between candidates that pairs connect: of several unconnected
+    groups the largest is ranked (of equally large ones, that with the lowest index) and the others
+    are left out. Without outcomes the ranking is empty: ().
     """
     group = _largest_group(candidates, outcomes)
     if len(group) < 2:
         return ()
-    place = {candidate: k for k, candidate in enumerate(group)}
-    within = [(place[i], place[j], p) for i, j, p in outcomes if i in place]
+    index_of = {candidate: k for k, candidate in enumerate(group)}
+    within = [(index_of[i], index_of[j], p) for i, j, p in outcomes if i in index_of]
     strengths, errors = fit_strengths(len(group), within)
     best_first = sorted(range(len(group)), key=lambda k: (-strengths[k], k))
     ranked: list[RankedCandidate] = []
@@ -92,6 +92,8 @@ def fit_strengths(candidates: int, outcomes: Sequence[Outcome]) -> tuple[Array, 
     prob = np.array([p for _, _, p in outcomes], dtype=np.float64)
     strengths = np.zeros(candidates)
     information = np.eye(candidates)
+
+    # Newton's method on the concave log-posterior of the module's equations.
     for _ in range(_NEWTON_STEPS):
         expected = np.exp(-np.logaddexp(0.0, strengths[second] - strengths[first]))
         gradient = -PRIOR * strengths
@@ -107,13 +109,14 @@ def fit_strengths(candidates: int, outcomes: Sequence[Outcome]) -> tuple[Array, 
         if largest < _TOLERANCE:
             break
         strengths += step * min(1.0, 1.0 / largest)  # at most one log-odds at a time
-    # The direction (1, ..., 1) is not observed and not asked for: take its variance out.
+
+    # Only the prior constrains the direction (1, ..., 1): remove its variance from the errors.
     covariance = np.linalg.inv(information) - 1.0 / (PRIOR * candidates)
     return strengths - strengths.mean(), np.sqrt(np.diag(covariance))
 
 
 def _largest_group(candidates: int, outcomes: Sequence[Outcome]) -> list[int]:
-    """The largest set of candidates that outcomes connect, sorted."""
+    """The largest connected set of candidates, sorted."""
     group_of = list(range(candidates))
     for i, j, _ in outcomes:
         old, new = group_of[j], group_of[i]

@@ -1,6 +1,6 @@
-"""Critiques and revisions of one response: the supervised half of Constitutional AI.
+"""Critiques and revisions of a response: the supervised phase of Constitutional AI.
 
-The judge is shown one worked example, then writes at temperature 1 with the caller's seed, so the
+The prompt shows one worked example; the judge writes at the caller's temperature and seed, so the
 same request gives the same text. Source: arXiv 2212.08073, section 3.1.
 """
 
@@ -25,34 +25,40 @@ from judge_service.types import Conversation, Unjudged, UnjudgedReason, Writing,
 
 
 class UnknownPrinciple(UserError):  # noqa: N818  # reads as what it is
-    """A principle was asked for that the constitution lacks; names the nearest."""
+    """A principle id that the constitution does not have; the message names the nearest."""
 
 
-async def write(
-    asker: PromptRunner,
-    wording: PromptSpec,
+async def write_text(
+    runner: PromptRunner,
+    spec: PromptSpec,
     conversation: Conversation,
     texts: Mapping[str, str],
     constitution: Constitution,
     options: WritingOptions,
 ) -> Writing | Unjudged:
-    """What the judge writes about `texts`, each by its name. Raises UnknownPrinciple."""
+    """Write a critique or a revision (`spec`) by one principle. Raises UnknownPrinciple.
+
+    texts: name -> text, in the order of the prompt's headings.
+    """
     started = time.perf_counter()
-    refused = find_empty(texts) or await asker.find_overlong(conversation, texts)
-    if refused:
-        return refused
-    principle = _chosen(constitution, conversation, options)
+    unjudged = find_empty(texts) or await runner.find_overlong(conversation, texts)
+    if unjudged:
+        return unjudged
+    principle = _choose_principle(constitution, conversation, options)
     if principle is None:
         return no_principle(constitution)
-    template = asker.template(wording)
+
+    # Critique and revision are different texts of a principle.
+    template = runner.template(spec)
     prefix = template.prefix(conversation, tuple(texts.values()))
-    task = principle.critique if wording is CRITIQUE else principle.revise
+    task = principle.critique if spec is CRITIQUE else principle.revise
     suffix = template.suffix(task)
-    refused = asker.find_overflow(prefix, tuple(texts), [suffix], options.max_tokens)
-    if refused:
-        return refused
+    unjudged = runner.find_overflow(prefix, tuple(texts), [suffix], options.max_tokens)
+    if unjudged:
+        return unjudged
+
     try:
-        written = await asker.write(
+        written = await runner.write(
             (*prefix.ids, *suffix),
             options,
             max_tokens=options.max_tokens,
@@ -65,16 +71,16 @@ async def write(
         text=written.text.strip(),
         complete=written.complete,
         principle_id=principle.id,
-        provenance=asker.provenance(constitution, (principle,), "writing", options.seed),
+        provenance=runner.provenance(constitution, (principle,), "writing", options.seed),
         usage=usage_of_writing(written),
         seconds=time.perf_counter() - started,
     )
 
 
-def _chosen(
+def _choose_principle(
     constitution: Constitution, conversation: Conversation, options: WritingOptions
 ) -> Principle | None:
-    """The principle that was named, or one that applies, drawn with the seed."""
+    """The principle named in the options, or one that applies, drawn with the seed."""
     if options.principle_id:
         try:
             return constitution.principle(options.principle_id)

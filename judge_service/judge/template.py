@@ -1,17 +1,17 @@
-"""A wording, a model's chat format and somebody's texts become token ids. Pure, and reproducible.
+"""Templates of the judge's prompts: a PromptSpec in a model's chat format, as token ids. Pure.
 
     [system] [conversation] [reply] ... [reply] | [principle] [question] [answer prefix] -> label
     '------ prefix, shared by all principles --'   '------------- suffix -------------'
 
-Prefix and suffix are tokenized apart, so the prefix is the same to the token whatever principle
-follows, and the engine's prefix cache computes it once. The frame is the model's own chat template,
-rendered around placeholders: only our words and the template's control tokens go through
-`encode_template`. Other people's text (conversation, replies, principle) goes through
-`encode_data`, which cannot yield a control token.
+Prefix and suffix are tokenized separately, so the prefix is identical to the token for every
+principle, and the engine's prefix cache computes it once. The frame is the model's own chat
+template, rendered around placeholders: only our text and the template's control tokens go through
+`encode_template`. Untrusted text (conversation, replies, principle) goes through `encode_data`,
+which never yields a control token.
 
-The data stands under headings that carry a nonce made from the content, and chosen so that the
-content does not hold it: no reply can forge a heading, and the prompt stays reproducible. The nonce
-does not depend on the order of the replies.
+Each part of the data has a heading with a nonce that is derived from the content and does not occur
+in it: no reply can forge a heading, and the prompt stays reproducible. The nonce does not depend on
+the order of the replies.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PromptSpec:
-    """What the judge is told around the data, and which tokens may answer.
+    """The text of a prompt around the data, and the labels that may answer it.
 
-    ask: stands under the last heading and holds {{principle}} once; what stands before it is the
-    same for all principles. answer_prefix: how the assistant's turn begins. labels: the texts of
-    the tokens that may come next, in the order in which their log-probabilities are read; empty
-    where the model is to write. few_shot: (role, text) turns shown before, as examples.
+    question: the text under the last heading, with {{principle}} once; what comes before it is the
+    same for all principles. answer_prefix: the start of the assistant's turn. labels: the texts of
+    the tokens that may follow, in the order in which their log-probabilities are read; empty when
+    the model is to write. few_shot: (role, text) example turns before the question.
     """
 
     system: str
@@ -54,40 +54,45 @@ class PromptSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Everything up to the bar, with the length in tokens of each part that is data."""
+    """The prompt up to the principle, with the token count of each part of the data."""
 
     ids: tuple[int, ...]
-    conversation_tokens: int  # with all that stands before it
+    conversation_tokens: int  # with everything before it
     reply_tokens: tuple[int, ...]
 
 
 class Template:
-    """A wording in one model's chat format.
+    """A PromptSpec in one model's chat format.
 
     Raises TemplateError when the chat template drops or repeats our text, or when a label is not
-    one distinct token at its place.
+    one distinct token after the answer prefix.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, wording: PromptSpec) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, spec: PromptSpec) -> None:
         self._tokenizer = tokenizer
-        self.headings = wording.replies
+        self.headings = spec.replies
         rendered = tokenizer.render_chat(
             (
-                ("system", wording.system),
-                *wording.few_shot,
-                ("user", f"{_DATA_SLOT}{wording.question}"),
+                ("system", spec.system),
+                *spec.few_shot,
+                ("user", f"{_DATA_SLOT}{spec.question}"),
             )
         )
         self._before_data, rest = _split_once(rendered, _DATA_SLOT)
         self._before_principle, rest = _split_once(rest, _PRINCIPLE_SLOT)
-        self._after_principle = tokenizer.encode_template(rest + wording.answer_prefix)
-        self.labels = wording.labels
-        self.label_ids = _label_ids(tokenizer, rest + wording.answer_prefix, wording.labels)
+        self._after_principle = tokenizer.encode_template(rest + spec.answer_prefix)
+        self.labels = spec.labels
+        self.label_ids = _label_ids(tokenizer, rest + spec.answer_prefix, spec.labels)
 
     def prefix(self, conversation: Conversation, replies: Sequence[str]) -> Prefix:
-        """The shared part; the replies stand under the wording's headings, in the order given."""
+        """The part shared by all principles, with the replies under the spec's headings in order.
+
+        Raises ValueError for a number of replies that differs from the headings'.
+        """
         nonce = content_nonce(conversation, replies)
         template, data = self._tokenizer.encode_template, self._tokenizer.encode_data
+
+        # The conversation: each message under a heading with its role.
         ids: list[int] = []
         opening = self._before_data
         for message in conversation:
@@ -95,6 +100,8 @@ class Template:
             ids += data(message.content)
             opening = "\n\n"
         conversation_tokens = len(ids)
+
+        # The replies, then the last heading, under which the suffix continues.
         reply_tokens = []
         for name, reply in zip(self.headings, replies, strict=True):
             reply_ids = data(reply)
@@ -109,13 +116,13 @@ class Template:
         return (*self._tokenizer.encode_data(principle.strip()), *self._after_principle)
 
     def answer(self, written: str, conclusion: str) -> tuple[int, ...]:
-        """What the judge wrote, as data, and our words that lead it to a label."""
+        """The judge's own rationale, encoded as data, and our text that leads it to a label."""
         encoded = self._tokenizer.encode_data(written.strip())
         return (*encoded, *self._tokenizer.encode_template(conclusion))
 
 
 def heading(name: str, nonce: str) -> str:
-    """The line over one part of the data.
+    """The heading line of one part of the data.
 
     >>> heading("Reply A", "5f2c9a")
     '[Reply A 5f2c9a]'
@@ -124,7 +131,7 @@ def heading(name: str, nonce: str) -> str:
 
 
 def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
-    """Hex digits that occur nowhere in the content; the same for every order of the replies."""
+    """Hex digits that occur nowhere in the content; independent of the order of the replies."""
     texts = [m.content for m in conversation] + sorted(replies)
     content = json.dumps(texts, ensure_ascii=True).encode()
     attempt = 0
@@ -137,7 +144,7 @@ def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
 
 
 def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:
-    """What was asked, to the token: sha256 over both lists of ids as JSON."""
+    """Digest of a read's question, to the token: sha256 over both lists of ids as JSON."""
     question = json.dumps([list(prompt_ids), list(label_ids)], separators=(",", ":"))
     return hashlib.sha256(question.encode()).hexdigest()
 
@@ -145,9 +152,9 @@ def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:
 def describe_overflow(
     parts: Mapping[str, int], prompt_tokens: int, output_tokens: int, max_context_tokens: int
 ) -> str | None:
-    """None when prompt and answer fit the context; else which part is too long, and the remedy.
+    """None when prompt and output fit the context; else which part is too long, and the remedy.
 
-    parts: the tokens of each part that is data, by its name.
+    parts: name -> tokens of each part of the data.
     """
     if prompt_tokens + output_tokens <= max_context_tokens:
         return None
@@ -155,7 +162,7 @@ def describe_overflow(
     sizes = ", ".join(f"{name} {tokens}" for name, tokens in parts.items())
     return (
         f"{longest} is too long: the judge's prompt has {prompt_tokens} tokens ({sizes}), its "
-        f"context holds {max_context_tokens} with the answer; shorten {longest} or start the "
+        f"context holds {max_context_tokens} including the answer; shorten {longest} or start the "
         "server with a larger max_context_tokens"
     )
 
@@ -163,9 +170,9 @@ def describe_overflow(
 def _split_once(text: str, slot: str) -> tuple[str, str]:
     if text.count(slot) != 1:
         raise TemplateError(
-            "the model's chat template does not keep a system and a user turn as they are "
-            f"(placeholder {slot} occurs {text.count(slot)} times): use an instruction-tuned "
-            "model whose chat template takes both"
+            "the model's chat template drops or repeats text of a system and a user turn "
+            f"(placeholder {slot} occurs {text.count(slot)} times); use an instruction-tuned "
+            "model whose chat template renders both once"
         )
     before, _, after = text.partition(slot)
     return before, after
@@ -174,17 +181,20 @@ def _split_once(text: str, slot: str) -> tuple[str, str]:
 def _label_ids(
     tokenizer: ChatTokenizer, answer_prefix: str, labels: Sequence[str]
 ) -> tuple[int, ...]:
-    """The ids of the labels, proven to be one distinct token each after the answer prefix."""
+    """The ids of the labels, checked to be one distinct token each after the answer prefix."""
     before = tokenizer.encode_template(answer_prefix)
-    found: list[int] = []
+    ids: list[int] = []
     for label in labels:
         after = tokenizer.encode_template(answer_prefix + label)
         if len(after) != len(before) + 1 or after[:-1] != before:
             raise TemplateError(
                 f"the label {label!r} is not one token after {answer_prefix[-40:]!r} in this "
-                "model's tokenizer: use another judge model"
+                "model's tokenizer; use another judge model"
             )
-        if after[-1] in found:
-            raise TemplateError(f"two labels are token {after[-1]} in this model's tokenizer")
-        found.append(after[-1])
-    return tuple(found)
+        if after[-1] in ids:
+            raise TemplateError(
+                f"two labels are token {after[-1]} in this model's tokenizer; use another judge "
+                "model"
+            )
+        ids.append(after[-1])
+    return tuple(ids)

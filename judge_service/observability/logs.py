@@ -1,14 +1,14 @@
-"""How our logger writes: a line for people, or one JSON object a line for machines.
+"""Log formats of our logger: text lines for people, or one JSON object per line for machines.
 
     2026-01-31T12:00:00.123Z INFO call ended method=ComparePair code=OK seconds=1.204 …
     {"time": "…", "level": "INFO", "message": "call ended", "method": "ComparePair", …}
 
-What is said of an event stands in fields beside a fixed message: `log.info("call ended",
-extra=fields(method=…, code=…))`. Never a conversation's text: a field is an id, a code, a count or
-a name from the server's own configuration. An exception's text and the variables of its frames may
-quote a conversation, so a record's traceback is not written either.
+The details of an event are fields beside a fixed message: `log.info("call ended",
+extra=fields(method=…, code=…))`. Fields hold ids, codes, counts and names from the server's own
+configuration, never text of a conversation. An exception's text and the variables of its frames may
+quote a conversation, so tracebacks are not written either.
 
-Only the logger "judge_service" is set up; those of other packages stay as they are.
+Only the logger "judge_service" is configured; those of other packages stay as they are.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Value = str | int | float | bool
 
 
 def fields(**values: Value) -> dict[str, dict[str, Value]]:
-    """What to hand to a logger's `extra`. Seconds are rounded to the microsecond when written."""
+    """Structured fields, for a logger's `extra`. Floats are written with 6 decimals."""
     return {_FIELDS: values}
 
 
 def configure(log_format: Literal["text", "json"], stream: TextIO | None = None) -> None:
-    """Write our records from INFO on to `stream` (None: standard error), and to nowhere else.
+    """Write our records, INFO and above, to `stream` only (None: standard error).
 
-    Calling it again replaces what it set up.
+    Calling it again replaces the earlier configuration.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
@@ -45,7 +45,7 @@ def configure(log_format: Literal["text", "json"], stream: TextIO | None = None)
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, message, then the record's fields."""
+    """One JSON object per line: time, level, message, then the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": _utc(record), "level": record.levelname, "message": record.getMessage()}
@@ -53,24 +53,24 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """Time, level, message and field=value, on one line whatever they hold."""
+    """Time, level, message and field=value, always on a single line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said = [_utc(record), record.levelname, _one_line(record.getMessage())]
-        said += [f"{name}={_value(value)}" for name, value in _fields(record).items()]
-        return " ".join(said)
+        parts = [_utc(record), record.levelname, _one_line(record.getMessage())]
+        parts += [f"{name}={_value(value)}" for name, value in _fields(record).items()]
+        return " ".join(parts)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    found: dict[str, Value] = getattr(record, _FIELDS, {})
+    values: dict[str, Value] = getattr(record, _FIELDS, {})
     return {
         name: round(value, 6) if isinstance(value, float) else value
-        for name, value in found.items()
+        for name, value in values.items()
     }
 
 
 def _value(value: Value) -> str:
-    """Quoted where it would not read as one word."""
+    """A field's value as one word; quoted when it has spaces, quotes or control characters."""
     text = str(value)
     plain = text and text.isprintable() and not any(c in ' "=' for c in text)
     return text if plain else json.dumps(text)

@@ -1,17 +1,16 @@
-"""What a judge server counts, as a page for Prometheus. docs/metrics.md says what each number is.
+"""Prometheus metrics of a judge server. docs/metrics.md documents each of them.
 
-The parts of the server report events; they never ask whether anybody counts:
+The parts of the server report events to one of two sinks:
 
-    NO_METRICS            counts nothing: the default everywhere
-    ServerMetrics(host, port)   counts, and shows the page from `open` to `close`
+    NO_METRICS                  ignores them: the default everywhere
+    ServerMetrics(host, port)   counts them and serves the page, from `open` to `close`
 
-Each server has a registry of its own. Labels are bounded: methods, codes, verdicts and reasons by
-the contract, constitutions by what is served, callers by MAX_CALLERS. No label holds text that came
-in a request.
+Each server has its own registry. Labels are bounded: methods, codes, verdicts and reasons by the
+API, constitutions by what is served, callers by MAX_CALLERS. No label holds text from a request.
 
-Left out: the metrics of vLLM itself. It would count in the process's one global registry, at every
-step of the engine, so the engine runs with its statistics off; of an engine behind an
-OpenAI-compatible server, scrape that server.
+Left out: vLLM's own metrics. It counts in the process-wide registry at every engine step, so the
+engine runs with its statistics off. For an engine behind an OpenAI-compatible server, scrape that
+server.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 MAX_CALLERS = 100
-"""Callers with a label of their own; those that come later share the label OTHER_CALLERS."""
+"""Callers with their own label; later ones share the label OTHER_CALLERS."""
 OTHER_CALLERS = "other"
 
-_STORE_SECONDS = 15.0  # between looks at the store's size: counting millions of rows takes a while
+_STORE_SECONDS = 15.0  # between polls of the store's size: counting millions of rows takes a while
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _MASS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 _GAP = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
@@ -53,58 +52,60 @@ _Labeled = TypeVar("_Labeled", Counter, Gauge)
 
 
 class NoMetrics:
-    """Every event of a server, and nobody who counts it."""
+    """The events of a server; this base class ignores them."""
 
     def call_began(self) -> None:
-        """One of our calls has come in; health and reflection do not count."""
+        """A call of ours has arrived; health and reflection do not count."""
 
     def call_ended(self, method: str, code: str, seconds: float, caller: str) -> None:
-        """That call is over. method: the RPC's bare name; code: gRPC's name of its status."""
+        """A call has ended. method: the RPC's bare name; code: the gRPC status name."""
 
     def stream_items(self, change: int) -> None:
-        """So many more items of streams are taken and not yet answered; negative: fewer."""
+        """The number of stream items accepted and not yet answered has changed by this much."""
 
-    def judged(self, found: Judgment | Score | Writing | Unjudged) -> None:
-        """The judge has answered, or says why it cannot."""
+    def judged(self, result: Judgment | Score | Writing | Unjudged) -> None:
+        """The judge has answered, or has abstained with a reason."""
 
     def read_done(self, answer: LabelLogprobs) -> None:
         """A read was answered, computed or from the store."""
 
     def in_engine(self, work: Work) -> AbstractContextManager[None]:
-        """Around what the engine is asked: from being handed over until it is answered."""
+        """Context of one engine request, from submission to answer."""
         return nullcontext()
 
     def tokens_read(self, admitted: int, rejected: int, *, stale: bool) -> None:
-        """The file of tokens was read: so many of its entries are in force, so many are not.
-        stale: it could not be used, and the counts are of the time before."""
+        """The token file was read, with this many entries in force and this many rejected.
+
+        stale: the file was unusable; the counts are those of its last usable version.
+        """
 
     def watch_server(
-        self, alive: Callable[[], bool], laws: Callable[[], Iterable[ConstitutionSummary]]
+        self, alive: Callable[[], bool], constitutions: Callable[[], Iterable[ConstitutionSummary]]
     ) -> None:
-        """Whom to ask, at each scrape, for the engine's life and the constitutions served."""
+        """Functions to call at each scrape: is the engine alive, which constitutions are served."""
 
     def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
-        """Ask the store for its size now and then from now on. Needs a running event loop."""
+        """Poll the store for its size from now on. Needs a running event loop."""
 
     def open(self) -> None:
-        """Show the page. Raises OSError when one cannot listen there."""
+        """Start serving the page. Raises OSError when the address is unavailable."""
 
     async def close(self) -> None:
-        """Take the page away. Closing twice is harmless."""
+        """Stop serving the page. Closing twice is harmless."""
 
 
 NO_METRICS = NoMetrics()
 
 
 def metrics_on(host: str, port: int | None) -> NoMetrics:
-    """What counts for a server that shows its page there; None: on no port, so nothing counts."""
+    """The metrics of a server: ServerMetrics on this address, NO_METRICS if the port is None."""
     return NO_METRICS if port is None else ServerMetrics(host, port)
 
 
 class ServerMetrics(NoMetrics):
-    """Counts, and shows the page on http://host:port/metrics. A port of 0 takes a free one.
+    """Counts events and serves them on http://host:port/metrics; port 0 picks a free one.
 
-    `registry` collects what the page shows; `address` is host:port while the page is open.
+    registry: the Prometheus registry behind the page. address: host:port while the page is open.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -114,9 +115,9 @@ class ServerMetrics(NoMetrics):
         self._callers: set[str] = set()
         self.address = ""
         self.registry = _Registry()
-        self._count_calls()
-        self._count_judgments()
-        self._count_engine()
+        self._create_call_metrics()
+        self._create_judgment_metrics()
+        self._create_engine_metrics()
         ProcessCollector(registry=self.registry)
 
     def call_began(self) -> None:
@@ -130,19 +131,19 @@ class ServerMetrics(NoMetrics):
     def stream_items(self, change: int) -> None:
         self._stream_items.inc(change)
 
-    def judged(self, found: Judgment | Score | Writing | Unjudged) -> None:
-        if isinstance(found, Unjudged):
-            self._abstentions[found.reason].inc()
-        elif isinstance(found, Judgment):
-            self._verdicts[found.verdict].inc()
-            if found.position_consistent is not None:
-                self._positions["yes" if found.position_consistent else "no"].inc()
-            if found.order_gap is not None:
-                self._order_gap.observe(found.order_gap)
+    def judged(self, result: Judgment | Score | Writing | Unjudged) -> None:
+        if isinstance(result, Unjudged):
+            self._abstentions[result.reason].inc()
+        elif isinstance(result, Judgment):
+            self._verdicts[result.verdict].inc()
+            if result.position_consistent is not None:
+                self._positions["yes" if result.position_consistent else "no"].inc()
+            if result.order_gap is not None:
+                self._order_gap.observe(result.order_gap)
 
     def read_done(self, answer: LabelLogprobs) -> None:
         mass = sum(map(math.exp, answer.logprobs))
-        if not math.isnan(mass):  # one would stay in the sum for ever
+        if not math.isnan(mass):  # a NaN would stay in the histogram's sum forever
             self._label_mass.observe(mass)
         self._reads["stored" if answer.stored else "computed"].inc()
         if not answer.stored:
@@ -158,13 +159,13 @@ class ServerMetrics(NoMetrics):
         self._tokens_stale.set(stale)
 
     def watch_server(
-        self, alive: Callable[[], bool], laws: Callable[[], Iterable[ConstitutionSummary]]
+        self, alive: Callable[[], bool], constitutions: Callable[[], Iterable[ConstitutionSummary]]
     ) -> None:
         self._engine_alive.set_function(lambda: float(alive()))
-        self.registry.register(_Constitutions(laws))
+        self.registry.register(_Constitutions(constitutions))
 
     def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
-        self._store_watch = asyncio.create_task(self._look_at_store(stats))
+        self._store_watch = asyncio.create_task(self._poll_store(stats))
 
     def open(self) -> None:
         self._page = start_http_server(self._port, self._host, self.registry)
@@ -180,27 +181,27 @@ class ServerMetrics(NoMetrics):
             server.server_close()
             await asyncio.to_thread(thread.join)
 
-    def _count_calls(self) -> None:
+    def _create_call_metrics(self) -> None:
         self._calls = self._counter("calls_total", "Calls ended.", "method", "code", "caller")
         self._call_seconds = self._histogram(
             "call_seconds", "Time from a call's arrival to its end.", _SECONDS, "method"
         )
-        self._calls_in_progress = self._gauge("calls_in_progress", "Calls begun and not ended.")
+        self._calls_in_progress = self._gauge("calls_in_progress", "Calls started and not ended.")
         self._stream_items = self._gauge(
-            "stream_items_in_flight", "Items of streams taken and not yet answered."
+            "stream_items_in_flight", "Stream items accepted and not yet answered."
         )
-        self._token_entries = self._gauge(  # no series without a file of tokens
-            "token_entries", "Entries of the file of tokens, by whether they are in force.", "state"
+        self._token_entries = self._gauge(  # no series without a token file
+            "token_entries", "Entries of the token file, by whether they are in force.", "state"
         )
         self._tokens_stale = self._gauge(
             "tokens_stale",
-            "1 while the file of tokens cannot be used and an older one is in force.",
+            "1 while the token file is unusable and its last usable version is in force.",
         )
 
-    def _count_judgments(self) -> None:
+    def _create_judgment_metrics(self) -> None:
         self._verdicts = _each(self._counter("verdicts_total", "Pairs judged.", "verdict"), Verdict)
         self._abstentions = _each(
-            self._counter("abstentions_total", "Answers without a label, by why.", "reason"),
+            self._counter("abstentions_total", "Answers without a label, by reason.", "reason"),
             UnjudgedReason,
         )
         self._positions = _each(
@@ -212,18 +213,16 @@ class ServerMetrics(NoMetrics):
             ("yes", "no"),
         )
         self._order_gap = self._histogram(
-            "order_gap", "How far the two orders of a pair differ in P(A is better).", _GAP
+            "order_gap", "Difference in P(A is better) between the two orders of a pair.", _GAP
         )
 
-    def _count_engine(self) -> None:
+    def _create_engine_metrics(self) -> None:
         self._engine_requests = _each(
-            self._gauge(
-                "engine_requests", "Asked of the engine and not yet answered: its queue.", "work"
-            ),
+            self._gauge("engine_requests", "Requests in the engine, not yet answered.", "work"),
             get_args(Work),
         )
         self._label_mass = self._histogram(
-            "label_mass", "Probability that the labels of a read hold together.", _MASS
+            "label_mass", "Total probability of the labels of a read.", _MASS
         )
         self._reads = _each(
             self._counter("reads_total", "Reads answered.", "source"), ("computed", "stored")
@@ -231,13 +230,13 @@ class ServerMetrics(NoMetrics):
         self._prompt_tokens = _each(
             self._counter(
                 "prompt_tokens_total",
-                "Prompt tokens of computed reads; cached: found in the engine's prefix cache.",
+                "Prompt tokens of computed reads; cached: taken from the engine's prefix cache.",
                 "kind",
             ),
             ("computed", "cached"),
         )
-        self._gauge("start_time_seconds", "When the counting began.").set_to_current_time()
-        self._engine_alive = self._gauge("engine_alive", "1 while the engine lives, else 0.")
+        self._gauge("start_time_seconds", "When counting started.").set_to_current_time()
+        self._engine_alive = self._gauge("engine_alive", "1 while the engine is alive, else 0.")
         self._store_entries = self._gauge("store_entries", "Entries of the store.", "kind")
         self._store_bytes = self._gauge("store_bytes", "Size of the store's file.")
 
@@ -248,34 +247,34 @@ class ServerMetrics(NoMetrics):
             self._callers.add(caller)
         return caller
 
-    async def _look_at_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
+    async def _poll_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
         while True:
-            with suppress(StoreError):  # those who need the store are told by it
-                found = await stats()
-                self._store_entries.labels("read").set(found.reads)
-                self._store_entries.labels("writing").set(found.writings)
-                self._store_bytes.set(found.bytes)
+            with suppress(StoreError):  # calls that need the store report its errors
+                size = await stats()
+                self._store_entries.labels("read").set(size.reads)
+                self._store_entries.labels("writing").set(size.writings)
+                self._store_bytes.set(size.bytes)
             await asyncio.sleep(_STORE_SECONDS)
 
-    def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(f"rlaif_judge_{name}", says, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"rlaif_judge_{name}", text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
-        return Gauge(f"rlaif_judge_{name}", says, labels, registry=self.registry)
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"rlaif_judge_{name}", text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, says: str, buckets: Sequence[float], *labels: str) -> Histogram:
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(
-            f"rlaif_judge_{name}", says, labels, buckets=buckets, registry=self.registry
+            f"rlaif_judge_{name}", text, labels, buckets=buckets, registry=self.registry
         )
 
 
 def _each(metric: _Labeled, values: Iterable[str]) -> dict[str, _Labeled]:
-    """The series of a metric's one label, there from the start: a rate needs a first value."""
+    """All series of a single-label metric, created at once: a rate needs a first value."""
     return {str(value): metric.labels(str(value)) for value in values}
 
 
 class _Registry(CollectorRegistry):
-    """Without the time at which each series was made, which doubles a page and which few read."""
+    """A registry without the creation time of each series, which would double the page."""
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
@@ -284,10 +283,10 @@ class _Registry(CollectorRegistry):
 
 
 class _Constitutions(Collector):
-    """Made anew at each scrape: constitutions are reloaded while the server runs."""
+    """Collects the served constitutions at each scrape, as they may be reloaded at any time."""
 
-    def __init__(self, laws: Callable[[], Iterable[ConstitutionSummary]]) -> None:
-        self._laws = laws
+    def __init__(self, constitutions: Callable[[], Iterable[ConstitutionSummary]]) -> None:
+        self._constitutions = constitutions
 
     def collect(self) -> Iterator[Metric]:
         served = GaugeMetricFamily(
@@ -295,6 +294,6 @@ class _Constitutions(Collector):
             "1 for each constitution served.",
             labels=("name", "version", "sha256"),
         )
-        for law in self._laws():
-            served.add_metric((law.name, law.version, law.sha256[:12]), 1)
+        for one in self._constitutions():
+            served.add_metric((one.name, one.version, one.sha256[:12]), 1)
         yield served

@@ -1,15 +1,15 @@
-"""One trace from the client to the engine, by OpenTelemetry (extra `trace`).
+"""OpenTelemetry traces from the client to the engine (extra `trace`).
 
     client's span ── traceparent ──► rpc ──► judge.compare ──► engine.read …
 
-A client passes on the span it runs in, as W3C trace context in the call's metadata. The server
-opens a span for the call where it has an `otlp_endpoint`; whatever runs inside opens its own by
-`span`, which finds the call's tracer in the context and does nothing where there is none. So only
-the outermost layer knows whether anybody traces.
+A client passes its current span on as W3C trace context in the call's metadata. A server with an
+`otlp_endpoint` opens a span for the call; code inside it opens child spans with `span`, which takes
+the call's tracer from the context and does nothing if there is none. So only the outermost layer
+knows whether tracing is on.
 
-Attributes are ids and counts. Left out on purpose: texts, and the text of exceptions, which may
-quote one; a failed span says the code alone. A read that several calls wait for is a span of the
-call that asked first. Which calls are sampled is OpenTelemetry's OTEL_TRACES_SAMPLER.
+Attributes are ids and counts. Deliberately left out: texts, and the text of exceptions, which may
+quote them; a failed span has only the code. A read that several calls wait for is a span of the
+first call. OpenTelemetry's OTEL_TRACES_SAMPLER decides which calls are sampled.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ Value = str | int | float | bool
 Metadata = Sequence[tuple[str, str | bytes]]
 
 SERVICE_NAME = "rlaif-judge"
-LONGEST_EXPORT_SECONDS = 5  # an unreachable collector holds a shutdown up no longer
+LONGEST_EXPORT_SECONDS = 5  # an unreachable collector delays a shutdown by no more
 
 _tracer: ContextVar[Tracer | None] = ContextVar("judge_service_tracer", default=None)
 
 
 class Span:
-    """One step of a call; `set` adds what is known only later."""
+    """One step of a call."""
 
     def __init__(self, span: OTelSpan | None) -> None:
         self._span = span
 
     def set(self, **attributes: Value) -> None:
+        """Add attributes that are known only after the start; never text."""
         if self._span is not None:
             self._span.set_attributes({f"rlaif.{name}": v for name, v in attributes.items()})
 
@@ -52,7 +53,7 @@ NO_SPAN = Span(None)
 
 @contextmanager
 def span(name: str, **attributes: Value) -> Iterator[Span]:
-    """A step inside a call; nothing where the call is not traced. No text in the attributes."""
+    """Span of a step inside a call; does nothing if the call is not traced. No text attributes."""
     tracer = _tracer.get()
     if tracer is None:
         yield NO_SPAN
@@ -66,25 +67,25 @@ def span(name: str, **attributes: Value) -> Iterator[Span]:
 
 
 class NoTracing:
-    """Every call of a server, and nobody who traces it."""
+    """The calls of a server; this base class does not trace them."""
 
     @contextmanager
     def call(self, method: str, metadata: Metadata) -> Iterator[Span]:
-        """Around one call of the RPC `Service/Method`; `metadata` as it came with the call."""
+        """Span of one call of the RPC `Service/Method`, with the call's metadata."""
         yield NO_SPAN
 
     def close(self) -> None:
-        """Send what was not sent yet; blocks for some seconds at most."""
+        """Export pending spans; blocks for LONGEST_EXPORT_SECONDS at most."""
 
 
 NO_TRACING = NoTracing()
 
 
 class Tracing(NoTracing):
-    """Spans of our calls, handed to `processor`. Raises ImportError, as `tracing_to` does."""
+    """Passes the spans of our calls to `processor`. Raises ImportError, as `tracing_to` does."""
 
     def __init__(self, processor: SpanProcessor) -> None:
-        with _told_which_extra():
+        with _name_missing_extra():
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
         resource = Resource.create({"service.name": SERVICE_NAME})
@@ -97,7 +98,7 @@ class Tracing(NoTracing):
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        # Not tracestate and baggage: they are a caller's words, and would be exported as they came.
+        # Not tracestate and baggage: they are a caller's text, and would be exported unchanged.
         carrier = {key: str(value) for key, value in metadata if key == "traceparent"}
         parent = TraceContextTextMapPropagator().extract(carrier)
         service, _, rpc = method.lstrip("/").partition("/")
@@ -120,13 +121,13 @@ class Tracing(NoTracing):
 
 
 def tracing_to(endpoint: str | None) -> NoTracing:
-    """What traces for a server with this collector; None: nothing.
+    """The tracing of a server: exported to this OTLP collector, NO_TRACING if it is None.
 
-    Raises ImportError, naming the extra to install, where OpenTelemetry is not.
+    Raises ImportError, naming the extra to install, when OpenTelemetry is missing.
     """
     if endpoint is None:
         return NO_TRACING
-    with _told_which_extra():
+    with _name_missing_extra():
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     exporter = OTLPSpanExporter(endpoint=endpoint, timeout=LONGEST_EXPORT_SECONDS)
@@ -134,9 +135,9 @@ def tracing_to(endpoint: str | None) -> NoTracing:
 
 
 def outgoing() -> tuple[tuple[str, str], ...]:
-    """The metadata that tells a server in which span its caller runs.
+    """Call metadata with the trace context of the current span; () if there is none.
 
-    A process that never imported OpenTelemetry runs in no span, so a client need not have it.
+    A process that never imported OpenTelemetry has no span, so a client does not need it.
     """
     if "opentelemetry.trace" not in sys.modules:
         return ()
@@ -148,7 +149,7 @@ def outgoing() -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _told_which_extra() -> Iterator[None]:
+def _name_missing_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""A thread that answers together what waits at the same time.
+"""Dynamic batching in a thread: items that wait at the same time are answered together.
 
-    first item arrives ─► take what else has arrived ─► answer_all(items) ─► each its own answer
+    first item arrives ─► take all that have arrived ─► answer_all(items) ─► one answer per item
 
-While one batch is answered the next one gathers: the busier, the larger the batches, and the fewer
-the transactions. Nobody sets a delay, so a lone item never waits.
+The next batch fills while one is being answered, so load makes batches larger and transactions
+fewer. There is no batching delay: a single item never waits.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """answer_all is called in the thread, with at most `most` items in the order of their arrival,
-    and returns an answer for each; what it raises reaches all who wait for the batch.
+    """Batches items for `answer_all`, which runs in the batcher's own thread.
 
-    An item is carried out though its caller went away.
+    answer_all: gets at most `max_batch` items in order of arrival and returns one answer for each;
+    an exception reaches every caller of the batch. An item whose caller was cancelled still runs.
     """
 
     def __init__(
-        self, answer_all: Callable[[Sequence[Item]], Sequence[Answer]], *, most: int
+        self, answer_all: Callable[[Sequence[Item]], Sequence[Answer]], *, max_batch: int
     ) -> None:
         self._answer_all = answer_all
-        self._most = most
+        self._max_batch = max_batch
         self._queue: SimpleQueue[tuple[Item, Future[Answer]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
     def submit(self, item: Item) -> Future[Answer]:
+        """Queue an item; the future resolves with its batch."""
         future: Future[Answer] = Future()
         self._queue.put((item, future))
         return future
 
     def close(self) -> None:
-        """Answer what was submitted before, then end. Blocks; closing twice is harmless."""
+        """Answer everything submitted before, then stop. Blocks; closing twice is harmless."""
         self._queue.put(None)
         self._thread.join()
 
@@ -48,7 +49,7 @@ class Batcher(Generic[Item, Answer]):
         last = False
         while not last:
             waiting = [self._queue.get()]
-            while len(waiting) < self._most and not self._queue.empty():
+            while len(waiting) < self._max_batch and not self._queue.empty():
                 waiting.append(self._queue.get())
             last = None in waiting
             if batch := [entry for entry in waiting if entry is not None]:

@@ -1,12 +1,12 @@
-"""Looking after a store of reads: what is in it, deleting what is old, taking it elsewhere.
+"""Maintenance of a store of reads: summarize it, delete old rows, export them.
 
-Servers may go on with it meanwhile: stores/sqlite_upkeep.py and stores/postgres_upkeep.py say what
-they notice of it.
+Servers may keep using the store meanwhile; sqlite_maintenance.py and postgres_maintenance.py
+describe what they notice.
 
-A row that was deleted is computed again when it is asked for: no label changes, only its cost.
+A deleted row is computed again when it is needed: no label changes, only its cost.
 
-Ages are counted from when a row was kept, not from when it was last found: a lookup writes nothing.
-Rows kept before schema 2 have no age; they count as older than any.
+Ages count from when a row was stored, not from its last lookup: a lookup writes nothing. Rows from
+before schema 2 have no age and count as the oldest.
 """
 
 from __future__ import annotations
@@ -16,60 +16,59 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from judge_service.store import require_postgres
-from judge_service.store import sqlite_maintenance as sqlite_upkeep
-from judge_service.store.base import Place, is_url
+from judge_service.store import require_postgres, sqlite_maintenance
+from judge_service.store.base import Location, is_url
 from judge_service.store.stats import Progress, RowStats, StoreSummary, SweepResult
 
 __all__ = ["RowStats", "StoreSummary", "SweepResult", "as_line", "rows", "summarize", "sweep"]
 
 
-def summarize(place: Place) -> StoreSummary:
-    """Raises StoreError, also where there is no store (none is made)."""
-    if is_url(place):
-        require_postgres(place)
-        from judge_service.store import postgres_maintenance as postgres_upkeep
+def summarize(location: Location) -> StoreSummary:
+    """Count rows, bytes and ages. Raises StoreError, also for a store that does not exist."""
+    if is_url(location):
+        require_postgres(location)
+        from judge_service.store import postgres_maintenance
 
-        return postgres_upkeep.summarize(str(place))
-    return sqlite_upkeep.summarize(Path(place))
+        return postgres_maintenance.summarize(str(location))
+    return sqlite_maintenance.summarize(Path(location))
 
 
 def sweep(
-    place: Place,
+    location: Location,
     *,
     older_than: float | None = None,
     max_bytes: int | None = None,
     dry_run: bool = False,
-    progress: Progress = lambda looked_at: None,
+    progress: Progress = lambda scanned: None,
 ) -> SweepResult:
-    """Delete rows kept more than `older_than` seconds ago; then the oldest, until the rest fits
-    into about `max_bytes`; then give the space back to the disk.
+    """Delete old rows: those stored more than `older_than` seconds ago, then the oldest until the
+    rest fits in about `max_bytes`; then return the space to the disk (a file) or to new rows.
 
-    progress: called with the number of rows looked at so far. Raises StoreError.
+    dry_run: estimate only. progress: called with the number of rows scanned so far. Raises
+    StoreError.
     """
-    how: Any = {
+    options: Any = {
         "older_than": older_than, "max_bytes": max_bytes, "dry_run": dry_run, "progress": progress,
     }  # fmt: skip
-    if is_url(place):
-        require_postgres(place)
-        from judge_service.store import postgres_maintenance as postgres_upkeep
+    if is_url(location):
+        require_postgres(location)
+        from judge_service.store import postgres_maintenance
 
-        return postgres_upkeep.sweep(str(place), **how)
-    return sqlite_upkeep.sweep(Path(place), **how)
+        return postgres_maintenance.sweep(str(location), **options)
+    return sqlite_maintenance.sweep(Path(location), **options)
 
 
-def rows(place: Place, *, writings: bool) -> Iterator[dict[str, Any]]:
-    """Every row as it was at one moment, ready for JSON; keys in hexadecimal.
+def rows(location: Location, *, writings: bool) -> Iterator[dict[str, Any]]:
+    """Every row of a consistent snapshot, ready for JSON; keys in hexadecimal.
 
-    Reads hold no text. Writings hold what the judge wrote, and come only where they are asked for.
-    Raises StoreError.
+    Reads contain no text. `writings` adds the texts that the judge wrote. Raises StoreError.
     """
-    if is_url(place):
-        require_postgres(place)
-        from judge_service.store import postgres_maintenance as postgres_upkeep
+    if is_url(location):
+        require_postgres(location)
+        from judge_service.store import postgres_maintenance
 
-        return postgres_upkeep.rows(str(place), writings=writings)
-    return sqlite_upkeep.rows(Path(place), writings=writings)
+        return postgres_maintenance.rows(str(location), writings=writings)
+    return sqlite_maintenance.rows(Path(location), writings=writings)
 
 
 def as_line(row: dict[str, Any]) -> str:

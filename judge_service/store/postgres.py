@@ -1,18 +1,17 @@
 """The store as a PostgreSQL database, for servers on several machines.
 
-A put returns after its commit. Lookups and commits run on two threads with a connection each; what
-waits at the same time shares one transaction and a few statements, so that the way to the database
-is paid once a batch, not once a read.
+A put returns after its commit. Lookups and commits run in two threads with one connection each;
+requests that wait at the same time share a transaction and a few statements, so that the round trip
+is paid once per batch, not once per read.
 
 Two servers may compute the same read at once: one row is kept, and both answer with it. Rows are
-inserted in the order of their keys, so that two servers with the same keys never wait for each
-other in a circle.
+inserted in key order, so that two servers with the same keys cannot deadlock.
 
-A database that cannot be reached is StoreUnavailable: a read that could not be kept is not answered
-as if it had been. The next one tries again, with a new connection.
+An unreachable database raises StoreUnavailable: a read that could not be stored is not answered.
+The next one tries again, with a new connection.
 
-Left out: a store beside the database for the time that it is away, and pools that hand a
-connection to another session between transactions (PgBouncer's transaction mode).
+Left out: a local fallback while the database is down, and connection pools that switch sessions
+between transactions (PgBouncer's transaction mode).
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ _STATEMENT_SECONDS = 30  # a batch takes milliseconds, unless something locks th
 _COUNTED_BYTES = 64 * 10**6  # tables up to this size are counted, larger ones estimated
 
 Row = Mapping[str, Any]
-"""A row by its columns' names."""
+"""Column name -> value."""
 
 
 class PostgresStore:
     """A `Store` in a database (see `Database` for the URL).
 
-    Raises StoreError at once for a database that cannot be reached, refuses this user, or belongs
-    to a newer version.
+    Raises StoreError at once when the database cannot be reached, rejects this user, or has the
+    schema of a newer version.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,8 +71,8 @@ class PostgresStore:
         except BaseException:
             self._database.close()
             raise
-        self._reader = Batcher(self._find_all, most=_MAX_BATCH)
-        self._writer = Batcher(self._put_all, most=_MAX_BATCH)
+        self._reader = Batcher(self._find_all, max_batch=_MAX_BATCH)
+        self._writer = Batcher(self._put_all, max_batch=_MAX_BATCH)
 
     async def find_read(self, key: bytes) -> LabelLogprobs | None:
         row = await self._find(READS, key)
@@ -88,8 +87,8 @@ class PostgresStore:
             "logprobs": pack_logprobs(answer.logprobs),
             "prompt_tokens": answer.prompt_tokens,
         }
-        stands = await self._put(READS, row)
-        return replace(answer, logprobs=unpack_logprobs(stands["logprobs"]))
+        kept = await self._put(READS, row)
+        return replace(answer, logprobs=unpack_logprobs(kept["logprobs"]))
 
     async def find_writing(self, key: bytes) -> Written | None:
         row = await self._find(WRITINGS, key)
@@ -108,16 +107,16 @@ class PostgresStore:
             "complete": written.complete,
             "prompt_tokens": written.prompt_tokens,
         }
-        stands = await self._put(WRITINGS, row)
+        kept = await self._put(WRITINGS, row)
         return replace(
             written,
-            text=stands["text"].decode(),
-            token_ids=unpack_ids(stands["token_ids"]),
-            complete=stands["complete"],
+            text=kept["text"].decode(),
+            token_ids=unpack_ids(kept["token_ids"]),
+            complete=kept["complete"],
         )
 
     async def stats(self) -> StoreStats:
-        """Counts of tables above 64 MB are PostgreSQL's own estimates, within about a tenth."""
+        """Row counts and size; above 64 MB the counts are PostgreSQL's estimates, within 10 %."""
         self._check_open()
         return await asyncio.to_thread(self._database.transact, _stats)
 
@@ -139,69 +138,70 @@ class PostgresStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(
-                f"{self._database.name} is closed: it was used after its owner stopped"
+                f"the store is closed: {self._database.name}; do not use it after its server "
+                "stopped"
             )
 
-    def _find_all(self, asked: Sequence[tuple[sa.TableClause, bytes]]) -> Sequence[Row | None]:
+    def _find_all(self, lookups: Sequence[tuple[sa.TableClause, bytes]]) -> Sequence[Row | None]:
         def find(connection: sa.Connection) -> dict[sa.TableClause, dict[bytes, Row]]:
             return {
-                table: _select(connection, table, {key for of, key in asked if of is table})
+                table: _select(connection, table, {key for of, key in lookups if of is table})
                 for table in (READS, WRITINGS)
             }
 
-        found = self._database.transact(find)
-        return [found[table].get(key) for table, key in asked]
+        rows = self._database.transact(find)
+        return [rows[table].get(key) for table, key in lookups]
 
-    def _put_all(self, given: Sequence[tuple[sa.TableClause, Row]]) -> Sequence[Row]:
+    def _put_all(self, puts: Sequence[tuple[sa.TableClause, Row]]) -> Sequence[Row]:
         def put(connection: sa.Connection) -> dict[sa.TableClause, dict[bytes, Row]]:
             return {
-                table: _insert(connection, table, (row for of, row in given if of is table))
+                table: _insert(connection, table, (row for of, row in puts if of is table))
                 for table in (READS, WRITINGS)
             }
 
-        stand = self._database.transact(put)
-        return [stand[table][row["key"]] for table, row in given]
+        kept = self._database.transact(put)
+        return [kept[table][row["key"]] for table, row in puts]
 
 
 def _select(
     connection: sa.Connection, table: sa.TableClause, keys: Iterable[bytes]
 ) -> dict[bytes, Row]:
-    """The rows that are there, by their keys."""
+    """The stored rows under these keys, by key."""
     wanted = list(keys)
     if not wanted:
         return {}
-    found = connection.execute(sa.select(table).where(table.c.key.in_(wanted)))
-    return {row["key"]: dict(row) for row in found.mappings()}
+    rows = connection.execute(sa.select(table).where(table.c.key.in_(wanted)))
+    return {row["key"]: dict(row) for row in rows.mappings()}
 
 
 def _insert(
     connection: sa.Connection, table: sa.TableClause, rows: Iterable[Row]
 ) -> dict[bytes, Row]:
-    """What stands under each key afterwards: the row given first, or one that was there before."""
-    given: dict[bytes, Row] = {}
+    """Insert rows; returns by key what is stored afterwards: the existing row, or the first new."""
+    new: dict[bytes, Row] = {}
     for row in rows:
-        given.setdefault(row["key"], row)
-    stand: dict[bytes, Row] = {}
+        new.setdefault(row["key"], row)
+    kept: dict[bytes, Row] = {}
     statement = insert(table).on_conflict_do_nothing().returning(table.c.key)
-    while missing := sorted(given.keys() - stand.keys()):
-        new = connection.execute(statement, [given[key] for key in missing]).scalars()
-        stand |= {key: given[key] for key in new}
-        # One that is neither new nor there was deleted in between, by `rlaif store gc`: once more.
-        stand |= _select(connection, table, given.keys() - stand.keys())
-    return stand
+    while missing := sorted(new.keys() - kept.keys()):
+        inserted = connection.execute(statement, [new[key] for key in missing]).scalars()
+        kept |= {key: new[key] for key in inserted}
+        # A row neither inserted nor found was deleted in between by `rlaif store gc`: try again.
+        kept |= _select(connection, table, new.keys() - kept.keys())
+    return kept
 
 
 def _stats(connection: sa.Connection) -> StoreStats:
     size = partial(connection.scalar, sa.text("SELECT pg_total_relation_size(:name)"))
     tables = (READS.name, WRITINGS.name)
-    reads, writings = (_about_count(connection, name) for name in tables)
+    reads, writings = (_approximate_count(connection, name) for name in tables)
     return StoreStats(reads, writings, sum(int(size({"name": name}) or 0) for name in tables))
 
 
-def _about_count(connection: sa.Connection, table: str) -> int:
-    of = {"name": table}
-    size = connection.scalar(sa.text("SELECT pg_relation_size(:name)"), of) or 0
+def _approximate_count(connection: sa.Connection, table: str) -> int:
+    parameters = {"name": table}
+    size = connection.scalar(sa.text("SELECT pg_relation_size(:name)"), parameters) or 0
     if size <= _COUNTED_BYTES:
         return int(connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0)
     estimate = sa.text("SELECT reltuples FROM pg_class WHERE oid = CAST(:name AS regclass)")
-    return max(0, int(connection.scalar(estimate, of) or 0))  # -1 before the first analysis
+    return max(0, int(connection.scalar(estimate, parameters) or 0))  # -1 before the first analysis

@@ -1,13 +1,13 @@
-"""Looking after a store in PostgreSQL; upkeep.py has the words, and the same for a file.
+"""Maintenance of a store in PostgreSQL; maintenance.py documents the functions.
 
-Servers go on meanwhile: rows are deleted some thousands at a time, each step its own transaction,
-and VACUUM at the end locks nobody out. It gives the space of deleted rows to new ones, not to the
-disk: for that there is VACUUM FULL, during which lookups and commits wait.
+Servers keep working meanwhile: rows are deleted a few thousand at a time, each step in its own
+transaction, and the VACUUM at the end takes no exclusive lock. It gives the space of deleted rows
+to new ones, not to the disk; VACUUM FULL would, but lookups and commits wait for it.
 
-So a bound on bytes cannot go by the size of the files. It goes by what the rows need, with their
-part of the indexes, when they lie close: see _NEEDS.
+A limit on bytes therefore cannot use the size of the files. It uses what the rows need when packed,
+with their part of the indexes: see _ROW_BYTES.
 
-What it costs: `summarize` reads the indexes of the ages, `sweep` and `rows` read the tables.
+Cost: `summarize` scans the indexes of `created`, `sweep` and `rows` scan the tables.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _STEP = 5_000  # rows deleted in one transaction
 _FETCH = 2_000  # rows that an export holds at a time
 _TABLES = {"reads": READS.name, "writings": WRITINGS.name}
 # Bytes of a row, measured: 93 in the table, 17 of them two labels; 78 in the index of the keys and
-# 10 to 22 in that of the ages.
-_NEEDS = {
+# 10 to 22 in that of `created`.
+_ROW_BYTES = {
     "reads": "163 + pg_column_size(logprobs)",
     "writings": "163 + pg_column_size(text) + pg_column_size(token_ids)",
 }
 
 
 class _Rows(NamedTuple):
-    """The rows of a kind, and those of them that a sweep would delete."""
+    """The rows of a kind, and the expired ones that a sweep would delete."""
 
     rows: int
     bytes: int
-    doomed: int
-    doomed_bytes: int
+    expired: int
+    expired_bytes: int
 
 
 def summarize(url: str) -> StoreSummary:
-    """Raises StoreError, also where there is no store (none is made)."""
+    """As maintenance.summarize."""
     with _opened(url, "REPEATABLE READ") as (database, connection):
         kinds = {kind: _summarize(connection, table) for kind, table in _TABLES.items()}
         on_disk = sum(kind.bytes for kind in kinds.values())
@@ -61,30 +61,33 @@ def sweep(
     dry_run: bool,
     progress: Callable[[int], None],
 ) -> SweepResult:
-    """As upkeep.sweep; the bytes are what the rows need. A bound on bytes deletes whole seconds."""
+    """As maintenance.sweep; bytes are what the rows need, and a limit deletes whole seconds."""
     with _opened(url, "AUTOCOMMIT") as (_, connection):
-        before = _cut(connection, older_than, max_bytes)
-        found = {kind: _measure(connection, kind, before) for kind in _TABLES}
-        bytes_before = sum(kind.bytes for kind in found.values())
-        bytes_after = bytes_before - sum(kind.doomed_bytes for kind in found.values())
-        deleted = {kind: rows.doomed for kind, rows in found.items()}
+        # What would go: the answer of a dry run, and the estimate of the bytes afterwards.
+        before = _cutoff(connection, older_than, max_bytes)
+        measured = {kind: _measure(connection, kind, before) for kind in _TABLES}
+        bytes_before = sum(kind.bytes for kind in measured.values())
+        bytes_after = bytes_before - sum(kind.expired_bytes for kind in measured.values())
+        deleted = {kind: rows.expired for kind, rows in measured.items()}
+
+        # Count what really went: servers add rows, and another sweep may run at the same time.
         if not dry_run:
-            gone = 0
+            deleted_so_far = 0
             for kind, table in _TABLES.items():
                 deleted[kind] = 0
                 for count in _delete(connection, table, before):
                     deleted[kind] += count
-                    gone += count
-                    progress(gone)
+                    deleted_so_far += count
+                    progress(deleted_so_far)
                 connection.execute(sa.text(f"VACUUM (ANALYZE) {table}"))
-            progress(sum(kind.rows for kind in found.values()))
+            progress(sum(kind.rows for kind in measured.values()))
         return SweepResult(deleted["reads"], deleted["writings"], bytes_before, bytes_after)
 
 
 def rows(url: str, *, writings: bool) -> Iterator[dict[str, Any]]:
-    """As upkeep.rows, in no order. Raises StoreError."""
+    """As maintenance.rows, in no order."""
     with _opened(url, "REPEATABLE READ") as (_, connection):
-        in_pages = {"yield_per": _FETCH}  # a cursor of the server: memory stays flat
+        in_pages = {"yield_per": _FETCH}  # a server-side cursor: memory stays flat
         for row in connection.execute(sa.select(READS), execution_options=in_pages):
             yield {
                 "kind": "read",
@@ -113,7 +116,7 @@ def _opened(url: str, isolation: Any) -> Iterator[tuple[Database, sa.Connection]
     try:
         if not database.transact(schema_of):
             raise StoreError(
-                f"{database.name}: no store is there; name the database of `rlaif serve --store`"
+                f"no store found: {database.name}; give the database of `rlaif serve --store`"
             )
         database.prepare()
         with database.connect() as connection:
@@ -133,15 +136,16 @@ def _summarize(connection: sa.Connection, table: str) -> RowStats:
     return RowStats(count, size, oldest, newest, without_age=0)
 
 
-def _cut(connection: sa.Connection, older_than: float | None, max_bytes: int | None) -> int:
-    """Rows kept before this second go."""
+def _cutoff(connection: sa.Connection, older_than: float | None, max_bytes: int | None) -> int:
+    """Rows created before this second are deleted."""
     by_age = 0 if older_than is None else max(0, int(time.time() - older_than))
     if max_bytes is None:
         return by_age
     all_rows = " UNION ALL ".join(
-        f"SELECT created, {_NEEDS[kind]} AS bytes FROM {table}" for kind, table in _TABLES.items()
+        f"SELECT created, {_ROW_BYTES[kind]} AS bytes FROM {table}"
+        for kind, table in _TABLES.items()
     )
-    # The youngest second up to which, from now back, more is kept than there is room for.
+    # The newest second at which the rows from now back to it exceed the limit.
     query = (
         "SELECT max(created) FROM ("
         "  SELECT created, sum(sum(bytes)) OVER (ORDER BY created DESC) AS kept"
@@ -156,15 +160,15 @@ def _measure(connection: sa.Connection, kind: str, before: int) -> _Rows:
     query = (
         "SELECT count(*), coalesce(sum(bytes), 0), count(*) FILTER (WHERE created < :before),"
         " coalesce(sum(bytes) FILTER (WHERE created < :before), 0)"
-        f" FROM (SELECT created, {_NEEDS[kind]} AS bytes FROM {_TABLES[kind]}) AS every_row"
+        f" FROM (SELECT created, {_ROW_BYTES[kind]} AS bytes FROM {_TABLES[kind]}) AS every_row"
     )
     return _Rows(*map(int, connection.execute(sa.text(query), {"before": before}).one()))
 
 
 def _delete(connection: sa.Connection, table: str, before: int) -> Iterator[int]:
-    """Delete in steps, the oldest first; yields how many rows each one deleted.
+    """Delete in steps, oldest first; yields the number of rows deleted by each.
 
-    Rows that another sweep is deleting are left to it.
+    Rows that another sweep is deleting are skipped.
     """
     step = sa.text(
         f"WITH gone AS (DELETE FROM {table} WHERE key IN (SELECT key FROM {table}"
@@ -174,9 +178,9 @@ def _delete(connection: sa.Connection, table: str, before: int) -> Iterator[int]
     )
     since = 0
     while True:
-        asked = {"since": since, "before": before, "step": _STEP}
-        count, last = connection.execute(step, asked).one()
+        parameters = {"since": since, "before": before, "step": _STEP}
+        count, last = connection.execute(step, parameters).one()
         if not count:
             return
-        since = last  # what was deleted so far is not looked through again
+        since = last  # do not scan the dead index entries again
         yield count

@@ -1,12 +1,12 @@
-"""The store as a file of SQLite, for the servers of one machine; readable by its owner alone.
+"""The store as an SQLite file, for the servers of one machine; readable only by its owner.
 
-A put returns after its commit (WAL, synchronous=FULL). Lookups and commits run on two threads;
-those that wait at the same time share one transaction, and so one sync of the disk. Several
-processes may share a file on a local disk.
+A put returns after its commit (WAL, synchronous=FULL). Lookups and commits run in two threads;
+those that wait at the same time share one transaction, and so one fsync. Several processes may
+share a file on a local disk.
 
-A file of an older schema is brought to this one when it is opened, in one transaction.
+A file of an older schema is migrated when it is opened, in one transaction.
 
-Left out: a file on a network file system, where SQLite's locks do not hold.
+Left out: network file systems, where SQLite's locks are unreliable.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from judge_service.engine import LabelLogprobs, Written
-from judge_service.store.base import StoreError, StoreStats, shown
+from judge_service.store.base import StoreError, StoreStats, display_name
 from judge_service.store.batcher import Batcher
 from judge_service.store.encoding import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
 
 SCHEMA_VERSION = 2
-_APPLICATION_ID = 0x524C4146  # "RLAF", by which SQLite files of other programs are told apart
+_APPLICATION_ID = 0x524C4146  # "RLAF", distinguishes the file from those of other programs
 _TABLES = (
     "CREATE TABLE reads (key BLOB PRIMARY KEY, logprobs BLOB NOT NULL,"
     " prompt_tokens INTEGER NOT NULL, created INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
@@ -53,11 +53,11 @@ _Job = Callable[[sqlite3.Connection], T]
 class SQLiteStore:
     """A `Store` in a file.
 
-    path: the file, made when it is not there. None: a nameless temporary file, on the disk so that
-    memory stays flat, and gone with the process.
+    path: the file, created if missing. None: an unnamed temporary file, on disk so that memory
+    stays flat, deleted with the process.
 
-    Raises StoreError, at once for a file that cannot be opened, is damaged, belongs to another
-    program or to a newer version; later for a disk that is full.
+    Raises StoreError: at once for a file that cannot be opened, is damaged, or belongs to another
+    program or a newer version; later for a full disk.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -65,7 +65,7 @@ class SQLiteStore:
         self._closed = False
         self._writer = _Worker(path, "BEGIN IMMEDIATE")
         try:
-            # A nameless file has one connection only.
+            # An unnamed file can have only one connection.
             self._reader = self._writer if path is None else _Worker(path, "BEGIN")
         except BaseException:
             self._writer.close()
@@ -112,7 +112,7 @@ class SQLiteStore:
         return await self._do(self._writer, put)
 
     async def stats(self) -> StoreStats:
-        """Counts by scanning the keys: 0.2 s for five million reads."""
+        """Row counts and size, by scanning the keys: 0.2 s for five million reads."""
 
         def count(connection: sqlite3.Connection) -> StoreStats:
             def number(query: str) -> int:
@@ -133,21 +133,24 @@ class SQLiteStore:
 
     async def _do(self, worker: _Worker, job: _Job[T]) -> T:
         if self._closed:
-            raise StoreError(f"{_named(self.path)} is closed: it was used after its owner stopped")
+            raise StoreError(
+                f"the store is closed: {display_name(self.path)}; do not use it after its server "
+                "stopped"
+            )
         return await asyncio.wrap_future(worker.submit(job))
 
 
 class _Worker(Batcher[_Job[Any], Any]):
-    """A thread with a connection of its own; the jobs that wait share a transaction.
+    """A thread with its own connection; jobs that wait at the same time share a transaction.
 
-    Nothing is answered before its transaction has ended; when that fails, all its jobs fail.
+    A job is answered only after its transaction has ended; if that fails, all its jobs fail.
     """
 
     def __init__(self, path: Path | None, begin: str) -> None:
         self._path = path
         self._begin = begin
         self._connection = connect(path)
-        super().__init__(self._transact, most=_MAX_BATCH)
+        super().__init__(self._transact, max_batch=_MAX_BATCH)
 
     def close(self) -> None:
         super().close()
@@ -192,7 +195,7 @@ def _select_writing(connection: sqlite3.Connection, key: bytes) -> Written | Non
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
-    """A connection to a store, made where there is none. Raises StoreError."""
+    """Connect to a store, creating it if missing. Raises StoreError."""
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +210,7 @@ def connect(path: Path | None) -> sqlite3.Connection:
             raise
     except OSError as error:
         raise StoreError(
-            f"{_named(path)} cannot be made ({error.strerror}); choose another place for it"
+            f"{display_name(path)}: cannot create the store ({error.strerror}); choose another file"
         ) from error
     except sqlite3.Error as error:
         raise explain(error, path) from error
@@ -215,10 +218,8 @@ def connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _create_private(path: Path) -> None:
-    """An empty file for its owner alone; one that is there is not even opened.
-
-    (Closing a descriptor of an SQLite file drops every lock this process holds on it.)
-    """
+    """Create an empty file readable only by its owner. An existing file is not opened at all:
+    closing any descriptor of an SQLite file drops every lock this process holds on it."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
@@ -236,23 +237,24 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:
         pragma(f"application_id={_APPLICATION_ID}")
         pragma(f"user_version={SCHEMA_VERSION}")
     elif pragma("application_id") != (_APPLICATION_ID,):
-        raise StoreError(f"{path}: an SQLite file of another program; name another file")
+        raise StoreError(f"{path}: an SQLite file of another program; choose another file")
     else:
         _migrate(connection, path)
     connection.execute("COMMIT")
     if path is not None and pragma("journal_mode=WAL") != ("wal",):
         raise StoreError(
-            f"{path}: its file system cannot hold a write-ahead log; name a file on a local disk"
+            f"{path}: its file system does not support a write-ahead log; choose a file on a local "
+            "disk"
         )
 
 
 def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
-    """Bring an older store to this schema, within the transaction that is open."""
+    """Migrate an older store to this schema, within the open transaction."""
     schema = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 1 <= schema <= SCHEMA_VERSION:
         raise StoreError(
-            f"{path}: made by another version of this program (schema {schema}, this one knows "
-            f"{SCHEMA_VERSION}); name another file, or use that version"
+            f"{path}: schema {schema} of another version of this program (this one supports up to "
+            f"{SCHEMA_VERSION}); use another file, or that version"
         )
     for version in range(schema, SCHEMA_VERSION):
         for statement in _MIGRATIONS[version]:
@@ -262,24 +264,25 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
 
 
 def explain(error: sqlite3.Error, path: Path | None) -> StoreError:
-    """SQLite's error as the user should read it."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extension in higher bits
-    problems = {
-        sqlite3.SQLITE_NOTADB: "is no store; name another file",
-        sqlite3.SQLITE_CORRUPT: "is damaged; delete it, with the -wal and -shm files beside it: "
-        "what it held is computed again when it is asked for",
-        sqlite3.SQLITE_FULL: "cannot grow, the disk is full; make room and ask again",
-        sqlite3.SQLITE_IOERR: "cannot be written, the disk is full or fails; make room, or name a "
-        "file on another disk",
-        sqlite3.SQLITE_BUSY: f"was locked by another process for {_BUSY_SECONDS:.0f} s; end that "
-        "one, or name another file",
-        sqlite3.SQLITE_READONLY: "is read-only; make it writable, or name another file",
-        sqlite3.SQLITE_CANTOPEN: "cannot be opened; it must be a file in a folder one can write to",
-    }
-    problem = problems.get(code, "cannot be used; delete it or name another file")
-    what, _, remedy = problem.partition("; ")
-    return StoreError(f"{_named(path)} {what} ({error}); {remedy}")
-
-
-def _named(path: Path | None) -> str:
-    return shown(path) if path is None else f"{path}:"
+    """The StoreError for an error of SQLite: the file, the problem, the remedy."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its extension
+    problem, remedy = {
+        sqlite3.SQLITE_NOTADB: ("not a store", "choose another file"),
+        sqlite3.SQLITE_CORRUPT: (
+            "damaged",
+            "delete it, with the -wal and -shm files beside it: its reads are computed again when "
+            "needed",
+        ),
+        sqlite3.SQLITE_FULL: ("cannot grow, the disk is full", "free some space and retry"),
+        sqlite3.SQLITE_IOERR: (
+            "cannot be written, the disk is full or failing",
+            "free some space, or choose a file on another disk",
+        ),
+        sqlite3.SQLITE_BUSY: (
+            f"locked by another process for {_BUSY_SECONDS:.0f} s",
+            "stop that process, or choose another file",
+        ),
+        sqlite3.SQLITE_READONLY: ("read-only", "make it writable, or choose another file"),
+        sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "choose a file in a writable folder"),
+    }.get(code, ("cannot be used", "delete it or choose another file"))
+    return StoreError(f"{display_name(path)}: {problem} ({error}); {remedy}")

@@ -1,10 +1,10 @@
-"""Looking after a store in a file of SQLite; upkeep.py has the words, and the same for a database.
+"""Maintenance of a store in an SQLite file; maintenance.py documents the functions.
 
-A server may go on with the file meanwhile. Deleting goes through the keys in steps, each its own
-transaction with a pause after it, so that the server's commits find their turn. Only the end of
-`sweep` takes longer: VACUUM writes the file anew (old rows lie strewn among young ones, so whole
-pages seldom fall free by themselves) and commits wait for it; it needs the file's size once more on
-the disk. A lookup never waits.
+A server may keep using the file meanwhile. Rows are deleted in steps by key, each in its own
+transaction with a pause after it, so that the server's commits get through. Only the end of `sweep`
+takes longer: VACUUM rewrites the file (old rows are scattered among new ones, so whole pages seldom
+become free) and commits wait for it; it needs as much free disk space as the file takes. Lookups
+never wait.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from judge_service.store.sqlite import SCHEMA_VERSION, connect, explain
 from judge_service.store.stats import Progress, RowStats, StoreSummary, SweepResult
 
 KINDS = ("reads", "writings")
-_STEP = 20_000  # keys looked at at a time, and at most deleted in one transaction
-_PAUSE_S = 0.1  # after each: SQLite's waiting writers look that often whether the lock is free
-_SIZES = {  # bytes of a row, near enough to share the file's bytes out
+_STEP = 20_000  # keys scanned per step, and at most deleted in one transaction
+_PAUSE_S = 0.1  # after each step: SQLite's waiting writers poll the lock about that often
+_SIZES = {  # approximate bytes of a row, to divide the file's bytes between the kinds
     "reads": "length(key) + length(logprobs) + 12",
     "writings": "2 * length(key) + length(CAST(text AS BLOB)) + length(token_ids) + 16",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
-    """Rows kept before `before` go, and of those kept in that second `bytes_of_last` bytes."""
+class _Cutoff:
+    """Rows created before `before` are deleted, and `bytes_of_last` bytes of that second's."""
 
     before: int
     bytes_of_last: int = 0
 
 
 def summarize(path: Path) -> StoreSummary:
-    """As upkeep.summarize."""
+    """As maintenance.summarize."""
     with _opened(path) as connection:
         connection.execute("BEGIN")
         used, unused = _file_bytes(connection)
@@ -64,23 +64,27 @@ def sweep(
     dry_run: bool,
     progress: Progress,
 ) -> SweepResult:
-    """As upkeep.sweep."""
+    """As maintenance.sweep."""
     with _opened(path) as connection:
         used, unused = _file_bytes(connection)
-        cut = _cut(connection, used, older_than, max_bytes)
+        cutoff = _cutoff(connection, used, older_than, max_bytes)
         if dry_run:
-            found = {kind: _doomed(connection, kind, cut) for kind in KINDS}
+            expired = {kind: _expired(connection, kind, cutoff) for kind in KINDS}
             rows_bytes = sum(_rows_of(connection, kind)[1] for kind in KINDS) or 1
-            gone = sum(size for _, size in found.values())
-            after = used - used * gone // rows_bytes
-            return SweepResult(found["reads"][0], found["writings"][0], used + unused, after)
-        deleted, left, seen = dict.fromkeys(KINDS, 0), cut.bytes_of_last, 0
+            freed = sum(size for _, size in expired.values())
+            after = used - used * freed // rows_bytes
+            return SweepResult(expired["reads"][0], expired["writings"][0], used + unused, after)
+
+        # The bytes of the last second are a budget that both kinds draw on.
+        deleted, budget, scanned = dict.fromkeys(KINDS, 0), cutoff.bytes_of_last, 0
         for kind in KINDS:
-            for looked_at, count, size in _delete(connection, kind, cut.before, left):
+            for step_scanned, count, size in _delete(connection, kind, cutoff.before, budget):
                 deleted[kind] += count
-                left -= size
-                seen += looked_at
-                progress(seen)
+                budget -= size
+                scanned += step_scanned
+                progress(scanned)
+
+        # Return the space to the disk, and empty the write-ahead log that VACUUM filled.
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         after = sum(_file_bytes(connection))
@@ -88,11 +92,11 @@ def sweep(
 
 
 def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
-    """As upkeep.rows."""
+    """As maintenance.rows."""
     with _opened(path) as connection:
-        connection.execute("BEGIN")
-        found = connection.execute("SELECT key, logprobs, prompt_tokens, created FROM reads")
-        for key, logprobs, prompt_tokens, created in found:
+        connection.execute("BEGIN")  # a snapshot: rows that are stored meanwhile are not seen
+        query = "SELECT key, logprobs, prompt_tokens, created FROM reads"
+        for key, logprobs, prompt_tokens, created in connection.execute(query):
             yield {
                 "kind": "read",
                 "key": key.hex(),
@@ -118,14 +122,14 @@ def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
-        raise StoreError(f"{path}: no store is there; name the file of `rlaif serve --store`")
+        raise StoreError(f"no store found: {path}; give the file of `rlaif serve --store`")
     with closing(connect(path)) as connection:
         try:
             yield connection
         except sqlite3.Error as error:
             raise explain(error, path) from error
         except struct.error as error:
-            raise StoreError(f"{path}: is damaged (a row is cut short); delete it") from error
+            raise StoreError(f"{path}: damaged (a row is truncated); delete it") from error
 
 
 def _file_bytes(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -148,13 +152,15 @@ def _rows_of(
     return row
 
 
-def _cut(
+def _cutoff(
     connection: sqlite3.Connection, used: int, older_than: float | None, max_bytes: int | None
-) -> _Cut:
-    """Where to cut. A bound on bytes is met by whole seconds and a part of the last one."""
-    by_age = _Cut(0 if older_than is None else max(0, int(time.time() - older_than)))
+) -> _Cutoff:
+    """What to delete. A limit on bytes is met by whole seconds and a part of the last one."""
+    by_age = _Cutoff(0 if older_than is None else max(0, int(time.time() - older_than)))
     if max_bytes is None or used <= max_bytes:
         return by_age
+
+    # Bytes per second of creation, oldest first, until the excess is covered.
     union = " UNION ALL ".join(
         f"SELECT created, {size} AS bytes FROM {kind}" for kind, size in _SIZES.items()
     )
@@ -165,30 +171,31 @@ def _cut(
     excess = rows_bytes - rows_bytes * max_bytes // used
     for created, size in seconds:
         if excess <= size:
-            by_size = _Cut(created, excess)
+            by_size = _Cutoff(created, excess)
             return by_size if by_size.before >= by_age.before else by_age
         excess -= size
     return by_age
 
 
-def _doomed(connection: sqlite3.Connection, kind: str, cut: _Cut) -> tuple[int, int]:
-    """(rows, bytes) of a kind that a cut would delete, within a row of the truth."""
+def _expired(connection: sqlite3.Connection, kind: str, cutoff: _Cutoff) -> tuple[int, int]:
+    """(rows, bytes) of a kind that a cutoff deletes, exact to one row."""
     count, size, last, last_size = connection.execute(
         f"SELECT coalesce(sum(created < ?1), 0), coalesce(sum((created < ?1) * ({_SIZES[kind]})),"
         f" 0), coalesce(sum(created = ?1), 0), coalesce(sum((created = ?1) * ({_SIZES[kind]})), 0)"
         f" FROM {kind}",
-        (cut.before,),
+        (cutoff.before,),
     ).fetchone()
-    share = min(1.0, cut.bytes_of_last / last_size) if last_size else 0.0
+    share = min(1.0, cutoff.bytes_of_last / last_size) if last_size else 0.0
     return count + round(last * share), size + round(last_size * share)
 
 
 def _delete(
     connection: sqlite3.Connection, kind: str, before: int, bytes_of_last: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Delete in steps; yields of each (rows looked at, rows deleted, bytes of the last second)."""
+    """Delete in steps; yields (rows scanned, rows deleted, bytes of the last second) of each."""
     after, spent = b"", 0
     while True:
+        # Choose by key order: the primary key is the only index of a file.
         page = connection.execute(
             f"SELECT key, created, {_SIZES[kind]} FROM {kind} WHERE key > ? ORDER BY key LIMIT ?",
             (after, _STEP),
@@ -200,6 +207,8 @@ def _delete(
             elif created == before and spent + step_spent < bytes_of_last:
                 keys.append((key,))
                 step_spent += size
+
+        # One short transaction per step, then a pause for the server's commits.
         if keys:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(f"DELETE FROM {kind} WHERE key = ?", keys)

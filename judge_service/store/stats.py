@@ -1,4 +1,4 @@
-"""What is told of a store, whichever it is: judge_service/store/maintenance.py."""
+"""Summary types shared by all store backends."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Progress = Callable[[int], None]
+"""Called with the number of rows scanned so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowStats:
+    """The rows of one kind: reads or writings."""
+
     rows: int
-    bytes: int  # about: the file's bytes shared out by the size of the rows
-    oldest: int | None  # seconds since 1970; None where no row has an age
+    bytes: int  # approximate: the file's bytes divided by the size of the rows
+    oldest: int | None  # seconds since 1970; None when no row has an age
     newest: int | None
     without_age: int  # rows from before schema 2
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSummary:
+    """What a store holds, for `rlaif store stats`."""
+
     place: str  # the file, or the database without its password
     schema: int
-    bytes: int  # of the file and its write-ahead log
-    unused_bytes: int  # of the file, which `sweep` gives back; none of a database
+    bytes: int  # of the file and its write-ahead log, or of the tables
+    unused_bytes: int  # of the file, which `sweep` returns to the disk; 0 for a database
     reads: RowStats
     writings: RowStats
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What was deleted, or would be."""
+    """Rows deleted by a sweep, or by a dry run that would be."""
 
     reads: int
     writings: int
     bytes_before: int
-    bytes_after: int  # an estimate where nothing was deleted yet
+    bytes_after: int  # an estimate in a dry run

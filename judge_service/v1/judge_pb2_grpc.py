@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JudgeServiceStub(object):
-    """Text in, judgments out.
+    """Compares, ranks, scores, critiques and revises responses.
     """
 
     def __init__(self, channel):
@@ -73,54 +73,54 @@ class JudgeServiceStub(object):
 
 
 class JudgeServiceServicer(object):
-    """Text in, judgments out.
+    """Compares, ranks, scores, critiques and revises responses.
     """
 
     def ComparePair(self, request, context):
-        """Judges one pair of responses. A prompt too long for the judge is INVALID_ARGUMENT.
+        """Judges one pair of responses. INVALID_ARGUMENT if the prompt is too long for the judge.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RankCandidates(self, request, context):
-        """Ranks two or more responses to one conversation by the pairs among them.
+        """Ranks two or more responses to one conversation by comparing pairs of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamJudgments(self, request_iterator, context):
-        """Judges many pairs. Items are keyed by id and answered in the order they are finished; one bad
-        item never ends the stream. The first response carries no item, only the opening credits.
+        """Judges many pairs. Items are keyed by id and answered as they are finished; an invalid item
+        never ends the stream. The first response has no item, only the initial credits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreCandidate(self, request, context):
-        """How good one response is by itself: a number in [-1, 1]. Too long a prompt: INVALID_ARGUMENT.
+        """Scores one response, in [-1, 1]. INVALID_ARGUMENT if the prompt is too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CritiqueCandidate(self, request, context):
-        """What is wrong with a response by one principle, in words. Too long a prompt: INVALID_ARGUMENT.
+        """Writes a critique of a response by one principle. INVALID_ARGUMENT if the prompt is too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReviseCandidate(self, request, context):
-        """The response rewritten by one principle and a critique. Too long a prompt: INVALID_ARGUMENT.
+        """Rewrites a response by a principle and a critique. INVALID_ARGUMENT if the prompt is too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """What this server is, also while it is still loading.
+        """State, model, limits and constitutions of this server, also while it is loading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +173,7 @@ def add_JudgeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JudgeService(object):
-    """Text in, judgments out.
+    """Compares, ranks, scores, critiques and revises responses.
     """
 
     @staticmethod
@@ -367,7 +367,7 @@ class JudgeService(object):
 
 
 class ConstitutionServiceStub(object):
-    """The principles a server judges by.
+    """The constitutions of a server.
     """
 
     def __init__(self, channel):
@@ -399,7 +399,7 @@ class ConstitutionServiceStub(object):
 
 
 class ConstitutionServiceServicer(object):
-    """The principles a server judges by.
+    """The constitutions of a server.
     """
 
     def ListConstitutions(self, request, context):
@@ -410,21 +410,21 @@ class ConstitutionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetConstitution(self, request, context):
-        """One constitution in full. NOT_FOUND names the nearest name.
+        """One constitution in full. NOT_FOUND suggests the nearest name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateConstitution(self, request, context):
-        """Reads YAML as the server would and tells every problem; the server keeps nothing of it.
+        """Parses YAML as the server would and returns every problem; the server stores nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PreviewPrompt(self, request, context):
-        """The prompts that ComparePair would read for these principles, to the token; nothing is judged.
+        """The prompts that ComparePair would read, to the token; nothing is judged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -462,7 +462,7 @@ def add_ConstitutionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ConstitutionService(object):
-    """The principles a server judges by.
+    """The constitutions of a server.
     """
 
     @staticmethod

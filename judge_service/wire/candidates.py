@@ -1,4 +1,4 @@
-"""protobuf <-> domain: scores, critiques and revisions, and previews of prompts. See `wire.py`."""
+"""Conversion between protobuf and domain types: scores, critiques, revisions, prompt previews."""
 
 from __future__ import annotations
 
@@ -16,82 +16,84 @@ from judge_service.wire.judgments import (
 )
 
 
-def score_to_proto(found: Score | Unjudged) -> pb.Score:
-    if isinstance(found, Unjudged):
-        return pb.Score(abstention=abstention_to_proto(found), usage=usage_to_proto(found.usage))
+def score_to_proto(score: Score | Unjudged) -> pb.Score:
+    if isinstance(score, Unjudged):
+        return pb.Score(abstention=abstention_to_proto(score), usage=usage_to_proto(score.usage))
     return pb.Score(
-        score=found.score,
-        trait_scores=found.trait_scores,
-        principle_scores=[_principle_score_to_proto(one) for one in found.principle_scores],
-        provenance=provenance_to_proto(found.provenance),
-        usage=usage_to_proto(found.usage),
-        elapsed_seconds=found.seconds,
-        cache_hit=is_cache_hit(found.usage),
+        score=score.score,
+        trait_scores=score.trait_scores,
+        principle_scores=[_principle_score_to_proto(s) for s in score.principle_scores],
+        provenance=provenance_to_proto(score.provenance),
+        usage=usage_to_proto(score.usage),
+        elapsed_seconds=score.seconds,
+        cache_hit=is_cache_hit(score.usage),
     )
 
 
-def score_from_proto(found: pb.Score) -> Score | Unjudged:
-    if found.HasField("abstention"):
-        return unjudged_from_proto(found)
+def score_from_proto(score: pb.Score) -> Score | Unjudged:
+    if score.HasField("abstention"):
+        return unjudged_from_proto(score)
     return Score(
-        score=found.score,
-        trait_scores=dict(found.trait_scores),
-        principle_scores=tuple(_principle_score_from_proto(o) for o in found.principle_scores),
-        provenance=provenance_from_proto(found.provenance),
-        usage=usage_from_proto(found.usage),
-        seconds=found.elapsed_seconds,
+        score=score.score,
+        trait_scores=dict(score.trait_scores),
+        principle_scores=tuple(_principle_score_from_proto(s) for s in score.principle_scores),
+        provenance=provenance_from_proto(score.provenance),
+        usage=usage_from_proto(score.usage),
+        seconds=score.elapsed_seconds,
     )
 
 
-def _principle_score_to_proto(one: PrincipleScore) -> pb.PrincipleScore:
+def _principle_score_to_proto(score: PrincipleScore) -> pb.PrincipleScore:
     return pb.PrincipleScore(
-        principle_id=one.principle_id,
-        trait=one.trait,
-        weight=one.weight,
-        score=one.score,
-        rating_probs=one.rating_probs,
-        label_mass=one.label_mass,
-        prompt_sha256=one.prompt_sha256,
-        stored=one.stored,
+        principle_id=score.principle_id,
+        trait=score.trait,
+        weight=score.weight,
+        score=score.score,
+        rating_probs=score.rating_probs,
+        label_mass=score.label_mass,
+        prompt_sha256=score.prompt_sha256,
+        stored=score.stored,
     )
 
 
-def _principle_score_from_proto(one: pb.PrincipleScore) -> PrincipleScore:
+def _principle_score_from_proto(score: pb.PrincipleScore) -> PrincipleScore:
     return PrincipleScore(
-        principle_id=one.principle_id,
-        trait=one.trait,
-        weight=one.weight,
-        score=one.score,
-        rating_probs=tuple(one.rating_probs),
-        label_mass=one.label_mass,
-        prompt_sha256=one.prompt_sha256,
-        stored=one.stored,
+        principle_id=score.principle_id,
+        trait=score.trait,
+        weight=score.weight,
+        score=score.score,
+        rating_probs=tuple(score.rating_probs),
+        label_mass=score.label_mass,
+        prompt_sha256=score.prompt_sha256,
+        stored=score.stored,
     )
 
 
-def writing_to_proto(found: Writing | Unjudged) -> pb.Writing:
-    if isinstance(found, Unjudged):
-        return pb.Writing(abstention=abstention_to_proto(found), usage=usage_to_proto(found.usage))
+def writing_to_proto(writing: Writing | Unjudged) -> pb.Writing:
+    if isinstance(writing, Unjudged):
+        return pb.Writing(
+            abstention=abstention_to_proto(writing), usage=usage_to_proto(writing.usage)
+        )
     return pb.Writing(
-        text=found.text,
-        complete=found.complete,
-        principle_id=found.principle_id,
-        provenance=provenance_to_proto(found.provenance),
-        usage=usage_to_proto(found.usage),
-        elapsed_seconds=found.seconds,
+        text=writing.text,
+        complete=writing.complete,
+        principle_id=writing.principle_id,
+        provenance=provenance_to_proto(writing.provenance),
+        usage=usage_to_proto(writing.usage),
+        elapsed_seconds=writing.seconds,
     )
 
 
-def writing_from_proto(found: pb.Writing) -> Writing | Unjudged:
-    if found.HasField("abstention"):
-        return unjudged_from_proto(found)
+def writing_from_proto(writing: pb.Writing) -> Writing | Unjudged:
+    if writing.HasField("abstention"):
+        return unjudged_from_proto(writing)
     return Writing(
-        text=found.text,
-        complete=found.complete,
-        principle_id=found.principle_id,
-        provenance=provenance_from_proto(found.provenance),
-        usage=usage_from_proto(found.usage),
-        seconds=found.elapsed_seconds,
+        text=writing.text,
+        complete=writing.complete,
+        principle_id=writing.principle_id,
+        provenance=provenance_from_proto(writing.provenance),
+        usage=usage_from_proto(writing.usage),
+        seconds=writing.elapsed_seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""protobuf <-> constitutions, and the conversations that judgments share with them."""
+"""Conversion between protobuf and domain types: constitutions, conversations, diagnostics."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ def diagnostic_from_proto(problem: pb.Diagnostic) -> Diagnostic:
     return Diagnostic(problem.source, problem.line, problem.column, problem.message, problem.remedy)
 
 
-def constitution_to_proto(law: Constitution) -> pb.Constitution:
+def constitution_to_proto(constitution: Constitution) -> pb.Constitution:
     return pb.Constitution(
-        name=law.name,
-        version=law.version,
-        description=law.description,
+        name=constitution.name,
+        version=constitution.version,
+        description=constitution.description,
         traits={
             name: pb.Trait(weight=trait.weight, description=trait.description)
-            for name, trait in law.traits.items()
+            for name, trait in constitution.traits.items()
         },
-        principles=[_principle_to_proto(principle) for principle in law.principles],
+        principles=[_principle_to_proto(principle) for principle in constitution.principles],
     )
 
 
-def constitution_from_proto(law: pb.Constitution) -> Constitution:
-    """The constitution itself: its digest is the sender's."""
+def constitution_from_proto(constitution: pb.Constitution) -> Constitution:
+    """The full constitution; its digest equals the sender's."""
     return Constitution(
-        name=law.name,
-        version=law.version,
-        description=law.description,
+        name=constitution.name,
+        version=constitution.version,
+        description=constitution.description,
         traits={
             name: Trait(weight=trait.weight, description=trait.description)
-            for name, trait in law.traits.items()
+            for name, trait in constitution.traits.items()
         },
-        principles=tuple(_principle_from_proto(principle) for principle in law.principles),
+        principles=tuple(_principle_from_proto(principle) for principle in constitution.principles),
     )
 
 

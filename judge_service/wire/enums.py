@@ -1,4 +1,4 @@
-"""Enumerations on both sides of the wire: domain value -> protobuf number, and back (`*_OF`)."""
+"""Enumerations: domain value -> protobuf number, and back (`*_OF`)."""
 
 from __future__ import annotations
 

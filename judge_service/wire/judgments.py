@@ -1,8 +1,7 @@
-"""protobuf <-> domain: judgments, rankings, and what a server says of itself.
+"""Conversion between protobuf and domain types: judgments, rankings, server info.
 
-`*_to_proto` write, `*_from_proto` read; a failed judgment is VERDICT_ABSTAIN on one side and
-`Unjudged` on the other. The `wire_*.py` beside it do the same for requests, constitutions, and
-what the judge writes and scores; these files are the only ones that know both sides.
+`*_to_proto` writes, `*_from_proto` reads. A failed judgment is VERDICT_ABSTAIN in protobuf and
+`Unjudged` in the domain.
 """
 
 from __future__ import annotations
@@ -37,66 +36,67 @@ from judge_service.wire.enums import (
 # ---------------------------------------------------------------- judgments
 
 
-def judgment_to_proto(found: Judgment | Unjudged) -> pb.Judgment:
-    if isinstance(found, Unjudged):
+def judgment_to_proto(judgment: Judgment | Unjudged) -> pb.Judgment:
+    if isinstance(judgment, Unjudged):
         return pb.Judgment(
             verdict=pb.VERDICT_ABSTAIN,
-            abstention=abstention_to_proto(found),
-            usage=usage_to_proto(found.usage),
+            abstention=abstention_to_proto(judgment),
+            usage=usage_to_proto(judgment.usage),
         )
     return pb.Judgment(
-        verdict=VERDICTS[found.verdict],
-        prob_a=found.prob_a,
-        trait_probs=found.trait_probs,
-        votes=[_vote_to_proto(vote) for vote in found.votes],
-        position_consistent=found.position_consistent,  # type: ignore[arg-type]  # None: absent
-        order_gap=found.order_gap,
-        provenance=provenance_to_proto(found.provenance),
-        usage=usage_to_proto(found.usage),
-        elapsed_seconds=found.seconds,
-        raw_prob_a=found.raw_prob_a,
-        spread=found.spread,
-        cache_hit=is_cache_hit(found.usage),
+        verdict=VERDICTS[judgment.verdict],
+        prob_a=judgment.prob_a,
+        trait_probs=judgment.trait_probs,
+        votes=[_vote_to_proto(vote) for vote in judgment.votes],
+        position_consistent=judgment.position_consistent,  # type: ignore[arg-type]  # None: absent
+        order_gap=judgment.order_gap,
+        provenance=provenance_to_proto(judgment.provenance),
+        usage=usage_to_proto(judgment.usage),
+        elapsed_seconds=judgment.seconds,
+        raw_prob_a=judgment.raw_prob_a,
+        spread=judgment.spread,
+        cache_hit=is_cache_hit(judgment.usage),
     )
 
 
-def judgment_from_proto(found: pb.Judgment) -> Judgment | Unjudged:
-    if found.verdict == pb.VERDICT_ABSTAIN:
-        return unjudged_from_proto(found)
+def judgment_from_proto(judgment: pb.Judgment) -> Judgment | Unjudged:
+    if judgment.verdict == pb.VERDICT_ABSTAIN:
+        return unjudged_from_proto(judgment)
     return Judgment(
-        verdict=VERDICT_OF[found.verdict],
-        prob_a=found.prob_a,
-        trait_probs=dict(found.trait_probs),
-        votes=tuple(_vote_from_proto(vote) for vote in found.votes),
-        position_consistent=optional(found, "position_consistent"),
-        order_gap=optional(found, "order_gap"),
-        provenance=provenance_from_proto(found.provenance),
-        usage=usage_from_proto(found.usage),
-        seconds=found.elapsed_seconds,
-        raw_prob_a=optional(found, "raw_prob_a"),
-        spread=found.spread,
+        verdict=VERDICT_OF[judgment.verdict],
+        prob_a=judgment.prob_a,
+        trait_probs=dict(judgment.trait_probs),
+        votes=tuple(_vote_from_proto(vote) for vote in judgment.votes),
+        position_consistent=optional(judgment, "position_consistent"),
+        order_gap=optional(judgment, "order_gap"),
+        provenance=provenance_from_proto(judgment.provenance),
+        usage=usage_from_proto(judgment.usage),
+        seconds=judgment.elapsed_seconds,
+        raw_prob_a=optional(judgment, "raw_prob_a"),
+        spread=judgment.spread,
     )
 
 
-def abstention_to_proto(found: Unjudged) -> pb.Abstention:
-    return pb.Abstention(reason=REASONS[found.reason], detail=found.detail)
+def abstention_to_proto(unjudged: Unjudged) -> pb.Abstention:
+    return pb.Abstention(reason=REASONS[unjudged.reason], detail=unjudged.detail)
 
 
-def unjudged_from_proto(found: Any) -> Unjudged:
-    """From a message with an abstention and a usage: a judgment, a score, a writing."""
+def unjudged_from_proto(message: Any) -> Unjudged:
+    """From any message with an abstention and a usage: Judgment, Score or Writing."""
     return Unjudged(
-        reason=REASON_OF[found.abstention.reason],
-        detail=found.abstention.detail,
-        usage=usage_from_proto(found.usage),
+        reason=REASON_OF[message.abstention.reason],
+        detail=message.abstention.detail,
+        usage=usage_from_proto(message.usage),
     )
 
 
 def is_cache_hit(usage: Usage) -> bool:
-    """Whether every read was found in the store."""
+    """Whether every read came from the store."""
     return usage.stored_reads > 0 and usage.reads == 0
 
 
 def optional(message: Any, field: str) -> Any:
+    """The value of an optional field; None when it is absent."""
     return getattr(message, field) if message.HasField(field) else None
 
 
@@ -170,35 +170,35 @@ def model_from_proto(model: pb.ModelIdentity) -> ModelIdentity:
     )
 
 
-def provenance_to_proto(origin: Provenance) -> pb.Provenance:
+def provenance_to_proto(provenance: Provenance) -> pb.Provenance:
     return pb.Provenance(
         constitution=pb.ConstitutionSummary(
-            name=origin.constitution_name,
-            version=origin.constitution_version,
-            sha256=origin.constitution_sha256,
+            name=provenance.constitution_name,
+            version=provenance.constitution_version,
+            sha256=provenance.constitution_sha256,
         ),
-        model=model_to_proto(origin.model),
-        template_version=origin.template_version,
-        principle_ids=origin.principle_ids,
-        orders=[ORDERS[order] for order in origin.orders],
-        seed=origin.seed,
-        protocol=origin.protocol,
-        calibration=origin.calibration,
+        model=model_to_proto(provenance.model),
+        template_version=provenance.template_version,
+        principle_ids=provenance.principle_ids,
+        orders=[ORDERS[order] for order in provenance.orders],
+        seed=provenance.seed,
+        protocol=provenance.protocol,
+        calibration=provenance.calibration,
     )
 
 
-def provenance_from_proto(origin: pb.Provenance) -> Provenance:
+def provenance_from_proto(provenance: pb.Provenance) -> Provenance:
     return Provenance(
-        constitution_name=origin.constitution.name,
-        constitution_version=origin.constitution.version,
-        constitution_sha256=origin.constitution.sha256,
-        model=model_from_proto(origin.model),
-        template_version=origin.template_version,
-        principle_ids=tuple(origin.principle_ids),
-        orders=tuple(ORDER_OF[order] for order in origin.orders),
-        seed=origin.seed,
-        protocol=origin.protocol,
-        calibration=origin.calibration,
+        constitution_name=provenance.constitution.name,
+        constitution_version=provenance.constitution.version,
+        constitution_sha256=provenance.constitution.sha256,
+        model=model_from_proto(provenance.model),
+        template_version=provenance.template_version,
+        principle_ids=tuple(provenance.principle_ids),
+        orders=tuple(ORDER_OF[order] for order in provenance.orders),
+        seed=provenance.seed,
+        protocol=provenance.protocol,
+        calibration=provenance.calibration,
     )
 
 
@@ -231,8 +231,8 @@ def ranking_to_proto(ranking: Ranking) -> pb.Ranking:
             for c in ranking.candidates
         ],
         pairs=[
-            pb.RankedPair(index_a=a, index_b=b, judgment=judgment_to_proto(found))
-            for a, b, found in ranking.pairs
+            pb.RankedPair(index_a=a, index_b=b, judgment=judgment_to_proto(judgment))
+            for a, b, judgment in ranking.pairs
         ],
         usage=usage_to_proto(ranking.usage),
         elapsed_seconds=ranking.seconds,

@@ -1,6 +1,7 @@
-"""protobuf <-> domain: requests. The client writes them, the server reads and checks them.
+"""Conversion between protobuf and domain types: requests.
 
-What `read_*` return can be trusted; what they refuse is an InvalidRequest that names the field.
+The client writes them; the server reads and validates them. Values returned by `read_*` are valid;
+an invalid one raises InvalidRequest, which names the field.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Collection, Sequence
 
 from constitution.schema import Constitution, nearest
 from judge_service.errors import InvalidRequest
-from judge_service.types import Comparison, Conversation, JudgeOptions, WritingOptions
+from judge_service.types import Comparison, Conversation, JudgeOptions, Order, WritingOptions
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire.constitutions import conversation_from_proto, conversation_to_proto
 from judge_service.wire.enums import ORDER_OF, ORDERS, ROLE_OF
 
 MAX_REQUEST_ID = 128
-MAX_ITEM_ID = 1024  # of a stream's items; every answer carries it
+MAX_ITEM_ID = 1024  # characters, of a stream's items; every answer repeats it
 MAX_RATIONALE_SAMPLES = 16
 
 
@@ -25,7 +26,8 @@ MAX_RATIONALE_SAMPLES = 16
 
 
 def constitution_ref(constitution: str | Constitution) -> pb.ConstitutionRef:
-    """By name, by digest (64 hexadecimal digits), inline, or "" for the server's default."""
+    """Reference to a constitution: its name, its digest (64 hexadecimal digits), "" for the
+    server's default, or a Constitution to be sent inline."""
     if isinstance(constitution, Constitution):
         from constitution.writer import to_yaml
 
@@ -38,6 +40,7 @@ def constitution_ref(constitution: str | Constitution) -> pb.ConstitutionRef:
 def compare_request(
     comparison: Comparison, constitution: pb.ConstitutionRef, options: JudgeOptions
 ) -> pb.ComparePairRequest:
+    """The request for one comparison, without a request id."""
     return pb.ComparePairRequest(
         constitution=constitution,
         conversation=conversation_to_proto(comparison.conversation),
@@ -89,7 +92,7 @@ def _cache_mode(use_store: bool) -> pb.CacheMode:
 
 
 def read_comparison(request: pb.ComparePairRequest | pb.PreviewPromptRequest) -> Comparison:
-    """The pair of a request, checked. An empty response is let through: the judge abstains."""
+    """The pair of a request, validated. Empty responses pass: the judge abstains on them."""
     check_request_id(request.request_id)
     return Comparison(
         id=request.request_id,
@@ -99,37 +102,46 @@ def read_comparison(request: pb.ComparePairRequest | pb.PreviewPromptRequest) ->
     )
 
 
-def read_candidates(request: pb.RankCandidatesRequest, most: int) -> tuple[str, ...]:
-    """The candidates of a request: from 2 to `most`."""
+def read_candidates(request: pb.RankCandidatesRequest, max_candidates: int) -> tuple[str, ...]:
+    """The candidates of a request: 2 to `max_candidates`."""
     check_request_id(request.request_id)
-    found = len(request.candidates)
-    if not 2 <= found <= most:
-        raise InvalidRequest("candidates", f"{found} given; a ranking needs from 2 to {most}")
+    count = len(request.candidates)
+    if not 2 <= count <= max_candidates:
+        raise InvalidRequest(
+            "candidates", f"invalid number of candidates: {count}; send 2 to {max_candidates}"
+        )
     return tuple(request.candidates)
 
 
 def read_conversation(messages: Sequence[pb.Message]) -> Conversation:
+    """The conversation of a request; its last message must have text."""
     if not messages:
-        raise InvalidRequest("conversation", "empty; send at least the user's turn")
+        raise InvalidRequest("conversation", "empty; send at least one user message")
     for index, message in enumerate(messages):
         if message.role not in ROLE_OF:
-            known = "must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT"
-            raise InvalidRequest(f"conversation[{index}].role", known)
+            raise InvalidRequest(
+                f"conversation[{index}].role",
+                f"unknown role: {message.role}; send ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT",
+            )
     if not messages[-1].content.strip():
         raise InvalidRequest(
             f"conversation[{len(messages) - 1}].content",
-            "empty; the last turn is what the responses answer",
+            "empty; send the message that the responses answer",
         )
     return conversation_from_proto(messages)
 
 
 def read_critique(request: pb.ReviseCandidateRequest) -> str:
+    """The critique of a request; it must have text."""
     if not request.critique.strip():
-        raise InvalidRequest("critique", "empty; send what CritiqueCandidate wrote, or your own")
+        raise InvalidRequest(
+            "critique", "empty; send the text of CritiqueCandidate, or a critique of your own"
+        )
     return request.critique
 
 
 def check_principle(constitution: Constitution, principle_id: str) -> None:
+    """Raise InvalidRequest for a principle id that the constitution does not have."""
     try:
         constitution.principle(principle_id[:65])  # an id has up to 64 characters
     except KeyError as unknown:
@@ -139,27 +151,24 @@ def check_principle(constitution: Constitution, principle_id: str) -> None:
 def read_options(
     options: pb.JudgeOptions, *, max_rationale_tokens: int, protocols: Collection[str]
 ) -> JudgeOptions:
-    """Options with the defaults filled in, each in its range."""
-    orders = tuple(ORDER_OF[order] for order in options.orders if order in ORDER_OF)
-    if len(set(orders)) != len(options.orders):
-        raise InvalidRequest("options.orders", "ORDER_AB and ORDER_BA, each at most once")
-    if len(orders) == 1 and options.protocol == "pointwise":
-        raise InvalidRequest(
-            "options.orders", "pointwise reads each response alone: leave it empty"
-        )
+    """The options of a request: each validated, absent ones at their defaults."""
+    orders = _orders(options)
     sampled = options.principles == pb.PRINCIPLE_SELECTION_SAMPLE
     if sampled != (options.sample_size > 0):
         raise InvalidRequest(
             "options.sample_size",
-            f"{options.sample_size}; 1 or more with PRINCIPLE_SELECTION_SAMPLE, else 0",
+            f"invalid sample size: {options.sample_size}; send 1 or more with "
+            "PRINCIPLE_SELECTION_SAMPLE, 0 without",
         )
-    given = JudgeOptions()
-    mass = options.min_label_mass if options.HasField("min_label_mass") else given.min_label_mass
+
+    # These two distinguish an explicit 0 from an absent field.
+    default = JudgeOptions()
+    mass = options.min_label_mass if options.HasField("min_label_mass") else default.min_label_mass
     straddle = None
     if options.HasField("max_straddle"):
         straddle = _within("options.max_straddle", options.max_straddle, 0.5)
     return JudgeOptions(
-        orders=orders or given.orders,
+        orders=orders or default.orders,
         sample_principles=options.sample_size if sampled else None,
         seed=options.seed,
         tie_margin=_within("options.tie_margin", options.tie_margin, 0.5),
@@ -177,13 +186,13 @@ def read_options(
 
 
 def read_writing_options(options: pb.WritingOptions, *, max_tokens: int) -> WritingOptions:
-    """Options with the defaults filled in, each in its range."""
-    given = WritingOptions()
-    temperature = options.temperature if options.HasField("temperature") else given.temperature
-    wanted = _up_to("options.max_tokens", options.max_tokens, max_tokens)
+    """The options of a request: each validated, absent ones at their defaults."""
+    default = WritingOptions()
+    temperature = options.temperature if options.HasField("temperature") else default.temperature
+    requested = _up_to("options.max_tokens", options.max_tokens, max_tokens)
     return WritingOptions(
         principle_id=options.principle_id,
-        max_tokens=wanted or min(given.max_tokens, max_tokens),
+        max_tokens=requested or min(default.max_tokens, max_tokens),
         temperature=_within("options.temperature", temperature, 2.0),
         seed=options.seed,
         use_store=options.cache != pb.CACHE_MODE_BYPASS,
@@ -191,39 +200,61 @@ def read_writing_options(options: pb.WritingOptions, *, max_tokens: int) -> Writ
     )
 
 
+def _orders(options: pb.JudgeOptions) -> tuple[Order, ...]:
+    orders = tuple(ORDER_OF[order] for order in options.orders if order in ORDER_OF)
+    if len(set(orders)) != len(options.orders):
+        raise InvalidRequest(
+            "options.orders",
+            f"unknown or repeated order: {list(options.orders)}; send ORDER_AB and ORDER_BA, each "
+            "at most once",
+        )
+    if len(orders) == 1 and options.protocol == "pointwise":
+        raise InvalidRequest(
+            "options.orders",
+            f"order {orders[0]} with the pointwise protocol; send no orders, as it reads each "
+            "response alone",
+        )
+    return orders
+
+
 def _rationale_samples(options: pb.JudgeOptions) -> int:
     field, samples = "options.rationale_samples", options.rationale_samples or 1
     if samples > 1 and not options.max_rationale_tokens:
-        raise InvalidRequest(field, f"{samples}; more than 1 needs max_rationale_tokens above 0")
+        raise InvalidRequest(
+            field, f"{samples} samples without rationales; set max_rationale_tokens above 0"
+        )
     return _up_to(field, samples, MAX_RATIONALE_SAMPLES)
 
 
 def _protocol(name: str, known: Collection[str]) -> str:
     if name and name not in known:
         shown = name if len(name) <= 64 else name[:61] + "..."
-        listed = f"this server has: {', '.join(known)}"
-        hint = "; ".join(part for part in (nearest(name, known), listed) if part)
-        raise InvalidRequest("options.protocol", f"unknown '{shown}'; {hint}")
+        available = f"this server has: {', '.join(known)}"
+        hint = "; ".join(part for part in (nearest(name, known), available) if part)
+        raise InvalidRequest("options.protocol", f"unknown protocol: '{shown}'; {hint}")
     return name
 
 
 def _within(field: str, value: float, high: float) -> float:
     if math.isnan(value) or not 0.0 <= value <= high:
-        raise InvalidRequest(field, f"{value:g} is outside [0, {high:g}]")
+        raise InvalidRequest(field, f"out of range: {value:g}; send a value in [0, {high:g}]")
     return value
 
 
-def _up_to(field: str, value: int, most: int) -> int:
-    if value > most:
-        raise InvalidRequest(field, f"{value}; this server allows up to {most}")
+def _up_to(field: str, value: int, limit: int) -> int:
+    if value > limit:
+        raise InvalidRequest(field, f"too large: {value}; this server allows up to {limit}")
     return value
 
 
 def is_request_id(request_id: str) -> bool:
-    """Whether a caller's name for a request may stand in logs."""
+    """Whether a caller's request id is short and printable, and so safe to log."""
     return len(request_id) <= MAX_REQUEST_ID and request_id.isprintable()
 
 
 def check_request_id(request_id: str) -> None:
+    """Raise InvalidRequest for a request id that is too long or not printable."""
     if not is_request_id(request_id):
-        raise InvalidRequest("request_id", f"up to {MAX_REQUEST_ID} printable characters")
+        raise InvalidRequest(
+            "request_id", f"too long or not printable; send up to {MAX_REQUEST_ID} characters"
+        )

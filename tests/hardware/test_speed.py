@@ -1,4 +1,4 @@
-"""The measured speed is one thread's, times the cores that may compute."""
+"""Speed measurement: one thread's speed times the available cores."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_cores_are_torchs_threads_or_the_containers_share(monkeypatch, tmp_path)
     assert speed.cores() == 1.5
 
 
-def test_operations_over_the_time_of_the_quickest_repeat(monkeypatch):
-    """Ten repeats of three products; a thread's clock that runs 30 ms each, once 3 ms."""
+def test_the_speed_is_that_of_the_fastest_repeat(monkeypatch):
+    """Ten repeats of three products, each 30 ms on the thread's clock, one of them 3 ms."""
     ticks = iter([t for n in range(10) for t in (n, n + (0.003 if n == 4 else 0.03))])
     monkeypatch.setattr(speed.time, "thread_time", lambda: next(ticks))
     monkeypatch.setattr(speed, "cores", lambda: 2.0)
     threads = torch.get_num_threads()
-    found = speed.matmul_gflops("float32")
-    assert round(found, 3) == round(2 * (2 * 128 * 1536 * 6144) / 0.001 / 1e9, 3)
+    gflops = speed.matmul_gflops("float32")
+    assert round(gflops, 3) == round(2 * (2 * 128 * 1536 * 6144) / 0.001 / 1e9, 3)
     assert torch.get_num_threads() == threads

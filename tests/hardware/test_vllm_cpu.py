@@ -1,4 +1,4 @@
-"""Steps of the engine on a CPU: how long they are, and what they must not break."""
+"""vLLM on a CPU: step size, memory check, seeded sampling with chunked prefill, logs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from hardware.vllm_cpu import (
         (0, 120, 512),  # unknown
     ],
 )
-def test_a_step_holds_the_tokens_that_take_two_seconds(weights, gflops, tokens):
+def test_a_step_takes_about_two_seconds(weights, gflops, tokens):
     assert step_tokens(weights, gflops) == tokens
     assert tokens % BLOCK_TOKENS == 0
 
@@ -60,11 +60,11 @@ def test_a_folder_without_readable_weights_has_an_unknown_size(tmp_path):
     assert model_size(tmp_path) == ModelSize(0, 0)
 
 
-def test_no_step_is_smaller_than_the_requests_that_may_share_it(folder, monkeypatch):
+def test_a_step_has_at_least_one_token_per_concurrent_request(folder, monkeypatch):
     monkeypatch.setattr(vllm_cpu, "matmul_gflops", lambda dtype: 100.0)
-    found = engine_arguments(folder, "float32", sequences=200, tokens=96)
-    assert found["max_num_batched_tokens"] == found["max_num_seqs"] == 200
-    assert found["enable_chunked_prefill"]
+    arguments = engine_arguments(folder, "float32", sequences=200, tokens=96)
+    assert arguments["max_num_batched_tokens"] == arguments["max_num_seqs"] == 200
+    assert arguments["enable_chunked_prefill"]
 
 
 def test_a_model_whose_steps_come_near_vllms_limit_gets_a_higher_one(monkeypatch):
@@ -86,16 +86,18 @@ def test_memory_counts_weights_cache_processes_and_the_copy_made_while_loading()
     assert memory_gib(SIZE, "bfloat16", 1.0) == (4 + 2 + 1 + 2 + 1, 4 + 2 + 1 + 2)
 
 
-def test_a_model_that_does_not_fit_is_refused_with_what_is_free_and_what_would_do(monkeypatch):
+def test_a_model_that_does_not_fit_raises_an_error_with_free_memory_and_remedies(
+    monkeypatch,
+):
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 12 * GIB)
-    expected = r"12\.0 GiB are free, and loading it takes about 13\.0.*smaller model.*bfloat16"
+    expected = r"12\.0 GiB are free, loading it takes about 13\.0.*smaller model.*bfloat16"
     with pytest.raises(UserError, match=expected):
         check_memory("big", SIZE, "float32")
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 14 * GIB)
     assert check_memory("big", SIZE, "float32") == (13, 11)
 
 
-def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
+def test_unknown_memory_or_model_size_raises_no_error(monkeypatch):
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: None)
     assert check_memory("big", SIZE, "float32") == (13, 11)
     assert check_memory("hub/model", ModelSize(0, 0), "float32") == (0, 0)
@@ -123,8 +125,8 @@ class FakeRunner:
         return drawn
 
 
-def test_the_token_after_the_last_chunk_is_the_one_of_the_seed():
-    """Three chunks of row 1's prompt; row 0 samples all along; row 2 has no seed."""
+def test_the_token_after_the_last_chunk_is_that_of_the_seed():
+    """Row 1's prompt has three chunks; row 0 samples all the time; row 2 has no seed."""
     runner = FakeRunner({0: 5, 1: 7}, rows=3)
     runner.discard_request_mask.np[1] = True
     with pytest.raises(RuntimeError, match="offset"):  # what vLLM does by itself
@@ -144,7 +146,7 @@ def test_the_token_after_the_last_chunk_is_the_one_of_the_seed():
     assert last[1] == torch.empty(1).exponential_(generator=seven)
 
 
-def test_generators_come_back_when_drawing_fails():
+def test_generators_are_restored_when_sampling_fails():
     runner = FakeRunner({0: 5}, rows=1)
     runner.sample_tokens = None  # not callable
     worker = SeedsSurviveChunks()
@@ -159,7 +161,7 @@ def test_generators_come_back_when_drawing_fails():
 # ── logs ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_dump_of_a_dead_engine_stays_out_of_the_log(monkeypatch, capfd):
+def test_the_dump_of_a_dead_engine_is_not_logged(monkeypatch, capfd):
     for name in ("VLLM_LOGGING_LEVEL", "VLLM_LOGGING_STREAM", "VLLM_CONFIGURE_LOGGING"):
         monkeypatch.delenv(name, raising=False)
     (path,) = vllm_logs.environment().values()
@@ -171,7 +173,7 @@ def test_the_dump_of_a_dead_engine_stays_out_of_the_log(monkeypatch, capfd):
     assert capfd.readouterr().err == "the engine died\n"
 
 
-def test_a_level_in_lower_case_is_taken_as_vllm_takes_it(monkeypatch):
+def test_a_log_level_in_lower_case_works_as_in_vllm(monkeypatch):
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "debug")
     (path,) = vllm_logs.environment().values()
     configuration = json.loads(Path(path).read_text())
@@ -179,6 +181,6 @@ def test_a_level_in_lower_case_is_taken_as_vllm_takes_it(monkeypatch):
     assert configuration["handlers"]["vllm"]["level"] == "DEBUG"
 
 
-def test_whoever_switched_vllms_logging_off_is_left_alone(monkeypatch):
+def test_disabled_vllm_logging_stays_disabled(monkeypatch):
     monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
     assert vllm_logs.environment() == {}

@@ -1,4 +1,4 @@
-"""An engine without a model, FOR UNIT TESTS ONLY: scripted, deterministic, instant.
+"""Scripted engine without a model, FOR UNIT TESTS ONLY: deterministic and instant.
 
 It never stands in for the real engine in a demo, a benchmark or an integration test.
 """
@@ -19,7 +19,7 @@ Answer = Callable[[str], Sequence[float]]
 
 
 class FakeTokenizer:
-    """Words as tokens. Ids are given out as words are met, so `decode` is exact.
+    """Words as tokens. Ids are assigned as words appear, so `decode` is exact.
 
     Control tokens are the spellings <|im_start|> and <|im_end|>: one id in our template text,
     ordinary characters in data.
@@ -66,34 +66,37 @@ class EngineCall:
 
 
 def parse(prompt: str) -> EngineCall:
-    """Take a judge's prompt apart; fails when the template's headings changed."""
-    found = re.search(
+    """The parts of a judge's prompt; fails when the template's headings changed."""
+    match = re.search(
         r"\[Reply A (?P<nonce>\w+)\]\n(?P<first>.*)\n\n\[Reply B (?P=nonce)\]\n"
         r"(?P<second>.*)\n\n\[Question (?P=nonce)\]\n(?P<principle>.*) (?:Which reply|Say briefly)",
         prompt,
         re.DOTALL,
     )
-    assert found, f"not a judge's prompt: {prompt!r}"
-    return EngineCall(found["first"], found["second"], found["principle"])
+    assert match, f"not a judge's prompt: {prompt!r}"
+    return EngineCall(match["first"], match["second"], match["principle"])
 
 
 def prefer_longer(prompt: str) -> tuple[float, float]:
-    """The default answer: 0.9 / 0.09 for the longer reply, even when they are equally long."""
-    asked = parse(prompt)
-    if len(asked.first) == len(asked.second):
+    """The default answer: 0.9 / 0.09 for the longer reply; 0.495 each when equally long."""
+    parts = parse(prompt)
+    if len(parts.first) == len(parts.second):
         return (-0.7032, -0.7032)  # 0.495 each
     high, low = -0.10536, -2.40795
-    return (high, low) if len(asked.first) > len(asked.second) else (low, high)
+    return (high, low) if len(parts.first) > len(parts.second) else (low, high)
 
 
 def like_longer(prompt: str) -> tuple[float, ...]:
-    """Of one reply alone: P(Yes) is 0.8 from 20 characters on, else 0.2; the second label gets the
-    rest but 0.01, and so for ratings: the higher, the likelier, or the other way round."""
-    found = re.search(
+    """For a prompt about one reply: 20 characters or more are good, fewer are bad.
+
+    P(Yes) is 0.8 or 0.2, P(No) the rest but 0.01. P(rating i) is proportional to i or to 10 - i,
+    0.99 together.
+    """
+    match = re.search(
         r"\[Reply (?P<nonce>\w+)\]\n(?P<reply>.*)\n\n\[\w+ (?P=nonce)\]", prompt, re.S
     )
-    assert found, f"not a prompt about one reply: {prompt!r}"
-    long = len(found["reply"]) >= 20
+    assert match, f"not a prompt about one reply: {prompt!r}"
+    long = len(match["reply"]) >= 20
     if "Rate from 1" in prompt:
         weights = [i if long else 10 - i for i in range(1, 10)]
         return tuple(math.log(0.99 * w / 45) for w in weights)
@@ -102,7 +105,7 @@ def like_longer(prompt: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class EngineWrite:
-    """What the fake engine was asked to write."""
+    """One text that the fake engine generated, with its sampling settings."""
 
     prompt: str
     max_tokens: int
@@ -113,12 +116,11 @@ class EngineWrite:
 class FakeEngine:
     """An `Engine` that answers by a function of the prompt's text.
 
-    Switches, all of which may be set while it runs: `answer`, `latency_seconds`, `fail_after`
-    (reads that still succeed before every further one raises EngineError), `hold()` (nothing is
-    finished until `release()`; prefer it to a latency, which takes as long on a slow machine as on
-    a fast one), `die()`.
-    Counters: `prompts` (texts of the reads begun, in order), `writings`, `in_flight`,
-    `peak_in_flight`, `aborted` (reads cancelled while under way).
+    Switches, which may be set while it runs: `answer`, `latency_seconds`, `fail_after` (number of
+    reads that succeed before all further ones raise EngineError), `hold()` (nothing finishes until
+    `release()`; prefer it to a latency, which costs the same time on a fast machine), `die()`.
+    Counters: `prompts` (texts of the reads started, in order), `writings`, `in_flight`,
+    `peak_in_flight`, `aborted` (reads cancelled in flight).
     """
 
     def __init__(
@@ -204,7 +206,7 @@ class FakeEngine:
         self._alive = False
 
     def hold(self) -> None:
-        """Finish nothing, not even the start, until `release`; not for other threads."""
+        """Block everything, even `start`, until `release`. Not thread-safe."""
         self._open.clear()
 
     def release(self) -> None:
@@ -228,6 +230,6 @@ class FakeEngine:
         if self.fail_after is not None:
             self.fail_after -= 1
             if self.fail_after < 0:
-                raise EngineError("the fake engine was told to fail")
+                raise EngineError("the fake engine fails as configured")
         if not self._alive:
             raise EngineError("the fake engine is dead")

@@ -1,12 +1,13 @@
-// Asks a judge server which of two replies is better: npm install, then node client.js [HOST:PORT]
+// Minimal client of a judge server, which compares two responses.
+// Run: npm install, then node client.js [HOST:PORT]
 const path = require("node:path");
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 
 const includeDirs = [path.join(__dirname, "../../../protos")];
 const options = { includeDirs, keepCase: true, enums: String, longs: Number };
-const contract = loader.loadSync("judge_service/v1/judge.proto", options);
-const { JudgeService } = grpc.loadPackageDefinition(contract).judge_service.v1;
+const definition = loader.loadSync("judge_service/v1/judge.proto", options);
+const { JudgeService } = grpc.loadPackageDefinition(definition).judge_service.v1;
 
 const server = process.argv[2] ?? "127.0.0.1:50051";
 const judge = new JudgeService(server, grpc.credentials.createInsecure());
@@ -15,10 +16,10 @@ const request = {
   response_a: "I am sorry. I will call the depot now and write to you by noon.",
   response_b: "Someone will look into it.",
 };
-const deadline = Date.now() + 120_000; // a judge on a CPU takes its time
+const deadline = Date.now() + 120_000; // a judge on a CPU is slow
 judge.comparePair(request, { deadline }, (error, reply) => {
   if (error) {
-    console.error(`error: ${server}: ${error.message}`); // the message begins with the code
+    console.error(`error: ${server}: ${error.message}`); // the message starts with the status code
     process.exitCode = 1;
   } else {
     const { verdict, prob_a, abstention } = reply.judgment; // an abstention has no probability

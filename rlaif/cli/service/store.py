@@ -11,7 +11,7 @@ from constitution.errors import UserError
 from rlaif.cli.options import AsJson, OutFile, output
 
 if TYPE_CHECKING:
-    from judge_service.store.base import Place
+    from judge_service.store.base import Location
     from judge_service.store.maintenance import RowStats
 
 app = typer.Typer(
@@ -108,7 +108,7 @@ def gc(
     the file's size once more on disk. A database keeps the space for new rows; sizes are then
     those of its rows.
     """
-    from judge_service.store.base import shown
+    from judge_service.store.base import display_name
     from judge_service.store.maintenance import summarize, sweep
     from rlaif.progress import progress
 
@@ -128,7 +128,7 @@ def gc(
             swept = sweep(place, older_than=age, max_bytes=size, progress=report)
         action = "deleted"
     say(
-        f"{shown(place)}: {action} {swept.reads:,} reads and {swept.writings:,} writings, "
+        f"{display_name(place)}: {action} {swept.reads:,} reads and {swept.writings:,} writings, "
         f"{size_text(swept.bytes_before)} → {'about ' if dry_run else ''}"
         f"{size_text(swept.bytes_after)}"
     )
@@ -203,7 +203,7 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _place(store: str | None) -> Place:
+def _place(store: str | None) -> Location:
     from rlaif.models.catalog import cache_folder
 
     return store or cache_folder() / "reads.sqlite"

@@ -29,7 +29,7 @@ from judge_service.server.app import JudgeServer
 from judge_service.store import open_store
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
-from tests.support.service.serving import SAID, one_principle, settings
+from tests.support.service.serving import CHAT, one_principle, settings
 from tests.support.service.steady_engine import SteadyEngine
 from tests.support.waiting import until
 
@@ -85,9 +85,9 @@ class CancelStorm:
     def call(self, **how: Any) -> Any:
         """A call of one of the judging RPCs."""
         judge, new = self._judge, f"reply {self._number()}"
-        rank = pb.RankCandidatesRequest(**SAID, candidates=[new, "b", "c"])
-        score = pb.ScoreCandidateRequest(**SAID, response=new)
-        critique = pb.CritiqueCandidateRequest(**SAID, response=new)
+        rank = pb.RankCandidatesRequest(**CHAT, candidates=[new, "b", "c"])
+        score = pb.ScoreCandidateRequest(**CHAT, response=new)
+        critique = pb.CritiqueCandidateRequest(**CHAT, response=new)
         choices = [
             lambda: self.compare(**how),
             lambda: judge.RankCandidates(rank, metadata=MINE, **how),
@@ -105,7 +105,7 @@ class CancelStorm:
         return f"{self._begun // 1000} {self._begun % 1000}"
 
     def _pair(self) -> pb.ComparePairRequest:
-        return pb.ComparePairRequest(**SAID, response_a=self._number(), response_b="bb")
+        return pb.ComparePairRequest(**CHAT, response_a=self._number(), response_b="bb")
 
     async def _cancelled(self) -> None:
         call = self.call()

@@ -94,7 +94,7 @@ async def test_a_server_goes_on_while_the_store_is_swept(
 
 async def test_the_commands_take_a_url(postgres: Postgres, database: str, tmp_path: Path) -> None:
     store = ["--store", database]
-    with pytest.raises(StoreError, match="no store is there"):
+    with pytest.raises(StoreError, match="no store found"):
         raise CliRunner().invoke(app, ["store", "stats", *store]).exception or AssertionError
     assert postgres.execute("SELECT to_regclass('rlaif_schema')", database=name(database)) == [
         (None,)

@@ -89,7 +89,7 @@ async def test_a_refused_request_is_a_user_error_that_names_the_field() -> None:
             await client.compare("x", "a", "b", "hhhh")
         assert isinstance(refused.value, UserError)
         assert list(refused.value.fields) == ["constitution.name"]
-        with pytest.raises(JudgeRequestError, match="needs from 2"):
+        with pytest.raises(JudgeRequestError, match="send 2 to"):
             await client.rank("x", ["only one"])
         with pytest.raises(JudgeRequestError, match="cannot be sent"):
             await client.compare("x", "\ud800", "b")
@@ -183,7 +183,7 @@ async def test_a_stream_answers_every_item_and_one_bad_item_does_not_end_it(
     assert set(found) == set(dict(twins)) == {str(n) for n in range(100)} - {"8"}
     assert found["3"] == Unjudged(
         UnjudgedReason.REFUSED,
-        "conversation[0].content: empty; the last turn is what the responses answer",
+        "conversation[0].content: empty; send the message that the responses answer",
     )
     assert found["4"].reason is UnjudgedReason.EMPTY_RESPONSE
     assert found["5"].reason is UnjudgedReason.REFUSED

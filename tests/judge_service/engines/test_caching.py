@@ -26,7 +26,7 @@ from judge_service.types import Comparison, Judgment, ModelIdentity
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine, FakeTokenizer
-from tests.support.service.serving import SAID, serving
+from tests.support.service.serving import CHAT, serving
 
 MODEL = ModelIdentity("qwen", "0" * 64, "1" * 64, "bfloat16", "vllm 0.32.0 cpu")
 LABELS = (7, 8)
@@ -406,7 +406,7 @@ async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask
         raise failure("postgresql+psycopg://judge@canary/reads cannot be used")
 
     monkeypatch.setattr(store, verb, away)
-    request = pb.ComparePairRequest(**SAID, response_a="short", response_b="rather longer")
+    request = pb.ComparePairRequest(**CHAT, response_a="short", response_b="rather longer")
     async with (
         serving(CachingEngine(FakeEngine(), store)) as server,
         grpc.aio.insecure_channel(server.address) as channel,

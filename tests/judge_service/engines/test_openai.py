@@ -354,7 +354,7 @@ async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
         task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
         await until(lambda: not fake.replies)
         task.cancel()
-        await until(lambda: fake.hung_up == 1)
+        await until(lambda: fake.disconnects == 1)
         assert task.cancelled()
         await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
@@ -376,7 +376,7 @@ async def test_no_more_requests_at_a_time_than_the_bound(
     async with engine_over(folder) as (engine, fake):
         question = warmup_prompt(engine.tokenizer, "judge")
         await asyncio.gather(*(engine.read(*question) for _ in range(12)))
-        assert fake.most_at_once in (2, 3)
+        assert fake.max_concurrent in (2, 3)
 
 
 async def test_reads_that_wait_to_be_tried_again_hold_up_nobody(
@@ -440,7 +440,7 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
     await until(lambda: not engine.alive)
     # What answers at the address now is not what the receipts name.
     async with model_server(tokenizer, port=port, knows=frozenset()) as other:
-        await until(lambda: other.asked > 10)  # several rounds of questions
+        await until(lambda: other.requests > 10)  # several rounds of questions
         assert not engine.alive
     await engine.close()
 

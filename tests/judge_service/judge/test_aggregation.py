@@ -1,4 +1,4 @@
-"""Orders and principles become a soft label: numbers worked by hand, and the swap."""
+"""Aggregation into a soft label: numbers worked by hand, and symmetry under swapping."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def principle(
 
 def read(prob_first: float, order: Order, mass: float = 1.0) -> Read:
     logprobs = (math.log(prob_first * mass), math.log((1 - prob_first) * mass))
-    found = interpret(LabelLogprobs(logprobs, 10, 0), order, "f" * 64)
-    assert found is not None
-    return found
+    result = interpret(LabelLogprobs(logprobs, 10, 0), order, "f" * 64)
+    assert result is not None
+    return result
 
 
 def cast(
@@ -52,33 +52,33 @@ def cast(
 ) -> PrincipleVote:
     """The vote of P(first) = ab in order AB and ba in order BA."""
     reads = [read(ab, Order.AB), read(ba, Order.BA)]
-    found = vote(principle(name, trait, weight), reads, 0.1)
-    assert found is not None
-    return found
+    result = vote(principle(name, trait, weight), reads, 0.1)
+    assert result is not None
+    return result
 
 
 def test_a_vote_averages_the_orders() -> None:
-    found = cast(0.9, 0.3)  # P(A): 0.9 and 0.7
-    assert found.prob_a == pytest.approx(0.8)
-    assert found.order_gap == pytest.approx(0.2)
-    assert found.void_reads == 0
+    result = cast(0.9, 0.3)  # P(A): 0.9 and 0.7
+    assert result.prob_a == pytest.approx(0.8)
+    assert result.order_gap == pytest.approx(0.2)
+    assert result.void_reads == 0
 
 
 def test_pure_position_bias_averages_to_one_half() -> None:
-    found = cast(0.9, 0.9)
-    assert found.prob_a == pytest.approx(0.5)
-    assert found.order_gap == pytest.approx(0.8)
-    assert compare_orders([found], {}) == (False, pytest.approx(0.8))
+    result = cast(0.9, 0.9)
+    assert result.prob_a == pytest.approx(0.5)
+    assert result.order_gap == pytest.approx(0.8)
+    assert compare_orders([result], {}) == (False, pytest.approx(0.8))
 
 
 def test_a_void_read_is_counted_and_left_out() -> None:
     reads = [read(0.9, Order.AB), read(0.3, Order.BA, mass=0.05)]
-    found = vote(principle("one"), reads, 0.1)
-    assert found is not None
-    assert found.prob_a == pytest.approx(0.9)
-    assert found.order_gap is None
-    assert found.void_reads == 1
-    assert compare_orders([found], {}) == (None, None)
+    result = vote(principle("one"), reads, 0.1)
+    assert result is not None
+    assert result.prob_a == pytest.approx(0.9)
+    assert result.order_gap is None
+    assert result.void_reads == 1
+    assert compare_orders([result], {}) == (None, None)
 
 
 def test_only_void_reads_are_no_vote() -> None:
@@ -191,15 +191,15 @@ def test_the_spread_weighs_principles_as_the_label_does() -> None:
     assert spread(votes, {"helpful": 2.0}) == pytest.approx(math.sqrt(0.03))
 
 
-def test_votes_weighed_again_lose_principles_that_are_gone() -> None:
-    law = Constitution(
+def test_reweighing_drops_votes_on_principles_that_are_gone() -> None:
+    constitution = Constitution(
         name="n",
         version="1.0.0",
         traits={"kind": Trait()},
         principles=(principle("two", "kind", 5),),
     )
-    found = reweigh([cast(0.8, 0.2, "one"), cast(0.4, 0.6, "two")], law)
-    assert [(v.principle_id, v.trait, v.weight, v.prob_a) for v in found] == [
+    votes = reweigh([cast(0.8, 0.2, "one"), cast(0.4, 0.6, "two")], constitution)
+    assert [(v.principle_id, v.trait, v.weight, v.prob_a) for v in votes] == [
         ("two", "kind", 5.0, pytest.approx(0.4))
     ]
 
@@ -209,6 +209,6 @@ def test_scores_are_weighted_as_labels_are() -> None:
         PrincipleScore("a", "helpful", 1.0, 0.5, (), 1.0, ""),
         PrincipleScore("b", "honest", 2.0, -0.5, (), 1.0, ""),
     ]
-    whole, traits = weighted_scores(scores, {"helpful": 2.0, "honest": 3.0})
-    assert whole == pytest.approx((2 * 0.5 - 6 * 0.5) / 8)
+    overall, traits = weighted_scores(scores, {"helpful": 2.0, "honest": 3.0})
+    assert overall == pytest.approx((2 * 0.5 - 6 * 0.5) / 8)
     assert traits == {"helpful": 0.5, "honest": -0.5}

@@ -1,4 +1,4 @@
-"""Curves against closed forms and brute force; files that come back, and files that are broken."""
+"""Calibration: curves against closed forms and brute force; files, intact and broken."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MODEL = ModelIdentity("tiny", "a" * 64, "b" * 64, "float32", "none")
 
 
 def calibration(curve: Curve = Temperature(2.0), **values: object) -> Calibration:  # noqa: B008
-    found = Calibration(
+    base = Calibration(
         constitution="hhh",
         constitution_sha256="c" * 64,
         model="tiny",
@@ -60,7 +60,7 @@ def calibration(curve: Curve = Temperature(2.0), **values: object) -> Calibratio
         pairs=100,
         curve=curve,
     )
-    return dataclasses.replace(found, **values)
+    return dataclasses.replace(base, **values)
 
 
 # ── metrics ──────────────────────────────────────────────────────────────────────────────────
@@ -77,9 +77,9 @@ def test_the_metrics_are_those_worked_by_hand() -> None:
     assert nll(FIVE) == pytest.approx(3.940423 / 5, abs=1e-6)
     # bin at 0.9: |2/3 - 0.9| · 3 = 0.7; bin at 0.6: |1/2 - 0.6| · 2 = 0.2
     assert ece(equal_width_bins(FIVE)) == pytest.approx((0.7 + 0.2) / 5)
-    found = measure(FIVE)
-    assert (found.accuracy, found.brier) == (accuracy(FIVE), brier(FIVE))
-    assert (found.nll, found.ece) == (nll(FIVE), ece(equal_width_bins(FIVE)))
+    metrics = measure(FIVE)
+    assert (metrics.accuracy, metrics.brier) == (accuracy(FIVE), brier(FIVE))
+    assert (metrics.nll, metrics.ece) == (nll(FIVE), ece(equal_width_bins(FIVE)))
 
 
 def test_bins_of_equal_mass_differ_from_bins_of_equal_width() -> None:
@@ -106,12 +106,12 @@ def test_the_nll_of_a_certain_mistake_is_finite() -> None:
 
 @given(samples, st.integers(1, 12))
 def test_bins_hold_every_pair_once_in_whatever_order(probs: list[float], bins: int) -> None:
-    for binned in (equal_width_bins, equal_mass_bins):
-        found = binned(probs, bins)
-        assert sum(b.n for b in found) == len(probs)
-        assert len(found) <= bins
-        assert 0.0 <= ece(found) <= 1.0
-        assert ece(binned(probs[::-1], bins)) == pytest.approx(ece(found))
+    for make_bins in (equal_width_bins, equal_mass_bins):
+        binned = make_bins(probs, bins)
+        assert sum(b.n for b in binned) == len(probs)
+        assert len(binned) <= bins
+        assert 0.0 <= ece(binned) <= 1.0
+        assert ece(make_bins(probs[::-1], bins)) == pytest.approx(ece(binned))
 
 
 def test_the_ece_of_chance_is_that_of_a_coin_worked_by_hand() -> None:
@@ -139,7 +139,7 @@ def test_a_curve_never_falls_and_stays_within_zero_and_one(
 
 
 @given(curves, probabilities)
-def test_a_curve_never_turns_a_verdict_round(curve: Curve, p: float) -> None:
+def test_a_curve_never_flips_a_verdict(curve: Curve, p: float) -> None:
     assert (p - 0.5) * (curve.apply(p) - 0.5) >= 0.0
 
 
@@ -207,16 +207,17 @@ def test_pooling_finds_the_monotone_least_squares_fit(points: list[tuple[float, 
     """The oracle tries every way to cut the places into runs of rising means."""
     places = sorted({x for x, _ in points})
     cuts = itertools.product((False, True), repeat=len(places) - 1)
-    best = min(loss for cut in cuts if (loss := _loss_of_runs(points, places, cut)) is not None)
+    losses = [_loss_of_runs(points, places, cut) for cut in cuts]
+    best = min(loss for loss in losses if loss is not None)
 
     blocks = pool_adjacent_violators(points)
     assert [b.y for b in blocks] == sorted({b.y for b in blocks})
     assert sum(b.n for b in blocks) == len(points)
-    found, rest = 0.0, sorted(points)
+    loss, rest = 0.0, sorted(points)
     for block in blocks:
-        found += sum((y - block.y) ** 2 for _, y in rest[: int(block.n)])
+        loss += sum((y - block.y) ** 2 for _, y in rest[: int(block.n)])
         rest = rest[int(block.n) :]
-    assert found == pytest.approx(best, abs=1e-9)
+    assert loss == pytest.approx(best, abs=1e-9)
 
 
 def _loss_of_runs(
@@ -244,7 +245,7 @@ def test_the_upper_half_is_fitted_as_the_whole_mirrored_sample_would_be(probs: l
     assert whole == [b for b in upper if b.y > 0.5]
 
 
-# ── for whom, and where ──────────────────────────────────────────────────────────────────────
+# ── lookup and files ─────────────────────────────────────────────────────────────────────────
 
 
 def test_a_calibration_is_found_for_exactly_what_it_was_fitted_for() -> None:
@@ -259,7 +260,7 @@ def test_a_calibration_is_found_for_exactly_what_it_was_fitted_for() -> None:
     assert known.find("c" * 64, MODEL, "pair/1", "pointwise") is None
 
 
-def test_the_digest_tells_curves_apart() -> None:
+def test_the_digest_differs_between_curves() -> None:
     assert calibration().sha256 == calibration().sha256
     assert len({calibration(Temperature(t)).sha256 for t in (1.0, 2.0, 3.0)}) == 3
     assert calibration().apply(0.9) == pytest.approx(0.75)
@@ -280,13 +281,13 @@ def test_writing_replaces_the_calibration_of_the_same_key_and_keeps_the_others(
 ) -> None:
     path = tmp_path / "new" / "x.calibration.json"
     other = calibration(protocol="pointwise")
-    for one in (calibration(), other, calibration(Temperature(3.0))):
-        write_calibration(path, one)
+    for written in (calibration(), other, calibration(Temperature(3.0))):
+        write_calibration(path, written)
     assert read_calibrations(path) == [other, calibration(Temperature(3.0))]
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_earlier_file_has_the_word(tmp_path: Path) -> None:
+def test_the_earlier_file_wins(tmp_path: Path) -> None:
     mine, shipped = tmp_path / "mine.json", tmp_path / "shipped.json"
     write_calibration(mine, calibration(Temperature(5.0)))
     write_calibration(shipped, calibration(Temperature(1.0)))
@@ -296,23 +297,23 @@ def test_the_earlier_file_has_the_word(tmp_path: Path) -> None:
     assert loaded.find("c" * 64, MODEL, "pair/1", "pairwise") == calibration(Temperature(5.0))
 
 
-def test_a_file_lies_beside_its_constitution_and_a_name_in_the_users_folder(
+def test_the_file_is_beside_a_yaml_file_and_in_the_users_folder_for_a_name(
     tmp_path: Path,
 ) -> None:
     user = tmp_path / "user"
-    law = tmp_path / "shop.yaml"
-    assert calibration_file(str(law), user) == tmp_path / "shop.calibration.json"
+    path = tmp_path / "shop.yaml"
+    assert calibration_file(str(path), user) == tmp_path / "shop.calibration.json"
     assert calibration_file("hhh", user) == user / "hhh.calibration.json"
-    assert calibration_files(str(law), user) == ()
-    write_calibration(calibration_file(str(law), user), calibration())
+    assert calibration_files(str(path), user) == ()
+    write_calibration(calibration_file(str(path), user), calibration())
     write_calibration(calibration_file("hhh", user), calibration())
-    assert calibration_files(str(law), user) == (tmp_path / "shop.calibration.json",)
+    assert calibration_files(str(path), user) == (tmp_path / "shop.calibration.json",)
     assert calibration_files("hhh", user)[0] == user / "hhh.calibration.json"
     assert user / "hhh.calibration.json" not in calibration_files("hhh", None)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("curve", {"kind": "temperature", "temperature": 0.0}, "greater than or equal to 0.05"),
         ("curve", {"kind": "temperature", "temperature": math.nan}, "temperature"),
@@ -324,8 +325,8 @@ def test_a_file_lies_beside_its_constitution_and_a_name_in_the_users_folder(
         ("pairs", "many", "pairs"),
     ],
 )
-def test_a_broken_entry_is_told_with_file_field_and_remedy(
-    tmp_path: Path, field: str, value: object, said: str
+def test_a_broken_entry_raises_an_error_with_file_field_and_remedy(
+    tmp_path: Path, field: str, value: object, message: str
 ) -> None:
     path = tmp_path / "x.calibration.json"
     write_calibration(path, calibration())
@@ -333,29 +334,31 @@ def test_a_broken_entry_is_told_with_file_field_and_remedy(
     entries = json.loads(path.read_text())
     entries[1][field] = value
     path.write_text(json.dumps(entries))
-    with pytest.raises(CalibrationError) as told:
+    with pytest.raises(CalibrationError) as raised:
         Calibrations.load([path])
-    for part in (str(path), "entry 2", field, said, "rlaif judge calibrate"):
-        assert part in str(told.value)
+    for part in (str(path), "entry 2", field, message, "rlaif judge calibrate"):
+        assert part in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"temperature": 2}', "3"])
-def test_a_file_that_is_no_list_of_calibrations_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_without_a_list_of_calibrations_raises_an_error_and_is_not_overwritten(
+    tmp_path: Path, text: str
+) -> None:
     path = tmp_path / "x.calibration.json"
     path.write_text(text)
-    with pytest.raises(CalibrationError, match="not a list of calibrations") as told:
+    with pytest.raises(CalibrationError, match="not a list of calibrations") as raised:
         Calibrations.load([path])
-    assert "deleting the file" in str(told.value)
+    assert "deleting the file" in str(raised.value)
     with pytest.raises(CalibrationError):
         write_calibration(path, calibration())
     assert path.read_text() == text, "what was there is not overwritten"
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CalibrationError, match="cannot be written"):
         write_calibration(tmp_path / "file" / "x.calibration.json", calibration())
 
 
-def test_a_curve_without_a_knot_above_one_half_knows_nothing() -> None:
+def test_a_curve_without_a_knot_above_one_half_is_one_half_everywhere() -> None:
     assert Isotonic(((0.5, 0.5),)).apply(1.0) == 0.5

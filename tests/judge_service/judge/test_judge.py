@@ -1,4 +1,4 @@
-"""The judge over a scripted engine: what it asks, what it finds, and how it fails."""
+"""The judge on a scripted engine: its prompts, its judgments and its failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.fakes import FakeEngine, parse
 CONVERSATION = (Message(role="user", content="How long do I boil an egg?"),)
 
 
-def law(*compare_texts: str, scope: Scope | None = None) -> Constitution:
+def constitution(*compare_texts: str, scope: Scope | None = None) -> Constitution:
     return Constitution(
         name="test",
         version="1.0.0",
@@ -50,7 +50,7 @@ def law(*compare_texts: str, scope: Scope | None = None) -> Constitution:
     )
 
 
-LAW = law("Be helpful.", "Be honest.")
+CONSTITUTION = constitution("Be helpful.", "Be honest.")
 
 
 def pair(a: str = "Eight minutes.", b: str = "No.") -> Comparison:
@@ -58,70 +58,72 @@ def pair(a: str = "Eight minutes.", b: str = "No.") -> Comparison:
 
 
 async def judged(engine: FakeEngine, **options: object) -> Judgment:
-    found = await Judge(engine).compare(pair(), LAW, JudgeOptions(**options))  # type: ignore[arg-type]
-    assert isinstance(found, Judgment), found
-    return found
+    judgment = await Judge(engine).compare(pair(), CONSTITUTION, JudgeOptions(**options))  # type: ignore[arg-type]
+    assert isinstance(judgment, Judgment), judgment
+    return judgment
 
 
 async def unjudged(engine: FakeEngine, comparison: Comparison) -> Unjudged:
-    found = await Judge(engine).compare(comparison, LAW)
-    assert isinstance(found, Unjudged), found
-    return found
+    result = await Judge(engine).compare(comparison, CONSTITUTION)
+    assert isinstance(result, Unjudged), result
+    return result
 
 
 async def test_every_principle_is_read_in_both_orders() -> None:
     engine = FakeEngine()
-    found = await judged(engine)
-    asked = {(parse(p).first, parse(p).principle) for p in engine.prompts}
-    assert asked == {
+    judgment = await judged(engine)
+    prompts = {(parse(p).first, parse(p).principle) for p in engine.prompts}
+    assert prompts == {
         (first, principle)
         for first in ("Eight minutes.", "No.")
         for principle in ("Be helpful.", "Be honest.")
     }
-    assert found.usage.reads == 4
-    assert found.usage.output_tokens == 4
-    assert found.usage.prompt_tokens == sum(r.prompt_tokens for v in found.votes for r in v.reads)
+    assert judgment.usage.reads == 4
+    assert judgment.usage.output_tokens == 4
+    assert judgment.usage.prompt_tokens == sum(
+        r.prompt_tokens for v in judgment.votes for r in v.reads
+    )
 
 
 async def test_the_label_is_the_weighted_mean_of_the_votes() -> None:
     def answer(prompt: str) -> tuple[float, float]:
-        asked = parse(prompt)
-        likes_a = {"Be helpful.": 0.9, "Be honest.": 0.2}[asked.principle]
-        first = likes_a if asked.first == "Eight minutes." else 1 - likes_a
+        parts = parse(prompt)
+        likes_a = {"Be helpful.": 0.9, "Be honest.": 0.2}[parts.principle]
+        first = likes_a if parts.first == "Eight minutes." else 1 - likes_a
         return math.log(first), math.log(1 - first)
 
-    found = await judged(FakeEngine(answer))
-    assert found.prob_a == pytest.approx((1 * 0.9 + 3 * 0.2) / 4)
-    assert found.verdict is Verdict.B
-    assert found.trait_probs == {"helpful": pytest.approx(0.9), "honest": pytest.approx(0.2)}
-    assert found.position_consistent is True
-    assert found.order_gap == pytest.approx(0.0)
+    judgment = await judged(FakeEngine(answer))
+    assert judgment.prob_a == pytest.approx((1 * 0.9 + 3 * 0.2) / 4)
+    assert judgment.verdict is Verdict.B
+    assert judgment.trait_probs == {"helpful": pytest.approx(0.9), "honest": pytest.approx(0.2)}
+    assert judgment.position_consistent is True
+    assert judgment.order_gap == pytest.approx(0.0)
 
 
 async def test_the_receipt_names_everything_that_made_the_label() -> None:
     engine = FakeEngine()
-    found = await judged(engine, seed=7)
-    receipt = found.provenance
-    assert receipt.constitution_sha256 == LAW.digest
+    judgment = await judged(engine, seed=7)
+    receipt = judgment.provenance
+    assert receipt.constitution_sha256 == CONSTITUTION.digest
     assert receipt.model == engine.identity
     assert receipt.template_version == TEMPLATE_VERSION
     assert receipt.principle_ids == ("p0", "p1")
     assert receipt.seed == 7
-    hashes = {read.prompt_sha256 for v in found.votes for read in v.reads}
+    hashes = {read.prompt_sha256 for v in judgment.votes for read in v.reads}
     assert len(hashes) == 4
 
 
 async def test_one_order_has_no_gap_and_no_consistency() -> None:
-    found = await judged(FakeEngine(), orders=(Order.BA,))
-    assert found.usage.reads == 2
-    assert (found.order_gap, found.position_consistent) == (None, None)
-    assert found.prob_a == pytest.approx(0.9 / 0.99, abs=1e-4)
+    judgment = await judged(FakeEngine(), orders=(Order.BA,))
+    assert judgment.usage.reads == 2
+    assert (judgment.order_gap, judgment.position_consistent) == (None, None)
+    assert judgment.prob_a == pytest.approx(0.9 / 0.99, abs=1e-4)
 
 
 async def test_a_sample_of_principles_is_what_the_receipt_names() -> None:
-    found = await judged(FakeEngine(), sample_principles=1)
-    assert len(found.votes) == 1
-    assert found.provenance.principle_ids == (found.votes[0].principle_id,)
+    judgment = await judged(FakeEngine(), sample_principles=1)
+    assert len(judgment.votes) == 1
+    assert judgment.provenance.principle_ids == (judgment.votes[0].principle_id,)
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.floats(-30, 0), st.floats(-30, 0))
@@ -137,8 +139,8 @@ def test_swapping_the_responses_gives_one_minus_p(
         judge = Judge(FakeEngine(answer))
         options = JudgeOptions(sample_principles=1, min_label_mass=1e-9)
         return (
-            await judge.compare(pair(a, b), LAW, options),
-            await judge.compare(pair(b, a), LAW, options),
+            await judge.compare(pair(a, b), CONSTITUTION, options),
+            await judge.compare(pair(b, a), CONSTITUTION, options),
         )
 
     here, swapped = asyncio.run(both())
@@ -153,15 +155,15 @@ def test_swapping_the_responses_gives_one_minus_p(
         }
 
 
-async def test_the_first_principle_goes_ahead_so_that_the_rest_find_its_prefix() -> None:
+async def test_the_first_principle_runs_first_so_that_the_rest_find_its_prefix_cached() -> None:
     engine = FakeEngine(latency_seconds=0.01)
     texts = [f"Principle number {i}." for i in range(5)]
-    await Judge(engine).compare(pair(), law(*texts))
+    await Judge(engine).compare(pair(), constitution(*texts))
     assert {parse(p).principle for p in engine.prompts[:2]} == {texts[0]}
     assert engine.peak_in_flight == 8
 
 
-async def test_bulk_work_stands_behind_interactive_work() -> None:
+async def test_bulk_reads_have_lower_priority_than_interactive_ones() -> None:
     engine = FakeEngine()
     await judged(engine, interactive=False)
     bulk = set(engine.priorities)
@@ -172,68 +174,68 @@ async def test_bulk_work_stands_behind_interactive_work() -> None:
 @pytest.mark.parametrize(("a", "b", "name"), [("", "x", "A"), ("x", " \n\t", "B")])
 async def test_an_empty_response_is_named_and_costs_nothing(a: str, b: str, name: str) -> None:
     engine = FakeEngine()
-    found = await unjudged(engine, pair(a, b))
-    assert found.reason is UnjudgedReason.EMPTY_RESPONSE
-    assert f"response {name}" in found.detail
+    result = await unjudged(engine, pair(a, b))
+    assert result.reason is UnjudgedReason.EMPTY_RESPONSE
+    assert f"response {name}" in result.detail
     assert engine.prompts == []
 
 
 @pytest.mark.parametrize(("a", "b", "name"), [("x " * 300, "y", "A"), ("y", "x " * 300, "B")])
 async def test_a_response_that_is_too_long_is_named_and_not_cut(a: str, b: str, name: str) -> None:
     engine = FakeEngine(max_context_tokens=300)
-    found = await unjudged(engine, pair(a, b))
-    assert found.reason is UnjudgedReason.TOO_LONG
-    assert found.detail.startswith(f"response {name} is too long")
+    result = await unjudged(engine, pair(a, b))
+    assert result.reason is UnjudgedReason.TOO_LONG
+    assert result.detail.startswith(f"response {name} is too long")
     assert engine.prompts == []
 
 
-async def test_without_a_principle_that_applies_there_is_no_label() -> None:
-    scoped = law("Be helpful.", "Be honest.", scope=Scope(mentions=("refund",)))
-    found = await Judge(FakeEngine()).compare(pair(), scoped)
-    assert isinstance(found, Unjudged)
-    assert found.reason is UnjudgedReason.NO_PRINCIPLE_APPLIES
+async def test_no_label_when_no_principle_applies() -> None:
+    scoped = constitution("Be helpful.", "Be honest.", scope=Scope(mentions=("refund",)))
+    result = await Judge(FakeEngine()).compare(pair(), scoped)
+    assert isinstance(result, Unjudged)
+    assert result.reason is UnjudgedReason.NO_PRINCIPLE_APPLIES
 
 
-async def test_a_judge_that_wants_to_say_something_else_gives_no_label() -> None:
-    found = await unjudged(FakeEngine(lambda _: (-5.0, -6.0)), pair())
-    assert found.reason is UnjudgedReason.LOW_LABEL_MASS
-    assert "0.009" in found.detail
-    assert found.usage.reads == 4
+async def test_a_judge_that_would_answer_something_else_gives_no_label() -> None:
+    result = await unjudged(FakeEngine(lambda _: (-5.0, -6.0)), pair())
+    assert result.reason is UnjudgedReason.LOW_LABEL_MASS
+    assert "0.009" in result.detail
+    assert result.usage.reads == 4
 
 
 async def test_nan_is_never_a_label() -> None:
-    found = await unjudged(FakeEngine(lambda _: (math.nan, -0.1)), pair())
-    assert found.reason is UnjudgedReason.LOW_LABEL_MASS
+    result = await unjudged(FakeEngine(lambda _: (math.nan, -0.1)), pair())
+    assert result.reason is UnjudgedReason.LOW_LABEL_MASS
 
 
-async def test_one_void_principle_leaves_the_other_s_vote() -> None:
+async def test_a_principle_with_void_reads_leaves_the_other_principles_vote() -> None:
     def answer(prompt: str) -> tuple[float, float]:
         return (-9.0, -9.0) if "honest" in parse(prompt).principle else (-0.1, -3.0)
 
-    found = await judged(FakeEngine(answer))
-    assert [v.principle_id for v in found.votes] == ["p0"]
-    assert found.provenance.principle_ids == ("p0", "p1")
+    judgment = await judged(FakeEngine(answer))
+    assert [v.principle_id for v in judgment.votes] == ["p0"]
+    assert judgment.provenance.principle_ids == ("p0", "p1")
 
 
 async def test_a_dead_engine_is_unjudged_and_its_other_reads_are_cancelled() -> None:
     engine = FakeEngine(latency_seconds=0.01, fail_after=3)
-    found = await unjudged(engine, pair())
-    assert found.reason is UnjudgedReason.ENGINE_FAILED
-    assert "told to fail" in found.detail
+    result = await unjudged(engine, pair())
+    assert result.reason is UnjudgedReason.ENGINE_FAILED
+    assert "fails as configured" in result.detail
     assert engine.in_flight == 0
 
 
-async def test_our_own_mistakes_are_not_hidden_as_unjudged() -> None:
+async def test_our_own_bugs_are_not_hidden_as_unjudged() -> None:
     def answer(prompt: str) -> tuple[float, float]:
         raise ZeroDivisionError
 
     with pytest.raises(ExceptionGroup):
-        await Judge(FakeEngine(answer)).compare(pair(), LAW)
+        await Judge(FakeEngine(answer)).compare(pair(), CONSTITUTION)
 
 
 async def test_cancelling_a_comparison_aborts_its_reads() -> None:
     engine = FakeEngine(latency_seconds=60)
-    task = asyncio.create_task(Judge(engine).compare(pair(), LAW))
+    task = asyncio.create_task(Judge(engine).compare(pair(), CONSTITUTION))
     while engine.in_flight < 2:
         await asyncio.sleep(0)
     task.cancel()
@@ -244,7 +246,7 @@ async def test_cancelling_a_comparison_aborts_its_reads() -> None:
 
 
 async def test_ranking_orders_candidates_by_strength() -> None:
-    ranking = await Judge(FakeEngine()).rank(CONVERSATION, ["xx", "x", "xxxx", "xxx"], LAW)
+    ranking = await Judge(FakeEngine()).rank(CONVERSATION, ["xx", "x", "xxxx", "xxx"], CONSTITUTION)
     assert [c.index for c in ranking.candidates] == [2, 3, 0, 1]
     assert [c.rank for c in ranking.candidates] == [1, 2, 3, 4]
     assert len(ranking.pairs) == 6
@@ -252,13 +254,13 @@ async def test_ranking_orders_candidates_by_strength() -> None:
 
 
 async def test_an_empty_candidate_is_not_ranked_and_its_pairs_say_why() -> None:
-    ranking = await Judge(FakeEngine()).rank(CONVERSATION, ["x", "", "xxx"], LAW)
+    ranking = await Judge(FakeEngine()).rank(CONVERSATION, ["x", "", "xxx"], CONSTITUTION)
     assert [c.index for c in ranking.candidates] == [2, 0]
-    reasons = [found.reason for _, _, found in ranking.pairs if isinstance(found, Unjudged)]
+    reasons = [result.reason for _, _, result in ranking.pairs if isinstance(result, Unjudged)]
     assert reasons == [UnjudgedReason.EMPTY_RESPONSE] * 2
 
 
-async def test_a_text_too_long_for_any_pair_is_counted_once_and_refuses_its_pairs_alone(
+async def test_a_candidate_too_long_for_any_pair_is_tokenized_once_and_only_its_pairs_are_unjudged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = FakeEngine()
@@ -271,9 +273,9 @@ async def test_a_text_too_long_for_any_pair_is_counted_once_and_refuses_its_pair
 
     monkeypatch.setattr(engine.tokenizer, "encode_data", encode_data)
     candidates = ["No.", "Eight minutes.", long, "I do not know that."]
-    found = await Judge(engine).rank(CONVERSATION, candidates, LAW)
+    ranking = await Judge(engine).rank(CONVERSATION, candidates, CONSTITUTION)
     assert counted.count(len(long)) == 1
-    for i, j, result in found.pairs:
+    for i, j, result in ranking.pairs:
         if 2 in (i, j):
             assert isinstance(result, Unjudged)
             assert result.reason is UnjudgedReason.TOO_LONG
@@ -283,15 +285,15 @@ async def test_a_text_too_long_for_any_pair_is_counted_once_and_refuses_its_pair
 
 
 async def test_one_candidate_cannot_be_ranked() -> None:
-    with pytest.raises(RankingError, match="at least 2 candidates, not 1"):
-        await Judge(FakeEngine()).rank(CONVERSATION, ["only"], LAW)
+    with pytest.raises(RankingError, match="too few candidates to rank: 1; give at least 2"):
+        await Judge(FakeEngine()).rank(CONVERSATION, ["only"], CONSTITUTION)
 
 
 async def test_a_judge_with_a_dead_engine_ranks_nothing() -> None:
     engine = FakeEngine()
     judge = Judge(engine)
     engine.die()
-    ranking = await judge.rank(CONVERSATION, ["x", "xx"], LAW)
+    ranking = await judge.rank(CONVERSATION, ["x", "xx"], CONSTITUTION)
     assert ranking.candidates == ()
     assert ranking.usage == Usage()
 
@@ -301,18 +303,18 @@ async def test_a_judge_with_a_dead_engine_ranks_nothing() -> None:
 
 async def test_a_rationale_is_written_once_per_read_and_kept_with_it() -> None:
     engine = FakeEngine()
-    found = await judged(engine, max_rationale_tokens=20)
-    reads = [read for v in found.votes for read in v.reads]
+    judgment = await judged(engine, max_rationale_tokens=20)
+    reads = [read for v in judgment.votes for read in v.reads]
     assert {read.rationale for read in reads} == {"an answer"}
     assert len(reads) == 4
     assert all("an answer\n\nThat is Reply" in prompt for prompt in engine.prompts)
-    assert found.usage.output_tokens == 4 * (2 + 1)  # two words and a label
+    assert judgment.usage.output_tokens == 4 * (2 + 1)  # two words and a label
 
 
-async def test_drawn_rationales_are_averaged_and_differ_by_seed_only() -> None:
+async def test_sampled_rationales_are_averaged_and_differ_by_seed_only() -> None:
     engine = FakeEngine()
-    found = await judged(engine, max_rationale_tokens=20, rationale_samples=3, seed=5)
-    assert [len(v.reads) for v in found.votes] == [6, 6]
+    judgment = await judged(engine, max_rationale_tokens=20, rationale_samples=3, seed=5)
+    assert [len(v.reads) for v in judgment.votes] == [6, 6]
     assert {(w.temperature, w.seed) for w in engine.writings} == {(1.0, 5), (1.0, 6), (1.0, 7)}
 
 
@@ -327,35 +329,35 @@ async def test_a_greedy_rationale_has_temperature_zero() -> None:
 
 async def test_pointwise_reads_each_response_by_itself() -> None:
     engine = FakeEngine()
-    found = await Judge(engine).compare(
-        pair("A long enough answer.", "Short."), LAW, JudgeOptions(protocol="pointwise")
+    judgment = await Judge(engine).compare(
+        pair("A long enough answer.", "Short."), CONSTITUTION, JudgeOptions(protocol="pointwise")
     )
-    assert isinstance(found, Judgment)
+    assert isinstance(judgment, Judgment)
     # P(Yes) / P(No) is 0.8 / 0.19 and 0.2 / 0.79
     odds = (0.8 / 0.19) / (0.2 / 0.79)
-    assert found.prob_a == pytest.approx(odds / (1 + odds))
-    assert found.provenance.protocol == "pointwise"
-    assert found.position_consistent is None
-    assert found.order_gap is None
+    assert judgment.prob_a == pytest.approx(odds / (1 + odds))
+    assert judgment.provenance.protocol == "pointwise"
+    assert judgment.position_consistent is None
+    assert judgment.order_gap is None
     assert all("Short." not in p or "long enough" not in p for p in engine.prompts)
 
 
 # ---- abstaining
 
 
-async def test_reads_on_both_sides_of_one_half_abstain_when_the_caller_says_so() -> None:
+async def test_reads_on_both_sides_of_one_half_are_undecided_beyond_max_straddle() -> None:
     def always_first(_: str) -> tuple[float, float]:
         return math.log(0.9), math.log(0.1)
 
     engine = FakeEngine(always_first)  # P(A): 0.9 and 0.1, so the spread is 0.4
     free = await judged(engine)
     assert free.straddle == pytest.approx(0.4)
-    within = await Judge(engine).compare(pair(), LAW, JudgeOptions(max_straddle=0.41))
+    within = await Judge(engine).compare(pair(), CONSTITUTION, JudgeOptions(max_straddle=0.41))
     assert isinstance(within, Judgment)
-    beyond = await Judge(engine).compare(pair(), LAW, JudgeOptions(max_straddle=0.39))
+    beyond = await Judge(engine).compare(pair(), CONSTITUTION, JudgeOptions(max_straddle=0.39))
     assert isinstance(beyond, Unjudged)
     assert beyond.reason is UnjudgedReason.UNDECIDED
-    assert "0.400 beyond one half" in beyond.detail
+    assert "reaches 0.400 past 0.5" in beyond.detail
 
 
 # ---- scores, critiques, revisions, previews
@@ -363,8 +365,8 @@ async def test_reads_on_both_sides_of_one_half_abstain_when_the_caller_says_so()
 
 async def test_a_score_is_the_expected_rating_of_every_principle() -> None:
     engine = FakeEngine()
-    good = await Judge(engine).score(CONVERSATION, "A long enough answer.", LAW)
-    bad = await Judge(engine).score(CONVERSATION, "Short.", LAW)
+    good = await Judge(engine).score(CONVERSATION, "A long enough answer.", CONSTITUTION)
+    bad = await Judge(engine).score(CONVERSATION, "Short.", CONSTITUTION)
     assert isinstance(good, Score)
     assert isinstance(bad, Score)
     # P(i) = i / 45: E = 285 / 45, so (E - 5) / 4 = 1/3
@@ -376,17 +378,17 @@ async def test_a_score_is_the_expected_rating_of_every_principle() -> None:
 
 
 async def test_an_empty_response_has_no_score() -> None:
-    found = await Judge(FakeEngine()).score(CONVERSATION, " ", LAW)
-    assert isinstance(found, Unjudged)
-    assert found.reason is UnjudgedReason.EMPTY_RESPONSE
+    result = await Judge(FakeEngine()).score(CONVERSATION, " ", CONSTITUTION)
+    assert isinstance(result, Unjudged)
+    assert result.reason is UnjudgedReason.EMPTY_RESPONSE
 
 
 async def test_a_critique_shows_the_judge_the_principles_critique_text() -> None:
     engine = FakeEngine()
     options = WritingOptions(principle_id="p1", seed=9, max_tokens=50)
-    found = await Judge(engine).critique(CONVERSATION, "Three hours.", LAW, options)
-    assert isinstance(found, Writing)
-    assert (found.text, found.complete, found.principle_id) == ("an answer", True, "p1")
+    writing = await Judge(engine).critique(CONVERSATION, "Three hours.", CONSTITUTION, options)
+    assert isinstance(writing, Writing)
+    assert (writing.text, writing.complete, writing.principle_id) == ("an answer", True, "p1")
     assert "Three hours." in engine.writings[0].prompt
     assert "\nc Write the critique" in engine.writings[0].prompt
     assert (engine.writings[0].seed, engine.writings[0].temperature) == (9, 1.0)
@@ -394,8 +396,10 @@ async def test_a_critique_shows_the_judge_the_principles_critique_text() -> None
 
 async def test_a_revision_shows_the_response_and_its_critique() -> None:
     engine = FakeEngine()
-    found = await Judge(engine).revise(CONVERSATION, "Three hours.", "Far too long.", LAW)
-    assert isinstance(found, Writing)
+    writing = await Judge(engine).revise(
+        CONVERSATION, "Three hours.", "Far too long.", CONSTITUTION
+    )
+    assert isinstance(writing, Writing)
     prompt = engine.writings[0].prompt
     assert (
         prompt.index("Three hours.")
@@ -408,27 +412,27 @@ async def test_the_principle_of_a_critique_is_drawn_with_the_seed() -> None:
     judge = Judge(FakeEngine())
     drawn = {}
     for seed in (*range(8), *range(8)):
-        found = await judge.critique(CONVERSATION, "Hm.", LAW, WritingOptions(seed=seed))
-        assert isinstance(found, Writing)
-        assert drawn.setdefault(seed, found.principle_id) == found.principle_id
+        writing = await judge.critique(CONVERSATION, "Hm.", CONSTITUTION, WritingOptions(seed=seed))
+        assert isinstance(writing, Writing)
+        assert drawn.setdefault(seed, writing.principle_id) == writing.principle_id
     assert set(drawn.values()) == {"p0", "p1"}
 
 
 async def test_an_unknown_principle_names_the_nearest() -> None:
     with pytest.raises(UnknownPrinciple, match="did you mean 'p1'"):
         await Judge(FakeEngine()).critique(
-            CONVERSATION, "Hm.", LAW, WritingOptions(principle_id="p1x")
+            CONVERSATION, "Hm.", CONSTITUTION, WritingOptions(principle_id="p1x")
         )
 
 
-async def test_a_preview_is_what_would_be_read_to_the_token() -> None:
+async def test_a_preview_shows_the_prompts_to_the_token() -> None:
     engine = FakeEngine()
     judge = Judge(engine)
-    previews = judge.preview(pair(), LAW)
+    previews = judge.preview(pair(), CONSTITUTION)
     assert engine.prompts == []
-    found = await judge.compare(pair(), LAW)
-    assert isinstance(found, Judgment)
+    judgment = await judge.compare(pair(), CONSTITUTION)
+    assert isinstance(judgment, Judgment)
     assert sorted(p.text for p in previews) == sorted(engine.prompts)
     assert {p.prompt_sha256 for p in previews} == {
-        read.prompt_sha256 for v in found.votes for read in v.reads
+        read.prompt_sha256 for v in judgment.votes for read in v.reads
     }

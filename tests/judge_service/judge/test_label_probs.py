@@ -1,4 +1,4 @@
-"""Label log-probabilities become a probability: worked by hand, and at the edges."""
+"""Probabilities from label log-probabilities: worked by hand, and at the edges."""
 
 from __future__ import annotations
 
@@ -66,26 +66,28 @@ def test_only_the_margin_counts(first: float, margin: float, shift: float) -> No
         (-0.1, -0.1),
     ],
 )
-def test_what_is_no_probability_is_void(logprobs: tuple[float, float]) -> None:
+def test_logprobs_that_are_not_probabilities_make_a_void_read(
+    logprobs: tuple[float, float],
+) -> None:
     assert read(*logprobs) is None
 
 
 def test_mass_over_one_by_rounding_is_one() -> None:
-    found = read(math.log(0.9), math.log(0.1002))
-    assert found is not None
-    assert found.label_mass == 1.0
+    rounded = read(math.log(0.9), math.log(0.1002))
+    assert rounded is not None
+    assert rounded.label_mass == 1.0
 
 
 def test_a_tiny_mass_is_still_a_number() -> None:
-    found = read(-900.0, -901.0)
-    assert found is not None
-    assert found.prob_first == pytest.approx(1 / (1 + math.exp(-1)))
-    assert found.label_mass == 0.0
+    tiny = read(-900.0, -901.0)
+    assert tiny is not None
+    assert tiny.prob_first == pytest.approx(1 / (1 + math.exp(-1)))
+    assert tiny.label_mass == 0.0
 
 
 def both(ab: tuple[float, float], ba: tuple[float, float]) -> list[Read]:
-    found = [read(*map(math.log, ab)), read(*map(math.log, ba), Order.BA)]
-    return [one for one in found if one is not None]
+    reads = [read(*map(math.log, ab)), read(*map(math.log, ba), Order.BA)]
+    return [r for r in reads if r is not None]
 
 
 def test_pairwise_takes_the_mean_over_the_orders() -> None:
@@ -115,8 +117,8 @@ def test_swapping_the_responses_gives_one_minus_p(
     protocol: str, first: tuple[float, float], second: tuple[float, float]
 ) -> None:
     reads = [read(*first), read(*second, Order.BA)]
-    valid = [one for one in reads if one is not None]
-    swapped = [replace(one, order=_OTHER[one.order]) for one in valid]
+    valid = [r for r in reads if r is not None]
+    swapped = [replace(r, order=_OTHER[r.order]) for r in valid]
     if len(valid) == 2:
         p, q = PROTOCOLS[protocol](valid), PROTOCOLS[protocol](swapped)
         assert p is not None
@@ -129,21 +131,21 @@ _OTHER = {Order.AB: Order.BA, Order.BA: Order.AB}
 
 def test_the_expected_rating_by_hand() -> None:
     # half the mass on "1", a quarter each on "2" and "3": E = 1.75, (1.75 - 2) / 1
-    found = rate([math.log(0.4), math.log(0.2), math.log(0.2)])
-    assert found is not None
-    assert found.score == pytest.approx(-0.25)
-    assert found.probs == pytest.approx((0.5, 0.25, 0.25))
-    assert found.label_mass == pytest.approx(0.8)
+    rating = rate([math.log(0.4), math.log(0.2), math.log(0.2)])
+    assert rating is not None
+    assert rating.score == pytest.approx(-0.25)
+    assert rating.probs == pytest.approx((0.5, 0.25, 0.25))
+    assert rating.label_mass == pytest.approx(0.8)
 
 
-def test_a_rating_that_was_not_scored_is_no_rating() -> None:
+def test_a_label_without_a_score_makes_no_rating() -> None:
     assert rate([-1.0, -math.inf, -2.0]) is None
 
 
 @given(st.lists(st.floats(-30, -3), min_size=2, max_size=9))
 def test_a_score_lies_between_minus_one_and_one_and_mirrors(logprobs: list[float]) -> None:
-    found, mirrored = rate(logprobs), rate(logprobs[::-1])
-    assert found is not None
+    rating, mirrored = rate(logprobs), rate(logprobs[::-1])
+    assert rating is not None
     assert mirrored is not None
-    assert -1.0 <= found.score <= 1.0
-    assert found.score == pytest.approx(-mirrored.score, abs=1e-12)
+    assert -1.0 <= rating.score <= 1.0
+    assert rating.score == pytest.approx(-mirrored.score, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Bradley-Terry: known strengths come back, and odd tournaments are told apart."""
+"""Bradley-Terry ranking: recovery of known strengths, ties, and unconnected candidates."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def outcomes_of(strengths: list[float], seed: int = 0) -> list[tuple[int, int, f
 def test_known_strengths_are_recovered(candidates: int) -> None:
     known = np.linspace(-1.5, 1.5, candidates)
     np.random.default_rng(0).shuffle(known)
-    found, errors = fit_strengths(candidates, outcomes_of(list(known)))
-    assert found == pytest.approx(known, abs=0.02)
-    assert found.sum() == pytest.approx(0, abs=1e-9)
+    strengths, errors = fit_strengths(candidates, outcomes_of(list(known)))
+    assert strengths == pytest.approx(known, abs=0.02)
+    assert strengths.sum() == pytest.approx(0, abs=1e-9)
     assert (errors > 0).all()
 
 
 def test_two_candidates_by_hand() -> None:
-    found, errors = fit_strengths(2, [(0, 1, sigmoid(1.0))])
+    strengths, errors = fit_strengths(2, [(0, 1, sigmoid(1.0))])
     # s0 - s1 = 1 but for the prior; information of the difference is p (1 - p) = 0.19661,
     # each strength is half the difference: standard error 0.5 / sqrt(0.19661) = 1.1276
-    assert found == pytest.approx([0.4987, -0.4987], abs=1e-3)
+    assert strengths == pytest.approx([0.4987, -0.4987], abs=1e-3)
     assert errors == pytest.approx([1.1276, 1.1276], abs=5e-3)
 
 
@@ -47,8 +47,8 @@ def test_standard_errors_match_the_spread_of_simulated_tournaments() -> None:
         ]
         fits.append(fit_strengths(4, games))
     spread = np.std([strengths for strengths, _ in fits], axis=0)
-    told = np.mean([errors for _, errors in fits], axis=0)
-    assert told == pytest.approx(spread, rel=0.15)
+    reported = np.mean([errors for _, errors in fits], axis=0)
+    assert reported == pytest.approx(spread, rel=0.15)
 
 
 def test_a_candidate_that_wins_everything_stays_finite() -> None:

@@ -1,4 +1,4 @@
-"""Lines of log: one a record, whatever it holds, for people and for machines."""
+"""Log formats: one line per record, whatever it contains, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from judge_service.observability.logs import LOGGER, configure, fields
 
 @pytest.fixture
 def log() -> Iterator[logging.Logger]:
-    """Our logger, put back as it was."""
+    """Our logger, restored after the test."""
     logger = logging.getLogger(LOGGER)
     before = (list(logger.handlers), logger.level, logger.propagate)
     yield logger
@@ -36,7 +36,7 @@ def test_a_json_line_has_the_fields_beside_the_message(log: logging.Logger) -> N
     }
 
 
-def test_a_text_line_quotes_what_is_no_single_word(log: logging.Logger) -> None:
+def test_a_text_line_quotes_values_that_are_not_a_single_word(log: logging.Logger) -> None:
     out = io.StringIO()
     configure("text", out)
     log.info("call ended", extra=fields(request_id='a b="c"', caller="", code="OK"))
@@ -44,7 +44,7 @@ def test_a_text_line_quotes_what_is_no_single_word(log: logging.Logger) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_nothing_a_record_holds_makes_a_second_line(form: str, log: logging.Logger) -> None:
+def test_a_record_with_line_breaks_stays_on_one_line(form: str, log: logging.Logger) -> None:
     out = io.StringIO()
     configure("json" if form == "json" else "text", out)
     hostile = "a\nINFO forged\r\x1b[31m\u2028b"
@@ -67,7 +67,7 @@ def test_a_traceback_is_not_written_since_it_may_quote_a_conversation(
     assert "canary-1" not in out.getvalue()
 
 
-def test_only_our_logger_is_set_up(log: logging.Logger) -> None:
+def test_only_our_logger_is_configured(log: logging.Logger) -> None:
     root = list(logging.getLogger().handlers)
     configure("text", io.StringIO())
     configure("text", io.StringIO())

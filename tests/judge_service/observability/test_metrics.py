@@ -1,4 +1,4 @@
-"""What a server counts, read from its page over HTTP as Prometheus reads it."""
+"""The metrics of a server, scraped over HTTP as Prometheus does."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def engine() -> FakeEngine:
 async def watched(
     engine: FakeEngine, tmp_path: Path
 ) -> AsyncIterator[tuple[JudgeServer, ServerMetrics]]:
-    async with watching(engine, one_principle(tmp_path)) as found:
-        yield found
+    async with watching(engine, one_principle(tmp_path)) as server_and_metrics:
+        yield server_and_metrics
 
 
 @asynccontextmanager
@@ -61,8 +61,8 @@ async def watching(
     values = {"constitutions": [constitution], "metrics_port": 0, **values}
     metrics = metrics_on("127.0.0.1", 0)
     assert isinstance(metrics, ServerMetrics)
-    whole = CachingEngine(engine, open_store(None), metrics)
-    server = JudgeServer(settings(**values), whole, metrics)
+    caching = CachingEngine(engine, open_store(None), metrics)
+    server = JudgeServer(settings(**values), caching, metrics)
     await server.start()
     await server.load()
     try:
@@ -99,15 +99,15 @@ async def test_calls_are_counted_by_method_code_and_caller(
         await client.compare("Name a fruit", "short", "rather longer")
         with pytest.raises(JudgeRequestError):
             await client.compare("Name a fruit", "a", "b", constitution="nonesuch")
-    found = await counted(metrics)
+    samples = await counted(metrics)
     ours = {"method": "ComparePair", "caller": "anonymous"}
-    assert found[key("calls_total", code="OK", **ours)] == 1
-    assert found[key("calls_total", code="INVALID_ARGUMENT", **ours)] == 1
-    assert found[key("call_seconds_count", method="ComparePair")] == 2
-    assert found[key("calls_in_progress")] == 0
+    assert samples[key("calls_total", code="OK", **ours)] == 1
+    assert samples[key("calls_total", code="INVALID_ARGUMENT", **ours)] == 1
+    assert samples[key("call_seconds_count", method="ComparePair")] == 2
+    assert samples[key("calls_in_progress")] == 0
 
 
-async def test_a_read_that_is_found_again_counts_as_stored(
+async def test_a_repeated_read_counts_as_stored(
     watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     server, metrics = watched
@@ -117,15 +117,15 @@ async def test_a_read_that_is_found_again_counts_as_stored(
         await client.compare(
             "Name a fruit", "short", "rather longer", options=JudgeOptions(use_store=False)
         )
-    found = await counted(metrics)
-    assert found[key("reads_total", source="computed")] == 4
-    assert found[key("reads_total", source="stored")] == 2
-    tokens = found[key("prompt_tokens_total", kind="computed")]
+    samples = await counted(metrics)
+    assert samples[key("reads_total", source="computed")] == 4
+    assert samples[key("reads_total", source="stored")] == 2
+    tokens = samples[key("prompt_tokens_total", kind="computed")]
     assert tokens == 2 * first.usage.prompt_tokens
-    assert found[key("prompt_tokens_total", kind="cached")] == 0
+    assert samples[key("prompt_tokens_total", kind="cached")] == 0
 
 
-async def test_a_judgment_is_counted_with_what_it_shows_of_the_judge(
+async def test_a_judgment_counts_its_verdict_consistency_order_gap_and_label_mass(
     watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     server, metrics = watched
@@ -135,19 +135,19 @@ async def test_a_judgment_is_counted_with_what_it_shows_of_the_judge(
         one_order = JudgeOptions(orders=(Order.AB,))
         await client.compare("Name a fruit", "rather longer", "short", options=one_order)
         await client.compare("Name a fruit", " ", "short")
-    found = await counted(metrics)
-    assert found[key("verdicts_total", verdict="A")] == 1
-    assert found[key("verdicts_total", verdict="B")] == 1
-    assert found[key("abstentions_total", reason="empty_response")] == 1
-    consistent = found[key("position_checks_total", consistent="yes")]
-    inconsistent = found.get(key("position_checks_total", consistent="no"), 0)
-    assert consistent + inconsistent == 2, "one order alone tells nothing"
-    assert found[key("order_gap_count")] == 2
-    assert found[key("label_mass_count")] == 5
-    assert found[key("label_mass_sum")] == pytest.approx(5 * 0.99, abs=0.001)
+    samples = await counted(metrics)
+    assert samples[key("verdicts_total", verdict="A")] == 1
+    assert samples[key("verdicts_total", verdict="B")] == 1
+    assert samples[key("abstentions_total", reason="empty_response")] == 1
+    consistent = samples[key("position_checks_total", consistent="yes")]
+    inconsistent = samples.get(key("position_checks_total", consistent="no"), 0)
+    assert consistent + inconsistent == 2, "one order alone cannot be checked"
+    assert samples[key("order_gap_count")] == 2
+    assert samples[key("label_mass_count")] == 5
+    assert samples[key("label_mass_sum")] == pytest.approx(5 * 0.99, abs=0.001)
 
 
-async def test_a_read_too_weak_for_a_label_is_in_the_label_mass_too(
+async def test_void_reads_count_in_the_label_mass_too(
     engine: FakeEngine, watched: tuple[JudgeServer, ServerMetrics]
 ) -> None:
     server, metrics = watched
@@ -156,11 +156,11 @@ async def test_a_read_too_weak_for_a_label_is_in_the_label_mass_too(
         await client.compare("Name a fruit", "short", "rather longer")
         engine.answer = lambda prompt: (math.nan, -7.0)
         await client.compare("Name a stone", "short", "rather longer")
-    found = await counted(metrics)
-    assert found[key("label_mass_count")] == 2
-    assert found[key("label_mass_sum")] == pytest.approx(4 * math.exp(-7.0))
-    assert found[key("reads_total", source="computed")] == 4
-    assert found[key("abstentions_total", reason="low_label_mass")] == 2
+    samples = await counted(metrics)
+    assert samples[key("label_mass_count")] == 2
+    assert samples[key("label_mass_sum")] == pytest.approx(4 * math.exp(-7.0))
+    assert samples[key("reads_total", source="computed")] == 4
+    assert samples[key("abstentions_total", reason="low_label_mass")] == 2
 
 
 async def test_a_ranking_counts_each_of_its_pairs(
@@ -169,11 +169,11 @@ async def test_a_ranking_counts_each_of_its_pairs(
     server, metrics = watched
     async with AsyncJudgeClient(server.address) as client:
         await client.rank("Name a fruit", ["a", "bb", "ccc"])
-    found = await counted(metrics)
-    assert sum(v for (name, _), v in found.items() if name == "verdicts_total") == 3
+    samples = await counted(metrics)
+    assert sum(v for (name, _), v in samples.items() if name == "verdicts_total") == 3
 
 
-async def test_what_is_under_way_is_seen_while_it_is(
+async def test_gauges_show_calls_items_and_reads_in_flight(
     engine: FakeEngine, watched: tuple[JudgeServer, ServerMetrics]
 ) -> None:
     server, metrics = watched
@@ -182,44 +182,44 @@ async def test_what_is_under_way_is_seen_while_it_is(
         stream = pb_grpc.JudgeServiceStub(channel).StreamJudgments()
         await stream.read()
         for name in ("1", "2", "3"):
-            asked = comparison(name)
+            pair = comparison(name)
             request = pb.ComparePairRequest(
-                conversation=[pb.Message(role=pb.ROLE_USER, content=asked.conversation[0].content)],
-                response_a=asked.response_a,
-                response_b=asked.response_b,
+                conversation=[pb.Message(role=pb.ROLE_USER, content=pair.conversation[0].content)],
+                response_a=pair.response_a,
+                response_b=pair.response_b,
             )
             await stream.write(pb.StreamJudgmentsRequest(id=name, comparison=request))
         while engine.in_flight < 6:
             await asyncio.sleep(0.01)
-        found = await counted(metrics)
-        assert found[key("stream_items_in_flight")] == 3
-        assert found[key("engine_requests", work="read")] == 6
-        assert found[key("calls_in_progress")] == 1
+        samples = await counted(metrics)
+        assert samples[key("stream_items_in_flight")] == 3
+        assert samples[key("engine_requests", work="read")] == 6
+        assert samples[key("calls_in_progress")] == 1
         stream.cancel()
         while engine.in_flight:
             await asyncio.sleep(0.01)
-    found = await counted(metrics)
-    assert found[key("stream_items_in_flight")] == 0
-    assert found[key("engine_requests", work="read")] == 0
-    assert found[key("calls_in_progress")] == 0
+    samples = await counted(metrics)
+    assert samples[key("stream_items_in_flight")] == 0
+    assert samples[key("engine_requests", work="read")] == 0
+    assert samples[key("calls_in_progress")] == 0
     ended = key("calls_total", method="StreamJudgments", code="CANCELLED", caller="anonymous")
-    assert found[ended] == 1
+    assert samples[ended] == 1
 
 
-async def test_the_page_says_what_is_served_and_whether_the_engine_lives(
+async def test_the_page_shows_the_constitutions_the_engines_life_and_the_stores_size(
     engine: FakeEngine, watched: tuple[JudgeServer, ServerMetrics]
 ) -> None:
     _, metrics = watched
-    found = await counted(metrics)
-    [served] = [dict(labels) for name, labels in found if name == "constitution_info"]
+    samples = await counted(metrics)
+    [served] = [dict(labels) for name, labels in samples if name == "constitution_info"]
     assert (served["name"], served["version"], len(served["sha256"])) == ("brief", "1.0.0", 12)
-    assert found[key("engine_alive")] == 1
-    assert found[key("reads_total", source="stored")] == 0, "there from the start, for rates"
-    async with asyncio.timeout(120):  # the store is looked at beside the serving
-        while not found[key("store_bytes")]:
+    assert samples[key("engine_alive")] == 1
+    assert samples[key("reads_total", source="stored")] == 0, "there from the start, for rates"
+    async with asyncio.timeout(120):  # the store is polled in the background
+        while not samples[key("store_bytes")]:
             await asyncio.sleep(0.01)
-            found = await counted(metrics)
-    assert found[key("store_entries", kind="read")] == 0
+            samples = await counted(metrics)
+    assert samples[key("store_entries", kind="read")] == 0
     engine.die()
     assert (await counted(metrics))[key("engine_alive")] == 0
 
@@ -238,15 +238,15 @@ async def test_a_caller_is_counted_by_the_name_of_its_token(
         async with AsyncJudgeClient(server.address, token=new_token()) as client:
             with pytest.raises(JudgeRequestError):
                 await client.compare("Name a fruit", "short", "rather longer")
-        found = await counted(metrics)
-    asked = {"method": "ComparePair"}
-    assert found[key("calls_total", code="OK", caller="trainer", **asked)] == 1
-    assert found[key("calls_total", code="UNAUTHENTICATED", caller="anonymous", **asked)] == 1
-    refused = {"method": "GetServerInfo", "code": "PERMISSION_DENIED"}
-    assert found[key("calls_total", caller="trainer", **refused)] == 1
+        samples = await counted(metrics)
+    compare = {"method": "ComparePair"}
+    assert samples[key("calls_total", code="OK", caller="trainer", **compare)] == 1
+    assert samples[key("calls_total", code="UNAUTHENTICATED", caller="anonymous", **compare)] == 1
+    denied = {"method": "GetServerInfo", "code": "PERMISSION_DENIED"}
+    assert samples[key("calls_total", caller="trainer", **denied)] == 1
 
 
-def test_callers_beyond_the_bound_share_a_label() -> None:
+def test_callers_beyond_the_limit_share_a_label() -> None:
     metrics = ServerMetrics()
     for n in range(MAX_CALLERS + 5):
         metrics.call_began()
@@ -257,7 +257,7 @@ def test_callers_beyond_the_bound_share_a_label() -> None:
     assert by_caller[OTHER_CALLERS] == 5
 
 
-async def test_a_metrics_port_in_use_stops_the_start_and_names_the_setting() -> None:
+async def test_a_metrics_port_in_use_fails_the_start_and_names_the_setting() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -269,7 +269,7 @@ async def test_a_metrics_port_in_use_stops_the_start_and_names_the_setting() -> 
         await server.stop()
 
 
-async def test_the_page_is_gone_with_the_server(engine: FakeEngine, tmp_path: Path) -> None:
+async def test_the_page_closes_with_the_server(engine: FakeEngine, tmp_path: Path) -> None:
     async with watching(engine, one_principle(tmp_path)) as (_, metrics):
         host, port = metrics.address.split(":")
         assert "rlaif_judge_engine_alive" in await scrape(metrics)
@@ -277,7 +277,7 @@ async def test_the_page_is_gone_with_the_server(engine: FakeEngine, tmp_path: Pa
         assert again.connect_ex((host, int(port))) != 0
 
 
-def test_without_a_port_nothing_counts() -> None:
+def test_without_a_port_there_are_no_metrics() -> None:
     assert metrics_on("127.0.0.1", None) is NO_METRICS
 
 
@@ -285,10 +285,10 @@ async def test_the_page_of_docs_lists_every_metric_and_no_other(
     watched: tuple[JudgeServer, ServerMetrics],
 ) -> None:
     _, metrics = watched
-    shown = {
+    served = {
         (name, kind)
         for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", await scrape(metrics), re.M)
     }
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", PAGE.read_text(encoding="utf-8"), re.M)
     assert len(rows) == len(set(rows))
-    assert set(rows) == shown
+    assert set(rows) == served

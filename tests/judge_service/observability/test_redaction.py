@@ -1,14 +1,13 @@
-"""Canaries in every text of every RPC: none is heard in logs, metrics, traces, or error details.
+"""Redaction: no canary in any text of any RPC reaches logs, metrics, traces or error details.
 
-Each canary is one word that stands nowhere else. It is put into one text field of one request, in
-one of several dresses (plain, hostile, YAML, far too long, broken bytes), together with metadata
-that sings too, while the engine works, fails quoting its prompt, or is slow. 320 canaries by
-default, over every field in every dress; RLAIF_FULL=1 sends 10 000.
+Each canary is a unique word. It is put into one text field of one request, in one of several forms
+(plain, hostile, YAML, far too long, malformed bytes), and into the call's metadata, while the
+engine works, fails quoting its prompt, or is slow. 320 canaries by default, covering every field in
+every form; RLAIF_FULL=1 sends 10 000.
 
-Names (of a constitution, a protocol, a principle, an item) and YAML are told back to the caller who
-sent them, in errors: that is how a mistake is found. Conversations and responses are not even that.
-A valid request_id stands in logs by its purpose, so it is not among the canaries; one that is not
-valid is.
+Errors repeat names (of a constitution, a protocol, a principle, an item) and YAML to the caller who
+sent them, to help find the mistake. Conversations and responses are never repeated. A valid
+request_id is meant for the logs and so is not among the canaries; an invalid one is.
 """
 
 from __future__ import annotations
@@ -40,28 +39,28 @@ from judge_service.store import open_store
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, settings
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, one_principle, settings
 
 CANARIES = 10_000 if os.environ.get("RLAIF_FULL") == "1" else 320
 NEEDLE = "canary"
-TOLD_BACK = {"name", "sha256", "yaml", "protocol", "principle_id", "source", "id", "request_id"}
+ECHOED = {"name", "sha256", "yaml", "protocol", "principle_id", "source", "id", "request_id"}
 MAX_BYTES = 64 * 1024
 
 PAIR = {"response_a": "short", "response_b": "rather longer"}
 REQUESTS: dict[str, Any] = {
-    "ComparePair": pb.ComparePairRequest(**SAID, **PAIR),
-    "RankCandidates": pb.RankCandidatesRequest(**SAID, candidates=["a", "bb"]),
-    "ScoreCandidate": pb.ScoreCandidateRequest(**SAID, response="a"),
-    "CritiqueCandidate": pb.CritiqueCandidateRequest(**SAID, response="a"),
-    "ReviseCandidate": pb.ReviseCandidateRequest(**SAID, response="a", critique="b"),
-    "PreviewPrompt": pb.PreviewPromptRequest(**SAID, **PAIR),
+    "ComparePair": pb.ComparePairRequest(**CHAT, **PAIR),
+    "RankCandidates": pb.RankCandidatesRequest(**CHAT, candidates=["a", "bb"]),
+    "ScoreCandidate": pb.ScoreCandidateRequest(**CHAT, response="a"),
+    "CritiqueCandidate": pb.CritiqueCandidateRequest(**CHAT, response="a"),
+    "ReviseCandidate": pb.ReviseCandidateRequest(**CHAT, response="a", critique="b"),
+    "PreviewPrompt": pb.PreviewPromptRequest(**CHAT, **PAIR),
     "GetConstitution": pb.GetConstitutionRequest(),
     "ValidateConstitution": pb.ValidateConstitutionRequest(yaml=ONE_PRINCIPLE),
     "StreamJudgments": pb.StreamJudgmentsRequest(
-        id="1", comparison=pb.ComparePairRequest(**SAID, **PAIR)
+        id="1", comparison=pb.ComparePairRequest(**CHAT, **PAIR)
     ),
 }
-DRESSES: dict[str, Callable[[str], str]] = {
+FORMS: dict[str, Callable[[str], str]] = {
     "plain": lambda canary: canary,
     "hostile": lambda canary: f"<|im_end|>\n\r\x00\x1b[2J%s{{{canary}}}\u2028../../{canary}",
     "yaml": lambda canary: f"{ONE_PRINCIPLE}    {canary}: [&a {canary}, *a]\n\t{canary}: {{",
@@ -73,25 +72,25 @@ TEXT_TRIALS = [
     *itertools.product(("yaml", "long", "oversize"), ("works",)),
 ]
 NAME_TRIALS = [*itertools.product(("plain", "hostile", "yaml"), ("works",))]
-PATIENCE = 0.1  # seconds: a call to the slow engine is given up
+SLOW_TIMEOUT = 0.1  # seconds, of calls to the slow engine
 
 Path_ = tuple[str, ...]
 
 
 class MoodyEngine(FakeEngine):
-    """Works, is slow, or complains about its prompt by quoting it."""
+    """An engine that works, is slow, or fails with an error that quotes its prompt."""
 
     mood = "works"
 
     async def read(
-        self, prompt_ids: Sequence[int], label_ids: Sequence[int], **how: Any
+        self, prompt_ids: Sequence[int], label_ids: Sequence[int], **keywords: Any
     ) -> LabelLogprobs:
         await self._complain(prompt_ids)
-        return await super().read(prompt_ids, label_ids, **how)
+        return await super().read(prompt_ids, label_ids, **keywords)
 
-    async def write(self, prompt_ids: Sequence[int], **how: Any) -> Written:
+    async def write(self, prompt_ids: Sequence[int], **keywords: Any) -> Written:
         await self._complain(prompt_ids)
-        return await super().write(prompt_ids, **how)
+        return await super().write(prompt_ids, **keywords)
 
     async def _complain(self, prompt_ids: Sequence[int]) -> None:
         prompt = self.tokenizer.decode(prompt_ids)
@@ -114,39 +113,39 @@ def test_every_rpc_that_takes_text_is_among_the_requests() -> None:
 
 
 @pytest.mark.timeout(3600)  # of the full size; the default takes seconds
-async def test_no_canary_is_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with listening() as heard:
+async def test_no_canary_leaks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with capturing() as outputs:
         engine = MoodyEngine(max_context_tokens=600)
-        async with serving(engine, tmp_path, heard) as server, stubs(server.address) as call:
+        async with serving(engine, tmp_path, outputs) as server, stubs(server.address) as call:
             sent = 0
-            for n, (rpc, field, dress, mood) in enumerate(itertools.islice(plan(), CANARIES)):
+            for n, (rpc, field, form, mood) in enumerate(itertools.islice(plan(), CANARIES)):
                 canary = f"{NEEDLE}{n:05d}"
                 engine.mood = mood
                 request = type(REQUESTS[rpc])()
                 request.CopyFrom(REQUESTS[rpc])
-                sing(request, field, DRESSES[dress](canary))
-                error = await call(rpc, request, canary, PATIENCE if mood == "slow" else 30)
+                set_text(request, field, FORMS[form](canary))
+                error = await call(rpc, request, canary, SLOW_TIMEOUT if mood == "slow" else 30)
                 sent += 1
-                told = field[-1] in TOLD_BACK
-                assert told or NEEDLE not in error, f"{rpc} {field} {dress}: {error}"
-            await heard.scrape(server)
+                echoed = field[-1] in ECHOED
+                assert echoed or NEEDLE not in error, f"{rpc} {field} {form}: {error}"
+            await outputs.scrape(server)
         await asyncio.sleep(0)
-        gc.collect()  # exceptions that nobody took are logged when their task is collected
+        gc.collect()  # unretrieved exceptions are logged when their task is collected
     captured = capfd.readouterr()
-    for place, text in {**heard.texts(), "stdout": captured.out, "stderr": captured.err}.items():
-        assert NEEDLE not in text, f"{place}: {around(text)}"
+    for output, text in {**outputs.texts(), "stdout": captured.out, "stderr": captured.err}.items():
+        assert NEEDLE not in text, f"{output}: {around(text)}"
     assert sent == CANARIES
-    said = heard.texts()["json"]
-    assert said.count('"call ended"') > CANARIES // 2, "the log was listened to"
-    assert said.count("internal error") > CANARIES // 20, "the engine did raise"
-    assert "rlaif_judge_calls_total{" in heard.texts()["metrics"]
+    log = outputs.texts()["json"]
+    assert log.count('"call ended"') > CANARIES // 2, "the log was captured"
+    assert log.count("internal error") > CANARIES // 20, "the engine did raise"
+    assert "rlaif_judge_calls_total{" in outputs.texts()["metrics"]
 
 
-async def test_broken_bytes_are_heard_by_nobody(
+async def test_malformed_bytes_never_leak(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with listening() as heard:
-        async with serving(FakeEngine(), tmp_path, heard) as server:
+    with capturing() as outputs:
+        async with serving(FakeEngine(), tmp_path, outputs) as server:
             async with grpc.aio.insecure_channel(server.address) as channel:
                 for rpc in REQUESTS:
                     service = "Constitution" if rpc in CONSTITUTION_RPCS else "Judge"
@@ -159,21 +158,19 @@ async def test_broken_bytes_are_heard_by_nobody(
                         continue
                     with pytest.raises(grpc.aio.AioRpcError) as failed:
                         await channel.unary_unary(path)(broken)
-                    assert NEEDLE not in whole(failed.value)
-            await heard.scrape(server)
+                    assert NEEDLE not in full_text(failed.value)
+            await outputs.scrape(server)
     captured = capfd.readouterr()
-    for place, text in {**heard.texts(), "stderr": captured.err}.items():
-        assert NEEDLE not in text, f"{place}: {around(text)}"
+    for output, text in {**outputs.texts(), "stderr": captured.err}.items():
+        assert NEEDLE not in text, f"{output}: {around(text)}"
 
 
-async def test_tokens_are_heard_by_nobody(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_tokens_never_leak(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     token = new_token()
     file = tmp_path / "tokens.yaml"
     file.write_text(f"- name: trainer\n  sha256: {digest_of(token)}\n  scopes: [read]\n")
-    with listening() as heard:
-        async with serving(FakeEngine(), tmp_path, heard, tokens=file) as server:
+    with capturing() as outputs:
+        async with serving(FakeEngine(), tmp_path, outputs, tokens=file) as server:
             async with grpc.aio.insecure_channel(server.address) as channel:
                 judge = pb_grpc.JudgeServiceStub(channel)
                 admitted = (("authorization", f"Bearer {token}"),)
@@ -183,14 +180,14 @@ async def test_tokens_are_heard_by_nobody(
                         metadata = (("authorization", f"{scheme} {secret}"),)
                         with pytest.raises(grpc.aio.AioRpcError) as failed:
                             await judge.ComparePair(REQUESTS["ComparePair"], metadata=metadata)
-                        error = whole(failed.value)
+                        error = full_text(failed.value)
                         assert token not in error
                         assert NEEDLE not in error
-            await heard.scrape(server)
-    for place, text in {**heard.texts(), "stderr": capfd.readouterr().err}.items():
+            await outputs.scrape(server)
+    for output, text in {**outputs.texts(), "stderr": capfd.readouterr().err}.items():
         for secret in (token, digest_of(token), NEEDLE):
-            assert secret not in text, f"{place}: {around(text, secret)}"
-    assert "caller=trainer" in heard.texts()["text"], "by its name the caller is known"
+            assert secret not in text, f"{output}: {around(text, secret)}"
+    assert "caller=trainer" in outputs.texts()["text"], "the caller's name is logged"
 
 
 CONSTITUTION_RPCS = ("GetConstitution", "ValidateConstitution", "PreviewPrompt")
@@ -207,20 +204,20 @@ def texts_of(message: Any, seen: Sequence[str] = ()) -> Iterator[Path_]:
 
 
 def plan() -> Iterator[tuple[str, Path_, str, str]]:
-    """Every text of every RPC in every dress and before every engine, again and again."""
+    """Every text field of every RPC in every form and with every engine, repeated."""
     every = [
-        (rpc, field, dress, mood)
+        (rpc, field, form, mood)
         for rpc, request in REQUESTS.items()
         for field in texts_of(request.DESCRIPTOR)
-        for dress, mood in (NAME_TRIALS if field[-1] in TOLD_BACK else TEXT_TRIALS)
-        if not (field[-1] == "request_id" and dress == "plain")
+        for form, mood in (NAME_TRIALS if field[-1] in ECHOED else TEXT_TRIALS)
+        if not (field[-1] == "request_id" and form == "plain")
     ]
     assert len(every) <= 320, "the default must reach every one of them"
     return itertools.cycle(every)
 
 
-def sing(message: Any, field: Path_, text: str) -> None:
-    """Set the field at the path; of a repeated one the first, or a new one."""
+def set_text(message: Any, field: Path_, text: str) -> None:
+    """Set the text field at the path; in a repeated field the first element, or a new one."""
     name, *inner = field
     value = getattr(message, name)
     if not inner and isinstance(value, str):
@@ -228,28 +225,28 @@ def sing(message: Any, field: Path_, text: str) -> None:
     elif not inner:
         value[:] = [text, *value[1:]]
     elif hasattr(value, "add"):
-        sing(value[0] if len(value) else value.add(), tuple(inner), text)
+        set_text(value[0] if len(value) else value.add(), tuple(inner), text)
     else:
-        sing(value, tuple(inner), text)
+        set_text(value, tuple(inner), text)
 
 
 @asynccontextmanager
 async def stubs(address: str) -> AsyncIterator[Callable[..., Any]]:
-    """A function that makes a call and gives the whole text of its error, "" without one."""
+    """A function that makes a call and returns the full text of its error, "" on success."""
     metadata_of = ("authorization", "traceparent", "tracestate", "baggage", "x-note", "user-agent")
     async with grpc.aio.insecure_channel(address) as channel:
         judge = pb_grpc.JudgeServiceStub(channel)
         constitutions = pb_grpc.ConstitutionServiceStub(channel)
 
-        async def call(rpc: str, request: Any, canary: str, patience: float) -> str:
+        async def call(rpc: str, request: Any, canary: str, timeout: float) -> str:
             metadata = tuple((key, f"Bearer {canary}") for key in metadata_of)
             stub = getattr(constitutions if rpc in CONSTITUTION_RPCS else judge, rpc)
             try:
                 if rpc == "StreamJudgments":
-                    return await stream_one(stub(metadata=metadata, timeout=patience), request)
-                await stub(request, metadata=metadata, timeout=patience)
+                    return await stream_one(stub(metadata=metadata, timeout=timeout), request)
+                await stub(request, metadata=metadata, timeout=timeout)
             except grpc.aio.AioRpcError as error:
-                return whole(error)
+                return full_text(error)
             return ""
 
         yield call
@@ -265,8 +262,8 @@ async def stream_one(stream: Any, request: Any) -> str:
     return str(answer if isinstance(answer, bytes) else answer.error)
 
 
-def whole(error: grpc.aio.AioRpcError) -> str:
-    """All that a caller is told: the message and every trailer, bytes included."""
+def full_text(error: grpc.aio.AioRpcError) -> str:
+    """Everything that a caller sees: the message and every trailer, bytes included."""
     trailers = error.trailing_metadata() or ()
     return f"{error.code()} {error.details()} {[tuple(pair) for pair in trailers]}"
 
@@ -276,8 +273,8 @@ def around(text: str, secret: str = NEEDLE) -> str:
     return text[max(0, at - 300) : at + 100]
 
 
-class Heard:
-    """What an operator may come to see: every logger's records in three forms, metrics, spans."""
+class Outputs:
+    """What an operator may see: every logger's records in three formats, metrics, spans."""
 
     def __init__(self) -> None:
         forms = {"json": JsonLines(), "text": TextLines(), "with tracebacks": logging.Formatter()}
@@ -307,7 +304,7 @@ class Heard:
         self._page = await asyncio.to_thread(get)
 
     def texts(self) -> dict[str, str]:
-        """What was heard, by where."""
+        """The captured text of each output."""
         spans = self._spans.get_finished_spans() if self._spans else ()
         logs = {name: stream.getvalue() for name, stream in self._streams.items()}
         return logs | {
@@ -316,27 +313,27 @@ class Heard:
         }
 
 
-class listening:  # noqa: N801  used as a with-block
-    """Hears every logger at DEBUG for the length of a with-block."""
+class capturing:  # noqa: N801  used as a with-block
+    """Captures every logger at DEBUG for the length of a with-block."""
 
-    def __enter__(self) -> Heard:
+    def __enter__(self) -> Outputs:
         self._root = logging.getLogger()
         self._level = self._root.level
-        self._heard = Heard()
+        self._outputs = Outputs()
         self._root.setLevel(logging.DEBUG)
-        for handler in self._heard.handlers:
+        for handler in self._outputs.handlers:
             self._root.addHandler(handler)
-        return self._heard
+        return self._outputs
 
     def __exit__(self, *raised: object) -> None:
         self._root.setLevel(self._level)
-        for handler in self._heard.handlers:
+        for handler in self._outputs.handlers:
             self._root.removeHandler(handler)
 
 
 @asynccontextmanager
 async def serving(
-    engine: FakeEngine, folder: Path, heard: Heard, **values: Any
+    engine: FakeEngine, folder: Path, outputs: Outputs, **values: Any
 ) -> AsyncIterator[JudgeServer]:
     values = {
         "constitutions": [one_principle(folder)],
@@ -345,8 +342,8 @@ async def serving(
         "metrics_port": 0,
         **values,
     }
-    whole_engine = CachingEngine(engine, open_store(None), heard.metrics)
-    server = JudgeServer(settings(**values), whole_engine, heard.metrics, heard.tracing)
+    caching = CachingEngine(engine, open_store(None), outputs.metrics)
+    server = JudgeServer(settings(**values), caching, outputs.metrics, outputs.tracing)
     await server.start()
     await server.load()
     try:

@@ -1,4 +1,4 @@
-"""One trace from the client to the engine, seen by the SDK's in-memory exporter."""
+"""Traces from the client to the engine, read from the SDK's in-memory exporter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from judge_service.store import open_store
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import SAID, comparison, one_principle, serving, settings
+from tests.support.service.serving import CHAT, comparison, one_principle, serving, settings
 
 RPC = "judge_service.v1.JudgeService"
 
@@ -66,14 +66,14 @@ async def test_a_trace_leads_from_the_client_to_the_engine(tmp_path: Path) -> No
     assert compare.parent.span_id == call.context.span_id
     assert [read.parent.span_id for read in reads if read.parent] == [compare.context.span_id] * 2
     trace_id = outer.get_span_context().trace_id
-    assert {found.context.trace_id for found in (call, compare, *reads)} == {trace_id}
+    assert {one.context.trace_id for one in (call, compare, *reads)} == {trace_id}
 
 
-async def test_spans_say_ids_codes_and_counts(tmp_path: Path) -> None:
+async def test_spans_have_ids_codes_and_counts(tmp_path: Path) -> None:
     async with traced(tmp_path) as (address, spans), grpc.aio.insecure_channel(address) as channel:
         stub = pb_grpc.JudgeServiceStub(channel)
         request = pb.ComparePairRequest(
-            **SAID, response_a="short", response_b="rather longer", request_id="r-1"
+            **CHAT, response_a="short", response_b="rather longer", request_id="r-1"
         )
         await stub.ComparePair(request)
         await stub.ComparePair(request)
@@ -93,12 +93,12 @@ async def test_spans_say_ids_codes_and_counts(tmp_path: Path) -> None:
     assert (computed.attributes["rlaif.reads"], computed.attributes["rlaif.stored_reads"]) == (2, 0)
     assert (stored.attributes["rlaif.reads"], stored.attributes["rlaif.stored_reads"]) == (0, 2)
     reads = named(spans, "engine.read")
-    assert len(reads) == 2, "what is found in the store never reaches the engine"
+    assert len(reads) == 2, "stored reads never reach the engine"
     assert all(read.attributes and "rlaif.prompt_tokens" in read.attributes for read in reads)
     assert first.context.trace_id != second.context.trace_id
 
 
-async def test_each_item_of_a_stream_is_a_step_of_its_call(tmp_path: Path) -> None:
+async def test_each_item_of_a_stream_is_a_child_span_of_its_call(tmp_path: Path) -> None:
     async with traced(tmp_path) as (address, spans), AsyncJudgeClient(address) as client:
         async for _ in client.stream([comparison("1"), comparison("2")]):
             pass
@@ -107,7 +107,7 @@ async def test_each_item_of_a_stream_is_a_step_of_its_call(tmp_path: Path) -> No
     assert [item.parent.span_id for item in items if item.parent] == [call.context.span_id] * 2
 
 
-async def test_a_failed_call_says_its_code_and_no_message(tmp_path: Path) -> None:
+async def test_the_span_of_a_failed_call_has_its_code_and_no_message(tmp_path: Path) -> None:
     async with traced(tmp_path) as (address, spans), AsyncJudgeClient(address) as client:
         with pytest.raises(JudgeRequestError):
             await client.compare("Name a fruit", "a", "b", constitution="canary")
@@ -118,7 +118,7 @@ async def test_a_failed_call_says_its_code_and_no_message(tmp_path: Path) -> Non
     assert not call.events
 
 
-async def test_spans_reach_a_collector_before_the_server_has_stopped(tmp_path: Path) -> None:
+async def test_spans_are_exported_before_the_server_has_stopped(tmp_path: Path) -> None:
     exporter = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc")
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
@@ -148,22 +148,22 @@ async def test_spans_reach_a_collector_before_the_server_has_stopped(tmp_path: P
     assert set(collector.names) == {f"{RPC}/ComparePair", "judge.compare"}
 
 
-async def test_a_collector_that_is_not_there_costs_no_call_and_a_stop_little(
+async def test_an_unreachable_collector_fails_no_call_and_delays_the_stop_briefly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporters = pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
     limits: list[float] = []
 
     class Exporter(exporters.OTLPSpanExporter):  # type: ignore[misc,name-defined]
-        def __init__(self, **how: Any) -> None:
-            limits.append(how["timeout"])
-            super().__init__(**how)
+        def __init__(self, **keywords: Any) -> None:
+            limits.append(keywords["timeout"])
+            super().__init__(**keywords)
 
     monkeypatch.setattr(exporters, "OTLPSpanExporter", Exporter)
-    where = {"constitutions": [one_principle(tmp_path)], "otlp_endpoint": "http://127.0.0.1:1"}
+    values = {"constitutions": [one_principle(tmp_path)], "otlp_endpoint": "http://127.0.0.1:1"}
     async with (
         asyncio.timeout(300),
-        serving(FakeEngine(), **where) as server,
+        serving(FakeEngine(), **values) as server,
         AsyncJudgeClient(server.address) as client,
     ):
         await client.compare("Name a fruit", "short", "rather longer")
@@ -171,12 +171,12 @@ async def test_a_collector_that_is_not_there_costs_no_call_and_a_stop_little(
     assert LONGEST_EXPORT_SECONDS <= 5
 
 
-def test_outside_a_traced_call_a_step_is_nothing() -> None:
+def test_a_span_outside_a_traced_call_does_nothing() -> None:
     with span("judge.compare", reads=1) as step:
         step.set(reads=2)
 
 
-def test_a_caller_in_no_span_passes_nothing_on() -> None:
+def test_a_caller_without_a_span_sends_no_trace_context() -> None:
     assert outgoing() == ()
 
 
@@ -186,11 +186,13 @@ def test_a_client_does_not_load_opentelemetry() -> None:
         "from judge_service.observability.tracing import outgoing; outgoing(); "
         "print([m for m in ('opentelemetry', 'prometheus_client') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.stdout.strip() == "[]", found.stderr
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.stdout.strip() == "[]", process.stderr
 
 
-def test_without_the_package_the_start_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_start_error_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(ServerStartError, match=r"pip install .*\[trace\]'.*otlp_endpoint"):
         JudgeServer(settings(otlp_endpoint="http://127.0.0.1:4317"), FakeEngine())

@@ -26,7 +26,7 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
 from tests.support.service.certificates import Authority
-from tests.support.service.serving import SAID, comparison, one_principle, serving
+from tests.support.service.serving import CHAT, comparison, one_principle, serving
 
 CODES = grpc.StatusCode
 MAY_HAVE = {scope: new_token() for scope in SCOPES}  # the token with this scope alone
@@ -99,8 +99,8 @@ async def first(call: Any) -> Any:
 def rpcs() -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
     """RPC → (scope, how to make a good call of it with a channel and metadata)."""
     judge, laws = pb_grpc.JudgeServiceStub, pb_grpc.ConstitutionServiceStub
-    pair = {**SAID, "response_a": "a", "response_b": "bb"}
-    one = {**SAID, "response": "a"}
+    pair = {**CHAT, "response_a": "a", "response_b": "bb"}
+    one = {**CHAT, "response": "a"}
     item = pb.StreamJudgmentsRequest(id="1", comparison=pb.ComparePairRequest(**pair))
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
     probe = health_pb2.HealthCheckRequest()
@@ -111,7 +111,7 @@ def rpcs() -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
         "RankCandidates": (
             "judge",
             lambda c, m: judge(c).RankCandidates(
-                pb.RankCandidatesRequest(**SAID, candidates=["a", "bb"]), metadata=m
+                pb.RankCandidatesRequest(**CHAT, candidates=["a", "bb"]), metadata=m
             ),
         ),
         "ScoreCandidate": (

@@ -24,10 +24,10 @@ from judge_service.types import Judgment
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import SAID, comparison, one_principle, serving
+from tests.support.service.serving import CHAT, comparison, one_principle, serving
 from tests.support.waiting import until
 
-PAIR = pb.ComparePairRequest(**SAID, response_a="a", response_b="bb")
+PAIR = pb.ComparePairRequest(**CHAT, response_a="a", response_b="bb")
 
 
 def token(name: str = "t", **limits: Any) -> Token:

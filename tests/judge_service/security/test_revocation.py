@@ -26,12 +26,12 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
 from tests.support.service.raw_http2 import call_without_window
-from tests.support.service.serving import SAID, one_principle, settings
+from tests.support.service.serving import CHAT, one_principle, settings
 
 CODES = grpc.StatusCode
 
 STREAM = "/judge_service.v1.JudgeService/StreamJudgments"
-PAIR = pb.ComparePairRequest(**SAID, response_a="a", response_b="bb")
+PAIR = pb.ComparePairRequest(**CHAT, response_a="a", response_b="bb")
 MINE, THEIRS = new_token(), new_token()
 
 

@@ -29,11 +29,11 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.judge_service.server.test_app import failure
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import SAID, expect_calls_to_take, one_principle, settings
+from tests.support.service.serving import CHAT, expect_calls_to_take, one_principle, settings
 from tests.support.waiting import until
 
 CODES = grpc.StatusCode
-PAIR = pb.ComparePairRequest(**SAID, response_a="a", response_b="bb")
+PAIR = pb.ComparePairRequest(**CHAT, response_a="a", response_b="bb")
 
 
 def compare(**fields: Any) -> pb.ComparePairRequest:

@@ -18,7 +18,7 @@ from judge_service.types import JudgeOptions, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from judge_service.wire.requests import MAX_ITEM_ID
-from tests.support.service.serving import SAID, comparison, one_principle, serving
+from tests.support.service.serving import CHAT, comparison, one_principle, serving
 from tests.support.service.steady_engine import SteadyEngine, SteadyTokenizer
 from tests.support.waiting import until
 
@@ -37,7 +37,7 @@ async def stream_to(engine: SteadyEngine, folder: Path) -> AsyncIterator[Any]:
 
 
 def item(n: int, text: str = "a") -> pb.StreamJudgmentsRequest:
-    pair = pb.ComparePairRequest(**SAID, response_a=f"{text} {n}", response_b="bb")
+    pair = pb.ComparePairRequest(**CHAT, response_a=f"{text} {n}", response_b="bb")
     return pb.StreamJudgmentsRequest(id=str(n), comparison=pair)
 
 

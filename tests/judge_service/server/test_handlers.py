@@ -37,7 +37,7 @@ from judge_service.types import (
 from judge_service.v1 import judge_pb2 as pb
 from tests.judge_service.server.test_app import failure
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, serving, settings
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, one_principle, serving, settings
 
 FRUIT = ("Name a fruit", "An apple, for instance.")
 
@@ -178,7 +178,7 @@ INVALID_CALLS = [
         "ComparePair",
         {"options": {"protocol": "pointwise", "orders": [pb.ORDER_BA]}},
         "options.orders",
-        "leave it empty",
+        "send no orders",
     ),
     (
         "ComparePair",
@@ -202,7 +202,7 @@ async def test_an_invalid_call_names_its_field(
     judge: Any, rpc: str, fields: dict[str, Any], field: str, told: str
 ) -> None:
     request = getattr(pb, f"{rpc}Request")
-    given: dict[str, Any] = {**SAID}
+    given: dict[str, Any] = {**CHAT}
     if rpc == "ReviseCandidate":
         given["critique"] = "too short"
     given |= {"response_a": "a", "response_b": "b"} if rpc == "ComparePair" else {"response": "a"}
@@ -223,7 +223,7 @@ async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
 
     monkeypatch.setattr(PromptRunner, "template", unsuited)
     given = {"response": "a"} if rpc == "ScoreCandidate" else {"candidates": ["a", "bb"]}
-    request = getattr(pb, f"{rpc}Request")(**SAID, **given)
+    request = getattr(pb, f"{rpc}Request")(**CHAT, **given)
     code, message, details = await failure(getattr(judge, rpc)(request))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert message.startswith("this judge model does not support the call: two labels are token 3")
@@ -234,13 +234,13 @@ async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
 async def test_validate_only_checks_and_writes_nothing(
     judge: Any, laws: Any, engine: FakeEngine
 ) -> None:
-    given = {**SAID, "response": "a", "validate_only": True}
+    given = {**CHAT, "response": "a", "validate_only": True}
     assert not (await judge.ScoreCandidate(pb.ScoreCandidateRequest(**given))).HasField("score")
     found = await judge.CritiqueCandidate(pb.CritiqueCandidateRequest(**given))
     assert not found.HasField("critique")
     found = await judge.ReviseCandidate(pb.ReviseCandidateRequest(**given, critique="short"))
     assert not found.HasField("revision")
-    found = await laws.PreviewPrompt(pb.PreviewPromptRequest(**SAID, validate_only=True))
+    found = await laws.PreviewPrompt(pb.PreviewPromptRequest(**CHAT, validate_only=True))
     assert not found.prompts
     assert not engine.prompts + engine.writings
     wrong = pb.WritingOptions(principle_id="no")

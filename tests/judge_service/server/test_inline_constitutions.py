@@ -19,7 +19,7 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.judge_service.server.test_app import failure
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, comparison, one_principle, serving
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, comparison, one_principle, serving
 
 
 def shop() -> Constitution:
@@ -55,7 +55,7 @@ async def test_a_server_that_takes_no_inline_constitution_says_how_it_would() ->
                 pass
         async with grpc.aio.insecure_channel(server.address) as channel:
             call = pb_grpc.JudgeServiceStub(channel).ComparePair(
-                pb.ComparePairRequest(**SAID, constitution=pb.ConstitutionRef(yaml=ONE_PRINCIPLE))
+                pb.ComparePairRequest(**CHAT, constitution=pb.ConstitutionRef(yaml=ONE_PRINCIPLE))
             )
             code, _, details = await failure(call)
     assert code is grpc.StatusCode.FAILED_PRECONDITION
@@ -65,7 +65,7 @@ async def test_a_server_that_takes_no_inline_constitution_says_how_it_would() ->
 
 async def test_every_problem_of_an_inline_constitution_has_its_line_and_column(judge: Any) -> None:
     text = ONE_PRINCIPLE.replace("critique:", "critic:").replace("1.0.0", "one")
-    request = pb.ScoreCandidateRequest(**SAID, constitution=pb.ConstitutionRef(yaml=text))
+    request = pb.ScoreCandidateRequest(**CHAT, constitution=pb.ConstitutionRef(yaml=text))
     code, message, details = await failure(judge.ScoreCandidate(request))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert details["ErrorInfo"].reason == "BAD_CONSTITUTION"
@@ -83,12 +83,12 @@ async def test_an_error_fits_the_metadata_however_much_is_wrong(judge: Any) -> N
     text = "name: x\nversion: 1.0.0\ntraits: {helpful: {}}\nprinciples:\n" + "\n".join(bad)
     ref = pb.ConstitutionRef(yaml=text)
     code, message, _ = await failure(
-        judge.ScoreCandidate(pb.ScoreCandidateRequest(**SAID, constitution=ref))
+        judge.ScoreCandidate(pb.ScoreCandidateRequest(**CHAT, constitution=ref))
     )
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert message.endswith("more problems; ValidateConstitution lists all of them")
     options = pb.WritingOptions(principle_id="x" * 100_000)
-    request = pb.CritiqueCandidateRequest(**SAID, response="a", options=options)
+    request = pb.CritiqueCandidateRequest(**CHAT, response="a", options=options)
     code, message, _ = await failure(judge.CritiqueCandidate(request))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert len(message) < 200
@@ -99,7 +99,7 @@ async def test_the_other_service_reads_inline_constitutions_alike(laws: Any) -> 
     found = await laws.GetConstitution(pb.GetConstitutionRequest(constitution=ref))
     assert found.constitution.name == "brief"
     ref = pb.ConstitutionRef(yaml="name: brief\n")
-    request = pb.PreviewPromptRequest(**SAID, constitution=ref)
+    request = pb.PreviewPromptRequest(**CHAT, constitution=ref)
     for call in (
         laws.GetConstitution(pb.GetConstitutionRequest(constitution=ref)),
         laws.PreviewPrompt(request),

@@ -18,7 +18,7 @@ from judge_service.server.registry import ConstitutionRegistry
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, serving
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, one_principle, serving
 from tests.support.waiting import until, until_answered
 
 EDITED = ONE_PRINCIPLE.replace("1.0.0", "1.1.0").replace("says more", "says less")
@@ -86,7 +86,7 @@ async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_b
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub = pb_grpc.JudgeServiceStub(channel)
-        request = pb.ComparePairRequest(response_a="a", response_b="bb", **SAID)
+        request = pb.ComparePairRequest(response_a="a", response_b="bb", **CHAT)
         engine.hold()
         begun = asyncio.ensure_future(stub.ComparePair(request))
         await until(lambda: engine.in_flight)

@@ -1,4 +1,4 @@
-"""Looking after a store: migration of old files, counting, deleting what is old, taking it away."""
+"""Maintenance of a store file: migration, summary, sweep and export."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def key(number: int) -> bytes:
 
 
 def write_rows(path: Path, ages_s: list[float], start: int = 0) -> None:
-    """Reads kept that many seconds ago."""
+    """Reads stored that many seconds ago."""
 
     asyncio.run(open_store(path).close())
     now, packed = int(time.time()), struct.pack("<2d", -1.0, -0.5)
@@ -64,13 +64,13 @@ def write_schema_1(path: Path, reads: int) -> None:
 # Migration
 
 
-async def test_a_store_of_schema_1_is_brought_to_2_with_every_row_as_it_was(tmp_path: Path) -> None:
+async def test_a_store_of_schema_1_is_migrated_with_every_row_intact(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_schema_1(path, 300)
     store = open_store(path)
-    found = [await store.find_read(key(i)) for i in range(300)]
-    assert {read.logprobs for read in found if read} == {(-0.25, math.log(0.1))}
-    assert None not in found
+    reads = [await store.find_read(key(i)) for i in range(300)]
+    assert {read.logprobs for read in reads if read} == {(-0.25, math.log(0.1))}
+    assert None not in reads
     written = await store.find_writing(key(1))
     assert written == Written("Kinder.", (5, 6), True, 8, 0, stored=True)
     await store.put_read(key(300), LabelLogprobs((-1.0,), 9, 0))
@@ -82,7 +82,7 @@ async def test_a_store_of_schema_1_is_brought_to_2_with_every_row_as_it_was(tmp_
     assert abs(summary.reads.oldest - time.time()) < 60
 
 
-def test_a_migration_that_breaks_off_leaves_the_old_file(
+def test_a_failed_migration_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "reads.sqlite"
@@ -115,56 +115,56 @@ def test_two_processes_that_open_an_old_store_at_once_both_find_it_migrated(tmp_
 # Sweeping
 
 
-def test_old_rows_go_young_ones_stay_and_the_disk_gets_its_space_back(tmp_path: Path) -> None:
+def test_a_sweep_deletes_old_rows_and_returns_their_space_to_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_rows(path, [40 * DAY if i % 4 else 1 * DAY for i in range(8_000)])
     before = path.stat().st_size
-    found = sweep(path, older_than=30 * DAY)
-    assert (found.reads, found.writings) == (6000, 0)
-    assert found.bytes_before == before
-    assert found.bytes_after == path.stat().st_size < before / 3
+    swept = sweep(path, older_than=30 * DAY)
+    assert (swept.reads, swept.writings) == (6000, 0)
+    assert swept.bytes_before == before
+    assert swept.bytes_after == path.stat().st_size < before / 3
     assert list(tmp_path.iterdir()) == [path]
     kept = {row["key"] for row in rows(path, writings=False)}
     assert kept == {key(i).hex() for i in range(0, 8_000, 4)}
     assert sweep(path, older_than=30 * DAY).reads == 0
 
 
-def test_rows_of_unknown_age_are_older_than_any(tmp_path: Path) -> None:
+def test_rows_of_unknown_age_count_as_the_oldest(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_schema_1(path, 100)
     write_rows(path, [0.0] * 5, start=100)
-    found = sweep(path, older_than=10 * 365 * DAY)
-    assert (found.reads, found.writings) == (100, 1)
+    swept = sweep(path, older_than=10 * 365 * DAY)
+    assert (swept.reads, swept.writings) == (100, 1)
     assert summarize(path).reads.rows == 5
 
 
 @pytest.mark.parametrize("same_second", [False, True])
-def test_a_bound_on_bytes_deletes_the_oldest_until_the_rest_fits(
+def test_a_limit_on_bytes_deletes_the_oldest_until_the_rest_fits(
     tmp_path: Path, same_second: bool
 ) -> None:
     path = tmp_path / "reads.sqlite"
     write_rows(path, [0.0 if same_second else float(i) for i in range(10_000)])
-    bound = path.stat().st_size // 2
-    foreseen = sweep(path, max_bytes=bound, dry_run=True)
+    limit = path.stat().st_size // 2
+    estimate = sweep(path, max_bytes=limit, dry_run=True)
     assert summarize(path).reads.rows == 10_000
-    found = sweep(path, max_bytes=bound)
-    assert 0.8 * bound < path.stat().st_size < 1.05 * bound
-    assert abs(foreseen.reads - found.reads) <= 1
-    assert abs(foreseen.bytes_after - found.bytes_after) < 0.2 * bound
+    swept = sweep(path, max_bytes=limit)
+    assert 0.8 * limit < path.stat().st_size < 1.05 * limit
+    assert abs(estimate.reads - swept.reads) <= 1
+    assert abs(estimate.bytes_after - swept.bytes_after) < 0.2 * limit
     if not same_second:
         kept = sorted(int(row["key"], 16) for row in rows(path, writings=False))
         assert kept == list(range(len(kept)))  # the youngest
     assert sweep(path, max_bytes=10**9).reads == 0
 
 
-def test_age_and_bytes_together_delete_what_either_would(tmp_path: Path) -> None:
+def test_limits_on_age_and_bytes_delete_what_either_would(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_rows(path, [float(i * DAY) for i in range(100)])
     assert sweep(path, older_than=49.5 * DAY, max_bytes=10**9).reads == 50
     assert sweep(path, older_than=39.5 * DAY, max_bytes=1).reads == 50  # nothing fits into a byte
 
 
-def test_a_server_goes_on_reading_and_keeping_while_another_process_sweeps(tmp_path: Path) -> None:
+def test_a_server_keeps_reading_and_storing_while_another_process_sweeps(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_rows(path, [40.0 * DAY] * 10_000)
     script = """
@@ -193,18 +193,18 @@ def test_a_server_goes_on_reading_and_keeping_while_another_process_sweeps(tmp_p
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "open\n"
-        found = sweep(path, older_than=30 * DAY)
-        told, _ = server.communicate("")
+        swept = sweep(path, older_than=30 * DAY)
+        output, _ = server.communicate("")
     assert server.returncode == 0
-    assert found.reads == 10_000
-    assert found.bytes_after < found.bytes_before / 10
-    assert summarize(path).reads.rows == int(told) > 0
+    assert swept.reads == 10_000
+    assert swept.bytes_after < swept.bytes_before / 10
+    assert summarize(path).reads.rows == int(output) > 0
 
 
-# Looking
+# Summary and export
 
 
-def test_an_empty_store_is_counted_and_swept_like_any(tmp_path: Path) -> None:
+def test_an_empty_store_can_be_summarized_and_swept(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_rows(path, [])
     summary = summarize(path)
@@ -212,14 +212,14 @@ def test_an_empty_store_is_counted_and_swept_like_any(tmp_path: Path) -> None:
     assert sweep(path, older_than=1, max_bytes=1).reads == 0
 
 
-def test_what_is_there_is_shared_out_by_kind(tmp_path: Path) -> None:
+def test_the_summary_divides_the_bytes_between_the_kinds(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_schema_1(path, 3000)
     summary = summarize(path)
     assert 0 < summary.writings.bytes < summary.reads.bytes <= summary.bytes
 
 
-def test_rows_come_to_the_bit_and_text_only_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_an_export_is_exact_to_the_bit_and_has_text_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     write_schema_1(path, 2)
     lines = [json.loads(as_line(row)) for row in rows(path, writings=False)]
@@ -240,13 +240,13 @@ def test_rows_come_to_the_bit_and_text_only_where_it_is_asked_for(tmp_path: Path
     )
 
 
-def test_a_file_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_file_raises_an_error_and_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     for use in (
         summarize,
         lambda p: sweep(p, older_than=1),
         lambda p: list(rows(p, writings=True)),
     ):
-        with pytest.raises(StoreError, match="no store is there"):
+        with pytest.raises(StoreError, match="no store found"):
             use(path)
     assert not path.exists()

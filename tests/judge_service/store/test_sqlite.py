@@ -1,4 +1,4 @@
-"""The store as a file: who may read it, what it does to other files, and how it says no."""
+"""The SQLite store: permissions, locks, and files that it must reject unharmed."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def answer(*logprobs: float) -> LabelLogprobs:
 # Its file
 
 
-async def test_the_file_is_its_owner_s_alone_and_left_without_a_log(tmp_path: Path) -> None:
+async def test_only_the_owner_can_read_the_file_and_closing_removes_its_log(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "reads.sqlite"
     store = SQLiteStore(path)
     await store.put_read(key(1), answer(-0.25, -1.5))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     await store.close()
-    assert list(path.parent.iterdir()) == [path]  # the log was folded in
+    assert list(path.parent.iterdir()) == [path]  # the log was merged into it
     again = SQLiteStore(path)
     assert (await again.stats()).bytes == path.stat().st_size
     await again.close()
 
 
-async def test_a_temporary_store_forgets_and_leaves_no_file(
+async def test_a_temporary_store_starts_empty_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
@@ -58,7 +58,7 @@ async def test_a_temporary_store_forgets_and_leaves_no_file(
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Another process that is writing."""
+    """Hold the write lock, as another process would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -77,30 +77,30 @@ async def test_a_lookup_does_not_wait_for_a_commit(tmp_path: Path) -> None:
     await store.close()
 
 
-# Saying no
+# Errors
 
 
-async def test_a_lock_that_is_never_released_is_told(
+async def test_a_lock_that_is_never_released_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.05)
     store = SQLiteStore(tmp_path / "reads.sqlite")
-    told = pytest.raises(StoreError, match=r"reads\.sqlite.*locked by another process")
-    with locked(tmp_path / "reads.sqlite"), told:
+    raised = pytest.raises(StoreError, match=r"reads\.sqlite.*locked by another process")
+    with locked(tmp_path / "reads.sqlite"), raised:
         await store.put_read(key(1), answer(-1.0))
     await store.put_read(key(1), answer(-1.0))
     await store.close()
 
 
-def test_a_file_that_is_no_store_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_raises_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary, " * 100)
-    with pytest.raises(StoreError, match=r"notes\.txt.*no store.*name another file"):
+    with pytest.raises(StoreError, match=r"notes\.txt.*not a store.*choose another file"):
         SQLiteStore(path)
     assert path.read_text() == "Dear diary, " * 100
 
 
-def test_another_program_s_database_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_another_programs_database_raises_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE urls (url TEXT)")
@@ -110,16 +110,16 @@ def test_another_program_s_database_is_told_and_left_alone(tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
-async def test_a_newer_store_is_told(tmp_path: Path) -> None:
+async def test_a_newer_store_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     await SQLiteStore(path).close()
     with closing(sqlite3.connect(path)) as newer:
         newer.execute("PRAGMA user_version=3")
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 3, this one knows 2"):
+    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 3 .*this one supports up to 2"):
         SQLiteStore(path)
 
 
-async def test_a_damaged_store_is_told_with_the_remedy(tmp_path: Path) -> None:
+async def test_a_damaged_store_raises_an_error_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     store = SQLiteStore(path)
     await asyncio.gather(*(store.put_read(key(i), answer(-1.0)) for i in range(2000)))
@@ -132,16 +132,18 @@ async def test_a_damaged_store_is_told_with_the_remedy(tmp_path: Path) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize("place", ["/proc/reads.sqlite", "/proc/no/reads.sqlite", "{}", "{}/f/r"])
-def test_a_place_where_no_file_can_be_is_told(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "template", ["/proc/reads.sqlite", "/proc/no/reads.sqlite", "{}", "{}/f/r"]
+)
+def test_a_path_that_cannot_be_a_file_raises_an_error(tmp_path: Path, template: str) -> None:
     (tmp_path / "f").write_text("a file, not a folder")
-    path = place.format(tmp_path)
+    path = template.format(tmp_path)
     with pytest.raises(StoreError, match=path):
         SQLiteStore(Path(path))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-async def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
+async def test_a_read_only_folder_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     await SQLiteStore(path).close()
     path.chmod(0o400)
@@ -153,20 +155,20 @@ async def test_a_read_only_folder_is_told(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-async def test_a_full_disk_is_told_and_what_was_acknowledged_stays(tmp_path: Path) -> None:
+async def test_a_full_disk_raises_an_error_and_acknowledged_rows_stay(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "reads.sqlite")
     await store.put_read(key(0), answer(-1.0))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))  # no file may grow beyond
     try:
         puts = (store.put_read(key(i), answer(-float(i))) for i in range(1, 2000))
-        found = await asyncio.gather(*puts, return_exceptions=True)
+        results = await asyncio.gather(*puts, return_exceptions=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    refused = [i for i, result in enumerate(found, start=1) if isinstance(result, StoreError)]
-    assert refused
-    assert re.search(r"reads\.sqlite.*make room", str(found[refused[0] - 1]))
-    assert (await store.stats()).reads == 2000 - len(refused)
-    await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in refused))
+    failed = [i for i, result in enumerate(results, start=1) if isinstance(result, StoreError)]
+    assert failed
+    assert re.search(r"reads\.sqlite.*free some space", str(results[failed[0] - 1]))
+    assert (await store.stats()).reads == 2000 - len(failed)
+    await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in failed))
     assert (await store.stats()).reads == 2000
     await store.close()

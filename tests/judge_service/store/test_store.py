@@ -1,4 +1,4 @@
-"""What every store promises, of a file and of a PostgreSQL database alike.
+"""The contract of every store, tested on a file and on a PostgreSQL database.
 
 The tests of the database are marked `integration`: they start a server
 (tests/support/service/postgres.py).
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from judge_service.engine import LabelLogprobs, Written
 from judge_service.store import open_store
-from judge_service.store.base import Store, StoreError, read_key, shown, write_key
+from judge_service.store.base import Store, StoreError, display_name, read_key, write_key
 from judge_service.store.batcher import Batcher
 from judge_service.store.encoding import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
 from judge_service.store.maintenance import summarize
@@ -38,16 +38,16 @@ WRITING = {"max_tokens": 64, "temperature": 1.0, "seed": 7}
 
 
 @pytest.fixture(params=["file", pytest.param("postgres", marks=pytest.mark.integration)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where no store is yet."""
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The location of a store that does not exist yet."""
     if request.param == "file":
         return str(tmp_path / "new" / "folder" / "reads.sqlite")
     return str(request.getfixturevalue("database"))
 
 
 @pytest.fixture
-async def store(place: str) -> AsyncIterator[Store]:
-    store = open_store(place)
+async def store(location: str) -> AsyncIterator[Store]:
+    store = open_store(location)
     yield store
     await store.close()
 
@@ -61,7 +61,7 @@ def answer(*logprobs: float, cached_tokens: int = 0) -> LabelLogprobs:
 
 
 def bits(values: tuple[float, ...]) -> bytes:
-    """So that 0.0 and -0.0 differ."""
+    """The bit patterns, in which 0.0 and -0.0 differ."""
     return struct.pack(f"{len(values)}d", *values)
 
 
@@ -73,15 +73,15 @@ def child(script: str, *arguments: str) -> subprocess.Popen[str]:
 # Keys
 
 
-def test_a_read_s_key_is_the_digest_of_what_decides_its_numbers() -> None:
-    asked = hashlib.sha256(b"[[1,2,3],[7,8]]").hexdigest()
+def test_the_key_of_a_read_is_the_digest_of_everything_that_decides_its_numbers() -> None:
+    prompt_digest = hashlib.sha256(b"[[1,2,3],[7,8]]").hexdigest()
     numerics = {
         "dtype": "bfloat16",
         "engine": "vllm 0.32.0 cpu",
         "tokenizer_sha256": "1" * 64,
         "weights_sha256": "0" * 64,
     }
-    content = json.dumps(["read", numerics, asked], separators=(",", ":")).encode()
+    content = json.dumps(["read", numerics, prompt_digest], separators=(",", ":")).encode()
     assert read_key(MODEL, (1, 2, 3), [7, 8]) == hashlib.sha256(content).digest()
 
 
@@ -99,21 +99,21 @@ def test_the_same_model_under_another_name_shares_its_keys() -> None:
 
 
 def test_prompt_labels_and_label_order_all_count() -> None:
-    asked = [([1, 2], [3]), ([1], [2, 3]), ([1], [3, 2]), ([12], [3]), ([1, 2, 3], [])]
-    assert len({read_key(MODEL, *ids) for ids in asked}) == len(asked)
+    reads = [([1, 2], [3]), ([1], [2, 3]), ([1], [3, 2]), ([12], [3]), ([1, 2, 3], [])]
+    assert len({read_key(MODEL, *ids) for ids in reads}) == len(reads)
 
 
-def test_how_it_is_written_counts_and_greedy_writing_has_no_seed() -> None:
-    def written(**changes: float) -> bytes:
+def test_sampling_settings_count_and_greedy_writing_ignores_the_seed() -> None:
+    def key_with(**changes: float) -> bytes:
         return write_key(MODEL, [1, 2], **{**WRITING, **changes})
 
-    asked = [written(), written(max_tokens=65), written(temperature=0.5), written(seed=8)]
-    assert len(set(asked)) == 4
-    assert written(temperature=0.0, seed=1) == written(temperature=0, seed=2)
-    assert written(temperature=0.0) not in asked
+    keys = [key_with(), key_with(max_tokens=65), key_with(temperature=0.5), key_with(seed=8)]
+    assert len(set(keys)) == 4
+    assert key_with(temperature=0.0, seed=1) == key_with(temperature=0, seed=2)
+    assert key_with(temperature=0.0) not in keys
 
 
-# Keeping
+# Storing
 
 
 @given(st.lists(LOGPROBS, max_size=9), st.lists(st.integers(0, 2**31), max_size=9))
@@ -128,31 +128,31 @@ async def test_log_probabilities_come_back_to_the_bit(
 ) -> None:
     assert await store.find_read(key(1)) is None
     await store.put_read(key(1), answer(*logprobs, cached_tokens=96))
-    found = await store.find_read(key(1))
-    assert found is not None
-    assert bits(found.logprobs) == bits(logprobs)
-    assert (found.prompt_tokens, found.cached_tokens, found.stored) == (500, 0, True)
+    read = await store.find_read(key(1))
+    assert read is not None
+    assert bits(read.logprobs) == bits(logprobs)
+    assert (read.prompt_tokens, read.cached_tokens, read.stored) == (500, 0, True)
 
 
 @pytest.mark.parametrize("text", ["", "Zwölf\nEier \N{EGG}", "\x00 and \ufffd", "a" * 100_000])
-async def test_writing_comes_back_as_it_was(place: str, text: str) -> None:
+async def test_writing_comes_back_as_it_was(location: str, text: str) -> None:
     written = Written(text, (5, 0, 2**31), True, prompt_tokens=9, cached_tokens=3)
-    for _ in range(2):  # the second time from what was kept
-        store = open_store(place)
+    for _ in range(2):  # the second time from the store
+        store = open_store(location)
         assert await store.put_writing(key(1), written) == written
         assert await store.find_writing(key(1)) == replace(written, cached_tokens=0, stored=True)
         assert await store.find_read(key(1)) is None
         await store.close()
 
 
-async def test_reads_outlive_the_store_that_took_them(place: str) -> None:
-    store = open_store(place)
+async def test_reads_survive_closing_and_reopening(location: str) -> None:
+    store = open_store(location)
     await store.put_read(key(1), answer(-0.25, -1.5))
     await store.close()
-    again = open_store(place)
-    found = await again.find_read(key(1))
-    assert found is not None
-    assert found.logprobs == (-0.25, -1.5)
+    again = open_store(location)
+    read = await again.find_read(key(1))
+    assert read is not None
+    assert read.logprobs == (-0.25, -1.5)
     stats = await again.stats()
     assert (stats.reads, stats.writings) == (1, 0)
     assert stats.bytes > 0
@@ -174,13 +174,15 @@ async def test_many_puts_share_a_few_transactions(
     assert sum(batches) == 5000
     assert len(batches) < 50
     monkeypatch.undo()
-    found = await asyncio.gather(*(store.find_read(key(i)) for i in range(5000)))
-    assert [f.logprobs[0] for f in found if f] == [-float(i) for i in range(5000)]
+    reads = await asyncio.gather(*(store.find_read(key(i)) for i in range(5000)))
+    assert [read.logprobs[0] for read in reads if read] == [-float(i) for i in range(5000)]
     assert (await store.stats()).reads == 5000
 
 
-async def test_closing_commits_what_was_put_and_a_closed_store_says_so(place: str) -> None:
-    store = open_store(place)
+async def test_closing_commits_pending_puts_and_later_calls_raise_an_error(
+    location: str,
+) -> None:
+    store = open_store(location)
     puts = [asyncio.create_task(store.put_read(key(i), answer(-1.0))) for i in range(100)]
     await asyncio.sleep(0)
     await store.close()
@@ -190,28 +192,28 @@ async def test_closing_commits_what_was_put_and_a_closed_store_says_so(place: st
         await store.find_read(key(1))
     with pytest.raises(StoreError, match="is closed"):
         await store.stats()
-    again = open_store(place)
+    again = open_store(location)
     assert (await again.stats()).reads == 100
     await again.close()
 
 
-async def test_a_put_is_carried_out_though_its_caller_went_away(place: str) -> None:
-    store = open_store(place)
+async def test_a_put_completes_after_its_caller_is_cancelled(location: str) -> None:
+    store = open_store(location)
     put = asyncio.create_task(store.put_read(key(1), answer(-1.0)))
     await asyncio.sleep(0)
     put.cancel()
     await store.close()
-    again = open_store(place)
+    again = open_store(location)
     assert await again.find_read(key(1)) is not None
     await again.close()
 
 
-# Sharing and surviving
+# Concurrency and crashes
 
 
-async def test_of_two_answers_to_one_read_the_first_stands(store: Store, place: str) -> None:
+async def test_of_two_answers_to_one_read_the_first_is_kept(store: Store, location: str) -> None:
     """Two servers may compute the same read at once, and batches differ in their last bits."""
-    theirs = open_store(place)
+    theirs = open_store(location)
     first = await store.put_read(key(1), answer(-0.5, -0.9))
     second = await theirs.put_read(key(1), answer(-0.5001, -0.9001, cached_tokens=32))
     assert first == answer(-0.5, -0.9)
@@ -222,27 +224,27 @@ async def test_of_two_answers_to_one_read_the_first_stands(store: Store, place: 
     await theirs.close()
 
 
-async def test_of_two_answers_in_one_batch_the_first_stands_too(store: Store) -> None:
+async def test_of_two_answers_in_one_batch_the_first_is_kept(store: Store) -> None:
     puts = [store.put_read(key(i // 2), answer(-float(i))) for i in range(100)]
-    found = await asyncio.gather(*puts)
-    assert [f.logprobs[0] for f in found] == [-float(i // 2 * 2) for i in range(100)]
+    kept = await asyncio.gather(*puts)
+    assert [read.logprobs[0] for read in kept] == [-float(i // 2 * 2) for i in range(100)]
     assert (await store.stats()).reads == 50
 
 
-async def test_two_processes_that_put_the_same_keys_are_answered_alike(place: str) -> None:
+async def test_two_processes_that_put_the_same_keys_get_the_same_answers(location: str) -> None:
     """Both start at once, with no store there, and put each hundred in opposite order."""
     script = """
         import asyncio, sys
         from judge_service.engine import LabelLogprobs
         from judge_service.store import open_store
 
-        async def main(place, mine, direction):
-            store = open_store(place)
+        async def main(location, mine, direction):
+            store = open_store(location)
 
             async def put(i):
                 answer = LabelLogprobs((-float(i), mine), 1, 0)
-                found = await store.put_read(i.to_bytes(32, "big"), answer)
-                print(i, *found.logprobs)
+                kept = await store.put_read(i.to_bytes(32, "big"), answer)
+                print(i, *kept.logprobs)
 
             for start in range(0, 2000, 100):
                 keys = range(start, start + 100)[::direction]
@@ -251,17 +253,17 @@ async def test_two_processes_that_put_the_same_keys_are_answered_alike(place: st
 
         asyncio.run(main(sys.argv[1], -float(sys.argv[2]), int(sys.argv[3])))
     """
-    both = [child(script, place, "1", "1"), child(script, place, "2", "-1")]
-    told = [sorted(process.communicate()[0].splitlines()) for process in both]
+    both = [child(script, location, "1", "1"), child(script, location, "2", "-1")]
+    outputs = [sorted(process.communicate()[0].splitlines()) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert told[0] == told[1]
-    assert len(told[0]) == 2000
-    store = open_store(place)
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == 2000
+    store = open_store(location)
     assert (await store.stats()).reads == 2000
     await store.close()
 
 
-async def test_nothing_acknowledged_is_lost_to_kill_9(place: str) -> None:
+async def test_nothing_acknowledged_is_lost_to_kill_9(location: str) -> None:
     script = """
         import asyncio, sys
         from judge_service.engine import LabelLogprobs
@@ -282,24 +284,24 @@ async def test_nothing_acknowledged_is_lost_to_kill_9(place: str) -> None:
     acknowledged: list[int] = []
     for lines in (1, 260, 611):
         start = len(acknowledged) and max(acknowledged) + 1
-        with child(script, place, str(start)) as writer:
+        with child(script, location, str(start)) as writer:
             assert writer.stdout is not None
-            told = [writer.stdout.readline() for _ in range(lines)]
+            printed = [writer.stdout.readline() for _ in range(lines)]
             os.kill(writer.pid, signal.SIGKILL)
-            told += writer.stdout.readlines()
+            printed += writer.stdout.readlines()
         assert writer.returncode == -signal.SIGKILL
-        acknowledged += [int(line) for line in told if line.endswith("\n")]
-    store = open_store(place)
-    found = await asyncio.gather(*(store.find_read(key(i)) for i in acknowledged))
-    assert [f and f.logprobs for f in found] == [(-i / 7,) for i in acknowledged]
+        acknowledged += [int(line) for line in printed if line.endswith("\n")]
+    store = open_store(location)
+    reads = await asyncio.gather(*(store.find_read(key(i)) for i in acknowledged))
+    assert [read and read.logprobs for read in reads] == [(-i / 7,) for i in acknowledged]
     await store.close()
 
 
-# Naming
+# Locations
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("location", "displayed"),
     [
         ("/var/reads.sqlite", "/var/reads.sqlite"),
         (None, "the temporary store"),
@@ -312,11 +314,11 @@ async def test_nothing_acknowledged_is_lost_to_kill_9(place: str) -> None:
         ("postgresql+psycopg:///reads?host=/run/pg", "postgresql+psycopg:///reads"),
     ],
 )
-def test_a_place_is_shown_without_its_password(place: str | None, told: str) -> None:
-    assert shown(place) == told
+def test_a_location_is_displayed_without_its_password(location: str | None, displayed: str) -> None:
+    assert display_name(location) == displayed
 
 
-def test_a_database_without_its_packages_is_told_with_the_extra(
+def test_a_database_without_its_packages_raises_an_error_that_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)

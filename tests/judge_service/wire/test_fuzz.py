@@ -1,9 +1,9 @@
-"""Random and hostile requests to every RPC: each is answered, or refused as the caller's mistake.
+"""Fuzzing of every RPC: each request is answered, or rejected as a caller error.
 
-Of each RPC come random bytes, requests with bytes changed, cut and doubled, and requests whose
-every field may hold the worst of its type. 3000 by default, 100 000 with RLAIF_FULL=1 (minutes),
-the same ones in every run. None may end as UNKNOWN or INTERNAL, each error says why (ErrorInfo; a
-field, where it is the request's), and afterwards the server works as before.
+The requests of each RPC are random bytes, valid requests with bytes changed, cut and repeated, and
+requests with extreme values in any field. 3000 by default, 100 000 with RLAIF_FULL=1 (minutes), the
+same in every run. None may end as UNKNOWN or INTERNAL, each error has a reason (ErrorInfo; and the
+field, for an invalid request), and afterwards the server still works.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from judge_service.client.sync import AsyncJudgeClient
 from judge_service.status import DETAILS_TRAILER
 from judge_service.types import Judgment
 from judge_service.v1 import judge_pb2 as pb
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, one_principle, serving
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, one_principle, serving
 from tests.support.service.steady_engine import SteadyEngine
 
 pytestmark = pytest.mark.timeout(3600)
@@ -37,23 +37,23 @@ ITEMS = 10  # of one stream
 MAX_BYTES = 64 * 1024
 CODES = grpc.StatusCode
 OURS = {CODES.UNKNOWN, CODES.INTERNAL, CODES.UNIMPLEMENTED, CODES.UNAVAILABLE, CODES.DATA_LOSS}
-"""What no request may bring about; CANCELLED and DEADLINE_EXCEEDED cannot come either."""
+"""Statuses that no request may cause; CANCELLED and DEADLINE_EXCEEDED cannot occur either."""
 
 PAIR = {"response_a": "short", "response_b": "rather longer"}
 VALID: dict[str, Message] = {
-    "ComparePair": pb.ComparePairRequest(**SAID, **PAIR),
-    "RankCandidates": pb.RankCandidatesRequest(**SAID, candidates=["a", "bb", "ccc"]),
-    "ScoreCandidate": pb.ScoreCandidateRequest(**SAID, response="a"),
-    "CritiqueCandidate": pb.CritiqueCandidateRequest(**SAID, response="a"),
-    "ReviseCandidate": pb.ReviseCandidateRequest(**SAID, response="a", critique="b"),
+    "ComparePair": pb.ComparePairRequest(**CHAT, **PAIR),
+    "RankCandidates": pb.RankCandidatesRequest(**CHAT, candidates=["a", "bb", "ccc"]),
+    "ScoreCandidate": pb.ScoreCandidateRequest(**CHAT, response="a"),
+    "CritiqueCandidate": pb.CritiqueCandidateRequest(**CHAT, response="a"),
+    "ReviseCandidate": pb.ReviseCandidateRequest(**CHAT, response="a", critique="b"),
     "StreamJudgments": pb.StreamJudgmentsRequest(
-        id="1", comparison=pb.ComparePairRequest(**SAID, **PAIR)
+        id="1", comparison=pb.ComparePairRequest(**CHAT, **PAIR)
     ),
     "GetServerInfo": pb.GetServerInfoRequest(),
     "ListConstitutions": pb.ListConstitutionsRequest(),
     "GetConstitution": pb.GetConstitutionRequest(constitution=pb.ConstitutionRef(name="brief")),
     "ValidateConstitution": pb.ValidateConstitutionRequest(yaml=ONE_PRINCIPLE, source="mine.yaml"),
-    "PreviewPrompt": pb.PreviewPromptRequest(**SAID, **PAIR),
+    "PreviewPrompt": pb.PreviewPromptRequest(**CHAT, **PAIR),
 }
 PATHS = {
     rpc.name: f"/{service.full_name}/{rpc.name}"
@@ -88,16 +88,16 @@ INTEGERS = {
 
 
 class Hostile:
-    """Requests drawn with one seed."""
+    """Hostile requests, generated from a seed."""
 
     def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
+        self.rng = random.Random(seed)
 
     def request(self, rpc: str) -> bytes:
-        dice, valid = self.dice, VALID[rpc]
-        match dice.randrange(4):
+        rng, valid = self.rng, VALID[rpc]
+        match rng.randrange(4):
             case 0:
-                return dice.randbytes(dice.randrange(200))
+                return rng.randbytes(rng.randrange(200))
             case 1:
                 return self._damaged(valid.SerializeToString())
             case 2:
@@ -106,31 +106,31 @@ class Hostile:
                 mutated = type(valid)()
                 mutated.CopyFrom(valid)
                 data = self._filled(mutated, 0.2).SerializeToString()
-                return self._damaged(data) if dice.random() < 0.2 else data
+                return self._damaged(data) if rng.random() < 0.2 else data
 
     def _damaged(self, data: bytes) -> bytes:
-        dice, changed = self.dice, bytearray(data)
-        for _ in range(dice.randint(1, 4)):
-            here = dice.randrange(len(changed) + 1)
-            match dice.randrange(4):
+        rng, changed = self.rng, bytearray(data)
+        for _ in range(rng.randint(1, 4)):
+            here = rng.randrange(len(changed) + 1)
+            match rng.randrange(4):
                 case 0:
                     del changed[here:]
                 case 1:
-                    changed[here : here + 1] = dice.randbytes(1)
+                    changed[here : here + 1] = rng.randbytes(1)
                 case 2:
-                    changed[here:here] = b"\xff\xfe" if dice.random() < 0.5 else dice.randbytes(3)
+                    changed[here:here] = b"\xff\xfe" if rng.random() < 0.5 else rng.randbytes(3)
                 case _:
-                    changed[here:here] = changed[here : here + dice.randrange(60)]
+                    changed[here:here] = changed[here : here + rng.randrange(60)]
         return bytes(changed)
 
     def _filled(self, message: Any, share: float) -> Any:
-        """The message with this share of its fields set to something bad."""
-        dice = self.dice
+        """The message with this share of its fields set to extreme values."""
+        rng = self.rng
         for field in message.DESCRIPTOR.fields:
-            if dice.random() >= share:
+            if rng.random() >= share:
                 continue
             value = getattr(message, field.name)
-            if hasattr(value, "extend"):  # repeated; protobuf 5 and 7 ask a descriptor differently
+            if hasattr(value, "extend"):  # repeated; protobuf 5 and 7 differ in the descriptor API
                 value.extend(self._several(field, share))
             elif field.message_type is not None:
                 self._filled(value, share)
@@ -139,22 +139,22 @@ class Hostile:
         return message
 
     def _several(self, field: FieldDescriptor, share: float) -> list[Any]:
-        count = self.dice.choice([0, 1, 1, 2, 3, 40, 400])
+        count = self.rng.choice([0, 1, 1, 2, 3, 40, 400])
         if field.message_type is None:
             values = [self._value(field) for _ in range(min(count, 3))]
-            return [self.dice.choice(values) for _ in range(count)]
+            return [self.rng.choice(values) for _ in range(count)]
         made = [getattr(pb, field.message_type.name)() for _ in range(min(count, 3))]
-        return [self.dice.choice([self._filled(m, share) for m in made]) for _ in range(count)]
+        return [self.rng.choice([self._filled(m, share) for m in made]) for _ in range(count)]
 
     def _value(self, field: FieldDescriptor) -> Any:
-        dice = self.dice
+        rng = self.rng
         if field.type == FieldDescriptor.TYPE_STRING:
-            return dice.choice(TEXTS) if dice.random() < 0.95 else "long " * 14_000  # over the cap
+            return rng.choice(TEXTS) if rng.random() < 0.95 else "long " * 14_000  # over the cap
         if field.type == FieldDescriptor.TYPE_BOOL:
-            return dice.random() < 0.5
+            return rng.random() < 0.5
         if field.type == FieldDescriptor.TYPE_DOUBLE:
-            return dice.choice(DOUBLES)
-        return dice.choice(INTEGERS[field.type])
+            return rng.choice(DOUBLES)
+        return rng.choice(INTEGERS[field.type])
 
 
 @pytest.fixture
@@ -175,14 +175,14 @@ def test_every_rpc_has_a_valid_request() -> None:
     assert VALID.keys() == PATHS.keys()
 
 
-async def test_no_request_brings_about_an_error_of_ours(server: Any) -> None:
+async def test_no_request_causes_a_server_error(server: Any) -> None:
     hostile = Hostile(seed=1)
     ended: Counter[tuple[str, str]] = Counter()
     async with grpc.aio.insecure_channel(server.address) as channel:
 
         async def work() -> None:
             while ended.total() < REQUESTS:
-                rpc = hostile.dice.choice(list(VALID))
+                rpc = hostile.rng.choice(list(VALID))
                 if rpc == "StreamJudgments":
                     items = [hostile.request(rpc) for _ in range(ITEMS)]
                     for code in await stream(channel, items):
@@ -202,21 +202,21 @@ async def test_no_request_brings_about_an_error_of_ours(server: Any) -> None:
 
 
 async def call(channel: Any, rpc: str, data: bytes) -> Any:
-    """How a call ended; fails when it did so as none may."""
+    """The status code of a call; fails when it is one that no request may cause."""
     made = channel.unary_unary(PATHS[rpc])(data, timeout=120)
     code = await made.code()
-    told = await made.details() or ""
-    own = code is CODES.RESOURCE_EXHAUSTED and "larger than max" in told
-    if code is CODES.OK or own:  # a message over the cap: gRPC itself refuses it without details
+    message = await made.details() or ""
+    oversize = code is CODES.RESOURCE_EXHAUSTED and "larger than max" in message
+    if code is CODES.OK or oversize:  # gRPC itself rejects a message over the cap, without details
         return code
     status = await status_of(made)
-    assert status is not None, f"{rpc} {data[:300]!r}: {code} {told}"
+    assert status is not None, f"{rpc} {data[:300]!r}: {code} {message}"
     check(rpc, data, status)
     return code
 
 
 async def stream(channel: Any, items: list[bytes]) -> list[Any]:
-    """How each item of a stream ended: a bad one leaves the others alone."""
+    """The status code of each stream item: an invalid one does not affect the others."""
     call = channel.stream_stream(
         PATHS["StreamJudgments"], response_deserializer=pb.StreamJudgmentsResponse.FromString
     )(timeout=120)
@@ -239,8 +239,8 @@ async def stream(channel: Any, items: list[bytes]) -> list[Any]:
 def check(rpc: str, data: bytes, status: status_pb2.Status) -> None:
     code = code_of(status)
     assert code not in OURS, f"{rpc} {data[:300]!r}: {status}"
-    found = {detail.type_url.rpartition(".")[2] for detail in status.details}
-    assert "ErrorInfo" in found, f"{rpc} {data[:300]!r}: {status}"
+    kinds = {detail.type_url.rpartition(".")[2] for detail in status.details}
+    assert "ErrorInfo" in kinds, f"{rpc} {data[:300]!r}: {status}"
     if code is CODES.INVALID_ARGUMENT:
         bad = error_details_pb2.BadRequest()
         assert any(detail.Unpack(bad) for detail in status.details)

@@ -1,4 +1,4 @@
-"""Names from the wire name constitutions that the server has, and never files."""
+"""Hostile constitution names in requests: they never open a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import ONE_PRINCIPLE, SAID, serving
+from tests.support.service.serving import CHAT, ONE_PRINCIPLE, serving
 
 HOSTILE = [
     "../other", "../../etc/passwd", "/etc/passwd", "./brief.yaml", "brief.yaml", "brief/../brief",
@@ -26,18 +26,18 @@ HOSTILE = [
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every path that Python opens from here on."""
+    """Every path that Python opens after this fixture is requested."""
     seen: list[str] = []
 
-    def watching(real: Any) -> Any:
-        def look(path: Any, *more: Any, **how: Any) -> Any:
+    def recording(real: Any) -> Any:
+        def recorded(path: Any, *more: Any, **keywords: Any) -> Any:
             seen.append(str(path))
-            return real(path, *more, **how)
+            return real(path, *more, **keywords)
 
-        return look
+        return recorded
 
     for module, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "listdir")):
-        monkeypatch.setattr(module, name, watching(getattr(module, name)))
+        monkeypatch.setattr(module, name, recording(getattr(module, name)))
     return seen
 
 
@@ -53,8 +53,12 @@ async def test_a_hostile_name_is_unknown_in_every_call_and_opens_no_file(
         serving(FakeEngine(), constitutions=["brief.yaml"]) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        judge, laws = pb_grpc.JudgeServiceStub(channel), pb_grpc.ConstitutionServiceStub(channel)
-        opened: list[str] = request.getfixturevalue("opened")  # not what the start has opened
+        judge, constitutions = (
+            pb_grpc.JudgeServiceStub(channel),
+            pb_grpc.ConstitutionServiceStub(channel),
+        )
+        # Requested only now, so that the files opened during the start do not count.
+        opened: list[str] = request.getfixturevalue("opened")
         for name in HOSTILE:
             for ref in (
                 pb.ConstitutionRef(name=name),
@@ -62,26 +66,26 @@ async def test_a_hostile_name_is_unknown_in_every_call_and_opens_no_file(
                 pb.ConstitutionRef(name=name, sha256="../other"),
             ):
                 pair = pb.ComparePairRequest(
-                    **SAID, response_a="a", response_b="bb", constitution=ref, validate_only=True
+                    **CHAT, response_a="a", response_b="bb", constitution=ref, validate_only=True
                 )
                 calls = {
                     judge.ComparePair(pair): grpc.StatusCode.INVALID_ARGUMENT,
-                    laws.GetConstitution(
+                    constitutions.GetConstitution(
                         pb.GetConstitutionRequest(constitution=ref)
                     ): grpc.StatusCode.NOT_FOUND,
                 }
                 for call, code in calls.items():
-                    with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    with pytest.raises(grpc.aio.AioRpcError) as raised:
                         await call
-                    assert refused.value.code() is code, ascii(name)
-                    assert len(str(refused.value.details())) < 1000
-                    assert "other.yaml" not in str(refused.value.details())
+                    assert raised.value.code() is code, ascii(name)
+                    assert len(str(raised.value.details())) < 1000
+                    assert "other.yaml" not in str(raised.value.details())
         assert opened == []
         other.read_text()
         assert opened == [str(other)], "a file that is opened would have been seen"
 
 
-async def test_the_source_of_a_text_to_validate_is_a_label_and_not_a_file(tmp_path: Path) -> None:
+async def test_the_source_of_yaml_to_validate_is_a_label_and_never_opened(tmp_path: Path) -> None:
     secret = tmp_path / "secret.yaml"
     secret.write_text("canary: 1\n")
     async with (
@@ -96,8 +100,8 @@ async def test_the_source_of_a_text_to_validate_is_a_label_and_not_a_file(tmp_pa
             f"!include {secret}\n",
             "name: !!python/name:os.system x\n",
         ):
-            found = await stub.ValidateConstitution(
+            response = await stub.ValidateConstitution(
                 pb.ValidateConstitutionRequest(yaml=yaml, source=str(secret))
             )
-            assert found.diagnostics
-            assert "canary" not in str(found)
+            assert response.diagnostics
+            assert "canary" not in str(response)

@@ -1,4 +1,4 @@
-"""Every domain type survives the wire; what callers may not send is refused by field."""
+"""Round trips of every domain type through protobuf, and rejection of invalid fields by name."""
 
 from __future__ import annotations
 
@@ -36,15 +36,12 @@ from judge_service.types import (
     WritingOptions,
 )
 from judge_service.v1 import judge_pb2 as pb
-from judge_service.wire import candidates as wire_writing
-from judge_service.wire import constitutions as wire_constitution
-from judge_service.wire import judgments as wire
-from judge_service.wire import requests as wire_requests
+from judge_service.wire import candidates, constitutions, judgments, requests
 
-MOST = 2**32 - 1
+MAX_UINT32 = 2**32 - 1
 read_options = partial(
-    wire_requests.read_options,
-    max_rationale_tokens=MOST,
+    requests.read_options,
+    max_rationale_tokens=MAX_UINT32,
     protocols=("pairwise", "pointwise"),
 )
 
@@ -56,7 +53,7 @@ orders = st.permutations(list(Order)).flatmap(
     lambda both: st.sampled_from([tuple(both), tuple(both[:1])])
 )
 messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts)
-some = st.builds(Message, role=st.just("user"), content=st.just("said something"))
+some = st.builds(Message, role=st.just("user"), content=st.just("some text"))
 conversations = st.tuples(messages, some).map(tuple)
 comparisons = st.builds(
     Comparison, id=st.just(""), conversation=conversations, response_a=texts, response_b=texts
@@ -69,7 +66,7 @@ options = st.builds(
     tie_margin=st.floats(0.0, 0.5),
     min_label_mass=probs,
     max_straddle=st.none() | st.floats(0.0, 0.5),
-    max_rationale_tokens=st.integers(1, MOST),
+    max_rationale_tokens=st.integers(1, MAX_UINT32),
     rationale_samples=st.integers(1, 16),
     protocol=st.sampled_from(["", "pairwise", "pointwise"]),
     calibrated=st.booleans(),
@@ -79,7 +76,7 @@ options = st.builds(
 writing_options = st.builds(
     WritingOptions,
     principle_id=texts,
-    max_tokens=st.integers(1, MOST),
+    max_tokens=st.integers(1, MAX_UINT32),
     temperature=st.floats(0.0, 2.0),
     seed=st.integers(-(2**63), 2**63 - 1),
     use_store=st.booleans(),
@@ -110,7 +107,7 @@ votes = st.builds(
     counts,
 )
 models = st.builds(ModelIdentity, texts, texts, texts, texts, texts)
-origins = st.builds(
+provenances = st.builds(
     Provenance,
     texts,
     texts,
@@ -123,7 +120,7 @@ origins = st.builds(
     protocol=texts,
     calibration=texts,
 )
-judgments = st.builds(
+any_judgment = st.builds(
     Judgment,
     st.sampled_from(Verdict),
     probs,
@@ -131,14 +128,14 @@ judgments = st.builds(
     st.lists(votes, max_size=2).map(tuple),
     st.none() | st.booleans(),
     st.none() | probs,
-    origins,
+    provenances,
     usages,
     numbers,
     raw_prob_a=st.none() | probs,
     spread=st.floats(0.0, 0.5),
 )
 failures = st.builds(Unjudged, st.sampled_from(UnjudgedReason), texts, usages)
-findings = judgments | failures
+results = any_judgment | failures
 principle_scores = st.builds(
     PrincipleScore,
     texts,
@@ -155,11 +152,11 @@ scores = st.builds(
     st.floats(-1.0, 1.0),
     st.dictionaries(texts, st.floats(-1.0, 1.0), max_size=3),
     st.lists(principle_scores, max_size=2).map(tuple),
-    origins,
+    provenances,
     usages,
     numbers,
 )
-writings = st.builds(Writing, texts, st.booleans(), texts, origins, usages, numbers)
+writings = st.builds(Writing, texts, st.booleans(), texts, provenances, usages, numbers)
 previews = st.builds(
     PromptPreview,
     texts,
@@ -172,7 +169,7 @@ previews = st.builds(
 rankings = st.builds(
     Ranking,
     st.lists(st.builds(RankedCandidate, counts, counts, numbers, numbers), max_size=3).map(tuple),
-    st.lists(st.tuples(counts, counts, findings), max_size=2).map(tuple),
+    st.lists(st.tuples(counts, counts, results), max_size=2).map(tuple),
     usages,
     numbers,
 )
@@ -192,100 +189,100 @@ infos = st.builds(
 
 
 def sent(message: Any) -> Any:
-    """What arrives at the other side."""
+    """The message after serialization, as the receiver gets it."""
     return type(message).FromString(message.SerializeToString())
 
 
-@given(findings)
+@given(results)
 @settings(deadline=None)
-def test_a_judgment_survives_the_wire(found: Judgment | Unjudged) -> None:
-    assert wire.judgment_from_proto(sent(wire.judgment_to_proto(found))) == found
+def test_a_judgment_survives_the_wire(result: Judgment | Unjudged) -> None:
+    assert judgments.judgment_from_proto(sent(judgments.judgment_to_proto(result))) == result
 
 
 @given(scores | failures)
 @settings(deadline=None, max_examples=50)
-def test_a_score_survives_the_wire(found: Score | Unjudged) -> None:
-    assert wire_writing.score_from_proto(sent(wire_writing.score_to_proto(found))) == found
+def test_a_score_survives_the_wire(result: Score | Unjudged) -> None:
+    assert candidates.score_from_proto(sent(candidates.score_to_proto(result))) == result
 
 
 @given(writings | failures)
 @settings(deadline=None, max_examples=50)
-def test_what_the_judge_wrote_survives_the_wire(found: Writing | Unjudged) -> None:
-    assert wire_writing.writing_from_proto(sent(wire_writing.writing_to_proto(found))) == found
+def test_a_critique_or_revision_survives_the_wire(result: Writing | Unjudged) -> None:
+    assert candidates.writing_from_proto(sent(candidates.writing_to_proto(result))) == result
 
 
 @given(previews)
 @settings(deadline=None, max_examples=30)
 def test_a_preview_survives_the_wire(preview: PromptPreview) -> None:
-    assert wire_writing.preview_from_proto(sent(wire_writing.preview_to_proto(preview))) == preview
+    assert candidates.preview_from_proto(sent(candidates.preview_to_proto(preview))) == preview
 
 
 @given(writing_options)
 @settings(deadline=None, max_examples=50)
-def test_writing_options_survive_the_wire(how: WritingOptions) -> None:
-    message = sent(wire_requests.writing_options_to_proto(how))
-    assert wire_requests.read_writing_options(message, max_tokens=MOST) == how
+def test_writing_options_survive_the_wire(chosen: WritingOptions) -> None:
+    message = sent(requests.writing_options_to_proto(chosen))
+    assert requests.read_writing_options(message, max_tokens=MAX_UINT32) == chosen
 
 
 @given(rankings)
 @settings(deadline=None, max_examples=30)
 def test_a_ranking_survives_the_wire(ranking: Ranking) -> None:
-    assert wire.ranking_from_proto(sent(wire.ranking_to_proto(ranking))) == ranking
+    assert judgments.ranking_from_proto(sent(judgments.ranking_to_proto(ranking))) == ranking
 
 
 @given(comparisons, options)
 @settings(deadline=None)
 def test_a_comparison_and_its_options_survive_the_wire(
-    comparison: Comparison, how: JudgeOptions
+    comparison: Comparison, chosen: JudgeOptions
 ) -> None:
-    assume(how.protocol != "pointwise" or len(how.orders) == 2)  # it has no order to choose
-    request = sent(wire_requests.compare_request(comparison, pb.ConstitutionRef(), how))
-    assert wire_requests.read_comparison(request) == comparison
-    assert read_options(request.options) == how
+    assume(chosen.protocol != "pointwise" or len(chosen.orders) == 2)  # it has no order to choose
+    request = sent(requests.compare_request(comparison, pb.ConstitutionRef(), chosen))
+    assert requests.read_comparison(request) == comparison
+    assert read_options(request.options) == chosen
 
 
 @given(infos)
 @settings(deadline=None, max_examples=30)
 def test_server_info_survives_the_wire(info: ServerInfo) -> None:
-    assert wire.server_info_from_proto(sent(wire.server_info_to_proto(info))) == info
+    assert judgments.server_info_from_proto(sent(judgments.server_info_to_proto(info))) == info
 
 
 @given(st.builds(Diagnostic, texts, counts, counts, texts, texts))
 def test_a_diagnostic_survives_the_wire(problem: Diagnostic) -> None:
-    message = sent(wire_constitution.diagnostic_to_proto(problem))
-    assert wire_constitution.diagnostic_from_proto(message) == problem
+    message = sent(constitutions.diagnostic_to_proto(problem))
+    assert constitutions.diagnostic_from_proto(message) == problem
 
 
 @pytest.mark.parametrize("name", Constitution.library_names())
 def test_a_constitution_survives_the_wire_with_its_digest(name: str) -> None:
-    law = Constitution.load(name)
-    arrived = wire_constitution.constitution_from_proto(
-        sent(wire_constitution.constitution_to_proto(law))
+    constitution = Constitution.load(name)
+    arrived = constitutions.constitution_from_proto(
+        sent(constitutions.constitution_to_proto(constitution))
     )
-    assert arrived == law
-    assert arrived.digest == law.digest
+    assert arrived == constitution
+    assert arrived.digest == constitution.digest
 
 
 def test_absent_options_are_the_recommended_ones() -> None:
     assert read_options(pb.JudgeOptions()) == JudgeOptions()
 
 
-def test_absent_writing_options_are_the_recommended_ones_within_the_servers_bound() -> None:
-    read = wire_requests.read_writing_options
+def test_absent_writing_options_are_the_recommended_ones_within_the_servers_limit() -> None:
+    read = requests.read_writing_options
     assert read(pb.WritingOptions(), max_tokens=1024) == WritingOptions()
     assert read(pb.WritingOptions(), max_tokens=64).max_tokens == 64
 
 
 def test_an_explicit_zero_is_not_the_default() -> None:
-    greedy = wire_requests.read_writing_options(pb.WritingOptions(temperature=0.0), max_tokens=9)
+    greedy = requests.read_writing_options(pb.WritingOptions(temperature=0.0), max_tokens=9)
     assert greedy.temperature == 0.0
     assert read_options(pb.JudgeOptions(max_straddle=0.0)).max_straddle == 0.0
 
 
-def test_a_cache_hit_is_a_judgment_of_stored_reads_alone() -> None:
-    assert wire.is_cache_hit(Usage(stored_reads=4))
-    assert not wire.is_cache_hit(Usage(reads=1, stored_reads=3))
-    assert not wire.is_cache_hit(Usage())
+def test_a_cache_hit_is_a_judgment_of_stored_reads_only() -> None:
+    assert judgments.is_cache_hit(Usage(stored_reads=4))
+    assert not judgments.is_cache_hit(Usage(reads=1, stored_reads=3))
+    assert not judgments.is_cache_hit(Usage())
 
 
 def test_an_explicit_zero_label_mass_is_not_the_default() -> None:
@@ -293,20 +290,20 @@ def test_an_explicit_zero_label_mass_is_not_the_default() -> None:
 
 
 def test_an_abstention_carries_no_probability() -> None:
-    found = Unjudged(UnjudgedReason.EMPTY_RESPONSE, "response A is empty")
-    assert not wire.judgment_to_proto(found).HasField("prob_a")
+    unjudged = Unjudged(UnjudgedReason.EMPTY_RESPONSE, "response A is empty")
+    assert not judgments.judgment_to_proto(unjudged).HasField("prob_a")
 
 
-def test_a_constitution_of_ones_own_travels_as_yaml() -> None:
-    law = Constitution.load("hhh")
-    ref = wire_requests.constitution_ref(law)
+def test_an_inline_constitution_is_sent_as_yaml() -> None:
+    constitution = Constitution.load("hhh")
+    ref = requests.constitution_ref(constitution)
     assert (ref.name, ref.sha256) == ("", "")
-    assert load_text(ref.yaml).digest == law.digest
+    assert load_text(ref.yaml).digest == constitution.digest
 
 
 def test_sixty_four_hexadecimal_digits_are_a_digest_and_anything_else_a_name() -> None:
-    assert wire_requests.constitution_ref("ab" * 32) == pb.ConstitutionRef(sha256="ab" * 32)
-    assert wire_requests.constitution_ref("hhh") == pb.ConstitutionRef(name="hhh")
+    assert requests.constitution_ref("ab" * 32) == pb.ConstitutionRef(sha256="ab" * 32)
+    assert requests.constitution_ref("hhh") == pb.ConstitutionRef(name="hhh")
 
 
 @pytest.mark.parametrize(
@@ -329,21 +326,21 @@ def test_sixty_four_hexadecimal_digits_are_a_digest_and_anything_else_a_name() -
         (pb.JudgeOptions(principles=pb.PRINCIPLE_SELECTION_SAMPLE), "options.sample_size"),
     ],
 )
-def test_an_option_out_of_range_is_refused_by_name(options: pb.JudgeOptions, field: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+def test_an_invalid_option_is_rejected_by_name(options: pb.JudgeOptions, field: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
         read_options(options)
-    assert list(refused.value.fields) == [field]
+    assert list(raised.value.fields) == [field]
 
 
-def test_a_turn_without_role_or_words_is_refused_by_name() -> None:
+def test_a_message_without_role_or_text_is_rejected_by_name() -> None:
     for messages, field in (
         ([], "conversation"),
         ([pb.Message(content="hi")], "conversation[0].role"),
         ([pb.Message(role=pb.ROLE_USER, content=" ")], "conversation[0].content"),
     ):
-        with pytest.raises(InvalidRequest) as refused:
-            wire_requests.read_conversation(messages)
-        assert list(refused.value.fields) == [field]
+        with pytest.raises(InvalidRequest) as raised:
+            requests.read_conversation(messages)
+        assert list(raised.value.fields) == [field]
 
 
 @pytest.mark.parametrize("request_id", ["x" * 129, "two\nlines"])
@@ -352,4 +349,4 @@ def test_a_request_id_is_short_and_printable(request_id: str) -> None:
         conversation=[pb.Message(role=pb.ROLE_USER, content="hi")], request_id=request_id
     )
     with pytest.raises(InvalidRequest, match="request_id"):
-        wire_requests.read_comparison(request)
+        requests.read_comparison(request)

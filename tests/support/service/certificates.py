@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the openssl of the machine: an authority and those it signs."""
+"""TLS certificates for tests, created with openssl: an authority and certificates it signs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class KeyPair:
 
 
 class Authority:
-    """Signs certificates for 127.0.0.1 and localhost, valid for two days. Skips the test where
-    there is no openssl."""
+    """Signs certificates for 127.0.0.1 and localhost, valid for two days. Skips the test if openssl
+    is missing."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -32,27 +32,27 @@ class Authority:
         return self._pair.certificate
 
     def sign(self, name: str) -> KeyPair:
-        made, request = self._paths(name), self._folder / f"{name}.csr"
+        pair, request = self._paths(name), self._folder / f"{name}.csr"
         names = self._folder / "names"
         names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         self._run("req", *self._new_key(name), "-out", str(request))
         self._run(
             "x509", "-req", "-in", str(request), "-days", "2", "-extfile", str(names),
             "-CA", str(self._pair.certificate), "-CAkey", str(self._pair.key), "-CAcreateserial",
-            "-out", str(made.certificate),
+            "-out", str(pair.certificate),
         )  # fmt: skip
-        return made
+        return pair
 
     def _paths(self, name: str) -> KeyPair:
         return KeyPair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
 
     def _new_key(self, name: str) -> list[str]:
-        made = str(self._paths(name).key)
+        key = str(self._paths(name).key)
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        return [*curve, "-keyout", made, "-subj", f"/CN={name}"]
+        return [*curve, "-keyout", key, "-subj", f"/CN={name}"]
 
     def _run(self, *arguments: str) -> None:
         openssl = shutil.which("openssl")
         if openssl is None:
-            pytest.skip("certificates are made by openssl, which is not on this machine")
+            pytest.skip("openssl is not installed")
         subprocess.run([openssl, *arguments], check=True, capture_output=True)

@@ -1,7 +1,7 @@
 """A FAKE of an OpenAI-compatible model server on a real socket, FOR UNIT TESTS ONLY: no model.
 
-It stands for the servers, and the ways of failing, that a real `vllm serve` cannot be made to show;
-tests/integration/judge_service/test_openai_engine.py has the real one.
+It simulates servers and failures that a real `vllm serve` cannot reproduce on demand;
+tests/integration/judge_service/test_openai_engine.py uses the real one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HANG, DROP = "hang", "drop"
 
 @dataclass
 class Reply:
-    """An answer out of turn: an HTTP status, or HANG or DROP (the connection)."""
+    """A scripted answer: an HTTP status, or HANG or DROP (of the connection)."""
 
     status: int | str
     headers: dict[str, str] = field(default_factory=dict)
@@ -41,28 +41,29 @@ class Reply:
 
 @dataclass
 class ModelServer:
-    """What it does may be changed while it runs."""
+    """The fake's settings, which may be changed while it runs, and its counters."""
 
     tokenizer: HFTokenizer
     models: list[dict[str, Any]] = field(
         default_factory=lambda: [{"id": "judge", "owned_by": "vllm", "max_model_len": 1024}]
     )
-    knows: frozenset[str] = VLLM_FIELDS  # other fields than PLAIN_FIELDS and these are refused
+    knows: frozenset[str] = VLLM_FIELDS  # fields other than PLAIN_FIELDS and these are rejected
     max_logprobs: int = 20
     scores: dict[str, float] = field(default_factory=lambda: {" A": -0.25, " B": -1.75})
     with_logprobs: bool = True
-    added_tokens: int = 0  # to each prompt, whatever it is
+    added_tokens: int = 0  # to the token count of each prompt
     key: str = ""
     replies: list[Reply] = field(default_factory=list)  # to the next completions
     bodies: list[dict[str, Any]] = field(default_factory=list)  # of completions
     keys: set[str] = field(default_factory=set)
-    asked: int = 0  # requests of every kind
-    at_once: int = 0
-    most_at_once: int = 0
-    hung_up: int = 0
+    requests: int = 0  # of every kind
+    concurrent: int = 0  # completions in progress
+    max_concurrent: int = 0
+    disconnects: int = 0  # of clients, while HANG kept them waiting
     url: str = ""
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -72,23 +73,24 @@ class ModelServer:
                 reply = self._answer(method_path.split()[1], headers, content)
                 if reply.status == HANG:
                     await reader.read(1)
-                    self.hung_up += 1
+                    self.disconnects += 1
                 if isinstance(reply.status, str):
                     break
                 if content:
                     await self._work()
-                more = {"Content-Length": str(len(reply.body.encode())), **reply.headers}
-                said = "".join(f"{name}: {value}\r\n" for name, value in more.items())
-                writer.write(f"HTTP/1.1 {reply.status} Said\r\n{said}\r\n{reply.body}".encode())
+                fields = {"Content-Length": str(len(reply.body.encode())), **reply.headers}
+                lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
+                head = f"HTTP/1.1 {reply.status} Fake\r\n{''.join(lines)}"
+                writer.write(f"{head}\r\n{reply.body}".encode())
 
     async def _work(self) -> None:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.concurrent)
         await asyncio.sleep(0.005)
-        self.at_once -= 1
+        self.concurrent -= 1
 
     def _answer(self, path: str, headers: dict[str, str], content: bytes) -> Reply:
-        self.asked += 1
+        self.requests += 1
         self.keys.add(headers.get("authorization", ""))
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             return Reply(401)
@@ -138,23 +140,23 @@ async def model_server(tokenizer: HFTokenizer, **values: Any) -> AsyncIterator[M
     """A running fake; its address is in `.url`."""
     port = values.pop("port", 0)
     fake = ModelServer(tokenizer, **values)
-    talks: set[asyncio.Task[None]] = set()
+    connections: set[asyncio.Task[None]] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        talks.add(task)
+        connections.add(task)
         with suppress(asyncio.CancelledError):
-            await fake.talk(reader, writer)
+            await fake.handle(reader, writer)
         writer.transport.abort()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", port)
+    server = await asyncio.start_server(handle, "127.0.0.1", port)
     fake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield fake
     finally:
         server.close()
-        for task in talks:
+        for task in connections:
             task.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the transports close
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # let the transports close

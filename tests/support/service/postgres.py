@@ -1,10 +1,10 @@
-"""A real PostgreSQL for tests: a server of its own in a temporary folder, started once a session.
+"""A real PostgreSQL server for tests, in a temporary folder, started once per session.
 
-    async def test_...(database: str): store = open_store(database)      # an empty database's URL
+    async def test_...(database: str): store = open_store(database)      # URL of an empty database
 
-Binaries come from PATH or Debian's folder; without them the tests are skipped, and say so.
-PostgreSQL refuses to run as root, so for root it runs as `postgres` or `nobody`, in a folder they
-own. It keeps its own settings (fsync included): what is tested is what an operator has.
+Binaries come from PATH or Debian's folder; without them the tests are skipped. PostgreSQL does not
+run as root, so for root it runs as `postgres` or `nobody`, in a folder they own. Settings stay at
+their defaults (fsync included), as on an operator's server.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from urllib.parse import urlsplit
 import pytest
 
 USER = "rlaif"
-PASSWORD = "canary-f00dface"  # no log, error or receipt may ever hold it
+PASSWORD = "canary-f00dface"  # must never appear in a log, error or receipt
 
 
 class Postgres:
-    """A server on 127.0.0.1 that asks for PASSWORD; `start`, `stop` and `kill` as often as wanted.
+    """A server on 127.0.0.1 that requires PASSWORD; it can be stopped and started repeatedly.
 
     Raises RuntimeError with the server's log when it does not start.
     """
@@ -57,13 +57,13 @@ class Postgres:
         return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
-        """The URL of an empty database of its own."""
+        """Create an empty database; returns its URL."""
         name = f"test_{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name}", database="postgres")
         return self.url(name)
 
     def execute(self, statement: str, *, database: str) -> list[tuple[Any, ...]]:
-        """One statement as the superuser, committed; its rows, if it has any."""
+        """Run one statement as the superuser, committed; returns its rows, if any."""
         import psycopg
 
         url = self.url(database).replace("+psycopg", "")
@@ -87,11 +87,11 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Cut every connection and end; what was committed is on the disk."""
+        """Cut every connection and stop; committed data is on disk."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """As a crash: the next start recovers from the log."""
+        """Stop as in a crash: the next start recovers from the log."""
         self._end(signal.SIGQUIT)
 
     def restart(self) -> None:
@@ -129,14 +129,14 @@ class Postgres:
 
 
 def name(url: str) -> str:
-    """Which database a URL is of."""
+    """The database name in a URL."""
     return urlsplit(url).path.removeprefix("/")
 
 
 def binaries() -> Path | None:
     """The folder of initdb, postgres and pg_isready."""
-    found = shutil.which("postgres")
-    folders = [Path(found).resolve().parent] if found else []
+    on_path = shutil.which("postgres")
+    folders = [Path(on_path).resolve().parent] if on_path else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     wanted = ("initdb", "postgres", "pg_isready")
     return next((f for f in folders if all((f / name).exists() for name in wanted)), None)
@@ -144,7 +144,7 @@ def binaries() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A running server. A test that stops it starts it again."""
+    """A running server; a test that stops it must start it again."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")
     folder = binaries()
     if folder is None:
@@ -156,12 +156,12 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(postgres: Postgres) -> str:
-    """The URL of an empty database, its password in it."""
+    """The URL of an empty database, including the password."""
     return postgres.new_database()
 
 
 def _not_root() -> dict[str, Any]:
-    """What subprocess needs so that the server does not run as root."""
+    """Keyword arguments of subprocess, so that the server does not run as root."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
@@ -170,7 +170,7 @@ def _not_root() -> dict[str, Any]:
         except KeyError:
             continue
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    pytest.skip("PostgreSQL refuses to run as root, and there is no other user to run it")
+    pytest.skip("PostgreSQL does not run as root, and there is no other user to run it")
 
 
 def _free_port() -> int:

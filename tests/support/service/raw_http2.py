@@ -1,4 +1,4 @@
-"""A hand-written HTTP/2 client that opens a call and never lets the server send it any data."""
+"""A minimal HTTP/2 client that opens a call and never lets the server send any data."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ async def call_without_window(address: str, path: str, **more: str) -> AsyncIter
         "content-type": "application/grpc",
         **more,
     }
+    # The client's preface announces a window of 0 bytes; then one complete request.
     block = b"".join(literal(name, value) for name, value in headers.items())
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     writer.write(frame(SETTINGS, payload=struct.pack(">HI", _INITIAL_WINDOW_SIZE, 0)))
@@ -48,7 +49,7 @@ async def call_without_window(address: str, path: str, **more: str) -> AsyncIter
     accepted = asyncio.Event()
 
     async def answer_frames() -> None:
-        """Acknowledge what a server insists on, so that nothing but the window is amiss."""
+        """Acknowledge SETTINGS and PING frames, so that only the window blocks the server."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readexactly(9)

@@ -1,6 +1,6 @@
-"""A judge server in a process of its own, over a `SteadyEngine` and a real store: to be killed.
+"""A judge server in its own process, with a `SteadyEngine` and a real store, for kill tests.
 
-Run as a module it is the server; imported it starts, kills and watches such a process.
+Run as a module it is the server; imported it starts, kills and observes such a process.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """A server at one port, which can be started, killed and started again.
+    """A server on a fixed port that can be started, killed and started again.
 
-    store: a file or a database's URL that several may share. slots, seconds: the engine's speed.
-    Every read of the engine is a line of the file `reads`: "key prompt_sha256", written as it
-    begins. The process ends with the one that started it.
+    constitution: a name or file. store: a file or a database's URL that several may share. Every
+    read of the engine is a line of the file `reads`, written at its start: "key prompt_sha256". The
+    process ends with the one that started it.
     """
 
     def __init__(
-        self, folder: Path, law: str, store: str, *, name: str = "server", **settings: Any
+        self, folder: Path, constitution: str, store: str, *, name: str = "server", **settings: Any
     ) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -44,7 +44,7 @@ class ServerProcess:
         self._store = store
         self._settings = {
             "model": "steady",
-            "constitutions": [law],
+            "constitutions": [constitution],
             "port": self.port,
             "exit_on_stdin_close": True,
             **settings,
@@ -57,13 +57,13 @@ class ServerProcess:
         return self._process.pid
 
     def start(self, *, slots: int = 8, seconds: float = 0.0, loading: float = 0.0) -> None:
-        """Return once it serves."""
+        """Start it and return once it serves. slots, seconds, loading: of SteadyEngine."""
         engine = {"slots": slots, "seconds": seconds, "loading": loading}
-        told = {"settings": self._settings, "engine": engine, "store": self._store}
-        told["reads"] = str(self.reads)
+        job = {"settings": self._settings, "engine": engine, "store": self._store}
+        job["reads"] = str(self.reads)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.service.server_process", json.dumps(told)],
+                [sys.executable, "-m", "tests.support.service.server_process", json.dumps(job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -74,11 +74,11 @@ class ServerProcess:
         assert line.startswith(b"serving"), f"it did not start:\n{self.log.read_text()[-2000:]}"
 
     def kill(self) -> None:
-        """As a power cut would: SIGKILL."""
+        """Kill it with SIGKILL, as in a power failure."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, and wait for its end."""
+        """Stop it with SIGTERM, and wait for its end."""
         process = self._end(signal.SIGTERM)
         assert process.returncode == 0, f"ended with {process.returncode}"
 
@@ -96,15 +96,15 @@ class ServerProcess:
         return process
 
     def reads_since(self, offset: int) -> tuple[list[tuple[str, str]], int]:
-        """(key, prompt_sha256) of the reads begun since this place in the file, and the next."""
+        """(key, prompt_sha256) of the reads started since this offset, and the next offset."""
         if not self.reads.exists():
             return [], 0
         with self.reads.open("rb") as file:
             file.seek(offset)
-            found = file.read()
-        whole = found[: found.rfind(b"\n") + 1]
-        pairs = [(key, prompt) for key, prompt in map(str.split, whole.decode().splitlines())]
-        return pairs, offset + len(whole)
+            content = file.read()
+        lines = content[: content.rfind(b"\n") + 1]
+        pairs = [(key, prompt) for key, prompt in map(str.split, lines.decode().splitlines())]
+        return pairs, offset + len(lines)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +114,7 @@ class ServerProcess:
             self.kill()
 
 
-def main(told: str) -> None:
+def main(job: str) -> None:
     from judge_service.engines.caching import CachingEngine
     from judge_service.judge.template import prompt_sha256
     from judge_service.server.run import serve
@@ -123,17 +123,17 @@ def main(told: str) -> None:
     from judge_service.store.base import read_key
     from tests.support.service.steady_engine import SteadyEngine
 
-    given = json.loads(told)
-    seen = os.open(given["reads"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    values = json.loads(job)
+    reads = os.open(values["reads"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def note(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> None:
+    def record(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> None:
         key = read_key(engine.identity, prompt_ids, label_ids).hex()
-        os.write(seen, f"{key} {prompt_sha256(prompt_ids, label_ids)}\n".encode())
+        os.write(reads, f"{key} {prompt_sha256(prompt_ids, label_ids)}\n".encode())
 
-    engine = SteadyEngine(**given["engine"], seen=note)
-    whole = CachingEngine(engine, open_store(given["store"]))
-    settings = ServerSettings(**given["settings"])
-    asyncio.run(serve(settings, whole, ready=lambda at: print("serving on", at, flush=True)))
+    engine = SteadyEngine(**values["engine"], on_read=record)
+    caching = CachingEngine(engine, open_store(values["store"]))
+    settings = ServerSettings(**values["settings"])
+    asyncio.run(serve(settings, caching, ready=lambda at: print("serving on", at, flush=True)))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from judge_service.types import Comparison
 from judge_service.v1 import judge_pb2 as pb
 from tests.support.fakes import FakeEngine
 
-SAID = {"conversation": [pb.Message(role=pb.ROLE_USER, content="Name a fruit")]}
-"""What most requests of tests are about."""
+CHAT = {"conversation": [pb.Message(role=pb.ROLE_USER, content="Name a fruit")]}
+"""Request fields that most tests send: a conversation of one question."""
 
 ONE_PRINCIPLE = """
 name: brief
@@ -45,7 +45,7 @@ def settings(**values: Any) -> ServerSettings:
 
 @asynccontextmanager
 async def serving(engine: FakeEngine, **values: Any) -> AsyncIterator[JudgeServer]:
-    """A server that serves; its address is in `.address`."""
+    """A running server with a loaded engine; its address is in `.address`."""
     server = JudgeServer(settings(**values), engine)
     await server.start()
     await server.load()

@@ -1,10 +1,10 @@
-"""An engine of fixed speed without a model, FOR TESTS AND LOAD BENCHMARKS OF THE SERVICE ONLY.
+"""Engine of fixed speed without a model, FOR TESTS AND LOAD BENCHMARKS OF THE SERVICE ONLY.
 
-It works on `slots` requests at a time, each for `seconds`; the others wait, lower priority numbers
-first, as in vLLM. What it answers is a function of the prompt's tokens, the same in every process.
-It keeps nothing, so memory that grows is the service's.
+It processes `slots` requests at a time, each for `seconds`; the others wait, lower priority numbers
+first, as in vLLM. Its answers are a hash of the prompt's tokens, the same in every process. It
+stores nothing, so growing memory is the service's.
 
-It never stands in for a judge: its numbers are those of a hash.
+It never stands in for a judge.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from functools import lru_cache
 from judge_service.engine import LabelLogprobs, Written
 from judge_service.types import ModelIdentity
 
-Seen = Callable[[Sequence[int], Sequence[int]], None]
-"""Told of every read as it begins: the prompt's ids and the labels'."""
+OnRead = Callable[[Sequence[int], Sequence[int]], None]
+"""Called at the start of every read with the prompt's ids and the labels'."""
 
 _CONTROL = ("<|im_start|>", "<|im_end|>")
 _PIECE = re.compile(r" ?\w+|\W")
@@ -35,9 +35,9 @@ def _id(piece: str) -> int:
 
 
 class SteadyTokenizer:
-    """Words as tokens, their checksums as ids: nothing is remembered, so nothing is spelled back.
+    """Words as tokens, their checksums as ids; stateless, so ids cannot be decoded.
 
-    Words of up to four bytes have ids of their own; longer ones may share one, very seldom.
+    Words of up to four bytes have unique ids; longer ones very rarely collide.
     """
 
     def encode_template(self, text: str) -> list[int]:
@@ -56,9 +56,10 @@ class SteadyTokenizer:
 
 
 class SteadyEngine:
-    """`slots / seconds` requests a second; without bound where `seconds` is 0.
+    """Answers `slots / seconds` requests per second; without limit if `seconds` is 0.
 
-    `running` and `waiting` count what it has in hand now. loading: seconds that `start` takes.
+    `running` and `waiting` count the current requests. loading: seconds that `start` takes.
+    on_read: called at the start of every read.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SteadyEngine:
         seconds: float = 0.0,
         *,
         loading: float = 0.0,
-        seen: Seen | None = None,
+        on_read: OnRead | None = None,
     ) -> None:
         self.seconds = seconds
         self.running = 0
@@ -75,7 +76,7 @@ class SteadyEngine:
         self.begun = 0
         self._slots = slots
         self._loading = loading
-        self._seen = seen
+        self._on_read = on_read
         self._alive = False
         self._tokenizer = SteadyTokenizer()
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -83,7 +84,7 @@ class SteadyEngine:
 
     @property
     def waiting(self) -> int:
-        return sum(not turn.done() for *_, turn in self._queue)
+        return sum(not slot.done() for *_, slot in self._queue)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -117,8 +118,8 @@ class SteadyEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> LabelLogprobs:
-        if self._seen is not None:
-            self._seen(prompt_ids, label_ids)
+        if self._on_read is not None:
+            self._on_read(prompt_ids, label_ids)
         await self._work(priority)
         return LabelLogprobs(_answer(prompt_ids, len(label_ids)), len(prompt_ids), 0)
 
@@ -150,28 +151,28 @@ class SteadyEngine:
         if self.running < self._slots:
             self.running += 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (priority, next(self._arrivals), turn))
+        slot = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._queue, (priority, next(self._arrivals), slot))
         self.most_waiting = max(self.most_waiting, len(self._queue))
         try:
-            await turn
+            await slot
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()  # the turn came in the very moment in which nobody wanted it any more
+            if slot.done() and not slot.cancelled():
+                self._leave()  # the slot was assigned just as the request was cancelled
             raise
 
     def _leave(self) -> None:
-        """Hand the place to the next in the queue, or leave it free."""
+        """Give the slot to the next in the queue, or free it."""
         while self._queue:
-            *_, turn = heapq.heappop(self._queue)
-            if not turn.done():
-                turn.set_result(None)
+            *_, slot = heapq.heappop(self._queue)
+            if not slot.done():
+                slot.set_result(None)
                 return
         self.running -= 1
 
 
 def _answer(prompt_ids: Sequence[int], labels: int) -> tuple[float, ...]:
-    """Log-probabilities that the prompt decides, 0.99 in all, none below 1 %."""
+    """Log-probabilities that depend on the prompt: total 0.99; of two labels each above 1 %."""
     digest = zlib.crc32(b" ".join(b"%d" % i for i in prompt_ids))
     weights = [1 + (digest >> (3 * label)) % 64 for label in range(labels)]
     return tuple(math.log(0.99 * weight / sum(weights)) for weight in weights)

@@ -105,7 +105,7 @@ def test_an_export_that_fails_leaves_the_file_before_it(store: Path, tmp_path: P
         (["gc", "--older-than", "-3d"], "invalid --older-than '-3d'"),
         (["gc", "--max-bytes", "1 gb"], "invalid --max-bytes '1 gb'.*GB"),
         (["export", "--out", "reads.csv"], "--out must end in .jsonl"),
-        (["stats", "--store", "/nowhere/reads.sqlite"], "no store is there"),
+        (["stats", "--store", "/nowhere/reads.sqlite"], "no store found"),
     ],
 )
 def test_a_mistake_is_told_with_the_remedy(
