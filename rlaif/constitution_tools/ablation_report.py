@@ -141,6 +141,7 @@ class AblationReport:
             f"gain {_estimate(refitted.gain, '{:+.3f}')}",
             highlight=False,
         )
+        # A warning or a verdict, so that the weights are not copied without one.
         if not refitted.enough:
             console.print(
                 f"too few gold labels for {len(weights)} weights: {refitted.gold}; do not use the "

@@ -153,6 +153,7 @@ def plan(
         OTHER_CONSTITUTION: len(receipts) - len(by_old),
         OTHER_JUDGE: len(by_old) - len(usable),
     }
+    # Only now the limit: it counts usable labels.
     changed = changed_principles(old, new)
     return Plan(
         old=old,

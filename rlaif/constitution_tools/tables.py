@@ -147,6 +147,7 @@ def print_difference(
         f"|Δp|: median {median:.3f}, 90th percentile {most:.3f}, largest {largest:.3f}",
         highlight=False,
     )
+    # Details: each trait, the flips in full, and where the reads came from.
     table = Table("trait", "labels", "flips", "mean |Δp|")
     for trait in difference.traits:
         table.add_row(trait.trait, str(trait.labels), str(trait.flips), f"{trait.mean_move:.3f}")

@@ -265,6 +265,7 @@ def _write(
     used: dict[str, int],
 ) -> RevisionSummary:
     """Write both files, and count why samples were not revised."""
+    # A sample counts as revised if its last round has a text.
     revised: list[Demonstration] = []
     reasons: Counter[str] = Counter()
     with atomic_open(out / UNREVISED) as unrevised:

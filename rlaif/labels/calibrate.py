@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -30,7 +30,6 @@ from judge_service.judge.calibration import (
     Calibration,
     CalibrationError,
     Curve,
-    Isotonic,
     Temperature,
     fit_isotonic,
     fit_temperature,
@@ -48,11 +47,8 @@ from judge_service.judge.calibration_metrics import (
 from judge_service.types import Comparison, JudgeOptions, Unjudged
 from rlaif.data.records import RecordError, _Record, iter_jsonl
 from rlaif.evaluation.intervals import Estimate
-from rlaif.feedback.labeler import JudgeIdentity, LabelingClient, judge_pairs
+from rlaif.feedback.labeler import Answers, JudgeIdentity, LabelingClient, judge_pairs
 from rlaif.feedback.pairs import digest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 FEWEST_PAIRS = 30  # with fewer, the interval of a share is wider than ±18 points
 FEWEST_PAIRS_ISOTONIC = 200
@@ -252,7 +248,7 @@ def _middle_95(values: Sequence[float]) -> tuple[float, float]:
     return cuts[0], cuts[-1]
 
 
-# ── judging, fitting, reporting ──────────────────────────────────────────────────────────────
+# ── judging and fitting ──────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,22 +288,13 @@ def calibrate(
         constitution=constitution,
         options=JudgeOptions(calibrated=False),
     )
-    judged: list[tuple[GoldPair, float]] = []
-    reasons: Counter[str] = Counter()
-    protocols: set[str] = set()
-    for pair, (compared, answer) in zip(gold, answers.by_pair(), strict=True):
-        if isinstance(answer, Unjudged):
-            reasons[answer.reason.value] += 1
-        else:
-            prob_a = answer.prob_a if answer.raw_prob_a is None else answer.raw_prob_a
-            q = prob_a if compared.response_a == pair.chosen else 1.0 - prob_a
-            judged.append((pair, q))
-            protocols.add(answer.provenance.protocol)
+    judged, reasons, protocols = _split_answers(gold, answers)
     if len(judged) < FEWEST_PAIRS:
         counts = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
         raise CalibrationError(
             f"only {len(judged)} of {len(gold)} gold pairs could be judged ({counts}); {_TOO_FEW}"
         )
+    # The selection sees held-back folds only; the curve it returns is fitted on all pairs.
     prompts = [pair.prompt_digest for pair, _ in judged]
     choice = choose([q for _, q in judged], prompts, folds, seed)
     judge = answers.judge
@@ -333,6 +320,24 @@ def calibrate(
     )
 
 
+def _split_answers(
+    gold: Sequence[GoldPair], answers: Answers
+) -> tuple[list[tuple[GoldPair, float]], Counter[str], set[str]]:
+    """(judged pairs with their q, reasons of the others, protocols of the judgments)."""
+    judged: list[tuple[GoldPair, float]] = []
+    reasons: Counter[str] = Counter()
+    protocols: set[str] = set()
+    for pair, (compared, answer) in zip(gold, answers.by_pair(), strict=True):
+        if isinstance(answer, Unjudged):
+            reasons[answer.reason.value] += 1
+        else:
+            prob_a = answer.prob_a if answer.raw_prob_a is None else answer.raw_prob_a
+            q = prob_a if compared.response_a == pair.chosen else 1.0 - prob_a
+            judged.append((pair, q))
+            protocols.add(answer.provenance.protocol)
+    return judged, reasons, protocols
+
+
 _TOO_FEW = f"provide more: with fewer than {FEWEST_PAIRS} judged pairs, a calibration fits noise"
 
 
@@ -344,53 +349,3 @@ def _only(protocols: set[str], journal_file: Path) -> str:
             f"{journal_file} and run again"
         )
     return min(protocols)
-
-
-def print_report(report: CalibrationReport, console: Console) -> None:
-    """Print the metrics on held-back pairs, and which curve was selected and why."""
-    from rich.table import Table
-
-    choice = report.choice
-    table = Table(
-        f"{report.judged} pairs on {report.prompts} prompts, {report.folds} folds held back",
-        "before",
-        "after",
-        "change, 95 % interval",
-    )
-    rows = (
-        ("accuracy", choice.before.accuracy, choice.after.accuracy, None),
-        ("ECE", choice.before.ece, choice.after.ece, choice.ece_change),
-        ("ECE, bins of equal mass", choice.before.adaptive_ece, choice.after.adaptive_ece, None),
-        ("Brier", choice.before.brier, choice.after.brier, None),
-        ("NLL", choice.before.nll, choice.after.nll, choice.nll_change),
-    )
-    for name, before, after, change in rows:
-        shown = f"{change.value:+.3f}  [{change.low:+.3f}, {change.high:+.3f}]" if change else ""
-        table.add_row(name, f"{before:.3f}", f"{after:.3f}", shown)
-    console.print(table, markup=False)
-    console.print(
-        f"accuracy of always picking the longer response: {report.pick_longer:.1%}; an ECE of "
-        f"{choice.chance_ece:.3f} is expected by chance with this number of pairs",
-        highlight=False,
-    )
-    if report.unjudged_by_reason:
-        counts = ", ".join(f"{reason} {n}" for reason, n in report.unjudged_by_reason.items())
-        console.print(f"{report.pairs - report.judged} pairs without a judgment: {counts}")
-    console.print(explain(report), highlight=False)
-
-
-def explain(report: CalibrationReport) -> str:
-    """Which curve was selected, and why, in a sentence or two."""
-    choice = report.choice
-    match choice.curve:
-        case Isotonic(knots=knots):
-            curve = f"isotonic, {len(knots)} knots"
-        case Temperature() if choice.method == NONE:
-            curve = "none (T = 1), which leaves the probabilities unchanged"
-        case Temperature(temperature=temperature):
-            curve = f"temperature, T = {temperature:.2f}"
-    losses = ", ".join(f"{method} {loss:.4f}" for method, loss in choice.held_back_nll.items())
-    text = f"selected: {curve}; it has the lowest NLL on the held-back folds ({losses})"
-    if ISOTONIC not in choice.held_back_nll:
-        text += f". Isotonic curves are tried from {FEWEST_PAIRS_ISOTONIC} judged pairs on"
-    return text

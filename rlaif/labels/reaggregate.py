@@ -92,6 +92,7 @@ def rejudge(
     others take their weight and trait from `new`. A fresh vote replaces a known one. `known` must
     not contain votes of changed principles (`keep_unchanged`).
     """
+    # Votes in the order of the constitution, as in a full judgment.
     by_id = {vote.principle_id: vote for vote in (*known, *fresh)}
     applying = [p.id for p in new.principles if p.applies_to(conversation) and p.id in by_id]
     votes = aggregation.reweigh([by_id[id] for id in applying], new)

@@ -35,7 +35,11 @@ from rlaif.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from constitution import Constitution
     from judge_service.types import Judgment
+    from rlaif.labels.calibrate import GoldPair
 
 app = typer.Typer(help="Judge responses, and calibrate the judge.", no_args_is_help=True)
 
@@ -44,6 +48,14 @@ Rationale = Annotated[
     typer.Option(
         min=0, metavar="TOKENS", help="Let the judge write up to so many tokens before each read."
     ),
+]
+Gold = Annotated[
+    Path,
+    typer.Option(help="JSONL of pairs with a known better response: prompt, chosen, rejected."),
+]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Calibration file; default: where a server looks for it."),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not apply the server's calibration.")]
 
@@ -185,10 +197,7 @@ app.command(
     "--judge qwen2.5-coder-1.5b",
 )
 def calibrate_judge(
-    gold: Annotated[
-        Path,
-        typer.Option(help="JSONL of pairs with a known better response: prompt, chosen, rejected."),
-    ],
+    gold: Gold,
     constitution: Annotated[
         str,
         typer.Option("--constitution", "-c", help="Name of a constitution, or a YAML file."),
@@ -200,10 +209,7 @@ def calibrate_judge(
         int | None, typer.Option(min=1, help="Use a sample of N pairs, drawn with the seed.")
     ] = None,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Calibration file; default: where a server looks for it."),
-    ] = None,
+    out: CalibrationFile = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be judged and written, and stop.")
     ] = False,
@@ -220,7 +226,8 @@ def calibrate_judge(
         write_calibration,
     )
     from rlaif.feedback.client import judge_client
-    from rlaif.labels.calibrate import calibrate, load_gold, print_report
+    from rlaif.labels.calibrate import calibrate, load_gold
+    from rlaif.labels.calibration_report import print_report
     from rlaif.models.catalog import cache_folder
 
     # Report invalid files now rather than after an hour of judging.
@@ -232,11 +239,7 @@ def calibrate_judge(
     if path.exists():
         read_calibrations(path)
     if dry_run:
-        reads = 2 * sum(p.applies_to(pair.prompt) for pair in pairs for p in loaded.principles)
-        output().print(
-            f"would judge {len(pairs)} pairs with about {reads} reads, and write {path}",
-            highlight=False,
-        )
+        _print_plan(pairs, loaded, path)
         return
     with judge_client(judge, constitution, folder / "judge.log", server) as client:
         report = calibrate(
@@ -257,3 +260,11 @@ def calibrate_judge(
     if path != default_path:
         use = f"servers look for it in {default_path}"
     output().print(f"written to {path}; {use} (sha256 {digest[:16]}…)", highlight=False)
+
+
+def _print_plan(pairs: Sequence[GoldPair], constitution: Constitution, path: Path) -> None:
+    reads = 2 * sum(p.applies_to(pair.prompt) for pair in pairs for p in constitution.principles)
+    output().print(
+        f"would judge {len(pairs)} pairs with about {reads} reads, and write {path}",
+        highlight=False,
+    )

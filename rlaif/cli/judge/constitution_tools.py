@@ -252,6 +252,7 @@ def ablate(
             f"(sha256 {constitution.digest[:12]}…); update them with: rlaif label --update"
         )
     report = AblationReport.of(table, constitution, len(preferences) - table.labels)
+    # matplotlib is imported only if pictures are wanted.
     if out:
         from rlaif.constitution_tools.figures import draw_redundancy
 

@@ -228,6 +228,7 @@ def verify(
     from rlaif.feedback.client import judge_client
     from rlaif.labels.verify import draw, replay, verify_offline
 
+    # Both ways give a report with `passed`; only a replay needs a judge.
     path = _file(file)
     report: OfflineReport | Replay
     if offline:

@@ -67,7 +67,5 @@ def compare(folder: Folder, other: Folder, as_json: AsJson = False) -> None:
 def _evaluation(folder: Path) -> Path:
     path = folder / "evaluation.json"
     if not path.is_file():
-        raise UserError(
-            f"no such file: {path}; train with held-out labels: rlaif train reward … --eval"
-        )
+        raise UserError(f"no such file: {path}; run rlaif train reward with --eval HELD_OUT_LABELS")
     return path

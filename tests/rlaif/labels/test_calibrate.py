@@ -41,8 +41,8 @@ from rlaif.labels.calibrate import (
     held_back,
     load_gold,
     longer_is_right,
-    print_report,
 )
+from rlaif.labels.calibration_report import print_report
 from tests.support.fakes import FakeEngine
 from tests.support.feedback.scripted_judge import MODEL, ScriptedJudge
 from tests.support.service.serving import one_principle, serving
