@@ -116,6 +116,7 @@ def judge_cases(
 
     `report` is called with the number of cases done. Raises what `stream` raises.
     """
+    # One stream per principle, by a constitution of that principle alone.
     known = set(memory)
     done = 0
     for principle in constitution.principles:

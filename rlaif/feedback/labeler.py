@@ -132,10 +132,11 @@ def answer_key(pair: Comparison, judge: JudgeIdentity, options: JudgeOptions) ->
 
 
 def identify(info: ServerInfo, constitution: str | Constitution = "") -> JudgeIdentity:
-    """The identity that would judge now, from the server's current state.
+    """The identity of the judge for requests made now, from the state of its server.
 
-    constitution: a name the server knows ("" for its default), or a YAML file or a Constitution
-    that the server has with the same digest, or that may be sent along. Raises LabelingError.
+    constitution: a name that the server knows ("" for its default), or a YAML file or Constitution.
+    The latter two must be among the server's, by digest, unless it accepts inline constitutions.
+    Raises LabelingError.
     """
     if info.model is None:
         raise LabelingError("the judge is still loading its model; wait until it serves")
@@ -198,7 +199,7 @@ def judge_pairs(
             served = judge.constitution in info.constitutions
             by = judge.constitution.name if served else loaded
             try:
-                # Each answer is in the journal before the next: a kill loses at most one.
+                # An answer is journaled on arrival: a kill loses only those still on their way.
                 stream = client.stream(waiting.values(), constitution=by, options=options)
                 for done, (id, answer) in enumerate(stream, start=1):
                     _require_same_judge(client, answer, judge)

@@ -152,11 +152,11 @@ def revise(
         written = 0
         with progress("revisions", len(samples) * rounds, "rounds") as report:
             results = reviser.all_rounds(samples, rounds, known, concurrency)
-            for done, (place, entry, is_new) in enumerate(results, start=1):
+            for done, (index, entry, is_new) in enumerate(results, start=1):
                 if is_new:
                     journal.append(entry)
                     written += 1
-                last_rounds[place] = entry  # a sample's rounds come in order
+                last_rounds[index] = entry  # a sample's rounds come in order
                 if isinstance(entry.revision, Writing):
                     used[entry.revision.principle_id] += 1
                 report(done)
@@ -183,6 +183,8 @@ def _reviser(
 
 @dataclass(frozen=True, slots=True)
 class _Reviser:
+    """Runs the rounds of all samples, several at a time, with one judge."""
+
     client: RevisingClient
     constitution: str | Constitution
     judge: JudgeIdentity
@@ -191,12 +193,12 @@ class _Reviser:
     def all_rounds(
         self, samples: Sequence[Sample], rounds: int, known: dict[str, Round], concurrency: int
     ) -> Iterator[tuple[int, Round, bool]]:
-        """(place of the sample, one of its rounds, whether it is new), in order of completion.
+        """(index of the sample, one of its rounds, whether it is new), in order of completion.
 
         A sample's rounds come in order, and end with one that has no text.
         """
-        # A stack in reverse, so that samples start in their order and a started one goes on first.
-        waiting = [(place, 1, sample.response) for place, sample in enumerate(samples)][::-1]
+        # A stack, reversed so that samples start in order; one under way is continued first.
+        waiting = [(index, 1, sample.response) for index, sample in enumerate(samples)][::-1]
         running: dict[Future[Round], tuple[int, int]] = {}
         with ThreadPoolExecutor(concurrency) as pool:
             try:
@@ -204,21 +206,21 @@ class _Reviser:
                     # Fill the free slots, but yield a known round at once: it needs no slot.
                     finished: list[tuple[int, int, Round, bool]] = []
                     while waiting and len(running) < concurrency:
-                        place, number, response = waiting.pop()
-                        key = self._key(samples[place], number, response)
+                        index, number, response = waiting.pop()
+                        key = self._key(samples[index], number, response)
                         if key in known:
-                            finished.append((place, number, known[key], False))
+                            finished.append((index, number, known[key], False))
                             break
-                        future = pool.submit(self._round, samples[place], number, response, key)
-                        running[future] = (place, number)
+                        future = pool.submit(self._round, samples[index], number, response, key)
+                        running[future] = (index, number)
                     if not finished:
                         futures, _ = wait(running, return_when=FIRST_COMPLETED)
                         finished = [(*running.pop(f), f.result(), True) for f in futures]
                     # A revised sample goes back on the stack for its next round.
-                    for place, number, entry, is_new in finished:
-                        yield place, entry, is_new
+                    for index, number, entry, is_new in finished:
+                        yield index, entry, is_new
                         if entry.text is not None and number < rounds:
-                            waiting.append((place, number + 1, entry.text))
+                            waiting.append((index, number + 1, entry.text))
             finally:
                 for future in running:
                     future.cancel()
@@ -269,8 +271,8 @@ def _write(
     revised: list[Demonstration] = []
     reasons: Counter[str] = Counter()
     with atomic_open(out / UNREVISED) as unrevised:
-        for place, sample in enumerate(samples):
-            entry, id = last_rounds[place], f"{sample.prompt.id}#{sample.index}"
+        for index, sample in enumerate(samples):
+            entry, id = last_rounds[index], f"{sample.prompt.id}#{sample.index}"
             if entry.text is not None:
                 prompt = sample.prompt.messages
                 revised.append(Demonstration(id=id, prompt=prompt, response=entry.text))

@@ -181,6 +181,7 @@ def stats(
     If a label's constitution is not available, its traits have equal weights in `decides`. Raises
     RecordError when there are no labels or a receipt is invalid.
     """
+    # One pass that keeps two numbers per label, so that a file may be larger than memory.
     count = _Count(trait_weights)
     for label in labels:
         count.add(label, parse_receipt(label))

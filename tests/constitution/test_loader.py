@@ -259,7 +259,7 @@ def test_over_a_thousand_missing_parts_are_reported_as_one_problem() -> None:
     assert "more than 1000 missing or wrong parts" in found
 
 
-def test_more_keys_and_values_than_a_constitution_needs_are_refused() -> None:
+def test_too_many_keys_and_values_are_an_error() -> None:
     wide = f"[{', '.join('x' * 250)}]"
     (found,) = problems("a:\n" + f"- {wide}\n" * 24)
     assert f"more than {strict_yaml.MAX_NODES} keys and values" in found
@@ -285,7 +285,7 @@ class TestFiles:
             "overall)"
         )
 
-    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConstitutionError, match="Is a directory"):
             load_path(tmp_path)
 

@@ -43,7 +43,7 @@ class TestScope:
             ("hello", False),
         ],
     )
-    def test_a_principle_applies_where_a_word_or_phrase_is_mentioned(
+    def test_a_principle_applies_if_a_word_or_phrase_is_mentioned(
         self, text: str, applies: bool
     ) -> None:
         scoped = principle(scope=Scope(mentions=("return", "Money back")))
@@ -211,7 +211,7 @@ class TestDigest:
     def test_any_change_of_meaning_changes_it(self, changes: dict[str, Any]) -> None:
         assert constitution(**changes).digest != constitution().digest
 
-    def test_the_order_of_principles_counts_because_samples_are_drawn_by_place(self) -> None:
+    def test_the_order_of_principles_matters_because_samples_are_drawn_by_index(self) -> None:
         first, second = principle(), principle(id="again")
         one, other = ({"principles": pair} for pair in ([first, second], [second, first]))
         assert constitution(**one).digest != constitution(**other).digest

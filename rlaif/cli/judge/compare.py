@@ -108,6 +108,7 @@ def compare(
 def _show_judgment(judgment: Judgment) -> None:
     from rich.table import Table
 
+    # Rationales first: the table and the verdict then stay in sight.
     table = Table("principle", "trait", "P(A better)", "order gap")
     for vote in judgment.votes:
         gap = "-" if vote.order_gap is None else f"{vote.order_gap:.2f}"

@@ -135,6 +135,7 @@ def _report_outcomes(
     from rlaif.constitution_tools.tables import print_outcomes
     from rlaif.data.records import atomic_open
 
+    # The JUnit file comes in addition to either output.
     summary = summarize(outcomes, constitution)
     if junit:
         with atomic_open(junit) as out:

@@ -81,7 +81,7 @@ class TestSession:
         with pytest.raises(ConstitutionError):
             run_session(str(tmp_path / "mine.yaml"), iter([]), None, print, print)  # type: ignore[arg-type]
 
-    def test_a_pair_that_the_judge_refuses_does_not_end_the_session(self, tmp_path: Path) -> None:
+    def test_a_pair_that_the_judge_rejects_does_not_end_the_session(self, tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text(ONE_PRINCIPLE)
         printed: list[str] = []
 
