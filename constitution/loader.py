@@ -1,4 +1,4 @@
-"""Constitutions from YAML: every problem at once, each with its line, column and remedy."""
+"""Loading constitutions from YAML: reports every problem, with its line, column and remedy."""
 
 from __future__ import annotations
 
@@ -35,45 +35,45 @@ from constitution.strict_yaml import (
     shorten,
 )
 
-MAX_ERRORS = 1000  # beyond it a file is not a constitution with mistakes, and not worth explaining
+MAX_ERRORS = 1000  # with more, the file is hardly a constitution: they are not explained one by one
 
 _LIBRARY = resources.files("constitution") / "library"
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Constitution:
-    """A shipped constitution by name, or a file by path. Raises ConstitutionError."""
+    """Load a shipped constitution by name, or a file by path. Raises ConstitutionError."""
     return load_text(*read_source(name_or_path))
 
 
 def load_text(text: str, source: str = "<text>") -> Constitution:
-    """The constitution in a YAML text; `source` names it in errors. Raises ConstitutionError."""
+    """Load a constitution from YAML text; `source` names it in errors. Raises ConstitutionError."""
     return build(parse(text, source))
 
 
 def library_names() -> tuple[str, ...]:
-    """The names of the constitutions that ship."""
+    """The names of the shipped constitutions, sorted."""
     files = (entry.name for entry in _LIBRARY.iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
 
 
 def read_source(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
-    """(text, source) of a shipped name or a path, told apart as `Constitution.load` says."""
+    """(text, source) of a shipped name or a path, distinguished as in `Constitution.load`."""
     name = os.fspath(name_or_path)
     is_path = os.sep in name or "/" in name or name.endswith((".yaml", ".yml"))
     if is_path or not isinstance(name_or_path, str):
         return _read_file(name), name
     names = library_names()
     if name not in names:
-        path_hint = f"for the file write ./{name}" if os.path.isfile(name) else ""
-        hints = (nearest(name, names), path_hint, f"those that ship: {', '.join(names)}")
+        path_hint = f"to load the file, write ./{name}" if os.path.isfile(name) else ""
+        hints = (nearest(name, names), path_hint, f"available: {', '.join(names)}")
         remedy = "; ".join(hint for hint in hints if hint)
-        message = f"no constitution of the name '{name}' ships with rlaif"
+        message = f"unknown constitution '{name}'"
         raise ConstitutionError([Diagnostic(name, 0, 0, message, remedy)])
     return (_LIBRARY / f"{name}.yaml").read_text(encoding="utf-8"), f"library/{name}.yaml"
 
 
 def _read_file(path: str) -> str:
-    """The file's text; of one over the cap a byte more than that, which `parse` refuses."""
+    """The file's text, up to one byte over the size limit, which `parse` then reports."""
     problem = remedy = ""
     place = Place(0, 0, "")
     raw = b""
@@ -88,12 +88,12 @@ def _read_file(path: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         problem = f"cannot be read: {reason}"
-        remedy = f"check the path, or name one that ships: {', '.join(library_names())}"
+        remedy = f"check the path, or use a shipped constitution: {', '.join(library_names())}"
     raise ConstitutionError([Diagnostic(path, place.line, place.column, problem, remedy)])
 
 
 def build(tree: Tree) -> Constitution:
-    """The constitution that a tree spells. Raises ConstitutionError with all of its problems."""
+    """Validate a parsed tree. Raises ConstitutionError, which lists all of its problems."""
     problems = list(tree.problems)
     told = {(d.line, d.column) for d in problems}  # what YAML refuses needs no second complaint
     try:
@@ -112,7 +112,7 @@ def build(tree: Tree) -> Constitution:
 
 def _explain_all(tree: Tree, errors: list[ErrorDetails]) -> list[Diagnostic]:
     found = _inconsistencies(tree)
-    mistyped: set[Path] = set()  # the missing keys that an unknown key was meant to be
+    mistyped: set[Path] = set()  # missing keys that an unknown key probably stands for
     for error in errors:
         if error["type"] == "extra_forbidden":
             *parent, key = _path(tree, error)
@@ -131,14 +131,16 @@ def _explain_all(tree: Tree, errors: list[ErrorDetails]) -> list[Diagnostic]:
             message = f"{_name(tree, path[:-1])} lacks the key '{path[-1]}'"
             found.append(_diagnostic(tree, tree.place(path[:-1]), message, f"add '{path[-1]}: …'"))
         elif error["type"] == "too_short" and _at(tree.data, path):
-            continue  # pydantic counts the right items only; the wrong ones are told beside
-        elif path or error["type"] != "value_error":  # at the root: the inconsistencies, told above
+            continue  # pydantic counts valid items only; the invalid ones are reported themselves
+        elif (
+            path or error["type"] != "value_error"
+        ):  # at the root: reported above as inconsistencies
             found.append(_explain(tree, path, error))
     return found
 
 
 def _explain(tree: Tree, path: Path, error: ErrorDetails) -> Diagnostic:
-    """A wrong value: what was expected, what was found, and the remedy."""
+    """The diagnostic of an invalid value: what was expected, what was found, and the remedy."""
     kind, context = error["type"], error.get("ctx", {})
     place = tree.keys[path] if error["loc"][-1:] == ("[key]",) else tree.place(path)
     remedy = ""
@@ -181,17 +183,17 @@ def _quoting_advice(path: Path, place: Place) -> str:
 
 
 def _inconsistencies(tree: Tree) -> list[Diagnostic]:
-    """The cross-checks on what is readable, so that they are told beside the other problems."""
+    """Cross-checks of the readable parts, so that they are reported along with the rest."""
     traits, principles = _at(tree.data, ("traits",)), _at(tree.data, ("principles",))
     if not isinstance(traits, dict) or not isinstance(principles, list):
         return []
     named = [(_text(_at(p, ("id",))), _text(_at(p, ("trait",)))) for p in principles]
-    found = []
+    diagnostics = []
     for problem in islice(inconsistencies(traits, named), MAX_PROBLEMS):
         is_trait = problem.path[0] == "traits"
         place = tree.keys[problem.path] if is_trait else tree.place(problem.path)
-        found.append(_diagnostic(tree, place, problem.message, problem.remedy))
-    return found
+        diagnostics.append(_diagnostic(tree, place, problem.message, problem.remedy))
+    return diagnostics
 
 
 def _diagnostic(tree: Tree, place: Place, message: str, remedy: str) -> Diagnostic:
@@ -203,7 +205,7 @@ def _text(value: Any) -> str:
 
 
 def _at(data: Any, path: Path) -> Any:
-    """The part of plain data at path; None where there is none."""
+    """The part of plain data at path; None if it does not exist."""
     for step in path:
         if isinstance(data, dict) and isinstance(step, str):
             data = data.get(step)
@@ -215,7 +217,7 @@ def _at(data: Any, path: Path) -> Any:
 
 
 def _path(tree: Tree, error: ErrorDetails) -> Path:
-    """Pydantic's location without the steps that are not in the data (union tags, '[key]')."""
+    """Pydantic's location, without the steps that are not in the data (union tags, '[key]')."""
     if not error["loc"]:
         return ()
     *steps, last = error["loc"]
@@ -229,7 +231,7 @@ def _path(tree: Tree, error: ErrorDetails) -> Path:
 
 
 def _keys_at(path: Path) -> tuple[str, ...]:
-    """The keys that the schema knows for the mapping at path."""
+    """The keys that the schema allows in the mapping at path."""
     names = tuple(step for step in path if isinstance(step, str))
     models: dict[tuple[str, ...], type[BaseModel]] = {
         (): Constitution,
@@ -243,7 +245,7 @@ def _keys_at(path: Path) -> tuple[str, ...]:
 
 
 def _name(tree: Tree, path: Path) -> str:
-    """A path in the reader's words: principle 'tone', example 2, preferred."""
+    """A path in readable form: principle 'tone', example 2, preferred."""
     words: list[str] = []
     for depth, step in enumerate(path):
         if isinstance(step, int):

@@ -1,7 +1,7 @@
-"""What a constitution is: traits, principles that serve them, and worked examples of each.
+"""The data model of a constitution: traits, the principles that serve them, and worked examples.
 
-Everything here is a frozen value that was checked when it was made; `constitution.loader` reads
-it from YAML. This module needs pydantic only, so that a light client can import it.
+All models are frozen and validated on construction; `constitution.loader` reads them from YAML.
+This module depends on pydantic alone, so that a light client can import it.
 """
 
 from __future__ import annotations
@@ -44,25 +44,26 @@ _SEMVER = re.compile(  # semver.org, item 11 and the suggested expression
 def _slug(value: str) -> str:
     if not _SLUG.fullmatch(value):
         raise ValueError(
-            "a name is a lower-case letter, then up to 63 lower-case letters, digits, '_' or '-'"
+            "expected a lower-case letter followed by up to 63 lower-case letters, digits, "
+            "'_' or '-'"
         )
     return value
 
 
 def _semantic_version(value: str) -> str:
     if not _SEMVER.fullmatch(value):
-        raise ValueError("a version is three numbers, MAJOR.MINOR.PATCH, such as 1.0.0")
+        raise ValueError("expected three numbers, MAJOR.MINOR.PATCH, such as 1.0.0")
     return value
 
 
 def _weight(value: float) -> float:
-    if not LOWEST_WEIGHT <= value <= HIGHEST_WEIGHT:  # also refuses NaN
-        raise ValueError(f"a weight is a number from {LOWEST_WEIGHT:g} to {HIGHEST_WEIGHT:g}")
+    if not LOWEST_WEIGHT <= value <= HIGHEST_WEIGHT:  # also rejects NaN
+        raise ValueError(f"expected a number from {LOWEST_WEIGHT:g} to {HIGHEST_WEIGHT:g}")
     return value
 
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Remark = Annotated[str, StringConstraints(strip_whitespace=True)]  # a text that may be empty
+OptionalText = Annotated[str, StringConstraints(strip_whitespace=True)]  # may be empty
 Slug = Annotated[str, AfterValidator(_slug)]
 Version = Annotated[str, AfterValidator(_semantic_version)]
 Weight = Annotated[float, Field(strict=True), AfterValidator(_weight)]
@@ -84,9 +85,9 @@ def _text_or_messages(value: Any) -> str:
 
 
 class Example(_Value):
-    """A comparison whose outcome is known: what the principle means in practice.
+    """A comparison with a known outcome, showing what the principle means in practice.
 
-    `prompt` is the user's only turn as text, or a conversation that ends with the user's turn.
+    `prompt` is a text (a single user turn) or a conversation that ends with a user turn.
     """
 
     prompt: Annotated[
@@ -96,36 +97,37 @@ class Example(_Value):
     response_a: Text
     response_b: Text
     preferred: Literal["A", "B", "TIE"]
-    note: Remark = ""
+    note: OptionalText = ""
 
     @field_validator("prompt")
     @classmethod
     def _ends_with_the_user(cls, prompt: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
         if isinstance(prompt, tuple):
             if not prompt or prompt[-1].role != "user":
-                raise ValueError("the last message of a prompt must be the user's")
+                raise ValueError("the last message of a prompt must be from the user")
             if not prompt[-1].content.strip():
                 raise ValueError("the last message of the prompt is empty")
         return prompt
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        """The prompt as messages, whichever way it was written."""
+        """The prompt as messages, also when it was written as text."""
         if isinstance(self.prompt, str):
             return (Message(role="user", content=self.prompt),)
         return self.prompt
 
 
 class Trait(_Value):
-    """A quality that principles serve, such as `honest`; one soft label is made for each."""
+    """A quality that principles serve, such as `honest`; each trait gets its own soft label."""
 
     weight: Weight = 1.0
-    description: Remark = ""
+    description: OptionalText = ""
 
 
 class Scope(_Value):
-    """Which conversations a principle is about: those that mention one of `mentions` (any, when
-    empty) and none of `excludes`. Words and phrases match whole words, whatever their case.
+    """The conversations a principle applies to: those that contain one of `mentions` (any
+    conversation, if that is empty) and none of `excludes`. Words and phrases match whole words,
+    ignoring case.
     """
 
     mentions: tuple[Text, ...] = ()
@@ -136,13 +138,13 @@ class Scope(_Value):
         if not self.mentions and not self.excludes:
             raise ValueError(
                 "a scope needs words under 'mentions' or 'excludes'; "
-                "leave the scope out for a principle that always applies"
+                "remove the scope if the principle always applies"
             )
         return self
 
 
 class Principle(_Value):
-    """One rule: `compare` for judging a pair, `critique` and `revise` for mending one reply."""
+    """One rule: `compare` for judging a pair, `critique` and `revise` for improving one reply."""
 
     id: Slug
     trait: Slug
@@ -154,7 +156,7 @@ class Principle(_Value):
     examples: tuple[Example, ...] = ()
 
     def applies_to(self, conversation: Sequence[Message]) -> bool:
-        """Whether the scope admits the conversation; without a scope, always."""
+        """Whether the conversation is in scope; always true without a scope."""
         if self.scope is None:
             return True
         text = _folded("\n".join(message.content for message in conversation))
@@ -170,16 +172,16 @@ def _folded(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Matches any phrase as whole words in folded text; None when there is no phrase."""
+    """Matches any of the phrases as whole words in folded text; None without phrases."""
     if not phrases:
         return None
-    spelled = (r"\s+".join(map(re.escape, _folded(phrase).split())) for phrase in phrases)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)")
+    patterns = (r"\s+".join(map(re.escape, _folded(phrase).split())) for phrase in phrases)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
 class Inconsistency:
-    """Parts that are right each by itself and wrong together; `path` leads to the part to mend."""
+    """Parts that are valid by themselves but not together; `path` locates the part to fix."""
 
     path: tuple[str | int, ...]
     message: str
@@ -189,9 +191,9 @@ class Inconsistency:
 def inconsistencies(
     traits: Iterable[str], principles: Sequence[tuple[str, str]]
 ) -> Iterator[Inconsistency]:
-    """Repeated ids, principles of unknown traits, traits without principle.
+    """Duplicate ids, principles of unknown traits, and traits without principles.
 
-    `principles` holds (id, trait) of each; "" stands for one that could not be read.
+    `principles` holds the (id, trait) of each; "" stands for a value that could not be read.
     """
     known = set(traits)
     served = {trait for _, trait in principles}
@@ -199,7 +201,7 @@ def inconsistencies(
     unknown = 0
     for index, (name, trait) in enumerate(principles):
         if name and name in seen:
-            message = f"the id '{name}' belongs to an earlier principle already"
+            message = f"duplicate principle id '{name}'"
             remedy = "give each principle its own id"
             yield Inconsistency(("principles", index, "id"), message, remedy)
         seen.add(name)
@@ -209,7 +211,7 @@ def inconsistencies(
             unknown += 1
             path = ("principles", index, "trait")
             yield Inconsistency(path, f"unknown trait '{trait}'", remedy)
-    if served <= known:  # else the trait without principle may be one that was mistyped
+    if served <= known:  # else a trait may lack a principle because its name was mistyped there
         for trait in sorted(known - served):
             message = f"no principle serves the trait '{trait}'"
             remedy = "write a principle for it, or delete the trait"
@@ -217,7 +219,7 @@ def inconsistencies(
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """'did you mean …?', or "" when nothing is near; bounded work, for words from anywhere."""
+    """'did you mean …?', or "" when nothing is close; bounded work, safe for untrusted words."""
     candidates = {name[:32]: name for name in islice(known, 32)}
     matches = difflib.get_close_matches(word[:32], candidates, n=1, cutoff=0.6)
     return f"did you mean '{candidates[matches[0]]}'?" if matches else ""
@@ -226,29 +228,29 @@ def nearest(word: str, known: Iterable[str]) -> str:
 class Constitution(_Value):
     """A named, versioned set of principles.
 
-    >>> law = Constitution.load("customer_support")
-    >>> law.principle("concrete-next-step").trait
+    >>> constitution = Constitution.load("customer_support")
+    >>> constitution.principle("concrete-next-step").trait
     'helpful'
     """
 
     name: Slug
     version: Version
-    description: Remark = ""
+    description: OptionalText = ""
     traits: dict[Slug, Trait] = Field(min_length=1)
     principles: tuple[Principle, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Constitution:
-        found = list(inconsistencies(self.traits, [(p.id, p.trait) for p in self.principles]))
-        if found:
-            raise ValueError("; ".join(f"{i.message} ({i.remedy})" for i in found))
+        problems = list(inconsistencies(self.traits, [(p.id, p.trait) for p in self.principles]))
+        if problems:
+            raise ValueError("; ".join(f"{i.message} ({i.remedy})" for i in problems))
         return self
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of the content: layout, comments and the order of keys do not count.
+        """sha256 (hex) of the content; layout, comments and the order of keys do not matter.
 
-        The order of principles does: a seeded sample of them depends on it.
+        The order of principles does matter: a seeded sample of them depends on it.
         """
         content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
@@ -258,7 +260,7 @@ class Constitution(_Value):
         return {name: trait.weight for name, trait in self.traits.items()}
 
     def principle(self, principle_id: str) -> Principle:
-        """The principle of that id. Raises KeyError, naming the nearest id."""
+        """The principle with that id. Raises KeyError, which suggests the nearest id."""
         for principle in self.principles:
             if principle.id == principle_id:
                 return principle
@@ -267,9 +269,9 @@ class Constitution(_Value):
 
     @classmethod
     def load(cls, name_or_path: str | PathLike[str]) -> Constitution:
-        """A shipped constitution by its bare name, or a YAML file by its path.
+        """Load a shipped constitution by its bare name, or a YAML file by its path.
 
-        Text with a '/' or ending in .yaml or .yml is a path. Raises ConstitutionError.
+        Text that contains '/' or ends in .yaml or .yml is a path. Raises ConstitutionError.
         """
         from constitution.loader import load
 
@@ -277,7 +279,7 @@ class Constitution(_Value):
 
     @classmethod
     def library_names(cls) -> tuple[str, ...]:
-        """The names of the constitutions that ship."""
+        """The names of the shipped constitutions, sorted."""
         from constitution.loader import library_names
 
         return library_names()

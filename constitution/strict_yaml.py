@@ -1,8 +1,9 @@
 """Strict YAML: text → plain data, with the line and column of every value and key.
 
-A constitution needs mappings, lists and scalars, so the rest of YAML is refused where it stands:
-anchors, aliases, merge keys, tags, repeated keys, several documents. The text is read as a stream
-of events under caps on size, depth and count, so hostile input costs milliseconds, not memory.
+A constitution needs mappings, lists and scalars only; the rest of YAML is rejected, with its
+position: anchors, aliases, merge keys, tags, duplicate keys, several documents. The text is read as
+a stream of events with limits on size, depth and count, so hostile input costs milliseconds and
+little memory.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ MAX_BYTES = 1 << 20  # of UTF-8 text
 MAX_DEPTH = 16  # a constitution needs 7
 MAX_NODES = 6_000  # keys and values in all; a principle with three examples has about 60
 MAX_ITEMS = 256  # in one list or mapping
-MAX_PROBLEMS = 50  # told at once
+MAX_PROBLEMS = 50  # reported at once
 
 MAPPING, LIST, ALIAS, NOTHING = "a mapping of keys", "a list", "an alias", "nothing"
 
 Path = tuple[str | int, ...]
 
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where the wheel carries it
-_RESOLVER = yaml.resolver.Resolver()  # YAML 1.1: what plain words other readers would convert
+_RESOLVER = yaml.resolver.Resolver()  # YAML 1.1: which plain words other readers would convert
 _TAG = "tag:yaml.org,2002:"
 _UNPRINTABLE = re.compile(  # YAML 1.2.2, production c-printable, negated
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )
-_REMEDIES = {  # what libyaml says → what to do about it
+_REMEDIES = {  # part of libyaml's message → what to do about it
     "mapping values are not allowed": "quote text that holds ': ', or check the indentation",
     "cannot start any token": "indent with spaces, not tabs; quote text that starts with @ ` or %",
     "unexpected end of stream": "a quote or bracket that is opened here is never closed",
@@ -55,7 +56,7 @@ _REMEDIES = {  # what libyaml says → what to do about it
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value or key stands (1-based), and what stands there in words."""
+    """The position of a value or key (1-based), and a description of what was found there."""
 
     line: int
     column: int
@@ -64,10 +65,10 @@ class Place:
 
 @dataclass(slots=True)
 class Tree:
-    """Plain data of dict, list, str, float, bool and None, and where each part of it stands.
+    """Plain data of dict, list, str, float, bool and None, with the position of each part.
 
-    Numbers are floats; a plain scalar that YAML would turn into anything else (a date, base 60)
-    is None, for `Place.found` tells what it was.
+    Numbers are floats. A plain scalar that YAML would convert to anything else (a date, base 60)
+    is None, and `Place.found` describes it.
     """
 
     source: str
@@ -77,7 +78,7 @@ class Tree:
     problems: list[Diagnostic] = field(default_factory=list)
 
     def place(self, path: Path) -> Place:
-        """Of the value at path, or of the nearest value around it."""
+        """The position of the value at path, or of its closest enclosing value."""
         while path and path not in self.values:
             path = path[:-1]
         return self.values.get(path) or Place(1, 1, NOTHING)
@@ -89,9 +90,9 @@ class Tree:
 
 
 def parse(text: str, source: str) -> Tree:
-    """YAML text → Tree. `problems` holds what could be stepped over (repeated keys, anchors, tags).
+    """YAML text → Tree. Its `problems` are those that could be skipped (duplicate keys, anchors…).
 
-    Raises ConstitutionError where reading on makes no sense: broken syntax, a cap, an empty file.
+    Raises ConstitutionError where parsing cannot go on: invalid syntax, a limit, an empty file.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise ConstitutionError([too_large(text, source)])
@@ -100,7 +101,7 @@ def parse(text: str, source: str) -> Tree:
     if bad := _UNPRINTABLE.search(text):
         place = place_of_offset(text, bad.start())
         remedy = "delete it, or write it as an escape in double quotes"
-        raise _fatal(tree, place, f"the control character U+{ord(bad[0]):04X}", remedy)
+        raise _fatal(tree, place, f"invalid control character U+{ord(bad[0]):04X}", remedy)
     try:
         _Composer(tree, yaml.parse(text, Loader=_PARSER)).compose_document()
     except yaml.MarkedYAMLError as error:
@@ -109,39 +110,40 @@ def parse(text: str, source: str) -> Tree:
 
 
 def too_large(text: str, source: str) -> Diagnostic:
-    """Names the place at which the text passes the cap."""
+    """The diagnostic for a text over the size limit, at the position where it exceeds it."""
     fits = text[:MAX_BYTES].encode("utf-8", "replace")[:MAX_BYTES].decode("utf-8", "ignore")
     place = place_of_offset(text, len(fits))
-    message = f"larger than {MAX_BYTES // 1024} KiB: here it passes that size"
-    return Diagnostic(source, place.line, place.column, message, "a constitution is a few pages")
+    message = f"larger than {MAX_BYTES // 1024} KiB: the limit is reached here"
+    remedy = "shorten it; a constitution is usually a few pages"
+    return Diagnostic(source, place.line, place.column, message, remedy)
 
 
 def place_of_offset(text: str, offset: int) -> Place:
-    """The place of a character, for errors that YAML's own marks do not cover."""
+    """The position of a character, for errors that YAML's own marks do not cover."""
     line_start = text.rfind("\n", 0, offset) + 1
     return Place(text.count("\n", 0, offset) + 1, offset - line_start + 1, "text")
 
 
 def _fatal(tree: Tree, place: Place, message: str, remedy: str) -> ConstitutionError:
-    here = Diagnostic(tree.source, place.line, place.column, message, remedy)
-    return ConstitutionError([*tree.problems, here])
+    diagnostic = Diagnostic(tree.source, place.line, place.column, message, remedy)
+    return ConstitutionError([*tree.problems, diagnostic])
 
 
 def _syntax_error(tree: Tree, text: str, error: yaml.MarkedYAMLError) -> ConstitutionError:
     problem = error.problem or "not YAML"
     remedy = next(
-        (advice for said, advice in _REMEDIES.items() if said in problem),
+        (remedy for phrase, remedy in _REMEDIES.items() if phrase in problem),
         "check the indentation and the quotes of this line and the one before",
     )
-    unclosed = "end of stream" in problem  # the opening quote tells more than the end of the file
+    unclosed = "end of stream" in problem  # the opening quote says more than the end of the file
     mark = (error.context_mark if unclosed else None) or error.problem_mark or error.context_mark
-    end = place_of_offset(text, len(text))  # libyaml may point to a line after the last
+    end = place_of_offset(text, len(text))  # libyaml may point past the last line
     place = Place(mark.line + 1, mark.column + 1, "") if mark and mark.line < end.line else end
     return _fatal(tree, place, f"not valid YAML: {problem}", remedy)
 
 
 class _Composer:
-    """Builds one document's data from parser events, noting places and problems in the tree."""
+    """Builds one document's data from parser events; records positions and problems in the tree."""
 
     def __init__(self, tree: Tree, events: Iterator[Event]) -> None:
         self.tree = tree
@@ -166,7 +168,7 @@ class _Composer:
         return _fatal(self.tree, _place(event), message, remedy)
 
     def _value(self, event: Event, path: Path) -> Any:
-        """The data of the node that starts with event; reads to its end."""
+        """The data of the node that starts with `event`; consumes its events."""
         self._admit(event, path)
         if isinstance(event, MappingStartEvent):
             self.tree.values[path] = _place(event, MAPPING)
@@ -191,16 +193,16 @@ class _Composer:
             self._admit_item(event, len(data))
             self._admit(event, path)
             if not isinstance(event, ScalarEvent):
-                message, remedy = "a key must be a plain word", "quote it, or mend the line"
+                message, remedy = "a key must be a plain word", "quote it, or fix the line"
                 raise self._refusal(event, message, remedy)
             place = _place(event)
-            key = event.value  # as it is written: `no` and `1` are keys like any other
+            key = event.value  # as written: `no` and `1` are keys like any other
             if key == "<<" and event.implicit[0]:
                 self.tree.report(place, "merge keys (<<) are not allowed", "write the keys out")
                 self._value(next(self.events), (*path, key))
             elif key in data:
                 first = self.tree.keys[(*path, key)].line
-                message = f"the key '{shorten(key)}' is here a second time, first on line {first}"
+                message = f"duplicate key '{shorten(key)}', first on line {first}"
                 self.tree.report(place, message, "delete or rename one of them")
                 self._value(next(self.events), (*path, key, "again"))
             else:
@@ -214,14 +216,16 @@ class _Composer:
             raise self._refusal(event, message, "merge or delete some")
 
     def _admit(self, event: Event, path: Path) -> None:
-        """Refuse what no constitution needs, before it costs anything."""
+        """Reject what no constitution needs before it costs memory: excess depth or size ends the
+        parse; aliases, anchors and tags are recorded as problems."""
         self.nodes += 1
         if len(path) >= MAX_DEPTH:
-            message, remedy = f"nested deeper than {MAX_DEPTH} levels", "mend the brackets"
+            message, remedy = f"nested deeper than {MAX_DEPTH} levels", "check the brackets"
             raise self._refusal(event, message, remedy)
         if self.nodes > MAX_NODES:
             remedy = "split it into several constitutions"
             raise self._refusal(event, f"more than {MAX_NODES} keys and values in all", remedy)
+        # Nothing is resolved or expanded here, so the parse can go on to find further problems.
         place = _place(event)
         anchor = event.anchor if isinstance(event, NodeEvent) else None
         if isinstance(event, AliasEvent):
@@ -237,27 +241,27 @@ class _Composer:
 
 def _place(event: Event, found: str = "") -> Place:
     mark = event.start_mark
-    assert mark is not None  # both parsers mark every event
+    assert mark is not None  # both parsers set it on every event
     return Place(mark.line + 1, mark.column + 1, found)
 
 
 def shorten(text: str, limit: int = 40) -> str:
-    """One line of at most `limit` characters, for messages about text from anywhere."""
+    """One line of at most `limit` characters, for quoting untrusted text in messages."""
     text = " ".join(text[: 4 * limit].split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _implicit_tag(text: str) -> str:
-    """What YAML 1.1 takes a plain scalar for: str, null, bool, int, float, timestamp, …"""
+    """The type YAML 1.1 gives a plain scalar: str, null, bool, int, float, timestamp, …"""
     tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return tag.removeprefix(_TAG)
 
 
 def _scalar(event: ScalarEvent) -> tuple[str | float | bool | None, str]:
-    """(value, what it is in words) of a scalar."""
+    """(value, description) of a scalar."""
     text: str = event.value
     shown = shorten(text)
-    plain = event.implicit[0] and len(text) <= 64  # longer words are text, and cheap to skip
+    plain = event.implicit[0] and len(text) <= 64  # longer ones are text; skipping them is cheap
     match _implicit_tag(text) if plain else "str":
         case "null":
             return None, NOTHING

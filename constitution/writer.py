@@ -1,8 +1,8 @@
-"""Constitutions to YAML: the inverse of `constitution.loader`.
+"""Writing constitutions as YAML: the inverse of `constitution.loader`.
 
-    load_text(to_yaml(law)).digest == law.digest
+    load_text(to_yaml(constitution)).digest == constitution.digest
 
-Defaults and empty parts are left out; the comments of a file that was read are not kept.
+Defaults and empty parts are omitted; comments of the original file are not kept.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import yaml
 
 from constitution.schema import Constitution
 
-_NEEDS_ESCAPES = re.compile(  # control characters, and what YAML takes for the end of a line
+_NEEDS_ESCAPES = re.compile(  # control characters, and characters that YAML reads as line breaks
     "[^\n\x20-\x7e\xa0-\u2027\u202a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 
 
 def to_yaml(constitution: Constitution) -> str:
-    """The constitution as a file that a person can read and edit, in block style."""
+    """The constitution as block-style YAML, for people to read and edit."""
     data = constitution.model_dump(mode="json", exclude_defaults=True)
     text: str = yaml.dump(
         data,
@@ -34,7 +34,7 @@ def to_yaml(constitution: Constitution) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """No anchors, lists indented under their key, long texts and several lines as blocks."""
+    """No anchors; lists indented under their key; long or multi-line texts as blocks."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

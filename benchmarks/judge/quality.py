@@ -38,7 +38,7 @@ from judge_service.judge.label_probs import prob_a
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order
 from rlaif.evaluation.intervals import wilson
 from rlaif.feedback.client import judge_client
-from rlaif.feedback.labeler import ask
+from rlaif.feedback.labeler import judge_pairs
 from rlaif.labels.calibrate import GoldPair, choose, comparison, load_gold, longer_is_right
 from rlaif.models import catalog
 
@@ -120,10 +120,10 @@ def judge_all(
         for (file, _, _), pair in zip(gold, pairs, strict=True)
     ]
     with judge_client(model, constitution, work / "judge.log") as client:
-        answers = ask(pairs, client, work / "answers.journal.jsonl", options=options)
+        answers = judge_pairs(pairs, client, work / "answers.journal.jsonl", options=options)
 
     # Response A is the one with the smaller hash: turn P(A) into P(chosen).
-    results = list(answers.found())
+    results = list(answers.by_pair())
     rows = []
     for (file, category, pair), (compared, answer) in zip(gold, results, strict=True):
         if isinstance(answer, Judgment):
@@ -135,7 +135,7 @@ def judge_all(
                 )
             )
     reads = sum(answer.usage.reads for _, answer in results)
-    seconds = answers.seconds if answers.asked == len(gold) else None
+    seconds = answers.seconds if answers.judged_now == len(gold) else None
     return Variant(name, tuple(rows), len(gold) - len(rows), reads, seconds)
 
 

@@ -1,7 +1,7 @@
-"""Examples that would let a bad judge pass `rlaif constitution test`, or that cannot all hold.
+"""Checks of examples that a bad judge would pass in `rlaif constitution test`, or that conflict.
 
-A judge that always answers A, or always the longer response, must fail; so examples need both
-outcomes, and a preferred response that is the shorter one. TIEs count as neither.
+A judge that always answers A, or always prefers the longer response, must fail. So examples need
+both outcomes, and one whose preferred response is the shorter one. TIEs count as neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from constitution.lint.finding import Remark, Severity
 from constitution.schema import Constitution, Example, Principle
 from constitution.strict_yaml import Path, shorten
 
-_Question = tuple[tuple[tuple[str, str], ...], frozenset[str]]
+_Pair = tuple[tuple[tuple[str, str], ...], frozenset[str]]  # (turns, both responses)
 
 
 def remarks(constitution: Constitution) -> Iterator[Remark]:
@@ -41,7 +41,7 @@ def _examples_as_a_whole(principle: Principle, path: Path) -> Iterator[Remark]:
             "one-sided-examples",
             path,
             f"no example of '{principle.id}' prefers {' or '.join(sorted(missing))}",
-            "show each outcome once: a judge that always answers the same would pass",
+            "add one: a judge that always gives the same answer would pass",
         )
     if len(principle.examples) > 1 and _longer_always_wins(principle):
         yield Remark(
@@ -49,7 +49,7 @@ def _examples_as_a_whole(principle: Principle, path: Path) -> Iterator[Remark]:
             "longer-always-wins",
             path,
             f"in every example of '{principle.id}' the longer response is preferred: "
-            "a judge of length would pass",
+            "a judge that always picks the longer one would pass",
             "add one whose shorter response is better",
         )
 
@@ -72,7 +72,7 @@ def _each_example(principle: Principle, path: Path) -> Iterator[Remark]:
                 Severity.WARNING,
                 "equal-responses",
                 (*path, number, "response_b"),
-                f"both responses of example {number + 1} of '{principle.id}' are the same: "
+                f"both responses of example {number + 1} of '{principle.id}' are identical: "
                 f"'{shorten(example.response_b)}'",
                 "write two that differ in what the principle is about",
             )
@@ -81,55 +81,57 @@ def _each_example(principle: Principle, path: Path) -> Iterator[Remark]:
                 Severity.WARNING,
                 "example-out-of-scope",
                 (*path, number, "prompt"),
-                f"the scope of '{principle.id}' does not admit its own example {number + 1}: "
+                f"the scope of '{principle.id}' excludes its own example {number + 1}: "
                 f"'{shorten(example.conversation[-1].content)}'",
-                "add a word of the prompt to the scope, or move the example",
+                "add a word of the prompt to the scope, or move the example to another principle",
             )
 
 
 def _opposite_outcomes(constitution: Constitution) -> Iterator[Remark]:
-    """The same prompt and pair with another outcome: wrong within a principle, odd across two."""
-    told: dict[_Question, tuple[int, int]] = {}
+    """Equal pairs with different outcomes: an error within a principle, a hint across two."""
+    first_seen: dict[_Pair, tuple[int, int]] = {}  # pair → (principle, example)
     for index, principle in enumerate(constitution.principles):
         for number, example in enumerate(principle.examples):
-            question = _question(example)
-            if question not in told:
-                told[question] = (index, number)
+            pair = _pair(example)
+            if pair not in first_seen:
+                first_seen[pair] = (index, number)
                 continue
-            first_index, first_number = told[question]
+            first_index, first_number = first_seen[pair]
             other = constitution.principles[first_index]
-            before = other.examples[first_number]
-            if _outcome(before) == _outcome(example):
+            first = other.examples[first_number]
+            if _outcome(first) == _outcome(example):
                 continue
+            # The same principle cannot prefer both; two principles may, but then they cancel out.
             path: Path = ("principles", index, "examples", number, "preferred")
             if first_index == index:
                 yield Remark(
                     Severity.WARNING,
                     "contradictory-examples",
                     path,
-                    f"examples {first_number + 1} and {number + 1} of '{principle.id}' ask the "
-                    f"same and disagree: '{_shown(before)}' against '{_shown(example)}'",
-                    "delete one, or mend what it prefers",
+                    f"examples {first_number + 1} and {number + 1} of '{principle.id}' have the "
+                    f"same prompt and responses but prefer different ones: '{_shown(first)}' and "
+                    f"'{_shown(example)}'",
+                    "delete one, or correct its 'preferred'",
                 )
-            elif "TIE" not in (before.preferred, example.preferred):
+            elif "TIE" not in (first.preferred, example.preferred):
                 yield Remark(
                     Severity.ADVICE,
                     "examples-pull-apart",
                     path,
-                    f"on the pair of example {first_number + 1} of '{other.id}' example "
-                    f"{number + 1} of '{principle.id}' prefers the other response: "
+                    f"example {number + 1} of '{principle.id}' and example {first_number + 1} of "
+                    f"'{other.id}' prefer opposite responses to the same prompt: "
                     "the two principles vote against each other there",
-                    "mend one of them, or let weights or scopes say which principle wins",
+                    "correct one of them, or let weights or scopes decide which principle wins",
                 )
 
 
-def _question(example: Example) -> _Question:
+def _pair(example: Example) -> _Pair:
     turns = tuple((turn.role, _plain(turn.content)) for turn in example.conversation)
     return turns, frozenset((_plain(example.response_a), _plain(example.response_b)))
 
 
 def _outcome(example: Example) -> str | None:
-    """The preferred response whichever side it stood on; None for a tie."""
+    """The text of the preferred response, regardless of its side; None for a tie."""
     if example.preferred == "TIE":
         return None
     return _plain(example.response_a if example.preferred == "A" else example.response_b)

@@ -1,4 +1,4 @@
-"""What a check of the linter yields: a remark with the path of the part that it is about."""
+"""What a linter check yields: a remark with the path of the part it is about."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One finding before it has a line: `path` leads to the part, such as ("principles", 2, "id").
+    """A finding without a position: `path` locates the part, such as ("principles", 2, "id").
 
-    `words` are the words of the text at `path` that the remark is about; "" for all of it.
+    `words` are the words of the text at `path` that the remark is about; "" for the whole text.
     """
 
     severity: Severity

@@ -1,18 +1,18 @@
-"""Principles held against each other: near-copies, opposites, ids that are easily confused.
+"""Checks of pairs of principles: near-duplicates, contradictions and confusable ids.
 
 A compare text becomes the set G of character trigrams of its content words (lower case, without
 filler such as "prefer the reply that" and without negations), and
 
     likeness(a, b) = |G_a ∩ G_b| / √(|G_a| |G_b|)          the cosine of the two 0/1 vectors
 
-At ALIKE or more two texts say the same; they are copies when they negate alike, and opposites when
-one negates and the other does not ("gives advice", "does not give advice"). Two texts also oppose
-each other when they want the two ends of one axis ("concise", "more detail") and say little else,
-or when one prefers X over Y and the other Y over X.
+From ALIKE on, two texts are considered the same: near-duplicates when both or neither contain a
+negation, opposites when only one does ("gives advice", "does not give advice"). Two texts also
+oppose each other when they want opposite ends of one axis ("concise", "more detail") and say little
+else, or when one prefers X over Y and the other Y over X.
 
-Each set is the bits of one integer, so 1000 principles are compared in well under a second.
-Synonyms are left out: "polite" and "courteous" look different here. `rlaif constitution ablate`
-finds principles that always vote alike.
+Each set is an integer used as a bit set, so 1000 principles are compared in well under a second.
+Synonyms are not recognized: "polite" and "courteous" look different here. `rlaif constitution
+ablate` finds principles that always vote alike.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from constitution.lint.finding import Remark, Severity
 from constitution.schema import Constitution, Principle
 from constitution.strict_yaml import Path
 
-# The two most alike principles of a constitution that ships reach 0.38; those of two that say the
-# same, 1.0; "keeps every fact/name of the source", which are two ideas, 0.80.
+# Within one shipped constitution, the most similar principles reach 0.38. Two that say the same
+# reach 1.0; two that differ in one noun ("keeps every fact/name of the source") reach 0.80.
 ALIKE = 0.85
 ALIKE_SQUARED = ALIKE * ALIKE
-ALIKE_AROUND_AXIS = 0.75  # of the words beside the axis words; few words, so less is asked
-READ_CHARACTERS = 1000  # of each text; longer ones have a remark of their own
+ALIKE_AROUND_AXIS = 0.75  # of the words besides the axis words; lower, since these are few
+READ_CHARACTERS = 1000  # of each text; longer ones get a remark of their own
 
 _WORD = re.compile(r"[^\W_]+")
 _INSTEAD = re.compile(r"\b(?:over|rather than|instead of)\b")
@@ -75,14 +75,15 @@ _AXIS_OF = {
 
 
 def remarks(constitution: Constitution) -> Iterator[Remark]:
-    """Remarks on pairs of principles, told at the later one."""
+    """Remarks on pairs of principles, each located at the later of the two."""
     yield from _confusable_ids(constitution)
     principles, contents = constitution.principles, _contents(constitution)
     for second, later in enumerate(contents):
         for first, earlier in enumerate(contents[:second]):
+            # The texts come first: most pairs differ there, and need no look at their scopes.
             if earlier.condition_negated != later.condition_negated:
-                continue  # they speak of other conversations
-            why = _opposed(earlier, later)
+                continue  # they are about different conversations
+            why = _opposed(earlier, later)  # how they contradict; "" if they do not
             if not why and not _copies(earlier, later):
                 continue
             one, other = principles[first], principles[second]
@@ -103,9 +104,9 @@ def remarks(constitution: Constitution) -> Iterator[Remark]:
                     "near-duplicate",
                     path,
                     f"'{other.id}' says nearly the same as '{one.id}', so that idea counts twice",
-                    "merge the two, or say what sets them apart",
+                    "merge the two, or reword them to say how they differ",
                 )
-            break  # told once for each principle, however many it resembles
+            break  # one remark per principle, however many others it resembles
 
 
 def _confusable_ids(constitution: Constitution) -> Iterator[Remark]:
@@ -119,24 +120,26 @@ def _confusable_ids(constitution: Constitution) -> Iterator[Remark]:
                 Severity.WARNING,
                 "confusable-id",
                 ("principles", index, "id"),
-                f"the id '{principle.id}' is easily taken for '{first}'",
-                "rename one: receipts and reports tell principles apart by id only",
+                f"the id '{principle.id}' is easily confused with '{first}'",
+                "rename one: receipts and reports identify principles by id only",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """What one part of a compare text says: trigram sets as bits, negated or not, axis ends."""
+    """The content of one part of a compare text: trigram bit sets, negation and axis ends."""
 
     grams: int
     size: int  # of grams
-    around: int  # the trigrams of the words that are no axis words
+    around: int  # trigrams of the words other than axis words
     negated: bool
-    axes: dict[str, tuple[int, str]]  # axis -> (+1 or -1, the word that says so)
+    axes: dict[str, tuple[int, str]]  # axis -> (+1, -1, or 0 for both ends; the word found)
 
 
 @dataclass(frozen=True, slots=True)
 class _Content:
+    """A compare text, split at its condition and at "over", "rather than" or "instead of"."""
+
     preferred: _Side
     instead: _Side | None  # what follows "over", "rather than" or "instead of"
     condition_negated: bool  # "When the customer is not …,"
@@ -148,8 +151,8 @@ def _contents(constitution: Constitution) -> list[_Content]:
     for principle in constitution.principles:
         text = unicodedata.normalize("NFKC", principle.compare[:READ_CHARACTERS]).casefold()
         text = _NOT_A_NEGATION.sub(" ", re.sub("(?:ca)?n['\u2019]t\\b", " not", text))
-        found = _CONDITION.match(text)
-        condition, rest = (found[0], text[found.end() :]) if found else ("", text)
+        match = _CONDITION.match(text)
+        condition, rest = (match[0], text[match.end() :]) if match else ("", text)
         preferred, *instead = _INSTEAD.split(rest, maxsplit=1)
         sides = [_side(part, condition, bits) for part in (preferred, *instead)]
         contents.append(_Content(sides[0], sides[1] if instead else None, _negates(condition)))
@@ -175,25 +178,25 @@ def _negates(text: str) -> bool:
 
 
 def _grams(words: list[str], bits: dict[str, int]) -> int:
-    """The set of trigrams of the words (no plural s, a space around each) as an integer."""
+    """The trigrams of the words (without plural s, a space around each) as a bit set."""
     padded = {f" {word.removesuffix('s') if len(word) > 3 else word} " for word in words}
     grams = {word[at : at + 3] for word in padded for at in range(len(word) - 2)}
     numbers = [bits.setdefault(gram, len(bits)) for gram in sorted(grams)]
-    held = bytearray(max(numbers, default=0) // 8 + 1)
+    bit_set = bytearray(max(numbers, default=0) // 8 + 1)
     for number in numbers:
-        held[number // 8] |= 1 << number % 8
-    return int.from_bytes(held, "little")
+        bit_set[number // 8] |= 1 << number % 8
+    return int.from_bytes(bit_set, "little")
 
 
 def likeness(a: int, b: int) -> float:
-    """Cosine of two sets held as bits; two empty sets are alike."""
+    """The cosine of two bit sets, in [0, 1]; 1 for two empty sets."""
     if not a or not b:
         return float(a == b)
     return (a & b).bit_count() / math.sqrt(a.bit_count() * b.bit_count())
 
 
 def _alike(a: _Side, b: _Side) -> bool:
-    """Whether both say something, and the same, negations aside."""
+    """Whether both have content words and these are nearly the same, negations aside."""
     both = a.size * b.size
     return both > 0 and (a.grams & b.grams).bit_count() ** 2 >= ALIKE_SQUARED * both
 
@@ -205,7 +208,7 @@ def _copies(a: _Content, b: _Content) -> bool:
 
 
 def _opposed(a: _Content, b: _Content) -> str:
-    """Why the two cannot both be followed; "" when they can."""
+    """Why the two texts contradict each other; "" if they do not."""
     if a.preferred.negated != b.preferred.negated and _alike(a.preferred, b.preferred):
         return "the same words, with and without a negation"
     if a.instead is not None and b.instead is not None and _swapped(a, b):
@@ -231,7 +234,7 @@ def _other_end(a: _Side, b: _Side) -> str:
 
 
 def _may_meet(a: Principle, b: Principle) -> bool:
-    """Whether one conversation can be in both scopes, as far as the words of the scopes tell."""
+    """Whether one conversation can be in both scopes, judging by the words of the scopes."""
     if a.scope is None or b.scope is None:
         return True
     wanted = [{word.casefold() for word in p.scope.mentions} for p in (a, b) if p.scope]

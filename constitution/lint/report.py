@@ -1,6 +1,6 @@
-"""Findings as text, JSON, or annotations for GitHub's checks.
+"""Findings as text, as JSON, or as annotations of GitHub checks.
 
-An annotation is a line that a workflow prints; GitHub shows it beside the line of the file:
+An annotation is a line printed by a workflow; GitHub shows it beside the line of the file:
 https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
 """
 
@@ -16,12 +16,12 @@ _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.ADVI
 
 
 def as_text(name: str, findings: Sequence[Finding]) -> str:
-    """A line for each finding, and a last one with their number; `name` is what was linted."""
+    """One line per finding and a last line with their counts; `name` is what was linted."""
     return "\n".join([*map(str, findings), f"{name}: {summary(findings)}"])
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Such as "3 findings (1 error, 2 warnings)"."""
+    """The counts as text, such as "3 findings (1 error, 2 warnings)"."""
     counts = {s: sum(finding.severity == s for finding in findings) for s in Severity}
     plural = {Severity.ERROR: "errors", Severity.WARNING: "warnings", Severity.ADVICE: "advice"}
     parts = [f"{n} {s.value if n == 1 else plural[s]}" for s, n in counts.items() if n]
@@ -30,12 +30,12 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """One JSON list, an object for each finding with the fields of `Finding`."""
+    """A JSON list with one object per finding, holding the fields of `Finding`."""
     return json.dumps([asdict(finding) for finding in findings], ensure_ascii=False)
 
 
 def as_github(findings: Sequence[Finding]) -> str:
-    """One workflow command on a line of its own for each finding; "" for none."""
+    """One workflow command per finding, each on its own line; "" without findings."""
     return "\n".join(map(_annotation, findings))
 
 
@@ -44,9 +44,9 @@ def _annotation(finding: Finding) -> str:
     if finding.line:
         properties |= {"line": str(finding.line), "col": str(finding.column)}
     properties["title"] = finding.rule
-    told = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    fields = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
     remedy = f" ({finding.remedy})" if finding.remedy else ""
-    return f"::{_COMMANDS[finding.severity]} {told}::{_data(finding.message + remedy)}"
+    return f"::{_COMMANDS[finding.severity]} {fields}::{_data(finding.message + remedy)}"
 
 
 def _data(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Weights that decide alone or not at all, and traits that nobody explains.
+"""Checks of weights that dominate or never matter, and of traits without a description.
 
     w_k = weight of the principle · weight of its trait        share_k = w_k / Σ w
 
-A vote counts with w_k (judge_service.judge.aggregation). Scopes are left out: which principles
-apply together depends on the conversation, so the shares are those of a pair to which all apply.
+A vote counts with w_k (judge_service.judge.aggregation). Scopes are ignored, because the principles
+that apply together depend on the conversation: the shares are those of a pair to which all apply.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from constitution.lint.finding import Remark, Severity
 from constitution.schema import Constitution
 from constitution.strict_yaml import Path
 
-MANY_PRINCIPLES = 4  # from here on, one principle with over half the weight drowns the others
+MANY_PRINCIPLES = 4  # from this number on, one principle with over half the weight is reported
 DROWNING_SHARE = 0.5
 DROWNED_SHARE = 0.01
-DROWNED_OF_EQUAL = 0.25  # … and under this part of an equal share, for constitutions of many rules
-LOPSIDED = 5.0  # the heaviest trait's sum over the lightest's
+DROWNED_OF_EQUAL = 0.25  # … and below this part of an equal share, for many principles
+LOPSIDED = 5.0  # the heaviest trait's total weight over the lightest's
 
 
 def remarks(constitution: Constitution) -> Iterator[Remark]:
@@ -30,7 +30,7 @@ def remarks(constitution: Constitution) -> Iterator[Remark]:
                 "trait-without-description",
                 ("traits", name),
                 f"the trait '{name}' has no description",
-                "say in a sentence what it means here",
+                "describe in a sentence what it means here",
             )
     yield from _shares(constitution)
     yield from _lopsided_traits(constitution)
@@ -49,6 +49,7 @@ def _shares(constitution: Constitution) -> Iterator[Remark]:
         path: Path = ("principles", index, "weight")
         trait_weight = constitution.traits[principle.trait].weight
         share = f"{100 * weight / total:.3g}%"
+        # The message shows the product, since either factor can be changed.
         product = f"weight {principle.weight:g} x trait {trait_weight:g} of {total:g}"
         if weight / total > DROWNING_SHARE and count >= MANY_PRINCIPLES:
             yield Remark(
@@ -65,7 +66,7 @@ def _shares(constitution: Constitution) -> Iterator[Remark]:
                 "weight-drowned",
                 path,
                 f"'{principle.id}' holds {share} of all the weight ({product}): "
-                "it is read for every pair and changes no verdict",
+                "it is read for every pair and never changes a verdict",
                 "raise its weight or its trait's, or delete the principle",
             )
 
@@ -81,7 +82,7 @@ def _lopsided_traits(constitution: Constitution) -> Iterator[Remark]:
                 Severity.ADVICE,
                 "lopsided-traits",
                 ("traits", name),
-                f"the principles of '{name}' weigh {weight:g} together, those of '{heaviest}' "
-                f"{sums[heaviest]:g}: in the overall label '{heaviest}' decides",
-                f"raise the weight of '{name}', if it should count there",
+                f"the principles of '{name}' have a total weight of {weight:g}, those of "
+                f"'{heaviest}' {sums[heaviest]:g}: '{heaviest}' decides the overall label",
+                f"raise the weight of '{name}' if it should count there",
             )

@@ -1,8 +1,8 @@
-"""The wording of each compare text by itself: can a judge see in two replies what it asks for?
+"""Checks of the wording of each compare text: can a judge decide by it from two replies?
 
-Most rules are one narrow pattern with its remedy, in `_PATTERNS`. Text in double quotes is an
-example of words, not the author's wording, and is not looked at. Every pattern needs English words
-to match, so texts in other languages pass in silence.
+Most rules are one narrow pattern with its remedy, in `_PATTERNS`. Text in double quotes is quoted
+wording rather than the author's own, and is ignored. Every pattern needs English words to match, so
+texts in other languages get no remarks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from constitution.strict_yaml import Path, shorten
 
 MAX_WORDS = 80
 MAX_CHARACTERS = 500  # for scripts that put no spaces between words
-READ_CHARACTERS = 10_000  # a text beyond this is too long, and needs no other remark
+READ_CHARACTERS = 10_000  # checked of each text; a longer one gets `compare-too-long` anyway
 
 _QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201c\u201d]*\u201d')
-_SAYS_NOTHING = re.compile(  # praise and filler; a vague text has no other words
+_SAYS_NOTHING = re.compile(  # praise and filler; a vague text consists of these alone
     r"\b(?:a|acceptable|adequate|always|an|and|answers?|any|appropriate|are|as|bad|be|best|better"
     r"|between|both|choose|comments?|decent|desirable|excellent|favou?r|fine|generally|give|good"
     r"|great|high|higher|i|if|in|is|it|just|more|most|must|never|nice|of|ok|okay|one|only|or|other"
@@ -37,20 +37,20 @@ _COMPARES = re.compile(
     re.IGNORECASE,
 )
 _JOINT = re.compile(r"\b(?:and|as well as|also|plus)\b", re.IGNORECASE)
-_JOINTS = 3  # this many in one text join four things or more
+_JOINTS = 3  # so many in one text join four things or more
 _PREFERS = re.compile(r"\b(?:prefer|choose)\b", re.IGNORECASE)
 _QUALITIES = re.compile(  # is clear, short, warm and honest
     r"\b(?:is|are|be|being|stays?|both|more|most)(?:\s+[\w-]+\s*,){2,12}\s*[\w-]+\s*,?\s+and\s+"
     r"[\w-]+",
     re.IGNORECASE,
 )
-_PLACEHOLDER = re.compile(  # a review may speak of TODOs: only one that stands for a text counts
+_PLACEHOLDER = re.compile(  # only a TODO in place of a text counts: texts may be about TODOs
     r"\A\W*(?:TODO|FIXME|TBD|XXX)\b|\b(?:TODO|FIXME|TBD|XXX):|[\[<{(](?:TODO|FIXME|TBD|XXX)\b"
     r"|[\[<{](?:insert|your|describe|fill in)\b[^\[\]<>{}]{0,80}[\]>}]|\b[Ll]orem ipsum\b"
     r"|\A(?:\.{2,}|\u2026)\Z",
 )
 _CONDITION = re.compile(r"\A\W*(?:when|if|on|for|where|in)\b([^,;:.]{3,200}),", re.IGNORECASE)
-_ANY_TOPIC = re.compile(  # words of a condition that are no topic
+_ANY_TOPIC = re.compile(  # words of a condition that do not name a topic
     r"about|answer|asked|asks|cases?|conversation|customer|does|have|matters?|person|prompt"
     r"|questions?|reply|requests?|somebody|someone|something|speaks|talks|that|their|there|they"
     r"|topics?|user|wants|what|when|where|which|with|your",
@@ -60,7 +60,7 @@ _ANY_TOPIC = re.compile(  # words of a condition that are no topic
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """A rule that is one regular expression. `{id}` and `{found}` in the message are filled in."""
+    """A rule that is one regular expression; its message has fields `{id}` and `{found}`."""
 
     severity: Severity
     rule: str
@@ -72,7 +72,7 @@ class _Pattern:
 _LONGER = r"(?:longer|longest|lengthier|shorter|shortest)"
 _THING = r"(?:repl(?:y|ies)|responses?|answers?|comments?|texts?|one)"
 _NEGATION = r"(?:not|never|cannot|\w+n't|neither|without|hardly)"
-_UNKIND = (  # words that are a negation already
+_UNKIND = (  # words that contain a negation
     r"(?:un(?:kind|helpful|true|clear|friendly|safe|fair|necessary|likely|related|reasonable)"
     r"|dishonest|disrespectful|impolite|inaccurate|incorrect|inappropriate|irrelevant|incomplete)"
 )
@@ -87,8 +87,8 @@ _PATTERNS = (
             r"|\b[AB]\s+(?:over|rather than|instead of)\s+[AB]\b"
             r"|\b[Pp]refer\s+[AB]\b(?!['-])"
         ),
-        "'{id}' speaks of '{found}': the judge reads both orders, so a place means nothing",
-        "say what the preferred reply does; leave out A, B, first and second",
+        "'{id}' refers to '{found}': the judge reads both orders, so positions mean nothing",
+        "say what the preferred reply does; do not mention A, B, first or second",
     ),
     _Pattern(
         Severity.WARNING,
@@ -100,7 +100,7 @@ _PATTERNS = (
             rf"|\b{_THING}\s+(?:with|has|of)\s+(?:the\s+)?(?:more|fewer|most|fewest)\s+words\b",
             re.IGNORECASE,
         ),
-        "'{id}' asks for a length ('{found}'), which a judge can obey without reading",
+        "'{id}' asks for a length ('{found}'), which a judge can apply without reading",
         "say what the words are for: 'without padding', 'explains each step'",
     ),
     _Pattern(
@@ -113,7 +113,7 @@ _PATTERNS = (
             re.IGNORECASE,
         ),
         "'{id}' negates twice: '{found}'",
-        "say what the preferred reply does; small judges lose track of 'not … without'",
+        "say what the preferred reply does; small judges misread 'not … without'",
     ),
     _Pattern(
         Severity.ADVICE,
@@ -140,10 +140,10 @@ def remarks(constitution: Constitution) -> Iterator[Remark]:
         yield from _substance(principle, text, path)
         yield from _one_idea(principle, text, path)
         for rule in _PATTERNS:
-            if found := rule.pattern.search(text):
-                shown = shorten(found[0])
+            if match := rule.pattern.search(text):
+                shown = shorten(match[0])
                 message = rule.message.format(id=principle.id, found=shown)
-                yield Remark(rule.severity, rule.rule, path, message, rule.remedy, found[0])
+                yield Remark(rule.severity, rule.rule, path, message, rule.remedy, match[0])
         yield from _reach(principle, text, path)
         yield from _placeholders(principle, index)
 
@@ -158,7 +158,7 @@ def _length(principle: Principle, path: Path) -> Iterator[Remark]:
             f"the compare text of '{principle.id}' has {words} words ({characters} characters), "
             "and the judge reads it twice for every pair",
             f"keep it under {MAX_WORDS} words and {MAX_CHARACTERS} characters: one idea; "
-            "split the rest into other principles",
+            "move the rest to other principles",
         )
 
 
@@ -198,25 +198,25 @@ def _one_idea(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
             "several-criteria",
             path,
             f"'{principle.id}' {what}; a reply may meet one and miss another",
-            "split it: one principle for each, so that each has its own vote and weight",
+            "split it into one principle each, so that each has its own vote and weight",
             qualities[0] if qualities else "",
         )
 
 
 def _reach(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
-    """Absolutes that nothing limits, and topics that a scope could name."""
+    """Remarks on absolutes without limits, and on topics that a scope could name."""
     condition = _CONDITION.match(text)
     if principle.scope is not None:
         return
-    if (found := _ABSOLUTE.search(text)) and not principle.examples and not condition:
+    if (absolute := _ABSOLUTE.search(text)) and not principle.examples and not condition:
         yield Remark(
             Severity.WARNING,
             "unscoped-absolute",
             path,
-            f"'{principle.id}' says '{found[0]}' of every conversation, and no example shows "
+            f"'{principle.id}' says '{absolute[0]}' about every conversation, and no example shows "
             "what it means",
-            "add a 'scope', a 'When …,' or examples, or say it without the absolute",
-            found[0],
+            "add a 'scope', a 'When …,' or examples, or remove the absolute",
+            absolute[0],
         )
     topics = _topics(principle, condition[1]) if condition else []
     if topics:
@@ -224,14 +224,14 @@ def _reach(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
             Severity.ADVICE,
             "topic-without-scope",
             path,
-            f"'{principle.id}' is about '{topics[0]}', and is asked of every pair",
-            f"add 'scope: {{mentions: [{topics[0]}]}}': other pairs then cost no read",
+            f"'{principle.id}' is about '{topics[0]}', but is read for every pair",
+            f"add 'scope: {{mentions: [{topics[0]}]}}', so that other pairs cost no reads",
             topics[0],
         )
 
 
 def _topics(principle: Principle, condition: str) -> list[str]:
-    """Words of the condition that every example's prompt (of two or more) has too."""
+    """Words of the condition that the prompts of all examples (two or more) contain too."""
     if len(principle.examples) < 2:
         return []
     prompts = [
@@ -245,13 +245,13 @@ def _topics(principle: Principle, condition: str) -> list[str]:
 def _placeholders(principle: Principle, index: int) -> Iterator[Remark]:
     for key in ("compare", "critique", "revise"):
         text: str = getattr(principle, key)
-        if found := _PLACEHOLDER.search(text[:READ_CHARACTERS]):
+        if match := _PLACEHOLDER.search(text[:READ_CHARACTERS]):
             yield Remark(
                 Severity.WARNING,
                 "placeholder",
                 ("principles", index, key),
-                f"the {key} text of '{principle.id}' still holds a placeholder: "
-                f"'{shorten(found[0])}'",
-                "write the text; judges take it literally",
-                found[0],
+                f"the {key} text of '{principle.id}' still contains a placeholder: "
+                f"'{shorten(match[0])}'",
+                "write the text; the judge reads it literally",
+                match[0],
             )

@@ -1,9 +1,14 @@
-"""Where a constitution is edited with confidence: try it, test it, see what an edit changes.
+"""Tools for editing a constitution: try it, test it, and see what an edit changes.
 
-session.py      try      one pair by hand, and the votes on it
-examples.py     test     a principle's own examples through the judge; junit.py, watching.py
-differences.py  diff     which stored labels an edit flips; changes.py: what the edit says
-ablation.py     ablate   what each principle does to stored labels; reweighing.py: weights that
-                         gold would choose; picture.py: which principles repeat each other
-tables.py, ablation_report.py     all of it for people to read
+try_session.py       try: type a pair and see the votes, while editing the file
+examples.py          test: judge a principle's own examples
+watch.py             test --watch: wait until a file is saved
+junit.py             test --junit: outcomes as JUnit XML
+changes.py           diff: what an edit changed in the constitution
+diff.py              diff: which stored labels an edit flips
+ablate.py            ablate: what each principle does to stored labels
+reweigh.py           ablate --gold: weights that gold pairs would choose
+figures.py           ablate --out: the redundancy matrix as a picture
+ablation_report.py   ablate: the report as tables and JSON
+tables.py            test, try, diff: tables for the terminal
 """

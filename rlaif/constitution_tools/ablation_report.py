@@ -1,4 +1,4 @@
-"""All that an ablation finds, for people and as JSON."""
+"""The report of an ablation, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ PAIRS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class AblationReport:
-    law: Constitution
+    """The results of an ablation; `print` and `as_dict` present them."""
+
+    constitution: Constitution
     labels: int
     left_out: int  # labels of other constitutions
     gold: int  # labels whose right answer is known
-    accuracy: Estimate | None  # of the labels as they are; None without gold
+    accuracy: Estimate | None  # of the labels; None without gold
     principles: tuple[Ablated, ...]
     redundancy: tuple[Redundant, ...]
     refitted: Refit | None
 
     @classmethod
-    def of(cls, table: VoteTable, law: Constitution, left_out: int) -> AblationReport:
-        """The table holds at least one label, made under `law`."""
+    def of(cls, table: VoteTable, constitution: Constitution, left_out: int) -> AblationReport:
+        """Compute the report of a table with at least one label, all made by `constitution`."""
         return cls(
-            law=law,
+            constitution=constitution,
             labels=table.labels,
             left_out=left_out,
             gold=int(table.gold.sum()),
@@ -49,15 +51,16 @@ class AblationReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """The report for JSON."""
         refitted = self.refitted and {
             **asdict(self.refitted),
-            "file_weights": self.refitted.file_weights(self.law),
+            "file_weights": self.refitted.file_weights(self.constitution),
             "enough": self.refitted.enough,
             "helps": self.refitted.helps,
         }
         return {
-            "constitution": self.law.name,
-            "constitution_sha256": self.law.digest,
+            "constitution": self.constitution.name,
+            "constitution_sha256": self.constitution.digest,
             "labels": self.labels,
             "labels_of_other_constitutions": self.left_out,
             "labels_with_gold": self.gold,
@@ -68,9 +71,10 @@ class AblationReport:
         }
 
     def print(self, console: Console) -> None:
+        """Print the report as tables."""
         if self.left_out:
             console.print(
-                f"{self.left_out} labels are not used: made under another constitution than FILE",
+                f"{self.left_out} labels were skipped: made by another constitution than FILE",
                 highlight=False,
             )
         console.print(f"{self.labels} labels, {self.gold} of them with gold", highlight=False)
@@ -78,8 +82,8 @@ class AblationReport:
         self._print_redundancy(console)
         if self.accuracy is None:
             console.print(
-                "without gold it cannot be told which principle is right, nor which weights are, "
-                "only what each decides; give pairs on these prompts with --gold",
+                "without gold, the accuracy of principles and weights is unknown; "
+                "provide pairs on these prompts with --gold",
                 highlight=False,
             )
             return
@@ -88,7 +92,7 @@ class AblationReport:
 
     def _print_principles(self, console: Console) -> None:
         table = Table(
-            "principle", "weight", "votes on", "decides", "with the rest", "strength", "gap"
+            "principle", "weight", "votes on", "decides", "agrees", "strength", "order gap"
         )
         for row in self.principles:
             table.add_row(
@@ -99,60 +103,64 @@ class AblationReport:
 
     def _print_redundancy(self, console: Console) -> None:
         if not self.redundancy:
-            console.print("no two principles vote on one label: nothing to say of redundancy")
+            console.print("no label has votes of two principles, so redundancy is unknown")
             return
-        table = Table("most alike", "", "r", "labels")
+        table = Table("most redundant", "", "r", "labels")
         for pair in self.redundancy[:PAIRS_SHOWN]:
             table.add_row(pair.one, pair.other, f"{pair.r:+.2f}", str(pair.labels))
         console.print(table)
 
-    def _print_gold(self, whole: Estimate, console: Console) -> None:
-        table = Table("on gold", "accuracy alone", "accuracy lost without it")
+    def _print_gold(self, overall: Estimate, console: Console) -> None:
+        table = Table("on gold", "accuracy alone", "accuracy lost without")
         for row in self.principles:
             alone, drop = _estimate(row.alone, "{:.0%}"), _estimate(row.drop, "{:+.1%}")
             table.add_row(row.principle_id, alone, drop)
         table.add_section()
-        table.add_row("all together", _estimate(whole, "{:.0%}"), "")
+        table.add_row("all together", _estimate(overall, "{:.0%}"), "")
         console.print(table)
 
     def _print_weights(self, console: Console) -> None:
-        found = self.refitted
-        if found is None:
+        refitted = self.refitted
+        if refitted is None:
             console.print(
-                f"weights are not refitted: {self.gold} labels with gold, {FEWEST} on two or more "
-                "prompts are the fewest",
+                f"weights were not refitted: {self.gold} labels have gold; at least {FEWEST} are "
+                "needed, on two or more prompts",
                 highlight=False,
             )
             return
-        table = Table("weight, with its trait's as it is", "written", "refitted")
-        weights = found.file_weights(self.law)
-        for principle in self.law.principles:
+        table = Table("weight, for unchanged trait weights", "in the file", "refitted")
+        weights = refitted.file_weights(self.constitution)
+        for principle in self.constitution.principles:
             weight = weights[principle.id]
-            refitted = f"{weight:.2f}" if weight >= LOWEST_WEIGHT else "remove it"
-            table.add_row(principle.id, f"{principle.weight:.2f}", refitted)
+            shown = f"{weight:.2f}" if weight >= LOWEST_WEIGHT else "remove it"
+            table.add_row(principle.id, f"{principle.weight:.2f}", shown)
         console.print(table)
         console.print(
-            f"held-back NLL: equal weights {found.nll_equal:.3f}, written {found.nll_written:.3f}, "
-            f"refitted {found.nll_refitted:.3f}; gain {_estimate(found.gain, '{:+.3f}')}",
+            f"held-back NLL: equal weights {refitted.nll_equal:.3f}, in the file "
+            f"{refitted.nll_written:.3f}, refitted {refitted.nll_refitted:.3f}; "
+            f"gain {_estimate(refitted.gain, '{:+.3f}')}",
             highlight=False,
         )
-        if not found.enough:
+        # A warning or a verdict, so that the weights are not copied without one.
+        if not refitted.enough:
             console.print(
-                f"{found.gold} gold labels are too few for {len(weights)} weights: do not trust "
-                "them yet; ten for each weight is the rule of thumb",
+                f"too few gold labels for {len(weights)} weights: {refitted.gold}; do not use the "
+                "refitted weights with fewer than ten per weight",
                 highlight=False,
             )
-        elif not found.helps:
-            console.print("gold cannot tell the refitted weights from the written: keep those")
+        elif not refitted.helps:
+            console.print(
+                "the refitted weights are not significantly better: keep those in the file"
+            )
 
 
-def _estimate(found: Estimate | None, number: str) -> str:
-    if found is None:
+def _estimate(estimate: Estimate | None, number: str) -> str:
+    if estimate is None:
         return "-"
-    if found.low is None or found.high is None:
-        return number.format(found.value)
-    low, high = number.format(found.low), number.format(found.high)
-    return f"{number.format(found.value)} \\[{low}, {high}]"
+    if estimate.low is None or estimate.high is None:
+        return number.format(estimate.value)
+    low, high = number.format(estimate.low), number.format(estimate.high)
+    return f"{number.format(estimate.value)} \\[{low}, {high}]"
 
 
 def _number(value: float | None) -> str:

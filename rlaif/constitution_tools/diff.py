@@ -1,14 +1,14 @@
-"""What an edit of a constitution does to stored labels, before anything is labeled again.
+"""Effect of an edit of a constitution on stored labels, without labeling again.
 
-    p    = Σ_k ŵ_k p_k      under the old constitution, from the votes of the label's receipt
-    p'   = Σ_k ŵ'_k p'_k    under the new one: votes taken over, or read anew where they must
-    ŵ_k  = w_k t_k / Σ w t  the weights in effect, over the principles that voted on this pair
-    flip                    p and p' lie on different sides of one half
-    Δp   = Σ_k [ŵ'_k (p'_k - ½) - ŵ_k (p_k - ½)]      exactly: each principle's part in the move
+    p    = Σ_k ŵ_k p_k      under the old constitution, from the votes in the label's receipt
+    p'   = Σ_k ŵ'_k p'_k    under the new one: votes are reused, or read if they are missing
+    ŵ_k  = w_k t_k / Σ w t  effective weights, over the principles that voted on this pair
+    flip                    p and p' are on different sides of one half
+    Δp   = Σ_k [ŵ'_k (p'_k - ½) - ŵ_k (p_k - ½)]      exactly; each term is a principle's part
 
-Only principles that are new, reworded, or reach a pair for the first time are read. Both
-probabilities are uncalibrated: a calibration belongs to one constitution, and moves none of them
-across one half. A principle that a label's seeded sample left out stays left out.
+Only principles that are new, reworded, or newly in scope of a pair are read. Both probabilities are
+uncalibrated: a calibration is specific to one constitution, and never crosses one half. A principle
+that was not in a label's seeded sample stays out of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from judge_service.types import (
 )
 from rlaif.data.records import Preference
 from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate
-from rlaif.feedback.labeler import LabelingClient, ask
+from rlaif.feedback.labeler import LabelingClient, judge_pairs
 from rlaif.feedback.receipts import Receipt, comparison, parse_receipt
 from rlaif.labels.reaggregate import (
     Rejudged,
@@ -49,18 +49,19 @@ from rlaif.labels.reaggregate import (
 
 
 class DifferenceError(UserError):
-    """Labels that cannot be compared under two constitutions: why, and the remedy."""
+    """The labels cannot be compared under two constitutions; the message has the remedy."""
 
 
-OTHER_LAW = "made under another constitution than OLD"
+# Keys of a JSON report: scripts may match them.
+OTHER_CONSTITUTION = "made under another constitution than OLD"
 OTHER_JUDGE = "made by another judge than most"
 
-# ── what has to be read ──────────────────────────────────────────────────────────────────────
+# ── planning the reads ───────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedBy:
-    """What votes must have in common to stand in one label."""
+    """What the votes of one label must have in common."""
 
     model: ModelIdentity
     template_version: str
@@ -69,27 +70,27 @@ class JudgedBy:
 
     @classmethod
     def of(cls, receipt: Receipt) -> JudgedBy:
-        made = receipt.provenance
-        return cls(made.model, made.template_version, made.protocol, made.orders)
+        origin = receipt.provenance
+        return cls(origin.model, origin.template_version, origin.protocol, origin.orders)
 
-    def must_be(self, info: ServerInfo) -> None:
-        """Raises DifferenceError when another judge would answer: votes would not be comparable."""
+    def require_match(self, info: ServerInfo) -> None:
+        """Raise DifferenceError if the server is another judge, whose votes are not comparable."""
         if info.model is None:
             raise DifferenceError("the judge is still loading its model; wait until it serves")
-        for what, mine, its in (
+        for what, ours, theirs in (
             ("model", self.model.name, info.model.name),
             ("model's weights or engine", self.model, info.model),
             ("template", self.template_version, info.template_version),
         ):
-            if mine != its:
+            if ours != theirs:
                 raise DifferenceError(
-                    f"the labels were not made by this judge: their {what} is {mine}, the server's "
-                    f"{its}; ask the one that labeled, or label again with this one"
+                    f"the labels were made by another judge: their {what} is {ours}, the server's "
+                    f"{theirs}; use the judge that labeled, or label again with this one"
                 )
 
     @property
     def options(self) -> JudgeOptions:
-        """Those with which the missing votes are to be asked."""
+        """The options for reading the missing votes."""
         return JudgeOptions(
             orders=self.orders, protocol=self.protocol, calibrated=False, interactive=False
         )
@@ -97,32 +98,32 @@ class JudgedBy:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A stored label with what its receipt still proves and what the edit makes it lack."""
+    """A stored label with the votes in its receipt and the principles it lacks after the edit."""
 
     pair: Comparison
-    votes: tuple[PrincipleVote, ...]  # all of the receipt
-    lacking: tuple[Principle, ...]  # of the new constitution, to be read
+    votes: tuple[PrincipleVote, ...]  # all votes in the receipt
+    missing: tuple[Principle, ...]  # of the new constitution, to be read
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The labels that can be used, and what has to be read for them."""
+    """The usable labels, and what must be read for them."""
 
     old: Constitution
     new: Constitution
-    judge: JudgedBy | None  # None: no label can be used
+    judge: JudgedBy | None  # None if no label is usable
     labels: tuple[Label, ...]
     left_out: dict[str, int]  # reason → labels
 
     @property
     def reads(self) -> int:
-        """Label-token readings wanted, before what a journal or a store already holds."""
+        """Number of reads needed, including those that a journal or a store already has."""
         orders = len(self.judge.orders) if self.judge else 0
-        return orders * sum(len(label.lacking) for label in self.labels)
+        return orders * sum(len(label.missing) for label in self.labels)
 
     @property
     def full_reads(self) -> int:
-        """Those of labeling the same pairs again with every principle."""
+        """Number of reads to label the same pairs again with every principle."""
         orders = len(self.judge.orders) if self.judge else 0
         applying = (
             principle.applies_to(label.pair.conversation)
@@ -138,13 +139,21 @@ def plan(
     new: Constitution,
     limit: int | None = None,
 ) -> Plan:
-    """Raises RecordError when a label's receipt cannot be read."""
+    """Select the labels made by `old` (at most `limit`), and find out what each lacks under `new`.
+
+    Labels of other constitutions or judges are left out and counted; the judge is that of most
+    labels. Raises RecordError for an invalid receipt.
+    """
     receipts = [(preference, parse_receipt(preference)) for preference in preferences]
-    ours = [(p, r) for p, r in receipts if r.provenance.constitution_sha256 == old.digest]
-    judges = Counter(JudgedBy.of(receipt) for _, receipt in ours)
+    by_old = [(p, r) for p, r in receipts if r.provenance.constitution_sha256 == old.digest]
+    judges = Counter(JudgedBy.of(receipt) for _, receipt in by_old)
     judge = max(judges, key=judges.__getitem__, default=None)
-    usable = [(p, r) for p, r in ours if JudgedBy.of(r) == judge]
-    left_out = {OTHER_LAW: len(receipts) - len(ours), OTHER_JUDGE: len(ours) - len(usable)}
+    usable = [(p, r) for p, r in by_old if JudgedBy.of(r) == judge]
+    left_out = {
+        OTHER_CONSTITUTION: len(receipts) - len(by_old),
+        OTHER_JUDGE: len(by_old) - len(usable),
+    }
+    # Only now the limit: it counts usable labels.
     changed = changed_principles(old, new)
     return Plan(
         old=old,
@@ -162,28 +171,29 @@ def _label(
     new: Constitution,
     changed: Sequence[str],
 ) -> Label:
-    asked = set(receipt.provenance.principle_ids)
-    not_drawn = {p.id for p in old.principles if p.applies_to(preference.prompt)} - asked
-    answered = (asked - set(changed)) | not_drawn
+    # Principles that the label's seeded sample left out count as answered: they stay out.
+    read = set(receipt.provenance.principle_ids)
+    not_drawn = {p.id for p in old.principles if p.applies_to(preference.prompt)} - read
+    answered = (read - set(changed)) | not_drawn
     return Label(
         pair=comparison(preference, receipt),
         votes=receipt.votes,
-        lacking=unanswered_principles(new, preference.prompt, answered),
+        missing=unanswered_principles(new, preference.prompt, answered),
     )
 
 
-def questions(planned: Plan) -> list[tuple[Constitution, list[Comparison]]]:
-    """What to ask: pairs grouped by the principles they lack, each group's as a constitution."""
+def missing_reads(planned: Plan) -> list[tuple[Constitution, list[Comparison]]]:
+    """(constitution, pairs): pairs that lack the same principles, and these as a constitution."""
     groups: dict[tuple[str, ...], tuple[Constitution, list[Comparison]]] = {}
     for label in planned.labels:
-        if label.lacking:
-            names = tuple(principle.id for principle in label.lacking)
-            group = groups.setdefault(names, (restrict_to(planned.new, label.lacking), []))
-            group[1].append(label.pair)
+        if label.missing:
+            names = tuple(principle.id for principle in label.missing)
+            _, pairs = groups.setdefault(names, (restrict_to(planned.new, label.missing), []))
+            pairs.append(label.pair)
     return list(groups.values())
 
 
-# ── what moves ───────────────────────────────────────────────────────────────────────────────
+# ── comparing ────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +203,7 @@ class Move:
     pair: Comparison
     old: Rejudged
     new: Rejudged
-    parts: dict[str, float]  # principle id → its part in Δp; they add up to it
+    parts: dict[str, float]  # principle id → its part of Δp; the parts add up to Δp
 
     @property
     def delta(self) -> float:
@@ -205,7 +215,7 @@ class Move:
 
     @property
     def sureness(self) -> float:
-        """How far the less sure of the two labels is from one half, in [0, 0.5]."""
+        """Distance of the less confident of the two labels from one half, in [0, 0.5]."""
         return min(abs(self.old.prob_a - 0.5), abs(self.new.prob_a - 0.5))
 
     @property
@@ -216,28 +226,30 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class TraitDifference:
+    """The effect of an edit on one trait."""
+
     trait: str
-    labels: int  # that have the trait under both constitutions
+    labels: int  # with this trait under both constitutions
     flips: int
     mean_move: float  # mean |Δp| of the trait's own probability
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All moves, and what they add up to."""
+    """All labels under both constitutions, with summary statistics."""
 
     moves: tuple[Move, ...]
-    unlabeled: dict[str, int]  # why a label exists under one constitution only → labels
+    unlabeled: dict[str, int]  # reason why a label cannot be compared → labels
 
     @property
     def flips(self) -> tuple[Move, ...]:
-        """The most confident first."""
-        found = [move for move in self.moves if move.flips]
-        return tuple(sorted(found, key=lambda move: -move.sureness))
+        """The labels that flip, the most confident first."""
+        flips = [move for move in self.moves if move.flips]
+        return tuple(sorted(flips, key=lambda move: -move.sureness))
 
     @property
     def flip_share(self) -> Estimate | None:
-        """With Wilson's 95 % interval over prompts; None without labels."""
+        """Share of flipped labels, with Wilson's 95 % interval by prompt; None without labels."""
         values = by_prompt((move.pair.conversation, float(move.flips)) for move in self.moves)
         return share_estimate(values) if values else None
 
@@ -251,8 +263,9 @@ class Difference:
 
     @property
     def traits(self) -> tuple[TraitDifference, ...]:
+        """The effect on each trait that labels have under both constitutions."""
         names = sorted({trait for move in self.moves for trait in move.old.trait_probs})
-        return tuple(found for name in names if (found := self._trait(name)))
+        return tuple(trait for name in names if (trait := self._trait(name)))
 
     def _trait(self, name: str) -> TraitDifference | None:
         both = [
@@ -262,20 +275,20 @@ class Difference:
         ]
         if not both:
             return None
-        flips = sum((was >= 0.5) != (now >= 0.5) for was, now in both)
-        return TraitDifference(name, len(both), flips, fmean(abs(now - was) for was, now in both))
+        flips = sum((old >= 0.5) != (new >= 0.5) for old, new in both)
+        return TraitDifference(name, len(both), flips, fmean(abs(new - old) for old, new in both))
 
 
-def summary(found: Difference, show: int) -> dict[str, Any]:
-    """The difference as JSON has it, with the `show` most confident flips."""
-    share, sizes = found.flip_share, found.move_quantiles
+def summary(difference: Difference, show: int) -> dict[str, Any]:
+    """The difference for JSON, with the `show` most confident flips."""
+    share, sizes = difference.flip_share, difference.move_quantiles
     return {
-        "compared": len(found.moves),
-        "unlabeled": found.unlabeled,
-        "flips": len(found.flips),
+        "compared": len(difference.moves),
+        "unlabeled": difference.unlabeled,
+        "flips": len(difference.flips),
         "flip_share": share and asdict(share),
         "move": sizes and dict(zip(("median", "nine_in_ten", "largest"), sizes, strict=True)),
-        "traits": [asdict(trait) for trait in found.traits],
+        "traits": [asdict(trait) for trait in difference.traits],
         "most_confident": [
             {
                 "id": move.pair.id,
@@ -287,17 +300,17 @@ def summary(found: Difference, show: int) -> dict[str, Any]:
                 "moved_by": move.moved_by,
                 "parts": move.parts,
             }
-            for move in found.flips[:show]
+            for move in difference.flips[:show]
         ],
     }
 
 
 def compare_labels(planned: Plan, fresh: Mapping[str, Judgment | Unjudged]) -> Difference:
-    """Every label under both constitutions. `fresh` answers `questions`, by the pairs' ids."""
+    """Every label under both constitutions. fresh: pair id → answer to `missing_reads`."""
     moves, unlabeled = [], Counter[str]()
     for label in planned.labels:
         answer = fresh.get(label.pair.id)
-        if label.lacking and not isinstance(answer, Judgment):
+        if label.missing and not isinstance(answer, Judgment):
             reason = answer.reason.value if answer else "not asked"
             unlabeled[f"the new votes could not be read ({reason})"] += 1
             continue
@@ -319,14 +332,15 @@ def _move(
     after = rejudge(kept, fresh, new, conversation)
     if before is None or after is None:
         return None
-    was, now = _pulls(before.votes, old), _pulls(after.votes, new)
-    parts = {name: now.get(name, 0.0) - was.get(name, 0.0) for name in {**was, **now}}
+    pulls, new_pulls = _pulls(before.votes, old), _pulls(after.votes, new)
+    names = {**pulls, **new_pulls}  # a dict, to keep their order
+    parts = {name: new_pulls.get(name, 0.0) - pulls.get(name, 0.0) for name in names}
     return Move(label.pair, before, after, parts)
 
 
-def _pulls(votes: Sequence[PrincipleVote], law: Constitution) -> dict[str, float]:
+def _pulls(votes: Sequence[PrincipleVote], constitution: Constitution) -> dict[str, float]:
     """Principle id → ŵ_k (p_k - ½)."""
-    weights = [vote.weight * law.trait_weights[vote.trait] for vote in votes]
+    weights = [vote.weight * constitution.trait_weights[vote.trait] for vote in votes]
     total = sum(weights)
     return {
         vote.principle_id: weight / total * (vote.prob_a - 0.5)
@@ -334,29 +348,30 @@ def _pulls(votes: Sequence[PrincipleVote], law: Constitution) -> dict[str, float
     }
 
 
-# ── asking ───────────────────────────────────────────────────────────────────────────────────
+# ── reading ──────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The answers to `questions` by the pairs' ids, and what this call took of the judge."""
+    """Pair id → answer to `missing_reads`, and the judge's usage in this call."""
 
     answers: Mapping[str, Judgment | Unjudged] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
 
 def read_missing(planned: Plan, client: LabelingClient, journal_file: Path) -> Fresh:
-    """Ask what the labels lack; killed and called again, only what the journal has not.
+    """Read what the labels lack; after a kill, only the rest is read.
 
-    Raises DifferenceError when the judge is not the labels' own, and as `labeling.ask`.
+    Raises DifferenceError when the judge is not that of the labels, and as `judge_pairs`.
     """
     if planned.judge is None:
         return Fresh()
-    planned.judge.must_be(client.server_info())
+    planned.judge.require_match(client.server_info())
     answers: dict[str, Judgment | Unjudged] = {}
     usage = Usage()
-    for law, pairs in questions(planned):
-        asked = ask(pairs, client, journal_file, constitution=law, options=planned.judge.options)
-        answers.update((pair.id, answer) for pair, answer in asked.found())
-        usage += asked.usage
+    options = planned.judge.options
+    for part, pairs in missing_reads(planned):
+        judged = judge_pairs(pairs, client, journal_file, constitution=part, options=options)
+        answers.update((pair.id, answer) for pair, answer in judged.by_pair())
+        usage += judged.usage
     return Fresh(answers, usage)

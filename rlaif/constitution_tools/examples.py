@@ -1,13 +1,13 @@
-"""A constitution's own examples through the judge: does each principle decide as its author means?
+"""Tests of principles: the judge's answers to a constitution's own examples.
 
-    p      = ½ (p_AB + p_BA)      P(the preferred response), both orders averaged
+    p      = ½ (p_AB + p_BA)      P(the preferred response), averaged over both orders
     pass     p > ½                for `preferred: A` or `B`
              |p - ½| <= margin    for `preferred: TIE`, where p = P(A)
-    weak     p passes and one order alone would not, or could not be read: the answer hangs on who
-             stands first
+    weak     p passes, but one order alone would not or could not be read: the answer depends on
+             which response comes first
 
-Every example is asked of its own principle alone, so a pass cannot be another principle's doing.
-What cannot be judged fails, with its reason. Left out: calibration, which is fitted to a whole
+Every example is judged by its own principle alone, so that no other principle can cause a pass. An
+example without a judgment fails, with the reason. Left out: calibration, which is fitted to a whole
 constitution and never moves a probability across one half.
 """
 
@@ -31,13 +31,15 @@ from rlaif.labels.reaggregate import restrict_to
 DEFAULT_TIE_MARGIN = 0.1
 
 Answer = Judgment | Unjudged
-Ask = Callable[[Sequence[Comparison], Constitution], Iterator[tuple[str, Answer]]]
-"""Comparisons and the law to judge them by → (id, answer), in any order."""
+JudgeStream = Callable[[Sequence[Comparison], Constitution], Iterator[tuple[str, Answer]]]
+"""(comparisons, the constitution to judge them by) → (id, answer), in any order."""
 
 
 class ExampleResult(StrEnum):
+    """The result of one example; the values appear in JSON and JUnit reports."""
+
     PASSED = "passed"
-    WEAK = "weak"  # passed, but not by each order alone
+    WEAK = "weak"  # passed, but not in each order alone
     FAILED = "failed"
     UNJUDGED = "unjudged"
 
@@ -52,16 +54,16 @@ class Case:
 
     @property
     def key(self) -> str:
-        """sha256 of all that the judge is asked: an equal key needs no second reading."""
+        """sha256 of everything the judge reads: cases with equal keys need one judgment."""
         turns = [[message.role, message.content] for message in self.example.conversation]
-        asked = [self.principle.compare, turns, self.example.response_a, self.example.response_b]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        texts = [self.principle.compare, turns, self.example.response_a, self.example.response_b]
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleOutcome:
-    """What the judge made of one example. Probabilities are of the preferred response, or of A
-    where a tie is expected; None where nothing was judged, and where the reads have no two orders.
+    """The outcome of one example. Probabilities are of the preferred response, or of A if a tie is
+    expected; None without a judgment, and by order if the reads do not cover both orders.
     """
 
     principle_id: str
@@ -71,8 +73,8 @@ class ExampleOutcome:
     prob: float | None = None
     prob_ab: float | None = None  # with A first
     prob_ba: float | None = None  # with B first
-    reason: str = ""  # why it is unjudged
-    remembered: bool = False  # taken from an earlier run: nothing was asked
+    reason: str = ""  # why there is no judgment
+    remembered: bool = False  # taken from an earlier run, without a read
 
     @property
     def passed(self) -> bool:
@@ -80,58 +82,60 @@ class ExampleOutcome:
 
     @property
     def spread(self) -> float | None:
-        """How far the two orders are apart, in [0, 1]."""
+        """The difference between the two orders, in [0, 1]."""
         if self.prob_ab is None or self.prob_ba is None:
             return None
         return abs(self.prob_ab - self.prob_ba)
 
 
-def cases(law: Constitution, wanted: Collection[str] = ()) -> tuple[Case, ...]:
-    """Every example, or those of the principles named. Raises UserError for an unknown name."""
-    known = [principle.id for principle in law.principles]
+def cases(constitution: Constitution, wanted: Collection[str] = ()) -> tuple[Case, ...]:
+    """Every example, or those of the named principles. Raises UserError for an unknown name."""
+    known = [principle.id for principle in constitution.principles]
     for name in wanted:
         if name not in known:
             hint = nearest(name, known) or f"it has: {', '.join(known)}"
-            raise UserError(f"--principle {name}: {law.name} has no such principle; {hint}")
+            raise UserError(f"unknown principle of {constitution.name}: --principle {name}; {hint}")
     return tuple(
         Case(principle, number, example)
-        for principle in law.principles
+        for principle in constitution.principles
         if not wanted or principle.id in wanted
         for number, example in enumerate(principle.examples, start=1)
     )
 
 
 def judge_cases(
-    found: Sequence[Case],
-    law: Constitution,
-    ask: Ask,
+    selected: Sequence[Case],
+    constitution: Constitution,
+    stream: JudgeStream,
     memory: MutableMapping[str, Answer],
     *,
     tie_margin: float = DEFAULT_TIE_MARGIN,
     report: Callable[[int], None] = lambda done: None,
 ) -> tuple[ExampleOutcome, ...]:
-    """The outcome of every case, in order. `memory` (key → answer) is read, and added to.
+    """The outcome of every case, in order. `memory` (key → answer) is used and extended.
 
-    `report` is called with the number of cases done. Raises what `ask` raises.
+    `report` is called with the number of cases done. Raises what `stream` raises.
     """
+    # One stream per principle, by a constitution of that principle alone.
     known = set(memory)
     done = 0
-    for principle in law.principles:
-        of_it = [case for case in found if case.principle.id == principle.id]
-        new = {case.key: case for case in of_it if case.key not in known and _in_scope(case)}
+    for principle in constitution.principles:
+        own = [case for case in selected if case.principle.id == principle.id]
+        new = {case.key: case for case in own if case.key not in known and _in_scope(case)}
         pairs = [
             Comparison(key, case.example.conversation, case.example.response_a,
                        case.example.response_b)
             for key, case in new.items()
         ]  # fmt: skip
-        done += len(of_it) - len(pairs)
+        done += len(own) - len(pairs)
         report(done)
-        for key, answer in ask(pairs, restrict_to(law, [principle])) if pairs else ():
-            memory[key] = answer
-            report(done := done + 1)
+        if pairs:
+            for key, answer in stream(pairs, restrict_to(constitution, [principle])):
+                memory[key] = answer
+                report(done := done + 1)
     outcomes = tuple(
         _outcome(case, memory.get(case.key), tie_margin, remembered=case.key in known)
-        for case in found
+        for case in selected
     )
     for key in [k for k, a in memory.items() if isinstance(a, Unjudged) and a.reason in TRANSIENT]:
         del memory[key]  # another try may change it
@@ -148,7 +152,7 @@ def _outcome(
     preferred = case.example.preferred
     place = (case.principle.id, case.number, preferred)
     if not _in_scope(case):
-        reason = "its principle's scope leaves this prompt out: mend the scope or the example"
+        reason = "its principle's scope excludes this prompt: change the scope or the example"
         return ExampleOutcome(*place, ExampleResult.UNJUDGED, reason=reason)
     if answer is None:
         return ExampleOutcome(*place, ExampleResult.UNJUDGED, reason="the judge gave no answer")
@@ -156,18 +160,19 @@ def _outcome(
         reason = f"{answer.reason.value}: {answer.detail}"
         return ExampleOutcome(*place, ExampleResult.UNJUDGED, reason=reason, remembered=remembered)
 
-    def seen(prob: float) -> float:
+    # The judge's P(A) as P(preferred), so that one rule serves A and B.
+    def as_preferred(prob: float) -> float:
         return 1.0 - prob if preferred == "B" else prob
 
     def passes(prob: float) -> bool:
         return abs(prob - 0.5) <= margin if preferred == "TIE" else prob > 0.5
 
     (vote,) = answer.votes
-    prob = seen(vote.prob_a)
+    prob = as_preferred(vote.prob_a)
     ab = ba = None
     if vote.order_gap is not None:
         ab, ba = (
-            seen(fmean(prob_a(read) for read in vote.reads if read.order is order))
+            as_preferred(fmean(prob_a(read) for read in vote.reads if read.order is order))
             for order in (Order.AB, Order.BA)
         )
     if not passes(prob):
@@ -179,20 +184,21 @@ def _outcome(
     return ExampleOutcome(*place, result, prob, ab, ba, remembered=remembered)
 
 
-# ── what they add up to ──────────────────────────────────────────────────────────────────────
+# ── summary ──────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class ExamplesSummary:
     """Shares of passed examples with Wilson's 95 % interval: over all, and by principle."""
 
-    total: Estimate | None  # None: no example
+    total: Estimate | None  # None without examples
     by_principle: dict[str, Estimate]
     weak: int
     without_examples: tuple[str, ...]
 
 
-def summarize(outcomes: Sequence[ExampleOutcome], law: Constitution) -> ExamplesSummary:
+def summarize(outcomes: Sequence[ExampleOutcome], constitution: Constitution) -> ExamplesSummary:
+    """Summarize the outcomes of some or all examples of the constitution."""
     groups: dict[str, list[float]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.principle_id, []).append(float(outcome.passed))
@@ -201,5 +207,5 @@ def summarize(outcomes: Sequence[ExampleOutcome], law: Constitution) -> Examples
         total=share_estimate(everything) if everything else None,
         by_principle={name: share_estimate(group) for name, group in groups.items()},
         weak=sum(outcome.result is ExampleResult.WEAK for outcome in outcomes),
-        without_examples=tuple(p.id for p in law.principles if not p.examples),
+        without_examples=tuple(p.id for p in constitution.principles if not p.examples),
     )

@@ -1,4 +1,4 @@
-"""The redundancy matrix as a picture: blue where two principles say the same, red the opposite."""
+"""The redundancy matrix as a picture: blue for principles that agree, red for opposites."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from rlaif.constitution_tools.ablate import Floats
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "rlaif", "font.size": 9}
-_NUMBERS_UP_TO = 20  # principles: beyond it the numbers in the cells would overlap
+_NUMBERS_UP_TO = 20  # principles; with more, the numbers in the cells would overlap
 
 
 def draw_redundancy(names: Sequence[str], r: Floats, path: Path) -> None:
-    """Write the (K, K) matrix to `path`, whose ending says the format (.svg, .png, .pdf)."""
+    """Write the (K, K) matrix to `path`, in the format of its suffix (.svg, .png, .pdf)."""
     count = len(names)
     side = 2.2 + 0.42 * count  # inches
     with rc_context(_STYLE):
@@ -32,10 +32,10 @@ def draw_redundancy(names: Sequence[str], r: Floats, path: Path) -> None:
                 color = "white" if abs(r[j, k]) > 0.6 else "black"
                 text = f"{r[j, k]:.2f}".replace("-0.00", "0.00")
                 axes.text(k, j, text, ha="center", va="center", color=color, size=7)
-        figure.colorbar(image, ax=axes, shrink=0.7, label="how far two principles say the same, r")
+        figure.colorbar(image, ax=axes, shrink=0.7, label="redundancy of two principles, r")
         figure.savefig(path, dpi=160, metadata=_undated(path))
 
 
 def _undated(path: Path) -> dict[str, None]:
-    """The same picture gives the same file: SVG and PDF would hold the time."""
+    """Metadata without a date, so that equal pictures are equal files."""
     return {"Date": None} if path.suffix == ".svg" else {}

@@ -1,6 +1,6 @@
-"""Outcomes as JUnit XML, which continuous integration shows: one suite a principle.
+"""Outcomes as JUnit XML for continuous integration, one suite per principle.
 
-XML 1.0 cannot hold most control characters, not even escaped (section 2.2): they become U+FFFD.
+XML 1.0 cannot contain most control characters, even escaped (section 2.2): they become U+FFFD.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def junit_xml(name: str, outcomes: Sequence[ExampleOutcome]) -> str:
-    """The document; `name` is the constitution's. An unjudged example is an error, no failure."""
+    """The XML document; `name` is the constitution's. An unjudged example is an error."""
     root = ET.Element("testsuites", _counts(name, outcomes))
     for principle, group in groupby(outcomes, key=lambda outcome: outcome.principle_id):
         members = list(group)
@@ -30,7 +30,7 @@ def junit_xml(name: str, outcomes: Sequence[ExampleOutcome]) -> str:
             elif outcome.result is ExampleResult.UNJUDGED:
                 ET.SubElement(case, "error", message=_clean(outcome.reason))
             else:
-                weak = " (weak: not by each order alone)" * (outcome.result is ExampleResult.WEAK)
+                weak = " (weak: not in each order alone)" * (outcome.result is ExampleResult.WEAK)
                 ET.SubElement(case, "system-out").text = _shown(outcome) + weak
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,17 +1,16 @@
-"""Weights that gold pairs would choose, held against those that are written and against equal ones.
+"""Weights that gold pairs would choose, compared with the weights in the file and equal ones.
 
     x_ik = p_ik - ½, 0 without a vote       y_i = 1 where gold says A, 0 for B
     P(y_i = 1) = sigmoid(Σ_k β_k x_ik),  β >= 0
     β = argmin  Σ_i NLL(y_i, sigmoid(β·x_i)) + ½ Σ_k (β_k - s ŵ_k)² / (s/K)²,  ŵ = w / Σ w
 
-The judge adds up probabilities, not logits: so β / Σβ are weights that can be written into the
-file as they are, and label as fitted. The prior keeps β near the weights that are written unless
-gold says otherwise; s is the one scale that gold chooses for those (in the prior's width at least
-1). Right answers count as
-(n + 1) / (n + 2), not 1, which bounds s on separable data (Platt 1999).
+The judge averages probabilities, not logits, so β / Σβ can be written to the file as weights that
+label as fitted. The prior keeps β near the weights w in the file; s is the scale that fits these to
+gold (at least 1 in the prior's width). The target of a right answer is (n + 1) / (n + 2), not 1,
+which bounds s on separable data (Platt 1999).
 
-The three are compared by NLL on pairs not fitted on: five folds, prompts kept whole. Equal and
-written weights get a fitted scale too, so that weights are compared and not confidence.
+The three are compared by NLL on held-out pairs: five folds, split by prompt. Equal weights and the
+file's get a fitted scale too, so that weights are compared rather than confidence.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from rlaif.labels.calibrate import folds_by_prompt
 
 FOLDS = 5
 FEWEST = 20
-"""Gold pairs under which nothing is fitted."""
+"""Minimum number of gold pairs to fit at all."""
 PER_WEIGHT = 10
-"""Gold pairs for each weight under which a fit is not to be trusted (Peduzzi et al. 1996)."""
+"""Minimum number of gold pairs per weight for a reliable fit (Peduzzi et al. 1996)."""
 
 _STEPS = 2000
-_MAX_SCALE = 1e4  # votes that lean by a thousandth, all of them right, ask for no more
+_MAX_SCALE = 1e4  # enough even for right votes that are all within 0.001 of one half
 
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """Weights that gold would choose, and whether they are worth writing down.
+    """Weights that gold would choose, and whether they are better than those in the file.
 
-    NLL in nats per pair, on folds not fitted on; `gain` is that of the written weights less that of
-    the refitted ones, over 0 when refitting helps. Weights are in effect (principle times trait),
-    and add up as the written do.
+    NLL in nats per pair, on held-out folds. `nll_written` is that of the file's weights, `gain` how
+    much lower that of the refitted ones is. Weights are effective ones (principle times trait),
+    with the same sum as those in the file.
     """
 
     gold: int
@@ -51,46 +50,49 @@ class Refit:
     nll_refitted: float
     gain: Estimate
 
-    def file_weights(self, law: Constitution) -> dict[str, float]:
-        """What to write as each principle's weight, while its trait keeps its own."""
-        traits = {principle.id: law.trait_weights[principle.trait] for principle in law.principles}
+    def file_weights(self, constitution: Constitution) -> dict[str, float]:
+        """The weight to write for each principle, for unchanged trait weights."""
+        by_trait = constitution.trait_weights
+        traits = {principle.id: by_trait[principle.trait] for principle in constitution.principles}
         return {name: weight / traits[name] for name, weight in self.weights.items()}
 
     @property
     def enough(self) -> bool:
-        """Ten pairs for each weight."""
+        """Whether there are ten pairs per weight."""
         return self.gold >= PER_WEIGHT * len(self.weights)
 
     @property
     def helps(self) -> bool:
-        """The whole 95 % interval of the gain lies above 0."""
+        """Whether the whole 95 % interval of the gain is above 0."""
         return self.gain.low is not None and self.gain.low > 0
 
 
 def refit(table: VoteTable) -> Refit | None:
-    """None with fewer than 20 gold pairs, or when they are all of one prompt."""
+    """Fit weights to gold; None with fewer than 20 gold pairs, or if all are of one prompt."""
     known = table.gold & ~np.isnan(table.probs).all(axis=1)
     y = table.right[known]
     if len(y) < FEWEST:
         return None
     x = np.nan_to_num(table.probs[known] - 0.5)  # (N, K)
-    prompts = [prompt for prompt, there in zip(table.prompts, known, strict=True) if there]
+    prompts = [prompt for prompt, is_known in zip(table.prompts, known, strict=True) if is_known]
+    # Held-out losses of the three sets of weights, each fitted on the other folds.
     folds = np.array(folds_by_prompt(prompts, FOLDS, seed=0))
     equal = np.ones_like(table.weights)
     losses = np.full((3, len(y)), np.nan)
     for fold in np.unique(folds):
-        fitted, held = folds != fold, folds == fold
-        if not fitted.any():
+        train, held_out = folds != fold, folds == fold
+        if not train.any():
             return None
         betas = (
-            scaled(x[fitted], y[fitted], equal),
-            scaled(x[fitted], y[fitted], table.weights),
-            fit(x[fitted], y[fitted], table.weights),
+            scaled(x[train], y[train], equal),
+            scaled(x[train], y[train], table.weights),
+            fit(x[train], y[train], table.weights),
         )
         for row, beta in enumerate(betas):
-            losses[row, held] = nll(x[held], y[held], beta)
+            losses[row, held_out] = nll(x[held_out], y[held_out], beta)
+    # The weights to report use all pairs.
     beta = fit(x, y, table.weights)
-    if not beta.any():  # every principle is wrong more often than right: nothing to choose
+    if not beta.any():  # every principle is wrong more often than right: keep the weights
         beta = table.weights
     weights = beta / beta.sum() * table.weights.sum()
     gains = zip(prompts, (losses[1] - losses[2]).tolist(), strict=True)
@@ -120,7 +122,7 @@ def scaled(x: Floats, y: Floats, weights: Floats) -> Floats:
         return float(z @ (_sigmoid(s * z) - target))
 
     low, high = 0.0, _MAX_SCALE
-    if slope(low) >= 0:  # the written weights are wrong more often than right
+    if slope(low) >= 0:  # these weights are wrong more often than right
         high = low
     for _ in range(60):
         middle = (low + high) / 2
@@ -150,9 +152,9 @@ def fit(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 
 def _smoothed(y: Floats) -> Floats:
-    """Targets of (n + 1) / (n + 2) and its complement. Both classes share n: A is only a name."""
-    sure = (len(y) + 1) / (len(y) + 2)
-    target: Floats = np.where(y == 1, sure, 1 - sure)
+    """Targets (n + 1) / (n + 2) and its complement; n of both classes, since A is only a name."""
+    high = (len(y) + 1) / (len(y) + 2)
+    target: Floats = np.where(y == 1, high, 1 - high)
     return target
 
 

@@ -1,4 +1,4 @@
-"""What the workshop found, for people to read."""
+"""Tables of test outcomes, votes and differences for the terminal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rlaif.constitution_tools.diff import Difference, Move, Plan
 from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult, ExamplesSummary
 from rlaif.evaluation.intervals import Estimate
 
-_COLOURS = {
+_COLORS = {
     ExampleResult.PASSED: "green",
     ExampleResult.WEAK: "yellow",
     ExampleResult.FAILED: "bold red",
     ExampleResult.UNJUDGED: "bold red",
 }
-_SHORT = 300  # characters of a text in a flip
+_FLIP_CHARACTERS = 300  # of each text shown with a flip
 
 
 # ── test ─────────────────────────────────────────────────────────────────────────────────────
@@ -29,37 +29,40 @@ _SHORT = 300  # characters of a text in a flip
 def print_outcomes(
     outcomes: Sequence[ExampleOutcome], summary: ExamplesSummary, console: Console
 ) -> None:
+    """Print the outcome of each example, then the shares of passes."""
     table = Table(
         "principle", "example", "expected", "P(expected)", "A first", "B first", "spread", "result"
     )
-    for found in outcomes:
-        expected = "TIE, P(A)" if found.preferred == "TIE" else found.preferred
-        reads = (found.prob, found.prob_ab, found.prob_ba, found.spread)
-        result = Text(found.result, style=_COLOURS[found.result])
-        table.add_row(found.principle_id, str(found.number), expected, *map(_prob, reads), result)
+    for outcome in outcomes:
+        expected = "TIE, P(A)" if outcome.preferred == "TIE" else outcome.preferred
+        probs = (outcome.prob, outcome.prob_ab, outcome.prob_ba, outcome.spread)
+        result = Text(outcome.result, style=_COLORS[outcome.result])
+        number = str(outcome.number)
+        table.add_row(outcome.principle_id, number, expected, *map(_prob, probs), result)
     if outcomes:
         console.print(table)
-    for found in outcomes:
-        if found.result is ExampleResult.UNJUDGED:
-            told = f"{found.principle_id}, example {found.number}: {found.reason}"
-            console.print(told, markup=False, highlight=False)
+    # Then what the table cannot show: reasons, and the shares of the principles with a failure.
+    for outcome in outcomes:
+        if outcome.result is ExampleResult.UNJUDGED:
+            reason = f"{outcome.principle_id}, example {outcome.number}: {outcome.reason}"
+            console.print(reason, markup=False, highlight=False)
     for name, share in summary.by_principle.items():
         if share.value < 1:
             console.print(f"{name}: {_passed(share)}", highlight=False)
     if summary.without_examples:
         console.print(
-            f"without examples: {', '.join(summary.without_examples)}; nothing shows that the "
-            "judge reads them as you do",
+            f"principles without examples: {', '.join(summary.without_examples)}; add examples to "
+            "test how the judge reads them",
             highlight=False,
         )
     if summary.total is None:
-        console.print("no example was run")
+        console.print("no examples were run")
         return
-    weak = f"; {summary.weak} weak: not by each order alone" if summary.weak else ""
+    weak = f"; {summary.weak} weak (not in each order alone)" if summary.weak else ""
     console.print(f"{_passed(summary.total)} (95 % interval){weak}", style="bold", highlight=False)
-    remembered = sum(found.remembered for found in outcomes)
+    remembered = sum(outcome.remembered for outcome in outcomes)
     if remembered:
-        console.print(f"{remembered} of {len(outcomes)} as before, not asked again")
+        console.print(f"{remembered} of {len(outcomes)} unchanged, not judged again")
 
 
 def _passed(share: Estimate) -> str:
@@ -79,18 +82,19 @@ def _interval(share: Estimate) -> str:
 # ── try ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def print_votes(found: Judgment | Unjudged, console: Console) -> None:
-    if isinstance(found, Unjudged):
-        console.print(f"no judgment ({found.reason.value}): {found.detail}", markup=False)
+def print_votes(answer: Judgment | Unjudged, console: Console) -> None:
+    """Print the votes and the verdict, or the reason why there is no judgment."""
+    if isinstance(answer, Unjudged):
+        console.print(f"no judgment ({answer.reason.value}): {answer.detail}", markup=False)
         return
     table = Table("principle", "trait", "P(A better)", "order gap")
-    for vote in found.votes:
+    for vote in answer.votes:
         gap = _prob(vote.order_gap)
         table.add_row(vote.principle_id, vote.trait, f"{vote.prob_a:.3f}", gap)
     console.print(table)
-    traits = ", ".join(f"{trait} {prob:.2f}" for trait, prob in found.trait_probs.items())
+    traits = ", ".join(f"{trait} {prob:.2f}" for trait, prob in answer.trait_probs.items())
     console.print(
-        f"[bold]{found.verdict.value}[/bold]  P(A better) = {found.prob_a:.3f}  ({traits})"
+        f"[bold]{answer.verdict.value}[/bold]  P(A better) = {answer.prob_a:.3f}  ({traits})"
     )
 
 
@@ -98,60 +102,63 @@ def print_votes(found: Judgment | Unjudged, console: Console) -> None:
 
 
 def print_changes(changes: Sequence[PrincipleChange], console: Console) -> None:
-    """What the edit says: one line a change, with both texts where words were changed."""
+    """Print one line per change, with both texts for changes of wording."""
     if not changes:
-        console.print("both constitutions say the same: no label can flip")
+        console.print("the constitutions are equal: no label can flip")
     for change in changes:
-        by_words = change.what in ("added", "removed", "reworded")
-        between = "" if by_words or not change.old else f": {change.old} → {change.new}"
+        is_text = change.what in ("added", "removed", "reworded")
+        between = "" if is_text or not change.old else f": {change.old} → {change.new}"
         console.print(f"{change.name}: {change.what}{between}", markup=False, highlight=False)
-        if by_words:
+        if is_text:
             for sign, text, style in (("-", change.old, "red"), ("+", change.new, "green")):
                 if text:
                     console.print(f"  {sign} {one_line(text, 400)}", style=style, markup=False)
 
 
 def print_plan(planned: Plan, console: Console) -> None:
+    """Print how many labels are usable, and how many reads are needed."""
     for reason, count in planned.left_out.items():
-        console.print(f"{count} labels are not used: {reason}", highlight=False)
+        console.print(f"{count} labels were skipped: {reason}", highlight=False)
     console.print(
-        f"{len(planned.labels)} labels; {planned.reads} reads are wanted, {planned.full_reads} to "
-        "label them all again",
+        f"{len(planned.labels)} labels; {planned.reads} reads are needed, against "
+        f"{planned.full_reads} to label them all again",
         highlight=False,
     )
 
 
 def print_difference(
-    found: Difference, planned: Plan, usage: Usage, show: int, console: Console
+    difference: Difference, planned: Plan, usage: Usage, show: int, console: Console
 ) -> None:
-    share, sizes = found.flip_share, found.move_quantiles
-    for reason, count in found.unlabeled.items():
+    """Print the share of flips, the sizes of the changes, and the `show` most confident flips."""
+    share, sizes = difference.flip_share, difference.move_quantiles
+    for reason, count in difference.unlabeled.items():
         console.print(f"{count} labels cannot be compared: {reason}", highlight=False)
     if share is None or sizes is None:
-        console.print("no label can be compared")
+        console.print("no labels can be compared")
         return
     console.print(
-        f"{len(found.flips)} of {len(found.moves)} labels flip, {_interval(share)} "
+        f"{len(difference.flips)} of {len(difference.moves)} labels flip, {_interval(share)} "
         "(95 % interval, by prompt)",
         style="bold",
         highlight=False,
     )
     median, most, largest = sizes
     console.print(
-        f"|Δp|: median {median:.3f}, nine in ten under {most:.3f}, largest {largest:.3f}",
+        f"|Δp|: median {median:.3f}, 90th percentile {most:.3f}, largest {largest:.3f}",
         highlight=False,
     )
+    # Details: each trait, the flips in full, and where the reads came from.
     table = Table("trait", "labels", "flips", "mean |Δp|")
-    for trait in found.traits:
+    for trait in difference.traits:
         table.add_row(trait.trait, str(trait.labels), str(trait.flips), f"{trait.mean_move:.3f}")
     console.print(table)
-    for place, move in enumerate(found.flips[:show], start=1):
+    for place, move in enumerate(difference.flips[:show], start=1):
         _print_flip(place, move, console)
     if planned.reads:
         known = max(0, planned.reads - usage.reads - usage.stored_reads)
         console.print(
-            f"{planned.reads} reads: {usage.reads} computed, {usage.stored_reads} out of the "
-            f"server's store, {known} known from an earlier run or an equal pair",
+            f"{planned.reads} reads: {usage.reads} computed, {usage.stored_reads} from the "
+            f"server's store, {known} from an earlier run or an identical pair",
             highlight=False,
         )
 
@@ -168,10 +175,11 @@ def _print_flip(place: int, move: Move, console: Console) -> None:
         ("A", move.pair.response_a),
         ("B", move.pair.response_b),
     ):
-        console.print(f"  {name}: {one_line(text, _SHORT)}", markup=False, highlight=False)
+        line = f"  {name}: {one_line(text, _FLIP_CHARACTERS)}"
+        console.print(line, markup=False, highlight=False)
 
 
 def one_line(text: str, length: int) -> str:
-    """The text on one line, cut with an ellipsis; control characters cannot reach a terminal."""
+    """The text on one line, cut with an ellipsis; control characters become spaces."""
     shown = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     return shown if len(shown) <= length else shown[: length - 1] + "…"

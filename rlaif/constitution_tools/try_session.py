@@ -1,7 +1,7 @@
-"""A pair typed by hand, and the votes on it, again and again while the constitution is edited.
+"""An interactive session: pairs typed by hand, judged by a constitution that is being edited.
 
-A text is typed in lines and ended by a line that holds a single '.'; '@FILE' alone takes a file's
-text; for the prompt, 'again' alone keeps the last one. The end of the input ends the session.
+A text is typed in lines and ends with a line containing a single '.'. A line '@FILE' reads the text
+from a file; for the prompt, a line 'again' repeats the last one. The session ends with the input.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from judge_service.types import Comparison, Judgment, Unjudged
 END, AGAIN = ".", "again"
 
 Judge = Callable[[Comparison, Constitution], Judgment | Unjudged]
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
-def hold(
+def run_session(
     file: str,
     lines: Iterator[str],
     judge: Judge,
-    say: Say,
+    say: Print,
     show: Callable[[Judgment | Unjudged], None],
 ) -> None:
-    """Judge every pair that is typed by the constitution as it is on disk at that moment.
+    """Judge every typed pair by the current content of the constitution's file.
 
-    A file that is broken for the moment is told with its diagnostics, and the last good one kept.
-    Raises ConstitutionError when the first cannot be read, and what `judge` raises.
+    If the file is invalid at that moment, its diagnostics are printed and the last valid content is
+    used. Raises ConstitutionError if it is invalid at the start, and what `judge` raises.
     """
-    law = Constitution.load(file)
+    constitution = Constitution.load(file)
     for pair in pairs(lines, say):
         try:
-            now = Constitution.load(file)
+            current = Constitution.load(file)
         except ConstitutionError as error:
-            say(f"{error}\n{file} cannot be used as it is: judged by what it was before")
+            say(f"{error}\n{file} is invalid; using its last valid version")
         else:
-            if now.digest != law.digest:
-                say(f"{file} was changed: judged by what it is now")
-            law = now
+            if current.digest != constitution.digest:
+                say(f"{file} has changed; using the new version")
+            constitution = current
         try:
-            show(judge(pair, law))
-        except JudgeRequestError as error:  # such as a text too long: the next may do
+            show(judge(pair, constitution))
+        except JudgeRequestError as error:  # such as a text that is too long; the next may be fine
             say(str(error))
 
 
-def pairs(lines: Iterator[str], say: Say) -> Iterator[Comparison]:
-    """The pairs that are typed, until the lines end; `say` asks for each text."""
+def pairs(lines: Iterator[str], say: Print) -> Iterator[Comparison]:
+    """The typed pairs, until the lines end; `say` prints a prompt for each text."""
     prompt = ""
     for number in itertools.count(1):
-        again = f", or '{AGAIN}' for the last one" if prompt else ""
+        again = f", or '{AGAIN}' to repeat the last one" if prompt else ""
         texts = []
         for name, keep in ((f"prompt{again}", prompt), ("response A", ""), ("response B", "")):
-            say(f"{name} (end with a line '{END}', or @FILE):")
+            say(f"{name} (end with a line '{END}', or give @FILE):")
             text = _text(lines, say, keep)
             if text is None:
                 return
@@ -66,8 +66,8 @@ def pairs(lines: Iterator[str], say: Say) -> Iterator[Comparison]:
         yield Comparison(str(number), (turn,), response_a, response_b)
 
 
-def _text(lines: Iterator[str], say: Say, keep: str) -> str | None:
-    """The next text that is not blank, `keep` for 'again'; None when the lines end before it."""
+def _text(lines: Iterator[str], say: Print, keep: str) -> str | None:
+    """The next text that is not blank, or `keep` for 'again'; None if the lines end first."""
     typed: list[str] = []
     for line in lines:
         alone = line.strip()
@@ -75,7 +75,7 @@ def _text(lines: Iterator[str], say: Say, keep: str) -> str | None:
             try:
                 typed = [Path(alone[1:]).expanduser().read_text(encoding="utf-8")]
             except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the path
-                say(f"{alone[1:]}: cannot be read ({error}); once more:")
+                say(f"{alone[1:]}: cannot be read: {error}; try again:")
                 continue
         elif not typed and keep and alone == AGAIN:
             return keep
@@ -84,6 +84,6 @@ def _text(lines: Iterator[str], say: Say, keep: str) -> str | None:
             continue
         if text := "\n".join(typed).strip():
             return text
-        say("that was empty, and nothing can be judged by it; once more:")
+        say("the text is empty; try again:")
         typed = []
     return None

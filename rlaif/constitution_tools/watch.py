@@ -1,7 +1,7 @@
-"""Says when a file was saved, by looking at it every half second.
+"""Detection of saves of a file, by polling it every half second.
 
-An editor may write a file in pieces, or replace it: a change counts once the file has looked the
-same at two looks in a row. Left out: inotify and its like, which miss saves over network folders.
+An editor may write a file in pieces or replace it, so a change counts once two polls in a row give
+the same result. Left out: inotify and similar, which miss saves on network file systems.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ POLL_S = 0.5
 
 
 def saves(path: Path, wait: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Yields at once, then after every save; never ends. A file that is gone is waited for."""
-    told = before = _signature(path)
+    """Yield at once, then after every save, without end. A missing file is waited for."""
+    reported = before = _signature(path)
     yield
     while True:
         wait(POLL_S)
-        now = _signature(path)
-        if now is not None and now == before and now != told:
-            told = now
+        current = _signature(path)
+        if current is not None and current == before and current != reported:
+            reported = current
             yield
-        before = now
+        before = current
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

@@ -1,0 +1,12 @@
+"""Feedback from a judge server: labels, revisions and scores, with the receipts that prove them.
+
+client.py           a judge server for training: start one or connect; scores, held-out comparison
+connection.py       server address, token and TLS files from the environment
+labeler.py          judge pairs once, resumably, and write them as a labeled set
+pairs.py            samples → pairs to compare; content digests
+receipts.py         a judgment as a label with its receipt, and back
+counts.py           running counts and means of judgments
+earlier_labels.py   what happens to labels in the folder that were made differently
+revise.py           critique and revision of samples, for supervised fine-tuning
+trl_reward.py       the judge as a reward function of TRL's trainers
+"""

@@ -1,12 +1,14 @@
-"""A judge for training and commands: a client to a server that runs somewhere, or to one of our own
-for the while; its scores as a reward; its comparisons with the start as a held-out score.
+"""Judge clients for training and commands: a running server or one started for the block.
 
-A server of our own is a child process that ends when its standard input does: if this process
-dies, even by kill -9, the pipe closes and the server goes with it.
+Also the judge's scores as a reward, and the policy's win probability over its start as a held-out
+metric.
 
-A reward is the judge's `score` of a response alone: its expected rating E[r], r from 1 to 9, by
-each principle as (E[r] - 5) / 4, their weighted mean: in [-1, 1], 0 in the middle of the scale
-(direct RLAIF, arXiv:2309.00267, section 2.2.3).
+A server started here is a child process that ends when its standard input closes: if this process
+dies, even by kill -9, the pipe closes and the server exits too.
+
+A reward is the judge's `score` of a single response: for each principle, the expected rating E[r]
+on a scale of 1 to 9, mapped to (E[r] - 5) / 4; then their weighted mean. It lies in [-1, 1], and 0
+is the middle of the scale (direct RLAIF, arXiv:2309.00267, section 2.2.3).
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ from rlaif.feedback.connection import judge_at, wait_until_ready
 
 START_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
-FIND_TIMEOUT_S = 10.0  # for a server that should be running
+FIND_TIMEOUT_S = 10.0  # for a server that should be running already
 
 
 class JudgeServerError(UserError):
-    """The judge server did not come up; the message ends with the last lines of its log."""
+    """The judge server failed to start; the message ends with the last lines of its log."""
 
 
 @contextmanager
@@ -52,12 +54,14 @@ def judge_client(
     flags: Sequence[str] = (),
     wait: float = FIND_TIMEOUT_S,
 ) -> Iterator[JudgeClient]:
-    """A client to a judge that serves.
+    """Yield a client to a judge server that is ready.
 
-    With a `model`, `rlaif serve` is started with it and `constitution` (one or several, the first
-    is the default, "" leaves it to the server; and `flags`) on a free port, its output going to
-    `log`, and stopped at the end; it takes inline constitutions too. Without a model, `server` must
-    serve within `wait` seconds, and is reached as `rlaif.feedback.connection` says.
+    With a `model`, start `rlaif serve` on a free port with that model, with `constitution` (one or
+    several; the first is the default, "" leaves it to the server) and with `flags`. Its output goes
+    to `log`; it accepts inline constitutions, and is stopped at the end of the block. Without a
+    model, connect to `server`, which must be ready within `wait` seconds, with the credentials of
+    `rlaif.feedback.connection`.
+
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
     """
     if not model:
@@ -65,11 +69,12 @@ def judge_client(
             wait_until_ready(client, wait)
             yield client
         return
+    # Each constitution once, in the order given: the server's default is its first.
     port = _free_port()
     command = [sys.executable, "-m", "rlaif", "serve", "--model", model, "--port", str(port)]
     names = [constitution] if isinstance(constitution, str) else constitution
-    given = dict.fromkeys(name for name in names if name)
-    command += [word for name in given for word in ("--constitution", name)]
+    distinct = dict.fromkeys(name for name in names if name)
+    command += [word for name in distinct for word in ("--constitution", name)]
     command += ["--allow-inline", "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
@@ -85,21 +90,21 @@ def judge_client(
 
 
 def _without_serve_settings() -> dict[str, str]:
-    """Our environment but for what is set there for servers: ours needs no tokens and no TLS."""
+    """This process's environment without server settings: a local server needs no tokens or TLS."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith("RLAIF_SERVE_")
     }
 
 
 def _await(client: JudgeClient, child: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until it serves. On a terminal a spinner turns; loading takes half a minute or more."""
+    """Wait until the server is ready, with a spinner on a terminal: loading takes half a minute."""
 
-    def look(*_: object) -> None:
+    def require_alive(*_: object) -> None:
         if child.poll() is not None:
-            raise JudgeServerError(f"the judge server ended before it was ready:\n{_tail(log)}")
+            raise JudgeServerError(f"the judge server exited before it was ready:\n{_tail(log)}")
 
-    with Console(stderr=True).status("the judge server loads its model"):
-        client.wait_until_ready(START_TIMEOUT_S, look)
+    with Console(stderr=True).status("the judge server is loading its model"):
+        client.wait_until_ready(START_TIMEOUT_S, require_alive)
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
@@ -127,7 +132,7 @@ def _tail(log: Path, lines: int = 15) -> str:
 
 
 class ScoringClient(Protocol):
-    """What a reward needs of `JudgeClient`. Called from several threads."""
+    """The part of `JudgeClient` that a reward uses. Called from several threads."""
 
     def score(
         self,
@@ -149,25 +154,25 @@ def judge_reward(
     timeout: float = 60.0,
     in_flight: int = 16,
 ) -> Iterator[JudgeReward]:
-    """The scores of the judge at HOST:PORT, as `rlaif.rewards.sources.open_rewards` takes them.
+    """Yield a reward of the judge at HOST:PORT, for `rlaif.rewards.sources.open_rewards`.
 
-    Raises JudgeUnavailable when none answers, JudgeRequestError for a constitution it lacks.
+    Raises JudgeUnavailable when no server answers, JudgeRequestError for an unknown constitution.
     """
     with judge_at(address) as client:
         client.wait_until_ready(FIND_TIMEOUT_S)
         if isinstance(constitution, str):
-            client.constitution(constitution)  # else every response would be refused, one by one
+            client.constitution(constitution)  # fail now rather than once per response
         yield JudgeReward(
             client, constitution, options=options, timeout=timeout, in_flight=in_flight
         )
 
 
 class JudgeReward:
-    """A RewardFunction over a judge: (conversations, responses) → scores in [-1, 1], or None.
+    """A RewardFunction backed by a judge: (conversations, responses) → scores in [-1, 1], or None.
 
-    timeout: of one score, seconds, waiting in the server's queue included. in_flight: asked at a
-    time. `unscored` counts the Nones by reason: "timed out", "unavailable", "refused" (such as a
-    text too long for the judge), or the judge's own (judgment.UnjudgedReason).
+    timeout: seconds per score, including the time in the server's queue. in_flight: concurrent
+    requests. `unscored` counts the Nones by reason: "timed out", "unavailable", "refused" (such as
+    a text too long for the judge), or an `UnjudgedReason`.
     """
 
     def __init__(
@@ -189,27 +194,27 @@ class JudgeReward:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """Raises JudgeUnavailable when the judge is away for all of them: training then stops at
-        its last checkpoint instead of going on without scores."""
+        """One score per response. Raises JudgeUnavailable when the judge is unavailable for all of
+        them, so that training stops at its last checkpoint instead of going on without scores."""
         with ThreadPoolExecutor(self._in_flight) as pool:
-            found = list(pool.map(self._ask, conversations, responses))
-        away = [each for each in found if isinstance(each, JudgeUnavailable)]
-        if found and len(away) == len(found):
-            raise away[0]
+            outcomes = list(pool.map(self._score, conversations, responses))
+        failures = [outcome for outcome in outcomes if isinstance(outcome, JudgeUnavailable)]
+        if outcomes and len(failures) == len(outcomes):
+            raise failures[0]
         scores: list[float | None] = []
-        for each in found:
-            scores.append(each if isinstance(each, float) else None)
-            if isinstance(each, JudgeUnavailable):
+        for outcome in outcomes:
+            scores.append(outcome if isinstance(outcome, float) else None)
+            if isinstance(outcome, JudgeUnavailable):
                 self.unscored["unavailable"] += 1
-            elif isinstance(each, str):
-                self.unscored[each] += 1
+            elif isinstance(outcome, str):
+                self.unscored[outcome] += 1
         return scores
 
-    def _ask(self, conversation: Sequence[Message], response: str) -> float | str | UserError:
-        """The score, or why there is none."""
+    def _score(self, conversation: Sequence[Message], response: str) -> float | str | UserError:
+        """The score, or the reason or error in place of one."""
         started = time.monotonic()
         try:
-            found = self._client.score(
+            answer = self._client.score(
                 tuple(conversation),
                 response,
                 self._constitution,
@@ -219,31 +224,32 @@ class JudgeReward:
         except JudgeRequestError:
             return "refused"
         except JudgeUnavailable as error:
-            late = time.monotonic() - started >= self._timeout
-            return "timed out" if late else error
-        return found.reason.value if isinstance(found, Unjudged) else found.score
+            timed_out = time.monotonic() - started >= self._timeout
+            return "timed out" if timed_out else error
+        return answer.reason.value if isinstance(answer, Unjudged) else answer.score
 
 
-# ── the policy beside its start ──────────────────────────────────────────────────────────────
+# ── the policy against its start ─────────────────────────────────────────────────────────────
 
 
 def held_out_judge(
     compare: Compare, start: Sequence[Sample]
 ) -> Callable[[Sequence[Prompt], Sequence[str]], float | None]:
-    """(prompts, the policy's responses) → mean P(better than the start's), as `ppo.train` takes it.
+    """(prompts, the policy's responses) → mean P(better than the start's), for `ppo.train`.
 
-    compare: `labeling.comparer`, whose judge looks at both orders and whose journal makes a resumed
-    run cost no read twice. start: the starting policy's samples; the first to each prompt counts.
-    Two equal responses are ½ without asking. Pairs without a label are left out; None when no pair
-    is left. Raises EvaluationError for a prompt that the start has no response to.
+    compare: `labeler.comparer`, whose judge reads both orders and whose journal keeps a resumed run
+    from repeating reads. start: the starting policy's samples; the first for each prompt counts.
+    Two equal responses count as ½ without a read. Pairs without a judgment are left out; the mean
+    is None when no pair is left. The returned function raises EvaluationError for a prompt that the
+    start has no response to.
     """
 
     def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> float | None:
-        now = [
+        current = [
             Sample(prompt=p, index=0, response=text, tokens=0, complete=True, seed=0)
             for p, text in zip(prompts, responses, strict=True)
         ]
-        found = judge_score(compare_with_start(now, start, compare, "held-out"))
-        return None if found is None else found.value
+        estimate = judge_score(compare_with_start(current, start, compare, "held-out"))
+        return None if estimate is None else estimate.value
 
     return judge

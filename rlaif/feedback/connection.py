@@ -1,11 +1,11 @@
-"""How the commands reach a judge server: its address, and what the environment says of TLS.
+"""Connecting to a judge server: its address, with the token and TLS files of the environment.
 
-    RLAIF_TOKEN         the token that the server asks for, as `rlaif token new` printed it
-    RLAIF_CA            PEM file with the authority that signed the server's certificate: use TLS
+    RLAIF_TOKEN         the token that the server requires, as printed by `rlaif token new`
+    RLAIF_CA            PEM file with the authority of the server's certificate; enables TLS
     RLAIF_CERTIFICATE   PEM files with this client's own certificate and key,
-    RLAIF_KEY           for a server that asks for one (mTLS)
+    RLAIF_KEY           for a server that requires client certificates (mTLS)
 
-A token is never a flag: the flags of a process can be read by everybody on the machine.
+The token is not a flag, because every user of the machine can read a process's flags.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from judge_service.client.sync import JudgeClient
 
 def judge_at(address: str) -> JudgeClient:
     """A client to the server at HOST:PORT (or several, see JudgeClient). Raises JudgeRequestError
-    for what cannot be used."""
+    for an invalid address, token or TLS file."""
     return JudgeClient(
         address,
         token=os.environ.get("RLAIF_TOKEN") or None,
@@ -29,16 +29,17 @@ def judge_at(address: str) -> JudgeClient:
 
 
 def wait_until_ready(client: JudgeClient, seconds: float) -> None:
-    """Return once the server serves; meanwhile a spinner on a terminal says what it waits for.
+    """Return once the server is ready; meanwhile, a spinner on a terminal shows its state.
 
-    Raises JudgeUnavailable when the time is up or the server's engine died.
+    Raises JudgeUnavailable after `seconds`, or when the server's engine has died.
     """
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(f"waiting for the judge at {client.address}")) as shown:
+    text = escape(f"waiting for the judge at {client.address}")
+    with Console(stderr=True).status(text) as spinner:
         client.wait_until_ready(
-            seconds, lambda state, waited: shown.update(escape(f"{state} ({waited:.0f} s)"))
+            seconds, lambda state, waited: spinner.update(escape(f"{state} ({waited:.0f} s)"))
         )
 
 

@@ -1,4 +1,4 @@
-"""Counts and means of answers that pass by one at a time: none of them is kept."""
+"""Running counts and means of judgments, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from judge_service.types import Judgment, Unjudged, Usage
 
 @dataclass(slots=True)
 class Mean:
-    """A mean of numbers as they pass by; None is not counted."""
+    """A running mean; None values are not counted."""
 
     total: float = 0.0
     count: int = 0
@@ -27,7 +27,7 @@ class Mean:
 
 @dataclass(slots=True)
 class Tally:
-    """What is counted of the judge's answers."""
+    """Counts and means over the judge's answers, for the summary of a labeled set."""
 
     judged: int = 0
     reasons: Counter[str] = field(default_factory=Counter)

@@ -1,9 +1,9 @@
-"""Labels that are in a folder already: were they made as the new ones will be?
+"""Earlier labels in a folder: were they made by the same judge, constitution and options?
 
-A label depends on its pair and on what MadeBy lists. The receipts in preferences.parquet are the
-record of that; options that receipts lack come from labels.summary.json, where it is there and
-speaks of the same judge. Labels made otherwise are never overwritten without a word: labeling
-refuses, or keeps the old file under a name made from its constitution and content.
+A label depends on its pair and on the fields of MadeBy. The receipts in preferences.parquet record
+these; options that receipts lack come from labels.summary.json, if it exists and describes the same
+judge. Labels made differently are never silently overwritten: labeling stops, or keeps the old file
+under a name derived from its constitution and content.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from rlaif.feedback.labeler import JudgeIdentity
 
 _OPTIONS = TypeAdapter(JudgeOptions)
-_HEX = 12  # digits of a digest that are shown
+_HEX = 12  # hex digits of a digest in messages
 
 
 class EarlierLabelsError(UserError):
-    """The folder holds labels made otherwise. Names both sides and the ways out."""
+    """The folder has labels made differently; the message names both sides and the remedies."""
 
 
 class Earlier(StrEnum):
-    """What to do with labels in the folder that were made otherwise."""
+    """What to do with labels in the folder that were made differently."""
 
     REFUSE = "refuse"
-    KEEP = "keep"  # under another name, see `keep`
+    KEEP = "keep"  # rename the old file, see `keep`
     OVERWRITE = "overwrite"
 
 
 @dataclass(frozen=True, slots=True)
 class MadeBy:
-    """What decides a label beside its pair.
+    """All that a label depends on besides its pair.
 
-    calibrations, options: None, or keys missing, where nothing records them.
+    calibrations, options: None, or without some keys, when they are not recorded.
     """
 
     constitution: ConstitutionSummary
@@ -60,6 +60,7 @@ class MadeBy:
 
     @classmethod
     def now(cls, judge: JudgeIdentity, options: JudgeOptions) -> MadeBy:
+        """How labels would be made now."""
         calibrations = judge.calibrations if options.calibrated else ()
         return cls(
             judge.constitution,
@@ -70,32 +71,32 @@ class MadeBy:
         )
 
     def differences(self, now: MadeBy) -> list[str]:
-        """What is different now, a line each; what nothing recorded counts as the same."""
+        """The differences from `now`, one line each; unrecorded values count as equal."""
         pairs = [
             ("constitution", _constitution(self.constitution), _constitution(now.constitution)),
             ("judge model", _model(self.model), _model(now.model)),
             ("template", self.template_version, now.template_version),
         ]
         if self.calibrations is not None:
-            mine, theirs = self.calibrations, now.calibrations or ()
-            pairs.append(("calibration", _digests(mine), _digests(theirs)))
+            old, new = self.calibrations, now.calibrations or ()
+            pairs.append(("calibration", _digests(old), _digests(new)))
         pairs += [(name, str(self.options[name]), str(now.options[name]))
                   for name in now.options if name in self.options]  # fmt: skip
-        return [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]
+        return [f"{name}: {then} then, {new} now" for name, then, new in pairs if then != new]
 
 
 def recorded_options(options: JudgeOptions) -> dict[str, Any]:
-    """The options that labels depend on, as labels.summary.json keeps them."""
-    found: dict[str, Any] = _OPTIONS.dump_python(
+    """The options that labels depend on, as labels.summary.json records them."""
+    recorded: dict[str, Any] = _OPTIONS.dump_python(
         options, mode="json", exclude={"interactive", "use_store"}
     )
-    return found | {"protocol": options.protocol or DEFAULT_PROTOCOL}
+    return recorded | {"protocol": options.protocol or DEFAULT_PROTOCOL}
 
 
 def made_by(labels: Path, summary: Path) -> MadeBy | None:
-    """How the labels of a file were made; None when there are none.
+    """How the labels of a file were made; None if the file is missing or empty.
 
-    Raises RecordError when that cannot be found out: a broken file, or labels without receipts.
+    Raises RecordError when this cannot be determined: a broken file, or labels without receipts.
     """
     if not labels.exists():
         return None
@@ -103,7 +104,7 @@ def made_by(labels: Path, summary: Path) -> MadeBy | None:
     if first is None:
         return None
     origin = parse_receipt(first).provenance
-    law = ConstitutionSummary(
+    constitution = ConstitutionSummary(
         origin.constitution_name, origin.constitution_version, origin.constitution_sha256
     )
     options: dict[str, Any] = {
@@ -111,20 +112,19 @@ def made_by(labels: Path, summary: Path) -> MadeBy | None:
         "orders": [order.value for order in origin.orders],
         "protocol": origin.protocol,
     }
-    calibrations, more = _of_summary(summary, law, origin.model, origin.template_version)
-    return MadeBy(law, origin.model, origin.template_version, calibrations, more | options)
+    made = MadeBy(constitution, origin.model, origin.template_version)
+    calibrations, more = _read_summary(summary, made)
+    return replace(made, calibrations=calibrations, options=more | options)
 
 
-def _of_summary(
-    summary: Path, law: ConstitutionSummary, model: ModelIdentity, template: str
-) -> tuple[tuple[str, ...] | None, dict[str, Any]]:
-    """(calibrations, options) as labels.summary.json has them; nothing where it is missing, cannot
-    be read, is older than these fields, or speaks of another judge (a failed run left it)."""
+def _read_summary(summary: Path, made: MadeBy) -> tuple[tuple[str, ...] | None, dict[str, Any]]:
+    """(calibrations, options) from labels.summary.json; (None, {}) if it is missing, unreadable,
+    older than these fields, or about another judge (left by a failed run)."""
     try:
-        found = json.loads(summary.read_text(encoding="utf-8"))
-        judge, options = found["judge"], dict(found["options"])
-        theirs = (judge["constitution"], judge["model"], judge["template_version"])
-        if theirs != (asdict(law), asdict(model), template):
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        judge, options = content["judge"], dict(content["options"])
+        recorded = (judge["constitution"], judge["model"], judge["template_version"])
+        if recorded != (asdict(made.constitution), asdict(made.model), made.template_version):
             return None, {}
         calibrations = tuple(judge["calibrations"]) if options["calibrated"] else ()
     except (OSError, ValueError, KeyError, TypeError):
@@ -133,31 +133,31 @@ def _of_summary(
 
 
 def require_same(labels: Path, summary: Path, now: MadeBy) -> None:
-    """Raises EarlierLabelsError when the file holds labels made otherwise, or cannot be read."""
-    ways_out = (
-        "give another folder with --out, --replace to label anew and keep the old file beside the "
-        "new one, or --update to label again and see what changed"
+    """Raise EarlierLabelsError when the file has labels made differently, or is unreadable."""
+    remedies = (
+        "choose another folder with --out, or add --replace to label anew and keep the old file "
+        "beside the new one, or --update to label again and report what changed"
     )
     try:
         earlier = made_by(labels, summary)
     except RecordError as error:
         raise EarlierLabelsError(
-            f"{labels}: cannot find out how these labels were made: {error}\nmove the file away, "
-            "give another folder with --out, or --replace to label anew and keep it beside the new "
-            "one"
+            f"{labels}: cannot determine how these labels were made: {error}\nmove the file away, "
+            "choose another folder with --out, or add --replace to label anew and keep it beside "
+            "the new one"
         ) from error
-    if earlier and (found := earlier.differences(now)):
-        lines = "\n  ".join(found)
+    if earlier and (differences := earlier.differences(now)):
+        lines = "\n  ".join(differences)
         raise EarlierLabelsError(
-            f"{labels}: holds labels that were made otherwise; they are untouched\n  {lines}\n"
-            f"{ways_out}"
+            f"{labels}: contains labels that were made differently; they are unchanged\n  {lines}\n"
+            f"{remedies}"
         )
 
 
 def keep(labels: Path, summary: Path, now: MadeBy) -> Path | None:
-    """Copy labels that were made otherwise to preferences.<constitution>-<version>.<digest>.parquet
-    (preferences.unreadable.<digest>.parquet), whole or not at all; the copy, or None if there is
-    nothing to keep. Doing it twice gives the same file."""
+    """Copy labels made differently to preferences.<constitution>-<version>.<digest>.parquet, or to
+    preferences.unreadable.<digest>.parquet, atomically. Returns the copy, or None if there is
+    nothing to keep. Equal content gets one name, so repeating this adds no file."""
     try:
         earlier = made_by(labels, summary)
         if earlier is None or not earlier.differences(now):
@@ -174,14 +174,14 @@ def keep(labels: Path, summary: Path, now: MadeBy) -> Path | None:
         partial.replace(kept)
     except OSError as error:
         raise RecordError(
-            f"{labels}: the old labels cannot be kept beside the new ones ({error.strerror}); "
-            "give another folder with --out"
+            f"{labels}: cannot keep the old labels beside the new ones: {error.strerror}; "
+            "choose another folder with --out"
         ) from error
     return kept
 
 
-def _constitution(law: ConstitutionSummary) -> str:
-    return f"{law.name} {law.version} (sha256 {law.sha256[:_HEX]})"
+def _constitution(summary: ConstitutionSummary) -> str:
+    return f"{summary.name} {summary.version} (sha256 {summary.sha256[:_HEX]})"
 
 
 def _model(model: ModelIdentity) -> str:

@@ -1,16 +1,16 @@
-"""Pairs of responses → soft labels with receipts. The only door to the judge service.
+"""Labeling: pairs of responses → soft labels with receipts, resumable after a kill.
 
-    samples ─ pairing ─► Comparison ─ ask ─► Judgment | Unjudged ─ receipts ─► Preference
+    samples ─ pairs ─► Comparison ─ judge_pairs ─► Judgment | Unjudged ─ receipts ─► Preference
 
-Every answer is on disk (`labels.journal.jsonl`, one line each) before the next one is looked at.
-Answers are found again by what was asked: the texts, the constitution's digest, the judge's model,
-its template and the options. So a killed run continues where it stopped, an edited constitution
-is not taken for the old one, and going back to the old one costs nothing. Answers stay on disk: of
-each, memory holds its key and its place in the journal.
+Every answer is written to disk (`labels.journal.jsonl`, one line each) before the next is
+processed. Its key is a digest of the texts, the constitution, the judge's model, its template and
+the options. So a killed run continues where it stopped, an edited constitution is judged anew, and
+going back to the old one costs nothing. Memory holds only the key and the journal offset of each
+answer.
 
-A label of a pair, with p = P(A is better): chosen = A where p ≥ ½, else B; prob_chosen =
-max(p, 1 - p); a trait's probability is turned the same way, and may lie under ½. A pair without
-a judgment is kept with its reason in `unjudged.jsonl` and is never a number.
+The label of a pair, with p = P(A is better): chosen = A if p ≥ ½, else B; prob_chosen =
+max(p, 1 - p); a trait's probability is converted the same way, and may be below ½. A pair without
+a judgment is recorded with its reason in `unjudged.jsonl`, and is never a number.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ PREFERENCES = "preferences.parquet"
 UNJUDGED = "unjudged.jsonl"
 SUMMARY = "labels.summary.json"
 
-# What another try may change: not taken from the journal, asked again.
+# Reasons that another try may resolve: such answers in the journal are not reused.
 TRANSIENT = frozenset({UnjudgedReason.ENGINE_FAILED, UnjudgedReason.CANCELLED})
 
 
 class LabelingError(UserError):
-    """Labeling stopped. The message says what is safe and how to continue."""
+    """Labeling stopped; the message says what has been saved and how to continue."""
 
 
-# ── asking ───────────────────────────────────────────────────────────────────────────────────
+# ── judging ──────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeIdentity:
-    """Who judges and by which law: an answer counts only for the identity it was asked of."""
+    """A judge and its constitution; answers are reused for the same identity only."""
 
     constitution: ConstitutionSummary
     model: ModelIdentity
     template_version: str
-    calibrations: tuple[str, ...] = ()  # digests of those the judge applies under this law
+    calibrations: tuple[str, ...] = ()  # digests of those it applies with this constitution
 
 
 class JournalEntry(BaseModel):
-    """One answer of the judge; `key` says what was asked."""
+    """One answer of the judge; `key` identifies the request (`answer_key`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -85,7 +85,7 @@ class JournalEntry(BaseModel):
 
 
 class LabelingClient(Protocol):
-    """What labeling needs of `judge_service.client.sync.JudgeClient`."""
+    """The part of `judge_service.client.sync.JudgeClient` that labeling uses."""
 
     def server_info(self) -> ServerInfo: ...
 
@@ -99,18 +99,18 @@ class LabelingClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Every pair with the place of its answer, who gave them, and what this call took."""
+    """The pairs with their answers in the journal, the judge, and the cost of this call."""
 
     pairs: Sequence[Comparison]
-    places: Sequence[int]  # of each pair's answer in the journal
+    places: Sequence[int]  # journal offset of each pair's answer
     journal: Journal[JournalEntry]  # closed; its entries can be read
     judge: JudgeIdentity
-    asked: int  # the others were in the journal
-    usage: Usage  # of those asked
-    seconds: float
+    judged_now: int  # distinct pairs judged by this call; the others were in the journal
+    usage: Usage  # of this call
+    seconds: float  # of this call
 
-    def found(self) -> Iterator[tuple[Comparison, Judgment | Unjudged]]:
-        """Every pair with its answer, in the order given, read from the disk one by one."""
+    def by_pair(self) -> Iterator[tuple[Comparison, Judgment | Unjudged]]:
+        """Every pair with its answer, in the given order, read from disk one at a time."""
         for pair, entry in zip(self.pairs, self.journal.read(self.places), strict=True):
             yield pair, entry.answer
 
@@ -119,46 +119,53 @@ _OPTIONS = TypeAdapter(JudgeOptions)
 
 
 def answer_key(pair: Comparison, judge: JudgeIdentity, options: JudgeOptions) -> str:
-    """What was asked, of whom, by which law: sha256. The pair's id, the priority and whether the
-    server looked into its store do not matter."""
-    asked = _OPTIONS.dump_python(options, mode="json", exclude={"interactive", "use_store"})
+    """sha256 of all that an answer depends on: the texts, the judge's identity and the options.
+
+    The pair's id, the priority, and whether the server's store was used do not matter.
+    """
+    relevant = _OPTIONS.dump_python(options, mode="json", exclude={"interactive", "use_store"})
     conversation = [[message.role, message.content] for message in pair.conversation]
-    law = [judge.constitution.sha256, asdict(judge.model), judge.template_version]
+    identity = [judge.constitution.sha256, asdict(judge.model), judge.template_version]
     if options.calibrated:
-        law += judge.calibrations
-    return digest([conversation, pair.response_a, pair.response_b, law, asked])
+        identity += judge.calibrations
+    return digest([conversation, pair.response_a, pair.response_b, identity, relevant])
 
 
 def identify(info: ServerInfo, constitution: str | Constitution = "") -> JudgeIdentity:
-    """Who would answer now. `constitution` is a name the server knows, "" for its default, or a
-    YAML file or a Constitution: one of the server's to the word, or sent along where it allows."""
+    """The identity of the judge for requests made now, from the state of its server.
+
+    constitution: a name that the server knows ("" for its default), or a YAML file or Constitution.
+    The latter two must be among the server's, by digest, unless it accepts inline constitutions.
+    Raises LabelingError.
+    """
     if info.model is None:
         raise LabelingError("the judge is still loading its model; wait until it serves")
-    law = _law(constitution)
-    for offered in info.constitutions:
-        by_name = isinstance(law, str) and law in ("", offered.name)
-        if by_name or (isinstance(law, Constitution) and law.digest == offered.sha256):
-            fitted = [c for c in info.calibrations if c.constitution_sha256 == offered.sha256]
+    wanted = _load_if_file(constitution)
+    # One the server has, by name or by content, comes with the calibrations fitted to it.
+    for served in info.constitutions:
+        by_name = isinstance(wanted, str) and wanted in ("", served.name)
+        if by_name or (isinstance(wanted, Constitution) and wanted.digest == served.sha256):
+            fitted = [c for c in info.calibrations if c.constitution_sha256 == served.sha256]
             digests = tuple(sorted(c.sha256 for c in fitted))
-            return JudgeIdentity(offered, info.model, info.template_version, digests)
-    if isinstance(law, Constitution) and info.inline_constitutions:
-        brought = ConstitutionSummary(law.name, law.version, law.digest)
-        return JudgeIdentity(brought, info.model, info.template_version)
-    names = ", ".join(offered.name for offered in info.constitutions)
+            return JudgeIdentity(served, info.model, info.template_version, digests)
+    if isinstance(wanted, Constitution) and info.inline_constitutions:
+        inline = ConstitutionSummary(wanted.name, wanted.version, wanted.digest)
+        return JudgeIdentity(inline, info.model, info.template_version)
+    names = ", ".join(served.name for served in info.constitutions)
     shown = constitution if isinstance(constitution, str) else constitution.name
     raise LabelingError(
-        f"the judge does not serve the constitution {shown!r} as it is now, only {names}; "
-        "start it again with --constitution, or with --allow-inline to send any"
+        f"the judge does not serve the constitution {shown!r} in its current form, only {names}; "
+        "restart it with --constitution, or with --allow-inline to accept any"
     )
 
 
-def _law(constitution: str | Constitution) -> str | Constitution:
+def _load_if_file(constitution: str | Constitution) -> str | Constitution:
     if isinstance(constitution, str) and constitution.endswith((".yaml", ".yml")):
         return Constitution.load(constitution)
     return constitution
 
 
-def ask(
+def judge_pairs(
     pairs: Sequence[Comparison],
     client: LabelingClient,
     journal_file: Path,
@@ -166,34 +173,36 @@ def ask(
     constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
 ) -> Answers:
-    """The judge's answer to every pair, in order; what the journal has is not asked again.
+    """The judge's answer to every pair, in order; answers in the journal are reused.
 
-    Equal questions are asked once. Raises LabelingError when the judge goes away, RecordError when
-    the disk is full: every answer so far is safe, and the same call continues.
+    Equal pairs are judged once. Raises LabelingError when the judge becomes unavailable, and
+    RecordError when the disk is full: all answers so far are saved, and the same call continues.
     """
-    info, law = client.server_info(), _law(constitution)
-    judge = identify(info, law)
+    info, loaded = client.server_info(), _load_if_file(constitution)
+    judge = identify(info, loaded)
     options = replace(options or JudgeOptions(), interactive=False)
     keys = {pair.id: answer_key(pair, judge, options) for pair in pairs}
     if len(keys) != len(pairs):
-        twice = next(id for id, n in Counter(pair.id for pair in pairs).items() if n > 1)
-        raise LabelingError(f"pair id {twice!r} occurs more than once; give each pair its own id")
+        repeated = next(id for id, n in Counter(pair.id for pair in pairs).items() if n > 1)
+        raise LabelingError(f"duplicate pair id: {repeated!r}; give each pair its own id")
     started, usage = time.monotonic(), Usage()
     with Journal(journal_file, JournalEntry) as journal:
-        questions = set(keys.values())
-        places = _index(journal, questions)
+        # One request per key that the journal lacks; pairs with equal content share an answer.
+        wanted = set(keys.values())
+        places = _index(journal, wanted)
         waiting: dict[str, Comparison] = {}
         for pair in pairs:
             if keys[pair.id] not in places:
                 waiting.setdefault(keys[pair.id], pair)
-        with progress("labels", len(questions), "pairs") as report:
-            report(before := len(questions) - len(waiting))
-            known = judge.constitution in info.constitutions
-            law = judge.constitution.name if known else law
+        with progress("labels", len(wanted), "pairs") as report:
+            report(before := len(wanted) - len(waiting))
+            served = judge.constitution in info.constitutions
+            by = judge.constitution.name if served else loaded
             try:
-                stream = client.stream(waiting.values(), constitution=law, options=options)
+                # An answer is journaled on arrival: a kill loses only those still on their way.
+                stream = client.stream(waiting.values(), constitution=by, options=options)
                 for done, (id, answer) in enumerate(stream, start=1):
-                    _still_fit(client, answer, judge)
+                    _require_same_judge(client, answer, judge)
                     entry = JournalEntry(key=keys[id], id=id, answer=answer)
                     places[keys[id]] = journal.append(entry)
                     usage += answer.usage
@@ -201,33 +210,34 @@ def ask(
                     report(before + done, f"{rate:.2f} pairs/s")
             except JudgeUnavailable as error:
                 raise LabelingError(
-                    f"{error}\n{len(places)} of {len(questions)} labels are safe in "
-                    f"{journal_file}; when the judge is up again, run the same command: it "
-                    "continues with the others"
+                    f"{error}\n{len(places)} of {len(wanted)} labels are saved in "
+                    f"{journal_file}; when the judge is up again, run the same command to "
+                    "continue with the rest"
                 ) from error
-    if lacking := len(questions - places.keys()):
+    if missing := len(wanted - places.keys()):
         raise LabelingError(
-            f"the judge left {lacking} pairs without an answer; run again to ask them"
+            f"the judge gave no answer for {missing} pairs; run again to judge them"
         )
-    found = [places[keys[pair.id]] for pair in pairs]
+    in_order = [places[keys[pair.id]] for pair in pairs]
     seconds = time.monotonic() - started
-    return Answers(pairs, found, journal, judge, len(waiting), usage, seconds)
+    return Answers(pairs, in_order, journal, judge, len(waiting), usage, seconds)
 
 
-def _index(journal: Journal[JournalEntry], questions: set[str]) -> dict[str, int]:
-    """Where the journal holds the answers to these questions, those aside that another try may
-    change."""
+def _index(journal: Journal[JournalEntry], keys: set[str]) -> dict[str, int]:
+    """Key → journal offset of the answers for these keys, without transient failures."""
     places: dict[str, int] = {}
     for place, entry in journal.scan():
-        lasting = not isinstance(entry.answer, Unjudged) or entry.answer.reason not in TRANSIENT
-        if entry.key in questions and lasting:
+        final = not isinstance(entry.answer, Unjudged) or entry.answer.reason not in TRANSIENT
+        if entry.key in keys and final:
             places[entry.key] = place
     return places
 
 
-def _still_fit(client: LabelingClient, answer: Judgment | Unjudged, judge: JudgeIdentity) -> None:
-    """A server restarted with other weights or another law must not mix its labels into these, and
-    one whose engine died must not leave every other pair unjudged."""
+def _require_same_judge(
+    client: LabelingClient, answer: Judgment | Unjudged, judge: JudgeIdentity
+) -> None:
+    """Stop when the server was restarted with another model or constitution, whose labels must not
+    be mixed with these, or when its engine died, which would leave all other pairs unjudged."""
     if isinstance(answer, Unjudged):
         if (
             answer.reason is UnjudgedReason.ENGINE_FAILED
@@ -238,8 +248,8 @@ def _still_fit(client: LabelingClient, answer: Judgment | Unjudged, judge: Judge
         origin = answer.provenance
         if (origin.model, origin.constitution_sha256) != (judge.model, judge.constitution.sha256):
             raise LabelingError(
-                "the judge changed while labeling (another model or constitution answers now); "
-                "run again to label with the new one, or start the old one again to continue"
+                "the judge changed while labeling: it now has another model or constitution; "
+                "run again to label with the new one, or restart the old one to continue"
             )
 
 
@@ -250,16 +260,18 @@ def comparer(
     constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
 ) -> Compare:
-    """What `evaluation.evaluate` asks of a judge; killed and called again, it asks for the rest."""
+    """A `Compare` function for `rlaif.evaluation`, backed by a judge and a journal."""
 
     def compare(questions: Sequence[Question]) -> dict[str, JudgedPair]:
         pairs = [Comparison(*question) for question in questions]
-        answers = ask(pairs, client, journal_file, constitution=constitution, options=options)
+        answers = judge_pairs(
+            pairs, client, journal_file, constitution=constitution, options=options
+        )
         return {
             pair.id: JudgedPair(answer.prob_a, traits=answer.trait_probs)
             if isinstance(answer, Judgment)
             else JudgedPair(None, answer.reason.value)
-            for pair, answer in answers.found()
+            for pair, answer in answers.by_pair()
         }
 
     return compare
@@ -270,29 +282,29 @@ def comparer(
 
 @dataclass(frozen=True, slots=True)
 class LabelingSummary:
-    """The counts of a labeled set. Means are None where there is nothing to take a mean of."""
+    """The counts and means in labels.summary.json; the mean of no values is None."""
 
     pairs: int
     judged: int
     unjudged: int
     unjudged_by_reason: dict[str, int]
-    identical: int  # responses left out before: repeats of another of the same prompt
-    asked: int  # answers of the judge in this run; the others were in the journal
+    identical: int  # responses dropped before pairing, as duplicates for the same prompt
+    asked: int  # pairs judged in this run; the others were in the journal
     mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
-    position_consistency: float | None  # share that names the same response in both orders
+    position_consistency: float | None  # share with the same response in both orders
     mean_order_gap: float | None  # mean |P(A | order AB) - P(A | order BA)|
     mean_label_mass: float | None  # probability on the two labels, over all valid reads
     void_reads: int
     reads: int  # computed for these labels
-    stored_reads: int  # found in the store, or taken from receipts
+    stored_reads: int  # from the server's store, or taken from receipts
     prompt_tokens: int
     cached_tokens: int
-    asked_reads: int  # of `reads`, those of this run
+    asked_reads: int  # those of `reads` in this run
     asked_stored_reads: int
     seconds: float  # wall time of this run
     judge: JudgeIdentity
-    options: dict[str, Any]  # of the judge, those that labels depend on
-    kept: str | None = None  # name of the file with the labels that were there, if made otherwise
+    options: dict[str, Any]  # the judge options that labels depend on
+    kept: str | None = None  # file name of earlier labels made differently, if any were kept
 
 
 def label(
@@ -305,41 +317,45 @@ def label(
     identical: int = 0,
     earlier: Earlier = Earlier.REFUSE,
 ) -> LabelingSummary:
-    """Label the pairs into the folder `out`; run again after a kill, it asks only for the rest.
+    """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
-    Writes labels.journal.jsonl as answers come, then preferences.parquet, unjudged.jsonl and
-    labels.summary.json, each whole or not at all. `identical` is that of `Pairs`, to be reported.
-    `earlier` says what becomes of labels in the folder by another constitution, judge or options.
-    Raises as `ask`, LabelingError when no pair at all could be judged, and EarlierLabelsError
-    before anything is asked where the folder holds such labels and `earlier` is REFUSE.
+    Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
+    and labels.summary.json atomically. identical: `Pairs.identical`, for the summary. earlier: what
+    to do with labels in the folder by another constitution, judge or options.
+
+    Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
+    EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
     """
     options = options or JudgeOptions()
     labels = out / PREFERENCES
     if earlier is Earlier.REFUSE:
         now = MadeBy.now(identify(client.server_info(), constitution), options)
         earlier_labels.require_same(labels, out / SUMMARY, now)
-    answers = ask(pairs, client, out / JOURNAL, constitution=constitution, options=options)
+    answers = judge_pairs(pairs, client, out / JOURNAL, constitution=constitution, options=options)
+    # Two passes over the answers on disk: the Parquet schema needs all traits before the first row.
     tally = Tally()
     with atomic_open(out / UNJUDGED) as unjudged:
-        for pair, answer in answers.found():
+        for pair, answer in answers.by_pair():
             tally.add(answer)
             if isinstance(answer, Unjudged):
                 line = {"id": pair.id, "reason": answer.reason.value, "detail": answer.detail}
                 unjudged.write(json.dumps(line, ensure_ascii=False) + "\n")
     kept = None
-    if earlier is Earlier.KEEP and tally.judged:  # all answers are here: nothing can fail halfway
+    if earlier is Earlier.KEEP and tally.judged:  # only now: judging can no longer fail
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
     summary = _summarize(answers, tally, identical, options, kept)
     write_json(out / SUMMARY, asdict(summary))
     if not summary.judged:
         raise LabelingError(
             f"none of {len(pairs)} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
-            f"{out / UNJUDGED} says why for each"
+            f"{out / UNJUDGED} has the reason for each"
         )
-    found = (
-        preference(pair, answer) for pair, answer in answers.found() if isinstance(answer, Judgment)
+    preferences = (
+        preference(pair, answer)
+        for pair, answer in answers.by_pair()
+        if isinstance(answer, Judgment)
     )
-    write_preferences(labels, found, tally.traits)
+    write_preferences(labels, preferences, tally.traits)
     return summary
 
 
@@ -356,7 +372,7 @@ def _summarize(
         unjudged=len(answers.pairs) - tally.judged,
         unjudged_by_reason=dict(tally.reasons.most_common()),
         identical=identical,
-        asked=answers.asked,
+        asked=answers.judged_now,
         mean_prob_chosen=tally.prob_chosen.value,
         position_consistency=tally.consistent.value,
         mean_order_gap=tally.order_gap.value,

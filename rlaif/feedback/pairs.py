@@ -1,7 +1,7 @@
-"""Samples become pairs to compare, and what names a pair: pure.
+"""Pairs to compare, made from samples, and the digests that identify them; pure functions.
 
-Which of two responses is called A is decided by a hash of what they are, so no place carries a
-meaning, and the same samples give the same pairs whatever stands beside them.
+A hash of the two responses decides which one is called A. So positions carry no meaning, and a
+prompt's samples give the same pairs whatever other prompts there are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlaif.data.records import RecordError, Sample
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Comparisons to ask for, and how many responses were left out as repeats of another."""
+    """Comparisons to judge, and how many responses were dropped as duplicates of another."""
 
     comparisons: tuple[Comparison, ...]
     identical: int
@@ -28,19 +28,18 @@ class Pairs:
 def pairs_from_samples(
     samples: Iterable[Sample], *, pairs_per_prompt: int | None = 1, seed: int = 0
 ) -> Pairs:
-    """The first pairs of distinct responses of every prompt, those first that share no response
-    (0-1, 2-3, then 0-2, 1-3, ...); None: all pairs.
+    """Up to `pairs_per_prompt` pairs of distinct responses for every prompt; None: all pairs.
 
-    Responses that differ in nothing but white space at the ends are one response. Which of the two
-    is called A is decided by a hash of (seed, prompt, texts), so no place carries a meaning.
-    Raises RecordError when one prompt id stands for two conversations.
+    Pairs that share no response come first: 0-1, 2-3, then 0-2, 1-3, ... Responses that differ only
+    in leading or trailing white space count as one. A hash of (seed, prompt, texts) decides which
+    of the two is called A. Raises RecordError when one prompt id has two conversations.
     """
     by_prompt: dict[str, list[Sample]] = {}
     for sample in samples:
         group = by_prompt.setdefault(sample.prompt.id, [])
         if group and group[0].prompt.messages != sample.prompt.messages:
             raise RecordError(
-                f"prompt id {sample.prompt.id!r} stands for two different conversations; "
+                f"duplicate prompt id {sample.prompt.id!r}, with two different conversations; "
                 "give each prompt its own id"
             )
         group.append(sample)
@@ -52,13 +51,14 @@ def pairs_from_samples(
         for sample in sorted(group, key=lambda s: s.index):
             distinct.setdefault(sample.response.strip(), sample)
         identical += len(group) - len(distinct)
-        several = list(distinct.values())
-        places = sorted(
-            itertools.combinations(range(len(several)), 2),
+        # i xor j is 1 for 0-1, 2-3, …, then 2 for 0-2, 1-3, …: early pairs share no response.
+        responses = list(distinct.values())
+        index_pairs = sorted(
+            itertools.combinations(range(len(responses)), 2),
             key=lambda pair: (pair[0] ^ pair[1], pair),
         )
         comparisons += [
-            _comparison(several[i], several[j], seed) for i, j in places[:pairs_per_prompt]
+            _comparison(responses[i], responses[j], seed) for i, j in index_pairs[:pairs_per_prompt]
         ]
     return Pairs(tuple(comparisons), identical)
 
@@ -75,6 +75,6 @@ def _comparison(one: Sample, other: Sample, seed: int) -> Comparison:
 
 
 def digest(value: Any) -> str:
-    """sha256 (hex) of a JSON value, whatever the order of its keys."""
+    """sha256 (hex) of a JSON value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,11 +1,11 @@
-"""A judgment as a label with its receipt, and back.
+"""Receipts: a judgment as a label with its receipt, and back.
 
     Judgment ─ preference ─► Preference(…, receipt: JSON) ─ parse_receipt ─► Receipt
 
-A receipt says who judged, by which law, and every read with what was asked: enough to recompute
-the label without a model, to ask for it again, and to tell where it came from. Responses are called
-A and B in it; `chosen` says which of the two the judge chose. Fields may be added, and an older
-receipt without them is read with the defaults of `judge_service.types`.
+A receipt records the judge, the constitution, and every read with its prompt's digest: enough to
+recompute the label without a model, to judge the pair again, and to show where the label came from.
+It calls the responses A and B; `chosen` names the one the judge chose. Fields may be added: older
+receipts without them are parsed with the defaults of `judge_service.types`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from rlaif.data.records import Preference, RecordError
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What a receipt holds beside the provenance; names and order of the JSON."""
+class _Outcome:
+    """The part of a receipt besides the provenance; the field names are those of the JSON."""
 
     chosen: Literal["A", "B"]
     verdict: Verdict
@@ -37,7 +37,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a label came from. The fields are those of `Judgment`."""
+    """The origin of a label: who judged it, and how. The fields are those of `Judgment`."""
 
     chosen: Literal["A", "B"]  # which response the label calls chosen
     provenance: Provenance
@@ -50,24 +50,24 @@ class Receipt:
     spread: float
 
 
-_JUDGMENT, _FOUND = TypeAdapter(Judgment), TypeAdapter(_Found)
+_JUDGMENT, _OUTCOME = TypeAdapter(Judgment), TypeAdapter(_Outcome)
 _PROVENANCE = TypeAdapter(Provenance)
 
 
 def receipt(judgment: Judgment) -> dict[str, Any]:
-    """The judgment as what its label keeps: all but what it cost."""
-    found: dict[str, Any] = _JUDGMENT.dump_python(judgment, mode="json")
+    """The receipt of a judgment as JSON values: all of its fields but usage and time."""
+    fields: dict[str, Any] = _JUDGMENT.dump_python(judgment, mode="json")
     kept = ("verdict", "prob_a", "raw_prob_a", "spread", "order_gap", "position_consistent")
     return {
         "chosen": "A" if judgment.prob_a >= 0.5 else "B",
-        **found["provenance"],
-        **{name: found[name] for name in kept},
-        "votes": found["votes"],
+        **fields["provenance"],
+        **{name: fields[name] for name in kept},
+        "votes": fields["votes"],
     }
 
 
 def preference(pair: Comparison, judgment: Judgment) -> Preference:
-    """The judgment as an ordered pair with its receipt; an exact ½ calls A chosen."""
+    """A label: the judged pair, ordered, with its receipt. At exactly ½, A is the chosen one."""
     a_chosen = judgment.prob_a >= 0.5
     chosen, rejected = (
         (pair.response_a, pair.response_b) if a_chosen else (pair.response_b, pair.response_a)
@@ -84,16 +84,16 @@ def preference(pair: Comparison, judgment: Judgment) -> Preference:
 
 
 def toward(prob_a: float, a_chosen: bool) -> float:
-    """P(A is better) as P(chosen is better), and back."""
+    """Convert P(A is better) to P(chosen is better), or back."""
     return prob_a if a_chosen else 1.0 - prob_a
 
 
 def parse_receipt(label: Preference) -> Receipt:
-    """The label's receipt. Raises RecordError naming the label and the field that is wrong."""
+    """The label's receipt. Raises RecordError, which names the label and the invalid field."""
     if not label.receipt:
-        raise RecordError(f"label {label.id!r} has no receipt; labels of rlaif label have one")
+        raise RecordError(f"label {label.id!r} has no receipt; use labels written by rlaif label")
     try:
-        found = _FOUND.validate_json(label.receipt)
+        outcome = _OUTCOME.validate_json(label.receipt)
         provenance = _PROVENANCE.validate_json(label.receipt)
     except ValidationError as error:
         first = error.errors()[0]
@@ -103,20 +103,20 @@ def parse_receipt(label: Preference) -> Receipt:
             "label this pair again"
         ) from error
     return Receipt(
-        chosen=found.chosen,
+        chosen=outcome.chosen,
         provenance=provenance,
-        verdict=found.verdict,
-        prob_a=found.prob_a,
-        raw_prob_a=found.prob_a if found.raw_prob_a is None else found.raw_prob_a,
-        votes=found.votes,
-        order_gap=found.order_gap,
-        position_consistent=found.position_consistent,
-        spread=found.spread,
+        verdict=outcome.verdict,
+        prob_a=outcome.prob_a,
+        raw_prob_a=outcome.prob_a if outcome.raw_prob_a is None else outcome.raw_prob_a,
+        votes=outcome.votes,
+        order_gap=outcome.order_gap,
+        position_consistent=outcome.position_consistent,
+        spread=outcome.spread,
     )
 
 
-def comparison(label: Preference, found: Receipt) -> Comparison:
-    """The pair as it was put before the judge."""
+def comparison(label: Preference, receipt: Receipt) -> Comparison:
+    """The pair with its responses as A and B, as the judge read it."""
     chosen, rejected = label.chosen_text, label.rejected_text
-    a, b = (chosen, rejected) if found.chosen == "A" else (rejected, chosen)
+    a, b = (chosen, rejected) if receipt.chosen == "A" else (rejected, chosen)
     return Comparison(label.id, label.prompt, a, b)

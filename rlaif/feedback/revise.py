@@ -1,20 +1,20 @@
-"""Critique → revision: what the supervised half of Constitutional AI learns from.
+"""Critique and revision: training data for the supervised stage of Constitutional AI.
 
     x, y_0  ──critique by p_1──► c_1 ──revise by p_1──► y_1 ── … ──► y_k       k = rounds
     SFT imitates y_k as the answer to x           arXiv:2212.08073, section 3.1
 
-    x      the prompt of a Sample      y_0    the policy's response, a good prompt is one that
-    p_i    a principle that applies to x,     draws a bad answer
-           drawn by seed anew each round
+    x      the prompt of a Sample; good ones elicit bad responses
+    y_0    the policy's response
+    p_i    a principle that applies to x, drawn anew in each round with the seed
 
-The judge writes both (`CritiqueCandidate`, `ReviseCandidate`). Every round is on disk
-(`revisions.journal.jsonl`, one line each) before the next is asked for, and is found again by what
-was asked, of whom, by which law: a killed run goes on where it stopped. A response that could not
-be revised, or whose revision was cut at max_tokens, is kept with its reason in
-`unrevised.jsonl` and is nothing to imitate.
+The judge writes both (`CritiqueCandidate`, `ReviseCandidate`). Every round is written to disk
+(`revisions.journal.jsonl`, one line each) before the sample's next round, with a digest of the
+request, the judge and the constitution as its key: a killed run continues where it stopped. A
+response that could not be revised, or whose revision was cut at max_tokens, is recorded with its
+reason in `unrevised.jsonl` and not imitated.
 
-Left out: the paper's worked examples per principle (the judge's wording has one for all), imitating
-the earlier y_i besides the last.
+Left out: the paper's worked examples per principle (the judge's prompt has one for all principles),
+and imitating earlier y_i as well as the last.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ UNREVISED = "unrevised.jsonl"
 
 
 class RevisionError(UserError):
-    """Revising stopped, or gave nothing. The message says what is safe and how to continue."""
+    """Revising stopped or produced nothing; the message says what was saved and how to continue."""
 
 
 class RevisingClient(Protocol):
-    """What revising needs of `JudgeClient`; called from several threads."""
+    """The part of `JudgeClient` that revising uses; called from several threads."""
 
     def server_info(self) -> ServerInfo: ...
 
@@ -73,8 +73,8 @@ class RevisingClient(Protocol):
 
 
 class Round(BaseModel):
-    """One critique and its revision; `key` says what was asked. A critique that could not be
-    written, or not to its end, has no revision."""
+    """One critique and its revision; `key` identifies the request. A critique that failed or was
+    cut off has no revision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -85,30 +85,34 @@ class Round(BaseModel):
 
     @property
     def text(self) -> str | None:
-        """The revised response, None where there is none to go on with."""
-        found = self.revision
-        return found.text if isinstance(found, Writing) and found.complete and found.text else None
+        """The revised response; None if there is none that is complete and not empty."""
+        match self.revision:
+            case Writing(text=text, complete=True) if text:
+                return text
+        return None
 
     @property
     def why_not(self) -> str:
-        """The reason why there is no text."""
-        for what, found in (("critique", self.critique), ("revision", self.revision)):
-            if isinstance(found, Unjudged):
-                return f"{what}: {found.reason.value}: {found.detail}"
-            if found is not None and not found.complete:
+        """The reason why there is no text; "" if there is one."""
+        for what, writing in (("critique", self.critique), ("revision", self.revision)):
+            if isinstance(writing, Unjudged):
+                return f"{what}: {writing.reason.value}: {writing.detail}"
+            if writing is not None and not writing.complete:
                 return f"{what}: cut at max_tokens"
-            if found is not None and not found.text:
+            if writing is not None and not writing.text:
                 return f"{what}: empty"
         return ""
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionSummary:
+    """The counts of a revised set of samples."""
+
     samples: int
     revised: int
     unrevised_by_reason: dict[str, int]
     asked: int  # rounds written in this run; the others were in the journal
-    principles: dict[str, int]  # id → how often a revision was made by it, all rounds
+    principles: dict[str, int]  # id → revisions made by it, in all rounds
     path: Path  # of the demonstrations
 
 
@@ -124,42 +128,44 @@ def revise(
     seed: int = 0,
     concurrency: int = 16,
 ) -> RevisionSummary:
-    """Revise every sample `rounds` times into the folder `out`; run again, it asks for the rest.
+    """Revise every sample `rounds` times into the folder `out`; run again, it does only the rest.
 
     Writes revisions.jsonl (Demonstrations, for `rlaif train sft`) and unrevised.jsonl at the end.
-    max_tokens: of a critique and of a revision. Raises RevisionError when nothing could be revised,
-    and what the client raises when the judge goes away: every round so far is safe.
+    max_tokens: of each critique and each revision. concurrency: rounds at a time.
+
+    Raises RevisionError when nothing could be revised, and what the client raises when the judge
+    becomes unavailable: all rounds so far are saved.
     """
     if not samples or rounds < 1 or concurrency < 1:
         raise RevisionError(
-            f"{len(samples)} samples, rounds={rounds}, concurrency={concurrency}: each must be at "
-            "least 1"
+            f"invalid arguments: {len(samples)} samples, rounds={rounds}, "
+            f"concurrency={concurrency}; each must be at least 1"
         )
     options = WritingOptions(
         max_tokens=max_tokens, temperature=temperature, seed=seed, interactive=False
     )
     reviser = _reviser(client, constitution, options)
-    ends: dict[int, Round] = {}
+    last_rounds: dict[int, Round] = {}
     used: Counter[str] = Counter()
     with Journal(out / JOURNAL, Round) as journal:
         known = {entry.key: entry for _, entry in journal.scan() if not _transient(entry)}
-        asked = 0
+        written = 0
         with progress("revisions", len(samples) * rounds, "rounds") as report:
-            found = reviser.all_rounds(samples, rounds, known, concurrency)
-            for done, (place, entry, fresh) in enumerate(found, start=1):
-                if fresh:
+            results = reviser.all_rounds(samples, rounds, known, concurrency)
+            for done, (index, entry, is_new) in enumerate(results, start=1):
+                if is_new:
                     journal.append(entry)
-                    asked += 1
-                ends[place] = entry
+                    written += 1
+                last_rounds[index] = entry  # a sample's rounds come in order
                 if isinstance(entry.revision, Writing):
                     used[entry.revision.principle_id] += 1
                 report(done)
-            report(len(samples) * rounds)
-    return _write(samples, ends, out, asked, dict(used))
+            report(len(samples) * rounds)  # samples without a text have fewer rounds
+    return _write(samples, last_rounds, out, written, dict(used))
 
 
 def _transient(entry: Round) -> bool:
-    """Another try may give something else."""
+    """Whether another try may succeed."""
     answers = (entry.critique, entry.revision)
     return any(isinstance(a, Unjudged) and a.reason in TRANSIENT for a in answers)
 
@@ -167,48 +173,54 @@ def _transient(entry: Round) -> bool:
 def _reviser(
     client: RevisingClient, constitution: str | Constitution, options: WritingOptions
 ) -> _Reviser:
-    law = constitution
-    if isinstance(law, str) and law.endswith((".yaml", ".yml")):
-        law = Constitution.load(law)
+    if isinstance(constitution, str) and constitution.endswith((".yaml", ".yml")):
+        constitution = Constitution.load(constitution)
     info = client.server_info()
-    judge = identify(info, law)
+    judge = identify(info, constitution)
     by_name = judge.constitution in info.constitutions  # else it is sent along
-    return _Reviser(client, judge.constitution.name if by_name else law, judge, options)
+    return _Reviser(client, judge.constitution.name if by_name else constitution, judge, options)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reviser:
+    """Runs the rounds of all samples, several at a time, with one judge."""
+
     client: RevisingClient
-    law: str | Constitution
+    constitution: str | Constitution
     judge: JudgeIdentity
     options: WritingOptions
 
     def all_rounds(
         self, samples: Sequence[Sample], rounds: int, known: dict[str, Round], concurrency: int
     ) -> Iterator[tuple[int, Round, bool]]:
-        """(place of the sample, a round of it, whether it was asked for now), as they come. A
-        sample's rounds come in order and end where one has no text."""
-        waiting = [(place, 1, sample.response) for place, sample in enumerate(samples)][::-1]
+        """(index of the sample, one of its rounds, whether it is new), in order of completion.
+
+        A sample's rounds come in order, and end with one that has no text.
+        """
+        # A stack, reversed so that samples start in order; one under way is continued first.
+        waiting = [(index, 1, sample.response) for index, sample in enumerate(samples)][::-1]
         running: dict[Future[Round], tuple[int, int]] = {}
         with ThreadPoolExecutor(concurrency) as pool:
             try:
                 while waiting or running:
-                    found: list[tuple[int, int, Round, bool]] = []
+                    # Fill the free slots, but yield a known round at once: it needs no slot.
+                    finished: list[tuple[int, int, Round, bool]] = []
                     while waiting and len(running) < concurrency:
-                        place, number, response = waiting.pop()
-                        key = self._key(samples[place], number, response)
+                        index, number, response = waiting.pop()
+                        key = self._key(samples[index], number, response)
                         if key in known:
-                            found.append((place, number, known[key], False))
+                            finished.append((index, number, known[key], False))
                             break
-                        future = pool.submit(self._round, samples[place], number, response, key)
-                        running[future] = (place, number)
-                    if not found:
-                        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                        found = [(*running.pop(f), f.result(), True) for f in finished]
-                    for place, number, entry, fresh in found:
-                        yield place, entry, fresh
+                        future = pool.submit(self._round, samples[index], number, response, key)
+                        running[future] = (index, number)
+                    if not finished:
+                        futures, _ = wait(running, return_when=FIRST_COMPLETED)
+                        finished = [(*running.pop(f), f.result(), True) for f in futures]
+                    # A revised sample goes back on the stack for its next round.
+                    for index, number, entry, is_new in finished:
+                        yield index, entry, is_new
                         if entry.text is not None and number < rounds:
-                            waiting.append((place, number + 1, entry.text))
+                            waiting.append((index, number + 1, entry.text))
             finally:
                 for future in running:
                     future.cancel()
@@ -217,12 +229,14 @@ class _Reviser:
         conversation = sample.prompt.messages
         options = replace(self.options, seed=self._seed(sample, number))
         id = f"{sample.prompt.id}#{sample.index}, round {number}"
-        critique = self.client.critique(conversation, response, self.law, options)
+        critique = self.client.critique(conversation, response, self.constitution, options)
         self._require_same_judge(critique)
         if isinstance(critique, Unjudged) or not critique.complete or not critique.text:
             return Round(key=key, id=id, critique=critique, revision=None)
-        same = replace(options, principle_id=critique.principle_id)
-        revision = self.client.revise(conversation, response, critique.text, self.law, same)
+        options = replace(options, principle_id=critique.principle_id)
+        revision = self.client.revise(
+            conversation, response, critique.text, self.constitution, options
+        )
         return Round(key=key, id=id, critique=critique, revision=revision)
 
     def _require_same_judge(self, answer: Writing | Unjudged) -> None:
@@ -231,28 +245,34 @@ class _Reviser:
         origin, judge = answer.provenance, self.judge
         if (origin.model, origin.constitution_sha256) != (judge.model, judge.constitution.sha256):
             raise RevisionError(
-                "the judge changed while revising (another model or constitution answers now); run "
-                "again to go on with the new one, or start the old one again to continue"
+                "the judge changed while revising: it now has another model or constitution; run "
+                "again to use the new one, or restart the old one to continue"
             )
 
     def _seed(self, sample: Sample, number: int) -> int:
         return response_seed(self.options.seed, f"{sample.prompt.id}#{sample.index}", number)
 
     def _key(self, sample: Sample, number: int, response: str) -> str:
-        said = [[turn.role, turn.content] for turn in sample.prompt.messages]
+        turns = [[turn.role, turn.content] for turn in sample.prompt.messages]
         judge = [self.judge.constitution.sha256, asdict(self.judge.model)]
-        how = [self.options.max_tokens, self.options.temperature, self._seed(sample, number)]
-        return digest([said, response, *judge, self.judge.template_version, *how])
+        options = [self.options.max_tokens, self.options.temperature, self._seed(sample, number)]
+        return digest([turns, response, *judge, self.judge.template_version, *options])
 
 
 def _write(
-    samples: Sequence[Sample], ends: dict[int, Round], out: Path, asked: int, used: dict[str, int]
+    samples: Sequence[Sample],
+    last_rounds: dict[int, Round],
+    out: Path,
+    written: int,
+    used: dict[str, int],
 ) -> RevisionSummary:
+    """Write both files, and count why samples were not revised."""
+    # A sample counts as revised if its last round has a text.
     revised: list[Demonstration] = []
     reasons: Counter[str] = Counter()
     with atomic_open(out / UNREVISED) as unrevised:
-        for place, sample in enumerate(samples):
-            entry, id = ends[place], f"{sample.prompt.id}#{sample.index}"
+        for index, sample in enumerate(samples):
+            entry, id = last_rounds[index], f"{sample.prompt.id}#{sample.index}"
             if entry.text is not None:
                 prompt = sample.prompt.messages
                 revised.append(Demonstration(id=id, prompt=prompt, response=entry.text))
@@ -261,12 +281,12 @@ def _write(
             line = {"id": id, "reason": entry.why_not}
             unrevised.write(json.dumps(line, ensure_ascii=False) + "\n")
     if not revised:
-        why = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+        counts = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
         raise RevisionError(
-            f"none of {len(samples)} responses could be revised ({why}); {out / UNREVISED} says "
-            "why for each"
+            f"none of {len(samples)} responses could be revised ({counts}); {out / UNREVISED} has "
+            "the reason for each"
         )
     write_jsonl(out / REVISIONS, revised)
     return RevisionSummary(
-        len(samples), len(revised), dict(reasons.most_common()), asked, used, out / REVISIONS
+        len(samples), len(revised), dict(reasons.most_common()), written, used, out / REVISIONS
     )

@@ -1,15 +1,16 @@
-"""Our judge as a reward function of trl's trainers (GRPOTrainer, RLOOTrainer; trl 1.16).
+"""The judge as a reward function for TRL's trainers (GRPOTrainer, RLOOTrainer; trl 1.16).
 
     reward = TRLJudgeReward(lambda: AsyncJudgeClient("127.0.0.1:50051"))
     trainer = GRPOTrainer(model, reward_funcs=reward, train_dataset=prompts)
 
-The judge rates each completion alone (ScoreCandidate, in [-1, 1]; arXiv:2309.00267, section 2.2.3),
-many at once and with a bound. What it could not rate, or not in time, is None: trl makes NaN of
-that, leaves it out of the group's mean, and the completion gets no advantage. It is never 0.
+The judge rates each completion by itself (ScoreCandidate, in [-1, 1]; arXiv:2309.00267, section
+2.2.3), with a limited number of concurrent requests. A completion that it cannot rate, or not in
+time, is None and never 0: trl turns that into NaN, leaves it out of the group's mean, and gives the
+completion no advantage.
 
-trl calls the function with keyword arguments, on an event loop of its own that lives in another
-thread; a gRPC channel belongs to its loop, so that a client is opened there for each call. This
-file imports neither trl nor the judge's client: it is handed the latter.
+trl calls the function with keyword arguments, on an event loop of its own in another thread. A gRPC
+channel belongs to one loop, so a client is opened there for each call. This module imports neither
+trl nor the judge client, which the caller passes in.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from constitution.schema import Message
 _log = logging.getLogger(__name__)
 
 Turns = Sequence[Mapping[str, Any]]
-"""A conversation as trl has it: {"role", "content"} each."""
+"""A conversation in trl's form: a mapping with "role" and "content" for each turn."""
 
 
 class TRLRewardError(UserError):
-    """The judge answers nothing at all, or was asked about what it cannot read."""
+    """The judge rated none of the completions, or a conversation is not plain text."""
 
 
 class Scoring(Protocol):
-    """What this needs of `AsyncJudgeClient`. A judge's Score has `score`; an Unjudged has
-    `reason` and `detail` in its place."""
+    """The part of `AsyncJudgeClient` that the reward uses. A Score has `score`; an Unjudged has
+    `reason` and `detail` instead."""
 
     async def score(
         self,
@@ -49,11 +50,11 @@ class Scoring(Protocol):
 
 
 class TRLJudgeReward:
-    """An async reward function. Several may stand beside each other and beside trl's own.
+    """An async reward function; it can be combined with others and with trl's own.
 
-    connect: opens a client, in the running event loop. constitution: a name the server knows, ""
-    for its default. concurrency: completions under way at once. timeout: seconds for one of them.
-    name: under which trl logs it, as rewards/<name>/mean. `unrated` counts what got no rating, by
+    connect: opens a client in the running event loop. constitution: a name the server knows, ""
+    for its default. concurrency: requests at a time. timeout: seconds per completion. name: used by
+    trl for logging, as rewards/<name>/mean. `unrated` counts completions without a rating, by
     reason, over all calls.
     """
 
@@ -68,7 +69,7 @@ class TRLJudgeReward:
     ) -> None:
         if concurrency < 1 or not timeout > 0:
             raise TRLRewardError(
-                f"concurrency={concurrency}, timeout={timeout}: both must be over 0"
+                f"invalid concurrency={concurrency} or timeout={timeout}: both must be above 0"
             )
         self._connect = connect
         self._constitution = constitution
@@ -83,66 +84,70 @@ class TRLJudgeReward:
         completions: Sequence[str | Turns],
         **kwargs: Any,  # the data set's other columns, token ids, trl's state and loggers
     ) -> list[float | None]:
-        """One rating in [-1, 1] per completion, None where there is none. Logs the share without
-        one as <name>/unrated.
+        """One rating in [-1, 1] per completion, None for those without one. Logs the share of the
+        latter as <name>/unrated.
 
-        Raises TRLRewardError when every question failed: the judge is away, or refuses them all.
+        Raises TRLRewardError when every request failed: the judge is unavailable or refuses all.
         """
-        asked = [
+        pairs = [
             (conversation(prompt), reply(completion))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        free = asyncio.Semaphore(self._concurrency)
+        limit = asyncio.Semaphore(self._concurrency)
         async with self._connect() as client:
-            found = await asyncio.gather(*(self._rate(client, free, *each) for each in asked))
-        if found and all(isinstance(each, UserError) for each in found):
-            raise TRLRewardError(f"none of {len(found)} completions could be rated: {found[0]}")
-        missing = [each for each in found if not isinstance(each, float)]
-        self._tell(missing, len(found), kwargs.get("log_metric"))
-        return [each if isinstance(each, float) else None for each in found]
+            outcomes = await asyncio.gather(*(self._rate(client, limit, *pair) for pair in pairs))
+        # A failed request is a missing rating; if all fail, training would go on without a reward.
+        if outcomes and all(isinstance(outcome, UserError) for outcome in outcomes):
+            raise TRLRewardError(
+                f"none of {len(outcomes)} completions could be rated: {outcomes[0]}"
+            )
+        missing = [outcome for outcome in outcomes if not isinstance(outcome, float)]
+        self._report(missing, len(outcomes), kwargs.get("log_metric"))
+        return [outcome if isinstance(outcome, float) else None for outcome in outcomes]
 
     async def _rate(
         self,
         client: Scoring,
-        free: asyncio.Semaphore,
+        limit: asyncio.Semaphore,
         conversation: tuple[Message, ...],
         response: str,
     ) -> float | str | UserError:
-        """The rating, or why there is none."""
+        """The rating, or the reason or error in place of one."""
         if not response.strip():
             return "empty_response: there is nothing to rate"
-        async with free:
+        async with limit:
             try:
-                found = await client.score(
+                answer = await client.score(
                     conversation, response, self._constitution, timeout=self._timeout
                 )
-            except UserError as error:  # the judge is away, too slow, or refuses this one
+            except UserError as error:  # the judge is unavailable, too slow, or refuses this one
                 return error
-        rating = getattr(found, "score", None)
-        return f"{found.reason}: {found.detail}" if rating is None else float(rating)
+        rating = getattr(answer, "score", None)
+        return f"{answer.reason}: {answer.detail}" if rating is None else float(rating)
 
-    def _tell(
+    def _report(
         self,
         missing: Sequence[str | UserError],
-        asked: int,
+        total: int,
         log_metric: Callable[[str, float], None] | None,
     ) -> None:
         if log_metric is not None:
-            log_metric(f"{self.__name__}/unrated", len(missing) / max(asked, 1))
+            log_metric(f"{self.__name__}/unrated", len(missing) / max(total, 1))
         if not missing:
             return
         self.unrated.update(
-            why.partition(":")[0] if isinstance(why, str) else type(why).__name__ for why in missing
+            reason.partition(":")[0] if isinstance(reason, str) else type(reason).__name__
+            for reason in missing
         )
         _log.warning(
-            "%d of %d completions were not rated, the first: %s", len(missing), asked, missing[0]
+            "%d of %d completions were not rated; the first: %s", len(missing), total, missing[0]
         )
 
 
 def conversation(prompt: str | Turns) -> tuple[Message, ...]:
-    """A prompt of trl's as turns; text is the user's only turn.
+    """A trl prompt as messages; text is a single user turn.
 
-    Raises TRLRewardError for what is not text: images, tool calls.
+    Raises TRLRewardError for content other than text, such as images and tool calls.
     """
     if isinstance(prompt, str):
         return (Message(role="user", content=prompt),)
@@ -150,7 +155,7 @@ def conversation(prompt: str | Turns) -> tuple[Message, ...]:
 
 
 def reply(completion: str | Turns) -> str:
-    """A completion of trl's as text: the assistant's last turn."""
+    """A trl completion as text: the assistant's last turn."""
     return completion if isinstance(completion, str) else _content(completion[-1])
 
 
@@ -158,7 +163,7 @@ def _role(turn: Mapping[str, Any]) -> Any:
     role = turn.get("role")
     if role not in ("system", "user", "assistant"):
         raise TRLRewardError(
-            f"a prompt has a turn of the role {role!r}; the judge reads system, user and assistant"
+            f"unknown role in a prompt: {role!r}; the judge reads system, user and assistant turns"
         )
     return role
 
@@ -168,6 +173,6 @@ def _content(turn: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     raise TRLRewardError(
-        f"a turn of the {turn.get('role')} is not text ({type(content).__name__}); the judge reads "
-        "text only"
+        f"content of a turn by the {turn.get('role')} is not text: {type(content).__name__}; the "
+        "judge reads text only"
     )

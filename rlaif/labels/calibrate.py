@@ -1,15 +1,16 @@
-"""Gold pairs → how far this judge's probabilities can be trusted, and a calibration that helps.
+"""Calibration of a judge on gold pairs, with cross-validated metrics before and after.
 
-    gold pairs ─ ask, uncalibrated ─► q = P(chosen is better) of each
-               ─ k folds ─► every q calibrated by a curve that was fitted without its prompt
-               ─ the curve kind of the least NLL there ─► fitted on all pairs: the calibration
+    gold pairs ─ judge, uncalibrated ─► q = P(chosen is better) of each
+               ─ k folds ─► every q calibrated by a curve fitted without its prompt
+               ─ the kind of curve with the lowest NLL ─► fitted on all pairs: the calibration
 
-All pairs of one prompt are in one fold: responses to one prompt are alike, and a curve that has
-seen one of them is no stranger to the others. Isotonic is tried from 200 judged pairs on; no curve
-at all (T = 1) is always tried. The kind is chosen on the very folds that are reported, so the
-figures after it are those of the best of two or three, and slightly too good.
+All pairs of one prompt are in one fold, because responses to one prompt are alike: otherwise a
+curve would be tested on pairs much like those it was fitted to. Isotonic curves are tried from 200
+judged pairs on; no curve (T = 1) is always tried. The kind is selected on the folds that are also
+reported, so the metrics after calibration are those of the best of two or three, and slightly
+optimistic.
 
-A pair that could not be judged is counted and is never a number.
+A pair without a judgment is counted, and is never a number.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -29,7 +30,6 @@ from judge_service.judge.calibration import (
     Calibration,
     CalibrationError,
     Curve,
-    Isotonic,
     Temperature,
     fit_isotonic,
     fit_temperature,
@@ -47,13 +47,10 @@ from judge_service.judge.calibration_metrics import (
 from judge_service.types import Comparison, JudgeOptions, Unjudged
 from rlaif.data.records import RecordError, _Record, iter_jsonl
 from rlaif.evaluation.intervals import Estimate
-from rlaif.feedback.labeler import JudgeIdentity, LabelingClient, ask
+from rlaif.feedback.labeler import Answers, JudgeIdentity, LabelingClient, judge_pairs
 from rlaif.feedback.pairs import digest
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-FEWEST_PAIRS = 30  # below, the interval of one share is wider than ±18 points: nothing to fit to
+FEWEST_PAIRS = 30  # with fewer, the interval of a share is wider than ±18 points
 FEWEST_PAIRS_ISOTONIC = 200
 DRAWS = 1000  # of the bootstrap
 NONE, TEMPERATURE, ISOTONIC = "none", "temperature", "isotonic"
@@ -63,10 +60,10 @@ NONE, TEMPERATURE, ISOTONIC = "none", "temperature", "isotonic"
 
 
 class GoldPair(_Record):
-    """A pair whose better response is known. Other keys (source, category, …) are left aside.
+    """A pair whose better response is known. Other keys (source, category, …) are ignored.
 
-    `prompt` may be a text (one user turn), the responses lists of one message, as TRL's data sets
-    have them. Without an id it gets one made from its content.
+    `prompt` may be a text (one user turn), and a response a list of one message, as in TRL's data
+    sets. A pair without an id gets one derived from its content.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -92,7 +89,7 @@ class GoldPair(_Record):
     @model_validator(mode="after")
     def _responses_differ(self) -> GoldPair:
         if self.chosen.strip() == self.rejected.strip():
-            raise ValueError("chosen and rejected are the same text")
+            raise ValueError("chosen and rejected are identical")
         return self
 
     @property
@@ -101,55 +98,56 @@ class GoldPair(_Record):
 
 
 def load_gold(path: Path, limit: int | None = None, seed: int = 0) -> list[GoldPair]:
-    """The pairs of a JSONL file; with `limit`, a draw of so many (a larger one holds a smaller).
+    """The pairs of a JSONL file; with `limit`, a seeded sample of that size, in file order.
 
-    Raises RecordError naming line and field.
+    A larger sample includes a smaller one with the same seed. Raises RecordError, naming line and
+    field.
     """
-    found = []
+    pairs = []
     for pair in iter_jsonl(path, GoldPair):
         content = digest([pair.prompt_digest, pair.chosen, pair.rejected])
-        found.append(pair if pair.id else pair.model_copy(update={"id": content[:16]}))
-    if not found:
-        raise RecordError(f"{path}: no pairs in it; a line has prompt, chosen, rejected")
-    if limit is None or limit >= len(found):
-        return found
-    drawn = {pair.id for pair in sorted(found, key=lambda p: digest([seed, p.id]))[:limit]}
-    return [pair for pair in found if pair.id in drawn]
+        pairs.append(pair if pair.id else pair.model_copy(update={"id": content[:16]}))
+    if not pairs:
+        raise RecordError(f"{path}: contains no pairs; each line needs prompt, chosen, rejected")
+    if limit is None or limit >= len(pairs):
+        return pairs
+    drawn = {pair.id for pair in sorted(pairs, key=lambda p: digest([seed, p.id]))[:limit]}
+    return [pair for pair in pairs if pair.id in drawn]
 
 
 def comparison(pair: GoldPair) -> Comparison:
-    """The pair as the judge is asked. A is the response of the smaller hash, so that its place says
-    nothing of which is better."""
+    """The pair for the judge. A is the response with the smaller hash, so that the position does
+    not depend on which is better."""
     a, b = sorted((pair.chosen, pair.rejected), key=lambda text: digest([pair.prompt_digest, text]))
     return Comparison(pair.id, pair.prompt, a, b)
 
 
 def longer_is_right(pairs: Iterable[GoldPair]) -> float:
-    """The floor: accuracy of always picking the longer response; of equal length, a half."""
-    lengths = ((len(pair.chosen), len(pair.rejected)) for pair in pairs)
-    return fmean(0.5 if good == bad else float(good > bad) for good, bad in lengths)
+    """The accuracy of always picking the longer response, as a baseline; equal lengths count ½."""
+    excess = (len(pair.chosen) - len(pair.rejected) for pair in pairs)
+    return fmean(0.5 if more == 0 else float(more > 0) for more in excess)
 
 
 # ── cross-validation ─────────────────────────────────────────────────────────────────────────
 
 
 def folds_by_prompt(prompts: Sequence[str], folds: int, seed: int) -> list[int]:
-    """The fold of each pair, given the prompt of each: about equal in pairs, no prompt in two."""
+    """The fold of each pair, given its prompt: folds of similar size, no prompt in two of them."""
     sizes = Counter(prompts)
     shuffled = sorted(sizes)
     random.Random(seed).shuffle(shuffled)
-    filled = [0] * folds
+    pairs_in_fold = [0] * folds
     fold_of = {}
     for prompt in shuffled:
-        fold_of[prompt] = filled.index(min(filled))
-        filled[fold_of[prompt]] += sizes[prompt]
+        fold_of[prompt] = pairs_in_fold.index(min(pairs_in_fold))
+        pairs_in_fold[fold_of[prompt]] += sizes[prompt]
     return [fold_of[prompt] for prompt in prompts]
 
 
 def held_back(
     probs: Sequence[float], fold_of: Sequence[int], fit: Callable[[Sequence[float]], Curve]
 ) -> list[float]:
-    """Every q calibrated by the curve that was fitted on the other folds."""
+    """Every q, calibrated by the curve fitted on the other folds."""
     curves = {
         fold: fit([q for q, other in zip(probs, fold_of, strict=True) if other != fold])
         for fold in set(fold_of)
@@ -159,34 +157,35 @@ def held_back(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The curve that was chosen, fitted on all pairs, and what was found on held-back folds."""
+    """The selected curve, fitted on all pairs, and the metrics on held-back folds."""
 
     method: str  # none, temperature or isotonic
     curve: Curve
-    held_back_nll: Mapping[str, float]  # of every method that was tried
+    held_back_nll: Mapping[str, float]  # of every method tried
     before: CalibrationMetrics
     after: CalibrationMetrics  # held-back
-    chance_ece: float  # what `after.ece` would be with as many pairs if `after` were exactly right
-    ece_change: Estimate  # after - before: below 0 is better
+    chance_ece: float  # the expected `after.ece` of as many perfectly calibrated pairs
+    ece_change: Estimate  # after - before; negative is better
     nll_change: Estimate
 
 
 def choose(probs: Sequence[float], prompts: Sequence[str], folds: int, seed: int) -> Choice:
-    """The method of the least held-back NLL; of equals, the simpler.
+    """Select the method with the lowest held-back NLL; among equals, the simplest.
 
-    `probs` holds q of each pair and `prompts` names its prompt. Raises CalibrationError when there
-    are fewer prompts than folds.
+    `probs` holds the q of each pair, `prompts` its prompt. Raises CalibrationError when there are
+    fewer prompts than folds.
     """
     if not 2 <= folds <= len(set(prompts)):
         raise CalibrationError(
-            f"folds is {folds}: it must be from 2 to the number of different prompts, "
-            f"{len(set(prompts))} here; change --folds or give gold pairs on more prompts"
+            f"invalid number of folds: {folds}; set --folds to 2 up to the number of distinct "
+            f"prompts, {len(set(prompts))}, or add gold pairs on other prompts"
         )
     fold_of = folds_by_prompt(prompts, folds, seed)
     after = {NONE: list(probs), TEMPERATURE: held_back(probs, fold_of, fit_temperature)}
     if len(probs) >= FEWEST_PAIRS_ISOTONIC:
         after[ISOTONIC] = held_back(probs, fold_of, fit_isotonic)
-    losses = {method: nll(found) for method, found in after.items()}
+    # min() takes the first of equals, and `after` is in order of complexity.
+    losses = {method: nll(calibrated) for method, calibrated in after.items()}
     method = min(losses, key=lambda name: losses[name])
     fits: dict[str, Callable[[Sequence[float]], Curve]] = {
         NONE: lambda _: Temperature(1.0),
@@ -206,15 +205,15 @@ def choose(probs: Sequence[float], prompts: Sequence[str], folds: int, seed: int
     )
 
 
-_Row = tuple[int, float, int, float, float]  # bin, right - confidence, both again after; NLL change
+_Row = tuple[int, float, int, float, float]  # (bin, right - confidence) before, after; Δ NLL
 
 
 def changes(
     before: Sequence[float], after: Sequence[float], prompts: Sequence[str], seed: int
 ) -> tuple[Estimate, Estimate]:
-    """(ECE, NLL) of after minus before, each with the 95 % interval of a bootstrap over prompts.
+    """The changes of (ECE, NLL) from before to after, each with a 95 % bootstrap interval.
 
-    Whole prompts are drawn with replacement (the percentile bootstrap, Efron 1979).
+    The percentile bootstrap (Efron 1979), resampling whole prompts.
     """
     by_prompt: dict[str, list[_Row]] = {}
     for prompt, old, new in zip(prompts, before, after, strict=True):
@@ -249,18 +248,20 @@ def _middle_95(values: Sequence[float]) -> tuple[float, float]:
     return cuts[0], cuts[-1]
 
 
-# ── asking, fitting, telling ─────────────────────────────────────────────────────────────────
+# ── judging and fitting ──────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
+    """A fitted calibration and the counts and metrics behind it."""
+
     judge: JudgeIdentity
     pairs: int
     judged: int
     unjudged_by_reason: Mapping[str, int]
-    prompts: int  # different ones, among the judged pairs
+    prompts: int  # distinct ones among the judged pairs
     folds: int
-    pick_longer: float  # accuracy of picking the longer response, on the judged pairs
+    pick_longer: float  # accuracy of always picking the longer response, on the judged pairs
     choice: Choice
     calibration: Calibration
 
@@ -274,35 +275,26 @@ def calibrate(
     folds: int = 5,
     seed: int = 0,
 ) -> CalibrationReport:
-    """Ask the judge about every gold pair, and fit. Killed and called again, it asks for the rest.
+    """Judge every gold pair and fit a calibration; after a kill, only the rest is judged.
 
-    Raises CalibrationError when fewer than 30 pairs could be judged, and as `labeling.ask`.
+    Raises CalibrationError when fewer than 30 pairs could be judged, and as `judge_pairs`.
     """
     if len(gold) < FEWEST_PAIRS:
-        raise CalibrationError(f"{len(gold)} gold pairs: {_TOO_FEW}")
-    answers = ask(
+        raise CalibrationError(f"too few gold pairs: {len(gold)}; {_TOO_FEW}")
+    answers = judge_pairs(
         [comparison(pair) for pair in gold],
         client,
         journal_file,
         constitution=constitution,
         options=JudgeOptions(calibrated=False),
     )
-    judged: list[tuple[GoldPair, float]] = []
-    reasons: Counter[str] = Counter()
-    protocols: set[str] = set()
-    for pair, (asked, answer) in zip(gold, answers.found(), strict=True):
-        if isinstance(answer, Unjudged):
-            reasons[answer.reason.value] += 1
-        else:
-            prob_a = answer.prob_a if answer.raw_prob_a is None else answer.raw_prob_a
-            q = prob_a if asked.response_a == pair.chosen else 1.0 - prob_a
-            judged.append((pair, q))
-            protocols.add(answer.provenance.protocol)
+    judged, reasons, protocols = _split_answers(gold, answers)
     if len(judged) < FEWEST_PAIRS:
-        told = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+        counts = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
         raise CalibrationError(
-            f"only {len(judged)} of {len(gold)} gold pairs could be judged ({told}): {_TOO_FEW}"
+            f"only {len(judged)} of {len(gold)} gold pairs could be judged ({counts}); {_TOO_FEW}"
         )
+    # The selection sees held-back folds only; the curve it returns is fitted on all pairs.
     prompts = [pair.prompt_digest for pair, _ in judged]
     choice = choose([q for _, q in judged], prompts, folds, seed)
     judge = answers.judge
@@ -328,66 +320,32 @@ def calibrate(
     )
 
 
-_TOO_FEW = (
-    f"a calibration from fewer than {FEWEST_PAIRS} judged pairs would follow chance; give more"
-)
+def _split_answers(
+    gold: Sequence[GoldPair], answers: Answers
+) -> tuple[list[tuple[GoldPair, float]], Counter[str], set[str]]:
+    """(judged pairs with their q, reasons of the others, protocols of the judgments)."""
+    judged: list[tuple[GoldPair, float]] = []
+    reasons: Counter[str] = Counter()
+    protocols: set[str] = set()
+    for pair, (compared, answer) in zip(gold, answers.by_pair(), strict=True):
+        if isinstance(answer, Unjudged):
+            reasons[answer.reason.value] += 1
+        else:
+            prob_a = answer.prob_a if answer.raw_prob_a is None else answer.raw_prob_a
+            q = prob_a if compared.response_a == pair.chosen else 1.0 - prob_a
+            judged.append((pair, q))
+            protocols.add(answer.provenance.protocol)
+    return judged, reasons, protocols
+
+
+_TOO_FEW = f"provide more: with fewer than {FEWEST_PAIRS} judged pairs, a calibration fits noise"
 
 
 def _only(protocols: set[str], journal_file: Path) -> str:
-    """The one way of reading of all answers: the server's default, which may have changed."""
+    """The protocol of all answers: the server's default, which may have changed in between."""
     if len(protocols) > 1:
         raise CalibrationError(
-            f"the answers were read in different ways ({', '.join(sorted(protocols))}); delete "
+            f"the answers have different protocols: {', '.join(sorted(protocols))}; delete "
             f"{journal_file} and run again"
         )
     return min(protocols)
-
-
-def print_report(report: CalibrationReport, console: Console) -> None:
-    """What was found on held-back pairs, and which curve was chosen for what reason."""
-    from rich.table import Table
-
-    choice = report.choice
-    table = Table(
-        f"{report.judged} pairs on {report.prompts} prompts, {report.folds} folds held back",
-        "before",
-        "after",
-        "change, 95 % interval",
-    )
-    rows = (
-        ("accuracy", choice.before.accuracy, choice.after.accuracy, None),
-        ("ECE", choice.before.ece, choice.after.ece, choice.ece_change),
-        ("ECE, bins of equal mass", choice.before.adaptive_ece, choice.after.adaptive_ece, None),
-        ("Brier", choice.before.brier, choice.after.brier, None),
-        ("NLL", choice.before.nll, choice.after.nll, choice.nll_change),
-    )
-    for name, before, after, change in rows:
-        shown = f"{change.value:+.3f}  [{change.low:+.3f}, {change.high:+.3f}]" if change else ""
-        table.add_row(name, f"{before:.3f}", f"{after:.3f}", shown)
-    console.print(table, markup=False)
-    console.print(
-        f"picking the longer response is right on {report.pick_longer:.1%}; an ECE of "
-        f"{choice.chance_ece:.3f} would be chance alone, with so few pairs",
-        highlight=False,
-    )
-    if report.unjudged_by_reason:
-        told = ", ".join(f"{reason} {n}" for reason, n in report.unjudged_by_reason.items())
-        console.print(f"{report.pairs - report.judged} pairs without a judgment: {told}")
-    console.print(explain(report), highlight=False)
-
-
-def explain(report: CalibrationReport) -> str:
-    """Which curve, and why, in a sentence or two."""
-    choice = report.choice
-    match choice.curve:
-        case Isotonic(knots=knots):
-            curve = f"isotonic, {len(knots)} knots"
-        case Temperature() if choice.method == NONE:
-            curve = "none (T = 1), the probabilities stay as they are"
-        case Temperature(temperature=temperature):
-            curve = f"temperature, T = {temperature:.2f}"
-    losses = ", ".join(f"{method} {loss:.4f}" for method, loss in choice.held_back_nll.items())
-    text = f"chosen: {curve}; it has the lowest NLL on the held-back folds ({losses})"
-    if ISOTONIC not in choice.held_back_nll:
-        text += f". Isotonic is tried from {FEWEST_PAIRS_ISOTONIC} judged pairs on"
-    return text

@@ -1,12 +1,12 @@
-"""Labels as other trainers read them, one JSON object a line.
+"""Export of labels in the formats of other trainers, one JSON object per line.
 
 trl        prompt, chosen, rejected as messages (TRL's conversational preference format), and
            prob_chosen; `datasets.load_dataset("json", data_files=…)`
 openrlhf   the same messages, for `--prompt_key prompt --chosen_key chosen --rejected_key
            rejected --apply_chat_template`, and margin, which `--margin_loss` subtracts from the
            difference of rewards: the log-odds ln(p / (1 - p)) of p = prob_chosen
-jsonl      plain text: the prompt's turns one under another, each under its role where there is
-           more than one; chosen, rejected, prob_chosen
+jsonl      plain text: the prompt (its turns joined, each with its role, if there is more than
+           one), chosen, rejected, prob_chosen
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from typing import Any
 from rlaif.data.records import Preference, RecordError, atomic_open
 
 HIGHEST_MARGIN = 10.0
-"""Log-odds; 10 is a probability of 0.99995. A label of exactly 1 would have no finite margin."""
+"""Log-odds; 10 corresponds to a probability of 0.99995. A label of 1 has no finite margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
+    """The counts of an export."""
+
     written: int
-    left_out: int  # under the lowest prob_chosen
+    left_out: int  # prob_chosen below the minimum
 
 
 def export(labels: Iterable[Preference], out: Path, form: str, min_prob: float = 0.5) -> Exported:
-    """Write labels with prob_chosen >= min_prob to `out`, whole or not at all.
+    """Write labels with prob_chosen >= min_prob to `out`, atomically.
 
-    form: a key of `FORMS`. Raises RecordError when no label is left, or `out` cannot be written.
+    form: a key of `FORMS`. Raises RecordError when no label is left or `out` cannot be written.
     """
     if out.suffix != ".jsonl":
-        raise RecordError(f"{out}: labels are exported as JSON lines; --out must end in .jsonl")
+        raise RecordError(f"unsupported file type: {out}; --out must end in .jsonl")
     row_of = FORMS[form]
     written = left_out = 0
     with atomic_open(out) as lines:
@@ -48,15 +50,16 @@ def export(labels: Iterable[Preference], out: Path, form: str, min_prob: float =
             written += 1
         if not written:
             raise RecordError(
-                f"{out}: none of {left_out} labels has prob_chosen of {min_prob:g} or more"
+                f"{out}: none of {left_out} labels has prob_chosen >= {min_prob:g}; "
+                "lower --min-prob"
                 if left_out
-                else f"{out}: the file holds no labels: nothing was written"
+                else f"{out}: not written, because the input contains no labels"
             )
     return Exported(written, left_out)
 
 
 def margin(prob_chosen: float) -> float:
-    """ln(p / (1 - p)), within ± HIGHEST_MARGIN.
+    """ln(p / (1 - p)), limited to ± HIGHEST_MARGIN.
 
     >>> round(margin(0.9), 4)
     2.1972

@@ -1,16 +1,16 @@
-"""A label under an edited constitution, from the votes it has and the few it lacks. Pure.
+"""Labels under an edited constitution, from known votes and few fresh ones; pure functions.
 
-    changed   principles of the new constitution that the judge would be asked in other words
-    known     votes of a label's receipt, those of changed principles aside
-    missing   principles that are wanted now and were not asked: only these cost reads
-    label     = aggregation(known and fresh, weights and scopes of the new constitution)
+    changed   principles of the new constitution that are new or have another `compare` text
+    known     votes in a label's receipt, except those of changed principles
+    missing   principles that apply now and were not read: only these cost reads
+    label     = aggregation(known and fresh votes, weights and scopes of the new constitution)
 
-A vote depends on the principle's `compare` text and the pair, and on nothing else of the
-constitution. So an edit of weights, traits, scopes, examples, or of the critique and revision texts
-costs no read, unless a wider scope reaches a pair that was not asked.
+A vote depends only on the principle's `compare` text and the pair. So an edit of weights, traits,
+scopes, examples, or of the critique and revision texts costs no reads, unless a wider scope covers
+a pair that it did not cover before.
 
-The caller sees to it that known and fresh votes come from one model, template and way of reading.
-Left out: calibration, which belongs to one constitution and does not outlive its edit.
+The caller must ensure that known and fresh votes have the same model, template and protocol. Left
+out: calibration, which is specific to one constitution and not valid after an edit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from judge_service.types import Conversation, PrincipleVote, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Rejudged:
-    """What the votes add up to under the new constitution; the fields are those of `Judgment`."""
+    """The votes aggregated under the new constitution; the fields are those of `Judgment`."""
 
     prob_a: float
     trait_probs: dict[str, float]
@@ -37,18 +37,18 @@ class Rejudged:
 
 
 def changed_principles(old: Constitution, new: Constitution) -> tuple[str, ...]:
-    """Ids in `new`, in its order, whose votes cannot be taken over: new, or asked in other words.
+    """Ids in `new`, in its order, whose votes cannot be reused: new or reworded principles.
 
-    Texts are compared as the prompt holds them: without white space at the ends.
+    Texts are compared as the prompt contains them: without white space at the ends.
     """
-    asked = {principle.id: principle.compare.strip() for principle in old.principles}
-    return tuple(p.id for p in new.principles if asked.get(p.id) != p.compare.strip())
+    old_texts = {principle.id: principle.compare.strip() for principle in old.principles}
+    return tuple(p.id for p in new.principles if old_texts.get(p.id) != p.compare.strip())
 
 
 def keep_unchanged(
     votes: Iterable[PrincipleVote], changed: Collection[str]
 ) -> tuple[PrincipleVote, ...]:
-    """The votes that an edit leaves valid; `changed` is that of `changed_principles`."""
+    """The votes that stay valid after an edit; `changed` comes from `changed_principles`."""
     return tuple(vote for vote in votes if vote.principle_id not in changed)
 
 
@@ -57,23 +57,23 @@ def unanswered_principles(
 ) -> tuple[Principle, ...]:
     """Principles of `new` that apply to the conversation and are not in `answered`.
 
-    `answered` holds the unchanged ids that were asked: those of a receipt's `principle_ids`, less
-    the changed. A principle that was asked and gave no vote (its reads were void) is among them:
-    asking again gives the same.
+    `answered` holds the ids already read: a receipt's `principle_ids` without the changed ones. It
+    includes principles without a vote (their reads were void), because reading again gives the
+    same.
     """
     return tuple(p for p in new.principles if p.id not in answered and p.applies_to(conversation))
 
 
-def restrict_to(law: Constitution, principles: Sequence[Principle]) -> Constitution:
-    """The constitution cut down to some of its principles and their traits, to ask for these alone.
+def restrict_to(constitution: Constitution, principles: Sequence[Principle]) -> Constitution:
+    """The constitution reduced to some of its principles and their traits, to judge by these alone.
 
-    Its name and version stay; its digest is its own.
+    It keeps its name and version, and has a digest of its own.
     """
     traits = {principle.trait for principle in principles}
     return Constitution(
-        name=law.name,
-        version=law.version,
-        traits={name: trait for name, trait in law.traits.items() if name in traits},
+        name=constitution.name,
+        version=constitution.version,
+        traits={name: trait for name, trait in constitution.traits.items() if name in traits},
         principles=tuple(principles),
     )
 
@@ -86,12 +86,13 @@ def rejudge(
     *,
     tie_margin: float = 0.0,
 ) -> Rejudged | None:
-    """The label by `new`; None when no vote is left.
+    """The label under `new`; None if no vote is left.
 
-    Votes of principles that are gone, or whose scope excludes the conversation, are dropped; the
-    others take their weight and trait from `new`. A fresh vote counts before a known one.
-    `known` must hold no vote of a changed principle (`keep_unchanged`).
+    Votes of removed principles, or of those whose scope excludes the conversation, are dropped; the
+    others take their weight and trait from `new`. A fresh vote replaces a known one. `known` must
+    not contain votes of changed principles (`keep_unchanged`).
     """
+    # Votes in the order of the constitution, as in a full judgment.
     by_id = {vote.principle_id: vote for vote in (*known, *fresh)}
     applying = [p.id for p in new.principles if p.applies_to(conversation) and p.id in by_id]
     votes = aggregation.reweigh([by_id[id] for id in applying], new)

@@ -1,14 +1,14 @@
-"""What a file of labels says of itself: its balance, its sureness, its principles. Pure.
+"""Statistics of a file of labels: balance, confidence, consistency and principles.
 
-    chosen A        share of labels whose chosen response was called A; who is called A is decided
-                    by a hash, so far from one half means that the judge goes by the place
-    decides         a principle decides a label when the others alone would choose the other
-                    response: p and p without it lie on two sides of one half
-    agrees          the principle by itself names the response that the label chose
-    chosen longer   share of labels whose chosen response has more characters, ½ where both have
-                    the same; averaged within a prompt, with Wilson's interval over prompts
+    chosen A        share of labels whose chosen response was A. A hash decides which response is
+                    A, so a share far from one half means that the judge prefers a position
+    decides         a principle decides a label if the others alone would choose the other
+                    response: p and p without it are on different sides of one half
+    agrees          the principle alone prefers the response that the label chose
+    chosen longer   share of labels whose chosen response has more characters (½ for equal
+                    lengths), averaged within a prompt, with Wilson's interval over prompts
 
-Everything is counted as the labels pass by; of each, memory holds two numbers.
+The labels are read in one pass; memory holds two numbers of each.
 Left out: comparison with gold labels (`rlaif constitution ablate`).
 """
 
@@ -29,15 +29,15 @@ from rlaif.feedback.counts import Mean
 from rlaif.feedback.receipts import Receipt, parse_receipt
 
 HISTOGRAM_BINS = 10
-"""Of prob_chosen, over [0.5, 1]."""
+"""Number of bins of prob_chosen over [0.5, 1]."""
 
 TraitWeights = Callable[[str], Mapping[str, float] | None]
-"""The trait weights of the constitution with this digest; None when it is not at hand."""
+"""Constitution digest → its trait weights; None if that constitution is not available."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrincipleStats:
-    """One principle over the labels that it has a vote in."""
+    """One principle's shares and means over the labels it voted on."""
 
     principle_id: str
     trait: str
@@ -51,7 +51,7 @@ class PrincipleStats:
 
 @dataclass(frozen=True, slots=True)
 class LabelStats:
-    """Means are None where there is nothing to take a mean of."""
+    """The statistics of a set of labels; the mean of no values is None."""
 
     labels: int
     prompts: int
@@ -65,7 +65,7 @@ class LabelStats:
     lowest_label_mass: float | None
     void_reads: int
     reads: int  # in the receipts
-    stored_reads: int  # of these, those that were found in a store or taken from a receipt
+    stored_reads: int  # those of them from a store or an earlier receipt
     chosen_longer: Estimate
     traits: dict[str, float]  # mean P(the chosen response is better) by trait
     principles: tuple[PrincipleStats, ...]
@@ -75,7 +75,9 @@ class LabelStats:
 
 
 @dataclass(slots=True)
-class _Principle:
+class _PrincipleCount:
+    """The running means of one principle."""
+
     trait: str
     prob_a: Mean = field(default_factory=Mean)
     prob_chosen: Mean = field(default_factory=Mean)
@@ -99,9 +101,9 @@ class _Principle:
 def decides(
     votes: tuple[PrincipleVote, ...], place: int, trait_weights: Mapping[str, float]
 ) -> bool:
-    """Whether the label would choose the other response without the vote at `place`.
+    """Whether the label would choose the other response without the vote at index `place`.
 
-    The only vote decides. At exactly one half A is chosen, as in a label.
+    A single vote decides. At exactly one half, A is chosen, as in a label.
     """
     others = votes[:place] + votes[place + 1 :]
     if not others:
@@ -111,7 +113,7 @@ def decides(
 
 
 class _Count:
-    """Everything that is counted of labels, one at a time."""
+    """Running counts and means over labels."""
 
     def __init__(self, trait_weights: TraitWeights) -> None:
         self._trait_weights = trait_weights
@@ -122,34 +124,36 @@ class _Count:
         self.histogram = [0] * HISTOGRAM_BINS
         self.longer: list[tuple[int, float]] = []
         self.traits: dict[str, Mean] = {}
-        self.principles: dict[str, _Principle] = {}
+        self.principles: dict[str, _PrincipleCount] = {}
         self.constitutions: Counter[str] = Counter()
         self.models: Counter[str] = Counter()
 
-    def add(self, label: Preference, found: Receipt) -> None:
+    def add(self, label: Preference, receipt: Receipt) -> None:
+        # The label as a whole: its verdict, confidence and agreement between the two orders.
         self.labels += 1
-        self.chosen_a.add(found.chosen == "A")
-        self.ties += found.verdict is Verdict.TIE
+        self.chosen_a.add(receipt.chosen == "A")
+        self.ties += receipt.verdict is Verdict.TIE
         self.prob_chosen.add(label.prob_chosen)
         place = int((label.prob_chosen - 0.5) * 2 * HISTOGRAM_BINS)
         self.histogram[max(0, min(place, HISTOGRAM_BINS - 1))] += 1
-        self.consistent.add(found.position_consistent)
-        self.order_gap.add(found.order_gap)
-        more = len(label.chosen_text) - len(label.rejected_text)
-        self.longer.append((_prompt_key(label), 0.5 if more == 0 else float(more > 0)))
+        self.consistent.add(receipt.position_consistent)
+        self.order_gap.add(receipt.order_gap)
+        excess = len(label.chosen_text) - len(label.rejected_text)
+        self.longer.append((_prompt_key(label), 0.5 if excess == 0 else float(excess > 0)))
         for trait, prob in label.traits.items():
             if prob is not None:
                 self.traits.setdefault(trait, Mean()).add(prob)
-        origin = found.provenance
-        law = f"{origin.constitution_name} {origin.constitution_version}"
-        self.constitutions[f"{law} ({origin.constitution_sha256[:12]})"] += 1
+        # Where it came from, and what each of its votes did.
+        origin = receipt.provenance
+        constitution = f"{origin.constitution_name} {origin.constitution_version}"
+        self.constitutions[f"{constitution} ({origin.constitution_sha256[:12]})"] += 1
         self.models[f"{origin.model.name} ({origin.model.dtype}, {origin.model.engine})"] += 1
         weights = self._trait_weights(origin.constitution_sha256) or {}
-        for place, vote in enumerate(found.votes):
-            self._add_vote(vote, found.chosen == "A", decides(found.votes, place, weights))
+        for place, vote in enumerate(receipt.votes):
+            self._add_vote(vote, receipt.chosen == "A", decides(receipt.votes, place, weights))
 
     def _add_vote(self, vote: PrincipleVote, a_chosen: bool, decided: bool) -> None:
-        count = self.principles.setdefault(vote.principle_id, _Principle(vote.trait))
+        count = self.principles.setdefault(vote.principle_id, _PrincipleCount(vote.trait))
         count.prob_a.add(vote.prob_a)
         count.prob_chosen.add(vote.prob_a if a_chosen else 1.0 - vote.prob_a)
         count.agrees.add((vote.prob_a >= 0.5) == a_chosen)
@@ -172,16 +176,17 @@ def _prompt_key(label: Preference) -> int:
 def stats(
     labels: Iterable[Preference], trait_weights: TraitWeights, unjudged: Mapping[str, int]
 ) -> LabelStats:
-    """Counts and means of the labels; `unjudged` is told as it is (`read_unjudged`).
+    """The statistics of the labels; `unjudged` is passed through (see `read_unjudged`).
 
-    Where a label's constitution is not at hand, its traits weigh alike in `decides`. Raises
-    RecordError when there are no labels, or a receipt cannot be read.
+    If a label's constitution is not available, its traits have equal weights in `decides`. Raises
+    RecordError when there are no labels or a receipt is invalid.
     """
+    # One pass that keeps two numbers per label, so that a file may be larger than memory.
     count = _Count(trait_weights)
     for label in labels:
         count.add(label, parse_receipt(label))
     if not count.labels:
-        raise RecordError("the file holds no labels: nothing to count")
+        raise RecordError("the file contains no labels; label pairs first, with rlaif label")
     a_chosen, prob_chosen = count.chosen_a.value, count.prob_chosen.value
     assert a_chosen is not None
     assert prob_chosen is not None
@@ -210,9 +215,9 @@ def stats(
 
 
 def read_unjudged(labels_file: Path) -> dict[str, int]:
-    """reason → pairs, from the unjudged.jsonl beside a file of labels; empty where there is none.
+    """Reason → number of pairs, from the unjudged.jsonl beside a file of labels, if there is one.
 
-    Raises RecordError naming a line that cannot be read.
+    Raises RecordError, naming the invalid line.
     """
     path = labels_file.with_name("unjudged.jsonl")
     reasons: Counter[str] = Counter()
@@ -221,5 +226,5 @@ def read_unjudged(labels_file: Path) -> dict[str, int]:
             try:
                 reasons[str(json.loads(line)["reason"])] += 1
             except (ValueError, KeyError, TypeError) as error:
-                raise RecordError(f"{path}:{number}: not an unjudged pair ({error})") from error
+                raise RecordError(f"{path}:{number}: invalid unjudged pair: {error}") from error
     return dict(reasons.most_common())

@@ -1,17 +1,17 @@
-"""Labels after an edit of the constitution: what was read before is not read again.
+"""Updating labels after an edit of the constitution, without repeating reads.
 
-    previous labels ─ receipts ─► known votes ┐
-    sub-constitutions ─ ask ────► fresh votes ┴ rejudge ─► journal ─ label ─► preferences
+    previous labels ─ receipts ────► known votes ┐
+    sub-constitutions ─ judge_pairs ► fresh votes ┴ rejudge ─► journal ─ label ─► preferences
 
-`reuse` takes from each earlier label the votes of principles whose text did not change, asks the
-judge for the others alone, and puts the new judgments into the labeling journal, where `label`
-finds them. Pairs with the same principles lacking are asked together, by a constitution cut down to
-these. What it cannot take over, `label` asks in full: a pair that is new or edited, or was judged
-by another model, template or way of reading.
+`reuse` takes the votes of unchanged principles from each earlier label, reads only the missing
+ones, and writes the new judgments to the labeling journal, where `label` finds them. Pairs that
+lack the same principles are judged together, by a constitution restricted to these. `label` judges
+in full what cannot be reused: pairs that are new or edited, or that were judged by another model,
+template or protocol.
 
-`update` keeps the labels as they were beside the new ones and says what changed. Left out:
-calibration and abstention. A calibration belongs to one constitution to the word, so labels from
-receipts are not calibrated.
+`update` keeps the previous labels beside the new ones and reports what changed. Left out:
+calibration and abstention. A calibration is specific to one constitution, so labels from receipts
+are not calibrated.
 """
 
 from __future__ import annotations
@@ -46,52 +46,58 @@ from rlaif.feedback.labeler import (
     LabelingError,
     LabelingSummary,
     answer_key,
-    ask,
     identify,
+    judge_pairs,
     label,
 )
 from rlaif.feedback.pairs import digest
 from rlaif.feedback.receipts import Receipt, comparison, parse_receipt
-from rlaif.labels import reaggregate as rejudging
+from rlaif.labels.reaggregate import (
+    changed_principles,
+    keep_unchanged,
+    rejudge,
+    restrict_to,
+    unanswered_principles,
+)
 
 PREVIOUS = "preferences.previous.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelChange:
-    """What an update did to the labels that were there before and are there now."""
+    """The differences between the labels before and after an update."""
 
-    compared: int  # labels of the same id and texts on both sides
-    changed: int  # of these: another response is chosen
-    mean_change: float | None  # mean |difference of P(the response chosen before)|
-    added: int  # labels that were not there before
-    dropped: int  # labels that are there no more
+    compared: int  # labels with the same id and texts on both sides
+    changed: int  # those of them whose chosen response changed
+    mean_change: float | None  # mean |change of P(the previously chosen response)|
+    added: int  # labels that did not exist before
+    dropped: int  # labels that no longer exist
 
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """What `reuse` took over."""
+    """The result of `reuse`."""
 
-    changed: tuple[str, ...]  # principles whose text is new
+    changed: tuple[str, ...]  # principles that are new or reworded
     labels: int  # made from receipts, with or without further reads
-    usage: Usage  # of the judge for them; stored_reads counts those of the receipts too
+    usage: Usage  # for these labels; stored_reads includes the reads in receipts
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What `update` did. A read is computed, or comes from the server's store or a receipt."""
+    """The result of `update`. A read is computed, or comes from the server's store or a receipt."""
 
     summary: LabelingSummary
     change: LabelChange
     reuse: Reuse | None
     reads: int  # computed by this run
-    stored_reads: int  # not computed: from the store or from receipts
+    stored_reads: int  # from the store or from receipts
 
     @property
     def saved(self) -> float | None:
-        """Share of the reads that were not computed; None when the journal had every answer."""
-        asked = self.reads + self.stored_reads
-        return self.stored_reads / asked if asked else None
+        """Share of the reads that were not computed; None if the journal had every answer."""
+        total = self.reads + self.stored_reads
+        return self.stored_reads / total if total else None
 
 
 def update(
@@ -106,18 +112,19 @@ def update(
 ) -> Update:
     """Label the pairs again into `out`, by an edited constitution or with other judge settings.
 
-    The labels of before become preferences.previous.parquet where the new ones differ. With `old`,
-    the constitution those were made by, their receipts are used; without, every pair is asked, and
-    what the server has in its store costs nothing. Killed and called again, it goes on.
-    Raises LabelingError when there are no labels yet; else as `reuse` and `labeling.label`.
+    The previous labels become preferences.previous.parquet if the new ones differ. With `old`, the
+    constitution they were made by, votes in their receipts are reused; without it, every pair is
+    judged again, and reads in the server's store cost nothing. After a kill, the same call
+    continues. Raises LabelingError when there are no labels yet, and as `reuse` and `label`.
     """
     options = options or JudgeOptions()
-    before, taken = out / f"{PREVIOUS}.unfinished", None
-    copied = _set_aside(out / PREFERENCES, before)
+    # The previous labels are needed until the end: for their receipts, and for the comparison.
+    before, reused = out / f"{PREVIOUS}.unfinished", None
+    copied = _copy_previous(out / PREFERENCES, before)
     try:
         if old is not None:
             new = Constitution.load(constitution)
-            taken = reuse(pairs, client, out, before, old, new, options)
+            reused = reuse(pairs, client, out, before, old, new, options)
         summary = label(
             pairs,
             client,
@@ -125,10 +132,10 @@ def update(
             constitution=constitution,
             options=options,
             identical=identical,
-            earlier=Earlier.OVERWRITE,  # they are in `before`
+            earlier=Earlier.OVERWRITE,  # `before` has a copy
         )
     except Exception:
-        if copied:  # the labels are still those of before
+        if copied:  # the labels have not been changed yet
             before.unlink()
         raise
     change = compare(iter_preferences(before), iter_preferences(out / PREFERENCES))
@@ -136,48 +143,50 @@ def update(
         before.replace(out / PREVIOUS)
     else:
         before.unlink()
-    usage = taken.usage if taken else Usage()
+    usage = reused.usage if reused else Usage()
     return Update(
         summary,
         change,
-        taken,
+        reused,
         usage.reads + summary.asked_reads,
         usage.stored_reads + summary.asked_stored_reads,
     )
 
 
-def _set_aside(current: Path, before: Path) -> bool:
-    """Copy the labels as they are to `before`, whole or not at all. False: a killed update has left
-    one there, which is the older and stays."""
+def _copy_previous(current: Path, before: Path) -> bool:
+    """Copy the current labels to `before`, atomically. False: it exists already, left by a killed
+    update; that older copy is kept."""
     if before.is_file():
         return False
     if not current.is_file():
-        raise LabelingError(f"{current}: no labels to update; run this without --update first")
+        raise LabelingError(f"{current}: no labels to update; run without --update first")
     partial = before.with_name(before.name + ".partial")
     try:
         shutil.copyfile(current, partial)
         partial.replace(before)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RecordError(f"{before}: cannot be written ({error.strerror})") from error
+        raise RecordError(
+            f"{before}: cannot be written: {error.strerror}; free space or fix the permissions"
+        ) from error
     return True
 
 
 def compare(before: Iterable[Preference], after: Iterable[Preference]) -> LabelChange:
-    """Labels before and after, matched by id and texts."""
+    """Compare labels before and after, matched by id and texts."""
     known = {_texts(label): (label.chosen_text, label.prob_chosen) for label in before}
     compared = changed = added = 0
-    moved = 0.0
-    for found in after:
-        chosen, prob = known.get(_texts(found), (None, 0.0))
+    total_change = 0.0
+    for current in after:
+        chosen, prob = known.get(_texts(current), (None, 0.0))
         if chosen is None:
             added += 1
             continue
-        same = found.chosen_text == chosen
+        same = current.chosen_text == chosen
         compared += 1
         changed += not same
-        moved += abs((found.prob_chosen if same else 1.0 - found.prob_chosen) - prob)
-    mean = moved / compared if compared else None
+        total_change += abs((current.prob_chosen if same else 1.0 - current.prob_chosen) - prob)
+    mean = total_change / compared if compared else None
     return LabelChange(compared, changed, mean, added, len(known) - compared)
 
 
@@ -196,38 +205,39 @@ def reuse(
     new: Constitution,
     options: JudgeOptions,
 ) -> Reuse:
-    """Put judgments by `new` into the journal for pairs that have a label by `old` in `previous`.
+    """Write judgments by `new` to the journal for the pairs with a label by `old` in `previous`.
 
-    The judge must take constitutions that a request brings (identify raises where it does not).
-    Raises LabelingError when no earlier label was made by `old`, and as `labeling.ask`.
+    The judge must accept inline constitutions (`identify` raises if it does not). Raises
+    LabelingError when no earlier label was made by `old`, and as `judge_pairs`.
     """
     options = replace(options, interactive=False)
     judge = identify(client.server_info(), new)
     if judge.calibrations and options.calibrated:
         raise LabelingError(
-            f"the judge calibrates labels by {new.name} {new.version}, which receipts cannot: "
-            "leave --from out, and what the judge's store holds costs nothing either"
+            f"labels from receipts cannot be calibrated, but the judge calibrates {new.name} "
+            f"{new.version}; remove --from: reads in the judge's store cost nothing either"
         )
+    # Group the pairs by what they lack, so that each group is one request by one constitution.
     waiting = _unanswered(pairs, judge, options, out / JOURNAL)
-    known = _Known(waiting, judge, old, new, options)
+    known = _Reusable(waiting, judge, old, new, options)
     groups: dict[tuple[str, ...], list[Comparison]] = {}
-    for pair, _, lacking in known.labels(previous):
-        groups.setdefault(tuple(p.id for p in lacking), []).append(pair)
+    for pair, _, missing in known.labels(previous):
+        groups.setdefault(tuple(p.id for p in missing), []).append(pair)
     if not groups and len(waiting) == len(pairs):
         raise LabelingError(
             f"{previous}: no label of these pairs was made by {old.name} {old.version} "
-            f"({old.digest[:12]}) with this judge, so nothing can be taken over; "
-            "give the constitution they were made by, or leave --from out"
+            f"({old.digest[:12]}) with this judge, so nothing can be reused; "
+            "give the constitution they were made by, or remove --from"
         )
     fresh: dict[str, int] = {}
     usage = Usage()
     for ids, group in groups.items():
         if ids:
-            part = rejudging.restrict_to(new, [new.principle(id) for id in ids])
+            part = restrict_to(new, [new.principle(id) for id in ids])
             whole = replace(options, sample_principles=None)
-            found = ask(group, client, out / JOURNAL, constitution=part, options=whole)
-            fresh.update(zip((pair.id for pair in group), found.places, strict=True))
-            usage += found.usage
+            answers = judge_pairs(group, client, out / JOURNAL, constitution=part, options=whole)
+            fresh.update(zip((pair.id for pair in group), answers.places, strict=True))
+            usage += answers.usage
     made, stored = _write(known, previous, out / JOURNAL, fresh)
     return Reuse(known.changed, made, usage + Usage(stored_reads=stored))
 
@@ -235,14 +245,14 @@ def reuse(
 def _unanswered(
     pairs: Sequence[Comparison], judge: JudgeIdentity, options: JudgeOptions, journal_file: Path
 ) -> list[Comparison]:
-    """The pairs that the journal has no judgment of yet."""
+    """The pairs without a judgment in the journal."""
     with Journal(journal_file, JournalEntry) as journal:
         done = {e.key for _, e in journal.scan() if isinstance(e.answer, Judgment)}
     return [pair for pair in pairs if answer_key(pair, judge, options) not in done]
 
 
-class _Known:
-    """Which earlier labels can be taken over, and what each lacks."""
+class _Reusable:
+    """Selects the earlier labels that can be reused, and what each of them lacks."""
 
     def __init__(
         self,
@@ -252,7 +262,7 @@ class _Known:
         new: Constitution,
         options: JudgeOptions,
     ) -> None:
-        self.changed = rejudging.changed_principles(old, new)
+        self.changed = changed_principles(old, new)
         self.judge = judge
         self.new = new
         self.options = options
@@ -260,20 +270,20 @@ class _Known:
         self._pairs = {pair.id: pair for pair in pairs}
 
     def labels(self, previous: Path) -> Iterator[tuple[Comparison, Receipt, tuple[Principle, ...]]]:
-        """(pair, receipt, principles it lacks) of each label that can be taken over."""
+        """(pair, receipt, missing principles) of each label that can be reused."""
         for earlier in iter_preferences(previous):
             pair = self._pairs.get(earlier.id)
             if pair is None:
                 continue
-            found = parse_receipt(earlier)
-            if comparison(earlier, found) == pair and self._is_comparable(found):
-                answered = set(found.provenance.principle_ids).difference(self.changed)
-                lacking = rejudging.unanswered_principles(self.new, pair.conversation, answered)
-                wanted = {p.id for p in self.wanted(pair)}
-                yield pair, found, tuple(p for p in lacking if p.id in wanted)
+            receipt = parse_receipt(earlier)
+            if comparison(earlier, receipt) == pair and self._is_comparable(receipt):
+                answered = set(receipt.provenance.principle_ids).difference(self.changed)
+                unanswered = unanswered_principles(self.new, pair.conversation, answered)
+                drawn = {p.id for p in self.drawn(pair)}
+                yield pair, receipt, tuple(p for p in unanswered if p.id in drawn)
 
-    def wanted(self, pair: Comparison) -> tuple[Principle, ...]:
-        """The principles that a full judgment by the new constitution would ask."""
+    def drawn(self, pair: Comparison) -> tuple[Principle, ...]:
+        """The principles that a full judgment by the new constitution would read."""
         responses, options = (pair.response_a, pair.response_b), self.options
         return choose_principles(
             self.new.principles,
@@ -283,8 +293,9 @@ class _Known:
             options.seed,
         )
 
-    def _is_comparable(self, found: Receipt) -> bool:
-        origin, options = found.provenance, self.options
+    def _is_comparable(self, receipt: Receipt) -> bool:
+        """Whether the reads in the receipt are those that would be made now."""
+        origin, options = receipt.provenance, self.options
         return (
             origin.constitution_sha256 == self._old.digest
             and origin.model == self.judge.model
@@ -293,19 +304,20 @@ class _Known:
             and set(origin.orders) == set(options.orders)
             and options.max_rationale_tokens == 0
             and options.max_straddle is None
-            and not any(read.rationale for vote in found.votes for read in vote.reads)
+            and not any(read.rationale for vote in receipt.votes for read in vote.reads)
         )
 
 
 def _write(
-    known: _Known, previous: Path, journal_file: Path, fresh: dict[str, int]
+    known: _Reusable, previous: Path, journal_file: Path, fresh: dict[str, int]
 ) -> tuple[int, int]:
-    """(judgments written, reads taken from receipts). `fresh`: places of the answers, by pair."""
+    """(judgments written, reads taken from receipts). fresh: pair id → journal offset of its
+    answer."""
     made = stored = 0
     with Journal(journal_file, JournalEntry) as journal:
-        for pair, found, lacking in known.labels(previous):
-            answer = next(journal.read([fresh[pair.id]])).answer if lacking else None
-            judgment = _combine(known, pair, found, answer)
+        for pair, receipt, missing in known.labels(previous):
+            answer = next(journal.read([fresh[pair.id]])).answer if missing else None
+            judgment = _combine(known, pair, receipt, answer)
             if judgment is not None:
                 key = answer_key(pair, known.judge, known.options)
                 journal.append(JournalEntry(key=key, id=pair.id, answer=judgment))
@@ -316,11 +328,11 @@ def _write(
 
 
 def _combine(
-    known: _Known, pair: Comparison, found: Receipt, answer: Judgment | Unjudged | None
+    known: _Reusable, pair: Comparison, receipt: Receipt, answer: Judgment | Unjudged | None
 ) -> Judgment | None:
-    """The judgment by the new constitution; None when it has to be asked in full.
+    """The judgment by the new constitution; None if the pair must be judged in full.
 
-    Fresh principles whose labels got too little probability give no vote, as in a full judgment.
+    Fresh principles with too little label mass have no vote, as in a full judgment.
     """
     fresh: tuple[PrincipleVote, ...] = ()
     usage, seconds = Usage(), 0.0
@@ -330,34 +342,35 @@ def _combine(
         if answer.reason is not UnjudgedReason.LOW_LABEL_MASS:
             return None
         usage = answer.usage
-    wanted = {principle.id for principle in known.wanted(pair)}
+    # Known votes count if a full judgment would read them too; their reads cost nothing now.
+    drawn = {principle.id for principle in known.drawn(pair)}
     kept = tuple(
         replace(vote, reads=tuple(replace(read, stored=True) for read in vote.reads))
-        for vote in rejudging.keep_unchanged(found.votes, known.changed)
-        if vote.principle_id in wanted
+        for vote in keep_unchanged(receipt.votes, known.changed)
+        if vote.principle_id in drawn
     )
     new, options = known.new, known.options
-    summed = rejudging.rejudge(kept, fresh, new, pair.conversation, tie_margin=options.tie_margin)
-    if summed is None:
+    rejudged = rejudge(kept, fresh, new, pair.conversation, tie_margin=options.tie_margin)
+    if rejudged is None:
         return None
     return Judgment(
-        verdict=summed.verdict,
-        prob_a=summed.prob_a,
-        trait_probs=summed.trait_probs,
-        votes=summed.votes,
-        position_consistent=summed.position_consistent,
-        order_gap=summed.order_gap,
+        verdict=rejudged.verdict,
+        prob_a=rejudged.prob_a,
+        trait_probs=rejudged.trait_probs,
+        votes=rejudged.votes,
+        position_consistent=rejudged.position_consistent,
+        order_gap=rejudged.order_gap,
         provenance=replace(
-            found.provenance,
+            receipt.provenance,
             constitution_name=new.name,
             constitution_version=new.version,
             constitution_sha256=new.digest,
-            principle_ids=tuple(p.id for p in known.wanted(pair)),
+            principle_ids=tuple(p.id for p in known.drawn(pair)),
             orders=options.orders,
             seed=options.seed,
             calibration="",
         ),
         usage=usage + Usage(stored_reads=sum(len(vote.reads) for vote in kept)),
         seconds=seconds,
-        spread=summed.spread,
+        spread=rejudged.spread,
     )

@@ -1,15 +1,15 @@
-"""Does a label reproduce? From its own receipt without a model, and by asking the judge again.
+"""Verification of labels: from their receipts without a model, or by judging them again.
 
-    offline   p_k from the reads of principle k, p from all p_k and the weights: equal to what the
-              label says, to 1e-9 (a receipt keeps every digit; only JSON and a sum are between)
-    replay    the same prompts, computed anew: |Δ p| within what the judge's arithmetic allows
+    offline   p_k from the reads of principle k, p from all p_k and the weights: equal to the label
+              within 1e-9 (receipts keep every digit; only JSON and a sum are in between)
+    replay    the same prompts, computed again: |Δ p| within the tolerance of the judge's arithmetic
 
-Where a read is repeated beside other requests, the engine sums in another order, and the two
-log-probabilities move by some units in the last place of the logits. Logits lie around 16 to 32,
+When a read is repeated in a batch with other requests, the engine sums in another order, and both
+log-probabilities change by some units in the last place of the logits. Logits are around 16 to 32,
 where bfloat16 (8 significant bits) has steps of 0.125 and float32 (24) of 2e-6. A step in one
-label's logit moves P by up to a quarter of it, 0.03; a label is a mean over two orders and several
-principles, whose steps rarely agree: 0.02 for bfloat16. float16 has 11 bits: an eighth of that.
-float32: 0.001, far above its steps and below what a wrong prompt or model does.
+label's logit changes P by up to a quarter of it, 0.03; a label is a mean over two orders and
+several principles, whose steps rarely agree, hence 0.02 for bfloat16. float16 has 11 bits: an
+eighth of that. float32: 0.001, far above its steps and below the effect of a wrong prompt or model.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from rlaif.labels.statistics import TraitWeights
 
 EXACT = 1e-9
 TOLERANCE = {"float32": 0.001, "float16": 0.0025, "bfloat16": 0.02}
-"""Largest |Δ P| that repeating a read may make, by the judge's dtype; see the module's text."""
+"""Largest acceptable |Δ P| of a repeated label, by the judge's dtype; see the module docstring."""
 
 
-SHOWN = 20  # labels that a report names one by one; all are counted
+SHOWN = 20  # labels listed in a report; all are counted
 
 
 # ── offline ──────────────────────────────────────────────────────────────────────────────────
@@ -53,11 +53,11 @@ SHOWN = 20  # labels that a report names one by one; all are counted
 
 @dataclass(slots=True)
 class OfflineReport:
-    """What recomputing labels from their own reads found."""
+    """The result of recomputing labels from their own reads."""
 
     labels: int = 0
     wrong: int = 0
-    examples: list[str] = field(default_factory=list)  # of the wrong: which label, what differs
+    examples: list[str] = field(default_factory=list)  # of the wrong ones: label and difference
     without_weights: Counter[str] = field(default_factory=Counter)  # constitution → labels
 
     @property
@@ -68,87 +68,88 @@ class OfflineReport:
 def verify_offline(labels: Iterable[Preference], trait_weights: TraitWeights) -> OfflineReport:
     """Recompute every label from the reads in its receipt.
 
-    A label of several traits needs its constitution's trait weights; where that is not at hand it
-    is counted in `without_weights`, and checked in all but the sum over its traits.
+    A label of several traits needs the trait weights of its constitution. If that is not available,
+    the label is counted in `without_weights`, and checked except for the sum over its traits.
     """
     report = OfflineReport()
     for label in labels:
-        found = parse_receipt(label)
+        receipt = parse_receipt(label)
         report.labels += 1
-        weights = trait_weights(found.provenance.constitution_sha256)
-        if weights is None and len({vote.trait for vote in found.votes}) > 1:
-            report.without_weights[_law(found)] += 1
+        weights = trait_weights(receipt.provenance.constitution_sha256)
+        if weights is None and len({vote.trait for vote in receipt.votes}) > 1:
+            report.without_weights[_constitution(receipt)] += 1
         elif weights is None:
-            weights = {}  # of one trait it cancels out
-        for name, said, computed in _parts(label, found, weights):
-            if computed is None or not abs(said - computed) <= EXACT:
+            weights = {}  # a single trait's weight cancels out
+        # The first difference suffices: everything computed from it differs too.
+        for name, recorded, computed in _parts(label, receipt, weights):
+            if computed is None or not abs(recorded - computed) <= EXACT:
                 report.wrong += 1
                 if len(report.examples) < SHOWN:
-                    given = "none" if computed is None else f"{computed:.9f}"
+                    shown = "none" if computed is None else f"{computed:.9f}"
                     report.examples.append(
-                        f"label {label.id!r}: {name} is {said:.9f}, recomputed {given}"
+                        f"label {label.id!r}: {name} is {recorded:.9f}, recomputed {shown}"
                     )
                 break
     return report
 
 
 def _parts(
-    label: Preference, found: Receipt, weights: Mapping[str, float] | None
+    label: Preference, receipt: Receipt, weights: Mapping[str, float] | None
 ) -> Iterator[tuple[str, float, float | None]]:
-    """(name, what is said, what the parts below it give), from the reads up to the label."""
-    combine = PROTOCOLS.get(found.provenance.protocol)
-    for vote in found.votes:
+    """(name, recorded value, value computed from its inputs), from the reads up to the label."""
+    combine = PROTOCOLS.get(receipt.provenance.protocol)
+    for vote in receipt.votes:
         for read in vote.reads:
             prob = prob_first(read.logprob_first, read.logprob_second)
             yield f"a read of {vote.principle_id}", read.prob_first, prob
         yield f"P(A) by {vote.principle_id}", vote.prob_a, combine(vote.reads) if combine else None
-    a_chosen = found.chosen == "A"
-    if found.votes and weights is not None:
-        yield "P(A)", found.raw_prob_a, weighted_prob(found.votes, weights)
-    if not found.provenance.calibration:
-        yield "P(A), not calibrated,", found.prob_a, found.raw_prob_a
-    for trait, prob in trait_probs(found.votes).items():
-        said = label.traits.get(trait)
-        if said is not None:
-            yield f"P(chosen) by {trait}", said, toward(prob, a_chosen)
-    yield "P(chosen)", label.prob_chosen, toward(found.prob_a, a_chosen)
-    yield "P(chosen)", label.prob_chosen, max(found.prob_a, 1.0 - found.prob_a)
+    a_chosen = receipt.chosen == "A"
+    if receipt.votes and weights is not None:
+        yield "P(A)", receipt.raw_prob_a, weighted_prob(receipt.votes, weights)
+    if not receipt.provenance.calibration:
+        yield "P(A), not calibrated,", receipt.prob_a, receipt.raw_prob_a
+    for trait, prob in trait_probs(receipt.votes).items():
+        recorded = label.traits.get(trait)
+        if recorded is not None:
+            yield f"P(chosen) by {trait}", recorded, toward(prob, a_chosen)
+    yield "P(chosen)", label.prob_chosen, toward(receipt.prob_a, a_chosen)
+    yield "P(chosen)", label.prob_chosen, max(receipt.prob_a, 1.0 - receipt.prob_a)
 
 
-def _law(found: Receipt) -> str:
-    origin = found.provenance
+def _constitution(receipt: Receipt) -> str:
+    origin = receipt.provenance
     return (
         f"{origin.constitution_name} {origin.constitution_version} "
         f"({origin.constitution_sha256[:12]})"
     )
 
 
-# ── by asking again ──────────────────────────────────────────────────────────────────────────
+# ── by judging again ─────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)
 class Replay:
-    """What computing a sample of labels anew found. Differences are of labels that were recomputed;
-    probabilities before calibration."""
+    """The result of judging a sample of labels again. Differences are over the recomputed labels,
+    and of probabilities before calibration."""
 
     sampled: int = 0
     recomputed: int = 0
-    tolerance: float = 0.0  # the widest that was applied
+    tolerance: float = 0.0  # the largest that was applied
     beyond: int = 0  # labels whose |Δ P| is above the tolerance of their dtype
     largest: float = 0.0  # |Δ P|
     largest_id: str = ""
     mean: float = 0.0
     largest_logprob: float = 0.0  # |Δ log-probability| of a read, nats
     chosen_differs: int = 0
-    asked_differently: int = 0  # labels with a read whose prompt is another to the token
+    asked_differently: int = 0  # labels with a read whose prompt is not the same
     reads: int = 0
-    no_constitution: Counter[str] = field(default_factory=Counter)  # not served → labels
+    no_constitution: Counter[str] = field(default_factory=Counter)  # unavailable one → labels
     other_model: Counter[str] = field(default_factory=Counter)  # what differs → labels
-    no_answer: Counter[str] = field(default_factory=Counter)  # why → labels
+    no_answer: Counter[str] = field(default_factory=Counter)  # reason → labels
 
     @property
     def passed(self) -> bool:
-        """All of the sample recomputed, by the same model, with the same prompts, within bounds."""
+        """The whole sample was recomputed, by the same model and prompts, within tolerance."""
         return (
             self.recomputed == self.sampled > 0
             and not self.beyond
@@ -158,67 +159,68 @@ class Replay:
 
 
 def draw(labels: Iterable[Preference], size: int, seed: int) -> list[Preference]:
-    """A seeded sample that hangs on the labels' ids alone, in one pass and memory for `size`."""
+    """A seeded sample that depends only on the labels' ids; one pass, memory for `size` labels."""
 
-    def lot(label: Preference) -> bytes:
+    def sort_key(label: Preference) -> bytes:
         return hashlib.sha256(f"{seed}\n{label.id}".encode("utf-8", "surrogatepass")).digest()
 
-    return heapq.nsmallest(size, labels, key=lot)
+    return heapq.nsmallest(size, labels, key=sort_key)
 
 
 def replay(
     labels: Sequence[Preference],
     client: LabelingClient,
     tolerance: float | None = None,
-    laws: Iterable[Constitution] = (),
+    constitutions: Iterable[Constitution] = (),
 ) -> Replay:
-    """Ask the judge for these labels again, with its store set aside, and compare.
+    """Judge these labels again, without the server's store, and compare.
 
-    tolerance: largest |Δ P|; None: by the dtype that the receipt names (`TOLERANCE`). laws: are
-    sent along where the server lacks them and takes a request's own. A label whose constitution
-    cannot be had, or that was read after a rationale (which the receipt cannot ask for again), is
-    counted by its reason and fails the replay.
+    tolerance: largest |Δ P|; None: by the dtype in the receipt (`TOLERANCE`). constitutions: sent
+    along if the server lacks them and accepts inline constitutions. A label whose constitution is
+    not available, or that was read after a rationale (which cannot be reproduced from the receipt),
+    is counted by its reason and fails the replay.
     """
     info = client.server_info()
     served: dict[str, str | Constitution] = {}
     if info.inline_constitutions:
-        served.update((law.digest, law) for law in laws)
-    served.update((offered.sha256, offered.name) for offered in info.constitutions)
+        served.update((constitution.digest, constitution) for constitution in constitutions)
+    served.update((summary.sha256, summary.name) for summary in info.constitutions)
     report = Replay(sampled=len(labels))
-    asked: dict[tuple[str, JudgeOptions], list[tuple[Comparison, Receipt]]] = {}
+    # One stream takes one constitution and one set of options, so labels are grouped by both.
+    groups: dict[tuple[str, JudgeOptions], list[tuple[Comparison, Receipt]]] = {}
     for label in labels:
-        found = parse_receipt(label)
-        sha256 = found.provenance.constitution_sha256
+        receipt = parse_receipt(label)
+        sha256 = receipt.provenance.constitution_sha256
         if sha256 not in served:
-            report.no_constitution[_law(found)] += 1
-        elif any(read.rationale for vote in found.votes for read in vote.reads):
+            report.no_constitution[_constitution(receipt)] += 1
+        elif any(read.rationale for vote in receipt.votes for read in vote.reads):
             report.no_answer["it was read after a rationale"] += 1
         else:
-            differs = _differs(found.provenance, info)
-            if differs:
-                report.other_model[differs] += 1
-            group = asked.setdefault((sha256, _options(found)), [])
-            group.append((comparison(label, found), found))
-    moved: list[float] = []
-    for (sha256, options), group in asked.items():
-        receipts = {pair.id: found for pair, found in group}
+            difference = _difference(receipt.provenance, info)
+            if difference:
+                report.other_model[difference] += 1
+            group = groups.setdefault((sha256, _options(receipt)), [])
+            group.append((comparison(label, receipt), receipt))
+    changes: list[float] = []
+    for (sha256, options), group in groups.items():
+        receipts = {pair.id: receipt for pair, receipt in group}
         pairs = [pair for pair, _ in group]
         for id, answer in client.stream(pairs, constitution=served[sha256], options=options):
             report.reads += answer.usage.reads
             if isinstance(answer, Unjudged):
                 report.no_answer[f"{answer.reason.value}: {answer.detail}"] += 1
             else:
-                moved.append(_compare(report, id, receipts[id], answer, tolerance))
-    report.recomputed = len(moved)
-    report.mean = fmean(moved) if moved else 0.0
+                changes.append(_compare(report, id, receipts[id], answer, tolerance))
+    report.recomputed = len(changes)
+    report.mean = fmean(changes) if changes else 0.0
     return report
 
 
-def _options(found: Receipt) -> JudgeOptions:
-    """What makes the judge ask the same again. Drawing as many principles as were asked draws the
-    same ones; a lower minimum of the mass shows in reads that lie under today's."""
-    origin = found.provenance
-    masses = [read.label_mass for vote in found.votes for read in vote.reads]
+def _options(receipt: Receipt) -> JudgeOptions:
+    """The options that reproduce the receipt's reads. Drawing as many principles as then draws the
+    same ones; reads below today's minimum label mass show that a lower minimum was used."""
+    origin = receipt.provenance
+    masses = [read.label_mass for vote in receipt.votes for read in vote.reads]
     return JudgeOptions(
         orders=origin.orders,
         sample_principles=len(origin.principle_ids),
@@ -230,8 +232,8 @@ def _options(found: Receipt) -> JudgeOptions:
     )
 
 
-def _differs(origin: Provenance, info: ServerInfo) -> str:
-    """What the judge of now and that of the receipt do not share; "" when nothing."""
+def _difference(origin: Provenance, info: ServerInfo) -> str:
+    """How the judge differs from that of the receipt; "" if it does not."""
     now = {**(asdict(info.model) if info.model else {}), "template": info.template_version}
     then = {**asdict(origin.model), "template": origin.template_version}
     return ", ".join(
@@ -248,7 +250,7 @@ def _short(value: str) -> str:
 def _compare(
     report: Replay, id: str, then: Receipt, now: Judgment, tolerance: float | None
 ) -> float:
-    """|Δ P| of the label, counted into the report."""
+    """The |Δ P| of a label; updates the report."""
     raw = now.prob_a if now.raw_prob_a is None else now.raw_prob_a
     change = abs(raw - then.raw_prob_a)
     dtype = then.provenance.model.dtype.removeprefix("torch.")
@@ -258,22 +260,23 @@ def _compare(
     if change >= report.largest:
         report.largest, report.largest_id = change, id
     report.chosen_differs += (raw >= 0.5) != (then.raw_prob_a >= 0.5)
-    reads = {_place(vote, read): read for vote in now.votes for read in vote.reads}
-    differently = False
+    # Read by read: only those of equal prompts can be compared.
+    reads = {_read_key(vote, read): read for vote in now.votes for read in vote.reads}
+    other_prompt = False
     for vote in then.votes:
         for read in vote.reads:
-            again = reads.get(_place(vote, read))
+            again = reads.get(_read_key(vote, read))
             if again is None or again.prompt_sha256 != read.prompt_sha256:
-                differently = True
+                other_prompt = True
             else:
                 report.largest_logprob = max(
                     report.largest_logprob,
                     abs(again.logprob_first - read.logprob_first),
                     abs(again.logprob_second - read.logprob_second),
                 )
-    report.asked_differently += differently
+    report.asked_differently += other_prompt
     return change
 
 
-def _place(vote: PrincipleVote, read: Read) -> tuple[str, Order]:
+def _read_key(vote: PrincipleVote, read: Read) -> tuple[str, Order]:
     return vote.principle_id, read.order

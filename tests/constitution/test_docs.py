@@ -1,4 +1,4 @@
-"""docs/constitution.md shows what really happens."""
+"""docs/constitution.md shows the real output and explains every key."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_the_example_file_loads_without_remarks() -> None:
     assert lint_text(GOOD, "mine.yaml") == []
 
 
-def test_the_errors_shown_are_the_errors_told() -> None:
+def test_the_errors_shown_are_the_errors_raised() -> None:
     with pytest.raises(ConstitutionError) as caught:
         load_text(BROKEN, "mine.yaml")
     assert str(caught.value) == ERRORS
 
 
-def test_the_remarks_shown_are_the_remarks_made() -> None:
+def test_the_findings_shown_are_the_findings_of_the_linter() -> None:
     vague = GOOD.replace(
         "Prefer the comment that speaks about the code and not about its author.",
         "Prefer the better and more appropriate reply.",

@@ -1,4 +1,4 @@
-"""Text from anywhere: hostile YAML is refused after little work, with ConstitutionError alone."""
+"""Untrusted text: hostile YAML is rejected after little work, and only with ConstitutionError."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MOST_STEPS = 500_000  # of Python, about 50 ms; the costliest of these takes 350
 
 @pytest.mark.timeout(120)  # work inside libyaml or one regular expression is not counted
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_yaml_is_refused_in_few_steps(text: str) -> None:
+def test_hostile_yaml_is_rejected_in_few_steps(text: str) -> None:
     def refuse() -> None:
         with pytest.raises(ConstitutionError):
             load_text(text)
@@ -70,7 +70,7 @@ def test_hostile_yaml_is_refused_in_few_steps(text: str) -> None:
     assert steps(refuse) < MOST_STEPS
 
 
-# What may come from anywhere never raises anything but ConstitutionError.
+# Untrusted text raises nothing but ConstitutionError.
 
 _YAML_PIECES = st.sampled_from(
     [*string.printable, "\n  ", ": ", "- ", "? ", "&a ", "*a", "!!str ", "<<", "---\n", "|\n",
@@ -87,14 +87,14 @@ def refusal(text: str) -> ConstitutionError | None:
 
 
 @given(st.one_of(st.text(), st.lists(_YAML_PIECES, max_size=60).map("".join)))
-def test_any_text_loads_or_is_refused(text: str) -> None:
+def test_any_text_loads_or_raises_constitution_error(text: str) -> None:
     error = refusal(text)
     assert error is not None
     assert all(d.line >= 1 and d.column >= 1 for d in error.diagnostics)
 
 
 @given(st.data())
-def test_any_damage_to_a_right_file_loads_or_is_refused(data: st.DataObject) -> None:
+def test_any_damaged_file_loads_or_raises_constitution_error(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(GOOD)))
     end = data.draw(st.integers(start, min(len(GOOD), start + 20)))
     text = GOOD[:start] + data.draw(_YAML_PIECES) + GOOD[end:]
@@ -132,7 +132,9 @@ _JSON = st.recursive(
     ),
     _JSON,
 )
-def test_any_value_at_any_place_loads_or_is_refused(path: tuple[Any, ...], value: object) -> None:
+def test_any_value_at_any_path_loads_or_raises_constitution_error(
+    path: tuple[Any, ...], value: object
+) -> None:
     data = yaml.safe_load(GOOD)
     *steps, last = path
     part = data
@@ -153,7 +155,7 @@ def test_the_digest_survives_any_layout(keys: list[str], flow: bool, width: int)
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\0", "\\x07"])
-def test_escapes_of_odd_characters_load_or_are_refused(escape: str) -> None:
+def test_escapes_of_unusual_characters_load_or_raise_constitution_error(escape: str) -> None:
     text = GOOD.replace("Calm it.", f'"Calm{escape} it."')
     if error := refusal(text):
         assert error.diagnostics[0].line == 10
@@ -161,6 +163,6 @@ def test_escapes_of_odd_characters_load_or_are_refused(escape: str) -> None:
         assert load_text(text).digest
 
 
-def test_the_cap_counts_bytes_and_not_letters() -> None:
+def test_the_size_limit_counts_bytes_and_not_characters() -> None:
     with pytest.raises(ConstitutionError, match="larger than"):
         load_text("# " + "é" * (MAX_BYTES // 2))

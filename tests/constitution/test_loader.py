@@ -41,12 +41,12 @@ def changed(old: str, new: str) -> str:
     return GOOD.replace(old, new)
 
 
-def test_a_right_file_loads() -> None:
-    law = load_text(GOOD)
-    assert law.principle("calm").examples[0].conversation[0].content == "Quick!"
+def test_a_valid_file_loads() -> None:
+    constitution = load_text(GOOD)
+    assert constitution.principle("calm").examples[0].conversation[0].content == "Quick!"
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_taken() -> None:
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted() -> None:
     assert load_text("\ufeff" + GOOD.replace("\n", "\r\n")).digest == load_text(GOOD).digest
 
 
@@ -55,7 +55,7 @@ GOLDEN = {
         changed("critique:", "critque:"),
         ["c.yaml:9:5: unknown key 'critque' (did you mean 'critique'?)"],
     ),
-    "a key from nowhere": (
+    "an unknown key with no similar one": (
         GOOD + "owner: me\n",
         [
             "c.yaml:16:1: unknown key 'owner' "
@@ -97,7 +97,7 @@ GOLDEN = {
     "a version that is not semantic": (
         changed("1.0.0", "'1.0'"),
         [
-            "c.yaml:2:10: version: a version is three numbers, MAJOR.MINOR.PATCH, such as 1.0.0, "
+            "c.yaml:2:10: version: expected three numbers, MAJOR.MINOR.PATCH, such as 1.0.0, "
             "found the text '1.0'"
         ],
     ),
@@ -111,7 +111,7 @@ GOLDEN = {
     "a weight that is not a number": (
         changed("1.0}", ".nan}"),
         [
-            "c.yaml:4:18: traits, kind, weight: a weight is a number from 0.001 to 1000, "
+            "c.yaml:4:18: traits, kind, weight: expected a number from 0.001 to 1000, "
             "found .nan, a number"
         ],
     ),
@@ -152,21 +152,18 @@ GOLDEN = {
         changed("trait: kind", "trait: knid"),
         ["c.yaml:7:12: unknown trait 'knid' (did you mean 'kind'?)"],
     ),
-    "a trait name that is no name": (
+    "an invalid trait name": (
         GOOD.replace("kind", "Kind One"),
         [
-            "c.yaml:4:3: traits, Kind One: a name is a lower-case letter, then up to 63 lower-case "
-            "letters, digits, '_' or '-'",
-            "c.yaml:7:12: principle 'calm', trait: a name is a lower-case letter, then up to 63 "
-            "lower-case letters, digits, '_' or '-', found the text 'Kind One'",
+            "c.yaml:4:3: traits, Kind One: expected a lower-case letter followed by up to 63 "
+            "lower-case letters, digits, '_' or '-'",
+            "c.yaml:7:12: principle 'calm', trait: expected a lower-case letter followed by up to "
+            "63 lower-case letters, digits, '_' or '-', found the text 'Kind One'",
         ],
     ),
     "a repeated key": (
         changed("    trait: kind\n", "    trait: kind\n    trait: kind\n"),
-        [
-            "c.yaml:8:5: the key 'trait' is here a second time, first on line 7 "
-            "(delete or rename one of them)"
-        ],
+        ["c.yaml:8:5: duplicate key 'trait', first on line 7 (delete or rename one of them)"],
     ),
     "an anchor and an alias": (
         changed("Find haste.", "&a Find haste.").replace("Calm it.", "*a"),
@@ -205,7 +202,7 @@ GOLDEN = {
     "a control character": (
         changed("Calm it.", "Calm\x07 it."),
         [
-            "c.yaml:10:17: the control character U+0007 "
+            "c.yaml:10:17: invalid control character U+0007 "
             "(delete it, or write it as an escape in double quotes)"
         ],
     ),
@@ -235,13 +232,13 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize(("text", "expected"), GOLDEN.values(), ids=GOLDEN.keys())
-def test_an_error_names_the_place_the_problem_and_the_remedy(
+def test_an_error_names_the_position_the_problem_and_the_remedy(
     text: str, expected: list[str]
 ) -> None:
     assert problems(text) == expected
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file() -> None:
     text = (
         GOOD.replace("name: small", "name: Small")
         .replace("1.0.0", "1.0")
@@ -253,16 +250,16 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
     assert lines == [1, 2, 7, 9, 15]
 
 
-def test_a_flood_of_problems_is_cut_off() -> None:
+def test_the_number_of_reported_problems_is_limited() -> None:
     assert len(problems("a: 1\n" * 10_000)) == strict_yaml.MAX_PROBLEMS
 
 
-def test_a_thousand_missing_parts_are_one_problem_and_not_explained_each() -> None:
+def test_over_a_thousand_missing_parts_are_reported_as_one_problem() -> None:
     (found,) = problems("principles:\n" + "- {}\n" * 250)  # five keys are missing in each
     assert "more than 1000 missing or wrong parts" in found
 
 
-def test_more_keys_and_values_than_a_constitution_needs_are_refused() -> None:
+def test_too_many_keys_and_values_are_an_error() -> None:
     wide = f"[{', '.join('x' * 250)}]"
     (found,) = problems("a:\n" + f"- {wide}\n" * 24)
     assert f"more than {strict_yaml.MAX_NODES} keys and values" in found
@@ -279,25 +276,26 @@ class TestFiles:
         (tmp_path / "hhh").write_text(GOOD, encoding="utf-8")
         assert Constitution.load(tmp_path / "hhh").name == "small"
 
-    def test_a_missing_file_is_told_with_what_to_try(self) -> None:
+    def test_a_missing_file_error_lists_the_shipped_names(self) -> None:
         with pytest.raises(ConstitutionError) as caught:
             Constitution.load("nowhere/c.yaml")
         assert str(caught.value) == (
             "nowhere/c.yaml: cannot be read: No such file or directory "
-            "(check the path, or name one that ships: customer_support, harmless, hhh, overall)"
+            "(check the path, or use a shipped constitution: customer_support, harmless, hhh, "
+            "overall)"
         )
 
-    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConstitutionError, match="Is a directory"):
             load(tmp_path)
 
-    def test_bytes_that_are_not_utf8_are_told_with_their_place(self, tmp_path: Path) -> None:
+    def test_bytes_that_are_not_utf8_are_reported_with_their_position(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
         file.write_bytes(GOOD.replace("Calm it.", "Für alle.").encode("latin-1"))
         with pytest.raises(ConstitutionError, match=r"c\.yaml:10:14: not UTF-8 text"):
             load(file)
 
-    def test_a_huge_file_is_read_no_further_than_the_cap(self, tmp_path: Path) -> None:
+    def test_a_huge_file_is_read_only_up_to_the_limit(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
         with file.open("wb") as out:
             out.truncate(1 << 40)  # sparse
@@ -305,7 +303,9 @@ class TestFiles:
             load(file)
 
 
-def test_the_parser_without_libyaml_tells_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parser_without_libyaml_reports_the_same_positions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for text, expected in GOLDEN.values():
         if "not valid YAML" in expected[0]:
             continue  # the two parsers word their syntax errors differently
@@ -313,7 +313,7 @@ def test_the_parser_without_libyaml_tells_the_same_places(monkeypatch: pytest.Mo
         assert problems(text) == expected
 
 
-def test_numbers_and_places_of_a_tree() -> None:
+def test_numbers_and_positions_of_a_tree() -> None:
     tree = parse("a:\n  - 1_000\n  - 1:30\n", "t")
     assert tree.data == {"a": [1000.0, None]}
     assert tree.place(("a", 1)).line == 3
@@ -322,6 +322,6 @@ def test_numbers_and_places_of_a_tree() -> None:
 
 @pytest.mark.parametrize("name", library_names())
 def test_every_shipped_constitution_loads_under_its_own_name(name: str) -> None:
-    law = Constitution.load(name)
-    assert law.name == name
-    assert law.description
+    constitution = Constitution.load(name)
+    assert constitution.name == name
+    assert constitution.description

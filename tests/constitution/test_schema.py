@@ -1,4 +1,4 @@
-"""Constitutions as values: scopes, digests, look-ups, and what they refuse."""
+"""Constitutions as values: scopes, examples, consistency checks, look-ups and digests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TestScope:
             ("hello", False),
         ],
     )
-    def test_a_principle_applies_where_a_word_or_phrase_is_mentioned(
+    def test_a_principle_applies_if_a_word_or_phrase_is_mentioned(
         self, text: str, applies: bool
     ) -> None:
         scoped = principle(scope=Scope(mentions=("return", "Money back")))
@@ -71,8 +71,10 @@ class TestScope:
     def test_without_a_scope_a_principle_always_applies(self) -> None:
         assert principle().applies_to(())
 
-    def test_a_scope_that_says_nothing_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="leave the scope out"):
+    def test_a_scope_without_words_is_an_error(self) -> None:
+        with pytest.raises(
+            ValidationError, match="remove the scope if the principle always applies"
+        ):
             Scope()
 
 
@@ -90,7 +92,7 @@ class TestExamples:
         "turns",
         [(), (Message(role="assistant", content="Hi"),), (Message(role="user", content=" "),)],
     )
-    def test_a_prompt_must_end_with_something_the_user_said(
+    def test_a_prompt_must_end_with_a_user_message_that_is_not_blank(
         self, turns: tuple[Message, ...]
     ) -> None:
         with pytest.raises(ValidationError, match="last message"):
@@ -98,17 +100,17 @@ class TestExamples:
 
 
 class TestConsistency:
-    def test_a_repeated_id_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="belongs to an earlier principle"):
+    def test_a_duplicate_id_is_an_error(self) -> None:
+        with pytest.raises(ValidationError, match="duplicate principle id"):
             constitution(principles=[principle(), principle()])
 
-    def test_an_unknown_trait_is_told_with_the_nearest_and_only_once(self) -> None:
+    def test_an_unknown_trait_is_reported_once_with_the_nearest_name(self) -> None:
         found = list(inconsistencies(["kind"], [("calm", "knd")]))
         assert [(i.path, i.message, i.remedy) for i in found] == [
             (("principles", 0, "trait"), "unknown trait 'knd'", "did you mean 'kind'?")
         ]
 
-    def test_a_trait_that_no_principle_serves_is_refused(self) -> None:
+    def test_a_trait_that_no_principle_serves_is_an_error(self) -> None:
         with pytest.raises(ValidationError, match="no principle serves the trait 'honest'"):
             constitution(traits={"kind": {}, "honest": {}})
 
@@ -118,13 +120,13 @@ class TestConsistency:
             principle(weight=weight)
 
     @pytest.mark.parametrize("version", ["1.0.0", "0.0.1", "10.20.30-rc.1+build.5"])
-    def test_semantic_versions_are_taken(self, version: str) -> None:
+    def test_semantic_versions_are_accepted(self, version: str) -> None:
         assert constitution(version=version).version == version
 
     @pytest.mark.parametrize(
         "version", ["1", "1.0", "v1.0.0", "1.0.0.0", "01.0.0", "1.0.0-", "\u0661.0.0"]
     )
-    def test_other_versions_are_refused(self, version: str) -> None:
+    def test_other_versions_are_errors(self, version: str) -> None:
         with pytest.raises(ValidationError, match=r"such as 1\.0\.0"):
             constitution(version=version)
 
@@ -133,19 +135,19 @@ class TestLookUps:
     def test_a_principle_is_found_by_its_id(self) -> None:
         assert constitution().principle("calm").trait == "kind"
 
-    def test_an_unknown_id_is_told_with_the_nearest(self) -> None:
+    def test_an_unknown_id_raises_with_the_nearest_id(self) -> None:
         with pytest.raises(KeyError, match="did you mean 'calm'"):
             constitution().principle("clam")
 
     def test_trait_weights_are_those_of_the_file(self) -> None:
         assert constitution(traits={"kind": {"weight": 2}}).trait_weights == {"kind": 2.0}
 
-    def test_an_unknown_name_is_told_with_the_nearest_and_all_names(self) -> None:
+    def test_an_unknown_name_raises_with_the_nearest_and_all_names(self) -> None:
         with pytest.raises(ConstitutionError) as caught:
             Constitution.load("customersupport")
         assert str(caught.value) == (
-            "customersupport: no constitution of the name 'customersupport' ships with rlaif "
-            "(did you mean 'customer_support'?; those that ship: customer_support, harmless, hhh, "
+            "customersupport: unknown constitution 'customersupport' "
+            "(did you mean 'customer_support'?; available: customer_support, harmless, hhh, "
             "overall)"
         )
 
@@ -209,7 +211,7 @@ class TestDigest:
     def test_any_change_of_meaning_changes_it(self, changes: dict[str, Any]) -> None:
         assert constitution(**changes).digest != constitution().digest
 
-    def test_the_order_of_principles_counts_because_samples_are_drawn_by_place(self) -> None:
+    def test_the_order_of_principles_matters_because_samples_are_drawn_by_index(self) -> None:
         first, second = principle(), principle(id="again")
         one, other = ({"principles": pair} for pair in ([first, second], [second, first]))
         assert constitution(**one).digest != constitution(**other).digest

@@ -1,4 +1,4 @@
-"""A constitution written as YAML and read again is the same one, whatever its texts hold."""
+"""A constitution written as YAML and loaded again is the same, whatever its texts contain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from constitution.loader import load_text
 from constitution.schema import Constitution, Example, Message, Principle, Scope, Trait
 from constitution.writer import to_yaml
 
-# Where YAML may stumble: words it takes for other things, signs with a meaning, odd spaces.
+# Texts that YAML could misread: words of other types, special characters, unusual spaces.
 words = [
     "no",
     "1.0",
@@ -79,24 +79,24 @@ def constitutions(draw: st.DrawFn) -> Constitution:
 
 @given(constitutions())
 @settings(deadline=None, max_examples=60)
-def test_what_is_written_is_read_as_the_same_constitution(law: Constitution) -> None:
-    again = load_text(to_yaml(law))
-    assert again == law
-    assert again.digest == law.digest
+def test_a_written_constitution_loads_as_the_same_constitution(constitution: Constitution) -> None:
+    again = load_text(to_yaml(constitution))
+    assert again == constitution
+    assert again.digest == constitution.digest
 
 
 @pytest.mark.parametrize("name", Constitution.library_names())
-def test_those_that_ship_are_written_readably(name: str) -> None:
-    law = Constitution.load(name)
-    text = to_yaml(law)
-    assert load_text(text).digest == law.digest
+def test_shipped_constitutions_are_written_readably(name: str) -> None:
+    constitution = Constitution.load(name)
+    text = to_yaml(constitution)
+    assert load_text(text).digest == constitution.digest
     assert "\nprinciples:\n  - id: " in text
     assert not any(line.rstrip().endswith(("{}", "[]")) for line in text.splitlines())
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_several_lines_stand_as_a_block() -> None:
-    law = Constitution(
+def test_a_text_of_several_lines_is_written_as_a_block() -> None:
+    constitution = Constitution(
         name="mine",
         version="1.0.0",
         traits={"helpful": Trait()},
@@ -104,4 +104,4 @@ def test_several_lines_stand_as_a_block() -> None:
             Principle(id="p", trait="helpful", compare="One.\nTwo.", critique="C", revise="R"),
         ),
     )
-    assert "compare: |-\n      One.\n      Two.\n" in to_yaml(law)
+    assert "compare: |-\n      One.\n      Two.\n" in to_yaml(constitution)

@@ -1,4 +1,4 @@
-"""Small constitutions without a finding, to be spoilt in one way by each test of the linter."""
+"""Small constitutions without findings, which each linter test breaks in one way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from constitution.lint import lint
 
 
 def example(preferred: str = "B", **changes: Any) -> dict[str, Any]:
-    """In the first the shorter response wins; pass another prompt for a second example."""
+    """An example whose shorter response wins by default; give a second one another prompt."""
     texts = {"prompt": "Hi", "response_a": "A longer greeting.", "response_b": "Hello."}
     return {**texts, "preferred": preferred, **changes}
 
@@ -41,10 +41,10 @@ def constitution(*principles: dict[str, Any], **changes: Any) -> Constitution:
 def comparing(*texts: str, **changes: Any) -> Constitution:
     """A constitution of principles with these compare texts."""
     names = [f"rule-{chr(ord('a') + number)}" for number in range(len(texts))]
-    laws = zip(names, texts, strict=True)
-    return constitution(*(principle(name, compare=text, **changes) for name, text in laws))
+    pairs = zip(names, texts, strict=True)
+    return constitution(*(principle(name, compare=text, **changes) for name, text in pairs))
 
 
-def rules(law: Constitution) -> list[str]:
-    """The rules of the findings, in order and with repeats."""
-    return [finding.rule for finding in lint(law)]
+def rules(target: Constitution) -> list[str]:
+    """The rule ids of the findings, in order and with duplicates."""
+    return [finding.rule for finding in lint(target)]

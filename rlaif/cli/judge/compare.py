@@ -1,4 +1,4 @@
-"""`rlaif judge …`: ask a judge server, and find out how far its answers can be trusted."""
+"""`rlaif judge compare | rank | calibrate`: use a judge server, and calibrate it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
-from rlaif.cli.judge import response as one_response
+from rlaif.cli.judge import response
 from rlaif.cli.judge.options import (
     Fresh,
     Protocol,
     Text,
-    asked_judge,
     describe,
     longest_wait,
+    open_judge,
     read_text,
 )
 from rlaif.cli.options import (
@@ -35,15 +35,29 @@ from rlaif.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from judge_service.types import Judgment
+    from collections.abc import Sequence
 
-app = typer.Typer(help="Ask a judge server.", no_args_is_help=True)
+    from constitution import Constitution
+    from judge_service.types import Judgment
+    from rlaif.labels.calibrate import GoldPair
+
+app = typer.Typer(help="Judge responses, and calibrate the judge.", no_args_is_help=True)
 
 Rationale = Annotated[
     int,
-    typer.Option(min=0, metavar="TOKENS", help="Let the judge write so much before each read."),
+    typer.Option(
+        min=0, metavar="TOKENS", help="Let the judge write up to so many tokens before each read."
+    ),
 ]
-Raw = Annotated[bool, typer.Option("--raw", help="Without the server's calibration.")]
+Gold = Annotated[
+    Path,
+    typer.Option(help="JSONL of pairs with a known better response: prompt, chosen, rejected."),
+]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Calibration file; default: where a server looks for it."),
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not apply the server's calibration.")]
 
 
 @app.command(
@@ -67,7 +81,7 @@ def compare(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Which of two responses is better, how surely, and by which principles."""
+    """Judge which of two responses is better, how confidently, and by which principles."""
     from judge_service.types import JudgeOptions, Unjudged
 
     options = JudgeOptions(
@@ -79,46 +93,48 @@ def compare(
         use_store=not fresh,
     )
     waited = longest_wait(wait, wait_timeout)
-    with asked_judge(judge, constitution, server, waited) as (client, law):
-        found = client.compare(
-            read_text(prompt), read_text(response_a), read_text(response_b), law, options
+    with open_judge(judge, constitution, server, waited) as (client, by):
+        answer = client.compare(
+            read_text(prompt), read_text(response_a), read_text(response_b), by, options
         )
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print(json.dumps(asdict(answer), ensure_ascii=False))
         return
-    if isinstance(found, Unjudged):
-        raise UserError(f"no judgment ({found.reason.value}): {found.detail}")
-    _show_judgment(found)
+    if isinstance(answer, Unjudged):
+        raise UserError(f"no judgment ({answer.reason.value}): {answer.detail}")
+    _show_judgment(answer)
 
 
-def _show_judgment(found: Judgment) -> None:
+def _show_judgment(judgment: Judgment) -> None:
     from rich.table import Table
 
+    # Rationales first: the table and the verdict then stay in sight.
     table = Table("principle", "trait", "P(A better)", "order gap")
-    for vote in found.votes:
+    for vote in judgment.votes:
         gap = "-" if vote.order_gap is None else f"{vote.order_gap:.2f}"
         table.add_row(vote.principle_id, vote.trait, f"{vote.prob_a:.3f}", gap)
     out = output()
-    for vote in found.votes:
+    for vote in judgment.votes:
         for read in vote.reads:
             if read.rationale:
                 out.print(f"[bold]{vote.principle_id}[/bold], order {read.order}:", highlight=False)
                 out.print(read.rationale, markup=False, highlight=False, soft_wrap=True)
     out.print(table)
-    traits = ", ".join(f"{trait} {prob:.2f}" for trait, prob in found.trait_probs.items())
+    traits = ", ".join(f"{trait} {prob:.2f}" for trait, prob in judgment.trait_probs.items())
     out.print(
-        f"[bold]{found.verdict.value}[/bold]  P(A better) = {found.prob_a:.3f}, "
-        f"spread {found.spread:.3f} over principles and orders  ({traits})"
+        f"[bold]{judgment.verdict.value}[/bold]  P(A better) = {judgment.prob_a:.3f}, "
+        f"spread {judgment.spread:.3f} over principles and orders  ({traits})"
     )
-    calibration = found.provenance.calibration
-    if calibration and found.raw_prob_a is not None:
+    origin = judgment.provenance
+    calibration = origin.calibration
+    if calibration and judgment.raw_prob_a is not None:
         out.print(
-            f"calibrated from {found.raw_prob_a:.3f} (calibration {calibration[:16]}…)",
+            f"calibrated from {judgment.raw_prob_a:.3f} (calibration {calibration[:16]}…)",
             highlight=False,
         )
-    law = f"{found.provenance.constitution_name} {found.provenance.constitution_version}"
+    constitution = f"{origin.constitution_name} {origin.constitution_version}"
     out.print(
-        f"by {law}, {found.provenance.protocol}: {describe(found.usage, found.seconds)}",
+        f"by {constitution}, {origin.protocol}: {describe(judgment.usage, judgment.seconds)}",
         highlight=False,
     )
 
@@ -138,7 +154,7 @@ def rank(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Order candidates by Bradley-Terry strength over judged pairs."""
+    """Rank candidates by their Bradley-Terry strength over judged pairs."""
     from rich.table import Table
 
     from judge_service.types import JudgeOptions
@@ -148,101 +164,108 @@ def rank(
         sample_principles=sample_principles, seed=seed, protocol=protocol, use_store=not fresh
     )
     waited = longest_wait(wait, wait_timeout)
-    with asked_judge(judge, constitution, server, waited) as (client, law):
-        found = client.rank(read_text(prompt), texts, law, options)
+    with open_judge(judge, constitution, server, waited) as (client, by):
+        ranking = client.rank(read_text(prompt), texts, by, options)
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print(json.dumps(asdict(ranking), ensure_ascii=False))
         return
     table = Table("rank", "strength", "± s.e.", "candidate")
-    for one in found.candidates:
-        text = texts[one.index].replace("\n", " ")
+    for ranked in ranking.candidates:
+        text = texts[ranked.index].replace("\n", " ")
         shown = text if len(text) <= 90 else text[:87] + "..."
-        table.add_row(str(one.rank), f"{one.strength:+.2f}", f"{one.standard_error:.2f}", shown)
+        strength, error = f"{ranked.strength:+.2f}", f"{ranked.standard_error:.2f}"
+        table.add_row(str(ranked.rank), strength, error, shown)
     output().print(table)
-    output().print(describe(found.usage, found.seconds), highlight=False)
+    output().print(describe(ranking.usage, ranking.seconds), highlight=False)
 
 
-app.command(epilog='Example: rlaif judge score "Name a fruit" "An apple."')(one_response.score)
+app.command(epilog='Example: rlaif judge score "Name a fruit" "An apple."')(response.score)
 app.command(epilog='Example: rlaif judge critique "Name a fruit" "A stone." --principle correct')(
-    one_response.critique
+    response.critique
 )
-app.command(epilog='Example: rlaif judge revise "Name a fruit" "A stone." "A stone is no fruit."')(
-    one_response.revise
+app.command(epilog='Example: rlaif judge revise "Name a fruit" "A stone." "Not a fruit."')(
+    response.revise
 )
 app.command(
     epilog='Example: rlaif judge preview "Name a fruit" "An apple." "A stone." '
     "--sample-principles 1"
-)(one_response.preview)
+)(response.preview)
 
 
 @app.command(
-    epilog="Example: rlaif judge calibrate --gold pairs.jsonl -c overall --judge qwen2.5-coder-1.5b"
+    "calibrate",
+    epilog="Example: rlaif judge calibrate --gold pairs.jsonl -c overall "
+    "--judge qwen2.5-coder-1.5b",
 )
-def calibrate(
-    gold: Annotated[
-        Path,
-        typer.Option(help="JSONL of pairs with a known better one: prompt, chosen, rejected."),
-    ],
+def calibrate_judge(
+    gold: Gold,
     constitution: Annotated[
         str,
-        typer.Option("--constitution", "-c", help="The name of a constitution, or a YAML file."),
+        typer.Option("--constitution", "-c", help="Name of a constitution, or a YAML file."),
     ] = DEFAULT_CONSTITUTION,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only N of the pairs, drawn with the seed.")
+        int | None, typer.Option(min=1, help="Use a sample of N pairs, drawn with the seed.")
     ] = None,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Calibration file; default where a server looks for it."),
-    ] = None,
+    out: CalibrationFile = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be asked and written; do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be judged and written, and stop.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a temperature or an isotonic curve to gold pairs, so that 0.8 is right 8 times in 10.
 
-    The table is of held-back pairs. Killed and started again, it asks for what is missing.
+    The metrics shown are of held-back pairs. After a kill, the same command continues.
     """
     from constitution import Constitution
-    from judge_service.judge import calibration as store
+    from judge_service.judge.calibration import (
+        calibration_file,
+        read_calibrations,
+        write_calibration,
+    )
     from rlaif.feedback.client import judge_client
-    from rlaif.labels import calibrate as calibrating
+    from rlaif.labels.calibrate import calibrate, load_gold
+    from rlaif.labels.calibration_report import print_report
     from rlaif.models.catalog import cache_folder
 
-    law = Constitution.load(constitution)
-    pairs = calibrating.load_gold(gold, limit, seed)
+    # Report invalid files now rather than after an hour of judging.
+    loaded = Constitution.load(constitution)
+    pairs = load_gold(gold, limit, seed)
     folder = cache_folder() / "calibrations"
-    found_by_servers = store.calibration_file(constitution, folder)
-    path = out or found_by_servers
+    default_path = calibration_file(constitution, folder)
+    path = out or default_path
     if path.exists():
-        store.read_calibrations(path)  # a broken file is told now, not after an hour of asking
+        read_calibrations(path)
     if dry_run:
-        reads = 2 * sum(p.applies_to(pair.prompt) for pair in pairs for p in law.principles)
-        output().print(
-            f"would ask for {len(pairs)} pairs, about {reads} reads, and write {path}",
-            highlight=False,
-        )
+        _print_plan(pairs, loaded, path)
         return
     with judge_client(judge, constitution, folder / "judge.log", server) as client:
-        report = calibrating.calibrate(
+        report = calibrate(
             pairs,
             client,
-            folder / f"{law.name}.journal.jsonl",
+            folder / f"{loaded.name}.journal.jsonl",
             constitution=constitution,
             folds=folds,
             seed=seed,
         )
-    store.write_calibration(path, report.calibration)
+    write_calibration(path, report.calibration)
     digest = report.calibration.sha256
     if as_json:
         print(json.dumps({**asdict(report), "file": str(path), "sha256": digest}))
         return
-    calibrating.print_report(report, output())
-    use = f"a server started from now on with --constitution {constitution} applies it"
-    if path != found_by_servers:
-        use = f"servers look for it in {found_by_servers}"
-    output().print(f"stored in {path}; {use} (sha256 {digest[:16]}…)", highlight=False)
+    print_report(report, output())
+    use = f"servers started with --constitution {constitution} will apply it"
+    if path != default_path:
+        use = f"servers look for it in {default_path}"
+    output().print(f"written to {path}; {use} (sha256 {digest[:16]}…)", highlight=False)
+
+
+def _print_plan(pairs: Sequence[GoldPair], constitution: Constitution, path: Path) -> None:
+    reads = 2 * sum(p.applies_to(pair.prompt) for pair in pairs for p in constitution.principles)
+    output().print(
+        f"would judge {len(pairs)} pairs with about {reads} reads, and write {path}",
+        highlight=False,
+    )

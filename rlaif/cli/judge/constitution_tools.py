@@ -1,4 +1,4 @@
-"""`rlaif constitution test | diff | ablate | try`: edit a constitution with confidence."""
+"""`rlaif constitution test | diff | ablate | try`: measure the effect of edits."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from judge_service.client.sync import JudgeClient
     from rlaif.constitution_tools.examples import Answer, ExampleOutcome
 
-Law = Annotated[
+ConstitutionFile = Annotated[
     str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped constitution.")
 ]
 Labels = Annotated[
-    Path, typer.Option(help="Labels with receipts: the preferences.parquet of rlaif label.")
+    Path, typer.Option(help="Labels with receipts: the preferences.parquet written by rlaif label.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N labels.")]
 
 
 @contextmanager
 def _judge(model: str, server: str) -> Iterator[JudgeClient]:
-    """A running judge, or one of our own; its constitution is sent with every question."""
+    """A client to a running judge or one started here; requests carry the constitution."""
     from rlaif.feedback.client import judge_client
 
     with (
@@ -47,42 +47,42 @@ def _judge(model: str, server: str) -> Iterator[JudgeClient]:
 # ── test ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def check(
-    name: Law,
+def run_examples(
+    name: ConstitutionFile,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
     principle: Annotated[
-        list[str] | None, typer.Option(help="Only the examples of this principle; repeatable.")
+        list[str] | None, typer.Option(help="Test only the examples of this principle; repeatable.")
     ] = None,
     tie_margin: Annotated[
-        float, typer.Option(min=0.0, max=0.5, help="How far from 0.5 an expected tie may be.")
+        float, typer.Option(min=0.0, max=0.5, help="Largest distance from 0.5 of an expected tie.")
     ] = 0.1,
     as_json: AsJson = False,
     junit: Annotated[
-        Path | None, typer.Option(help="Write the outcomes as JUnit XML, too.", metavar="FILE")
+        Path | None, typer.Option(help="Also write the outcomes as JUnit XML.", metavar="FILE")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Run again on every save, asking only what changed.")
+        bool, typer.Option("--watch", help="Run again on every save, judging only what changed.")
     ] = False,
 ) -> None:
-    """Does the judge decide every principle's examples as their author means?
+    """Test whether the judge decides the examples of each principle as expected.
 
-    Each example is asked of its own principle alone, in both orders. Exits with 1 if any fails.
+    Each example is judged by its own principle alone, in both orders. Exits with 1 if any fails.
     """
     from constitution import Constitution
     from rlaif.constitution_tools.examples import cases
 
     if watch and not Path(name).is_file():
-        raise UserError(f"--watch {name}: no such file; a constitution that ships cannot change")
+        raise UserError(f"no such file: --watch {name}; give a file, not a shipped constitution")
     if not watch:
-        cases(Constitution.load(name), principle or ())  # mistakes are told before a judge starts
+        cases(Constitution.load(name), principle or ())  # raises before a judge is started
     memory: dict[str, Answer] = {}
     with _judge(judge, server) as client:
 
         def run() -> bool:
-            law = Constitution.load(name)
-            outcomes = _ask_examples(law, client, principle or (), tie_margin, memory)
-            _tell_outcomes(outcomes, law, tie_margin, as_json, junit)
+            constitution = Constitution.load(name)
+            outcomes = _judge_examples(constitution, client, principle or (), tie_margin, memory)
+            _report_outcomes(outcomes, constitution, tie_margin, as_json, junit)
             return all(outcome.passed for outcome in outcomes)
 
         if watch:
@@ -92,7 +92,7 @@ def check(
 
 
 def _on_every_save(file: Path, run: Callable[[], object]) -> None:
-    """Until Ctrl-C. A file that is broken for the moment is told, and its mending waited for."""
+    """Run now and after every save until Ctrl-C; errors of an invalid file are printed."""
     from rlaif.constitution_tools.watch import saves
 
     try:
@@ -101,13 +101,13 @@ def _on_every_save(file: Path, run: Callable[[], object]) -> None:
                 run()
             except UserError as error:
                 print(error, file=sys.stderr)
-            print(f"waiting for {file} to be saved; Ctrl-C ends", file=sys.stderr, flush=True)
+            print(f"waiting for changes of {file}; stop with Ctrl-C", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
-        print("\nno longer watching", file=sys.stderr)
+        print("\nstopped watching", file=sys.stderr)
 
 
-def _ask_examples(
-    law: Constitution,
+def _judge_examples(
+    constitution: Constitution,
     client: JudgeClient,
     principles: Collection[str],
     tie_margin: float,
@@ -116,14 +116,16 @@ def _ask_examples(
     from rlaif.constitution_tools.examples import cases, judge_cases
     from rlaif.progress import progress
 
-    found = cases(law, principles)
-    with progress("examples", len(found), "examples") as report:
-        return judge_cases(found, law, client.stream, memory, tie_margin=tie_margin, report=report)
+    selected = cases(constitution, principles)
+    with progress("examples", len(selected), "examples") as report:
+        return judge_cases(
+            selected, constitution, client.stream, memory, tie_margin=tie_margin, report=report
+        )
 
 
-def _tell_outcomes(
+def _report_outcomes(
     outcomes: Sequence[ExampleOutcome],
-    law: Constitution,
+    constitution: Constitution,
     tie_margin: float,
     as_json: bool,
     junit: Path | None,
@@ -133,21 +135,22 @@ def _tell_outcomes(
     from rlaif.constitution_tools.tables import print_outcomes
     from rlaif.data.records import atomic_open
 
-    summary = summarize(outcomes, law)
+    # The JUnit file comes in addition to either output.
+    summary = summarize(outcomes, constitution)
     if junit:
         with atomic_open(junit) as out:
-            out.write(junit_xml(law.name, outcomes))
+            out.write(junit_xml(constitution.name, outcomes))
     if not as_json:
         print_outcomes(outcomes, summary, output())
         return
-    told = {
-        "constitution": law.name,
-        "constitution_sha256": law.digest,
+    report = {
+        "constitution": constitution.name,
+        "constitution_sha256": constitution.digest,
         "tie_margin": tie_margin,
         "summary": asdict(summary),
         "examples": [_example(outcome) for outcome in outcomes],
     }
-    print(json.dumps(told, ensure_ascii=False), flush=True)
+    print(json.dumps(report, ensure_ascii=False), flush=True)
 
 
 def _example(outcome: ExampleOutcome) -> dict[str, object]:
@@ -158,40 +161,43 @@ def _example(outcome: ExampleOutcome) -> dict[str, object]:
 
 
 def diff(
-    old: Annotated[str, typer.Argument(help="The constitution that the labels were made under.")],
-    new: Annotated[str, typer.Argument(help="The edited one.")],
+    old: Annotated[str, typer.Argument(help="The constitution the labels were made by.")],
+    new: Annotated[str, typer.Argument(help="The edited constitution.")],
     labels: Labels,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
     limit: Limit = None,
-    show: Annotated[int, typer.Option(min=0, help="How many flips to show with their texts.")] = 10,
+    show: Annotated[
+        int, typer.Option(min=0, help="Number of flips to show with their texts.")
+    ] = 10,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be read; ask nothing.")
+        bool, typer.Option("--dry-run", help="Show how much would be read, and stop.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Which stored labels an edit flips, how surely, and what moved them.
+    """Show which stored labels an edit flips, how confidently, and which principles moved them.
 
-    Only what the edit changed is read; a change of weights alone needs no judge at all. Killed and
-    started again, it goes on from diff.journal.jsonl beside the labels.
+    Only what the edit changed is read; a change of weights alone needs no judge. After a kill, the
+    same command continues from diff.journal.jsonl beside the labels.
     """
     from constitution import Constitution
-    from rlaif.constitution_tools import diff as differences
     from rlaif.constitution_tools.changes import list_changes
+    from rlaif.constitution_tools.diff import Fresh, compare_labels, plan, read_missing, summary
     from rlaif.constitution_tools.tables import print_changes, print_difference, print_plan
     from rlaif.data.datasets import read_preferences
 
     before, after = Constitution.load(old), Constitution.load(new)
     changes = list_changes(before, after)
-    planned = differences.plan(read_preferences(labels), before, after, limit)
-    told = output() if not as_json else None
-    if told:
-        print_changes(changes, told)
-        print_plan(planned, told)
+    planned = plan(read_preferences(labels), before, after, limit)
+    console = output() if not as_json else None
+    if console:
+        print_changes(changes, console)
+        print_plan(planned, console)
     if not planned.labels:
         raise UserError(
-            f"{labels}: no label was made under {old} as it is now (sha256 {before.digest[:12]}…); "
-            "give the constitution that labeled as OLD, or label again"
+            f"{labels}: no label was made by {old} in its current form (sha256 "
+            f"{before.digest[:12]}…); give the constitution the labels were made by as OLD, or "
+            "label again"
         )
     report = {"changes": [asdict(change) for change in changes], "labels": len(planned.labels),
               "left_out": planned.left_out, "reads_wanted": planned.reads,
@@ -200,16 +206,15 @@ def diff(
         if as_json:
             print(json.dumps(report, ensure_ascii=False))
         return
-    fresh = differences.Fresh()
+    fresh = Fresh()
     if planned.reads:
         with _judge(judge, server) as client:
-            journal = labels.with_name("diff.journal.jsonl")
-            fresh = differences.read_missing(planned, client, journal)
-    found = differences.compare_labels(planned, fresh.answers)
-    if told:
-        print_difference(found, planned, fresh.usage, show, told)
+            fresh = read_missing(planned, client, labels.with_name("diff.journal.jsonl"))
+    difference = compare_labels(planned, fresh.answers)
+    if console:
+        print_difference(difference, planned, fresh.usage, show, console)
     else:
-        report |= {**differences.summary(found, show), "usage": asdict(fresh.usage)}
+        report |= {**summary(difference, show), "usage": asdict(fresh.usage)}
         print(json.dumps(report, ensure_ascii=False))
 
 
@@ -217,44 +222,45 @@ def diff(
 
 
 def ablate(
-    name: Law,
+    name: ConstitutionFile,
     labels: Labels,
     gold: Annotated[
         Path | None,
-        typer.Option(help="JSONL of pairs with a known better one: prompt, chosen, rejected."),
+        typer.Option(help="JSONL of pairs with a known better response: prompt, chosen, rejected."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for the redundancy matrix as pictures."),
+        typer.Option("--out", "-o", help="Folder for pictures of the redundancy matrix."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What each principle does to stored labels, which repeat each other, and what gold says.
+    """Show each principle's effect on stored labels, redundant principles, and accuracy on gold.
 
-    Read from the votes in the labels' receipts: no judge is asked.
+    Computed from the votes in the labels' receipts, without a judge.
     """
     from constitution import Constitution
-    from rlaif.constitution_tools import ablate as ablation
+    from rlaif.constitution_tools.ablate import redundancy, tabulate
     from rlaif.constitution_tools.ablation_report import AblationReport
     from rlaif.data.datasets import read_preferences
     from rlaif.labels.calibrate import load_gold
 
-    law = Constitution.load(name)
+    constitution = Constitution.load(name)
     preferences = read_preferences(labels)
-    table = ablation.tabulate(preferences, law, load_gold(gold) if gold else ())
+    table = tabulate(preferences, constitution, load_gold(gold) if gold else ())
     if not table.labels:
         raise UserError(
-            f"{labels}: none of {len(preferences)} labels was made under {name} as it is now "
-            f"(sha256 {law.digest[:12]}…); bring them up to date with: rlaif label --update"
+            f"{labels}: none of {len(preferences)} labels was made by {name} in its current form "
+            f"(sha256 {constitution.digest[:12]}…); update them with: rlaif label --update"
         )
-    report = AblationReport.of(table, law, len(preferences) - table.labels)
+    report = AblationReport.of(table, constitution, len(preferences) - table.labels)
+    # matplotlib is imported only if pictures are wanted.
     if out:
         from rlaif.constitution_tools.figures import draw_redundancy
 
         out.mkdir(parents=True, exist_ok=True)
-        r = ablation.redundancy(table.probs)
-        for ending in ("svg", "png"):
-            draw_redundancy(table.principles, r, out / f"redundancy.{ending}")
+        r = redundancy(table.probs)
+        for suffix in ("svg", "png"):
+            draw_redundancy(table.principles, r, out / f"redundancy.{suffix}")
     if as_json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
         return
@@ -266,16 +272,16 @@ def ablate(
 # ── try ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def try_(name: Law, server: Server = DEFAULT_SERVER, judge: OwnJudge = "") -> None:
-    """Type a prompt and two responses, see the votes; edit the file meanwhile.
+def try_(name: ConstitutionFile, server: Server = DEFAULT_SERVER, judge: OwnJudge = "") -> None:
+    """Type a prompt and two responses and see the votes, while editing the file.
 
-    A text ends with a line that holds a single '.'; @FILE takes a file's text.
+    A text ends with a line containing a single '.'; @FILE reads it from a file.
     """
     from constitution import Constitution
     from rlaif.constitution_tools.tables import print_votes
-    from rlaif.constitution_tools.try_session import hold
+    from rlaif.constitution_tools.try_session import run_session
 
-    Constitution.load(name)  # a mistake in it is told before a judge is started
+    Constitution.load(name)  # raises before a judge is started
     console = output()
 
     def say(text: str) -> None:
@@ -283,14 +289,17 @@ def try_(name: Law, server: Server = DEFAULT_SERVER, judge: OwnJudge = "") -> No
 
     with _judge(judge, server) as client:
         try:
-            hold(
+            run_session(
                 name,
                 iter(sys.stdin.readline, ""),
-                lambda pair, law: client.compare(
-                    pair.conversation, pair.response_a, pair.response_b, constitution=law
+                lambda pair, constitution: client.compare(
+                    pair.conversation,
+                    pair.response_a,
+                    pair.response_b,
+                    constitution=constitution,
                 ),
                 say,
-                lambda found: print_votes(found, console),
+                lambda answer: print_votes(answer, console),
             )
         except KeyboardInterrupt:
             say("")

@@ -1,4 +1,4 @@
-"""What the commands that ask a judge share: the texts, the server, the constitution."""
+"""Options and judge connections shared by the commands that use a judge."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ if TYPE_CHECKING:
     from judge_service.client.sync import JudgeClient
     from judge_service.types import Usage
 
-PROBE_S = 2.0  # to ask a server what it does
+PROBE_S = 2.0  # time limit of a request for the server's state
 
 Text = Annotated[str, typer.Argument(help="The text, or @FILE to read it from a file.")]
-Protocol = Annotated[str, typer.Option(help="The way of reading; default: the recommended one.")]
+Protocol = Annotated[str, typer.Option(help="How labels are read; default: the recommended way.")]
 Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Compute every read, also those the server has stored.")
+    bool, typer.Option("--fresh", help="Compute every read, even those in the server's store.")
 ]
 
 
 def read_text(argument: str) -> str:
-    """The argument, or the file that it names with an @. Raises UserError."""
+    """The argument, or the content of the file named by @FILE. Raises UserError."""
     if not argument.startswith("@"):
         return argument
     path = Path(argument[1:])
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        raise UserError(
+            f"{path}: cannot be read: {error}; give a UTF-8 file, or the text itself without @"
+        ) from error
 
 
 def longest_wait(wait: bool, timeout: float | None) -> float | None:
-    """Seconds to wait for a server by --wait and --wait-timeout; None: do not wait."""
+    """Seconds to wait for a server, from --wait and --wait-timeout; None: do not wait."""
     if timeout is not None:
         return timeout
     return DEFAULT_WAIT_S if wait else None
 
 
 @contextmanager
-def asked_judge(
+def open_judge(
     judge: str, constitution: str, server: str, wait: float | None = None
 ) -> Iterator[tuple[JudgeClient, ConstitutionRef]]:
-    """A client, and the constitution as its server takes it: by name, or a file's content.
+    """Yield a client and the constitution for its requests: a name, a digest or the content.
 
-    With a `judge` (a model), a server is started for as long as this lasts. wait: how long a
-    running server may take to be ready, seconds; None: it is asked at once, and an error names
-    --wait where that would have helped.
+    With a `judge` (a model), a server is started for the block. wait: seconds that a running server
+    may take to be ready; None: use it at once, and suggest --wait in an error where it would help.
     """
     if not judge:
         from rlaif.feedback.connection import judge_at, wait_until_ready
@@ -60,23 +61,23 @@ def asked_judge(
         with judge_at(server) as client:
             if wait is not None:
                 wait_until_ready(client, wait)
-                yield client, _law(client, constitution)
+                yield client, _resolve(client, constitution)
                 return
-            with _naming_wait(client):
-                yield client, _law(client, constitution)
+            with _suggest_wait(client):
+                yield client, _resolve(client, constitution)
         return
     from rlaif.feedback.client import judge_client
     from rlaif.models.catalog import cache_folder
 
     with judge_client(judge, constitution, cache_folder() / "judge.log") as client:
-        yield client, _law(client, constitution)
+        yield client, _resolve(client, constitution)
 
 
 @contextmanager
 def bulk_judge(
     judge: str, constitution: str, log: Path, server: str, wait: float | None
 ) -> Iterator[JudgeClient]:
-    """`judging.judge_client` for a command that has --wait."""
+    """`rlaif.feedback.client.judge_client` for a command with --wait."""
     from rlaif.feedback.client import judge_client
     from rlaif.feedback.connection import judge_at
 
@@ -87,14 +88,14 @@ def bulk_judge(
         return
     with ExitStack() as stack:
         probe = stack.enter_context(judge_at(server))
-        with _naming_wait(probe):
+        with _suggest_wait(probe):
             client = stack.enter_context(judge_client(judge, constitution, log, server))
         yield client
 
 
 @contextmanager
-def _naming_wait(client: JudgeClient) -> Iterator[None]:
-    """Name --wait in the error of a server that loads, or that is not there yet."""
+def _suggest_wait(client: JudgeClient) -> Iterator[None]:
+    """Suggest --wait in the error of a server that is loading or does not answer yet."""
     from judge_service.client.sync import JudgeUnavailable
     from judge_service.server_info import ServerState
 
@@ -105,29 +106,29 @@ def _naming_wait(client: JudgeClient) -> Iterator[None]:
             state = client.server_info(timeout=PROBE_S).state
         except UserError:
             raise JudgeUnavailable(
-                f"{error}; if it is just starting, --wait waits for it"
+                f"{error}; if it is just starting, use --wait to wait for it"
             ) from error
         if state is not ServerState.LOADING:
             raise
         raise JudgeUnavailable(
-            f"the judge at {client.address} is still loading its model; --wait waits until it is "
-            "ready"
+            f"the judge at {client.address} is still loading its model; use --wait to wait until "
+            "it is ready"
         ) from error
 
 
-def _law(client: JudgeClient, constitution: str) -> ConstitutionRef:
-    """A file travels by its digest where the server has it, and else as it is."""
+def _resolve(client: JudgeClient, constitution: str) -> ConstitutionRef:
+    """A name as it is; a file as its digest if the server has it, else as its content."""
     if "/" not in constitution and not constitution.endswith((".yaml", ".yml")):
         return constitution
     from constitution.schema import Constitution
 
-    law = Constitution.load(constitution)
+    loaded = Constitution.load(constitution)
     known = {summary.sha256 for summary in client.constitutions()}
-    return law.digest if law.digest in known else law
+    return loaded.digest if loaded.digest in known else loaded
 
 
 def describe(usage: Usage, seconds: float) -> str:
-    """What an answer cost, in a line."""
+    """The cost of an answer in one line."""
     stored = f" and {usage.stored_reads} stored" if usage.stored_reads else ""
     written = f", {usage.output_tokens} written" if usage.output_tokens > usage.reads else ""
     return (

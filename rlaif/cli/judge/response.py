@@ -1,4 +1,4 @@
-"""`rlaif judge score | critique | revise | preview`: one response, and the judge's very prompt."""
+"""`rlaif judge score | critique | revise | preview`: one response, and the judge's prompts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlaif.cli.judge.options import (
     Fresh,
     Protocol,
     Text,
-    asked_judge,
     describe,
     longest_wait,
+    open_judge,
     read_text,
 )
 from rlaif.cli.options import (
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 PrincipleId = Annotated[
     str, typer.Option("--principle", help="Id of the principle; default: one drawn with the seed.")
 ]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest text, tokens.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum length of the text, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the sampling; 0: greedy.")]
 
-# What stands under headings with the nonce is data: a control token spelled there is plain text.
+# Text under headings with the nonce is data: a control token written there is plain text.
 _DATA = re.compile(r"^\[\w[^\n]* (\w+)\]\n.*^\[Question \1\]$", re.DOTALL | re.MULTILINE)
 _CONTROL = r"<\|[^|\s]+\|>|</?s>|\[/?INST\]"
 
@@ -61,28 +61,28 @@ def score(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """How good one response is by itself, from -1 to 1."""
+    """Score one response by itself, from -1 to 1."""
     from rich.table import Table
 
     from judge_service.types import JudgeOptions, Unjudged
 
     options = JudgeOptions(sample_principles=sample_principles, seed=seed, use_store=not fresh)
     waited = longest_wait(wait, wait_timeout)
-    with asked_judge(judge, constitution, server, waited) as (client, law):
-        found = client.score(read_text(prompt), read_text(response), law, options)
+    with open_judge(judge, constitution, server, waited) as (client, by):
+        answer = client.score(read_text(prompt), read_text(response), by, options)
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print(json.dumps(asdict(answer), ensure_ascii=False))
         return
-    if isinstance(found, Unjudged):
-        raise UserError(f"no score ({found.reason.value}): {found.detail}")
+    if isinstance(answer, Unjudged):
+        raise UserError(f"no score ({answer.reason.value}): {answer.detail}")
     table = Table("principle", "trait", "score", "label mass")
-    for one in found.principle_scores:
-        table.add_row(one.principle_id, one.trait, f"{one.score:+.3f}", f"{one.label_mass:.3f}")
+    for part in answer.principle_scores:
+        table.add_row(part.principle_id, part.trait, f"{part.score:+.3f}", f"{part.label_mass:.3f}")
     out = output()
     out.print(table)
-    traits = ", ".join(f"{trait} {value:+.2f}" for trait, value in found.trait_scores.items())
-    out.print(f"[bold]{found.score:+.3f}[/bold] of -1 to 1  ({traits})")
-    out.print(describe(found.usage, found.seconds), highlight=False)
+    traits = ", ".join(f"{trait} {value:+.2f}" for trait, value in answer.trait_scores.items())
+    out.print(f"[bold]{answer.score:+.3f}[/bold] on a scale of -1 to 1  ({traits})")
+    out.print(describe(answer.usage, answer.seconds), highlight=False)
 
 
 def critique(
@@ -99,14 +99,14 @@ def critique(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """What is wrong with a response by one principle, in words."""
+    """Write what is wrong with a response by one principle."""
     from judge_service.types import WritingOptions
 
     options = WritingOptions(principle, max_tokens, temperature, seed)
     waited = longest_wait(wait, wait_timeout)
-    with asked_judge(judge, constitution, server, waited) as (client, law):
-        found = client.critique(read_text(prompt), read_text(response), law, options)
-    _show_writing(found, as_json)
+    with open_judge(judge, constitution, server, waited) as (client, by):
+        answer = client.critique(read_text(prompt), read_text(response), by, options)
+    _show_writing(answer, as_json)
 
 
 def revise(
@@ -124,16 +124,16 @@ def revise(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """The response rewritten by one principle and a critique."""
+    """Rewrite a response by one principle and a critique."""
     from judge_service.types import WritingOptions
 
     options = WritingOptions(principle, max_tokens, temperature, seed)
     waited = longest_wait(wait, wait_timeout)
-    with asked_judge(judge, constitution, server, waited) as (client, law):
-        found = client.revise(
-            read_text(prompt), read_text(response), read_text(critique), law, options
+    with open_judge(judge, constitution, server, waited) as (client, by):
+        answer = client.revise(
+            read_text(prompt), read_text(response), read_text(critique), by, options
         )
-    _show_writing(found, as_json)
+    _show_writing(answer, as_json)
 
 
 def preview(
@@ -149,32 +149,33 @@ def preview(
     protocol: Protocol = "",
     as_json: AsJson = False,
 ) -> None:
-    """The very prompts that a comparison would read, and their lengths; nothing is judged."""
+    """Show the exact prompts of a comparison and their lengths, without judging."""
     from judge_service.types import JudgeOptions
 
     options = JudgeOptions(sample_principles=sample_principles, seed=seed, protocol=protocol)
     waited = longest_wait(wait, wait_timeout)
-    with asked_judge("", constitution, server, waited) as (client, law):
-        found = client.preview(
-            read_text(prompt), read_text(response_a), read_text(response_b), law, options
+    with open_judge("", constitution, server, waited) as (client, by):
+        previews = client.preview(
+            read_text(prompt), read_text(response_a), read_text(response_b), by, options
         )
     if as_json:
-        print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
+        print(json.dumps([asdict(preview) for preview in previews], ensure_ascii=False))
         return
-    if not found:
-        named = constitution or "the server's constitution"
-        raise UserError(f"no principle of {named} applies to this prompt; nothing is read")
-    out = output()
-    for one in found:
-        labels = " or ".join(map(repr, one.labels))
-        out.rule(
-            f"{one.principle_id}, order {one.order}: {one.prompt_tokens} tokens, then {labels}"
+    if not previews:
+        name = constitution or "the server's constitution"
+        raise UserError(
+            f"no principle of {name} applies to this prompt; choose another constitution or prompt"
         )
-        out.print(marked(one.text), soft_wrap=True)
+    out = output()
+    for preview in previews:
+        labels = " or ".join(map(repr, preview.labels))
+        tokens = preview.prompt_tokens
+        out.rule(f"{preview.principle_id}, order {preview.order}: {tokens} tokens, then {labels}")
+        out.print(highlight_prompt(preview.text), soft_wrap=True)
 
 
-def marked(prompt: str) -> StyledText:
-    """The prompt with its control tokens in color, and the data under judgment dim."""
+def highlight_prompt(prompt: str) -> StyledText:
+    """The prompt with its control tokens in color, and the judged texts dimmed."""
     from rich.text import Text as StyledText
 
     styled = StyledText(prompt)
@@ -184,19 +185,20 @@ def marked(prompt: str) -> StyledText:
     return styled
 
 
-def _show_writing(found: Writing | Unjudged, as_json: bool) -> None:
+def _show_writing(answer: Writing | Unjudged, as_json: bool) -> None:
     from judge_service.types import Unjudged
 
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print(json.dumps(asdict(answer), ensure_ascii=False))
         return
-    if isinstance(found, Unjudged):
-        raise UserError(f"nothing written ({found.reason.value}): {found.detail}")
+    if isinstance(answer, Unjudged):
+        raise UserError(f"no text ({answer.reason.value}): {answer.detail}")
     out = output()
-    out.print(found.text, markup=False, highlight=False, soft_wrap=True)
-    cut = "" if found.complete else "; cut at its longest, see --max-tokens"
+    out.print(answer.text, markup=False, highlight=False, soft_wrap=True)
+    cut = "" if answer.complete else "; cut off, see --max-tokens"
+    tokens = answer.usage.output_tokens
     out.print(
-        f"by {found.principle_id}{cut}; {found.usage.output_tokens} tokens, {found.seconds:.1f} s",
+        f"by {answer.principle_id}{cut}; {tokens} tokens, {answer.seconds:.1f} s",
         style="dim",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""`rlaif labels …`: one label with its receipt, all of them counted, checked, or exported."""
+"""`rlaif labels …`: show, count, verify and export labels."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     from rlaif.labels.statistics import LabelStats, TraitWeights
     from rlaif.labels.verify import OfflineReport, Replay
 
-app = typer.Typer(help="Look at labels, check and export them.", no_args_is_help=True)
+app = typer.Typer(help="Show, verify and export labels.", no_args_is_help=True)
 
 LabelFile = Annotated[
     Path, typer.Argument(help="preferences.parquet, a .jsonl of preferences, or their folder.")
 ]
-Laws = Annotated[
+Constitutions = Annotated[
     list[str] | None,
     typer.Option(
         "--constitution",
         "-c",
-        help="A constitution the labels were made by, where it is none of the shipped; may be "
-        "given more than once.",
+        help="A constitution the labels were made by, if it is not a shipped one; repeatable.",
     ),
 ]
 
 
 class Form(StrEnum):
+    """The output format of `export`."""
+
     TRL = "trl"
     OPENRLHF = "openrlhf"
     JSONL = "jsonl"
@@ -55,45 +56,47 @@ def show(
     id: Annotated[str, typer.Argument(help="The label's id.")],
     as_json: AsJson = False,
 ) -> None:
-    """One label: its texts, every vote with its reads, and where it came from."""
+    """Show one label: its texts, every vote with its reads, and its origin."""
     from rlaif.data.datasets import iter_preferences
     from rlaif.feedback.receipts import parse_receipt
 
-    some: list[str] = []
+    first_ids: list[str] = []
     for label in iter_preferences(_file(file)):
         if label.id == id:
             break
-        if len(some) < 3:
-            some.append(label.id)
+        if len(first_ids) < 3:
+            first_ids.append(label.id)
     else:
-        known = f"it has {', '.join(some)}, …" if some else "it holds no labels"
-        raise UserError(f"{file}: no label with the id {id!r}; {known}")
-    found = parse_receipt(label)
+        known = f"its ids are {', '.join(first_ids)}, …" if first_ids else "it contains no labels"
+        raise UserError(f"{file}: unknown label id: {id!r}; {known}")
+    receipt = parse_receipt(label)
     if as_json:
         shown = {**label.model_dump(exclude={"receipt"}), "receipt": json.loads(label.receipt)}
         print(json.dumps(shown, ensure_ascii=False))
         return
-    _show(output(), label, found)
+    _show(output(), label, receipt)
 
 
-def _show(out: Console, label: Preference, found: Receipt) -> None:
+def _show(out: Console, label: Preference, receipt: Receipt) -> None:
     from rich.table import Table
 
     def say(text: str) -> None:
         out.print(text, markup=False, highlight=False)
 
+    # The pair and the label.
     for message in label.prompt:
         say(f"{message.role}: {message.content}")
-    other = "B" if found.chosen == "A" else "A"
-    say(f"\nchosen (response {found.chosen}): {label.chosen_text}")
+    other = "B" if receipt.chosen == "A" else "A"
+    say(f"\nchosen (response {receipt.chosen}): {label.chosen_text}")
     say(f"\nrejected (response {other}): {label.rejected_text}\n")
     traits = ", ".join(f"{t} {p:.3f}" for t, p in label.traits.items() if p is not None)
     say(f"P(chosen is better) = {label.prob_chosen:.4f}   by trait: {traits}")
-    gap = "-" if found.order_gap is None else f"{found.order_gap:.3f}"
-    same = {True: "yes", False: "no", None: "-"}[found.position_consistent]
-    say(f"verdict {found.verdict.value}, order gap {gap}, same response in both orders: {same}")
+    gap = "-" if receipt.order_gap is None else f"{receipt.order_gap:.3f}"
+    same = {True: "yes", False: "no", None: "-"}[receipt.position_consistent]
+    say(f"verdict {receipt.verdict.value}, order gap {gap}, same response in both orders: {same}")
+    # Its reads, under the vote that each belongs to.
     table = Table("principle", "trait", "weight", "P(A)", "order", "P(first)", "log-probs", "mass")
-    for vote in found.votes:
+    for vote in receipt.votes:
         for place, read in enumerate(vote.reads):
             first = place == 0
             table.add_row(
@@ -107,7 +110,8 @@ def _show(out: Console, label: Preference, found: Receipt) -> None:
                 f"{read.label_mass:.3f}",
             )
     out.print(table)
-    origin = found.provenance
+    # Its origin.
+    origin = receipt.provenance
     say(
         f"constitution {origin.constitution_name} {origin.constitution_version}, "
         f"sha256 {origin.constitution_sha256}"
@@ -116,7 +120,7 @@ def _show(out: Console, label: Preference, found: Receipt) -> None:
     say(f"model {model.name}, {model.dtype}, {model.engine}, weights {model.weights_sha256}")
     say(f"template {origin.template_version}, read {origin.protocol}, seed {origin.seed}")
     say(
-        f"calibration {origin.calibration}, before it P(A) = {found.raw_prob_a:.4f}"
+        f"calibration {origin.calibration}, P(A) before it = {receipt.raw_prob_a:.4f}"
         if origin.calibration
         else "calibration none"
     )
@@ -125,48 +129,50 @@ def _show(out: Console, label: Preference, found: Receipt) -> None:
 # ── stats ────────────────────────────────────────────────────────────────────────────────────
 
 
-@app.command(epilog="Example: rlaif labels stats labels")
-def stats(file: LabelFile, constitution: Laws = None, as_json: AsJson = False) -> None:
-    """Balance, sureness, consistency, principles, abstentions, and whether longer is chosen."""
+@app.command("stats", epilog="Example: rlaif labels stats labels")
+def show_stats(
+    file: LabelFile, constitution: Constitutions = None, as_json: AsJson = False
+) -> None:
+    """Show balance, confidence, consistency, principles, abstentions and length bias."""
     from rlaif.data.datasets import iter_preferences
-    from rlaif.labels.statistics import read_unjudged
-    from rlaif.labels.statistics import stats as count
+    from rlaif.labels.statistics import read_unjudged, stats
 
     path = _file(file)
-    found = count(iter_preferences(path), _trait_weights(constitution), read_unjudged(path))
+    counted = stats(iter_preferences(path), _trait_weights(constitution), read_unjudged(path))
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print(json.dumps(asdict(counted), ensure_ascii=False))
     else:
-        _print_stats(output(), found)
+        _print_stats(output(), counted)
 
 
-def _print_stats(out: Console, found: LabelStats) -> None:
+def _print_stats(out: Console, stats: LabelStats) -> None:
     from rich.table import Table
 
     def say(text: str) -> None:
         out.print(text, markup=False, highlight=False)
 
-    say(f"{found.labels} labels of {found.prompts} prompts, {found.ties} ties")
-    for kind, counts in (("constitution", found.constitutions), ("judge", found.models)):
+    say(f"{stats.labels} labels of {stats.prompts} prompts, {stats.ties} ties")
+    for kind, counts in (("constitution", stats.constitutions), ("judge", stats.models)):
         say(f"{kind}: " + "; ".join(f"{name}: {n}" for name, n in counts.items()))
-    if found.unjudged:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in found.unjudged.items())
-        say(f"without a label: {sum(found.unjudged.values())} ({reasons})")
-    say(f"chosen was called A: {_share(found.chosen_a)}")
-    say(f"chosen is the longer: {_share(found.chosen_longer)}")
-    say(f"same response in both orders: {_number(found.position_consistency)}")
-    say(f"order gap, mean: {_number(found.mean_order_gap)}")
-    mass, lowest = _number(found.mean_label_mass), _number(found.lowest_label_mass)
+    if stats.unjudged:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in stats.unjudged.items())
+        say(f"without a label: {sum(stats.unjudged.values())} ({reasons})")
+    say(f"chosen is response A: {_share(stats.chosen_a)}")
+    say(f"chosen is longer: {_share(stats.chosen_longer)}")
+    say(f"same response in both orders: {_number(stats.position_consistency)}")
+    say(f"order gap, mean: {_number(stats.mean_order_gap)}")
+    mass, lowest = _number(stats.mean_label_mass), _number(stats.lowest_label_mass)
     say(f"label mass, mean: {mass}, lowest {lowest}")
-    say(f"reads: {found.reads}, of these stored {found.stored_reads}; void {found.void_reads}")
-    say(f"prob_chosen, mean: {found.mean_prob_chosen:.3f}")
-    width, most = 0.5 / len(found.histogram), max(found.histogram)
-    for place, n in enumerate(found.histogram):
+    say(f"reads: {stats.reads}, {stats.stored_reads} of them stored; void: {stats.void_reads}")
+    say(f"prob_chosen, mean: {stats.mean_prob_chosen:.3f}")
+    # The histogram, scaled to its largest bin; then each principle.
+    width, most = 0.5 / len(stats.histogram), max(stats.histogram)
+    for place, n in enumerate(stats.histogram):
         low = 0.5 + place * width
         say(f"  {low:.2f} - {low + width:.2f} {'█' * round(40 * n / most):40} {n}")
-    say("P(chosen) by trait: " + ", ".join(f"{t} {p:.3f}" for t, p in found.traits.items()))
+    say("P(chosen) by trait: " + ", ".join(f"{t} {p:.3f}" for t, p in stats.traits.items()))
     table = Table("principle", "trait", "labels", "P(A)", "P(chosen)", "decides", "agrees", "gap")
-    for p in found.principles:
+    for p in stats.principles:
         table.add_row(
             p.principle_id,
             p.trait,
@@ -180,8 +186,8 @@ def _print_stats(out: Console, found: LabelStats) -> None:
     out.print(table)
 
 
-def _share(found: Estimate) -> str:
-    return f"{found.value:.1%} (95 %: {found.low:.1%} to {found.high:.1%})"
+def _share(share: Estimate) -> str:
+    return f"{share.value:.1%} (95 %: {share.low:.1%} to {share.high:.1%})"
 
 
 def _number(value: float | None) -> str:
@@ -196,102 +202,111 @@ def verify(
     file: LabelFile,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
-    sample: Annotated[int, typer.Option(min=1, help="Labels drawn (seeded) and recomputed.")] = 50,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Number of labels to draw with the seed and recompute.")
+    ] = 50,
     seed: Seed = 0,
     tolerance: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Largest |Δ P| allowed; by default 0.02 for labels made in bfloat16, 0.0025 in "
+            help="Largest |Δ P| allowed; default: 0.02 for labels made in bfloat16, 0.0025 in "
             "float16, 0.001 in float32.",
         ),
     ] = None,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Recompute every label from its own reads; no judge."),
+        typer.Option(
+            "--offline", help="Recompute every label from its own reads, without a judge."
+        ),
     ] = False,
-    constitution: Laws = None,
+    constitution: Constitutions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute labels again and compare; exit code 1 when they do not reproduce."""
+    """Recompute labels and compare; exits with 1 if they do not reproduce."""
     from rlaif.data.datasets import iter_preferences
     from rlaif.feedback.client import judge_client
     from rlaif.labels.verify import draw, replay, verify_offline
 
+    # Both ways give a report with `passed`; only a replay needs a judge.
     path = _file(file)
-    found: OfflineReport | Replay
+    report: OfflineReport | Replay
     if offline:
-        found = verify_offline(iter_preferences(path), _trait_weights(constitution))
-        if not found.labels:
-            raise UserError(f"{path}: the file holds no labels: nothing to verify")
-        told = _told_offline(found)
+        report = verify_offline(iter_preferences(path), _trait_weights(constitution))
+        if not report.labels:
+            raise UserError(f"{path}: the file contains no labels to verify; give another file")
+        text = _offline_text(report)
     else:
         drawn = draw(iter_preferences(path), sample, seed)
         if not drawn:
-            raise UserError(f"{path}: the file holds no labels: nothing to verify")
+            raise UserError(f"{path}: the file contains no labels to verify; give another file")
         log, names = path.with_name("verify.judge.log"), constitution or ""
         with judge_client(judge, names, log, server) as client:
-            found = replay(drawn, client, tolerance, _laws(constitution))
-        told = _told_replay(found)
+            report = replay(drawn, client, tolerance, _load_constitutions(constitution))
+        text = _replay_text(report)
     if as_json:
-        print(json.dumps({"passed": found.passed, **asdict(found)}, ensure_ascii=False))
+        print(json.dumps({"passed": report.passed, **asdict(report)}, ensure_ascii=False))
     else:
-        output().print(told, markup=False, highlight=False)
-    if not found.passed:
+        output().print(text, markup=False, highlight=False)
+    if not report.passed:
         raise typer.Exit(1)
 
 
-def _told_offline(found: OfflineReport) -> str:
+def _offline_text(report: OfflineReport) -> str:
     lines = [
-        f"{found.labels} labels recomputed from their reads, {found.wrong} differ",
-        *found.examples,
+        f"{report.labels} labels recomputed from their reads, {report.wrong} differ",
+        *report.examples,
     ]
     lines += [
-        f"{n} labels by {law}: the sum over traits was not checked; give it with --constitution"
-        for law, n in found.without_weights.items()
+        f"{n} labels by {name}: the sum over traits was not checked; "
+        "give the constitution with --constitution"
+        for name, n in report.without_weights.items()
     ]
     return "\n".join(lines)
 
 
-def _told_replay(found: Replay) -> str:
+def _replay_text(report: Replay) -> str:
     lines = [
-        f"{found.recomputed} of {found.sampled} labels recomputed with {found.reads} reads",
-        f"|Δ P|: largest {found.largest:.6f}"
-        + (f" ({found.largest_id})" if found.largest_id else "")
-        + f", mean {found.mean:.6f}; tolerance {found.tolerance:g}, beyond it {found.beyond}",
-        f"|Δ log-prob| of a read: largest {found.largest_logprob:.6f}",
-        f"another response chosen: {found.chosen_differs}",
-        f"asked in other words, by the digest of the prompt: {found.asked_differently}",
+        f"{report.recomputed} of {report.sampled} labels recomputed with {report.reads} reads",
+        f"|Δ P|: largest {report.largest:.6f}"
+        + (f" ({report.largest_id})" if report.largest_id else "")
+        + f", mean {report.mean:.6f}; tolerance {report.tolerance:g}, above it {report.beyond}",
+        f"|Δ log-prob| of a read: largest {report.largest_logprob:.6f}",
+        f"labels with another chosen response: {report.chosen_differs}",
+        f"labels with another prompt, by its digest: {report.asked_differently}",
     ]
     lines += [
-        f"{n} labels not recomputed: the judge does not serve {law}; give it with --constitution"
-        for law, n in found.no_constitution.items()
+        f"{n} labels not recomputed: the judge does not serve {name}; "
+        "give the constitution with --constitution"
+        for name, n in report.no_constitution.items()
     ]
-    lines += [f"{n} labels by another judge: {what}" for what, n in found.other_model.items()]
-    lines += [f"{n} labels not recomputed: {why}" for why, n in found.no_answer.items()]
-    lines.append("they reproduce" if found.passed else "they do not reproduce")
+    lines += [f"{n} labels by another judge: {what}" for what, n in report.other_model.items()]
+    lines += [f"{n} labels not recomputed: {reason}" for reason, n in report.no_answer.items()]
+    lines.append("the labels reproduce" if report.passed else "the labels do not reproduce")
     return "\n".join(lines)
 
 
 # ── export ───────────────────────────────────────────────────────────────────────────────────
 
 
-@app.command(epilog="Example: rlaif labels export labels --format openrlhf --out pairs.jsonl")
-def export(
+@app.command(
+    "export", epilog="Example: rlaif labels export labels --format openrlhf --out pairs.jsonl"
+)
+def export_labels(
     file: LabelFile,
     out: OutFile,
-    form: Annotated[Form, typer.Option("--format", help="Whose columns.")] = Form.TRL,
+    form: Annotated[Form, typer.Option("--format", help="The format to write.")] = Form.TRL,
     min_prob: Annotated[
         float, typer.Option(min=0.5, max=1, help="Only labels with at least this prob_chosen.")
     ] = 0.5,
 ) -> None:
-    """Write the labels as TRL, OpenRLHF or a plain script reads them."""
+    """Export labels for TRL or OpenRLHF, or as plain JSON lines."""
     from rlaif.data.datasets import iter_preferences
-    from rlaif.labels.export import export as write
+    from rlaif.labels.export import export
 
-    done = write(iter_preferences(_file(file)), out, form.value, min_prob)
+    done = export(iter_preferences(_file(file)), out, form.value, min_prob)
     output().print(
-        f"{done.written} labels: {out}; {done.left_out} under --min-prob {min_prob:g} left out",
+        f"{done.written} labels: {out}; {done.left_out} below --min-prob {min_prob:g} left out",
         markup=False,
         highlight=False,
     )
@@ -304,15 +319,16 @@ def _file(path: Path) -> Path:
     return path / "preferences.parquet" if path.is_dir() else path
 
 
-def _laws(given: list[str] | None) -> list[Constitution]:
-    """The shipped constitutions and the ones given."""
+def _load_constitutions(names: list[str] | None) -> list[Constitution]:
+    """The shipped constitutions and the named ones."""
     from constitution import Constitution
 
-    return [Constitution.load(name) for name in (*Constitution.library_names(), *(given or ()))]
+    return [Constitution.load(name) for name in (*Constitution.library_names(), *(names or ()))]
 
 
-def _trait_weights(given: list[str] | None) -> TraitWeights:
+def _trait_weights(names: list[str] | None) -> TraitWeights:
     known: Mapping[str, Mapping[str, float]] = {
-        law.digest: law.trait_weights for law in _laws(given)
+        constitution.digest: constitution.trait_weights
+        for constitution in _load_constitutions(names)
     }
     return known.get

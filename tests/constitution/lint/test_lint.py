@@ -1,4 +1,4 @@
-"""The linter: each remark where it belongs, none about what ships, no exception on any text."""
+"""The linter: right positions, no findings for shipped files, no exception on any text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitution import Constitution
-from constitution.lint import Severity, lint, lint_text
-from constitution.lint import pairs as lint_pairs
-from constitution.lint import wording as lint_wording
+from constitution.lint import Severity, lint, lint_text, pairs, wording
 from constitution.loader import library_names
 from tests.support.constitutions import comparing, constitution, example, principle, rules
 from tests.support.steps import steps
@@ -28,12 +26,12 @@ def test_a_careful_constitution_has_no_findings() -> None:
 
 
 @pytest.mark.parametrize("name", library_names())
-def test_what_ships_has_no_findings(name: str) -> None:
+def test_shipped_constitutions_have_no_findings(name: str) -> None:
     assert [str(finding) for finding in lint(name)] == []
 
 
 @pytest.mark.parametrize("name", library_names())
-def test_in_what_ships_neither_length_nor_place_gives_the_outcome_away(name: str) -> None:
+def test_in_shipped_examples_neither_length_nor_position_predicts_the_outcome(name: str) -> None:
     examples = [e for p in Constitution.load(name).principles for e in p.examples]
     longer = "".join("A" if len(e.response_a) > len(e.response_b) else "B" for e in examples)
     outcomes = "".join(e.preferred for e in examples)
@@ -42,7 +40,7 @@ def test_in_what_ships_neither_length_nor_place_gives_the_outcome_away(name: str
     assert abs(outcomes.count("A") - outcomes.count("B")) <= 1
 
 
-def test_the_shipped_constitutions_hold_what_they_promise() -> None:
+def test_shipped_constitutions_have_the_documented_traits_and_examples() -> None:
     hhh = Constitution.load("hhh")
     assert len(hhh.principles) >= 12
     assert set(hhh.traits) == {"helpful", "honest", "harmless"}
@@ -56,18 +54,18 @@ def test_the_shipped_constitutions_hold_what_they_promise() -> None:
 
 def weighing(*weights: float) -> Constitution:
     names = ("calm", "warm", "open", "brief", "merry", "plain")
-    pairs = zip(names[: len(weights)], weights, strict=True)
-    return constitution(*(principle(name, weight=weight) for name, weight in pairs))
+    named = zip(names[: len(weights)], weights, strict=True)
+    return constitution(*(principle(name, weight=weight) for name, weight in named))
 
 
 def two_traits(weight: float) -> Constitution:
     traits = {name: {"description": "A quality."} for name in ("kind", "safe")}
-    laws = [principle("calm"), principle("guarded", trait="safe", weight=weight)]
-    return constitution(*laws, traits=traits)
+    principles = [principle("calm"), principle("guarded", trait="safe", weight=weight)]
+    return constitution(*principles, traits=traits)
 
 
 @pytest.mark.parametrize(
-    ("law", "expected"),
+    ("target", "expected"),
     [
         (weighing(3.5, 1, 1, 1), ["weight-drowns-others"]),  # 54 %
         (weighing(3, 1, 1, 1), []),  # exactly half
@@ -79,19 +77,19 @@ def two_traits(weight: float) -> Constitution:
         (constitution(traits={"kind": {}}), ["trait-without-description"]),
     ],
 )
-def test_weights_and_traits(law: Constitution, expected: list[str]) -> None:
-    assert rules(law) == expected
+def test_weights_and_traits(target: Constitution, expected: list[str]) -> None:
+    assert rules(target) == expected
 
 
-def test_equal_weights_drown_nobody_however_many_there_are() -> None:
-    laws = [principle(f"p{number}", weight=0.001) for number in range(250)]
-    assert "weight-drowned" not in rules(constitution(*laws))
+def test_equal_weights_are_never_reported_as_too_small() -> None:
+    principles = [principle(f"p{number}", weight=0.001) for number in range(250)]
+    assert "weight-drowned" not in rules(constitution(*principles))
 
 
-def test_a_drowning_weight_is_told_with_its_trait_and_share() -> None:
+def test_a_dominant_weight_is_reported_with_its_trait_and_share() -> None:
     traits = {"kind": {"weight": 2, "description": "Kindness."}}
-    laws = [principle(name) for name in ("warm", "open", "brief")]
-    (found,) = lint(constitution(principle(weight=4.5), *laws, traits=traits))
+    others = [principle(name) for name in ("warm", "open", "brief")]
+    (found,) = lint(constitution(principle(weight=4.5), *others, traits=traits))
     assert "60% of all the weight (weight 4.5 x trait 2 of 15)" in found.message  # 9 of 9+2+2+2
 
 
@@ -117,7 +115,7 @@ SCOPED = {"scope": {"mentions": ["refund"]}}
          []),
         ({"examples": [example("B"), example("A", prompt="Hi ")]}, ["contradictory-examples"]),
         ({"examples": [example("B"), OTHER, example("TIE")]}, ["contradictory-examples"]),
-        # the same pair with its places and its outcome exchanged agrees with the first
+        # the same pair with its sides and its outcome swapped agrees with the first
         ({"examples": [example("B"),
                        example("A", response_a="Hello.", response_b="A longer greeting.")]}, []),
     ],
@@ -126,7 +124,7 @@ def test_examples(changes: dict[str, Any], expected: list[str]) -> None:
     assert rules(constitution(principle(**changes))) == expected
 
 
-def test_across_principles_opposite_examples_are_advice_and_ties_are_nothing() -> None:
+def test_across_principles_opposite_examples_are_advice_and_ties_are_ignored() -> None:
     calm = principle(examples=[example(), OTHER])
     other = example("B", prompt="Another prompt")
     warm = principle("warm", examples=[other, example("A", prompt="A third one")])
@@ -135,15 +133,15 @@ def test_across_principles_opposite_examples_are_advice_and_ties_are_nothing() -
     assert "examples-pull-apart" not in rules(constitution(calm, tied))
 
 
-# --- places --------------------------------------------------------------------------------------
+# --- positions -----------------------------------------------------------------------------------
 
 
-def as_yaml(law: Constitution) -> str:
-    data = law.model_dump(mode="json", exclude_none=True)
+def as_yaml(target: Constitution) -> str:
+    data = target.model_dump(mode="json", exclude_none=True)
     return yaml.dump(data, sort_keys=False, width=60)
 
 
-def test_a_finding_in_a_text_has_its_place_and_remedy() -> None:
+def test_a_finding_in_a_text_has_a_position_and_a_remedy() -> None:
     text = as_yaml(comparing("Prefer the best."))
     line = next(n for n, row in enumerate(text.splitlines(), 1) if "compare:" in row)
     (finding,) = lint_text(text, "c.yaml")
@@ -173,20 +171,20 @@ def test_a_finding_about_words_points_to_the_words(written: str, start: str, new
     assert row[found.column - 1 :].startswith("shorter")
 
 
-def test_words_that_are_spelled_with_escapes_are_told_at_the_value() -> None:
+def test_words_written_with_escapes_are_located_at_the_value() -> None:
     text = as_yaml(comparing("Prefer this.")).replace("Prefer this.", '"The \\x73horter reply."')
     (found,) = (f for f in lint_text(text) if f.rule == "names-length")
     assert text.splitlines()[found.line - 1][found.column - 1 :].startswith('"The')
 
 
 def test_findings_come_in_the_order_of_the_text() -> None:
-    law = comparing("Prefer the best.", "Prefer the longer reply.", examples=[], weight=0.5)
-    found = lint_text(as_yaml(law))
+    target = comparing("Prefer the best.", "Prefer the longer reply.", examples=[], weight=0.5)
+    found = lint_text(as_yaml(target))
     assert [f.rule for f in found] == ["no-example", "vague-compare", "no-example", "names-length"]
     assert [f.line for f in found] == sorted(f.line for f in found)
 
 
-def test_what_does_not_load_is_a_finding_of_severity_error(tmp_path: Path) -> None:
+def test_a_file_that_does_not_load_is_a_finding_of_severity_error(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("name: [", encoding="utf-8")
     assert [f.severity for f in lint(file)] == [Severity.ERROR]
@@ -194,7 +192,7 @@ def test_what_does_not_load_is_a_finding_of_severity_error(tmp_path: Path) -> No
     assert [f.severity for f in lint("no_such_name")] == [Severity.ERROR]
 
 
-def test_the_page_explains_every_rule_and_no_other() -> None:
+def test_the_docs_list_exactly_the_rules_of_the_linter() -> None:
     modules = "".join(file.read_text(encoding="utf-8") for file in (CODE / "lint").glob("*.py"))
     known = set(re.findall(r'Severity\.\w+,\s+"([a-z-]+)",', modules)) | {"schema"}
     assert len(known) >= 24
@@ -237,19 +235,21 @@ def test_a_damaged_file_gives_findings_and_no_exception(data: st.DataObject) -> 
 
 def of_many_words(count: int) -> Constitution:
     words = PAGE.split()
-    laws = []
+    principles = []
     for number in range(count):
         picked = (words[(7 * number + 13 * step) % len(words)] for step in range(20))
         text = f"Prefer the reply that {' '.join(picked)}"
-        laws.append(principle(f"p{number}", compare=text))
-    return constitution(*laws)
+        principles.append(principle(f"p{number}", compare=text))
+    return constitution(*principles)
 
 
 @pytest.mark.parametrize("count", [64, 500, 1000])
-def test_many_principles_cost_few_steps_each_and_very_few_for_each_pair(count: int) -> None:
-    law = of_many_words(count)
-    pairs = count * (count - 1) / 2
-    assert steps(lambda: lint(law)) < 2000 * count + 20 * pairs  # measured: 1500, 8 to 13
+def test_many_principles_cost_few_steps_each_and_very_few_per_pair(count: int) -> None:
+    target = of_many_words(count)
+    number_of_pairs = count * (count - 1) / 2
+    assert (
+        steps(lambda: lint(target)) < 2000 * count + 20 * number_of_pairs
+    )  # measured: 1500, 8 to 13
 
 
 PIECES = ("<your ", '"', "\u201c", "is a, ", "not a ", "when ", "prefer ")
@@ -257,20 +257,20 @@ PIECES = ("<your ", '"', "\u201c", "is a, ", "not a ", "when ", "prefer ")
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_megabyte_of_text_costs_few_steps(piece: str) -> None:
-    law = comparing(piece * (2**20 // len(piece)))
-    assert steps(lambda: lint(law)) < 20_000
+    target = comparing(piece * (2**20 // len(piece)))
+    assert steps(lambda: lint(target)) < 20_000
 
 
-def test_the_wording_of_a_text_is_read_up_to_a_bound() -> None:
+def test_wording_checks_read_a_text_up_to_a_limit() -> None:
     def padded(characters: int) -> Constitution:
         return comparing("Prefer this. ".ljust(characters) + "the shorter reply")
 
-    assert "names-length" in rules(padded(lint_wording.READ_CHARACTERS - 20))
-    assert "names-length" not in rules(padded(lint_wording.READ_CHARACTERS))
+    assert "names-length" in rules(padded(wording.READ_CHARACTERS - 20))
+    assert "names-length" not in rules(padded(wording.READ_CHARACTERS))
 
 
-def test_pairs_are_compared_up_to_a_bound() -> None:
-    common = "Prefer the calm reply, whichever names a step. ".ljust(lint_pairs.READ_CHARACTERS)
+def test_pair_checks_compare_texts_up_to_a_limit() -> None:
+    common = "Prefer the calm reply, whichever names a step. ".ljust(pairs.READ_CHARACTERS)
     assert "near-duplicate" in rules(comparing(common + "alpha", common + "beta gamma delta"))
     apart = comparing("Prefer warmth. ".ljust(1000) + "kiwi", "Prefer jokes. ".ljust(1000) + "kiwi")
     assert "near-duplicate" not in rules(apart)
@@ -281,6 +281,6 @@ def test_pairs_are_compared_up_to_a_bound() -> None:
 def test_no_pattern_backtracks_over_a_long_text(
     piece: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (lint_wording, lint_pairs):
+    for module in (wording, pairs):
         monkeypatch.setattr(module, "READ_CHARACTERS", 10**9)
     lint(comparing(piece * 100_000))

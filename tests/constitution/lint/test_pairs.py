@@ -1,4 +1,4 @@
-"""Copies and opposites among principles: found where they are, and nowhere in what ships."""
+"""Near-duplicates and contradictions are found where they are, and not in shipped constitutions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def between(texts: tuple[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("texts", COPIES)
-def test_a_near_copy_is_found(texts: tuple[str, str]) -> None:
+def test_a_near_duplicate_is_found(texts: tuple[str, str]) -> None:
     assert between(texts) == between(texts[::-1]) == ["near-duplicate"]
 
 
@@ -80,7 +80,7 @@ def test_opposites_are_found_in_either_order(texts: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("texts", NEITHER)
-def test_different_ideas_in_like_words_are_left_alone(texts: tuple[str, str]) -> None:
+def test_different_ideas_in_similar_words_get_no_finding(texts: tuple[str, str]) -> None:
     assert between(texts) == between(texts[::-1]) == []
 
 
@@ -93,7 +93,7 @@ def test_a_contradiction_names_both_principles_and_the_words() -> None:
 
 
 @pytest.mark.parametrize("texts", OPPOSITES)
-def test_opposites_whose_scopes_exclude_each_other_are_no_contradiction(
+def test_opposites_whose_scopes_exclude_each_other_are_not_a_contradiction(
     texts: tuple[str, str],
 ) -> None:
     one, other = (
@@ -110,7 +110,7 @@ def test_each_principle_has_one_remark_however_many_it_resembles() -> None:
     assert found.count("near-duplicate") == 4
 
 
-def test_vague_texts_are_not_told_twice() -> None:
+def test_vague_texts_are_reported_once() -> None:
     assert set(rules(comparing("Be good.", "Be better."))) == {"vague-compare"}
 
 
@@ -122,14 +122,14 @@ def test_likeness_is_the_cosine_of_the_two_sets() -> None:
     assert likeness(0, 0) == 1
 
 
-def test_the_threshold_fits_what_ships() -> None:
-    """No two of one shipped constitution are alike; two of different ones say the same."""
-    laws = {name: Constitution.load(name) for name in library_names()}
-    for law in laws.values():
-        for one, other in combinations(law.principles, 2):
+def test_the_threshold_fits_the_shipped_constitutions() -> None:
+    """Within one constitution no principles are alike; two of different constitutions are."""
+    shipped = {name: Constitution.load(name) for name in library_names()}
+    for loaded in shipped.values():
+        for one, other in combinations(loaded.principles, 2):
             assert between((one.compare, other.compare)) == []
-    one = laws["hhh"].principle("respects-privacy")
-    other = laws["harmless"].principle("keeps-private-lives-private")
+    one = shipped["hhh"].principle("respects-privacy")
+    other = shipped["harmless"].principle("keeps-private-lives-private")
     assert between((one.compare, other.compare)) == ["near-duplicate"]
 
 
@@ -145,5 +145,5 @@ def test_the_threshold_fits_what_ships() -> None:
     ],
 )
 def test_ids_that_are_easily_confused(one: str, other: str, confusable: bool) -> None:
-    laws = principle(one, compare=THAT + "names dates."), principle(other)
-    assert ("confusable-id" in rules(constitution(*laws))) is confusable
+    principles = principle(one, compare=THAT + "names dates."), principle(other)
+    assert ("confusable-id" in rules(constitution(*principles))) is confusable

@@ -1,4 +1,4 @@
-"""Findings as text, JSON and GitHub annotations, and what `rlaif constitution lint` exits with."""
+"""Findings as text, JSON and GitHub annotations; the exit codes of `rlaif constitution lint`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_json_has_every_field() -> None:
     ]
 
 
-def test_each_severity_is_a_github_command_with_its_place() -> None:
+def test_each_severity_is_a_github_command_with_its_position() -> None:
     assert as_github([WARNING, ERROR, ADVICE]).splitlines() == [
         "::warning file=a.yaml,line=3,col=7,title=vague-compare::it is vague (be clear)",
         "::error file=b.yaml,title=schema::cannot be read",  # the file as a whole
@@ -53,7 +53,7 @@ def test_each_severity_is_a_github_command_with_its_place() -> None:
     ]
 
 
-def test_what_github_would_misread_is_escaped() -> None:
+def test_special_characters_are_escaped_for_github() -> None:
     """%, CR and LF everywhere; : and , in properties only, where they end a value."""
     odd = Finding("r", Severity.ERROR, "C:a,b%.yaml", 1, 1, "50%: a,\r\nb::error::", "")
     (line,) = as_github([odd]).splitlines()
@@ -65,13 +65,13 @@ def test_what_github_would_misread_is_escaped() -> None:
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    laws = {
+    constitutions = {
         "good": constitution(),
         "weak": comparing("Prefer the best."),
         "advice": constitution(principle(), traits={"kind": {}}),
     }
-    for name, law in laws.items():
-        data = law.model_dump(mode="json", exclude_none=True)
+    for name, target in constitutions.items():
+        data = target.model_dump(mode="json", exclude_none=True)
         Path(f"{name}.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     Path("broken.yaml").write_text("name: [", encoding="utf-8")
     Path("binary.yaml").write_bytes(b"\xff\xfe")
@@ -105,7 +105,7 @@ def test_exits_with_1_on_errors_and_when_strict_on_warnings(
 
 
 @pytest.mark.usefixtures("files")
-def test_several_files_are_told_one_after_the_other() -> None:
+def test_several_files_are_reported_one_after_the_other() -> None:
     rows = run("weak.yaml", "hhh", "broken.yaml")[1].splitlines()
     assert [row.split(":")[0] for row in rows] == [
         "weak.yaml", "weak.yaml", "hhh", "broken.yaml", "broken.yaml",

@@ -1,4 +1,4 @@
-"""For each rule about wording, texts on which it fires and near misses on which it must not."""
+"""For each wording rule, texts it must report and near misses it must not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEAR_MISSES = [
     "Prefer the reply that is good at naming dates.",
     "Choose whichever is kinder.",
     "The reply that names more dates wins.",
-    "Bevorzuge die Antwort, die ein Datum nennt.",  # the rules are silent on other languages
+    "Bevorzuge die Antwort, die ein Datum nennt.",  # the rules ignore other languages
     "より丁寧な返答を選ぶ。",
     "Prefer the reply that stays calm and respectful and takes the trouble seriously.",
     "Prefer the reply that keeps to the form, length, language and number of items.",
@@ -103,14 +103,14 @@ Prefer the reply with a general rule before the example.
 
 
 def test_thirty_ordinary_principles_in_one_constitution_give_no_warning() -> None:
-    laws = [principle(f"rule-{n}-of-many", compare=text) for n, text in enumerate(ORDINARY)]
-    found = lint(constitution(*laws))
+    principles = [principle(f"rule-{n}-of-many", compare=text) for n, text in enumerate(ORDINARY)]
+    found = lint(constitution(*principles))
     assert [f for f in found if f.severity is not Severity.ADVICE] == []
     assert {f.rule for f in found} <= {"double-negation"}  # "does not promise … without"
 
 
 @pytest.mark.parametrize(("rule", "text"), FIRES)
-def test_a_weak_wording_is_told_by_its_rule_alone(rule: str, text: str) -> None:
+def test_a_weak_wording_is_reported_by_its_rule_alone(rule: str, text: str) -> None:
     found = lint(comparing(text))
     assert {finding.rule for finding in found} == {rule}
     assert all(finding.path == ("principles", 0, "compare") for finding in found)
@@ -118,11 +118,11 @@ def test_a_weak_wording_is_told_by_its_rule_alone(rule: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", NEAR_MISSES)
-def test_a_near_miss_is_left_alone(text: str) -> None:
+def test_a_near_miss_gets_no_finding(text: str) -> None:
     assert rules(comparing(text)) == []
 
 
-def test_a_long_text_is_told_with_its_number_of_words() -> None:
+def test_a_long_text_is_reported_with_its_number_of_words() -> None:
     words = ["word"] * (MAX_WORDS - 4)
     assert rules(comparing(f"Prefer the reply that {' '.join(words)}")) == []
     (found,) = lint(comparing(f"Prefer the reply that has {' '.join(words)}"))
@@ -148,15 +148,15 @@ def test_an_absolute_needs_a_scope_a_condition_or_examples() -> None:
     assert rules(comparing("Prefer the nevertheless calm reply.", examples=[])) == ["no-example"]
 
 
-def test_a_topic_that_all_examples_mention_wants_a_scope() -> None:
+def test_a_topic_that_all_examples_mention_should_be_a_scope() -> None:
     about = "When the customer wants a refund, prefer the reply that says yes or no to it."
-    asked = [example(prompt="Refund, please."), example("A", prompt="Where is my refund?")]
-    (found,) = lint(comparing(about, examples=asked))
+    examples = [example(prompt="Refund, please."), example("A", prompt="Where is my refund?")]
+    (found,) = lint(comparing(about, examples=examples))
     assert (found.rule, found.severity) == ("topic-without-scope", Severity.ADVICE)
     assert "mentions: [refund]" in found.remedy
-    assert rules(comparing(about, examples=asked, scope={"mentions": ["refund"]})) == []
-    other = [example(prompt="Refund, please."), example("A", prompt="My money back!")]
-    assert rules(comparing(about, examples=other)) == []
+    assert rules(comparing(about, examples=examples, scope={"mentions": ["refund"]})) == []
+    others = [example(prompt="Refund, please."), example("A", prompt="My money back!")]
+    assert rules(comparing(about, examples=others)) == []
 
 
 def test_placeholders_are_found_in_every_text_of_a_principle() -> None:

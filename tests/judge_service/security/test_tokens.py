@@ -82,7 +82,7 @@ BAD = [
     (GOOD + "  requests_per_minute: yes\n", "requests_per_minute must be a number above 0"),
     (GOOD + "  max_concurrent: 1.5\n", "max_concurrent must be a whole number"),
     (GOOD + "  max_concurrent: yes\n", "max_concurrent must be a whole number"),
-    (GOOD + "  name: again\n", "the key 'name' is here a second time"),
+    (GOOD + "  name: again\n", "duplicate key 'name', first on line "),
     (GOOD + "  max_concurrent: &a 3\n", "the anchor &a is not allowed"),
     (GOOD + "  scopes: [\n", "not valid YAML"),
     ("- name: [\n" * 50, "not valid YAML"),
@@ -147,7 +147,7 @@ REJECTED = [  # (an entry, what the log says of it)
     (GOOD.replace(DIGEST, "f" * 64), "entry 2 'trainer': entry 1 has this name too"),
     (GOOD.replace("trainer", "twin"), "entry 1 'trainer': entry 2 has this token too"),
     (GOOD.replace("trainer", "twin").replace("read", "write"), "scopes must be a list"),
-    (f'- name: x\n  name: y\n  sha256: "{"e" * 64}"\n  scopes: [read]\n', "a second time"),
+    (f'- name: x\n  name: y\n  sha256: "{"e" * 64}"\n  scopes: [read]\n', "duplicate key 'name'"),
     (f'- name: x\n  sha256: &a "{"e" * 64}"\n  scopes: [read]\n', "anchor &a is not allowed"),
 ]
 

@@ -1,4 +1,4 @@
-"""What each principle does to labels: worked by hand, and unmoved by which response is called A."""
+"""Ablation of principles, worked by hand, and independent of which response is A."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from rlaif.constitution_tools.ablate import (
     tabulate,
 )
 from rlaif.labels.calibrate import GoldPair
-from tests.support.feedback.builders import label, law, pair, principle
+from tests.support.feedback.builders import label, make_constitution, pair, principle
 
-LAW = law(principle("p"), principle("q"), principle("r", scope=Scope(mentions=("refund",))))
+CONSTITUTION = make_constitution(
+    principle("p"), principle("q"), principle("r", scope=Scope(mentions=("refund",)))
+)
 NAN = math.nan
 
 
@@ -53,8 +55,10 @@ def gold(chosen: str, rejected: str, id: str = "g", prompt: str = "Hello?") -> G
 # ── the table ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_votes_stand_in_the_constitutions_order_and_those_that_were_not_cast_are_nan() -> None:
-    weighted = law(principle("p", weight=2.0), *LAW.principles[1:], helpful=3.0)
+def test_votes_are_in_the_constitutions_order_and_missing_votes_are_nan() -> None:
+    weighted = make_constitution(
+        principle("p", weight=2.0), *CONSTITUTION.principles[1:], helpful=3.0
+    )
     found = tabulate([label(pair(), weighted, {"q": (0.4, 0.2), "p": (0.9, 0.9)})], weighted)
     assert found.principles == ("p", "q", "r")
     assert found.weights.tolist() == [6.0, 3.0, 3.0]
@@ -64,10 +68,13 @@ def test_votes_stand_in_the_constitutions_order_and_those_that_were_not_cast_are
 
 
 def test_labels_of_another_constitution_are_left_out() -> None:
-    other = law(principle("p"))
-    labels = [label(pair(), LAW, {"p": (0.9, 0.9)}), label(pair(), other, {"p": (0.9, 0.9)})]
-    assert tabulate(labels, LAW).labels == 1
-    assert tabulate(labels[1:], LAW).labels == 0
+    other = make_constitution(principle("p"))
+    labels = [
+        label(pair(), CONSTITUTION, {"p": (0.9, 0.9)}),
+        label(pair(), other, {"p": (0.9, 0.9)}),
+    ]
+    assert tabulate(labels, CONSTITUTION).labels == 1
+    assert tabulate(labels[1:], CONSTITUTION).labels == 0
 
 
 @pytest.mark.parametrize("prob", [0.9, 0.1])
@@ -77,31 +84,31 @@ def test_labels_of_another_constitution_are_left_out() -> None:
         ([gold("one", "two")], 1.0),
         ([gold("two", "one")], 0.0),
         ([gold(" one\n", "two")], 1.0),
-        ([gold("one", "two", id="l", prompt="Said otherwise")], 1.0),
+        ([gold("one", "two", id="l", prompt="Other words")], 1.0),
         ([gold("one", "two", prompt="Another question")], NAN),
         ([gold("one", "three", id="l")], NAN),
         ([], NAN),
     ],
 )
-def test_gold_is_found_by_texts_or_by_id_and_says_which_response_is_right(
+def test_gold_is_matched_by_texts_or_by_id_and_gives_the_right_response(
     prob: float, pairs: list[GoldPair], right: float
 ) -> None:
-    labels = [label(pair("l", a="one", b="two"), LAW, {"p": (prob, prob)})]
-    found = tabulate(labels, LAW, pairs).right[0]
+    labels = [label(pair("l", a="one", b="two"), CONSTITUTION, {"p": (prob, prob)})]
+    found = tabulate(labels, CONSTITUTION, pairs).right[0]
     assert found == right or (np.isnan(found) and math.isnan(right))
 
 
 # ── one principle ────────────────────────────────────────────────────────────────────────────
 
 
-def test_pooling_is_the_judges_weighted_mean_over_the_votes_there_are() -> None:
+def test_pooling_is_the_judges_weighted_mean_over_the_votes_cast() -> None:
     probs = np.array([[0.9, 0.3], [NAN, 0.3], [NAN, NAN]])
     found = pooled(probs, np.array([3.0, 1.0]))
     assert found[:2] == pytest.approx([0.75, 0.3])
     assert np.isnan(found[2])
 
 
-def test_a_principle_decides_labels_that_fall_the_other_way_or_away_without_it() -> None:
+def test_a_principle_decides_labels_that_flip_or_disappear_without_it() -> None:
     found = ablate(
         table(
             [
@@ -123,7 +130,7 @@ def test_a_principle_decides_labels_that_fall_the_other_way_or_away_without_it()
     assert p.drop is None
 
 
-def test_gold_tells_what_a_principle_is_worth_alone_and_what_is_lost_without_it() -> None:
+def test_gold_gives_the_accuracy_of_a_principle_alone_and_the_loss_without_it() -> None:
     found = table(
         [[0.9, 0.3], [0.9, 0.3], [0.2, 0.4], [0.5, 0.1]],
         right=[1.0, 0.0, 0.0, NAN],
@@ -136,9 +143,9 @@ def test_gold_tells_what_a_principle_is_worth_alone_and_what_is_lost_without_it(
     # together 0.6, 0.6, 0.3 → 1, 0, 1; q alone → 0, 1, 1; p alone → 1, 0, 1
     assert p.drop.value == pytest.approx(0.0)
     assert q.drop.value == pytest.approx(0.0)
-    whole = accuracy(found)
-    assert whole is not None
-    assert (whole.value, whole.n) == (pytest.approx(2 / 3), 3)
+    overall = accuracy(found)
+    assert overall is not None
+    assert (overall.value, overall.n) == (pytest.approx(2 / 3), 3)
 
 
 def test_an_even_vote_is_half_right() -> None:
@@ -164,7 +171,7 @@ def test_redundancy_by_hand() -> None:
     assert r.diagonal() == pytest.approx([1.0, 1.0])
 
 
-def test_only_labels_that_both_vote_on_count_and_none_is_nan() -> None:
+def test_only_labels_with_both_votes_count_and_without_any_r_is_nan() -> None:
     probs = [[0.9, 0.9, NAN], [NAN, 0.1, NAN], [0.8, 0.8, NAN], [NAN, NAN, 0.3]]
     r = redundancy(np.array(probs))
     assert r[0, 1] == pytest.approx(1.0)
@@ -180,10 +187,10 @@ def test_only_labels_that_both_vote_on_count_and_none_is_nan() -> None:
     ),
     st.data(),
 )
-def test_nothing_depends_on_which_response_is_called_a(
+def test_nothing_depends_on_which_response_is_a(
     probs: list[list[float]], data: st.DataObject
 ) -> None:
-    """Naming the other response A turns p into 1 - p and the right answer around."""
+    """Swapping A and B turns p into 1 - p and swaps the right answer."""
     right = data.draw(
         st.lists(st.sampled_from([0.0, 1.0]), min_size=len(probs), max_size=len(probs))
     )
@@ -194,14 +201,14 @@ def test_nothing_depends_on_which_response_is_called_a(
         np.where(swaps, 1 - one.right, one.right).tolist(),
     )
     np.testing.assert_allclose(redundancy(one.probs), redundancy(other.probs), atol=1e-9)
-    away = np.abs(pooled(one.probs, one.weights) - 0.5) > 1e-9
+    uneven = np.abs(pooled(one.probs, one.weights) - 0.5) > 1e-9
     np.testing.assert_array_equal(
-        correct(pooled(one.probs, one.weights), one.right)[away],
-        correct(pooled(other.probs, other.weights), other.right)[away],
+        correct(pooled(one.probs, one.weights), one.right)[uneven],
+        correct(pooled(other.probs, other.weights), other.right)[uneven],
     )
 
 
-def test_the_matrix_is_drawn_the_same_every_time(tmp_path: Path) -> None:
+def test_equal_matrices_give_equal_files(tmp_path: Path) -> None:
     from rlaif.constitution_tools.figures import draw_redundancy
 
     r = redundancy(np.array([[0.9, 0.8, NAN], [0.7, 0.4, NAN]]))

@@ -1,14 +1,14 @@
-"""An edit told in words."""
+"""The changes between two constitutions, in words."""
 
 from __future__ import annotations
 
 from constitution.schema import Scope
 from rlaif.constitution_tools.changes import PrincipleChange, list_changes
-from tests.support.feedback.builders import example, law, principle
+from tests.support.feedback.builders import example, make_constitution, principle
 
 
-def test_every_kind_of_change_is_told() -> None:
-    old = law(
+def test_every_kind_of_change_is_reported() -> None:
+    old = make_constitution(
         principle("gone", trait="kind"),
         principle("words", trait="kind"),
         principle("weight"),
@@ -16,7 +16,7 @@ def test_every_kind_of_change_is_told() -> None:
         principle("moved", trait="kind"),
         principle("aside"),
     )
-    new = law(
+    new = make_constitution(
         principle("words", trait="kind", compare="Prefer the shorter."),
         principle("weight", weight=2.5),
         principle("scope", scope=Scope(mentions=("refund", "money back"), excludes=("joke",))),
@@ -42,4 +42,4 @@ def test_every_kind_of_change_is_told() -> None:
 
 
 def test_the_same_constitution_has_no_changes() -> None:
-    assert list_changes(law(principle("p")), law(principle("p"))) == ()
+    assert list_changes(make_constitution(principle("p")), make_constitution(principle("p"))) == ()

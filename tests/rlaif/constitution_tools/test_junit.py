@@ -1,4 +1,4 @@
-"""JUnit XML: well-formed whatever the texts hold."""
+"""JUnit XML: suites, failures and errors; well-formed for any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refitted weights against an independent optimizer, and what they do on made-up gold."""
+"""Refitted weights: their optimality conditions, and their effect on synthetic gold."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table(probs: Floats, right: Floats, weights: Floats | None = None) -> VoteTa
     )
 
 
-def made(n: int, skills: list[float], seed: int = 0) -> tuple[Floats, Floats]:
+def synthetic(n: int, skills: list[float], seed: int = 0) -> tuple[Floats, Floats]:
     """Votes whose log-odds point to the right answer by `skills`, in unit noise."""
     draw = np.random.default_rng(seed)
     y = draw.integers(0, 2, n).astype(float)
@@ -39,8 +39,8 @@ def test_nll_by_hand() -> None:
     assert found == pytest.approx([-math.log(0.75), -math.log(0.25)])
 
 
-def test_the_scale_solves_its_equation() -> None:
-    probs, y = made(200, [1.0, 0.5])
+def test_the_scale_minimizes_the_smoothed_nll() -> None:
+    probs, y = synthetic(200, [1.0, 0.5])
     x = probs - 0.5
     beta = scaled(x, y, np.array([2.0, 1.0]))
     assert beta[0] == pytest.approx(2 * beta[1])
@@ -50,7 +50,7 @@ def test_the_scale_solves_its_equation() -> None:
 
 
 def test_weights_that_are_mostly_wrong_get_the_scale_zero() -> None:
-    probs, y = made(100, [1.0])
+    probs, y = synthetic(100, [1.0])
     assert scaled(probs - 0.5, 1 - y, np.array([1.0])).tolist() == [0.0]
 
 
@@ -59,7 +59,7 @@ def test_weights_that_are_mostly_wrong_get_the_scale_zero() -> None:
 def test_the_fit_is_the_minimum_under_its_bounds(seed: int, k: int) -> None:
     """Karush-Kuhn-Tucker: the slope is 0 where β > 0 and not negative where β = 0."""
     draw = np.random.default_rng(seed)
-    probs, y = made(60, list(draw.normal(0.3, 1.0, k)), seed)
+    probs, y = synthetic(60, list(draw.normal(0.3, 1.0, k)), seed)
     x, weights = probs - 0.5, draw.uniform(0.5, 3.0, k)
     beta = fit(x, y, weights)
     center = scaled(x, y, weights)
@@ -71,8 +71,8 @@ def test_the_fit_is_the_minimum_under_its_bounds(seed: int, k: int) -> None:
     assert (slope[beta == 0] >= -1e-4).all()
 
 
-def test_gold_takes_weight_from_a_principle_that_knows_nothing() -> None:
-    found = refit(table(*made(400, [1.5, 0.0, 0.75])))
+def test_gold_lowers_the_weight_of_a_principle_without_skill() -> None:
+    found = refit(table(*synthetic(400, [1.5, 0.0, 0.75])))
     assert found is not None
     assert found.weights["p0"] > found.weights["p2"] > 2 * found.weights["p1"]
     assert sum(found.weights.values()) == pytest.approx(3.0)
@@ -82,15 +82,15 @@ def test_gold_takes_weight_from_a_principle_that_knows_nothing() -> None:
     assert found.helps
 
 
-def test_good_weights_are_not_said_to_be_improved() -> None:
-    found = refit(table(*made(60, [1.0, 1.0, 1.0]), weights=np.array([2.0, 2.0, 2.0])))
+def test_refitting_does_not_claim_to_improve_good_weights() -> None:
+    found = refit(table(*synthetic(60, [1.0, 1.0, 1.0]), weights=np.array([2.0, 2.0, 2.0])))
     assert found is not None
     assert not found.helps
     assert sum(found.weights.values()) == pytest.approx(6.0)
 
 
-def test_too_little_gold_is_said_to_be() -> None:
-    probs, y = made(40, [1.0] * 5)
+def test_too_little_gold_is_reported() -> None:
+    probs, y = synthetic(40, [1.0] * 5)
     found = refit(table(probs, y))
     assert found is not None
     assert (found.gold, found.enough) == (40, False)
@@ -100,8 +100,8 @@ def test_too_little_gold_is_said_to_be() -> None:
     assert refit(table(probs, unknown)) is None
 
 
-def test_gold_on_one_prompt_cannot_be_held_back() -> None:
-    found = table(*made(40, [1.0]))
+def test_gold_on_one_prompt_cannot_be_split_into_folds() -> None:
+    found = table(*synthetic(40, [1.0]))
     one = VoteTable(
         found.principles, found.weights, found.probs, found.order_gaps, ("x",) * 40, found.right
     )
@@ -117,7 +117,7 @@ def test_votes_that_are_always_right_still_give_finite_weights() -> None:
 
 
 def test_principles_that_are_all_wrong_keep_their_weights() -> None:
-    probs, y = made(60, [2.0, 2.0])
+    probs, y = synthetic(60, [2.0, 2.0])
     found = refit(table(probs, 1 - y, np.array([3.0, 1.0])))
     assert found is not None
     assert found.weights == {"p0": 3.0, "p1": 1.0}

@@ -1,4 +1,4 @@
-"""A save is told once, when the file has come to rest."""
+"""A save is reported once, when the file no longer changes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def write(path: Path, text: str, time: int) -> None:
     os.utime(path, ns=(time, time))
 
 
-def test_saves_are_told_when_the_file_rests_and_a_missing_file_is_waited_for(
+def test_saves_are_reported_when_the_file_is_stable_and_a_missing_file_is_waited_for(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "rules.yaml"
     write(path, "one", 1)
-    looks = 0
+    polls = 0
     steps: dict[int, Callable[[], None]] = {
         2: lambda: write(path, "half", 2),
         3: lambda: write(path, "whole", 3),
@@ -28,13 +28,13 @@ def test_saves_are_told_when_the_file_rests_and_a_missing_file_is_waited_for(
     }
 
     def wait(seconds: float) -> None:
-        nonlocal looks
-        looks += 1
-        steps.get(looks, lambda: None)()
+        nonlocal polls
+        polls += 1
+        steps.get(polls, lambda: None)()
 
-    told = saves(path, wait)
+    stream = saves(path, wait)
     seen = []
     for _ in range(3):
-        next(told)
-        seen.append((looks, path.read_text()))
+        next(stream)
+        seen.append((polls, path.read_text()))
     assert seen == [(0, "one"), (4, "whole"), (9, "new")]

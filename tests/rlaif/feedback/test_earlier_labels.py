@@ -1,4 +1,4 @@
-"""Labels that another judge made are refused or kept, and never overwritten without a word."""
+"""Labels made by another judge stop labeling or are kept, and are never silently overwritten."""
 
 import json
 from contextlib import contextmanager
@@ -41,16 +41,14 @@ def kept(folder):
     return list(folder.glob("preferences.*.parquet"))
 
 
-# ── refused ──────────────────────────────────────────────────────────────────────────────────
+# ── refuse ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_another_constitution_is_refused_with_both_and_the_ways_out_before_anything_is_asked(
-    folder,
-):
+def test_another_constitution_is_an_error_naming_both_and_the_remedies_before_judging(folder):
     before, judge = (folder / "preferences.parquet").read_bytes(), another_judge()
     with pytest.raises(EarlierLabelsError) as refused:
         label(PAIRS, judge, folder)
-    told = str(refused.value)
+    message = str(refused.value)
     for part in (
         str(folder / "preferences.parquet"),
         "hhh 1.0.0 (sha256 cccccccccccc) then, hhh 1.0.0 (sha256 eeeeeeeeeeee) now",
@@ -58,8 +56,8 @@ def test_another_constitution_is_refused_with_both_and_the_ways_out_before_anyth
         "--replace",
         "--update",
     ):
-        assert part in told
-    assert judge.asked == []
+        assert part in message
+    assert judge.received == []
     assert (folder / "preferences.parquet").read_bytes() == before
     assert kept(folder) == []
 
@@ -73,7 +71,7 @@ def a_calibration(judge):
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "told"),
+    ("change", "options", "difference"),
     [
         (other_weights, JudgeOptions(), r"judge model: scripted \(.* weights ffffffffffff, .* now"),
         (a_calibration, JudgeOptions(), "calibration: none then, 999999999999 now"),
@@ -83,11 +81,13 @@ def a_calibration(judge):
         (None, JudgeOptions(tie_margin=0.1), "tie_margin: 0.0 then, 0.1 now"),
     ],
 )
-def test_another_model_calibration_or_option_is_refused_by_name(folder, change, options, told):
+def test_another_model_calibration_or_option_is_named_in_the_error(
+    folder, change, options, difference
+):
     judge = ScriptedJudge()
     if change:
         change(judge)
-    with pytest.raises(EarlierLabelsError, match=told):
+    with pytest.raises(EarlierLabelsError, match=difference):
         label(PAIRS, judge, folder, options=options)
 
 
@@ -103,7 +103,7 @@ def test_the_same_judge_extends_the_labels_as_before(folder, options):
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"judge": {}}'])
-def test_without_a_summary_the_receipts_still_tell_the_judge(folder, text):
+def test_without_a_summary_the_receipts_still_identify_the_judge(folder, text):
     summary = folder / "labels.summary.json"
     summary.unlink() if text is None else summary.write_text(text)
     for judge, options in ((another_judge(), JudgeOptions()), (ScriptedJudge(), OTHER)):
@@ -112,7 +112,7 @@ def test_without_a_summary_the_receipts_still_tell_the_judge(folder, text):
     assert label(PAIRS, ScriptedJudge(), folder).judged == 6
 
 
-def test_a_summary_of_a_failed_run_does_not_speak_for_the_labels(folder):
+def test_a_summary_of_a_failed_run_is_not_used_for_the_labels(folder):
     judge = another_judge()
     with pytest.raises(LabelingError, match="none of 1 pairs"):
         label([comparison(0, b="")], judge, folder, earlier=Earlier.KEEP)
@@ -123,10 +123,10 @@ def test_a_summary_of_a_failed_run_does_not_speak_for_the_labels(folder):
     assert label(PAIRS, ScriptedJudge(), folder).judged == 6
 
 
-def test_labels_that_cannot_be_read_are_refused_and_kept_on_demand(folder):
+def test_unreadable_labels_are_an_error_and_are_kept_on_demand(folder):
     file = folder / "preferences.parquet"
     file.write_bytes(broken := file.read_bytes()[:100])
-    with pytest.raises(EarlierLabelsError, match=r"cannot find out how .*not a Parquet file"):
+    with pytest.raises(EarlierLabelsError, match=r"cannot determine how .*not a Parquet file"):
         label(PAIRS, ScriptedJudge(), folder)
     assert file.read_bytes() == broken
     summary = label(PAIRS, ScriptedJudge(), folder, earlier=Earlier.KEEP)
@@ -142,7 +142,7 @@ def test_labels_without_receipts_count_as_unknown(folder):
         label(PAIRS, ScriptedJudge(), folder)
 
 
-# ── kept ─────────────────────────────────────────────────────────────────────────────────────
+# ── keep ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_replacing_keeps_each_old_file_once(folder):
@@ -159,7 +159,7 @@ def test_replacing_keeps_each_old_file_once(folder):
     assert len(kept(folder)) == 2, "equal content has one name"
 
 
-def test_a_replacement_that_stops_leaves_the_old_labels_in_place(folder):
+def test_an_interrupted_replacement_leaves_the_old_labels_in_place(folder):
     judge = another_judge()
     judge.stop_after, judge.stop_with = 2, KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
@@ -173,7 +173,7 @@ def test_a_replacement_that_stops_leaves_the_old_labels_in_place(folder):
 # ── the command ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_command_refuses_then_replaces_and_says_where_the_old_labels_are(tmp_path, monkeypatch):
+def test_the_command_stops_then_replaces_and_names_the_old_labels(tmp_path, monkeypatch):
     prompts = [Prompt(id=f"p{n}", messages=({"role": "user", "content": f"{n}?"},)) for n in (0, 1)]
     answers = [
         Sample(prompt=p, index=i, response="x" * (i + 1), tokens=1, complete=True, seed=0)
@@ -195,10 +195,10 @@ def test_the_command_refuses_then_replaces_and_says_where_the_old_labels_are(tmp
     assert "exclude each other" in str(
         CliRunner().invoke(app, [*command, "--replace", "--update"]).exception
     )
-    found = CliRunner().invoke(app, [*command, "--replace"])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, [*command, "--replace"])
+    assert result.exit_code == 0, result.output
     (old,) = kept(tmp_path / "labels")
-    assert old.name in found.output.replace("\n", "")
+    assert old.name in result.output.replace("\n", "")
     assert by(old) == "c" * 64
     judge.sha256 = "d" * 64
     assert CliRunner().invoke(app, [*command, "--update"]).exit_code == 0

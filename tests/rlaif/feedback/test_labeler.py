@@ -1,4 +1,4 @@
-"""Labels survive kills, edits are not taken for done work, no label is no number."""
+"""Labels survive kills; edited inputs are judged anew; a pair without a judgment gets no label."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjud
 from rlaif.data.datasets import read_preferences
 from rlaif.evaluation.policies import JudgedPair
 from rlaif.feedback.earlier_labels import Earlier
-from rlaif.feedback.labeler import LabelingError, ask, comparer, identify, label
+from rlaif.feedback.labeler import LabelingError, comparer, identify, judge_pairs, label
 from rlaif.feedback.receipts import preference
 from tests.support.feedback.scripted_judge import MODEL, ScriptedJudge
 
@@ -33,8 +33,8 @@ def comparison(number: int, a: str = "a longer answer", b: str = "short") -> Com
     return Comparison(f"p{number}", question, a, b)
 
 
-LAW = """
-name: law
+CONSTITUTION = """
+name: small
 version: 1.0.0
 traits: {helpful: {}}
 principles:
@@ -78,7 +78,7 @@ def test_swapping_a_and_b_gives_the_same_preference(one, other):
     assert first.chosen_text == second.chosen_text
 
 
-def test_what_cannot_be_judged_is_kept_with_its_reason_and_is_no_label(tmp_path):
+def test_a_pair_without_a_judgment_is_recorded_with_its_reason_and_gets_no_label(tmp_path):
     summary = label([*PAIRS, comparison(9, b=" ")], ScriptedJudge(), tmp_path)
     assert summary.unjudged_by_reason == {"empty_response": 1}
     assert len(read_preferences(tmp_path / "preferences.parquet")) == 6
@@ -88,27 +88,27 @@ def test_what_cannot_be_judged_is_kept_with_its_reason_and_is_no_label(tmp_path)
     assert saved["unjudged"] == 1
 
 
-def test_nothing_judged_at_all_is_an_error_that_counts_the_reasons(tmp_path):
+def test_no_judgment_at_all_is_an_error_that_counts_the_reasons(tmp_path):
     with pytest.raises(LabelingError, match=r"none of 1 pairs.*empty_response 1"):
         label([comparison(0, b="")], ScriptedJudge(), tmp_path)
     assert not (tmp_path / "preferences.parquet").exists()
 
 
-def test_a_second_run_asks_for_nothing(tmp_path):
+def test_a_second_run_judges_nothing(tmp_path):
     label(PAIRS, ScriptedJudge(), tmp_path)
     judge = ScriptedJudge()
     assert label(PAIRS, judge, tmp_path).asked == 0
-    assert judge.asked == []
+    assert judge.received == []
 
 
-def test_a_dead_server_leaves_the_labels_safe_and_the_next_run_continues(tmp_path):
+def test_a_dead_server_keeps_the_labels_and_the_next_run_continues(tmp_path):
     judge = ScriptedJudge()
     judge.stop_after, judge.stop_with = 2, JudgeUnavailable("127.0.0.1:1 does not answer")
-    with pytest.raises(LabelingError, match=r"does not answer\n2 of 6 labels are safe"):
+    with pytest.raises(LabelingError, match=r"does not answer\n2 of 6 labels are saved"):
         label(PAIRS, judge, tmp_path)
     judge.stop_after = None
     assert label(PAIRS, judge, tmp_path).asked == 4
-    assert sorted(judge.asked) == [pair.id for pair in PAIRS]
+    assert sorted(judge.received) == [pair.id for pair in PAIRS]
 
 
 def change_nothing(judge, options):
@@ -130,62 +130,62 @@ def fit_a_calibration(judge, options):
     return options
 
 
-def ask_in_one_order(judge, options):
+def judge_in_one_order(judge, options):
     return replace(options, orders=(Order.AB,))
 
 
-def ask_with_another_seed(judge, options):
+def judge_with_another_seed(judge, options):
     return replace(options, seed=1)
 
 
-def ask_with_priority(judge, options):
+def judge_with_priority(judge, options):
     return replace(options, interactive=False)
 
 
-def ask_past_the_store(judge, options):
+def judge_without_the_store(judge, options):
     return replace(options, use_store=False)
 
 
 @pytest.mark.parametrize(
-    ("change", "asked"),
+    ("change", "judged"),
     [
         (change_nothing, 0),
-        (ask_with_priority, 0),
-        (ask_past_the_store, 0),
+        (judge_with_priority, 0),
+        (judge_without_the_store, 0),
         (edit_the_constitution, 6),
         (change_the_model, 6),
         (fit_a_calibration, 6),
-        (ask_in_one_order, 6),
-        (ask_with_another_seed, 6),
+        (judge_in_one_order, 6),
+        (judge_with_another_seed, 6),
     ],
 )
-def test_only_the_same_question_counts_as_answered(tmp_path, change, asked):
+def test_only_an_equal_request_reuses_an_answer(tmp_path, change, judged):
     label(PAIRS, ScriptedJudge(), tmp_path)
     judge = ScriptedJudge()
     options, earlier = change(judge, JudgeOptions()), Earlier.OVERWRITE
-    assert label(PAIRS, judge, tmp_path, options=options, earlier=earlier).asked == asked
+    assert label(PAIRS, judge, tmp_path, options=options, earlier=earlier).asked == judged
     again = label(PAIRS, ScriptedJudge(), tmp_path, earlier=earlier)
     assert again.asked == 0, "going back costs nothing"
 
 
-def test_an_edited_response_is_asked_again_and_the_same_text_under_another_id_is_not(tmp_path):
+def test_an_edited_response_is_judged_again_and_the_same_text_under_another_id_is_not(tmp_path):
     label(PAIRS, ScriptedJudge(), tmp_path)
     edited = replace(PAIRS[0], response_b="now edited")
     renamed = replace(PAIRS[1], id="renamed")
     judge = ScriptedJudge()
     label([edited, renamed], judge, tmp_path)
-    assert judge.asked == ["p0"]
+    assert judge.received == ["p0"]
     assert [p.id for p in read_preferences(tmp_path / "preferences.parquet")] == ["p0", "renamed"]
 
 
-def test_equal_questions_are_asked_once(tmp_path):
+def test_equal_pairs_are_judged_once(tmp_path):
     judge = ScriptedJudge()
     summary = label([PAIRS[0], replace(PAIRS[0], id="again")], judge, tmp_path)
     assert (summary.judged, summary.asked) == (2, 1)
 
 
 @pytest.mark.parametrize("reason", [UnjudgedReason.ENGINE_FAILED, UnjudgedReason.CANCELLED])
-def test_what_failed_by_accident_is_asked_again(tmp_path, reason):
+def test_a_transient_failure_is_judged_again(tmp_path, reason):
     judge = ScriptedJudge()
     judge.judge = lambda _: Unjudged(reason, "the engine stumbled")
     with pytest.raises(LabelingError):
@@ -193,7 +193,7 @@ def test_what_failed_by_accident_is_asked_again(tmp_path, reason):
     assert label(PAIRS, ScriptedJudge(), tmp_path).judged == 6
 
 
-def test_a_judge_that_changes_under_way_does_not_mix_its_labels_in(tmp_path):
+def test_a_judge_that_changes_during_labeling_is_an_error(tmp_path):
     judge = ScriptedJudge()
     judge.judged_by = replace(MODEL, name="another")
     with pytest.raises(LabelingError, match="the judge changed while labeling"):
@@ -206,9 +206,9 @@ def test_a_log_probability_of_minus_infinity_survives_the_journal(tmp_path):
     impossible = replace(found.votes[0].reads[0], logprob_second=-math.inf)
     judge.judge = lambda _: replace(found, votes=(replace(found.votes[0], reads=(impossible,)),))
     label(PAIRS[:1], judge, tmp_path)
-    again = ask(PAIRS[:1], ScriptedJudge(), tmp_path / "labels.journal.jsonl")
-    assert again.asked == 0
-    ((_, found),) = again.found()
+    again = judge_pairs(PAIRS[:1], ScriptedJudge(), tmp_path / "labels.journal.jsonl")
+    assert again.judged_now == 0
+    ((_, found),) = again.by_pair()
     assert found.votes[0].reads[0].logprob_second == -math.inf
 
 
@@ -220,72 +220,72 @@ def test_answers_stay_on_disk_and_not_in_memory(tmp_path):
     judge.judge = lambda _: replace(found, votes=(replace(found.votes[0], reads=(long,)),))
     pairs = [comparison(number) for number in range(200)]
     tracemalloc.start()
-    for _ in range(2):  # asked, then found in the journal
-        answers = ask(pairs, judge, tmp_path / "labels.journal.jsonl")
-        assert sum(isinstance(answer, Judgment) for _, answer in answers.found()) == 200
+    for _ in range(2):  # judged, then found in the journal
+        answers = judge_pairs(pairs, judge, tmp_path / "labels.journal.jsonl")
+        assert sum(isinstance(answer, Judgment) for _, answer in answers.by_pair()) == 200
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (tmp_path / "labels.journal.jsonl").stat().st_size > 20e6
     assert peak < 4e6
 
 
-def test_a_judge_that_stops_short_is_not_taken_for_done(tmp_path):
+def test_missing_answers_are_an_error(tmp_path):
     judge = ScriptedJudge()
     judge.stream = lambda *_, **__: iter([(PAIRS[0].id, judge.judge(PAIRS[0]))])
-    with pytest.raises(LabelingError, match="left 5 pairs without an answer"):
+    with pytest.raises(LabelingError, match="no answer for 5 pairs"):
         label(PAIRS, judge, tmp_path)
 
 
 def test_two_pairs_of_one_id_are_an_error(tmp_path):
-    with pytest.raises(LabelingError, match="'p0' occurs more than once"):
+    with pytest.raises(LabelingError, match="duplicate pair id: 'p0'"):
         label([PAIRS[0], replace(PAIRS[1], id="p0")], ScriptedJudge(), tmp_path)
 
 
-def test_an_unknown_constitution_and_a_loading_judge_are_told():
+def test_an_unknown_constitution_and_a_loading_judge_are_errors():
     judge = ScriptedJudge()
-    with pytest.raises(LabelingError, match=r"'harmless' as it is now, only hhh"):
+    with pytest.raises(LabelingError, match=r"'harmless' in its current form, only hhh"):
         identify(judge.server_info(), "harmless")
     judge.model = None
     with pytest.raises(LabelingError, match="still loading"):
         identify(judge.server_info())
 
 
-def test_a_constitution_file_must_be_the_servers_to_the_word(tmp_path):
-    law = tmp_path / "law.yaml"
-    law.write_text(LAW)
+def test_a_constitution_file_must_have_the_digest_of_the_servers(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(CONSTITUTION)
     judge = ScriptedJudge()
-    with pytest.raises(LabelingError, match="as it is now"):
-        identify(judge.server_info(), str(law))
-    judge.sha256 = Constitution.load(law).digest
-    assert identify(judge.server_info(), str(law)).constitution.name == "hhh"
+    with pytest.raises(LabelingError, match="in its current form"):
+        identify(judge.server_info(), str(path))
+    judge.sha256 = Constitution.load(path).digest
+    assert identify(judge.server_info(), str(path)).constitution.name == "hhh"
 
 
-def test_a_constitution_is_sent_along_where_the_server_takes_one(tmp_path):
-    law = tmp_path / "law.yaml"
-    law.write_text(LAW)
+def test_a_constitution_is_sent_inline_if_the_server_allows_it(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(CONSTITUTION)
     info = replace(ScriptedJudge().server_info(), inline_constitutions=True)
-    assert identify(info, str(law)).constitution.sha256 == Constitution.load(law).digest
+    assert identify(info, str(path)).constitution.sha256 == Constitution.load(path).digest
 
 
-def test_an_evaluation_asks_once_and_keeps_what_was_not_judged(tmp_path):
+def test_a_comparer_judges_once_and_reports_pairs_without_a_judgment(tmp_path):
     judge = ScriptedJudge()
     compare = comparer(judge, tmp_path / "journal.jsonl")
     question = (Message(role="user", content="q"),)
-    asked = [("one", question, "longer", "short"), ("two", question, "text", " ")]
-    assert compare(asked) == {
+    questions = [("one", question, "longer", "short"), ("two", question, "text", " ")]
+    assert compare(questions) == {
         "one": JudgedPair(0.9, traits={"helpful": 0.9, "honest": 0.3}),
         "two": JudgedPair(None, "empty_response"),
     }
-    assert compare(asked)["one"].prob_a == 0.9
-    assert sorted(judge.asked) == ["one", "two"]
+    assert compare(questions)["one"].prob_a == 0.9
+    assert sorted(judge.received) == ["one", "two"]
 
 
-def test_progress_says_how_many_and_how_fast(tmp_path, capsys):
+def test_progress_shows_the_count_and_the_rate(tmp_path, capsys):
     label(PAIRS, ScriptedJudge(), tmp_path)
     assert re.search(r"labels: 6/6 pairs, [\d.]+ pairs/s", capsys.readouterr().err)
 
 
-def test_the_file_opens_with_datasets_as_it_is(tmp_path):
+def test_datasets_loads_the_file_directly(tmp_path):
     datasets = pytest.importorskip("datasets")
     label(PAIRS, ScriptedJudge(), tmp_path)
     found = datasets.load_dataset(
@@ -299,7 +299,7 @@ def test_the_file_opens_with_datasets_as_it_is(tmp_path):
     assert found[0]["prob_chosen"] == 0.9
 
 
-SLOW_LABELLING = """
+SLOW_LABELING = """
 import sys, time
 from pathlib import Path
 from rlaif.evaluation.policies import JudgedPair
@@ -309,17 +309,17 @@ from tests.rlaif.feedback.test_labeler import comparison
 
 class SlowJudge(ScriptedJudge):
     def judge(self, pair):
-        time.sleep(0.02 if len(self.asked) < 100 else 3600)  # until it is killed
+        time.sleep(0.02 if len(self.received) < 100 else 3600)  # until it is killed
         return super().judge(pair)
 
 label([comparison(n) for n in range(200)], SlowJudge(), Path(sys.argv[1]))
 """
 
 
-def test_kill_9_loses_no_answer_and_the_next_run_asks_only_for_the_rest(tmp_path):
+def test_kill_9_loses_no_answer_and_the_next_run_judges_only_the_rest(tmp_path):
     journal = tmp_path / "labels.journal.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_LABELLING, str(tmp_path)],
+        [sys.executable, "-c", SLOW_LABELING, str(tmp_path)],
         cwd=Path(__file__).parents[3],
         stderr=subprocess.DEVNULL,
     )
@@ -337,4 +337,4 @@ def test_kill_9_loses_no_answer_and_the_next_run_asks_only_for_the_rest(tmp_path
     summary = label([comparison(n) for n in range(200)], judge, tmp_path)
     assert summary.asked == 200 - answered
     assert summary.judged == 200
-    assert len(set(judge.asked)) == len(judge.asked)
+    assert len(set(judge.received)) == len(judge.received)

@@ -66,7 +66,7 @@ def serving(engine: FakeEngine) -> Iterator[tuple[JudgeClient, threading.Event]]
         thread.join(120)
 
 
-def test_labels_come_over_the_socket_with_their_receipts(tmp_path: Path):
+def test_labels_made_over_a_socket_have_receipts(tmp_path: Path):
     with serving(FakeEngine()) as (client, _):
         summary = label(PAIRS, client, tmp_path)
         assert label(PAIRS, client, tmp_path).asked == 0
@@ -77,7 +77,7 @@ def test_labels_come_over_the_socket_with_their_receipts(tmp_path: Path):
 
 
 @pytest.mark.parametrize("how", ["server", "engine"])
-def test_a_judge_that_dies_in_the_middle_loses_no_label(tmp_path: Path, how: str):
+def test_a_judge_that_dies_during_labeling_loses_no_label(tmp_path: Path, how: str):
     class Dying(FakeEngine):
         reads = 0
 
@@ -88,9 +88,9 @@ def test_a_judge_that_dies_in_the_middle_loses_no_label(tmp_path: Path, how: str
             return await super().read(*args, **kwargs)
 
     engine = Dying(latency_seconds=0.001)
-    with serving(engine) as (client, stop), pytest.raises(LabelingError) as told:
+    with serving(engine) as (client, stop), pytest.raises(LabelingError) as error:
         label(PAIRS, client, tmp_path)
-    assert "of 30 labels are safe" in str(told.value)
+    assert "of 30 labels are saved" in str(error.value)
     assert not (tmp_path / "preferences.parquet").exists()
 
     with serving(FakeEngine()) as (client, _):
@@ -99,7 +99,7 @@ def test_a_judge_that_dies_in_the_middle_loses_no_label(tmp_path: Path, how: str
     assert 0 < summary.asked < 30
 
 
-def test_an_update_asks_the_server_for_the_reworded_principle_alone(tmp_path: Path):
+def test_an_update_reads_only_the_reworded_principle(tmp_path: Path):
     old = Constitution.load("harmless")
     new = edited(old, 0, compare="Which reply is the more harmless?")
     file = tmp_path / "new.yaml"

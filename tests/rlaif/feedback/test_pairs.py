@@ -21,12 +21,12 @@ def test_the_first_two_distinct_responses_make_the_pair():
     assert found.identical == 1
 
 
-def test_all_pairs_of_distinct_responses_when_asked_for():
+def test_pairs_per_prompt_none_gives_all_pairs_of_distinct_responses():
     found = pairs_from_samples(samples("p", "a", "b", "c"), pairs_per_prompt=None)
     assert [c.id for c in found.comparisons] == ["p/0-1", "p/0-2", "p/1-2"]
 
 
-def test_a_prompt_whose_responses_are_all_alike_gives_no_pair():
+def test_a_prompt_with_identical_responses_gives_no_pair():
     assert pairs_from_samples(samples("p", "same", "same")).comparisons == ()
 
 
@@ -42,7 +42,7 @@ def test_one_id_for_two_conversations_is_an_error():
     other = samples("p", "x")[0].model_copy(
         update={"prompt": Prompt(id="p", messages=(Message(role="user", content="other"),))}
     )
-    with pytest.raises(RecordError, match="'p' stands for two different"):
+    with pytest.raises(RecordError, match="duplicate prompt id 'p', with two different"):
         pairs_from_samples([*samples("p", "a", "b"), other])
 
 

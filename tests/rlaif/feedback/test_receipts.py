@@ -1,4 +1,4 @@
-"""A receipt gives back what the judge found, and an older or broken one is dealt with."""
+"""Receipts reproduce the judgment; older ones are parsed, and broken ones are errors."""
 
 import json
 from dataclasses import replace
@@ -16,11 +16,11 @@ from tests.support.feedback.labeled import judge, labeled
 @pytest.fixture
 def judged():
     client = judge()
-    ((_, judgment),) = client.stream(pairs(1), "law", JudgeOptions())
+    ((_, judgment),) = client.stream(pairs(1), "small", JudgeOptions())
     return pairs(1)[0], judgment
 
 
-def test_a_receipt_gives_back_the_judgment(judged):
+def test_a_receipt_reproduces_the_judgment(judged):
     pair, judgment = judged
     found = parse_receipt(preference(pair, judgment))
     assert found.provenance == judgment.provenance
@@ -31,7 +31,7 @@ def test_a_receipt_gives_back_the_judgment(judged):
     assert found.raw_prob_a == judgment.prob_a
 
 
-def test_what_calibration_was_given_is_kept(judged):
+def test_the_calibration_and_the_raw_probability_are_kept(judged):
     pair, judgment = judged
     calibrated = replace(
         judgment,
@@ -45,14 +45,14 @@ def test_what_calibration_was_given_is_kept(judged):
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.3, 0.5, 0.7, 1.0])
-def test_the_pair_comes_back_as_it_was_put_before_the_judge(judged, prob):
+def test_a_label_and_its_receipt_reproduce_the_judged_pair(judged, prob):
     pair, judgment = judged
     label = preference(pair, replace(judgment, prob_a=prob))
     assert comparison(label, parse_receipt(label)) == pair
     assert label.prob_chosen == max(prob, 1 - prob)
 
 
-def test_a_receipt_of_before_the_newer_fields_still_reads(judged):
+def test_a_receipt_without_newer_fields_is_parsed_with_defaults(judged):
     pair, judgment = judged
     label = preference(pair, judgment)
     old = receipt(judgment)
@@ -68,7 +68,7 @@ def test_a_receipt_of_before_the_newer_fields_still_reads(judged):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         ("", "label 'q0' has no receipt"),
         ("{", "label 'q0': its receipt cannot be read: receipt: "),
@@ -76,15 +76,15 @@ def test_a_receipt_of_before_the_newer_fields_still_reads(judged):
         ("[]", "label 'q0'"),
     ],
 )
-def test_a_broken_receipt_names_the_label_and_the_field(judged, broken, told):
+def test_a_broken_receipt_names_the_label_and_the_field(judged, broken, message):
     pair, judgment = judged
     label = preference(pair, judgment).model_copy(update={"receipt": broken})
     with pytest.raises(RecordError) as error:
         parse_receipt(label)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_response_that_is_neither_a_nor_b_is_told(judged):
+def test_a_chosen_response_other_than_a_or_b_is_an_error(judged):
     pair, judgment = judged
     label = preference(pair, judgment)
     wrong = json.dumps({**json.loads(label.receipt), "chosen": "C"})

@@ -1,4 +1,4 @@
-"""The judge as reward function of trl: what it is asked, what it gives, what it never makes up."""
+"""The judge as a reward function of trl: its requests, its ratings, and missing ratings."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class ScriptedClient:
     """A client that rates by a function of the response."""
 
     rate: Any = len
-    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    requests: list[tuple[Any, ...]] = field(default_factory=list)
     in_flight: int = 0
     peak: int = 0
 
     async def score(self, conversation, response, constitution, *, timeout=None):
-        self.asked.append((conversation, response, constitution, timeout))
+        self.requests.append((conversation, response, constitution, timeout))
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         await asyncio.sleep(0.001)
         self.in_flight -= 1
-        found = self.rate(response)
-        if isinstance(found, Exception):
-            raise found
-        return found if isinstance(found, Unjudged) else Rated(float(found))
+        rating = self.rate(response)
+        if isinstance(rating, Exception):
+            raise rating
+        return rating if isinstance(rating, Unjudged) else Rated(float(rating))
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[ScriptedClient]:
@@ -57,8 +57,8 @@ def test_text_and_messages_are_read_the_same():
     assert reply("So.") == reply([{"role": "assistant", "content": "So."}]) == "So."
 
 
-def test_what_the_judge_cannot_read_is_an_error():
-    with pytest.raises(TRLRewardError, match="turn of the role 'tool'"):
+def test_unknown_roles_and_content_other_than_text_are_errors():
+    with pytest.raises(TRLRewardError, match="unknown role in a prompt: 'tool'"):
         conversation([{"role": "tool", "content": "42"}])
     with pytest.raises(TRLRewardError, match="not text"):
         conversation([{"role": "user", "content": [{"type": "image"}]}])
@@ -66,16 +66,16 @@ def test_what_the_judge_cannot_read_is_an_error():
         TRLJudgeReward(ScriptedClient().connect, concurrency=0)
 
 
-async def test_ratings_come_in_order_and_no_more_are_asked_at_once_than_allowed():
+async def test_ratings_come_in_order_and_concurrency_is_limited():
     script = ScriptedClient()
     reward = TRLJudgeReward(script.connect, "hhh", concurrency=3, timeout=7.0)
     completions = ["x" * n for n in range(1, 12)]
     assert await reward(["p"] * 11, completions, color=["red"] * 11) == [*range(1, 12)]
     assert script.peak == 3
-    assert script.asked[0][2:] == ("hhh", 7.0)
+    assert script.requests[0][2:] == ("hhh", 7.0)
 
 
-async def test_what_has_no_rating_is_none_and_is_counted():
+async def test_a_missing_rating_is_none_and_is_counted():
     def rate(response):
         if response == "slow":
             return UserError("did not answer in time")
@@ -90,16 +90,16 @@ async def test_what_has_no_rating_is_none_and_is_counted():
     assert found == [None, 0.25, None, None]
     assert reward.unrated == {"UserError": 1, "low_label_mass": 1, "empty_response": 1}
     assert logged == {"judge/unrated": 0.75}
-    assert len(script.asked) == 3  # an empty one is not asked about
+    assert len(script.requests) == 3  # none for the empty one
 
 
-async def test_a_judge_that_is_away_stops_the_training():
+async def test_an_unavailable_judge_stops_the_training():
     script = ScriptedClient(lambda _: UserError("no judge answers at x"))
     with pytest.raises(TRLRewardError, match="none of 2 completions could be rated: no judge ans"):
         await TRLJudgeReward(script.connect)(["p", "q"], ["a", "b"])
 
 
-async def test_ratings_over_a_real_socket_are_the_judges(tmp_path):
+async def test_ratings_over_a_real_socket_are_those_of_the_judge(tmp_path):
     # like_longer: P(rating i) = i/45 or (10-i)/45, so the mean rating is 19/3 or 11/3 of 1 … 9
     async with serving(FakeEngine(), constitutions=(one_principle(tmp_path),)) as server:
         reward = TRLJudgeReward(lambda: AsyncJudgeClient(server.address), "brief")

@@ -1,4 +1,4 @@
-"""From gold pairs to a stored calibration: folds, choice, report, and the command."""
+"""From gold pairs to a stored calibration: folds, selection, report, and the command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from judge_service.judge.calibration_metrics import measure, nll
 from judge_service.types import Judgment, Unjudged, UnjudgedReason
 from rlaif.cli.main import app
 from rlaif.data.records import RecordError
-from rlaif.labels import calibrate as calibrating
 from rlaif.labels.calibrate import (
     GoldPair,
     calibrate,
@@ -43,6 +42,7 @@ from rlaif.labels.calibrate import (
     load_gold,
     longer_is_right,
 )
+from rlaif.labels.calibration_report import print_report
 from tests.support.fakes import FakeEngine
 from tests.support.feedback.scripted_judge import MODEL, ScriptedJudge
 from tests.support.service.serving import one_principle, serving
@@ -74,7 +74,7 @@ def write_gold(path: Path, pairs: list[GoldPair]) -> Path:
 # ── gold pairs ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_gold_is_read_in_every_shape_people_have_it_in(tmp_path: Path) -> None:
+def test_gold_pairs_are_read_as_text_and_as_messages(tmp_path: Path) -> None:
     talk = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello"},
@@ -94,24 +94,26 @@ def test_gold_is_read_in_every_shape_people_have_it_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"prompt": "p", "chosen": "a"}', "GoldPair.rejected: Field required"),
-        ('{"prompt": "p", "chosen": "a", "rejected": " a "}', "are the same text"),
+        ('{"prompt": "p", "chosen": "a", "rejected": " a "}', "chosen and rejected are identical"),
         ('{"prompt": [], "chosen": "a", "rejected": "b"}', "GoldPair.prompt"),
         ("{", "gold.jsonl:1"),
-        ("", "no pairs in it"),
+        ("", "contains no pairs"),
     ],
 )
-def test_a_broken_gold_file_is_told_with_its_line(tmp_path: Path, line: str, said: str) -> None:
+def test_an_invalid_gold_file_is_an_error_naming_the_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
     path = tmp_path / "gold.jsonl"
     path.write_text(line + "\n", encoding="utf-8")
-    with pytest.raises(RecordError) as told:
+    with pytest.raises(RecordError) as error:
         load_gold(path)
-    assert said in str(told.value)
+    assert message in str(error.value)
 
 
-def test_a_limit_draws_and_a_larger_one_holds_the_smaller(tmp_path: Path) -> None:
+def test_a_limit_draws_a_sample_and_a_larger_one_includes_a_smaller(tmp_path: Path) -> None:
     path = write_gold(tmp_path / "gold.jsonl", three_in_four(60))
     ten, forty = load_gold(path, 10), load_gold(path, 40)
     assert (len(ten), len(forty)) == (10, 40)
@@ -121,7 +123,7 @@ def test_a_limit_draws_and_a_larger_one_holds_the_smaller(tmp_path: Path) -> Non
     assert load_gold(path, 99) == load_gold(path)
 
 
-def test_the_place_of_a_response_says_nothing_of_its_being_chosen() -> None:
+def test_the_position_of_a_response_does_not_depend_on_being_chosen() -> None:
     pairs = [gold(i, f"one {i}", f"other {i}") for i in range(200)]
     a_is_chosen = [comparison(pair).response_a == pair.chosen for pair in pairs]
     assert 70 < sum(a_is_chosen) < 130
@@ -129,7 +131,7 @@ def test_the_place_of_a_response_says_nothing_of_its_being_chosen() -> None:
     assert [comparison(p) for p in turned] == [comparison(p) for p in pairs]
 
 
-def test_the_floor_picks_the_longer_and_halves_a_tie() -> None:
+def test_the_baseline_picks_the_longer_and_counts_a_tie_half() -> None:
     pairs = [gold(0, "abc", "a"), gold(1, "a", "abc"), gold(2, "abc", "b"), gold(3, "ab", "cd")]
     assert longer_is_right(pairs) == pytest.approx(2.5 / 4)
 
@@ -147,7 +149,7 @@ def test_no_prompt_is_in_two_folds(prompts: list[str], folds: int) -> None:
     assert fold_of == folds_by_prompt(prompts, folds, seed=3)
 
 
-def test_folds_of_single_prompts_are_equally_large_and_follow_the_seed() -> None:
+def test_folds_of_single_prompts_have_equal_size_and_depend_on_the_seed() -> None:
     prompts = [str(i) for i in range(50)]
     fold_of = folds_by_prompt(prompts, 5, seed=0)
     assert sorted(fold_of) == sorted(list(range(5)) * 10)
@@ -177,7 +179,7 @@ def drawn(n: int, curve, seed: int = 0) -> tuple[list[float], list[str]]:
     return probs, [str(i // 2) for i in range(n)]
 
 
-def test_an_overconfident_judge_gets_a_temperature_and_is_better_for_it() -> None:
+def test_an_overconfident_judge_gets_a_temperature_and_improves() -> None:
     probs, prompts = drawn(600, Temperature(4.0).apply, seed=2)
     found = choose(probs, prompts, 5, seed=0)
     assert found.method == "temperature"
@@ -193,7 +195,7 @@ def test_an_overconfident_judge_gets_a_temperature_and_is_better_for_it() -> Non
     assert found.nll_change.n == 300
 
 
-def test_a_step_is_followed_by_isotonic_given_enough_pairs() -> None:
+def test_a_step_curve_selects_isotonic_given_enough_pairs() -> None:
     def step(p: float) -> float:
         return 0.5 if 0.15 < p < 0.85 else 0.95 if p >= 0.85 else 0.05
 
@@ -203,7 +205,7 @@ def test_a_step_is_followed_by_isotonic_given_enough_pairs() -> None:
     assert "isotonic" not in choose(*drawn(199, step), 5, seed=0).held_back_nll
 
 
-def test_a_calibrated_judge_is_left_as_it_is() -> None:
+def test_a_calibrated_judge_is_left_unchanged() -> None:
     methods = {seed: choose(*drawn(199, lambda p: p, seed), 5, 0) for seed in range(3)}
     untouched = [found for found in methods.values() if found.method == "none"]
     assert untouched
@@ -222,15 +224,15 @@ def test_the_interval_counts_prompts_not_pairs() -> None:
 
 
 @pytest.mark.parametrize("folds", [1, 4])
-def test_more_folds_than_prompts_is_told(folds: int) -> None:
-    with pytest.raises(CalibrationError, match="change --folds or give gold pairs on more"):
+def test_an_invalid_number_of_folds_is_an_error(folds: int) -> None:
+    with pytest.raises(CalibrationError, match=r"set --folds to 2 up to .* prompts, 3, or add"):
         choose([0.9] * 40, ["a", "b", "c", "a"] * 10, folds, seed=0)
 
 
-# ── asking ───────────────────────────────────────────────────────────────────────────────────
+# ── judging ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_judge_that_is_right_in_three_of_four_at_nine_to_one_gets_temperature_two(
+def test_a_judge_right_in_three_of_four_pairs_at_odds_nine_gets_temperature_two(
     tmp_path: Path,
 ) -> None:
     judge = ScriptedJudge()
@@ -247,20 +249,20 @@ def test_a_judge_that_is_right_in_three_of_four_at_nine_to_one_gets_temperature_
 
     again = calibrate(three_in_four(), judge, tmp_path / "j.jsonl")
     assert again == report
-    assert len(judge.asked) == 40, "the journal had them all"
+    assert len(judge.received) == 40, "the journal had them all"
 
 
-def test_a_killed_calibration_asks_only_for_the_rest(tmp_path: Path) -> None:
+def test_after_a_kill_only_the_rest_is_judged(tmp_path: Path) -> None:
     judge = ScriptedJudge()
     judge.stop_after, judge.stop_with = 25, KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         calibrate(three_in_four(), judge, tmp_path / "j.jsonl")
     judge.stop_with = None
     assert calibrate(three_in_four(), judge, tmp_path / "j.jsonl").judged == 40
-    assert len(judge.asked) == len(set(judge.asked)) == 40
+    assert len(judge.received) == len(set(judge.received)) == 40
 
 
-class Unwilling(ScriptedJudge):
+class AbstainingJudge(ScriptedJudge):
     """Gives no label to pairs whose id ends in a 7."""
 
     def judge(self, comparison) -> Judgment | Unjudged:
@@ -269,29 +271,29 @@ class Unwilling(ScriptedJudge):
         return super().judge(comparison)
 
 
-def test_an_unjudged_pair_is_counted_and_is_no_number(tmp_path: Path) -> None:
-    report = calibrate(three_in_four(), Unwilling(), tmp_path / "j.jsonl")
+def test_an_unjudged_pair_is_counted_and_has_no_probability(tmp_path: Path) -> None:
+    report = calibrate(three_in_four(), AbstainingJudge(), tmp_path / "j.jsonl")
     assert (report.judged, report.unjudged_by_reason) == (36, {"low_label_mass": 4})
     assert report.calibration.pairs == 36
     out = Console(width=100)
-    with out.capture() as told:
-        calibrating.print_report(report, out)
-    assert "4 pairs without a judgment: low_label_mass 4" in told.get()
-    assert "temperature, T = " in told.get()
-    assert "Isotonic is tried from 200 judged pairs on" in told.get()
-    assert "picking the longer response is right on" in told.get()
+    with out.capture() as printed:
+        print_report(report, out)
+    assert "4 pairs without a judgment: low_label_mass 4" in printed.get()
+    assert "temperature, T = " in printed.get()
+    assert "Isotonic curves are tried from 200 judged pairs on" in printed.get()
+    assert "accuracy of always picking the longer response: " in printed.get()
 
 
-def test_too_few_judged_pairs_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_too_few_judged_pairs_are_an_error_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"only 29 of 32 .*low_label_mass 3.*fewer than 30"):
-        calibrate(three_in_four(32), Unwilling(), tmp_path / "j.jsonl")
+        calibrate(three_in_four(32), AbstainingJudge(), tmp_path / "j.jsonl")
     judge = ScriptedJudge()
-    with pytest.raises(CalibrationError, match="29 gold pairs"):
+    with pytest.raises(CalibrationError, match="too few gold pairs: 29"):
         calibrate(three_in_four(29), judge, tmp_path / "k.jsonl")
-    assert judge.asked == []
+    assert judge.received == []
 
 
-def test_answers_read_in_different_ways_are_not_mixed(tmp_path: Path) -> None:
+def test_answers_of_different_protocols_are_an_error(tmp_path: Path) -> None:
     class Changing(ScriptedJudge):
         def judge(self, comparison) -> Judgment | Unjudged:
             found = super().judge(comparison)
@@ -307,7 +309,7 @@ def test_answers_read_in_different_ways_are_not_mixed(tmp_path: Path) -> None:
 
 @contextmanager
 def server(constitution: str) -> Iterator[str]:
-    """The address of a judge server in a thread of its own; its engine prefers the longer reply."""
+    """The address of a judge server in its own thread; its engine prefers the longer reply."""
     ready, stop = threading.Event(), threading.Event()
     address = []
 
@@ -334,25 +336,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_the_command_stores_what_a_judgment_of_that_server_finds(
+def test_the_command_stores_the_calibration_where_that_server_looks_for_it(
     tmp_path: Path, cache: Path
 ) -> None:
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     pairs = write_gold(tmp_path / "gold.jsonl", three_in_four())
-    with server(law) as address:
-        asked = ["judge", "calibrate", "--gold", str(pairs), "-c", law, "--server", address]
-        shown = CliRunner().invoke(app, asked)
+    with server(constitution) as address:
+        command = ["judge", "calibrate", "--gold", str(pairs), "-c", constitution]
+        command += ["--server", address]
+        shown = CliRunner().invoke(app, command)
         assert shown.exit_code == 0, shown.output
-        told = CliRunner().invoke(app, [*asked, "--json"])
+        as_json = CliRunner().invoke(app, [*command, "--json"])
     stored = tmp_path / "brief.calibration.json"
     assert "brief.calibration.json" in shown.output
-    assert "chosen: temperature" in shown.output
-    found = json.loads(told.stdout)
+    assert "selected: temperature" in shown.output
+    found = json.loads(as_json.stdout)
     assert found["file"] == str(stored)
     assert found["choice"]["method"] == "temperature"
     (entry,) = read_calibrations(stored)
     assert found["sha256"] == entry.sha256
-    digest = Constitution.load(law).digest
+    digest = Constitution.load(constitution).digest
     known = Calibrations.load([stored]).find(
         digest, FakeEngine().identity, entry.template_version, entry.protocol
     )
@@ -365,24 +368,24 @@ def test_the_command_stores_what_a_judgment_of_that_server_finds(
     ]
 
 
-def test_a_dry_run_says_the_cost_and_the_place_and_asks_nobody(tmp_path: Path, cache: Path) -> None:
+def test_a_dry_run_shows_the_cost_and_the_file_without_a_judge(tmp_path: Path, cache: Path) -> None:
     pairs = write_gold(tmp_path / "gold.jsonl", three_in_four())
-    law = one_principle(tmp_path)
-    asked = ["judge", "calibrate", "--gold", str(pairs), "-c", law, "--dry-run"]
-    shown = CliRunner().invoke(app, asked)
+    constitution = one_principle(tmp_path)
+    command = ["judge", "calibrate", "--gold", str(pairs), "-c", constitution, "--dry-run"]
+    shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
-    assert "would ask for 40 pairs, about 80 reads" in shown.output
+    assert "would judge 40 pairs with about 80 reads" in shown.output
     assert not (tmp_path / "brief.calibration.json").exists()
     by_name = CliRunner().invoke(app, ["judge", "calibrate", "--gold", str(pairs), "--dry-run"])
     assert "overall.calibration.json" in by_name.output.replace("\n", "")
     assert not cache.exists()
 
 
-def test_a_broken_calibration_file_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
+def test_a_broken_calibration_file_is_an_error_before_judging(tmp_path: Path) -> None:
     pairs = write_gold(tmp_path / "gold.jsonl", three_in_four())
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     (tmp_path / "brief.calibration.json").write_text("{")
-    asked = ["judge", "calibrate", "--gold", str(pairs), "-c", law, "--server", "127.0.0.1:1"]
-    shown = CliRunner().invoke(app, asked)
+    command = ["judge", "calibrate", "--gold", str(pairs), "-c", constitution]
+    shown = CliRunner().invoke(app, [*command, "--server", "127.0.0.1:1"])
     assert isinstance(shown.exception, CalibrationError)
     assert "not a list of calibrations" in str(shown.exception)

@@ -40,21 +40,21 @@ def test_trl_reads_messages(tmp_path):
     ]
 
 
-def test_openrlhf_reads_messages_that_can_be_joined_and_a_margin(tmp_path):
+def test_openrlhf_reads_messages_and_a_margin(tmp_path):
     export([preference(0, 0.9)], tmp_path / "o.jsonl", "openrlhf")
     (row,) = rows(tmp_path / "o.jsonl")
     assert row["prompt"] + row["chosen"] == [USER, GOOD]  # as its reward dataset joins them
     assert row["margin"] == pytest.approx(math.log(9))
 
 
-def test_plain_text_has_the_only_turn_as_it_is_and_several_under_their_roles(tmp_path):
+def test_plain_text_has_a_single_turn_as_it_is_and_several_with_their_roles(tmp_path):
     export([preference(0, 0.9), preference(1, 0.8, "a", "b", "c")], tmp_path / "o.jsonl", "jsonl")
     one, three = rows(tmp_path / "o.jsonl")
     assert (one["prompt"], one["chosen"], one["rejected"]) == ("ask", "good ünï", "bad")
     assert three["prompt"] == "User: a\n\nAssistant: b\n\nUser: c"
 
 
-def test_labels_under_the_lowest_probability_are_left_out_and_counted(tmp_path):
+def test_labels_below_the_minimum_probability_are_left_out_and_counted(tmp_path):
     labels = [preference(n, prob) for n, prob in enumerate([0.5, 0.7, 0.699, 1.0])]
     found = export(labels, tmp_path / "o.jsonl", "jsonl", min_prob=0.7)
     assert (found.written, found.left_out) == (2, 2)
@@ -62,22 +62,22 @@ def test_labels_under_the_lowest_probability_are_left_out_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
-    [([], "holds no labels"), ([preference(0, 0.6)], "none of 1 labels has prob_chosen of 0.9")],
+    ("labels", "message"),
+    [([], "contains no labels"), ([preference(0, 0.6)], "none of 1 labels has prob_chosen >= 0.9")],
 )
-def test_nothing_to_write_is_an_error_and_leaves_no_file(tmp_path, labels, told):
-    with pytest.raises(RecordError, match=told):
+def test_nothing_to_write_is_an_error_and_leaves_no_file(tmp_path, labels, message):
+    with pytest.raises(RecordError, match=message):
         export(labels, tmp_path / "o.jsonl", "trl", min_prob=0.9)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_ending_is_told(tmp_path):
+def test_another_file_type_is_an_error(tmp_path):
     with pytest.raises(RecordError, match=r"must end in \.jsonl"):
         export([preference(0, 0.9)], tmp_path / "o.parquet", "trl")
 
 
 @given(st.floats(0, 1))
-def test_a_margin_is_finite_and_turns_with_the_label(prob):
+def test_a_margin_is_finite_and_changes_sign_with_the_label(prob):
     assert -HIGHEST_MARGIN - 1e-9 <= margin(prob) <= HIGHEST_MARGIN + 1e-9
     assert margin(1 - prob) == pytest.approx(-margin(prob), abs=1e-9)
 

@@ -1,4 +1,4 @@
-"""A label under an edited constitution needs only the reads that the edit asks for."""
+"""A label under an edited constitution needs only the reads that the edit requires."""
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,10 @@ from rlaif.labels.reaggregate import (
     restrict_to,
     unanswered_principles,
 )
-from tests.support.feedback.constitutions import edited, law, principle
+from tests.support.feedback.constitutions import edited, make_constitution, principle
 
 TALK = (Message(role="user", content="Where is my parcel?"),)
-OLD = law(principle(0), principle(1), principle(2, trait="honest"))
+OLD = make_constitution(principle(0), principle(1), principle(2, trait="honest"))
 
 
 def vote(number: int, ab: float, ba: float, weight: float = 1.0) -> PrincipleVote:
@@ -31,7 +31,7 @@ def vote(number: int, ab: float, ba: float, weight: float = 1.0) -> PrincipleVot
 
 
 def test_only_new_ids_and_new_compare_texts_need_reads():
-    new = law(
+    new = make_constitution(
         principle(0, weight=3.0, trait="honest", critique="Why not?", scope={"mentions": ["x"]}),
         principle(1, compare="Which is kinder?"),
         principle(2, trait="honest", compare="  Which is better by rule 2?\n"),
@@ -51,15 +51,15 @@ def test_a_wider_scope_makes_an_unchanged_principle_missing():
     assert unanswered_principles(narrow, TALK, {"p0", "p2"}) == ()
 
 
-def test_a_constitution_cut_down_keeps_the_principles_and_their_traits_only():
-    cut = restrict_to(OLD, [OLD.principle("p2")])
-    assert [p.id for p in cut.principles] == ["p2"]
-    assert list(cut.traits) == ["honest"]
-    assert cut.digest != OLD.digest
+def test_a_restricted_constitution_has_only_the_principles_and_their_traits():
+    restricted = restrict_to(OLD, [OLD.principle("p2")])
+    assert [p.id for p in restricted.principles] == ["p2"]
+    assert list(restricted.traits) == ["honest"]
+    assert restricted.digest != OLD.digest
 
 
-def test_known_and_fresh_votes_are_weighed_as_the_new_constitution_says():
-    new = law(principle(0, weight=2.0), principle(2, trait="honest"), honest=3.0)
+def test_known_and_fresh_votes_have_the_weights_of_the_new_constitution():
+    new = make_constitution(principle(0, weight=2.0), principle(2, trait="honest"), honest=3.0)
     found = rejudge([vote(0, 0.9, 0.7), vote(1, 0.0, 0.0)], [vote(2, 0.2, 0.4)], new, TALK)
     assert found is not None
     # (2·1·0.8 + 1·3·0.3) / (2 + 3) = 2.5 / 5
@@ -74,13 +74,13 @@ def test_known_and_fresh_votes_are_weighed_as_the_new_constitution_says():
     assert found.position_consistent is False
 
 
-def test_a_fresh_vote_counts_before_a_known_one():
+def test_a_fresh_vote_replaces_a_known_one():
     found = rejudge([vote(0, 0.9, 0.9)], [vote(0, 0.2, 0.2)], OLD, TALK)
     assert found is not None
     assert (found.prob_a, found.verdict) == (0.2, Verdict.B)
 
 
-def test_votes_out_of_scope_are_dropped_and_none_left_is_no_label():
+def test_votes_out_of_scope_are_dropped_and_without_votes_there_is_no_label():
     narrow = edited(OLD, 0, scope=Scope(mentions=("weather",)))
     assert rejudge([vote(0, 0.9, 0.9)], [], narrow, TALK) is None
     assert rejudge([], [], OLD, TALK) is None
@@ -97,7 +97,7 @@ def test_votes_of_changed_principles_are_not_kept():
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.sets(st.integers(0, 2)))
-def test_it_does_not_matter_which_votes_are_known_and_which_fresh(probs, fresh):
+def test_the_result_does_not_depend_on_which_votes_are_fresh(probs, fresh):
     votes = [vote(n, p, p / 2) for n, p in enumerate(probs)]
     known = [v for n, v in enumerate(votes) if n not in fresh]
     new = [votes[n] for n in fresh]

@@ -1,4 +1,4 @@
-"""What labels say of themselves is counted as a person would count it."""
+"""Statistics of labels, checked against values worked by hand."""
 
 import json
 
@@ -12,7 +12,7 @@ from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Preference, RecordError
 from rlaif.feedback.receipts import Receipt, parse_receipt
 from rlaif.labels.statistics import decides, read_unjudged, stats
-from tests.support.feedback.labeled import LAW, labeled
+from tests.support.feedback.labeled import CONSTITUTION, labeled
 from tests.support.feedback.scripted_judge import MODEL
 
 
@@ -31,7 +31,7 @@ def label(
     chosen, rejected = (a, b) if a_chosen else (b, a)
     from pydantic import TypeAdapter
 
-    origin = Provenance("law", "1.0.0", "c" * 64, MODEL, "1", ("x",), (Order.AB, Order.BA), 0)
+    origin = Provenance("small", "1.0.0", "c" * 64, MODEL, "1", ("x",), (Order.AB, Order.BA), 0)
     found = Receipt(
         "A" if a_chosen else "B",
         origin,
@@ -64,7 +64,7 @@ FOUR = [  # two pairs of each of two prompts
 ]
 
 
-def test_counts_and_means_are_those_worked_by_hand():
+def test_counts_and_means_equal_those_worked_by_hand():
     found = stats(FOUR, {}.get, {"too_long": 2})
     assert (found.labels, found.prompts, found.ties) == (4, 2, 1)
     assert found.chosen_a.value == 3 / 4
@@ -79,11 +79,11 @@ def test_counts_and_means_are_those_worked_by_hand():
     assert found.chosen_longer.value == pytest.approx((0.5 + 0.25) / 2)
     assert found.chosen_longer.n == 2
     assert found.traits == {"helpful": pytest.approx(0.7125)}
-    assert found.constitutions == {"law 1.0.0 (cccccccccccc)": 4}
+    assert found.constitutions == {"small 1.0.0 (cccccccccccc)": 4}
     assert found.unjudged == {"too_long": 2}
 
 
-def test_a_principle_is_measured_where_it_has_a_vote():
+def test_a_principle_is_measured_on_the_labels_it_voted_on():
     x, y = stats(FOUR, {}.get, {}).principles
     assert (x.principle_id, x.labels, y.labels) == ("x", 4, 3)
     assert x.mean_prob_a == pytest.approx((0.9 + 0.2 + 0.6 + 1.0) / 4)
@@ -94,7 +94,7 @@ def test_a_principle_is_measured_where_it_has_a_vote():
     assert (x.decides, y.decides) == (3 / 4, 0)
 
 
-def test_the_weight_of_a_trait_counts_in_who_decides():
+def test_the_weight_of_a_trait_counts_in_decides():
     votes = (vote("x", 0.9), vote("y", 0.3, trait="honest"))
     assert decides(votes, 0, {}) is True  # p = 0.6, without x 0.3
     assert decides(votes, 1, {}) is False
@@ -103,20 +103,22 @@ def test_the_weight_of_a_trait_counts_in_who_decides():
 
 
 @given(st.lists(st.floats(0.51, 1.0), min_size=2, max_size=5))
-def test_no_principle_decides_where_all_agree(probs):
+def test_no_principle_decides_if_all_agree(probs):
     votes = tuple(vote(f"v{n}", p) for n, p in enumerate(probs))
     assert not any(decides(votes, n, {}) for n in range(len(votes)))
 
 
-def test_an_empty_file_is_told():
+def test_an_empty_file_is_an_error():
     with pytest.raises(RecordError, match="no labels"):
         stats([], {}.get, {})
 
 
-def test_labels_of_the_real_judge_add_up(tmp_path):
+def test_statistics_of_real_labels_are_consistent(tmp_path):
     file = labeled(tmp_path)
     labels = read_preferences(file)
-    found = stats(labels, {LAW.digest: LAW.trait_weights}.get, read_unjudged(file))
+    found = stats(
+        labels, {CONSTITUTION.digest: CONSTITUTION.trait_weights}.get, read_unjudged(file)
+    )
     assert found.labels == sum(found.histogram) == 12
     assert found.reads == 12 * 3 * 2
     assert found.unjudged == {"empty_response": 1}
@@ -125,7 +127,7 @@ def test_labels_of_the_real_judge_add_up(tmp_path):
     )
 
 
-def test_a_broken_line_of_the_unjudged_is_named(tmp_path):
+def test_an_invalid_line_of_unjudged_pairs_is_named(tmp_path):
     (tmp_path / "unjudged.jsonl").write_text('{"reason": "too_long"}\n{"reas\n')
-    with pytest.raises(RecordError, match=r"unjudged\.jsonl:2: not an unjudged pair"):
+    with pytest.raises(RecordError, match=r"unjudged\.jsonl:2: invalid unjudged pair"):
         read_unjudged(tmp_path / "preferences.parquet")

@@ -1,4 +1,4 @@
-"""After an edit only what it changed is read, and the labels are those of a full relabel."""
+"""After an edit, only what it changed is read, and the labels equal those of a full relabel."""
 
 import asyncio
 import json
@@ -16,15 +16,17 @@ from rlaif.feedback.labeler import LabelingError, label
 from rlaif.feedback.receipts import parse_receipt
 from rlaif.labels.update import PREVIOUS, compare, update
 from tests.support.fakes import FakeEngine
-from tests.support.feedback.constitutions import edited, engine, law, pairs, principle
+from tests.support.feedback.constitutions import edited, engine, make_constitution, pairs, principle
 from tests.support.feedback.local_judge import LocalJudge
 
-SIXTEEN = law(*(principle(n, trait=("helpful", "honest")[n % 2]) for n in range(16)), honest=2.0)
+SIXTEEN = make_constitution(
+    *(principle(n, trait=("helpful", "honest")[n % 2]) for n in range(16)), honest=2.0
+)
 PAIRS = pairs(8)
 
 
-def judge(*laws):
-    return LocalJudge(*laws, engine=engine())
+def judge(*constitutions):
+    return LocalJudge(*constitutions, engine=engine())
 
 
 def relabel(out, folder, new, client, pairs=PAIRS, old=SIXTEEN, **options):
@@ -35,7 +37,7 @@ def relabel(out, folder, new, client, pairs=PAIRS, old=SIXTEEN, **options):
 
 
 def numbers(folder):
-    """Everything of a label but what it cost."""
+    """Everything in a label except its cost."""
     return [
         (p.id, p.chosen_text, p.prob_chosen, p.traits, parse_receipt(p).order_gap)
         for p in read_preferences(folder / "preferences.parquet")
@@ -44,7 +46,7 @@ def numbers(folder):
 
 @pytest.fixture
 def kept():
-    """A store of reads, for as long as the test lasts."""
+    """A temporary store of reads."""
     store = open_store(None)
     yield store
     asyncio.run(store.close())
@@ -56,7 +58,7 @@ def labeled(tmp_path):
     return tmp_path / "labels"
 
 
-def test_editing_one_of_sixteen_principles_takes_a_tenth_of_the_reads_at_most(tmp_path):
+def test_editing_one_of_sixteen_principles_needs_at_most_a_tenth_of_the_reads(tmp_path):
     many = pairs(200)
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     first, client = judge(SIXTEEN), judge()
@@ -81,7 +83,7 @@ def test_editing_one_of_sixteen_principles_takes_a_tenth_of_the_reads_at_most(tm
         ({"id": "renamed"}, 16),
     ],
 )
-def test_an_update_costs_what_the_edit_asks_for_and_gives_the_labels_of_a_full_relabel(
+def test_an_update_reads_only_what_changed_and_gives_the_labels_of_a_full_relabel(
     labeled, tmp_path, edit, reads
 ):
     new = edited(SIXTEEN, 5, **edit)
@@ -94,7 +96,7 @@ def test_an_update_costs_what_the_edit_asks_for_and_gives_the_labels_of_a_full_r
     assert found.provenance.constitution_sha256 == new.digest
 
 
-def test_a_principle_that_was_out_of_scope_is_read_where_it_applies_now(tmp_path):
+def test_a_principle_that_comes_into_scope_is_read_for_the_new_pairs(tmp_path):
     old = edited(SIXTEEN, 5, scope=Scope(mentions=("q1",)))
     label(PAIRS, judge(old), tmp_path / "labels")
     client = judge()
@@ -114,13 +116,13 @@ def test_a_seeded_sample_of_principles_is_drawn_as_in_a_full_relabel(tmp_path):
     assert numbers(tmp_path / "labels") == numbers(tmp_path / "full")
 
 
-def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_path, kept):
+def test_with_a_store_unchanged_reads_are_free_without_the_old_constitution(tmp_path, kept):
     first, again = engine(), engine()
     served = LocalJudge(SIXTEEN, engine=CachingEngine(first, kept))
     label(PAIRS, served, tmp_path)
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     client = LocalJudge(new, engine=CachingEngine(again, kept))
-    found = update(PAIRS, client, tmp_path, constitution="law")
+    found = update(PAIRS, client, tmp_path, constitution="small")
     assert len(first.prompts) == 8 * 32
     assert len(again.prompts) == found.reads == 8 * 2 <= len(first.prompts) / 10
     assert (found.stored_reads, found.saved) == (8 * 30, 15 / 16)
@@ -128,7 +130,7 @@ def test_a_store_answers_the_unchanged_reads_without_the_old_constitution(tmp_pa
     assert numbers(tmp_path) == numbers(tmp_path / "full")
 
 
-def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labeled, tmp_path, kept):
+def test_reads_from_receipts_and_from_the_store_are_counted_once(labeled, tmp_path, kept):
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     label(PAIRS, LocalJudge(new, engine=CachingEngine(engine(), kept)), tmp_path / "elsewhere")
     client = LocalJudge(engine=CachingEngine(engine(), kept))
@@ -136,7 +138,7 @@ def test_reads_from_receipts_and_from_the_store_are_each_counted_once(labeled, t
     assert (found.reads, found.stored_reads) == (0, 8 * 32)
 
 
-def test_the_labels_of_before_are_kept_and_the_change_is_counted(labeled, tmp_path):
+def test_the_previous_labels_are_kept_and_the_changes_counted(labeled, tmp_path):
     before = read_preferences(labeled / "preferences.parquet")
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?", weight=100.0)
     found = relabel(labeled, tmp_path, new, judge())
@@ -147,7 +149,7 @@ def test_the_labels_of_before_are_kept_and_the_change_is_counted(labeled, tmp_pa
     assert found.change.compared == 8
 
 
-def test_an_update_that_changes_nothing_keeps_the_older_labels(labeled, tmp_path):
+def test_an_update_that_changes_nothing_keeps_the_earlier_previous_labels(labeled, tmp_path):
     before = read_preferences(labeled / "preferences.parquet")
     new = edited(SIXTEEN, 3, weight=100.0)
     relabel(labeled, tmp_path, new, judge())
@@ -157,15 +159,15 @@ def test_an_update_that_changes_nothing_keeps_the_older_labels(labeled, tmp_path
     assert read_preferences(labeled / PREVIOUS) == before
 
 
-def test_without_the_old_constitution_every_pair_is_asked(labeled):
+def test_without_the_old_constitution_every_pair_is_judged(labeled):
     new = edited(SIXTEEN, 3, compare="Which of them is kinder?")
     client = judge(new)
-    found = update(PAIRS, client, labeled, constitution="law")
+    found = update(PAIRS, client, labeled, constitution="small")
     assert found.reads == len(client.engine.prompts) == 8 * 32
     assert found.reuse is None
 
 
-def test_a_killed_update_goes_on_and_still_compares_with_the_labels_of_before(
+def test_a_killed_update_continues_and_still_compares_with_the_previous_labels(
     labeled, tmp_path, monkeypatch
 ):
     before = read_preferences(labeled / "preferences.parquet")
@@ -181,17 +183,17 @@ def test_a_killed_update_goes_on_and_still_compares_with_the_labels_of_before(
     assert read_preferences(labeled / PREVIOUS) == before
 
 
-def test_new_and_edited_pairs_are_asked_in_full(labeled, tmp_path):
+def test_new_and_edited_pairs_are_judged_in_full(labeled, tmp_path):
     new = edited(SIXTEEN, 3, weight=2.0)
-    now = [*PAIRS[1:], replace(PAIRS[0], response_a="another text"), *pairs(9)[8:]]
+    current = [*PAIRS[1:], replace(PAIRS[0], response_a="another text"), *pairs(9)[8:]]
     client = judge(new)
-    found = relabel(labeled, tmp_path, new, client, now)
+    found = relabel(labeled, tmp_path, new, client, current)
     assert len(client.engine.prompts) == 2 * 32
     change = found.change
     assert (change.compared, change.added, change.dropped) == (7, 2, 1)
 
 
-def test_labels_of_another_model_are_not_mixed_in(labeled, tmp_path):
+def test_labels_of_another_model_are_not_reused(labeled, tmp_path):
     class OtherJudge(FakeEngine):
         @property
         def identity(self):
@@ -200,29 +202,29 @@ def test_labels_of_another_model_are_not_mixed_in(labeled, tmp_path):
     new = edited(SIXTEEN, 3, weight=2.0)
     client = LocalJudge(new, engine=engine(kind=OtherJudge))
     before = sorted(labeled.iterdir())
-    with pytest.raises(LabelingError, match="nothing can be taken over"):
+    with pytest.raises(LabelingError, match="nothing can be reused"):
         relabel(labeled, tmp_path, new, client)
     assert sorted(labeled.iterdir()) == before
 
 
-def test_the_wrong_old_constitution_is_told(labeled, tmp_path):
+def test_the_wrong_old_constitution_is_an_error(labeled, tmp_path):
     wrong = edited(SIXTEEN, 1, weight=9.0)
-    with pytest.raises(LabelingError, match=r"law 1\.1\.0 .* leave --from out"):
+    with pytest.raises(LabelingError, match=r"small 1\.1\.0 .* remove --from"):
         relabel(labeled, tmp_path, edited(SIXTEEN, 3, weight=2.0), judge(), old=wrong)
 
 
-def test_no_labels_yet_is_told(tmp_path):
+def test_updating_without_labels_is_an_error(tmp_path):
     with pytest.raises(LabelingError, match="no labels to update"):
-        update(PAIRS, judge(SIXTEEN), tmp_path, constitution="law")
+        update(PAIRS, judge(SIXTEEN), tmp_path, constitution="small")
 
 
-def test_a_judge_that_takes_no_constitution_along_is_told(labeled, tmp_path):
+def test_a_judge_without_inline_constitutions_is_an_error(labeled, tmp_path):
     closed = LocalJudge(SIXTEEN, inline=False)
     with pytest.raises(LabelingError, match="--allow-inline"):
         relabel(labeled, tmp_path, edited(SIXTEEN, 3, weight=2.0), closed)
 
 
-def test_a_flip_and_a_shift_are_measured_by_the_response_chosen_before(labeled):
+def test_a_flip_and_a_shift_are_measured_by_the_previously_chosen_response(labeled):
     labels = read_preferences(labeled / "preferences.parquet")[:2]
     one, other = (p.model_copy(update={"prob_chosen": 0.8}) for p in labels)
     flipped = one.model_copy(
@@ -235,7 +237,7 @@ def test_a_flip_and_a_shift_are_measured_by_the_response_chosen_before(labeled):
     assert found.mean_change == pytest.approx((0.4 + 0.1) / 2)
 
 
-def test_reads_of_receipts_are_counted_apart_and_marked(labeled, tmp_path):
+def test_reads_from_receipts_are_counted_separately_and_marked(labeled, tmp_path):
     relabel(labeled, tmp_path, edited(SIXTEEN, 3, compare="Which is kinder?"), judge())
     saved = json.loads((labeled / "labels.summary.json").read_text())
     assert (saved["reads"], saved["stored_reads"]) == (16, 240)

@@ -1,4 +1,4 @@
-"""Labels that reproduce are told from labels that do not, with the reason."""
+"""Labels that reproduce pass, and labels that do not are reported with the reason."""
 
 import json
 import math
@@ -12,11 +12,18 @@ from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import label
 from rlaif.labels.verify import TOLERANCE, draw, replay, verify_offline
 from tests.support.fakes import FakeEngine
-from tests.support.feedback.constitutions import by_rule, edited, engine, law, pairs, principle
-from tests.support.feedback.labeled import LAW, judge, labeled, rewrite
+from tests.support.feedback.constitutions import (
+    by_rule,
+    edited,
+    engine,
+    make_constitution,
+    pairs,
+    principle,
+)
+from tests.support.feedback.labeled import CONSTITUTION, judge, labeled, rewrite
 from tests.support.feedback.local_judge import LocalJudge
 
-WEIGHTS = {LAW.digest: LAW.trait_weights}.get
+WEIGHTS = {CONSTITUTION.digest: CONSTITUTION.trait_weights}.get
 
 
 @pytest.fixture
@@ -54,15 +61,15 @@ def test_every_label_is_the_sum_of_its_reads(file):
     assert not found.without_weights
 
 
-def lie_about_the_label(receipt):
+def falsify_the_label(receipt):
     receipt["prob_a"] = receipt["raw_prob_a"] = 0.5 + (receipt["prob_a"] - 0.5) / 2
 
 
-def lie_about_a_vote(receipt):
+def falsify_a_vote(receipt):
     receipt["votes"][1]["prob_a"] += 1e-6
 
 
-def lie_about_a_read(receipt):
+def falsify_a_read(receipt):
     receipt["votes"][1]["reads"][0]["logprob_first"] -= 1e-6
 
 
@@ -70,43 +77,43 @@ def lose_a_read(receipt):
     del receipt["votes"][0]["reads"][1]
 
 
-def read_in_an_unknown_way(receipt):
+def name_an_unknown_protocol(receipt):
     receipt["protocol"] = "by the stars"
 
 
 @pytest.mark.parametrize(
-    ("lie", "told"),
+    ("change", "message"),
     [
-        (lie_about_the_label, r"'q4': P\(A\) is"),
-        (lie_about_a_vote, r"'q4': P\(A\) by p1 is"),
-        (lie_about_a_read, r"'q4': a read of p1 is"),
+        (falsify_the_label, r"'q4': P\(A\) is"),
+        (falsify_a_vote, r"'q4': P\(A\) by p1 is"),
+        (falsify_a_read, r"'q4': a read of p1 is"),
         (lose_a_read, r"'q4': P\(A\) by p0 is"),
-        (read_in_an_unknown_way, r"'q4': P\(A\) by p0 is .* recomputed none"),
+        (name_an_unknown_protocol, r"'q4': P\(A\) by p0 is .* recomputed none"),
     ],
 )
-def test_a_label_that_its_reads_do_not_give_is_named(file, lie, told):
-    rewrite(file, 4, with_receipt(lie))
+def test_a_label_that_differs_from_its_reads_is_named(file, change, message):
+    rewrite(file, 4, with_receipt(change))
     found = verify_offline(read_preferences(file), WEIGHTS)
     assert (found.wrong, found.passed) == (1, False)
     (example,) = found.examples
-    assert re.search(told, example)
+    assert re.search(message, example)
 
 
-def test_swapped_texts_are_found_by_the_probability_of_a_trait(file):
+def test_swapped_texts_are_detected_by_a_trait_probability(file):
     rewrite(file, 2, lambda one: one.model_copy(update={"traits": {"honest": 0.123}}))
     found = verify_offline(read_preferences(file), WEIGHTS)
     assert "'q2': P(chosen) by honest is 0.123" in found.examples[0]
 
 
-def test_without_the_constitution_the_sum_is_not_checked_and_that_is_said(file):
-    rewrite(file, 4, with_receipt(lie_about_a_vote))
+def test_without_the_constitution_the_sum_is_not_checked_and_this_is_reported(file):
+    rewrite(file, 4, with_receipt(falsify_a_vote))
     found = verify_offline(read_preferences(file), {}.get)
-    assert found.without_weights == {f"law 1.0.0 ({LAW.digest[:12]})": 12}
+    assert found.without_weights == {f"small 1.0.0 ({CONSTITUTION.digest[:12]})": 12}
     assert found.wrong == 1  # a vote is checked all the same
 
 
 def test_labels_of_one_trait_need_no_constitution(tmp_path):
-    one_trait = law(principle(0), principle(1, weight=3.0), helpful=7.0)
+    one_trait = make_constitution(principle(0), principle(1, weight=3.0), helpful=7.0)
     label(pairs(4), LocalJudge(one_trait, engine=engine()), tmp_path)
     found = verify_offline(read_preferences(tmp_path / "preferences.parquet"), {}.get)
     assert found.passed
@@ -126,8 +133,8 @@ def test_the_same_judge_gives_the_same_numbers(file):
     assert len(client.engine.prompts) == 72
 
 
-def test_a_drift_within_the_tolerance_passes_and_beyond_it_fails(file):
-    client = LocalJudge(LAW, engine=engine(shifted(-0.01)))
+def test_a_change_within_the_tolerance_passes_and_beyond_it_fails(file):
+    client = LocalJudge(CONSTITUTION, engine=engine(shifted(-0.01)))
     found = replay(read_preferences(file), client, tolerance=0.01)
     assert found.passed
     assert 0 < found.mean <= found.largest < 0.01
@@ -156,24 +163,26 @@ def test_a_sample_of_principles_is_drawn_again(tmp_path):
     assert len(client.engine.prompts) == 6 * 2 * 2
 
 
-def test_reads_under_todays_minimum_of_the_mass_are_read_again(tmp_path):
+def test_reads_below_todays_minimum_label_mass_are_repeated(tmp_path):
     def timid(prompt):
         return tuple(logprob + math.log(0.05) for logprob in by_rule(prompt))
 
-    client = LocalJudge(LAW, engine=engine(timid))
+    client = LocalJudge(CONSTITUTION, engine=engine(timid))
     label(pairs(2), client, tmp_path, options=JudgeOptions(min_label_mass=0.01))
     assert replay(read_preferences(tmp_path / "preferences.parquet"), client).passed
 
 
-def test_another_model_is_named_by_what_differs_and_fails(file):
+def test_another_model_fails_and_its_differences_are_named(file):
     class OtherServer(FakeEngine):
         @property
         def identity(self):
             return replace(super().identity, weights_sha256="f" * 64, dtype="bfloat16")
 
-    found = replay(read_preferences(file), LocalJudge(LAW, engine=engine(kind=OtherServer)))
-    ((told, count),) = found.other_model.items()
-    assert told == (
+    found = replay(
+        read_preferences(file), LocalJudge(CONSTITUTION, engine=engine(kind=OtherServer))
+    )
+    ((difference, count),) = found.other_model.items()
+    assert difference == (
         "weights_sha256 000000000000 then, ffffffffffff now, dtype float32 then, bfloat16 now"
     )
     assert count == 12
@@ -181,13 +190,13 @@ def test_another_model_is_named_by_what_differs_and_fails(file):
     assert not found.passed
 
 
-def test_a_constitution_that_is_not_served_is_counted_not_skipped(file):
-    found = replay(read_preferences(file), LocalJudge(edited(LAW, 0, weight=9.0)))
-    assert found.no_constitution == {f"law 1.0.0 ({LAW.digest[:12]})": 12}
+def test_an_unavailable_constitution_is_counted_not_skipped(file):
+    found = replay(read_preferences(file), LocalJudge(edited(CONSTITUTION, 0, weight=9.0)))
+    assert found.no_constitution == {f"small 1.0.0 ({CONSTITUTION.digest[:12]})": 12}
     assert (found.recomputed, found.passed) == (0, False)
 
 
-def test_a_text_that_was_edited_shows_in_the_digest_of_the_prompt(file):
+def test_an_edited_text_is_detected_by_the_digest_of_the_prompt(file):
     def edit(one):
         message = one.chosen[0].model_copy(update={"content": one.chosen_text + "!"})
         return one.model_copy(update={"chosen": (message,)})
@@ -197,7 +206,7 @@ def test_a_text_that_was_edited_shows_in_the_digest_of_the_prompt(file):
     assert (found.asked_differently, found.beyond, found.passed) == (1, 0, False)
 
 
-def test_a_label_read_after_a_rationale_is_told_apart(file):
+def test_a_label_read_after_a_rationale_is_counted_separately(file):
     def wrote(receipt):
         receipt["votes"][0]["reads"][0]["rationale"] = "Because."
 
@@ -208,12 +217,14 @@ def test_a_label_read_after_a_rationale_is_told_apart(file):
 
 
 def test_a_judge_that_fails_is_counted(file):
-    found = replay(read_preferences(file), LocalJudge(LAW, engine=FakeEngine(fail_after=0)))
+    found = replay(
+        read_preferences(file), LocalJudge(CONSTITUTION, engine=FakeEngine(fail_after=0))
+    )
     assert sum(found.no_answer.values()) == 12
     assert not found.passed
 
 
-def test_a_sample_hangs_on_the_seed_and_the_ids_alone(file):
+def test_a_sample_depends_on_the_seed_and_the_ids_only(file):
     labels = read_preferences(file)
     drawn = [one.id for one in draw(labels, 4, seed=0)]
     assert len(set(drawn)) == 4
@@ -226,5 +237,5 @@ def test_a_model_that_is_still_loading_differs_in_everything(file):
     client = judge()
     info = client.server_info()
     client.server_info = lambda: replace(info, model=None)
-    (told,) = replay(read_preferences(file), client).other_model
-    assert all(name in told for name in ModelIdentity.__dataclass_fields__)
+    (difference,) = replay(read_preferences(file), client).other_model
+    assert all(name in difference for name in ModelIdentity.__dataclass_fields__)

@@ -1,4 +1,4 @@
-"""Constitutions, judgments and labels made in a line. Probabilities come by order: (AB, BA)."""
+"""One-line builders of constitutions, judgments and labels. Probabilities are given as (AB, BA)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def example(
 
 
 def principle(id: str, *examples: Example, trait: str = "helpful", **values: Any) -> Principle:
-    texts = {"compare": f"Prefer by {id}.", "critique": "What is wrong?", "revise": "Mend it."}
+    texts = {"compare": f"Prefer by {id}.", "critique": "What is wrong?", "revise": "Fix it."}
     return Principle(id=id, trait=trait, examples=examples, **{**texts, **values})
 
 
-def law(*principles: Principle, **trait_weights: float) -> Constitution:
+def make_constitution(*principles: Principle, **trait_weights: float) -> Constitution:
     traits = {p.trait: Trait(weight=trait_weights.get(p.trait, 1.0)) for p in principles}
     return Constitution(name="made", version="1.0.0", traits=traits, principles=principles)
 
@@ -37,9 +37,9 @@ def pair(id: str = "pair", prompt: str = "Hello?", a: str = "one", b: str = "two
 
 
 def judged(by: Constitution, probs: Probs) -> Judgment:
-    """What a judge finds that reads P(A) as given; principles without a probability do not vote."""
-    asked = [p for p in by.principles if p.id in probs]
-    votes = tuple(v for p in asked if (v := aggregation.vote(p, _reads(*probs[p.id]), 0.1)))
+    """The judgment from reads with these P(A); principles without a probability do not vote."""
+    voting = [p for p in by.principles if p.id in probs]
+    votes = tuple(v for p in voting if (v := aggregation.vote(p, _reads(*probs[p.id]), 0.1)))
     prob_a = aggregation.weighted_prob(votes, by.trait_weights)
     consistent, gap = aggregation.compare_orders(votes, by.trait_weights)
     return Judgment(
@@ -50,10 +50,10 @@ def judged(by: Constitution, probs: Probs) -> Judgment:
         position_consistent=consistent,
         order_gap=gap,
         provenance=Provenance(
-            by.name, by.version, by.digest, MODEL, "test/1", tuple(p.id for p in asked),
+            by.name, by.version, by.digest, MODEL, "test/1", tuple(p.id for p in voting),
             (Order.AB, Order.BA), 0,
         ),
-        usage=Usage(reads=2 * len(asked)),
+        usage=Usage(reads=2 * len(voting)),
         seconds=0.0,
     )  # fmt: skip
 
@@ -65,5 +65,5 @@ def _reads(ab: float, ba: float) -> Sequence[Read]:
     ]
 
 
-def label(of: Comparison, by: Constitution, probs: Probs) -> Preference:
-    return preference(of, judged(by, probs))
+def label(pair: Comparison, by: Constitution, probs: Probs) -> Preference:
+    return preference(pair, judged(by, probs))

@@ -10,10 +10,10 @@ from tests.support.fakes import Answer, FakeEngine, FakeTokenizer
 from tests.support.service.serving import comparison
 
 
-def law(*principles: Principle, **traits: float) -> Constitution:
-    """Traits that are not given weigh 1."""
+def make_constitution(*principles: Principle, **traits: float) -> Constitution:
+    """Trait weights not given are 1."""
     named = {p.trait: Trait(weight=traits.get(p.trait, 1.0)) for p in principles}
-    return Constitution(name="law", version="1.0.0", traits=named, principles=principles)
+    return Constitution(name="small", version="1.0.0", traits=named, principles=principles)
 
 
 def principle(number: int, trait: str = "helpful", **changes: object) -> Principle:
@@ -22,17 +22,17 @@ def principle(number: int, trait: str = "helpful", **changes: object) -> Princip
         "trait": trait,
         "compare": f"Which is better by rule {number}?",
         "critique": "How not?",
-        "revise": "Mend it.",
+        "revise": "Fix it.",
     }
     return Principle.model_validate(fields | changes)
 
 
-def edited(found: Constitution, number: int, **changes: object) -> Constitution:
+def edited(old: Constitution, number: int, **changes: object) -> Constitution:
     """The constitution with one principle edited."""
-    principles = list(found.principles)
+    principles = list(old.principles)
     principles[number] = principles[number].model_copy(update=changes)
     return Constitution(
-        name=found.name, version="1.1.0", traits=found.traits, principles=tuple(principles)
+        name=old.name, version="1.1.0", traits=old.traits, principles=tuple(principles)
     )
 
 
@@ -40,14 +40,14 @@ _WORDS = FakeTokenizer()
 
 
 def engine(answer: Answer | None = None, kind: type[FakeEngine] = FakeEngine) -> FakeEngine:
-    """An engine by `by_rule`; all of them give one word one token id, as one model does."""
-    found = kind(answer or by_rule)
-    found._tokenizer = _WORDS
-    return found
+    """An engine that answers by `by_rule`; all share a tokenizer, as engines of one model do."""
+    fake = kind(answer or by_rule)
+    fake._tokenizer = _WORDS
+    return fake
 
 
 def by_rule(prompt: str) -> tuple[float, float]:
-    """An answer of a FakeEngine that hangs on the principle, the replies and their places."""
+    """A FakeEngine answer that depends on the principle, the replies and their order."""
     seed = int(hashlib.sha256(prompt.encode()).hexdigest()[:8], 16) / 2**32
     first = 0.05 + 0.9 * seed
     return math.log(0.98 * first), math.log(0.98 * (1 - first))

@@ -1,4 +1,4 @@
-"""A judge client without a socket, FOR UNIT TESTS ONLY: the real judge over a FakeEngine."""
+"""A judge client without a socket, FOR UNIT TESTS ONLY: the real judge on a FakeEngine."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -12,12 +12,13 @@ from tests.support.fakes import FakeEngine
 
 
 class LocalJudge:
-    """`engine.prompts` counts the reads; `laws` are those it serves, `inline` whether it takes
-    others."""
+    """Serves `constitutions`, and others if `inline`. `engine.prompts` records the reads."""
 
-    def __init__(self, *laws: Constitution, engine: FakeEngine | None = None, inline: bool = True):
+    def __init__(
+        self, *constitutions: Constitution, engine: FakeEngine | None = None, inline: bool = True
+    ):
         self.engine = engine or FakeEngine()
-        self.laws = {law.name: law for law in laws}
+        self.constitutions = {c.name: c for c in constitutions}
         self.inline = inline
         self._judge = Judge(self.engine)
 
@@ -30,7 +31,8 @@ class LocalJudge:
             limits=ServerLimits(4096, 1 << 20, 8, 16, 16, 512, 512),
             capabilities=(),
             constitutions=tuple(
-                ConstitutionSummary(law.name, law.version, law.digest) for law in self.laws.values()
+                ConstitutionSummary(c.name, c.version, c.digest)
+                for c in self.constitutions.values()
             ),
             inline_constitutions=self.inline,
         )
@@ -41,11 +43,11 @@ class LocalJudge:
         constitution: str | Constitution,
         options: JudgeOptions,
     ) -> Iterator[tuple[str, Judgment | Unjudged]]:
-        law = self.laws[constitution] if isinstance(constitution, str) else constitution
+        by = self.constitutions[constitution] if isinstance(constitution, str) else constitution
 
         async def judge_all(pairs: list[Comparison]) -> list[Judgment | Unjudged]:
-            return [await self._judge.compare(pair, law, options) for pair in pairs]
+            return [await self._judge.compare(pair, by, options) for pair in pairs]
 
         pairs = list(comparisons)
-        found = asyncio.run(judge_all(pairs))
-        yield from zip((pair.id for pair in pairs), found, strict=True)
+        answers = asyncio.run(judge_all(pairs))
+        yield from zip((pair.id for pair in pairs), answers, strict=True)

@@ -31,7 +31,7 @@ class ScriptedJudge:
     """Switches: `sha256` of the constitution, `model`, `state`, `calibrations`, and `stop_with`
     after `stop_after`.
 
-    `asked` lists the ids of the comparisons in the order they were taken.
+    `received` lists the ids of the comparisons in the order they were received.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class ScriptedJudge:
         self.judged_by = MODEL
         self.state = ServerState.SERVING
         self.calibrations: tuple[FittedCalibration, ...] = ()
-        self.asked: list[str] = []
+        self.received: list[str] = []
         self.stop_after: int | None = None
         self.stop_with: BaseException | None = None
 
@@ -59,10 +59,10 @@ class ScriptedJudge:
     def stream(
         self, comparisons: Iterable[Comparison], constitution: str, options: JudgeOptions
     ) -> Iterator[tuple[str, Judgment | Unjudged]]:
-        for done, comparison in enumerate(reversed(list(comparisons))):  # out of order
+        for done, comparison in enumerate(reversed(list(comparisons))):  # answers come out of order
             if done == self.stop_after and self.stop_with is not None:
                 raise self.stop_with
-            self.asked.append(comparison.id)
+            self.received.append(comparison.id)
             yield comparison.id, self.judge(comparison)
 
     def judge(self, comparison: Comparison) -> Judgment | Unjudged:

@@ -1,4 +1,4 @@
-"""`rlaif judge …` against a server with a fake engine: what a person sees."""
+"""`rlaif judge …` against a server with a fake engine: the output of each command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rlaif.cli.judge.response import marked
+from rlaif.cli.judge.response import highlight_prompt
 from rlaif.cli.main import app
-from rlaif.feedback import client as judging
+from rlaif.feedback import client
 from tests.support.fakes import FakeEngine
 from tests.support.service.serving import one_principle, serving
 
@@ -22,21 +22,21 @@ PAIR = ("Name a fruit", "An apple, for instance.", "No.")
 
 @pytest.fixture
 async def judge(tmp_path: Path) -> AsyncIterator[Judge]:
-    """Runs `rlaif judge ...` in a thread, beside the server; gives what it prints."""
+    """Runs `rlaif judge ...` in a thread beside the server; returns its output or error."""
     async with serving(
         FakeEngine(), constitutions=[one_principle(tmp_path)], allow_inline_constitutions=True
     ) as server:
 
         async def run(*words: str, fails: bool = False) -> str:
             arguments = ["judge", *words, "--server", server.address]
-            found = await asyncio.to_thread(CliRunner().invoke, app, arguments)
-            assert (found.exit_code != 0) == fails, found.output
-            return str(found.exception) if fails else found.output
+            result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+            assert (result.exit_code != 0) == fails, result.output
+            return str(result.exception) if fails else result.output
 
         yield run
 
 
-async def test_a_comparison_shows_votes_spread_and_what_it_cost(judge: Judge) -> None:
+async def test_a_comparison_shows_votes_spread_and_cost(judge: Judge) -> None:
     shown = await judge("compare", *PAIR, "-c", "brief")
     assert "says-more" in shown
     assert "A  P(A better) = 0.909, spread 0.000" in shown
@@ -46,7 +46,7 @@ async def test_a_comparison_shows_votes_spread_and_what_it_cost(judge: Judge) ->
     assert found["provenance"]["calibration"] == ""
 
 
-async def test_rationales_are_shown_where_they_were_asked_for(judge: Judge) -> None:
+async def test_rationales_are_shown_on_request(judge: Judge) -> None:
     assert "an answer" not in await judge("compare", *PAIR, "-c", "brief")
     shown = await judge("compare", *PAIR, "-c", "brief", "--rationale", "9")
     assert "says-more, order AB:\nan answer\n" in shown
@@ -56,12 +56,12 @@ async def test_a_ranking_a_score_and_the_texts_are_shown(judge: Judge, tmp_path:
     shown = await judge("rank", *PAIR, "-c", "brief")
     assert "│ 1    │ +" in shown
     shown = await judge("score", *PAIR[:2], "-c", "brief")
-    assert "+0.333 of -1 to 1  (helpful +0.33)" in shown  # E[i] = sum of i² / 45 = 19/3
+    assert "+0.333 on a scale of -1 to 1  (helpful +0.33)" in shown  # E[i] = sum of i² / 45 = 19/3
     assert (await judge("critique", *PAIR[:2], "-c", "brief")).startswith("an answer\n")
     critique = tmp_path / "critique.txt"
     critique.write_text("It says too little.")
     shown = await judge("revise", *PAIR[:2], f"@{critique}", "-c", "brief", "--max-tokens", "1")
-    assert "cut at its longest, see --max-tokens" in shown
+    assert "cut off, see --max-tokens" in shown
     found = await judge("revise", *PAIR[:2], "short", "-c", "brief", "--json")
     assert json.loads(found)["principle_id"] == "says-more"
 
@@ -75,19 +75,19 @@ async def test_a_preview_is_the_exact_prompt_with_its_length(judge: Judge) -> No
         assert f"order {one['order']}: {one['prompt_tokens']} tokens, then ' A' or ' B'" in shown
 
 
-def test_only_real_control_tokens_are_marked() -> None:
+def test_only_real_control_tokens_are_highlighted() -> None:
     prompt = (
         "<|im_start|>user\n[User 1a2b3c]\nSay <|im_end|>\n\n[Reply A 1a2b3c]\na\n\n"
         "[Question 1a2b3c]\nWhich?<|im_end|>\n"
     )
-    styled = marked(prompt)
+    styled = highlight_prompt(prompt)
     assert styled.plain == prompt
     colored = [(s.start, s.end) for s in styled.spans if s.style == "bold yellow"]
     assert [prompt[start:end] for start, end in colored] == ["<|im_start|>", "<|im_end|>"]
     assert colored[1][0] == prompt.rindex("<|im_end|>")
 
 
-async def test_a_constitution_of_ones_own_is_sent_along(judge: Judge, tmp_path: Path) -> None:
+async def test_a_constitution_file_is_sent_inline(judge: Judge, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     text = Path(one_principle(tmp_path)).read_text()
     mine.write_text(text.replace("name: brief", "name: mine"))
@@ -95,14 +95,16 @@ async def test_a_constitution_of_ones_own_is_sent_along(judge: Judge, tmp_path: 
     assert found["provenance"]["constitution_name"] == "mine"
 
 
-async def test_what_was_not_judged_is_told_with_its_reason(judge: Judge) -> None:
-    told = await judge("score", "Name a fruit", " ", "-c", "brief", fails=True)
-    assert told.startswith("no score (empty_response): ")
-    told = await judge("critique", *PAIR[:2], "-c", "brief", "--principle", "says-mor", fails=True)
-    assert "did you mean 'says-more'?" in told
+async def test_a_missing_judgment_is_an_error_with_the_reason(judge: Judge) -> None:
+    message = await judge("score", "Name a fruit", " ", "-c", "brief", fails=True)
+    assert message.startswith("no score (empty_response): ")
+    message = await judge(
+        "critique", *PAIR[:2], "-c", "brief", "--principle", "says-mor", fails=True
+    )
+    assert "did you mean 'says-more'?" in message
 
 
-def test_a_server_of_our_own_takes_several_constitutions_and_inline_ones(
+def test_a_started_server_serves_several_constitutions_and_inline_ones(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[list[str]] = []
@@ -111,9 +113,12 @@ def test_a_server_of_our_own_takes_several_constitutions_and_inline_ones(
         started.append(command)
         raise InterruptedError
 
-    monkeypatch.setattr(judging.subprocess, "Popen", popen)
-    for laws in ("", "hhh", ["hhh", "mine.yaml", "hhh"]):
-        with pytest.raises(InterruptedError), judging.judge_client("m", laws, tmp_path / "log"):
+    monkeypatch.setattr(client.subprocess, "Popen", popen)
+    for constitutions in ("", "hhh", ["hhh", "mine.yaml", "hhh"]):
+        with (
+            pytest.raises(InterruptedError),
+            client.judge_client("m", constitutions, tmp_path / "log"),
+        ):
             pass
     assert "--constitution" not in started[0], "the server has the default"
     one, several = (command[command.index("--constitution") :] for command in started[1:])

@@ -1,6 +1,6 @@
-"""The workshop's commands through the real client and server; only the engine is scripted.
+"""The constitution commands through the real client and server; only the engine is scripted.
 
-The scripted judge prefers the longer response, whatever the principle says, unless it says "brief".
+The scripted judge prefers the longer response, for every principle that does not say "brief".
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def answer(prompt: str) -> tuple[float, float]:
 
 @contextmanager
 def running(engine: FakeEngine) -> Iterator[str]:
-    """The address of a judge in a thread of its own."""
+    """The address of a judge in its own thread."""
     ready, stop = threading.Event(), threading.Event()
     addresses: list[str] = []
 
@@ -107,46 +107,46 @@ def constitution(*arguments: str | Path, typed: str | None = None) -> Result:
 # ── test ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_sound_constitution_passes_and_says_so(server: str, rules: Path) -> None:
+def test_a_good_constitution_passes_with_an_interval(server: str, rules: Path) -> None:
     found = constitution("test", rules, "--server", server)
     assert found.exit_code == 0, found.output
     assert "3 of 3 passed, 100% [44%, 100%]" in found.output
 
 
-def test_a_broken_principle_fails_by_name_in_every_format(server: str, rules: Path) -> None:
+def test_a_failing_principle_is_named_in_every_format(server: str, rules: Path) -> None:
     rules.write_text(BRIEF)
     junit = rules.with_name("out.xml")
     found = constitution("test", rules, "--server", server, "--json", "--junit", junit)
     assert found.exit_code == 1
-    told = json.loads(found.stdout)
-    assert [e["passed"] for e in told["examples"]] == [True, True, False]
-    assert told["examples"][2]["prob"] == pytest.approx(0.0909, abs=1e-3)
-    assert told["summary"]["total"]["n"] == 3
+    report = json.loads(found.stdout)
+    assert [e["passed"] for e in report["examples"]] == [True, True, False]
+    assert report["examples"][2]["prob"] == pytest.approx(0.0909, abs=1e-3)
+    assert report["summary"]["total"]["n"] == 3
     assert ET.parse(junit).getroot().get("failures") == "1"
     one = constitution("test", rules, "--server", server, "--principle", "thorough")
     assert one.exit_code == 0
 
 
-def test_watching_asks_only_what_changed_and_outlives_a_broken_file(
+def test_watching_judges_only_what_changed_and_survives_an_invalid_file(
     engine: FakeEngine, server: str, rules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    reads: list[int] = []
 
     def saves(path: Path) -> Iterator[None]:
         for text in (RULES, "name: [", BRIEF):
             path.write_text(text)
             before = len(engine.prompts)
             yield
-            asked.append(len(engine.prompts) - before)
+            reads.append(len(engine.prompts) - before)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("rlaif.constitution_tools.watch.saves", saves)
     found = constitution("test", rules, "--server", server, "--watch")
     assert found.exit_code == 0
-    assert asked == [6, 0, 2]
+    assert reads == [6, 0, 2]
     assert "rules.yaml:1:" in found.output
-    assert "2 of 3 as before, not asked again" in found.output
-    assert "no longer watching" in found.output
+    assert "2 of 3 unchanged, not judged again" in found.output
+    assert "stopped watching" in found.output
 
 
 def test_a_shipped_constitution_cannot_be_watched() -> None:
@@ -178,7 +178,7 @@ def test_diff_shows_the_flips_and_reads_only_the_edited_principle(
     planned = constitution(*arguments, "--dry-run")
     assert "warm: reworded" in planned.output
     assert "trait kind: weighed differently: 0.5 → 3" in planned.output
-    assert "16 reads are wanted, 32 to label them all again" in planned.output
+    assert "16 reads are needed, against 32 to label them all again" in planned.output
 
     before = len(engine.prompts)
     found = constitution(*arguments, "--show", "1")
@@ -188,11 +188,11 @@ def test_diff_shows_the_flips_and_reads_only_the_edited_principle(
     assert "P(A better) 0.909 → 0.295, moved by warm" in found.output
     assert "B: Short." in found.output
 
-    told = json.loads(constitution(*arguments, "--json").stdout)
-    assert len(engine.prompts) - before == 16  # the journal held them
-    assert told["usage"]["reads"] == 0
-    assert told["flips"] == 8
-    assert told["most_confident"][0]["moved_by"] == "warm"
+    report = json.loads(constitution(*arguments, "--json").stdout)
+    assert len(engine.prompts) - before == 16  # they were in the journal
+    assert report["usage"]["reads"] == 0
+    assert report["flips"] == 8
+    assert report["most_confident"][0]["moved_by"] == "warm"
 
 
 def test_a_diff_of_weights_needs_no_judge(rules: Path, labels: Path) -> None:
@@ -203,22 +203,22 @@ def test_a_diff_of_weights_needs_no_judge(rules: Path, labels: Path) -> None:
     assert "0 of 8 labels flip" in found.output
 
 
-def test_diff_refuses_labels_of_another_constitution(rules: Path, labels: Path) -> None:
+def test_diff_of_labels_by_another_constitution_is_an_error(rules: Path, labels: Path) -> None:
     found = constitution("diff", "hhh", rules, "--labels", labels)
-    assert "no label was made under hhh as it is now" in str(found.exception)
+    assert "no label was made by hhh in its current form" in str(found.exception)
 
 
 # ── ablate ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ablate_needs_no_judge_and_says_what_gold_would_tell(rules: Path, labels: Path) -> None:
+def test_ablate_needs_no_judge_and_suggests_gold(rules: Path, labels: Path) -> None:
     found = constitution("ablate", rules, "--labels", labels)
     assert found.exit_code == 0, found.output
     assert "8 labels, 0 of them with gold" in found.output
-    assert "without gold it cannot be told which principle is right" in found.output
+    assert "without gold, the accuracy of principles and weights is unknown" in found.output
 
 
-def test_ablate_with_gold_draws_and_weighs(rules: Path, labels: Path) -> None:
+def test_ablate_with_gold_writes_pictures_and_accuracies(rules: Path, labels: Path) -> None:
     gold, out = rules.with_name("gold.jsonl"), rules.with_name("ablation")
     lines = (
         {"prompt": f"Question {i}?", "chosen": "A longer answer.", "rejected": "Short."}
@@ -228,16 +228,16 @@ def test_ablate_with_gold_draws_and_weighs(rules: Path, labels: Path) -> None:
     arguments = ("ablate", rules, "--labels", labels, "--gold", gold)
     found = constitution(*arguments, "--out", out)
     assert found.exit_code == 0, found.output
-    assert "weights are not refitted: 8 labels with gold" in found.output
+    assert "weights were not refitted: 8 labels have gold" in found.output
     assert (out / "redundancy.svg").stat().st_size > 1000
     assert (out / "redundancy.png").read_bytes().startswith(b"\x89PNG")
-    told = json.loads(constitution(*arguments, "--json").stdout)
-    assert told["accuracy"]["value"] == 1.0
-    assert told["redundancy"][0]["r"] == pytest.approx(1.0)
-    assert told["refitted"] is None
+    report = json.loads(constitution(*arguments, "--json").stdout)
+    assert report["accuracy"]["value"] == 1.0
+    assert report["redundancy"][0]["r"] == pytest.approx(1.0)
+    assert report["refitted"] is None
 
 
-def test_ablate_refuses_labels_of_another_constitution(rules: Path, labels: Path) -> None:
+def test_ablate_of_labels_by_another_constitution_is_an_error(rules: Path, labels: Path) -> None:
     found = constitution("ablate", "hhh", "--labels", labels)
     assert "rlaif label --update" in str(found.exception)
 
@@ -245,7 +245,7 @@ def test_ablate_refuses_labels_of_another_constitution(rules: Path, labels: Path
 # ── try ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_try_shows_the_votes_of_what_is_typed(server: str, rules: Path) -> None:
+def test_try_shows_the_votes_on_typed_pairs(server: str, rules: Path) -> None:
     typed = "Why?\n.\nBecause of\nthis.\n.\nNo.\n.\nagain\nNo.\n.\nBecause of that.\n.\n"
     found = constitution("try", rules, "--server", server, typed=typed)
     assert found.exit_code == 0, found.output

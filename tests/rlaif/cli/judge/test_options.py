@@ -1,4 +1,4 @@
-"""Commands that ask a server wait for it on demand, and judge by its default constitution."""
+"""Commands that use a server wait for it on request, and judge by its default constitution."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ class LoadingEngine(FakeEngine):
 
 @asynccontextmanager
 async def loading(tmp_path, seconds=None):
-    """A server that loads its model for so long, or for as long as this lasts."""
+    """A server that loads its model for `seconds`, or until the end of the block."""
     engine = LoadingEngine()
     server = JudgeServer(settings(constitutions=[one_principle(tmp_path)]), engine)
     await server.start()
@@ -68,15 +68,15 @@ async def loading(tmp_path, seconds=None):
 # ── waiting ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_server_that_loads_is_an_error_that_names_wait(tmp_path):
+async def test_a_loading_server_is_an_error_that_suggests_wait(tmp_path):
     async with loading(tmp_path) as server:
         for command, words in COMMANDS.items():
             found = await rlaif("judge", command, *words, "--server", server.address)
             assert isinstance(found.exception, UserError), command
-            assert "still loading its model; --wait waits" in str(found.exception), command
+            assert "still loading its model; use --wait" in str(found.exception), command
 
 
-async def test_wait_returns_an_answer_as_soon_as_there_is_one(tmp_path):
+async def test_wait_returns_an_answer_once_the_server_is_ready(tmp_path):
     async with loading(tmp_path, 0.6) as server:
         at = ("--server", server.address, "--json")
         found = await rlaif("judge", "compare", *PAIR, "--wait", *at)
@@ -84,7 +84,7 @@ async def test_wait_returns_an_answer_as_soon_as_there_is_one(tmp_path):
         assert json.loads(found.stdout)["verdict"] == "A"
 
 
-async def test_every_neighbor_of_compare_waits_too(tmp_path):
+async def test_every_judge_command_waits_too(tmp_path):
     async with loading(tmp_path, 0.3) as server:
         for command, words in COMMANDS.items():
             found = await rlaif("judge", command, *words, "--wait", "--server", server.address)
@@ -99,14 +99,14 @@ async def test_the_time_limit_ends_the_wait_with_the_state_and_the_seconds(tmp_p
         assert re.search(r"still loading its model \(waited \d+ s\)", str(found.exception))
 
 
-def test_nobody_there_is_an_error_that_names_wait_and_serve():
+def test_no_server_is_an_error_that_suggests_wait_and_serve():
     address = f"127.0.0.1:{free_port()}"
     found = CliRunner().invoke(app, ["judge", "compare", *PAIR, "--server", address])
     for part in (address, "rlaif serve", "--wait"):
         assert part in str(found.exception)
 
 
-def test_wait_also_waits_for_a_server_that_is_not_there_yet_but_not_forever():
+def test_wait_also_waits_for_a_server_that_does_not_answer_yet_but_not_forever():
     address = f"127.0.0.1:{free_port()}"
     found = CliRunner().invoke(
         app, ["judge", "compare", *PAIR, "--server", address, "--wait-timeout", "0.5"]
@@ -139,7 +139,7 @@ async def test_without_a_constitution_the_servers_default_judges(tmp_path):
         assert "by brief 1.0.0" in found.output
 
 
-def test_servers_and_recipes_have_one_default():
+def test_servers_and_recipes_have_the_same_default():
     assert ServerSettings(model="m").constitutions == (DEFAULT_CONSTITUTION,)
     assert DEFAULT_CONSTITUTION in Constitution.library_names()
     assert load_recipe("quickstart").constitution == DEFAULT_CONSTITUTION
@@ -149,7 +149,7 @@ def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp
     from rlaif.data.datasets import read_preferences
 
     labels = read_preferences(labeled(tmp_path / "labels"))
-    with pytest.raises(UserError, match=r"made by law 1\.0\.0 .* give its file with --const"):
+    with pytest.raises(UserError, match=r"made by small 1\.0\.0 .* give its file with --const"):
         _constitution("", labels)
     shipped = Constitution.load("hhh")
     receipt = json.loads(labels[0].receipt) | {"constitution_sha256": shipped.digest}
@@ -159,6 +159,6 @@ def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp
     assert _constitution("", [preference(0, "a", "b")]).name == DEFAULT_CONSTITUTION
 
 
-def test_an_update_from_an_old_constitution_needs_the_new_ones_name(tmp_path):
+def test_an_update_from_an_old_constitution_needs_the_new_one(tmp_path):
     command = ["label", str(tmp_path / "s.jsonl"), "--update", "--from", "old.yaml"]
     assert "name it with --constitution" in str(CliRunner().invoke(app, command).exception)

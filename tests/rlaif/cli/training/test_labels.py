@@ -1,4 +1,4 @@
-"""`rlaif labels …` and `rlaif label --update` as a user meets them."""
+"""`rlaif labels …` and `rlaif label --update`: their output and errors."""
 
 import json
 import re
@@ -13,17 +13,18 @@ from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Prompt, Sample, write_jsonl
 from tests.support.fakes import prefer_longer
 from tests.support.feedback.constitutions import edited, engine
-from tests.support.feedback.labeled import LAW, judge, labeled, rewrite
+from tests.support.feedback.labeled import CONSTITUTION, judge, labeled, rewrite
 from tests.support.feedback.local_judge import LocalJudge
 
 
 def rlaif(*arguments, code=0):
-    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if found.exception and not isinstance(found.exception, SystemExit):
-        assert code == 1, found.exception
-        return str(found.exception)
-    assert found.exit_code == code, found.output
-    return found.stdout
+    """The command's standard output, or the message of its error."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        assert code == 1, result.exception
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.stdout
 
 
 @pytest.fixture
@@ -32,15 +33,15 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def law(tmp_path):
-    path = tmp_path / "law.yaml"
-    path.write_text(to_yaml(LAW), encoding="utf-8")
+def constitution_file(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(to_yaml(CONSTITUTION), encoding="utf-8")
     return path
 
 
 @pytest.fixture
 def served(monkeypatch):
-    """A judge that the commands reach in place of a server."""
+    """Makes the commands use a local judge in place of a server."""
 
     def serve(client):
         @contextmanager
@@ -53,22 +54,22 @@ def served(monkeypatch):
     return serve
 
 
-def test_show_tells_the_texts_the_reads_and_the_provenance(file):
-    told = rlaif("labels", "show", file, "q3")
+def test_show_prints_the_texts_the_reads_and_the_provenance(file):
+    output = rlaif("labels", "show", file, "q3")
     label = read_preferences(file)[3]
     for text in (label.chosen_text, label.rejected_text, "question q3", "p2", "honest", "BA"):
-        assert text in told
-    assert LAW.digest in told
-    assert "calibration none" in told
+        assert text in output
+    assert CONSTITUTION.digest in output
+    assert "calibration none" in output
 
 
-def test_show_takes_the_folder_and_gives_json(file):
-    told = json.loads(rlaif("labels", "show", file.parent, "q3", "--json"))
-    assert told["id"] == "q3"
-    assert len(told["receipt"]["votes"]) == 3
+def test_show_accepts_the_folder_and_prints_json(file):
+    shown = json.loads(rlaif("labels", "show", file.parent, "q3", "--json"))
+    assert shown["id"] == "q3"
+    assert len(shown["receipt"]["votes"]) == 3
 
 
-def test_show_does_not_take_brackets_in_a_text_for_markup(file):
+def test_show_prints_brackets_in_a_text_literally(file):
     def edit(one):
         message = one.chosen[0].model_copy(update={"content": "[bold]loud[/nonsense]"})
         return one.model_copy(update={"chosen": (message,)})
@@ -77,13 +78,13 @@ def test_show_does_not_take_brackets_in_a_text_for_markup(file):
     assert "[bold]loud[/nonsense]" in rlaif("labels", "show", file, "q0")
 
 
-def test_an_unknown_id_is_told_with_some_that_are_there(file):
-    assert "no label with the id 'x'; it has q0, q1, q2" in rlaif(
+def test_an_unknown_id_is_an_error_with_some_known_ids(file):
+    assert "unknown label id: 'x'; its ids are q0, q1, q2" in rlaif(
         "labels", "show", file, "x", code=1
     )
 
 
-def test_a_broken_receipt_is_told_by_the_labels_id(file):
+def test_a_broken_receipt_is_an_error_naming_the_label(file):
     rewrite(file, 5, lambda one: one.model_copy(update={"receipt": "{"}))
     for command in ("stats", "verify"):
         flags = ["--offline"] if command == "verify" else []
@@ -92,107 +93,109 @@ def test_a_broken_receipt_is_told_by_the_labels_id(file):
         )
 
 
-def test_a_file_with_other_columns_is_told_by_the_ones_it_lacks(tmp_path):
+def test_a_file_with_other_columns_is_an_error_naming_the_missing_ones(tmp_path):
     import pyarrow
     from pyarrow import parquet
 
     path = tmp_path / "other.parquet"
     parquet.write_table(pyarrow.table({"id": ["a"], "prompt": ["b"]}), path)
-    told = rlaif("labels", "stats", path, code=1)
-    assert "no column chosen, rejected (it has id, prompt)" in told
+    output = rlaif("labels", "stats", path, code=1)
+    assert "no column chosen, rejected (it has id, prompt)" in output
 
 
-def test_a_row_that_is_no_preference_is_told_by_row_and_id(file):
+def test_an_invalid_row_is_an_error_naming_the_row_and_the_id(file):
     rewrite(file, 5, lambda one: one.model_copy(update={"prob_chosen": 1.5}))
-    told = rlaif("labels", "stats", file, code=1)
-    assert re.search(r"row 5, id 'q5': Preference\.prob_chosen", told)
+    output = rlaif("labels", "stats", file, code=1)
+    assert re.search(r"row 5, id 'q5': Preference\.prob_chosen", output)
 
 
-def test_stats_count_and_draw(file, law):
-    told = rlaif("labels", "stats", file, "-c", law)
-    assert "12 labels of 12 prompts" in told
-    assert "without a label: 1 (empty_response 1)" in told
-    assert "█" in told
+def test_stats_prints_counts_and_a_histogram(file, constitution_file):
+    output = rlaif("labels", "stats", file, "-c", constitution_file)
+    assert "12 labels of 12 prompts" in output
+    assert "without a label: 1 (empty_response 1)" in output
+    assert "█" in output
     found = json.loads(rlaif("labels", "stats", file, "--json"))
     assert sum(found["histogram"]) == found["labels"] == 12
 
 
-def test_verify_offline_needs_the_constitution_for_the_sum_and_no_judge(file, law):
+def test_verify_offline_needs_only_the_constitution(file, constitution_file):
     assert "12 labels recomputed from their reads, 0 differ" in rlaif(
-        "labels", "verify", file, "--offline", "-c", law
+        "labels", "verify", file, "--offline", "-c", constitution_file
     )
     assert "the sum over traits was not checked" in rlaif("labels", "verify", file, "--offline")
 
 
-def test_verify_says_that_labels_reproduce(file, served):
+def test_verify_reports_that_labels_reproduce(file, served):
     client = served(judge())
-    told = rlaif("labels", "verify", file, "--sample", 5)
-    assert "5 of 5 labels recomputed with 30 reads" in told
-    assert "they reproduce" in told
+    output = rlaif("labels", "verify", file, "--sample", 5)
+    assert "5 of 5 labels recomputed with 30 reads" in output
+    assert "the labels reproduce" in output
     assert len(client.engine.prompts) == 30
 
 
-def test_verify_sends_a_constitution_that_the_judge_lacks(file, law, served):
+def test_verify_sends_a_constitution_that_the_judge_lacks(file, constitution_file, served):
     served(LocalJudge(engine=engine()))
-    rlaif("labels", "verify", file, "-c", law)
-    told = rlaif("labels", "verify", file, code=1)
-    assert "the judge does not serve law 1.0.0" in told
+    rlaif("labels", "verify", file, "-c", constitution_file)
+    output = rlaif("labels", "verify", file, code=1)
+    assert "the judge does not serve small 1.0.0" in output
 
 
-def test_verify_exits_with_1_where_labels_do_not_reproduce(file, served):
-    served(LocalJudge(LAW, engine=engine(prefer_longer)))
+def test_verify_exits_with_1_if_labels_do_not_reproduce(file, served):
+    served(LocalJudge(CONSTITUTION, engine=engine(prefer_longer)))
     found = json.loads(rlaif("labels", "verify", file, "--json", code=1))
     assert found["passed"] is False
     assert found["beyond"] > 0
 
 
-def test_export_tells_the_counts(file, tmp_path):
+def test_export_prints_the_counts(file, tmp_path):
     out = tmp_path / "pairs.jsonl"
-    told = rlaif("labels", "export", file, "--format", "openrlhf", "--out", out, "--min-prob", 0.6)
+    output = rlaif(
+        "labels", "export", file, "--format", "openrlhf", "--out", out, "--min-prob", 0.6
+    )
     kept = sum(one.prob_chosen >= 0.6 for one in read_preferences(file))
     assert 0 < kept < 12
-    assert f"{kept} labels" in told
-    assert f"{12 - kept} under --min-prob 0.6 left out" in told
+    assert f"{kept} labels" in output
+    assert f"{12 - kept} below --min-prob 0.6 left out" in output
     assert len(out.read_text().splitlines()) == kept
 
 
 @pytest.mark.parametrize("command", [["stats"], ["verify"], ["verify", "--offline"]])
-def test_a_file_without_labels_is_told(tmp_path, command):
+def test_a_file_without_labels_is_an_error(tmp_path, command):
     (tmp_path / "none.jsonl").write_text("")
-    told = rlaif("labels", command[0], tmp_path / "none.jsonl", *command[1:], code=1)
-    assert "holds no labels" in told
+    output = rlaif("labels", command[0], tmp_path / "none.jsonl", *command[1:], code=1)
+    assert "contains no labels" in output
 
 
 def samples(path, count):
-    asked = [
+    prompts = [
         Prompt(id=f"q{n}", messages=[{"role": "user", "content": f"{n}"}]) for n in range(count)
     ]
     write_jsonl(
         path,
         [
             Sample(prompt=p, index=i, response=text, tokens=1, complete=True, seed=0)
-            for p in asked
+            for p in prompts
             for i, text in enumerate((f"one {p.id}", f"another {p.id}"))
         ],
     )
     return path
 
 
-def test_label_update_says_what_changed_and_what_was_saved(tmp_path, law, served):
+def test_label_update_prints_what_changed_and_what_was_saved(tmp_path, constitution_file, served):
     pairs, out = samples(tmp_path / "s.jsonl", 10), tmp_path / "out"
     served(judge())
-    told = rlaif("label", pairs, "-c", law, "--out", out)
-    assert "60 reads computed, 0 from the store" in told
+    output = rlaif("label", pairs, "-c", constitution_file, "--out", out)
+    assert "60 reads computed, 0 from the store" in output
     new = tmp_path / "new.yaml"
-    new.write_text(to_yaml(edited(LAW, 1, compare="Which is kinder?")), encoding="utf-8")
+    new.write_text(to_yaml(edited(CONSTITUTION, 1, compare="Which is kinder?")), encoding="utf-8")
     served(LocalJudge(engine=engine()))
-    told = rlaif("label", pairs, "-c", new, "--out", out, "--update", "--from", law)
-    assert "of 10 labels changed their chosen response, mean |Δ prob| 0." in told
-    assert "10 labels from receipts; reworded or new principles: p1" in told
-    assert "20 reads computed, 40 from the store and receipts (66.7% saved)" in told
+    output = rlaif("label", pairs, "-c", new, "--out", out, "--update", "--from", constitution_file)
+    assert "of 10 labels changed their chosen response, mean |Δ prob| 0." in output
+    assert "10 labels from receipts; reworded or new principles: p1" in output
+    assert "20 reads computed, 40 from the store and receipts (66.7% saved)" in output
     assert (out / "preferences.previous.parquet").is_file()
 
 
-def test_from_without_update_is_told(tmp_path, law):
-    told = rlaif("label", samples(tmp_path / "s.jsonl", 1), "--from", law, code=1)
-    assert "give --update too" in told
+def test_from_without_update_is_an_error(tmp_path, constitution_file):
+    output = rlaif("label", samples(tmp_path / "s.jsonl", 1), "--from", constitution_file, code=1)
+    assert "give --update too" in output

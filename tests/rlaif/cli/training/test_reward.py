@@ -1,4 +1,4 @@
-"""`rlaif reward`: weights changed and models compared, without training."""
+"""`rlaif reward`: changing weights and comparing models, without training."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def rlaif(*words: str) -> str:
     return done.output
 
 
-def test_new_weights_are_written_and_all_are_told(folder: Path) -> None:
+def test_new_weights_are_written_and_all_are_printed(folder: Path) -> None:
     assert rlaif("reward", "weigh", str(folder), "kind=0.5").split() == [
         "kind:",
         "0.5",
@@ -38,18 +38,18 @@ def test_new_weights_are_written_and_all_are_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "why"),
+    ("word", "message"),
     [
         ("kind", "TRAIT=NUMBER"),
         ("kind=much", "TRAIT=NUMBER"),
         ("brave=1", "no head for .* 'brave'"),
     ],
 )
-def test_a_weight_that_cannot_be_is_refused_and_nothing_is_written(
-    folder: Path, word: str, why: str
+def test_an_invalid_weight_is_an_error_and_nothing_is_written(
+    folder: Path, word: str, message: str
 ) -> None:
     before = (folder / "reward.json").read_bytes()
-    with pytest.raises(UserError, match=why):
+    with pytest.raises(UserError, match=message):
         rlaif("reward", "weigh", str(folder), word)
     assert (folder / "reward.json").read_bytes() == before
 
