@@ -271,7 +271,7 @@ def train(
     backbone.gather(workers)
     if workers.is_main:
         backbone.save_role("policy", out)
-    workers.wait()
+    workers.barrier()
     run.finish()
     return out
 
@@ -343,7 +343,7 @@ def train_step(
         for i, value in zip(group, logprobs.detach().sum(1).tolist(), strict=True):
             nats[mine[i][1]] -= value
     norm = learner.step(where)
-    nats = learner.workers.sum(nats)
+    nats = learner.workers.all_reduce(nats)
     of_sources = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
     return {
         "loss": sum(nats.values()) / count,
@@ -371,5 +371,5 @@ def mean_loss(
     ):
         batch = pad([mine[i] for i in group], backbone.device)
         nats -= float(backbone.logprobs(role, batch).sum())
-    total: float = workers.sum({"nats": nats})["nats"]
+    total: float = workers.all_reduce({"nats": nats})["nats"]
     return total / sum(row.response_length for row in rows)

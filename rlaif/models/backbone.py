@@ -31,7 +31,7 @@ from hardware.dtypes import resolve_dtype
 from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, by_prompt, share, shared_length
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import attention
 from rlaif.models.folder import (
@@ -113,7 +113,7 @@ class Backbone:
         cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
-        with readable_errors(model), sharding.reading() if cut else nullcontext():
+        with readable_errors(model), fsdp.ram_efficient_loading() if cut else nullcontext():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
             held = torch.float32 if train_fully else computed
             base = transformers.AutoModelForCausalLM.from_pretrained(
@@ -134,7 +134,7 @@ class Backbone:
     def head_weight(self) -> Tensor:
         """The language-model head, float32 (V, d). Of a sharded model gathered at each read, which
         is collective."""
-        return sharding.whole(self._head).float()
+        return fsdp.full_tensor(self._head).float()
 
     @property
     def hidden_size(self) -> int:
@@ -187,9 +187,9 @@ class Backbone:
         """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
         whole). From then on whatever computes is collective, but inside `unsharded`. Does nothing
         where it is sharded already or was not loaded for these workers. Raises ShardingError."""
-        if workers == self.workers and not sharding.is_sharded(self._head):
+        if workers == self.workers and not fsdp.is_sharded(self._head):
             adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
-            sharding.shard(self.model, adapters, self.dtype)
+            fsdp.shard(self.model, adapters, self.dtype)
             self._head = self.model.get_output_embeddings().weight
             self._untrained = self._weights_version()
 
@@ -198,12 +198,12 @@ class Backbone:
         """Inside the block all weights of a sharded model are here, in the dtype they compute in:
         nothing of computing is collective, and there is no gradient. Beginning it is collective;
         inside another, or where nothing is sharded, it does nothing."""
-        if not sharding.is_sharded(self._head):
+        if not fsdp.is_sharded(self._head):
             yield
             return
         cut, self._head = self._head, self.head_weight.detach()
         try:
-            with sharding.unsharded(self.trunk):
+            with fsdp.unsharded(self.trunk):
                 yield
         finally:
             self._head = cut
@@ -212,7 +212,7 @@ class Backbone:
         """Before `save_role`: where the base itself trains and is sharded, the main process gets
         all of it on the CPU, in the dtype it computes in. Collective; else nothing."""
         if workers.sharded and self._whole:
-            self._gathered = sharding.gathered_model(self.model, self.dtype, workers.is_main)
+            self._gathered = fsdp.full_model(self.model, self.dtype, workers.is_main)
 
     def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Name → weight of the role: float32 wherever it trains. Tied weights stand once."""

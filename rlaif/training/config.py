@@ -30,7 +30,7 @@ from torch.nn.utils import get_total_norm
 from constitution.errors import UserError
 from rlaif.batching.encode import Unusable
 from rlaif.data.records import atomic_open
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Dtype, LoraConfig
 from rlaif.training import alarms
@@ -99,7 +99,7 @@ class Learner:
     """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
 
     The learning rate is a function of the step alone, so there is no scheduler state to lose. Of a
-    sharded parameter it steps this process's piece; its state is of the whole (sharding.py).
+    sharded parameter it steps this process's piece; its state is of the whole (fsdp.py).
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Learner:
     ) -> None:
         """groups: (named parameters, peak learning rate) each."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
-        self.pieces = {name: sharding.local(p) for name, p in self.parameters.items()}
+        self.pieces = {name: fsdp.local(p) for name, p in self.parameters.items()}
         self.peaks = [rate for _, rate in groups]
         self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
         self.max_grad_norm = config.max_grad_norm
@@ -133,10 +133,10 @@ class Learner:
         """Add the gathered gradients up over processes, clip, apply and clear them. Returns their
         norm before clipping."""
         parameters = self.parameters.values()
-        self.workers.add_gradients(parameters)
+        self.workers.all_reduce_gradients(parameters)
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                self.pieces[name].grad = sharding.local(parameter.grad)
+                self.pieces[name].grad = fsdp.local(parameter.grad)
         norm = self._norm()
         torch.nn.utils.clip_grads_with_norm_(self.pieces.values(), self.max_grad_norm, norm)
         require_finite(norm, "gradient", where)
@@ -152,13 +152,13 @@ class Learner:
 
     def _norm(self) -> Tensor:
         """Of the whole gradient, wherever its pieces lie."""
-        cut = {name for name, p in self.parameters.items() if sharding.is_sharded(p)}
+        cut = {name for name, p in self.parameters.items() if fsdp.is_sharded(p)}
         grads = {name: piece.grad for name, piece in self.pieces.items() if piece.grad is not None}
         norm = get_total_norm([grad for name, grad in grads.items() if name not in cut])
         if not cut:
             return norm
         here = float(get_total_norm([grad for name, grad in grads.items() if name in cut]))
-        of_pieces = self.workers.sum({"square": here**2})["square"]
+        of_pieces = self.workers.all_reduce({"square": here**2})["square"]
         return (norm.square() + of_pieces).sqrt()
 
     def state(self) -> dict[str, Any]:
@@ -167,8 +167,8 @@ class Learner:
         optimizer, main = self.optimizer.state_dict(), self.workers.is_main
         if self.workers.sharded:
             return {
-                "parameters": sharding.gathered(self.parameters, main),
-                _MOMENTS: sharding.gathered_moments(optimizer, self.parameters.values(), main),
+                "parameters": fsdp.full_state(self.parameters, main),
+                _MOMENTS: fsdp.full_optimizer_state(optimizer, self.parameters.values(), main),
             }
         parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
         return {"parameters": parameters, _MOMENTS: optimizer}
@@ -176,8 +176,8 @@ class Learner:
     def load(self, state: Mapping[str, Any]) -> None:
         """What `state` gave, to a process of the same launch or of any other."""
         for name, parameter in self.parameters.items():
-            sharding.set_to(parameter, state["parameters"][name])
-        moments = sharding.pieces_of_moments(state[_MOMENTS], self.parameters.values())
+            fsdp.set_full(parameter, state["parameters"][name])
+        moments = fsdp.local_optimizer_state(state[_MOMENTS], self.parameters.values())
         self.optimizer.load_state_dict(moments)
 
 
@@ -203,7 +203,7 @@ class Run:
         if workers.is_main:
             _made(self.folder)
             self._trackers = Trackers(config.trackers, out, self.inputs)
-        workers.wait()
+        workers.barrier()
 
     def resume(self) -> dict[str, Any] | None:
         """The state of the newest readable checkpoint, with metrics cut back to its step; the best
@@ -237,7 +237,7 @@ class Run:
             if path is not None and found is not None:  # killed after it, before best.pt
                 self._keep_if_best(path, found["score"])
             self._cut_metrics(step)
-        self.workers.wait()
+        self.workers.barrier()
         return found
 
     def _newest(self) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
@@ -277,7 +277,7 @@ class Run:
             self._keep_if_best(path, score)
             for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
                 old.unlink()
-        self.workers.wait()
+        self.workers.barrier()
 
     def _keep_if_best(self, path: Path, score: float | None) -> None:
         best = -math.inf if self._best_score is None else self._best_score

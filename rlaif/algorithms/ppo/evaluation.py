@@ -65,7 +65,7 @@ class HeldOutEvaluation:
         seeds = [response_seed(config.seed, f"{p.prompt.id}@held-out", 0) for p in mine]
         texts = workers.gather(decoded(actors, sample(actors, mine, seeds, config)))
         said = self._ask(texts, where) if workers.is_main else None
-        told = workers.sum({"known": float(said is not None), "score": said or 0.0})
+        told = workers.all_reduce({"known": float(said is not None), "score": said or 0.0})
         return told["score"] if told["known"] else None
 
     def _ask(self, texts: Sequence[str], where: str) -> float | None:

@@ -133,7 +133,7 @@ def train(
     policy.gather(workers)
     if workers.is_main:
         policy.save_role("policy", out)
-    workers.wait()
+    workers.barrier()
     run.finish()
     return out
 

@@ -154,7 +154,7 @@ def own_gradients(
             sums["clip_fraction"] += float(outside.sum()) / count
             sums["update_kl"] += float(kl_k3(old, logprobs).sum()) / count
             sums["sampler_gap"] += float(gap.sum()) / count
-    return workers.sum(sums)
+    return workers.all_reduce(sums)
 
 
 def value_gradients(
@@ -176,7 +176,7 @@ def value_gradients(
         loss = _value_loss(part, critic.values(part.batch), config, where) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
-    return workers.sum(sums)
+    return workers.all_reduce(sums)
 
 
 def _value_loss(part: MicroBatch, values: Tensor, config: PPOConfig, where: str) -> Tensor:

@@ -37,7 +37,7 @@ from rlaif.algorithms.rest.grow import GrownSample, GrowStep
 from rlaif.algorithms.sft import train_step
 from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batches
 from rlaif.data.records import Prompt
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.samplers import open_sampler
@@ -186,7 +186,7 @@ def train(
     for each in models:
         each.shard(workers)
     policy = backbone.role_parameters("policy")
-    pieces = {name: sharding.local(p.detach()) for name, p in policy.items()}
+    pieces = {name: fsdp.local(p.detach()) for name, p in policy.items()}
     base = {n: piece.clone() for n, piece in pieces.items()} if config.start == "base" else None
 
     # 2. Where the run stands: `at` is the Improve step it was in.
@@ -197,7 +197,7 @@ def train(
     step = saved["step"] if saved else 0
     if saved:
         for name, parameter in policy.items():
-            sharding.set_to(parameter, saved["learner"]["parameters"][name])
+            fsdp.set_full(parameter, saved["learner"]["parameters"][name])
 
     # 3. Grow, then improve over rising thresholds.
     sampler = open_sampler(config.engine, backbone, config.max_tokens, config.kv_cache_gib)
@@ -216,7 +216,7 @@ def train(
                     continue
                 if base is not None:
                     for name, parameter in policy.items():
-                        sharding.set_local(parameter, base[name])
+                        fsdp.set_local(parameter, base[name])
                 stage = ImproveStep(
                     grow, improve, _rows(encoded, kept), kept.metrics, config, workers
                 )
@@ -234,7 +234,7 @@ def train(
     backbone.gather(workers)
     if workers.is_main:
         backbone.save_role("policy", out)
-    workers.wait()
+    workers.barrier()
     run.finish()
     return out
 

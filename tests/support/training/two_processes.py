@@ -20,7 +20,7 @@ from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.rest import train as rest
 from rlaif.data.records import Prompt
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import RewardFunction, RewardModel
@@ -132,7 +132,7 @@ class StepWatch:
             pieces = learner.pieces.values()
             self.held = size([*pieces, *(p.grad for p in pieces if p.grad is not None), *moments])
             self.gradients.append(
-                {n: sharding.whole(p.grad).clone() for n, p in learner.parameters.items()}
+                {n: fsdp.full_tensor(p.grad).clone() for n, p in learner.parameters.items()}
             )
 
         learner.optimizer.register_step_pre_hook(before_step)
@@ -140,7 +140,7 @@ class StepWatch:
     def backbone(self, backbone: Backbone) -> None:
         """After it was sharded, or not."""
         base = [p for name, p in backbone.model.named_parameters() if "lora_" not in name]
-        self.base = [(size(base), size(map(sharding.local, base)))]
+        self.base = [(size(base), size(map(fsdp.local, base)))]
 
 
 def called_after(method: Callable[..., None], look: Callable[[Any], None]) -> Callable[..., None]:
