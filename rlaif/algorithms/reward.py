@@ -13,7 +13,7 @@ data) train one head called "overall" on the pair's own prob_chosen. After train
 shifted and scaled so that the training responses have mean 0 and std 1; overall = Σ trait weight ·
 head, the weights free to be changed (scoring.py: reweigh).
 
-Where it saves work a pair computes its prompt once for both rows (shared_prompts.py).
+Where it saves work a pair computes its prompt once for both rows (prefix_sharing.py).
 Left out: InstructGPT's K-way ranking batches (our labels are pairs).
 """
 

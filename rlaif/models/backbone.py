@@ -30,7 +30,7 @@ from torch import Tensor
 from hardware.dtypes import resolve_dtype
 from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
-from rlaif.batching.prefix_sharing import SharedBatch, by_prompt, share, shared_length
+from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import attention
@@ -305,14 +305,14 @@ class Backbone:
         """The rows' places in packs of at most `most` tokens (`by_prompt`); each alone where this
         model would not keep the responses of a pack apart."""
         if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
-            return by_prompt(rows, self.hidden_size, most)
+            return pack_by_prompt(rows, self.hidden_size, most)
         return [[place] for place in range(len(rows))]
 
     def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
         """The rows' places in batches of packs for `share`, of like length, and of at most `budget`
         padded tokens unless it is one row longer than that."""
         packs = self.pack_rows(rows, budget)
-        lengths = [shared_length([rows[i] for i in pack]) for pack in packs]
+        lengths = [packed_length([rows[i] for i in pack]) for pack in packs]
         return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
 
     def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
@@ -324,7 +324,7 @@ class Backbone:
             places = [place for place, count in enumerate(packs) if count == rows]
             own = [pairs[place].rows for place in places]
             longest = [
-                shared_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
+                packed_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
             ]
             found += [[places[i] for i in group] for group in length_buckets(longest, budget)]
         return found
@@ -332,11 +332,11 @@ class Backbone:
     def batch_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
         """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
         packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.pack_rows(p.rows)]
-        return share(packs, self.device)
+        return pad_packs(packs, self.device)
 
     def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states (N, d) that predict the N response tokens of the batch."""
-        return self._shared_hidden(role, batch)[batch.before]
+        return self._shared_hidden(role, batch)[batch.predictors]
 
     def logprobs_from(self, hidden: Tensor, batch: SharedBatch, temperature: float = 1.0) -> Tensor:
         """log π of each response token (N,), of the hidden states that `predicting` gave."""
@@ -351,7 +351,7 @@ class Backbone:
 
     def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states at the last token of each of the R responses: (R, d)."""
-        return self._shared_hidden(role, batch)[batch.ends]
+        return self._shared_hidden(role, batch)[batch.last]
 
     def _shared_hidden(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """(B·T, d)"""

@@ -29,7 +29,7 @@ from torch import Tensor
 from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.batching.encode import BatchError, Pair, Row, encode_row
-from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
@@ -173,7 +173,7 @@ class RewardModel:
         """Unnormalized outputs of any number of rows (N, K), batched by length."""
         found = torch.empty(len(rows), len(self.heads.names))
         for group in self.backbone.micro_batches(rows, budget):
-            batch = share([[rows[i] for i in pack] for pack in group], self.backbone.device)
+            batch = pad_packs([[rows[i] for i in pack] for pack in group], self.backbone.device)
             found[[i for pack in group for i in pack]] = self.raw(batch).cpu()
         return found.to(self.backbone.device)
 

@@ -13,7 +13,7 @@
     log π_c, log π_r      chosen, rejected of PairLogprobs: sums over the response tokens, (B,)
     log ref               the same before training, by pair and once (reference_cache.py)
 
-Where it saves work a pair computes its prompt once for both rows (shared_prompts.py).
+Where it saves work a pair computes its prompt once for both rows (prefix_sharing.py).
 Left out: f-divergences, reference-free variants, mixing in SFT.
 """
 

@@ -11,7 +11,7 @@ sharded model is whole while it is asked (`Backbone.whole`): one process may ask
     log π_ref           the reference                             1
 
 Forwards run over micro-batches of micro_batch_tokens, in which responses to one prompt share
-it where that saves work (shared_prompts.py). No (B, T, V) is made.
+it where that saves work (prefix_sharing.py). No (B, T, V) is made.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
 from rlaif.batching.logprobs import kl_k1, kl_k3, whiten
-from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.offline import response_seed
@@ -242,7 +242,7 @@ def _by_row(
     row."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for group in backbone.micro_batches(rows, budget):
-        told = function(share([[rows[i] for i in pack] for pack in group], backbone.device))
+        told = function(pad_packs([[rows[i] for i in pack] for pack in group], backbone.device))
         which = [i for pack in group for i in pack]
         lengths = [rows[i].response_length for i in which]
         for i, values in zip(which, torch.split(told.float().cpu(), lengths), strict=True):

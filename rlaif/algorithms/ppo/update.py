@@ -18,7 +18,7 @@ from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.rollout import PPOModels, Rollout
 from rlaif.batching.encode import in_groups
 from rlaif.batching.logprobs import kl_k3
-from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.config import Learner, require_finite
@@ -56,7 +56,7 @@ class MicroBatch:
     def of(
         cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device
     ) -> MicroBatch:
-        batch = share([[rollout.rows[i] for i in pack] for pack in packs], device)
+        batch = pad_packs([[rollout.rows[i] for i in pack] for pack in packs], device)
         return cls(rollout, [i for pack in packs for i in pack], batch)
 
     def counted(self, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlaif.batching.encode import pad
-from rlaif.batching.prefix_sharing import share
+from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.distributed import fsdp
 from rlaif.distributed.fsdp import ShardingError
 from rlaif.distributed.processes import ProcessGroup
@@ -111,9 +111,9 @@ def test_a_sharded_process_makes_as_many_passes_as_the_busiest_one(monkeypatch):
 def test_a_batch_of_zero_rows_gives_every_weight_a_zero_gradient(lora, tiny_model):
     backbone = Backbone.load(tiny_model, "float32", train_fully=lora is None)
     backbone.add_role("policy", lora, 0)
-    sums = backbone.response_sums("policy", share([]))
+    sums = backbone.response_sums("policy", pad_packs([]))
     assert sums.logprobs.shape == sums.tokens.shape == (0,)
-    ends = backbone.ends("policy", share([]))
+    ends = backbone.ends("policy", pad_packs([]))
     assert ends.shape == (0, 32)
     values = backbone.logprobs("policy", pad([]))
     assert values.shape == (0, 1)
