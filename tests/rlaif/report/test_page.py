@@ -17,7 +17,7 @@ from judge_service.types import Comparison
 from rlaif.data.records import Prompt, Sample, read_preferences
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import KL, JudgedPair, PolicyRun, evaluate
-from rlaif.evaluation.reward_models import PairFigures, evaluate_reward
+from rlaif.evaluation.reward_models import PairMetrics, evaluate_reward
 from rlaif.feedback.labeler import label
 from rlaif.report.page import ReportError, write_report
 from tests.support.feedback.scripted_judge import ScriptedJudge
@@ -89,7 +89,7 @@ def reward_evaluation(labels):
 
     whole = evaluate_reward(labels, scores(0.5), scores(-0.3))
     traits = {
-        trait: PairFigures(**{f.name: getattr(whole, f.name) for f in fields(PairFigures)})
+        trait: PairMetrics(**{f.name: getattr(whole, f.name) for f in fields(PairMetrics)})
         for trait in ("helpful", "honest")
     }
     return replace(whole, traits=traits)
