@@ -131,6 +131,7 @@ def encode_pairs(
     """
     encoded = EncodedPairs([], [])
     for p in preferences:
+        # a pair is used only if both of its responses can be
         try:
             chosen = _labeled_row(
                 tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens

@@ -40,6 +40,7 @@ def result_tables(result: EvaluationResult) -> list[ResultTable]:
             tuple(map(_response_cells, result.policies)),
         ),
     ]
+    # refusal rates need prompts with a kind: whether a refusal is wanted depends on it
     if any(policy.kinds for policy in result.policies):
         refusals = [
             (
@@ -52,7 +53,7 @@ def result_tables(result: EvaluationResult) -> list[ResultTable]:
         headings = ("policy", "on harmless prompts", "on harmful prompts")
         tables.append(ResultTable("Refusal rate", headings, tuple(refusals)))
     traits = sorted({trait for policy in result.policies for trait in policy.traits})
-    if len(traits) > 1:
+    if len(traits) > 1:  # a single trait has the overall win rate
         rows = [
             (policy.name, *(format_percent(policy.traits.get(trait)) for trait in traits))
             for policy in result.policies[1:]

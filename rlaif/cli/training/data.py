@@ -1,4 +1,4 @@
-"""`rlaif sample` and `rlaif label`: prompts in, responses out; responses in, preferences out."""
+"""`rlaif sample`, `rlaif label` and `rlaif revise`: responses, labels and revisions."""
 
 from __future__ import annotations
 
@@ -22,37 +22,40 @@ from rlaif.cli.options import (
     Wait,
     WaitTimeout,
     output,
-    say_split,
+    report_split,
 )
 
 if TYPE_CHECKING:
+    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.feedback.pairs import Pairs
     from rlaif.labels.update import Update
 
 AllPairs = Annotated[
-    bool, typer.Option("--all-pairs", help="Every pair of a prompt's responses, not one.")
+    bool,
+    typer.Option("--all-pairs", help="Label every pair of a prompt's responses, not just one."),
 ]
-Again = Annotated[
+UpdateOption = Annotated[
     bool,
     typer.Option(
         "--update",
-        help="Label again after an edit of the constitution: the labels of before are kept as "
-        "preferences.previous.parquet, and what changed and what it cost is said.",
+        help="Label again after an edit of the constitution: keeps the previous labels as "
+        "preferences.previous.parquet, and prints what changed and what it cost.",
     ),
 ]
-Replace = Annotated[
+ReplaceOption = Annotated[
     bool,
     typer.Option(
         "--replace",
-        help="Where the folder holds labels by another constitution, judge or options: label anew, "
+        help="If the folder holds labels by another constitution, judge or options: label anew, "
         "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
     ),
 ]
-Before = Annotated[
+OldConstitution = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        help="With --update: the constitution before the edit; then the receipts' reads are used, "
-        "and only what the edit changed is asked.",
+        help="With --update: the constitution before the edit. Reads are then taken from the "
+        "receipts, and only changed principles are judged again.",
         metavar="OLD.yaml",
     ),
 ]
@@ -66,26 +69,26 @@ def sample(
     split: Annotated[
         str,
         typer.Option(
-            help="Only this split: train or heldout. Where no line of the file names a split, one "
-            "prompt in five is held out, by a digest of its text."
+            help="Only this split: train or heldout. If no line of the file names a split, one "
+            "prompt in five is held out, chosen by a digest of its text."
         ),
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
-    """Draw responses from a policy. Killed and started again, it goes on where it was."""
+    """Sample responses from a policy. A killed run resumes where it stopped."""
     from rlaif.data.prompts import read_prompts
     from rlaif.generation.offline import SamplingConfig
     from rlaif.generation.offline import sample as draw
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
     from rlaif.settings import configured
 
-    known = read_prompts(prompts)
-    found = known.of(split)[:limit]
+    prompt_set = read_prompts(prompts)
+    selected = prompt_set.of(split)[:limit]
     if split:
-        say_split(known)
+        report_split(prompt_set)
     config = configured(SamplingConfig, settings, {})
-    samples = draw(models.resolve(model), found, out, config)
-    output().print(f"{len(samples)} responses to {len(found)} prompts: {out}", highlight=False)
+    samples = draw(catalog.resolve(model), selected, out, config)
+    output().print(f"{len(samples)} responses to {len(selected)} prompts: {out}", highlight=False)
 
 
 def label(
@@ -99,43 +102,28 @@ def label(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     all_pairs: AllPairs = False,
-    replace: Replace = False,
-    update: Again = False,
-    old: Before = None,
+    replace: ReplaceOption = False,
+    update: UpdateOption = False,
+    old: OldConstitution = None,
 ) -> None:
-    """Label pairs of responses; every label is kept as it arrives, a second run asks the rest.
+    """Label pairs of responses. Labels are saved as they arrive; a killed run resumes.
 
-    Labels in the folder that another constitution, judge or other options made are not overwritten:
-    see --replace and --update.
+    Labels made by another constitution, judge or options are never overwritten: see --replace and
+    --update.
     """
     from constitution import Constitution
     from judge_service.types import JudgeOptions
-    from rlaif.data.records import Sample, read_jsonl
     from rlaif.feedback.earlier_labels import Earlier
-    from rlaif.feedback.labeler import label as ask
-    from rlaif.feedback.pairs import pairs_from_samples
-    from rlaif.labels.update import update as ask_again
+    from rlaif.feedback.labeler import label as label_pairs
+    from rlaif.labels.update import update as update_labels
 
-    if old and not update:
-        raise UserError("--from says what an update starts from; give --update too")
-    if old and not constitution:
-        raise UserError(
-            "--from OLD.yaml needs the edited constitution; name it with --constitution"
-        )
-    if replace and update:
-        raise UserError("--replace and --update exclude each other: give one of them")
-    pairs = pairs_from_samples(
-        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
-    )
-    if not pairs.comparisons:
-        raise UserError(
-            f"{samples}: no prompt has two different responses; sample with n=2 or more"
-        )
+    _check_update_options(update, old, constitution, replace)
+    pairs = _pairs(samples, all_pairs, seed)
     options = JudgeOptions(sample_principles=sample_principles, seed=seed)
-    waited = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
+    max_wait = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
         if update:
-            done = ask_again(
+            updated = update_labels(
                 pairs.comparisons,
                 client,
                 out,
@@ -144,9 +132,9 @@ def label(
                 old=Constitution.load(old) if old else None,
                 identical=pairs.identical,
             )
-            summary = done.summary
+            summary = updated.summary
         else:
-            summary = ask(
+            summary = label_pairs(
                 pairs.comparisons,
                 client,
                 out,
@@ -155,22 +143,39 @@ def label(
                 identical=pairs.identical,
                 earlier=Earlier.KEEP if replace else Earlier.REFUSE,
             )
-    console, law = output(), summary.judge.constitution
-    console.print(
-        f"{summary.judged} labels by {law.name} {law.version}, {summary.unjudged} unjudged: "
-        f"{out / 'preferences.parquet'}",
-        highlight=False,
-    )
-    if summary.kept:
-        console.print(f"the labels of before are kept: {out / summary.kept}", highlight=False)
     if update:
-        console.print(_told(done), highlight=False)
+        cost = _update_report(updated)
     else:
-        console.print(
+        cost = (
             f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
-            f"{summary.pairs - summary.asked} pairs already answered",
-            highlight=False,
+            f"{summary.pairs - summary.asked} pairs already labeled"
         )
+    output().print(f"{_label_report(summary, out)}\n{cost}", highlight=False)
+
+
+def _check_update_options(update: bool, old: Path | None, constitution: str, replace: bool) -> None:
+    if old and not update:
+        raise UserError("--from applies to updates only; give --update too")
+    if old and not constitution:
+        raise UserError(
+            "--from OLD.yaml needs the edited constitution as well; give it with --constitution"
+        )
+    if replace and update:
+        raise UserError("--replace and --update exclude each other; give one of them")
+
+
+def _pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
+    from rlaif.data.records import Sample, read_jsonl
+    from rlaif.feedback.pairs import pairs_from_samples
+
+    pairs = pairs_from_samples(
+        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
+    )
+    if not pairs.comparisons:
+        raise UserError(
+            f"{samples}: no prompt has two different responses; sample with n=2 or more"
+        )
+    return pairs
 
 
 def revise(
@@ -182,25 +187,25 @@ def revise(
     judge: OwnJudge = "",
     out: OutFolder = Path("revisions"),
     rounds: Annotated[
-        int, typer.Option(min=1, help="Critiques and revisions, one on the other.")
+        int, typer.Option(min=1, help="Rounds of critique and revision, each on the previous one.")
     ] = 1,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Of one critique and of one revision.")
+        int, typer.Option(min=1, help="Token limit of each critique and each revision.")
     ] = 256,
     seed: Seed = 0,
 ) -> None:
-    """Let the judge criticize and rewrite responses by the constitution, to imitate them (SFT).
+    """Have the judge critique and revise responses by the constitution, as data for SFT.
 
-    Every round is kept as it arrives; a second run asks for the rest.
+    Rounds are saved as they arrive; a killed run resumes.
     """
     from rlaif.data.records import Sample, read_jsonl
-    from rlaif.feedback.revise import revise as rewrite
+    from rlaif.feedback.revise import revise as revise_samples
 
-    found = read_jsonl(samples, Sample)
-    waited = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
-        done = rewrite(
-            found,
+    responses = read_jsonl(samples, Sample)
+    max_wait = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
+        done = revise_samples(
+            responses,
             client,
             out,
             constitution=constitution,
@@ -208,26 +213,37 @@ def revise(
             max_tokens=max_tokens,
             seed=seed,
         )
-    left = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
+    unrevised = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
     output().print(
-        f"{done.revised} of {done.samples} responses revised, left out: {left}; "
+        f"{done.revised} of {done.samples} responses revised, left out: {unrevised}; "
         f"{done.asked} rounds written: {done.path}",
         highlight=False,
     )
 
 
-def _told(done: Update) -> str:
-    """What an update changed and saved, for a person."""
+def _label_report(summary: LabelingSummary, out: Path) -> str:
+    """How many labels were written, by which constitution, and where."""
+    constitution = summary.judge.constitution
+    written = (
+        f"{summary.judged} labels by {constitution.name} {constitution.version}, "
+        f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}"
+    )
+    kept = f"\nprevious labels kept: {out / summary.kept}" if summary.kept else ""
+    return written + kept
+
+
+def _update_report(done: Update) -> str:
+    """What an update changed and saved, as lines to print."""
     change = done.change
     lines = [
         f"{change.changed} of {change.compared} labels changed their chosen response"
         + ("" if change.mean_change is None else f", mean |Δ prob| {change.mean_change:.4f}")
     ]
     if change.added or change.dropped:
-        lines.append(f"{change.added} labels are new, {change.dropped} are gone")
+        lines.append(f"{change.added} labels added, {change.dropped} removed")
     if done.reuse:
         lines.append(
-            f"{done.reuse.labels} labels from receipts; reworded or new principles: "
+            f"{done.reuse.labels} labels reused from receipts; reworded or new principles: "
             + (", ".join(done.reuse.changed) or "none")
         )
     saved = "" if done.saved is None else f" ({done.saved:.1%} saved)"

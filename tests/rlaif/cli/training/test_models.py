@@ -64,7 +64,7 @@ def test_what_is_there_already_is_not_overwritten(tiny_model, adapter, tmp_path)
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     found = merge(tiny_model, adapter, "-o", tmp_path / "mine")
     assert isinstance(found.exception, UserError)
-    assert "is there already" in str(found.exception)
+    assert "already exists" in str(found.exception)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
