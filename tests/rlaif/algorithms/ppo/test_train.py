@@ -19,6 +19,7 @@ from rlaif.models.backbone import Generated
 from rlaif.models.reward_model import RewardModelError
 from rlaif.rewards.sources import Reward
 from rlaif.training.config import Run, TrainingError
+from tests.support.training.killed import KilledError
 from tests.support.training.ppo_runs import (
     ALONE,
     actors_over,
@@ -345,10 +346,6 @@ def test_a_reward_models_folder_is_a_role_of_the_same_base(
         lines = metrics(train(small(**lora), tiny_model, questions, folder, tmp_path / name))
         assert len(lines) == 2
         assert all(math.isfinite(m["score"]) for m in lines)
-
-
-class KilledError(Exception):
-    """Stands for kill -9: nothing after it runs."""
 
 
 @pytest.mark.parametrize(
