@@ -46,10 +46,10 @@ def unit() -> ConfigParser:
 
 
 def test_the_example_settings_are_valid_and_secure() -> None:
-    found = settings_of(DEPLOY / "serve.yaml")
-    assert found.with_tls
-    assert found.knows_callers
-    assert not found.insecure
+    settings = settings_of(DEPLOY / "serve.yaml")
+    assert settings.with_tls
+    assert settings.knows_callers
+    assert not settings.insecure
 
 
 def test_the_unit_waits_longer_than_the_server_takes_to_drain() -> None:
@@ -78,17 +78,17 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not installed")
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/rlaif/bin/rlaif", "/bin/true"))
-    found = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
+    result = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # Kubernetes
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    found = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
-    assert len({part["kind"] for part in found}) == len(found)
-    return {part["kind"]: part for part in found}
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    assert len({part["kind"] for part in parts}) == len(parts)
+    return {part["kind"]: part for part in parts}
 
 
 def pod() -> dict[str, Any]:
@@ -124,8 +124,8 @@ def test_a_pod_lives_longer_than_its_server_takes_to_drain(mapped: ServerSetting
 
 def test_the_url_of_the_store_comes_from_an_optional_secret() -> None:
     (variable,) = container()["env"]
-    found = from_environment({variable["name"]: "postgresql+psycopg://judge@db/reads\n"})
-    store = ServerSettings(model="m", **{name: given.value for name, given in found.items()}).store
+    values = from_environment({variable["name"]: "postgresql+psycopg://judge@db/reads\n"})
+    store = ServerSettings(model="m", **{name: given.value for name, given in values.items()}).store
     assert store == "postgresql+psycopg://judge@db/reads"
     assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
 
@@ -194,9 +194,9 @@ def test_the_image_uses_known_instructions_and_does_not_run_as_root() -> None:
         "FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "VOLUME", "EXPOSE", "STOPSIGNAL",
         "HEALTHCHECK", "ENTRYPOINT",
     }  # fmt: skip
-    found = instructions()
-    assert {name for name, _ in found} <= known
-    last_stage = found[max(i for i, (name, _) in enumerate(found) if name == "FROM") :]
+    lines = instructions()
+    assert {name for name, _ in lines} <= known
+    last_stage = lines[max(i for i, (name, _) in enumerate(lines) if name == "FROM") :]
     names = [name for name, _ in last_stage]
     assert dict(last_stage)["USER"] == f"{pod()['securityContext']['runAsUser']}:10001"
     assert names.index("USER") < names.index("ENTRYPOINT")

@@ -39,6 +39,6 @@ def test_a_thread_that_outlives_its_test_is_an_error(tmp_path: Path) -> None:
     )
     (tmp_path / "test_leak.py").write_text(LEAKS_A_THREAD)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert found.returncode == 1
-    assert "'store' outlives its test" in found.stdout
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 1
+    assert "'store' outlives its test" in result.stdout

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -19,15 +20,19 @@ FOLDERS_OF_VARIATIONS: frozenset[str] = frozenset()
 """Folders that may hold more files, because each file is one variation of the same thing."""
 
 
+def listing(entries: Mapping[str, object]) -> str:
+    return "".join(f"\n  {name}: {value}" for name, value in sorted(entries.items()))
+
+
 @cache
 def tracked_files() -> tuple[PurePosixPath, ...]:
     """Every file that git tracks, or would track once it is added."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"git cannot list the files of this checkout: {error}")
-    names = filter(None, listing.stdout.split("\0"))
+    names = filter(None, result.stdout.split("\0"))
     return tuple(PurePosixPath(name) for name in names if (ROOT / name).is_file())
 
 
@@ -48,7 +53,7 @@ def test_no_folder_holds_more_than_a_dozen_python_files() -> None:
         for folder, count in folders.items()
         if count > MAX_FILES and folder not in FOLDERS_OF_VARIATIONS
     }
-    assert crowded == {}, f"split these folders: more than {MAX_FILES} Python files"
+    assert not crowded, f"split the folders with over {MAX_FILES} Python files:{listing(crowded)}"
 
 
 def test_class_names_are_unique() -> None:
@@ -58,7 +63,7 @@ def test_class_names_are_unique() -> None:
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{path}:{node.lineno}")
     duplicates = {name: where for name, where in places.items() if len(where) > 1}
-    assert duplicates == {}, "rename all but one class of each name"
+    assert not duplicates, f"rename all but one class of each name:{listing(duplicates)}"
 
 
 def layout(readme: str) -> list[str]:
@@ -103,4 +108,4 @@ def test_every_package_docstring_names_its_modules() -> None:
         words = {word.rstrip(".") for word in re.findall(r"[\w./]+", docstring)}
         if absent := contents(path.parent) - words:
             missing[str(path)] = sorted(absent)
-    assert missing == {}, "name these modules, one line each, in the docstring of their package"
+    assert not missing, f"name these modules in the package docstring:{listing(missing)}"

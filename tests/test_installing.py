@@ -97,7 +97,7 @@ WITH_EXTRAS = re.compile(r"(?<![\w./-])rlaif\\?\[[a-z]", re.IGNORECASE)
 def installs_from_pypi(text: str) -> list[str]:
     """The commands in a text, joined over lines, that would install PyPI's `rlaif`."""
     text = JOINED.sub(lambda at: "" if "\n" in at[0] and "," not in at[0] else " ", text)
-    return [found[0] for pattern in (INSTALLS, WITH_EXTRAS) for found in pattern.finditer(text)]
+    return [match[0] for pattern in (INSTALLS, WITH_EXTRAS) for match in pattern.finditer(text)]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def texts() -> dict[str, str]:
     """Every text file that git tracks, or would once it is added, by its path."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        found = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+        result = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"git cannot list this checkout's files: {error}")
     contents = {}
-    for name in found.stdout.split("\0"):
+    for name in result.stdout.split("\0"):
         if name and (ROOT / name).is_file():
             data = (ROOT / name).read_bytes()
             if b"\0" not in data:
@@ -170,5 +170,7 @@ def test_no_file_of_this_project_installs_pypis_package() -> None:
     # Extras that name the project's own extras: pip and uv resolve them to the project itself.
     for own in re.findall(rf'^[\w-]+ = \["{OURS}\[serve\]"', contents["pyproject.toml"], re.M):
         contents["pyproject.toml"] = contents["pyproject.toml"].replace(own, "")
-    found = {name: lines for name, text in contents.items() if (lines := installs_from_pypi(text))}
-    assert found == {}, "install from the checkout: pip install '.[EXTRA]'"
+    commands_by_file = {
+        name: lines for name, text in contents.items() if (lines := installs_from_pypi(text))
+    }
+    assert commands_by_file == {}, "install from the checkout: pip install '.[EXTRA]'"

@@ -75,10 +75,10 @@ def test_an_empty_response_is_an_error_that_names_its_pair(tokenizer):
 
 def test_skipped_records_are_listed_with_their_reasons(tokenizer):
     pairs = [preference(1, "ok", "fine"), preference(2, "ok", "x" * 300), preference(3, "", "no")]
-    found = encode_pairs(tokenizer, pairs, 100, "skip")
-    assert [pair.id for pair in found.pairs] == ["pair-1"]
-    assert len(found.skipped) == 2
-    assert found.skipped[0].startswith("pair-2 (rejected)")
+    encoded = encode_pairs(tokenizer, pairs, 100, "skip")
+    assert [pair.id for pair in encoded.pairs] == ["pair-1"]
+    assert len(encoded.skipped) == 2
+    assert encoded.skipped[0].startswith("pair-2 (rejected)")
 
 
 def test_skipping_every_pair_is_an_error(tokenizer):
@@ -93,9 +93,9 @@ def test_skipping_every_pair_is_an_error(tokenizer):
 def test_a_prompt_too_long_is_an_error_or_skipped_with_its_reason(tokenizer, questions):
     with pytest.raises(BatchError, match=r"q6: a prompt of \d+ tokens leaves no room"):
         encode_prompts(tokenizer, questions[::-1], 26, "error")
-    found, skipped = encode_prompts(tokenizer, questions, 26, "skip")
-    assert len(found) + len(skipped) == len(questions)
-    assert found
+    encoded, skipped = encode_prompts(tokenizer, questions, 26, "skip")
+    assert len(encoded) + len(skipped) == len(questions)
+    assert encoded
     assert skipped
 
 

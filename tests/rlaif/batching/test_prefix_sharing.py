@@ -125,11 +125,11 @@ def test_packed_responses_have_the_logprobs_of_separate_rows(policy, packs):
     batch = pad_packs(packs)
     each = policy.logprobs_from(policy.predicting("policy", batch), batch, 0.7)  # (N,)
     torch.testing.assert_close(each, apart[rows.response_mask], atol=1e-5, rtol=1e-5)
-    found = policy.response_sums("policy", batch, 0.7)
-    torch.testing.assert_close(found.logprobs, apart.sum(1), atol=1e-5, rtol=1e-5)
-    assert torch.equal(found.tokens, rows.response_mask.sum(1))
+    sums = policy.response_sums("policy", batch, 0.7)
+    torch.testing.assert_close(sums.logprobs, apart.sum(1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(sums.tokens, rows.response_mask.sum(1))
     weights = torch.linspace(1, 2, len(apart))  # so that equal responses do not cancel out
-    gradient = adapter_gradient(policy, found.logprobs @ weights)
+    gradient = adapter_gradient(policy, sums.logprobs @ weights)
     assert_same_vector(gradient, adapter_gradient(policy, apart.sum(1) @ weights))
 
 
@@ -182,8 +182,8 @@ def test_pairs_packed_or_not_have_the_logprobs_of_separate_rows(policy, pairs, b
         assert len(own) == 1 or batch.ids.numel() <= budget
         rows = pad([row for each in own for row in each.rows])
         apart = policy.logprobs("policy", rows).sum(1)
-        found = policy.response_sums("policy", batch).logprobs
-        torch.testing.assert_close(found, apart, atol=1e-5, rtol=1e-5)
+        logprobs = policy.response_sums("policy", batch).logprobs
+        torch.testing.assert_close(logprobs, apart, atol=1e-5, rtol=1e-5)
 
 
 def test_transformers_flags_the_models_that_keep_a_state_or_take_no_mask():

@@ -67,18 +67,18 @@ def test_a_module_missing_from_our_own_packages_is_not_blamed_on_the_install() -
     ],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:
-    found = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert found.exit_code == 0
-    assert "Usage" in found.output
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
 
 
 def test_a_user_error_is_one_message_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "shop.yaml").write_text(BROKEN)
-    found = rlaif("constitution", "show", str(tmp_path / "shop.yaml"))
-    assert found.returncode == 1
-    assert "shop.yaml:7:5" in found.stderr
-    assert "compare" in found.stderr
-    assert "Traceback" not in found.stderr
+    result = rlaif("constitution", "show", str(tmp_path / "shop.yaml"))
+    assert result.returncode == 1
+    assert "shop.yaml:7:5" in result.stderr
+    assert "compare" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_missing_extra_is_named() -> None:
@@ -86,10 +86,10 @@ def test_a_missing_extra_is_named() -> None:
         "import sys; sys.modules['peft'] = None; sys.argv = ['rlaif', 'run', 'quickstart']; "
         "from rlaif.cli.main import main; main()"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.returncode == 1
-    assert found.stderr.startswith("error: this command needs the package 'peft'")
-    assert "[vllm,train,report]'" in found.stderr
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: this command needs the package 'peft'")
+    assert "[vllm,train,report]'" in result.stderr
 
 
 def test_wrong_usage_exits_with_2() -> None:
@@ -98,21 +98,21 @@ def test_wrong_usage_exits_with_2() -> None:
 
 
 def test_an_unreachable_server_is_reported_with_the_remedy() -> None:
-    found = rlaif("judge", "compare", "a", "b", "c", "--server", "127.0.0.1:1")
-    assert found.returncode == 1
-    assert "127.0.0.1:1" in found.stderr
-    assert "rlaif serve" in found.stderr
+    result = rlaif("judge", "compare", "a", "b", "c", "--server", "127.0.0.1:1")
+    assert result.returncode == 1
+    assert "127.0.0.1:1" in result.stderr
+    assert "rlaif serve" in result.stderr
 
 
 def test_a_folder_without_a_model_is_reported_with_the_missing_file(tmp_path: Path) -> None:
-    found = rlaif("serve", "--model", str(tmp_path))
-    assert found.returncode == 1
-    assert "config.json" in found.stderr
+    result = rlaif("serve", "--model", str(tmp_path))
+    assert result.returncode == 1
+    assert "config.json" in result.stderr
 
 
 def test_a_constitution_shows_as_json() -> None:
-    found = CliRunner().invoke(app, ["constitution", "show", "hhh", "--json"])
-    assert len(json.loads(found.output)["digest"]) == 64
+    result = CliRunner().invoke(app, ["constitution", "show", "hhh", "--json"])
+    assert len(json.loads(result.output)["digest"]) == 64
 
 
 def test_lint_exits_with_1_on_errors_only(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_missing_setting_is_named() -> None:
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    found = CliRunner().invoke(app, ["run", "quickstart", "--dry-run", "--out", str(out)])
-    assert found.exit_code == 0
-    assert "8/8 evaluate" in found.output
+    result = CliRunner().invoke(app, ["run", "quickstart", "--dry-run", "--out", str(out)])
+    assert result.exit_code == 0
+    assert "8/8 evaluate" in result.output
     assert not out.exists()

@@ -48,10 +48,10 @@ def test_student_t_matches_tabulated_quantiles(degrees, value):
 
 def test_the_mean_interval_matches_one_worked_by_hand():
     # mean 3, s = sqrt(2.5), t(4) = 2.776: 3 ± 2.776 · 1.5811 / sqrt(5) = 3 ± 1.963
-    found = mean_estimate([1, 2, 3, 4, 5])
-    assert (found.value, found.n) == (3, 5)
-    assert found.high == pytest.approx(4.963, abs=0.01)
-    assert found.low == pytest.approx(1.037, abs=0.01)
+    estimate = mean_estimate([1, 2, 3, 4, 5])
+    assert (estimate.value, estimate.n) == (3, 5)
+    assert estimate.high == pytest.approx(4.963, abs=0.01)
+    assert estimate.low == pytest.approx(1.037, abs=0.01)
 
 
 def test_one_value_has_a_mean_and_no_interval():
@@ -59,8 +59,8 @@ def test_one_value_has_a_mean_and_no_interval():
 
 
 def test_a_mean_interval_is_clipped_to_the_possible_range():
-    found = mean_estimate([0.0, 1.0], 0.0, 1.0)
-    assert (found.low, found.high) == (0.0, 1.0)
+    estimate = mean_estimate([0.0, 1.0], 0.0, 1.0)
+    assert (estimate.low, estimate.high) == (0.0, 1.0)
 
 
 def test_many_responses_to_one_prompt_count_as_one_prompt():
@@ -70,6 +70,6 @@ def test_many_responses_to_one_prompt_count_as_one_prompt():
 
 
 def test_a_unanimous_result_still_has_a_wide_interval():
-    found = share_estimate([1.0] * 10)
-    assert found.low == pytest.approx(0.7225, abs=1e-4)
-    assert math.isclose(found.high, 1.0)
+    estimate = share_estimate([1.0] * 10)
+    assert estimate.low == pytest.approx(0.7225, abs=1e-4)
+    assert math.isclose(estimate.high, 1.0)

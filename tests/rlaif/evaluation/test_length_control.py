@@ -15,16 +15,16 @@ def outcomes(*pairs):
 
 
 def test_without_differences_in_length_it_equals_the_win_rate():
-    found = length_controlled_win_rate(outcomes((1, 0), (1, 0), (0.5, 0), (0, 0)))
-    assert found.value == pytest.approx(2.5 / 4)
-    assert found.n == 4
-    assert found.low < found.value < found.high
+    rate = length_controlled_win_rate(outcomes((1, 0), (1, 0), (0.5, 0), (0, 0)))
+    assert rate.value == pytest.approx(2.5 / 4)
+    assert rate.n == 4
+    assert rate.low < rate.value < rate.high
 
 
 def test_a_judge_that_follows_length_alone_gives_one_half():
     # gaps ±10 mirror each other, and so do the points: sigmoid(θ) can only be one half
-    found = length_controlled_win_rate(outcomes((1, 10), (1, 10), (0, -10), (0, -10)))
-    assert found.value == pytest.approx(0.5)
+    rate = length_controlled_win_rate(outcomes((1, 10), (1, 10), (0, -10), (0, -10)))
+    assert rate.value == pytest.approx(0.5)
 
 
 def test_two_lengths_match_a_solution_by_hand_up_to_the_prior():
@@ -55,8 +55,8 @@ def test_gradient_ascent_finds_the_same_optimum():
 
 def test_responses_to_one_prompt_count_as_one_prompt():
     several = [PairOutcome("p", 1, 0), PairOutcome("p", 0, 0), PairOutcome("q", 1, 0)]
-    found = length_controlled_win_rate(several)
-    assert (found.value, found.n) == (pytest.approx(0.75), 2)
+    rate = length_controlled_win_rate(several)
+    assert (rate.value, rate.n) == (pytest.approx(0.75), 2)
 
 
 def test_the_interval_is_deterministic_and_never_collapses():

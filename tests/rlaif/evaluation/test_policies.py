@@ -54,9 +54,9 @@ def comparisons(*probs):
 
 
 def test_ties_count_half_and_unjudged_pairs_do_not_count():
-    found = win_rate(comparisons(0.9, 0.6, 0.5, 0.1, None))
-    assert found.value == (1 + 1 + 0.5 + 0) / 4
-    assert found.n == 4
+    rate = win_rate(comparisons(0.9, 0.6, 0.5, 0.1, None))
+    assert rate.value == (1 + 1 + 0.5 + 0) / 4
+    assert rate.n == 4
 
 
 def test_the_judge_score_is_the_mean_probability():
@@ -85,17 +85,17 @@ def test_the_probability_is_the_policys_whether_it_was_a_or_b():
         sides.update(a == "short" for _, _, a, _ in questions)
         return prefers_the_longer(questions)
 
-    found = compare_with_start(policy, start, compare)
-    assert {v.prob for v in found} == {0.8}
+    compared = compare_with_start(policy, start, compare)
+    assert {v.prob for v in compared} == {0.8}
     assert sides == {True, False}
 
 
 def test_a_comparison_has_the_difference_in_length():
     start = [sample("p", "four"), sample("q", "four")]
-    found = compare_with_start(
+    compared = compare_with_start(
         [sample("p", "sixsix"), sample("q", "2!")], start, prefers_the_longer
     )
-    assert [v.gap for v in found] == [2, -2]
+    assert [v.gap for v in compared] == [2, -2]
 
 
 def judged_by_trait(questions):
@@ -113,9 +113,9 @@ def traits(a_longer):
 def test_trait_win_rates_are_the_policys_and_equal_texts_are_ties():
     start = [sample(f"p{i}", "short") for i in range(4)]
     policy = [sample(f"p{i}", f"a longer answer {i}") for i in range(3)] + [sample("p3", "short")]
-    found = compare_with_start(policy, start, judged_by_trait)
-    assert [v.traits["helpful"] for v in found] == pytest.approx([0.9] * 3 + [0.5])
-    rates = trait_win_rates(found)
+    compared = compare_with_start(policy, start, judged_by_trait)
+    assert [v.traits["helpful"] for v in compared] == pytest.approx([0.9] * 3 + [0.5])
+    rates = trait_win_rates(compared)
     assert {name: rate.value for name, rate in rates.items()} == {
         "helpful": 3.5 / 4,
         "honest": 0.5 / 4,
@@ -125,20 +125,20 @@ def test_trait_win_rates_are_the_policys_and_equal_texts_are_ties():
 def test_the_length_controlled_rate_removes_a_preference_for_length():
     # 60 longer responses win 4 times in 5, 20 shorter ones 1 in 5: length explains everything
     wins = [(30, 0.9)] * 48 + [(30, 0.1)] * 12 + [(-30, 0.9)] * 4 + [(-30, 0.1)] * 16
-    found = [
+    compared = [
         ResponseComparison(f"p{i}", 0, "", prob, gap=gap) for i, (gap, prob) in enumerate(wins)
     ]
-    assert win_rate(found).value == 52 / 80
-    assert win_rate(found).low > 0.5
-    controlled = length_controlled(found)
+    assert win_rate(compared).value == 52 / 80
+    assert win_rate(compared).low > 0.5
+    controlled = length_controlled(compared)
     assert controlled.value == pytest.approx(0.5, abs=0.02)
     assert controlled.low < 0.5 < controlled.high
 
 
 def test_equal_texts_are_ties_without_a_query():
     same = [sample("p", "same")]
-    found = compare_with_start(same, same, lambda _: pytest.fail("the judge was queried"))
-    assert [v.prob for v in found] == [0.5]
+    compared = compare_with_start(same, same, lambda _: pytest.fail("the judge was queried"))
+    assert [v.prob for v in compared] == [0.5]
 
 
 def test_a_response_without_its_counterpart_is_an_error_that_names_it():
@@ -156,17 +156,17 @@ def test_kl_estimators_match_numbers_worked_by_hand_and_are_zero_at_equality():
     policy = [[-1.0, -2.0], [-0.5]]
     reference = [[-1.5, -1.0], [-0.5]]
     # gaps .5, -1 and 0: k1 = -.5 and 0; k3 = (e^-.5 - 1 + .5) + (e^1 - 1 - 1) and 0
-    found = estimate_kl(samples, lambda _: policy, lambda _: reference)
-    assert found.k1.value == pytest.approx(-0.25)
+    kl = estimate_kl(samples, lambda _: policy, lambda _: reference)
+    assert kl.k1.value == pytest.approx(-0.25)
     k3 = (math.exp(-0.5) - 0.5) + (math.e - 2)
-    assert found.k3.value == pytest.approx(k3 / 2)
+    assert kl.k3.value == pytest.approx(k3 / 2)
     equal = estimate_kl(samples, lambda _: policy, lambda _: policy)
     assert (equal.k1.value, equal.k3.value) == (0, 0)
 
 
 def test_length_stats_are_in_tokens():
-    found = length_stats([sample("p", "x", tokens=2), sample("q", "y", tokens=4, complete=False)])
-    assert (found.mean, found.median, found.longest, found.complete) == (3, 3, 4, 0.5)
+    stats = length_stats([sample("p", "x", tokens=2), sample("q", "y", tokens=4, complete=False)])
+    assert (stats.mean, stats.median, stats.longest, stats.complete) == (3, 3, 4, 0.5)
 
 
 def test_self_bleu_of_a_policy_has_an_interval_over_prompts():

@@ -46,9 +46,9 @@ PAIRS = [
 
 
 def test_accuracy_ignores_labels_of_one_half_and_counts_equal_scores_half():
-    found = evaluate_reward(PAIRS, [1.0, 0.0, 5.0], [0.0, 0.0, 0.0])
-    assert found.accuracy.value == (1 + 0.5) / 2
-    assert found.accuracy.n == 2
+    evaluation = evaluate_reward(PAIRS, [1.0, 0.0, 5.0], [0.0, 0.0, 0.0])
+    assert evaluation.accuracy.value == (1 + 0.5) / 2
+    assert evaluation.accuracy.n == 2
 
 
 def test_the_length_floor_is_the_accuracy_of_picking_the_longer():
@@ -105,9 +105,9 @@ def test_missing_labels_and_nan_scores_are_errors():
 
 
 def test_an_evaluation_survives_saving_and_loading(tmp_path):
-    found = evaluate_reward(PAIRS, [1.0, 2.0, 3.0], [0.5, 0.1, 4.0])
-    found.save(tmp_path / "evaluation.json")
-    assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
+    evaluation = evaluate_reward(PAIRS, [1.0, 2.0, 3.0], [0.5, 0.1, 4.0])
+    evaluation.save(tmp_path / "evaluation.json")
+    assert RewardEvaluation.load(tmp_path / "evaluation.json") == evaluation
 
 
 def test_a_traits_metrics_use_its_own_labels_and_only_the_pairs_that_have_one():
@@ -117,9 +117,9 @@ def test_a_traits_metrics_use_its_own_labels_and_only_the_pairs_that_have_one():
         pair("r", "a", "bb", 0.7, {"kind": 0.75, "safe": None}),
     ]
     scores = PairScores([math.log(3), 9.0, 0.0], [0.0, 0.0, 0.0])
-    found = evaluate_reward(pairs, [1.0] * 3, [0.0] * 3, {"kind": scores, "safe": scores})
-    assert found.traits.keys() == {"kind"}  # no held-out label for safe: no metrics
-    kind = found.traits["kind"]
+    evaluation = evaluate_reward(pairs, [1.0] * 3, [0.0] * 3, {"kind": scores, "safe": scores})
+    assert evaluation.traits.keys() == {"kind"}  # no held-out label for safe: no metrics
+    kind = evaluation.traits["kind"]
     assert kind.pairs == 2
     # Δ = log 3 against p = 0.2: the wrong side; Δ = 0: half a point
     assert kind.accuracy.value == 0.25
@@ -139,13 +139,13 @@ def test_the_better_model_has_the_lower_nll_with_an_interval_of_the_difference()
     right = [math.log(9) + 0.01 * (i % 3) for i in range(20)]
     trained = evaluate_reward(pairs, right, [0.0] * 20)
     constant = evaluate_reward(pairs, [0.0] * 20, [0.0] * 20)
-    found = compare_nll(trained, constant)
-    assert (found.nll, found.other_nll) == (trained.nll, pytest.approx(math.log(2)))
-    assert found.difference.value == pytest.approx(trained.nll - math.log(2))
-    assert found.difference.low < found.difference.value < found.difference.high < 0
-    assert found.difference.n == 20
+    comparison = compare_nll(trained, constant)
+    assert (comparison.nll, comparison.other_nll) == (trained.nll, pytest.approx(math.log(2)))
+    assert comparison.difference.value == pytest.approx(trained.nll - math.log(2))
+    assert comparison.difference.low < comparison.difference.value < comparison.difference.high < 0
+    assert comparison.difference.n == 20
     swapped = compare_nll(constant, trained)
-    assert swapped.difference.value == pytest.approx(-found.difference.value)
+    assert swapped.difference.value == pytest.approx(-comparison.difference.value)
 
 
 def test_pairs_of_one_prompt_count_once_in_the_interval_of_a_comparison():
@@ -167,9 +167,9 @@ def test_evaluations_on_different_labels_are_not_compared():
 
 def test_an_evaluation_with_traits_survives_saving_and_loading(tmp_path):
     pairs = [pair("p", "long answer", "short", 0.9, {"kind": 0.2})]
-    found = evaluate_reward(pairs, [1.0], [0.5], {"kind": PairScores([1.0], [0.5])})
-    found.save(tmp_path / "evaluation.json")
-    assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
+    evaluation = evaluate_reward(pairs, [1.0], [0.5], {"kind": PairScores([1.0], [0.5])})
+    evaluation.save(tmp_path / "evaluation.json")
+    assert RewardEvaluation.load(tmp_path / "evaluation.json") == evaluation
 
 
 def test_a_missing_or_invalid_file_is_named(tmp_path):

@@ -81,8 +81,8 @@ def test_the_kind_table_has_a_row_for_every_kind_and_policy():
         KindResult(kind, 10, estimate(0.6), estimate(0.5), estimate(0.2), 40.0)
         for kind in ("everyday", "harmful")
     )
-    found = kind_table([policy("DPO", kinds=kinds), policy("PPO", kinds=kinds)])
-    assert [row[:3] for row in found.rows] == [
+    table = kind_table([policy("DPO", kinds=kinds), policy("PPO", kinds=kinds)])
+    assert [row[:3] for row in table.rows] == [
         ("everyday", "DPO", "10"), ("everyday", "PPO", "10"),
         ("harmful", "DPO", "10"), ("harmful", "PPO", "10"),
     ]  # fmt: skip
