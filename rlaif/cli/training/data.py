@@ -77,8 +77,7 @@ def sample(
 ) -> None:
     """Sample responses from a policy. A killed run resumes where it stopped."""
     from rlaif.data.prompts import read_prompts
-    from rlaif.generation.offline import SamplingConfig
-    from rlaif.generation.offline import sample as draw
+    from rlaif.generation import offline
     from rlaif.models import catalog
     from rlaif.settings import configured
 
@@ -86,8 +85,8 @@ def sample(
     selected = prompt_set.of(split)[:limit]
     if split:
         report_split(prompt_set)
-    config = configured(SamplingConfig, settings, {})
-    samples = draw(catalog.resolve(model), selected, out, config)
+    config = configured(offline.SamplingConfig, settings, {})
+    samples = offline.sample(catalog.resolve(model), selected, out, config)
     output().print(f"{len(samples)} responses to {len(selected)} prompts: {out}", highlight=False)
 
 

@@ -63,7 +63,7 @@ def evaluate(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
 ) -> None:
-    """Compare policies with their start: win rates in both orders, with 95 % intervals."""
+    """Compare policies with their start: win rates with 95 % intervals, judged in both orders."""
     from judge_service.types import JudgeOptions
     from rlaif.data.records import Sample, read_jsonl
     from rlaif.evaluation import policies
