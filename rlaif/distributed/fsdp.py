@@ -75,7 +75,7 @@ def is_requested() -> bool:
     for name, (accepted, remedy) in _ACCEPTED_SETTINGS.items():
         value = os.environ.get(name, "1" if name == "FSDP_VERSION" else accepted[0])
         if value.lower() not in accepted:
-            raise ShardingError(f"{name}={value} (set by accelerate) has no effect here: {remedy}")
+            raise ShardingError(f"{name}={value} (set by accelerate) has no effect here; {remedy}")
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 

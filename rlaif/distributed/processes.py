@@ -172,7 +172,7 @@ def _refuse_ignored_settings() -> None:
         value = os.environ.get(name, accepted[0]).lower()
         if value not in accepted:
             raise ProcessGroupError(
-                f"{name}={value} (set by accelerate) has no effect here: {remedy}"
+                f"{name}={value} (set by accelerate) has no effect here; {remedy}"
             )
     # `accelerate launch --cpu --num_processes 2` without mpirun sets an address and starts one
     variables = os.environ.keys()

@@ -41,7 +41,7 @@ class ReportError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class ReportInputs:
-    """The files of a report; the page notes the part of each one that does not exist."""
+    """The files of a report; a part whose file does not exist is shown as missing."""
 
     facts: Path  # JSON object {name: text}, shown as is: recipe, policy, judge, seed, date …
     preferences: Path

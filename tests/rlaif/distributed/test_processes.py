@@ -60,7 +60,7 @@ def test_a_bucket_has_one_dtype_and_a_bounded_size(monkeypatch):
 )
 def test_a_launch_setting_that_would_have_no_effect_is_refused(name, value, remedy, monkeypatch):
     monkeypatch.setenv(name, value)
-    with pytest.raises(ProcessGroupError, match=f"{name}=.* has no effect here: .*{remedy}"):
+    with pytest.raises(ProcessGroupError, match=f"{name}=.* has no effect here; .*{remedy}"):
         ProcessGroup.current()
 
 
