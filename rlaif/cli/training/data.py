@@ -157,7 +157,7 @@ def _check_update_options(update: bool, old: Path | None, constitution: str, rep
         raise UserError("--from applies to updates only; give --update too")
     if old and not constitution:
         raise UserError(
-            "--from OLD.yaml needs the edited constitution as well; give it with --constitution"
+            "--from OLD.yaml needs the edited constitution; name it with --constitution"
         )
     if replace and update:
         raise UserError("--replace and --update exclude each other; give one of them")
@@ -242,7 +242,7 @@ def _update_report(done: Update) -> str:
         lines.append(f"{change.added} labels added, {change.dropped} removed")
     if done.reuse:
         lines.append(
-            f"{done.reuse.labels} labels reused from receipts; reworded or new principles: "
+            f"{done.reuse.labels} labels from receipts; reworded or new principles: "
             + (", ".join(done.reuse.changed) or "none")
         )
     saved = "" if done.saved is None else f" ({done.saved:.1%} saved)"

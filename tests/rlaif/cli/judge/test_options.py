@@ -161,4 +161,4 @@ def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp
 
 def test_an_update_from_an_old_constitution_needs_the_new_ones_name(tmp_path):
     command = ["label", str(tmp_path / "s.jsonl"), "--update", "--from", "old.yaml"]
-    assert "give it with --constitution" in str(CliRunner().invoke(app, command).exception)
+    assert "name it with --constitution" in str(CliRunner().invoke(app, command).exception)

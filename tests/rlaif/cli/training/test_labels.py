@@ -187,7 +187,7 @@ def test_label_update_says_what_changed_and_what_was_saved(tmp_path, law, served
     served(LocalJudge(engine=engine()))
     told = rlaif("label", pairs, "-c", new, "--out", out, "--update", "--from", law)
     assert "of 10 labels changed their chosen response, mean |Δ prob| 0." in told
-    assert "10 labels reused from receipts; reworded or new principles: p1" in told
+    assert "10 labels from receipts; reworded or new principles: p1" in told
     assert "20 reads computed, 40 from the store and receipts (66.7% saved)" in told
     assert (out / "preferences.previous.parquet").is_file()
 
