@@ -45,11 +45,6 @@ def load(name_or_path: str | os.PathLike[str]) -> Constitution:
     return load_text(*read_source(name_or_path))
 
 
-def load_path(path: str | os.PathLike[str]) -> Constitution:
-    """The constitution in a file. Raises ConstitutionError, for a file that cannot be read too."""
-    return load_text(_read_file(os.fspath(path)), os.fspath(path))
-
-
 def load_text(text: str, source: str = "<text>") -> Constitution:
     """The constitution in a YAML text; `source` names it in errors. Raises ConstitutionError."""
     return build(parse(text, source))

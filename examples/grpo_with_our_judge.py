@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from judge_service.client.sync import AsyncJudgeClient
 from rlaif.data.prompts import load_prompts
 from rlaif.feedback.trl_reward import TRLJudgeReward
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     reward = TRLJudgeReward(lambda: AsyncJudgeClient(arguments.server), arguments.constitution)
     trainer = GRPOTrainer(
-        model=models.resolve(arguments.model),
+        model=catalog.resolve(arguments.model),
         reward_funcs=reward,
         args=GRPOConfig(
             output_dir=arguments.out,

@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware.model_folder import weight_files
+
 GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -42,7 +44,7 @@ def model_size(folder: Path) -> ModelSize:
     """Counts a model folder's weights from the headers of its safetensors files; (0, 0) if it has
     none that can be read."""
     parameters = vocabulary = 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         try:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))

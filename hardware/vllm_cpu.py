@@ -30,7 +30,7 @@ from hardware.memory import GIB, ModelSize, available_bytes, model_size
 from hardware.speed import matmul_gflops
 
 BLOCK_TOKENS = 32
-KV_CACHE_GIB = 1.0  # unless somebody says otherwise; vLLM's own default is half of the memory
+KV_CACHE_GIB = 1.0  # the default; vLLM's own is half of the memory
 STEP_SECONDS = 2.0
 # At least and at most. 32 rows are multiplied at 56 % of the speed of 512, 64 rows at 73 %, 256 at
 # 95 % (float32, one AVX2 core): there is little to gain beyond.
@@ -62,7 +62,7 @@ def engine_arguments(
 ) -> dict[str, Any]:
     """Keyword arguments of vLLM's engine for short steps; takes a second, to measure the CPU.
 
-    sequences: requests that may run at the same time. tokens: of a step, if somebody knows better.
+    sequences: requests that may run at the same time. tokens: of a step, where given.
     A model so large that even short steps come near vLLM's limit for a step gets a higher limit.
     """
     size = model_size(Path(model))
@@ -88,7 +88,7 @@ def environment() -> dict[str, str]:
     """
     if shutil.which("lscpu") is None:
         raise UserError(
-            "vLLM on a CPU needs the command `lscpu`, which this machine lacks: install the "
+            "vLLM on a CPU needs the command `lscpu`, which is missing; install the "
             "package util-linux"
         )
     return {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from typing import Any, ClassVar, TypeVar, get_args
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from constitution.errors import UserError
+from constitution.validation import field_problems, model_in
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -19,6 +22,11 @@ class SettingsModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     renamed: ClassVar[dict[str, str]] = {}  # old key -> new key
+
+    @classmethod
+    def variant(cls, data: Mapping[str, Any]) -> type[SettingsModel]:
+        """The class that holds these settings: of a config with variants, the one they select."""
+        return cls
 
     @model_validator(mode="before")
     @classmethod
@@ -39,7 +47,9 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     try:
         return config.model_validate(merged)
     except ValidationError as error:
-        raise UserError(explain(error, config)) from error
+        known = partial(_keys_at, config, merged)
+        problems = field_problems(error, known, noun="setting")
+        raise UserError("\n".join(map(str, problems))) from error
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -71,27 +81,54 @@ def _number(text: str) -> float | str:
         return text
 
 
-def explain(error: Any, config: type[BaseModel]) -> str:
-    """A pydantic error as one line per field, with the nearest key for an unknown one."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = _keys_at(config, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            lines.append(f"{where}: unknown setting; {hint}")
-        elif not where:  # of several settings together: the validator's own sentence names them
-            lines.append(problem["msg"].removeprefix("Value error, "))
-        else:
-            lines.append(f"{where}: {problem['msg']} (found {problem.get('input')!r})")
-    return "\n".join(lines)
+class Weighted(NamedTuple):
+    """Something named with a weight, as in "0.5*runs/reward"."""
+
+    weight: float
+    name: str
 
 
-def _keys_at(config: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    model: Any = config
+def parse_weighted(
+    text: str,
+    what: str,
+    form: str,
+    *,
+    negative: bool = False,
+    error: type[UserError] = UserError,
+) -> Weighted:
+    """Reads `form` or WEIGHT*`form`; without a weight it is 1. Raises `error`.
+
+    Example: `parse_weighted("0.2*books.jsonl", "source", "FILE")`. negative: weights below 0 are
+    valid, too. A star after a slash belongs to the name, as in "data/a*.jsonl".
+    """
+    before, star, after = text.partition("*")
+    given = bool(star) and "/" not in before
+    name = (after if given else text).strip()
+    try:
+        weight = float(before) if given else 1.0
+    except ValueError:
+        weight = math.nan
+    valid = math.isfinite(weight) and (weight != 0 if negative else weight > 0)
+    if not (valid and name):
+        bound = "WEIGHT a number other than 0" if negative else "WEIGHT > 0"
+        raise error(f"invalid {what} {text!r}: expected {form} or WEIGHT*{form} with {bound}")
+    return Weighted(weight, name)
+
+
+def _keys_at(config: type[BaseModel], data: Any, path: Sequence[int | str]) -> list[str]:
+    """The keys at a path of nested settings, of the variants that `data` selects."""
+    model: Any = _variant(config, data)
     for part in path:
-        kind = model.model_fields[str(part)].annotation
-        kinds = get_args(kind) or (kind,)  # X | None: the settings of X
-        model = next(k for k in kinds if hasattr(k, "model_fields"))
+        field = model.model_fields.get(str(part))
+        inner = model_in(field.annotation) if field else None
+        if inner is None:
+            return []
+        data = data[part]
+        model = _variant(inner, data)
     return list(model.model_fields)
+
+
+def _variant(config: type[BaseModel], data: Any) -> type[BaseModel]:
+    if issubclass(config, SettingsModel) and isinstance(data, dict):
+        return config.variant(data)
+    return config

@@ -37,7 +37,7 @@ from judge_service.store import open_store
 from judge_service.types import Comparison, JudgeOptions, Judgment, Unjudged
 from rlaif.evaluation.intervals import by_prompt, mean_estimate
 from rlaif.labels.calibrate import GoldPair, load_gold
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 
 Attack = Callable[[str], str]
 
@@ -116,7 +116,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         if options.data
         else example_pairs(Constitution.load("hhh"), options.pairs)
     )
-    engine = VLLMEngine(models.resolve(options.model))
+    engine = VLLMEngine(catalog.resolve(options.model))
     await engine.start()
     judge = Judge(CachingEngine(engine, open_store(None)))
     table = Table("attack", "win rate clean", "attacking", "uplift [95 %]", "stolen", "no label")

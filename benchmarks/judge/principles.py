@@ -45,7 +45,7 @@ from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Prefix, Template
 from judge_service.types import Comparison, Order
 from rlaif.labels.calibrate import GoldPair, comparison, load_gold, longer_is_right
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 
 PAIR = PROTOCOL_PROMPTS["pairwise"].direct
 _ASK = PAIR.question.replace("\n\nPrinciple: {{principle}}", "")
@@ -196,7 +196,7 @@ def choose_pairs(
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
     principles = [principle.compare for principle in Constitution.load("hhh").principles]
-    engine = VLLMEngine(models.resolve(options.model), kv_cache_gib=options.kv_cache_gib)
+    engine = VLLMEngine(catalog.resolve(options.model), kv_cache_gib=options.kv_cache_gib)
     await engine.start()
     table = Table("K", "way", "judgments/s", "cached", "against independent", "accuracy", "longer")
     result: dict[str, object] = {}

@@ -40,7 +40,7 @@ from rlaif.evaluation.intervals import wilson
 from rlaif.feedback.client import judge_client
 from rlaif.feedback.labeler import ask
 from rlaif.labels.calibrate import GoldPair, choose, comparison, load_gold, longer_is_right
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 
 CONSTITUTION = "overall"
 FOLDS = 5
@@ -249,7 +249,7 @@ def main() -> None:
         )
         told = f" +{rationale}x{options.rationale_samples}" if rationale else ""
         name = f"{Path(constitution).stem} {protocol}{told}"
-        model = models.resolve(options.model)
+        model = catalog.resolve(options.model)
         variants.append(judge_all(gold, model, constitution, wanted, name, work))
     show(variants, Console(width=150))
     summaries = [variant.summary() for variant in variants]

@@ -47,11 +47,11 @@ def common_job(options: argparse.Namespace) -> dict[str, Any]:
     float32 weights, the forward cast, on both sides. With LoRA both hold a bfloat16 base under
     float32 adapters, and nothing is cast."""
     from hardware.dtypes import dtype_name
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     dtype = dtype_name(options.dtype)
     return {
-        "model": models.resolve(options.model),
+        "model": catalog.resolve(options.model),
         "dtype": dtype,
         "full": options.full,
         "autocast": options.full and dtype == "bfloat16",

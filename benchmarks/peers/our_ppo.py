@@ -9,10 +9,12 @@ from benchmarks.peers.our_training import HEAD, settings
 from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.data.records import Prompt, read_jsonl
-from rlaif.generation.samplers import Sampler, choose_engine
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.generation.base import Sampler
+from rlaif.generation.engines import choose_engine
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import Heads, RewardModel
-from rlaif.training import config as training
+from rlaif.training.run import Run
 
 
 class TimedSampler:
@@ -70,14 +72,14 @@ def measure(job: dict[str, Any]) -> SideOutcome:
     clock, updating = StepClock(), Stopwatch()
     generation: list[float] = []
     logged: list[dict[str, Any]] = []
-    plain, open_sampler = training.Run.log, ppo.open_sampler
+    plain, open_sampler = Run.log, ppo.open_sampler
 
-    def log(self: training.Run, step: int, metrics: Any) -> None:
+    def log(self: Run, step: int, metrics: Any) -> None:
         clock.tick()
         logged.append(dict(metrics))
         plain(self, step, metrics)
 
-    training.Run.log = log  # type: ignore[method-assign]
+    Run.log = log  # type: ignore[method-assign]
     ppo.open_sampler = lambda *a, **k: TimedSampler(open_sampler(*a, **k), generation)
     ppo.update = updating.around(ppo.update)
     prompts = read_jsonl(Path(job["records"]), Prompt)

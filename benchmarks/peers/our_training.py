@@ -8,22 +8,23 @@ from typing import Any
 
 from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.data.records import Preference, Sample, read_jsonl
-from rlaif.models.backbone import Backbone, LoraConfig
-from rlaif.training import config as training
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
+from rlaif.training.run import Run
 
 HEAD = "overall"  # the one head of pairs without traits
 
 
 def watch(clock: StepClock, losses: list[float]) -> None:
     """Tick when a step's metrics arrive, before they are written."""
-    plain = training.Run.log
+    plain = Run.log
 
-    def log(self: training.Run, step: int, metrics: Any) -> None:
+    def log(self: Run, step: int, metrics: Any) -> None:
         clock.tick()
         losses.append(float(metrics["loss"]))
         plain(self, step, metrics)
 
-    training.Run.log = log  # type: ignore[method-assign]
+    Run.log = log  # type: ignore[method-assign]
 
 
 def lora_of(job: dict[str, Any]) -> LoraConfig | None:
@@ -61,7 +62,7 @@ def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
 
 
 def reward(job: dict[str, Any], _: Stopwatch) -> None:
-    from rlaif.algorithms import reward as reward_model
+    from rlaif.algorithms.reward import train as reward_model
 
     config = reward_model.RewardConfig(
         **settings(job), epochs=job["epochs"], batch_size=job["batch"], centering=0.0
@@ -70,7 +71,7 @@ def reward(job: dict[str, Any], _: Stopwatch) -> None:
 
 
 def sft(job: dict[str, Any], _: Stopwatch) -> None:
-    from rlaif.algorithms import sft
+    from rlaif.algorithms.sft import train as sft
 
     lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
     config = sft.SFTConfig(**settings(job), epochs=job["epochs"], batch_size=job["batch"])

@@ -42,7 +42,7 @@ def job_and_work(options: argparse.Namespace, algorithm: str) -> tuple[dict[str,
 
 def sft_order(count: int, batch: int) -> list[list[int]]:
     """Our SFT's order of one source: it mixes sources, so it is not that of the pairs' trainers."""
-    from rlaif.algorithms.sft import mixture
+    from rlaif.algorithms.sft.lessons import mixture
     from rlaif.batching.encode import in_groups
 
     picks = mixture([count], [1.0], count, SEED)

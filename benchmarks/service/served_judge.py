@@ -109,12 +109,12 @@ async def serving(model: str, law: Constitution, kv_cache_gib: float) -> AsyncIt
     from judge_service.server.app import JudgeServer
     from judge_service.settings import ServerSettings
     from judge_service.store import open_store
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.yaml"
         file.write_text(to_yaml(law), encoding="utf-8")
-        engine = VLLMEngine(models.resolve(model), kv_cache_gib=kv_cache_gib)
+        engine = VLLMEngine(catalog.resolve(model), kv_cache_gib=kv_cache_gib)
         settings = ServerSettings(model=model, port=0, constitutions=(str(file),))
         store = open_store(str(Path(folder) / "reads.sqlite"))
         server = JudgeServer(settings, CachingEngine(engine, store))

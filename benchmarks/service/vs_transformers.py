@@ -43,7 +43,7 @@ from judge_service.engine import LabelLogprobs
 from judge_service.judge import aggregation
 from judge_service.judge.label_probs import interpret
 from judge_service.types import Order
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 
 
 @torch.inference_mode()
@@ -126,7 +126,7 @@ async def one_round(
 
 async def measure(options: argparse.Namespace) -> dict[str, object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = models.resolve(options.model)
+    folder = catalog.resolve(options.model)
     law = law_of(options.principles)
     async with serving(options.model, law, options.kv_cache_gib) as service:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()

@@ -36,9 +36,11 @@ from benchmarks.peers.data import choose_pairs
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models import catalog as models
-from rlaif.models.backbone import Backbone, Dtype, LoraConfig
-from rlaif.training.config import Learner, memory_gib
+from rlaif.models import catalog
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig, TrainDtype
+from rlaif.training.checks import memory_gib
+from rlaif.training.learner import Learner
 
 KERNELS = {
     "math": SDPBackend.MATH,
@@ -49,7 +51,7 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Setting:
-    dtype: Dtype
+    dtype: TrainDtype
     kernel: str = "default"
     compiled: bool = False
 
@@ -84,7 +86,7 @@ def kernel(name: str) -> Iterator[None]:
 def measure(setting: Setting, options: argparse.Namespace) -> Measured:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    backbone = Backbone.load(models.resolve(options.model), setting.dtype, options.full)
+    backbone = Backbone.load(catalog.resolve(options.model), setting.dtype, options.full)
     work = choose_pairs(backbone.tokenizer, None, 1, options.pairs, 1024)
     workers = ProcessGroup.current()
     lora = None if options.full else LoraConfig()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from constitution.errors import UserError
+from hardware.model_folder import FAST_TOKENIZER, WEIGHTS, require_model_folder, weight_files
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-_WEIGHTS = "*.safetensors"
-_HUB_FILES = ["*.json", _WEIGHTS, "*.jinja", "tokenizer.model", "*.txt"]
+_HUB_FILES = ["*.json", WEIGHTS, "*.jinja", "tokenizer.model", "*.txt"]
 
 
 class ModelFolderError(UserError):
@@ -41,7 +41,7 @@ def find_tokenizer_folder(source: str) -> Path:
     is one, weights are not needed. Raises ModelFolderError."""
     folder = Path(source).expanduser()
     if not folder.exists() and _HUB_ID.fullmatch(source):
-        folder = _fetch_from_hub(source, [name for name in _HUB_FILES if name != _WEIGHTS])
+        folder = _fetch_from_hub(source, [name for name in _HUB_FILES if name != WEIGHTS])
     if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(
             f"{source}: no tokenizer here (tokenizer.json); give the folder or the hub id "
@@ -52,26 +52,7 @@ def find_tokenizer_folder(source: str) -> Path:
 
 def check_model_folder(folder: Path) -> None:
     """Raises ModelFolderError naming the folder and everything it lacks."""
-    if not folder.exists():
-        raise ModelFolderError(
-            f"{folder}: no such model folder; give a folder, a hub id (owner/name), or a name "
-            "that `rlaif models list` shows"
-        )
-    if not folder.is_dir():
-        raise ModelFolderError(
-            f"{folder}: a model is a folder (config.json, *.safetensors), not a file"
-        )
-    missing = []
-    if not (folder / "config.json").is_file():
-        missing.append("config.json")
-    if not (folder / "tokenizer.json").is_file():
-        missing.append("tokenizer.json")
-    missing += _missing_weights(folder)
-    if missing:
-        raise ModelFolderError(
-            f"{folder}: not a complete model folder, it lacks {', '.join(missing)}; fetch the "
-            "model again, or point to the folder that `save_pretrained` wrote"
-        )
+    require_model_folder(folder, ModelFolderError, FAST_TOKENIZER)
 
 
 def model_name(model: str | Path) -> str:
@@ -88,7 +69,7 @@ def weights_sha256(folder: Path) -> str:
     numbers. About half a second per GB, from the page cache that loading fills anyway.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob(_WEIGHTS)):
+    for path in weight_files(folder):
         with path.open("rb") as file:
             digest.update(f"\n{path.name} ".encode())
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -101,14 +82,6 @@ def context_limit(folder: Path) -> int | None:
     config = config.get("text_config", config)
     limit = config.get("max_position_embeddings")
     return limit if isinstance(limit, int) else None
-
-
-def _missing_weights(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return [name for name in files if not (folder / name).is_file()]
-    return [] if any(folder.glob(_WEIGHTS)) else [_WEIGHTS]
 
 
 def _fetch_from_hub(hub_id: str, files: list[str]) -> Path:

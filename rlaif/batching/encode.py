@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
+from rlaif.batching.unusable import Unusable
 from rlaif.data.records import Preference, Prompt, Sample
-
-Unusable = Literal["error", "skip"]
 
 
 class BatchError(UserError):

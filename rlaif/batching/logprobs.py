@@ -2,7 +2,6 @@
 
     logprob     log π(y | x) = z_y - log Σ_v exp z_v,  z = W h / temperature
     kl_k1       r                       r = log π - log ref, of tokens drawn from π
-    kl_k2       r² / 2
     kl_k3       exp(-r) - 1 + r         (http://joschu.net/blog/kl-approx.html)
 
 The full (B, T, V) logits are never materialized: callers select the hidden states of the response
@@ -100,11 +99,6 @@ def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """KL estimator k1: unbiased, of either sign. Any shape, nats."""
     return logprobs - ref_logprobs
-
-
-def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """KL estimator k2: biased, never negative, low variance."""
-    return 0.5 * (logprobs - ref_logprobs).square()
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """An append-only JSONL file that survives kill -9 and a full disk.
 
-Entries are found again by their place in the file, so whoever keeps an index of places holds a
-number for each entry and not the entry: ten million answers of the judge are 80 GB as text.
+Entries are addressed by their offset in the file, so that an index holds a number for each entry
+and not the entry: ten million answers of the judge are 80 GB as text.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Journal(Generic[Entry]):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RecordError(
-                f"{self.path}: another process is writing here; wait for it or end it"
+                f"{self.path}: another process writes to this file; wait for it or stop it"
             ) from error
 
     def _cut_torn_line(self) -> None:
@@ -71,7 +71,7 @@ class Journal(Generic[Entry]):
                 place += len(line)
 
     def read(self, places: Iterable[int]) -> Iterator[Entry]:
-        """The entries at places that `scan` or `append` told; also after the journal is closed."""
+        """Entries at places that `scan` or `append` returned; works on a closed journal, too."""
         with self.path.open("rb") as lines:
             for place in places:
                 lines.seek(place)
@@ -85,7 +85,7 @@ class Journal(Generic[Entry]):
             field = ".".join(str(part) for part in first["loc"])
             raise RecordError(
                 f"{self.path}:{number}: {field + ': ' if field else ''}{first['msg']}; "
-                "delete this line and run again: only what it held is asked for again"
+                "delete this line and run again: only its content is computed again"
             ) from error
 
     def append(self, entry: Entry) -> int:

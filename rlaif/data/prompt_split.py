@@ -9,7 +9,7 @@ A prompt's side depends on its own text alone: adding, removing or reordering li
 prompt, a larger share only adds to the held-out ones, and prompts of equal text are never on both
 sides. Small files are the exception, where chance could leave one side empty or far too large: of n
 texts at least half of n·heldout_share and at most one and a half times that are held out (and at
-least one is on either side), those with the lowest places. There a new line may move another one.
+least one is on either side), those with the lowest places. A new line may then move another one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     {"chosen": [...], "rejected": [...]}                preferences: what the two share
 
 All but the first get an id made from their content; what else such a line holds (a chosen response,
-a source) is not a prompt's and is left aside. `quickstart` names the prompts that ship. Where no
+a source) is ignored. `quickstart` names the prompts that ship. Where no
 line names a split, `prompt_split` decides which prompts are held out.
 """
 
@@ -51,17 +51,17 @@ def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSe
     names none.
 
     Raises RecordError naming file and line: not JSON, no prompt in it, an id for the second time;
-    and when there are no prompts.
+    and a file without prompts.
     """
     shipped = SHIPPED.get(str(source))
     if shipped:
         with importlib.resources.as_file(importlib.resources.files("rlaif.data") / shipped) as path:
-            found = list(_read(path))
+            prompts = list(_read(path))
     else:
-        found = list(_read(Path(source).expanduser()))
-    if not found:
-        raise RecordError(f"{source}: no prompts in it")
-    return split_prompts(str(source), found, rule)
+        prompts = list(_read(Path(source).expanduser()))
+    if not prompts:
+        raise RecordError(f"{source}: no prompts in it; give at least one")
+    return split_prompts(str(source), prompts, rule)
 
 
 def _read(path: Path) -> Iterator[Prompt]:
@@ -86,9 +86,9 @@ def _read(path: Path) -> Iterator[Prompt]:
 
 def _place(where: str) -> str:
     """Of "prompts.jsonl:3" line 3, of "prompts.parquet: row 3, id 'a'" row 3."""
-    found = re.search(r":(\d+)$|: (row \d+),", where)
-    assert found
-    return f"line {found[1]}" if found[1] else found[2]
+    match = re.search(r":(\d+)$|: (row \d+),", where)
+    assert match
+    return f"line {match[1]}" if match[1] else match[2]
 
 
 def _parse(fields: dict[str, Any], where: str) -> Prompt:
@@ -103,7 +103,7 @@ def _parse(fields: dict[str, Any], where: str) -> Prompt:
         field = ".".join(str(part) for part in first["loc"])
         raise RecordError(
             f'{where}: {field or "prompt"}: {first["msg"]}; a line is {{"prompt": "text"}} or has '
-            "id and messages; mend or delete it"
+            "id and messages; correct or delete it"
         ) from error
 
 

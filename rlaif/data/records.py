@@ -7,8 +7,8 @@
     PlainText      text without turns, as models are pre-trained on
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
-`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Files that
-were made for TRL are read as well, in the shapes that `foreign.py` lists.
+`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Such
+files, and files made for TRL, are read by datasets.py.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _unreadable(error: ValidationError, kind: type[_Record], where: str) -> Reco
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return RecordError(
         f"{where}: {kind.__name__}.{field}: {first['msg']} (found {shown}); "
-        "mend or delete this line and run again"
+        "correct or delete this line and run again"
     )
 
 
@@ -245,40 +245,11 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
         os.fsync(file.fileno())
 
 
-def read_preferences(path: Path) -> list[Preference]:
-    """All preferences of a file; see `iter_preferences`."""
-    return list(iter_preferences(path))
-
-
-def iter_preferences(path: Path) -> Iterator[Preference]:
-    """Preferences from Parquet or JSONL, ours or in TRL's shapes (foreign.py), one by one.
-
-    RecordError names the file, the row and the field.
-    """
-    from rlaif.data.trl_format import preference
-
-    for where, fields in iter_rows(path, ("chosen", "rejected")):
-        yield preference(fields, where)
-
-
-def read_lessons(path: Path) -> list[Lesson]:
-    """What a JSONL or Parquet file has to imitate, row by row; foreign.py lists the shapes.
-
-    RecordError names the file, the row and the field; or says that there is nothing in it.
-    """
-    from rlaif.data.trl_format import lessons
-
-    found = [lesson for where, fields in iter_rows(path) for lesson in lessons(fields, where)]
-    if not found:
-        raise RecordError(f"{path}: nothing in it to imitate")
-    return found
-
-
 def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, its fields) of each line of a JSONL file or row of a Parquet file.
+    """(its place, its fields) of each line of a JSONL file or row of a Parquet file.
 
-    Blank lines are skipped. Raises RecordError: no such file, not what its name says, or, of a
-    Parquet file, one of `columns` lacking.
+    Blank lines are skipped. Raises RecordError: no such file, another format than its name
+    says, or a Parquet file without one of `columns`.
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such file")
@@ -308,10 +279,10 @@ def _fields(line: str, where: str) -> dict[str, Any]:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise RecordError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); mend or delete this line"
+            f"{where}: not JSON ({error.msg} at column {error.colno}); correct or delete this line"
         ) from error
     if not isinstance(fields, dict):
-        raise RecordError(f"{where}: not a JSON object; mend or delete this line")
+        raise RecordError(f"{where}: not a JSON object; correct or delete this line")
     return fields
 
 
@@ -321,11 +292,11 @@ def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, An
 
     try:
         with parquet.ParquetFile(path) as file:
-            found = file.schema_arrow.names
-            if lacking := [name for name in columns if name not in found]:
+            present = file.schema_arrow.names
+            if lacking := [name for name in columns if name not in present]:
                 raise RecordError(
                     f"{path}: not a file of preferences: no column {', '.join(lacking)} (it has "
-                    f"{', '.join(found)}); rlaif label writes one"
+                    f"{', '.join(present)}); rlaif label writes one"
                 )
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 yield from batch.to_pylist()

@@ -11,8 +11,8 @@
 
 A text prompt is the user's only turn, a text response the assistant's. `chosen` may repeat the
 prompt before its reply. Without `prob_chosen` the label is a hard one: prob_chosen = 1. Without
-`id` the id is made from the content. Columns that say nothing to us (scores, sources) are left
-aside, but not one that is nearly spelled like one of ours.
+`id` the id is made from the content. Other columns (scores, sources) are ignored,
+but one whose name is nearly one of ours is an error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Turn = dict[str, Any]
 
 
 def preference(fields: Mapping[str, Any], where: str) -> Preference:
-    """One row as a Preference. RecordError says where it stands and which field is wrong."""
+    """One row as a Preference. RecordError names the row and the wrong field."""
     _refuse_misspelled(fields, where)
     chosen = _turns(fields, "chosen", "assistant", where)
     rejected = _turns(fields, "rejected", "assistant", where)
@@ -48,26 +48,32 @@ def preference(fields: Mapping[str, Any], where: str) -> Preference:
         prompt = _shared(chosen, rejected, where)
     else:
         prompt = _turns(fields, "prompt", "user", where)
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "prompt": prompt,
         "chosen": _reply(chosen, prompt, "chosen", where),
         "rejected": _reply(rejected, prompt, "rejected", where),
     }
-    found |= {"id": _id(fields, found), "prob_chosen": fields.get("prob_chosen", 1.0)}
-    told = {name: fields[name] for name in ("traits", "receipt") if fields.get(name) is not None}
-    return as_record(found | told, Preference, where)
+    content |= {"id": _id(fields, content), "prob_chosen": fields.get("prob_chosen", 1.0)}
+    optional = {
+        name: fields[name] for name in ("traits", "receipt") if fields.get(name) is not None
+    }
+    return as_record(content | optional, Preference, where)
 
 
 def lessons(fields: Mapping[str, Any], where: str) -> Iterator[Lesson]:
     """What one row has to imitate. RecordError as above, or when it has none of the shapes."""
-    said = next((name for name in ("completion", "response") if fields.get(name) is not None), "")
+    reply_field = next(
+        (name for name in ("completion", "response") if fields.get(name) is not None), ""
+    )
     if fields.get("chosen") is not None:
         yield preference(fields, where)
-    elif said and isinstance(fields.get("prompt"), dict):
+    elif reply_field and isinstance(fields.get("prompt"), dict):
         yield as_record(fields, Sample, where)
-    elif said and fields.get("prompt") is not None:
+    elif reply_field and fields.get("prompt") is not None:
         prompt = _turns(fields, "prompt", "user", where)
-        (reply,) = _reply(_turns(fields, said, "assistant", where), prompt, said, where)
+        (reply,) = _reply(
+            _turns(fields, reply_field, "assistant", where), prompt, reply_field, where
+        )
         yield _demonstration(prompt, reply, fields, where)
     elif fields.get("messages") is not None:
         yield from _replies(_turns(fields, "messages", "user", where), fields, where)
@@ -85,8 +91,8 @@ def _replies(turns: list[_Turn], fields: Mapping[str, Any], where: str) -> Itera
     places = [place for place, turn in enumerate(turns) if turn.get("role") == "assistant"]
     if not places or places[0] == 0:
         raise RecordError(
-            f"{where}: messages: a user's turn and then a reply of the assistant are needed; mend "
-            "or delete this line"
+            f"{where}: messages: expected a user's turn and then a reply of the assistant; "
+            "correct or delete this line"
         )
     for place in places:
         yield _demonstration(turns[:place], turns[place], fields, where)
@@ -95,8 +101,8 @@ def _replies(turns: list[_Turn], fields: Mapping[str, Any], where: str) -> Itera
 def _demonstration(
     prompt: list[_Turn], reply: _Turn, fields: Mapping[str, Any], where: str
 ) -> Demonstration:
-    found = {"prompt": prompt, "response": reply.get("content")}
-    return as_record(found | {"id": _id(fields, found)}, Demonstration, where)
+    content = {"prompt": prompt, "response": reply.get("content")}
+    return as_record(content | {"id": _id(fields, content)}, Demonstration, where)
 
 
 def _turns(fields: Mapping[str, Any], name: str, role: str, where: str) -> list[_Turn]:
@@ -109,7 +115,7 @@ def _turns(fields: Mapping[str, Any], name: str, role: str, where: str) -> list[
     shown = "nothing" if value is None else repr(value)[:60]
     raise RecordError(
         f"{where}: {name}: a text or a list of {{role, content}} is needed (found {shown}); "
-        "mend or delete this line"
+        "correct or delete this line"
     )
 
 
@@ -134,7 +140,7 @@ def _reply(turns: list[_Turn], prompt: list[_Turn], name: str, where: str) -> li
         roles = ", ".join(str(turn.get("role")) for turn in rest) or "nothing"
         raise RecordError(
             f"{where}: {name}: after the prompt one reply of the assistant is needed (found "
-            f"{roles}); mend or delete this line"
+            f"{roles}); correct or delete this line"
         )
     return rest
 
@@ -144,7 +150,7 @@ def _refuse_misspelled(fields: Mapping[str, Any], where: str) -> None:
     for name in fields.keys() - ours:
         near = difflib.get_close_matches(name, ours - fields.keys(), n=1, cutoff=_LIKE_OURS)
         if near:
-            raise RecordError(f"{where}: {name}: no such field; did you mean {near[0]}?")
+            raise RecordError(f"{where}: {name}: unknown field; did you mean {near[0]}?")
 
 
 def _id(fields: Mapping[str, Any], content: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ from constitution.errors import UserError
 from judge_service.judge.label_probs import DEFAULT_PROTOCOL
 from judge_service.server_info import ConstitutionSummary
 from judge_service.types import JudgeOptions, ModelIdentity
-from rlaif.data.records import RecordError, iter_preferences
+from rlaif.data.datasets import iter_preferences
+from rlaif.data.records import RecordError
 from rlaif.feedback.receipts import parse_receipt
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from rlaif.data.journal import Journal
 from rlaif.data.records import Demonstration, Sample, atomic_open, write_jsonl
 from rlaif.feedback.labeler import TRANSIENT, JudgeIdentity, identify
 from rlaif.feedback.pairs import digest
-from rlaif.generation.offline import response_seed
+from rlaif.generation.base import response_seed
 from rlaif.progress import progress
 
 JOURNAL = "revisions.journal.jsonl"

@@ -3,13 +3,12 @@
 Each response has its own seed, made from (seed, prompt id, index), so that it does not depend on
 which prompts come before or beside it. Prompts are sampled in chunks; a finished chunk is on disk
 (`<out>.unfinished`) before the next begins, and a killed run goes on after the last whole one with
-the same text as if it had never stopped. The model runs in a process of its own (generating.py).
+the same text as if it had never stopped. The model runs in a process of its own (worker.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,51 +17,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from constitution.errors import UserError, install_hint
-from hardware.dtypes import Dtype
 from rlaif.data.records import Prompt, Sample, write_json, write_jsonl
-from rlaif.generation.worker import EngineName, Job, Request
+from rlaif.generation.base import SamplingError, response_seed
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.engines import choose_engine
+from rlaif.generation.worker import Job, Request
 from rlaif.progress import progress
-
-
-class SamplingError(UserError):
-    """Sampling that cannot begin or go on; what was finished is kept."""
-
-
-class SamplingConfig(BaseModel):
-    """How to draw responses. The defaults sample the policy as it is, as PPO and DPO suppose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n: int = Field(2, ge=1, description="responses per prompt; a preference needs two")
-    max_tokens: int = Field(128, ge=1, description="tokens a response may have, its end included")
-    temperature: float = Field(1.0, ge=0, description="1: the policy's own distribution; 0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass kept; 1: all (training.md)")
-    seed: int = Field(0, description="everything is drawn from it")
-    engine: Literal["auto", "vllm", "transformers"] = Field(
-        "auto", description="auto: vLLM where it is installed"
-    )
-    dtype: Dtype = Field(
-        "auto",
-        description="of the weights; auto: bfloat16 where the hardware multiplies in it, else "
-        "float32",
-    )
-    prompts_per_chunk: int = Field(
-        16, ge=1, description="prompts sampled together; what a killed run may lose"
-    )
-    kv_cache_gib: float = Field(1.0, gt=0, description="GiB of vLLM's cache of keys and values")
-
-    @model_validator(mode="after")
-    def _greedy_has_one_answer(self) -> Self:
-        if self.temperature == 0 and self.n > 1:
-            raise ValueError(
-                "temperature 0 gives the same response every time: set n to 1, or a temperature"
-            )
-        return self
 
 
 def sample(
@@ -70,31 +32,27 @@ def sample(
 ) -> list[Sample]:
     """Draw `config.n` responses to each prompt and write them to `out` (JSONL), in order.
 
-    `model` is a folder or hub id (rlaif.models.catalog.resolve). `tokens_per_second(out)` tells the
+    `model` is a folder or hub id (rlaif.models.catalog.resolve). `tokens_per_second(out)` gives the
     speed afterwards. Raises SamplingError: two prompts with one id, a prompt longer than the
-    context, a model that cannot be loaded, a full disk.
+    context, an engine that is not installed, a model that cannot be loaded, a full disk.
     """
     _check(prompts)
+    # Chunks hold all responses to their prompts, so that the engine reads each prompt once.
     chunks = [
         [_request(prompt, index, config.seed) for prompt in group for index in range(config.n)]
         for group in _groups(prompts, config.prompts_per_chunk)
     ]
-    engine = _engine(config)
+    engine = choose_engine(config.engine)
+    # What an earlier run of the same inputs finished is not sampled again.
     kept = _Unfinished(out, _fingerprint(model, engine, prompts, config))
     done = kept.read()
     if len(done) < len(chunks):
         settings = config.model_dump(
-            include={"dtype", "max_tokens", "temperature", "top_p", "seed"}
+            include={"dtype", "max_new_tokens", "temperature", "top_p", "kv_cache_gib"}
         )
-        job = Job(
-            model=model,
-            engine=engine,
-            kv_cache_gib=config.kv_cache_gib,
-            start=len(done),
-            chunks=chunks,
-            **settings,
-        )
+        job = Job(model=model, engine=engine, start=len(done), chunks=chunks, **settings)
         done += _collect(job, kept, len(done), len(prompts), config.prompts_per_chunk)
+    # The samples first: the speed file belongs to a finished one.
     samples = _samples(prompts, chunks, done)
     write_jsonl(out, samples)
     tokens, seconds = sum(s.tokens for s in samples), sum(chunk["seconds"] for chunk in done)
@@ -109,19 +67,13 @@ def tokens_per_second(out: Path) -> float:
     return float(speed["tokens"]) / float(speed["seconds"])
 
 
-def response_seed(seed: int, prompt_id: str, index: int) -> int:
-    """The seed of one response: 63 bits, a pure function of its three arguments."""
-    digest = hashlib.sha256(f"{seed}\n{index}\n{prompt_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def _check(prompts: Sequence[Prompt]) -> None:
     if not prompts:
-        raise SamplingError("there are no prompts to sample responses to")
+        raise SamplingError("no prompts to sample responses to; give at least one")
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
-            raise SamplingError(f"two prompts have the id {prompt.id!r}; give each its own")
+            raise SamplingError(f"two prompts have the same id: {prompt.id!r}; give each its own")
         seen.add(prompt.id)
 
 
@@ -134,27 +86,14 @@ def _request(prompt: Prompt, index: int, seed: int) -> Request:
     return Request(prompt.id, messages, index, response_seed(seed, prompt.id, index))
 
 
-def _engine(config: SamplingConfig) -> EngineName:
-    installed = importlib.util.find_spec("vllm") is not None
-    if config.engine == "vllm" and not installed:
-        raise SamplingError(
-            f"vLLM is not installed; {install_hint('vllm')}, or choose engine=transformers"
-        )
-    if config.engine == "auto":
-        return "vllm" if installed else "transformers"
-    return config.engine
-
-
-def _fingerprint(
-    model: str, engine: EngineName, prompts: Sequence[Prompt], config: SamplingConfig
-) -> str:
-    """What the text depends on: a chunk kept by another model or config is not continued."""
+def _fingerprint(model: str, engine: str, prompts: Sequence[Prompt], config: SamplingConfig) -> str:
+    """A digest of all that the text depends on: a chunk of another model or config is not kept."""
     weights = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns)
         for file in sorted(Path(model).glob("*.*"))
     ]
-    asked = [prompt.model_dump(include={"id", "messages"}) for prompt in prompts]
-    whole = json.dumps([model, weights, engine, config.model_dump(), asked])
+    texts = [prompt.model_dump(include={"id", "messages"}) for prompt in prompts]
+    whole = json.dumps([model, weights, engine, config.model_dump(), texts])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -207,7 +146,7 @@ def _collect(
         raise SamplingError(
             "the sampler's process ended by itself, as it does when memory runs out (then lower "
             "kv_cache_gib or prompts_per_chunk); run again to go on "
-            f"after {(done + len(arrived)) * size} of {prompts} prompts. What it said: {log}"
+            f"after {(done + len(arrived)) * size} of {prompts} prompts. Its log: {log}"
         )
     log.unlink()
     return arrived
@@ -251,9 +190,9 @@ def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        with suppress(BrokenPipeError):  # it died at once: then no message comes, and that is told
+        with suppress(BrokenPipeError):  # it died at once; the missing chunks are reported
             process.stdin.write(json.dumps(asdict(job)) + "\n")
-            process.stdin.flush()  # left open: when it closes, the process knows that we are gone
+            process.stdin.flush()  # left open: its end tells the process that we are gone
         yield (json.loads(line) for line in process.stdout)
     finally:
         process.kill()

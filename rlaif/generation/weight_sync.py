@@ -1,8 +1,8 @@
-"""The trainer's present weights into a vLLM engine that runs in the same process.
+"""Hands the trainer's present weights to a vLLM engine in the same process.
 
     base + (alpha / rank)·B A  ──named_weights──►  engine's own layout  ──►  no stale prefix is read
 
-What a reload must do beside writing the weights, each found by comparing log-probs after it:
+A reload must do more than write the weights; both were seen by comparing log-probs afterwards:
 
 - a head tied to the embedding is a layer of its own in vLLM with, on a CPU, its own repacked copy
   of the matrix. The reload writes the matrix and leaves the copy: log-probs are then 0.7 to 2 nats
@@ -10,7 +10,7 @@ What a reload must do beside writing the weights, each found by comparing log-pr
 - cached keys and values belong to the old weights: 1 to 2 nats off. So the prefix cache is emptied.
 
 The tensors are handed over by reference, so this holds for an engine of one process
-(VLLM_ENABLE_V1_MULTIPROCESSING=0), on CPU and CUDA alike; tried on CPU only.
+(VLLM_ENABLE_V1_MULTIPROCESSING=0), on CPU and CUDA alike; tested on CPU only.
 Left out: an engine of several processes or GPUs, which would need the weights sent to it.
 """
 

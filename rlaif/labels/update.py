@@ -33,8 +33,9 @@ from judge_service.types import (
     UnjudgedReason,
     Usage,
 )
+from rlaif.data.datasets import iter_preferences
 from rlaif.data.journal import Journal
-from rlaif.data.records import Preference, RecordError, iter_preferences
+from rlaif.data.records import Preference, RecordError
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.labeler import (
     JOURNAL,

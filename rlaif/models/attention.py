@@ -4,7 +4,7 @@
 
 Heads that share a key head (grouped queries, arXiv:2305.13245) become rows of one matrix, so keys
 and values are never repeated, and all of it is four plain matrix products. The (T, S) weights are
-computed anew in backward instead of kept: memory grows with T as torch's kernel's does.
+recomputed in backward, so that memory grows with T as torch's kernel's does.
 On a GPU, in float32, and for single tokens torch chooses its kernel (scaled_dot_product_attention).
 """
 
@@ -40,18 +40,18 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, **how: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """What transformers calls in every layer; returns (B, T, H, D)."""
+    """Called by transformers in every layer; returns (B, T, H, D)."""
     width, seen = query.shape[2], key.shape[2]
     ours = value.dtype is torch.bfloat16 and value.device.type == "cpu" and width > 1
     if not ours or (attention_mask is None and width != seen):
-        found: tuple[Tensor, None] = sdpa_attention_forward(
+        output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **how
         )
-        return found
+        return output
     if attention_mask is None:
         attention_mask = torch.ones(1, 1, width, width, dtype=torch.bool).tril_()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # Under autocast the rotation leaves queries and keys in float32; values tell the dtype.
+    # Under autocast the rotation leaves queries and keys in float32; values have the right dtype.
     inputs = (query.to(value.dtype), key.to(value.dtype), value, attention_mask, scale)
     mixed: Tensor = (
         checkpoint(grouped_attention, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -1,7 +1,7 @@
 """One base model; every role that training needs is a LoRA adapter over it.
 
     policy      the adapter that is trained; its saved folder opens in peft as it is
-    value       PPO's value function, where it has a role of its own (ppo_value.py)
+    value       PPO's value function, where it has a role of its own (ppo/critic.py)
     reward      a trained reward model, frozen, or the one being trained (with heads)
     reference   role None: the base with all adapters off
 
@@ -9,9 +9,9 @@ So PPO's four models cost the memory of one. Hidden states come out of `hidden_s
 language-model head runs only over the tokens that count (logprobs.py), in float32.
 
 Full fine-tuning (`train_fully`) has no adapters: one role is the base itself, its weights held and
-trained in float32 (matrices multiplied in bfloat16 where that is the dtype). Then there is no
-reference beside it: log-probs of role None are to be had before the first step only, and whoever
-needs the base later takes a `frozen_copy`.
+trained in float32 (matrices multiplied in bfloat16 where that is the dtype). It then has no
+reference: log-probs of role None exist before the first step only; take a `frozen_copy` to have
+the base later.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import attention
 from rlaif.models.folder import (
     BackboneError,
-    Dtype,
+    end_token_ids,
     fingerprint,
     load_tensors,
     readable_errors,
@@ -44,14 +43,13 @@ from rlaif.models.folder import (
     save_model,
     save_tensors,
 )
-from rlaif.models.lora import Adapters, LoraConfig, Role
+from rlaif.models.lora import Adapters, Role
+from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.models.merge import folded_in, folded_weights, merge_adapter
 
 __all__ = [
     "Backbone",
     "BackboneError",
-    "Dtype",
-    "Generated",
     "LoraConfig",
     "ResponseSums",
     "Role",
@@ -60,15 +58,6 @@ __all__ = [
     "merge_adapter",
     "save_tensors",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One sampled response: ids (end token included if it came), and log π of each when drawn."""
-
-    ids: list[int]
-    logprobs: list[float]
-    complete: bool
 
 
 class ResponseSums(NamedTuple):
@@ -102,10 +91,10 @@ class Backbone:
 
     @classmethod
     def load(
-        cls, model: str, dtype: Dtype = "auto", train_fully: bool = False,
+        cls, model: str, dtype: TrainDtype = "auto", train_fully: bool = False,
         workers: ProcessGroup | None = None,
     ) -> Backbone:  # fmt: skip
-        """The base of a model folder or hub id. Raises BackboneError when it is not one.
+        """The base of a model folder or hub id. Raises BackboneError when it cannot be loaded.
 
         train_fully: held in float32, for `add_role(role, None, seed)`. workers: of a launch under
         FSDP, it stays on the CPU until `shard`, and all must load it; without, it is whole here.
@@ -119,15 +108,15 @@ class Backbone:
             base = transformers.AutoModelForCausalLM.from_pretrained(
                 model, dtype=held, attn_implementation=attention.NAME
             )
-        found = cls(base if cut else base.to(device), tokenizer, model, computed)
+        loaded = cls(base if cut else base.to(device), tokenizer, model, computed)
         if cut:
-            found.device, found.workers = device, cut
-            found.fingerprint = cut.gather([found.fingerprint])[0]  # of those that count
-        return found
+            loaded.device, loaded.workers = device, cut
+            loaded.fingerprint = cut.gather([loaded.fingerprint])[0]  # the main process's
+        return loaded
 
     def frozen_copy(self) -> Backbone:
         """The base as it was before any training, read again: it may carry roles of its own."""
-        dtype: Dtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
+        dtype: TrainDtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
         return Backbone.load(self.name, dtype, workers=self.workers)
 
     @property
@@ -149,9 +138,7 @@ class Backbone:
     @property
     def eos_ids(self) -> frozenset[int]:
         """Any of these ends a response."""
-        also = self.model.generation_config.eos_token_id
-        listed = [] if also is None else also if isinstance(also, list) else [also]
-        return frozenset([self.tokenizer.eos_token_id, *listed])
+        return end_token_ids(self.tokenizer, self.model.generation_config)
 
     # ── roles ────────────────────────────────────────────────────────────────────────────────
 
@@ -195,8 +182,8 @@ class Backbone:
 
     @contextmanager
     def unsharded(self) -> Iterator[None]:
-        """Inside the block all weights of a sharded model are here, in the dtype they compute in:
-        nothing of computing is collective, and there is no gradient. Beginning it is collective;
+        """Inside the block all weights of a sharded model are on this process, in the dtype they
+        compute in: computing is not collective and has no gradient. Entering it is collective;
         inside another, or where nothing is sharded, it does nothing."""
         if not fsdp.is_sharded(self._head):
             yield
@@ -215,7 +202,7 @@ class Backbone:
             self._gathered = fsdp.full_model(self.model, self.dtype, workers.is_main)
 
     def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Name → weight of the role: float32 wherever it trains. Tied weights stand once."""
+        """Name → weight of the role: float32 wherever it trains. Tied weights appear once."""
         if role == self._whole:
             return dict(self.model.named_parameters())
         return self._adapters.parameters(role)
@@ -248,7 +235,7 @@ class Backbone:
         if role is None and self._whole and self._weights_version() != self._untrained:
             raise BackboneError(
                 f"{self.name}: after a step of full fine-tuning there is no reference; compute its "
-                "log-probs before, or ask a frozen_copy"
+                "log-probs before, or use a frozen_copy"
             )
         self._adapters.activate(None if role == self._whole else role)
         self._active = role
@@ -256,8 +243,8 @@ class Backbone:
     @contextmanager
     def merged(self, role: Role | None) -> Iterator[None]:
         """Inside the block the role is folded into the base's weights: quicker, without gradient,
-        and no other role can be asked. After it the base is to the bit what it was. Folding rounds
-        to the base's dtype: merging.py says what that costs."""
+        and no other role can be used. Afterwards the base is restored to the bit. Folding rounds to
+        the base's dtype; merge.py has what that costs."""
         if role is None or role in (self._whole, self._folded):
             yield
             return
@@ -277,8 +264,8 @@ class Backbone:
     # ── what a role computes ─────────────────────────────────────────────────────────────────
 
     def _forward(self, role: Role | None, ids: Tensor, **how: Any) -> Tensor:
-        """Last hidden states (B, T, d). For no rows one token is computed, so that the processes of
-        a sharded model go together; nothing of it is in the outcome."""
+        """Last hidden states (B, T, d). For no rows one token is computed and dropped, so
+        that the processes of a sharded model stay in step."""
         rows = len(ids)
         if not rows:
             ids, how = ids.new_zeros(1, 1), {"use_cache": False}
@@ -318,7 +305,7 @@ class Backbone:
     def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
         """The pairs' places in batches for `batch_pairs`, as `micro_batches`; pairs that share a
         row and pairs that do not are in different ones, so that none is padded to the others."""
-        found: list[list[int]] = []
+        batches: list[list[int]] = []
         packs = [len(self.pack_rows(pair.rows)) for pair in pairs]
         for rows in (1, 2):  # of a pair
             places = [place for place, count in enumerate(packs) if count == rows]
@@ -326,8 +313,8 @@ class Backbone:
             longest = [
                 packed_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
             ]
-            found += [[places[i] for i in group] for group in length_buckets(longest, budget)]
-        return found
+            batches += [[places[i] for i in group] for group in length_buckets(longest, budget)]
+        return batches
 
     def batch_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
         """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
@@ -362,7 +349,7 @@ class Backbone:
         return self._forward(role, batch.ids, use_cache=False, **how).flatten(0, 1)
 
     def _keeps_apart(self, longest: int) -> bool:
-        """Whether all layers do as the mask of a shared row says, for conversations so long: plain
+        """Whether all layers obey the mask of a shared row for conversations of this length: plain
         attention through transformers' interface, no state, no window that is shorter."""
         if not self.model._supports_attention_backend or self.model._is_stateful:
             return False

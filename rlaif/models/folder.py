@@ -1,4 +1,4 @@
-"""Model folders and tensor files: read and written whole, with errors that say what to do."""
+"""Reads and writes model folders and tensor files, each complete or unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,15 +19,13 @@ from constitution.errors import UserError
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
-Dtype = Literal["auto", "float32", "bfloat16"]  # what training computes in; float16 overflows
-
 
 class BackboneError(UserError):
     """A model or adapter that cannot be used: which, why, and what to do."""
 
 
 def fingerprint(model: Any) -> str:
-    """What a model's weights are, to bfloat16 precision: the same wherever its folder lies."""
+    """A digest of a model's weights to bfloat16 precision, independent of where its folder lies."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         bits = parameter.detach().to(torch.bfloat16).view(torch.int16)
@@ -36,21 +34,38 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
+def head_obstacle(model: Any) -> str:
+    """What a model's logits are beside W h; empty where they are that alone."""
+    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
+    head = model.get_output_embeddings()
+    if scaled:
+        return ", ".join(scaled)
+    if head is None:
+        return "no head of its own"
+    return "" if getattr(head, "bias", None) is None else "a bias in the head"
+
+
 def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
     """Raises BackboneError for a model whose log-probs logprobs.py does not compute."""
-    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
-    if scaled or getattr(model.get_output_embeddings(), "bias", None) is not None:
+    if obstacle := head_obstacle(model):
         raise BackboneError(
-            f"{name}: its logits are not W h alone ({scaled or 'a bias in the head'}); "
-            "models with such heads are not supported yet"
+            f"{name}: unsupported head: logits are not W h alone ({obstacle}); choose another model"
         )
     if tokenizer.eos_token_id is None:
         raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
 
 
+def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
+    """Any of these ends a response: the tokenizer's end token, and those of generation_config."""
+    also = generation_config.eos_token_id
+    listed = [] if also is None else also if isinstance(also, list) else [also]
+    own = tokenizer.eos_token_id
+    return frozenset([*listed, *([] if own is None else [own])])
+
+
 @contextmanager
 def readable_errors(what: str) -> Iterator[None]:
-    """Whatever loading raises becomes a BackboneError that names `what`."""
+    """Turns whatever loading raises into a BackboneError that names `what`."""
     try:
         with without_bars():
             yield
@@ -63,7 +78,7 @@ def readable_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """transformers shows bars of its own for what takes a second here."""
+    """Hides the progress bars that transformers shows for a second's work."""
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -2,8 +2,8 @@
 
     y = W x + (alpha / rank) B A x        W frozen; A (rank, in), B (out, rank) train in float32
 
-peft makes, loads and saves them, in its own format. What it computes in every layer is taken over
-by `LeanLinear`: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
+peft makes, loads and saves them, in its own format. `LeanLinear` replaces what it computes in
+every layer: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
 float32; here x stays as it is and A and B are rounded to it, as autocast would, which spares half
 a dozen passes over the activations and their float32 copies (docs/log.md has the measurement).
 Left out: dropout, and LoRA's variants (DoRA and the like): adapters with those run as in peft.
@@ -17,26 +17,13 @@ from typing import Any, Literal
 import peft
 import torch
 from peft.tuners import lora as peft_lora
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rlaif.models.folder import BackboneError, readable_errors, save_tensors
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.merge import adapted_layers
 
 Role = Literal["policy", "value", "reward"]
-
-
-class LoraConfig(BaseModel):
-    """The adapters' shape (arXiv:2106.09685). Defaults: rank 16 and alpha = 2 rank, on all linear
-    layers, as QLoRA found necessary to match full fine-tuning (arXiv:2305.14314, section 4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
-    targets: str | tuple[str, ...] = Field(
-        default="all-linear", description="peft's target_modules: names of layers, or all-linear"
-    )
 
 
 class LeanLinear(peft_lora.Linear):  # type: ignore[misc]
@@ -127,10 +114,10 @@ class Adapters:
         return self._parameters[role]
 
     def activate(self, role: Role | None) -> None:
-        """Switch to one adapter, or None of them. peft's switches also toggle requires_grad of
-        the roles not active; several roles train in one step here, so that is set right again."""
+        """Switch to one adapter, or to none. peft also toggles requires_grad of the inactive
+        roles; several roles train in one step here, so that is restored."""
         if self._peft is None:
-            assert role is None, f"there is no role {role}"
+            assert role is None, f"unknown role: {role}"
             return
         if role is None:
             self._peft.base_model.disable_adapter_layers()
@@ -142,7 +129,7 @@ class Adapters:
                 parameter.requires_grad_(each in self._trainable)
 
     def _take_up(self, role: Role, what: str) -> None:
-        """Refuse an adapter of what is not computed through its layer here (embeddings, or the
+        """Refuse an adapter of layers that are computed elsewhere (embeddings, or the
         head over the hidden states); of the others, take over the computing."""
         head = self.model.get_output_embeddings()
         for name, layer in adapted_layers(self.model, role):

@@ -3,7 +3,7 @@
     s_k = (w_k · h + b_k - mean_k) / std_k      one head k per trait (or one named "overall")
     overall = Σ_k weight_k s_k                  the constitution's trait weights
 
-h is the hidden state at the response's end token, found from the mask. mean and std are those of
+h is the hidden state at the response's end token, taken by the mask. mean and std are those of
 the training responses (0 and 1 until training ends). A trained one is a folder:
 
     adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
@@ -30,10 +30,11 @@ from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.batching.encode import BatchError, Pair, Row, encode_row
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
+from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, Dtype, Role, load_tensors, save_tensors
-from rlaif.models.catalog import sha256
+from rlaif.models.backbone import Backbone, Role, load_tensors, save_tensors
+from rlaif.models.lora_config import TrainDtype
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -42,7 +43,7 @@ RewardFunction = Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence
 
 
 class RewardModelError(UserError):
-    """A reward model that cannot be loaded or used as asked."""
+    """A reward model that cannot be loaded or used."""
 
 
 class Heads(torch.nn.Module):
@@ -103,7 +104,7 @@ class RewardModel:
         cls,
         model: str,
         folder: Path,
-        dtype: Dtype | None = None,
+        dtype: TrainDtype | None = None,
         workers: ProcessGroup | None = None,
     ) -> RewardModel:
         """From the folder that reward_model.train wrote, in the dtype it was trained in.
@@ -112,7 +113,7 @@ class RewardModel:
         workers: as for Backbone.load; without, every process has it whole.
         """
         facts = _read_facts(folder)
-        chosen: Dtype = dtype or facts["dtype"] or "auto"
+        chosen: TrainDtype = dtype or facts["dtype"] or "auto"
         if facts.get("tuning") != "full":
             return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
         backbone = Backbone.load(str(folder), chosen, workers=workers)
@@ -137,7 +138,7 @@ class RewardModel:
         return cls(backbone, _read_heads(folder, facts, backbone), facts["trait_weights"])
 
     def save(self, folder: Path) -> None:
-        """reward.json comes last: a folder without it is no reward model."""
+        """reward.json comes last: a folder without it is not a reward model."""
         self.backbone.save_role("reward", folder)
         try:
             save_tensors(self.heads.state_dict(), folder / "heads.safetensors")
@@ -171,11 +172,11 @@ class RewardModel:
     @torch.no_grad()
     def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
         """Unnormalized outputs of any number of rows (N, K), batched by length."""
-        found = torch.empty(len(rows), len(self.heads.names))
+        outputs = torch.empty(len(rows), len(self.heads.names))
         for group in self.backbone.micro_batches(rows, budget):
             batch = pad_packs([[rows[i] for i in pack] for pack in group], self.backbone.device)
-            found[[i for pack in group for i in pack]] = self.raw(batch).cpu()
-        return found.to(self.backbone.device)
+            outputs[[i for pack in group for i in pack]] = self.raw(batch).cpu()
+        return outputs.to(self.backbone.device)
 
     @torch.no_grad()
     def raw_of_pairs(
@@ -187,14 +188,14 @@ class RewardModel:
     ) -> Tensor:
         """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
         the number of pairs done; in_step: ProcessGroup.in_step, where the model may be sharded."""
-        found = torch.empty(len(pairs), 2, len(self.heads.names))
+        outputs = torch.empty(len(pairs), 2, len(self.heads.names))
         done = 0
         for group in in_step(self.backbone.pair_batches(pairs, budget)):
             batch = self.backbone.batch_pairs([pairs[i] for i in group])
-            found[group] = self.raw_pairs(batch).cpu()
+            outputs[group] = self.raw_pairs(batch).cpu()
             done += len(group)
             report(done)
-        return found.to(self.backbone.device)
+        return outputs.to(self.backbone.device)
 
     def overall(self, per_trait: Tensor) -> Tensor:
         """Weighted sum of the heads: (..., K) → (...)."""
@@ -221,21 +222,13 @@ class RewardModel:
         one that is longer than the model's context."""
         tokenizer, context = self.backbone.tokenizer, self.backbone.context
         rows: dict[int, Row] = {}
-        for place, (said, response) in enumerate(zip(conversations, responses, strict=True)):
+        for place, (messages, response) in enumerate(zip(conversations, responses, strict=True)):
             if response.strip():
                 with suppress(BatchError):
-                    rows[place] = encode_row(tokenizer, "", said, response, context)
+                    rows[place] = encode_row(tokenizer, "", messages, response, context)
         per_trait = self.heads.normalized(self.raw_rows(list(rows.values())))
         scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
-
-    def log_odds(
-        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
-    ) -> list[float]:
-        """The heads' weighted mean as trained, not normalized: a difference of two is the log-odds
-        of the label, which normalized scores (made to have std 1) are not."""
-        found: list[float] = self.mean(self._raw_responses(conversations, responses)).tolist()
-        return found
 
     def _raw_responses(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
@@ -252,7 +245,7 @@ class RewardModel:
 
 
 class ModelScores:
-    """A reward model as a RewardFunction; `unscored` says how often it gave None, and why."""
+    """A reward model as a RewardFunction; `unscored` counts its None by reason."""
 
     def __init__(self, model: RewardModel) -> None:
         self.model = model
@@ -271,7 +264,7 @@ class ModelScores:
 
 @runtime_checkable
 class OverBackbone(Protocol):
-    """A reward of which reward models are a part (rewards.py)."""
+    """A reward of which reward models are a part (rewards/mix.py)."""
 
     def over(self, backbone: Backbone) -> RewardFunction: ...
 
@@ -303,7 +296,7 @@ def reward_identity(reward: Path | RewardFunction) -> Any:
         return getattr(reward, "identity", "callable")
     files = sorted([reward / "reward.json", *reward.glob("*.safetensors")])
     try:
-        return [sha256(file) for file in files]
+        return [file_sha256(file) for file in files]
     except OSError as error:
         raise RewardModelError(
             f"{reward}: not a reward model ({error}); make one with `rlaif train reward`"
@@ -313,7 +306,7 @@ def reward_identity(reward: Path | RewardFunction) -> Any:
 def checked_scores(
     score: RewardFunction, prompts: Sequence[Prompt], responses: Sequence[str], where: str
 ) -> list[float | None]:
-    """Call the reward and check what it says. Raises RewardModelError when it cannot be used."""
+    """Call the reward and check its scores. Raises RewardModelError when it cannot be used."""
     try:
         scores = list(score([p.messages for p in prompts], responses))
     except UserError:
@@ -321,7 +314,7 @@ def checked_scores(
     except Exception as error:
         raise RewardModelError(
             f"{where}: the reward function raised {type(error).__name__}: {error}; the last "
-            "checkpoint stays: mend the function (let it return None for what it cannot score)"
+            "checkpoint stays: correct the function (it may return None for what it cannot score)"
         ) from error
     if len(scores) != len(responses):
         raise RewardModelError(
@@ -349,7 +342,7 @@ def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
     """Change trait weights of a trained reward model; nothing is trained again. Returns all of
     them. Those not named stay. Scores, PPO rewards and evaluations made before keep the old ones.
 
-    Raises RewardModelError for a trait without a head, or a weight that is no finite number ≥ 0,
+    Raises RewardModelError for a trait without a head, or a weight that is not a finite number ≥ 0,
     or where all of them would be 0.
     """
     facts = _read_facts(folder)
@@ -357,7 +350,7 @@ def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
     unknown = [name for name in weights if name not in old]
     if unknown:
         raise RewardModelError(
-            f"{folder}: it has no head for the trait {unknown[0]!r} (there are: {', '.join(old)}); "
+            f"{folder}: no head for the trait {unknown[0]!r} (it has: {', '.join(old)}); "
             "only a trait that labels were trained on can be weighed"
         )
     for name, weight in weights.items():
@@ -365,7 +358,9 @@ def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
             raise RewardModelError(f"{name}={weight}: a weight is a finite number of at least 0")
     new = {name: float(weights.get(name, weight)) for name, weight in old.items()}  # heads' order
     if not any(new.values()):
-        raise RewardModelError(f"{folder}: with all weights 0 every score is 0; leave one above it")
+        raise RewardModelError(
+            f"{folder}: all weights are 0, so every score would be 0; give at least one above 0"
+        )
     write_json(folder / "reward.json", {**facts, "trait_weights": new})
     return new
 

@@ -10,7 +10,8 @@ import torch
 
 from rlaif.batching.encode import in_groups, pad, sample_row
 from rlaif.data.records import Sample
-from rlaif.models.backbone import Backbone, Dtype, Role
+from rlaif.models.backbone import Backbone, Role
+from rlaif.models.lora_config import TrainDtype
 
 TokenLogprobs = Callable[[Sequence[Sample]], list[list[float]]]
 
@@ -23,12 +24,12 @@ class ReferenceAndPolicy(NamedTuple):
 
 
 def response_logprobs(
-    model: str, adapter: Path | None, dtype: Dtype = "auto"
+    model: str, adapter: Path | None, dtype: TrainDtype = "auto"
 ) -> ReferenceAndPolicy:
     """Log-probs of sampled responses, as (reference, policy). One base is loaded for both; without
     an adapter both are the model itself.
 
-    The end token counts where the sample is complete. A response is tokenized anew from its text.
+    The end token counts where the sample is complete. A response is tokenized again from its text.
     """
     backbone = Backbone.load(model, dtype)
     trained: Role | None = None
@@ -38,11 +39,11 @@ def response_logprobs(
 
     @torch.no_grad()
     def of(role: Role | None, samples: Sequence[Sample]) -> list[list[float]]:
-        found: list[list[float]] = []
+        logprobs: list[list[float]] = []
         for group in in_groups([sample_row(backbone.tokenizer, s) for s in samples], 8):
             batch = pad(group, backbone.device)
             values = backbone.logprobs(role, batch)  # (B, T)
-            found += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
-        return found
+            logprobs += [v[m].tolist() for v, m in zip(values, batch.response_mask, strict=True)]
+        return logprobs
 
     return ReferenceAndPolicy(lambda s: of(None, s), lambda s: of(trained, s))

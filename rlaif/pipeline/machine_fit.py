@@ -1,11 +1,11 @@
-"""Fits a run to the machine: how long it takes here, and how many prompts that leaves time for.
+"""Fits the size of a run to the machine: predicted minutes, and the prompts they leave time for.
 
     minutes of a stage ≈ minutes measured · (GFLOP/s then / here) · (its prompts here / then)
 
-A recipe with `fit` takes at most the prompts that it names; where the prediction is over
-`fit.minutes`, as many fewer as it takes, down to the least that `fit` allows. The size is decided
-when a run starts and kept in its folder, so that a run that was killed goes on with the same
-prompts, on a busier day as well.
+A recipe with `fit` takes at most the prompts it names. Where the prediction exceeds `fit.minutes`,
+it takes fewer, down to the minimum that `fit` allows. The size is decided when a run starts and
+kept in its folder, so that a killed run continues with the same prompts even if the machine is
+busier by then.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from hardware.dtypes import dtype_name, multiplies_bfloat16
 from hardware.memory import GIB, ModelSize, available_bytes, model_size
 from hardware.speed import cores, matmul_gflops
 from rlaif.data.records import write_json
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 from rlaif.pipeline.recipe import Fit, Recipe
 
 SIZE_FILE = "size.json"
-# What a stage's time grows with; the others take the same time at any size.
+# The prompts that a stage's time is proportional to; the others take the same time at any size.
 _GROWS_WITH = {
     "sample": "train", "label": "train", "sft": "train", "reward": "train", "dpo": "train",
     "rest": "train", "respond": "heldout", "evaluate": "heldout",
@@ -36,7 +36,7 @@ _NOT_COMPUTING = {"models"}  # bound by the network
 
 
 class RunSize(BaseModel):
-    """What was decided for a run, from which limits; prompts are None where a recipe sets none."""
+    """The size of a run and the limits it was decided from; None where a recipe sets no number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,7 @@ class RunSize(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What predicts a run's time. gflops: hardware.speed, in `dtype`, on the CPU."""
+    """The properties that predict a run's time. gflops: of the CPU in `dtype` (hardware.speed)."""
 
     cores: float
     dtype: str
@@ -67,8 +67,8 @@ def look_at_machine() -> Machine:
 def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
     """The recipe with this machine's minutes and, once per run folder, prompts; says both.
 
-    Raises UserError when the judge of a new run does not fit into the memory that is free. A run
-    that has begun may need no judge any more; where it does, the judge itself refuses.
+    Raises UserError when the judge of a new run does not fit into free memory. A run that was
+    started before may not need its judge any more; if it does, the judge itself refuses.
     """
     machine = look_at_machine()
     console.print(_describe(machine), highlight=False, soft_wrap=True)
@@ -85,19 +85,19 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
         size = RunSize(limits=_limits(recipe), train_prompts=train, heldout_prompts=heldout)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / SIZE_FILE, size.model_dump())
-    found = recipe.model_copy(
+    sized = recipe.model_copy(
         update={
             "train_prompts": size.train_prompts,
             "heldout_prompts": size.heldout_prompts,
             "minutes": predicted(recipe, slower, size.train_prompts, size.heldout_prompts),
         }
     )
-    console.print(_describe_size(recipe, found), highlight=False, soft_wrap=True)
-    return found
+    console.print(_describe_size(recipe, sized), highlight=False, soft_wrap=True)
+    return sized
 
 
 def kept_size(recipe: Recipe, run_dir: Path) -> Recipe:
-    """The recipe with the prompts of a run that has begun; itself for one that has not."""
+    """The recipe with the prompts of a run that was started before; unchanged for a new one."""
     size = _kept(recipe, run_dir)
     if size is None:
         return recipe
@@ -109,7 +109,7 @@ def kept_size(recipe: Recipe, run_dir: Path) -> Recipe:
 def predicted(
     recipe: Recipe, slower: float, train: int | None, heldout: int | None
 ) -> dict[str, float]:
-    """Minutes of each stage. slower: GFLOP/s of the machine that was measured over this one's."""
+    """Minutes of each stage. slower: GFLOP/s of the measured machine over this one's."""
     measured = recipe.minutes_prompts
     share = {
         "train": _over(train, measured.get("train", recipe.train_prompts)),
@@ -156,7 +156,7 @@ def _limits(recipe: Recipe) -> dict[str, Any]:
 
 
 def _kept(recipe: Recipe, run_dir: Path) -> RunSize | None:
-    """The size that this run began with; None for a new run, or when its limits were changed."""
+    """The size this run was started with; None for a new run, or when its limits were changed."""
     try:
         text = (run_dir / SIZE_FILE).read_text(encoding="utf-8")
         size = RunSize.model_validate_json(text)
@@ -165,7 +165,7 @@ def _kept(recipe: Recipe, run_dir: Path) -> RunSize | None:
     return size if size.limits == _limits(recipe) else None
 
 
-# ── what is said of it ───────────────────────────────────────────────────────────────────────
+# ── messages ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _describe(machine: Machine) -> str:
@@ -181,7 +181,7 @@ def _describe(machine: Machine) -> str:
 
 
 def _judge_memory(recipe: Recipe) -> str:
-    """What the judge will take."""
+    """The memory that the judge will take."""
     if "--engine" in recipe.judge_flags:
         return f"the judge {recipe.judge} runs behind a model server"
     dtype, size = dtype_name(recipe.judge_dtype), _judge_size(recipe.judge)
@@ -195,16 +195,16 @@ def _judge_memory(recipe: Recipe) -> str:
 
 
 def _judge_size(judge: str) -> ModelSize:
-    """Of a short name not fetched yet: what its folder will hold, in bfloat16."""
-    known = models.KNOWN.get(judge)
-    folder = models.model_folder(judge) if known else Path(judge)
+    """The size in its folder; for a short name not fetched yet, the folder's size in bfloat16."""
+    known = catalog.KNOWN.get(judge)
+    folder = catalog.model_folder(judge) if known else Path(judge)
     size = model_size(folder) if folder.is_dir() else ModelSize(0, 0)
     return ModelSize(known.folder_bytes // 2, 0) if known and not size.parameters else size
 
 
-def _describe_size(recipe: Recipe, found: Recipe) -> str:
-    counts = _counts(found)
-    about = f"about {sum(found.minutes.values()):.0f} min in all" if found.minutes else ""
+def _describe_size(recipe: Recipe, sized: Recipe) -> str:
+    counts = _counts(sized)
+    about = f"about {sum(sized.minutes.values()):.0f} min in all" if sized.minutes else ""
     fewer = ""
     if recipe.fit is not None and counts != _counts(recipe):
         fewer = (

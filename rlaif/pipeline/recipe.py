@@ -1,4 +1,4 @@
-"""A recipe (YAML): everything a run depends on. running.py makes stages of it and runs them.
+"""Recipe: one YAML file with everything a run depends on.
 
 A recipe names the policy, the judge, the constitution and the prompts, and holds the settings of
 every stage. `rlaif run RECIPE key=value …` changes any of them. `sft: null` and `rest: null` leave
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from constitution.errors import UserError
 from hardware.dtypes import Dtype
 from judge_service.types import JudgeOptions
-from rlaif.algorithms.dpo.train import DPOConfig
-from rlaif.algorithms.ppo.train import PPOConfig
-from rlaif.algorithms.rest.train import ReSTConfig
-from rlaif.algorithms.reward import RewardConfig
-from rlaif.algorithms.sft import SFTConfig
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.rest.config import ReSTConfig
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.data.prompt_split import DEFAULT_RULE
-from rlaif.generation.offline import SamplingConfig
+from rlaif.generation.config import SamplingConfig
 from rlaif.settings import configured
 
 
@@ -108,7 +108,7 @@ class Recipe(BaseModel):
         "evaluation compares with the policy either way",
     )
     reward: RewardConfig = RewardConfig()
-    dpo: DPOConfig = DPOConfig()
+    dpo: SerializeAsAny[DPOConfig] = DPOConfig()
     ppo: PPOConfig = Field(
         default=PPOConfig(), description="with eval_every, the judge decides on going back"
     )

@@ -1,8 +1,8 @@
-"""Stages of a run: each does its work once, and again only when what it depends on has changed.
+"""Runs stages in order; a stage whose inputs did not change is skipped.
 
-A stage is finished when its mark, `.stages/<name>.json`, holds the digest of its inputs and its
-outputs are still as they were. A killed run starts again at the first unfinished stage; what that
-stage keeps by itself (labels, checkpoints, whole chunks of samples) it finds again.
+A stage is finished when `.stages/<name>.json` holds the digest of its inputs and its output files
+still have their sizes. A killed run restarts at the first unfinished stage, which continues from
+what it saved itself (labels, checkpoints, complete chunks of samples).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from rlaif.data.records import write_json
 
 
 class RunError(UserError):
-    """A run that cannot go on, and what to do."""
+    """A run that cannot continue: why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of a run.
 
-    `inputs()` returns everything the outcome depends on, as JSON; `folder` holds all that the stage
-    writes and is emptied when the inputs changed, unless `keeps_its_own`: then the stage itself
-    knows, item by item, what of it is still good. `minutes` is the time it took where it was
-    measured, for the estimate shown to the user. `computes`: whether the time it takes says how
-    fast the machine is; fetching models does not.
+    `inputs()` returns everything the outcome depends on, as JSON. `folder` holds all that the stage
+    writes and is emptied when the inputs change, unless `keeps_its_own`: such a stage decides item
+    by item what is still valid. `minutes` is the time it took where it was measured, for the
+    estimate shown to the user. `computes`: whether its time says how fast the machine is; fetching
+    models does not.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Stage:
 
 
 def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None:
-    """Run what is not finished, in order, saying what is done and about how long is left."""
+    """Run the unfinished stages in order, printing each one and about how long is left."""
     with _locked(run_dir):
         spent = foreseen = 2.0  # minutes; a prior, so that one short stage does not decide
         for place, stage in enumerate(stages, start=1):
@@ -88,12 +88,12 @@ def input_digest(stage: Stage) -> str:
 
 
 def content_digest(*paths: Path) -> dict[str, str]:
-    """sha256 of each file; what a later stage names as its input. Missing files read as absent."""
+    """sha256 of each file, for a later stage's inputs; "absent" for a missing file."""
     return {path.name: _sha256(path) if path.is_file() else "absent" for path in paths}
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    """Relative name → size of every file: enough to see that an output was lost or cut."""
+    """Relative name → size of every file: enough to detect a lost or truncated output."""
     return {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
@@ -136,14 +136,14 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[None]:
-    """One run at a time per folder; the lock goes with the process, however it ends."""
+    """One run at a time per folder; the lock ends with the process, however that ends."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(
-                f"{run_dir}: another run is at work in this folder; wait for it, "
-                "or give this one its own with --out"
+                f"{run_dir}: another run is using this folder; wait for it, or choose another "
+                "folder with --out"
             ) from error
         yield

@@ -48,7 +48,7 @@ SFT = (
         "loss (nats per token)",
         "Falls. Dots, if any, are the loss on held-out responses: when it rises, the model is "
         "overfitting.",
-        heldout="held_out_loss",
+        heldout="heldout_loss",
     ),
 )
 REWARD = (
@@ -58,7 +58,7 @@ REWARD = (
         "Falls below the dashed line (log 2: a model that has learned nothing). It cannot fall "
         "below the entropy of the soft labels.",
         level=math.log(2),
-        heldout="heldout_nll",
+        heldout="heldout_loss",
     ),
     Curve(
         "accuracy",

@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from constitution.errors import UserError
-from rlaif.data.records import Preference, atomic_open, read_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Preference, atomic_open
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult
 from rlaif.evaluation.reward_models import RewardEvaluation

@@ -1,17 +1,17 @@
-"""Alarms: what goes wrong in training that the loss does not show. Pure functions of the metrics.
+"""Alarms: training failures that the loss does not show. Pure functions of the metrics.
 
-    name                      rings when, of the steps that logged the metric
+    name                      active when, of the steps that logged the metric
     kl_over_ceiling           mean kl_k1 of the last WINDOW > KL_CEILING
     eos_rate_falling          mean eos_rate of the last WINDOW < that of the first - EOS_FALL
     length_grows_with_score   response_length of the last WINDOW > LENGTH_GROWTH · that of the first
                               and r(response_length, score) over the last TREND > LENGTH_CORRELATION
     diversity_falling         distinct_2 of the last WINDOW < DIVERSITY_LEFT · that of the first
-    scores_parting            the last FALLS values of judge_score are all under its best by over
+    scores_parting            the last FALLS values of judge_score are all below its best by over
                               JUDGE_FALL, while score is above what it was at that best
 
-A history is a list of metrics, oldest first, one per step; a metric that is absent or None is not
-watched. Where no source is named, a threshold is a choice: far outside the noise of small batches.
-An alarm stops nothing: it says what happens and what to do.
+A history is a list of metrics, oldest first, one per step; absent metrics and None are skipped.
+Where no source is named, a threshold is our choice, far outside the noise of small batches. An
+alarm does not stop training: it names the problem and the remedy.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Any
 
 WINDOW = 5  # steps of a mean: one batch alone is noise
 TREND = 20  # steps of a correlation
-# nats per response. The overoptimization of arXiv:2210.10760 turns the true score down within tens
-# of nats; at 25 the reference would write such a response once in e^25 times.
+# nats per response. In arXiv:2210.10760 overoptimization lowers the true score within tens of nats;
+# at 25 the reference would sample such a response once in e^25 times.
 KL_CEILING = 25.0
 EOS_FALL = 0.2  # share of responses
 LENGTH_GROWTH = 1.25  # times the length at the start
-LENGTH_CORRELATION = 0.5  # length explains much of RLHF's gain in score: arXiv:2310.03716
+LENGTH_CORRELATION = 0.5  # much of RLHF's gain in score is due to length: arXiv:2310.03716
 DIVERSITY_LEFT = 0.7  # of distinct_2 at the start; RLHF costs diversity: arXiv:2310.06452
-FALLS = 2  # evaluations: one may be chance
+FALLS = 2  # evaluations; one may be chance
 JUDGE_FALL = 0.03  # of P(better than the start), in [0, 1]
 
 WATCHED = ("kl_k1", "eos_rate", "response_length", "score", "distinct_2", "judge_score")
@@ -42,11 +42,11 @@ History = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Alarm:
     name: str
-    text: str  # what happens, and what to do
+    text: str  # the problem, and the remedy
 
 
 def active_alarms(history: History) -> list[Alarm]:
-    """The alarms that ring after the last step of the history."""
+    """The alarms that are active after the last step of the history."""
     every = (
         kl_over_ceiling,
         eos_rate_falling,
@@ -64,7 +64,7 @@ def kl_over_ceiling(history: History) -> Alarm | None:
     return Alarm(
         "kl_over_ceiling",
         f"kl_k1 is {fmean(values[-WINDOW:]):.1f} nats per response (ceiling {KL_CEILING:g}): the "
-        "policy has left the reference, its score no longer means what it did; raise kl_coef, or "
+        "policy is so far from the reference that its score is not reliable; raise kl_coef, or "
         "lower learning_rate",
     )
 
@@ -75,8 +75,8 @@ def eos_rate_falling(history: History) -> Alarm | None:
         return None
     return Alarm(
         "eos_rate_falling",
-        f"only {ends[1]:.0%} of the responses end by themselves, {ends[0]:.0%} did at the start: "
-        "scores are read off cut responses; raise missing_eos_penalty or max_new_tokens",
+        f"only {ends[1]:.0%} of the responses have an end token, {ends[0]:.0%} had at the start: "
+        "truncated responses are scored; raise missing_eos_penalty or max_new_tokens",
     )
 
 
@@ -89,14 +89,14 @@ def length_grows_with_score(history: History) -> Alarm | None:
     ][-TREND:]
     if ends is None or len(both) < TREND or not ends[1] > LENGTH_GROWTH * ends[0]:
         return None
-    together = _correlation(both)
-    if not together > LENGTH_CORRELATION:
+    correlation = _correlation(both)
+    if not correlation > LENGTH_CORRELATION:
         return None
     return Alarm(
         "length_grows_with_score",
         f"responses grew from {ends[0]:.0f} to {ends[1]:.0f} tokens and their score with them "
-        f"(r = {together:.2f}): the score may pay for length; compare length-controlled win rates, "
-        "and see the reward model's correlation with length",
+        f"(r = {correlation:.2f}): the score may reward length; compare length-controlled win "
+        "rates, and check the reward model's correlation with length",
     )
 
 
@@ -106,8 +106,8 @@ def diversity_falling(history: History) -> Alarm | None:
         return None
     return Alarm(
         "diversity_falling",
-        f"distinct_2 fell from {ends[0]:.2f} to {ends[1]:.2f}: responses grow alike (mode "
-        "collapse); raise kl_coef, lower learning_rate, or stop at an earlier checkpoint",
+        f"distinct_2 fell from {ends[0]:.2f} to {ends[1]:.2f}: responses become alike (mode "
+        "collapse); raise kl_coef, lower learning_rate, or use an earlier checkpoint",
     )
 
 
@@ -119,14 +119,15 @@ def scores_parting(history: History) -> Alarm | None:
     ]
     if len(judged) <= FALLS:
         return None
-    best, then = max(judged[:-FALLS])
+    best, score_at_best = max(judged[:-FALLS])
     last = judged[-FALLS:]
-    now = fmean(score for _, score in last)
-    if not (all(judge < best - JUDGE_FALL for judge, _ in last) and now > then):
+    score = fmean(score for _, score in last)
+    if not (all(judge < best - JUDGE_FALL for judge, _ in last) and score > score_at_best):
         return None
     return Alarm(
         "scores_parting",
-        f"the score rose from {then:.2f} to {now:.2f} while the judge's fell from {best:.2f} to "
+        f"the score rose from {score_at_best:.2f} to {score:.2f} while the judge's fell from "
+        f"{best:.2f} to "
         f"{last[-1][0]:.2f}: the reward model is overoptimized (arXiv:2210.10760); go back to the "
         "best checkpoint, raise kl_coef, or train the reward model on responses of this policy",
     )

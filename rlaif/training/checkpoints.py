@@ -1,7 +1,8 @@
-"""Checkpoint files: whole or absent, and lasting through a power cut. Nothing of training.
+"""Checkpoint files: written atomically and durably, even through a power cut.
 
-A file is written beside its name, synced, renamed, and the folder synced: whoever finds the name
-finds all of it. Values are tensors, numbers, texts and containers of them: reading runs no code.
+A file is written under a temporary name, synced, renamed, and the folder synced: under its own name
+it is always complete. Values are tensors, numbers, texts and containers of them: reading a file
+runs no code.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from constitution.errors import UserError
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written; what is kept, and the remedy."""
+    """A checkpoint that cannot be written: why, and the remedy."""
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically. Raises CheckpointError, where no other file is changed."""
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file:
@@ -41,7 +43,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def link(path: Path, name: Path) -> None:
-    """`name` becomes the same file, which so outlives the pruning of `path`."""
+    """Make `name` the same file, which stays when `path` is removed. Raises CheckpointError."""
     partial = name.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     try:
@@ -60,7 +62,7 @@ def link(path: Path, name: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
+    """Make a rename durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -69,26 +71,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps whose checkpoints lie there, rising. Nothing is read."""
+    """The steps that have a checkpoint in the folder, in order; no file is read."""
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
 
 
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """mapped: tensors are read as they are used, and the processes of a host share their memory."""
-    found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
-    return found
+    """A checkpoint's state, on the CPU. mapped: tensors are read when they are used, and the
+    processes of a host share their memory. Raises whatever torch raises for a damaged file."""
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
+    return state
 
 
 def score_of(path: Path) -> float | None:
-    try:  # mmap: the weights in it are not read
-        found: float | None = torch.load(path, weights_only=True, mmap=True)["score"]
+    """The score that a checkpoint was saved with; None for a damaged file."""
+    try:  # mmap: the weights are not read
+        score: float | None = torch.load(path, weights_only=True, mmap=True)["score"]
     except Exception:
-        return None  # not readable: the next score takes its place
-    return found
+        return None
+    return score
 
 
 def random_states() -> dict[str, Any]:
-    """Of every global generator that a reward callable may draw from."""
+    """The states of all global generators that a reward callable may use."""
     state: dict[str, Any] = numpy.random.get_state(legacy=False)
     inner = state["state"]
     states = {
@@ -111,13 +115,13 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The names of what differs, dotted, with both values where they are short."""
-    found: list[str] = []
+    """The dotted names of the values that differ, with both values where they are short."""
+    changed: list[str] = []
     for name in {**saved, **now}:
         before, after = saved.get(name), now.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{name}.")
+            changed += differences(before, after, f"{prefix}{name}.")
         elif before != after:
             short = max(len(str(before)), len(str(after))) <= 20
-            found.append(f"{prefix}{name}" + (f" ({before}, now {after})" if short else ""))
-    return found
+            changed.append(f"{prefix}{name}" + (f" ({before}, now {after})" if short else ""))
+    return changed

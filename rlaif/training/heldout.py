@@ -1,9 +1,9 @@
-"""Held-out pairs during training: when they are looked at, and what that decides.
+"""Held-out pairs during training: when they are evaluated, and which checkpoint is kept.
 
 Every `eval_every` steps, and after the last, a trainer measures its held-out loss and gives
 `-loss` to Run.save as the checkpoint's score; Run keeps the checkpoint of the best score besides
-the newest ones. `keep` says which of the two is left in the output folder at the end. The number
-of a checkpoint that was chosen on the same pairs is a little too good: report another set.
+the newest ones. `keep` chooses which of the two is left in the output folder at the end. The
+held-out loss of a checkpoint chosen by it is a little optimistic: report another set.
 """
 
 from __future__ import annotations
@@ -11,47 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
-
 from rlaif.batching.encode import EncodedPairs, encode_pairs
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainConfig,
-    TrainingError,
-    records_digest,
-    report_skipped,
-    require_context,
-    run_inputs,
-)
-
-
-class HeldOutConfig(TrainConfig):
-    """Settings of a trainer that can be given held-out pairs."""
-
-    eval_every: int | None = Field(
-        default=None,
-        ge=1,
-        description="optimizer steps between looks at the held-out pairs; null: every epoch",
-    )
-    keep: Literal["last", "best"] = Field(
-        default="last",
-        description="which weights are left at the end: the last step's, or those with the least "
-        "held-out loss (early stopping). May be changed after training: only the end is run again",
-    )
+from rlaif.training.checks import report_skipped, require_context
+from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, records_digest, run_inputs
 
 
 def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:
     """Raises TrainingError for a setting that would do nothing without held-out pairs."""
-    asked = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
-    asked += ["keep=best"] if config.keep == "best" else []
-    if asked and not heldout:
+    given = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
+    given += ["keep=best"] if config.keep == "best" else []
+    if given and not heldout:
         raise TrainingError(
-            f"{' and '.join(asked)}: there are no held-out pairs to look at; give some, or leave "
-            "the setting out"
+            f"{' and '.join(given)}: there are no held-out pairs to evaluate; give some, or remove "
+            "the setting"
         )
 
 
@@ -62,22 +39,22 @@ def load_and_encode(
     config: HeldOutConfig,
     workers: ProcessGroup,
 ) -> tuple[Backbone, EncodedPairs, EncodedPairs]:
-    """The base, the pairs to train on, and those to look at, under the same bounds. What is left
-    out is told on stderr.
+    """The base, the training pairs and the held-out pairs, under the same bounds. Pairs left out
+    are reported on stderr.
 
-    Raises TrainingError for settings that cannot be, BackboneError, and BatchError for a pair out
-    of bounds.
+    Raises TrainingError for impossible settings, BackboneError, and BatchError for a pair out of
+    bounds.
     """
     require_heldout(config, heldout)
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
     encoded = encode_pairs(backbone.tokenizer, preferences, *bounds)
-    looked_at = EncodedPairs([], [])
+    encoded_heldout = EncodedPairs([], [])
     if heldout:
-        looked_at = encode_pairs(backbone.tokenizer, heldout, *bounds)
-    report_skipped(encoded.skipped + looked_at.skipped)
-    return backbone, encoded, looked_at
+        encoded_heldout = encode_pairs(backbone.tokenizer, heldout, *bounds)
+    report_skipped(encoded.skipped + encoded_heldout.skipped)
+    return backbone, encoded, encoded_heldout
 
 
 def pair_inputs(
@@ -94,7 +71,7 @@ def pair_inputs(
 
 
 def is_evaluated(config: HeldOutConfig, step: int, steps: int, epoch: int) -> bool:
-    """Whether the held-out pairs are looked at after this step, of `steps`, `epoch` each epoch."""
+    """Whether to evaluate after this step, of `steps` in all and `epoch` per epoch."""
     return step == steps or step % (config.eval_every or epoch) == 0
 
 
@@ -108,7 +85,7 @@ def load_kept(config: HeldOutConfig, run: Run, learner: Learner) -> None:
     best: Mapping[str, Any] | None
     try:
         best, why = run.best(), "it is gone"
-    except Exception as error:  # whatever torch raises for a file that is cut or spoilt
+    except Exception as error:  # whatever torch raises for a damaged file
         best, why = None, str(error).splitlines()[0]
     if best is None:
         raise TrainingError(

@@ -1,10 +1,10 @@
-"""TensorBoard and Weights & Biases, when asked for, beside metrics.jsonl; through accelerate.
+"""TensorBoard and Weights & Biases, if set, besides metrics.jsonl; through accelerate.
 
     trackers=[tensorboard]     OUT/tensorboard: `tensorboard --logdir OUT`
     trackers=[wandb]           project "rlaif"; WANDB_MODE=offline keeps it on this machine
 
-A run that goes on after a kill goes on in the same curves: TensorBoard forgets what it had of the
-steps made again, W&B takes up the run of the same folder and inputs.
+A resumed run continues the same curves: TensorBoard discards the values of the repeated steps, W&B
+resumes the run of the same folder and inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TrackerError(UserError):
 
 
 class Trackers:
-    """Those of one run, opened at its first step. Of the main process alone."""
+    """The trackers of one run, in its main process; opened at its first step."""
 
     def __init__(self, names: Sequence[TrackerName], out: Path, inputs: Mapping[str, Any]) -> None:
         """inputs: shown as the run's settings. Raises TrackerError for a package not installed."""
@@ -42,25 +42,25 @@ class Trackers:
         self._open: list[Any] = []
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """The metrics that are numbers, under their names."""
+        """Log the metrics that are numbers, under their names."""
         if self._names and not self._open:
-            self._open = [self._started(name, step) for name in self._names]
+            self._open = [self._start(name, step) for name in self._names]
         numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
         for tracker in self._open:
             tracker.log(numbers, step=step)
 
     def finish(self) -> None:
-        """Hand over what is not sent yet and close. A second time does nothing."""
+        """Flush and close the trackers; may be called again."""
         for tracker in self._open:
             tracker.finish()
         self._open = []
 
-    def _started(self, name: TrackerName, step: int) -> Any:
+    def _start(self, name: TrackerName, step: int) -> Any:
         from accelerate.tracking import TensorBoardTracker, WandBTracker
 
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # their packages' own, nothing of the run
+                warnings.simplefilter("ignore")  # of their packages, not of this run
                 if name == "tensorboard":
                     tracker = TensorBoardTracker("tensorboard", str(self._out), purge_step=step)
                 else:
@@ -69,16 +69,16 @@ class Trackers:
                 tracker.store_init_configuration(flat(self._inputs))
         except Exception as error:
             remedy = "log in (`wandb login`) or set WANDB_MODE=offline" if name == "wandb" else (
-                f"see that {self._out} can be written"
+                f"check that {self._out} is writable"
             )  # fmt: skip
             raise TrackerError(f"trackers: {name} cannot be started ({error}); {remedy}") from error
         return tracker
 
     def _wandb_run(self) -> dict[str, Any]:
-        same = json.dumps([str(self._out.resolve()), dict(self._inputs)], sort_keys=True)
+        identity = json.dumps([str(self._out.resolve()), dict(self._inputs)], sort_keys=True)
         return {
             "name": f"{self._inputs.get('algorithm', 'run')} {self._out.name}",
-            "id": hashlib.sha256(same.encode()).hexdigest()[:16],
+            "id": hashlib.sha256(identity.encode()).hexdigest()[:16],
             "resume": "allow",
             "dir": str(self._out),
         }
@@ -86,12 +86,12 @@ class Trackers:
 
 def flat(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | None]:
     """Nested settings as dotted names with plain values, as trackers show them."""
-    found: dict[str, str | float | None] = {}
+    flattened: dict[str, str | float | None] = {}
     for name, value in inputs.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            flattened |= flat(value, f"{prefix}{name}.")
         elif value is None or isinstance(value, str | int | float):
-            found[prefix + name] = value
+            flattened[prefix + name] = value
         else:
-            found[prefix + name] = json.dumps(value)
-    return found
+            flattened[prefix + name] = json.dumps(value)
+    return flattened

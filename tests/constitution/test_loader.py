@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from constitution import Constitution, ConstitutionError, strict_yaml
-from constitution.loader import library_names, load_path, load_text
+from constitution.loader import library_names, load, load_text
 from constitution.strict_yaml import parse
 
 GOOD = """\
@@ -289,20 +289,20 @@ class TestFiles:
 
     def test_a_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConstitutionError, match="Is a directory"):
-            load_path(tmp_path)
+            load(tmp_path)
 
     def test_bytes_that_are_not_utf8_are_told_with_their_place(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
         file.write_bytes(GOOD.replace("Calm it.", "Für alle.").encode("latin-1"))
         with pytest.raises(ConstitutionError, match=r"c\.yaml:10:14: not UTF-8 text"):
-            load_path(file)
+            load(file)
 
     def test_a_huge_file_is_read_no_further_than_the_cap(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
         with file.open("wb") as out:
             out.truncate(1 << 40)  # sparse
         with pytest.raises(ConstitutionError, match="larger than 1024 KiB"):
-            load_path(file)
+            load(file)
 
 
 def test_the_parser_without_libyaml_tells_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,16 @@
-"""Reference log-probs by content: a pair's are computed once, whatever run asks for them.
+"""Cache of reference log-probs, by content: a pair's are computed once for all runs.
 
     reference-<model>-<dtype>.jsonl     {"key": ..., "chosen": nats, "rejected": nats} per line
     key = sha256(model fingerprint, dtype, temperature, the pair's token ids and response starts)
 
-Everything the numbers depend on is in the key, so a line is never wrong for another run, and a
-folder may be shared by any number of them. What floats leave open to the last bit (batch shape,
-hardware, number of threads) is not: a run that goes on reads its own numbers again.
+The key holds everything the values depend on, so a line is right for every run, and any number of
+runs may share a folder. Only what changes the last bits of floats (batch shape, hardware, number of
+threads) is not in it: a resumed run reads its own values again.
 
-Several processes may write one file. Each append takes the file's lock, cuts off what a killed
-writer left of its last line, writes whole lines and is on disk before the lock goes. Readers need
-no lock: they pass over a line without its end, or that is no line of this format; what it held is
-computed again. The lock is flock's: on a file system without it (some of those over a network),
-let each run have a folder of its own.
+Several processes may write one file. Each append takes the file's lock, cuts off the incomplete
+line of a killed writer, writes whole lines and syncs them to disk before it releases the lock.
+Readers need no lock: they skip incomplete and malformed lines, whose values are computed again.
+The lock is flock's: on a file system without it (some network ones), give each run its own folder.
 
 Left out: eviction. A pair costs about 130 bytes; delete the file when the model is gone.
 """
@@ -30,7 +29,7 @@ from typing import NamedTuple
 from rlaif.batching.encode import Pair
 from rlaif.training.config import TrainingError
 
-_BLOCK = 1 << 12  # bytes read at once while the last whole line is looked for
+_BLOCK = 1 << 12  # bytes read at once in the search for the last whole line
 
 
 class ReferenceLogprobs(NamedTuple):
@@ -52,20 +51,20 @@ class ReferenceCache:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(
-                f"{folder}: cannot be made ({error.strerror}); choose another folder for the "
+                f"{folder}: cannot be created ({error.strerror}); choose another folder for the "
                 "reference log-probs"
             ) from error
         self.path = folder / f"reference-{model[:16]}-{dtype}.jsonl"
-        self._of_all = f"{model} {dtype} {temperature!r}\n".encode()
+        self._key_prefix = f"{model} {dtype} {temperature!r}\n".encode()
 
     def key(self, pair: Pair) -> str:
-        digest = hashlib.sha256(self._of_all)
+        digest = hashlib.sha256(self._key_prefix)
         for row in (pair.chosen, pair.rejected):
             digest.update(f"{row.start} {' '.join(map(str, row.ids))}\n".encode())
         return digest.hexdigest()
 
     def read(self, keys: Iterable[str]) -> dict[str, ReferenceLogprobs]:
-        """Those of the keys that it holds; the file may be larger than memory."""
+        """The cached values of these keys; the file may be larger than memory."""
         wanted = set(keys)
         return {key: value for key, value in self._entries() if key in wanted}
 
@@ -78,30 +77,33 @@ class ReferenceCache:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise TrainingError(f"{self.path}: cannot be read ({error.strerror})") from error
+            raise TrainingError(
+                f"{self.path}: cannot be read ({error.strerror}); check its permissions"
+            ) from error
 
-    def append(self, found: Mapping[str, ReferenceLogprobs]) -> None:
-        """On disk before it returns. Raises TrainingError on a full disk: what it held stays."""
+    def append(self, values: Mapping[str, ReferenceLogprobs]) -> None:
+        """Write values and sync them to disk. Raises TrainingError on a full disk, where the
+        values written before stay."""
         lines = "".join(
-            json.dumps({"key": key, "chosen": of.chosen, "rejected": of.rejected}) + "\n"
-            for key, of in found.items()
+            json.dumps({"key": key, "chosen": value.chosen, "rejected": value.rejected}) + "\n"
+            for key, value in values.items()
         ).encode()
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)  # goes with the descriptor, however we end
+                fcntl.flock(file, fcntl.LOCK_EX)  # released with the descriptor, even by a kill
                 _write_whole(file, lines, _end_of_lines(file))
             finally:
                 os.close(file)
         except OSError as error:
             raise TrainingError(
-                f"{self.path}: cannot be written ({error.strerror}); what it held is safe: make "
-                "room and run again to go on from it"
+                f"{self.path}: cannot be written ({error.strerror}); earlier values are kept: free "
+                "some space and run again to go on from them"
             ) from error
 
 
 def _parsed(line: bytes) -> tuple[str, ReferenceLogprobs] | None:
-    """None for what is no whole line of ours."""
+    """The key and values of a line; None for an incomplete or malformed one."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -113,7 +115,7 @@ def _parsed(line: bytes) -> tuple[str, ReferenceLogprobs] | None:
 
 
 def _end_of_lines(file: int) -> int:
-    """Where the last whole line ends."""
+    """Offset of the end of the last whole line."""
     end = os.fstat(file).st_size
     while end > 0:
         start = max(0, end - _BLOCK)
@@ -125,7 +127,7 @@ def _end_of_lines(file: int) -> int:
 
 
 def _write_whole(file: int, lines: bytes, at: int) -> None:
-    """Write all the lines from there on, or leave the file as long as that."""
+    """Write all of the lines at offset `at`, or truncate the file to it."""
     os.ftruncate(file, at)
     try:
         written = 0

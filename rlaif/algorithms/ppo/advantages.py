@@ -1,9 +1,9 @@
-"""How much better than expected each token of a response was: three ways to say it.
+"""Advantages: how much better than expected each token of a response was, by three estimators.
 
     gae     r_t = -kl_coef·k1_t,  r_T += score      k1_t = log π_old - log π_ref
             δ_t = r_t + gamma·V_{t+1} - V_t         Eq. 12, arXiv:1506.02438
             A_t = δ_t + gamma·λ·A_{t+1}             Eq. 16; V and A after the end are 0
-            R_t = A_t + V_t                         before A is whitened (logprobs.py)
+            R_t = A_t + V_t                         before A is whitened (whiten)
     rloo    R   = score - kl_coef·Σ_t k1_t          of the whole response: one action
             A_i = R_i - (1/(n-1)) Σ_{j≠i} R_j       the RLOO estimator of arXiv:2402.14740; the same
                                                     for each token of response i
@@ -17,25 +17,22 @@
 The KL is where each paper has it: inside the reward for gae (arXiv:2203.02155) and rloo, in the
 loss for grpo (k3 with a gradient, Eq. 4 there), so grpo's advantages are made of scores alone.
 std is the unbiased one, with 1e-4 added. A response alone in its group (the others had no score)
-has nothing to be compared with: its advantage is 0, and so is every one of a group of equals.
+cannot be compared: its advantage is 0, as are those of a group with equal scores.
 Left out: whitening of rloo's and grpo's advantages, which neither paper does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-Estimator = Literal["gae", "rloo", "grpo"]
 
 GROUP_EPS = 1e-4  # added to a group's std, in scores
 
 
 @dataclass(frozen=True, slots=True)
-class Advantages:
+class GAEAdvantages:
     advantages: Tensor  # (B, R), not whitened, 0 outside the mask
     returns: Tensor  # (B, R), advantages + values
 
@@ -53,22 +50,23 @@ def last_places(mask: Tensor) -> Tensor:
 
 
 def response_rewards(k1: Tensor, scores: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """R of rloo above: what the whole response earned, (B,)."""
+    """R of rloo above: the reward of the whole response, (B,)."""
     return scores - kl_coef * torch.where(mask, k1, 0.0).sum(dim=1)
 
 
 def gae_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
-) -> Advantages:
+) -> GAEAdvantages:
     """GAE backwards over the response tokens. All (B, R); the mask is a run of True per row."""
     values = torch.where(mask, values, 0.0)
     advantages = torch.zeros_like(values)
-    carry = next_value = torch.zeros_like(values[:, 0])
+    next_advantage = next_value = torch.zeros_like(values[:, 0])
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]  # Eq. 12, arXiv:1506.02438
-        carry = torch.where(mask[:, t], delta + gamma * gae_lambda * carry, 0.0)  # Eq. 16
-        advantages[:, t], next_value = carry, values[:, t]
-    return Advantages(advantages, advantages + values)
+        advantage = delta + gamma * gae_lambda * next_advantage  # Eq. 16
+        next_advantage = torch.where(mask[:, t], advantage, 0.0)
+        advantages[:, t], next_value = next_advantage, values[:, t]
+    return GAEAdvantages(advantages, advantages + values)
 
 
 def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
@@ -96,7 +94,7 @@ def _group_sums(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def on_every_token(advantages: Tensor, mask: Tensor) -> Tensor:
-    """One number per response to each of its tokens: (B,) and (B, R) → (B, R), 0 outside."""
+    """The advantage of a response on each of its tokens: (B,), (B, R) → (B, R), 0 outside."""
     return torch.where(mask, advantages[:, None], 0.0)
 
 

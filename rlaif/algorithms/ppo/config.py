@@ -1,15 +1,15 @@
-"""Settings of PPO and its group baselines; what would do nothing is refused."""
+"""Settings of PPO and its group baselines; those without effect are refused. No torch."""
 
 from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from rlaif.algorithms.ppo.advantages import Estimator
+from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
 from rlaif.training.config import TrainConfig
 
-_OF_GAE = ("gamma", "gae_lambda", "value", "value_learning_rate", "value_clip", "vf_coef")
+_OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
 
 
@@ -17,100 +17,129 @@ class PPOConfig(TrainConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
     iterations: int = Field(default=100, ge=1, description="rollouts, each followed by updates")
-    prompts_per_iteration: int = Field(default=16, ge=1)
+    prompts_per_iteration: int = Field(
+        default=16, ge=1, description="to which responses are sampled"
+    )
     group_size: int = Field(
         default=1, ge=1, description="responses per prompt; rloo and grpo compare 2 or more"
     )
-    max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
     engine: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="of sampling; auto: vLLM where it is installed"
+        default="auto", description="samples the responses; auto: vLLM where it is installed"
     )
     kv_cache_gib: float = Field(
         default=1.0,
         gt=0,
-        description="GiB of keys and values that sampling holds at most; less where all responses "
-        "of an iteration need less",
+        description="most GiB of keys and values in sampling; less where an iteration's responses "
+        "need less",
     )
     importance_cap: float = Field(
-        default=2.0, ge=1, description="of π_old / sampler per token (Yao et al. 2025); see ppo.py"
+        default=2.0, ge=1, description="bound of π_old / sampler per token; train.py has the source"
     )
-    epochs: int = Field(default=1, ge=1, description="passes over a rollout; TRL 4, dearer")
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout (TRL: 4)")
     update_batch_size: int = Field(default=4, ge=1, description="responses per optimizer step")
     value: Literal["head", "adapter"] = Field(
         default="head",
-        description="V off the policy's own hidden states, or off an adapter's (ppo_value.py)",
+        description="V of the policy's own hidden states, or of an adapter's (critic.py)",
     )
     value_learning_rate: float = Field(
-        default=1e-3, gt=0, description="of the value's head and adapter: they start from nothing"
+        default=1e-3,
+        gt=0,
+        description="of the value function's head and adapter, which start untrained",
     )
-    kl_coef: float = Field(default=0.05, ge=0, description="weight of the KL, nats → score")
+    kl_coef: float = Field(
+        default=0.05, ge=0, description="weight of the KL to the reference, score per nat"
+    )
     kl_target: float | None = Field(
-        default=None, gt=0, description="nats per response; None keeps kl_coef fixed"
+        default=None,
+        gt=0,
+        description="nats per response that kl_coef adapts to; null keeps it fixed",
     )
     kl_horizon: float = Field(
         default=1e4, gt=0, description="responses over which kl_coef adapts (arXiv:1909.08593)"
     )
     kl_ceiling: float = Field(
-        default=0.05, gt=0, description="nats per token, of an update from its rollout's policy"
+        default=0.05, gt=0, description="nats per token from the rollout's policy; ends the updates"
     )
     max_kl: float | None = Field(
         default=None,
         gt=0,
-        description="nats per response from the reference; over it training stops (guard.py)",
+        description="nats per response from the reference; above it training stops (guards.py)",
     )
-    advantages: Estimator = Field(
-        default="gae", description="a value function's, or a group's baseline (advantages.py)"
+    advantages: str = Field(
+        default="gae", description="gae, rloo or grpo: a name in ESTIMATORS (estimators.py)"
     )
     gamma: float = Field(default=1.0, ge=0, le=1, description="discount per token")
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    clip: float = Field(
-        default=0.2, gt=0, description="of ratio around 1 (arXiv:1707.06347, table 1)"
+    gae_lambda: float = Field(
+        default=0.95, ge=0, le=1, description="bias (0) against variance (1), arXiv:1506.02438"
     )
-    value_clip: float = Field(default=0.2, gt=0, description="of v around v_old, in scores")
+    clip: float = Field(
+        default=0.2, gt=0, description="range of ratio around 1 (arXiv:1707.06347, table 1)"
+    )
+    value_clip: float = Field(default=0.2, gt=0, description="range of v around v_old, in scores")
     vf_coef: float = Field(
         default=0.1, ge=0, description="weight of the value loss (c1 of Eq. 9, arXiv:1707.06347)"
     )
     missing_eos_penalty: float = Field(
-        default=1.0, ge=0, description="off the score of a response cut off by the bound (TRL)"
+        default=1.0, ge=0, description="taken off the score of a response without end token (TRL)"
     )
     eval_every: int = Field(
-        default=10, ge=1, description="iterations between a judge's evaluations, where there is one"
+        default=10, ge=1, description="iterations between evaluations, where there is a judge"
     )
     eval_prompts: int = Field(
-        default=16, ge=1, description="set aside for it: no response to them is trained on"
+        default=16, ge=1, description="prompts held out for evaluation, never trained on"
     )
     rollback_after: int = Field(
-        default=3, ge=1, description="evaluations in a row below the best, then back to the best"
+        default=3,
+        ge=1,
+        description="evaluations in a row below the best, until the policy goes back to it",
     )
 
     @property
     def responses(self) -> int:
-        """Of one iteration."""
+        """Responses of one iteration."""
         return self.prompts_per_iteration * self.group_size
 
+    @property
+    def estimator(self) -> Estimator:
+        return ESTIMATORS[self.advantages]
+
     def set_for_a_judge(self) -> list[str]:
-        """Settings given that only a judge makes use of."""
+        """Settings that were given and have an effect only where there is a judge."""
         return [name for name in _OF_JUDGE if name in self.model_fields_set]
 
+    @field_validator("advantages")
+    @classmethod
+    def _require_known(cls, advantages: str) -> str:
+        if advantages not in ESTIMATORS:
+            raise ValueError(f"unknown estimator {advantages!r}; known: {', '.join(ESTIMATORS)}")
+        return advantages
+
     @model_validator(mode="after")
-    def _refuse_what_does_nothing(self) -> Self:
+    def _refuse_settings_without_effect(self) -> Self:
         given = self.model_fields_set
         if self.kl_target is None and "kl_horizon" in given:
             raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
-        if self.advantages == "gae":
-            return self
-        idle = [name for name in _OF_GAE if name in given]
+        idle = [name for name in _unread_by(self.estimator) if name in given]
         if idle:
+            them = "it" if len(idle) == 1 else "them"
             raise ValueError(
-                f"advantages={self.advantages} has no value function: {', '.join(idle)} would do "
-                "nothing; leave out what is gae's"
+                f"advantages={self.advantages} does not use {', '.join(idle)}; remove {them}"
             )
-        if self.group_size < 2:
+        if self.group_size < self.estimator.min_group_size:
             raise ValueError(
                 f"advantages={self.advantages} compares the responses to one prompt, and "
-                "group_size is 1; set group_size to 2 or more"
+                f"group_size is {self.group_size}; set group_size to "
+                f"{self.estimator.min_group_size} or more"
             )
         return self
+
+
+def _unread_by(estimator: Estimator) -> list[str]:
+    """Settings that have no effect with this estimator: other estimators', and the value's."""
+    others = [name for other in ESTIMATORS.values() for name in other.settings]
+    unread = [name for name in others if name not in estimator.settings]
+    return unread if estimator.needs_value else [*unread, *_OF_VALUE]

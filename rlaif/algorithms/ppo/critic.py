@@ -1,11 +1,11 @@
-"""PPO's value function: V of the state each response token was drawn in, to predict its return.
+"""PPO's value function: V of the state before each response token predicts the token's return.
 
     V(s_t) = w · h(s_t) + b        h the last hidden state before token t; w, b start as 0
 
     value=head       h is the policy's own: one forward gives log π and V, one backward takes
                      L_π + vf_coef · L_V through the shared trunk (Eq. 9, arXiv:1707.06347)
-    value=adapter    h is that of a LoRA role of its own over the frozen base: nothing of V moves
-                     the policy, at a second forward and backward (InstructGPT's separate model)
+    value=adapter    h is that of a LoRA role of its own over the frozen base: V does not move the
+                     policy, at a second forward and backward (InstructGPT's separate model)
 
 docs/decisions/011 says why the head is the default and why its gradient enters the trunk.
 """
@@ -18,7 +18,8 @@ from typing import Literal
 from torch import Tensor
 
 from rlaif.batching.prefix_sharing import SharedBatch
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import Heads
 
 
@@ -47,19 +48,18 @@ class Critic:
 
     def parameters(self) -> dict[str, Tensor]:
         """Name → weight of what trains for V alone."""
-        found: dict[str, Tensor] = {}
+        parameters: dict[str, Tensor] = {}
         if not self.shares_trunk:
-            found |= self.backbone.role_parameters("value")
-        found |= {f"value_head.{name}": p for name, p in self.head.named_parameters()}
-        return found
+            parameters |= self.backbone.role_parameters("value")
+        return parameters | {f"value_head.{name}": p for name, p in self.head.named_parameters()}
 
     def read(self, hidden: Tensor) -> Tensor:
-        """V off hidden states of its role: (N, d) → (N,)."""
+        """V of hidden states of its role: (N, d) → (N,)."""
         values: Tensor = self.head(hidden)[..., 0]
         return values
 
     def values(self, batch: SharedBatch) -> Tensor:
-        """V for each response token, (N,) in the batch's order; a forward of its role."""
+        """V of each response token, (N,) in the batch's order, by a forward of its role."""
         return self.read(self.backbone.predicting(self.role, batch))
 
 

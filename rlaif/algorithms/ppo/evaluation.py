@@ -1,11 +1,11 @@
-"""Now and then during PPO: the policy answers prompts set aside, and a judge says how well.
+"""Evaluation during PPO: a judge compares the policy's responses to held-out prompts.
 
     judge_score = mean P(the policy's response is better than the start's)      ½ at the start
 
-The responses are drawn as in rollouts, with the same seeds every time, so that two evaluations
-differ by the policy and not by its luck. What follows from the score is decided in guard.py.
-The prompts set aside are part of the prompts to train on, not of those a policy is reported on: a
-checkpoint chosen by their score is a little overrated on them.
+The responses are sampled as in rollouts, with the same seeds every time, so that two evaluations
+differ by the policy and not by chance. guards.py decides what follows from the score. The held-out
+prompts are a part of those given for training, not of those a policy is reported on: a checkpoint
+chosen by their score is a little overrated on them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from rlaif.algorithms.ppo.rollout import PPOModels, decoded, sample
 from rlaif.batching.encode import EncodedPrompt
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.offline import response_seed
+from rlaif.generation.base import response_seed
 from rlaif.training.config import TrainingError
 
-# (held-out prompts, the policy's responses) → mean P(better than the start's); None: cannot say
+# (held-out prompts, the policy's responses) → mean P(better than the start's); None: no score
 HeldOutJudge = Callable[[Sequence[Prompt], Sequence[str]], float | None]
 
 
 def split_off(
     prompts: Sequence[EncodedPrompt], count: int, seed: int
 ) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
-    """(to train on, `count` to be judged), a seeded choice; both in the order of `prompts`.
+    """(to train on, `count` held out), a seeded choice; both in the order of `prompts`.
 
     Raises TrainingError when nothing would be left to train on.
     """
@@ -42,45 +42,46 @@ def split_off(
             "eval_prompts or give more prompts"
         )
     generator = torch.Generator().manual_seed(seed)
-    aside = set(torch.randperm(len(prompts), generator=generator)[:count].tolist())
-    kept = [prompt for i, prompt in enumerate(prompts) if i not in aside]
-    return kept, [prompt for i, prompt in enumerate(prompts) if i in aside]
+    heldout = set(torch.randperm(len(prompts), generator=generator)[:count].tolist())
+    train = [prompt for i, prompt in enumerate(prompts) if i not in heldout]
+    return train, [prompt for i, prompt in enumerate(prompts) if i in heldout]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
-    """A judge, and the prompts it is shown responses to."""
+    """A judge, and the prompts to which it compares responses."""
 
     judge: HeldOutJudge
     prompts: list[EncodedPrompt]
 
     def score(
-        self, actors: PPOModels, config: PPOConfig, workers: ProcessGroup, where: str
+        self, models: PPOModels, config: PPOConfig, workers: ProcessGroup, where: str
     ) -> float | None:
-        """What the judge says of the present policy; the same in every process.
+        """The judge's score of the present policy; the same in every process.
 
-        Raises TrainingError for what is no probability, or when the judge raises.
+        Raises TrainingError for a score that is not a probability, or when the judge raises.
         """
-        mine = workers.shard(self.prompts)
-        seeds = [response_seed(config.seed, f"{p.prompt.id}@held-out", 0) for p in mine]
-        texts = workers.gather(decoded(actors, sample(actors, mine, seeds, config)))
-        said = self._ask(texts, where) if workers.is_main else None
-        told = workers.all_reduce({"known": float(said is not None), "score": said or 0.0})
-        return told["score"] if told["known"] else None
+        own = workers.shard(self.prompts)
+        seeds = [response_seed(config.seed, f"{p.prompt.id}@held-out", 0) for p in own]
+        responses = workers.gather(decoded(models, sample(models, own, seeds, config)))
+        # the main process queries the judge; a sum carries its answer to the others
+        score = self._query_judge(responses, where) if workers.is_main else None
+        totals = workers.all_reduce({"has_score": float(score is not None), "score": score or 0.0})
+        return totals["score"] if totals["has_score"] else None
 
-    def _ask(self, texts: Sequence[str], where: str) -> float | None:
+    def _query_judge(self, responses: Sequence[str], where: str) -> float | None:
         try:
-            said = self.judge([p.prompt for p in self.prompts], texts)
+            score = self.judge([p.prompt for p in self.prompts], responses)
         except UserError:
             raise
         except Exception as error:
             raise TrainingError(
                 f"{where}: the judge of held-out responses raised {type(error).__name__}: {error}; "
-                "the last checkpoint stays: mend it (let it return None for what it cannot say)"
+                "the last checkpoint stays: fix the judge (it may return None for no score)"
             ) from error
-        if said is not None and not (math.isfinite(said) and 0 <= said <= 1):
+        if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
             raise TrainingError(
-                f"{where}: the judge of held-out responses said {said}; it must say a probability "
-                "in [0, 1], or None"
+                f"{where}: the judge of held-out responses returned {score}; expected a "
+                "probability in [0, 1], or None"
             )
-        return said
+        return score

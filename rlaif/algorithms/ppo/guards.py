@@ -1,9 +1,9 @@
-"""What keeps a policy from running away from what it should become. Pure decisions, no tensors.
+"""Guards against a policy that drifts too far or gets worse. Pure decisions, no tensors.
 
     adaptive KL    kl_coef ← kl_coef·(1 + clip(kl/target - 1, ±0.2)·n/horizon)
                    kl nats per response (kl_k1), n responses; section 2.2, arXiv:1909.08593
-    KL guard       k3 of KL(π_old, π) on an update's batch over kl_ceiling: the update is not made,
-                   nor the iteration's remaining ones (ppo_update.py)
+    KL guard       k3 of KL(π_old, π) on an update's batch over kl_ceiling: the update is dropped,
+                   and the iteration's remaining ones (update.py)
     max_kl         kl_k1 of a rollout over it: training ends with an error
     rollback       s_1, s_2, …  a judge's mean P(better than the start) on held-out prompts.
                    `after` of them in a row below the best: policy and optimizer go back to the
@@ -11,10 +11,10 @@
 
 Why max_kl is an error and not an early end: a policy that far off has most likely found a hole in
 the score (arXiv:2210.10760), and the next stage of a recipe must not take it for a finished one.
-Why a second rollback to the same best is the end: training has twice left it for the worse.
-An evaluation without a score (the judge could not say) counts neither for nor against.
+Why a second rollback to the same best is the end: training has left it for a worse policy twice.
+An evaluation without a score (the judge gave None) is ignored.
 After a rollback the iterations go on counting, and with them the learning rate's decay and the
-seeds, so that what follows is not a repetition; kl_coef stays where the drift had brought it.
+seeds, so that the next iterations are not a repetition; kl_coef keeps its adapted value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 
 from rlaif.training.config import TrainingError
 
-STEPS_AT_MOST = 0.2  # the relative error that is acted upon (arXiv:1909.08593, section 2.2)
+MAX_ERROR = 0.2  # relative errors are clipped to it (arXiv:1909.08593, section 2.2)
 ROLLBACKS_TO_ONE_BEST = 2
 
 Decision = Literal["go on", "new best", "roll back", "end"]
@@ -32,7 +32,7 @@ Decision = Literal["go on", "new best", "roll back", "end"]
 
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, count: int, horizon: float) -> float:
     """The next coefficient, after `count` responses of mean KL `kl` (nats per response)."""
-    error = min(max(kl / target - 1, -STEPS_AT_MOST), STEPS_AT_MOST)
+    error = min(max(kl / target - 1, -MAX_ERROR), MAX_ERROR)
     return kl_coef * (1 + error * count / horizon)
 
 
@@ -48,7 +48,7 @@ def require_kl_within(kl: float, max_kl: float | None, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RollbackState:
-    """What the evaluations have shown so far; kept in every checkpoint."""
+    """The evaluations so far, as far as rollbacks depend on them; kept in every checkpoint."""
 
     best: float | None = None  # the highest score
     below: int = 0  # evaluations in a row below it
@@ -60,22 +60,22 @@ class RollbackState:
 
 
 class RollbackDecision(NamedTuple):
-    watch: RollbackState
+    state: RollbackState
     decision: Decision
 
 
-def after_evaluation(watch: RollbackState, score: float | None, after: int) -> RollbackDecision:
-    """What an evaluation of `score` means, with `after` in a row below the best for a rollback.
+def after_evaluation(state: RollbackState, score: float | None, after: int) -> RollbackDecision:
+    """The decision after an evaluation of `score`; `after` in a row below the best roll back.
 
-    >>> after_evaluation(Watch(best=0.6, below=2), 0.5, after=3).decision
+    >>> after_evaluation(RollbackState(best=0.6, below=2), 0.5, after=3).decision
     'roll back'
     """
     if score is None:
-        return RollbackDecision(watch, "go on")
-    if watch.best is None or score > watch.best:
+        return RollbackDecision(state, "go on")
+    if state.best is None or score > state.best:
         return RollbackDecision(RollbackState(best=score), "new best")
-    below = watch.below + 1 if score < watch.best else 0
+    below = state.below + 1 if score < state.best else 0
     if below < after:
-        return RollbackDecision(RollbackState(watch.best, below, watch.rollbacks), "go on")
-    back = RollbackState(watch.best, 0, watch.rollbacks + 1)
+        return RollbackDecision(RollbackState(state.best, below, state.rollbacks), "go on")
+    back = RollbackState(state.best, 0, state.rollbacks + 1)
     return RollbackDecision(back, "end" if back.ended else "roll back")

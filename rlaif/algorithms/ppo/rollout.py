@@ -2,16 +2,16 @@
 
 Prompts are shared out among the processes; each samples, scores and measures the responses to its
 own. Then everything is gathered, so that means, whitening and batches are those of one process. A
-sharded model is whole while it is asked (`Backbone.whole`): one process may ask it more often.
+sharded model is whole while it is used (`Backbone.unsharded`): one process may use it more often.
 
-    what                by                                        forwards
-    log π_old           an exact sampler, else the policy         0 or 1
-    V, gae alone        value=head: the policy                    the same one
-                        value=adapter: the value role             1
-    log π_ref           the reference                             1
+    what                            by                                        forwards
+    log π_old                       an exact sampler, else the policy         0 or 1
+    V, with a value function        value=head: the policy                    the same one
+                                    value=adapter: the value role             1
+    log π_ref                       the reference                             1
 
-Forwards run over micro-batches of micro_batch_tokens, in which responses to one prompt share
-it where that saves work (prefix_sharing.py). No (B, T, V) is made.
+Forwards run over micro-batches of micro_batch_tokens, in which responses to one prompt share it
+where that saves work (batching/prefix_sharing.py). No (B, T, V) is made.
 """
 
 from __future__ import annotations
@@ -27,42 +27,34 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rlaif.algorithms.ppo.advantages import (
-    explained_variance,
-    gae_advantages,
-    grpo_advantages,
-    on_every_token,
-    response_rewards,
-    rloo_advantages,
-    token_rewards,
-)
+from rlaif.algorithms.ppo.advantages import explained_variance
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
+from rlaif.algorithms.ppo.estimators import ScoredResponses
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
-from rlaif.batching.logprobs import kl_k1, kl_k3, whiten
+from rlaif.batching.logprobs import kl_k1, kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
-from rlaif.generation.offline import response_seed
-from rlaif.generation.samplers import Sampler
-from rlaif.models.backbone import Backbone, Generated, all_whole
+from rlaif.generation.base import Generated, Sampler, response_seed
+from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, backbones_of, checked_scores, require_a_score
-from rlaif.rewards.sources import reasons, reasons_since
+from rlaif.rewards.base import reasons, reasons_since
 
 
 @dataclass(frozen=True, slots=True)
 class PPOModels:
-    """Who takes part. With adapters `frozen` is the policy's own backbone; in full fine-tuning it
-    is a copy of the start, for the policy's base moves."""
+    """The models of PPO. With adapters `frozen` is the policy's own backbone; in full fine-tuning
+    it is a copy of the start, since the policy's base moves."""
 
     policy: Backbone  # role "policy"
     frozen: Backbone  # role None: the reference; maybe "value", maybe "reward"
-    critic: Critic | None  # None: no value function (rloo, grpo)
+    critic: Critic | None  # None: no value function
     score: RewardFunction
     sampler: Sampler
 
     def read(self, batch: SharedBatch, temperature: float) -> PolicyOutputs:
-        """What one forward of the policy tells of the batch's N response tokens."""
+        """What one forward of the policy gives for the batch's N response tokens."""
         hidden = self.policy.predicting("policy", batch)  # (N, d)
         shared = self.critic is not None and self.critic.shares_trunk
         return PolicyOutputs(
@@ -78,7 +70,7 @@ class PolicyOutputs(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RolloutResponse:
-    """One response as the process that sampled it found it. Tensors (n,), on the CPU."""
+    """One response, as measured by the process that sampled it. Tensors (n,), on the CPU."""
 
     row: Row
     text: str
@@ -109,7 +101,7 @@ class Rollout:
     importance: Tensor  # (B, R), truncated
     advantages: Tensor  # (B, R)
     targets: ValueTargets | None  # None without a value function
-    reference_weight: float  # of k3 to the reference in the loss: kl_coef with grpo, else 0
+    reference_weight: float  # of k3 to the reference in the loss: kl_coef, or 0 if not kl_in_loss
 
 
 def importance_weights(old_logprobs: Tensor, sampler_logprobs: Tensor) -> Tensor:
@@ -119,7 +111,7 @@ def importance_weights(old_logprobs: Tensor, sampler_logprobs: Tensor) -> Tensor
 
 @torch.no_grad()
 def roll_out(
-    actors: PPOModels,
+    models: PPOModels,
     prompts: Sequence[EncodedPrompt],
     step: int,
     kl_coef: float,
@@ -132,54 +124,58 @@ def roll_out(
     scoring_seconds       the score
     measuring_seconds     log-probs and values
     rollout_tokens_per_s  response tokens of all processes over rollout_seconds
-    unscored/REASON       responses without a score by why ("empty_response", "judge:HOST:PORT:
-                          timed out", …; rewards.py); absent when there are none
+    unscored/REASON       responses without a score by reason ("empty_response", "judge:HOST:PORT:
+                          timed out", …; rewards/sources.py); absent when there are none
     """
-    mine = workers.shard([(prompt, place) for place, prompt in enumerate(prompts)])
-    known = reasons(actors.score)
-    responses, seconds = _respond(actors, mine, step, config)
-    missing = sum(r.score is None for r in responses)
-    why = workers.gather([reasons_since(known, actors.score, missing)])
+    own = workers.shard([(prompt, place) for place, prompt in enumerate(prompts)])
+    reasons_before = reasons(models.score)
+    responses, seconds = _respond(models, own, step, config)
+    unscored = sum(r.score is None for r in responses)
+    # gathered: every process assembles the same rollout
+    by_reason = workers.gather([reasons_since(reasons_before, models.score, unscored)])
     groups = workers.gather(list(in_groups(responses, config.group_size)))
     require_a_score([r.score for group in groups for r in group], f"PPO, iteration {step}")
-    rollout, metrics = assemble(groups, kl_coef, config, actors.policy.device)
+    rollout, metrics = assemble(groups, kl_coef, config, models.policy.device)
+    # the iteration waits for the slowest process
     for name, spent in seconds.items():
         metrics[name] = workers.max(spent)
     tokens = sum(len(r.sampler_logprobs) for group in groups for r in group)
     metrics["rollout_tokens_per_s"] = tokens / workers.max(seconds["rollout_seconds"])
-    metrics |= {f"unscored/{reason}": float(n) for reason, n in sum(why, Counter()).items()}
+    counts = sum(by_reason, Counter())
+    metrics |= {f"unscored/{reason}": float(count) for reason, count in counts.items()}
     return rollout, metrics
 
 
 def _respond(
-    actors: PPOModels, prompts: Sequence[tuple[EncodedPrompt, int]], step: int, config: PPOConfig
+    models: PPOModels, prompts: Sequence[tuple[EncodedPrompt, int]], step: int, config: PPOConfig
 ) -> tuple[list[RolloutResponse], dict[str, float]]:
     """The responses to (prompt, its place in the iteration), group by group, and the seconds."""
     n = config.group_size
-    asked = [prompt for prompt, _ in prompts for _ in range(n)]
+    repeated = [prompt for prompt, _ in prompts for _ in range(n)]
+    # a seed per response: independent of how prompts are shared out among processes
     seeds = [
         response_seed(config.seed, f"{prompt.prompt.id}@{step}", place * n + index)
         for prompt, place in prompts
         for index in range(n)
     ]
     times = [time.perf_counter()]
-    drawn = sample(actors, asked, seeds, config)
+    generated = sample(models, repeated, seeds, config)
     times.append(time.perf_counter())
-    texts = decoded(actors, drawn)
+    texts = decoded(models, generated)
     where = f"PPO, iteration {step}"
-    with all_whole(backbones_of(actors.score)):
-        scores = checked_scores(actors.score, [p.prompt for p in asked], texts, where)
+    with all_whole(backbones_of(models.score)):
+        scores = checked_scores(models.score, [p.prompt for p in repeated], texts, where)
     times.append(time.perf_counter())
     rows = [
-        Row(prompt.prompt.id, (*prompt.ids, *generated.ids), len(prompt.ids))
-        for prompt, generated in zip(asked, drawn, strict=True)
+        Row(prompt.prompt.id, (*prompt.ids, *g.ids), len(prompt.ids))
+        for prompt, g in zip(repeated, generated, strict=True)
     ]
-    measured = measure(actors, rows, [torch.tensor(g.logprobs) for g in drawn], config)
+    measured = measure(models, rows, [torch.tensor(g.logprobs) for g in generated], config)
     times.append(time.perf_counter())
     responses = [
-        RolloutResponse(row, text, generated.complete, score, *numbers)
-        for row, text, generated, score, numbers in zip(
-            rows, texts, drawn, scores, measured, strict=True
+        RolloutResponse(row, text, g.complete, score, *tensors)
+        for row, text, g, score, tensors in zip(
+            rows, texts, generated, scores, measured, strict=True
         )
     ]
     names = ("rollout_seconds", "scoring_seconds", "measuring_seconds")
@@ -188,37 +184,37 @@ def _respond(
 
 
 def sample(
-    actors: PPOModels, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
+    models: PPOModels, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
 ) -> list[Generated]:
-    """One response of the present policy to each prompt; none are asked for none."""
+    """One response of the present policy to each prompt."""
     ids = [prompt.ids for prompt in prompts]
-    with actors.policy.unsharded():
-        if not prompts:
+    with models.policy.unsharded():
+        if not prompts:  # a process without prompts gathers a sharded model with the others
             return []
-        actors.sampler.sync()
-        return actors.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
+        models.sampler.sync()
+        return models.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
 
 
-def decoded(actors: PPOModels, drawn: Sequence[Generated]) -> list[str]:
-    tokenizer = actors.policy.tokenizer
-    return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn]
+def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[str]:
+    """The texts of sampled responses, without special tokens."""
+    tokenizer = models.policy.tokenizer
+    return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
 
 
 def measure(
-    actors: PPOModels, rows: Sequence[Row], sampled: Sequence[Tensor], config: PPOConfig
+    models: PPOModels, rows: Sequence[Row], sampled: Sequence[Tensor], config: PPOConfig
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """sampler_logprobs, old_logprobs, ref_logprobs, values of each row, (n,) each on the CPU.
 
-    sampled: the sampler's log-probs of each row's response, which stand as old where it is exact.
+    sampled: the sampler's log-probs of each row's response; an exact sampler's are the old ones.
     """
-    policy, frozen, critic = actors.policy, actors.frozen, actors.critic
+    policy, frozen, critic = models.policy, models.frozen, models.critic
 
-    def own(batch: SharedBatch) -> Tensor:  # (N, 2): log π and V, 0 without a critic on the trunk
-        told = actors.read(batch, config.temperature)
-        values = torch.zeros_like(told.logprobs) if told.values is None else told.values
-        return torch.stack([told.logprobs, values], dim=1)
+    def policy_outputs(batch: SharedBatch) -> Tensor:  # (N, 2): log π and V, 0 without V here
+        logprobs, values = models.read(batch, config.temperature)
+        return torch.stack([logprobs, torch.zeros_like(logprobs) if values is None else values], 1)
 
-    def reference(batch: SharedBatch) -> Tensor:
+    def reference(batch: SharedBatch) -> Tensor:  # (N,)
         return frozen.logprobs_from(frozen.predicting(None, batch), batch, config.temperature)
 
     def over(backbone: Backbone, function: Callable[[SharedBatch], Tensor]) -> list[Tensor]:
@@ -226,11 +222,12 @@ def measure(
         with backbone.unsharded():
             return _by_row(function, rows, config.micro_batch_tokens, backbone)
 
-    exact = actors.sampler.exact
-    told = [] if exact else over(policy, own)
-    old = list(sampled) if exact else [each[:, 0] for each in told]
-    values = [torch.zeros(len(s)) for s in sampled] if exact else [each[:, 1] for each in told]
-    if critic is not None and (exact or not critic.shares_trunk):
+    if models.sampler.exact:  # the policy's forward is saved
+        old, values = list(sampled), [torch.zeros(len(s)) for s in sampled]
+    else:
+        outputs = over(policy, policy_outputs)
+        old, values = [each[:, 0] for each in outputs], [each[:, 1] for each in outputs]
+    if critic is not None and (models.sampler.exact or not critic.shares_trunk):
         values = over(critic.backbone, critic.values)
     return list(zip(sampled, old, over(frozen, reference), values, strict=True))
 
@@ -238,16 +235,16 @@ def measure(
 def _by_row(
     function: Callable[[SharedBatch], Tensor], rows: Sequence[Row], budget: int, backbone: Backbone
 ) -> list[Tensor]:
-    """What `function` says of each row's response tokens, (N, ...) of a batch and (n, ...) of each
-    row."""
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    """`function` over the rows in micro-batches of `budget` tokens: (N, ...) of each batch, taken
+    apart into (n, ...) of each row."""
+    results: list[Tensor] = [torch.empty(0)] * len(rows)
     for group in backbone.micro_batches(rows, budget):
-        told = function(pad_packs([[rows[i] for i in pack] for pack in group], backbone.device))
-        which = [i for pack in group for i in pack]
-        lengths = [rows[i].response_length for i in which]
-        for i, values in zip(which, torch.split(told.float().cpu(), lengths), strict=True):
-            found[i] = values
-    return found
+        values = function(pad_packs([[rows[i] for i in pack] for pack in group], backbone.device))
+        places = [i for pack in group for i in pack]
+        lengths = [rows[i].response_length for i in places]
+        for i, of_row in zip(places, torch.split(values.float().cpu(), lengths), strict=True):
+            results[i] = of_row
+    return results
 
 
 def assemble(
@@ -257,101 +254,87 @@ def assemble(
     device: torch.device,
 ) -> tuple[Rollout, dict[str, float]]:
     """The responses of all processes, in groups by prompt, as a rollout. Those without a score are
-    left out and counted. Metrics, over the scored responses:
+    left out and counted. Metrics: those of `rollout_metrics` and
 
-    score                 mean, before the missing-EOS penalty
     reward                mean over responses of what the advantages are made of: Σ_t r_t (gae),
                           R (rloo), the penalized score (grpo)
-    kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
-    entropy               mean of -log π_old over the tokens drawn, nats: what it estimates
-    response_length       mean tokens, end token included
-    eos_rate              share that ended by itself
-    distinct_2            different pairs of consecutive words over all of them (diversity.py);
-                          absent without any
-    explained_variance    of V before the updates (gae)
-    importance_mean       of π_old / sampler over tokens, before truncation; 1 with an exact sampler
-    importance_max        the largest, before truncation
-    importance_clipped    share of tokens over importance_cap
-    unscored              responses without a score, in none of these
+    explained_variance    of V before the updates, with a value function
+    unscored              responses without a score, in no other metric
     """
     kept = [(place, r) for place, group in enumerate(groups) for r in group if r.score is not None]
-    found = [r for _, r in kept]
+    responses = [r for _, r in kept]
 
     def padded(values: list[Tensor]) -> Tensor:
         return pad_sequence(values, batch_first=True).to(device)  # (B, R)
 
-    mask = padded([torch.ones(len(r.old_logprobs), dtype=torch.bool) for r in found])
-    old, ref = padded([r.old_logprobs for r in found]), padded([r.ref_logprobs for r in found])
-    sampled = padded([r.sampler_logprobs for r in found])
-    raw = importance_weights(old, sampled)
-    scores = torch.tensor([r.score for r in found], device=device)
-    complete = torch.tensor([r.complete for r in found], device=device)
-    learned = _learned(
-        scores - config.missing_eos_penalty * (~complete).float(),
-        torch.tensor([place for place, _ in kept], device=device),
-        torch.where(mask, kl_k1(old, ref), 0.0),
-        padded([r.values for r in found]),
-        mask,
-        kl_coef,
-        config,
+    mask = padded([torch.ones(len(r.old_logprobs), dtype=torch.bool) for r in responses])
+    old = padded([r.old_logprobs for r in responses])
+    ref = padded([r.ref_logprobs for r in responses])
+    sampled = padded([r.sampler_logprobs for r in responses])
+    importance = importance_weights(old, sampled)
+    scores = torch.tensor([r.score for r in responses], device=device)  # (B,)
+    complete = torch.tensor([r.complete for r in responses], device=device)  # (B,)
+    scored = ScoredResponses(
+        scores=scores - config.missing_eos_penalty * (~complete).float(),
+        groups=torch.tensor([place for place, _ in kept], device=device),
+        kl_k1=torch.where(mask, kl_k1(old, ref), 0.0),
+        values=padded([r.values for r in responses]),
+        mask=mask,
     )
-    metrics: dict[str, float] = {
-        "score": float(scores.mean()),
-        "reward": learned.reward,
-        "kl_k1": float(torch.where(mask, kl_k1(old, ref), 0.0).sum(1).mean()),
-        "kl_k3": float(torch.where(mask, kl_k3(old, ref), 0.0).sum(1).mean()),
-        "entropy": float(-old[mask].mean()),
-        "response_length": sum(r.row.response_length for r in found) / len(found),
-        "eos_rate": float(complete.float().mean()),
-        "importance_mean": float(raw[mask].mean()),
-        "importance_max": float(raw[mask].max()),
-        "importance_clipped": float((raw[mask] > config.importance_cap).float().mean()),
-        "unscored": float(sum(map(len, groups)) - len(found)),
-    }
-    pairs = distinct_n([r.text for r in found], 2)
-    if pairs is not None:
-        metrics["distinct_2"] = pairs
-    if learned.targets is not None:
-        of = learned.targets
-        metrics["explained_variance"] = explained_variance(of.values, of.returns, mask)
+    estimate = config.estimator.compute(scored, kl_coef, config)
     rollout = Rollout(
-        rows=[r.row for r in found],
+        rows=[r.row for r in responses],
         mask=mask,
         old_logprobs=old,
         ref_logprobs=ref,
         sampler_logprobs=sampled,
-        importance=raw.clamp(max=config.importance_cap),
-        advantages=learned.advantages,
-        targets=learned.targets,
-        reference_weight=kl_coef if config.advantages == "grpo" else 0.0,
+        importance=importance.clamp(max=config.importance_cap),
+        advantages=estimate.advantages,
+        targets=_targets(scored.values, estimate.returns),
+        reference_weight=kl_coef if config.estimator.kl_in_loss else 0.0,
     )
+    metrics = rollout_metrics(rollout, responses, importance, config)
+    metrics["reward"] = float(estimate.rewards.mean())
+    metrics["unscored"] = float(sum(map(len, groups)) - len(responses))
+    if rollout.targets is not None:
+        of_value = rollout.targets.values, rollout.targets.returns
+        metrics["explained_variance"] = explained_variance(*of_value, mask)
     return rollout, metrics
 
 
-class _Learned(NamedTuple):
-    advantages: Tensor  # (B, R)
-    targets: ValueTargets | None
-    reward: float
+def _targets(values: Tensor, returns: Tensor | None) -> ValueTargets | None:
+    return None if returns is None else ValueTargets(values, returns)
 
 
-def _learned(
-    scores: Tensor,
-    groups: Tensor,
-    k1: Tensor,
-    values: Tensor,
-    mask: Tensor,
-    kl_coef: float,
-    config: PPOConfig,
-) -> _Learned:
-    """The configured advantages. scores (penalized), groups (B,); k1, values, mask (B, R)."""
-    if config.advantages == "gae":
-        rewards = token_rewards(k1, scores, mask, kl_coef)
-        gae = gae_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
-        targets = ValueTargets(values, gae.returns)
-        return _Learned(whiten(gae.advantages, mask), targets, float(rewards.sum(1).mean()))
-    if config.advantages == "rloo":
-        whole = response_rewards(k1, scores, mask, kl_coef)
-        each = rloo_advantages(whole, groups)
-        return _Learned(on_every_token(each, mask), None, float(whole.mean()))
-    each = grpo_advantages(scores, groups)
-    return _Learned(on_every_token(each, mask), None, float(scores.mean()))
+def rollout_metrics(
+    rollout: Rollout, responses: Sequence[RolloutResponse], importance: Tensor, config: PPOConfig
+) -> dict[str, float]:
+    """Of the scored responses. importance: (B, R), before truncation.
+
+    score                 mean, before the missing-EOS penalty
+    kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
+    entropy               mean of -log π_old over the sampled tokens, an estimate of it, nats
+    response_length       mean tokens, end token included
+    eos_rate              share of responses with an end token
+    distinct_2            different pairs of consecutive words over all of them (diversity.py);
+                          absent without any
+    importance_mean       of π_old / sampler over tokens, before truncation; 1 with an exact sampler
+    importance_max        the largest, before truncation
+    importance_clipped    share of tokens over importance_cap
+    """
+    mask, old, ref = rollout.mask, rollout.old_logprobs, rollout.ref_logprobs
+    scores = torch.tensor([r.score for r in responses], device=mask.device)
+    complete = torch.tensor([r.complete for r in responses], device=mask.device)
+    metrics = {
+        "score": float(scores.mean()),
+        "kl_k1": float(torch.where(mask, kl_k1(old, ref), 0.0).sum(1).mean()),
+        "kl_k3": float(torch.where(mask, kl_k3(old, ref), 0.0).sum(1).mean()),
+        "entropy": float(-old[mask].mean()),
+        "response_length": sum(r.row.response_length for r in responses) / len(responses),
+        "eos_rate": float(complete.float().mean()),
+        "importance_mean": float(importance[mask].mean()),
+        "importance_max": float(importance[mask].max()),
+        "importance_clipped": float((importance[mask] > config.importance_cap).float().mean()),
+    }
+    distinct = distinct_n([r.text for r in responses], 2)
+    return metrics if distinct is None else metrics | {"distinct_2": distinct}

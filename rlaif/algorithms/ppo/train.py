@@ -1,23 +1,24 @@
 """Proximal policy optimization (arXiv:1707.06347) of responses against a score.
 
-    A        advantages, (B, R): gae, rloo or grpo            advantages.py
+    A        advantages, (B, R): gae, rloo or grpo            advantages.py, estimators.py
     ratio    = exp(log π - log π_old)
     w        = min(π_old / sampler, importance_cap)           no gradient; 1 with an exact sampler
     L_π      = w·max(-A·ratio, -A·clip(ratio, 1±clip))        Eq. 7, arXiv:1707.06347
-    L_V      = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)  gae alone; V in ppo_value.py
+    L_V      = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)  with a value function: critic.py
     L        = mean over counted tokens of L_π + vf_coef·L_V,
                with grpo + kl_coef·k3(π, reference)           Eq. 4, arXiv:2402.03300
 
     log π_old, log π_ref, V   old_logprobs, ref_logprobs, values, at the token they lead to
+    R                         returns
     score                     of the whole response, less a penalty when it has no end token
 
 w corrects for a sampler that is not quite the trainer's policy (Yao et al. 2025, "Your Efficient
-RL Framework Secretly Brings You Off-Policy RL Training"): its expectation over what was sampled
+RL Framework Secretly Brings You Off-Policy RL Training"): the weighted mean over sampled tokens
 is that of π_old, but for the truncation, which bounds the variance. A sampler that computes with
 the trainer's own forward is exact: its log-probs are π_old, and the policy's forward is saved.
 
-    one iteration    roll out (ppo_rollout.py) → updates (ppo_update.py) → adapt kl_coef
-    guards           adaptive KL, KL guard, max_kl, rollback to the best judged policy (guard.py)
+    one iteration    roll out (rollout.py) → updates (update.py) → adapt kl_coef
+    guards           adaptive KL, KL guard, max_kl, rollback to the best judged policy (guards.py)
 
 A response whose score is None is masked out of everything and counted (unscored), never scored 0.
 The mean is over the tokens of an optimizer step's batch for all three: rloo's paper sums over a
@@ -50,21 +51,16 @@ from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.samplers import choose_engine, kv_cache_needed, open_sampler
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.generation.base import kv_cache_needed
+from rlaif.generation.engines import choose_engine, open_sampler
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainingError,
-    memory_gib,
-    report_skipped,
-    require_context,
-    run_inputs,
-)
-
-__all__ = ["HeldOutJudge", "PPOConfig", "train"]
+from rlaif.training.checks import memory_gib, report_skipped, require_context
+from rlaif.training.config import TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, run_inputs
 
 
 def train(
@@ -78,21 +74,16 @@ def train(
     """Train the policy against `reward`; returns `out`: a peft adapter, or (lora=null) a model.
 
     reward: the folder of a reward model (it becomes a role of the frozen base), or a callable
-    (conversations, responses) → scores, None where one could not be had.
-    judge: asked every eval_every iterations, and after the last, about responses to eval_prompts
-    of the prompts, set aside for it; when they got worse, the policy goes back to its best.
-    Resumes by itself. Raises TrainingError, BatchError, RolloutError or RewardModelError.
+    (conversations, responses) → scores, None for a response without one.
+    judge: called every eval_every iterations, and after the last, with responses to eval_prompts of
+    the prompts, which are held out for it; when they get worse, the policy goes back to its best.
+    Resumes by itself. Raises TrainingError, BatchError, SamplingError or RewardModelError.
     """
     # 1. The processes, the base, the prompts.
     workers = ProcessGroup.current()
     _require_possible(config, judge, workers)
     policy = Backbone.load(model, config.dtype, config.lora is None, workers)
-    require_context(policy, config.max_tokens)
-    most = config.max_tokens - config.max_new_tokens
-    encoded, skipped = encode_prompts(policy.tokenizer, prompts, most, config.unusable)
-    if workers.is_main:
-        report_skipped(skipped)
-    encoded, aside = split_off(encoded, config.eval_prompts if judge else 0, config.seed)
+    data = _prepare_prompts(policy, prompts, judge, config)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),
         "reward": reward_identity(reward),
@@ -102,49 +93,47 @@ def train(
     # 2. The roles. With lora=null the policy's base moves, and the others live on a copy of it.
     frozen = policy if config.lora else policy.frozen_copy()
     policy.add_role("policy", config.lora, config.seed)
-    critic = _critic(policy, frozen, config) if config.advantages == "gae" else None
+    critic = _critic(policy, frozen, config) if config.estimator.needs_value else None
     score = reward_function(reward, frozen)
-    for each in (policy, frozen, *backbones_of(score)):
-        each.shard(workers)
+    for backbone in (policy, frozen, *backbones_of(score)):
+        backbone.shard(workers)
 
-    # 3. Where the run stands.
-    trained: list[tuple[Mapping[str, Tensor], float]] = [
-        (policy.role_parameters("policy"), config.learning_rate)
-    ]
-    if critic is not None:
-        trained.append((critic.parameters(), config.value_learning_rate))
-    learner = Learner(trained, config.iterations, config, workers)
+    # 3. The optimizer, and the state of an earlier run.
+    learner = _learner(policy, critic, config, workers)
     run = Run(out, inputs, config, workers)
-    standing = _resumed(run, learner, config)
+    state = _resumed(run, learner, config)
 
     # 4. Iterations.
-    if not standing.finished(config):
-        longest = max(len(prompt.ids) for prompt in (*encoded, *aside)) + config.max_new_tokens
-        needed = kv_cache_needed(policy, max(config.responses, len(aside)), longest)
-        room = min(config.kv_cache_gib, needed)
-        with closing(open_sampler(config.engine, policy, longest, room)) as sampler:
-            actors = PPOModels(policy, frozen, critic, score, sampler)
-            asked = PPOData(
-                encoded, HeldOutEvaluation(judge, aside) if judge else None, len(skipped)
-            )
-            iterate(actors, asked, learner, run, standing, config, workers)
+    if not state.finished(config):
+        longest = data.longest_prompt + config.max_new_tokens
+        needed = kv_cache_needed(policy, max(config.responses, data.heldout_prompts), longest)
+        cache_gib = min(config.kv_cache_gib, needed)
+        with closing(open_sampler(config.engine, policy, longest, cache_gib)) as sampler:
+            models = PPOModels(policy, frozen, critic, score, sampler)
+            iterate(models, data, learner, run, state, config, workers)
 
-    # 5. The policy as peft (or transformers) reads it.
-    policy.gather(workers)
-    if workers.is_main:
-        policy.save_role("policy", out)
-    workers.barrier()
-    run.finish()
+    # 5. The policy.
+    run.save_policy(policy)
     return out
 
 
 @dataclass(frozen=True, slots=True)
 class PPOData:
-    """What the policy is asked."""
+    """The prompts: to train on, and held out for a judge."""
 
     prompts: list[EncodedPrompt]  # trained on
-    examination: HeldOutEvaluation | None
+    evaluation: HeldOutEvaluation | None
     skipped: int  # prompts that do not fit
+
+    @property
+    def heldout_prompts(self) -> int:
+        return len(self.evaluation.prompts) if self.evaluation else 0
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, held-out ones included."""
+        heldout = self.evaluation.prompts if self.evaluation else []
+        return max(len(prompt.ids) for prompt in (*self.prompts, *heldout))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,61 +142,65 @@ class PPOState:
 
     done: int  # iterations
     kl_coef: float
-    watch: RollbackState
+    rollback: RollbackState
 
     def finished(self, config: PPOConfig) -> bool:
-        return self.done >= config.iterations or self.watch.ended
+        return self.done >= config.iterations or self.rollback.ended
 
 
 def iterate(
-    actors: PPOModels,
-    asked: PPOData,
+    models: PPOModels,
+    data: PPOData,
     learner: Learner,
     run: Run,
-    standing: PPOState,
+    state: PPOState,
     config: PPOConfig,
     workers: ProcessGroup,
 ) -> None:
-    """Roll out, score, update, adapt; now and then be judged. Metrics, besides those of roll_out
-    and update:
+    """Roll out, score, update, adapt, and evaluate where it is due. Metrics, besides those of
+    roll_out and update:
 
     kl_coef, learning_rate     of this iteration
-    judge_score                the judge's mean P(better than the start), when it was asked
-    rollback                   1 when policy and optimizer went back to the best judged ones
-    memory_gib                 most memory held so far, of the process that holds most
+    judge_score                the judge's mean P(better than the start), when it is evaluated
+    rollback                   1 when policy and optimizer went back to the best evaluation's
+    memory_gib                 peak memory so far, of the process with most
     skipped                    prompts left out because they do not fit
     """
-    prompts, examination = asked.prompts, asked.examination
     with progress("PPO", config.iterations, "iterations") as report:
-        report(standing.done)
-        while not standing.finished(config):
-            step, kl_coef, watch = standing.done + 1, standing.kl_coef, standing.watch
+        report(state.done)
+        while not state.finished(config):
+            step, kl_coef = state.done + 1, state.kl_coef
             where = f"PPO, iteration {step}"
             rate = learner.schedule(step)
-            which = nth_batch(len(prompts), config.prompts_per_iteration, step, config.seed)
-            chosen = [prompts[i] for i in which]
-            rollout, metrics = roll_out(actors, chosen, step, kl_coef, config, workers)
+
+            # The batch is a function of the step, so that a resumed run takes the same prompts.
+            places = nth_batch(len(data.prompts), config.prompts_per_iteration, step, config.seed)
+            batch = [data.prompts[i] for i in places]
+            rollout, metrics = roll_out(models, batch, step, kl_coef, config, workers)
             require_kl_within(metrics["kl_k1"], config.max_kl, where)
-            metrics |= update(actors, learner, rollout, config, workers, where)
-            metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "skipped": float(asked.skipped)}
+            metrics |= update(models, learner, rollout, config, workers, where)
+            metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "skipped": float(data.skipped)}
             if config.kl_target is not None:
                 count, kl = len(rollout.rows), metrics["kl_k1"]
                 kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, count, config.kl_horizon)
-            line: dict[str, float | None] = {**metrics, "memory_gib": workers.max(memory_gib())}
-            best = None
-            due = examination is not None and _is_due(step, config)
-            if examination is not None and due:
-                judged = examination.score(actors, config, workers, where)
-                watch, decision = after_evaluation(watch, judged, config.rollback_after)
-                best = judged if decision == "new best" else None
+            metrics["memory_gib"] = workers.max(memory_gib())
+
+            # Evaluation may put the weights of the best checkpoint back, before they are saved.
+            line, best, rollback = dict[str, float | None](metrics), None, state.rollback
+            evaluation = data.evaluation if _is_due(step, config) else None
+            if evaluation is not None:
+                judge_score = evaluation.score(models, config, workers, where)
+                rollback, decision = after_evaluation(rollback, judge_score, config.rollback_after)
+                best = judge_score if decision == "new best" else None
                 back = decision in ("roll back", "end")
-                line |= {"judge_score": judged, "rollback": float(back)}
+                line |= {"judge_score": judge_score, "rollback": float(back)}
                 if back:
-                    _go_back(run, learner, where, watch, workers)
-            standing = PPOState(step, kl_coef, watch)
+                    _load_best(run, learner, where, rollback, workers)
+            state = PPOState(step, kl_coef, rollback)
             run.log(step, line)
-            if due or step % config.checkpoint_every == 0 or standing.finished(config):
-                run.save(step, _state(learner, standing), best)
+            due = evaluation is not None or step % config.checkpoint_every == 0
+            if due or state.finished(config):
+                run.save(step, _checkpoint(learner, state), best)
             report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
 
 
@@ -215,28 +208,29 @@ def _is_due(step: int, config: PPOConfig) -> bool:
     return step % config.eval_every == 0 or step == config.iterations
 
 
-def _go_back(
-    run: Run, learner: Learner, where: str, watch: RollbackState, workers: ProcessGroup
+def _load_best(
+    run: Run, learner: Learner, where: str, rollback: RollbackState, workers: ProcessGroup
 ) -> None:
     """Policy, value function and optimizer as they were at the best evaluation."""
     best = run.best()
     if best is None:
         raise TrainingError(
-            f"{run.folder}: the best checkpoint is gone, and the judged policy got worse; start "
+            f"{run.folder}: the judged policy got worse, and the best checkpoint is missing; start "
             "again in a new folder"
         )
     learner.load(best["learner"])
     if workers.is_main:
-        end = "; once more for the worse, so this is the end" if watch.ended else ""
+        end = "; training ends, since this is the second time" if rollback.ended else ""
         print(
-            f"{where}: judged worse than at its best ({watch.best:.3f}, iteration {best['step']}) "
-            f"too often: back to that{end}",
+            f"{where}: judged worse than at its best ({rollback.best:.3f}, iteration "
+            f"{best['step']}) too often: back to that{end}",
             file=sys.stderr,
         )
 
 
-def _state(learner: Learner, standing: PPOState) -> dict[str, object]:
-    rest = {"kl_coef": standing.kl_coef, "watch": asdict(standing.watch)}
+def _checkpoint(learner: Learner, state: PPOState) -> dict[str, object]:
+    # "watch": the key that the first checkpoints have
+    rest = {"kl_coef": state.kl_coef, "watch": asdict(state.rollback)}
     return {"learner": learner.state(), **rest}
 
 
@@ -248,18 +242,43 @@ def _resumed(run: Run, learner: Learner, config: PPOConfig) -> PPOState:
     return PPOState(saved["step"], saved["kl_coef"], RollbackState(**saved["watch"]))
 
 
+def _prepare_prompts(
+    policy: Backbone, prompts: Sequence[Prompt], judge: HeldOutJudge | None, config: PPOConfig
+) -> PPOData:
+    """The prompts that fit, with room for a response; some held out where there is a judge."""
+    require_context(policy, config.max_tokens)
+    prompt_tokens = config.max_tokens - config.max_new_tokens
+    encoded, skipped = encode_prompts(policy.tokenizer, prompts, prompt_tokens, config.unusable)
+    report_skipped(skipped)
+    train, heldout = split_off(encoded, config.eval_prompts if judge else 0, config.seed)
+    return PPOData(train, HeldOutEvaluation(judge, heldout) if judge else None, len(skipped))
+
+
 def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:
     if config.value == "head":
         return Critic.on_policy(policy)
     return Critic.beside(frozen, config.lora or LoraConfig(), config.seed + 1)
 
 
+def _learner(
+    policy: Backbone, critic: Critic | None, config: PPOConfig, workers: ProcessGroup
+) -> Learner:
+    """The optimizer of the policy, and of the value function at a learning rate of its own."""
+    groups: list[tuple[Mapping[str, Tensor], float]] = [
+        (policy.role_parameters("policy"), config.learning_rate)
+    ]
+    if critic is not None:
+        groups.append((critic.parameters(), config.value_learning_rate))
+    return Learner(groups, config.iterations, config, workers)
+
+
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
+    """Raises TrainingError for settings that do not fit the judge or the processes."""
     idle = [] if judge else config.set_for_a_judge()
     if idle:
         raise TrainingError(
-            f"{', '.join(idle)}: there is no judge of held-out responses to ask; give one, or "
-            "leave the setting out"
+            f"settings that need a judge of held-out responses: {', '.join(idle)}; give a judge, "
+            f"or remove {'it' if len(idle) == 1 else 'them'}"
         )
     if config.prompts_per_iteration < workers.count:
         raise TrainingError(

@@ -1,7 +1,7 @@
 """The updates of one PPO iteration: losses, their gradients in micro-batches, the KL guard.
 
-The equations are at the top of ppo.py. Everything here is over counted tokens alone: (N,) are the
-response tokens of the rows at hand, one after the other, so there are no masks to get wrong.
+The equations are at the top of train.py. Everything here is over counted tokens alone: (N,) are
+the response tokens of a micro-batch's rows, one after the other, so there are no masks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from rlaif.batching.logprobs import kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
-from rlaif.training.config import Learner, require_finite
+from rlaif.training.checks import require_finite
+from rlaif.training.learner import Learner
 
 
 def policy_losses(
@@ -40,32 +41,33 @@ def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, value_clip
 
 
 def reference_losses(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """k3 of KL(π, reference) per token, for grpo: Eq. 4, arXiv:2402.03300; any shape."""
-    return kl_k3(logprobs, ref_logprobs)
+    """k3 of KL(π, reference) per token, for estimators with kl_in_loss; any shape."""
+    return kl_k3(logprobs, ref_logprobs)  # Eq. 4, arXiv:2402.03300
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Some rows of a rollout as a dense batch, with what is known of their N response tokens."""
+    """Some rows of a rollout as a dense batch of N response tokens."""
 
     rollout: Rollout
-    which: list[int]
+    places: list[int]  # of the rows in the rollout
     batch: SharedBatch
 
     @classmethod
-    def of(
+    def from_packs(
         cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device
     ) -> MicroBatch:
+        """packs: places of rows that share a prompt (`Backbone.micro_batches`)."""
         batch = pad_packs([[rollout.rows[i] for i in pack] for pack in packs], device)
         return cls(rollout, [i for pack in packs for i in pack], batch)
 
-    def counted(self, values: Tensor) -> Tensor:
+    def tokens_of(self, values: Tensor) -> Tensor:
         """(B, R) of the whole rollout → (N,) of these rows."""
-        return values[self.which][self.rollout.mask[self.which]]
+        return values[self.places][self.rollout.mask[self.places]]
 
 
 def update(
-    actors: PPOModels,
+    models: PPOModels,
     learner: Learner,
     rollout: Rollout,
     config: PPOConfig,
@@ -75,84 +77,88 @@ def update(
     """`epochs` passes of optimizer steps over one rollout. Metrics, means over the steps made:
 
     loss                  policy_loss + vf_coef·value_loss
-    policy_loss           with grpo: its KL term included
-    value_loss            gae alone, before vf_coef
+    policy_loss           the KL term included, with kl_in_loss
+    value_loss            before vf_coef; with a value function
     clip_fraction         share of tokens whose ratio is out of 1±clip
     update_kl             k3 of KL(π_old, π), nats per token, the largest seen
     kl_guard              1 when it stopped the updates
     sampler_gap           mean |log π - the sampler's| before the first step, nats per token
     grad_norm             before clipping
-    update_seconds        of all this
+    update_seconds        of all updates
     update_tokens_per_s   response tokens over them
     """
     started = time.perf_counter()
-    means: list[dict[str, float]] = []
-    largest, stopped, tokens, gap = 0.0, 0.0, 0, None
+    steps: list[dict[str, float]] = []
+    largest_kl, guard, tokens, sampler_gap = 0.0, 0.0, 0, None
     batches = list(in_groups(range(len(rollout.rows)), config.update_batch_size))
     for rows in batches * config.epochs:
-        found = own_gradients(actors, rollout, rows, config, workers, where)
-        gap = found["sampler_gap"] if gap is None else gap
-        largest = max(largest, found["update_kl"])
-        if found["update_kl"] > config.kl_ceiling:
+        metrics = policy_gradients(models, rollout, rows, config, workers, where)
+        gap, kl = metrics.pop("sampler_gap"), metrics.pop("update_kl")
+        sampler_gap = gap if sampler_gap is None else sampler_gap
+        largest_kl = max(largest_kl, kl)
+        # The gradient is at hand when the KL is known: over the ceiling it is not applied.
+        if kl > config.kl_ceiling:
             learner.clear()
-            stopped = 1.0
+            guard = 1.0
             break
-        if actors.critic is not None and not actors.critic.shares_trunk:
-            found |= value_gradients(actors.critic, rollout, rows, config, workers, where)
-        found["loss"] = found["policy_loss"] + config.vf_coef * found.get("value_loss", 0.0)
-        means.append({**found, "grad_norm": learner.step(where)})
-        tokens += sum(rollout.rows[i].response_length for i in rows)
-    names = [n for n in (means[0] if means else {}) if n not in ("update_kl", "sampler_gap")]
+        if models.critic is not None and not models.critic.shares_trunk:
+            metrics |= value_gradients(models.critic, rollout, rows, config, workers, where)
+        loss = metrics["policy_loss"] + config.vf_coef * metrics.get("value_loss", 0.0)
+        steps.append({**metrics, "loss": loss, "grad_norm": learner.step(where)})
+        tokens += _token_count(rollout, rows)
     seconds = workers.max(time.perf_counter() - started)
+    names = list(steps[0]) if steps else []
     return {
-        **{name: sum(m[name] for m in means) / len(means) for name in names},
-        "update_kl": largest,
-        "kl_guard": stopped,
-        "sampler_gap": gap or 0.0,
+        **{name: sum(step[name] for step in steps) / len(steps) for name in names},
+        "update_kl": largest_kl,
+        "kl_guard": guard,
+        "sampler_gap": sampler_gap or 0.0,
         "update_seconds": seconds,
         "update_tokens_per_s": tokens / seconds,
     }
 
 
-def own_gradients(
-    actors: PPOModels,
+def policy_gradients(
+    models: PPOModels,
     rollout: Rollout,
     rows: Sequence[int],
     config: PPOConfig,
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """Gather this process's gradient of the mean policy loss over all counted tokens of `rows`;
+    """Add up this process's gradient of the mean policy loss over all counted tokens of `rows`;
     with a critic on the policy's trunk, plus vf_coef times the mean value loss, in one backward.
 
     The returned means are those of all processes together.
     """
-    count = _tokens(rollout, rows)
+    count = _token_count(rollout, rows)
     sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
-    if actors.critic is not None and actors.critic.shares_trunk:
+    if models.critic is not None and models.critic.shares_trunk:
         sums["value_loss"] = 0.0
-    for part in _parts(rollout, rows, config, workers, actors.policy):
-        logprobs, values = actors.read(part.batch, config.temperature)  # (N,) each
-        old = part.counted(rollout.old_logprobs)
-        losses = policy_losses(logprobs, old, part.counted(rollout.advantages), config.clip)
-        losses = losses * part.counted(rollout.importance)
+    for part in _micro_batches(rollout, rows, config, workers, models.policy):
+        logprobs, values = models.read(part.batch, config.temperature)  # (N,) each
+        old_logprobs = part.tokens_of(rollout.old_logprobs)
+        advantages = part.tokens_of(rollout.advantages)
+        losses = policy_losses(logprobs, old_logprobs, advantages, config.clip)
+        losses = losses * part.tokens_of(rollout.importance)
         if rollout.reference_weight:
-            ref = part.counted(rollout.ref_logprobs)
-            losses = losses + rollout.reference_weight * reference_losses(logprobs, ref)
-        loss = losses.sum() / count
-        require_finite(loss, "policy loss", where)
-        whole = loss
+            ref_logprobs = part.tokens_of(rollout.ref_logprobs)
+            losses = losses + rollout.reference_weight * reference_losses(logprobs, ref_logprobs)
+        policy_loss = losses.sum() / count
+        require_finite(policy_loss, "policy loss", where)
+        # one backward for both losses where policy and value share their trunk
+        loss = policy_loss
         if values is not None:
-            of_value = _value_loss(part, values, config, where) / count
-            whole = loss + config.vf_coef * of_value  # Eq. 9, arXiv:1707.06347
-            sums["value_loss"] += float(of_value.detach())
-        whole.backward()  # type: ignore[no-untyped-call]
+            value_loss = _value_loss(part, values, config, where) / count
+            loss = policy_loss + config.vf_coef * value_loss  # Eq. 9, arXiv:1707.06347
+            sums["value_loss"] += float(value_loss.detach())
+        loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            outside = ((logprobs - old).exp() - 1).abs().gt(config.clip)
-            gap = (logprobs - part.counted(rollout.sampler_logprobs)).abs()
-            sums["policy_loss"] += float(loss)
-            sums["clip_fraction"] += float(outside.sum()) / count
-            sums["update_kl"] += float(kl_k3(old, logprobs).sum()) / count
+            clipped = ((logprobs - old_logprobs).exp() - 1).abs().gt(config.clip)
+            gap = (logprobs - part.tokens_of(rollout.sampler_logprobs)).abs()
+            sums["policy_loss"] += float(policy_loss)
+            sums["clip_fraction"] += float(clipped.sum()) / count
+            sums["update_kl"] += float(kl_k3(old_logprobs, logprobs).sum()) / count
             sums["sampler_gap"] += float(gap.sum()) / count
     return workers.all_reduce(sums)
 
@@ -165,14 +171,14 @@ def value_gradients(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """As `own_gradients`, of vf_coef times the mean value loss of a critic that stands beside.
+    """As `policy_gradients`, of vf_coef times the mean value loss of a critic with its own role.
 
-    Policy and value share no trained weight, so that one's activations are gone before the
-    other's are made.
+    Policy and value share no trained weight, so one's activations are gone before the other's are
+    made.
     """
-    count = _tokens(rollout, rows)
+    count = _token_count(rollout, rows)
     sums = {"value_loss": 0.0}
-    for part in _parts(rollout, rows, config, workers, critic.backbone):
+    for part in _micro_batches(rollout, rows, config, workers, critic.backbone):
         loss = _value_loss(part, critic.values(part.batch), config, where) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
@@ -183,18 +189,18 @@ def _value_loss(part: MicroBatch, values: Tensor, config: PPOConfig, where: str)
     """L_V summed over the part's tokens."""
     targets = part.rollout.targets
     assert targets is not None, "a critic without targets"
-    old, returns = part.counted(targets.values), part.counted(targets.returns)
-    loss = value_losses(values, old, returns, config.value_clip).sum()
+    old_values, returns = part.tokens_of(targets.values), part.tokens_of(targets.returns)
+    loss = value_losses(values, old_values, returns, config.value_clip).sum()
     require_finite(loss, "value loss", where)
     return loss
 
 
-def _tokens(rollout: Rollout, rows: Sequence[int]) -> int:
-    """Counted tokens of the whole batch: whatever the micro-batches and processes, the divisor."""
+def _token_count(rollout: Rollout, rows: Sequence[int]) -> int:
+    """Counted tokens of the whole batch: the divisor, whatever the micro-batches and processes."""
     return sum(rollout.rows[i].response_length for i in rows)
 
 
-def _parts(
+def _micro_batches(
     rollout: Rollout,
     rows: Sequence[int],
     config: PPOConfig,
@@ -202,9 +208,11 @@ def _parts(
     backbone: Backbone,
 ) -> list[MicroBatch]:
     """This process's share of the rows, in micro-batches."""
-    mine = workers.shard(rows)
-    groups = backbone.micro_batches([rollout.rows[i] for i in mine], config.micro_batch_tokens)
+    own = workers.shard(rows)
+    groups = backbone.micro_batches([rollout.rows[i] for i in own], config.micro_batch_tokens)
     return [
-        MicroBatch.of(rollout, [[mine[place] for place in pack] for pack in packs], backbone.device)
+        MicroBatch.from_packs(
+            rollout, [[own[place] for place in pack] for pack in packs], backbone.device
+        )
         for packs in workers.pad_batches(groups)
     ]

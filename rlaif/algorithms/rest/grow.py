@@ -1,9 +1,9 @@
 """The Grow step of ReST: n responses of the policy to every prompt, scored and kept on disk.
 
 Each response has its own seed, made from (seed, prompt id, Grow step, index). A chunk of prompts is
-in the step's file, one line per response, before the next begins; a killed run takes from the file
-what is whole and was sampled under the same settings, and samples the rest. Several processes share
-the chunks, and each writes a file of its own; a sharded model is gathered for the whole step.
+in the step's file, one line per response, before the next begins; a resumed run reads the complete
+lines that were sampled under the same settings, and samples the rest. Several processes share the
+chunks, and each writes a file of its own; a sharded model is gathered for the whole step.
 """
 
 from __future__ import annotations
@@ -11,37 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.batching.encode import EncodedPrompt, in_groups
 from rlaif.data.journal import Journal
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.offline import response_seed
-from rlaif.generation.samplers import Sampler
+from rlaif.generation.base import Sampler, response_seed
 from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, checked_scores, require_a_score
 from rlaif.progress import progress
 
 
-class Growing(Protocol):
-    """The settings of a Grow step, as ReSTConfig has them."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def samples_per_prompt(self) -> int: ...
-    @property
-    def max_new_tokens(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def prompts_per_chunk(self) -> int: ...
-
-
 class GrownSample(BaseModel):
-    """One response of a Grow step, as its file keeps it. `run` says under which settings."""
+    """One response of a Grow step, a line of its file. run: digest of the settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,58 +41,60 @@ class GrownSample(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class GrowStep:
-    """Who grows: the sampler with the policy's weights, the score, and where it is kept."""
+    """Samples and scores responses: the sampler, the score, the prompts, and the files."""
 
     sampler: Sampler
     score: RewardFunction
-    models: Sequence[Backbone]  # that these two compute with
+    models: Sequence[Backbone]  # those of sampler and score
     prompts: Sequence[EncodedPrompt]
     tokenizer: Any
     out: Path
     run: str  # digest of the run's inputs
-    config: Growing
+    config: ReSTConfig
     workers: ProcessGroup
 
     def grow(self, step: int) -> list[GrownSample]:
-        """D_g, all processes together. What the step's file has is not sampled again."""
-        kept = self._kept(step)
+        """D_g, of all processes. Responses in the step's files are not sampled again."""
+        saved = self._saved(step)
         with all_whole(self.models):
-            own = self._share_of(step, kept)
-        found = [entry for chunk in self.workers.gather(own) for entry in chunk]
-        require_a_score([entry.score for entry in found], f"ReST, grow {step}")
-        return found
+            own = self._own_chunks(step, saved)
+        samples = [sample for chunk in self.workers.gather(own) for sample in chunk]
+        require_a_score([sample.score for sample in samples], f"ReST, grow {step}")
+        return samples
 
-    def _kept(self, step: int) -> dict[tuple[str, int], GrownSample]:
-        """What the step's files have, however many processes wrote them."""
+    def _saved(self, step: int) -> dict[tuple[str, int], GrownSample]:
+        """The responses in the step's files, however many processes wrote them."""
         files = sorted(self.out.glob(f"grow-{step:02d}*.jsonl"))
-        read = self.workers.gather([_entries(file) for file in self.workers.shard(files)])
-        return {(e.prompt, e.index): e for file in read for e in file if e.run == self.run}
+        read = self.workers.gather([_samples_in(file) for file in self.workers.shard(files)])
+        return {(s.prompt, s.index): s for file in read for s in file if s.run == self.run}
 
-    def _share_of(
-        self, step: int, kept: dict[tuple[str, int], GrownSample]
+    def _own_chunks(
+        self, step: int, saved: dict[tuple[str, int], GrownSample]
     ) -> list[list[GrownSample]]:
-        """This process's chunks of D_g; what is not in `kept` is sampled, and joins it."""
+        """This process's chunks of D_g; chunks that `saved` lacks are sampled and added to it."""
         chunks = self.workers.shard(list(in_groups(self.prompts, self.config.prompts_per_chunk)))
-        with Journal(self._file(step), GrownSample) as journal:
-            found: list[list[GrownSample]] = []
-            synced = False
-            with progress(f"ReST, grow {step}", len(chunks), "chunks") as report:
-                for number, chunk in enumerate(chunks):
-                    report(number)
-                    wanted = [(p.prompt.id, i) for p in chunk for i in self._indices()]
-                    if not all(key in kept for key in wanted):
-                        if not synced:
-                            self.sampler.sync()
-                            synced = True
-                        for entry in self._sample(step, chunk):
-                            journal.append(entry)
-                            kept[entry.prompt, entry.index] = entry
-                    found.append([kept[key] for key in wanted])
-                report(len(chunks))
-        return found
+        grown: list[list[GrownSample]] = []
+        synced = False
+        with (
+            Journal(self._file(step), GrownSample) as journal,
+            progress(f"ReST, grow {step}", len(chunks), "chunks") as report,
+        ):
+            for number, chunk in enumerate(chunks):
+                report(number)
+                keys = [(p.prompt.id, i) for p in chunk for i in self._indices()]
+                if not all(key in saved for key in keys):
+                    if not synced:  # a step that is all on disk copies no weights
+                        self.sampler.sync()
+                        synced = True
+                    for sample in self._sample(step, chunk):
+                        journal.append(sample)
+                        saved[sample.prompt, sample.index] = sample
+                grown.append([saved[key] for key in keys])
+            report(len(chunks))
+        return grown
 
     def forget(self) -> None:
-        """Remove what earlier runs kept (resume=never)."""
+        """Remove the files of earlier runs (resume=never)."""
         if self.workers.is_main:
             for path in self.out.glob("grow-*.jsonl"):
                 path.unlink()
@@ -121,26 +108,29 @@ class GrowStep:
         return self.out / f"grow-{step:02d}{rank}.jsonl"
 
     def _sample(self, step: int, chunk: Sequence[EncodedPrompt]) -> list[GrownSample]:
-        asked = [(p, i) for p in chunk for i in self._indices()]
+        repeated = [(prompt, i) for prompt in chunk for i in self._indices()]
         seeds = [
-            response_seed(self.config.seed, f"{p.prompt.id}, grow {step}", i) for p, i in asked
+            response_seed(self.config.seed, f"{prompt.prompt.id}, grow {step}", i)
+            for prompt, i in repeated
         ]
-        drawn = self.sampler.generate(
-            [p.ids for p, _ in asked], self.config.max_new_tokens, self.config.temperature, seeds
+        generated = self.sampler.generate(
+            [prompt.ids for prompt, _ in repeated],
+            self.config.max_new_tokens,
+            self.config.temperature,
+            seeds,
         )
-        texts = [self.tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn]
-        scores = checked_scores(
-            self.score, [p.prompt for p, _ in asked], texts, f"ReST, grow {step}"
-        )
+        texts = [self.tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
+        prompts = [prompt.prompt for prompt, _ in repeated]
+        scores = checked_scores(self.score, prompts, texts, f"ReST, grow {step}")
         return [
             GrownSample(
-                run=self.run, prompt=p.prompt.id, index=i, response=text, ids=g.ids,
+                run=self.run, prompt=prompt.prompt.id, index=i, response=text, ids=g.ids,
                 complete=g.complete, score=score,
             )
-            for (p, i), g, text, score in zip(asked, drawn, texts, scores, strict=True)
+            for (prompt, i), g, text, score in zip(repeated, generated, texts, scores, strict=True)
         ]  # fmt: skip
 
 
-def _entries(file: Path) -> list[GrownSample]:
+def _samples_in(file: Path) -> list[GrownSample]:
     with Journal(file, GrownSample) as journal:
-        return [entry for _, entry in journal.scan()]
+        return [sample for _, sample in journal.scan()]

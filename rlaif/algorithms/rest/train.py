@@ -4,15 +4,17 @@
     Improve   J(θ) = E_{(x,y)~D_g}[F(x, y; τ_i)·L(x, y; θ)],  F = 1[R(x, y) > τ_i]        i = 1 … I
               τ_1 < τ_2 < … < τ_I                                            Algorithm 1, section 3
 
-    R      scores         L    sft.sft_loss, over the kept responses
+    R      scores         L    sft_loss of sft/train.py, over the kept responses
     τ_i    the quantiles[i] of D_g's scores: of all of them ("global"), or of each prompt's own
            ("prompt"), which keeps hard prompts in where easy ones score higher
 
+F and the thresholds are in improve.py, the Grow step in grow.py.
+
 As in the paper, every Improve step starts from the policy of the one before, with a lower learning
-rate, since less and less data is left (start="last"; by how much lower is our choice). start="base"
-begins each from the base anew, as ReST^EM does (arXiv:2312.06585, section 3). All responses of a
-Grow step are kept in grow-01.jsonl, …; a killed run goes on after the last whole chunk of prompts
-or the last checkpoint, with the same bits (CPU, engine=transformers).
+rate, since less and less data is left (start="last"; how much lower is our choice). start="base"
+starts each from the base, as ReST^EM does (arXiv:2312.06585, section 3). All responses of a Grow
+step are kept in grow-01.jsonl, …; a killed run goes on after the last whole chunk of prompts or the
+last checkpoint, with the same bits (CPU, engine=transformers).
 
 Left out: the paper's first supervised stage (start from an SFT model), its data in D_g (our prompts
 have no reference responses), stopping an Improve step by a held-out reward, its offline RL losses.
@@ -24,140 +26,29 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from rlaif.algorithms.rest.grow import GrownSample, GrowStep
-from rlaif.algorithms.sft import train_step
+from rlaif.algorithms.rest.config import ReSTConfig
+from rlaif.algorithms.rest.grow import GrowStep
+from rlaif.algorithms.rest.improve import ImproveSet, improve_set
+from rlaif.algorithms.sft.train import train_step
 from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batches
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.evaluation.diversity import distinct_n
-from rlaif.generation.samplers import open_sampler
+from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
-from rlaif.training.config import (
-    Learner,
-    Run,
-    TrainConfig,
-    TrainingError,
-    report_skipped,
-    require_context,
-    run_inputs,
-)
-
-
-class ReSTConfig(TrainConfig):
-    """Settings of ReST."""
-
-    grow_steps: int = Field(default=1, ge=1, description="G above; the paper's best by people")
-    samples_per_prompt: int = Field(default=8, ge=2, description="n above, responses per prompt")
-    quantiles: tuple[float, ...] = Field(
-        default=(0.5, 0.75, 0.9), min_length=1, description="one Improve step each, rising"
-    )
-    threshold: Literal["global", "prompt"] = Field(
-        default="global", description="the quantile of all scores, or of each prompt's own"
-    )
-    start: Literal["last", "base"] = Field(
-        default="last", description="where an Improve step starts: from the one before, or anew"
-    )
-    learning_rate_decay: float = Field(
-        default=0.5, gt=0, le=1, description="factor from one Improve step of a Grow to the next"
-    )
-    epochs: int = Field(default=1, ge=1, description="passes over what an Improve step keeps")
-    batch_size: int = Field(default=8, ge=1, description="responses per optimizer step")
-    max_new_tokens: int = Field(default=128, ge=1, description="bound of a response, tokens")
-    temperature: float = Field(default=1.0, gt=0, description="of sampling")
-    engine: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", description="who samples; auto: vLLM where it is installed"
-    )
-    kv_cache_gib: float = Field(default=1.0, gt=0, description="GiB of keys and values, sampling")
-    prompts_per_chunk: int = Field(
-        default=16, ge=1, description="prompts sampled together; what a killed run may lose"
-    )
-
-    @model_validator(mode="after")
-    def _refuse_what_cannot_be(self) -> Self:
-        if not all(0 <= q < 1 for q in self.quantiles):
-            raise ValueError("quantiles: each is at least 0 and below 1 (1 would keep nothing)")
-        if any(later <= earlier for earlier, later in pairwise(self.quantiles)):
-            raise ValueError("quantiles must rise: every Improve step keeps less than the last")
-        if "learning_rate_decay" in self.model_fields_set and len(self.quantiles) == 1:
-            raise ValueError("learning_rate_decay does nothing with one quantile; set more of them")
-        if self.max_new_tokens >= self.max_tokens:
-            raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
-        return self
-
-
-# ── the equations ────────────────────────────────────────────────────────────────────────────
-
-
-def thresholds(
-    scores: Tensor, prompts: Sequence[str], quantile: float, of: Literal["global", "prompt"]
-) -> Tensor:
-    """τ for every response, (N,): the quantile of all scores, or of the scores of its prompt.
-
-    scores (N,); prompts: N ids. Between two scores it is interpolated linearly.
-    """
-    if of == "global":
-        return torch.quantile(scores, quantile).expand_as(scores)
-    found = torch.empty_like(scores)
-    names = {name: number for number, name in enumerate(dict.fromkeys(prompts))}
-    group = torch.tensor([names[name] for name in prompts])  # (N,)
-    for number in range(len(names)):
-        found[group == number] = torch.quantile(scores[group == number], quantile)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What an Improve step trains on, and what is told of it."""
-
-    responses: list[GrownSample]
-    metrics: dict[str, float | None]
-
-
-def improve_set(
-    grown: Sequence[GrownSample], quantile: float, of: Literal["global", "prompt"]
-) -> Kept:
-    """The responses that F keeps. Metrics, the same on every step of the stage:
-
-    threshold          τ_i, mean over responses        share_kept         of the scored responses
-    score              mean R over D_g                 score_kept         over the kept ones
-    distinct_2         different word pairs of D_g     distinct_2_kept    of the kept ones
-    response_length    mean tokens in D_g              response_length_kept
-    eos_rate           share of D_g ended by itself    unscored           without R, not in D_g
-    """
-    scored = [(g, g.score) for g in grown if g.score is not None]
-    scores = torch.tensor([score for _, score in scored], dtype=torch.float64)
-    tau = thresholds(scores, [g.prompt for g, _ in scored], quantile, of)
-    keep = scores > tau  # F, section 3, arXiv:2308.08998
-    all_of = [g for g, _ in scored]
-    kept = [g for g, kept in zip(all_of, keep.tolist(), strict=True) if kept]
-    metrics = {
-        "threshold": float(tau.mean()),
-        "share_kept": len(kept) / len(all_of),
-        "score": float(scores.mean()),
-        "score_kept": float(scores[keep].mean()) if kept else None,
-        "distinct_2": distinct_n([g.response for g in all_of], 2),
-        "distinct_2_kept": distinct_n([g.response for g in kept], 2),
-        "response_length": sum(len(g.ids) for g in all_of) / len(all_of),
-        "response_length_kept": sum(len(g.ids) for g in kept) / len(kept) if kept else None,
-        "eos_rate": sum(g.complete for g in all_of) / len(all_of),
-        "unscored": float(len(grown) - len(all_of)),
-    }
-    return Kept(kept, metrics)
-
-
-# ── training ─────────────────────────────────────────────────────────────────────────────────
+from rlaif.training.checks import report_skipped, require_context
+from rlaif.training.config import TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, run_inputs
 
 
 def train(
@@ -170,14 +61,14 @@ def train(
     """Grow and improve; returns `out`: a peft adapter, or a model folder with lora=null.
 
     reward: the folder of a reward model, or a callable (conversations, responses) → scores, None
-    where one could not be had. Resumes by itself. Raises TrainingError or BatchError.
+    for a response without one. Resumes by itself. Raises TrainingError or BatchError.
     """
     # 1. The base, the prompts, the policy, the score.
     workers = ProcessGroup.current()
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
-    room = config.max_tokens - config.max_new_tokens
-    encoded, skipped = encode_prompts(backbone.tokenizer, prompts, room, config.unusable)
+    prompt_tokens = config.max_tokens - config.max_new_tokens
+    encoded, skipped = encode_prompts(backbone.tokenizer, prompts, prompt_tokens, config.unusable)
     report_skipped(skipped)
     backbone.add_role("policy", config.lora, config.seed)
     # A reward model becomes a role of a base that does not move.
@@ -185,45 +76,38 @@ def train(
     models = [backbone, *backbones_of(score)]
     for each in models:
         each.shard(workers)
-    policy = backbone.role_parameters("policy")
-    pieces = {name: fsdp.local(p.detach()) for name, p in policy.items()}
-    base = {n: piece.clone() for n, piece in pieces.items()} if config.start == "base" else None
+    base = _policy_weights(backbone) if config.start == "base" else None
 
-    # 2. Where the run stands: `at` is the Improve step it was in.
+    # 2. The state of an earlier run: `at` is the Improve step it was in.
     inputs = {**run_inputs("rest", config, backbone, prompts), "reward": reward_identity(reward)}
     run = Run(out, inputs, config, workers)
     saved = run.resume()
     at = (saved["grow"], saved["improve"]) if saved else (0, 0)
     step = saved["step"] if saved else 0
     if saved:
-        for name, parameter in policy.items():
+        for name, parameter in backbone.role_parameters("policy").items():
             fsdp.set_full(parameter, saved["learner"]["parameters"][name])
 
     # 3. Grow, then improve over rising thresholds.
     sampler = open_sampler(config.engine, backbone, config.max_tokens, config.kv_cache_gib)
     tokenizer, digest = backbone.tokenizer, _digest(inputs)
-    grower = GrowStep(sampler, score, models, encoded, tokenizer, out, digest, config, workers)
+    grow_step = GrowStep(sampler, score, models, encoded, tokenizer, out, digest, config, workers)
     if config.resume == "never":
-        grower.forget()
-    try:
+        grow_step.forget()
+    with closing(sampler):
         for grow in range(max(at[0], 1), config.grow_steps + 1):
             if saved and (grow, len(config.quantiles)) == at and saved["finished"]:
-                continue  # its next is another Grow: its responses are not needed any more
-            grown = grower.grow(grow)
+                continue  # the next step is another Grow: these responses are not needed again
+            grown = grow_step.grow(grow)
             for improve, quantile in enumerate(config.quantiles, start=1):
                 kept = improve_set(grown, quantile, config.threshold)
-                if (grow, improve) < at or not _something_kept(kept, grow, improve, workers):
+                if (grow, improve) < at or not _has_responses(kept, grow, improve, workers):
                     continue
                 if base is not None:
-                    for name, parameter in policy.items():
-                        fsdp.set_local(parameter, base[name])
-                stage = ImproveStep(
-                    grow, improve, _rows(encoded, kept), kept.metrics, config, workers
-                )
-                resumed = saved if (grow, improve) == at else None
-                step = stage.train(backbone, run, step, resumed)
-    finally:
-        sampler.close()
+                    _set_policy_weights(backbone, base)
+                rows = _rows(encoded, kept)
+                stage = ImproveStep(grow, improve, rows, kept.metrics, config, workers)
+                step = stage.train(backbone, run, step, saved if (grow, improve) == at else None)
     if step == 0:
         raise TrainingError(
             "ReST kept no response in any step: no score is above another (see grow-01.jsonl); "
@@ -231,33 +115,40 @@ def train(
         )
 
     # 4. The policy.
-    backbone.gather(workers)
-    if workers.is_main:
-        backbone.save_role("policy", out)
-    workers.barrier()
-    run.finish()
+    run.save_policy(backbone)
     return out
+
+
+def _policy_weights(backbone: Backbone) -> dict[str, Tensor]:
+    """A copy of this process's pieces of the policy's weights."""
+    parameters = backbone.role_parameters("policy")
+    return {name: fsdp.local(p.detach()).clone() for name, p in parameters.items()}
+
+
+def _set_policy_weights(backbone: Backbone, pieces: dict[str, Tensor]) -> None:
+    for name, parameter in backbone.role_parameters("policy").items():
+        fsdp.set_local(parameter, pieces[name])
 
 
 @dataclass(frozen=True, slots=True)
 class ImproveStep:
-    """One Improve step: SFT on what is kept."""
+    """One Improve step: SFT on the kept responses."""
 
     grow: int
     improve: int
     rows: Sequence[Row]
-    told: dict[str, float | None]  # improve_set's metrics
+    set_metrics: dict[str, float | None]  # those of improve_set
     config: ReSTConfig
     workers: ProcessGroup
 
     def train(self, backbone: Backbone, run: Run, step: int, saved: dict[str, Any] | None) -> int:
         """Train after `step` steps of the run, from this stage's own checkpoint where there is one;
-        returns the steps of the run after it. Metrics: improve_set's, sft.train_step's, and
+        returns the run's steps after it. Metrics: improve_set's, train_step's of SFT, and
 
         grow, improve      g and i        learning_rate    of this step
         """
         config = self.config
-        # each stage has its own order: what is kept, and so the count, differs
+        # Each stage has its own order, since the number of kept responses differs.
         number = (self.grow - 1) * len(config.quantiles) + self.improve
         seed = config.seed + 1_000_003 * number
         batches = epoch_batches(len(self.rows), config.batch_size, config.epochs, seed)
@@ -268,30 +159,31 @@ class ImproveStep:
         if saved is not None:
             learner.load(saved["learner"])
             done = saved["done"]
+
         title = f"ReST, grow {self.grow}, improve {self.improve}"
         with progress(title, len(batches), "steps") as report:
             report(done)
             for place, batch in enumerate(batches[done:], start=done + 1):
                 step += 1
-                rate = learner.schedule(place)
-                chosen = [self.rows[i] for i in batch]
-                where = f"{title}, step {place}"
-                names = ["kept"] * len(chosen)
+                rate, where = learner.schedule(place), f"{title}, step {place}"
+                rows, names = [self.rows[i] for i in batch], ["kept"] * len(batch)
                 metrics: dict[str, float | None] = {"grow": self.grow, "improve": self.improve}
                 metrics |= train_step(
-                    backbone, learner, chosen, names, config.micro_batch_tokens, where
+                    backbone, learner, rows, names, config.micro_batch_tokens, where
                 )
-                run.log(step, metrics | self.told | {"learning_rate": rate})
+                run.log(step, metrics | self.set_metrics | {"learning_rate": rate})
+                # the cursor within the Improve step is in the checkpoint: it resumes in the middle
                 finished = place == len(batches)
                 if finished or step % config.checkpoint_every == 0:
                     cursor = {"grow": self.grow, "improve": self.improve, "done": place}
                     state = {"learner": learner.state(), **cursor, "finished": finished}
                     run.save(step, state)
-                report(place, f"loss {metrics['loss']:.3f}, kept {self.told['share_kept']:.0%}")
+                share_kept = self.set_metrics["share_kept"]
+                report(place, f"loss {metrics['loss']:.3f}, kept {share_kept:.0%}")
         return step
 
 
-def _rows(prompts: Sequence[EncodedPrompt], kept: Kept) -> list[Row]:
+def _rows(prompts: Sequence[EncodedPrompt], kept: ImproveSet) -> list[Row]:
     by_id = {p.prompt.id: p.ids for p in prompts}
     return [
         Row(f"{g.prompt}#{g.index}", (*by_id[g.prompt], *g.ids), len(by_id[g.prompt]))
@@ -299,7 +191,8 @@ def _rows(prompts: Sequence[EncodedPrompt], kept: Kept) -> list[Row]:
     ]
 
 
-def _something_kept(kept: Kept, grow: int, improve: int, workers: ProcessGroup) -> bool:
+def _has_responses(kept: ImproveSet, grow: int, improve: int, workers: ProcessGroup) -> bool:
+    """Whether there are responses to train on; an Improve step without any is reported."""
     if not kept.responses and workers.is_main:
         print(
             f"ReST, grow {grow}, improve {improve}: no score is above the threshold "

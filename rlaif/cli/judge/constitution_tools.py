@@ -179,7 +179,7 @@ def diff(
     from rlaif.constitution_tools import diff as differences
     from rlaif.constitution_tools.changes import list_changes
     from rlaif.constitution_tools.tables import print_changes, print_difference, print_plan
-    from rlaif.data.records import read_preferences
+    from rlaif.data.datasets import read_preferences
 
     before, after = Constitution.load(old), Constitution.load(new)
     changes = list_changes(before, after)
@@ -236,7 +236,7 @@ def ablate(
     from constitution import Constitution
     from rlaif.constitution_tools import ablate as ablation
     from rlaif.constitution_tools.ablation_report import AblationReport
-    from rlaif.data.records import read_preferences
+    from rlaif.data.datasets import read_preferences
     from rlaif.labels.calibrate import load_gold
 
     law = Constitution.load(name)

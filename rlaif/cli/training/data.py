@@ -46,7 +46,7 @@ ReplaceOption = Annotated[
     bool,
     typer.Option(
         "--replace",
-        help="If the folder holds labels by another constitution, judge or options: label anew, "
+        help="If the folder holds labels by another constitution, judge or options: label again, "
         "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
     ),
 ]
@@ -78,6 +78,7 @@ def sample(
     """Sample responses from a policy. A killed run resumes where it stopped."""
     from rlaif.data.prompts import read_prompts
     from rlaif.generation import offline
+    from rlaif.generation.config import SamplingConfig
     from rlaif.models import catalog
     from rlaif.settings import configured
 
@@ -85,7 +86,7 @@ def sample(
     selected = prompt_set.of(split)[:limit]
     if split:
         report_split(prompt_set)
-    config = configured(offline.SamplingConfig, settings, {})
+    config = configured(SamplingConfig, settings, {})
     samples = offline.sample(catalog.resolve(model), selected, out, config)
     output().print(f"{len(samples)} responses to {len(selected)} prompts: {out}", highlight=False)
 
@@ -107,7 +108,7 @@ def label(
 ) -> None:
     """Label pairs of responses. Labels are saved as they arrive; a killed run resumes.
 
-    Labels made by another constitution, judge or options are never overwritten: see --replace and
+    Labels made by another constitution, judge or options are not overwritten: see --replace and
     --update.
     """
     from constitution import Constitution
@@ -116,11 +117,12 @@ def label(
     from rlaif.feedback.labeler import label as label_pairs
     from rlaif.labels.update import update as update_labels
 
-    _check_update_options(update, old, constitution, replace)
-    pairs = _pairs(samples, all_pairs, seed)
+    _check_label_options(constitution, old, update, replace)
+    pairs = _read_pairs(samples, all_pairs, seed)
     options = JudgeOptions(sample_principles=sample_principles, seed=seed)
     max_wait = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
+        # An update reads the earlier labels first, and reports afterwards how they changed.
         if update:
             updated = update_labels(
                 pairs.comparisons,
@@ -131,30 +133,29 @@ def label(
                 old=Constitution.load(old) if old else None,
                 identical=pairs.identical,
             )
-            summary = updated.summary
-        else:
-            summary = label_pairs(
-                pairs.comparisons,
-                client,
-                out,
-                constitution=constitution,
-                options=options,
-                identical=pairs.identical,
-                earlier=Earlier.KEEP if replace else Earlier.REFUSE,
-            )
-    if update:
-        cost = _update_report(updated)
-    else:
-        cost = (
-            f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
-            f"{summary.pairs - summary.asked} pairs already labeled"
+            _print_labels(updated.summary, out, _describe_update(updated))
+            return
+        summary = label_pairs(
+            pairs.comparisons,
+            client,
+            out,
+            constitution=constitution,
+            options=options,
+            identical=pairs.identical,
+            earlier=Earlier.KEEP if replace else Earlier.REFUSE,
         )
-    output().print(f"{_label_report(summary, out)}\n{cost}", highlight=False)
+    counts = (
+        f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
+        f"{summary.pairs - summary.asked} pairs already answered"
+    )
+    _print_labels(summary, out, counts)
 
 
-def _check_update_options(update: bool, old: Path | None, constitution: str, replace: bool) -> None:
+def _check_label_options(constitution: str, old: Path | None, update: bool, replace: bool) -> None:
     if old and not update:
-        raise UserError("--from applies to updates only; give --update too")
+        raise UserError(
+            "--from needs --update, which starts from that constitution; give --update too"
+        )
     if old and not constitution:
         raise UserError(
             "--from OLD.yaml needs the edited constitution; name it with --constitution"
@@ -163,7 +164,7 @@ def _check_update_options(update: bool, old: Path | None, constitution: str, rep
         raise UserError("--replace and --update exclude each other; give one of them")
 
 
-def _pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
+def _read_pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
     from rlaif.data.records import Sample, read_jsonl
     from rlaif.feedback.pairs import pairs_from_samples
 
@@ -175,6 +176,18 @@ def _pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
             f"{samples}: no prompt has two different responses; sample with n=2 or more"
         )
     return pairs
+
+
+def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
+    console, made_by = output(), summary.judge.constitution
+    console.print(
+        f"{summary.judged} labels by {made_by.name} {made_by.version}, "
+        f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
+        highlight=False,
+    )
+    if summary.kept:
+        console.print(f"earlier labels are kept: {out / summary.kept}", highlight=False)
+    console.print(details, highlight=False)
 
 
 def revise(
@@ -212,34 +225,23 @@ def revise(
             max_tokens=max_tokens,
             seed=seed,
         )
-    unrevised = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
+    left = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
     output().print(
-        f"{done.revised} of {done.samples} responses revised, left out: {unrevised}; "
+        f"{done.revised} of {done.samples} responses revised, left out: {left}; "
         f"{done.asked} rounds written: {done.path}",
         highlight=False,
     )
 
 
-def _label_report(summary: LabelingSummary, out: Path) -> str:
-    """How many labels were written, by which constitution, and where."""
-    constitution = summary.judge.constitution
-    written = (
-        f"{summary.judged} labels by {constitution.name} {constitution.version}, "
-        f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}"
-    )
-    kept = f"\nprevious labels kept: {out / summary.kept}" if summary.kept else ""
-    return written + kept
-
-
-def _update_report(done: Update) -> str:
-    """What an update changed and saved, as lines to print."""
+def _describe_update(done: Update) -> str:
+    """What an update changed and saved, in words."""
     change = done.change
     lines = [
         f"{change.changed} of {change.compared} labels changed their chosen response"
         + ("" if change.mean_change is None else f", mean |Δ prob| {change.mean_change:.4f}")
     ]
     if change.added or change.dropped:
-        lines.append(f"{change.added} labels added, {change.dropped} removed")
+        lines.append(f"{change.added} labels are new, {change.dropped} are gone")
     if done.reuse:
         lines.append(
             f"{done.reuse.labels} labels from receipts; reworded or new principles: "

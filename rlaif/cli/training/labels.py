@@ -56,7 +56,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One label: its texts, every vote with its reads, and where it came from."""
-    from rlaif.data.records import iter_preferences
+    from rlaif.data.datasets import iter_preferences
     from rlaif.feedback.receipts import parse_receipt
 
     some: list[str] = []
@@ -128,7 +128,7 @@ def _show(out: Console, label: Preference, found: Receipt) -> None:
 @app.command(epilog="Example: rlaif labels stats labels")
 def stats(file: LabelFile, constitution: Laws = None, as_json: AsJson = False) -> None:
     """Balance, sureness, consistency, principles, abstentions, and whether longer is chosen."""
-    from rlaif.data.records import iter_preferences
+    from rlaif.data.datasets import iter_preferences
     from rlaif.labels.statistics import read_unjudged
     from rlaif.labels.statistics import stats as count
 
@@ -214,7 +214,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compute labels again and compare; exit code 1 when they do not reproduce."""
-    from rlaif.data.records import iter_preferences
+    from rlaif.data.datasets import iter_preferences
     from rlaif.feedback.client import judge_client
     from rlaif.labels.verify import draw, replay, verify_offline
 
@@ -286,7 +286,7 @@ def export(
     ] = 0.5,
 ) -> None:
     """Write the labels as TRL, OpenRLHF or a plain script reads them."""
-    from rlaif.data.records import iter_preferences
+    from rlaif.data.datasets import iter_preferences
     from rlaif.labels.export import export as write
 
     done = write(iter_preferences(_file(file)), out, form.value, min_prob)

@@ -52,11 +52,14 @@ def merge(
 ) -> None:
     """Merge an adapter into its base: an ordinary model folder for vLLM or transformers."""
     from constitution.errors import UserError
+    from hardware.model_folder import inspect_model_folder
     from rlaif.models import catalog
 
     if out.exists():
-        raise UserError(f"{out}: already exists; give a folder that does not exist yet (--out)")
-    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(
+            f"output folder exists already: {out}; give one that does not exist yet (--out)"
+        )
+    if not inspect_model_folder(adapter).is_adapter:
         raise UserError(
             f"{adapter}: not a LoRA adapter (adapter_config.json is missing); give a folder that "
             "rlaif train wrote. A policy trained with lora=null needs no merging"

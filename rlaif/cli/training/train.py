@@ -15,10 +15,10 @@ from rlaif.cli.options import OutFolder, Settings, output, report_split
 
 if TYPE_CHECKING:
     from constitution import Constitution
-    from rlaif.algorithms.ppo.train import HeldOutJudge
+    from rlaif.algorithms.ppo.evaluation import HeldOutJudge
     from rlaif.data.records import Preference, Prompt
     from rlaif.models.reward_model import RewardFunction
-    from rlaif.rewards.sources import OpenJudge
+    from rlaif.rewards.base import OpenJudge
     from rlaif.settings import Config
     from rlaif.training.config import TrainConfig
 
@@ -80,13 +80,15 @@ def sft(
     dry_run: DryRun = False,
 ) -> None:
     """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
-    from rlaif.algorithms.sft import SFTConfig, SFTSource, train
-    from rlaif.data.records import read_lessons
-    from rlaif.models import catalog as models
+    from rlaif.algorithms.sft.config import SFTConfig
+    from rlaif.algorithms.sft.lessons import SFTSource
+    from rlaif.algorithms.sft.train import train
+    from rlaif.data.datasets import read_lessons
+    from rlaif.models import catalog
 
     config = _config(SFTConfig, settings, resume)
     sources = [SFTSource.read(text) for text in (lessons, *(mix or ()))]
-    folder = models.resolve(model)
+    folder = catalog.resolve(model)
     if dry_run:
         counts = {source.name: len(source.records) for source in sources}
         rows = config.epochs * sum(counts.values())
@@ -115,12 +117,13 @@ def reward(
     dry_run: DryRun = False,
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
-    from rlaif.algorithms.reward import RewardConfig, train
-    from rlaif.data.records import read_preferences
-    from rlaif.models import catalog as models
+    from rlaif.algorithms.reward.config import RewardConfig
+    from rlaif.algorithms.reward.train import train
+    from rlaif.data.datasets import read_preferences
+    from rlaif.models import catalog
 
     config = _config(RewardConfig, settings, resume)
-    folder, pairs = models.resolve(model), read_preferences(preferences)
+    folder, pairs = catalog.resolve(model), read_preferences(preferences)
     weights = _constitution(constitution, pairs).trait_weights
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
@@ -147,12 +150,13 @@ def dpo(
     dry_run: DryRun = False,
 ) -> None:
     """Direct preference optimization on soft labels (per-pair cDPO by default)."""
-    from rlaif.algorithms.dpo.train import DPOConfig, train
-    from rlaif.data.records import read_preferences
-    from rlaif.models import catalog as models
+    from rlaif.algorithms.dpo.config import DPOConfig
+    from rlaif.algorithms.dpo.train import train
+    from rlaif.data.datasets import read_preferences
+    from rlaif.models import catalog
 
     config = _config(DPOConfig, settings, resume)
-    folder, pairs = models.resolve(model), read_preferences(preferences)
+    folder, pairs = catalog.resolve(model), read_preferences(preferences)
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
         return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
@@ -188,11 +192,12 @@ def ppo(
     dry_run: DryRun = False,
 ) -> None:
     """Proximal policy optimization against scores, on the train split of the prompts."""
-    from rlaif.algorithms.ppo.train import PPOConfig, train
-    from rlaif.models import catalog as models
+    from rlaif.algorithms.ppo.config import PPOConfig
+    from rlaif.algorithms.ppo.train import train
+    from rlaif.models import catalog
 
     config = _config(PPOConfig, settings, resume)
-    folder, asked = models.resolve(model), _train_split(prompts)
+    folder, asked = catalog.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if bool(judge) != (start is not None):
         raise UserError("--judge compares with --start: give both, or neither")
@@ -219,11 +224,12 @@ def rest(
     dry_run: DryRun = False,
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
-    from rlaif.algorithms.rest.train import ReSTConfig, train
-    from rlaif.models import catalog as models
+    from rlaif.algorithms.rest.config import ReSTConfig
+    from rlaif.algorithms.rest.train import train
+    from rlaif.models import catalog
 
     config = _config(ReSTConfig, settings, resume)
-    folder, asked = models.resolve(model), _train_split(prompts)
+    folder, asked = catalog.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if dry_run:
         stages = config.grow_steps * len(config.quantiles)

@@ -15,7 +15,7 @@ from constitution.schema import Message
 from judge_service.engines.tokenizer import HFTokenizer
 from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import Template
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 
 pytestmark = pytest.mark.integration
 hostile = settings(
@@ -23,11 +23,11 @@ hostile = settings(
 )
 
 
-@pytest.fixture(scope="module", params=sorted(models.KNOWN))
+@pytest.fixture(scope="module", params=sorted(catalog.KNOWN))
 def tokenizer(request: pytest.FixtureRequest) -> HFTokenizer:
     if request.param == "smollm2-135m":
         return HFTokenizer(Path(request.getfixturevalue("smollm2")))
-    folder = models.model_folder(request.param)
+    folder = catalog.model_folder(request.param)
     if not (folder / "tokenizer.json").is_file():
         pytest.skip(f"{request.param} is not in the cache: `rlaif models fetch {request.param}`")
     return HFTokenizer(folder)

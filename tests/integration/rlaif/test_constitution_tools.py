@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rlaif.data.datasets import read_preferences
 from rlaif.data.prompts import load_prompts
-from rlaif.data.records import Sample, read_preferences, write_jsonl
+from rlaif.data.records import Sample, write_jsonl
 from rlaif.feedback.client import judge_client
 
 pytestmark = pytest.mark.integration

@@ -213,7 +213,7 @@ def test_a_sharded_run_goes_on_alone_and_the_other_way_round(tiny_model, tmp_pat
 
     def metrics(out: str) -> list[dict[str, float]]:
         lines = (tmp_path / out / "metrics.jsonl").read_text().splitlines()
-        watched = ("step", "loss", "grad_norm", "heldout_nll")
+        watched = ("step", "loss", "grad_norm", "heldout_loss")
         return [{k: v for k, v in json.loads(line).items() if k in watched} for line in lines]
 
     def assert_like_the_one_alone(out: str) -> None:

@@ -27,7 +27,7 @@ import pytest
 from constitution.schema import Message
 from judge_service.client.sync import JudgeClient
 from judge_service.types import Comparison
-from rlaif.data.records import read_preferences
+from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import JOURNAL, PREFERENCES, label
 from tests.support.service.server_process import ROOT, ServerProcess
 from tests.support.service.serving import one_principle

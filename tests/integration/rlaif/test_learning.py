@@ -22,13 +22,13 @@ import pytest
 import torch
 
 from constitution.schema import Message
-from rlaif.algorithms import reward as reward_model
-from rlaif.algorithms import sft
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
+from rlaif.algorithms.reward import train as reward_model
+from rlaif.algorithms.sft import train as sft
 from rlaif.batching.encode import encode_conversation
 from rlaif.data.records import Preference, Prompt, Sample
-from rlaif.generation.samplers import open_sampler
+from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone, LoraConfig
 
 pytestmark = pytest.mark.integration

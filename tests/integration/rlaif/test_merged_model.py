@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from constitution.schema import Message
 from rlaif.data.records import Prompt
-from rlaif.generation import offline as sampling
+from rlaif.generation import offline
+from rlaif.generation.config import SamplingConfig
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.merge import merge_adapter
 from tests.integration.rlaif.test_trl_reads_labels import byte_tokenizer
@@ -50,10 +51,10 @@ def test_transformers_and_vllm_say_what_the_adapter_says(base, tmp_path):
     ]
     said = {}
     for engine in ("vllm", "transformers"):
-        config = sampling.SamplingConfig(
-            n=1, temperature=0, max_tokens=12, engine=engine, dtype="float32", kv_cache_gib=0.1
+        config = SamplingConfig(
+            n=1, temperature=0, max_new_tokens=12, engine=engine, dtype="float32", kv_cache_gib=0.1
         )
-        samples = sampling.sample(str(merged), prompts, tmp_path / f"{engine}.jsonl", config)
+        samples = offline.sample(str(merged), prompts, tmp_path / f"{engine}.jsonl", config)
         # half a character at the end is written as � by one of them and left out by the other
         said[engine] = [(sample.response.rstrip("\ufffd"), sample.tokens) for sample in samples]
     assert said["vllm"] == said["transformers"]

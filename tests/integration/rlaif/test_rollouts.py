@@ -11,8 +11,10 @@ import torch
 
 from rlaif.batching.encode import Row, encode_conversation, pad
 from rlaif.data.prompts import load_prompts
-from rlaif.generation.samplers import RolloutError, VLLMSampler, open_sampler
-from rlaif.models.backbone import Backbone, Generated, LoraConfig
+from rlaif.generation.base import Generated, SamplingError
+from rlaif.generation.engines import open_sampler
+from rlaif.generation.vllm import VLLMSampler
+from rlaif.models.backbone import Backbone, LoraConfig
 
 pytestmark = [
     pytest.mark.integration,
@@ -139,5 +141,5 @@ def test_a_second_engine_starts_where_the_first_was_closed(
     other.sync()
     assert [g.ids for g in other.generate(prompts, 8, 1.0, SEEDS)] == [g.ids for g in expected]
     other.close()
-    with pytest.raises(RolloutError, match=r"vLLM could not start with .*kv_cache_gib"):
+    with pytest.raises(SamplingError, match=r"vLLM could not start with .*kv_cache_gib"):
         open_sampler("vllm", backbone, 8192, 0.01)

@@ -14,12 +14,14 @@ import pytest
 from constitution.schema import Message
 from rlaif.data.prompts import load_prompts
 from rlaif.data.records import Sample
-from rlaif.generation.offline import SamplingConfig, SamplingError, sample, tokens_per_second
+from rlaif.generation.base import SamplingError
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.offline import sample, tokens_per_second
 
 pytestmark = pytest.mark.integration
 
 PROMPTS = load_prompts("quickstart")[:6]
-CONFIG = SamplingConfig(n=2, max_tokens=16, prompts_per_chunk=2, kv_cache_gib=0.25)
+CONFIG = SamplingConfig(n=2, max_new_tokens=16, prompts_per_chunk=2, kv_cache_gib=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,8 @@ def test_a_killed_run_goes_on_to_the_same_file_and_leaves_no_process(
     out = tmp_path / "samples.jsonl"
     code = (
         "from pathlib import Path; from rlaif.data.prompts import load_prompts\n"
-        "from rlaif.generation.offline import SamplingConfig, sample\n"
+        "from rlaif.generation.config import SamplingConfig\n"
+        "from rlaif.generation.offline import sample\n"
         f"sample({str(smollm2)!r}, load_prompts('quickstart')[:6], Path({str(out)!r}),\n"
         f"    SamplingConfig.model_validate_json({CONFIG.model_dump_json()!r}))\n"
     )

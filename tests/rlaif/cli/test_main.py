@@ -129,7 +129,7 @@ def test_settings_override_those_of_stages() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("ppo.iteratons=3", "ppo.iteratons: unknown setting; did you mean iterations?"),
+        ("ppo.iteratons=3", "ppo.iteratons: unknown setting; did you mean 'iterations'?"),
         ("ppo.iterations=none", "ppo.iterations"),
         ("ppo.iterations", "write key=value"),
         ("name.x=1", "name has no settings of its own"),
@@ -152,7 +152,7 @@ def test_merging_settings_does_not_modify_the_base() -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    with pytest.raises(UserError, match="judge: Field required"):
+    with pytest.raises(UserError, match="judge: missing setting"):
         configured(Recipe, [], {"name": "x", "policy": "p", "constitution": "hhh", "prompts": "q"})
 
 

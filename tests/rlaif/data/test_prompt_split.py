@@ -113,10 +113,10 @@ def test_a_file_without_splits_has_both_and_says_how(tmp_path):
     assert len(train) + len(heldout) == 50
     assert 0 < len(heldout) < 25
     assert load_prompts(path, "heldout") == heldout
-    told = known.describe()
-    assert f"{len(train)} prompts to train on, {len(heldout)} held out" in told
+    description = known.describe()
+    assert f"{len(train)} prompts to train on, {len(heldout)} held out" in description
     for word in ("heldout_share=0.2", "split_seed=0", '"split": "heldout"'):
-        assert word in told
+        assert word in description
 
 
 def test_two_prompts_are_one_on_each_side_and_one_prompt_cannot_be_split(tmp_path):

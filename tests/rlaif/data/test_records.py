@@ -12,14 +12,13 @@ import pytest
 from pyarrow import parquet
 
 from constitution.schema import Message
+from rlaif.data.datasets import iter_preferences, read_preferences
 from rlaif.data.records import (
     Preference,
     Prompt,
     RecordError,
     atomic_open,
-    iter_preferences,
     read_jsonl,
-    read_preferences,
     write_jsonl,
     write_preferences,
 )
@@ -90,13 +89,13 @@ def test_labels_that_cannot_be_made_leave_the_old_file(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_parquet_file_of_something_else_is_told_by_its_columns(tmp_path: Path) -> None:
+def test_a_parquet_file_of_something_else_is_recognized_by_its_columns(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": ["a"], "text": ["b"]}), tmp_path / "x.parquet")
     with pytest.raises(RecordError, match=r"no column chosen, rejected \(it has id, text\)"):
         read_preferences(tmp_path / "x.parquet")
 
 
-def test_a_row_that_is_no_preference_is_named_by_row_and_id(tmp_path: Path) -> None:
+def test_a_row_that_is_not_a_preference_is_named_by_row_and_id(tmp_path: Path) -> None:
     rows = [preference(n) for n in range(3)]
     rows[2] = rows[2].model_copy(update={"prob_chosen": 7.0})
     write_preferences(tmp_path / "l.parquet", rows)
@@ -136,7 +135,7 @@ def test_a_missing_file_is_a_readable_error(tmp_path: Path) -> None:
         read_preferences(tmp_path / "none.parquet")
 
 
-def test_a_file_that_is_no_parquet_is_a_readable_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_a_readable_error(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("hello")
     with pytest.raises(RecordError, match="not a Parquet file"):
         read_preferences(tmp_path / "x.parquet")

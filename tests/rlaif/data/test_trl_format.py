@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from constitution.schema import Message
+from rlaif.data.datasets import read_lessons, read_preferences
 from rlaif.data.prompts import load_prompts
 from rlaif.data.records import (
     Demonstration,
@@ -17,8 +18,6 @@ from rlaif.data.records import (
     Prompt,
     RecordError,
     Sample,
-    read_lessons,
-    read_preferences,
     write_jsonl,
     write_preferences,
 )
@@ -76,7 +75,7 @@ def test_what_a_row_says_of_itself_is_kept_and_the_rest_left_aside(tmp_path: Pat
     [
         ({**TEXTS, "chosen": 3}, r"p\.jsonl:1: chosen: a text or a list .* \(found 3\)"),
         ({"prompt": "Why?", "rejected": "No."}, r"chosen: a text or a list .*found nothing"),
-        ({**TEXTS, "prob_choosen": 0.9}, r"prob_choosen: no such field; did you mean prob_chosen"),
+        ({**TEXTS, "prob_choosen": 0.9}, r"prob_choosen: unknown field; did you mean prob_chosen"),
         ({**TEXTS, "prob_chosen": None}, r"Preference\.prob_chosen: .*found None"),
         ({**TEXTS, "prob_chosen": 1.5}, r"Preference\.prob_chosen: .*found 1\.5"),
         ({"chosen": "Since.", "rejected": "No."}, r"prompt: there is none, and chosen and"),
@@ -162,8 +161,8 @@ def test_every_reply_of_a_conversation_is_a_lesson(tmp_path: Path) -> None:
     ("row", "why"),
     [
         ({"prompt": "Why?"}, r"l\.jsonl:1: nothing to imitate among its fields \(prompt\)"),
-        ({"messages": [ASKED]}, r"messages: a user's turn and then a reply"),
-        ({"messages": [GOOD]}, r"messages: a user's turn and then a reply"),
+        ({"messages": [ASKED]}, r"messages: expected a user's turn and then a reply"),
+        ({"messages": [GOOD]}, r"messages: expected a user's turn and then a reply"),
         ({"prompt": "Why?", "completion": [ASKED]}, r"completion: after the prompt one reply"),
         ({"text": 5}, r"PlainText\.text: .*found 5"),
         ({"prompt": [turn("user", "x") | {"n": 1}], "completion": "y"}, r"prompt\.0\.n: Extra"),

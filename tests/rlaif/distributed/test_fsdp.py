@@ -16,7 +16,8 @@ from rlaif.distributed import fsdp
 from rlaif.distributed.fsdp import ShardingError
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
-from rlaif.training.config import Learner, TrainConfig
+from rlaif.training.config import TrainConfig
+from rlaif.training.learner import Learner
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE": "2"}
 

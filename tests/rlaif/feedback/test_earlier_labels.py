@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from judge_service.server_info import FittedCalibration
 from judge_service.types import JudgeOptions, Order
 from rlaif.cli.main import app
-from rlaif.data.records import Prompt, Sample, read_preferences, write_jsonl, write_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Prompt, Sample, write_jsonl, write_preferences
 from rlaif.feedback.earlier_labels import Earlier, EarlierLabelsError
 from rlaif.feedback.labeler import LabelingError, label
 from rlaif.feedback.receipts import parse_receipt

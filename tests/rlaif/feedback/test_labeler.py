@@ -20,7 +20,7 @@ from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeUnavailable
 from judge_service.server_info import FittedCalibration
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjudged, UnjudgedReason
-from rlaif.data.records import read_preferences
+from rlaif.data.datasets import read_preferences
 from rlaif.evaluation.policies import JudgedPair
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.labeler import LabelingError, ask, comparer, identify, label

@@ -14,7 +14,7 @@ from judge_service.client.sync import JudgeClient
 from judge_service.server.app import JudgeServer
 from judge_service.settings import ServerSettings
 from judge_service.types import Comparison
-from rlaif.data.records import read_preferences
+from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import LabelingError, label
 from rlaif.labels.update import update
 from tests.support.fakes import FakeEngine

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from judge_service.types import Comparison, JudgeOptions, Provenance
-from rlaif.data.records import RecordError, read_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import RecordError
 from rlaif.feedback.receipts import comparison, parse_receipt, preference, receipt
 from tests.support.feedback.constitutions import pairs
 from tests.support.feedback.labeled import judge, labeled

@@ -21,7 +21,8 @@ from judge_service.types import (
     Writing,
     WritingOptions,
 )
-from rlaif.data.records import Prompt, Sample, read_lessons
+from rlaif.data.datasets import read_lessons
+from rlaif.data.records import Prompt, Sample
 from rlaif.feedback.revise import JOURNAL, REVISIONS, UNREVISED, RevisionError, revise
 from tests.support.feedback.local_judge import LocalJudge
 from tests.support.service.serving import ONE_PRINCIPLE

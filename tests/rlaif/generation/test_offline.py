@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from constitution.errors import UserError
 from rlaif.data.records import Prompt, Sample, read_jsonl
-from rlaif.generation import offline as sampling
-from rlaif.generation.offline import (
-    SamplingConfig,
-    SamplingError,
-    response_seed,
-    sample,
-    tokens_per_second,
-)
+from rlaif.generation import offline
+from rlaif.generation.base import SamplingError, response_seed
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.offline import sample, tokens_per_second
 from rlaif.generation.worker import Job
+from rlaif.settings import configured
 
 PROMPTS = [
     Prompt(id=f"p{n}", messages=({"role": "user", "content": f"Question {n}?"},)) for n in range(5)
@@ -34,7 +32,7 @@ class FakeWorker:
         self.started_at: list[int] = []
         self.ends_after: int | None = None
         self.error = ""
-        monkeypatch.setattr(sampling, "_worker", self._run)
+        monkeypatch.setattr(offline, "_worker", self._run)
 
     @contextmanager
     def _run(self, job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
@@ -86,7 +84,7 @@ def test_a_run_cut_short_goes_on_after_the_last_whole_chunk(
     straight = sample("m", PROMPTS, tmp_path / "straight.jsonl", CONFIG)
     out = tmp_path / "cut.jsonl"
     worker.ends_after = 2
-    with pytest.raises(SamplingError, match=r"after 4 of 5 prompts\. What it said: .*log"):
+    with pytest.raises(SamplingError, match=r"after 4 of 5 prompts\. Its log: .*log"):
         sample("m", PROMPTS, out, CONFIG)
     assert not out.exists()
     with (tmp_path / "cut.jsonl.unfinished").open("a") as file:
@@ -129,7 +127,7 @@ def test_a_full_disk_says_how_far_it_came(
     def full(self: object, chunk: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sampling._Unfinished, "append", full)
+    monkeypatch.setattr(offline._Unfinished, "append", full)
     with pytest.raises(SamplingError, match=r"No space left on device.*after 0 of 5 prompts"):
         sample("m", PROMPTS, tmp_path / "s.jsonl", CONFIG)
 
@@ -137,7 +135,7 @@ def test_a_full_disk_says_how_far_it_came(
 def test_a_sampler_that_cannot_even_start_leaves_its_words_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling.sys, "executable", "/bin/false")
+    monkeypatch.setattr(offline.sys, "executable", "/bin/false")
     long = [p.model_copy(update={"id": p.id * 50_000}) for p in PROMPTS]  # more than a pipe holds
     with pytest.raises(SamplingError, match="ended by itself"):
         sample("m", long, tmp_path / "s.jsonl", CONFIG)
@@ -146,7 +144,7 @@ def test_a_sampler_that_cannot_even_start_leaves_its_words_in_the_log(
 def test_no_prompts_and_two_of_one_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SamplingError, match="no prompts"):
         sample("m", [], tmp_path / "s.jsonl", CONFIG)
-    with pytest.raises(SamplingError, match="two prompts have the id 'p0'"):
+    with pytest.raises(SamplingError, match="two prompts have the same id: 'p0'"):
         sample("m", [PROMPTS[0], PROMPTS[0]], tmp_path / "s.jsonl", CONFIG)
 
 
@@ -156,3 +154,13 @@ def test_no_prompts_and_two_of_one_id_are_refused(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SamplingConfig(**bad)
+
+
+def test_the_old_name_of_max_new_tokens_is_refused_with_the_new_one() -> None:
+    with pytest.raises(UserError, match="max_tokens is now called max_new_tokens: write max_new_t"):
+        configured(SamplingConfig, ["max_tokens=64"], {})
+
+
+def test_an_unknown_engine_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="engine 'vlm'; expected one of: auto, vllm, transformers"):
+        configured(SamplingConfig, ["engine=vlm"], {})

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from constitution.schema import Message
 from judge_service.types import Order, PrincipleVote, Provenance, Read, Verdict
-from rlaif.data.records import Preference, RecordError, read_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Preference, RecordError
 from rlaif.feedback.receipts import Receipt, parse_receipt
 from rlaif.labels.statistics import decides, read_unjudged, stats
 from tests.support.feedback.labeled import LAW, labeled

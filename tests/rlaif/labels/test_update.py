@@ -11,7 +11,7 @@ from constitution.writer import to_yaml
 from judge_service.engines.caching import CachingEngine
 from judge_service.store import open_store
 from judge_service.types import JudgeOptions
-from rlaif.data.records import read_preferences
+from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import LabelingError, label
 from rlaif.feedback.receipts import parse_receipt
 from rlaif.labels.update import PREVIOUS, compare, update

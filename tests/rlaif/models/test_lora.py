@@ -80,7 +80,7 @@ def test_an_adapter_of_the_head_or_the_embeddings_is_refused(tiny_model, target)
         backbone.add_role("policy", LoraConfig(targets=(target,)), 0)
 
 
-def test_a_whole_model_is_no_adapter(tiny_model, tmp_path):
+def test_a_whole_model_is_not_an_adapter(tiny_model, tmp_path):
     backbone = Backbone.load(tiny_model, "float32")
     with pytest.raises(
         BackboneError, match=r"a whole model, not an adapter .* give it as the model"

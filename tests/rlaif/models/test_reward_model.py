@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from rlaif.algorithms.reward import RewardConfig, train
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.train import train
 from rlaif.models.reward_model import (
     RewardModel,
     RewardModelError,
@@ -50,10 +51,10 @@ def test_weights_keep_the_order_of_the_heads_and_the_rest_of_the_file(folder):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"honesty": 1.0}, r"no head for the trait 'honesty' \(there are: brevity, manners\)"),
+        ({"honesty": 1.0}, r"no head for the trait 'honesty' \(it has: brevity, manners\)"),
         ({"manners": -1.0}, r"manners=-1.0: a weight is a finite number"),
         ({"manners": math.nan}, r"manners=nan: a weight is a finite number"),
-        ({"manners": 0.0, "brevity": 0.0}, r"with all weights 0 every score is 0"),
+        ({"manners": 0.0, "brevity": 0.0}, r"all weights are 0, so every score would be 0"),
     ],
 )
 def test_weights_that_cannot_be_are_refused_and_nothing_is_changed(weights, message, folder):
@@ -96,7 +97,7 @@ def test_a_callable_is_a_reward_as_it_is(tiny_model):
     assert reward_function(score, None) is score
 
 
-def test_a_reward_that_raises_or_says_no_number_is_told_with_the_step(questions):
+def test_a_reward_that_raises_or_gives_no_number_is_reported_with_the_step(questions):
     def broken(conversations, responses):
         raise KeyError("color")
 
@@ -112,7 +113,7 @@ def test_a_reward_that_raises_or_says_no_number_is_told_with_the_step(questions)
     assert checked_scores(lambda c, r: [None] * 5 + [1], questions, responses, "")[5] == 1
 
 
-def test_a_batch_without_any_score_is_told_with_the_step():
+def test_a_batch_without_any_score_is_reported_with_the_step():
     require_a_score([None, 0.0], "step 3")
     with pytest.raises(RewardModelError, match="step 3: none of its 2 responses has a score"):
         require_a_score([None, None], "step 3")

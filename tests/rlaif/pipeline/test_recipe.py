@@ -32,7 +32,7 @@ def test_beginning_from_sft_needs_sft():
 
 
 def test_settings_of_a_nested_stage_are_checked():
-    with pytest.raises(RecipeError, match=r"sft\.epoch: unknown setting; did you mean epochs\?"):
+    with pytest.raises(RecipeError, match=r"sft\.epoch: unknown setting; did you mean 'epochs'\?"):
         load_recipe("cpu_study", ["sft.epoch=1"])
     with pytest.raises(RecipeError, match="keep"):
         load_recipe("cpu_study", ["dpo.keep=first"])

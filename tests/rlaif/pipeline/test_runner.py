@@ -123,7 +123,7 @@ def test_two_runs_in_one_folder_are_refused(diary: Diary) -> None:
         out = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
         )
-        assert "another run is at work" in out.stdout
+        assert "another run is using this folder" in out.stdout
         raise RunError("seen")
 
     with pytest.raises(RunError, match="seen"):

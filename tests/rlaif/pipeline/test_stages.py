@@ -12,14 +12,21 @@ from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.feedback.labeler import label
 from rlaif.feedback.pairs import pairs_from_samples
-from rlaif.pipeline import context as working
-from rlaif.pipeline import stages as running
+from rlaif.models import catalog
+from rlaif.pipeline import stages
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.recipe import Recipe, load_recipe
 from rlaif.pipeline.runner import input_digest
 from rlaif.pipeline.stages import stages_of
 from tests.support.feedback.scripted_judge import ScriptedJudge
 
+TRAINERS = {
+    "sft": "rlaif.algorithms.sft.train",
+    "reward": "rlaif.algorithms.reward.train",
+    "dpo": "rlaif.algorithms.dpo.train.train",
+    "ppo": "rlaif.algorithms.ppo.train.train",
+    "rest": "rlaif.algorithms.rest.train.train",
+}
 POLICY = "/models/small"
 BASE = {
     "name": "x",
@@ -74,12 +81,9 @@ def work(tmp_path, monkeypatch):
 
         return train
 
-    monkeypatch.setattr(working.models, "resolve", lambda name: f"/models/{name}")
-    for name, module in (
-        ("sft", working.sft), ("reward", working.reward_model), ("dpo", working.dpo),
-        ("ppo", working.ppo), ("rest", working.rest),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, "train", trainer(name))
+    monkeypatch.setattr(catalog, "resolve", lambda name: f"/models/{name}")
+    for name, train in TRAINERS.items():
+        monkeypatch.setattr(train, trainer(name))
     merged = []
 
     def merge(base, adapter, out, dtype):
@@ -87,13 +91,13 @@ def work(tmp_path, monkeypatch):
         out.mkdir()
         return out
 
-    monkeypatch.setattr(working.backbone, "merge_adapter", merge)
+    monkeypatch.setattr("rlaif.models.backbone.merge_adapter", merge)
 
     @contextmanager
-    def court(self, log):
+    def judge_client(self, log):
         yield ScriptedJudge()
 
-    monkeypatch.setattr(RunContext, "court", court)
+    monkeypatch.setattr(RunContext, "judge_client", judge_client)
     make.got, make.merged, make.trainer = got, merged, trainer
     return make
 
@@ -155,7 +159,7 @@ def test_from_sft_the_others_begin_with_its_merged_model(work, tmp_path):
 
 
 def test_a_fully_tuned_sft_model_is_taken_as_it_is(work, tmp_path, monkeypatch):
-    monkeypatch.setattr(working.sft, "train", work.trainer("sft", leaves="config.json"))
+    monkeypatch.setattr(TRAINERS["sft"], work.trainer("sft", leaves="config.json"))
     made = work(sft={"lora": None}, start="sft")
     train_all(made)
     assert work.merged == []
@@ -204,7 +208,7 @@ def test_responses_come_from_each_policy_on_what_it_began_from(work, tmp_path, m
     def sample(model, prompts, out, config):
         asked.append((out.stem, model))
 
-    monkeypatch.setattr(working.sampling, "sample", sample)
+    monkeypatch.setattr("rlaif.generation.offline.sample", sample)
     work.merged.clear()
     (tmp_path / "responses").mkdir()
     made.respond()
@@ -233,7 +237,7 @@ def test_kl_is_to_the_policy_whatever_training_began_from(work, tmp_path, monkey
             policy=lambda samples: [[level + 0.5 * (adapter is not None)]] * len(samples),
         )
 
-    monkeypatch.setattr(working.sample_logprobs, "response_logprobs", logprobs)
+    monkeypatch.setattr("rlaif.models.sample_logprobs.response_logprobs", logprobs)
     samples = read_jsonl(made.samples, Sample)[:2]
     assert made.kl("SFT", samples).k1.value == pytest.approx(-1.5 + 2.0)
     assert made.kl("DPO", samples).k1.value == pytest.approx(-0.5 + 2.0)
@@ -252,9 +256,9 @@ def test_an_evaluation_has_every_policy_with_traits_kinds_and_rewards(work, tmp_
         ]
         write_jsonl(tmp_path / "responses" / f"{name}.jsonl", answers)
     scorer = SimpleNamespace(overall_scores=lambda prompts, texts: [float(len(t)) for t in texts])
-    monkeypatch.setattr(working.RewardModel, "load", lambda model, folder: scorer)
+    monkeypatch.setattr("rlaif.models.reward_model.RewardModel.load", lambda model, folder: scorer)
     monkeypatch.setattr(RunContext, "kl", lambda self, name, samples: None)
-    monkeypatch.setattr(working.sampling, "tokens_per_second", lambda path: 1.0)
+    monkeypatch.setattr("rlaif.generation.offline.tokens_per_second", lambda path: 1.0)
     made.evaluate()
     found = EvaluationResult.load(tmp_path / "evaluation" / "evaluation.json")
     assert [policy.name for policy in found.policies] == ["start", "SFT", "DPO", "PPO", "ReST"]
@@ -280,12 +284,12 @@ def test_a_changed_constitution_labels_the_run_again_in_its_folder(work):
     before = journal.read_bytes().count(b"\n")
 
     @contextmanager
-    def court(log):
+    def judge_client(log):
         judge = ScriptedJudge()
         judge.sha256 = "e" * 64
         yield judge
 
-    made.court = court
+    made.judge_client = judge_client
     made.judge()
     assert journal.read_bytes().count(b"\n") == 2 * before, "answers of both are kept"
     assert sorted(f.name for f in made.labels.parent.glob("*.parquet")) == ["preferences.parquet"]
@@ -303,8 +307,10 @@ def test_a_changed_constitution_labels_the_run_again_in_its_folder(work):
 )
 def test_the_judge_of_a_recipe_is_started_as_the_recipe_says(tmp_path, monkeypatch, changes, flags):
     started = []
-    monkeypatch.setattr(working, "judge_client", lambda *_, flags: started.append(flags))
-    RunContext(recipe(**changes), tmp_path).court(tmp_path / "judge.log")
+    monkeypatch.setattr(
+        "rlaif.feedback.client.judge_client", lambda *_, flags: started.append(flags)
+    )
+    RunContext(recipe(**changes), tmp_path).judge_client(tmp_path / "judge.log")
     assert started == [flags]
 
 
@@ -316,6 +322,6 @@ def test_no_shipped_recipe_sets_the_steps_of_a_judge():  # on a GPU vLLM's are f
 def test_a_file_with_fewer_prompts_than_the_recipe_takes_counts_as_what_it_holds(tmp_path):
     own = tmp_path / "own.jsonl"
     own.write_text("".join(f'{{"prompt": "Question {n}?"}}\n' for n in range(10)))
-    found = running._counted(recipe(prompts=str(own)), tmp_path)
+    found = stages._counted(recipe(prompts=str(own)), tmp_path)
     assert found.train_prompts + found.heldout_prompts == 10
     assert found.heldout_prompts <= 3

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from constitution.schema import Message
 from judge_service.types import Comparison
-from rlaif.data.records import Prompt, Sample, read_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import KL, JudgedPair, PolicyRun, evaluate
 from rlaif.evaluation.reward_models import PairMetrics, evaluate_reward
@@ -46,7 +47,7 @@ def made_up_run(run: Path, prompts: int = 24, extra: str = "") -> Path:
     label(pairs, ScriptedJudge(), run / "labels")
     labels = read_preferences(run / "labels" / "preferences.parquet")
     reward_evaluation(labels).save(run / "reward" / "evaluation.json")
-    metrics(run / "sft", lambda t: {"loss": 2.5 - t, "held_out_loss": 2.6 - 0.8 * t})
+    metrics(run / "sft", lambda t: {"loss": 2.5 - t, "heldout_loss": 2.6 - 0.8 * t})
     metrics(run / "reward", lambda t: {"loss": 0.7 - 0.2 * t, "accuracy": 0.5 + 0.3 * t})
     metrics(run / "dpo", lambda t: {"loss": 0.693 - 0.1 * t, "margin": t, "accuracy": 0.5 + t / 4})
     metrics(

@@ -1,41 +1,24 @@
-import asyncio
+"""Reward sources: read, opened, mixed; a reward model shares the policy's base."""
+
 import math
 import sys
 import textwrap
-import threading
-import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from constitution.schema import Message
-from judge_service.client.sync import JudgeRequestError, JudgeUnavailable
-from judge_service.server.app import JudgeServer
-from judge_service.settings import ServerSettings
-from judge_service.types import JudgeOptions, Unjudged, UnjudgedReason
 from rlaif.algorithms.ppo import train as ppo
-from rlaif.data.records import Prompt, Sample
-from rlaif.evaluation.policies import EvaluationError, JudgedPair
-from rlaif.feedback import client as judging
-from rlaif.feedback.client import JudgeReward, held_out_judge, judge_reward
 from rlaif.models.backbone import Backbone, LoraConfig
 from rlaif.models.reward_model import Heads, RewardModel, reward_function, reward_identity
-from rlaif.rewards.sources import (
-    Reward,
-    RewardError,
-    RewardSource,
-    mixed,
-    open_rewards,
-    parse_source,
-)
-from tests.support.fakes import FakeEngine, like_longer
-from tests.support.service.serving import one_principle
+from rlaif.rewards.base import RewardError
+from rlaif.rewards.mix import Reward, mixed
+from rlaif.rewards.sources import RewardSource, open_rewards, parse_source
 from tests.support.training.ppo_runs import metrics, small
 
-ASKED = (Message(role="user", content="Name a fruit"),)
-SAID = ["apple", "", "pear"]
+CONVERSATION = (Message(role="user", content="Name a fruit"),)
+RESPONSES = ["apple", "", "pear"]
 
 
 def length(conversations, responses):
@@ -51,26 +34,26 @@ def nothing_for_empty(conversations, responses):
 
 def test_a_mix_is_the_weighted_sum():
     reward = mixed([(2.0, length), (-0.5, lambda c, r: [4] * len(r))])
-    assert reward([ASKED] * 2, ["ab", "abc"]) == [2.0, 4.0]
+    assert reward([CONVERSATION] * 2, ["ab", "abc"]) == [2.0, 4.0]
     assert not reward.unscored
 
 
 def test_a_response_that_one_source_cannot_score_has_no_score_and_is_counted(capsys):
-    asked = []
+    scored = []
 
     def watching(conversations, responses):
-        asked.extend(responses)
+        scored.extend(responses)
         return [1.0] * len(responses)
 
     reward = Reward([("length", 1.0, length), ("n", 1.0, nothing_for_empty), ("w", 0.5, watching)])
-    assert reward([ASKED] * 3, SAID) == [6.5, None, 5.5]
-    assert asked == ["apple", "pear"]  # the others' scores would be of no use
-    assert reward([ASKED], [""]) == [None]
+    assert reward([CONVERSATION] * 3, RESPONSES) == [6.5, None, 5.5]
+    assert scored == ["apple", "pear"]  # the others' scores would be of no use
+    assert reward([CONVERSATION], [""]) == [None]
     assert reward.unscored == {"n: gave None": 2}
     assert capsys.readouterr().err.count("without a score: n: gave None") == 1
 
 
-def test_a_source_that_knows_why_is_quoted():
+def test_the_reasons_that_a_source_counts_are_kept():
     class Knowing:
         def __init__(self):
             self.unscored = {}
@@ -80,8 +63,8 @@ def test_a_source_that_knows_why_is_quoted():
             return [None] * len(responses)
 
     reward = Reward([("judge:a:1", 1.0, Knowing())])
-    assert reward([ASKED] * 3, SAID) == [None] * 3
-    assert reward([ASKED] * 2, SAID[:2]) == [None] * 2
+    assert reward([CONVERSATION] * 3, RESPONSES) == [None] * 3
+    assert reward([CONVERSATION] * 2, RESPONSES[:2]) == [None] * 2
     assert reward.unscored == {"judge:a:1: timed out": 3, "judge:a:1: gave None": 2}
 
 
@@ -102,16 +85,16 @@ def test_no_source_at_all_is_refused():
         ([1.0, [2.0, 3.0], 3.0], "is not a finite number"),
     ],
 )
-def test_what_is_no_list_of_scores_is_named_with_its_source(returned, problem):
+def test_anything_but_a_list_of_scores_is_an_error_with_its_source(returned, problem):
     reward = Reward([("mine:score", 1.0, lambda c, r: returned)])
-    with pytest.raises(RewardError, match="reward mine:score: ") as told:
-        reward([ASKED] * 3, SAID)
-    assert problem in str(told.value)
+    with pytest.raises(RewardError, match="reward mine:score: ") as error:
+        reward([CONVERSATION] * 3, RESPONSES)
+    assert problem in str(error.value)
 
 
 def test_tensors_are_scores_too():
     reward = mixed([(1.0, lambda c, r: torch.arange(3.0))])
-    assert reward([ASKED] * 3, SAID) == [0.0, 1.0, 2.0]
+    assert reward([CONVERSATION] * 3, RESPONSES) == [0.0, 1.0, 2.0]
 
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────
@@ -130,16 +113,19 @@ def test_a_source_is_read_with_its_weight(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("half*runs/reward", "the weight 'half' is not a number other than 0"),
-        ("0*runs/reward", "the weight '0' is not a number other than 0"),
-        ("nan*runs/reward", "the weight 'nan' is not a number other than 0"),
-        ("runs/nowhere", "'runs/nowhere' is no existing folder; give a reward model's folder, "),
+        ("half*runs/reward", "invalid reward 'half*runs/reward': expected SOURCE or WEIGHT*SOURCE"),
+        ("0*runs/reward", "with WEIGHT a number other than 0"),
+        ("nan*runs/reward", "invalid reward 'nan*runs/reward'"),
+        (
+            "runs/nowhere",
+            "unknown source 'runs/nowhere'; give judge:HOST:PORT, a reward model's folder, or ",
+        ),
     ],
 )
 def test_a_text_that_names_no_source_is_refused(text, problem):
-    with pytest.raises(RewardError) as told:
+    with pytest.raises(RewardError) as error:
         parse_source(text)
-    assert problem in str(told.value)
+    assert problem in str(error.value)
 
 
 @pytest.fixture
@@ -161,7 +147,7 @@ def own_module(tmp_path, monkeypatch):
 def test_a_function_of_a_module_in_the_working_folder_is_found(own_module):
     paths = sys.path.copy()
     with open_rewards(["0.1*own_scores:score"]) as reward:
-        assert reward([ASKED] * 2, ["ab", "abcd"]) == pytest.approx([0.2, 0.4])
+        assert reward([CONVERSATION] * 2, ["ab", "abcd"]) == pytest.approx([0.2, 0.4])
     assert sys.path == paths
 
 
@@ -175,9 +161,9 @@ def test_a_function_of_a_module_in_the_working_folder_is_found(own_module):
     ],
 )
 def test_a_callable_that_cannot_be_had_is_named(own_module, text, problem):
-    with pytest.raises(RewardError) as told, open_rewards([text]):
+    with pytest.raises(RewardError) as error, open_rewards([text]):
         pass
-    assert problem in str(told.value)
+    assert problem in str(error.value)
 
 
 def test_a_judge_is_opened_by_what_the_caller_gives_and_closed_again():
@@ -190,7 +176,7 @@ def test_a_judge_is_opened_by_what_the_caller_gives_and_closed_again():
         opened.append("closed")
 
     with open_rewards(["2*judge:here:1"], judge) as reward:
-        assert reward([ASKED], ["abc"]) == [6.0]
+        assert reward([CONVERSATION], ["abc"]) == [6.0]
     assert opened == ["here:1", "closed"]
     with (
         pytest.raises(RewardError, match="no judge can be asked here"),
@@ -218,7 +204,10 @@ def test_a_reward_model_becomes_a_role_and_a_second_one_is_loaded_apart(
         reward_folder(Backbone.load(tiny_model, "float32"), tmp_path / f"reward{i}", i)
         for i in range(2)
     ]
-    one, two = (RewardModel.load(tiny_model, f).overall_scores([ASKED] * 3, SAID) for f in folders)
+    one, two = (
+        RewardModel.load(tiny_model, f).overall_scores([CONVERSATION] * 3, RESPONSES)
+        for f in folders
+    )
     backbone = Backbone.load(tiny_model, "float32")
     backbone.add_role("policy", LoraConfig(), 0)
     loaded: list = []
@@ -226,7 +215,7 @@ def test_a_reward_model_becomes_a_role_and_a_second_one_is_loaded_apart(
     monkeypatch.setattr(Backbone, "load", lambda *a, **k: (loaded.append(a[0]), load(*a, **k))[1])
     with open_rewards([f"0.5*{folders[0]}", f"-2*{folders[1]}"]) as texts:
         reward = reward_function(texts, backbone)
-        found = reward([ASKED] * 3, SAID)
+        found = reward([CONVERSATION] * 3, RESPONSES)
     assert loaded == [tiny_model]  # the second's base; the first has none of its own
     assert backbone.role_parameters("reward")
     assert found[1] is None
@@ -255,168 +244,6 @@ def test_in_a_mix_a_reward_model_shares_the_policys_base(
     assert len(loaded) == 2 * bases
     assert bases == (1 if lora else 2)
     assert mixed_in["score"] == pytest.approx(3 - 2 * alone["score"], abs=1e-4)
-
-
-# ── a judge's scores ─────────────────────────────────────────────────────────────────────────
-
-
-class RetryClock(threading.local):
-    """The time of each thread, which passes only while it waits in vain."""
-
-    now = 0.0
-
-
-class ScriptedReward:
-    """Scores a response by its length; `apart` says what else happens, by response."""
-
-    clock = RetryClock()
-
-    def __init__(self, **apart):
-        self.apart = apart
-        self.at_once = self.most = 0
-        self.lock = threading.Lock()
-
-    def score(self, conversation, response, constitution, options, *, timeout):
-        with self.lock:
-            self.at_once += 1
-            self.most = max(self.most, self.at_once)
-        time.sleep(0.01)
-        with self.lock:
-            self.at_once -= 1
-        happens = self.apart.get(response)
-        if happens == "late":
-            self.clock.now += timeout
-            raise JudgeUnavailable("the judge did not answer in time")
-        if isinstance(happens, Exception):
-            raise happens
-        if isinstance(happens, Unjudged):
-            return happens
-        return _score(len(response) / 10)
-
-
-def _score(value):
-    return type("Scored", (), {"score": value})()
-
-
-def test_what_the_judge_cannot_score_in_time_is_none_and_counted_by_reason_never_zero(monkeypatch):
-    clock = SimpleNamespace(monotonic=lambda: ScriptedReward.clock.now)
-    monkeypatch.setattr(judging, "time", clock)
-    client = ScriptedReward(
-        slow="late",
-        mute=Unjudged(UnjudgedReason.LOW_LABEL_MASS, "it wanted to say something else"),
-        huge=JudgeRequestError("response: too long"),
-        lost=JudgeUnavailable("connection reset"),
-    )
-    reward = JudgeReward(client, timeout=60)
-    said = ["ab", "slow", "mute", "huge", "lost", "slow"]
-    assert reward([ASKED] * 6, said) == [0.2, None, None, None, None, None]
-    assert reward.unscored == {"timed out": 2, "low_label_mass": 1, "refused": 1, "unavailable": 1}
-    whole = Reward([("judge:a:1", 1.0, reward)])
-    assert whole([ASKED] * 2, ["ab", "slow"]) == [0.2, None]
-    assert whole.unscored == {"judge:a:1: timed out": 1}
-
-
-def test_a_judge_that_is_away_for_all_stops_the_training():
-    reward = JudgeReward(ScriptedReward(a=JudgeUnavailable("no judge answers at here:1")))
-    with pytest.raises(JudgeUnavailable, match="no judge answers"):
-        reward([ASKED] * 2, ["a", "a"])
-    assert reward([], []) == []
-
-
-def test_no_more_scores_are_asked_at_a_time_than_allowed():
-    client = ScriptedReward()
-    JudgeReward(client, in_flight=3)([ASKED] * 12, ["abc"] * 12)
-    assert client.most <= 3
-
-
-@contextmanager
-def judge_server(**values):
-    """The address of a real server over a scripted engine."""
-    settings = ServerSettings(model="fake", port=0, grace_seconds=0, **values)
-    ready, stop, address = threading.Event(), threading.Event(), []
-
-    async def live():
-        server = JudgeServer(settings, FakeEngine(like_longer))
-        await server.start()
-        await server.load()
-        address.append(server.address)
-        ready.set()
-        while not stop.is_set():
-            await asyncio.sleep(0.01)
-        await server.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
-    thread.start()
-    try:
-        assert ready.wait(120)
-        yield address[0]
-    finally:
-        stop.set()
-        thread.join(120)
-
-
-def test_scores_come_over_the_socket_as_ratings_rescaled(tmp_path):
-    law = one_principle(tmp_path)
-    with judge_server(constitutions=(law,)) as address:
-        with open_rewards(
-            [f"judge:{address}"], lambda where: judge_reward(where, "brief")
-        ) as reward:
-            found = reward([ASKED] * 3, ["short", "a reply of twenty and more", " "])
-        # P(rating r) = r/45 for the long one, so E[r] = Σ r²/45 = 285/45, and (E - 5)/4 = 1/3
-        assert found == [pytest.approx(-1 / 3), pytest.approx(1 / 3), None]
-        assert reward.unscored == {f"judge:{address}: empty_response": 1}
-        with pytest.raises(JudgeRequestError, match="nobody"), judge_reward(address, "nobody"):
-            pass
-
-
-# ── the policy beside its start ──────────────────────────────────────────────────────────────
-
-PROMPTS = [Prompt(id=f"q{i}", messages=ASKED) for i in range(4)]
-
-
-def sampled(prompt, response):
-    return Sample(prompt=prompt, index=0, response=response, tokens=1, complete=True, seed=0)
-
-
-def test_the_held_out_score_is_the_mean_p_over_what_was_judged():
-    prob_policy = {"held-out/q0/0": 0.9, "held-out/q1/0": 0.3, "held-out/q2/0": None}
-    asked = []
-
-    def compare(questions):
-        asked.extend(id for id, *_ in questions)
-        return {
-            id: JudgedPair(p if p is None or a == "new" else 1 - p)
-            for id, _, a, _ in questions
-            for p in [prob_policy[id]]
-        }
-
-    judge = held_out_judge(compare, [sampled(p, f"start of {p.id}") for p in PROMPTS])
-    said = ["new", "new", "new", "start of q3"]
-    assert judge(PROMPTS, said) == pytest.approx((0.9 + 0.3 + 0.5) / 3)  # q3 is the same: ½
-    assert asked == list(prob_policy)
-    assert judge(PROMPTS[2:3], ["new"]) is None
-
-
-def test_a_held_out_prompt_that_the_start_did_not_answer_is_named():
-    judge = held_out_judge(dict, [sampled(PROMPTS[0], "start")])
-    with pytest.raises(EvaluationError, match="the start has no response 0 to prompt 'q1'"):
-        judge(PROMPTS[:2], ["new", "new"])
-
-
-def test_the_judge_is_asked_as_bulk_work_unless_told_otherwise():
-    seen = []
-
-    class Client:
-        def score(self, conversation, response, constitution, options, *, timeout):
-            seen.append((constitution, options, timeout))
-            return _score(0.0)
-
-    JudgeReward(Client(), "hhh")([ASKED], ["a"])
-    JudgeReward(Client(), options=JudgeOptions(sample_principles=2), timeout=5)([ASKED], ["a"])
-    assert seen == [
-        ("hhh", JudgeOptions(interactive=False), 60.0),
-        ("", JudgeOptions(sample_principles=2), 5),
-    ]
 
 
 def test_a_run_resumed_with_other_rewards_is_noticed(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
             "eos_rate_falling",
             history(eos_rate=[0.9] * 5 + [0.7] * 5),
             history(eos_rate=[0.9] * 5 + [0.65] * 5),
-            "only 65% of the responses end by themselves, 90% did",
+            "only 65% of the responses have an end token, 90% had",
         ),
         (
             "diversity_falling",
@@ -65,7 +65,7 @@ def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, told):
     assert told in active_alarms(loud)[0].text
 
 
-def test_a_judge_asked_now_and_then_is_compared_with_the_scores_of_those_steps():
+def test_a_judge_evaluated_now_and_then_is_compared_with_the_scores_of_those_steps():
     judged = [0.6, None, None, 0.5, None, 0.5]
     assert names(history(score=[0.0, 9.0, 9.0, 1.0, 9.0, 1.0], judge_score=judged)) == [
         "scores_parting"

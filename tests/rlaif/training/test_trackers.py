@@ -9,7 +9,8 @@ import accelerate.tracking
 import pytest
 
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.training.config import Run, TrainConfig
+from rlaif.training.config import TrainConfig
+from rlaif.training.run import Run
 from rlaif.training.trackers import TrackerError, Trackers, flat
 
 
@@ -46,7 +47,7 @@ def kept(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_an_absent_package_is_told_before_training_with_the_extra_to_install(
+def test_an_absent_package_is_reported_before_training_with_the_extra_to_install(
     name, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from judge_service.types import JudgeOptions
-from rlaif.data.records import Preference, read_preferences, write_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Preference, write_preferences
 from rlaif.feedback.labeler import label
 from tests.support.feedback.constitutions import engine, law, pairs, principle
 from tests.support.feedback.local_judge import LocalJudge

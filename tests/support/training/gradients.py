@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.training.config import Learner
+from rlaif.training.learner import Learner
 
 Item = TypeVar("Item")
 ALONE = ProcessGroup(0, 1)

@@ -1,4 +1,4 @@
-"""What the tests of PPO share: small settings, a reward, actors over a tiny model."""
+"""What the tests of PPO share: small settings, a reward, models over a tiny model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlaif.algorithms.ppo.rollout import PPOModels
 from rlaif.batching.encode import EncodedPrompt, encode_prompts
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.samplers import open_sampler
+from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
 
 ALONE = ProcessGroup(0, 1)
@@ -36,13 +36,13 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def actors_over(model: str, config: PPOConfig) -> PPOModels:
+def models_over(model: str, config: PPOConfig) -> PPOModels:
     """Policy and, for gae, a value function that is not 0; scored by count_x."""
     backbone = Backbone.load(model, "float32", train_fully=config.lora is None)
     frozen = backbone if config.lora else backbone.frozen_copy()
     backbone.add_role("policy", config.lora, 0)
     critic = None
-    if config.advantages == "gae":
+    if config.estimator.needs_value:
         assert config.lora is not None
         shared = config.value == "head"
         critic = Critic.on_policy(backbone) if shared else Critic.beside(frozen, config.lora, 1)
@@ -64,5 +64,5 @@ def forwards_of(backbone: Backbone, patch: Any) -> list[tuple[str | None, int]]:
     return made
 
 
-def encoded(actors: PPOModels, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-    return encode_prompts(actors.policy.tokenizer, prompts, 52, "error")[0]
+def encoded(models: PPOModels, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+    return encode_prompts(models.policy.tokenizer, prompts, 52, "error")[0]

@@ -14,17 +14,18 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from constitution.schema import Message
-from rlaif.algorithms import reward as reward_model
-from rlaif.algorithms import sft
 from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.rest import train as rest
+from rlaif.algorithms.reward import train as reward_model
+from rlaif.algorithms.sft import train as sft
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, LoraConfig
+from rlaif.models.backbone import Backbone
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, RewardModel
-from rlaif.training.config import Learner
+from rlaif.training.learner import Learner
 from tests.support.training.pairs import preference
 
 COMMON = {

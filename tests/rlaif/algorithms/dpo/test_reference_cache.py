@@ -79,7 +79,7 @@ def test_a_torn_line_longer_than_a_block_is_cut_too(cache):
     assert len(cache.path.read_text().splitlines()) == 2
 
 
-def test_a_line_that_is_damaged_or_not_finite_is_no_number(cache):
+def test_a_line_that_is_damaged_or_not_finite_is_skipped(cache):
     cache.append({"x": VALUE, "nan": ReferenceLogprobs(math.nan, -1.0)})
     with cache.path.open("a") as file:
         file.write('[1, 2]\n{"key": "y"}\n{"key": "z", "chosen": "?", "rejected": 0}\nnoise\n')
@@ -103,7 +103,7 @@ def test_two_writers_at_once_corrupt_nothing(cache):
     assert found["b-7-2" + "k" * 60] == ReferenceLogprobs(-7, -2)
 
 
-def test_a_full_disk_is_told_and_what_was_there_stays(cache):
+def test_a_full_disk_is_reported_and_what_was_there_stays(cache):
     cache.append({"x": VALUE})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (cache.path.stat().st_size + 100, hard))
@@ -118,5 +118,5 @@ def test_a_full_disk_is_told_and_what_was_there_stays(cache):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"file/folder: cannot be made .*choose another"):
+    with pytest.raises(TrainingError, match=r"file/folder: cannot be created .*choose another"):
         ReferenceCache(tmp_path / "file" / "folder", "f", "float32")

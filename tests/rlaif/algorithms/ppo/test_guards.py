@@ -25,12 +25,12 @@ def test_the_kl_coefficient_is_held_off_0_however_low_the_kl() -> None:
 
 
 def decisions(scores: list[float | None], after: int) -> list[str]:
-    watch, found = RollbackState(), []
+    state, found = RollbackState(), []
     for score in scores:
-        watch, decision = after_evaluation(watch, score, after)
+        state, decision = after_evaluation(state, score, after)
         found.append(decision)
         if decision == "end":
-            assert watch.ended
+            assert state.ended
             break
     return found
 
@@ -57,9 +57,9 @@ def test_a_sequence_of_scores_leads_to(
     assert decisions(scores, after) == expected
 
 
-def test_a_scoreless_evaluation_leaves_the_watch_as_it_was() -> None:
-    watch = RollbackState(best=0.6, below=1, rollbacks=1)
-    assert after_evaluation(watch, None, 1).watch == watch
+def test_a_scoreless_evaluation_leaves_the_state_as_it_was() -> None:
+    state = RollbackState(best=0.6, below=1, rollbacks=1)
+    assert after_evaluation(state, None, 1).state == state
 
 
 def test_a_kl_over_its_ceiling_names_itself_and_the_remedy() -> None:

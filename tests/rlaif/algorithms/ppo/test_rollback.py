@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlaif.algorithms.ppo.train import train
-from rlaif.training.config import Run, TrainingError
+from rlaif.training.config import TrainingError
+from rlaif.training.run import Run
 from tests.support.training.ppo_runs import count_x, metrics, small
 
 
@@ -61,7 +62,7 @@ def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tm
     assert [m["rollback"] for m in metrics(out)] == [0, 1, 1]
     told = capsys.readouterr().err
     assert "iteration 3: judged worse than at its best (0.700, iteration 1) too often" in told
-    assert "so this is the end" in told
+    assert "training ends, since this is the second time" in told
     assert same(weights_at(out, 3), weights_at(out, 1))
     left = load_file(out / "adapter_model.safetensors")
     best = {n: p for n, p in weights_at(out, 1).items() if ".policy." in n}
@@ -73,7 +74,7 @@ def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tm
     assert len(script.asked) == 3
 
 
-def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
+def test_held_out_prompts_are_never_trained_on_and_sampled_with_the_same_seeds(
     tiny_model, questions, tmp_path
 ):
     seen: set[str] = set()
@@ -92,7 +93,7 @@ def test_held_out_prompts_are_never_trained_on_and_asked_with_the_same_luck(
     assert all(answers == script.answers[0] for answers in script.answers)
 
 
-def test_a_judge_that_cannot_say_is_no_vote_and_no_number(tiny_model, questions, tmp_path):
+def test_a_judge_without_a_score_is_ignored_and_logged_as_none(tiny_model, questions, tmp_path):
     config = judged(iterations=3, rollback_after=1)
     out = train(
         config, tiny_model, questions, count_x, tmp_path, judge=ScriptedScores(0.6, None, 0.5)
@@ -130,7 +131,7 @@ def test_a_kill_amid_falling_scores_changes_nothing(tiny_model, questions, tmp_p
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        (lambda p, r: 1.5, "said 1.5; it must say a probability"),
+        (lambda p, r: 1.5, "returned 1.5; expected a probability"),
         (lambda p, r: {}["x"], "the judge of held-out responses raised KeyError: 'x'"),
     ],
 )

@@ -12,7 +12,7 @@ from rlaif.batching.encode import pad
 from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from tests.support.training.gradients import GradientKeeper
-from tests.support.training.ppo_runs import ALONE, actors_over, encoded, forwards_of, small
+from tests.support.training.ppo_runs import ALONE, encoded, forwards_of, models_over, small
 
 
 def test_the_policy_loss_is_clipped_where_it_would_gain() -> None:
@@ -53,20 +53,20 @@ def test_importance_weights_make_the_samplers_tokens_count_as_the_trainers() -> 
 
 def rolled_out(model: str, questions, **settings) -> tuple[PPOModels, Rollout, PPOConfig]:
     config = small(**settings)
-    actors = actors_over(model, config)
-    rollout, _ = roll_out(actors, encoded(actors, questions), 1, 0.05, config, ALONE)
-    return actors, rollout, config
+    models = models_over(model, config)
+    rollout, _ = roll_out(models, encoded(models, questions), 1, 0.05, config, ALONE)
+    return models, rollout, config
 
 
 def gradients(
-    actors: PPOModels, rollout: Rollout, config: PPOConfig, workers: ProcessGroup = ALONE
+    models: PPOModels, rollout: Rollout, config: PPOConfig, workers: ProcessGroup = ALONE
 ) -> dict[str, torch.Tensor]:
     """Of one step over the whole rollout, as one process of `workers` finds it."""
-    parameters = dict(actors.policy.role_parameters("policy"))
-    if actors.critic is not None:
-        parameters |= actors.critic.parameters()
+    parameters = dict(models.policy.role_parameters("policy"))
+    if models.critic is not None:
+        parameters |= models.critic.parameters()
     learner = GradientKeeper([(parameters, 1e-3)], 1, config, ALONE)
-    update(actors, learner, rollout, config, workers, "here")
+    update(models, learner, rollout, config, workers, "here")
     return learner.gradients
 
 
@@ -95,14 +95,14 @@ def test_micro_batches_and_processes_do_not_change_the_gradient(
     settings, tiny_model, questions
 ) -> None:
     whole_batch = {"prompts_per_iteration": 6, "update_batch_size": 12}
-    actors, rollout, config = rolled_out(tiny_model, questions, **whole_batch, **settings)
-    whole = gradients(actors, rollout, config)
+    models, rollout, config = rolled_out(tiny_model, questions, **whole_batch, **settings)
+    whole = gradients(models, rollout, config)
     assert sum(float(g.abs().sum()) for g in whole.values()) > 0.1
     tight = config.model_copy(update={"micro_batch_tokens": 40})
     for parts in (
-        [gradients(actors, rollout, tight)],
-        [gradients(actors, rollout, config, Silent(rank, 2)) for rank in (0, 1)],
-        [gradients(actors, rollout, tight, Silent(rank, 3)) for rank in (0, 1, 2)],
+        [gradients(models, rollout, tight)],
+        [gradients(models, rollout, config, Silent(rank, 2)) for rank in (0, 1)],
+        [gradients(models, rollout, tight, Silent(rank, 3)) for rank in (0, 1, 2)],
     ):
         for name, gradient in whole.items():
             assert (gradient - sum(part[name] for part in parts)).abs().max() < 1e-6, name
@@ -113,9 +113,9 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
 ) -> None:
     """Two processes, played one after the other: each hands over its share, and gets the whole."""
     config = small(prompts_per_iteration=6, micro_batch_tokens=100)
-    actors = actors_over(tiny_model, config)
-    prompts = encoded(actors, questions)
-    alone, told = roll_out(actors, prompts, 1, 0.05, config, ALONE)
+    models = models_over(tiny_model, config)
+    prompts = encoded(models, questions)
+    alone, told = roll_out(models, prompts, 1, 0.05, config, ALONE)
     shares: list[list] = []
 
     class One(Silent):
@@ -127,8 +127,8 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
             shares.append(list(items))
             return [shares[i % 2][i // 2] for i in range(6)] if len(shares) == 2 else list(items)
 
-    roll_out(actors, prompts, 1, 0.05, config, One(0, 2))
-    together, told_together = roll_out(actors, prompts, 1, 0.05, config, One(1, 2))
+    roll_out(models, prompts, 1, 0.05, config, One(0, 2))
+    together, told_together = roll_out(models, prompts, 1, 0.05, config, One(1, 2))
     assert [len(share) for share in shares] == [3, 3]
     assert together.rows == alone.rows
     torch.testing.assert_close(together.advantages, alone.advantages, atol=1e-5, rtol=1e-5)
@@ -139,12 +139,12 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
 def test_the_responses_to_one_prompt_compute_it_once(tiny_model, questions, monkeypatch) -> None:
     settings = {"advantages": "rloo", "group_size": 4, "update_batch_size": 8}
     config = small(prompts_per_iteration=2, **settings)
-    actors = actors_over(tiny_model, config)
-    actors.sampler.exact = False
-    made = forwards_of(actors.policy, monkeypatch)
-    rollout, _ = roll_out(actors, encoded(actors, questions)[:2], 1, 0.05, config, ALONE)
+    models = models_over(tiny_model, config)
+    models.sampler.exact = False
+    made = forwards_of(models.policy, monkeypatch)
+    rollout, _ = roll_out(models, encoded(models, questions)[:2], 1, 0.05, config, ALONE)
     assert len(rollout.rows) == 8
-    gradients(actors, rollout, config)
+    gradients(models, rollout, config)
     assert made == [("policy", 2), (None, 2), ("policy", 2)]  # rows: a prompt, four responses
 
 
@@ -155,13 +155,13 @@ def test_with_a_head_the_trunk_gets_both_losses_gradients_in_one_pass(
     from dataclasses import replace
 
     settings = {"update_batch_size": 6, "prompts_per_iteration": 6}
-    actors, rollout, config = rolled_out(tiny_model, questions, vf_coef=0.3, **settings)
-    made = forwards_of(actors.policy, monkeypatch)
-    both = gradients(actors, rollout, config)
+    models, rollout, config = rolled_out(tiny_model, questions, vf_coef=0.3, **settings)
+    made = forwards_of(models.policy, monkeypatch)
+    both = gradients(models, rollout, config)
     assert made == [("policy", 6)]
-    of_policy = gradients(actors, rollout, config.model_copy(update={"vf_coef": 0.0}))
+    of_policy = gradients(models, rollout, config.model_copy(update={"vf_coef": 0.0}))
     still = replace(rollout, advantages=torch.zeros_like(rollout.advantages))
-    of_value = gradients(actors, still, config.model_copy(update={"vf_coef": 1.0}))
+    of_value = gradients(models, still, config.model_copy(update={"vf_coef": 1.0}))
     for name, gradient in both.items():
         expected = of_policy[name] + 0.3 * of_value[name]
         torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
@@ -175,16 +175,16 @@ def test_logprobs_and_values_are_measured_by_one_forward_of_the_policy(
     """And are what two would have given; an adapter's takes a forward of its own."""
     for value, expected in (("head", ["policy", None]), ("adapter", ["policy", "value", None])):
         config = small(prompts_per_iteration=6, value=value)
-        actors = actors_over(tiny_model, config)
-        actors.sampler.exact = False
+        models = models_over(tiny_model, config)
+        models.sampler.exact = False
         with monkeypatch.context() as patch:
-            made = forwards_of(actors.policy, patch)
-            rollout, _ = roll_out(actors, encoded(actors, questions), 1, 0.05, config, ALONE)
+            made = forwards_of(models.policy, patch)
+            rollout, _ = roll_out(models, encoded(models, questions), 1, 0.05, config, ALONE)
         assert [role for role, _ in made] == expected
         batch = pad(rollout.rows)
         with torch.no_grad():
-            values = actors.critic.values(pad_packs([[row] for row in rollout.rows]))
-            logprobs = actors.policy.logprobs("policy", batch)[batch.response_mask]
+            values = models.critic.values(pad_packs([[row] for row in rollout.rows]))
+            logprobs = models.policy.logprobs("policy", batch)[batch.response_mask]
         torch.testing.assert_close(rollout.targets.values[rollout.mask], values)
         torch.testing.assert_close(rollout.old_logprobs[rollout.mask], logprobs)
         assert values.abs().max() > 0.01
@@ -194,10 +194,10 @@ def test_the_importance_weight_multiplies_the_gradient_and_has_none(tiny_model, 
     from dataclasses import replace
 
     settings = {"update_batch_size": 6, "value": "adapter"}  # so that L_V stays out of the policy
-    actors, rollout, config = rolled_out(tiny_model, questions, **settings)
-    plain = gradients(actors, rollout, config)
+    models, rollout, config = rolled_out(tiny_model, questions, **settings)
+    plain = gradients(models, rollout, config)
     doubled = replace(rollout, importance=2 * rollout.importance)
-    for name, gradient in gradients(actors, doubled, config).items():
+    for name, gradient in gradients(models, doubled, config).items():
         factor = 2 if ".policy." in name else 1  # the value loss is not weighed
         torch.testing.assert_close(gradient, factor * plain[name], atol=1e-7, rtol=1e-5)
 
@@ -205,14 +205,14 @@ def test_the_importance_weight_multiplies_the_gradient_and_has_none(tiny_model, 
 def test_an_exact_samplers_logprobs_are_the_trainers(tiny_model, questions) -> None:
     """The forward that they save would have given the same numbers."""
     config = small(prompts_per_iteration=6, temperature=0.7)
-    actors = actors_over(tiny_model, config)
+    models = models_over(tiny_model, config)
     with torch.no_grad():  # away from the base, that an adapter left off would show
-        for parameter in actors.policy.role_parameters("policy").values():
+        for parameter in models.policy.role_parameters("policy").values():
             parameter.add_(0.05 * torch.randn(parameter.shape))
-    prompts = encoded(actors, questions)
-    reused, _ = roll_out(actors, prompts, 1, 0.05, config, ALONE)
-    actors.sampler.exact = False
-    computed, told = roll_out(actors, prompts, 1, 0.05, config, ALONE)
+    prompts = encoded(models, questions)
+    reused, _ = roll_out(models, prompts, 1, 0.05, config, ALONE)
+    models.sampler.exact = False
+    computed, told = roll_out(models, prompts, 1, 0.05, config, ALONE)
     assert reused.rows == computed.rows
     torch.testing.assert_close(reused.old_logprobs, computed.old_logprobs, atol=2e-5, rtol=0)
     assert told["kl_k3"] > 1e-3

@@ -21,7 +21,8 @@ from constitution.errors import UserError
 from constitution.schema import Constitution
 from judge_service.client.sync import JudgeClient
 from rlaif.cli.main import app
-from rlaif.data.records import read_preferences, write_preferences
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import write_preferences
 from rlaif.feedback.labeler import label
 from tests.support.fakes import FakeEngine, parse, prefer_longer
 from tests.support.feedback.builders import pair

@@ -146,7 +146,7 @@ def test_servers_and_recipes_have_one_default():
 
 
 def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp_path):
-    from rlaif.data.records import read_preferences
+    from rlaif.data.datasets import read_preferences
 
     labels = read_preferences(labeled(tmp_path / "labels"))
     with pytest.raises(UserError, match=r"made by law 1\.0\.0 .* give its file with --const"):

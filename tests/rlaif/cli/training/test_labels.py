@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from constitution.writer import to_yaml
 from rlaif.cli.main import app
-from rlaif.data.records import Prompt, Sample, read_preferences, write_jsonl
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Prompt, Sample, write_jsonl
 from tests.support.fakes import prefer_longer
 from tests.support.feedback.constitutions import edited, engine
 from tests.support.feedback.labeled import LAW, judge, labeled, rewrite

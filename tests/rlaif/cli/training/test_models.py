@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from rlaif.cli.main import app
-from rlaif.models import catalog as models
+from rlaif.models import catalog
 from rlaif.models.backbone import Backbone, LoraConfig
 
 
@@ -48,7 +48,7 @@ def test_the_merged_folder_says_what_the_base_with_the_adapter_says(tiny_model, 
     out = tmp_path / "merged"
     found = merge(tiny_model, adapter, "-o", out)
     assert (found.exit_code, found.output.strip()) == (0, str(out))
-    assert models.resolve(out) == str(out)
+    assert catalog.resolve(out) == str(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_model).chat_template
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -64,7 +64,7 @@ def test_what_is_there_already_is_not_overwritten(tiny_model, adapter, tmp_path)
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     found = merge(tiny_model, adapter, "-o", tmp_path / "mine")
     assert isinstance(found.exception, UserError)
-    assert "already exists" in str(found.exception)
+    assert "exists already" in str(found.exception)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 

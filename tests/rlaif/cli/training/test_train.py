@@ -126,18 +126,18 @@ def test_ppo_adds_up_several_rewards(tiny_model, questions, tmp_path, monkeypatc
 
 
 def test_a_reward_that_is_nowhere_is_told_before_a_model_is_loaded(tiny_model, tmp_path):
-    with pytest.raises(UserError, match="'nowhere' is no existing folder"):
+    with pytest.raises(UserError, match="unknown source 'nowhere'; give judge:HOST:PORT, a reward"):
         run("ppo", "quickstart", "--model", tiny_model, "--reward", "nowhere", "--dry-run")
 
 
 def test_a_misspelled_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
-    with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean rank\?"):
+    with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean 'rank'\?"):
         run("dpo", pairs, "--model", tiny_model, "lora.rnk=4", "--dry-run")
 
 
 def test_settings_that_do_not_go_together_are_told_in_one_sentence(questions, tiny_model, tmp_path):
     write_jsonl(tmp_path / "prompts.jsonl", questions)
-    told = "^advantages=rloo has no value function: value would do nothing; leave out what is gae"
+    told = "^advantages=rloo does not use value; remove it"
     with pytest.raises(UserError, match=told):
         run("ppo", tmp_path / "prompts.jsonl", "--model", tiny_model, "--reward", "m:f",
             "advantages=rloo", "group_size=2", "value=head")  # fmt: skip

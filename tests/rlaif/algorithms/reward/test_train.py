@@ -12,21 +12,16 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
-from rlaif.algorithms.reward import (
-    RewardConfig,
-    fresh_model,
-    head_weights,
-    label_of,
-    parameters,
-    preference_loss,
-    train,
-    train_step,
-)
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.labels import head_weights, label_of
+from rlaif.algorithms.reward.losses import preference_loss
+from rlaif.algorithms.reward.train import fresh_model, parameters, train, train_step
 from rlaif.batching.encode import BatchError, encode_pairs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
 from rlaif.models import reward_model as scoring
-from rlaif.models.backbone import Backbone, LoraConfig, save_tensors
+from rlaif.models.backbone import Backbone, save_tensors
+from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import Heads, ModelScores, RewardModel, RewardModelError
 from rlaif.training.config import TrainingError
 from tests.support.training.gradients import ALONE, GradientKeeper, summed_over_processes
@@ -152,7 +147,7 @@ def test_there_is_a_head_for_every_labeled_trait_and_one_for_plain_pairs(tiny_mo
     labeled = [preference(1, "a", "b", traits={"kind": 0.7, "safe": None})]
     pairs = encode_pairs(tokenizer, labeled, 200, "error").pairs
     assert head_weights(pairs, {"kind": 2.0, "safe": 1.0}, "soft") == {"kind": 2.0}
-    with pytest.raises(TrainingError, match="the trait 'kind', which has no weight"):
+    with pytest.raises(TrainingError, match="unknown trait in the labels: 'kind'; known: safe"):
         head_weights(pairs, {"safe": 1.0}, "soft")
     plain = encode_pairs(tokenizer, [preference(1, "a", "b")], 200, "error").pairs
     assert head_weights(plain, {"kind": 2.0}, "soft") == {"overall": 1.0}
@@ -186,11 +181,6 @@ def test_it_learns_a_set_by_heart_and_scores_it(tiny_model, polite_pairs, tmp_pa
     assert every.mean().item() == pytest.approx(0, abs=1e-4)
     assert every.std(correction=0).item() == pytest.approx(1, abs=1e-4)
     assert json.loads((out / "evaluation.json").read_text())["pairs"] == 8
-
-    odds = torch.tensor(model.log_odds(conversations, [p.chosen_text for p in polite_pairs]))
-    scale = model.heads.std.item() / 2.0  # undo the normalization and the trait's weight
-    overall = torch.tensor([s.overall for s in chosen])
-    torch.testing.assert_close(odds - odds[0], (overall - overall[0]) * scale, atol=1e-4, rtol=0)
 
 
 def test_an_empty_response_has_no_score(tiny_model, polite_pairs, tmp_path):
@@ -274,7 +264,7 @@ def test_the_shared_prompt_gives_the_scores_of_separate_rows(tiny_model):
 # ── labels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_hard_labels_are_rounded_and_one_half_is_no_label(tiny_model):
+def test_hard_labels_are_rounded_and_one_half_is_left_out(tiny_model):
     labels = {"a": 0.51, "b": 0.2, "c": 0.5, "d": None}
     tokenizer = Backbone.load(tiny_model).tokenizer
     (pair,) = encode_pairs(tokenizer, [preference(1, "a", "b", 0.7, labels)], 200, "error").pairs
@@ -307,14 +297,14 @@ def test_a_batch_without_a_label_is_refused(tiny_model):
     pairs = [preference(9, "a", "b", traits={"manners": None})]
     model, encoded = some_model(tiny_model, small(), pairs, {"manners": 1.0})
     learner = GradientKeeper([(dict(model.heads.named_parameters()), 1e-3)], 1, small(), ALONE)
-    with pytest.raises(TrainingError, match="step 3: none of its 1 pairs has a label"):
+    with pytest.raises(TrainingError, match="step 3: none of the 1 pairs has a label"):
         train_step(model, learner, encoded, small(), "step 3")
 
 
 @pytest.mark.parametrize("label", [1.2, -0.1, float("nan")])
-def test_a_label_that_is_no_probability_is_named(label, tiny_model, polite_pairs, tmp_path):
+def test_a_label_that_is_not_a_probability_is_named(label, tiny_model, polite_pairs, tmp_path):
     wrong = polite_pairs[0].model_copy(update={"traits": {"manners": label}})
-    with pytest.raises(TrainingError, match=r"pair-0: its label for manners is .* no probability"):
+    with pytest.raises(TrainingError, match=r"pair-0: the label for manners is not a probability"):
         train(small(), tiny_model, [*polite_pairs[1:], wrong], tmp_path, {"manners": 1.0})
 
 
@@ -386,8 +376,8 @@ def test_the_least_held_out_nll_can_be_kept(tiny_model, polite_pairs, tmp_path):
         config = small(keep=keep, epochs=3, eval_every=1, learning_rate=5e-3, warmup=0)
         arguments = polite_pairs, tmp_path / keep, {"manners": 1.0}, contrary
         outs[keep] = train(config, tiny_model, *arguments)
-    logged = [line["heldout_nll"] for line in metrics(outs["best"])]
-    assert logged == [line["heldout_nll"] for line in metrics(outs["last"])]
+    logged = [line["heldout_loss"] for line in metrics(outs["best"])]
+    assert logged == [line["heldout_loss"] for line in metrics(outs["last"])]
     assert min(logged) < logged[-1]
     left = {k: RewardEvaluation.load(out / "evaluation.json").nll for k, out in outs.items()}
     assert left["best"] == pytest.approx(min(logged), rel=1e-6)
@@ -416,7 +406,7 @@ def test_a_held_out_pair_that_cannot_be_used_is_skipped_and_the_rest_evaluated(
 # ── bad input ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_the_checkpoint_stays(
+def test_a_loss_that_is_not_finite_names_the_step_and_the_checkpoint_stays(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
     weigh = {"manners": 1.0}
@@ -436,7 +426,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_checkpoint_stays(
 
 def test_unknown_settings_are_refused():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        RewardConfig(centering=0.1)
+        RewardConfig(centerin=0.1)
     with pytest.raises(ValidationError, match="'soft' or 'hard'"):
         RewardConfig(labels="medium")
 
@@ -449,7 +439,7 @@ def test_heads_that_do_not_belong_to_the_model_are_named(tiny_model, polite_pair
         RewardModel.load(tiny_model, out)
 
 
-def test_a_full_disk_at_the_end_is_told_and_leaves_no_half_reward_model(
+def test_a_full_disk_at_the_end_is_reported_and_leaves_no_half_reward_model(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
     def full(*_):

@@ -9,22 +9,27 @@ import resource
 import numpy
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from rlaif.algorithms import reward as reward_model
 from rlaif.algorithms.dpo import train as dpo
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.losses import LOSSES, Loss
 from rlaif.algorithms.ppo import train as ppo
+from rlaif.algorithms.reward import train as reward_model
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.checkpoints import CheckpointError
-from rlaif.training.config import Learner, Run, TrainConfig, TrainingError, require_finite
+from rlaif.training.checks import require_finite
+from rlaif.training.config import TrainConfig, TrainingError
+from rlaif.training.run import Run
+from tests.support.training.killed import (
+    KilledError,
+    assert_same_outcome,
+    kill_after,
+    metrics,
+    weights,
+)
 
 ALONE = ProcessGroup(rank=0, count=1)
-OF_THE_CLOCK = ("_seconds", "_per_s", "memory_gib")
 COMMON = {"dtype": "float32", "max_tokens": 200, "checkpoint_every": 1, "learning_rate": 1e-3}
-
-
-class TornRunError(Exception):
-    """Stands for kill -9: nothing after it runs."""
 
 
 @pytest.fixture
@@ -50,38 +55,6 @@ def trainers(tiny_model, polite_pairs, questions):
     }
 
 
-def outcome(out):
-    """Every weight left behind and every metric but the times."""
-    tensors = {
-        f"{file.name}/{name}": tensor
-        for file in sorted(out.glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
-    }
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return tensors, [
-        {k: v for k, v in line.items() if not k.endswith(OF_THE_CLOCK)} for line in lines
-    ]
-
-
-def assert_same_outcome(one, other):
-    (tensors, lines), (others, other_lines) = outcome(one), outcome(other)
-    assert lines == other_lines
-    assert tensors.keys() == others.keys()
-    assert all(torch.equal(tensors[name], others[name]) for name in tensors)
-
-
-def killed_after(monkeypatch, steps, at="log"):
-    """Stop the process, as it were, right after the step's metrics, before its checkpoint."""
-    whole = Run.log
-
-    def log(self, step, metrics):
-        whole(self, step, metrics)
-        if step == steps + 1:
-            raise TornRunError
-
-    monkeypatch.setattr(Run, "log", log)
-
-
 @pytest.mark.parametrize("algorithm", ["reward", "dpo", "ppo"])
 def test_three_steps_a_kill_and_three_more_are_six_to_the_bit(
     algorithm, trainers, tmp_path, monkeypatch
@@ -90,22 +63,22 @@ def test_three_steps_a_kill_and_three_more_are_six_to_the_bit(
     trainers[algorithm](tmp_path / "whole")
     torch.manual_seed(5)
     with monkeypatch.context() as patch:
-        killed_after(patch, 3)
-        with pytest.raises(TornRunError):
+        kill_after(patch, 3)
+        with pytest.raises(KilledError):
             trainers[algorithm](tmp_path / "parts")
     torch.manual_seed(6)  # a new process has another state
     trainers[algorithm](tmp_path / "parts")
     assert_same_outcome(tmp_path / "whole", tmp_path / "parts")
-    assert [line["step"] for line in outcome(tmp_path / "parts")[1]] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("algorithm", ["reward", "dpo", "ppo"])
 def test_a_finished_run_called_again_changes_nothing(algorithm, trainers, tmp_path):
     out = trainers[algorithm](tmp_path)
-    tensors, lines = outcome(out)
+    tensors, lines = weights(out), metrics(out)
     trainers[algorithm](tmp_path)
-    again, lines_again = outcome(out)
-    assert lines == lines_again
+    assert metrics(out) == lines
+    again = weights(out)
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 
@@ -114,8 +87,8 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
 ):
     trainers["dpo"](tmp_path / "whole")
     with monkeypatch.context() as patch:
-        killed_after(patch, 4)
-        with pytest.raises(TornRunError):
+        kill_after(patch, 4)
+        with pytest.raises(KilledError):
             trainers["dpo"](tmp_path / "parts")
     newest = tmp_path / "parts/checkpoints/step-000004.pt"
     newest.write_bytes(newest.read_bytes()[:-1000])
@@ -148,7 +121,7 @@ def names(run):
     return sorted(path.name for path in run.folder.iterdir())
 
 
-def test_a_full_disk_is_told_and_the_last_good_checkpoint_stays(tmp_path):
+def test_a_full_disk_is_reported_and_the_last_good_checkpoint_stays(tmp_path):
     run = run_in(tmp_path)
     run.save(1, {"learner": {"weights": torch.zeros(10)}}, score=0.5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -191,7 +164,9 @@ def test_a_kill_between_a_checkpoint_and_its_name_as_the_best_loses_nothing(tmp_
     assert again.best()["step"] == 2
 
 
-def test_a_best_checkpoint_that_cannot_be_read_is_told_and_replaced_by_the_next(tmp_path, capsys):
+def test_a_best_checkpoint_that_cannot_be_read_is_reported_and_replaced_by_the_next(
+    tmp_path, capsys
+):
     run = run_in(tmp_path)
     run.save(1, {}, score=0.9)
     run.save(2, {}, score=0.1)
@@ -258,17 +233,12 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_a_torn_line_goes(tmp_path):
 def test_a_loss_that_is_not_a_number_names_the_step_and_the_remedy(
     tiny_model, polite_pairs, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(dpo.LOSSES, "sigmoid", lambda x, p, beta, _: x.chosen * float("nan"))
+    spoilt = Loss(lambda pairs, prob_chosen, config: pairs.chosen * float("nan"), DPOConfig)
+    monkeypatch.setitem(LOSSES, "sigmoid", spoilt)
     with pytest.raises(TrainingError, match=r"DPO, step 1: the loss is nan; .*lower learning_rate"):
         dpo.train(dpo.DPOConfig(**COMMON, loss="sigmoid"), tiny_model, polite_pairs, tmp_path)
     with pytest.raises(TrainingError, match="here: the loss is inf"):
         require_finite(torch.tensor(float("inf")), "loss", "here")
-
-
-def test_the_learning_rate_rises_then_falls_to_nothing():
-    learner = Learner([({"w": torch.zeros(1)}, 1.0)], 10, TrainConfig(warmup=0.2), ALONE)
-    rates = [learner.schedule(step) for step in range(1, 11)]
-    assert rates == pytest.approx([0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
 def test_a_bound_beyond_the_models_context_is_refused(tiny_model, polite_pairs, tmp_path):
@@ -277,7 +247,7 @@ def test_a_bound_beyond_the_models_context_is_refused(tiny_model, polite_pairs, 
         dpo.train(config, tiny_model, polite_pairs, tmp_path)
 
 
-def test_an_alarm_is_named_in_every_line_it_rings_in_and_told_once(tmp_path, capsys):
+def test_an_alarm_is_named_in_every_line_it_rings_in_and_printed_once(tmp_path, capsys):
     run = run_in(tmp_path)
     for step in range(1, 8):
         run.log(step, {"kl_k1": 30.0, "loss": None})

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from rlaif.algorithms.rest import train as rest
 from rlaif.algorithms.rest.grow import GrownSample
-from rlaif.algorithms.rest.train import ReSTConfig, improve_set, thresholds, train
+from rlaif.algorithms.rest.improve import improve_set, thresholds
+from rlaif.algorithms.rest.train import ReSTConfig, train
 from rlaif.training.config import TrainingError
 
 
@@ -229,7 +230,7 @@ def test_scores_that_tell_nothing_apart_are_an_error(tiny_model, questions, tmp_
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValidationError, match="quantiles must rise"):
         small(quantiles=(0.5, 0.5))
-    with pytest.raises(ValidationError, match="each is at least 0 and below 1"):
+    with pytest.raises(ValidationError, match="must be at least 0 and below 1"):
         small(quantiles=(0.5, 1.0))
     with pytest.raises(ValidationError, match="learning_rate_decay does nothing"):
         small(quantiles=(0.5,), learning_rate_decay=0.5)

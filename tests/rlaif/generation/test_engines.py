@@ -1,22 +1,30 @@
 import importlib.util
+import os
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from hardware.memory import GIB
 from rlaif.batching.encode import Row, pad
-from rlaif.generation import samplers as rollouts
-from rlaif.generation.samplers import (
-    GIB,
-    RolloutError,
-    TransformersSampler,
-    VLLMSampler,
-    bytes_per_token,
+from rlaif.generation.base import FolderModel, SamplingError, bytes_per_token
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.engines import (
+    ENGINES,
+    SamplingEngine,
     choose_engine,
-    draw_tokens,
+    open_folder_sampler,
     open_sampler,
 )
+from rlaif.generation.transformers import (
+    PolicyModel,
+    TransformersSampler,
+    draw_tokens,
+    next_tokens,
+    nucleus,
+)
+from rlaif.generation.vllm import VLLMSampler
 from rlaif.generation.weight_sync import hand_over
 from rlaif.models.backbone import Backbone, LoraConfig
 
@@ -67,6 +75,34 @@ def test_over_a_fine_grid_of_u_each_token_is_drawn_as_often_as_it_is_probable():
     torch.testing.assert_close(shares, logits.softmax(-1), atol=2e-4, rtol=0)
 
 
+def test_temperature_0_takes_the_most_probable_token_whatever_u_is():
+    logits = torch.tensor([[0.0, 2.0, 1.0]]).expand(3, 3)
+    tokens, logprobs = next_tokens(logits, torch.tensor([0.0, 0.5, 0.9999]), 0, 1.0)
+    assert tokens.tolist() == [1, 1, 1]
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[:, 1])
+
+
+def test_the_nucleus_is_the_fewest_tokens_that_have_its_mass():
+    logits = torch.tensor([0.1, 0.2, 0.0, 0.7]).log()
+    for top_p, kept in [
+        (0.01, [3]),
+        (0.69, [3]),
+        (0.71, [1, 3]),
+        (0.89, [1, 3]),
+        (0.95, [0, 1, 3]),
+    ]:
+        cut = nucleus(logits.expand(2, 4), top_p)
+        assert (cut > -torch.inf).nonzero()[:, 1].tolist() == kept * 2
+        torch.testing.assert_close(cut[0, kept], logits[kept])
+
+
+def test_a_draw_from_the_nucleus_has_the_logprob_of_what_was_drawn_from():
+    logits = torch.tensor([0.1, 0.2, 0.0, 0.7]).log().expand(3, 4)
+    tokens, logprobs = next_tokens(logits, torch.tensor([0.0, 0.2221, 0.2223]), 1.0, 0.8)
+    assert tokens.tolist() == [1, 1, 3]
+    assert logprobs.exp().tolist() == pytest.approx([2 / 9, 2 / 9, 7 / 9])
+
+
 # ── transformers ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -104,13 +140,15 @@ def test_the_cache_is_bounded_and_the_bound_changes_no_response(backbone):
     # keys and values, 2 layers, 2 heads of width 8, float32
     assert bytes_per_token(backbone) == 2 * 2 * 2 * 8 * 4
     room = 2 * 64 * bytes_per_token(backbone) / GIB  # two rows of 64 tokens
-    small = TransformersSampler(backbone, 64, room)
+    small = TransformersSampler(PolicyModel(backbone), 64, room)
     batches = []
     trunk = backbone.trunk.forward
     backbone.trunk.forward = lambda **how: batches.append(len(how["input_ids"])) or trunk(**how)
     found = small.generate(PROMPTS, 12, 1.0, SEEDS)
     assert max(batches) == 2
-    assert_same(found, TransformersSampler(backbone, 64, 1.0).generate(PROMPTS, 12, 1.0, SEEDS))
+    assert_same(
+        found, TransformersSampler(PolicyModel(backbone), 64, 1.0).generate(PROMPTS, 12, 1.0, SEEDS)
+    )
 
 
 def test_equal_prompts_are_read_once_and_ended_rows_are_no_longer_computed(sampler, backbone):
@@ -178,16 +216,30 @@ def test_auto_is_vllm_where_it_is_installed_and_training_is_one_process(
 
 def test_vllm_that_cannot_be_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(RolloutError, match=r"of 2 processes: .*engine=transformers"):
+    with pytest.raises(SamplingError, match=r"of 2 processes: .*engine=transformers"):
         choose_engine("vllm", 2)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RolloutError, match=r"not installed; .*\[vllm\].*make .*=transformers$"):
+    with pytest.raises(SamplingError, match=r"not installed; .*\[vllm\].*make .*=transformers$"):
         choose_engine("vllm")
+
+
+def test_a_new_engine_is_a_line_of_the_table(monkeypatch, backbone):
+    opened = []
+    new = SamplingEngine(
+        "Echo", "", True, lambda *policy: opened.append(policy), lambda model: opened.append(model)
+    )
+    monkeypatch.setitem(ENGINES, "echo", new)
+    assert SamplingConfig(engine="echo").engine == "echo"
+    assert choose_engine("echo", 2) == "echo"
+    open_sampler("echo", backbone, 64, 0.1)
+    folder = FolderModel("m", None, "float32", 64, 0.1, 2)
+    open_folder_sampler("echo", folder)
+    assert opened == [(backbone, 64, 0.1), folder]
 
 
 def test_an_engine_outside_this_process_is_refused(monkeypatch, backbone):
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
-    with pytest.raises(RolloutError, match=r"VLLM_ENABLE_V1_MULTIPROCESSING=1 is set.*unset it"):
+    with pytest.raises(SamplingError, match=r"VLLM_ENABLE_V1_MULTIPROCESSING=1 is set.*unset it"):
         VLLMSampler(backbone, 64, 0.1)
 
 
@@ -196,9 +248,9 @@ def test_a_vllm_that_has_read_its_settings_already_is_refused(monkeypatch, backb
     read = SimpleNamespace(VLLM_ENABLE_V1_MULTIPROCESSING=True)
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(envs=read))
     monkeypatch.setitem(sys.modules, "vllm.envs", read)
-    with pytest.raises(RolloutError, match="vLLM was used in this process before"):
+    with pytest.raises(SamplingError, match="vLLM was used in this process before"):
         VLLMSampler(backbone, 64, 0.1)
-    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in rollouts.os.environ
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ
 
 
 class VLLMStandIn:

@@ -1,0 +1,74 @@
+"""Settings of DPO, and the choice of the loss's own. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
+
+from rlaif.training.config import HeldOutConfig
+
+
+class DPOConfig(HeldOutConfig):
+    """Settings of DPO. A loss with settings of its own has a subclass, which `loss` selects.
+
+    >>> DPOConfig.model_validate({"loss": "robust", "label_noise": 0.1})
+    RobustConfig(...)
+    """
+
+    epochs: int = Field(default=2, ge=1, description="passes over the pairs")
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
+    beta: float = Field(
+        default=0.1, gt=0, description="how strongly the reference is kept to (arXiv:2305.18290)"
+    )
+    loss: str = Field(default="soft_sigmoid", description="a name in LOSSES (losses/__init__.py)")
+
+    @classmethod
+    def variant(cls, data: Mapping[str, Any]) -> type[DPOConfig]:
+        """The config class of the loss that `data` names; cls where no such loss is known."""
+        from rlaif.algorithms.dpo.losses import LOSSES  # its files import this one
+
+        name = data.get("loss", DPOConfig.model_fields["loss"].default)
+        return LOSSES[name].config if isinstance(name, str) and name in LOSSES else cls
+
+    def __new__(cls, **settings: Any) -> Self:
+        """DPOConfig(loss="robust", ...) makes a RobustConfig, as validation does."""
+        made = cls.variant(settings) if cls is DPOConfig else cls
+        return super().__new__(made)  # type: ignore[return-value]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _select_variant(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict):
+            return handler(data)
+        variant = cls.variant(data)
+        if variant is cls:
+            cls._require_own_settings(data)
+            return handler(data)
+        if cls is DPOConfig:
+            return variant.model_validate(data)  # type: ignore[return-value]
+        raise ValueError(f"{cls.__name__} is of another loss: expected {variant.__name__}")
+
+    @classmethod
+    def _require_own_settings(cls, data: dict[str, Any]) -> None:
+        """A loss and its own settings go together: neither is given without the other."""
+        from rlaif.algorithms.dpo.losses import LOSSES
+
+        required = [key for key, field in cls.model_fields.items() if field.is_required()]
+        for key in required:
+            if key not in data:
+                raise ValueError(f"{key} belongs to loss={data['loss']}: set both or neither")
+        for key in data.keys() - cls.model_fields.keys():
+            for name, loss in LOSSES.items():
+                if key in loss.config.model_fields:
+                    raise ValueError(f"{key} belongs to loss={name}: set both or neither")
+
+    @field_validator("loss")
+    @classmethod
+    def _require_known(cls, loss: str) -> str:
+        from rlaif.algorithms.dpo.losses import LOSSES
+
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+        return loss

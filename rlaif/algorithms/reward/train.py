@@ -1,0 +1,257 @@
+"""Reward model: one head per trait over the role "reward", trained on soft preference labels.
+
+The loss and its equations are in losses.py. labels=hard rounds p to 0 or 1 (a p of ½ has no side:
+not labeled); `compare_nll` of rlaif/evaluation/reward_models.py measures what that costs. Pairs
+without any trait label (plain preference data) train one head called "overall" on the pair's own
+prob_chosen. After training each head is shifted and scaled so that the training responses have
+mean 0 and std 1; overall = Σ trait weight · head, and the weights may be changed later
+(`reweigh` of rlaif/models/reward_model.py).
+
+A pair computes its prompt once for both rows where that saves work (batching/prefix_sharing.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.labels import head_weights, labels_of, without_unlabeled
+from rlaif.algorithms.reward.losses import preference_loss
+from rlaif.batching.encode import Pair, epoch_batches
+from rlaif.data.records import Preference
+from rlaif.distributed.processes import ProcessGroup
+from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluate_reward
+from rlaif.models.backbone import Backbone
+from rlaif.models.reward_model import Heads, RewardModel
+from rlaif.progress import progress
+from rlaif.training.checks import memory_gib, require_finite
+from rlaif.training.config import TrainingError
+from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run
+
+
+def train(
+    config: RewardConfig,
+    model: str,
+    preferences: Sequence[Preference],
+    out: Path,
+    trait_weights: Mapping[str, float],
+    eval_preferences: Sequence[Preference] = (),
+) -> Path:
+    """Train on labels; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
+
+    With eval_preferences the held-out loss is logged (training/heldout.py), and evaluation.json is
+    written beside (evaluation/reward_models.py). Resumes by itself. Raises TrainingError or
+    BatchError.
+    """
+    # 1. The base, the pairs, one head per trait.
+    workers = ProcessGroup.current()
+    backbone, encoded, heldout = load_and_encode(
+        model, preferences, eval_preferences, config, workers
+    )
+    weights = head_weights(encoded.pairs, trait_weights, config.labels)
+    encoded = without_unlabeled(encoded, weights, config.labels)
+    reward_model = fresh_model(backbone, weights, config)
+    backbone.shard(workers)
+    reward_model.heads.to(backbone.device)
+    evaluation = HeldOutPairs(eval_preferences, heldout.pairs, reward_model, config, workers)
+
+    # 2. The optimizer, and the state of an earlier run.
+    batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
+    trained = [(parameters(reward_model), config.learning_rate)]
+    learner = Learner(trained, len(batches), config, workers)
+    inputs = pair_inputs("reward", config, backbone, preferences, eval_preferences)
+    run = Run(out, inputs | {"traits": weights}, config, workers)
+    saved = run.resume()
+    if saved:
+        learner.load(saved["learner"])
+
+    # 3. Steps.
+    done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
+    with progress("reward model", len(batches), "steps") as report:
+        report(done)
+        for step, batch in enumerate(batches[done:], start=done + 1):
+            rate = learner.schedule(step)
+            pairs, where = [encoded.pairs[i] for i in batch], f"reward model, step {step}"
+            metrics = train_step(reward_model, learner, pairs, config, where)
+            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
+            score = None
+            if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
+                result = evaluation.evaluate()
+                metrics |= heldout_metrics(result)
+                score = -result.nll
+            run.log(step, metrics)
+            if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
+                run.save(step, {"learner": learner.state()}, score)
+            report(step, _note(metrics), metrics)
+
+    # 4. The last weights, or the best (keep); training responses get mean 0 and std 1.
+    load_kept(config, run, learner)
+    normalize(reward_model, encoded.pairs, config, workers)
+    save(reward_model, evaluation, out)
+    run.finish()
+    return out
+
+
+def _note(metrics: Mapping[str, float | None]) -> str:
+    """The state of training in the progress line."""
+    return f"loss {metrics['loss']:.3f}, accuracy {metrics['accuracy'] or 0:.2f}"
+
+
+def normalize(
+    model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: ProcessGroup
+) -> None:
+    """Shift and scale each head so that these pairs' responses have mean 0 and std 1."""
+    with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
+        raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
+    model.heads.normalize_on(raw.flatten(0, 1))
+
+
+def fresh_model(
+    backbone: Backbone, trait_weights: Mapping[str, float], config: RewardConfig
+) -> RewardModel:
+    """The "reward" role with untrained heads."""
+    backbone.add_role("reward", config.lora, config.seed)
+    heads = Heads(list(trait_weights), backbone.hidden_size)
+    heads.randomize(config.seed)
+    tuning: Literal["lora", "full"] = "lora" if config.lora else "full"
+    return RewardModel(backbone, heads.to(backbone.device), dict(trait_weights), tuning)
+
+
+def parameters(model: RewardModel) -> dict[str, Tensor]:
+    """Everything that is trained: the role's parameters and the heads'."""
+    return {**model.backbone.role_parameters("reward"), **dict(model.heads.named_parameters())}
+
+
+def raw_scores(
+    model: RewardModel,
+    pairs: Sequence[Pair],
+    config: RewardConfig,
+    workers: ProcessGroup,
+    report: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Raw scores of pairs, computed by all processes and gathered in each: (N, 2, K).
+
+    report: called with an estimate of the pairs done by all processes.
+    """
+
+    def report_all(done: int) -> None:
+        if report is not None:
+            report(min(done * workers.count, len(pairs)))
+
+    own = model.raw_of_pairs(
+        workers.shard(pairs), config.micro_batch_tokens, report_all, workers.pad_batches
+    )
+    every = workers.gather(own.tolist())
+    return torch.tensor(every, device=model.backbone.device)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutPairs:
+    """Pairs that are not trained on, and the model that is evaluated on them."""
+
+    preferences: Sequence[Preference]
+    pairs: Sequence[Pair]  # the usable ones of preferences
+    model: RewardModel
+    config: RewardConfig
+    workers: ProcessGroup
+
+    def evaluate(self) -> RewardEvaluation:
+        """On the loss's own scale: raw scores, whose differences are log-odds."""
+        raw = raw_scores(self.model, self.pairs, self.config, self.workers)  # (N, 2, K)
+        usable = {pair.id for pair in self.pairs}
+        kept = [p for p in self.preferences if p.id in usable]
+        traits = {
+            name: PairScores(*raw[:, :, k].T.tolist())
+            for k, name in enumerate(self.model.heads.names)
+        }
+        chosen, rejected = self.model.mean(raw).T.tolist()
+        return evaluate_reward(kept, chosen, rejected, traits)
+
+
+def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
+    """The reward model's folder, with evaluation.json where there are held-out pairs."""
+    evaluation = heldout.evaluate() if heldout.pairs else None
+    model.backbone.gather(heldout.workers)
+    if heldout.workers.is_main:
+        model.save(out)
+        if evaluation:
+            evaluation.save(out / "evaluation.json")
+    heldout.workers.barrier()
+
+
+def heldout_metrics(result: RewardEvaluation) -> dict[str, float | None]:
+    """heldout_loss      mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
+                         heads' weighted mean, without centering. log 2: no better than chance
+    heldout_accuracy     share of labels ≠ ½ whose side Δ is on, mean over prompts
+    heldout_ece          expected calibration error (evaluation/reward_models.py)
+    """
+    return {
+        "heldout_loss": result.nll,
+        "heldout_accuracy": result.accuracy.value if result.accuracy else None,
+        "heldout_ece": result.ece,
+    }
+
+
+def train_step(
+    model: RewardModel,
+    learner: Learner,
+    pairs: Sequence[Pair],
+    config: RewardConfig,
+    where: str,
+) -> dict[str, float | None]:
+    """One optimizer step over `pairs` (those of all processes); the loss is the mean over labels.
+
+    loss       the L above                        margin    mean Δ over labels (raw scores)
+    accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
+    score      mean raw score over responses and heads
+    grad_norm  before clipping                    tokens_per_s  computed, without padding
+    """
+    started, workers = time.perf_counter(), learner.workers
+    device, names = model.backbone.device, model.heads.names
+    count = int(labels_of(pairs, names, config.labels).labeled.sum())
+    if not count:
+        raise TrainingError(f"{where}: none of the {len(pairs)} pairs has a label; remove them")
+    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+    tokens = 0
+    own = workers.shard(pairs)
+    groups = model.backbone.pair_batches(own, config.micro_batch_tokens)
+    for group in workers.pad_batches(groups):
+        batch = model.backbone.batch_pairs([own[i] for i in group])
+        labels = labels_of([own[i] for i in group], names, config.labels)
+        p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)
+        chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
+        loss = preference_loss(chosen, rejected, p, labeled, config.centering)
+        # Divided by all labels: neither micro-batches nor processes change the gradient.
+        (loss.losses.sum() / count).backward()  # type: ignore[no-untyped-call]
+        clear = labeled & (p != 0.5)
+        right = clear & ((p > 0.5) == (loss.margins > 0))
+        columns = (loss.losses, loss.margins, chosen + rejected, right, clear)
+        sums += torch.stack([column.detach().double().sum() for column in columns])
+        tokens += batch.tokens
+    total = workers.all_reduce(
+        dict(zip(SUMS, sums.tolist(), strict=True)) | {"tokens": float(tokens)}
+    )
+    # Checked after the sum, so that every process stops and none waits for another.
+    require_finite(torch.tensor(total["loss"]), "loss", where)
+    norm = learner.step(where)
+    return {
+        "loss": total["loss"] / count,
+        "accuracy": total["right"] / total["clear"] if total["clear"] else None,
+        "margin": total["margin"] / count,
+        "score": total["score"] / (2 * len(pairs) * len(names)),
+        "grad_norm": norm,
+        "tokens_per_s": total["tokens"] / (time.perf_counter() - started),
+        "memory_gib": memory_gib(),
+    }
+
+
+SUMS = ("loss", "margin", "score", "right", "clear")

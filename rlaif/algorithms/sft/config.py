@@ -1,0 +1,25 @@
+"""Settings of supervised fine-tuning. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rlaif.training.config import TrainConfig
+
+
+class SFTConfig(TrainConfig):
+    """Settings of supervised fine-tuning."""
+
+    epochs: int = Field(
+        default=2, ge=1, description="a run takes epochs times the rows of all sources"
+    )
+    batch_size: int = Field(default=8, ge=1, description="rows per optimizer step")
+    min_prob_chosen: float = Field(
+        default=0.6,
+        ge=0.5,
+        le=1,
+        description="chosen responses with a lower probability are left out",
+    )
+    eval_every: int | None = Field(
+        default=None, ge=1, description="steps between held-out losses; null: once an epoch"
+    )

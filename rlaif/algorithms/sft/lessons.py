@@ -1,0 +1,145 @@
+"""What SFT imitates: sources of records, their rows of token ids, and the mix of sources.
+
+What can be imitated (records.Lesson): a Sample (its end token only where it is complete), a
+Demonstration, the chosen response of a Preference whose prob_chosen is at least min_prob_chosen (a
+label near ½ carries no information), and PlainText, where every token counts: a share of
+pre-training text keeps a model fluent (arXiv:2203.02155, section 3.5, does so in PPO).
+Constitutional AI mixes revisions with helpful answers (arXiv:2212.08073, section 3.2).
+
+The mix is by rows and exact: after n rows, source i has given weight_i·n of them, less than one row
+off for two sources. Each source is repeated in a seeded order, a new one each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.batching.encode import BatchError, Row, encode_row
+from rlaif.data.datasets import read_lessons
+from rlaif.data.records import Lesson, PlainText, Preference, Sample
+from rlaif.settings import parse_weighted
+from rlaif.training.config import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSource:
+    """Records to imitate. weight: the share of the rows, relative to the other sources."""
+
+    name: str
+    records: Sequence[Lesson]
+    weight: float = 1.0
+
+    @classmethod
+    def read(cls, text: str) -> SFTSource:
+        """A source from "FILE" or "WEIGHT*FILE"; its name is the file's, without the ending.
+
+        Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
+        """
+        weight, file = parse_weighted(text, "source", "FILE", error=TrainingError)
+        path = Path(file).expanduser()
+        return cls(path.stem, read_lessons(path), weight)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedLessons:
+    """The rows of one source."""
+
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # one reason per record left out
+    unsure: int = 0  # preferences below min_prob_chosen
+
+
+def encode_lessons(
+    tokenizer: Any, name: str, lessons: Sequence[Lesson], config: SFTConfig
+) -> EncodedLessons:
+    """The lessons of one source as rows. Raises BatchError when one (or all) cannot be used."""
+    rows: list[Row] = []
+    skipped: list[str] = []
+    unsure = 0
+    for lesson in lessons:
+        if isinstance(lesson, Preference) and lesson.prob_chosen < config.min_prob_chosen:
+            unsure += 1
+            continue
+        try:
+            rows += _rows(tokenizer, lesson, config.max_tokens)
+        except BatchError as error:
+            if config.unusable == "error":
+                raise
+            skipped.append(str(error))
+    if not rows:
+        why = f"; {unsure} below min_prob_chosen={config.min_prob_chosen}" if unsure else ""
+        why += f"; first because {skipped[0]}" if skipped else ""
+        raise BatchError(f"{name}: nothing to imitate among {len(lessons)} records{why}")
+    return EncodedLessons(rows, skipped, unsure)
+
+
+def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
+    if isinstance(lesson, PlainText):
+        return plain_rows(tokenizer, lesson, max_tokens)
+    if isinstance(lesson, Preference):
+        id, prompt, response = f"{lesson.id} (chosen)", lesson.prompt, lesson.chosen_text
+    elif isinstance(lesson, Sample):
+        id, prompt = f"{lesson.prompt.id}#{lesson.index}", lesson.prompt.messages
+        response = lesson.response
+    else:
+        id, prompt, response = lesson.id, lesson.prompt, lesson.response
+    if not response.strip():
+        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
+    row = encode_row(tokenizer, id, prompt, response, max_tokens)
+    if isinstance(lesson, Sample) and not lesson.complete:  # cut off: its end is not to be learned
+        return [Row(row.id, row.ids[:-1], row.start)]
+    return [row]
+
+
+def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
+    """A text in pieces of at most max_tokens, with the end token last. Every token counts once:
+    each piece begins with the last token of the one before (the first with the tokenizer's begin
+    token), as context only; without a begin token the very first token is context too.
+    """
+    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = [*begin, *tokenizer.encode(text.text, add_special_tokens=False), tokenizer.eos_token_id]
+    if len(ids) < 3:
+        raise BatchError(f"{text.id}: the text is empty; drop the record, or set unusable=skip")
+    step = max_tokens - 1
+    return [
+        Row(f"{text.id}, from token {at}", tuple(ids[at : at + max_tokens]), 1)
+        for at in range(0, len(ids) - 1, step)
+    ]
+
+
+class Pick(NamedTuple):
+    """A row of a source, both by place."""
+
+    source: int
+    row: int
+
+
+def mixture(counts: Sequence[int], weights: Sequence[float], total: int, seed: int) -> list[Pick]:
+    """`total` rows of sources with `counts` rows, in the order they are trained on.
+
+    Row n comes from the source that is furthest behind its share weight·n; a source gives each of
+    its rows once before any comes again.
+    """
+    share = [weight / sum(weights) for weight in weights]
+    taken = [0] * len(counts)
+    orders: list[list[int]] = [[] for _ in counts]
+    picks: list[Pick] = []
+    for n in range(1, total + 1):
+        source = max(range(len(counts)), key=lambda i: share[i] * n - taken[i])
+        lap, place = divmod(taken[source], counts[source])
+        if place == 0:
+            generator = torch.Generator().manual_seed(_lap_seed(seed, source, lap))
+            orders[source] = torch.randperm(counts[source], generator=generator).tolist()
+        picks.append(Pick(source, orders[source][place]))
+        taken[source] += 1
+    return picks
+
+
+def _lap_seed(seed: int, source: int, lap: int) -> int:
+    return ((seed * 1_000_003 + source) * 1_000_003 + lap) % 2**63

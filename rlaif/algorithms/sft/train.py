@@ -1,0 +1,214 @@
+"""Supervised fine-tuning: the policy imitates responses, from a mix of sources (lessons.py).
+
+    L = -(1/N) Σ_rows Σ_t log π(y_t | x, y_<t)        t over the response tokens, end token included
+
+    log π    logprobs (B, T)      mask (B, T) True on response tokens
+    N        count: response tokens of the whole step, whatever the micro-batches and processes
+
+What step s trains on is a function of s, so the step's number is the whole cursor.
+
+Left out: packing rows without padding (batches are by length instead), loss on prompt tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, SFTSource, encode_lessons, mixture
+from rlaif.batching.encode import Row, in_groups, length_buckets, pad
+from rlaif.data.records import Lesson, Preference
+from rlaif.distributed.processes import ProcessGroup
+from rlaif.models.backbone import Backbone, Role
+from rlaif.progress import progress
+from rlaif.training.checks import memory_gib, report_skipped, require_context, require_finite
+from rlaif.training.config import TrainingError
+from rlaif.training.learner import Learner
+from rlaif.training.run import Run, records_digest, run_inputs
+
+
+def sft_loss(logprobs: Tensor, mask: Tensor, count: int) -> Tensor:
+    """L above, of one micro-batch. logprobs, mask (B, T); count: N of the whole step. Scalar."""
+    return -torch.where(mask, logprobs, 0.0).sum() / count
+
+
+def train(
+    config: SFTConfig,
+    model: str,
+    sources: Sequence[SFTSource],
+    out: Path,
+    eval_samples: Sequence[Lesson] = (),
+) -> Path:
+    """Train the policy to imitate; returns `out`: a peft adapter, or a model folder with lora=null.
+
+    With `eval_samples` the held-out loss is logged, and the policy with the lowest is kept instead
+    of the last. Resumes by itself. Raises TrainingError or BatchError.
+    """
+    # 1. The base, the rows of every source, the policy.
+    workers = ProcessGroup.current()
+    _check(config, sources, eval_samples)
+    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
+    require_context(backbone, config.max_tokens)
+    encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
+    skipped = [reason for source in encoded for reason in source.skipped]
+    report_skipped(skipped)
+    heldout: list[Row] = []
+    if eval_samples:
+        heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
+    backbone.add_role("policy", config.lora, config.seed)
+    backbone.shard(workers)
+
+    # 2. The optimizer, and the state of an earlier run.
+    batches = _batches(encoded, sources, config)
+    policy = backbone.role_parameters("policy")
+    learner = Learner([(policy, config.learning_rate)], len(batches), config, workers)
+    run = Run(out, _inputs(config, backbone, sources, eval_samples), config, workers)
+    saved = run.resume()
+    done = saved["step"] if saved else 0
+    if saved:
+        learner.load(saved["learner"])
+
+    # 3. Steps.
+    eval_every = config.eval_every or math.ceil(len(batches) / config.epochs)
+    left_out = {"skipped": len(skipped), "unsure": sum(source.unsure for source in encoded)}
+    with progress("SFT", len(batches), "steps") as report:
+        report(done)
+        for step, batch in enumerate(batches[done:], start=done + 1):
+            rate, where = learner.schedule(step), f"SFT, step {step}"
+            rows = [encoded[pick.source].rows[pick.row] for pick in batch]
+            names = [sources[pick.source].name for pick in batch]
+            metrics = train_step(backbone, learner, rows, names, config.micro_batch_tokens, where)
+            metrics |= {"learning_rate": rate, **left_out}
+            score = None
+            if heldout and (step % eval_every == 0 or step == len(batches)):
+                budget = config.micro_batch_tokens
+                metrics["heldout_loss"] = mean_loss(backbone, "policy", heldout, budget, workers)
+                score = -metrics["heldout_loss"]
+            run.log(step, metrics)
+            if step % config.checkpoint_every == 0 or step == len(batches) or score is not None:
+                run.save(step, {"learner": learner.state()}, score)
+            report(step, f"loss {metrics['loss']:.3f}")
+
+    # 4. The policy: with held-out records the best, else the last.
+    best = run.best() if heldout else None
+    if best is not None:
+        learner.load(best["learner"])
+    run.save_policy(backbone)
+    return out
+
+
+def _batches(
+    encoded: Sequence[EncodedLessons], sources: Sequence[SFTSource], config: SFTConfig
+) -> list[list[Pick]]:
+    """The rows of every step."""
+    counts, weights = [len(source.rows) for source in encoded], [s.weight for s in sources]
+    picks = mixture(counts, weights, config.epochs * sum(counts), config.seed)
+    return [list(batch) for batch in in_groups(picks, config.batch_size)]
+
+
+def _check(config: SFTConfig, sources: Sequence[SFTSource], eval_samples: Sequence[Lesson]) -> None:
+    names = [source.name for source in sources]
+    if not sources:
+        raise TrainingError("no source to learn from; give at least one")
+    if len(set(names)) < len(names):
+        raise TrainingError(f"two sources have the same name: {', '.join(names)}; rename one")
+    for source in sources:
+        if not source.weight > 0:
+            raise TrainingError(
+                f"source {source.name}: weight={source.weight} is not above 0; raise it"
+            )
+    if config.eval_every is not None and not eval_samples:
+        raise TrainingError(
+            f"eval_every={config.eval_every} does nothing without held-out samples; give some, or "
+            "remove it"
+        )
+    lessons = [lesson for source in sources for lesson in source.records] + list(eval_samples)
+    given = "min_prob_chosen" in config.model_fields_set
+    if given and not any(isinstance(lesson, Preference) for lesson in lessons):
+        raise TrainingError(
+            f"min_prob_chosen={config.min_prob_chosen} does nothing without preferences; remove it"
+        )
+
+
+def _inputs(
+    config: SFTConfig,
+    backbone: Backbone,
+    sources: Sequence[SFTSource],
+    eval_samples: Sequence[Lesson],
+) -> Mapping[str, Any]:
+    records = [record for source in sources for record in source.records]
+    return {
+        **run_inputs("sft", config, backbone, records),
+        "sources": [[s.name, s.weight, len(s.records)] for s in sources],
+        "held_out": records_digest(eval_samples),
+    }
+
+
+def train_step(
+    backbone: Backbone,
+    learner: Learner,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    micro_batch_tokens: int,
+    where: str,
+) -> dict[str, float]:
+    """One optimizer step of the policy over `rows`; `names[i]` is the source of row i.
+
+    loss             L above, nats per response token      loss_<name>    the same for one source
+    response_tokens  of the step                           grad_norm      before clipping
+    tokens_per_s     tokens without padding, prompts included
+    """
+    started = time.perf_counter()
+    count = sum(row.response_length for row in rows)  # of all processes and micro-batches
+    counts = dict.fromkeys(names, 0)
+    for row, name in zip(rows, names, strict=True):
+        counts[name] += row.response_length
+    nats = dict.fromkeys(counts, 0.0)
+    own = learner.workers.shard(list(zip(rows, names, strict=True)))
+    groups = length_buckets([len(row.ids) for row, _ in own], micro_batch_tokens)
+    for group in learner.workers.pad_batches(groups):
+        batch = pad([own[i][0] for i in group], backbone.device)
+        logprobs = backbone.logprobs("policy", batch)  # (B, T)
+        loss = sft_loss(logprobs, batch.response_mask, count)
+        require_finite(loss, "loss", where)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for i, value in zip(group, logprobs.detach().sum(1).tolist(), strict=True):
+            nats[own[i][1]] -= value
+    norm = learner.step(where)
+    nats = learner.workers.all_reduce(nats)
+    by_source = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
+    return {
+        "loss": sum(nats.values()) / count,
+        **by_source,
+        "response_tokens": float(count),
+        "grad_norm": norm,
+        "tokens_per_s": sum(len(row.ids) for row in rows) / (time.perf_counter() - started),
+        "memory_gib": memory_gib(),
+    }
+
+
+@torch.no_grad()
+def mean_loss(
+    backbone: Backbone,
+    role: Role | None,
+    rows: Sequence[Row],
+    micro_batch_tokens: int,
+    workers: ProcessGroup,
+) -> float:
+    """L of rows without training on them: nats per response token."""
+    own = workers.shard(rows)
+    nats = 0.0
+    for group in workers.pad_batches(
+        length_buckets([len(row.ids) for row in own], micro_batch_tokens)
+    ):
+        batch = pad([own[i] for i in group], backbone.device)
+        nats -= float(backbone.logprobs(role, batch).sum())
+    total: float = workers.all_reduce({"nats": nats})["nats"]
+    return total / sum(row.response_length for row in rows)

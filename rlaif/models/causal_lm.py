@@ -1,0 +1,80 @@
+"""A causal language model as it lies in its folder, without roles: what sampling computes with.
+
+Logits are W h in float32 over the decoder's hidden states, as training computes them; a model whose
+head does more (a bias, scaled or capped logits) computes them itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from hardware.dtypes import Dtype, resolve_dtype
+from rlaif.models import attention
+from rlaif.models.folder import end_token_ids, head_obstacle, readable_errors
+
+
+class CausalLM:
+    """Example: `CausalLM.load("models/smollm2-135m", tokenizer, "auto")`."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model.eval().requires_grad_(False)  # eval: no dropout anywhere
+        self.dtype: torch.dtype = model.dtype
+        self.device: torch.device = model.device
+        self.eos_ids = end_token_ids(tokenizer, model.generation_config)
+        self._head: Tensor | None = None  # (V, d)
+        if not head_obstacle(model):
+            self.trunk = model.get_decoder()
+            self._head = model.get_output_embeddings().weight.float()
+
+    @classmethod
+    def load(cls, name: str, tokenizer: Any, dtype: Dtype) -> CausalLM:
+        """Of a model folder or hub id. Raises BackboneError when it cannot be loaded."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with readable_errors(name):
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                name, dtype=resolve_dtype(dtype)
+            )
+        # Training's attention, where it computes the same as the one that the model would use.
+        if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
+            model.set_attn_implementation(attention.NAME)
+        return cls(model.to(device), tokenizer)
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Nothing to prepare: the weights stay as they are."""
+        return nullcontext()
+
+    def next_logits(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        """(B, V) float32 after the last of ids (B, t), which `cache` then holds too; mask (B, T)
+        is 0 on pads."""
+        if self._head is not None:
+            return last_hidden(self.trunk, self.dtype, ids, mask, cache).float() @ self._head.T
+        with torch.no_grad():
+            logits: Tensor = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions(ids, mask),
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            ).logits[:, -1]  # fmt: skip
+        return logits.float()
+
+
+def positions(ids: Tensor, mask: Tensor) -> Tensor:
+    """(B, t): the position of each of ids, pads not counted."""
+    return (mask.cumsum(1)[:, -ids.shape[1] :] - 1).clamp(min=0)
+
+
+def last_hidden(trunk: Any, dtype: torch.dtype, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    """(B, d) at the last of ids (B, t), which `cache` then holds too. mask (B, T): 0 on pads.
+
+    dtype: what matrices are multiplied in; the weights' own, or bfloat16 over float32.
+    """
+    mixed = dtype is not trunk.dtype
+    with torch.no_grad(), torch.autocast(ids.device.type, dtype, enabled=mixed):
+        hidden: Tensor = trunk(
+            input_ids=ids, attention_mask=mask, position_ids=positions(ids, mask),
+            past_key_values=cache, use_cache=True,
+        ).last_hidden_state[:, -1]  # fmt: skip
+    return hidden

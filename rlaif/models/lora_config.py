@@ -1,0 +1,22 @@
+"""Settings of the models that train, without torch: the adapter's shape and the dtype."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlaif.settings import SettingsModel
+
+TrainDtype = Literal["auto", "float32", "bfloat16"]  # what training computes in; float16 overflows
+
+
+class LoraConfig(SettingsModel):
+    """The adapters' shape (arXiv:2106.09685). Defaults: rank 16 and alpha = 2 rank, on all linear
+    layers, as QLoRA found necessary to match full fine-tuning (arXiv:2305.14314, section 4)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    targets: str | tuple[str, ...] = Field(
+        default="all-linear", description="peft's target_modules: names of layers, or all-linear"
+    )

@@ -1,0 +1,65 @@
+"""A Python callable as a source: (conversations, responses) → numbers or None."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlaif.rewards.base import OpenJudge, RewardError, SourceKind
+
+if TYPE_CHECKING:
+    from rlaif.models.reward_model import RewardFunction
+
+_FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def load_callable(where: str) -> RewardFunction:
+    """The function that "package.module:name" names; modules of the working folder are found.
+
+    Raises RewardError: the module cannot be imported, or has no such callable.
+    """
+    module_name, _, path = where.partition(":")
+    here = str(Path.cwd())
+    searched = sys.path.copy()
+    if here not in (str(Path(p).resolve()) for p in sys.path):
+        sys.path.insert(0, here)
+    try:
+        value: Any = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise RewardError(
+            f"reward {where!r}: module {module_name!r} cannot be imported "
+            f"({type(error).__name__}: {error}); is it installed, or in this folder?"
+        ) from error
+    finally:
+        sys.path[:] = searched
+    for part in path.split("."):
+        if not hasattr(value, part):
+            raise RewardError(
+                f"reward {where!r}: {module_name!r} has no {path!r}; name a function of it that "
+                "takes (conversations, responses) and returns one number or None per response"
+            )
+        value = getattr(value, part)
+    if not callable(value):
+        raise RewardError(
+            f"reward {where!r} is a {type(value).__name__}, not a function; it must take "
+            "(conversations, responses) and return one number or None per response"
+        )
+    function: RewardFunction = value
+    return function
+
+
+def _recognize(text: str) -> str | None:
+    return text if _FORM.fullmatch(text) else None
+
+
+@contextmanager
+def _open(where: str, judge: OpenJudge | None) -> Iterator[RewardFunction]:
+    yield load_callable(where)
+
+
+CALLABLE = SourceKind("module:function", _recognize, _open)

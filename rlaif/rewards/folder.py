@@ -1,0 +1,61 @@
+"""A trained reward model as a source: its overall score, in standard deviations around the mean of
+its training responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from constitution.schema import Message
+from hardware.model_folder import inspect_model_folder
+from rlaif.rewards.base import OpenJudge, SourceKind
+
+if TYPE_CHECKING:
+    from rlaif.models.backbone import Backbone
+    from rlaif.models.reward_model import RewardFunction
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFolder:
+    """A reward model that waits for a backbone (`Reward.over`)."""
+
+    path: Path
+
+    @property
+    def is_adapter(self) -> bool:
+        """Otherwise it is a whole model of its own."""
+        return inspect_model_folder(self.path).is_adapter
+
+    def over(self, backbone: Backbone, free: bool) -> RewardFunction:
+        """free: the backbone has no role "reward" yet."""
+        from rlaif.models.reward_model import ModelScores, RewardModel
+
+        if self.is_adapter and free:
+            return ModelScores(RewardModel.attach(backbone, self.path))
+        return ModelScores(RewardModel.load(backbone.name, self.path, workers=backbone.workers))
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        raise AssertionError(f"{self.path}: Reward.over(backbone) comes first")
+
+
+def _recognize(text: str) -> str | None:
+    return text if Path(text).is_dir() else None
+
+
+@contextmanager
+def _open(where: str, judge: OpenJudge | None) -> Iterator[RewardFunction]:
+    yield RewardFolder(Path(where))
+
+
+def _identity(where: str) -> Any:
+    from rlaif.models.reward_model import reward_identity
+
+    return reward_identity(Path(where))
+
+
+FOLDER = SourceKind("a reward model's folder", _recognize, _open, _identity)

@@ -1,0 +1,138 @@
+"""The weighted sum of several reward sources.
+
+    score = Σ_i weight_i · score_i          None as soon as one source has none
+
+Who failed to score a response, and why, is counted in `Reward.unscored` and printed on stderr once
+per reason.
+Left out: normalizing the sources against each other; the weights are in score per source's unit.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from constitution.schema import Message
+from rlaif.rewards.base import RewardError, reasons, reasons_since
+from rlaif.rewards.folder import RewardFolder
+
+if TYPE_CHECKING:
+    from rlaif.models.backbone import Backbone
+    from rlaif.models.reward_model import RewardFunction
+
+
+class Reward:
+    """The weighted sum of several sources, a RewardFunction.
+
+    `unscored` counts the responses that got no score, by the first source that had none and why:
+    {"judge:127.0.0.1:50051: timed out": 3}. `identity` is what a resumed run must find again.
+    """
+
+    def __init__(
+        self, sources: Sequence[tuple[str, float, RewardFunction]], identity: Any = "callables"
+    ) -> None:
+        """sources: (name, weight, function) each."""
+        if not sources:
+            raise RewardError("no reward is given; give at least one source")
+        self._sources = tuple(sources)
+        self.identity = identity
+        self.unscored: Counter[str] = Counter()
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[float | None]:
+        """Sources are asked in order, each only for what the ones before it could score."""
+        totals: list[float | None] = [0.0] * len(responses)
+        for name, weight, function in self._sources:
+            open_places = [i for i, total in enumerate(totals) if total is not None]
+            if not open_places:
+                break
+            known = reasons(function)
+            scores = _checked(
+                name,
+                function(
+                    [conversations[i] for i in open_places], [responses[i] for i in open_places]
+                ),
+                len(open_places),
+            )
+            for place, score in zip(open_places, scores, strict=True):
+                before = totals[place]
+                assert before is not None
+                totals[place] = None if score is None else before + weight * score
+            self._count(name, reasons_since(known, function, scores.count(None)))
+        return totals
+
+    @property
+    def backbones(self) -> list[Backbone]:
+        """The models that it computes with."""
+        from rlaif.models.reward_model import backbones_of
+
+        return [each for _, _, function in self._sources for each in backbones_of(function)]
+
+    def over(self, backbone: Backbone) -> Reward:
+        """The same with its reward models opened: the first that is an adapter becomes the role
+        "reward" of the backbone; another, or one that was fully tuned, is loaded apart.
+
+        Raises RewardModelError for a folder that does not hold a reward model over this base.
+        """
+        opened: list[tuple[str, float, RewardFunction]] = []
+        free = True  # the backbone's role
+        for name, weight, function in self._sources:
+            if isinstance(function, RewardFolder):
+                opened.append((name, weight, function.over(backbone, free)))
+                free = free and not function.is_adapter
+            else:
+                opened.append((name, weight, function))
+        return Reward(opened, self.identity)
+
+    def _count(self, name: str, why: Counter[str]) -> None:
+        counts = Counter({f"{name}: {reason}": n for reason, n in why.items()})
+        for reason in counts.keys() - self.unscored.keys():
+            print(
+                f"left out of training, without a score: {reason} (shown once; counted as "
+                "unscored)",
+                file=sys.stderr,
+            )
+        self.unscored += counts
+
+
+def mixed(sources: Sequence[tuple[float, RewardFunction]]) -> Reward:
+    """Weighted sum; None when any source has None. Example: `mixed([(1.0, f), (-0.1, length)])`."""
+    return Reward([(f"source {i}", w, f) for i, (w, f) in enumerate(sources, start=1)])
+
+
+def _checked(name: str, scores: Any, count: int) -> list[float | None]:
+    """What a source returned, as one finite float or None per response. Raises RewardError."""
+    if isinstance(scores, str) or not hasattr(scores, "__iter__"):
+        raise RewardError(
+            f"reward {name}: it returned {_short(scores)}, not a list; return one number or None "
+            "per response"
+        )
+    values = list(scores)
+    if len(values) != count:
+        raise RewardError(
+            f"reward {name}: it returned {len(values)} scores for {count} responses; return one "
+            "number or None per response, in their order"
+        )
+    return [None if score is None else _number(name, score) for score in values]
+
+
+def _number(name: str, score: Any) -> float:
+    try:
+        value = float(score)  # a 0-dimensional tensor or array is one too
+    except (TypeError, ValueError):
+        value = math.nan
+    if isinstance(score, str) or not math.isfinite(value):
+        raise RewardError(
+            f"reward {name}: {_short(score)} is not a finite number; return None for a response "
+            "that cannot be scored"
+        )
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,46 @@
+"""Checks that every trainer makes, and what it reports on the way."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlaif.distributed.processes import ProcessGroup
+from rlaif.models.backbone import Backbone
+from rlaif.training.config import TrainingError
+
+
+def require_context(backbone: Backbone, max_tokens: int) -> None:
+    """Raises TrainingError when rows of max_tokens would not fit into the model."""
+    if max_tokens > backbone.context:
+        raise TrainingError(
+            f"max_tokens={max_tokens} is more than {backbone.name} can read ({backbone.context}); "
+            "lower max_tokens"
+        )
+
+
+def require_finite(value: Tensor, what: str, where: str) -> None:
+    """Raises TrainingError when the number is NaN or infinite: training has diverged."""
+    if not torch.isfinite(value).all():
+        raise TrainingError(
+            f"{where}: the {what} is {value.item()}; training diverged. The last checkpoint stays: "
+            "lower learning_rate (or, in bfloat16, set dtype=float32) and start in a new folder"
+        )
+
+
+def report_skipped(skipped: Sequence[str]) -> None:
+    """Print on stderr how many records were left out, and why the first few were."""
+    if skipped and ProcessGroup.current().is_main:
+        shown = "".join(f"\n  {reason}" for reason in skipped[:3])
+        print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
+
+
+def memory_gib() -> float:
+    """Peak memory so far, GiB: allocated on the GPU where there is one, else resident in RAM."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,104 @@
+"""AdamW over the parameters that train, alone or in several processes, and its exact state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from rlaif.distributed import fsdp
+from rlaif.distributed.processes import ProcessGroup
+from rlaif.training.checks import require_finite
+from rlaif.training.config import TrainConfig
+
+_MOMENTS = "optimiser"  # the key in checkpoints, spelled as the first ones have it
+
+
+class Learner:
+    """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
+
+    The learning rate is a function of the step alone, so there is no scheduler state to save. Of a
+    sharded parameter it steps this process's piece; its state is the whole (distributed/fsdp.py).
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Mapping[str, Tensor], float]],
+        total_steps: int,
+        config: TrainConfig,
+        workers: ProcessGroup,
+    ) -> None:
+        """groups: (named parameters, peak learning rate) pairs."""
+        self.parameters = {name: p for named, _ in groups for name, p in named.items()}
+        self.pieces = {name: fsdp.local(p) for name, p in self.parameters.items()}
+        self.peaks = [rate for _, rate in groups]
+        self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
+        self.max_grad_norm = config.max_grad_norm
+        self.workers = workers
+        self.optimizer = torch.optim.AdamW(
+            [{"params": [self.pieces[n] for n in named], "lr": rate} for named, rate in groups],
+            weight_decay=0.0,
+            fused=True,  # one pass over each weight instead of ten
+        )
+
+    def schedule(self, step: int) -> float:
+        """Set the learning rate of this step, counted from 1; returns the first group's."""
+        factor = min(step / max(self.warmup, 1), 1 - (step - 1) / self.total)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        return self.peaks[0] * factor
+
+    def step(self, where: str) -> float:
+        """Sum the gradients over processes, clip, apply and clear them. Returns their norm before
+        clipping. Raises TrainingError, naming `where`, when it is not finite."""
+        parameters = self.parameters.values()
+        self.workers.all_reduce_gradients(parameters)
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                self.pieces[name].grad = fsdp.local(parameter.grad)
+        norm = self._norm()
+        torch.nn.utils.clip_grads_with_norm_(self.pieces.values(), self.max_grad_norm, norm)
+        require_finite(norm, "gradient", where)
+        self.optimizer.step()
+        torch.autograd.graph.increment_version(parameters)  # AdamW's fused kernel does not
+        self.clear()
+        return float(norm)
+
+    def clear(self) -> None:
+        """Drop the gradients accumulated so far."""
+        for tensor in (*self.parameters.values(), *self.pieces.values()):
+            tensor.grad = None
+
+    def _norm(self) -> Tensor:
+        """Norm of the whole gradient, wherever its pieces are."""
+        sharded = {name for name, p in self.parameters.items() if fsdp.is_sharded(p)}
+        grads = {name: piece.grad for name, piece in self.pieces.items() if piece.grad is not None}
+        norm = get_total_norm([grad for name, grad in grads.items() if name not in sharded])
+        if not sharded:
+            return norm
+        own = float(get_total_norm([grad for name, grad in grads.items() if name in sharded]))
+        of_pieces = self.workers.all_reduce({"square": own**2})["square"]
+        return (norm.square() + of_pieces).sqrt()
+
+    def state(self) -> dict[str, Any]:
+        """Parameters and moments, whole. For a sharded model the call is collective, and only the
+        main process gets them, on the CPU: 12 bytes per weight that trains."""
+        optimizer, main = self.optimizer.state_dict(), self.workers.is_main
+        if self.workers.sharded:
+            return {
+                "parameters": fsdp.full_state(self.parameters, main),
+                _MOMENTS: fsdp.full_optimizer_state(optimizer, self.parameters.values(), main),
+            }
+        parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
+        return {"parameters": parameters, _MOMENTS: optimizer}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned, in this launch or another, whatever its processes."""
+        for name, parameter in self.parameters.items():
+            fsdp.set_full(parameter, state["parameters"][name])
+        moments = fsdp.local_optimizer_state(state[_MOMENTS], self.parameters.values())
+        self.optimizer.load_state_dict(moments)

@@ -1,0 +1,240 @@
+"""A training run's folder: checkpoints, exact resume, metrics.
+
+    metrics.jsonl                 one object per step; "alarms" names the active ones (alarms.py)
+    checkpoints/step-000040.pt    all that the next step depends on; whole or absent
+    checkpoints/best.pt           the one saved with the highest score so far
+
+Called again with the same inputs, training goes on after the newest readable checkpoint and gives
+the same bits as if it had never stopped (on a CPU, with the same number of threads and processes).
+Under `accelerate launch` all processes call the same methods; the main one writes (processes.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from rlaif.data.records import atomic_open
+from rlaif.distributed.processes import ProcessGroup
+from rlaif.models.backbone import Backbone
+from rlaif.training import alarms
+from rlaif.training.checkpoints import (
+    differences,
+    link,
+    random_states,
+    read,
+    score_of,
+    set_random_states,
+    write,
+)
+from rlaif.training.config import HOUSEKEEPING, TrainConfig, TrainingError
+from rlaif.training.trackers import Trackers
+
+BEST = "best.pt"
+
+
+class Run:
+    """The folder of one training run: its checkpoints and its metrics.
+
+    All processes call its methods; the main one writes and prints, and all wait for it.
+    """
+
+    def __init__(
+        self, out: Path, inputs: Mapping[str, Any], config: TrainConfig, workers: ProcessGroup
+    ) -> None:
+        """inputs: all that the outcome depends on, as JSON values under readable names.
+
+        Raises TrainingError (the folder) or TrackerError.
+        """
+        self.out = out
+        self.folder = out / "checkpoints"
+        self.inputs: dict[str, Any] = json.loads(json.dumps(inputs))
+        self.config, self.workers = config, workers
+        self._best_score: float | None = None
+        self._history: list[dict[str, Any]] = []  # the metrics that alarms watch, by step
+        if workers.is_main:
+            _make_folder(self.folder)
+            self._trackers = Trackers(config.trackers, out, self.inputs)
+        workers.barrier()
+
+    def resume(self) -> dict[str, Any] | None:
+        """The state of the newest readable checkpoint (the best one where no other can be read),
+        with metrics cut back to its step; None where a run starts.
+
+        With resume=never the checkpoints and metrics of the folder are removed. Raises
+        TrainingError when the checkpoint was made from other inputs.
+        """
+        start_anew = self.config.resume == "never"
+        path, state = (None, None) if start_anew else self._newest()
+        step = state["step"] if state else 0
+        if self.workers.gather([step]) != [step] * self.workers.count:
+            raise TrainingError(
+                f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
+                "that all hosts share"
+            )
+        if state is not None:
+            self._require_same_inputs(state["inputs"])
+            set_random_states(state["random"][self.workers.rank % len(state["random"])])
+        if self.workers.is_main:
+            if start_anew:
+                for old in self.folder.glob("*.pt"):
+                    old.unlink()
+            self._best_score = self._saved_best_score()
+            if path is not None and state is not None:  # killed between its save and best.pt's
+                self._keep_if_best(path, state["score"])
+            self._cut_metrics(step)
+        self.workers.barrier()
+        return state
+
+    def _saved_best_score(self) -> float | None:
+        path = self.folder / BEST
+        if not path.exists():
+            return None
+        score = score_of(path)
+        if score is None:
+            print(f"{path}: not readable; the next score takes its place", file=sys.stderr)
+        return score
+
+    def _newest(self) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+        for path in [*sorted(self.folder.glob("step-*.pt"), reverse=True), self.folder / BEST]:
+            try:
+                if path.exists():
+                    return path, read(path, self.workers.sharded)
+            except Exception as error:
+                if self.workers.is_main:
+                    print(f"{path}: not readable, trying the one before ({error})", file=sys.stderr)
+        return None, None
+
+    def _require_same_inputs(self, saved: Mapping[str, Any]) -> None:
+        changed = differences(saved, self.inputs)
+        if changed:
+            raise TrainingError(
+                f"{self.folder}: its checkpoints come from another run ({', '.join(changed)} "
+                "differ); choose another output folder, or set resume=never to start this one anew"
+            )
+
+    def best(self) -> dict[str, Any] | None:
+        """The saved state with the highest score so far; None before any."""
+        path = self.folder / BEST
+        return read(path, self.workers.sharded) if path.exists() else None
+
+    def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
+        """Write a checkpoint after `step` steps; the newest are kept, and the best one.
+
+        score: higher is better; NaN is never the best. On failure the earlier checkpoints stay as
+        they are. Raises CheckpointError.
+        """
+        states = self.workers.gather([random_states()])
+        if self.workers.is_main:
+            path = self.folder / f"step-{step:06d}.pt"
+            own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
+            write(path, {**state, **own})
+            self._keep_if_best(path, score)
+            for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
+                old.unlink()
+        self.workers.barrier()
+
+    def _keep_if_best(self, path: Path, score: float | None) -> None:
+        best = -math.inf if self._best_score is None else self._best_score
+        if score is not None and score > best:
+            link(path, self.folder / BEST)
+            self._best_score = score
+
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Append one line to metrics.jsonl and pass it to the trackers. The line names the active
+        alarms; a new one is printed on stderr. Raises TrainingError on a full disk."""
+        if not self.workers.is_main:
+            return
+        line: dict[str, Any] = {"step": step, **metrics}
+        before = self._history[-1]["alarms"] if self._history else []
+        self._history.append({name: line.get(name) for name in alarms.WATCHED})
+        active = alarms.active_alarms(self._history)
+        self._history[-1]["alarms"] = [alarm.name for alarm in active]
+        if active:
+            line["alarms"] = [alarm.name for alarm in active]
+        path = self.out / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: cannot be written ({error.strerror}); free some space and run again "
+                "to go on from the last checkpoint"
+            ) from error
+        self._trackers.log(step, metrics)
+        for alarm in active:
+            if alarm.name not in before:
+                print(f"alarm at step {step}: {alarm.text}", file=sys.stderr)
+
+    def save_policy(self, backbone: Backbone) -> None:
+        """Write the role "policy" into the run's folder, as peft (or transformers) reads it, and
+        close the trackers. Raises BackboneError."""
+        backbone.gather(self.workers)
+        if self.workers.is_main:
+            backbone.save_role("policy", self.out)
+        self.workers.barrier()
+        self.finish()
+
+    def finish(self) -> None:
+        """Close the trackers."""
+        if self.workers.is_main:
+            self._trackers.finish()
+
+    def _cut_metrics(self, step: int) -> None:
+        """Keep the lines up to `step`, so that no step is in it twice."""
+        path = self.out / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+        with atomic_open(path) as file:
+            file.writelines(line + "\n" for line in kept)
+        for line in map(json.loads, kept):
+            watched = {name: line.get(name) for name in alarms.WATCHED}
+            self._history.append({**watched, "alarms": line.get("alarms", [])})
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf  # a line cut off by a kill
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be created ({error.strerror}); choose another output folder"
+        ) from error
+
+
+def records_digest(records: Iterable[BaseModel]) -> str:
+    """sha256 over records in order."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.model_dump_json().encode() + b"\n")
+    return digest.hexdigest()
+
+
+def run_inputs(
+    algorithm: Literal["sft", "reward", "dpo", "ppo", "rest"],
+    config: TrainConfig,
+    backbone: Backbone,
+    records: Iterable[BaseModel],
+) -> dict[str, Any]:
+    """What a run's outcome depends on: not how it saves or is tracked (HOUSEKEEPING)."""
+    return {
+        "algorithm": algorithm,
+        "config": config.model_dump(mode="json", exclude=HOUSEKEEPING),
+        "dtype": str(backbone.dtype),
+        "model": backbone.fingerprint,
+        "data": records_digest(records),
+    }
