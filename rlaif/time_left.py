@@ -1,20 +1,23 @@
-"""How long work will still take, from how fast it went in the later half of the time so far.
+"""Estimate of the time left, from the speed in the later half of the elapsed time.
 
-    left = (total - done) · (seconds of the later half / units of the later half)
+    left = (total - done) · (seconds of the later half / units done in the later half)
 
-What is found finished at the start (labels of an earlier run, reads in a store) takes no time and
-is over in the first half, so that it does not promise a speed that cannot be kept.
+Units that were finished before the start (labels of an earlier run, reads in a store) take no time
+and fall in the first half, so they do not inflate the measured speed.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-_SAMPLES = 64  # kept of the later half at most
+_SAMPLES = 64  # kept from the later half, at most
 
 
 class TimeLeft:
-    """Example: `left = TimeLeft(100); left.update(0, now=0.0); left.update(50, now=10.0)` → 10.0"""
+    """An estimator of the time left for `total` units of work.
+
+    Example: `left = TimeLeft(100); left.update(0, now=0.0); left.update(50, now=10.0)` → 10.0
+    """
 
     def __init__(self, total: float) -> None:
         self._total = total
@@ -22,11 +25,12 @@ class TimeLeft:
         self._start = 0.0
 
     def update(self, done: float, now: float) -> float | None:
-        """Seconds left after `done` units at second `now`; None while nothing was done in time."""
+        """Seconds left after `done` units at second `now`; None until some progress is made."""
         if not self._samples:
             self._start = now
             self._samples.append((now, done))
             return None
+        # drop samples of the first half, but keep the last one before its end as the base
         middle = (self._start + now) / 2
         while len(self._samples) > 1 and self._samples[1][0] <= middle:
             self._samples.popleft()

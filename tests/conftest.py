@@ -1,4 +1,4 @@
-"""Fixtures every test may use. Real models are fetched once into the user's cache."""
+"""Fixtures for all tests. Real models are fetched once, into the user's cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.service.postgres import database, postgres
 
 __all__ = ["database", "postgres"]  # fixtures of tests/support/service/postgres.py
 
-settings.register_profile("rlaif", deadline=None)  # a busy machine is no failure
+settings.register_profile("rlaif", deadline=None)  # slow on a busy machine is not a failure
 settings.load_profile("rlaif")
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -23,10 +23,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _is_safe_to_keep(record: logging.LogRecord) -> bool:
-    """False for what gRPC logs about an aio server while that is being freed.
+    """False for records that gRPC logs about an aio server while it is being freed.
 
-    At DEBUG level the record carries the half-freed server. pytest keeps records, so Python would
-    free the server a second time: heap corruption, and a segmentation fault somewhere later.
+    At DEBUG level such a record refers to the half-freed server. pytest keeps records, so Python
+    would free the server twice: heap corruption, and a segmentation fault later.
     """
     return not str(record.msg).startswith("__dealloc__")
 
@@ -34,25 +34,25 @@ def _is_safe_to_keep(record: logging.LogRecord) -> bool:
 logging.getLogger("grpc._cython.cygrpc").addFilter(_is_safe_to_keep)
 
 _OUR_THREADS = ("store", "stdin-watch", "orphan-watch")
-_OF_LOOPS = "asyncio_"  # an event loop's own workers: it may serve a whole module
+_LOOP_WORKERS = "asyncio_"  # threads of an event loop, which may serve a whole module
 
 
 @pytest.fixture(autouse=True)
 def _no_thread_outlives_its_test() -> Iterator[None]:
-    """Threads that go on would work beside later tests, on files and variables of theirs."""
+    """A leaked thread would run during later tests, on their files and variables."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
-        if thread.name.startswith(_OF_LOOPS):
+        if thread.name.startswith(_LOOP_WORKERS):
             continue
         if not thread.daemon or thread.name.startswith(_OUR_THREADS):
-            thread.join(60)  # it may be about to end
+            thread.join(60)  # it may be ending right now
             assert not thread.is_alive(), f"the thread {thread.name!r} outlives its test"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_store(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Servers of the tests keep their reads apart: else a second run would compute nothing."""
+    """A store for this session's servers: with a shared one, a second run would compute nothing."""
     os.environ["RLAIF_STORE"] = str(tmp_path_factory.mktemp("store") / "reads.sqlite")
 
 

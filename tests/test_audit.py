@@ -1,4 +1,4 @@
-"""The dependency audit's verdict over what pip-audit prints (its JSON format, written by hand)."""
+"""The dependency audit's result for pip-audit's JSON, written by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vulnerable(*fixes):
     return {"name": "x", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": list(fixes)}]}
 
 
-def test_a_vulnerability_that_a_newer_version_mends_fails_and_names_both(report):
+def test_a_vulnerability_with_a_fixed_version_fails_and_names_it(report):
     passes, lines = report([CLEAN, vulnerable("1.1", "2.0"), UNKNOWN])
     assert not passes
     assert lines == [
@@ -35,13 +35,13 @@ def test_a_vulnerability_that_a_newer_version_mends_fails_and_names_both(report)
     ]
 
 
-def test_one_without_a_remedy_is_listed_and_passes(report):
+def test_a_vulnerability_without_a_fix_is_listed_and_passes(report):
     passes, lines = report([vulnerable()])
     assert passes
     assert lines[0] == "audit: x 1: CVE-1: no remedy"
 
 
-def test_an_audit_that_found_data_of_no_package_never_claims_that_all_is_well(report):
+def test_an_audit_without_data_says_that_nothing_was_audited(report):
     passes, lines = report([UNKNOWN, UNKNOWN])
     assert passes
     assert "none of 2 packages was audited" in lines[0]

@@ -1,4 +1,4 @@
-"""The base install, without any extra, is a working client: light, on the newest protobuf."""
+"""The base install, without extras: a working client that imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ try:
     with JudgeClient("127.0.0.1:1") as client:
         client.compare("Name a fruit", "An apple.", "A stone.")
 except JudgeUnavailable as error:
-    said = str(error)
+    message = str(error)
 from constitution.schema import Constitution
 heavy = {"torch", "vllm", "transformers", "numpy", "datasets", "grpc_status", "pydantic_settings"}
 print(json.dumps({
     "heavy": sorted(heavy & set(sys.modules)),
-    "said": said,
+    "error": message,
     "file": judge_pb2.__file__,
-    "laws": Constitution.library_names(),
+    "constitutions": Constitution.library_names(),
 }))
 """
 
 
 @pytest.mark.integration
-def test_the_client_works_in_an_environment_with_the_base_install_alone(tmp_path: Path) -> None:
+def test_the_client_works_with_the_base_install_alone(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     for command in (
         [sys.executable, "-m", "venv", str(tmp_path / "venv")],
         [str(python), "-m", "pip", "install", "--quiet", str(ROOT)],
     ):
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert found.returncode == 0, found.stderr
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     ran = subprocess.run(
         [str(python), "-W", "error", "-c", CODE],
         capture_output=True,
@@ -53,8 +53,8 @@ def test_the_client_works_in_an_environment_with_the_base_install_alone(tmp_path
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["heavy"] == []
-    assert "rlaif serve" in told["said"]
-    assert str(tmp_path) in told["file"], "the installed package, not this checkout"
-    assert "hhh" in told["laws"]
+    result = json.loads(ran.stdout)
+    assert result["heavy"] == []
+    assert "rlaif serve" in result["error"]
+    assert str(tmp_path) in result["file"], "the installed package, not this checkout"
+    assert "hhh" in result["constitutions"]

@@ -1,6 +1,6 @@
-"""What ships in deploy/ is checked against the server it starts.
+"""The files in deploy/, checked against the server that they start.
 
-systemd's own `systemd-analyze verify` runs where it is installed. Not run here: building the image
+`systemd-analyze verify` runs if it is installed. Not run here: building the image
 (it needs a container engine and the network) and the manifest against a real cluster.
 """
 
@@ -39,27 +39,27 @@ def seconds(text: str) -> float:
 
 
 def unit() -> ConfigParser:
-    parser = ConfigParser(strict=False, interpolation=None)  # Environment may stand twice
+    parser = ConfigParser(strict=False, interpolation=None)  # Environment may appear twice
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(UNIT.read_text())
     return parser
 
 
-def test_the_example_settings_are_settings() -> None:
-    found = settings_of(DEPLOY / "serve.yaml")
-    assert found.with_tls
-    assert found.authenticates
-    assert not found.insecure
+def test_the_example_settings_are_valid_and_secure() -> None:
+    settings = settings_of(DEPLOY / "serve.yaml")
+    assert settings.with_tls
+    assert settings.authenticates
+    assert not settings.insecure
 
 
-def test_the_unit_waits_longer_than_the_server_drains() -> None:
+def test_the_unit_waits_longer_than_the_server_takes_to_drain() -> None:
     service = unit()["Service"]
     grace = settings_of(DEPLOY / "serve.yaml").grace_seconds
     assert seconds(service["TimeoutStopSec"]) > grace + _SHUTDOWN_SECONDS
     assert service["KillMode"] == "mixed"  # or systemd would end the engine before the drain
 
 
-def test_the_unit_starts_reloads_and_hardens() -> None:
+def test_the_unit_starts_reloads_and_is_hardened() -> None:
     assert unit().sections() == ["Unit", "Service", "Install"]
     service = unit()["Service"]
     assert service["Type"] == "notify"
@@ -75,20 +75,20 @@ def test_the_unit_starts_reloads_and_hardens() -> None:
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        pytest.skip("systemd-analyze is not on this machine")
+        pytest.skip("systemd-analyze is not installed")
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/rlaif/bin/rlaif", "/bin/true"))
-    found = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
+    result = subprocess.run([analyze, "verify", copy], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # Kubernetes
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    found = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
-    assert len({part["kind"] for part in found}) == len(found)
-    return {part["kind"]: part for part in found}
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    assert len({part["kind"] for part in parts}) == len(parts)
+    return {part["kind"]: part for part in parts}
 
 
 def pod() -> dict[str, Any]:
@@ -110,27 +110,27 @@ def mapped(tmp_path: Path) -> ServerSettings:
     return settings_of(tmp_path / "serve.yaml")
 
 
-def test_the_manifest_s_settings_ask_for_tls_and_tokens(mapped: ServerSettings) -> None:
+def test_the_settings_of_the_manifest_require_tls_and_tokens(mapped: ServerSettings) -> None:
     assert mapped.with_tls
     assert mapped.authenticates
     assert not mapped.on_loopback
 
 
-def test_a_pod_lives_longer_than_its_server_drains(mapped: ServerSettings) -> None:
+def test_a_pod_lives_longer_than_its_server_takes_to_drain(mapped: ServerSettings) -> None:
     wait = int(container()["lifecycle"]["preStop"]["exec"]["command"][-1])
     needed = wait + mapped.grace_seconds + _SHUTDOWN_SECONDS
     assert pod()["terminationGracePeriodSeconds"] > needed
 
 
-def test_the_store_s_url_comes_from_a_secret_that_may_be_left_out() -> None:
+def test_the_url_of_the_store_comes_from_an_optional_secret() -> None:
     (variable,) = container()["env"]
-    found = from_environment({variable["name"]: "postgresql+psycopg://judge@db/reads\n"})
-    store = ServerSettings(model="m", **{name: given.value for name, given in found.items()}).store
+    values = from_environment({variable["name"]: "postgresql+psycopg://judge@db/reads\n"})
+    store = ServerSettings(model="m", **{name: given.value for name, given in values.items()}).store
     assert store == "postgresql+psycopg://judge@db/reads"
     assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
 
 
-def test_every_file_of_the_settings_is_mounted(mapped: ServerSettings) -> None:
+def test_every_file_named_in_the_settings_is_mounted(mapped: ServerSettings) -> None:
     mounts = {mount["mountPath"]: mount for mount in container()["volumeMounts"]}
     volumes = {volume["name"] for volume in pod()["volumes"]}
     assert {mount["name"] for mount in mounts.values()} == volumes
@@ -146,7 +146,7 @@ def probes() -> list[dict[str, Any]]:
     return [container()[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
 
 
-def test_the_probes_ask_the_server_that_the_settings_start(mapped: ServerSettings) -> None:
+def test_the_probes_query_the_server_that_the_settings_start(mapped: ServerSettings) -> None:
     for probe in probes():
         command = probe["exec"]["command"]
         assert command == ["rlaif", "serve", "--config", "/etc/rlaif/serve.yaml", "--probe"]
@@ -168,10 +168,10 @@ def test_a_rolling_update_never_has_fewer_replicas_than_before() -> None:
     assert manifest()["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == label
 
 
-def test_a_pod_may_do_little() -> None:
+def test_a_pod_has_few_privileges() -> None:
     assert pod()["securityContext"]["runAsNonRoot"] is True
     assert pod()["automountServiceAccountToken"] is False
-    # Links would set variables such as RLAIF_…_PORT=tcp://…
+    # service links would set variables such as RLAIF_…_PORT=tcp://…
     assert pod()["enableServiceLinks"] is False
     allowed = container()["securityContext"]
     assert allowed["allowPrivilegeEscalation"] is False
@@ -189,14 +189,14 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in joined.splitlines()]
 
 
-def test_the_image_is_of_known_instructions_and_ends_without_root() -> None:
+def test_the_image_uses_known_instructions_and_does_not_run_as_root() -> None:
     known = {
         "FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "VOLUME", "EXPOSE", "STOPSIGNAL",
         "HEALTHCHECK", "ENTRYPOINT",
     }  # fmt: skip
-    found = instructions()
-    assert {name for name, _ in found} <= known
-    last_stage = found[max(i for i, (name, _) in enumerate(found) if name == "FROM") :]
+    lines = instructions()
+    assert {name for name, _ in lines} <= known
+    last_stage = lines[max(i for i, (name, _) in enumerate(lines) if name == "FROM") :]
     names = [name for name, _ in last_stage]
     assert dict(last_stage)["USER"] == f"{pod()['securityContext']['runAsUser']}:10001"
     assert names.index("USER") < names.index("ENTRYPOINT")
@@ -205,17 +205,17 @@ def test_the_image_is_of_known_instructions_and_ends_without_root() -> None:
     assert yaml.safe_load(dict(last_stage)["ENTRYPOINT"])[:2] == ["rlaif", "serve"]
 
 
-def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+def test_files_copied_into_the_image_exist_and_are_not_ignored() -> None:
     ignored = (DEPLOY / "Containerfile.dockerignore").read_text()
     assert ignored == (DEPLOY / "Containerfile.containerignore").read_text()
-    let_in = {line[1:] for line in ignored.splitlines() if line.startswith("!")}
+    allowed = {line[1:] for line in ignored.splitlines() if line.startswith("!")}
     copied = {
         word.rstrip("/")
         for name, rest in instructions()
         if name == "COPY" and "--from" not in rest
         for word in rest.split()[:-1]
     }
-    assert copied == let_in
+    assert copied == allowed
     assert all((ROOT / path).exists() for path in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= copied

@@ -1,4 +1,4 @@
-"""What the fixtures of every test promise."""
+"""The fixtures that every test uses: filtered gRPC logs, and no leaked threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_it():
 """
 
 
-async def test_no_record_keeps_a_server_of_grpc_that_is_being_freed(
+async def test_no_log_record_keeps_a_grpc_server_that_is_being_freed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Without the filter in conftest.py, Python crashes when such a record is freed."""
@@ -28,7 +28,7 @@ async def test_no_record_keeps_a_server_of_grpc_that_is_being_freed(
         server = grpc.aio.server()
         del server
         gc.collect()
-    assert "I/O engine" in caplog.text or "running loop" in caplog.text, "gRPC's log is heard"
+    assert "I/O engine" in caplog.text or "running loop" in caplog.text, "gRPC's log is captured"
     assert "__dealloc__" not in caplog.text
 
 
@@ -39,6 +39,6 @@ def test_a_thread_that_outlives_its_test_is_an_error(tmp_path: Path) -> None:
     )
     (tmp_path / "test_leak.py").write_text(LEAKS_A_THREAD)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert found.returncode == 1
-    assert "'store' outlives its test" in found.stdout
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 1
+    assert "'store' outlives its test" in result.stdout

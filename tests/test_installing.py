@@ -1,6 +1,6 @@
-"""What we say of installing: the hint that errors give, and that nothing names PyPI's `rlaif`.
+"""Installation hints in errors, and no command that installs the unrelated `rlaif` of PyPI.
 
-PyPI has a package of that name which is not ours, so a line that names it installs a stranger's.
+PyPI's `rlaif` is not this project, so a command that names it would install someone else's code.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from constitution.errors import install_hint
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OURS = "rlaif"  # apart from "install" in this file, which is read too
+OURS = "rlaif"  # kept apart from "install" in this file, which is searched too
 
 
 def commands(hint: str) -> list[list[str]]:
-    """The words of each command in a hint, as a shell reads them."""
+    """The arguments of each command in a hint, as a shell would split them."""
     return [shlex.split(command) for command in re.findall(r"`([^`]+)`", hint)]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout at a path that a shell would split, from which the package seems imported."""
+    """A checkout whose path contains a space; the package appears to be imported from it."""
     folder = tmp_path / "my projects"
     (folder / "constitution").mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -41,7 +41,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ── the hint ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_hint_of_a_checkout_can_be_pasted_anywhere(checkout: Path) -> None:
+def test_the_hint_in_a_checkout_can_be_pasted_anywhere(checkout: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "-e"]
     assert commands(install_hint("trace")) == [[*pip, f"{checkout}[trace]"]]
     assert commands(install_hint("vllm", "train")) == [
@@ -53,7 +53,9 @@ def test_the_hint_of_a_checkout_can_be_pasted_anywhere(checkout: Path) -> None:
 @pytest.mark.parametrize(
     "beside", [None, "", "not TOML", '[project]\nname = "other"\n', "[tool.x]\n", "project = 1\n"]
 )
-def test_the_hint_of_a_copy_says_where_to_run_it(checkout: Path, beside: str | None) -> None:
+def test_the_hint_outside_a_checkout_says_where_to_run_it(
+    checkout: Path, beside: str | None
+) -> None:
     if beside is None:
         (checkout / "pyproject.toml").unlink()
     else:
@@ -64,7 +66,7 @@ def test_the_hint_of_a_copy_says_where_to_run_it(checkout: Path, beside: str | N
     assert "`make install` in the project's checkout without one" in install_hint("vllm")
 
 
-def test_every_extra_that_an_error_names_exists_and_make_installs() -> None:
+def test_every_extra_named_in_an_error_exists() -> None:
     named = {
         extra
         for package in ("constitution", "judge_service", "rlaif")
@@ -79,10 +81,10 @@ def test_every_extra_that_an_error_names_exists_and_make_installs() -> None:
     assert re.search(r"^install: \$\(READY\)$", (ROOT / "Makefile").read_text("utf-8"), re.M)
 
 
-# ── no line installs a stranger's package ────────────────────────────────────────────────────
+# ── no line installs PyPI's package ──────────────────────────────────────────────────────────
 
 JOINED = re.compile(r"""["']\s*\n\s*[frbFRB]{0,2}["']|\\\n|["'],\s*[frbFRB]{0,2}["']""")
-"""Where a command goes on: the next literal, the next line of a shell, the next item of a list."""
+"""Where a command continues: the next literal, line of a shell, or item of a list."""
 
 INSTALLS = re.compile(
     r"""\b(?:pip[\d.]*\s+(?:install|download|wheel)|pipx\s+(?:install|run)|uvx|poetry\s+add
@@ -94,10 +96,10 @@ INSTALLS = re.compile(
 WITH_EXTRAS = re.compile(r"(?<![\w./-])rlaif\\?\[[a-z]", re.IGNORECASE)
 
 
-def strangers(text: str) -> list[str]:
-    """The lines of a text, joined where they go on, that would install PyPI's `rlaif`."""
+def installs_from_pypi(text: str) -> list[str]:
+    """The commands in a text, joined over lines, that would install PyPI's `rlaif`."""
     text = JOINED.sub(lambda at: "" if "\n" in at[0] and "," not in at[0] else " ", text)
-    return [found[0] for pattern in (INSTALLS, WITH_EXTRAS) for found in pattern.finditer(text)]
+    return [match[0] for pattern in (INSTALLS, WITH_EXTRAS) for match in pattern.finditer(text)]
 
 
 @pytest.mark.parametrize(
@@ -125,8 +127,8 @@ def strangers(text: str) -> list[str]:
         f"pip install {OURS.upper()}",
     ],
 )
-def test_a_line_that_installs_a_strangers_package_is_found(text: str) -> None:
-    assert strangers(text)
+def test_a_command_that_installs_pypis_package_is_detected(text: str) -> None:
+    assert installs_from_pypi(text)
 
 
 @pytest.mark.parametrize(
@@ -142,19 +144,19 @@ def test_a_line_that_installs_a_strangers_package_is_found(text: str) -> None:
         f"installing {OURS} with pip",
     ],
 )
-def test_a_line_that_installs_the_checkout_or_nothing_passes(text: str) -> None:
-    assert strangers(text) == []
+def test_a_command_that_installs_the_checkout_or_nothing_passes(text: str) -> None:
+    assert installs_from_pypi(text) == []
 
 
 def texts() -> dict[str, str]:
     """Every text file that git tracks, or would once it is added, by its path."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        found = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+        result = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"git cannot list this checkout's files: {error}")
     contents = {}
-    for name in found.stdout.split("\0"):
+    for name in result.stdout.split("\0"):
         if name and (ROOT / name).is_file():
             data = (ROOT / name).read_bytes()
             if b"\0" not in data:
@@ -162,7 +164,7 @@ def texts() -> dict[str, str]:
     return contents
 
 
-def test_nothing_of_ours_installs_a_strangers_package() -> None:
+def test_no_file_of_this_project_installs_pypis_package() -> None:
     contents = texts()
     assert {"README.md", "pyproject.toml", "rlaif/cli/main.py", "deploy/Containerfile"} <= set(
         contents
@@ -170,5 +172,7 @@ def test_nothing_of_ours_installs_a_strangers_package() -> None:
     # Extras that name the project's own extras: pip and uv resolve them to the project itself.
     for own in re.findall(rf'^[\w-]+ = \["{OURS}\[serve\]"', contents["pyproject.toml"], re.M):
         contents["pyproject.toml"] = contents["pyproject.toml"].replace(own, "")
-    found = {name: lines for name, text in contents.items() if (lines := strangers(text))}
-    assert found == {}, "install from the checkout: pip install '.[EXTRA]'"
+    commands_by_file = {
+        name: lines for name, text in contents.items() if (lines := installs_from_pypi(text))
+    }
+    assert commands_by_file == {}, "install from the checkout: pip install '.[EXTRA]'"

@@ -1,0 +1,6 @@
+"""Token ids in dense batches, and the log-probabilities computed from them.
+
+encode.py           prompts and pairs as token ids, padded batches, the order of batches
+prefix_sharing.py   several responses to one prompt in one row, the prompt computed once
+logprobs.py         token log-probabilities, KL estimators, masked statistics
+"""

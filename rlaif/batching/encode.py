@@ -1,12 +1,12 @@
-"""Prompts and pairs → token ids → dense batches.
+"""Prompts and pairs as token ids, and dense batches of them.
 
     [ prompt ......... | response ... eos | pad pad ]       ids (B, T)
       False  False       True  True   True  False           response_mask: the tokens that count
 
-Pads are always on the right of a training batch, so that a causal model never looks at them and
-needs no attention mask. Masks are made from lengths: a tokenizer whose pad is its eos is as good
-as any. Nothing is cut to fit: a record that does not fit is an error, or skipped and counted.
-Responses to one prompt can share a row and compute it once: shared_prompts.py.
+Training batches are padded on the right, so that a causal model never attends to pads and needs no
+attention mask. Masks are made from lengths, so a tokenizer whose pad token is its eos works as
+well. Nothing is truncated: a record that does not fit is an error, or is skipped and counted.
+prefix_sharing.py puts several responses to one prompt into one row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rlaif.data.records import Preference, Prompt, Sample
 
 
 class BatchError(UserError):
-    """A record that cannot be trained on as it is; the message names it and the remedy."""
+    """A record that cannot be trained on; the message names it and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +58,31 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """Rows padded on the right to one length."""
+
     ids: Tensor  # (B, T) long
-    response_mask: Tensor  # (B, T) bool: the response's tokens, its eos included
-    last: Tensor  # (B,) long: place of the last real token
+    response_mask: Tensor  # (B, T) bool: the response's tokens, eos included
+    last: Tensor  # (B,) long: index of the last real token
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:
+    """The pairs that can be trained on, and why the others cannot."""
+
     pairs: list[Pair]
     skipped: list[str]  # one reason per record left out
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
+    """A prompt and its token ids, up to the opening of the assistant's turn."""
+
     prompt: Prompt
     ids: tuple[int, ...]
 
 
 def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list[int]:
-    """The chat template's token ids, up to and including the opening of the assistant's turn.
+    """Token ids of a conversation in the chat template, up to the opening of the assistant's turn.
 
     Raises BatchError when the tokenizer has no chat template.
     """
@@ -95,20 +101,20 @@ def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list
 def encode_row(
     tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
 ) -> Row:
-    """One row, closed by the end token. Raises BatchError when it is over max_tokens."""
+    """One row, ended by the eos token. Raises BatchError when it is longer than max_tokens."""
     prompt = encode_conversation(tokenizer, conversation)
     answer = tokenizer.encode(response, add_special_tokens=False)
     ids = (*prompt, *answer, tokenizer.eos_token_id)
     if len(ids) > max_tokens:
         raise BatchError(
-            f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit into "
+            f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit in "
             f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip"
         )
     return Row(id, ids, len(prompt))
 
 
 def sample_row(tokenizer: Any, sample: Sample) -> Row:
-    """A sampled response, tokenized anew from its text; the end token where it is complete."""
+    """The row of a sampled response, tokenized from its text; ended by eos if it is complete."""
     prompt = encode_conversation(tokenizer, sample.prompt.messages)
     answer = tokenizer.encode(sample.response, add_special_tokens=False)
     end = [tokenizer.eos_token_id] if sample.complete else []
@@ -118,9 +124,13 @@ def sample_row(tokenizer: Any, sample: Sample) -> Row:
 def encode_pairs(
     tokenizer: Any, preferences: Sequence[Preference], max_tokens: int, unusable: Unusable
 ) -> EncodedPairs:
-    """Every preference as a Pair. Raises BatchError when one (or, skipping, all) cannot be used."""
-    found = EncodedPairs([], [])
+    """Encode every preference as a Pair.
+
+    Raises BatchError when a preference cannot be used, or with unusable="skip" when none can.
+    """
+    encoded = EncodedPairs([], [])
     for p in preferences:
+        # a pair is used only if both of its responses can be
         try:
             chosen = _labeled_row(
                 tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens
@@ -131,13 +141,13 @@ def encode_pairs(
         except BatchError as error:
             if unusable == "error":
                 raise
-            found.skipped.append(str(error))
+            encoded.skipped.append(str(error))
             continue
-        found.pairs.append(Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits)))
-    if not found.pairs:
-        why = f", first because {found.skipped[0]}" if found.skipped else ""
+        encoded.pairs.append(Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits)))
+    if not encoded.pairs:
+        why = f"; the first error: {encoded.skipped[0]}" if encoded.skipped else ""
         raise BatchError(f"no usable pair among {len(preferences)} preferences{why}")
-    return found
+    return encoded
 
 
 def _labeled_row(
@@ -151,13 +161,17 @@ def _labeled_row(
 def encode_prompts(
     tokenizer: Any, prompts: Sequence[Prompt], max_prompt_tokens: int, unusable: Unusable
 ) -> tuple[list[EncodedPrompt], list[str]]:
-    """Prompts as token ids, and one reason per prompt left out. Raises BatchError as above."""
-    found: list[EncodedPrompt] = []
+    """Prompts as token ids, and one reason per skipped prompt.
+
+    Raises BatchError when a prompt is longer than max_prompt_tokens, or with unusable="skip" when
+    all are.
+    """
+    encoded: list[EncodedPrompt] = []
     skipped: list[str] = []
     for prompt in prompts:
         ids = encode_conversation(tokenizer, prompt.messages)
         if len(ids) <= max_prompt_tokens:
-            found.append(EncodedPrompt(prompt, tuple(ids)))
+            encoded.append(EncodedPrompt(prompt, tuple(ids)))
             continue
         reason = (
             f"{prompt.id}: a prompt of {len(ids)} tokens leaves no room for the response (at most "
@@ -166,26 +180,26 @@ def encode_prompts(
         if unusable == "error":
             raise BatchError(reason)
         skipped.append(reason)
-    if not found:
-        why = f", first because {skipped[0]}" if skipped else ""
+    if not encoded:
+        why = f"; the first error: {skipped[0]}" if skipped else ""
         raise BatchError(f"no usable prompt among {len(prompts)}{why}")
-    return found, skipped
+    return encoded, skipped
 
 
 def pad(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
-    """Rows to one dense batch. What stands in a pad does not matter: no mask counts it."""
+    """Pad rows to one dense batch. Pads hold id 0; no mask counts them."""
     width = max((len(row.ids) for row in rows), default=1)
     padded = [[*row.ids, *([0] * (width - len(row.ids)))] for row in rows]
     ids = torch.tensor(padded, dtype=torch.long).view(-1, width)  # (B, T)
     length = torch.tensor([len(row.ids) for row in rows], dtype=torch.long)  # (B,)
     start = torch.tensor([row.start for row in rows], dtype=torch.long)  # (B,)
-    place = torch.arange(width)
-    mask = (place >= start[:, None]) & (place < length[:, None])  # (B, T)
+    position = torch.arange(width)
+    mask = (position >= start[:, None]) & (position < length[:, None])  # (B, T)
     return Batch(ids.to(device), mask.to(device), (length - 1).to(device))
 
 
 def length_buckets(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in groups of like length, shortest first, to be padded and computed together.
+    """Group the indices of items of similar length, shortest first, to be padded together.
 
     A group has at most `budget` tokens, pads included, unless it is one item longer than that.
     """
@@ -202,14 +216,16 @@ Item = TypeVar("Item")
 
 
 def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Consecutive groups of `size`, the last one maybe smaller."""
+    """Consecutive groups of `size` items; the last one may be smaller."""
     for at in range(0, len(items), size):
         yield items[at : at + size]
 
 
 def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Indices of every optimizer step's batch: each epoch a fresh seeded order, the last of an
-    epoch maybe smaller. A step's number is the whole cursor: the order is a function of the seed.
+    """Indices of the batch of every optimizer step, shuffled anew each epoch.
+
+    The last batch of an epoch may be smaller. The order is a function of the seed, so a step's
+    number is all that a checkpoint needs to resume.
     """
     batches: list[list[int]] = []
     generator = torch.Generator().manual_seed(seed)
@@ -220,12 +236,14 @@ def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[l
 
 
 def nth_batch(count: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """The indices of step 1, 2, … out of an endless seeded shuffle: every item comes once before
-    any comes again. A function of the step's number, as above."""
-    found: list[int] = []
-    while len(found) < batch_size:
-        epoch, place = divmod((step - 1) * batch_size + len(found), count)
+    """Indices of the batch of step 1, 2, …, from an endless seeded shuffle.
+
+    Every item is drawn once before any is drawn again. A function of seed and step, as above.
+    """
+    batch: list[int] = []
+    while len(batch) < batch_size:
+        epoch, offset = divmod((step - 1) * batch_size + len(batch), count)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(count, generator=generator).tolist()
-        found += order[place : place + batch_size - len(found)]
-    return found
+        batch += order[offset : offset + batch_size - len(batch)]
+    return batch

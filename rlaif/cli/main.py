@@ -1,7 +1,7 @@
-"""`rlaif …`: one command for everything. Each file in commands/ holds one group.
+"""The `rlaif` command; each file in service/, judge/ and training/ holds one group of subcommands.
 
-Exit codes: 0 done, 1 a user's error told in one message, 2 wrong usage, 130 stopped by Ctrl-C.
-Heavy imports stay inside the commands that need them: `rlaif --help` must be quick.
+Exit codes: 0 done, 1 user error (reported in one message), 2 wrong usage, 130 stopped by Ctrl-C.
+Heavy imports stay inside the commands that need them, so that `rlaif --help` is fast.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import sys
 import typer
 
 from constitution.errors import UserError, install_hint
-from rlaif.cli.judge import compare as judge
-from rlaif.cli.judge import constitution as constitutions
+from rlaif.cli.judge import compare, constitution
 from rlaif.cli.service import serve, store, token, top
-from rlaif.cli.training import data, labels, models, runs, train
-from rlaif.cli.training import reward as rewards
+from rlaif.cli.training import data, labels, models, reward, runs, train
 
-OURS = ("constitution", "hardware", "judge_service", "rlaif")
+OUR_PACKAGES = ("constitution", "hardware", "judge_service", "rlaif")
 
 app = typer.Typer(
-    help="A constitution (YAML) tells a judge (gRPC, vLLM) what better means; "
+    help="A constitution (YAML) defines what better means for a judge (gRPC, vLLM); "
     "its labels train a policy (SFT, reward model, DPO, PPO, ReST).",
     epilog="Start here: rlaif run quickstart",
     no_args_is_help=True,
@@ -33,8 +31,8 @@ app.command(add_help_option=False, context_settings=serve.ALL_ARGUMENTS)(serve.s
 app.command(epilog="Example: rlaif top 127.0.0.1:9464")(top.top)
 app.add_typer(store.app, name="store")
 app.add_typer(token.app, name="token")
-app.add_typer(judge.app, name="judge")
-app.add_typer(constitutions.app, name="constitution")
+app.add_typer(compare.app, name="judge")
+app.add_typer(constitution.app, name="constitution")
 app.add_typer(models.app, name="models")
 app.command(epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl")(
     data.sample
@@ -45,7 +43,7 @@ app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen
 app.add_typer(labels.app, name="labels")
 app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(data.revise)
 app.add_typer(train.app, name="train")
-app.add_typer(rewards.app, name="reward")
+app.add_typer(reward.app, name="reward")
 app.command(
     epilog="Example: rlaif evaluate dpo=dpo.jsonl ppo=ppo.jsonl --start start.jsonl "
     "--judge qwen2.5-coder-1.5b"
@@ -55,10 +53,10 @@ app.command(epilog="Example: rlaif run quickstart ppo.iterations=4 --dry-run")(r
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one readable message, never a traceback."""
+    """Entry point: reports a user error as one readable message, never as a traceback."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Waiting threads of OpenMP yield: spinning made training fifteen times slower beside others.
+    # OpenMP's waiting threads yield: spinning made training 15 times slower on a busy machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
@@ -66,7 +64,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in OURS:
+        if (error.name or "").partition(".")[0] in OUR_PACKAGES:
             raise
         print(
             f"error: this command needs the package {error.name!r}, which is not installed; "
@@ -75,7 +73,7 @@ def main() -> None:
         )
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where this one ended", file=sys.stderr)
+        print("\nstopped; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""Options and consoles shared by the commands."""
+"""Options, and the output console, shared by all commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Server = Annotated[
 OwnJudge = Annotated[
     str,
     typer.Option(
-        "--judge", help="Start a judge server with this model for the length of this command."
+        "--judge", help="Start a judge server with this model for the duration of this command."
     ),
 ]
 ConstitutionName = Annotated[
@@ -33,8 +33,8 @@ ConstitutionName = Annotated[
     typer.Option(
         "--constitution",
         "-c",
-        help="The name of a constitution, or a YAML file; by default the server's own, which is "
-        f"{DEFAULT_CONSTITUTION} unless it was started with another.",
+        help="A constitution: its name, or a YAML file. By default the server's own, which is "
+        f"{DEFAULT_CONSTITUTION} unless the server was started with another.",
     ),
 ]
 Wait = Annotated[
@@ -45,15 +45,15 @@ WaitTimeout = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help=f"How long --wait waits at most; implies --wait. [{DEFAULT_WAIT_S:g}]",
+        help=f"Maximum time that --wait waits; implies --wait. [{DEFAULT_WAIT_S:g}]",
         metavar="SECONDS",
     ),
 ]
 SamplePrinciples = Annotated[
     int | None,
-    typer.Option(min=1, help="Principles drawn per pair (seeded); all that apply by default."),
+    typer.Option(min=1, help="Principles sampled per pair (seeded); by default all that apply."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(help="Settings, e.g. learning_rate=1e-4.", metavar="[KEY=VALUE]..."),
@@ -64,12 +64,13 @@ OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to writ
 
 
 def output() -> Console:
+    """The console for standard output; 120 columns wide if it is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
-def say_split(prompts: PromptSet) -> None:
-    """Say on stderr how a file of prompts was split, where the file itself does not name it."""
+def report_split(prompts: PromptSet) -> None:
+    """Print on stderr how prompts were split, if their file does not name the splits itself."""
     if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
         print(prompts.describe(), file=sys.stderr)

@@ -1,19 +1,19 @@
-"""FSDP2: a base's weights, their gradients and AdamW's moments, cut over a launch's processes.
+"""FSDP2: a base model's weights, gradients and AdamW moments, sharded over a launch's processes.
 
     unit                                   gathered by              its gradient
     each decoder layer, the embeddings,    FSDP2's hooks around     reduce-scattered in backward
     the last norm                          forward and backward
-    the language-model head (it may be     `whole`, at each read    by `whole`'s own backward
-    the embeddings' weight)
-    adapters, a reward model's heads       nothing: each process    workers.add_gradients
-                                           holds all of them
+    the language-model head (may be tied   `full_tensor`, at each   by `full_tensor`'s backward
+    to the embeddings' weight)             use
+    adapters, a reward model's heads       nothing: replicated in   ProcessGroup.
+                                           each process             all_reduce_gradients
 
-Gradients are summed, not averaged (workers.py says why). Every forward pass and every backward
-pass is then collective: a process that has no rows left computes a batch of none
-(Workers.in_step). Sampling cannot go in step, its responses end at different times: for so long
-every unit stays gathered (`unsharded`). The optimizer works on each process's own pieces (`local`),
-so it and the norm need not know of any of this; a checkpoint holds whole tensors, gathered one at a
-time.
+Gradients are summed, not averaged (processes.py says why). Every forward and every backward pass is
+then collective: a process that has no rows left computes a batch of zero rows
+(ProcessGroup.pad_batches). Sampling cannot run in lockstep, because responses end at different
+times: while a process samples, every unit stays gathered (`unsharded`). The optimizer works on each
+process's own shard (`local`), so neither it nor the gradient norm needs to know about sharding; a
+checkpoint holds full tensors, gathered one at a time.
 
 Left out: weights offloaded to the CPU, a second dimension of replicas (HSDP), sampling from a model
 that does not fit on one GPU.
@@ -32,75 +32,81 @@ from torch import Tensor, nn
 
 from constitution.errors import UserError
 
-# what FSDP can be told that this would pass over: variable → (what it does, remedy)
-_NOT_READ = {
+# FSDP settings, most of which this module ignores: variable → (accepted values, remedy)
+_ACCEPTED_SETTINGS = {
     "FSDP_VERSION": (("2",), "launch with --fsdp_version 2 (version 1 is superseded by it)"),
-    "FSDP_RESHARD_AFTER_FORWARD": (("true", "false"), "FSDP2 takes true or false"),
+    "FSDP_RESHARD_AFTER_FORWARD": (("true", "false"), "FSDP2 accepts true or false"),
     "FSDP_AUTO_WRAP_POLICY": (
         ("transformer_based_wrap",),
-        "every decoder layer is a unit: TRANSFORMER_BASED_WRAP, or nothing",
+        "every decoder layer is a unit: use TRANSFORMER_BASED_WRAP, or leave it unset",
     ),
     "FSDP_STATE_DICT_TYPE": (
         ("full_state_dict",),
-        "checkpoints hold whole tensors, so that any number of processes can go on with them: "
-        "FULL_STATE_DICT, or nothing",
+        "checkpoints hold full tensors, so that any number of processes can resume from them: "
+        "use FULL_STATE_DICT, or leave it unset",
     ),
     "FSDP_OFFLOAD_PARAMS": (("false",), "set it to false, and launch more processes"),
     "FSDP_ACTIVATION_CHECKPOINTING": (
         ("false",),
-        "set it to false; a smaller micro_batch_tokens saves activations",
+        "set it to false; a smaller micro_batch_tokens saves activation memory",
     ),
     "FSDP_FORWARD_PREFETCH": (("false",), "set it to false"),
-    "FSDP_IGNORED_MODULES": (("",), "leave it away"),
+    "FSDP_IGNORED_MODULES": (("",), "remove it"),
 }
 
+# Set by the launcher and read by transformers: read a model in one process per host only.
+_RAM_EFFICIENT = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+_DEFERRED = "RLAIF_READ_ONCE"  # its value, moved here outside `ram_efficient_loading`
 
-_READ_ONCE = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # of the launcher, heeded by transformers
-_SET_ASIDE = "RLAIF_READ_ONCE"
-
-_kept: WeakSet[nn.Module] = WeakSet()  # the trunks that are inside `unsharded`
+_kept_gathered: WeakSet[nn.Module] = WeakSet()  # decoders inside `unsharded`
 
 
 class ShardingError(UserError):
-    """A sharded launch that cannot work as it was asked for: what, and the remedy."""
+    """A sharded launch that cannot work; the message says why, and the remedy."""
 
 
-def asked() -> bool:
-    """Whether `accelerate launch` was told FSDP, for several processes. Raises ShardingError for
-    settings of it that would do nothing."""
+def is_requested() -> bool:
+    """Whether `accelerate launch` requested FSDP, and for more than one process.
+
+    Raises ShardingError for FSDP settings that would have no effect.
+    """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
-    for name, (done, remedy) in _NOT_READ.items():
-        value = os.environ.get(name, "1" if name == "FSDP_VERSION" else done[0])
-        if value.lower() not in done:
-            raise ShardingError(f"{name}={value} (set by accelerate) has no effect here: {remedy}")
+    for name, (accepted, remedy) in _ACCEPTED_SETTINGS.items():
+        value = os.environ.get(name, "1" if name == "FSDP_VERSION" else accepted[0])
+        if value.lower() not in accepted:
+            raise ShardingError(f"{name}={value} (set by accelerate) has no effect here; {remedy}")
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def set_reading_aside() -> None:
-    """What the launcher said of reading a model once per host holds inside `reading` alone. A model
-    of a reward function's own, never cut, would be zeros in the other processes."""
-    if _READ_ONCE in os.environ:
-        os.environ[_SET_ASIDE] = os.environ.pop(_READ_ONCE)
+def defer_ram_efficient_loading() -> None:
+    """Limit the launcher's setting "read a model once per host" to `ram_efficient_loading`.
+
+    A model that a reward function loads itself is never sharded; with the setting in force it
+    would be all zeros in the other processes.
+    """
+    if _RAM_EFFICIENT in os.environ:
+        os.environ[_DEFERRED] = os.environ.pop(_RAM_EFFICIENT)
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def ram_efficient_loading() -> Iterator[None]:
     """Inside the block transformers reads a model in one process per host, if the launcher said so;
-    `shard` gives it to the others."""
-    os.environ[_READ_ONCE] = os.environ.get(_SET_ASIDE, "false")
+    `shard` broadcasts it to the others."""
+    os.environ[_RAM_EFFICIENT] = os.environ.get(_DEFERRED, "false")
     try:
         yield
     finally:
-        del os.environ[_READ_ONCE]
+        del os.environ[_RAM_EFFICIENT]
 
 
-def shard(model: Any, replicated: Collection[nn.Parameter], computed: torch.dtype) -> None:
-    """Cut a transformers model in place: its named_parameters become DTensors, one piece here.
+def shard(model: Any, replicated: Collection[nn.Parameter], compute_dtype: torch.dtype) -> None:
+    """Shard a transformers model in place: its named_parameters become DTensors.
 
-    The main process's weights count, whatever the others loaded, and all come to this process's
-    device. replicated: parameters that each process keeps whole. computed: what the layers'
-    matrices are multiplied in. Raises ShardingError for a model whose layers cannot be told.
+    The main process's weights are used, whatever the others loaded, and all are moved to this
+    process's device. replicated: parameters that each process keeps in full. compute_dtype: the
+    dtype of the layers' matrix products. Raises ShardingError for a model whose decoder layers
+    cannot be identified.
     """
     from accelerate import PartialState
     from torch.distributed.device_mesh import init_device_mesh
@@ -111,11 +117,11 @@ def shard(model: Any, replicated: Collection[nn.Parameter], computed: torch.dtyp
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embeddings.weight
     trunk, layers = model.get_decoder(), _layers(model)
-    # Gathered in the dtype they are computed in: a copy cast by autocast would outlive the layer.
-    # Inputs and outputs stay as they are, so that the residual stream does too.
-    mixed = MixedPrecisionPolicy(computed, torch.float32, cast_forward_inputs=False)
+    # Layers are gathered in their compute dtype: a copy cast by autocast would outlive the layer.
+    # Inputs and outputs keep their dtype, so that the residual stream does too.
+    mixed = MixedPrecisionPolicy(compute_dtype, torch.float32, cast_forward_inputs=False)
     for unit in [*layers, embeddings, *([] if tied else [head]), trunk]:
-        _from_the_main_process([*unit.parameters(), *unit.buffers()], state.device)
+        _broadcast_from_main([*unit.parameters(), *unit.buffers()], state.device)
         fully_shard(
             unit,
             mesh=mesh,
@@ -124,26 +130,26 @@ def shard(model: Any, replicated: Collection[nn.Parameter], computed: torch.dtyp
             ignored_params=set(replicated),
         )
         unit.set_gradient_divide_factor(1.0)
-        unit.set_force_sum_reduction_for_comms(True)  # else a scaled sum, which gloo has not
+        unit.set_force_sum_reduction_for_comms(True)  # else a scaled sum, which gloo lacks
     if tied:
         head.weight = embeddings.weight
-    if not _reshard():  # what a pass without gradient gathered, no backward pass frees
+    if not _reshard():  # no backward pass follows to free what a pass without gradient gathered
         trunk.register_forward_hook(lambda *_: None if torch.is_grad_enabled() else _free(trunk))
 
 
 @contextmanager
 def unsharded(trunk: Any) -> Iterator[None]:
-    """Inside the block every unit of a sharded decoder is whole here, in the dtype that it computes
-    in, and a pass without gradient is not collective. Beginning it is."""
+    """Inside the block every unit of a sharded decoder is gathered here, in its compute dtype, and
+    a pass without gradient is not collective. Entering the block is."""
     for unit in _units(trunk):
         unit.unshard()
     trunk.set_reshard_after_forward(False)
-    _kept.add(trunk)
+    _kept_gathered.add(trunk)
     try:
         with torch.no_grad():
             yield
     finally:
-        _kept.discard(trunk)
+        _kept_gathered.discard(trunk)
         trunk.set_reshard_after_forward(_reshard())
         _free(trunk)
 
@@ -154,7 +160,7 @@ def _layers(model: Any) -> list[nn.Module]:
     layers = [m for m in model.get_decoder().modules() if type(m).__name__ in names]
     if not layers:
         raise ShardingError(
-            f"{type(model).__name__}: it has no layer of the class {', '.join(sorted(names))}; "
+            f"{type(model).__name__}: found no layer of the class {', '.join(sorted(names))}; "
             "name its decoder layer's class with --fsdp_transformer_layer_cls_to_wrap"
         )
     return layers
@@ -171,12 +177,12 @@ def _units(trunk: nn.Module) -> Iterator[Any]:
 
 
 def _free(trunk: nn.Module) -> None:
-    for unit in _units(trunk) if trunk not in _kept else ():
+    for unit in _units(trunk) if trunk not in _kept_gathered else ():
         unit.reshard()
 
 
 @torch.no_grad()
-def _from_the_main_process(tensors: Iterable[Tensor], device: torch.device) -> None:
+def _broadcast_from_main(tensors: Iterable[Tensor], device: torch.device) -> None:
     for tensor in tensors:
         if not is_sharded(tensor):
             tensor.data = tensor.data.to(device).contiguous()
@@ -187,17 +193,17 @@ def _from_the_main_process(tensors: Iterable[Tensor], device: torch.device) -> N
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # a DTensor, told without importing torch.distributed
+    return hasattr(tensor, "full_tensor")  # a DTensor, without importing torch.distributed
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's piece of a sharded tensor, sharing its memory; any other as it is."""
-    piece: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-    return piece
+    """This process's shard of a sharded tensor, sharing its memory; any other tensor itself."""
+    shard: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return shard
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor gathered; collective, and so is its gradient, which is summed."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """A sharded tensor, gathered. Collective, as is its gradient, which is summed."""
     from torch.distributed.tensor import Partial
 
     if not is_sharded(tensor):
@@ -206,95 +212,98 @@ def whole(tensor: Tensor) -> Tensor:
     return gathered
 
 
-def _whole_of(piece: Tensor, like: Tensor) -> Tensor:
-    """The whole whose piece here is `piece`, cut as `like` is. Collective."""
+def _full_from_local(shard: Tensor, like: Tensor) -> Tensor:
+    """The full tensor whose shard here is `shard`, sharded as `like` is. Collective."""
     from torch.distributed.tensor import DTensor
 
     assert isinstance(like, DTensor)
     return DTensor.from_local(
-        piece, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+        shard, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
     ).full_tensor()
 
 
-def _piece_of(tensor: Tensor, like: Tensor) -> Tensor:
-    """What of a whole tensor lies here, cut as `like` is; on like's device."""
+def _local_from_full(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's shard of a full tensor, sharded as `like` is; on like's device."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(like, DTensor)
-    cut = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
-    return cut.to_local().to(like.device)
+    sharded = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    return sharded.to_local().to(like.device)
 
 
 # ── checkpoints and model folders ────────────────────────────────────────────────────────────
 
 
-def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Copies of all, whole and on the CPU, one gathered after another; nothing where not `keep`.
-    Collective."""
-    found: dict[str, Tensor] = {}
+def full_state(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Copies of all tensors, in full and on the CPU, gathered one after another; empty unless
+    `keep`. Collective."""
+    state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
+        full = full_tensor(tensor.detach())
         if keep:
-            found[name] = full.to("cpu", copy=True)
-    return found
+            state[name] = full.to("cpu", copy=True)
+    return state
 
 
-def gathered_moments(
+def full_optimizer_state(
     state: Mapping[str, Any], parameters: Iterable[Tensor], keep: bool
 ) -> dict[str, Any]:
-    """An optimizer's state_dict over the local pieces of `parameters` as that over them whole: what
-    one process alone would have. Empty where not `keep`. Collective."""
-    found: dict[int, dict[str, Any]] = {}
+    """The state_dict of an optimizer over the local shards of `parameters`, as one process alone
+    would have it: over the full parameters. Empty unless `keep`. Collective."""
+    gathered: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(parameters):
         entries = state["state"].get(number, {})
         for name, value in entries.items():
-            full = _whole_of(value, parameter) if _is_cut(value, parameter) else value
+            full = _full_from_local(value, parameter) if _has_shard(value, parameter) else value
             if keep:
-                found.setdefault(number, {})[name] = full.to("cpu", copy=True)
-    return {**state, "state": found} if keep else {}
+                gathered.setdefault(number, {})[name] = full.to("cpu", copy=True)
+    return {**state, "state": gathered} if keep else {}
 
 
-def pieces_of_moments(state: Mapping[str, Any], parameters: Iterable[Tensor]) -> dict[str, Any]:
-    """The inverse of `gathered_moments`, here."""
-    cut = {
+def local_optimizer_state(state: Mapping[str, Any], parameters: Iterable[Tensor]) -> dict[str, Any]:
+    """The inverse of `full_optimizer_state`, for this process."""
+    local_state = {
         number: {
-            name: _piece_of(value, parameter) if _is_cut(value, parameter) else value
+            name: _local_from_full(value, parameter) if _has_shard(value, parameter) else value
             for name, value in state["state"].get(number, {}).items()
         }
         for number, parameter in enumerate(parameters)
     }
-    return {**state, "state": {number: entries for number, entries in cut.items() if entries}}
+    return {
+        **state,
+        "state": {number: entries for number, entries in local_state.items() if entries},
+    }
 
 
-def _is_cut(value: Tensor, parameter: Tensor) -> bool:
+def _has_shard(value: Tensor, parameter: Tensor) -> bool:
     return is_sharded(parameter) and value.ndim > 0  # AdamW's step count has no dimension
 
 
-def set_to(parameter: Tensor, value: Tensor) -> None:
-    """Write a whole value, of which every process has all, into a parameter, sharded or not."""
-    set_local(parameter, _piece_of(value, parameter) if is_sharded(parameter) else value)
+def set_full(parameter: Tensor, value: Tensor) -> None:
+    """Write a full value, which every process holds, into a parameter, sharded or not."""
+    set_local(parameter, _local_from_full(value, parameter) if is_sharded(parameter) else value)
 
 
 @torch.no_grad()
-def set_local(parameter: Tensor, piece: Tensor) -> None:
-    """Write into what `local` gives of the parameter."""
-    local(parameter).copy_(piece)
-    torch.autograd.graph.increment_version(parameter)  # what is written to a piece is not counted
+def set_local(parameter: Tensor, shard: Tensor) -> None:
+    """Write this process's shard of a parameter."""
+    local(parameter).copy_(shard)
+    torch.autograd.graph.increment_version(parameter)  # autograd does not see a write to a shard
 
 
-def gathered_model(model: Any, dtype: torch.dtype, keep: bool) -> Any:
-    """An ordinary model with a sharded one's weights, in `dtype` on the CPU; None where not `keep`.
+def full_model(model: Any, dtype: torch.dtype, keep: bool) -> Any:
+    """An ordinary model with a sharded one's weights, in `dtype` on the CPU; None unless `keep`.
     Collective."""
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        full = whole(tensor)
+        full = full_tensor(tensor)
         if keep:
             state[name] = full.to("cpu", dtype if full.is_floating_point() else full.dtype)
     if not keep:
         return None
     with torch.device("meta"):
-        found = type(model)(model.config)
-    found.load_state_dict(state, assign=True)
-    found.tie_weights()
-    found.generation_config = model.generation_config
-    return found
+        copy = type(model)(model.config)
+    copy.load_state_dict(state, assign=True)
+    copy.tie_weights()
+    copy.generation_config = model.generation_config
+    return copy

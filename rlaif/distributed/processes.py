@@ -1,21 +1,21 @@
-"""The processes of one `accelerate launch`, and the few things they tell each other.
+"""The processes of one `accelerate launch`, and the collectives that training needs.
 
-Data parallel without a wrapper around the model. Every process knows the whole batch of a step
-(a function of the step and the seed), computes its share of it, and divides its loss by the count
+Data parallelism without a wrapper around the model. Every process knows the whole batch of a step
+(it is a function of the step and the seed), computes its shard, and divides its loss by the size
 of the whole batch. The gradient of the batch is then the sum over processes:
 
-    g = Σ_r g_r,    g_r = ∇ (1/N) Σ_{i in share r} loss_i        N known to all
+    g = Σ_r g_r,    g_r = ∇ (1/N) Σ_{i in shard r} loss_i        N known to all
 
-so n processes make the step that one makes, to rounding, whatever the shares' sizes.
+so n processes make the same step as one, up to rounding, whatever the sizes of their shards.
 
-    workers = ProcessGroup.here()          alone: rank 0 of 1, and everything below is the identity
-    mine = workers.shard(batch)
-    workers.add_gradients(parameters)             (Learner.step does)
-    metrics = workers.sum({"loss": loss})
+    group = ProcessGroup.current()         alone: rank 0 of 1, and every method is the identity
+    shard = group.shard(batch)
+    group.all_reduce_gradients(parameters)         (Learner.step does this)
+    metrics = group.all_reduce({"loss": loss})
 
-Accelerate brings up the processes and moves the tensors. Left out: overlap of the sum with the
-backward pass (an adapter's gradient is small; DDP's hooks would need the model wrapped). Under
-FSDP2 the base is cut over the processes (sharding.py) and its gradients are summed there.
+Accelerate starts the processes and moves the tensors. Left out: overlapping the all-reduce with
+the backward pass (an adapter's gradient is small; DDP's hooks would need the model wrapped). Under
+FSDP2 the base model is sharded over the processes (fsdp.py) and its gradients are summed there.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ import torch
 from torch import Tensor
 
 from constitution.errors import UserError
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 
-PATIENCE = timedelta(hours=2)  # for the slowest of them: a judge that scores, a disk that saves
-BUCKET = 2**24  # numbers sent at once: 64 MB in float32 beside the gradients
+TIMEOUT = timedelta(hours=2)  # of one collective: the slowest process may query a judge or save
+BUCKET_NUMEL = 2**24  # elements per all-reduce: 64 MB in float32 beside the gradients
 
 Item = TypeVar("Item")
 
-# what `accelerate launch` can be told that training would pass over: variable → (harmless, remedy)
-_NOT_READ = {
+# settings of `accelerate launch` that training ignores: variable → (accepted values, remedy)
+_IGNORED_SETTINGS = {
     "ACCELERATE_USE_DEEPSPEED": (("false",), "launch with --multi_gpu in place of DeepSpeed"),
     "ACCELERATE_MIXED_PRECISION": (
         ("no",),
@@ -49,137 +49,146 @@ _NOT_READ = {
     "ACCELERATE_DYNAMO_BACKEND": (("no",), "launch with --dynamo_backend no"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
         ("1",),
-        "leave it away: micro_batch_tokens divides a step's batch to fit the memory",
+        "remove it: micro_batch_tokens already splits each step to fit in memory",
     ),
 }
 
-# what torchrun and the MPIs say to each process of several
-_SEVERAL = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+# set by torchrun and by the MPI launchers in each process of several
+_WORLD_SIZE_VARIABLES = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
 
 
 class ProcessGroupError(UserError):
-    """A launch that cannot work as it was asked for: what, and the remedy."""
+    """Launch settings that cannot work; the message says which, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """The processes that train together. Every method but `share` and `main` is collective: each
-    process must call it, in the same order."""
+    """The processes that train together.
 
-    rank: int  # of this one, from 0
+    Every method but `shard` and `is_main` is collective: each process must call it, in the same
+    order.
+    """
+
+    rank: int  # of this process, from 0
     count: int
     sharded: bool = False  # FSDP2: forward and backward passes over the base are collective too
 
     @classmethod
     def current(cls) -> ProcessGroup:
-        """As `accelerate launch` started this process; alone without it. Call it before loading a
-        model: it chooses the process's GPU.
+        """The group that `accelerate launch` started this process in; a group of one without it.
 
-        Raises ProcessGroupError, or ShardingError, for launch settings that would do nothing.
+        Call it before loading a model: it selects the process's GPU. Raises ProcessGroupError or
+        ShardingError for launch settings that would have no effect.
         """
-        _refuse_what_does_nothing()
-        sharded = sharding.asked()
-        sharding.set_reading_aside()
+        _refuse_ignored_settings()
+        sharded = fsdp.is_requested()
+        fsdp.defer_ram_efficient_loading()
         from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
         if state.backend == "gloo":
-            atexit.unregister(_let_gloo_end)
-            atexit.register(_let_gloo_end)
+            atexit.unregister(_let_gloo_finish)
+            atexit.register(_let_gloo_finish)
         return cls(state.process_index, state.num_processes, sharded)
 
     @property
     def is_main(self) -> bool:
-        """The one that writes files and speaks."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> list[Item]:
-        """This process's items: every count-th. May be empty."""
+        """This process's items: every count-th, from its rank on. May be empty."""
         return list(items[self.rank :: self.count])
 
     def pad_batches(self, groups: list[list[Item]]) -> list[list[Item]]:
-        """This process's micro-batches, for as many passes as the others make: where the model is
-        sharded, one that has fewer gets empty ones at the end."""
+        """This process's micro-batches, followed by empty ones up to the largest number of any.
+
+        Only where the model is sharded, since each forward pass is collective there; otherwise
+        the micro-batches as they are.
+        """
         most = round(self.max(len(groups))) if self.sharded else len(groups)
         return groups + [[] for _ in range(most - len(groups))]
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The values of all processes added up by name, in float64. All give the same names."""
+    def all_reduce(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sum each named value over all processes, in float64. All must give the same names."""
         if self.count == 1 or not values:
             return dict(values)
-        names = sorted(values)
-        mine = torch.tensor([values[name] for name in names], dtype=torch.float64)
-        found = dict(zip(names, _added(mine.to(_device())).tolist(), strict=True))
-        return {name: found[name] for name in values}
+        names = sorted(values)  # one order in every process
+        local = torch.tensor([values[name] for name in names], dtype=torch.float64)
+        totals = dict(zip(names, _all_reduce(local.to(_device())).tolist(), strict=True))
+        return {name: totals[name] for name in values}
 
     def max(self, value: float) -> float:
+        """The largest value of any process."""
         return max(self.gather([value]))
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
-        """The inverse of `share`: what each process made of its share, in the whole's order.
+        """The inverse of `shard`: every process's items, in the order of the whole sequence.
 
-        Items are pickled; hand over tensors on the CPU.
+        Items are pickled; pass tensors on the CPU.
         """
         if self.count == 1:
             return list(items)
         from accelerate.utils import gather_object
 
-        parts: list[list[Item]] = gather_object([list(items)])
-        total = sum(map(len, parts))
-        return [parts[i % self.count][i // self.count] for i in range(total)]
+        shards: list[list[Item]] = gather_object([list(items)])
+        total = sum(map(len, shards))
+        return [shards[i % self.count][i // self.count] for i in range(total)]
 
-    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Every .grad becomes the sum over processes; None counts as 0. Those of sharded
-        parameters are it already.
+    def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Sum every .grad over the processes, in place; None counts as 0.
 
-        Where all have None it stays None, so that the optimizer leaves the parameter alone, as it
+        Gradients of FSDP2-sharded parameters are summed already and are left alone. A gradient
+        that is None in every process stays None, so that the optimizer skips the parameter, as it
         does in one process.
         """
         if self.count == 1:
             return
-        every = [p for p in parameters if not sharding.is_sharded(p)]
-        used = torch.tensor([p.grad is not None for p in every], dtype=torch.int32)
-        told = _added(used.to(_device())).tolist()
-        for bucket in _buckets([p for p, users in zip(every, told, strict=True) if users]):
+        replicated = [p for p in parameters if not fsdp.is_sharded(p)]
+        has_grad = torch.tensor([p.grad is not None for p in replicated], dtype=torch.int32)
+        counts = _all_reduce(has_grad.to(_device())).tolist()
+        used = [p for p, count in zip(replicated, counts, strict=True) if count]
+        for bucket in _buckets(used):
             flat = torch.cat([_gradient(p).flatten() for p in bucket])
-            parts = torch.split(_added(flat), [p.numel() for p in bucket])
-            for parameter, part in zip(bucket, parts, strict=True):
-                parameter.grad = part.view_as(parameter)
+            sums = torch.split(_all_reduce(flat), [p.numel() for p in bucket])
+            for parameter, total in zip(bucket, sums, strict=True):
+                parameter.grad = total.view_as(parameter)
 
-    def wait(self) -> None:
-        """Until all have come here."""
+    def barrier(self) -> None:
+        """Wait until every process has reached this call."""
         if self.count > 1:
             from accelerate.utils import wait_for_everyone
 
             wait_for_everyone()
 
     def leave(self) -> None:
-        """At the end of the program: nothing more will be said."""
+        """Shut the process group down; the program's last collective."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
 
 
-def _refuse_what_does_nothing() -> None:
-    for name, (harmless, remedy) in _NOT_READ.items():
-        value = os.environ.get(name, harmless[0]).lower()
-        if value not in harmless:
+def _refuse_ignored_settings() -> None:
+    for name, (accepted, remedy) in _IGNORED_SETTINGS.items():
+        value = os.environ.get(name, accepted[0]).lower()
+        if value not in accepted:
             raise ProcessGroupError(
-                f"{name}={value} (set by accelerate) has no effect here: {remedy}"
+                f"{name}={value} (set by accelerate) has no effect here; {remedy}"
             )
-    told = os.environ.keys()
-    if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= told and not _SEVERAL & told:
+    # `accelerate launch --cpu --num_processes 2` without mpirun sets an address and starts one
+    variables = os.environ.keys()
+    if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= variables and not _WORLD_SIZE_VARIABLES & variables:
         raise ProcessGroupError(
             "accelerate was asked for several processes and started one (with --cpu it needs "
-            "mpirun); write --multi_gpu in place of --cpu: without a GPU they meet over gloo"
+            "mpirun); replace --cpu with --multi_gpu: without a GPU the processes use gloo"
         )
 
 
-def _let_gloo_end() -> None:
-    """At the interpreter's end: leave the GIL to gloo's threads, so that none asks for it later.
+def _let_gloo_finish() -> None:
+    """At interpreter exit: release the GIL to gloo's threads, so that none requests it later.
 
-    They report a collective as done before they take the GIL to drop its tensors; one that asks
-    once the interpreter is ending aborts the process (pytorch/pytorch#190489). Ending the group
-    joins them only when nothing else holds it, and FSDP2's caches do.
+    They report a collective as done before they take the GIL to drop its tensors; a thread that
+    requests it once the interpreter is shutting down aborts the process (pytorch/pytorch#190489).
+    Destroying the group joins those threads only when nothing else holds it, and FSDP2's caches do.
     """
     time.sleep(0.5)
 
@@ -191,11 +200,11 @@ def _device() -> torch.device:
     return device
 
 
-def _added(tensor: Tensor) -> Tensor:
+def _all_reduce(tensor: Tensor) -> Tensor:
     from accelerate.utils import reduce
 
-    found: Tensor = reduce(tensor, reduction="sum")
-    return found
+    total: Tensor = reduce(tensor, reduction="sum")
+    return total
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -203,14 +212,15 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Consecutive parameters of one dtype and device, about BUCKET numbers each."""
+    """Consecutive parameters of one dtype and device, about BUCKET_NUMEL elements each."""
     bucket: list[Tensor] = []
     for parameter in parameters:
         alike = not bucket or (bucket[0].dtype, bucket[0].device) == (
             parameter.dtype,
             parameter.device,
         )
-        if bucket and (not alike or sum(p.numel() for p in bucket) + parameter.numel() > BUCKET):
+        size = sum(p.numel() for p in bucket) + parameter.numel()
+        if bucket and (not alike or size > BUCKET_NUMEL):
             yield bucket
             bucket = []
         bucket.append(parameter)

@@ -1,0 +1,9 @@
+"""How good a policy or a reward model is, with 95 % intervals. Nothing here queries a judge.
+
+policies.py         trained policies against their starting policy: win rate, scores, KL, lengths
+reward_models.py    a reward model against held-out labels: accuracy, NLL, calibration error
+intervals.py        means and shares with their 95 % intervals
+length_control.py   the win rate at equal length, by logistic regression
+diversity.py        distinct-n and self-BLEU
+refusals.py         whether a response refuses, by rules
+"""

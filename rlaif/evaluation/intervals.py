@@ -1,10 +1,10 @@
-"""Means with 95 % intervals. Standard library only.
+"""Means and shares with 95 % intervals. Standard library only.
 
-Responses to one prompt are not independent, so an interval counts prompts: values are averaged
-within a prompt first (`by_prompt`), and n is the number of prompts.
+Responses to one prompt are not independent, so the unit is the prompt: values are averaged within
+a prompt first (`by_prompt`), and n is the number of prompts.
 
-    share of yes, no and ½    Wilson's score interval
-    any other mean            Student's t interval
+    share of wins, losses and ties (½)    Wilson's score interval
+    any other mean                        Student's t interval
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Z = NormalDist().inv_cdf(0.975)  # 1.95996: two-sided 95 %
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over n prompts with its 95 % interval; no interval (None) where n is too small."""
+    """A mean over n prompts with its 95 % interval; the bounds are None where n is too small."""
 
     value: float
     low: float | None
@@ -28,20 +28,20 @@ class Estimate:
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
-    """95 % score interval of a share `value` of n (Wilson 1927; Brown, Cai, DasGupta 2001).
+    """95 % score interval of a share `value` over n (Wilson 1927; Brown, Cai, DasGupta 2001).
 
-    For values in [0, 1] that are not only 0 and 1 (ties as ½, means within a prompt) it is
-    conservative: their variance is at most p(1 - p) (Bhatia, Davis 2000), that of yes and no. It
-    does not collapse at 0 % and 100 %, as a bootstrap or a normal interval would.
+    Conservative for values in [0, 1] other than 0 and 1 (ties as ½, means within a prompt): their
+    variance is at most p(1 - p) (Bhatia, Davis 2000), the variance of a binary outcome. Unlike a
+    bootstrap or a normal interval it does not collapse at 0 % and 100 %.
     """
     z2 = _Z * _Z
-    middle = (value + z2 / (2 * n)) / (1 + z2 / n)
+    center = (value + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(value * (1 - value) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def student_t(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t: exact for 1 and 2 degrees, else within 1 %.
+    """The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 1 %.
 
     Expansion in 1/degrees: Abramowitz and Stegun 26.7.5.
     """
@@ -61,7 +61,7 @@ def student_t(degrees: int) -> float:
 def mean_estimate(
     values: Sequence[float], low: float = -math.inf, high: float = math.inf
 ) -> Estimate:
-    """Mean with Student's t interval, one value per prompt, cut to the possible range."""
+    """Mean with Student's t interval, clipped to [low, high]. values: one per prompt."""
     mean = fmean(values)
     if len(values) < 2:
         return Estimate(mean, None, None, len(values))
@@ -70,13 +70,13 @@ def mean_estimate(
 
 
 def share_estimate(values: Sequence[float]) -> Estimate:
-    """Mean of values in [0, 1], one per prompt, with Wilson's interval."""
+    """Mean of values in [0, 1] with Wilson's interval. values: one per prompt."""
     mean = fmean(values)
     return Estimate(mean, *wilson(mean, len(values)), n=len(values))
 
 
 def by_prompt(values: Iterable[tuple[Hashable, float]]) -> list[float]:
-    """(prompt, value) → the mean of each prompt."""
+    """The mean value of each prompt, from (prompt, value) pairs."""
     groups: dict[Hashable, list[float]] = {}
     for prompt, value in values:
         groups.setdefault(prompt, []).append(value)

@@ -1,17 +1,17 @@
-"""What a policy is worth beside where it started, with intervals. Nothing here judges by itself.
+"""Evaluation of trained policies against their starting policy, with 95 % intervals.
 
 win rate           (wins + ½ ties) / judged, against the starting policy on held-out prompts
-length-controlled  the win rate read at equal length (length_control.py)
+length-controlled  the win rate at equal length (length_control.py)
 judge score        mean P(policy's response better than the start's): the soft win rate
 trait win rate     the win rate by one trait's probability alone; equal texts are ties
-reward score       mean of the reward model's score; reward gain: less the start's, prompt by prompt
-overoptimized      the reward gain is clear of 0 and the judge score is not clear of ½: the policy
-                   has found what the reward model gets wrong (arXiv:2210.10760), or the judge
-                   cannot tell so few responses apart
+reward score       mean score of the reward model; reward gain: minus the start's, by prompt
+overoptimized      the reward gain's interval is above 0 and the judge score's is not above ½:
+                   the policy exploits errors of the reward model (arXiv:2210.10760), or there are
+                   too few responses for the judge to show a difference
 KL k1, k3          Σ_t d_t and Σ_t (e^(-d_t) - 1 + d_t), d = logπ - logπ_ref, on its own samples
-distinct-n, self-BLEU   whether it says the same everywhere (diversity.py)
+distinct-n, self-BLEU   diversity of its responses (diversity.py)
 refusal rate       share of responses that refuse (refusals.py): on harmful prompts, and on the
-                   others, where a refusal is one too many
+                   others, where every refusal is unwanted
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from constitution.schema import Message
 from rlaif.data.records import Sample, write_json
 from rlaif.evaluation.diversity import distinct_n, self_bleu
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
-from rlaif.evaluation.length_control import Duel, length_controlled_win_rate
+from rlaif.evaluation.length_control import PairOutcome, length_controlled_win_rate
 from rlaif.evaluation.refusals import HARMFUL, refuses
 
 
 class EvaluationError(UserError):
-    """Something asked to be measured that cannot be: what, and what to do."""
+    """An evaluation that cannot be made; the message says why, and the remedy."""
 
 
 # ── comparing with the start ─────────────────────────────────────────────────────────────────
@@ -44,9 +44,9 @@ class EvaluationError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """What the judge found for one comparison: P(A better), or None and the reason.
+    """The judge's answer to one comparison: P(A better), or None and the reason.
 
-    `traits` holds P(A better) by each trait that the judge looked at.
+    traits: P(A better) for each trait that was judged.
     """
 
     prob_a: float | None
@@ -60,10 +60,10 @@ Compare = Callable[[Sequence[Question]], Mapping[str, JudgedPair]]
 
 @dataclass(frozen=True, slots=True)
 class ResponseComparison:
-    """One response of a policy beside the start's to the same prompt.
+    """One response of a policy compared with the start's to the same prompt.
 
-    `prob` is P(the policy's is better than the start's), None where the judge gave no label; the
-    same by trait. Equal responses are ½ without asking: both orders of the same text cancel out.
+    prob: P(the policy's response is better), None where the judge gave no label; traits: the same
+    for each trait. Equal responses get ½ without a query: the two orders cancel out.
     """
 
     prompt: str  # prompt id
@@ -71,13 +71,13 @@ class ResponseComparison:
     response: str
     prob: float | None
     reason: str = ""
-    gap: int = 0  # length of the response less that of the start's, characters
+    gap: int = 0  # length of the response minus that of the start's, characters
     traits: dict[str, float] = field(default_factory=dict)
 
 
-def win_rate(verdicts: Sequence[ResponseComparison]) -> Estimate | None:
+def win_rate(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
     """(wins + ½ ties) / judged, Wilson's interval over prompts; None when nothing was judged."""
-    values = by_prompt((v.prompt, _point(v.prob)) for v in verdicts if v.prob is not None)
+    values = by_prompt((c.prompt, _point(c.prob)) for c in comparisons if c.prob is not None)
     return share_estimate(values) if values else None
 
 
@@ -85,27 +85,27 @@ def _point(prob: float) -> float:
     return 0.5 if prob == 0.5 else float(prob > 0.5)
 
 
-def length_controlled(verdicts: Sequence[ResponseComparison]) -> Estimate | None:
-    """The win rate read at equal length; see length_control.py for the model and its interval."""
+def length_controlled(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
+    """The win rate at equal length; see length_control.py for the model and its interval."""
     return length_controlled_win_rate(
-        [Duel(v.prompt, _point(v.prob), v.gap) for v in verdicts if v.prob is not None]
+        [PairOutcome(c.prompt, _point(c.prob), c.gap) for c in comparisons if c.prob is not None]
     )
 
 
-def trait_win_rates(verdicts: Sequence[ResponseComparison]) -> dict[str, Estimate]:
+def trait_win_rates(comparisons: Sequence[ResponseComparison]) -> dict[str, Estimate]:
     """The win rate by each trait alone; equal texts are ties by every trait."""
-    names = sorted({trait for verdict in verdicts for trait in verdict.traits})
+    names = sorted({trait for comparison in comparisons for trait in comparison.traits})
     return {
         trait: share_estimate(
-            by_prompt((v.prompt, _point(v.traits[trait])) for v in verdicts if trait in v.traits)
+            by_prompt((c.prompt, _point(c.traits[trait])) for c in comparisons if trait in c.traits)
         )
         for trait in names
     }
 
 
-def judge_score(verdicts: Sequence[ResponseComparison]) -> Estimate | None:
+def judge_score(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
     """Mean P(better than the start) with Student's t interval over prompts."""
-    values = by_prompt((v.prompt, v.prob) for v in verdicts if v.prob is not None)
+    values = by_prompt((c.prompt, c.prob) for c in comparisons if c.prob is not None)
     return mean_estimate(values, 0.0, 1.0) if values else None
 
 
@@ -114,59 +114,60 @@ def compare_with_start(
 ) -> list[ResponseComparison]:
     """Judge every response of the policy against the start's of the same prompt and index.
 
-    Which stands as A is decided by a hash of the texts. Raises EvaluationError when a response has
-    no counterpart, or an answer is missing.
+    A hash of the texts decides which response is A. name: the policy's, for ids and errors. Raises
+    EvaluationError if a response has no counterpart, or the judge's answer is missing.
     """
-    opposite = {(sample.prompt.id, sample.index): sample.response for sample in start}
+    start_response = {(sample.prompt.id, sample.index): sample.response for sample in start}
     questions: list[Question] = []
     policy_is_a: dict[str, bool] = {}
     for sample in policy:
-        where = (sample.prompt.id, sample.index)
-        if where not in opposite:
+        key = (sample.prompt.id, sample.index)
+        if key not in start_response:
             raise EvaluationError(
                 f"{name}: the start has no response {sample.index} to prompt {sample.prompt.id!r}; "
-                "sample both policies on the same prompts, equally many responses each"
+                "sample both policies on the same prompts, with the same number of responses"
             )
-        if sample.response != opposite[where]:
+        if sample.response != start_response[key]:
             id = f"{name}/{sample.prompt.id}/{sample.index}"
-            pair = (sample.response, opposite[where])
+            pair = (sample.response, start_response[key])
             policy_is_a[id] = hashlib.sha256("\0".join(pair).encode()).digest()[0] % 2 == 0
             questions.append(
                 (id, sample.prompt.messages, *(pair if policy_is_a[id] else pair[::-1]))
             )
-    outcomes = compare(questions) if questions else {}
+    judged = compare(questions) if questions else {}
 
-    seen = sorted({trait for outcome in outcomes.values() for trait in outcome.traits})
-    verdicts = []
+    # every comparison from the policy's side; equal responses are ties, by each judged trait too
+    traits = sorted({trait for pair in judged.values() for trait in pair.traits})
+    comparisons = []
     for sample in policy:
         id = f"{name}/{sample.prompt.id}/{sample.index}"
         if id not in policy_is_a:
-            outcome = JudgedPair(0.5, traits=dict.fromkeys(seen, 0.5))
-        elif id in outcomes:
-            outcome = outcomes[id]
+            answer = JudgedPair(0.5, traits=dict.fromkeys(traits, 0.5))
+        elif id in judged:
+            answer = judged[id]
         else:
             raise EvaluationError(f"the judge did not answer comparison {id!r}; evaluate again")
-        other = opposite[sample.prompt.id, sample.index]
-        verdicts.append(_verdict(sample, other, outcome, policy_is_a.get(id, True)))
-    return verdicts
+        other = start_response[sample.prompt.id, sample.index]
+        comparisons.append(_comparison(sample, other, answer, policy_is_a.get(id, True)))
+    return comparisons
 
 
-def _verdict(
-    sample: Sample, other: str, outcome: JudgedPair, policy_is_a: bool
+def _comparison(
+    sample: Sample, other: str, answer: JudgedPair, policy_is_a: bool
 ) -> ResponseComparison:
-    """The outcome seen from the policy's side."""
+    """The judge's answer from the policy's side."""
 
-    def turned(prob: float) -> float:
+    def for_policy(prob: float) -> float:
         return prob if policy_is_a else 1.0 - prob
 
     return ResponseComparison(
         sample.prompt.id,
         sample.index,
         sample.response,
-        None if outcome.prob_a is None else turned(outcome.prob_a),
-        outcome.reason,
+        None if answer.prob_a is None else for_policy(answer.prob_a),
+        answer.reason,
         len(sample.response) - len(other),
-        {trait: turned(prob) for trait, prob in outcome.traits.items()},
+        {trait: for_policy(prob) for trait, prob in answer.traits.items()},
     )
 
 
@@ -175,7 +176,7 @@ def _verdict(
 
 @dataclass(frozen=True, slots=True)
 class LengthStats:
-    """Lengths in tokens, end token included; `complete` is the share that ended by itself."""
+    """Lengths in tokens, eos included; complete: share of responses that ended by themselves."""
 
     mean: float
     median: float
@@ -190,7 +191,7 @@ def length_stats(samples: Sequence[Sample]) -> LengthStats:
 
 
 def mean_self_bleu(samples: Sequence[Sample]) -> Estimate | None:
-    """Mean self-BLEU with Student's t interval over prompts, the other responses taken as given."""
+    """Mean self-BLEU with Student's t interval over prompts, treating the references as fixed."""
     scores = self_bleu([sample.response for sample in samples])
     pairs = zip(samples, scores, strict=True)
     values = by_prompt((s.prompt.id, score) for s, score in pairs if score is not None)
@@ -219,7 +220,7 @@ TokenLogprobs = Callable[[Sequence[Sample]], Sequence[Sequence[float]]]
 
 
 def estimate_kl(samples: Sequence[Sample], policy: TokenLogprobs, reference: TokenLogprobs) -> KL:
-    """KL on the policy's own samples (temperature 1, nothing cut off), summed over each response.
+    """KL on the policy's own samples (temperature 1, no top-k or top-p), summed per response.
 
     k1 and k3: Schulman, "Approximating KL divergence" (2020).
     """
@@ -237,18 +238,18 @@ def estimate_kl(samples: Sequence[Sample], policy: TokenLogprobs, reference: Tok
 
 @dataclass(frozen=True, slots=True)
 class PolicyRun:
-    """A policy on the held-out prompts: its samples, and what was measured of them elsewhere."""
+    """A policy's samples on the held-out prompts, and measurements of them made elsewhere."""
 
     name: str
     samples: Sequence[Sample]
-    rewards: Sequence[float | None] | None = None  # reward model's score, per sample; None: empty
+    scores: Sequence[float | None] | None = None  # reward model's, per sample; None: empty response
     kl: KL | None = None
-    tokens_per_second: float | None = None  # response tokens over the time of sampling
+    tokens_per_second: float | None = None  # response tokens per second of sampling
 
 
 @dataclass(frozen=True, slots=True)
 class KindResult:
-    """A policy on the prompts of one kind (everyday, harmful, …)."""
+    """A policy's results on the prompts of one kind (everyday, harmful, …)."""
 
     kind: str
     prompts: int
@@ -260,7 +261,7 @@ class KindResult:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """Everything measured of one policy. None: nothing to measure it by."""
+    """All measurements of one policy; None: not measured."""
 
     name: str
     win_rate: Estimate | None  # None for the start (½ by definition), or when nothing was judged
@@ -271,19 +272,19 @@ class PolicyResult:
     distinct_1: float | None
     distinct_2: float | None
     tokens_per_second: float | None
-    unjudged: dict[str, int]  # reason → comparisons without a label; in no rate
+    unjudged: dict[str, int]  # reason → comparisons without a label, excluded from all rates
     verdicts: tuple[ResponseComparison, ...]
     length_controlled: Estimate | None = None
     traits: dict[str, Estimate] = field(default_factory=dict)  # trait → win rate
     reward_gain: Estimate | None = None
     self_bleu: Estimate | None = None
-    refusals_safe: Estimate | None = None  # on prompts of a named kind that is not harmful
+    refusals_safe: Estimate | None = None  # on prompts with a kind other than harmful
     refusals_harmful: Estimate | None = None
-    kinds: tuple[KindResult, ...] = ()  # in the order of their names; prompts without one in none
+    kinds: tuple[KindResult, ...] = ()  # sorted by name; prompts without a kind are in none
 
     @property
     def overoptimized(self) -> bool:
-        """Reward and judge part: the reward is up for certain, the judge's preference is not."""
+        """Whether the reward gain is significant while the judge's preference is not."""
         gain, judged = self.reward_gain, self.judge_score
         if gain is None or gain.low is None or judged is None or judged.low is None:
             return False
@@ -292,16 +293,18 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """The start first, then the trained policies; `prompts` are the conversations by prompt id."""
+    """The start first, then the trained policies; prompts: the conversations by prompt id."""
 
     policies: tuple[PolicyResult, ...]
     prompts: dict[str, tuple[Message, ...]]
 
     def save(self, path: Path) -> None:
+        """Write the result as JSON."""
         write_json(path, _RESULT.dump_python(self, mode="json"))
 
     @classmethod
     def load(cls, path: Path) -> EvaluationResult:
+        """Read a saved result. Raises OSError or ValueError."""
         return _RESULT.validate_json(path.read_bytes())
 
 
@@ -309,73 +312,76 @@ _RESULT = TypeAdapter(EvaluationResult)
 
 
 def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -> EvaluationResult:
-    """Every trained policy against the start, on the start's prompts."""
+    """Compare every trained policy with the start, on the start's prompts.
+
+    Raises EvaluationError if there are no samples, or as `compare_with_start` does.
+    """
     if not start.samples:
         raise EvaluationError("no held-out responses to evaluate; sample some prompts first")
-    verdicts = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
-    results = [_result(start, start, verdicts, {})]
+    own = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
+    results = [_result(start, start, own, {})]
     for run in trained:
-        verdicts = compare_with_start(run.samples, start.samples, compare, run.name)
-        unjudged = Counter(v.reason for v in verdicts if v.prob is None)
-        results.append(_result(run, start, verdicts, unjudged))
+        comparisons = compare_with_start(run.samples, start.samples, compare, run.name)
+        unjudged = Counter(c.reason for c in comparisons if c.prob is None)
+        results.append(_result(run, start, comparisons, unjudged))
     return EvaluationResult(tuple(results), {s.prompt.id: s.prompt.messages for s in start.samples})
 
 
 def _result(
     run: PolicyRun,
     start: PolicyRun,
-    verdicts: list[ResponseComparison],
+    comparisons: list[ResponseComparison],
     unjudged: Mapping[str, int],
 ) -> PolicyResult:
     texts = [sample.response for sample in run.samples]
-    rewards = _rewards(run)
+    scores = _mean_scores(run)
     return PolicyResult(
         name=run.name,
-        win_rate=win_rate(verdicts),
-        judge_score=judge_score(verdicts),
-        reward_score=mean_estimate(list(rewards.values())) if rewards else None,
+        win_rate=win_rate(comparisons),
+        judge_score=judge_score(comparisons),
+        reward_score=mean_estimate(list(scores.values())) if scores else None,
         kl=run.kl,
         length=length_stats(run.samples),
         distinct_1=distinct_n(texts, 1),
         distinct_2=distinct_n(texts, 2),
         tokens_per_second=run.tokens_per_second,
         unjudged=dict(unjudged),
-        verdicts=tuple(verdicts),
-        length_controlled=length_controlled(verdicts),
-        traits=trait_win_rates(verdicts),
-        reward_gain=None if run is start else _gain(rewards, _rewards(start)),
+        verdicts=tuple(comparisons),
+        length_controlled=length_controlled(comparisons),
+        traits=trait_win_rates(comparisons),
+        reward_gain=None if run is start else _reward_gain(scores, _mean_scores(start)),
         self_bleu=mean_self_bleu(run.samples),
         refusals_safe=refusal_rate([s for s in run.samples if s.prompt.kind not in ("", HARMFUL)]),
         refusals_harmful=refusal_rate([s for s in run.samples if s.prompt.kind == HARMFUL]),
-        kinds=_kinds(run.samples, verdicts),
+        kinds=_kind_results(run.samples, comparisons),
     )
 
 
-def _rewards(run: PolicyRun) -> dict[str, float]:
-    """Prompt id → mean reward score of its scored responses."""
-    scored = zip(run.samples, run.rewards or [None] * len(run.samples), strict=True)
+def _mean_scores(run: PolicyRun) -> dict[str, float]:
+    """Prompt id → mean reward-model score of its scored responses."""
+    pairs = zip(run.samples, run.scores or [None] * len(run.samples), strict=True)
     groups: dict[str, list[float]] = {}
-    for sample, score in scored:
+    for sample, score in pairs:
         if score is not None:
             groups.setdefault(sample.prompt.id, []).append(score)
     return {prompt: fmean(scores) for prompt, scores in groups.items()}
 
 
-def _gain(rewards: Mapping[str, float], start: Mapping[str, float]) -> Estimate | None:
-    """Mean difference on the prompts that both have a score for; paired, as prompts differ."""
-    both = [rewards[prompt] - start[prompt] for prompt in rewards if prompt in start]
-    return mean_estimate(both) if both else None
+def _reward_gain(scores: Mapping[str, float], start: Mapping[str, float]) -> Estimate | None:
+    """Mean of the differences by prompt, over prompts with both scores: prompts vary widely."""
+    differences = [scores[prompt] - start[prompt] for prompt in scores if prompt in start]
+    return mean_estimate(differences) if differences else None
 
 
-def _kinds(
-    samples: Sequence[Sample], verdicts: Sequence[ResponseComparison]
+def _kind_results(
+    samples: Sequence[Sample], comparisons: Sequence[ResponseComparison]
 ) -> tuple[KindResult, ...]:
-    found = []
+    results = []
     for kind in sorted({sample.prompt.kind for sample in samples} - {""}):
         own = [sample for sample in samples if sample.prompt.kind == kind]
         prompts = {sample.prompt.id for sample in own}
-        judged = [verdict for verdict in verdicts if verdict.prompt in prompts]
-        found.append(
+        judged = [comparison for comparison in comparisons if comparison.prompt in prompts]
+        results.append(
             KindResult(
                 kind=kind,
                 prompts=len(prompts),
@@ -385,4 +391,4 @@ def _kinds(
                 mean_tokens=fmean(sample.tokens for sample in own),
             )
         )
-    return tuple(found)
+    return tuple(results)

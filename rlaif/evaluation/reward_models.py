@@ -1,18 +1,18 @@
-"""What a reward model is worth: held against the judge's labels on pairs it was not trained on.
+"""Evaluation of a reward model against the judge's labels on held-out pairs.
 
     Δ = score of chosen - score of rejected,  p = prob_chosen (soft label),  q = sigmoid(Δ)
 
 accuracy       share of pairs with Δ > 0; ½ where Δ = 0; pairs with p = ½ have no right answer
-NLL            -mean[p·log q + (1-p)·log(1-q)]; never under the labels' own entropy, its floor
+NLL            -mean[p·log q + (1-p)·log(1-q)]; its lower bound is the entropy of the labels
 ECE            Σ_bins n_b/n · |mean confidence - mean agreement| (Guo et al., arXiv:1706.04599);
-               confidence = max(q, 1-q), agreement = p seen from the side the model is on
+               confidence = max(q, 1-q), agreement = p for the side that the model prefers
 length floor   accuracy of "the longer response is better": a model that does not beat it has
                learned length, and nothing of the constitution
 length corr.   Spearman's rank correlation between score and length, over all responses
 
-All of them for the whole, and for each trait on the pairs that are labeled for it, p being the
-trait's label. Labels are soft here whatever the model was trained on, so `compare_nll` can hold
-one trained on soft labels against one trained on hard ones.
+All metrics are computed for the overall label, and for each trait on the pairs that have a label
+for it, with p the trait's label. Labels are soft here whatever the model was trained on, so
+`compare_nll` can compare a model trained on soft labels with one trained on hard labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceBin:
-    """Pairs of about equal confidence: what the model said, and how far the judge agreed."""
+    """Pairs of similar confidence: mean confidence of the model, mean agreement of the judge."""
 
     confidence: float
     agreement: float
@@ -41,13 +41,13 @@ class ConfidenceBin:
 
 
 @dataclass(frozen=True, slots=True)
-class PairFigures:
-    """None where no pair can tell (every label is ½, or all scores are equal)."""
+class PairMetrics:
+    """Metrics over labeled pairs; None if undefined (every label is ½, or all scores are equal)."""
 
     pairs: int
     accuracy: Estimate | None
     nll: float  # nats
-    label_entropy: float  # nats: the least NLL that any model could have on these labels
+    label_entropy: float  # nats: the lowest NLL that any model can reach on these labels
     ece: float
     bins: tuple[ConfidenceBin, ...]
     length_floor: Estimate | None  # lengths in characters
@@ -55,24 +55,25 @@ class PairFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class RewardEvaluation(PairFigures):
-    """The figures of the overall score, and those of each trait that has held-out labels."""
+class RewardEvaluation(PairMetrics):
+    """Metrics of the overall score, and of each trait that has held-out labels."""
 
-    traits: dict[str, PairFigures] = field(default_factory=dict)
+    traits: dict[str, PairMetrics] = field(default_factory=dict)
     nll_of_prompts: dict[str, float] = field(default_factory=dict)  # sha256 of the prompt → nats
 
     def save(self, path: Path) -> None:
+        """Write the evaluation as JSON."""
         write_json(path, _EVALUATION.dump_python(self, mode="json"))
 
     @classmethod
     def load(cls, path: Path) -> RewardEvaluation:
-        """Raises UserError for a file that is no evaluation."""
+        """Read a saved evaluation. Raises UserError for a missing or invalid file."""
         try:
             return _EVALUATION.validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise UserError(
                 f"{path}: not an evaluation of a reward model ({str(error).splitlines()[0]}); "
-                "`rlaif train reward` writes one when it is given held-out labels"
+                "`rlaif train reward --eval` writes one"
             ) from error
 
 
@@ -81,13 +82,14 @@ _EVALUATION = TypeAdapter(RewardEvaluation)
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """Scores of the chosen and of the rejected responses, one each per preference."""
+    """Scores of the chosen and of the rejected responses, one of each per preference."""
 
     chosen: Sequence[float]
     rejected: Sequence[float]
 
     @property
     def gaps(self) -> list[float]:
+        """Δ of each pair: score of the chosen minus score of the rejected response."""
         return [c - r for c, r in zip(self.chosen, self.rejected, strict=True)]
 
 
@@ -97,24 +99,25 @@ def evaluate_reward(
     rejected: Sequence[float],
     traits: Mapping[str, PairScores] | None = None,
 ) -> RewardEvaluation:
-    """The overall scores of the chosen and rejected responses, and those of each trait's head.
+    """Evaluate a reward model from its scores of held-out pairs.
 
-    Scores are log-odds: a difference of two is what the model says of P(chosen is better).
-    Raises UserError when there are no preferences, or a score is not a finite number.
+    chosen, rejected: overall scores, one per preference; traits: the scores of each trait's head.
+    Scores are log-odds: the difference of two is the log-odds of P(chosen is better). Raises
+    UserError if there are no preferences, or a score is not finite.
     """
     if not preferences:
-        raise UserError("no held-out labels to evaluate the reward model on; label some more pairs")
-    overall, of_traits = PairScores(chosen, rejected), traits or {}
-    for scores in (overall, *of_traits.values()):
+        raise UserError("no held-out labels to evaluate the reward model on; label more pairs")
+    overall, trait_scores = PairScores(chosen, rejected), traits or {}
+    for scores in (overall, *trait_scores.values()):
         _require_finite(preferences, scores)
     labels = [preference.prob_chosen for preference in preferences]
-    figures = pair_figures(preferences, overall, labels)
+    metrics = pair_metrics(preferences, overall, labels)
     return RewardEvaluation(
-        **{name: getattr(figures, name) for name in PairFigures.__slots__},
+        **{name: getattr(metrics, name) for name in PairMetrics.__slots__},
         traits={
-            name: found
-            for name, scores in of_traits.items()
-            if (found := _trait_figures(preferences, scores, name))
+            name: of_trait
+            for name, scores in trait_scores.items()
+            if (of_trait := _trait_metrics(preferences, scores, name))
         },
         nll_of_prompts=_nll_of_prompts(preferences, overall.gaps, labels),
     )
@@ -124,34 +127,34 @@ def _require_finite(preferences: Sequence[Preference], scores: PairScores) -> No
     for preference, *both in zip(preferences, scores.chosen, scores.rejected, strict=True):
         if not all(map(math.isfinite, both)):
             raise UserError(
-                f"the reward model's scores of pair {preference.id!r} are {both}: "
-                "its training diverged; lower the learning rate and train again"
+                f"the reward model's scores of pair {preference.id!r} are not finite: {both}; "
+                "its training diverged: lower the learning rate and train again"
             )
 
 
-def _trait_figures(
+def _trait_metrics(
     preferences: Sequence[Preference], scores: PairScores, trait: str
-) -> PairFigures | None:
+) -> PairMetrics | None:
     """None where no pair has a label for the trait."""
     rows = zip(preferences, scores.chosen, scores.rejected, strict=True)
-    told = [(p, c, r, x) for p, c, r in rows if (x := p.traits.get(trait)) is not None]
-    if not told:
+    labeled_rows = [(p, c, r, x) for p, c, r in rows if (x := p.traits.get(trait)) is not None]
+    if not labeled_rows:
         return None
-    labeled, chosen, rejected, labels = zip(*told, strict=True)
-    return pair_figures(labeled, PairScores(chosen, rejected), labels)
+    labeled, chosen, rejected, labels = zip(*labeled_rows, strict=True)
+    return pair_metrics(labeled, PairScores(chosen, rejected), labels)
 
 
-def pair_figures(
+def pair_metrics(
     preferences: Sequence[Preference], scores: PairScores, labels: Sequence[float]
-) -> PairFigures:
-    """labels: P(chosen is better), of the whole or of a trait, one per preference."""
+) -> PairMetrics:
+    """All metrics of one score. labels: P(chosen is better), one per pair, overall or by trait."""
     gaps = scores.gaps
     longer = [float(len(p.chosen_text) - len(p.rejected_text)) for p in preferences]
     lengths = [len(p.chosen_text) for p in preferences] + [
         len(p.rejected_text) for p in preferences
     ]
     bins = reliability(gaps, labels)
-    return PairFigures(
+    return PairMetrics(
         pairs=len(preferences),
         accuracy=pair_accuracy(preferences, gaps, labels),
         nll=soft_nll(gaps, labels),
@@ -166,7 +169,10 @@ def pair_figures(
 def pair_accuracy(
     preferences: Sequence[Preference], gaps: Sequence[float], labels: Sequence[float]
 ) -> Estimate | None:
-    """How often the sign of the gap is the label's, with Wilson's interval over prompts."""
+    """How often the gap's sign matches the label, with Wilson's interval over prompts.
+
+    None if every label is ½.
+    """
     points = [
         (preference.prompt, _point(gap if label > 0.5 else -gap))
         for preference, gap, label in zip(preferences, gaps, labels, strict=True)
@@ -191,10 +197,10 @@ def _nll_of_prompts(
 ) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for preference, gap, label in zip(preferences, gaps, labels, strict=True):
-        said = "".join(message.model_dump_json() for message in preference.prompt)
-        key = hashlib.sha256(said.encode()).hexdigest()[:16]
+        text = "".join(message.model_dump_json() for message in preference.prompt)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
         values.setdefault(key, []).append(soft_nll([gap], [label]))
-    return {key: fmean(found) for key, found in values.items()}
+    return {key: fmean(nlls) for key, nlls in values.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,23 +209,23 @@ class NllComparison:
 
     nll: float
     other_nll: float
-    label_entropy: float  # neither can be under it
-    difference: Estimate  # nll - other_nll, mean over prompts: below 0 the first is better
-    traits: dict[str, tuple[float, float]]  # (nll, other_nll) of each trait that both know
+    label_entropy: float  # lower bound of both
+    difference: Estimate  # nll - other_nll, mean over prompts: below 0, the first model is better
+    traits: dict[str, tuple[float, float]]  # (nll, other_nll) of each trait in both
 
 
 def compare_nll(one: RewardEvaluation, other: RewardEvaluation) -> NllComparison:
-    """One reward model against another, for instance soft labels against hard ones.
+    """Compare two reward models, for instance one trained on soft and one on hard labels.
 
-    The difference is taken prompt by prompt, so its interval is that of the models and not that
-    of the prompts. Raises UserError where the two were not made on the same held-out labels.
+    The difference is taken prompt by prompt, so its interval does not include how the prompts
+    vary. Raises UserError if the evaluations are not of the same held-out labels.
     """
     same_prompts = one.nll_of_prompts.keys() == other.nll_of_prompts.keys()
     same_labels = one.pairs == other.pairs and math.isclose(one.label_entropy, other.label_entropy)
     if not (same_prompts and same_labels and one.nll_of_prompts):
         raise UserError(
-            f"the evaluations are of {one.pairs} and {other.pairs} pairs that are not the same "
-            "labels; train both reward models with the same held-out labels"
+            f"the evaluations, of {one.pairs} and {other.pairs} pairs, are not of the same labels; "
+            "train both reward models with the same held-out labels"
         )
     return NllComparison(
         one.nll,
@@ -243,12 +249,12 @@ def entropy(p: float) -> float:
 def reliability(
     gaps: Sequence[float], labels: Sequence[float], bins: int = 10
 ) -> tuple[ConfidenceBin, ...]:
-    """Pairs in equal steps of confidence from ½ to 1; empty bins are left out."""
+    """Pairs binned by confidence, in equal steps from ½ to 1; empty bins are dropped."""
     filled: dict[int, list[tuple[float, float]]] = {}
     for gap, p in zip(gaps, labels, strict=True):
         confidence = math.exp(-_softplus(-abs(gap)))  # sigmoid(|gap|)
-        place = min(int((confidence - 0.5) * 2 * bins), bins - 1)
-        filled.setdefault(place, []).append((confidence, p if gap >= 0 else 1 - p))
+        index = min(int((confidence - 0.5) * 2 * bins), bins - 1)
+        filled.setdefault(index, []).append((confidence, p if gap >= 0 else 1 - p))
     return tuple(
         ConfidenceBin(fmean(c for c, _ in pairs), fmean(a for _, a in pairs), len(pairs))
         for _, pairs in sorted(filled.items())
@@ -256,13 +262,13 @@ def reliability(
 
 
 def expected_calibration_error(bins: Sequence[ConfidenceBin]) -> float:
-    """0 = its probabilities can be taken at their word."""
+    """ECE over the bins, in [0, 1]; 0: confidence equals agreement in every bin."""
     total = sum(b.pairs for b in bins)
     return sum(b.pairs / total * abs(b.confidence - b.agreement) for b in bins)
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Rank correlation, ties by mean rank; None when one side is constant or under two values."""
+    """Rank correlation, ties by mean rank; None for constant values or fewer than two."""
     try:
         return correlation(_ranks(one), _ranks(other))
     except StatisticsError:
@@ -271,6 +277,6 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 def _ranks(values: Sequence[float]) -> list[float]:
     order = sorted(values)
-    first = {value: place for place, value in reversed(list(enumerate(order)))}
-    last = {value: place for place, value in enumerate(order)}
+    first = {value: rank for rank, value in reversed(list(enumerate(order)))}
+    last = {value: rank for rank, value in enumerate(order)}
     return [(first[value] + last[value]) / 2 for value in values]

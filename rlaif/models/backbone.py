@@ -29,8 +29,8 @@ from torch import Tensor
 from hardware.dtypes import resolve_dtype
 from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
-from rlaif.batching.prefix_sharing import SharedBatch, by_prompt, share, shared_length
-from rlaif.distributed import fsdp as sharding
+from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models import attention
 from rlaif.models.folder import (
@@ -102,7 +102,7 @@ class Backbone:
         cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
-        with readable_errors(model), sharding.reading() if cut else nullcontext():
+        with readable_errors(model), fsdp.ram_efficient_loading() if cut else nullcontext():
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
             held = torch.float32 if train_fully else computed
             base = transformers.AutoModelForCausalLM.from_pretrained(
@@ -123,7 +123,7 @@ class Backbone:
     def head_weight(self) -> Tensor:
         """The language-model head, float32 (V, d). Of a sharded model gathered at each read, which
         is collective."""
-        return sharding.whole(self._head).float()
+        return fsdp.full_tensor(self._head).float()
 
     @property
     def hidden_size(self) -> int:
@@ -174,9 +174,9 @@ class Backbone:
         """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
         whole). From then on whatever computes is collective, but inside `unsharded`. Does nothing
         where it is sharded already or was not loaded for these workers. Raises ShardingError."""
-        if workers == self.workers and not sharding.is_sharded(self._head):
+        if workers == self.workers and not fsdp.is_sharded(self._head):
             adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
-            sharding.shard(self.model, adapters, self.dtype)
+            fsdp.shard(self.model, adapters, self.dtype)
             self._head = self.model.get_output_embeddings().weight
             self._untrained = self._weights_version()
 
@@ -185,12 +185,12 @@ class Backbone:
         """Inside the block all weights of a sharded model are on this process, in the dtype they
         compute in: computing is not collective and has no gradient. Entering it is collective;
         inside another, or where nothing is sharded, it does nothing."""
-        if not sharding.is_sharded(self._head):
+        if not fsdp.is_sharded(self._head):
             yield
             return
         cut, self._head = self._head, self.head_weight.detach()
         try:
-            with sharding.unsharded(self.trunk):
+            with fsdp.unsharded(self.trunk):
                 yield
         finally:
             self._head = cut
@@ -199,7 +199,7 @@ class Backbone:
         """Before `save_role`: where the base itself trains and is sharded, the main process gets
         all of it on the CPU, in the dtype it computes in. Collective; else nothing."""
         if workers.sharded and self._whole:
-            self._gathered = sharding.gathered_model(self.model, self.dtype, workers.is_main)
+            self._gathered = fsdp.full_model(self.model, self.dtype, workers.is_main)
 
     def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
         """Name → weight of the role: float32 wherever it trains. Tied weights appear once."""
@@ -292,14 +292,14 @@ class Backbone:
         """The rows' places in packs of at most `most` tokens (`by_prompt`); each alone where this
         model would not keep the responses of a pack apart."""
         if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
-            return by_prompt(rows, self.hidden_size, most)
+            return pack_by_prompt(rows, self.hidden_size, most)
         return [[place] for place in range(len(rows))]
 
     def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
         """The rows' places in batches of packs for `share`, of like length, and of at most `budget`
         padded tokens unless it is one row longer than that."""
         packs = self.pack_rows(rows, budget)
-        lengths = [shared_length([rows[i] for i in pack]) for pack in packs]
+        lengths = [packed_length([rows[i] for i in pack]) for pack in packs]
         return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
 
     def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
@@ -311,7 +311,7 @@ class Backbone:
             places = [place for place, count in enumerate(packs) if count == rows]
             own = [pairs[place].rows for place in places]
             longest = [
-                shared_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
+                packed_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
             ]
             batches += [[places[i] for i in group] for group in length_buckets(longest, budget)]
         return batches
@@ -319,11 +319,11 @@ class Backbone:
     def batch_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
         """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
         packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.pack_rows(p.rows)]
-        return share(packs, self.device)
+        return pad_packs(packs, self.device)
 
     def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states (N, d) that predict the N response tokens of the batch."""
-        return self._shared_hidden(role, batch)[batch.before]
+        return self._shared_hidden(role, batch)[batch.predictors]
 
     def logprobs_from(self, hidden: Tensor, batch: SharedBatch, temperature: float = 1.0) -> Tensor:
         """log π of each response token (N,), of the hidden states that `predicting` gave."""
@@ -338,7 +338,7 @@ class Backbone:
 
     def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states at the last token of each of the R responses: (R, d)."""
-        return self._shared_hidden(role, batch)[batch.ends]
+        return self._shared_hidden(role, batch)[batch.last]
 
     def _shared_hidden(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """(B·T, d)"""

@@ -29,7 +29,7 @@ from torch import Tensor
 from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.batching.encode import BatchError, Pair, Row, encode_row
-from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
@@ -174,7 +174,7 @@ class RewardModel:
         """Unnormalized outputs of any number of rows (N, K), batched by length."""
         outputs = torch.empty(len(rows), len(self.heads.names))
         for group in self.backbone.micro_batches(rows, budget):
-            batch = share([[rows[i] for i in pack] for pack in group], self.backbone.device)
+            batch = pad_packs([[rows[i] for i in pack] for pack in group], self.backbone.device)
             outputs[[i for pack in group for i in pack]] = self.raw(batch).cpu()
         return outputs.to(self.backbone.device)
 

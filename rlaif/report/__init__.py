@@ -1,0 +1,8 @@
+"""The HTML report of a run, and the tables of an evaluation.
+
+page.py            the page of a run folder, section by section
+report.html.j2     its template
+tables.py          an evaluation as tables, on the page and on the terminal
+curves.py          training curves and alarms of a metrics.jsonl
+figures.py         plots as inline SVG
+"""

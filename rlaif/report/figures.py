@@ -1,7 +1,7 @@
-"""The report's pictures, as inline SVG whose colors are the page's CSS variables.
+"""Plots of the report, as inline SVG in the colors of the page's CSS variables.
 
-Drawn in stand-in colors, which are then replaced by `var(--…)`: one picture serves the light and
-the dark page. Text stays text, so that it can be selected and takes the page's typeface.
+Plots are drawn in placeholder colors, which are then replaced by `var(--…)`, so that one plot
+serves the light and the dark page. Text stays text: selectable, and in the page's typeface.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _STYLE = {
     "ytick.color": INK,
     "figure.constrained_layout.use": True,
 }
-FEW = 12  # points that are shown one by one
-WIDTH, HEIGHT = 4.4, 2.7  # inches: one picture fills a telephone's screen
+FEW = 12  # points up to which each one gets a marker
+WIDTH, HEIGHT = 4.4, 2.7  # inches: one plot fills the width of a phone
 
 
 def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) -> Markup:
-    """A dot and its 95 % whisker per row, in percent, beside the line at 50 %."""
+    """One dot with its 95 % interval per row, in percent, and a dashed line at 50 %."""
     with rc_context(_STYLE):
         figure, axes = _axes(height=1.0 + 0.42 * len(rows))
-        for place, (_, estimate) in enumerate(rows):
+        for y, (_, estimate) in enumerate(rows):
             if estimate.low is not None and estimate.high is not None:
                 whisker = [100 * estimate.low, 100 * estimate.high]
-                axes.plot(whisker, [place, place], color=LINE, linewidth=2.5, alpha=0.45)
-            axes.plot([100 * estimate.value], [place], "o", color=LINE, markersize=8, clip_on=False)
+                axes.plot(whisker, [y, y], color=LINE, linewidth=2.5, alpha=0.45)
+            axes.plot([100 * estimate.value], [y], "o", color=LINE, markersize=8, clip_on=False)
         axes.axvline(50, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel=x_label)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
@@ -60,7 +60,7 @@ def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) ->
 
 
 def histogram(values: Sequence[float], x_label: str, y_label: str) -> Markup:
-    """Counts of soft labels in ten equal steps from 0.5 to 1."""
+    """Histogram of soft labels, in ten equal bins from 0.5 to 1."""
     with rc_context(_STYLE):
         figure, axes = _axes()
         axes.hist(values, bins=[0.5 + 0.05 * i for i in range(11)], color=LINE, rwidth=0.92)
@@ -76,8 +76,8 @@ Points = Sequence[tuple[float, float]]  # (step, value)
 def curve(
     points: Points, x_label: str, y_label: str, level: float | None = None, heldout: Points = ()
 ) -> Markup:
-    """Every step thin, the running mean of a tenth of the run thick, `level` as a dashed line,
-    held-out values as dots."""
+    """A training curve: every step as a thin line, the running mean over a tenth of the run as a
+    thick one, `level` as a dashed line, held-out values as dots."""
     with rc_context(_STYLE):
         figure, axes = _axes()
         steps, values = [step for step, _ in points], [value for _, value in points]
@@ -98,7 +98,7 @@ def curve(
 
 
 def reliability(bins: Sequence[ConfidenceBin], x_label: str, y_label: str) -> Markup:
-    """Confidence against agreement; the diagonal is perfect; the area of a dot is its pairs."""
+    """Reliability diagram: agreement against confidence; a dot's size grows with its pairs."""
     with rc_context(_STYLE):
         figure, axes = _axes()
         axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))

@@ -1,7 +1,7 @@
-"""One self-contained HTML page of a run: what was labeled, learned and won, and how to read it.
+"""The report of a run: one self-contained HTML page about labels, training and evaluation.
 
-The page shows what the run folder holds. A part that is missing is named as missing; nothing is
-filled in. All text from models and files is escaped.
+The page shows what the run folder holds. A missing part is reported as missing, never filled in.
+All text from models and files is escaped.
 """
 
 from __future__ import annotations
@@ -24,20 +24,27 @@ from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult
 from rlaif.evaluation.reward_models import RewardEvaluation
 from rlaif.report import curves, figures
-from rlaif.report.tables import kind_table, overoptimization, plain, share, signed, tables
+from rlaif.report.tables import (
+    format_number,
+    format_percent,
+    format_signed,
+    kind_table,
+    overoptimization,
+    result_tables,
+)
 
 Loaded = TypeVar("Loaded")
 
 
 class ReportError(UserError):
-    """A report that cannot be made: which file, and what to do."""
+    """A report that cannot be made; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportInputs:
-    """The files a report is made of. One that does not exist leaves its part out, with a note."""
+    """The files of a report; a part whose file does not exist is shown as missing."""
 
-    facts: Path  # JSON object: recipe, policy, judge, seed, date … as {name: text}, shown as it is
+    facts: Path  # JSON object {name: text}, shown as is: recipe, policy, judge, seed, date …
     preferences: Path
     labels_summary: Path
     reward_metrics: Path
@@ -50,7 +57,7 @@ class ReportInputs:
 
     @classmethod
     def of_run(cls, run: Path) -> ReportInputs:
-        """Where the recipe's stages leave their files."""
+        """The files that a recipe's stages write into the run folder."""
         return cls(
             facts=run / "run.json",
             preferences=run / "labels" / "preferences.parquet",
@@ -66,16 +73,17 @@ class ReportInputs:
 
 
 def write_report(run: Path, out: Path) -> Path:
-    """The page of a run folder, written to the file `out` whole or not at all. Returns `out`.
+    """Write the page of a run folder to the file `out`, atomically. Returns `out`.
 
-    Raises ReportError when the run folder is absent or one of its files cannot be read.
+    Raises ReportError if the run folder is missing or one of its files cannot be read.
     """
     if not run.is_dir():
-        raise ReportError(f"{run}: no such run folder; `rlaif run RECIPE` makes one")
+        raise ReportError(f"no such run folder: {run}; `rlaif run RECIPE` makes one")
     return write_page(ReportInputs.of_run(run), out)
 
 
 def write_page(inputs: ReportInputs, out: Path) -> Path:
+    """Write the page of these files to `out`, atomically. Returns `out`. Raises ReportError."""
     summary = _load(inputs.labels_summary, _read_json)
     facts = (_load(inputs.facts, _read_json) or {}) | _judge_facts(summary)
     evaluation = _load(inputs.evaluation, EvaluationResult.load)
@@ -105,29 +113,29 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda x: "—" if x is None else f"{100 * x:.0f}\u00a0%"
-    environment.filters["share"] = share
+    environment.filters["share"] = format_percent
     environment.filters["number"] = lambda x: "—" if x is None else f"{x:.2f}"
     return environment
 
 
 def _load(path: Path, read: Callable[[Path], Loaded]) -> Loaded | None:
-    """What a file says; None where there is no such file."""
+    """The content of a file; None if it does not exist."""
     if not path.is_file():
         return None
     try:
         return read(path)
-    except ValueError as error:  # JSON, pydantic and RecordError alike
-        raise ReportError(f"{path}: cannot be read ({error}); run its stage again") from error
+    except ValueError as error:  # also of pydantic, and RecordError
+        raise ReportError(f"{path}: cannot be read: {error}; run its stage again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError("not a JSON object")
-    return found
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("expected a JSON object")
+    return content
 
 
-# ── sections: what the template shows, None where the run has nothing to show ────────────────
+# ── sections: the data of each, None if the run has none ─────────────────────────────────────
 
 
 def _result(evaluation: EvaluationResult | None) -> dict[str, Any] | None:
@@ -144,10 +152,10 @@ def _result(evaluation: EvaluationResult | None) -> dict[str, Any] | None:
     ]
     scores = [(policy.name, policy.judge_score) for policy in trained]
     return {
-        "tables": tables(evaluation),
+        "tables": result_tables(evaluation),
         "kinds": kind_table(evaluation.policies),
         "findings": [_finding(policy) for policy in trained],
-        "suspicions": [overoptimization(policy) for policy in trained if policy.overoptimized],
+        "warnings": [overoptimization(policy) for policy in trained if policy.overoptimized],
         "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
         "win_rate_plot": _shares(rates, "win rate against the start (%)"),
         "judge_score_plot": _shares(scores, "mean P(better than the start) (%)"),
@@ -160,32 +168,34 @@ def _shares(rows: Sequence[tuple[str, Estimate | None]], x_label: str) -> Markup
 
 
 def _finding(policy: PolicyResult) -> str:
-    """The win rate in a sentence, claiming no more than its interval allows."""
+    """The result in a sentence that claims no more than the interval allows."""
     rate = policy.win_rate
     if rate is None or rate.low is None or rate.high is None:
-        return f"{policy.name}: the judge gave no label, so nothing can be said."
+        return f"{policy.name}: no result, because the judge gave no label."
     low, high = 100 * rate.low, 100 * rate.high
     if low > 50:
-        verdict = "better than the start"
+        finding = "better than the start"
     elif high < 50:
-        verdict = "worse than the start"
+        finding = "worse than the start"
     else:
-        verdict = "not told apart from the start by this many prompts"
+        finding = "no significant difference from the start with this many prompts"
     return (
-        f"{policy.name}: {verdict}. Of {rate.n} prompts it wins {100 * rate.value:.0f} % "
+        f"{policy.name}: {finding}. It wins on {100 * rate.value:.0f} % of {rate.n} prompts "
         f"(95 % interval {low:.0f} to {high:.0f} %, {high - low:.0f} points wide); at equal length "
-        f"{share(policy.length_controlled)}. Reward score {signed(policy.reward_gain)} against the "
-        f"start, judge score {plain(policy.judge_score)}."
+        f"{format_percent(policy.length_controlled)}. Reward score "
+        f"{format_signed(policy.reward_gain)} against the start, judge score "
+        f"{format_number(policy.judge_score)}."
     )
 
 
 def _judge_facts(summary: Mapping[str, Any] | None) -> dict[str, str]:
-    """Who judged, as the labels themselves say it."""
+    """Constitution and judge, as recorded with the labels."""
     if summary is None:
         return {}
-    law, model = summary["judge"]["constitution"], summary["judge"]["model"]
+    constitution, model = summary["judge"]["constitution"], summary["judge"]["model"]
     return {
-        "constitution": f"{law['name']} {law['version']} (sha256 {law['sha256'][:16]})",
+        "constitution": f"{constitution['name']} {constitution['version']} "
+        f"(sha256 {constitution['sha256'][:16]})",
         "judge": f"{model['name']}, {model['dtype']}, {model['engine']}",
     }
 
@@ -231,25 +241,25 @@ def _example(preference: Preference) -> dict[str, Any]:
 
 
 def _reward(inputs: ReportInputs) -> dict[str, Any] | None:
-    found = _load(inputs.reward_evaluation, RewardEvaluation.load)
+    evaluation = _load(inputs.reward_evaluation, RewardEvaluation.load)
     training = curves.plots(_load(inputs.reward_metrics, curves.read_metrics), curves.REWARD)
-    if found is None and training is None:
+    if evaluation is None and training is None:
         return None
     plots = {}
-    if found:
+    if evaluation:
         shares = [
-            ("accuracy on held-out labels", found.accuracy),
-            ("“pick the longer” on the same", found.length_floor),
+            ("accuracy on held-out labels", evaluation.accuracy),
+            ("“pick the longer” on the same labels", evaluation.length_floor),
         ]
         plots["accuracy"] = _shares(shares, "agrees with the judge (%)")
         plots["reliability"] = figures.reliability(
-            found.bins, "reward model's confidence", "judge's agreement"
+            evaluation.bins, "reward model's confidence", "judge's agreement"
         )
-    return {"evaluation": found, "curves": training, "plots": plots}
+    return {"evaluation": evaluation, "curves": training, "plots": plots}
 
 
 def _policies(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """A section per way of training; DPO and PPO belong to every recipe, SFT and ReST do not."""
+    """One section per algorithm; DPO and PPO belong to every recipe, SFT and ReST are optional."""
     wanted = (
         ("SFT", inputs.sft_metrics, curves.SFT, False),
         ("DPO", inputs.dpo_metrics, curves.DPO, True),
@@ -257,20 +267,20 @@ def _policies(inputs: ReportInputs) -> list[dict[str, Any]]:
         ("ReST", inputs.rest_metrics, curves.REST, False),
     )
     sections = []
-    for name, path, of, always in wanted:
+    for name, path, metrics, always in wanted:
         rows = _load(path, curves.read_metrics)
-        found = curves.plots(rows, of)
-        if found or always:
-            sections.append({"name": name, "curves": found, "alarms": curves.alarms(rows)})
+        plots = curves.plots(rows, metrics)
+        if plots or always:
+            sections.append({"name": name, "curves": plots, "alarms": curves.alarms(rows)})
     return sections
 
 
 def _samples(evaluation: EvaluationResult | None, most: int = 6) -> list[dict[str, Any]]:
-    """A few held-out prompts, evenly taken, with every policy's first response."""
+    """Up to `most` evenly spaced held-out prompts, with every policy's first response."""
     if evaluation is None:
         return []
     first: list[Mapping[str, Any]] = [
-        {verdict.prompt: verdict for verdict in reversed(policy.verdicts)}
+        {comparison.prompt: comparison for comparison in reversed(policy.verdicts)}
         for policy in evaluation.policies
     ]
     ids = list(evaluation.prompts)
@@ -278,8 +288,8 @@ def _samples(evaluation: EvaluationResult | None, most: int = 6) -> list[dict[st
         {
             "conversation": evaluation.prompts[id],
             "responses": [
-                {"name": policy.name, "start": place == 0, "verdict": verdicts.get(id)}
-                for place, (policy, verdicts) in enumerate(
+                {"name": policy.name, "start": index == 0, "comparison": comparisons.get(id)}
+                for index, (policy, comparisons) in enumerate(
                     zip(evaluation.policies, first, strict=True)
                 )
             ],

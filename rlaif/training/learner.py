@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.checks import require_finite
 from rlaif.training.config import TrainConfig
@@ -34,7 +34,7 @@ class Learner:
     ) -> None:
         """groups: (named parameters, peak learning rate) pairs."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
-        self.pieces = {name: sharding.local(p) for name, p in self.parameters.items()}
+        self.pieces = {name: fsdp.local(p) for name, p in self.parameters.items()}
         self.peaks = [rate for _, rate in groups]
         self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
         self.max_grad_norm = config.max_grad_norm
@@ -56,10 +56,10 @@ class Learner:
         """Sum the gradients over processes, clip, apply and clear them. Returns their norm before
         clipping. Raises TrainingError, naming `where`, when it is not finite."""
         parameters = self.parameters.values()
-        self.workers.add_gradients(parameters)
+        self.workers.all_reduce_gradients(parameters)
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                self.pieces[name].grad = sharding.local(parameter.grad)
+                self.pieces[name].grad = fsdp.local(parameter.grad)
         norm = self._norm()
         torch.nn.utils.clip_grads_with_norm_(self.pieces.values(), self.max_grad_norm, norm)
         require_finite(norm, "gradient", where)
@@ -75,13 +75,13 @@ class Learner:
 
     def _norm(self) -> Tensor:
         """Norm of the whole gradient, wherever its pieces are."""
-        sharded = {name for name, p in self.parameters.items() if sharding.is_sharded(p)}
+        sharded = {name for name, p in self.parameters.items() if fsdp.is_sharded(p)}
         grads = {name: piece.grad for name, piece in self.pieces.items() if piece.grad is not None}
         norm = get_total_norm([grad for name, grad in grads.items() if name not in sharded])
         if not sharded:
             return norm
         own = float(get_total_norm([grad for name, grad in grads.items() if name in sharded]))
-        of_pieces = self.workers.sum({"square": own**2})["square"]
+        of_pieces = self.workers.all_reduce({"square": own**2})["square"]
         return (norm.square() + of_pieces).sqrt()
 
     def state(self) -> dict[str, Any]:
@@ -90,8 +90,8 @@ class Learner:
         optimizer, main = self.optimizer.state_dict(), self.workers.is_main
         if self.workers.sharded:
             return {
-                "parameters": sharding.gathered(self.parameters, main),
-                _MOMENTS: sharding.gathered_moments(optimizer, self.parameters.values(), main),
+                "parameters": fsdp.full_state(self.parameters, main),
+                _MOMENTS: fsdp.full_optimizer_state(optimizer, self.parameters.values(), main),
             }
         parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
         return {"parameters": parameters, _MOMENTS: optimizer}
@@ -99,6 +99,6 @@ class Learner:
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned, in this launch or another, whatever its processes."""
         for name, parameter in self.parameters.items():
-            sharding.set_to(parameter, state["parameters"][name])
-        moments = sharding.pieces_of_moments(state[_MOMENTS], self.parameters.values())
+            fsdp.set_full(parameter, state["parameters"][name])
+        moments = fsdp.local_optimizer_state(state[_MOMENTS], self.parameters.values())
         self.optimizer.load_state_dict(moments)

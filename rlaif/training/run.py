@@ -62,7 +62,7 @@ class Run:
         if workers.is_main:
             _make_folder(self.folder)
             self._trackers = Trackers(config.trackers, out, self.inputs)
-        workers.wait()
+        workers.barrier()
 
     def resume(self) -> dict[str, Any] | None:
         """The state of the newest readable checkpoint (the best one where no other can be read),
@@ -90,7 +90,7 @@ class Run:
             if path is not None and state is not None:  # killed between its save and best.pt's
                 self._keep_if_best(path, state["score"])
             self._cut_metrics(step)
-        self.workers.wait()
+        self.workers.barrier()
         return state
 
     def _saved_best_score(self) -> float | None:
@@ -139,7 +139,7 @@ class Run:
             self._keep_if_best(path, score)
             for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
                 old.unlink()
-        self.workers.wait()
+        self.workers.barrier()
 
     def _keep_if_best(self, path: Path, score: float | None) -> None:
         best = -math.inf if self._best_score is None else self._best_score
@@ -179,7 +179,7 @@ class Run:
         backbone.gather(self.workers)
         if self.workers.is_main:
             backbone.save_role("policy", self.out)
-        self.workers.wait()
+        self.workers.barrier()
         self.finish()
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""A random Llama of 50 000 weights and a byte-level tokenizer, both made in code."""
+"""Fixtures: a random Llama of 50 000 weights, a byte-level tokenizer, pairs and prompts."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., s
 
 @pytest.fixture(scope="session")
 def tiny_model(make_tiny_model: Callable[..., str]) -> str:
-    """The folder of a tiny chat model with random weights; its pad is not its eos."""
+    """The folder of a tiny chat model with random weights; its pad token is not its eos."""
     return make_tiny_model()
 
 
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tiny models on one thread: on a busy machine, threads waiting for each other cost 100 x."""
+    """Run tiny models on one thread: on a busy machine, waiting threads cost a factor of 100."""
     if "make_tiny_model" not in request.fixturenames:
         yield
         return
@@ -72,7 +72,7 @@ def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def polite_pairs() -> list[Preference]:
-    """Eight pairs whose better response says please: a set that can be memorized."""
+    """Eight pairs whose better response says please: a set small enough to memorize."""
     return [
         preference(i, f"Yes, {i} please.", f"No {i}!" + "!" * (i % 3), traits={"manners": 0.95})
         for i in range(8)

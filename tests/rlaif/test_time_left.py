@@ -1,4 +1,4 @@
-"""The time left, against work whose speed is known."""
+"""The estimated time left of work whose speed is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rlaif.time_left import TimeLeft
 
 
-def test_steady_work_takes_as_long_again_as_its_share():
+def test_the_estimate_is_exact_for_steady_work():
     left = TimeLeft(100)
     assert left.update(0, 0.0) is None
     assert left.update(50, 10.0) == 10.0
@@ -17,13 +17,13 @@ def test_steady_work_takes_as_long_again_as_its_share():
     assert left.update(100, 20.0) == 0.0
 
 
-def test_what_was_finished_before_promises_no_speed():
+def test_units_finished_before_the_start_do_not_count_as_speed():
     """Twelve labels of an earlier run at once, then one every ten seconds."""
     left = TimeLeft(44)
     left.update(12, 0.0)
     for done in range(13, 30):
-        found = left.update(done, 10.0 * (done - 12))
-        assert found == pytest.approx(10.0 * (44 - done))
+        estimate = left.update(done, 10.0 * (done - 12))
+        assert estimate == pytest.approx(10.0 * (44 - done))
 
 
 def test_a_burst_at_the_start_is_forgotten():
@@ -37,19 +37,19 @@ def test_a_burst_at_the_start_is_forgotten():
 
 
 @given(st.lists(st.floats(0.5, 1.5), min_size=8, max_size=200), st.integers(0, 1000))
-def test_the_estimate_stays_within_the_speeds_that_were_seen(seconds, before):
+def test_the_estimate_stays_within_the_observed_speeds(seconds, before):
     """Units take 0.5 to 1.5 s, in whatever order."""
     left, now = TimeLeft(before + len(seconds)), 0.0
     left.update(before, now)
     for done, took in enumerate(seconds, start=1):
         now += took
-        found = left.update(before + done, now)
-        ahead = len(seconds) - done
-        assert found is not None
-        assert 0.5 * ahead - 1e-6 <= found <= 1.5 * ahead + 1e-6
+        estimate = left.update(before + done, now)
+        remaining = len(seconds) - done
+        assert estimate is not None
+        assert 0.5 * remaining - 1e-6 <= estimate <= 1.5 * remaining + 1e-6
 
 
-def test_it_keeps_few_samples_of_long_work():
+def test_long_work_keeps_few_samples():
     left = TimeLeft(1e6)
     for done in range(20_000):
         left.update(done, done / 10)

@@ -1,4 +1,4 @@
-"""Skipping what this machine can only emulate, which would test oneDNN's patience and not ours."""
+"""Skips tests in a dtype that this machine only emulates, which is too slow to test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from hardware.dtypes import multiplies_bfloat16
 
 
 def skip_if_emulated(dtype: str) -> None:
-    """Skip a test in bfloat16 on a machine that multiplies in float32 alone."""
+    """Skip a bfloat16 test on a machine without bfloat16 arithmetic."""
     if dtype == "bfloat16" and not multiplies_bfloat16():
-        pytest.skip("bfloat16 is emulated on this machine, and several times slower than float32")
+        pytest.skip("bfloat16 is emulated on this machine, several times slower than float32")

@@ -1,4 +1,4 @@
-"""The count of steps grows with the work, and with nothing else."""
+"""The step count depends on the work and on nothing else."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_steps_are_the_same_each_time_and_grow_with_the_work() -> None:
     assert twice - once == pytest.approx(once, rel=0.02)
 
 
-def test_steps_see_loops_inside_one_line() -> None:
+def test_steps_count_loops_inside_one_line() -> None:
     assert steps(lambda: sum(1 for _ in range(500))) > 500
 
 
-def test_steps_leave_the_trace_function_as_it_was_when_the_work_fails() -> None:
+def test_steps_restore_the_trace_function_if_the_work_raises() -> None:
     before = sys.gettrace()
     with pytest.raises(ZeroDivisionError):
         steps(lambda: 1 / 0)

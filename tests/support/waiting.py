@@ -1,6 +1,6 @@
-"""Waiting for something to become true. The limits guard against hanging; no test depends on them.
+"""Helpers that wait for a condition; their time limits only guard against hanging.
 
-Time is never waited out: a test waits for what it is about, however long this machine takes for it.
+No test sleeps for a fixed time: it waits for the condition itself, however slow the machine is.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ T = TypeVar("T")
 
 
 async def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Wait until `condition` holds, while the event loop goes on. Raises TimeoutError."""
+    """Wait until `condition` holds while the event loop keeps running. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
 
 
 async def until_answered(ask: Callable[[], Awaitable[T]], wanted: T) -> None:
-    """Ask again and again until the answer is the wanted one. Raises TimeoutError."""
+    """Call `ask` until it returns `wanted`. Raises TimeoutError."""
     async with asyncio.timeout(SECONDS):
         while await ask() != wanted:
             await asyncio.sleep(0.02)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Wait until `condition` holds, in a test without an event loop. Raises AssertionError."""
+    """Wait until `condition` holds, outside an event loop. Raises AssertionError."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"still not true after {seconds:g} s"

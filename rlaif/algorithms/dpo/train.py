@@ -214,7 +214,7 @@ def train_step(
         sums += metric_sums(part, config.beta)
         tokens += part.tokens
     own = dict(zip(METRICS, sums.tolist(), strict=True))
-    total = workers.sum(own | {"tokens": float(tokens)})
+    total = workers.all_reduce(own | {"tokens": float(tokens)})
     # Checked after the sum, so that every process stops and none waits for another.
     require_finite(torch.tensor(total["loss"]), "loss", where)
     norm = learner.step(where)
@@ -242,7 +242,7 @@ def evaluate(
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
     for part in micro_batches(backbone, pairs, ref_logprobs, config, workers):
         sums += metric_sums(part, config.beta)
-    total = workers.sum(dict(zip(METRICS, sums.tolist(), strict=True)))
+    total = workers.all_reduce(dict(zip(METRICS, sums.tolist(), strict=True)))
     require_finite(torch.tensor(total["loss"]), "held-out loss", where)
     names = ("loss", "margin", "accuracy")
     return {f"heldout_{name}": total[name] / len(pairs) for name in names}

@@ -66,7 +66,7 @@ class HeldOutEvaluation:
         responses = workers.gather(decoded(models, sample(models, own, seeds, config)))
         # the main process queries the judge; a sum carries its answer to the others
         score = self._query_judge(responses, where) if workers.is_main else None
-        totals = workers.sum({"has_score": float(score is not None), "score": score or 0.0})
+        totals = workers.all_reduce({"has_score": float(score is not None), "score": score or 0.0})
         return totals["score"] if totals["has_score"] else None
 
     def _query_judge(self, responses: Sequence[str], where: str) -> float | None:

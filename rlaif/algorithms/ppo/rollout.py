@@ -33,7 +33,7 @@ from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.estimators import ScoredResponses
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
 from rlaif.batching.logprobs import kl_k1, kl_k3
-from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.base import Generated, Sampler, response_seed
@@ -239,7 +239,7 @@ def _by_row(
     apart into (n, ...) of each row."""
     results: list[Tensor] = [torch.empty(0)] * len(rows)
     for group in backbone.micro_batches(rows, budget):
-        values = function(share([[rows[i] for i in pack] for pack in group], backbone.device))
+        values = function(pad_packs([[rows[i] for i in pack] for pack in group], backbone.device))
         places = [i for pack in group for i in pack]
         lengths = [rows[i].response_length for i in places]
         for i, of_row in zip(places, torch.split(values.float().cpu(), lengths), strict=True):

@@ -18,7 +18,7 @@ from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.rollout import PPOModels, Rollout
 from rlaif.batching.encode import in_groups
 from rlaif.batching.logprobs import kl_k3
-from rlaif.batching.prefix_sharing import SharedBatch, share
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.checks import require_finite
@@ -58,7 +58,7 @@ class MicroBatch:
         cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device
     ) -> MicroBatch:
         """packs: places of rows that share a prompt (`Backbone.micro_batches`)."""
-        batch = share([[rollout.rows[i] for i in pack] for pack in packs], device)
+        batch = pad_packs([[rollout.rows[i] for i in pack] for pack in packs], device)
         return cls(rollout, [i for pack in packs for i in pack], batch)
 
     def tokens_of(self, values: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def policy_gradients(
             sums["clip_fraction"] += float(clipped.sum()) / count
             sums["update_kl"] += float(kl_k3(old_logprobs, logprobs).sum()) / count
             sums["sampler_gap"] += float(gap.sum()) / count
-    return workers.sum(sums)
+    return workers.all_reduce(sums)
 
 
 def value_gradients(
@@ -182,7 +182,7 @@ def value_gradients(
         loss = _value_loss(part, critic.values(part.batch), config, where) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
-    return workers.sum(sums)
+    return workers.all_reduce(sums)
 
 
 def _value_loss(part: MicroBatch, values: Tensor, config: PPOConfig, where: str) -> Tensor:

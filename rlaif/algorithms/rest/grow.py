@@ -98,7 +98,7 @@ class GrowStep:
         if self.workers.is_main:
             for path in self.out.glob("grow-*.jsonl"):
                 path.unlink()
-        self.workers.wait()
+        self.workers.barrier()
 
     def _indices(self) -> range:
         return range(self.config.samples_per_prompt)

@@ -39,7 +39,7 @@ from rlaif.algorithms.rest.improve import ImproveSet, improve_set
 from rlaif.algorithms.sft.train import train_step
 from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batches
 from rlaif.data.records import Prompt
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
@@ -86,7 +86,7 @@ def train(
     step = saved["step"] if saved else 0
     if saved:
         for name, parameter in backbone.role_parameters("policy").items():
-            sharding.set_to(parameter, saved["learner"]["parameters"][name])
+            fsdp.set_full(parameter, saved["learner"]["parameters"][name])
 
     # 3. Grow, then improve over rising thresholds.
     sampler = open_sampler(config.engine, backbone, config.max_tokens, config.kv_cache_gib)
@@ -122,12 +122,12 @@ def train(
 def _policy_weights(backbone: Backbone) -> dict[str, Tensor]:
     """A copy of this process's pieces of the policy's weights."""
     parameters = backbone.role_parameters("policy")
-    return {name: sharding.local(p.detach()).clone() for name, p in parameters.items()}
+    return {name: fsdp.local(p.detach()).clone() for name, p in parameters.items()}
 
 
 def _set_policy_weights(backbone: Backbone, pieces: dict[str, Tensor]) -> None:
     for name, parameter in backbone.role_parameters("policy").items():
-        sharding.set_local(parameter, pieces[name])
+        fsdp.set_local(parameter, pieces[name])
 
 
 @dataclass(frozen=True, slots=True)

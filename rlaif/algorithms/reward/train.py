@@ -185,7 +185,7 @@ def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
         model.save(out)
         if evaluation:
             evaluation.save(out / "evaluation.json")
-    heldout.workers.wait()
+    heldout.workers.barrier()
 
 
 def heldout_metrics(result: RewardEvaluation) -> dict[str, float | None]:
@@ -237,7 +237,9 @@ def train_step(
         columns = (loss.losses, loss.margins, chosen + rejected, right, clear)
         sums += torch.stack([column.detach().double().sum() for column in columns])
         tokens += batch.tokens
-    total = workers.sum(dict(zip(SUMS, sums.tolist(), strict=True)) | {"tokens": float(tokens)})
+    total = workers.all_reduce(
+        dict(zip(SUMS, sums.tolist(), strict=True)) | {"tokens": float(tokens)}
+    )
     # Checked after the sum, so that every process stops and none waits for another.
     require_finite(torch.tensor(total["loss"]), "loss", where)
     norm = learner.step(where)

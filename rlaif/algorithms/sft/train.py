@@ -182,7 +182,7 @@ def train_step(
         for i, value in zip(group, logprobs.detach().sum(1).tolist(), strict=True):
             nats[own[i][1]] -= value
     norm = learner.step(where)
-    nats = learner.workers.sum(nats)
+    nats = learner.workers.all_reduce(nats)
     by_source = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
     return {
         "loss": sum(nats.values()) / count,
@@ -210,5 +210,5 @@ def mean_loss(
     ):
         batch = pad([own[i] for i in group], backbone.device)
         nats -= float(backbone.logprobs(role, batch).sum())
-    total: float = workers.sum({"nats": nats})["nats"]
+    total: float = workers.all_reduce({"nats": nats})["nats"]
     return total / sum(row.response_length for row in rows)

@@ -1,4 +1,4 @@
-"""`rlaif sample` and `rlaif label`: prompts in, responses out; responses in, preferences out."""
+"""`rlaif sample`, `rlaif label` and `rlaif revise`: responses, labels and revisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlaif.cli.options import (
     Wait,
     WaitTimeout,
     output,
-    say_split,
+    report_split,
 )
 
 if TYPE_CHECKING:
@@ -31,30 +31,31 @@ if TYPE_CHECKING:
     from rlaif.labels.update import Update
 
 AllPairs = Annotated[
-    bool, typer.Option("--all-pairs", help="Every pair of a prompt's responses, not one.")
+    bool,
+    typer.Option("--all-pairs", help="Label every pair of a prompt's responses, not just one."),
 ]
-Again = Annotated[
+UpdateOption = Annotated[
     bool,
     typer.Option(
         "--update",
-        help="Label again after an edit of the constitution: earlier labels are kept as "
-        "preferences.previous.parquet; prints what changed and what it cost.",
+        help="Label again after an edit of the constitution: keeps the previous labels as "
+        "preferences.previous.parquet, and prints what changed and what it cost.",
     ),
 ]
-Replace = Annotated[
+ReplaceOption = Annotated[
     bool,
     typer.Option(
         "--replace",
-        help="Where the folder holds labels by another constitution, judge or options: label again "
+        help="If the folder holds labels by another constitution, judge or options: label again, "
         "and keep the old file as preferences.CONSTITUTION-VERSION.DIGEST.parquet.",
     ),
 ]
-Before = Annotated[
+OldConstitution = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        help="With --update: the constitution before the edit; then the receipts' reads are used, "
-        "and only what the edit changed is asked of the judge.",
+        help="With --update: the constitution before the edit. Reads are then taken from the "
+        "receipts, and only changed principles are judged again.",
         metavar="OLD.yaml",
     ),
 ]
@@ -68,26 +69,26 @@ def sample(
     split: Annotated[
         str,
         typer.Option(
-            help="Only this split: train or heldout. Where no line of the file names a split, one "
-            "prompt in five is held out, by a digest of its text."
+            help="Only this split: train or heldout. If no line of the file names a split, one "
+            "prompt in five is held out, chosen by a digest of its text."
         ),
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
-    """Draw responses from a policy. Killed and started again, it continues."""
+    """Sample responses from a policy. A killed run resumes where it stopped."""
     from rlaif.data.prompts import read_prompts
     from rlaif.generation import offline
     from rlaif.generation.config import SamplingConfig
     from rlaif.models import catalog
     from rlaif.settings import configured
 
-    known = read_prompts(prompts)
-    chosen = known.of(split)[:limit]
+    prompt_set = read_prompts(prompts)
+    selected = prompt_set.of(split)[:limit]
     if split:
-        say_split(known)
+        report_split(prompt_set)
     config = configured(SamplingConfig, settings, {})
-    samples = offline.sample(catalog.resolve(model), chosen, out, config)
-    output().print(f"{len(samples)} responses to {len(chosen)} prompts: {out}", highlight=False)
+    samples = offline.sample(catalog.resolve(model), selected, out, config)
+    output().print(f"{len(samples)} responses to {len(selected)} prompts: {out}", highlight=False)
 
 
 def label(
@@ -101,11 +102,11 @@ def label(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     all_pairs: AllPairs = False,
-    replace: Replace = False,
-    update: Again = False,
-    old: Before = None,
+    replace: ReplaceOption = False,
+    update: UpdateOption = False,
+    old: OldConstitution = None,
 ) -> None:
-    """Label pairs of responses; every label is kept as it arrives; a second run asks for the rest.
+    """Label pairs of responses. Labels are saved as they arrive; a killed run resumes.
 
     Labels made by another constitution, judge or options are not overwritten: see --replace and
     --update.
@@ -119,9 +120,9 @@ def label(
     _check_label_options(constitution, old, update, replace)
     pairs = _read_pairs(samples, all_pairs, seed)
     options = JudgeOptions(sample_principles=sample_principles, seed=seed)
-    waited = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
-        # An update looks at the earlier labels first and says afterwards what became of them.
+    max_wait = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
+        # An update reads the earlier labels first, and reports afterwards how they changed.
         if update:
             updated = update_labels(
                 pairs.comparisons,
@@ -160,7 +161,7 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
             "--from OLD.yaml needs the edited constitution; name it with --constitution"
         )
     if replace and update:
-        raise UserError("--replace and --update exclude each other: give one of them")
+        raise UserError("--replace and --update exclude each other; give one of them")
 
 
 def _read_pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
@@ -198,24 +199,24 @@ def revise(
     judge: OwnJudge = "",
     out: OutFolder = Path("revisions"),
     rounds: Annotated[
-        int, typer.Option(min=1, help="Critiques and revisions, one on the other.")
+        int, typer.Option(min=1, help="Rounds of critique and revision, each on the previous one.")
     ] = 1,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Of one critique and of one revision.")
+        int, typer.Option(min=1, help="Token limit of each critique and each revision.")
     ] = 256,
     seed: Seed = 0,
 ) -> None:
-    """Let the judge criticize and rewrite responses by the constitution, to imitate them (SFT).
+    """Have the judge critique and revise responses by the constitution, as data for SFT.
 
-    Every round is kept as it arrives; a second run asks for the rest.
+    Rounds are saved as they arrive; a killed run resumes.
     """
     from rlaif.data.records import Sample, read_jsonl
-    from rlaif.feedback.revise import revise as rewrite
+    from rlaif.feedback.revise import revise as revise_samples
 
     responses = read_jsonl(samples, Sample)
-    waited = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
-        done = rewrite(
+    max_wait = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
+        done = revise_samples(
             responses,
             client,
             out,

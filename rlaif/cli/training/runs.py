@@ -1,4 +1,4 @@
-"""`rlaif run`, `rlaif evaluate`, `rlaif report`: the whole loop, its last part, its page."""
+"""`rlaif run`, `rlaif evaluate` and `rlaif report`: a whole recipe, its evaluation, its report."""
 
 from __future__ import annotations
 
@@ -28,30 +28,32 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (quickstart) or a YAML file.")],
     settings: Settings = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run's folder; default runs/NAME.")
+        Path | None, typer.Option("--out", "-o", help="The run's folder; by default runs/NAME.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
 ) -> None:
-    """Constitution to policy, stage by stage. Killed and started again, it goes on."""
-    from rlaif.pipeline import stages as running
+    """Run a recipe, from constitution to policy, stage by stage. A killed run resumes."""
+    from rlaif.pipeline import stages
     from rlaif.pipeline.recipe import load_recipe
 
-    chosen = load_recipe(recipe, settings or [])
-    folder = out or Path("runs") / chosen.name
+    loaded = load_recipe(recipe, settings or [])
+    folder = out or Path("runs") / loaded.name
     if dry_run:
-        running.dry_run(chosen, folder, output())
+        stages.dry_run(loaded, folder, output())
     else:
-        running.run(chosen, folder, output())
+        stages.run(loaded, folder, output())
 
 
 def evaluate(
     responses: Annotated[
         list[str],
-        typer.Argument(help="NAME=SAMPLES.jsonl of each policy, see: rlaif sample --split heldout"),
+        typer.Argument(
+            help="NAME=SAMPLES.jsonl for each policy; see: rlaif sample --split heldout."
+        ),
     ],
-    start: Annotated[Path, typer.Option(help="Samples of the policy they started from.")],
+    start: Annotated[Path, typer.Option(help="Samples of the starting policy.")],
     constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
     wait: Wait = False,
@@ -61,29 +63,31 @@ def evaluate(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
 ) -> None:
-    """Win rate of policies against their start, judged in both orders, with 95 % intervals."""
+    """Compare policies with their start: win rates with 95 % intervals, judged in both orders."""
     from judge_service.types import JudgeOptions
     from rlaif.data.records import Sample, read_jsonl
-    from rlaif.evaluation import policies as evaluation
+    from rlaif.evaluation import policies
     from rlaif.feedback.labeler import comparer
     from rlaif.report.tables import print_table
 
+    # read all samples before a judge is started
     runs = []
     for item in responses:
         name, equals, path = item.partition("=")
         if not equals:
-            raise UserError(f"{item!r} is not NAME=FILE; write e.g. dpo=responses/dpo.jsonl")
-        runs.append(evaluation.PolicyRun(name, read_jsonl(Path(path), Sample)))
-    first = evaluation.PolicyRun("start", read_jsonl(start, Sample))
-    waited = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, waited) as client:
+            raise UserError(f"expected NAME=FILE: {item!r}; write e.g. dpo=responses/dpo.jsonl")
+        runs.append(policies.PolicyRun(name, read_jsonl(Path(path), Sample)))
+    first = policies.PolicyRun("start", read_jsonl(start, Sample))
+    # the journal keeps every answer of the judge, so that a killed evaluation resumes
+    max_wait = longest_wait(wait, wait_timeout)
+    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
         compare = comparer(
             client,
             out / "answers.journal.jsonl",
             constitution=constitution,
             options=JudgeOptions(sample_principles=sample_principles, seed=seed),
         )
-        result = evaluation.evaluate(first, runs, compare)
+        result = policies.evaluate(first, runs, compare)
     result.save(out / "evaluation.json")
     print_table(result, output())
 
@@ -91,9 +95,9 @@ def evaluate(
 def report(
     run_folder: Annotated[Path, typer.Argument(help="The folder of a run, e.g. runs/quickstart.")],
 ) -> None:
-    """Draw the run's page again: one self-contained HTML file."""
+    """Write a run's report again: one self-contained HTML file."""
     from rlaif.report.page import write_report
 
     if not run_folder.is_dir():
-        raise UserError(f"{run_folder}: no such folder; `rlaif run quickstart` makes one")
+        raise UserError(f"no such folder: {run_folder}; `rlaif run quickstart` makes one")
     output().print(write_report(run_folder, run_folder / "report.html"), highlight=False)

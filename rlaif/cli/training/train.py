@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
-from rlaif.cli.options import OutFolder, Settings, output, say_split
+from rlaif.cli.options import OutFolder, Settings, output, report_split
 
 if TYPE_CHECKING:
     from constitution import Constitution
@@ -276,7 +276,7 @@ def _train_split(source: str) -> list[Prompt]:
 
     known = read_prompts(source)
     found = known.of("train")
-    say_split(known)
+    report_split(known)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Rows, masks from lengths, and records that do not fit."""
+"""Encoded rows, masks made from lengths, and records that do not fit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tokenizer(tiny_model):
     return AutoTokenizer.from_pretrained(tiny_model)
 
 
-def test_a_row_is_the_templates_prompt_the_response_and_one_end_token(tokenizer):
+def test_a_row_is_the_templated_prompt_the_response_and_one_end_token(tokenizer):
     row = encode_row(tokenizer, "a", HELLO, "Hi", 100)
     prompt = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(row.ids[: row.start]) == prompt
@@ -38,7 +38,7 @@ def test_a_row_is_the_templates_prompt_the_response_and_one_end_token(tokenizer)
     assert row.response_length == 3
 
 
-def test_masks_come_from_lengths_even_where_the_pad_is_in_the_text():
+def test_masks_come_from_lengths_even_if_the_pad_token_is_in_the_text():
     batch = pad([Row("a", (5, 6, 0, 0), 2), Row("b", (7, 8), 1)])
     assert batch.ids.tolist() == [[5, 6, 0, 0], [7, 8, 0, 0]]
     assert batch.response_mask.tolist() == [
@@ -73,29 +73,29 @@ def test_an_empty_response_is_an_error_that_names_its_pair(tokenizer):
         encode_pairs(tokenizer, [preference(1, " \n", "fine")], 100, "error")
 
 
-def test_skipping_counts_what_it_leaves_out(tokenizer):
+def test_skipped_records_are_listed_with_their_reasons(tokenizer):
     pairs = [preference(1, "ok", "fine"), preference(2, "ok", "x" * 300), preference(3, "", "no")]
-    found = encode_pairs(tokenizer, pairs, 100, "skip")
-    assert [pair.id for pair in found.pairs] == ["pair-1"]
-    assert len(found.skipped) == 2
-    assert found.skipped[0].startswith("pair-2 (rejected)")
+    encoded = encode_pairs(tokenizer, pairs, 100, "skip")
+    assert [pair.id for pair in encoded.pairs] == ["pair-1"]
+    assert len(encoded.skipped) == 2
+    assert encoded.skipped[0].startswith("pair-2 (rejected)")
 
 
-def test_nothing_left_is_an_error(tokenizer):
+def test_skipping_every_pair_is_an_error(tokenizer):
     with pytest.raises(
-        BatchError, match=r"no usable pair among 1 preferences, first because pair-1"
+        BatchError, match=r"no usable pair among 1 preferences; the first error: pair-1"
     ):
         encode_pairs(tokenizer, [preference(1, "", "fine")], 100, "skip")
     with pytest.raises(BatchError, match="no usable pair among 0 preferences"):
         encode_pairs(tokenizer, [], 100, "error")
 
 
-def test_a_prompt_too_long_is_named_or_counted(tokenizer, questions):
+def test_a_prompt_too_long_is_an_error_or_skipped_with_its_reason(tokenizer, questions):
     with pytest.raises(BatchError, match=r"q6: a prompt of \d+ tokens leaves no room"):
         encode_prompts(tokenizer, questions[::-1], 26, "error")
-    found, skipped = encode_prompts(tokenizer, questions, 26, "skip")
-    assert len(found) + len(skipped) == len(questions)
-    assert found
+    encoded, skipped = encode_prompts(tokenizer, questions, 26, "skip")
+    assert len(encoded) + len(skipped) == len(questions)
+    assert encoded
     assert skipped
 
 
@@ -105,7 +105,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(make_tiny_model):
         encode_row(tokenizer, "a", HELLO, "Hi", 100)
 
 
-def test_every_epoch_sees_every_pair_once_in_its_own_order():
+def test_every_epoch_draws_every_pair_once_in_its_own_order():
     batches = epoch_batches(10, 4, 2, seed=1)
     assert [len(b) for b in batches] == [4, 4, 2, 4, 4, 2]
     first, second = [i for b in batches[:3] for i in b], [i for b in batches[3:] for i in b]
@@ -114,14 +114,14 @@ def test_every_epoch_sees_every_pair_once_in_its_own_order():
     assert batches == epoch_batches(10, 4, 2, seed=1)
 
 
-def test_the_endless_shuffle_repeats_nothing_before_all_have_come():
+def test_the_endless_shuffle_draws_every_item_before_it_repeats_one():
     stream = [i for step in range(1, 6) for i in nth_batch(10, 4, step, seed=3)]
     assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
     assert sorted(nth_batch(2, 5, 1, seed=0)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
-def test_groups_hold_every_index_once_within_the_budget(lengths, budget):
+def test_length_buckets_hold_every_index_once_within_the_budget(lengths, budget):
     groups = length_buckets(lengths, budget)
     order = [i for group in groups for i in group]
     assert sorted(order) == list(range(len(lengths)))
@@ -130,5 +130,5 @@ def test_groups_hold_every_index_once_within_the_budget(lengths, budget):
         assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
 
 
-def test_groups_are_filled_before_another_is_begun():
+def test_a_length_bucket_is_filled_before_the_next_one_starts():
     assert length_buckets([3, 9, 3, 2], 9) == [[3, 0, 2], [1]]

@@ -1,4 +1,4 @@
-"""Token log-probs, masked statistics and KL estimators against hand-worked numbers and TRL."""
+"""Token log-probs, masked statistics and KL estimators, against numbers worked by hand and TRL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlaif.batching import logprobs
 from rlaif.batching.logprobs import kl_k1, kl_k3, masked_mean, token_logprobs, whiten
 
 
-def test_a_token_logprob_is_its_logit_less_the_log_of_the_sum():
+def test_a_token_logprob_is_its_logit_minus_the_log_of_the_sum():
     weight = torch.tensor([[0.0], [math.log(3.0)]])  # two tokens, d = 1
     values = token_logprobs(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]), weight)
     assert values.tolist() == pytest.approx([math.log(1 / 4), math.log(3 / 4)])
@@ -27,38 +27,41 @@ def test_chunks_change_neither_values_nor_gradients(monkeypatch):
     torch.manual_seed(0)
     hidden, weight = torch.randn(37, 8, requires_grad=True), torch.randn(50, 8)
     targets = torch.randint(50, (37,))
-    outside = torch.randn(37)
+    upstream = torch.randn(37)
     plain = torch.log_softmax(hidden @ weight.T / 0.7, -1).gather(1, targets[:, None])[:, 0]
-    (expected,) = torch.autograd.grad(plain @ outside, hidden)
+    (expected,) = torch.autograd.grad(plain @ upstream, hidden)
     monkeypatch.setattr(logprobs, "CHUNK", 5)
     values = token_logprobs(hidden, targets, weight, temperature=0.7)
-    (gradient,) = torch.autograd.grad(values @ outside, hidden)
+    (gradient,) = torch.autograd.grad(values @ upstream, hidden)
     torch.testing.assert_close(values, plain)
     torch.testing.assert_close(gradient, expected)
 
 
-def test_a_head_that_trains_gets_the_gradient_of_log_softmax(monkeypatch):
+def test_a_trained_head_gets_the_gradient_of_log_softmax(monkeypatch):
     monkeypatch.setattr(logprobs, "CHUNK", 5)
     torch.manual_seed(0)
     hidden, weight = torch.randn(37, 8), torch.randn(50, 8, requires_grad=True)
     targets = torch.randint(50, (37,))
-    outside = torch.randn(37)
-    for leaf in (hidden, hidden.requires_grad_()):  # with hidden states that train, and without
+    upstream = torch.randn(37)
+    for leaf in (
+        hidden,
+        hidden.requires_grad_(),
+    ):  # without and with a gradient for the hidden states
         plain = torch.log_softmax(leaf @ weight.T / 0.7, -1).gather(1, targets[:, None])[:, 0]
         inputs = [x for x in (leaf, weight) if x.requires_grad]
-        expected = torch.autograd.grad(plain @ outside, inputs)
+        expected = torch.autograd.grad(plain @ upstream, inputs)
         values = token_logprobs(leaf, targets, weight, temperature=0.7)
-        torch.testing.assert_close(torch.autograd.grad(values @ outside, inputs), expected)
+        torch.testing.assert_close(torch.autograd.grad(values @ upstream, inputs), expected)
 
 
-def test_the_gradient_of_a_likely_token_fades():
+def test_the_gradient_of_a_certain_token_vanishes():
     weight = torch.tensor([[0.0], [40.0]], requires_grad=True)
     value = token_logprobs(torch.ones(1, 1), torch.tensor([1]), weight)
     (gradient,) = torch.autograd.grad(value.sum(), weight)
     assert gradient.abs().max().item() < 1e-12
 
 
-def test_token_logprobs_are_those_of_trl():
+def test_token_logprobs_equal_trls():
     trl = pytest.importorskip("trl.trainer.utils")
     torch.manual_seed(0)
     hidden, weight = torch.randn(12, 8), torch.randn(50, 8)
@@ -67,7 +70,7 @@ def test_token_logprobs_are_those_of_trl():
     torch.testing.assert_close(token_logprobs(hidden, targets, weight), expected)
 
 
-def test_no_token_gives_no_logprob():
+def test_zero_tokens_give_zero_logprobs():
     assert token_logprobs(torch.empty(0, 4), torch.empty(0).long(), torch.zeros(10, 4)).shape == (
         0,
     )
@@ -94,7 +97,7 @@ def test_masked_statistics_ignore_nan_outside_the_mask():
     assert whiten(values, mask).isfinite().all()
 
 
-def test_kl_estimators_by_hand():
+def test_kl_estimators_match_numbers_worked_by_hand():
     own, ref = torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)])  # r = log 2
     assert kl_k1(own, ref).item() == pytest.approx(math.log(2))
     assert kl_k3(own, ref).item() == pytest.approx(0.5 - 1 + math.log(2))

@@ -1,4 +1,4 @@
-"""The command line: quick to answer, readable when it refuses."""
+"""The command line: fast help, readable errors, exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
-from rlaif.cli.main import OURS, app
+from rlaif.cli.main import OUR_PACKAGES, app
 from rlaif.pipeline.recipe import Recipe, RecipeError, load_recipe
 from rlaif.settings import configured, merge_settings
 
@@ -36,7 +36,7 @@ def rlaif(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from rlaif.cli.main import app; "
         "print([m for m in ('pydantic', 'torch', 'transformers', 'vllm', 'grpc', 'datasets') "
@@ -48,7 +48,9 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_a_module_missing_from_our_own_packages_is_not_blamed_on_the_install() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert set(OURS) == set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    assert set(OUR_PACKAGES) == set(
+        project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,30 +66,30 @@ def test_a_module_missing_from_our_own_packages_is_not_blamed_on_the_install() -
         "report", "run",
     ],
 )  # fmt: skip
-def test_every_command_explains_itself(command: str) -> None:
-    found = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert found.exit_code == 0
-    assert "Usage" in found.output
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
 
 
-def test_a_users_mistake_is_one_message_without_a_traceback(tmp_path: Path) -> None:
+def test_a_user_error_is_one_message_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "shop.yaml").write_text(BROKEN)
-    found = rlaif("constitution", "show", str(tmp_path / "shop.yaml"))
-    assert found.returncode == 1
-    assert "shop.yaml:7:5" in found.stderr
-    assert "compare" in found.stderr
-    assert "Traceback" not in found.stderr
+    result = rlaif("constitution", "show", str(tmp_path / "shop.yaml"))
+    assert result.returncode == 1
+    assert "shop.yaml:7:5" in result.stderr
+    assert "compare" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_a_missing_extra_is_told_by_name() -> None:
+def test_a_missing_extra_is_named() -> None:
     script = (
         "import sys; sys.modules['peft'] = None; sys.argv = ['rlaif', 'run', 'quickstart']; "
         "from rlaif.cli.main import main; main()"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.returncode == 1
-    assert found.stderr.startswith("error: this command needs the package 'peft'")
-    assert "[vllm,train,report]'" in found.stderr
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: this command needs the package 'peft'")
+    assert "[vllm,train,report]'" in result.stderr
 
 
 def test_wrong_usage_exits_with_2() -> None:
@@ -95,22 +97,22 @@ def test_wrong_usage_exits_with_2() -> None:
     assert rlaif("run", "quickstart", "--dry").returncode == 2
 
 
-def test_nobody_at_the_address_is_told_with_the_remedy() -> None:
-    found = rlaif("judge", "compare", "a", "b", "c", "--server", "127.0.0.1:1")
-    assert found.returncode == 1
-    assert "127.0.0.1:1" in found.stderr
-    assert "rlaif serve" in found.stderr
+def test_an_unreachable_server_is_reported_with_the_remedy() -> None:
+    result = rlaif("judge", "compare", "a", "b", "c", "--server", "127.0.0.1:1")
+    assert result.returncode == 1
+    assert "127.0.0.1:1" in result.stderr
+    assert "rlaif serve" in result.stderr
 
 
-def test_a_folder_that_is_no_model_is_told_what_it_lacks(tmp_path: Path) -> None:
-    found = rlaif("serve", "--model", str(tmp_path))
-    assert found.returncode == 1
-    assert "config.json" in found.stderr
+def test_a_folder_without_a_model_is_reported_with_the_missing_file(tmp_path: Path) -> None:
+    result = rlaif("serve", "--model", str(tmp_path))
+    assert result.returncode == 1
+    assert "config.json" in result.stderr
 
 
 def test_a_constitution_shows_as_json() -> None:
-    found = CliRunner().invoke(app, ["constitution", "show", "hhh", "--json"])
-    assert len(json.loads(found.output)["digest"]) == 64
+    result = CliRunner().invoke(app, ["constitution", "show", "hhh", "--json"])
+    assert len(json.loads(result.output)["digest"]) == 64
 
 
 def test_lint_exits_with_1_on_errors_only(tmp_path: Path) -> None:
@@ -119,13 +121,13 @@ def test_lint_exits_with_1_on_errors_only(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["constitution", "lint", "hhh"]).exit_code == 0
 
 
-def test_settings_reach_into_stages() -> None:
+def test_settings_override_those_of_stages() -> None:
     recipe = load_recipe("quickstart", ["ppo.iterations=3", "dpo.learning_rate=1e-5", "policy=x/y"])
     assert (recipe.ppo.iterations, recipe.dpo.learning_rate, recipe.policy) == (3, 1e-5, "x/y")
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("ppo.iteratons=3", "ppo.iteratons: unknown setting; did you mean 'iterations'?"),
         ("ppo.iterations=none", "ppo.iterations"),
@@ -133,30 +135,30 @@ def test_settings_reach_into_stages() -> None:
         ("name.x=1", "name has no settings of its own"),
     ],
 )
-def test_a_wrong_setting_is_told_by_name(setting: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=told.replace("?", r"\?")):
+def test_an_invalid_setting_is_named(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message.replace("?", r"\?")):
         load_recipe("quickstart", [setting])
 
 
-def test_an_unknown_recipe_names_those_there_are() -> None:
+def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="quickstart"):
         load_recipe("quikstart")
 
 
-def test_settings_leave_their_base_alone() -> None:
+def test_merging_settings_does_not_modify_the_base() -> None:
     base = {"ppo": {"iterations": 1}}
     assert merge_settings(base, ["ppo.iterations=2"]) == {"ppo": {"iterations": 2}}
     assert base == {"ppo": {"iterations": 1}}
 
 
-def test_a_missing_setting_is_told() -> None:
+def test_a_missing_setting_is_named() -> None:
     with pytest.raises(UserError, match="judge: missing setting"):
         configured(Recipe, [], {"name": "x", "policy": "p", "constitution": "hhh", "prompts": "q"})
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    found = CliRunner().invoke(app, ["run", "quickstart", "--dry-run", "--out", str(out)])
-    assert found.exit_code == 0
-    assert "8/8 evaluate" in found.output
+    result = CliRunner().invoke(app, ["run", "quickstart", "--dry-run", "--out", str(out)])
+    assert result.exit_code == 0
+    assert "8/8 evaluate" in result.output
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""Win rates, judge scores, KL and text statistics, by hand."""
+"""Win rates, judge scores, KL and text statistics against numbers worked by hand."""
 
 import math
 
@@ -49,34 +49,34 @@ def prefers_the_longer(questions):
     }
 
 
-def verdicts(*probs):
+def comparisons(*probs):
     return [ResponseComparison(f"p{i}", 0, "text", prob) for i, prob in enumerate(probs)]
 
 
-def test_ties_count_half_and_the_unjudged_not_at_all():
-    found = win_rate(verdicts(0.9, 0.6, 0.5, 0.1, None))
-    assert found.value == (1 + 1 + 0.5 + 0) / 4
-    assert found.n == 4
+def test_ties_count_half_and_unjudged_pairs_do_not_count():
+    rate = win_rate(comparisons(0.9, 0.6, 0.5, 0.1, None))
+    assert rate.value == (1 + 1 + 0.5 + 0) / 4
+    assert rate.n == 4
 
 
 def test_the_judge_score_is_the_mean_probability():
-    assert judge_score(verdicts(0.9, 0.6, None)).value == pytest.approx(0.75)
+    assert judge_score(comparisons(0.9, 0.6, None)).value == pytest.approx(0.75)
 
 
-def test_nothing_judged_is_no_number():
-    assert win_rate(verdicts(None, None)) is None
-    assert judge_score(verdicts(None)) is None
+def test_rates_are_none_if_nothing_was_judged():
+    assert win_rate(comparisons(None, None)) is None
+    assert judge_score(comparisons(None)) is None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_swapping_the_sides_gives_one_minus_the_win_rate(probs):
-    one, other = win_rate(verdicts(*probs)), win_rate(verdicts(*(1 - p for p in probs)))
-    # 1 - p rounds tiny p to 1, which wins as before: the sides swap exactly but at 1/2
+    one, other = win_rate(comparisons(*probs)), win_rate(comparisons(*(1 - p for p in probs)))
+    # 1 - p rounds p near 1/2, where a win may become a tie; elsewhere the sides swap exactly
     if all(p == 0.5 or abs(p - 0.5) > 1e-12 for p in probs):
         assert one.value + other.value == pytest.approx(1.0)
 
 
-def test_the_probability_is_the_policys_whichever_side_it_stood_on():
+def test_the_probability_is_the_policys_whether_it_was_a_or_b():
     start = [sample(f"p{i}", "short") for i in range(40)]
     policy = [sample(f"p{i}", f"a longer answer {i}") for i in range(40)]
     sides = set()
@@ -85,21 +85,21 @@ def test_the_probability_is_the_policys_whichever_side_it_stood_on():
         sides.update(a == "short" for _, _, a, _ in questions)
         return prefers_the_longer(questions)
 
-    found = compare_with_start(policy, start, compare)
-    assert {v.prob for v in found} == {0.8}
+    compared = compare_with_start(policy, start, compare)
+    assert {v.prob for v in compared} == {0.8}
     assert sides == {True, False}
 
 
-def test_a_verdict_knows_how_much_longer_the_policys_response_is():
+def test_a_comparison_has_the_difference_in_length():
     start = [sample("p", "four"), sample("q", "four")]
-    found = compare_with_start(
+    compared = compare_with_start(
         [sample("p", "sixsix"), sample("q", "2!")], start, prefers_the_longer
     )
-    assert [v.gap for v in found] == [2, -2]
+    assert [v.gap for v in compared] == [2, -2]
 
 
-def by_trait(questions):
-    """A judge for whom the longer is more helpful and the shorter more honest."""
+def judged_by_trait(questions):
+    """A judge that finds the longer more helpful and the shorter more honest."""
     return {
         id: JudgedPair(0.6 if len(a) > len(b) else 0.4, traits=traits(len(a) > len(b)))
         for id, _, a, b in questions
@@ -113,32 +113,32 @@ def traits(a_longer):
 def test_trait_win_rates_are_the_policys_and_equal_texts_are_ties():
     start = [sample(f"p{i}", "short") for i in range(4)]
     policy = [sample(f"p{i}", f"a longer answer {i}") for i in range(3)] + [sample("p3", "short")]
-    found = compare_with_start(policy, start, by_trait)
-    assert [v.traits["helpful"] for v in found] == pytest.approx([0.9] * 3 + [0.5])
-    rates = trait_win_rates(found)
+    compared = compare_with_start(policy, start, judged_by_trait)
+    assert [v.traits["helpful"] for v in compared] == pytest.approx([0.9] * 3 + [0.5])
+    rates = trait_win_rates(compared)
     assert {name: rate.value for name, rate in rates.items()} == {
         "helpful": 3.5 / 4,
         "honest": 0.5 / 4,
     }
 
 
-def test_the_length_controlled_rate_sees_through_a_preference_for_length():
-    # 60 longer responses win 4 times of 5, 20 shorter ones 1 of 5: longer is all it takes
+def test_the_length_controlled_rate_removes_a_preference_for_length():
+    # 60 longer responses win 4 times in 5, 20 shorter ones 1 in 5: length explains everything
     wins = [(30, 0.9)] * 48 + [(30, 0.1)] * 12 + [(-30, 0.9)] * 4 + [(-30, 0.1)] * 16
-    found = [
+    compared = [
         ResponseComparison(f"p{i}", 0, "", prob, gap=gap) for i, (gap, prob) in enumerate(wins)
     ]
-    assert win_rate(found).value == 52 / 80
-    assert win_rate(found).low > 0.5
-    controlled = length_controlled(found)
+    assert win_rate(compared).value == 52 / 80
+    assert win_rate(compared).low > 0.5
+    controlled = length_controlled(compared)
     assert controlled.value == pytest.approx(0.5, abs=0.02)
     assert controlled.low < 0.5 < controlled.high
 
 
-def test_equal_texts_are_ties_without_asking():
+def test_equal_texts_are_ties_without_a_query():
     same = [sample("p", "same")]
-    found = compare_with_start(same, same, lambda _: pytest.fail("the judge was asked"))
-    assert [v.prob for v in found] == [0.5]
+    compared = compare_with_start(same, same, lambda _: pytest.fail("the judge was queried"))
+    assert [v.prob for v in compared] == [0.5]
 
 
 def test_a_response_without_its_counterpart_is_an_error_that_names_it():
@@ -146,27 +146,27 @@ def test_a_response_without_its_counterpart_is_an_error_that_names_it():
         compare_with_start([sample("p", "x", index=1)], [sample("p", "y")], prefers_the_longer)
 
 
-def test_an_answer_that_is_missing_is_an_error():
+def test_a_missing_answer_of_the_judge_is_an_error():
     with pytest.raises(EvaluationError, match="did not answer"):
         compare_with_start([sample("p", "x")], [sample("p", "y")], lambda _: {})
 
 
-def test_kl_estimators_are_those_worked_by_hand_and_nothing_at_equality():
+def test_kl_estimators_match_numbers_worked_by_hand_and_are_zero_at_equality():
     samples = [sample("p", "x"), sample("q", "y")]
     policy = [[-1.0, -2.0], [-0.5]]
     reference = [[-1.5, -1.0], [-0.5]]
     # gaps .5, -1 and 0: k1 = -.5 and 0; k3 = (e^-.5 - 1 + .5) + (e^1 - 1 - 1) and 0
-    found = estimate_kl(samples, lambda _: policy, lambda _: reference)
-    assert found.k1.value == pytest.approx(-0.25)
+    kl = estimate_kl(samples, lambda _: policy, lambda _: reference)
+    assert kl.k1.value == pytest.approx(-0.25)
     k3 = (math.exp(-0.5) - 0.5) + (math.e - 2)
-    assert found.k3.value == pytest.approx(k3 / 2)
+    assert kl.k3.value == pytest.approx(k3 / 2)
     equal = estimate_kl(samples, lambda _: policy, lambda _: policy)
     assert (equal.k1.value, equal.k3.value) == (0, 0)
 
 
 def test_length_stats_are_in_tokens():
-    found = length_stats([sample("p", "x", tokens=2), sample("q", "y", tokens=4, complete=False)])
-    assert (found.mean, found.median, found.longest, found.complete) == (3, 3, 4, 0.5)
+    stats = length_stats([sample("p", "x", tokens=2), sample("q", "y", tokens=4, complete=False)])
+    assert (stats.mean, stats.median, stats.longest, stats.complete) == (3, 3, 4, 0.5)
 
 
 def test_self_bleu_of_a_policy_has_an_interval_over_prompts():
@@ -185,13 +185,13 @@ def kinds_of(policy):
     return {kind.kind: kind for kind in policy.kinds}
 
 
-def test_refusals_are_told_apart_by_the_kind_of_prompt():
+def test_refusals_are_counted_by_the_kind_of_prompt():
     def answers(good, bad):
         return [
             sample("a", good, kind="everyday"),
             sample("b", good, kind="borderline"),
             sample("c", bad, kind="harmful"),
-            sample("d", bad),  # of no kind: neither
+            sample("d", bad),  # without a kind: in neither rate
         ]
 
     start = PolicyRun("start", answers("Sure.", "Sure, here it is."))
@@ -206,7 +206,7 @@ def test_refusals_are_told_apart_by_the_kind_of_prompt():
 
 
 def two_policies(gain, prob):
-    """A start and a policy over 12 prompts: reward up by `gain`, judged `prob` on each."""
+    """A policy against a start on 12 prompts: score up by `gain`, judged `prob` on each."""
     start = PolicyRun(
         "start", [sample(f"p{i}", "aa") for i in range(12)], [float(i) for i in range(12)]
     )
@@ -220,13 +220,13 @@ def two_policies(gain, prob):
 
 
 def test_the_reward_gain_is_paired_by_prompt():
-    # scores of different prompts lie far apart, their differences do not
+    # scores vary widely between prompts, their differences do not
     gain = two_policies(1.0, 0.5).reward_gain
     assert gain.value == pytest.approx(1.005)
     assert gain.high - gain.low < 0.02
 
 
-def test_reward_up_and_judge_not_is_overoptimization():
+def test_a_reward_gain_without_a_judge_gain_is_overoptimization():
     assert two_policies(gain=1.0, prob=0.5).overoptimized
     assert two_policies(gain=1.0, prob=0.4).overoptimized
     assert not two_policies(gain=1.0, prob=0.7).overoptimized
@@ -235,9 +235,9 @@ def test_reward_up_and_judge_not_is_overoptimization():
 
 @pytest.fixture
 def result():
-    start = PolicyRun("start", [sample("p", "aa"), sample("q", "bb")], rewards=[0.0, 0.0])
+    start = PolicyRun("start", [sample("p", "aa"), sample("q", "bb")], scores=[0.0, 0.0])
     trained = PolicyRun(
-        "DPO", [sample("p", "aaaa"), sample("q", "")], rewards=[1.0, 2.0], tokens_per_second=12.0
+        "DPO", [sample("p", "aaaa"), sample("q", "")], scores=[1.0, 2.0], tokens_per_second=12.0
     )
 
     def compare(questions):
@@ -251,7 +251,7 @@ def result():
     return evaluate(start, [trained], compare)
 
 
-def test_an_evaluation_counts_what_was_not_judged(result):
+def test_an_evaluation_counts_unjudged_comparisons_by_reason(result):
     start, trained = result.policies
     assert start.win_rate is None
     assert trained.win_rate.value == 1.0
@@ -260,7 +260,7 @@ def test_an_evaluation_counts_what_was_not_judged(result):
     assert trained.reward_score.value == 1.5
 
 
-def test_an_evaluation_comes_back_from_disk_as_it_was(result, tmp_path):
+def test_an_evaluation_survives_saving_and_loading(result, tmp_path):
     result.save(tmp_path / "evaluation.json")
     assert EvaluationResult.load(tmp_path / "evaluation.json") == result
 

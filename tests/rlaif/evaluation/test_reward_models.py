@@ -1,4 +1,4 @@
-"""Reward-model figures, by hand."""
+"""Reward-model metrics against numbers worked by hand."""
 
 import math
 
@@ -45,28 +45,28 @@ PAIRS = [
 ]
 
 
-def test_accuracy_leaves_out_labels_without_a_side_and_halves_equal_scores():
-    found = evaluate_reward(PAIRS, [1.0, 0.0, 5.0], [0.0, 0.0, 0.0])
-    assert found.accuracy.value == (1 + 0.5) / 2
-    assert found.accuracy.n == 2
+def test_accuracy_ignores_labels_of_one_half_and_counts_equal_scores_half():
+    evaluation = evaluate_reward(PAIRS, [1.0, 0.0, 5.0], [0.0, 0.0, 0.0])
+    assert evaluation.accuracy.value == (1 + 0.5) / 2
+    assert evaluation.accuracy.n == 2
 
 
 def test_the_length_floor_is_the_accuracy_of_picking_the_longer():
     assert evaluate_reward(PAIRS, [0.0] * 3, [0.0] * 3).length_floor.value == 0.5
 
 
-def test_a_model_that_knows_nothing_has_nll_log_2():
+def test_a_model_of_constant_scores_has_nll_log_2():
     assert soft_nll([0.0, 0.0], [0.9, 0.6]) == pytest.approx(math.log(2))
 
 
-def test_nll_is_the_one_worked_by_hand():
+def test_nll_matches_a_number_worked_by_hand():
     # gap log 3: q = 3/4; -(0.9 log .75 + 0.1 log .25)
     expected = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25))
     assert soft_nll([math.log(3)], [0.9]) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(st.floats(-800, 800), st.floats(0, 1)), min_size=1, max_size=20))
-def test_nll_is_finite_and_never_under_the_labels_entropy(rows):
+def test_nll_is_finite_and_never_below_the_labels_entropy(rows):
     gaps, labels = zip(*rows, strict=True)
     entropy = [-sum(x * math.log(x) for x in (p, 1 - p) if x > 0) for p in labels]
     assert math.isfinite(soft_nll(gaps, labels))
@@ -79,7 +79,7 @@ def test_a_model_whose_probabilities_are_the_labels_is_calibrated():
     assert expected_calibration_error(reliability(gaps, labels)) == pytest.approx(0, abs=1e-12)
 
 
-def test_ece_is_the_one_worked_by_hand():
+def test_ece_matches_a_number_worked_by_hand():
     # two pairs at confidence 3/4 (one on the wrong side), agreement .9 and .1: mean .5; gap .25
     gaps = [math.log(3), -math.log(3)]
     bins = reliability(gaps, [0.9, 0.9])
@@ -97,29 +97,29 @@ def test_spearman_follows_ranks_with_ties_by_mean_rank():
     assert spearman([1, 1], [1, 2]) is None
 
 
-def test_no_labels_and_scores_that_are_no_numbers_are_errors():
+def test_missing_labels_and_nan_scores_are_errors():
     with pytest.raises(UserError, match="no held-out labels"):
         evaluate_reward([], [], [])
     with pytest.raises(UserError, match=r"pair 'p'.*nan"):
         evaluate_reward(PAIRS, [math.nan, 0.0, 0.0], [0.0] * 3)
 
 
-def test_it_comes_back_from_disk_as_it_was(tmp_path):
-    found = evaluate_reward(PAIRS, [1.0, 2.0, 3.0], [0.5, 0.1, 4.0])
-    found.save(tmp_path / "evaluation.json")
-    assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
+def test_an_evaluation_survives_saving_and_loading(tmp_path):
+    evaluation = evaluate_reward(PAIRS, [1.0, 2.0, 3.0], [0.5, 0.1, 4.0])
+    evaluation.save(tmp_path / "evaluation.json")
+    assert RewardEvaluation.load(tmp_path / "evaluation.json") == evaluation
 
 
-def test_a_traits_figures_are_of_its_own_labels_and_of_the_pairs_that_have_them():
+def test_a_traits_metrics_use_its_own_labels_and_only_the_pairs_that_have_one():
     pairs = [
         pair("p", "long answer", "short", 0.9, {"kind": 0.2, "safe": None}),
         pair("q", "brief", "a longer one", 0.8, {"kind": None, "safe": None}),
         pair("r", "a", "bb", 0.7, {"kind": 0.75, "safe": None}),
     ]
     scores = PairScores([math.log(3), 9.0, 0.0], [0.0, 0.0, 0.0])
-    found = evaluate_reward(pairs, [1.0] * 3, [0.0] * 3, {"kind": scores, "safe": scores})
-    assert found.traits.keys() == {"kind"}  # no held-out label for safe: no figure
-    kind = found.traits["kind"]
+    evaluation = evaluate_reward(pairs, [1.0] * 3, [0.0] * 3, {"kind": scores, "safe": scores})
+    assert evaluation.traits.keys() == {"kind"}  # no held-out label for safe: no metrics
+    kind = evaluation.traits["kind"]
     assert kind.pairs == 2
     # Δ = log 3 against p = 0.2: the wrong side; Δ = 0: half a point
     assert kind.accuracy.value == 0.25
@@ -134,18 +134,18 @@ def test_a_traits_figures_are_of_its_own_labels_and_of_the_pairs_that_have_them(
     assert kind.length_correlation == pytest.approx(math.sqrt(0.6))
 
 
-def test_the_model_that_knows_more_has_the_lower_nll_and_the_interval_says_how_surely():
+def test_the_better_model_has_the_lower_nll_with_an_interval_of_the_difference():
     pairs = [pair(f"p{i}", "yes", "no", 0.9) for i in range(20)]
     right = [math.log(9) + 0.01 * (i % 3) for i in range(20)]
-    knows = evaluate_reward(pairs, right, [0.0] * 20)
-    guesses = evaluate_reward(pairs, [0.0] * 20, [0.0] * 20)
-    found = compare_nll(knows, guesses)
-    assert (found.nll, found.other_nll) == (knows.nll, pytest.approx(math.log(2)))
-    assert found.difference.value == pytest.approx(knows.nll - math.log(2))
-    assert found.difference.low < found.difference.value < found.difference.high < 0
-    assert found.difference.n == 20
-    swapped = compare_nll(guesses, knows)
-    assert swapped.difference.value == pytest.approx(-found.difference.value)
+    trained = evaluate_reward(pairs, right, [0.0] * 20)
+    constant = evaluate_reward(pairs, [0.0] * 20, [0.0] * 20)
+    comparison = compare_nll(trained, constant)
+    assert (comparison.nll, comparison.other_nll) == (trained.nll, pytest.approx(math.log(2)))
+    assert comparison.difference.value == pytest.approx(trained.nll - math.log(2))
+    assert comparison.difference.low < comparison.difference.value < comparison.difference.high < 0
+    assert comparison.difference.n == 20
+    swapped = compare_nll(constant, trained)
+    assert swapped.difference.value == pytest.approx(-comparison.difference.value)
 
 
 def test_pairs_of_one_prompt_count_once_in_the_interval_of_a_comparison():
@@ -155,24 +155,24 @@ def test_pairs_of_one_prompt_count_once_in_the_interval_of_a_comparison():
     assert compare_nll(one, other).difference.n == 2
 
 
-def test_evaluations_of_other_labels_are_not_compared():
+def test_evaluations_on_different_labels_are_not_compared():
     one = evaluate_reward(PAIRS, [0.0] * 3, [0.0] * 3)
     fewer = evaluate_reward(PAIRS[:2], [0.0] * 2, [0.0] * 2)
     relabeled = [p.model_copy(update={"prob_chosen": 0.6}) for p in PAIRS]
     other = evaluate_reward(relabeled, [0.0] * 3, [0.0] * 3)
-    for else_ in (fewer, other):
-        with pytest.raises(UserError, match="not the same labels; train both"):
-            compare_nll(one, else_)
+    for mismatched in (fewer, other):
+        with pytest.raises(UserError, match="not of the same labels; train both"):
+            compare_nll(one, mismatched)
 
 
-def test_an_evaluation_with_traits_comes_back_from_disk(tmp_path):
+def test_an_evaluation_with_traits_survives_saving_and_loading(tmp_path):
     pairs = [pair("p", "long answer", "short", 0.9, {"kind": 0.2})]
-    found = evaluate_reward(pairs, [1.0], [0.5], {"kind": PairScores([1.0], [0.5])})
-    found.save(tmp_path / "evaluation.json")
-    assert RewardEvaluation.load(tmp_path / "evaluation.json") == found
+    evaluation = evaluate_reward(pairs, [1.0], [0.5], {"kind": PairScores([1.0], [0.5])})
+    evaluation.save(tmp_path / "evaluation.json")
+    assert RewardEvaluation.load(tmp_path / "evaluation.json") == evaluation
 
 
-def test_a_file_that_is_no_evaluation_is_named(tmp_path):
+def test_a_missing_or_invalid_file_is_named(tmp_path):
     path = tmp_path / "evaluation.json"
     with pytest.raises(UserError, match=r"evaluation.json: not an evaluation of a reward model"):
         RewardEvaluation.load(path)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rlaif.batching.encode import Pair, Row
-from rlaif.batching.prefix_sharing import share
+from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.models.attention import grouped_attention
 from rlaif.models.backbone import Backbone, LoraConfig
 from tests.support.training.perturb import shaken
@@ -52,7 +52,7 @@ def test_a_bfloat16_model_is_as_near_to_float32_as_with_torchs(tiny_model, train
             backbone.model.set_attn_implementation(implementation)
         if not train_fully:
             shaken(backbone, "policy", std=0.1)
-        hidden = backbone.ends("policy", share([PAIR.rows, SHORT.rows])).float()
+        hidden = backbone.ends("policy", pad_packs([PAIR.rows, SHORT.rows])).float()
         (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
         trained = backbone.role_parameters("policy").values()
         gradients = [p.grad.flatten() for p in trained if p.grad is not None]

@@ -1,4 +1,4 @@
-"""The page shows what the run holds, names what it lacks, and escapes what models wrote."""
+"""The page shows every part of a run, names missing parts, and escapes text from models."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import KL, JudgedPair, PolicyRun, evaluate
-from rlaif.evaluation.reward_models import PairFigures, evaluate_reward
+from rlaif.evaluation.reward_models import PairMetrics, evaluate_reward
 from rlaif.feedback.labeler import label
 from rlaif.report.page import ReportError, write_report
 from tests.support.feedback.scripted_judge import ScriptedJudge
@@ -27,7 +27,7 @@ WORDS = ["a", "made", "up", "answer", "of", "some", "words", "without", "any", "
 
 
 def made_up_run(run: Path, prompts: int = 24, extra: str = "") -> Path:
-    """Every part of a run folder from seeded random numbers, marked as made up."""
+    """A complete run folder made of seeded random numbers, marked as made up."""
     random.seed(7)
     questions = [
         Prompt(
@@ -90,14 +90,14 @@ def reward_evaluation(labels):
 
     whole = evaluate_reward(labels, scores(0.5), scores(-0.3))
     traits = {
-        trait: PairFigures(**{f.name: getattr(whole, f.name) for f in fields(PairFigures)})
+        trait: PairMetrics(**{f.name: getattr(whole, f.name) for f in fields(PairMetrics)})
         for trait in ("helpful", "honest")
     }
     return replace(whole, traits=traits)
 
 
 def metrics(folder: Path, at, alarms=None) -> None:
-    """60 steps of `at`(share of the run) with noise; held-out and judge's figures every tenth."""
+    """60 steps of `at`(fraction of run) with noise; held-out and judge metrics every tenth."""
     folder.mkdir(exist_ok=True)
     with (folder / "metrics.jsonl").open("w") as out:
         for step in range(1, 61):
@@ -106,8 +106,8 @@ def metrics(folder: Path, at, alarms=None) -> None:
                 for k, v in at(step / 60).items()
                 if step % 10 == 0 or not k.startswith(("held", "judge"))
             }
-            rang = [name for since, name in (alarms or {}).items() if step >= since]
-            out.write(json.dumps({"step": step, **noisy, "alarms": rang}) + "\n")
+            active = [name for since, name in (alarms or {}).items() if step >= since]
+            out.write(json.dumps({"step": step, **noisy, "alarms": active}) + "\n")
 
 
 def evaluation(questions, extra):
@@ -127,12 +127,12 @@ def evaluation(questions, extra):
         estimate = Estimate(kl, kl - 0.1, kl + 0.1, len(samples))
         return PolicyRun(name, samples, rewards, KL(estimate, estimate) if kl else None, 90.0)
 
-    def compare(asked):
+    def compare(questions):
         return {
             id: JudgedPair(None, "too_long")
             if id.endswith("p3/0")
             else JudgedPair(random.random(), traits={"helpful": random.random(), "honest": 0.4})
-            for id, *_ in asked
+            for id, *_ in questions
         }
 
     trained = [run("SFT", 0.2), run("DPO", 0.4), run("PPO", 1.2), run("ReST", 0.6)]
@@ -173,7 +173,7 @@ class PageParser(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A whole run; copy it before taking something away."""
+    """A complete run; copy it before deleting from it."""
     return made_up_run(tmp_path_factory.mktemp("made-up") / "run")
 
 
@@ -193,22 +193,22 @@ def render(run: Path) -> str:
     return write_report(run, run / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_whole_run_shows_every_part(whole_page):
+def test_a_complete_run_shows_every_part(whole_page):
     page = PageParser(whole_page)
     assert "This run has no" not in page.text
-    for shown in (
+    for expected in (
         "made-up sample run", "hhh 1.0.0", "DPO", "PPO", "SFT", "ReST", "empty_response 1",
-        "helpful", "at equal length", "self-BLEU", "How many it refuses", "By kind of prompt",
-        "Win rate by trait", "Alarms: kl over ceiling: from step 50 on, at 11 of 60.",
+        "helpful", "at equal length", "self-BLEU", "Refusal rate", "By kind of prompt",
+        "Win rate by trait", "Alarms: kl over ceiling: from step 50, in 11 of 60 steps.",
         "PPO: the reward score is up by",
     ):  # fmt: skip
-        assert shown in page.text
+        assert expected in page.text
     plots = {"result": 2, "labels": 1, "reward": 2 + 2, "SFT": 1, "DPO": 3, "PPO": 9, "ReST": 6}
     assert sum(tag == "svg" for tag, _ in page.tags) == sum(plots.values())
     assert "d" * 64 in page.text, "the receipt of a label"
 
 
-def test_the_page_needs_nothing_from_elsewhere(whole_page):
+def test_the_page_loads_nothing_from_elsewhere(whole_page):
     page = PageParser(whole_page)
     assert not [tag for tag, _ in page.tags if tag in {"script", "link", "img", "iframe"}]
     for _, attributes in page.tags:
@@ -218,7 +218,7 @@ def test_the_page_needs_nothing_from_elsewhere(whole_page):
     assert not re.search(r"@import|url\((?!#)", whole_page)
 
 
-def test_what_models_wrote_cannot_become_markup(no_curves, tmp_path):
+def test_text_from_models_cannot_become_markup(no_curves, tmp_path):
     evil = "<script>alert(1)</script><b title='x'>&amp;{{ 7 * 7 }}"
     page = PageParser(render(made_up_run(tmp_path / "run", prompts=4, extra=evil)))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -226,7 +226,7 @@ def test_what_models_wrote_cannot_become_markup(no_curves, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lost", "said"),
+    ("missing", "note"),
     [
         ("labels/preferences.parquet", "no labels yet"),
         ("reward/evaluation.json", "no reward-model evaluation yet"),
@@ -235,16 +235,16 @@ def test_what_models_wrote_cannot_become_markup(no_curves, tmp_path):
         ("evaluation/evaluation.json", "no evaluation yet"),
     ],
 )
-def test_a_missing_part_is_named_and_the_rest_is_shown(no_curves, run, tmp_path, lost, said):
+def test_a_missing_part_is_named_and_the_rest_is_shown(no_curves, run, tmp_path, missing, note):
     less = shutil.copytree(run, tmp_path / "run")
-    (less / lost).unlink()
+    (less / missing).unlink()
     text = PageParser(render(less)).text
-    assert said in text
+    assert note in text
     assert text.count("This run has no") <= 2
 
 
 @pytest.mark.parametrize(("folder", "title"), [("sft", "SFT"), ("rest", "ReST")])
-def test_a_stage_that_a_recipe_may_leave_out_leaves_no_gap(no_curves, run, tmp_path, folder, title):
+def test_an_optional_stage_that_did_not_run_leaves_no_gap(no_curves, run, tmp_path, folder, title):
     less = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(less / folder)
     html = render(less)
@@ -252,42 +252,42 @@ def test_a_stage_that_a_recipe_may_leave_out_leaves_no_gap(no_curves, run, tmp_p
     assert "This run has no" not in html
 
 
-def test_an_evaluation_from_before_the_newer_figures_is_shown(no_curves, run, tmp_path):
+def test_an_evaluation_without_the_newer_metrics_is_shown(no_curves, run, tmp_path):
     old = shutil.copytree(run, tmp_path / "run")
     path = old / "evaluation" / "evaluation.json"
-    found = json.loads(path.read_text())
+    saved = json.loads(path.read_text())
     newer = (
         "length_controlled", "traits", "reward_gain", "self_bleu", "refusals_safe",
         "refusals_harmful", "kinds",
     )  # fmt: skip
-    for policy in found["policies"]:
+    for policy in saved["policies"]:
         for name in newer:
             del policy[name]
         for verdict in policy["verdicts"]:
             del verdict["gap"], verdict["traits"]
-    path.write_text(json.dumps(found))
-    assert "DPO: not told apart" in PageParser(render(old)).text
+    path.write_text(json.dumps(saved))
+    assert "DPO: no significant difference" in PageParser(render(old)).text
 
 
-def test_going_back_to_the_best_policy_is_told(no_curves, tmp_path):
+def test_a_rollback_to_the_best_policy_is_shown(no_curves, tmp_path):
     rows = [{"step": step, "score": 1.0, "rollback": float(step == 2)} for step in (1, 2, 3)]
     (tmp_path / "ppo").mkdir()
     (tmp_path / "ppo" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "back to the best judged policy after step 2" in PageParser(render(tmp_path)).text
+    assert "rolled back to the best judged policy after step 2" in PageParser(render(tmp_path)).text
 
 
 def test_an_empty_run_folder_gives_a_page_of_notes(tmp_path):
     assert PageParser(render(tmp_path)).text.count("This run has no") == 6
 
 
-def test_values_that_are_no_numbers_are_left_out_of_curves(tmp_path):
+def test_nan_and_missing_values_are_left_out_of_curves(tmp_path):
     rows = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": None}, {"step": 3, "loss": 0.5}]
     (tmp_path / "dpo").mkdir()
     (tmp_path / "dpo" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert sum(tag == "svg" for tag, _ in PageParser(render(tmp_path)).tags) == 1
 
 
-def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+def test_an_unreadable_file_is_an_error_that_names_it(tmp_path):
     (tmp_path / "dpo").mkdir()
     (tmp_path / "dpo" / "metrics.jsonl").write_text('{"step": 1')
     with pytest.raises(ReportError, match=r"dpo/metrics\.jsonl: cannot be read"):
@@ -297,4 +297,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
 
 
 def test_the_finding_claims_no_more_than_the_interval_allows(whole_page):
-    assert "not told apart from the start by this many prompts" in PageParser(whole_page).text
+    assert (
+        "no significant difference from the start with this many prompts"
+        in PageParser(whole_page).text
+    )

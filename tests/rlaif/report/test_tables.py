@@ -1,4 +1,4 @@
-"""An evaluation on the terminal: everything with its interval, within 100 columns."""
+"""The tables of an evaluation on the terminal: intervals, and at most 100 columns."""
 
 import io
 from dataclasses import replace
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import KL, EvaluationResult, KindResult, LengthStats, PolicyResult
-from rlaif.report.tables import kind_table, print_table, tables
+from rlaif.report.tables import kind_table, print_table, result_tables
 
 
 def estimate(value, half=0.12):
@@ -16,7 +16,7 @@ def estimate(value, half=0.12):
 
 
 def policy(name, **changes):
-    found = PolicyResult(
+    result = PolicyResult(
         name=name,
         win_rate=estimate(0.66),
         judge_score=estimate(0.52),
@@ -34,7 +34,7 @@ def policy(name, **changes):
         refusals_safe=estimate(0.15),
         refusals_harmful=estimate(0.5),
     )
-    return replace(found, **changes)
+    return replace(result, **changes)
 
 
 def start():
@@ -48,7 +48,7 @@ def printed(*policies):
     return out.getvalue()
 
 
-def test_the_tables_fit_into_a_hundred_columns_uncut():
+def test_the_tables_fit_in_a_hundred_columns_untruncated():
     text = printed(start(), policy("DPO"), policy("ReST"))
     assert "…" not in text
     assert max(len(line) for line in text.splitlines() if "│" in line) <= 100
@@ -62,27 +62,27 @@ def test_the_start_has_no_win_rate():
     assert row.count("—") >= 3
 
 
-def test_traits_have_a_table_where_there_are_several():
+def test_traits_have_a_table_if_there_are_several():
     one = policy("DPO", traits={"overall": estimate(0.6)})
-    assert len(tables(EvaluationResult((start(), one), {}))) == 2
+    assert len(result_tables(EvaluationResult((start(), one), {}))) == 2
     two = policy("DPO", traits={"helpful": estimate(0.6), "honest": estimate(0.4)})
-    last = tables(EvaluationResult((start(), two), {}))[-1]
+    last = result_tables(EvaluationResult((start(), two), {}))[-1]
     assert last.rows == (("DPO", "60 % [48, 72]", "40 % [28, 52]"),)
 
 
-def test_overoptimization_is_said_in_words():
+def test_overoptimization_is_a_warning_in_words():
     assert "PPO: the reward score is up by +1.50" in printed(start(), policy("PPO"))
     fine = policy("PPO", judge_score=estimate(0.7))
     assert "overoptimized" not in printed(start(), fine)
 
 
-def test_kinds_are_rows_of_every_policy():
+def test_the_kind_table_has_a_row_for_every_kind_and_policy():
     kinds = tuple(
         KindResult(kind, 10, estimate(0.6), estimate(0.5), estimate(0.2), 40.0)
         for kind in ("everyday", "harmful")
     )
-    found = kind_table([policy("DPO", kinds=kinds), policy("PPO", kinds=kinds)])
-    assert [row[:3] for row in found.rows] == [
+    table = kind_table([policy("DPO", kinds=kinds), policy("PPO", kinds=kinds)])
+    assert [row[:3] for row in table.rows] == [
         ("everyday", "DPO", "10"), ("everyday", "PPO", "10"),
         ("harmful", "DPO", "10"), ("harmful", "PPO", "10"),
     ]  # fmt: skip
@@ -90,5 +90,5 @@ def test_kinds_are_rows_of_every_policy():
 
 
 @pytest.mark.parametrize("missing", ["judge_score", "reward_gain"])
-def test_without_both_scores_nothing_is_suspected(missing):
+def test_without_both_scores_there_is_no_overoptimization_warning(missing):
     assert not policy("PPO", **{missing: None}).overoptimized

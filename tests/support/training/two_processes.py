@@ -20,7 +20,7 @@ from rlaif.algorithms.rest import train as rest
 from rlaif.algorithms.reward import train as reward_model
 from rlaif.algorithms.sft import train as sft
 from rlaif.data.records import Prompt
-from rlaif.distributed import fsdp as sharding
+from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
@@ -133,7 +133,7 @@ class StepWatch:
             pieces = learner.pieces.values()
             self.held = size([*pieces, *(p.grad for p in pieces if p.grad is not None), *moments])
             self.gradients.append(
-                {n: sharding.whole(p.grad).clone() for n, p in learner.parameters.items()}
+                {n: fsdp.full_tensor(p.grad).clone() for n, p in learner.parameters.items()}
             )
 
         learner.optimizer.register_step_pre_hook(before_step)
@@ -141,7 +141,7 @@ class StepWatch:
     def backbone(self, backbone: Backbone) -> None:
         """After it was sharded, or not."""
         base = [p for name, p in backbone.model.named_parameters() if "lora_" not in name]
-        self.base = [(size(base), size(map(sharding.local, base)))]
+        self.base = [(size(base), size(map(fsdp.local, base)))]
 
 
 def called_after(method: Callable[..., None], look: Callable[[Any], None]) -> Callable[..., None]:

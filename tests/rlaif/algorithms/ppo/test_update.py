@@ -9,7 +9,7 @@ from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.rollout import PPOModels, Rollout, importance_weights, roll_out
 from rlaif.algorithms.ppo.update import policy_losses, reference_losses, update, value_losses
 from rlaif.batching.encode import pad
-from rlaif.batching.prefix_sharing import share
+from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.distributed.processes import ProcessGroup
 from tests.support.training.gradients import GradientKeeper
 from tests.support.training.ppo_runs import ALONE, encoded, forwards_of, models_over, small
@@ -183,7 +183,7 @@ def test_logprobs_and_values_are_measured_by_one_forward_of_the_policy(
         assert [role for role, _ in made] == expected
         batch = pad(rollout.rows)
         with torch.no_grad():
-            values = models.critic.values(share([[row] for row in rollout.rows]))
+            values = models.critic.values(pad_packs([[row] for row in rollout.rows]))
             logprobs = models.policy.logprobs("policy", batch)[batch.response_mask]
         torch.testing.assert_close(rollout.targets.values[rollout.mask], values)
         torch.testing.assert_close(rollout.old_logprobs[rollout.mask], logprobs)
