@@ -21,8 +21,8 @@ from rlaif.pipeline.stages import stages_of
 from tests.support.feedback.scripted_judge import ScriptedJudge
 
 TRAINERS = {
-    "sft": "rlaif.algorithms.sft.train",
-    "reward": "rlaif.algorithms.reward.train",
+    "sft": "rlaif.algorithms.sft.train.train",
+    "reward": "rlaif.algorithms.reward.train.train",
     "dpo": "rlaif.algorithms.dpo.train.train",
     "ppo": "rlaif.algorithms.ppo.train.train",
     "rest": "rlaif.algorithms.rest.train.train",

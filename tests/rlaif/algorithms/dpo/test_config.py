@@ -57,6 +57,6 @@ def test_a_recipe_chooses_it_too_and_keeps_its_settings():
 def test_a_misspelled_setting_of_a_loss_names_the_nearest_of_that_loss(at):
     robust = [f"{at}loss=robust", f"{at}label_noise=0.2", f"{at}label_noize=0.1"]
     with pytest.raises(
-        UserError, match=r"label_noize: unknown setting; did you mean label_noise\?"
+        UserError, match=r"label_noize: unknown setting; did you mean 'label_noise'\?"
     ):
         load_recipe("quickstart", robust) if at else configured(DPOConfig, robust, {})
