@@ -2,6 +2,8 @@
 
 schema.py        Constitution and its parts, validated on construction; the content digest
 loader.py        YAML text or file → Constitution; every error with line, column and remedy
+validation.py    pydantic's errors as messages that name field, value and nearest key
+consistency.py   checks across parts: duplicate ids, unknown traits
 strict_yaml.py   the YAML subset that constitutions use, with the position of every value
 writer.py        Constitution → YAML
 errors.py        UserError, ConstitutionError, Diagnostic, and how to install extras

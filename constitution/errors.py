@@ -8,10 +8,12 @@ UserError (ValueError)      one readable message: what, where, the remedy; no tr
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 
@@ -44,6 +46,13 @@ class ConstitutionError(UserError):
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n".join(str(d) for d in self.diagnostics))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'did you mean …?', or "" when nothing is close; bounded work, safe for untrusted words."""
+    candidates = {name[:32]: name for name in islice(known, 32)}
+    matches = difflib.get_close_matches(word[:32], candidates, n=1, cutoff=0.6)
+    return f"did you mean '{candidates[matches[0]]}'?" if matches else ""
 
 
 def install_hint(*extras: str) -> str:

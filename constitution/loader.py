@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import resources
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from constitution.errors import ConstitutionError, Diagnostic
-from constitution.schema import (
-    Constitution,
-    Example,
-    Message,
-    Principle,
-    Scope,
-    Trait,
-    inconsistencies,
-    nearest,
-)
+from constitution.consistency import inconsistencies
+from constitution.errors import ConstitutionError, Diagnostic, nearest
 from constitution.strict_yaml import (
     LIST,
     MAPPING,
@@ -40,14 +32,22 @@ MAX_ERRORS = 1000  # with more, the file is hardly a constitution: they are not 
 _LIBRARY = resources.files("constitution") / "library"
 
 
-def load(name_or_path: str | os.PathLike[str]) -> Constitution:
-    """Load a shipped constitution by name, or a file by path. Raises ConstitutionError."""
-    return load_text(*read_source(name_or_path))
+class Document(Protocol):
+    """A model that is written as YAML: `Constitution`, which calls this module to load itself."""
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self: ...
+
+    @staticmethod
+    def keys_at(path: Sequence[str | int]) -> tuple[str, ...]: ...
 
 
-def load_text(text: str, source: str = "<text>") -> Constitution:
-    """Load a constitution from YAML text; `source` names it in errors. Raises ConstitutionError."""
-    return build(parse(text, source))
+Kind = TypeVar("Kind", bound=Document)
+
+
+def parse_text(text: str, source: str, kind: type[Kind]) -> Kind:
+    """The document in a YAML text; `source` names it in errors. Raises ConstitutionError."""
+    return build(parse(text, source), kind)
 
 
 def library_names() -> tuple[str, ...]:
@@ -92,59 +92,62 @@ def _read_file(path: str) -> str:
     raise ConstitutionError([Diagnostic(path, place.line, place.column, problem, remedy)])
 
 
-def build(tree: Tree) -> Constitution:
+def build(tree: Tree, kind: type[Kind]) -> Kind:
     """Validate a parsed tree. Raises ConstitutionError, which lists all of its problems."""
     problems = list(tree.problems)
-    told = {(d.line, d.column) for d in problems}  # what YAML refuses needs no second complaint
+    refused = {(d.line, d.column) for d in problems}  # by YAML: one complaint is enough
     try:
-        constitution = Constitution.model_validate(tree.data)
+        document = kind.model_validate(tree.data)
     except ValidationError as error:
         if error.error_count() > MAX_ERRORS:
             place, message = tree.place(()), f"more than {MAX_ERRORS} missing or wrong parts"
             remedy = "start from one that ships, such as hhh"
             raise ConstitutionError([_diagnostic(tree, place, message, remedy)]) from None
         errors = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
-        problems += [d for d in _explain_all(tree, errors) if (d.line, d.column) not in told]
+        explained = _explain_all(tree, errors, kind)
+        problems += [d for d in explained if (d.line, d.column) not in refused]
     if problems:
         raise ConstitutionError(sorted(problems, key=lambda d: (d.line, d.column))[:MAX_PROBLEMS])
-    return constitution
+    return document
 
 
-def _explain_all(tree: Tree, errors: list[ErrorDetails]) -> list[Diagnostic]:
-    found = _inconsistencies(tree)
+def _explain_all(tree: Tree, errors: list[ErrorDetails], kind: type[Document]) -> list[Diagnostic]:
+    diagnostics = _inconsistencies(tree)
+
+    def add(place: Place, message: str, remedy: str) -> None:
+        diagnostics.append(_diagnostic(tree, place, message, remedy))
+
     mistyped: set[Path] = set()  # missing keys that an unknown key probably stands for
     for error in errors:
         if error["type"] == "extra_forbidden":
             *parent, key = _path(tree, error)
-            known = _keys_at(tuple(parent))
+            known = kind.keys_at(parent)
             present = _at(tree.data, tuple(parent))
             meant = nearest(str(key), [name for name in known if name not in present])
             mistyped.update((*parent, name) for name in known if f"'{name}'" in meant)
             remedy = meant or f"the keys here are {', '.join(known)}"
             place = tree.keys[(*parent, key)]
-            found.append(_diagnostic(tree, place, f"unknown key '{shorten(str(key))}'", remedy))
+            add(place, f"unknown key '{shorten(str(key))}'", remedy)
     for error in errors:
         path = _path(tree, error)
         if error["type"] == "extra_forbidden" or path in mistyped:
             continue
         if error["type"] == "missing":
             message = f"{_name(tree, path[:-1])} lacks the key '{path[-1]}'"
-            found.append(_diagnostic(tree, tree.place(path[:-1]), message, f"add '{path[-1]}: …'"))
+            add(tree.place(path[:-1]), message, f"add '{path[-1]}: …'")
         elif error["type"] == "too_short" and _at(tree.data, path):
             continue  # pydantic counts valid items only; the invalid ones are reported themselves
-        elif (
-            path or error["type"] != "value_error"
-        ):  # at the root: reported above as inconsistencies
-            found.append(_explain(tree, path, error))
-    return found
+        elif path or error["type"] != "value_error":  # at the root: the inconsistencies above
+            diagnostics.append(_explain(tree, path, error, kind))
+    return diagnostics
 
 
-def _explain(tree: Tree, path: Path, error: ErrorDetails) -> Diagnostic:
+def _explain(tree: Tree, path: Path, error: ErrorDetails, kind: type[Document]) -> Diagnostic:
     """The diagnostic of an invalid value: what was expected, what was found, and the remedy."""
-    kind, context = error["type"], error.get("ctx", {})
+    context = error.get("ctx", {})
     place = tree.keys[path] if error["loc"][-1:] == ("[key]",) else tree.place(path)
     remedy = ""
-    match kind:
+    match error["type"]:
         case "value_error":
             message = str(context["error"])
             if place.found not in ("", LIST, MAPPING):
@@ -166,7 +169,7 @@ def _explain(tree: Tree, path: Path, error: ErrorDetails) -> Diagnostic:
             remedy = "start each item on its own line with '- '"
         case "model_type" | "dict_type":
             message = f"expected a mapping of keys, found {place.found}"
-            remedy = f"its keys are {', '.join(known)}" if (known := _keys_at(path)) else ""
+            remedy = f"its keys are {', '.join(known)}" if (known := kind.keys_at(path)) else ""
         case _:
             message = error["msg"]
     return _diagnostic(tree, place, f"{_name(tree, path)}: {message}", remedy)
@@ -228,20 +231,6 @@ def _path(tree: Tree, error: ErrorDetails) -> Path:
     if error["type"] == "missing" or (*path, last) in tree.values:
         return (*path, last)
     return path
-
-
-def _keys_at(path: Path) -> tuple[str, ...]:
-    """The keys that the schema allows in the mapping at path."""
-    names = tuple(step for step in path if isinstance(step, str))
-    models: dict[tuple[str, ...], type[BaseModel]] = {
-        (): Constitution,
-        ("principles",): Principle,
-        ("principles", "scope"): Scope,
-        ("principles", "examples"): Example,
-        ("principles", "examples", "prompt"): Message,
-    }
-    model = Trait if names[:1] == ("traits",) and len(names) > 1 else models.get(names)
-    return tuple(model.model_fields) if model else ()
 
 
 def _name(tree: Tree, path: Path) -> str:

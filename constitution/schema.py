@@ -6,15 +6,12 @@ This module depends on pydantic alone, so that a light client can import it.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 from os import PathLike
 from typing import Annotated, Any, Literal
 
@@ -29,6 +26,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from constitution.consistency import inconsistencies
+from constitution.errors import nearest
 
 LOWEST_WEIGHT, HIGHEST_WEIGHT = 0.001, 1000.0
 
@@ -179,52 +179,6 @@ def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str] | None:
     return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 
-@dataclass(frozen=True, slots=True)
-class Inconsistency:
-    """Parts that are valid by themselves but not together; `path` locates the part to fix."""
-
-    path: tuple[str | int, ...]
-    message: str
-    remedy: str
-
-
-def inconsistencies(
-    traits: Iterable[str], principles: Sequence[tuple[str, str]]
-) -> Iterator[Inconsistency]:
-    """Duplicate ids, principles of unknown traits, and traits without principles.
-
-    `principles` holds the (id, trait) of each; "" stands for a value that could not be read.
-    """
-    known = set(traits)
-    served = {trait for _, trait in principles}
-    seen: set[str] = set()
-    unknown = 0
-    for index, (name, trait) in enumerate(principles):
-        if name and name in seen:
-            message = f"duplicate principle id '{name}'"
-            remedy = "give each principle its own id"
-            yield Inconsistency(("principles", index, "id"), message, remedy)
-        seen.add(name)
-        if trait and trait not in known:
-            guess = nearest(trait, sorted(known)) if unknown < 3 else ""  # guessing is slow
-            remedy = guess or "declare it under 'traits'"
-            unknown += 1
-            path = ("principles", index, "trait")
-            yield Inconsistency(path, f"unknown trait '{trait}'", remedy)
-    if served <= known:  # else a trait may lack a principle because its name was mistyped there
-        for trait in sorted(known - served):
-            message = f"no principle serves the trait '{trait}'"
-            remedy = "write a principle for it, or delete the trait"
-            yield Inconsistency(("traits", trait), message, remedy)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'did you mean …?', or "" when nothing is close; bounded work, safe for untrusted words."""
-    candidates = {name[:32]: name for name in islice(known, 32)}
-    matches = difflib.get_close_matches(word[:32], candidates, n=1, cutoff=0.6)
-    return f"did you mean '{candidates[matches[0]]}'?" if matches else ""
-
-
 class Constitution(_Value):
     """A named, versioned set of principles.
 
@@ -273,9 +227,33 @@ class Constitution(_Value):
 
         Text that contains '/' or ends in .yaml or .yml is a path. Raises ConstitutionError.
         """
-        from constitution.loader import load
+        from constitution.loader import parse_text, read_source
 
-        return load(name_or_path)
+        return parse_text(*read_source(name_or_path), cls)
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "<text>") -> Constitution:
+        """Load a constitution from YAML text; `source` names it in errors.
+
+        Raises ConstitutionError.
+        """
+        from constitution.loader import parse_text
+
+        return parse_text(text, source, cls)
+
+    @staticmethod
+    def keys_at(path: Sequence[str | int]) -> tuple[str, ...]:
+        """The keys that the schema allows in the mapping at a path of a constitution."""
+        names = tuple(step for step in path if isinstance(step, str))
+        models: dict[tuple[str, ...], type[BaseModel]] = {
+            (): Constitution,
+            ("principles",): Principle,
+            ("principles", "scope"): Scope,
+            ("principles", "examples"): Example,
+            ("principles", "examples", "prompt"): Message,
+        }
+        model = Trait if names[:1] == ("traits",) and len(names) > 1 else models.get(names)
+        return tuple(model.model_fields) if model else ()
 
     @classmethod
     def library_names(cls) -> tuple[str, ...]:

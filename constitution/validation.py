@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from constitution.schema import nearest
+from constitution.errors import nearest
 
 _LONGEST_VALUE = 80  # characters of a value that a message quotes
 

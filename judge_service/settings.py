@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from constitution import DEFAULT_CONSTITUTION
-from constitution.schema import nearest
+from constitution.errors import nearest
 from hardware.dtypes import Dtype
 from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError

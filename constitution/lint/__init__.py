@@ -80,7 +80,7 @@ def lint_text(text: str, source: str = "<text>") -> list[Finding]:
     """The findings about a YAML text, in its order; `source` is their file name."""
     try:
         tree = parse(text, source)
-        constitution = build(tree)
+        constitution = build(tree, Constitution)
     except ConstitutionError as error:
         return _load_errors(error)
     locator = _Locator(text.removeprefix("\ufeff"), tree)

@@ -20,16 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from constitution.errors import UserError, install_hint
 from judge_service.engine import Engine
 
-if TYPE_CHECKING:
-    from judge_service.settings import ServerSettings
 
-    EngineFactory = Callable[[ServerSettings], Engine]
+class EngineSettings(Protocol):
+    """The part of `judge_service.settings.ServerSettings` that this table reads."""
 
+    @property
+    def engine(self) -> str: ...
+
+
+EngineFactory = Callable[[Any], Engine]  # called with the server's settings
 _OURS = ("constitution", "hardware", "judge_service")
 
 
@@ -39,7 +43,7 @@ def _in_file(name: str, *, needs_extra: str) -> EngineFactory:
     Raises UserError, naming the extra to install, where a package of others is missing.
     """
 
-    def open_it(settings: ServerSettings) -> Engine:
+    def open_it(settings: EngineSettings) -> Engine:
         try:
             file = import_module(f"{__name__}.{name}")
         except ModuleNotFoundError as error:
@@ -61,6 +65,6 @@ ENGINES: dict[str, EngineFactory] = {
 }
 
 
-def open_engine(settings: ServerSettings) -> Engine:
+def open_engine(settings: EngineSettings) -> Engine:
     """The engine that the settings name, not yet started. Raises UserError."""
     return ENGINES[settings.engine](settings)

@@ -32,8 +32,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from constitution.errors import ConstitutionError
-from constitution.schema import nearest
+from constitution.errors import ConstitutionError, nearest
 from constitution.strict_yaml import Tree, parse
 from judge_service.errors import ServerStartError
 from judge_service.file_watch import FileWatch

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from constitution.errors import ConstitutionError, Diagnostic
-from constitution.loader import load_text
 from constitution.schema import Constitution
 from judge_service.errors import InvalidRequest, NotAllowed
 
@@ -54,7 +53,7 @@ class InlineConstitutions:
 def _parse(text: str, max_principles: int) -> Constitution | str:
     """The constitution, or its problems, one per line."""
     try:
-        parsed = load_text(text, FIELD)
+        parsed = Constitution.from_yaml(text, FIELD)
     except ConstitutionError as error:
         return _explain_all(error.diagnostics)
     if len(parsed.principles) > max_principles:

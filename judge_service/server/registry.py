@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from constitution.errors import UserError
-from constitution.schema import Constitution, nearest
+from constitution.errors import UserError, nearest
+from constitution.schema import Constitution
 from judge_service.errors import InvalidRequest, ServerStartError
 from judge_service.file_watch import FileWatch
 from judge_service.server_info import ConstitutionSummary

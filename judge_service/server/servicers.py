@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from constitution.errors import ConstitutionError
-from constitution.loader import load_text
+from constitution.schema import Constitution
 from judge_service.errors import InvalidRequest, NotFound
 from judge_service.server.handlers import RequestHandler
 from judge_service.server.registry import UNKNOWN
@@ -91,7 +91,7 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
             raise InvalidRequest("source", f"a name of up to {_MAX_SOURCE} characters")
         try:
             constitution = await asyncio.to_thread(
-                load_text, request.yaml, request.source or "constitution"
+                Constitution.from_yaml, request.yaml, request.source or "constitution"
             )
         except ConstitutionError as error:
             problems = map(wire_constitution.diagnostic_to_proto, error.diagnostics)

@@ -10,7 +10,8 @@ import math
 import re
 from collections.abc import Collection, Sequence
 
-from constitution.schema import Constitution, nearest
+from constitution.errors import nearest
+from constitution.schema import Constitution
 from judge_service.errors import InvalidRequest
 from judge_service.types import Comparison, Conversation, JudgeOptions, Order, WritingOptions
 from judge_service.v1 import judge_pb2 as pb

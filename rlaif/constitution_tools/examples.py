@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from constitution.errors import UserError
-from constitution.schema import Constitution, Example, Principle, nearest
+from constitution.errors import UserError, nearest
+from constitution.schema import Constitution, Example, Principle
 from judge_service.judge.label_probs import prob_a
 from judge_service.types import Comparison, Judgment, Order, Unjudged
 from rlaif.evaluation.intervals import Estimate, share_estimate

@@ -14,7 +14,7 @@ import shutil
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -26,11 +26,18 @@ from rlaif.data.datasets import iter_preferences
 from rlaif.data.records import RecordError
 from rlaif.feedback.receipts import parse_receipt
 
-if TYPE_CHECKING:
-    from rlaif.feedback.labeler import JudgeIdentity
-
 _OPTIONS = TypeAdapter(JudgeOptions)
 _HEX = 12  # hex digits of a digest in messages
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeIdentity:
+    """A judge and its constitution; answers are reused for the same identity only."""
+
+    constitution: ConstitutionSummary
+    model: ModelIdentity
+    template_version: str
+    calibrations: tuple[str, ...] = ()  # digests of those it applies with this constitution
 
 
 class EarlierLabelsError(UserError):

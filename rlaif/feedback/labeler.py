@@ -33,7 +33,6 @@ from judge_service.types import (
     Comparison,
     JudgeOptions,
     Judgment,
-    ModelIdentity,
     Unjudged,
     UnjudgedReason,
     Usage,
@@ -43,7 +42,7 @@ from rlaif.data.records import atomic_open, write_json, write_preferences
 from rlaif.evaluation.policies import Compare, JudgedPair, Question
 from rlaif.feedback import earlier_labels
 from rlaif.feedback.counts import Tally
-from rlaif.feedback.earlier_labels import Earlier, MadeBy
+from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy
 from rlaif.feedback.pairs import digest
 from rlaif.feedback.receipts import preference
 from rlaif.progress import progress
@@ -62,16 +61,6 @@ class LabelingError(UserError):
 
 
 # ── judging ──────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeIdentity:
-    """A judge and its constitution; answers are reused for the same identity only."""
-
-    constitution: ConstitutionSummary
-    model: ModelIdentity
-    template_version: str
-    calibrations: tuple[str, ...] = ()  # digests of those it applies with this constitution
 
 
 class JournalEntry(BaseModel):

@@ -35,7 +35,8 @@ from judge_service.server_info import ServerInfo
 from judge_service.types import Conversation, Unjudged, Writing, WritingOptions
 from rlaif.data.journal import Journal
 from rlaif.data.records import Demonstration, Sample, atomic_open, write_jsonl
-from rlaif.feedback.labeler import TRANSIENT, JudgeIdentity, identify
+from rlaif.feedback.earlier_labels import JudgeIdentity
+from rlaif.feedback.labeler import TRANSIENT, identify
 from rlaif.feedback.pairs import digest
 from rlaif.generation.base import response_seed
 from rlaif.progress import progress

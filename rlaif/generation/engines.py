@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SamplingEngine:
     """How an engine is opened, and where it can be used.
 
-    package: what must be installed beside `rlaif[train]`, "" for nothing.
+    package: what must be installed beside the extra `train`, "" for nothing.
     over_policy: (backbone, tokens of prompt and response, GiB of keys and values) → its sampler.
     """
 

@@ -47,7 +47,8 @@ from judge_service.judge.calibration_metrics import (
 from judge_service.types import Comparison, JudgeOptions, Unjudged
 from rlaif.data.records import RecordError, _Record, iter_jsonl
 from rlaif.evaluation.intervals import Estimate
-from rlaif.feedback.labeler import Answers, JudgeIdentity, LabelingClient, judge_pairs
+from rlaif.feedback.earlier_labels import JudgeIdentity
+from rlaif.feedback.labeler import Answers, LabelingClient, judge_pairs
 from rlaif.feedback.pairs import digest
 
 FEWEST_PAIRS = 30  # with fewer, the interval of a share is wider than ±18 points

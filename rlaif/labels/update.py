@@ -36,12 +36,11 @@ from judge_service.types import (
 from rlaif.data.datasets import iter_preferences
 from rlaif.data.journal import Journal
 from rlaif.data.records import Preference, RecordError
-from rlaif.feedback.earlier_labels import Earlier
+from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity
 from rlaif.feedback.labeler import (
     JOURNAL,
     PREFERENCES,
     JournalEntry,
-    JudgeIdentity,
     LabelingClient,
     LabelingError,
     LabelingSummary,

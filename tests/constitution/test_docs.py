@@ -9,7 +9,6 @@ import pytest
 
 from constitution import Constitution, ConstitutionError
 from constitution.lint import lint_text
-from constitution.loader import load_text
 
 PAGE = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
 GOOD, BROKEN = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -22,7 +21,7 @@ def test_the_example_file_loads_without_remarks() -> None:
 
 def test_the_errors_shown_are_the_errors_raised() -> None:
     with pytest.raises(ConstitutionError) as caught:
-        load_text(BROKEN, "mine.yaml")
+        Constitution.from_yaml(BROKEN, "mine.yaml")
     assert str(caught.value) == ERRORS
 
 

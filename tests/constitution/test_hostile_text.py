@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constitution import Constitution, ConstitutionError
-from constitution.loader import load_text
 from constitution.strict_yaml import MAX_BYTES
 from tests.support.steps import steps
 
@@ -65,7 +64,7 @@ MOST_STEPS = 500_000  # of Python, about 50 ms; the costliest of these takes 350
 def test_hostile_yaml_is_rejected_in_few_steps(text: str) -> None:
     def refuse() -> None:
         with pytest.raises(ConstitutionError):
-            load_text(text)
+            Constitution.from_yaml(text)
 
     assert steps(refuse) < MOST_STEPS
 
@@ -80,7 +79,7 @@ _YAML_PIECES = st.sampled_from(
 
 def refusal(text: str) -> ConstitutionError | None:
     try:
-        load_text(text)
+        Constitution.from_yaml(text)
     except ConstitutionError as error:
         return error
     return None
@@ -151,7 +150,7 @@ def test_the_digest_survives_any_layout(keys: list[str], flow: bool, width: int)
     data = original.model_dump(mode="json", exclude_none=True)
     ordered = {key: data[key] for key in keys}
     text = yaml.dump(ordered, sort_keys=False, default_flow_style=flow, width=width)
-    assert load_text(text).digest == original.digest
+    assert Constitution.from_yaml(text).digest == original.digest
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\0", "\\x07"])
@@ -160,9 +159,9 @@ def test_escapes_of_unusual_characters_load_or_raise_constitution_error(escape: 
     if error := refusal(text):
         assert error.diagnostics[0].line == 10
     else:
-        assert load_text(text).digest
+        assert Constitution.from_yaml(text).digest
 
 
 def test_the_size_limit_counts_bytes_and_not_characters() -> None:
     with pytest.raises(ConstitutionError, match="larger than"):
-        load_text("# " + "é" * (MAX_BYTES // 2))
+        Constitution.from_yaml("# " + "é" * (MAX_BYTES // 2))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from constitution import Constitution, ConstitutionError, strict_yaml
-from constitution.loader import library_names, load, load_text
+from constitution.loader import library_names
 from constitution.strict_yaml import parse
 
 GOOD = """\
@@ -32,7 +32,7 @@ principles:
 
 def problems(text: str) -> list[str]:
     with pytest.raises(ConstitutionError) as caught:
-        load_text(text, "c.yaml")
+        Constitution.from_yaml(text, "c.yaml")
     return str(caught.value).splitlines()
 
 
@@ -42,12 +42,15 @@ def changed(old: str, new: str) -> str:
 
 
 def test_a_valid_file_loads() -> None:
-    constitution = load_text(GOOD)
+    constitution = Constitution.from_yaml(GOOD)
     assert constitution.principle("calm").examples[0].conversation[0].content == "Quick!"
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_accepted() -> None:
-    assert load_text("\ufeff" + GOOD.replace("\n", "\r\n")).digest == load_text(GOOD).digest
+    assert (
+        Constitution.from_yaml("\ufeff" + GOOD.replace("\n", "\r\n")).digest
+        == Constitution.from_yaml(GOOD).digest
+    )
 
 
 GOLDEN = {
@@ -287,20 +290,20 @@ class TestFiles:
 
     def test_a_folder_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConstitutionError, match="Is a directory"):
-            load(tmp_path)
+            Constitution.load(tmp_path)
 
     def test_bytes_that_are_not_utf8_are_reported_with_their_position(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
         file.write_bytes(GOOD.replace("Calm it.", "Für alle.").encode("latin-1"))
         with pytest.raises(ConstitutionError, match=r"c\.yaml:10:14: not UTF-8 text"):
-            load(file)
+            Constitution.load(file)
 
     def test_a_huge_file_is_read_only_up_to_the_limit(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
         with file.open("wb") as out:
             out.truncate(1 << 40)  # sparse
         with pytest.raises(ConstitutionError, match="larger than 1024 KiB"):
-            load(file)
+            Constitution.load(file)
 
 
 def test_the_parser_without_libyaml_reports_the_same_positions(

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from rlaif.algorithms.ppo.config import PPOConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +38,28 @@ class AdvantageEstimate:
     returns: Tensor | None  # (B, R), the value function's targets; None without one
 
 
+class PPOSettings(Protocol):
+    """The settings that estimators read; PPOConfig has them."""
+
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def gae_lambda(self) -> float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Estimator:
     """An entry of ESTIMATORS."""
 
-    compute: Callable[[ScoredResponses, float, PPOConfig], AdvantageEstimate]  # the float: kl_coef
+    # responses, kl_coef, settings
+    compute: Callable[[ScoredResponses, float, PPOSettings], AdvantageEstimate]
     needs_value: bool = False  # a value function is trained, and `returns` are its targets
     min_group_size: int = 1  # responses per prompt that it compares
     kl_in_loss: bool = False  # kl_coef·k3 is added to the policy loss; else the KL is in the reward
     settings: tuple[str, ...] = ()  # keys of PPOConfig that nothing else reads
 
 
-def _gae(responses: ScoredResponses, kl_coef: float, config: PPOConfig) -> AdvantageEstimate:
+def _gae(responses: ScoredResponses, kl_coef: float, config: PPOSettings) -> AdvantageEstimate:
     from rlaif.algorithms.ppo.advantages import gae_advantages, token_rewards
     from rlaif.batching.logprobs import whiten
 
@@ -61,7 +69,7 @@ def _gae(responses: ScoredResponses, kl_coef: float, config: PPOConfig) -> Advan
     return AdvantageEstimate(whiten(gae.advantages, mask), rewards.sum(1), gae.returns)
 
 
-def _rloo(responses: ScoredResponses, kl_coef: float, _config: PPOConfig) -> AdvantageEstimate:
+def _rloo(responses: ScoredResponses, kl_coef: float, _config: PPOSettings) -> AdvantageEstimate:
     from rlaif.algorithms.ppo.advantages import on_every_token, response_rewards, rloo_advantages
 
     mask = responses.mask
@@ -70,7 +78,7 @@ def _rloo(responses: ScoredResponses, kl_coef: float, _config: PPOConfig) -> Adv
     return AdvantageEstimate(on_every_token(advantages, mask), rewards, None)
 
 
-def _grpo(responses: ScoredResponses, _kl_coef: float, _config: PPOConfig) -> AdvantageEstimate:
+def _grpo(responses: ScoredResponses, _kl_coef: float, _config: PPOSettings) -> AdvantageEstimate:
     from rlaif.algorithms.ppo.advantages import grpo_advantages, on_every_token
 
     advantages = grpo_advantages(responses.scores, responses.groups)  # (B,)

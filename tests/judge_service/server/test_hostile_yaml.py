@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from constitution.errors import ConstitutionError, Diagnostic
-from constitution.loader import library_names, load_text
+from constitution.loader import library_names
 from constitution.schema import Constitution
 from constitution.strict_yaml import MAX_BYTES
 from judge_service.client.sync import AsyncJudgeClient, JudgeRequestError
@@ -128,7 +128,7 @@ Outcome = Constitution | tuple[Diagnostic, ...]
 def outcome(text: str) -> Outcome:
     """What a text is: a constitution, or what is wrong with it."""
     try:
-        return load_text(text, "mine.yaml")
+        return Constitution.from_yaml(text, "mine.yaml")
     except ConstitutionError as error:
         return tuple(error.diagnostics)
 

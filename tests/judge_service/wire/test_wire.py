@@ -10,7 +10,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from constitution.errors import Diagnostic
-from constitution.loader import load_text
 from constitution.schema import Constitution, Message
 from judge_service.errors import InvalidRequest
 from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerLimits, ServerState
@@ -298,7 +297,7 @@ def test_an_inline_constitution_is_sent_as_yaml() -> None:
     constitution = Constitution.load("hhh")
     ref = requests.constitution_ref(constitution)
     assert (ref.name, ref.sha256) == ("", "")
-    assert load_text(ref.yaml).digest == constitution.digest
+    assert Constitution.from_yaml(ref.yaml).digest == constitution.digest
 
 
 def test_sixty_four_hexadecimal_digits_are_a_digest_and_anything_else_a_name() -> None:

@@ -1,0 +1,47 @@
+"""Checks across the parts of a constitution: ids, and the traits that principles name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from constitution.errors import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Inconsistency:
+    """Parts that are valid by themselves but not together; `path` locates the part to fix."""
+
+    path: tuple[str | int, ...]
+    message: str
+    remedy: str
+
+
+def inconsistencies(
+    traits: Iterable[str], principles: Sequence[tuple[str, str]]
+) -> Iterator[Inconsistency]:
+    """Duplicate ids, principles of unknown traits, and traits without principles.
+
+    `principles` holds the (id, trait) of each; "" stands for a value that could not be read.
+    """
+    known = set(traits)
+    served = {trait for _, trait in principles}
+    seen: set[str] = set()
+    unknown = 0
+    for index, (name, trait) in enumerate(principles):
+        if name and name in seen:
+            message = f"duplicate principle id '{name}'"
+            remedy = "give each principle its own id"
+            yield Inconsistency(("principles", index, "id"), message, remedy)
+        seen.add(name)
+        if trait and trait not in known:
+            guess = nearest(trait, sorted(known)) if unknown < 3 else ""  # guessing is slow
+            remedy = guess or "declare it under 'traits'"
+            unknown += 1
+            path = ("principles", index, "trait")
+            yield Inconsistency(path, f"unknown trait '{trait}'", remedy)
+    if served <= known:  # else a trait may lack a principle because its name was mistyped there
+        for trait in sorted(known - served):
+            message = f"no principle serves the trait '{trait}'"
+            remedy = "write a principle for it, or delete the trait"
+            yield Inconsistency(("traits", trait), message, remedy)
