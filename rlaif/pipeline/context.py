@@ -118,7 +118,7 @@ class RunContext:
 
     # sft
     def train_sft(self) -> None:
-        from rlaif.algorithms.sft.lessons import SFTSource
+        from rlaif.algorithms.sft.sources import SFTSource
         from rlaif.algorithms.sft.train import train
         from rlaif.models.backbone import merge_adapter
 

@@ -14,36 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.batching.encode import BatchError, Row, encode_row
-from rlaif.data.datasets import read_lessons
 from rlaif.data.records import Lesson, PlainText, Preference, Sample
-from rlaif.settings import parse_weighted
-from rlaif.training.config import TrainingError
-
-
-@dataclass(frozen=True, slots=True)
-class SFTSource:
-    """Records to imitate. weight: the share of the rows, relative to the other sources."""
-
-    name: str
-    records: Sequence[Lesson]
-    weight: float = 1.0
-
-    @classmethod
-    def read(cls, text: str) -> SFTSource:
-        """A source from "FILE" or "WEIGHT*FILE"; its name is the file's, without the ending.
-
-        Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
-        """
-        weight, file = parse_weighted(text, "source", "FILE", error=TrainingError)
-        path = Path(file).expanduser()
-        return cls(path.stem, read_lessons(path), weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, SFTSource, encode_lessons, mixture
+from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, encode_lessons, mixture
+from rlaif.algorithms.sft.sources import SFTSource
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
 from rlaif.data.records import Lesson, Preference
 from rlaif.distributed.processes import ProcessGroup

@@ -81,8 +81,7 @@ def sft(
 ) -> None:
     """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
     from rlaif.algorithms.sft.config import SFTConfig
-    from rlaif.algorithms.sft.lessons import SFTSource
-    from rlaif.algorithms.sft.train import train
+    from rlaif.algorithms.sft.sources import SFTSource
     from rlaif.data.datasets import read_lessons
     from rlaif.models import catalog
 
@@ -93,6 +92,8 @@ def sft(
         counts = {source.name: len(source.records) for source in sources}
         rows = config.epochs * sum(counts.values())
         return _plan(config, out, counts, _steps(rows, config.batch_size, 1), "steps")
+    from rlaif.algorithms.sft.train import train
+
     with _together("policy", out):
         train(config, folder, sources, out, read_lessons(heldout) if heldout else ())
 
@@ -118,7 +119,6 @@ def reward(
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
     from rlaif.algorithms.reward.config import RewardConfig
-    from rlaif.algorithms.reward.train import train
     from rlaif.data.datasets import read_preferences
     from rlaif.models import catalog
 
@@ -128,6 +128,8 @@ def reward(
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
         return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
+    from rlaif.algorithms.reward.train import train
+
     with _together("reward model", out):
         train(config, folder, pairs, out, weights, read_preferences(heldout) if heldout else ())
 
@@ -151,7 +153,6 @@ def dpo(
 ) -> None:
     """Direct preference optimization on soft labels (per-pair cDPO by default)."""
     from rlaif.algorithms.dpo.config import DPOConfig
-    from rlaif.algorithms.dpo.train import train
     from rlaif.data.datasets import read_preferences
     from rlaif.models import catalog
 
@@ -160,6 +161,8 @@ def dpo(
     if dry_run:
         steps = _steps(len(pairs), config.batch_size, config.epochs)
         return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
+    from rlaif.algorithms.dpo.train import train
+
     with _together("policy", out):
         held = read_preferences(heldout) if heldout else ()
         train(config, folder, pairs, out, held, reference_cache)
@@ -193,7 +196,6 @@ def ppo(
 ) -> None:
     """Proximal policy optimization against scores, on the train split of the prompts."""
     from rlaif.algorithms.ppo.config import PPOConfig
-    from rlaif.algorithms.ppo.train import train
     from rlaif.models import catalog
 
     config = _config(PPOConfig, settings, resume)
@@ -203,6 +205,8 @@ def ppo(
         raise UserError("--judge compares with --start: give both, or neither")
     if dry_run:
         return _plan(config, out, {"prompts": len(asked)}, config.iterations, "iterations")
+    from rlaif.algorithms.ppo.train import train
+
     with (
         _together("policy", out),
         _scores(rewards) as score,
@@ -225,7 +229,6 @@ def rest(
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
     from rlaif.algorithms.rest.config import ReSTConfig
-    from rlaif.algorithms.rest.train import train
     from rlaif.models import catalog
 
     config = _config(ReSTConfig, settings, resume)
@@ -235,11 +238,13 @@ def rest(
         stages = config.grow_steps * len(config.quantiles)
         counts = {"prompts": len(asked), "responses each": config.samples_per_prompt}
         return _plan(config, out, counts, stages, "improve steps")
+    from rlaif.algorithms.rest.train import train
+
     with _together("policy", out), _scores(rewards) as score:
         train(config, folder, asked, score, out)
 
 
-# ── what they share ──────────────────────────────────────────────────────────────────────────
+# ── shared by the commands ───────────────────────────────────────────────────────────────────
 
 
 def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.lessons import Pick, SFTSource, encode_lessons, mixture, plain_rows
+from rlaif.algorithms.sft.lessons import Pick, encode_lessons, mixture, plain_rows
+from rlaif.algorithms.sft.sources import SFTSource
 from rlaif.algorithms.sft.train import mean_loss, sft_loss, train, train_step
 from rlaif.batching.encode import BatchError, pad
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
