@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import nearest
+from constitution.validation import FieldProblem, field_problems
 from hardware.dtypes import Dtype
 from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError
@@ -242,8 +243,8 @@ class ServerSettings(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                known = list(type(self).model_fields)
-                raise SettingsError(_explain(p, known) for p in error.errors()) from None
+                problems = field_problems(error, type(self), noun="setting")
+                raise SettingsError(map(_explain, problems)) from None
             if problems := _together(self):
                 raise SettingsError(problems)
 
@@ -315,13 +316,11 @@ def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
     return problems
 
 
-def _explain(problem: Any, known: list[str]) -> tuple[str, str]:
-    name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = nearest(name, known) or "known: " + ", ".join(known)
-        return name, f"unknown setting '{name}'; {near}"
-    if problem["type"] == "missing":
-        return name, f"setting '{name}' is missing"
-    return str(
-        problem["loc"][0]
-    ), f"setting '{name}': {problem['msg']} (found {problem['input']!r})"
+def _explain(problem: FieldProblem) -> tuple[str, str]:
+    """(setting, what is wrong with it)."""
+    name = str(problem.path[0]) if problem.path else ""
+    if problem.kind == "extra_forbidden":
+        return name, problem.message.replace("setting", f"setting '{problem.field}'", 1)
+    if problem.kind == "missing":
+        return name, f"setting '{problem.field}' is missing"
+    return name, f"setting '{problem.field}': {problem.message}"

@@ -32,6 +32,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from constitution.errors import UserError
+from constitution.validation import field_problems
 from judge_service.judge.calibration_metrics import EPSILON, clipped, confidence, right
 from judge_service.types import ModelIdentity
 
@@ -286,16 +287,16 @@ def read_calibrations(path: Path) -> list[Calibration]:
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
         ) from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        entry, *location = first["loc"] or ("",)
+        problem = field_problems(error, noun="field")[0]
+        entry, *location = problem.path or ("",)
         if not location:
             raise CalibrationError(
-                f"{path}: not a list of calibrations ({first['msg']}); {remedy} the file"
+                f"{path}: not a list of calibrations ({problem.message}); {remedy} the file"
             ) from error
         field = ".".join(map(str, location))
         raise CalibrationError(
-            f"{path}: entry {int(entry) + 1}: {field}: {first['msg']} "
-            f"(got {first['input']!r:.60}); {remedy} this entry, or the file"
+            f"{path}: entry {int(entry) + 1}: {field}: {problem.message}; {remedy} this entry, or "
+            "the file"
         ) from error
 
 

@@ -34,6 +34,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from constitution.errors import ConstitutionError, nearest
 from constitution.strict_yaml import Tree, parse
+from constitution.validation import FieldProblem, field_problems
 from judge_service.errors import ServerStartError
 from judge_service.file_watch import FileWatch
 from judge_service.rpc import SCOPES, Scope
@@ -194,7 +195,9 @@ def _parse(path: Path, text: str) -> _TokenFile:
         try:
             valid[index] = Token.model_validate(entry)
         except ValidationError as error:
-            problems += [(index, _explain(tree, index, each)) for each in error.errors()]
+            problems += [
+                (index, _explain(tree, index, each)) for each in field_problems(error, Token)
+            ]
     problems += _conflicts(tree)
     lines = tuple(line for _, line in problems)
     bad = {index for index, _ in problems}
@@ -254,18 +257,18 @@ REMEDIES = {  # valid values, by key
 }
 
 
-def _explain(tree: Tree, index: int, problem: Any) -> str:
-    location = (index, *problem["loc"])
-    if len(location) == 1:
-        return _place(tree, location, "expected the keys name, sha256 and scopes")
-    key = str(location[1])
-    if problem["type"] == "extra_forbidden":
+def _explain(tree: Tree, index: int, problem: FieldProblem) -> str:
+    """Says what a key must be instead of quoting its value, which may be a token."""
+    if not problem.path:
+        return _place(tree, (index,), "expected the keys name, sha256 and scopes")
+    key = str(problem.path[0])
+    if problem.kind == "extra_forbidden":
         known = list(Token.model_fields)
         hint = nearest(key, known) or f"the keys are {', '.join(known)}"
-        return _place(tree, location[:1], f"unknown key '{key[:40]}'; {hint}")
-    if problem["type"] == "missing":
-        return _place(tree, location[:1], f"lacks the key '{key}': {REMEDIES[key]}")
-    return _place(tree, location[:2], f"{key} must be {REMEDIES[key]}")
+        return _place(tree, (index,), f"unknown key '{key[:40]}'; {hint}")
+    if problem.kind == "missing":
+        return _place(tree, (index,), f"lacks the key '{key}': {REMEDIES[key]}")
+    return _place(tree, (index, key), f"{key} must be {REMEDIES[key]}")
 
 
 def _place(tree: Tree, path: tuple[str | int, ...], message: str) -> str:

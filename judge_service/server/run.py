@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from constitution.schema import Constitution
 from judge_service.engine import Engine, EngineError
 from judge_service.engines import open_engine
 from judge_service.engines.caching import CachingEngine
@@ -30,6 +31,8 @@ def run(settings: ServerSettings) -> None:
     Prints when it starts to load and when it serves, and notifies systemd of the latter. Raises the
     errors of `serve`, and UserError for an engine, a store or metrics that cannot be opened.
     """
+    for constitution in settings.constitutions:  # a mistake in one is refused before the engine's
+        Constitution.load(constitution)  # libraries are imported, which takes ten seconds
     metrics = metrics_on(settings.metrics_host, settings.metrics_port)
     engine = CachingEngine(open_engine(settings), open_store(settings.store), metrics)
     configure_logs(settings.log_format)

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from constitution.validation import field_problems
 from rlaif.data.records import RecordError
 
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -81,10 +82,9 @@ class Journal(Generic[Entry]):
         try:
             return self._kind.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
+            problem = field_problems(error, self._kind, noun="field")[0]
             raise RecordError(
-                f"{self.path}:{number}: {field + ': ' if field else ''}{first['msg']}; "
+                f"{self.path}:{number}: {problem}; "
                 "delete this line and run again: only its content is computed again"
             ) from error
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from constitution.validation import field_problems
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
 from rlaif.data.records import Prompt, RecordError, iter_rows
 from rlaif.data.trl_format import preference
@@ -99,11 +100,10 @@ def _parse(fields: dict[str, Any], where: str) -> Prompt:
     try:
         return Prompt.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        problem = field_problems(error, Prompt, noun="field")[0]
         raise RecordError(
-            f'{where}: {field or "prompt"}: {first["msg"]}; a line is {{"prompt": "text"}} or has '
-            "id and messages; correct or delete it"
+            f"{where}: {problem.field or 'prompt'}: {problem.message}; a line is "
+            '{"prompt": "text"} or has id and messages; correct or delete it'
         ) from error
 
 

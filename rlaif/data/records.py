@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from constitution.errors import UserError
 from constitution.schema import Message
+from constitution.validation import field_problems
 
 _ROWS_AT_ONCE = 1000
 """Rows of a Parquet file that are held together while it is written or read."""
@@ -149,12 +150,9 @@ def as_record(fields: Mapping[str, Any], kind: type[Record], where: str) -> Reco
 
 
 def _unreadable(error: ValidationError, kind: type[_Record], where: str) -> RecordError:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "line"
-    shown = repr(first.get("input"))
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    problem = field_problems(error, kind, noun="field")[0]
     return RecordError(
-        f"{where}: {kind.__name__}.{field}: {first['msg']} (found {shown}); "
+        f"{where}: {kind.__name__}.{problem.field or 'line'}: {problem.message}; "
         "correct or delete this line and run again"
     )
 

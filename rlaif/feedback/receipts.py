@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from constitution.schema import Message
+from constitution.validation import field_problems
 from judge_service.types import Comparison, Judgment, PrincipleVote, Provenance, Verdict
 from rlaif.data.records import Preference, RecordError
 
@@ -96,11 +97,10 @@ def parse_receipt(label: Preference) -> Receipt:
         outcome = _OUTCOME.validate_json(label.receipt)
         provenance = _PROVENANCE.validate_json(label.receipt)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "receipt"
+        problem = field_problems(error, noun="field")[0]
         raise RecordError(
-            f"label {label.id!r}: its receipt cannot be read: {field}: {first['msg']}; "
-            "label this pair again"
+            f"label {label.id!r}: its receipt cannot be read: {problem.field or 'receipt'}: "
+            f"{problem.message}; label this pair again"
         ) from error
     return Receipt(
         chosen=outcome.chosen,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     from rlaif.report.tables import print_table
 
     _check_models(recipe)
+    _check_packages(recipe)
     recipe = _counted(recipe, run_dir)
     context = RunContext(fit_to_machine(recipe, run_dir, console), run_dir)
     stages = stages_of(context)
@@ -49,6 +51,16 @@ def _check_models(recipe: Recipe) -> None:
     for name in (recipe.policy, *(() if served else (recipe.judge,))):
         if name not in catalog.KNOWN:
             catalog.resolve(name)
+
+
+def _check_packages(recipe: Recipe) -> None:
+    """Raises ModuleNotFoundError for a missing extra: a later stage would stop after an hour."""
+    needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2", "matplotlib"]
+    if "--engine" not in recipe.judge_flags:
+        needed.append("vllm")
+    for name in needed:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _counted(recipe: Recipe, run_dir: Path) -> Recipe:

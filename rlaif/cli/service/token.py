@@ -32,6 +32,7 @@ def new(
     """
     from pydantic import ValidationError
 
+    from constitution.validation import field_problems
     from judge_service.security.tokens import REMEDIES, Token, digest_of, new_token, to_entry
 
     # The same model checks the entry that a server checks when it reads the file.
@@ -45,7 +46,7 @@ def new(
             max_concurrent=max_concurrent,
         )
     except ValidationError as error:
-        invalid = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
+        invalid = dict.fromkeys(str(problem.path[0]) for problem in field_problems(error))
         problems = [f"{field} must be {REMEDIES[field]}" for field in invalid]
         raise UserError("\n".join(problems)) from None
     typer.echo(f"the token, shown this once: {token}", err=True)

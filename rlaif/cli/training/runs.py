@@ -96,8 +96,8 @@ def report(
     run_folder: Annotated[Path, typer.Argument(help="The folder of a run, e.g. runs/quickstart.")],
 ) -> None:
     """Write a run's report again: one self-contained HTML file."""
-    from rlaif.report.page import write_report
-
     if not run_folder.is_dir():
         raise UserError(f"no such folder: {run_folder}; `rlaif run quickstart` makes one")
+    from rlaif.report.page import write_report
+
     output().print(write_report(run_folder, run_folder / "report.html"), highlight=False)

@@ -118,13 +118,13 @@ async def test_a_text_is_parsed_once_and_the_oldest_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parsed: list[str] = []
-    load_text = inline_constitutions.load_text
+    from_yaml = Constitution.from_yaml
 
     def counting(text: str, source: str) -> Constitution:
         parsed.append(text)
-        return load_text(text, source)
+        return from_yaml(text, source)
 
-    monkeypatch.setattr(inline_constitutions, "load_text", counting)
+    monkeypatch.setattr(Constitution, "from_yaml", counting)
     monkeypatch.setattr(inline_constitutions, "KEPT", 2)
     laws = InlineConstitutions(allowed=True, max_principles=8)
     one, two, three = (ONE_PRINCIPLE.replace("1.0.0", f"{n}.0.0") for n in (1, 2, 3))

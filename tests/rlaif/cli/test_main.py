@@ -81,13 +81,15 @@ def test_a_user_error_is_one_message_without_a_traceback(tmp_path: Path) -> None
     assert "Traceback" not in result.stderr
 
 
-def test_a_missing_extra_is_named() -> None:
+def test_a_missing_extra_is_named_before_the_run_starts(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['peft'] = None; sys.argv = ['rlaif', 'run', 'quickstart']; "
         "from rlaif.cli.main import main; main()"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
+    assert not (tmp_path / "runs").exists()
     assert result.stderr.startswith("error: this command needs the package 'peft'")
     assert "[vllm,train,report]'" in result.stderr
 

@@ -165,7 +165,10 @@ def test_every_reply_of_a_conversation_is_a_lesson(tmp_path: Path) -> None:
         ({"messages": [GOOD]}, r"messages: expected a user's turn and then a reply"),
         ({"prompt": "Why?", "completion": [ASKED]}, r"completion: after the prompt one reply"),
         ({"text": 5}, r"PlainText\.text: .*found 5"),
-        ({"prompt": [turn("user", "x") | {"n": 1}], "completion": "y"}, r"prompt\.0\.n: Extra"),
+        (
+            {"prompt": [turn("user", "x") | {"n": 1}], "completion": "y"},
+            r"prompt\.0\.n: unknown field",
+        ),
     ],
 )
 def test_a_row_with_nothing_to_imitate_is_named(tmp_path: Path, row: Any, why: str) -> None:

@@ -72,7 +72,7 @@ def test_a_receipt_without_newer_fields_is_parsed_with_defaults(judged):
     [
         ("", "label 'q0' has no receipt"),
         ("{", "label 'q0': its receipt cannot be read: receipt: "),
-        ('{"chosen": "A"}', "verdict: Field required"),
+        ('{"chosen": "A"}', "verdict: missing field"),
         ("[]", "label 'q0'"),
     ],
 )
