@@ -33,7 +33,7 @@ class RecipeError(UserError):
 
 
 class JudgingConfig(BaseModel):
-    """How the judge is asked."""
+    """Settings of the judge's comparisons."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class JudgingConfig(BaseModel):
 
 
 class LabelingConfig(JudgingConfig):
-    """How the judge is asked for labels, and how often."""
+    """Settings of labeling."""
 
     pairs_per_prompt: int = Field(
         default=1, ge=1, description="of its responses; the first ones share no response"

@@ -23,7 +23,7 @@ def _recognize(text: str) -> str | None:
 def _open(where: str, judge: OpenJudge | None) -> AbstractContextManager[RewardFunction]:
     if judge is None:
         raise RewardError(
-            f"reward {_PREFIX}{where}: no judge can be asked here; give another source"
+            f"reward {_PREFIX}{where}: a judge is not available here; give another source"
         )
     return judge(where)
 

@@ -44,7 +44,7 @@ class Reward:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """Sources are asked in order, each only for what the ones before it could score."""
+        """Sources score in order, each only the responses that all before it could score."""
         totals: list[float | None] = [0.0] * len(responses)
         for name, weight, function in self._sources:
             open_places = [i for i, total in enumerate(totals) if total is not None]

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
+from rlaif.generation.engines import EngineChoice
 from rlaif.training.config import TrainConfig
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
@@ -25,7 +26,7 @@ class PPOConfig(TrainConfig):
     )
     max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
-    engine: Literal["auto", "vllm", "transformers"] = Field(
+    engine: EngineChoice = Field(
         default="auto", description="samples the responses; auto: vLLM where it is installed"
     )
     kv_cache_gib: float = Field(

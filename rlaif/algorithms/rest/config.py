@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlaif.generation.engines import EngineChoice
 from rlaif.training.config import TrainConfig
 
 
@@ -35,7 +36,7 @@ class ReSTConfig(TrainConfig):
     batch_size: int = Field(default=8, ge=1, description="responses per optimizer step")
     max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling")
-    engine: Literal["auto", "vllm", "transformers"] = Field(
+    engine: EngineChoice = Field(
         default="auto", description="samples the responses; auto: vLLM where it is installed"
     )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="GiB of keys and values in sampling")

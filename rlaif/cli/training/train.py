@@ -180,9 +180,9 @@ def ppo(
     judge: Annotated[
         str,
         typer.Option(
-            help="A running judge server, asked every eval_every iterations whether the policy's "
-            "responses to prompts set aside are better than the start's; when they get worse, "
-            "the policy goes back to its best.",
+            help="A running judge server. Every eval_every iterations it compares the policy's "
+            "responses to held-out prompts with the start's; when they get worse, the policy is "
+            "rolled back to its best.",
             metavar="HOST:PORT",
         ),
     ] = "",
@@ -199,12 +199,12 @@ def ppo(
     from rlaif.models import catalog
 
     config = _config(PPOConfig, settings, resume)
-    folder, asked = catalog.resolve(model), _train_split(prompts)
+    folder, train_prompts = catalog.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if bool(judge) != (start is not None):
         raise UserError("--judge compares with --start: give both, or neither")
     if dry_run:
-        return _plan(config, out, {"prompts": len(asked)}, config.iterations, "iterations")
+        return _plan(config, out, {"prompts": len(train_prompts)}, config.iterations, "iterations")
     from rlaif.algorithms.ppo.train import train
 
     with (
@@ -212,7 +212,7 @@ def ppo(
         _scores(rewards) as score,
         _better_than(start, judge, out) as held_out_judge,
     ):
-        train(config, folder, asked, score, out, held_out_judge)
+        train(config, folder, train_prompts, score, out, held_out_judge)
 
 
 @app.command(
@@ -232,16 +232,16 @@ def rest(
     from rlaif.models import catalog
 
     config = _config(ReSTConfig, settings, resume)
-    folder, asked = catalog.resolve(model), _train_split(prompts)
+    folder, train_prompts = catalog.resolve(model), _train_split(prompts)
     _check_rewards(rewards)
     if dry_run:
         stages = config.grow_steps * len(config.quantiles)
-        counts = {"prompts": len(asked), "responses each": config.samples_per_prompt}
+        counts = {"prompts": len(train_prompts), "responses each": config.samples_per_prompt}
         return _plan(config, out, counts, stages, "improve steps")
     from rlaif.algorithms.rest.train import train
 
     with _together("policy", out), _scores(rewards) as score:
-        train(config, folder, asked, score, out)
+        train(config, folder, train_prompts, score, out)
 
 
 # ── shared by the commands ───────────────────────────────────────────────────────────────────
@@ -276,18 +276,17 @@ def _constitution(name: str, labels: Sequence[Preference]) -> Constitution:
 
 
 def _train_split(source: str) -> list[Prompt]:
-    """The prompts to train on; how a file without splits was split is said once."""
+    """The prompts to train on; prints how a file without splits was split."""
     from rlaif.data.prompts import read_prompts
 
-    known = read_prompts(source)
-    found = known.of("train")
-    report_split(known)
-    return found
+    prompts = read_prompts(source)
+    report_split(prompts)
+    return prompts.of("train")
 
 
 @contextmanager
 def _together(what: str, out: Path) -> Iterator[None]:
-    """The processes of one launch, from the first word to the last."""
+    """Joins the processes of one launch, and leaves them once the result is printed."""
     from rlaif.distributed.processes import ProcessGroup
 
     workers = ProcessGroup.current()
@@ -306,7 +305,7 @@ def _check_rewards(texts: Sequence[str]) -> None:
 
 @contextmanager
 def _scores(texts: Sequence[str]) -> Iterator[Path | RewardFunction]:
-    """One reward model's folder, alone and unweighted, stays one."""
+    """The reward: a reward model's folder if it is the only source, else a function."""
     from rlaif.rewards.sources import open_rewards, parse_source
 
     sources = [parse_source(text) for text in texts]
@@ -342,17 +341,17 @@ def _steps(records: int, batch_size: int, epochs: int) -> int:
 
 
 def _plan(config: TrainConfig, out: Path, counts: dict[str, int], steps: int, unit: str) -> None:
-    """What training would do, from the records and the folder alone."""
+    """Print what training would do, from the records and the folder alone."""
     from rlaif.training.checkpoints import steps_in
 
     console = output()
     data = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.print(f"{data}; {steps} {unit} if every record can be used", highlight=False)
-    found = steps_in(out / "checkpoints")
-    if not found:
-        told = f"{out}: no checkpoint; would start"
+    saved = steps_in(out / "checkpoints")
+    if not saved:
+        plan = f"{out}: no checkpoint; would start"
     elif config.resume == "never":
-        told = f"{out}: would start anew and remove its {len(found)} checkpoints"
+        plan = f"{out}: would start anew and remove its {len(saved)} checkpoints"
     else:
-        told = f"{out}: would go on after step {found[-1]}, if its inputs are the same"
-    console.print(told, highlight=False, soft_wrap=True)
+        plan = f"{out}: would continue after step {saved[-1]}, if its inputs are the same"
+    console.print(plan, highlight=False, soft_wrap=True)
