@@ -1,7 +1,7 @@
 """What the benchmarks beside TRL share: each side is one process, timed from outside its trainer.
 
 data.py              pairs and prompts, the same token ids for both sides
-sides.py             the processes: what each is told, when its steps ended, what it held
+sides.py             the processes: their jobs, step times and memory
 comparing.py         rounds in alternating order, medians, the printed table
 pairwise.py          what the benchmarks of DPO, reward model and SFT share
 rolling.py           what those of PPO share; endless.py: responses of one length

@@ -1,4 +1,4 @@
-"""Rounds in alternating order, medians over the counted steps, and what is printed."""
+"""Rounds in alternating order, medians over the counted steps, and the printed table."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ LORA = {
 
 
 def common_job(options: argparse.Namespace) -> dict[str, Any]:
-    """What every side of every benchmark is told. `autocast`, with full fine-tuning in bfloat16:
-    float32 weights, the forward cast, on both sides. With LoRA both hold a bfloat16 base under
-    float32 adapters, and nothing is cast."""
+    """The settings that every side of every benchmark gets.
+
+    `autocast`, with full fine-tuning in bfloat16: float32 weights, the forward cast, on both sides.
+    With LoRA both hold a bfloat16 base under float32 adapters, and nothing is cast.
+    """
     from hardware.dtypes import dtype_name
     from rlaif.models import catalog
 
@@ -116,7 +118,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def finish(result: Mapping[str, Any], out: Path | None) -> None:
-    """The last line, and the file if one was asked for."""
+    """Print the result as one JSON line, and write it to `out` if given."""
     line = json.dumps(result)
     if out:
         out.write_text(line + "\n", encoding="utf-8")

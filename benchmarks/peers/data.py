@@ -80,29 +80,29 @@ def _preference(id: str, pair: GoldPair) -> Preference:
     return Preference(
         id=id,
         prompt=pair.prompt,
-        chosen=(_said(pair.chosen),),
-        rejected=(_said(pair.rejected),),
+        chosen=(_reply(pair.chosen),),
+        rejected=(_reply(pair.rejected),),
         prob_chosen=1.0,
     )
 
 
 def worked_pairs(earlier: int) -> Iterator[GoldPair]:
     """The worked examples of `hhh` that have a better response, each after `earlier` others."""
-    law = Constitution.load("hhh")
+    constitution = Constitution.load("hhh")
     turns: list[tuple[Sequence[Message], str, str]] = []
-    for example in (e for principle in law.principles for e in principle.examples):
+    for example in (e for principle in constitution.principles for e in principle.examples):
         good, bad = example.response_a, example.response_b
         if example.preferred == "B":
             good, bad = bad, good
         if example.preferred != "TIE":
             turns.append((example.conversation, good, bad))
-    for place, (asked, good, bad) in enumerate(turns):
+    for place, (question, good, bad) in enumerate(turns):
         before = [turns[(place + 5 * i) % len(turns)] for i in range(1, earlier + 1)]
-        chat = [m for told, reply, _ in before for m in (*told, _said(reply))]
-        yield GoldPair(id=str(place), prompt=(*chat, *asked), chosen=good, rejected=bad)
+        chat = [m for messages, reply, _ in before for m in (*messages, _reply(reply))]
+        yield GoldPair(id=str(place), prompt=(*chat, *question), chosen=good, rejected=bad)
 
 
-def _said(reply: str) -> Message:
+def _reply(reply: str) -> Message:
     return Message(role="assistant", content=reply)
 
 

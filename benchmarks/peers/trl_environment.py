@@ -51,6 +51,6 @@ def python_with_trl_112() -> str:
 def _has_trl_112(python: Path) -> bool:
     if not python.exists():
         return False
-    asked = [str(python), "-c", _VERSION]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
-    return said.startswith("1.12.")
+    command = [str(python), "-c", _VERSION]
+    version = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return version.startswith("1.12.")
