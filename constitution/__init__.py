@@ -2,8 +2,9 @@
 
 schema.py        Constitution and its parts, validated on construction; the content digest
 loader.py        YAML text or file → Constitution; every error with line, column and remedy
-validation.py    pydantic's errors as messages that name field, value and nearest key
-consistency.py   checks across parts: duplicate ids, unknown traits
+validation.py    pydantic's errors of settings, tokens and records as messages; constitutions have
+                 theirs in loader.py
+consistency.py   checks across parts: duplicate ids, unknown traits; the range of weights
 strict_yaml.py   the YAML subset that constitutions use, with the position of every value
 writer.py        Constitution → YAML
 errors.py        UserError, ConstitutionError, Diagnostic, and how to install extras

@@ -1,4 +1,4 @@
-"""Checks across the parts of a constitution: ids, and the traits that principles name."""
+"""What a constitution's parts must satisfy together: ids, traits, and the range of weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from constitution.errors import nearest
+
+LOWEST_WEIGHT, HIGHEST_WEIGHT = 0.001, 1000.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from constitution.consistency import inconsistencies
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies
 from constitution.errors import ConstitutionError, Diagnostic, nearest
 from constitution.strict_yaml import (
     LIST,
@@ -27,6 +27,7 @@ from constitution.strict_yaml import (
     shorten,
 )
 
+WEIGHT_RANGE = f"from {LOWEST_WEIGHT} to {HIGHEST_WEIGHT:g}"  # weights are the only numbers
 MAX_ERRORS = 1000  # with more, the file is hardly a constitution: they are not explained one by one
 
 _LIBRARY = resources.files("constitution") / "library"
@@ -157,7 +158,7 @@ def _explain(tree: Tree, path: Path, error: ErrorDetails, kind: type[Document]) 
             remedy = _quoting_advice(path, place)
         case "float_type":
             message = f"expected a number, found {place.found}"
-            remedy = "write it without quotes, such as 1.5"
+            remedy = f"write it without quotes, {WEIGHT_RANGE}, such as 1.5"
         case "string_too_short":
             message, remedy = "must not be empty", "write a text, or delete what it belongs to"
         case "too_short":

@@ -27,10 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from constitution.consistency import inconsistencies
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies
 from constitution.errors import nearest
-
-LOWEST_WEIGHT, HIGHEST_WEIGHT = 0.001, 1000.0
 
 _SLUG = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SEMVER = re.compile(  # semver.org, item 11 and the suggested expression

@@ -1,7 +1,6 @@
 """The RPCs of judge_service.v1: one row for each, read by client, server, tokens and quotas.
 
-To add an RPC, add it to the proto, its row here, and its method to
-server/servicers.py.
+To add an RPC, see docs/architecture.md: the proto, a row here, server/servicers.py, the client.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import Any, Literal, get_args
 
 Scope = Literal["judge", "read", "admin"]
 """What a token may call: `judge` whatever computes a judgment, `read` what only looks something up,
-`admin` reflection and every method without a row."""
+`admin` reflection, every method without a row, and rows that say so. Scopes bind where the server
+has tokens."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 

@@ -99,10 +99,10 @@ def parse_weighted(
     """Reads `form` or WEIGHT*`form`; without a weight it is 1. Raises `error`.
 
     Example: `parse_weighted("0.2*books.jsonl", "source", "FILE")`. negative: weights below 0 are
-    valid, too. A star after a slash belongs to the name, as in "data/a*.jsonl".
+    valid, too. A star after a slash or a colon belongs to the name: "data/a*.jsonl", "kind:a.*b".
     """
     before, star, after = text.partition("*")
-    given = bool(star) and "/" not in before
+    given = bool(star) and not {"/", ":"} & set(before)
     name = (after if given else text).strip()
     try:
         weight = float(before) if given else 1.0

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from constitution.schema import LOWEST_WEIGHT, Constitution
+from constitution.consistency import LOWEST_WEIGHT
+from constitution.schema import Constitution
 from rlaif.constitution_tools.ablate import (
     Ablated,
     Redundant,

@@ -2,8 +2,8 @@
 
 policies.py         trained policies against their starting policy: win rate, scores, KL, lengths
 reward_models.py    a reward model against held-out labels: accuracy, NLL, calibration error
-intervals.py        means and shares with their 95 % intervals
-length_control.py   the win rate at equal length, by logistic regression
+intervals.py        means and shares with their 95 % intervals: Wilson, Student's t (no bootstrap)
+length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
 refusals.py         whether a response refuses, by rules
 """

@@ -2,7 +2,7 @@
 
 base.py           the Sampler protocol, what it returns, seeds, memory of keys and values
 config.py         SamplingConfig: the settings of `rlaif sample`
-engines.py        ENGINES, the table of engines; which one is used, and opening it
+engines.py        SAMPLERS, the table of engines; which one is used, and opening it
 transformers.py   drawing by inverse CDF from the model's own forward
 vllm.py           vLLM in this process, over the policy under training or over a folder
 weight_sync.py    the trainer's present weights into a vLLM engine of the same process

@@ -1,6 +1,6 @@
 """The table of sampling engines, and the choice among them. Imports no torch.
 
-A new engine is a file beside transformers.py and a line in ENGINES. Each can sample the policy
+A new engine is a file beside transformers.py and a line in SAMPLERS. Each can sample the policy
 under training (`over_policy`) and a model as it lies in its folder (`over_folder`).
 """
 
@@ -60,7 +60,7 @@ def _transformers_over_folder(model: FolderModel) -> Sampler:
 
 
 # In the order in which `auto` tries them; the last one must be possible everywhere.
-ENGINES: dict[str, SamplingEngine] = {
+SAMPLERS: dict[str, SamplingEngine] = {
     "vllm": SamplingEngine("vLLM", "vllm", False, _vllm_over_policy, _vllm_over_folder),
     "transformers": SamplingEngine(
         "transformers", "", True, _transformers_over_policy, _transformers_over_folder
@@ -69,22 +69,22 @@ ENGINES: dict[str, SamplingEngine] = {
 
 
 def _known(name: str) -> str:
-    if name != "auto" and name not in ENGINES:
-        raise ValueError(f"unknown engine {name!r}; expected one of: auto, {', '.join(ENGINES)}")
+    if name != "auto" and name not in SAMPLERS:
+        raise ValueError(f"unknown engine {name!r}; expected one of: auto, {', '.join(SAMPLERS)}")
     return name
 
 
 EngineChoice = Annotated[str, AfterValidator(_known)]
-"""A setting: "auto" or a name in ENGINES."""
+"""A setting: "auto" or a name in SAMPLERS."""
 
 
 def choose_engine(engine: str, processes: int = 1) -> str:
-    """The engine used in a training of `processes`; auto: the first of ENGINES that can be.
+    """The engine used in a training of `processes`; auto: the first of SAMPLERS that can be.
 
     Raises SamplingError where the engine asked for is not installed or cannot be used.
     """
     if engine == "auto":
-        return next(name for name in ENGINES if not _obstacle(name, processes))
+        return next(name for name in SAMPLERS if not _obstacle(name, processes))
     if obstacle := _obstacle(engine, processes):
         raise SamplingError(f"engine={engine}{obstacle}")
     return engine
@@ -92,7 +92,7 @@ def choose_engine(engine: str, processes: int = 1) -> str:
 
 def _obstacle(name: str, processes: int) -> str:
     """Why an engine cannot be used here, with the remedy; empty where it can."""
-    engine, other = ENGINES[name], list(ENGINES)[-1]
+    engine, other = SAMPLERS[name], list(SAMPLERS)[-1]
     if engine.package and importlib.util.find_spec(engine.package) is None:
         hint = install_hint(engine.package)
         return f", but {engine.title} is not installed; {hint}, or choose engine={other}"
@@ -111,9 +111,9 @@ def open_sampler(engine: str, backbone: Backbone, max_tokens: int, kv_cache_gib:
     start.
     """
     name = choose_engine(engine, training_processes())
-    return ENGINES[name].over_policy(backbone, max_tokens, kv_cache_gib)
+    return SAMPLERS[name].over_policy(backbone, max_tokens, kv_cache_gib)
 
 
 def open_folder_sampler(engine: str, model: FolderModel) -> Sampler:
     """A sampler of a model as it lies in its folder. Raises SamplingError."""
-    return ENGINES[choose_engine(engine)].over_folder(model)
+    return SAMPLERS[choose_engine(engine)].over_folder(model)

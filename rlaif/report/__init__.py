@@ -3,6 +3,6 @@
 page.py            the page of a run folder, section by section
 report.html.j2     its template
 tables.py          an evaluation as tables, on the page and on the terminal
-curves.py          training curves and alarms of a metrics.jsonl
-figures.py         plots as inline SVG
+curves.py          which metrics are plotted and how they are captioned; alarms
+figures.py         how a plot is drawn, as inline SVG
 """

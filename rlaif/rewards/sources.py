@@ -21,17 +21,19 @@ from rlaif.rewards.judge import JUDGE
 from rlaif.rewards.mix import Reward
 from rlaif.settings import parse_weighted
 
-# Asked from the last to the first, so that a new kind comes before the general ones.
+# Recognized from the last to the first: a new kind comes after the general ones. A callable is
+# any word:word, so a kind with a prefix must stand behind it.
 SOURCES: dict[str, SourceKind] = {"callable": CALLABLE, "folder": FOLDER, "judge": JUDGE}
 
 
 @dataclass(frozen=True, slots=True)
 class RewardSource:
-    """One source as the user named it. kind: a key of SOURCES."""
+    """One source as the user named it. kind: a key of SOURCES; name: its text, without weight."""
 
     kind: str
     where: str
     weight: float
+    name: str
 
 
 def parse_source(text: str) -> RewardSource:
@@ -40,7 +42,7 @@ def parse_source(text: str) -> RewardSource:
     for kind, source in reversed(SOURCES.items()):
         where = source.recognize(name)
         if where is not None:
-            return RewardSource(kind, where, weight)
+            return RewardSource(kind, where, weight, name)
     raise RewardError(f"reward {text!r}: unknown source {name!r}; give {_forms()}")
 
 
@@ -58,11 +60,11 @@ def open_rewards(texts: Sequence[str], judge: OpenJudge | None = None) -> Iterat
     with ExitStack() as stack:
         opened = [
             (
-                text.rpartition("*")[2].strip(),
+                source.name,
                 source.weight,
                 stack.enter_context(SOURCES[source.kind].open(source.where, judge)),
             )
-            for text, source in zip(texts, sources, strict=True)
+            for source in sources
         ]
         identity = [
             [text, SOURCES[source.kind].identity(source.where)]

@@ -108,7 +108,7 @@ GOLDEN = {
         changed("1.0}", "heavy}"),
         [
             "c.yaml:4:18: traits, kind, weight: expected a number, found the text 'heavy' "
-            "(write it without quotes, such as 1.5)"
+            "(write it without quotes, from 0.001 to 1000, such as 1.5)"
         ],
     ),
     "a weight that is not a number": (

@@ -16,6 +16,8 @@ from rlaif.settings import Weighted, parse_weighted
         (" 2 * a.jsonl ", (2.0, "a.jsonl")),
         ("data/a*b.jsonl", (1.0, "data/a*b.jsonl")),
         ("3*data/a*b.jsonl", (3.0, "data/a*b.jsonl")),
+        ("kind:a.*b", (1.0, "kind:a.*b")),
+        ("2*kind:a.*b", (2.0, "kind:a.*b")),
     ],
 )
 def test_a_weight_stands_before_the_first_star(text: str, expected: tuple[float, str]) -> None:

@@ -215,7 +215,7 @@ async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top
 ) -> None:
     """As from servers that know less than this one: by id, and by the tokens' texts."""
     way = openai_ways.LOGPROB_MODES[place]
-    monkeypatch.setattr(openai_ways, "WAYS", (way,))
+    monkeypatch.setattr(openai_ways, "LOGPROB_MODES", (way,))
     async with engine_over(served, smollm2) as engine:
         prompt, _ = warmup_prompt(engine.tokenizer, "smollm2")
         every = reference.logprobs(prompt)

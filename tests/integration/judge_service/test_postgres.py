@@ -423,4 +423,4 @@ async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_
             assert "rlaif_reads" not in str(error.value)
     told = [r.getMessage() for r in caplog.records if "store" in r.getMessage()]
     assert len(told) == 1
-    assert "name another database" in told[0]
+    assert "use another database" in told[0]

@@ -11,7 +11,7 @@ from rlaif.batching.encode import encode_conversation
 from rlaif.data.prompts import load_prompts
 from rlaif.generation import offline
 from rlaif.generation.config import SamplingConfig
-from rlaif.generation.engines import ENGINES, open_sampler
+from rlaif.generation.engines import SAMPLERS, open_sampler
 from rlaif.models.backbone import Backbone, LoraConfig
 
 pytestmark = [
@@ -23,11 +23,11 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.8)])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", SAMPLERS)
 def test_sample_and_ppo_draw_the_same_text(
     smollm2: Path, tmp_path: Path, engine: str, temperature: float, top_p: float
 ) -> None:
-    package = ENGINES[engine].package
+    package = SAMPLERS[engine].package
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     config = SamplingConfig(

@@ -11,7 +11,7 @@ from rlaif.batching.encode import Row, pad
 from rlaif.generation.base import FolderModel, SamplingError, bytes_per_token
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import (
-    ENGINES,
+    SAMPLERS,
     SamplingEngine,
     choose_engine,
     open_folder_sampler,
@@ -228,7 +228,7 @@ def test_a_new_engine_is_a_line_of_the_table(monkeypatch, backbone):
     new = SamplingEngine(
         "Echo", "", True, lambda *policy: opened.append(policy), lambda model: opened.append(model)
     )
-    monkeypatch.setitem(ENGINES, "echo", new)
+    monkeypatch.setitem(SAMPLERS, "echo", new)
     assert SamplingConfig(engine="echo").engine == "echo"
     assert choose_engine("echo", 2) == "echo"
     open_sampler("echo", backbone, 64, 0.1)

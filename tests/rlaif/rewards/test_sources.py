@@ -102,12 +102,13 @@ def test_tensors_are_scores_too():
 
 def test_a_source_is_read_with_its_weight(tmp_path):
     folder = str(tmp_path)
-    assert parse_source(folder) == RewardSource("folder", folder, 1.0)
-    assert parse_source(f"0.5*{folder}") == RewardSource("folder", folder, 0.5)
-    assert parse_source("-1e-2 * my.module:score") == RewardSource(
-        "callable", "my.module:score", -0.01
+    assert parse_source(folder) == RewardSource("folder", folder, 1.0, folder)
+    assert parse_source(f"0.5*{folder}") == RewardSource("folder", folder, 0.5, folder)
+    score, address = "my.module:score", "127.0.0.1:50051"
+    assert parse_source(f"-1e-2 * {score}") == RewardSource("callable", score, -0.01, score)
+    assert parse_source(f"judge:{address}") == RewardSource(
+        "judge", address, 1.0, f"judge:{address}"
     )
-    assert parse_source("judge:127.0.0.1:50051") == RewardSource("judge", "127.0.0.1:50051", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_judge_is_opened_by_what_the_caller_gives_and_closed_again():
         assert reward([CONVERSATION], ["abc"]) == [6.0]
     assert opened == ["here:1", "closed"]
     with (
-        pytest.raises(RewardError, match="no judge can be asked here"),
+        pytest.raises(RewardError, match="a judge is not available here"),
         open_rewards(["judge:here:1"]),
     ):
         pass
