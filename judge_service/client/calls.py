@@ -26,10 +26,24 @@ from judge_service.types import (
     WritingOptions,
 )
 from judge_service.v1 import judge_pb2 as pb
-from judge_service.wire import candidates as wire_writing
-from judge_service.wire import constitutions as wire_constitution
-from judge_service.wire import judgments as wire
-from judge_service.wire import requests as wire_requests
+from judge_service.wire.candidates import preview_from_proto, score_from_proto, writing_from_proto
+from judge_service.wire.constitutions import (
+    constitution_from_proto,
+    conversation_to_proto,
+    diagnostic_from_proto,
+    summary_from_proto,
+)
+from judge_service.wire.judgments import (
+    judgment_from_proto,
+    ranking_from_proto,
+    server_info_from_proto,
+)
+from judge_service.wire.requests import (
+    compare_request,
+    constitution_ref,
+    options_to_proto,
+    writing_options_to_proto,
+)
 
 ConstitutionRef = str | Constitution
 """The constitution to judge by: a name, a digest, "" for the server's default, or one of your own,
@@ -58,8 +72,8 @@ def compare(
 ) -> Call[Judgment | Unjudged]:
     comparison = Comparison("", _turns(conversation), response_a, response_b)
     ref = sendable_ref(constitution)
-    request = _sendable(lambda: wire_requests.compare_request(comparison, ref, options))
-    return Call("ComparePair", request, lambda r: wire.judgment_from_proto(r.judgment))
+    request = _sendable(lambda: compare_request(comparison, ref, options))
+    return Call("ComparePair", request, lambda r: judgment_from_proto(r.judgment))
 
 
 def rank(
@@ -72,10 +86,10 @@ def rank(
         lambda: pb.RankCandidatesRequest(
             **_common_fields(conversation, constitution),
             candidates=candidates,
-            options=wire_requests.options_to_proto(options),
+            options=options_to_proto(options),
         )
     )
-    return Call("RankCandidates", request, lambda r: wire.ranking_from_proto(r.ranking))
+    return Call("RankCandidates", request, lambda r: ranking_from_proto(r.ranking))
 
 
 def score(
@@ -88,10 +102,10 @@ def score(
         lambda: pb.ScoreCandidateRequest(
             **_common_fields(conversation, constitution),
             response=response,
-            options=wire_requests.options_to_proto(options),
+            options=options_to_proto(options),
         )
     )
-    return Call("ScoreCandidate", request, lambda r: wire_writing.score_from_proto(r.score))
+    return Call("ScoreCandidate", request, lambda r: score_from_proto(r.score))
 
 
 def critique(
@@ -104,10 +118,10 @@ def critique(
         lambda: pb.CritiqueCandidateRequest(
             **_common_fields(conversation, constitution),
             response=response,
-            options=wire_requests.writing_options_to_proto(options),
+            options=writing_options_to_proto(options),
         )
     )
-    return Call("CritiqueCandidate", request, lambda r: wire_writing.writing_from_proto(r.critique))
+    return Call("CritiqueCandidate", request, lambda r: writing_from_proto(r.critique))
 
 
 def revise(
@@ -122,10 +136,10 @@ def revise(
             **_common_fields(conversation, constitution),
             response=response,
             critique=critique,
-            options=wire_requests.writing_options_to_proto(options),
+            options=writing_options_to_proto(options),
         )
     )
-    return Call("ReviseCandidate", request, lambda r: wire_writing.writing_from_proto(r.revision))
+    return Call("ReviseCandidate", request, lambda r: writing_from_proto(r.revision))
 
 
 def preview(
@@ -140,23 +154,21 @@ def preview(
             **_common_fields(conversation, constitution),
             response_a=response_a,
             response_b=response_b,
-            options=wire_requests.options_to_proto(options),
+            options=options_to_proto(options),
         )
     )
-    return Call(
-        "PreviewPrompt", request, lambda r: tuple(map(wire_writing.preview_from_proto, r.prompts))
-    )
+    return Call("PreviewPrompt", request, lambda r: tuple(map(preview_from_proto, r.prompts)))
 
 
 def server_info() -> Call[ServerInfo]:
-    return Call("GetServerInfo", pb.GetServerInfoRequest(), wire.server_info_from_proto)
+    return Call("GetServerInfo", pb.GetServerInfoRequest(), server_info_from_proto)
 
 
 def constitutions() -> Call[tuple[ConstitutionSummary, ...]]:
     return Call(
         "ListConstitutions",
         pb.ListConstitutionsRequest(),
-        lambda r: tuple(map(wire_constitution.summary_from_proto, r.constitutions)),
+        lambda r: tuple(map(summary_from_proto, r.constitutions)),
     )
 
 
@@ -165,7 +177,7 @@ def constitution(name: str) -> Call[Constitution]:
     return Call(
         "GetConstitution",
         request,
-        lambda r: wire_constitution.constitution_from_proto(r.constitution),
+        lambda r: constitution_from_proto(r.constitution),
     )
 
 
@@ -174,19 +186,19 @@ def validate_constitution(yaml: str, source: str) -> Call[tuple[Diagnostic, ...]
     return Call(
         "ValidateConstitution",
         request,
-        lambda r: tuple(map(wire_constitution.diagnostic_from_proto, r.diagnostics)),
+        lambda r: tuple(map(diagnostic_from_proto, r.diagnostics)),
     )
 
 
 def sendable_ref(constitution: ConstitutionRef) -> pb.ConstitutionRef:
     """Raises JudgeRequestError for a name or a text that protobuf cannot carry."""
-    return _sendable(lambda: wire_requests.constitution_ref(constitution))
+    return _sendable(lambda: constitution_ref(constitution))
 
 
 def _common_fields(conversation: ConversationLike, constitution: ConstitutionRef) -> dict[str, Any]:
     return {
-        "constitution": wire_requests.constitution_ref(constitution),
-        "conversation": wire_constitution.conversation_to_proto(_turns(conversation)),
+        "constitution": constitution_ref(constitution),
+        "conversation": conversation_to_proto(_turns(conversation)),
     }
 
 

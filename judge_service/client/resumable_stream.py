@@ -24,9 +24,8 @@ from judge_service.errors import JudgeUnavailable
 from judge_service.status import Failure
 from judge_service.types import Comparison, JudgeOptions, Judgment, Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
-from judge_service.wire import judgments as wire
-from judge_service.wire import requests as wire_requests
-from judge_service.wire.requests import MAX_ITEM_ID
+from judge_service.wire.judgments import judgment_from_proto
+from judge_service.wire.requests import MAX_ITEM_ID, compare_request
 
 Answer = tuple[str, Judgment | Unjudged]
 
@@ -129,7 +128,7 @@ class ResumableStream:
         self._answered += 1
         self._broken_since = None
         if response.HasField("judgment"):
-            return [(response.id, wire.judgment_from_proto(response.judgment))]
+            return [(response.id, judgment_from_proto(response.judgment))]
         failure = Failure.from_status(response.error)
         if failure.code not in _REFUSALS:
             return [(response.id, Unjudged(UnjudgedReason.ENGINE_FAILED, failure.message))]
@@ -173,5 +172,5 @@ class ResumableStream:
             raise ValueError(f"invalid id: a comparison's id has 1 to {MAX_ITEM_ID} characters")
         return pb.StreamJudgmentsRequest(
             id=comparison.id,
-            comparison=wire_requests.compare_request(comparison, self._constitution, self._options),
+            comparison=compare_request(comparison, self._constitution, self._options),
         )

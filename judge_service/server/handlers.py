@@ -39,9 +39,18 @@ from judge_service.types import (
     WritingOptions,
 )
 from judge_service.v1 import judge_pb2 as pb
-from judge_service.wire import candidates as wire_writing
-from judge_service.wire import judgments as wire
-from judge_service.wire import requests as wire_requests
+from judge_service.wire.candidates import preview_to_proto, score_to_proto, writing_to_proto
+from judge_service.wire.judgments import judgment_to_proto, ranking_to_proto
+from judge_service.wire.requests import (
+    check_principle,
+    check_request_id,
+    read_candidates,
+    read_comparison,
+    read_conversation,
+    read_critique,
+    read_options,
+    read_writing_options,
+)
 
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
 _CAPABILITIES = tuple(f"{rpc.service}.{rpc.name}".removeprefix(f"{PACKAGE}.") for rpc in RPCS)
@@ -102,7 +111,7 @@ class RequestHandler:
 
     async def compare(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
         """The judgment, ABSTAIN included."""
-        comparison = wire_requests.read_comparison(request)
+        comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
         if request.validate_only:
@@ -114,7 +123,7 @@ class RequestHandler:
             judgment = await self.judge.compare(comparison, constitution, options)
             step.set(reads=judgment.usage.reads, stored_reads=judgment.usage.stored_reads)
         self._count(judgment)
-        return wire.judgment_to_proto(judgment)
+        return judgment_to_proto(judgment)
 
     async def compare_one(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
         """`compare` for a unary call, whose caller can shorten a text that is too long."""
@@ -125,8 +134,8 @@ class RequestHandler:
         return judgment
 
     async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
-        candidates = wire_requests.read_candidates(request, self.settings.max_candidates)
-        conversation = wire_requests.read_conversation(request.conversation)
+        candidates = read_candidates(request, self.settings.max_candidates)
+        conversation = read_conversation(request.conversation)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
         if request.validate_only:
@@ -135,7 +144,7 @@ class RequestHandler:
             ranking = await self.judge.rank(conversation, candidates, constitution, options)
         for _, _, judgment in ranking.pairs:
             self._count(judgment)
-        return wire.ranking_to_proto(ranking)
+        return ranking_to_proto(ranking)
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
         conversation = self._conversation(request)
@@ -147,7 +156,7 @@ class RequestHandler:
             score = await self.judge.score(conversation, request.response, constitution, options)
         self._count(score)
         _refuse_too_long(score, request.conversation, {"response": request.response})
-        return wire_writing.score_to_proto(score)
+        return score_to_proto(score)
 
     async def critique(self, request: pb.CritiqueCandidateRequest) -> pb.Writing | None:
         conversation = self._conversation(request)
@@ -160,11 +169,11 @@ class RequestHandler:
             )
         self._count(writing)
         _refuse_too_long(writing, request.conversation, {"response": request.response})
-        return wire_writing.writing_to_proto(writing)
+        return writing_to_proto(writing)
 
     async def revise(self, request: pb.ReviseCandidateRequest) -> pb.Writing | None:
         conversation = self._conversation(request)
-        critique = wire_requests.read_critique(request)
+        critique = read_critique(request)
         constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
             return None
@@ -175,10 +184,10 @@ class RequestHandler:
         self._count(writing)
         texts = {"response": request.response, "critique": critique}
         _refuse_too_long(writing, request.conversation, texts)
-        return wire_writing.writing_to_proto(writing)
+        return writing_to_proto(writing)
 
     async def preview(self, request: pb.PreviewPromptRequest) -> list[pb.PromptPreview]:
-        comparison = wire_requests.read_comparison(request)
+        comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
         if request.validate_only:
@@ -188,7 +197,7 @@ class RequestHandler:
                 texts = {"response_a": request.response_a, "response_b": request.response_b}
                 raise _too_long(overlong.detail, request.conversation, texts)
             previews = self.judge.preview(comparison, constitution, options)
-        return [wire_writing.preview_to_proto(preview) for preview in previews]
+        return [preview_to_proto(preview) for preview in previews]
 
     def info(self) -> ServerInfo:
         loaded = self._judge is not None
@@ -224,21 +233,21 @@ class RequestHandler:
                     yield FittedCalibration(digest, protocol, fitted.sha256)
 
     def _conversation(self, request: _CandidateRequest) -> Conversation:
-        wire_requests.check_request_id(request.request_id)
-        return wire_requests.read_conversation(request.conversation)
+        check_request_id(request.request_id)
+        return read_conversation(request.conversation)
 
     def _options(self, options: pb.JudgeOptions) -> JudgeOptions:
         most = self.settings.max_rationale_tokens
-        return wire_requests.read_options(options, max_rationale_tokens=most, protocols=PROTOCOLS)
+        return read_options(options, max_rationale_tokens=most, protocols=PROTOCOLS)
 
     async def _constitution_and_writing_options(
         self, request: pb.CritiqueCandidateRequest | pb.ReviseCandidateRequest
     ) -> tuple[Constitution, WritingOptions]:
         most = self.settings.max_write_tokens
-        options = wire_requests.read_writing_options(request.options, max_tokens=most)
+        options = read_writing_options(request.options, max_tokens=most)
         constitution = await self.constitution(request.constitution)
         if options.principle_id:
-            wire_requests.check_principle(constitution, options.principle_id)
+            check_principle(constitution, options.principle_id)
         return constitution, options
 
     def _count(self, answer: Judgment | Score | Writing | Unjudged) -> None:

@@ -14,8 +14,12 @@ from judge_service.server.stream import JudgmentStream
 from judge_service.server_info import ConstitutionSummary
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
-from judge_service.wire import constitutions as wire_constitution
-from judge_service.wire import judgments as wire
+from judge_service.wire.constitutions import (
+    constitution_to_proto,
+    diagnostic_to_proto,
+    summary_to_proto,
+)
+from judge_service.wire.judgments import server_info_to_proto
 
 _MAX_SOURCE = 1024
 
@@ -57,7 +61,7 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Any
     ) -> pb.GetServerInfoResponse:
-        return wire.server_info_to_proto(self._handler.info())
+        return server_info_to_proto(self._handler.info())
 
 
 class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
@@ -67,7 +71,7 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
     async def ListConstitutions(
         self, request: pb.ListConstitutionsRequest, context: Any
     ) -> pb.ListConstitutionsResponse:
-        summaries = map(wire_constitution.summary_to_proto, self._handler.constitutions.summaries)
+        summaries = map(summary_to_proto, self._handler.constitutions.summaries)
         return pb.ListConstitutionsResponse(constitutions=summaries)
 
     async def GetConstitution(
@@ -80,7 +84,7 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
                 raise
             raise NotFound(str(unknown), reason=unknown.reason, fields=unknown.fields) from None
         return pb.GetConstitutionResponse(
-            constitution=wire_constitution.constitution_to_proto(constitution),
+            constitution=constitution_to_proto(constitution),
             sha256=constitution.digest,
         )
 
@@ -94,12 +98,10 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
                 Constitution.from_yaml, request.yaml, request.source or "constitution"
             )
         except ConstitutionError as error:
-            problems = map(wire_constitution.diagnostic_to_proto, error.diagnostics)
+            problems = map(diagnostic_to_proto, error.diagnostics)
             return pb.ValidateConstitutionResponse(diagnostics=problems)
         summary = ConstitutionSummary(constitution.name, constitution.version, constitution.digest)
-        return pb.ValidateConstitutionResponse(
-            constitution=wire_constitution.summary_to_proto(summary)
-        )
+        return pb.ValidateConstitutionResponse(constitution=summary_to_proto(summary))
 
     async def PreviewPrompt(
         self, request: pb.PreviewPromptRequest, context: Any

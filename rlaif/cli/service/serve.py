@@ -74,11 +74,11 @@ def effective(config: Path | None, environment: Mapping[str, str], flags: Source
     """
     from judge_service.judge.calibration import calibration_files
     from judge_service.settings_sources import Given, configure, from_environment, from_file
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     ours = {
         "max_context_tokens": Given(DEFAULT_CONTEXT_TOKENS, "default of rlaif serve"),
-        "store": Given(models.cache_folder() / "reads.sqlite", "default of rlaif serve"),
+        "store": Given(catalog.cache_folder() / "reads.sqlite", "default of rlaif serve"),
     }
     shared = {}
     if place := environment.get(STORE_VARIABLE):
@@ -97,7 +97,7 @@ def effective(config: Path | None, environment: Mapping[str, str], flags: Source
     if any("calibrations" in source for source in sources):
         return configured
     # Which calibrations apply depends on the constitutions, which only now are known.
-    folder = models.cache_folder() / "calibrations"
+    folder = catalog.cache_folder() / "calibrations"
     fitted = [
         str(file)
         for constitution in configured.settings.constitutions
@@ -111,12 +111,12 @@ def with_model_folders(settings: ServerSettings) -> ServerSettings:
 
     Raises ModelError for a model that vLLM cannot be given.
     """
-    from rlaif.models import catalog as models
+    from rlaif.models import catalog
 
     if settings.engine == "vllm":
-        return settings.model_copy(update={"model": models.resolve(settings.model)})
+        return settings.model_copy(update={"model": catalog.resolve(settings.model)})
     field = "openai_tokenizer" if settings.engine == "openai" else "model"
     name = getattr(settings, field) or settings.model
-    if name not in models.KNOWN:
+    if name not in catalog.KNOWN:
         return settings
-    return settings.model_copy(update={field: models.resolve(name)})
+    return settings.model_copy(update={field: catalog.resolve(name)})
