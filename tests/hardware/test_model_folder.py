@@ -31,8 +31,8 @@ def error_for(path: Path, tokenizer: tuple[str, ...] = ANY_TOKENIZER) -> str:
 
 
 def test_a_complete_folder_lacks_nothing(folder: Path) -> None:
-    found = inspect_model_folder(folder)
-    assert (found.lacks, found.is_adapter) == ((), False)
+    contents = inspect_model_folder(folder)
+    assert (contents.lacks, contents.is_adapter) == ((), False)
     require_model_folder(folder, UserError, FAST_TOKENIZER)
 
 

@@ -61,8 +61,8 @@ def test_the_contract_only_grows() -> None:
 def test_the_committed_stubs_are_fresh() -> None:
     pytest.importorskip("grpc_tools")
     check = [sys.executable, str(ROOT / "protos" / "generate.py"), "--check"]
-    found = subprocess.run(check, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
 def test_the_contract_compiles_with_nothing_but_the_protos_folder(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_the_contract_compiles_with_nothing_but_the_protos_folder(tmp_path: Path
     protoc = [sys.executable, "-I", "-m", "grpc_tools.protoc", "-I", "protos"]
     outputs = ["--include_imports", f"--descriptor_set_out={compiled}"]
     command = [*protoc, *outputs, "judge_service/v1/judge.proto"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     files = {
         file.name: file
         for file in descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file

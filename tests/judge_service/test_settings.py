@@ -11,7 +11,7 @@ from judge_service.settings import ServerSettings, SettingsError
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "problem"),
     [
         ({"engine": "openai"}, "needs the URL of a model server: set `openai_url`"),
         ({"openai_url": "http://a"}, "'openai_url' does nothing with engine vllm"),
@@ -31,6 +31,6 @@ from judge_service.settings import ServerSettings, SettingsError
         ({"engine": "vlm"}, "setting 'engine': expected one of vllm, openai; did you mean 'vllm'?"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(told)):
+def test_settings_that_do_not_go_together_are_told(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)):
         ServerSettings(model="m", **values)

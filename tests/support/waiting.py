@@ -22,10 +22,10 @@ async def until(condition: Callable[[], object], seconds: float = SECONDS) -> No
             await asyncio.sleep(0.01)
 
 
-async def until_answered(ask: Callable[[], Awaitable[T]], wanted: T) -> None:
+async def until_answered(call: Callable[[], Awaitable[T]], wanted: T) -> None:
     """Call `ask` until it returns `wanted`. Raises TimeoutError."""
     async with asyncio.timeout(SECONDS):
-        while await ask() != wanted:
+        while await call() != wanted:
             await asyncio.sleep(0.02)
 
 

@@ -154,8 +154,8 @@ async def test_a_storm_of_cancelled_calls_leaves_nothing_behind(tmp_path: Path) 
         await until(lambda: len(asyncio.all_tasks()) <= calm + 1)
         await assert_all_places_are_free(storm, engine)
         health = health_pb2_grpc.HealthStub(channel)
-        found = await health.Check(health_pb2.HealthCheckRequest(), timeout=120)
-        assert found.status == health_pb2.HealthCheckResponse.SERVING
+        response = await health.Check(health_pb2.HealthCheckRequest(), timeout=120)
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def assert_all_places_are_free(storm: CancelStorm, engine: SteadyEngine) -> None:

@@ -127,8 +127,8 @@ async def test_nothing_acknowledged_is_lost_when_the_database_crashes(
     for caller in callers:
         caller.cancel()
     await asyncio.wait(callers)
-    found = await asyncio.gather(*(store.find_read(key(i)) for i in kept))
-    assert [f and f.logprobs for f in found] == [(-i / 7,) for i in kept]
+    stored = await asyncio.gather(*(store.find_read(key(i)) for i in kept))
+    assert [read and read.logprobs for read in stored] == [(-i / 7,) for i in kept]
     assert refused
     await store.close()
 
@@ -212,9 +212,9 @@ async def test_a_row_deleted_while_it_is_kept_once_more_is_kept_again(
 
     monkeypatch.setattr(postgres_store, "_select", delete_first)
     assert await store.put_read(key(1), answer(-2.0)) == answer(-2.0)
-    found = await store.find_read(key(1))
-    assert found is not None
-    assert found.logprobs == (-2.0,)
+    stored = await store.find_read(key(1))
+    assert stored is not None
+    assert stored.logprobs == (-2.0,)
     await store.close()
 
 
@@ -234,7 +234,7 @@ async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "problem"),
     [
         (PASSWORD, "wrong", "password authentication failed.*PGPASSWORD"),
         ("@127.0.0.1", "@no-host.invalid", "no-host.invalid.*can be reached"),
@@ -247,16 +247,16 @@ async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
     ],
 )
 def test_a_database_that_cannot_be_used_is_told_before_an_engine_loads(
-    database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, told: str
+    database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, problem: str
 ) -> None:
     url = f"{database}?password={PASSWORD}" if "?" in right else database
     monkeypatch.setattr("rlaif.models.catalog.resolve", lambda model: model)
     arguments = ["serve", "--model", "org/none", "--store", url.replace(right, wrong, 1)]
-    found = CliRunner().invoke(app, arguments)
-    assert isinstance(found.exception, UserError)
-    with pytest.raises(UserError, match=told):
-        raise found.exception
-    assert PASSWORD not in str(found.exception) + found.output
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UserError)
+    with pytest.raises(UserError, match=problem):
+        raise result.exception
+    assert PASSWORD not in str(result.exception) + result.output
 
 
 async def test_a_newer_store_is_told_and_left_alone(postgres: Postgres, database: str) -> None:
@@ -281,10 +281,10 @@ async def test_a_user_without_rights_is_told_and_one_that_may_read_and_insert_is
         f"GRANT SELECT, INSERT ON rlaif_reads, rlaif_writings TO {role}": "",
     }
     url = postgres.url(name(database), user=role)
-    for statement, told in grants.items():
+    for statement, problem in grants.items():
         postgres.execute(statement, database=name(database))
-        if told:
-            with pytest.raises(StoreError, match=told):
+        if problem:
+            with pytest.raises(StoreError, match=problem):
                 open_store(url)
     store = open_store(url)
     await store.put_read(key(1), answer(-1.0))
@@ -297,21 +297,26 @@ async def test_the_password_is_in_no_log_no_error_and_no_settings(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
-    told = []
+    texts = []
     try:
         store = open_store(database)
         await store.put_writing(key(1), Written("canary-of-text", (1,), True, 1, 0))
         with stopped(postgres), pytest.raises(StoreUnavailable) as error:
             await store.put_read(key(1), answer(-1.0))
-        told.append(repr(error.value))
+        texts.append(repr(error.value))
         await store.close()
     finally:
         logging.getLogger("sqlalchemy").setLevel(logging.WARNING)
     serve = ["serve", "--model", "m", "--print-config", "--store", database]
-    told += [CliRunner().invoke(app, serve).output, repr(ServerSettings(model="m", store=database))]
-    told += [CliRunner().invoke(app, ["store", "stats", "--store", database]).output]
-    assert all(f"rlaif@127.0.0.1:{postgres.port}" in text for text in (told[0], told[1], told[3]))
-    everything = "\n".join((*told, caplog.text))
+    texts += [
+        CliRunner().invoke(app, serve).output,
+        repr(ServerSettings(model="m", store=database)),
+    ]
+    texts += [CliRunner().invoke(app, ["store", "stats", "--store", database]).output]
+    assert all(
+        f"rlaif@127.0.0.1:{postgres.port}" in text for text in (texts[0], texts[1], texts[3])
+    )
+    everything = "\n".join((*texts, caplog.text))
     assert "rlaif_writings" in caplog.text  # SQLAlchemy's own log was listened to
     assert PASSWORD not in everything
     assert "canary-of-text" not in everything
@@ -359,20 +364,20 @@ async def answers(client: AsyncJudgeClient, count: int) -> dict[str, Judgment | 
 
 
 async def test_one_server_answers_from_what_another_has_read(database: str, tmp_path: Path) -> None:
-    laws = [one_principle(tmp_path)]
+    constitutions = [one_principle(tmp_path)]
     engines = [FakeEngine(), FakeEngine()]
     first, second = (CachingEngine(engine, open_store(database)) for engine in engines)
-    found = []
+    outcomes = []
     async with (
-        serving(first, constitutions=laws) as one,
-        serving(second, constitutions=laws) as two,
+        serving(first, constitutions=constitutions) as one,
+        serving(second, constitutions=constitutions) as two,
     ):
         for server in (one, two):
             async with AsyncJudgeClient(server.address) as client:
-                found.append(await answers(client, 20))
+                outcomes.append(await answers(client, 20))
     assert [len(engine.prompts) for engine in engines] == [40, 0]
-    for id, mine in found[0].items():
-        theirs = found[1][id]
+    for id, mine in outcomes[0].items():
+        theirs = outcomes[1][id]
         assert isinstance(mine, Judgment)
         assert isinstance(theirs, Judgment)
         assert (theirs.usage.reads, theirs.usage.stored_reads) == (0, 2)
@@ -400,10 +405,10 @@ async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_hos
             ) as error:
                 await client.compare("Name a fruit", "Fig", "Date, of course")
             assert "127.0.0.1:" + str(postgres.port) not in str(error.value)
-            asked = asyncio.create_task(answers(client, 5))
+            stream = asyncio.create_task(answers(client, 5))
             await until(lambda: refusals)
-            assert not asked.done()
-        assert len(await asked) == 5  # the stream waited for the database
+            assert not stream.done()
+        assert len(await stream) == 5  # the stream waited for the database
 
 
 async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_the_log_once(
@@ -421,6 +426,6 @@ async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_
             with pytest.raises(JudgeUnavailable) as error:
                 await client.compare("Name a fruit", "Fig", "Date, of course")
             assert "rlaif_reads" not in str(error.value)
-    told = [r.getMessage() for r in caplog.records if "store" in r.getMessage()]
-    assert len(told) == 1
-    assert "name another database" in told[0]
+    messages = [r.getMessage() for r in caplog.records if "store" in r.getMessage()]
+    assert len(messages) == 1
+    assert "name another database" in messages[0]

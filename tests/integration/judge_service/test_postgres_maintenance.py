@@ -45,10 +45,10 @@ async def test_old_rows_go_and_young_ones_stay(
 ) -> None:
     monkeypatch.setattr("judge_service.store.postgres_maintenance._STEP", 7)
     await aged(postgres, database, [40 if i % 4 else 1 for i in range(200)])
-    told = summarize(database)
-    assert (told.schema, told.reads.rows, told.writings.rows) == (1, 200, 0)
-    assert told.reads.oldest is not None
-    assert abs(told.reads.oldest + 40 * DAY - time.time()) < 600
+    summary = summarize(database)
+    assert (summary.schema, summary.reads.rows, summary.writings.rows) == (1, 200, 0)
+    assert summary.reads.oldest is not None
+    assert abs(summary.reads.oldest + 40 * DAY - time.time()) < 600
     foreseen = sweep(database, older_than=30 * DAY, dry_run=True)
     assert summarize(database).reads.rows == 200
     looked_at: list[int] = []
@@ -65,8 +65,8 @@ async def test_a_bound_on_bytes_leaves_the_youngest_that_fit_and_is_met_once(
     await aged(postgres, database, list(range(200)))
     whole = sweep(database, max_bytes=10**9)
     assert (whole.reads, whole.bytes_after) == (0, whole.bytes_before)
-    found = sweep(database, max_bytes=whole.bytes_before // 2)
-    assert (found.reads, found.bytes_after) == (100, whole.bytes_before // 2)
+    swept = sweep(database, max_bytes=whole.bytes_before // 2)
+    assert (swept.reads, swept.bytes_after) == (100, whole.bytes_before // 2)
     assert sweep(database, max_bytes=whole.bytes_before // 2).reads == 0
     assert {row["key"] for row in rows(database, writings=True)} == {
         key(i).hex() for i in range(100)
@@ -104,8 +104,8 @@ async def test_the_commands_take_a_url(postgres: Postgres, database: str, tmp_pa
     await kept.put_writing(b"w" * 32, Written("Sei höflich.", (1, 2), True, 7, 0))
     await kept.close()
     run = CliRunner().invoke
-    told = json.loads(run(app, ["store", "stats", "--json", *store]).output)
-    assert (told["reads"]["rows"], told["place"]) == (100, database.replace(f":{PASSWORD}", ""))
+    stats = json.loads(run(app, ["store", "stats", "--json", *store]).output)
+    assert (stats["reads"]["rows"], stats["place"]) == (100, database.replace(f":{PASSWORD}", ""))
     out = tmp_path / "reads.jsonl"
     assert run(app, ["store", "export", "--writings", "--out", str(out), *store]).exit_code == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]

@@ -48,11 +48,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @contextmanager
 def replicas(folder: Path, store: str) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    law = one_principle(folder)
+    constitution = one_principle(folder)
     with ExitStack() as stack:
         first, second = (
             stack.enter_context(
-                ServerProcess(folder, law, store, name=name, max_stream_in_flight=16)
+                ServerProcess(folder, constitution, store, name=name, max_stream_in_flight=16)
             )
             for name in ("first", "second")
         )
@@ -66,7 +66,7 @@ class Load:
 
     def __init__(self, client: JudgeClient) -> None:
         self.answers = Counter[str]()
-        self.asked = Counter[str]()
+        self.sent = Counter[str]()
         self.errors: list[str] = []
         self._client = client
         self._over = threading.Event()
@@ -92,23 +92,25 @@ class Load:
     def _questions(self, n: int) -> Iterator[Comparison]:
         number = 0
         while not self._over.is_set():
-            said = f"question {n} of {number // 1000} {number % 1000}"
+            question = f"question {n} of {number // 1000} {number % 1000}"
             id = f"{n}-{number}"
-            self.asked[id] += 1
-            yield Comparison(id, (Message(role="user", content=said),), "short", "rather longer")
+            self.sent[id] += 1
+            yield Comparison(
+                id, (Message(role="user", content=question),), "short", "rather longer"
+            )
             number += 1
 
     def _stream(self, n: int) -> None:
-        for id, found in self._client.stream(self._questions(n), options=BULK):
-            self._take(id, found)
+        for id, outcome in self._client.stream(self._questions(n), options=BULK):
+            self._take(id, outcome)
 
     def _calls(self, n: int) -> None:
         for c in self._questions(n):
             self._take(c.id, self._client.compare(c.conversation, c.response_a, c.response_b))
 
-    def _take(self, id: str, found: object) -> None:
-        if not isinstance(found, Judgment):
-            self.errors.append(f"{id}: {found}")
+    def _take(self, id: str, outcome: object) -> None:
+        if not isinstance(outcome, Judgment):
+            self.errors.append(f"{id}: {outcome}")
         self.answers[id] += 1
 
     def __enter__(self) -> Load:
@@ -129,7 +131,7 @@ class Load:
 
     def assert_whole(self) -> None:
         assert not self.errors, self.errors[:3]
-        assert self.answers == self.asked, "every question is answered, and once"
+        assert self.answers == self.sent, "every question is answered, and once"
 
 
 @contextmanager
@@ -159,9 +161,9 @@ def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str)
         with JudgeClient(second.address) as other:
             for id in list(both.answers)[:50]:
                 n, number = id.split("-")
-                said = f"question {n} of {int(number) // 1000} {int(number) % 1000}"
-                found = other.compare(said, "short", "rather longer")
-                assert found.usage.stored_reads == 2
+                question = f"question {n} of {int(number) // 1000} {int(number) % 1000}"
+                judgment = other.compare(question, "short", "rather longer")
+                assert judgment.usage.stored_reads == 2
         assert keys_read(second) == its, "what the other had read was found in the store"
 
 

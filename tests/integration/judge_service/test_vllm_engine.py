@@ -114,11 +114,11 @@ async def test_log_probabilities_agree_with_transformers(
         texts = (comparison.response_a, comparison.response_b)
         prefix = template.prefix(comparison.conversation, texts)
         prompt = [*prefix.ids, *template.suffix("Be helpful.")]
-        found = await engine.read(prompt, template.label_ids)
+        answer = await engine.read(prompt, template.label_ids)
         with torch.no_grad():
             logits = reference(torch.tensor([prompt])).logits[0, -1]
         expected = torch.log_softmax(logits, -1)[list(template.label_ids)].tolist()
-        assert found.logprobs == pytest.approx(expected, abs=TOLERANCE[engine.identity.dtype])
+        assert answer.logprobs == pytest.approx(expected, abs=TOLERANCE[engine.identity.dtype])
 
 
 @in_module_loop
@@ -216,12 +216,12 @@ async def test_seeded_writing_survives_more_prompts_than_one_step_holds(engine: 
     words = engine.tokenizer.encode_data(" and then another thing")
     heads = [engine.tokenizer.encode_data(f"{place} things") for place in range(6)]
     prompts = [[*head, *words * 300] for head in heads]  # no prefix that the cache would know
-    asked = (
+    writings = (
         engine.write(prompt, max_tokens=2, temperature=1.0, seed=place)
         for place, prompt in enumerate(prompts)
     )
-    found = await asyncio.gather(*asked)
-    assert all(len(written.token_ids) in (1, 2) for written in found)
+    results = await asyncio.gather(*writings)
+    assert all(len(written.token_ids) in (1, 2) for written in results)
     assert engine.alive
 
 

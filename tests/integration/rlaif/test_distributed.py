@@ -83,8 +83,8 @@ def test_two_processes_make_the_gradient_of_one(tiny_model, tmp_path):  # noqa: 
         assert two["held"] == 2 * one["held"]
 
 
-def assert_sharded_like_the_one(folder, found):
-    for name, (one, two) in found.items():
+def assert_sharded_like_the_one(folder, results):
+    for name, (one, two) in results.items():
         assert_same_gradients(name, one["gradients"], two["gradients"])
         [alone_bytes] = one["held"]
         if "full" not in name:  # adapters are in both; what is cut is the frozen base
@@ -115,8 +115,8 @@ def test_two_sharded_processes_make_the_gradient_of_one_and_hold_half_each(
         "sft", "sft-full", "sft-untied", "reward", "reward-full", "dpo", "dpo-full",
         "dpo-full-untied",
     )  # fmt: skip
-    found = one_and_two(tiny_model, tmp_path, names, SHARDED)
-    assert_sharded_like_the_one(tmp_path, found)
+    results = one_and_two(tiny_model, tmp_path, names, SHARDED)
+    assert_sharded_like_the_one(tmp_path, results)
 
 
 SAMPLING = (
@@ -135,12 +135,12 @@ def test_sharded_processes_that_sample_make_the_updates_of_one(
     """Scored by a reward model's folder, or by a function that reads a model of its own."""
     reward_folder(Backbone.load(tiny_model, "float32"), Path(f"{tiny_model}-reward"), 0)
     how = (*SHARDED, f"--fsdp_reshard_after_forward={reshard}")
-    found = one_and_two(tiny_model, tmp_path, names, how)
-    assert_sharded_like_the_one(tmp_path, found)
+    results = one_and_two(tiny_model, tmp_path, names, how)
+    assert_sharded_like_the_one(tmp_path, results)
     for folder in ("one", "two"):
         lines = (tmp_path / folder / "ppo-full-guarded" / "metrics.jsonl").read_text().splitlines()
-        told = [json.loads(line) for line in lines]
-        assert [(line["kl_guard"], line["rollback"]) for line in told] == [(1, 0), (1, 1)]
+        entries = [json.loads(line) for line in lines]
+        assert [(line["kl_guard"], line["rollback"]) for line in entries] == [(1, 0), (1, 1)]
 
 
 def test_a_reward_model_that_a_users_function_loads_is_whole_in_every_process(
@@ -151,8 +151,8 @@ def test_a_reward_model_that_a_users_function_loads_is_whole_in_every_process(
     processes scores, while the other has nothing to."""
     reward_folder(Backbone.load(tiny_model, "float32"), Path(f"{tiny_model}-reward"), 0)
     how = (*SHARDED, "--fsdp_cpu_ram_efficient_loading=true")
-    found = one_and_two(tiny_model, tmp_path, ("ppo-own", "rest-lazy"), how)
-    assert_sharded_like_the_one(tmp_path, found)
+    results = one_and_two(tiny_model, tmp_path, ("ppo-own", "rest-lazy"), how)
+    assert_sharded_like_the_one(tmp_path, results)
 
 
 def test_two_processes_write_one_run_that_one_can_go_on_with(tiny_model, tmp_path):  # noqa: F811

@@ -122,17 +122,17 @@ async def test_calls_go_to_replicas_in_turn_and_one_that_stops_costs_no_call(
 async def test_of_listed_replicas_one_that_still_loads_is_not_even_asked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    law = one_principle(tmp_path)
-    loading = JudgeServer(settings(constitutions=[law]), FakeEngine())
+    constitution = one_principle(tmp_path)
+    loading = JudgeServer(settings(constitutions=[constitution]), FakeEngine())
     await loading.start()
     caplog.set_level(logging.INFO)
     async with (
-        serving(FakeEngine(), constitutions=[law]) as ready,
+        serving(FakeEngine(), constitutions=[constitution]) as ready,
         AsyncJudgeClient(f"{loading.address},{ready.address}") as client,
     ):
         for n in range(20):
             await client.compare("x", "a", f"b{n}")
-        said = [TextLines().format(record) for record in caplog.records]
-        codes = [line.partition("code=")[2].split()[0] for line in said if "method=Comp" in line]
+        log = [TextLines().format(record) for record in caplog.records]
+        codes = [line.partition("code=")[2].split()[0] for line in log if "method=Comp" in line]
         assert codes == ["OK"] * 20
     await loading.stop()

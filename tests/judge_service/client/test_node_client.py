@@ -37,12 +37,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / EXAMPLE).mkdir(parents=True)
     for name in ("package.json", "client.js"):
         shutil.copy(ROOT / EXAMPLE / name, tree / EXAMPLE)
-    found = subprocess.run(
+    install = subprocess.run(
         INSTALL, cwd=tree / EXAMPLE, capture_output=True, text=True, check=False, timeout=300
     )
-    if found.returncode and (code := NO_REGISTRY.search(found.stderr)):
+    if install.returncode and (code := NO_REGISTRY.search(install.stderr)):
         pytest.skip(f"npm reaches no package registry: {code[0]}")
-    assert found.returncode == 0, found.stderr
+    assert install.returncode == 0, install.stderr
     return tree / EXAMPLE / "client.js"
 
 

@@ -62,8 +62,8 @@ class CountingEngine:
     ) -> LabelLogprobs:
         self.reads.append((tuple(prompt_ids), tuple(label_ids), priority))
         await self._work()
-        found = tuple(self.scale * logprob for logprob in logprobs(prompt_ids, label_ids))
-        return LabelLogprobs(found, len(prompt_ids), cached_tokens=2)
+        values = tuple(self.scale * logprob for logprob in logprobs(prompt_ids, label_ids))
+        return LabelLogprobs(values, len(prompt_ids), cached_tokens=2)
 
     async def write(
         self, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float, seed: int, **_: int
@@ -83,10 +83,10 @@ class CountingEngine:
             self.aborted += 1
             raise
         if self.fail:
-            raise EngineError("told to fail")
+            raise EngineError("scripted failure")
 
 
-async def until_asked(engine: CountingEngine, reads: int) -> None:
+async def until_reads(engine: CountingEngine, reads: int) -> None:
     while len(engine.reads) < reads:
         await asyncio.sleep(0.001)
 
@@ -125,16 +125,19 @@ async def test_identical_reads_in_flight_are_computed_once_and_paid_once() -> No
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
-    asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
-    await until_asked(engine, 1)
-    asked += [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
+    tasks = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
+    await until_reads(engine, 1)
+    tasks += [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
     await settle()
     engine.open.set()
-    found = await asyncio.gather(*asked)
+    answers = await asyncio.gather(*tasks)
     await storing.close()
     assert len(engine.reads) == 1
-    assert {f.logprobs for f in found} == {logprobs(PROMPT, LABELS)}
-    assert sorted((f.stored, f.cached_tokens) for f in found) == [(False, 2)] + [(True, 0)] * 39
+    assert {answer.logprobs for answer in answers} == {logprobs(PROMPT, LABELS)}
+    assert (
+        sorted((answer.stored, answer.cached_tokens) for answer in answers)
+        == [(False, 2)] + [(True, 0)] * 39
+    )
 
 
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 5), max_size=8)), max_size=6))
@@ -147,18 +150,18 @@ def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
     async def play(path: Path) -> None:
         engine = CountingEngine()
         storing = CachingEngine(engine, open_store(path))
-        found: list[LabelLogprobs] = []
+        all_answers: list[LabelLogprobs] = []
         for restart, prompts in steps:
             if restart:
                 await storing.close()
                 storing = CachingEngine(engine, open_store(path))
             answers = await asyncio.gather(*(storing.read([p], LABELS) for p in prompts))
             assert [a.logprobs for a in answers] == [logprobs([p], LABELS) for p in prompts]
-            found += answers
+            all_answers += answers
         await storing.close()
         distinct = {prompt for _, prompts in steps for prompt in prompts}
         assert sorted(prompt for (prompt,), _, _ in engine.reads) == sorted(distinct)
-        assert sum(not answer.stored for answer in found) == len(engine.reads)
+        assert sum(not answer.stored for answer in all_answers) == len(engine.reads)
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(play(Path(folder) / "reads.sqlite"))
@@ -173,14 +176,14 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
     async def play() -> None:
         engine = CountingEngine()
         storing = CachingEngine(engine, open_store(None))
-        asked = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
+        tasks = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
         for turn in range(13):
-            for task, (_, leaves) in zip(asked, callers, strict=True):
+            for task, (_, leaves) in zip(tasks, callers, strict=True):
                 if leaves == turn and turn < 12:  # at 12: it stays
                     task.cancel()
             await asyncio.sleep(0.0001)
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        for answer, (prompt, leaves) in zip(found, callers, strict=True):
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for answer, (prompt, leaves) in zip(answers, callers, strict=True):
             if isinstance(answer, LabelLogprobs):
                 assert answer.logprobs == logprobs([prompt], LABELS)
             else:
@@ -188,7 +191,9 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
                 assert leaves < 12
         for prompt in range(3):
             assert (await storing.read([prompt], LABELS)).logprobs == logprobs([prompt], LABELS)
-        computed = sum(isinstance(answer, LabelLogprobs) and not answer.stored for answer in found)
+        computed = sum(
+            isinstance(answer, LabelLogprobs) and not answer.stored for answer in answers
+        )
         assert computed <= len(engine.reads)
         assert storing._flights == {}
         await storing.close()
@@ -217,7 +222,7 @@ async def test_without_the_store_a_read_is_neither_looked_up_nor_kept() -> None:
     assert (len(engine.reads), len(engine.writings)) == (3, 3)
 
 
-def law(*compare_texts: str) -> Constitution:
+def constitution(*compare_texts: str) -> Constitution:
     principles = (
         Principle(id=f"p{i}", trait="helpful", compare=text, critique="c", revise="r")
         for i, text in enumerate(compare_texts)
@@ -235,9 +240,9 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
     storing = CachingEngine(engine, open_store(None))
     cost = []
     for texts in (before, before, after, after[::-1]):
-        found = await Judge(storing).compare(pair, law(*texts))
-        assert isinstance(found, Judgment)
-        cost.append((found.usage.reads, found.usage.stored_reads))
+        judgment = await Judge(storing).compare(pair, constitution(*texts))
+        assert isinstance(judgment, Judgment)
+        cost.append((judgment.usage.reads, judgment.usage.stored_reads))
     await storing.close()
     assert len(engine.prompts) == 34
     assert cost == [(32, 0), (0, 32), (2, 30), (0, 32)]
@@ -251,7 +256,7 @@ async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
     leaves, stays = (asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2))
-    await until_asked(engine, 1)
+    await until_reads(engine, 1)
     leaves.cancel()
     await settle()
     engine.open.set()
@@ -264,9 +269,9 @@ async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> 
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
-    asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2)]
-    await until_asked(engine, 1)
-    for task in asked:
+    tasks = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2)]
+    await until_reads(engine, 1)
+    for task in tasks:
         task.cancel()
     await settle()
     assert engine.aborted == 1
@@ -281,7 +286,7 @@ async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
     leaves = asyncio.create_task(storing.read(PROMPT, LABELS))
-    await until_asked(engine, 1)
+    await until_reads(engine, 1)
     leaves.cancel()
     comes = asyncio.create_task(storing.read(PROMPT, LABELS))
     await settle()
@@ -326,7 +331,7 @@ async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
     assert storing.tokenizer is engine.tokenizer
     engine.open.clear()
     waits = asyncio.create_task(storing.read(PROMPT, LABELS))
-    await until_asked(engine, 1)
+    await until_reads(engine, 1)
     await storing.close()
     await storing.close()
     assert not storing.alive
@@ -344,11 +349,11 @@ async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
     engine.open.clear()
     engine.fail = True
     storing = CachingEngine(engine, open_store(None))
-    asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(3)]
-    await until_asked(engine, 1)
+    tasks = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(3)]
+    await until_reads(engine, 1)
     engine.open.set()
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    assert [str(error) for error in found] == ["told to fail"] * 3
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(error) for error in errors] == ["scripted failure"] * 3
     engine.fail = False
     assert not (await storing.read(PROMPT, LABELS)).stored
     assert len(engine.reads) == 2
@@ -413,8 +418,8 @@ async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await pb_grpc.JudgeServiceStub(channel).ComparePair(request)
-    told = Failure.from_rpc_error(error.value)
-    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    reported = Failure.from_rpc_error(error.value)
+    assert (reported.code, reported.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert any(d.type_url.endswith("RetryInfo") for d in rpc_status.from_call(error.value).details)
     assert "canary" not in str(error.value)  # where the database is, is nobody's business
 

@@ -91,10 +91,10 @@ async def until(state: Callable[[], bool]) -> None:
 async def test_a_server_like_vllm_is_asked_for_exactly_the_labels(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         prompt, labels = warmup_prompt(engine.tokenizer, "judge")
-        found = await engine.read(prompt, labels, priority=1)
+        answer = await engine.read(prompt, labels, priority=1)
         (body,) = fake.bodies
-    assert found.logprobs == (-0.25, -1.75)
-    assert (found.prompt_tokens, found.cached_tokens) == (len(prompt), 3)
+    assert answer.logprobs == (-0.25, -1.75)
+    assert (answer.prompt_tokens, answer.cached_tokens) == (len(prompt), 3)
     assert (body["prompt"], body["logprob_token_ids"]) == (prompt, list(labels))
     assert (body["max_tokens"], body["priority"], body["repetition_penalty"]) == (1, 1, 1.0)
 
@@ -118,17 +118,17 @@ async def test_a_server_without_priorities_is_sent_none(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knows", "most", "says"),
+    ("knows", "most", "description"),
     [({"return_tokens_as_token_ids"}, 20, "top 20"), (set(), 20, "top 20"), (set(), 5, "top 5")],
 )
 async def test_a_plain_server_is_read_from_its_most_likely_tokens(
-    folder: Path, knows: set[str], most: int, says: str
+    folder: Path, knows: set[str], most: int, description: str
 ) -> None:
     plain = {"knows": frozenset(knows), "max_logprobs": most}
     async with engine_over(folder, **plain) as (engine, fake):
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert found.logprobs == (-0.25, -1.75)
-        assert engine.identity.engine.endswith(says)
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert answer.logprobs == (-0.25, -1.75)
+        assert engine.identity.engine.endswith(description)
         assert set(fake.bodies[0]) <= PLAIN_FIELDS | knows
 
 
@@ -138,9 +138,9 @@ async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infin
 ) -> None:
     async with engine_over(folder, knows=knows) as (engine, fake):
         fake.scores = {" A": -0.1, "x": -3.0}
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert found.logprobs[0] == -0.1
-        assert math.isnan(found.logprobs[1])
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert answer.logprobs[0] == -0.1
+        assert math.isnan(answer.logprobs[1])
         answers = Judge(engine).compare(
             comparison("void"), Constitution.load(one_principle(tmp_path))
         )
@@ -152,8 +152,8 @@ async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infin
 async def test_what_vllm_writes_for_minus_infinity_is_void_too(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.scores = {" A": -0.1, " B": -9999.0}
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert math.isnan(found.logprobs[1])
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert math.isnan(answer.logprobs[1])
 
 
 def test_tokens_that_share_a_text_are_named_by_none(folder: Path) -> None:
@@ -192,7 +192,7 @@ async def test_writing_of_a_plain_server_is_counted_by_our_tokenizer(folder: Pat
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "problem"),
     [
         ({"models": [{"id": "other"}]}, r"setting 'model': .* serves no 'judge'; it serves: other"),
         ({"models": []}, "it serves: none"),
@@ -206,13 +206,13 @@ async def test_writing_of_a_plain_server_is_counted_by_our_tokenizer(folder: Pat
     ],
 )
 async def test_a_server_that_cannot_serve_is_told_at_the_start_with_setting_and_remedy(
-    folder: Path, values: dict[str, Any], told: str
+    folder: Path, values: dict[str, Any], problem: str
 ) -> None:
     async with model_server(HFTokenizer(folder), **values) as fake:
         engine = OpenAIEngine(
             fake.url, "judge", tokenizer=str(folder), key=KEY, max_context_tokens=512
         )
-        with pytest.raises(UpstreamError, match=told) as raised:
+        with pytest.raises(UpstreamError, match=problem) as raised:
             await engine.start()
     assert KEY not in str(raised.value)
     assert "CANARY" not in str(raised.value)
@@ -225,11 +225,11 @@ async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
     engine = OpenAIEngine(f"http://127.0.0.1:{port}", "judge", tokenizer=str(folder))
     with pytest.raises(UpstreamError, match=r"'openai_url': .* does not answer .*start the model"):
         await engine.start()
-    for url, key, told in (
+    for url, key, problem in (
         ("http://a:b", "", "'openai_url': invalid URL 'http://a:b'"),
         ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: unexpected characters"),
     ):
-        with pytest.raises(UpstreamError, match=told) as raised:
+        with pytest.raises(UpstreamError, match=problem) as raised:
             await OpenAIEngine(url, "judge", tokenizer=str(folder), key=key).start()
         assert KEY not in str(raised.value)
     async with model_server(HFTokenizer(folder)) as fake:
@@ -268,8 +268,8 @@ async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -
 async def test_what_may_pass_is_tried_again(folder: Path, replies: list[Reply]) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = replies
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert found.logprobs == (-0.25, -1.75)
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert answer.logprobs == (-0.25, -1.75)
         assert fake.replies == []
         assert engine.alive
 
@@ -314,12 +314,12 @@ async def test_a_prompt_that_the_server_fails_at_fails_alone(
             fake.replies = list(replies)
             options = JudgeOptions(min_label_mass=0.0, use_store=False, orders=(Order.AB,))
             async with asyncio.timeout(120):
-                ((_, found),) = [
+                ((_, outcome),) = [
                     pair async for pair in client.stream([comparison("bad")], options=options)
                 ]
-            assert isinstance(found, Unjudged)
-            assert found.reason is UnjudgedReason.ENGINE_FAILED
-            assert "failed at the prompt" in found.detail
+            assert isinstance(outcome, Unjudged)
+            assert outcome.reason is UnjudgedReason.ENGINE_FAILED
+            assert "failed at the prompt" in outcome.detail
             assert fake.replies == []
             assert engine.alive
             await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
@@ -400,7 +400,7 @@ async def test_a_lost_server_makes_calls_unavailable_and_health_not_serving_unti
     folder: Path, tmp_path: Path
 ) -> None:
     options = JudgeOptions(min_label_mass=0.0, use_store=False)
-    ask = ("Name a fruit", "An apple.", "A stone.", "", options)
+    comparison = ("Name a fruit", "An apple.", "A stone.", "", options)
     async with model_server(HFTokenizer(folder)) as fake:
         engine = OpenAIEngine(fake.url, "judge", tokenizer=str(folder))
         async with (
@@ -418,14 +418,14 @@ async def test_a_lost_server_makes_calls_unavailable_and_health_not_serving_unti
                             return
                         await asyncio.sleep(0.05)
 
-            assert (await client.compare(*ask)).verdict
+            assert (await client.compare(*comparison)).verdict
             fake.replies = [Reply(503, {"Retry-After": "60"})] * 500
             with pytest.raises(JudgeUnavailable, match="out of reach"):
-                await client.compare(*ask)
+                await client.compare(*comparison)
             await is_serving(False)
             fake.replies = []
             await is_serving(True)
-            assert (await client.compare(*ask)).verdict
+            assert (await client.compare(*comparison)).verdict
 
 
 async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -> None:
@@ -453,12 +453,12 @@ async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past
 ) -> None:
     async with engine_over(folder) as (engine, fake):
         well = fake._answer
-        asked = 0
+        probes = 0
 
         def answer(path: str, headers: dict[str, str], content: bytes) -> Reply:
-            nonlocal asked
+            nonlocal probes
             if content and isinstance(json.loads(content)["prompt"], str):
-                asked += 1
+                probes += 1
                 return Reply(200, {}, odd)
             return well(path, headers, content)
 
@@ -466,10 +466,10 @@ async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past
         fake.replies = [Reply(503)] * 3
         with pytest.raises(EngineError, match="503"):
             await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        await until(lambda: asked > 2)
+        await until(lambda: probes > 2)
         assert not engine.alive
-        told = [line for line in caplog.messages if "not serving until" not in line]
-        assert len(told) == 1
+        warnings = [line for line in caplog.messages if "not serving until" not in line]
+        assert len(warnings) == 1
         monkeypatch.setattr(fake, "_answer", well)
         await until(lambda: engine.alive)
 

@@ -98,11 +98,11 @@ async def first(call: Any) -> Any:
 
 def rpcs() -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
     """RPC → (scope, how to make a good call of it with a channel and metadata)."""
-    judge, laws = pb_grpc.JudgeServiceStub, pb_grpc.ConstitutionServiceStub
+    judge, constitutions = pb_grpc.JudgeServiceStub, pb_grpc.ConstitutionServiceStub
     pair = {**CHAT, "response_a": "a", "response_b": "bb"}
     one = {**CHAT, "response": "a"}
     item = pb.StreamJudgmentsRequest(id="1", comparison=pb.ComparePairRequest(**pair))
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    list_services = reflection_pb2.ServerReflectionRequest(list_services="")
     probe = health_pb2.HealthCheckRequest()
     return {
         "ComparePair": (
@@ -136,26 +136,33 @@ def rpcs() -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
         ),
         "ListConstitutions": (
             "read",
-            lambda c, m: laws(c).ListConstitutions(pb.ListConstitutionsRequest(), metadata=m),
+            lambda c, m: constitutions(c).ListConstitutions(
+                pb.ListConstitutionsRequest(), metadata=m
+            ),
         ),
         "GetConstitution": (
-            "read", lambda c, m: laws(c).GetConstitution(pb.GetConstitutionRequest(), metadata=m)
+            "read",
+            lambda c, m: constitutions(c).GetConstitution(
+                pb.GetConstitutionRequest(), metadata=m
+            ),
         ),
         "ValidateConstitution": (
             "read",
-            lambda c, m: laws(c).ValidateConstitution(
+            lambda c, m: constitutions(c).ValidateConstitution(
                 pb.ValidateConstitutionRequest(yaml="x"), metadata=m
             ),
         ),
         "PreviewPrompt": (
             "read",
-            lambda c, m: laws(c).PreviewPrompt(pb.PreviewPromptRequest(**pair), metadata=m),
+            lambda c, m: constitutions(c).PreviewPrompt(
+                pb.PreviewPromptRequest(**pair), metadata=m
+            ),
         ),
         "reflection": (
             "admin",
             lambda c, m: last(
                 reflection_pb2_grpc.ServerReflectionStub(c).ServerReflectionInfo(
-                    iter([asked]), metadata=m
+                    iter([list_services]), metadata=m
                 )
             ),
         ),
@@ -205,8 +212,8 @@ async def test_a_call_is_answered_only_with_the_right_token(
         for rpc, (scope, call) in rpcs().items():
             token = token_for(scope)
             metadata = (("authorization", f"Bearer {token}"),) if token else ()
-            found = await refusal(call(channel, metadata))
-            assert found == (expected if scope else None), rpc
+            outcome = await refusal(call(channel, metadata))
+            assert outcome == (expected if scope else None), rpc
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
@@ -285,8 +292,8 @@ async def test_only_one_bearer_token_counts_as_one(files: Path, metadata: Any) -
         channel_to(server.address, files, "plain") as channel,
     ):
         _, call = rpcs()["ComparePair"]
-        found = await refusal(call(channel, tuple(metadata)))
-        assert found == (CODES.UNAUTHENTICATED, "MISSING_TOKEN")
+        outcome = await refusal(call(channel, tuple(metadata)))
+        assert outcome == (CODES.UNAUTHENTICATED, "MISSING_TOKEN")
 
 
 async def test_a_refusal_and_the_log_tell_nothing_of_tokens(
@@ -304,7 +311,7 @@ async def test_a_refusal_and_the_log_tell_nothing_of_tokens(
                 await stub.ListConstitutions(
                     pb.ListConstitutionsRequest(), metadata=[("authorization", f"Bearer {token}")]
                 )
-            told = f"{refused.value} {refused.value.trailing_metadata()} {caplog.text}"
-            assert token not in told
-            assert digest_of(token) not in told
+            output = f"{refused.value} {refused.value.trailing_metadata()} {caplog.text}"
+            assert token not in output
+            assert digest_of(token) not in output
             assert "not-read" not in str(refused.value)

@@ -125,15 +125,15 @@ def test_what_was_used_outlives_a_reload_and_new_limits_start_anew() -> None:
     quotas = Quotas()
     one = token(requests_per_minute=1)
 
-    def ask(who: Token) -> None:
+    def admit(who: Token) -> None:
         with quotas.call(who, "/x"):
             pass
 
-    ask(one)
+    admit(one)
     with pytest.raises(Overloaded):
-        ask(token(requests_per_minute=1))  # as after a reload of the same file
-    ask(token("other", requests_per_minute=1))
-    ask(token(requests_per_minute=2))
+        admit(token(requests_per_minute=1))  # as after a reload of the same file
+    admit(token("other", requests_per_minute=1))
+    admit(token(requests_per_minute=2))
 
 
 async def test_turns_come_in_order_and_at_the_rate() -> None:
@@ -227,8 +227,8 @@ async def test_a_bulk_stream_is_slowed_down_and_not_cut_while_single_calls_still
     ):
         count = 610  # 599 are there for a stream, the others come at ten a second
         answered, single = 0, None
-        async for _, found in client.stream(comparison(str(n)) for n in range(count)):
-            assert isinstance(found, Judgment)
+        async for _, outcome in client.stream(comparison(str(n)) for n in range(count)):
+            assert isinstance(outcome, Judgment)
             answered += 1
             if answered == 600:
                 single = await client.compare("x", "a", "bb")

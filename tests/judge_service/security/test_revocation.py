@@ -118,8 +118,8 @@ async def started(folder: Path, engine: FakeEngine) -> AsyncIterator[Guarded]:
 
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
-    async with started(tmp_path, FakeEngine()) as found:
-        yield found
+    async with started(tmp_path, FakeEngine()) as server:
+        yield server
 
 
 ROTATED = entry("mine", new_token()) + entry("theirs", THEIRS)
@@ -266,8 +266,8 @@ async def test_an_unusable_file_raises_alarms_keeps_streams_and_is_over_once_it_
         await judged(stream, "next")
     assert await guarded.code(MINE) is CODES.OK
     assert await guarded.alarms() == "tokens-stale"
-    said = [r for r in caplog.records if "those read before stay in force" in r.getMessage()]
-    assert [record.levelno for record in said] == [logging.ERROR]
+    errors = [r for r in caplog.records if "those read before stay in force" in r.getMessage()]
+    assert [record.levelno for record in errors] == [logging.ERROR]
     guarded.file.write_text(entry("theirs", THEIRS))
     assert await ended(mine) is CODES.UNAUTHENTICATED
     await judged(theirs, "last")

@@ -45,8 +45,8 @@ def test_files_that_cannot_be_used_are_told_at_the_start(
         (tls(own, tls_key=junk), "must be PEM"),
         (tls(own, tls_client_ca=junk), "tls_client_ca .*junk cannot be used"),
     ]
-    for given, told in wrong:
-        with pytest.raises(ServerStartError, match=told):
+    for given, problem in wrong:
+        with pytest.raises(ServerStartError, match=problem):
             JudgeServer(settings(**given), FakeEngine())
 
 
@@ -96,6 +96,6 @@ def test_the_client_names_the_file_that_it_cannot_use(own: KeyPair, tmp_path: Pa
         ({"key": own.key}, "give certificate="),
         ({"certificate": own.key, "key": own.key}, "must be PEM"),
     ]
-    for given, told in wrong:
-        with pytest.raises(JudgeRequestError, match=told):
+    for given, problem in wrong:
+        with pytest.raises(JudgeRequestError, match=problem):
             AsyncJudgeClient("judge.example:1", **given)

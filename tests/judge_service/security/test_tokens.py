@@ -56,8 +56,8 @@ def test_every_entry_is_compared_whichever_matches(
     monkeypatch.setattr(tokens_module.hmac, "compare_digest", compare)
     for presented, name in zip([*made, "wrong"], ["n0", "n1", "n2", None], strict=True):
         seen.clear()
-        found = known.find(presented)
-        assert (found and found.name) == name
+        match = known.find(presented)
+        assert (match and match.name) == name
         assert seen == [digest_of(token) for token in made]
 
 
@@ -89,14 +89,14 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), BAD)
+@pytest.mark.parametrize(("text", "problem"), BAD)
 def test_a_wrong_file_is_refused_with_place_and_entry_and_never_quotes_a_token(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, problem: str
 ) -> None:
     with pytest.raises(ServerStartError) as refused:
         tokens(tmp_path, text)
     message = str(refused.value)
-    assert told in message
+    assert problem in message
     assert "tokens.yaml" in message
     assert SECRET not in message
 
@@ -152,14 +152,16 @@ REJECTED = [  # (an entry, what the log says of it)
 ]
 
 
-@pytest.mark.parametrize(("entry", "said"), REJECTED, ids=[said for _, said in REJECTED])
+@pytest.mark.parametrize(
+    ("entry", "expected"), REJECTED, ids=[expected for _, expected in REJECTED]
+)
 def test_an_entry_with_a_problem_is_named_and_the_others_hold(
-    tmp_path: Path, entry: str, said: str
+    tmp_path: Path, entry: str, expected: str
 ) -> None:
     known = tokens(tmp_path, GOOD + SECOND)
     known.path.write_text(GOOD + entry + SECOND)
     problems = known.reload()
-    assert any(said in problem for problem in problems)
+    assert any(expected in problem for problem in problems)
     assert known.find(OTHER)
     twins = "trainer" in entry or DIGEST in entry
     assert (known.find(SECRET) is None) == twins, "neither of two with one name or digest is held"

@@ -135,17 +135,17 @@ def outcome(text: str) -> Outcome:
 
 def outcome_and_cost(text: str) -> tuple[Outcome, int]:
     """What a text is, and the steps that it took to know."""
-    found: list[Outcome] = []
-    cost = steps(lambda: found.append(outcome(text)))
-    return found[0], cost
+    outcomes: list[Outcome] = []
+    cost = steps(lambda: outcomes.append(outcome(text)))
+    return outcomes[0], cost
 
 
-def check(text: str, found: Outcome) -> None:
-    if isinstance(found, Constitution):
+def check(text: str, result: Outcome) -> None:
+    if isinstance(result, Constitution):
         return
-    assert found, "an error says what is wrong"
+    assert result, "an error says what is wrong"
     lines = text.splitlines() or [""]
-    for problem in found:
+    for problem in result:
         assert problem.message
         assert len(str(problem)) < 2000
         assert 1 <= problem.line <= len(lines) + 1
@@ -155,9 +155,9 @@ def check(text: str, found: Outcome) -> None:
 def test_mutated_constitutions_are_constitutions_or_errors_with_line_and_column() -> None:
     good, costs = 0, []
     for text in mutations(MUTATIONS):
-        found, cost = outcome_and_cost(text)
-        check(text, found)
-        good += isinstance(found, Constitution)
+        result, cost = outcome_and_cost(text)
+        check(text, result)
+        good += isinstance(result, Constitution)
         costs.append(cost)
     assert 0 < good < MUTATIONS
     average = sum(costs) / len(costs)
@@ -170,8 +170,8 @@ def test_mutated_constitutions_are_constitutions_or_errors_with_line_and_column(
 @pytest.mark.timeout(120)  # work inside libyaml or one regular expression is not counted
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_an_error_or_harmless_and_costs_few_steps(name: str) -> None:
-    found, cost = outcome_and_cost(BOMBS[name])
-    check(BOMBS[name], found)
+    result, cost = outcome_and_cost(BOMBS[name])
+    check(BOMBS[name], result)
     print(f"{name}: {cost} steps")
     assert cost < MOST_STEPS
 

@@ -18,7 +18,7 @@ from tests.support.service.certificates import Authority
 from tests.support.service.serving import serving, settings
 
 
-async def ask(server: JudgeServer, **values: Any) -> None:
+async def run_probe(server: JudgeServer, **values: Any) -> None:
     port = int(server.address.rpartition(":")[2])
     await asyncio.to_thread(probe, settings(port=port, **values), 5.0)
 
@@ -27,12 +27,12 @@ async def test_a_server_that_serves_is_told_from_one_that_loads_and_from_none() 
     server = JudgeServer(settings(), FakeEngine())
     await server.start()
     with pytest.raises(NotServing, match="NOT_SERVING"):
-        await ask(server)
+        await run_probe(server)
     await server.load()
-    await ask(server)
+    await run_probe(server)
     await server.stop()
     with pytest.raises(NotServing, match="UNAVAILABLE"):
-        await ask(server)
+        await run_probe(server)
 
 
 def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
@@ -52,9 +52,9 @@ async def test_over_tls_it_asks_whatever_name_is_in_the_certificate(tmp_path: Pa
         {"tls_certificate": certificate, "tls_key": key},
     ):
         async with serving(FakeEngine(), **values) as server:
-            await ask(server, **values)
+            await run_probe(server, **values)
             with pytest.raises(NotServing, match="UNAVAILABLE"):
-                await ask(server)
+                await run_probe(server)
 
 
 async def test_with_mtls_it_shows_the_server_s_own_certificate(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ async def test_with_mtls_it_shows_the_server_s_own_certificate(tmp_path: Path) -
     pair = authority.sign("server")
     tls = {"tls_certificate": pair.certificate, "tls_key": pair.key}
     async with serving(FakeEngine(), **tls, tls_client_ca=authority.certificate) as server:
-        await ask(server, **tls, tls_client_ca=authority.certificate)
+        await run_probe(server, **tls, tls_client_ca=authority.certificate)
         with pytest.raises(NotServing):
-            await ask(server, **tls)
+            await run_probe(server, **tls)
 
 
 def test_systemd_is_told_when_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

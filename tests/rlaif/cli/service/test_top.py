@@ -61,8 +61,8 @@ def page(at: float, **changed: float) -> MetricsPage:
 def metrics() -> Iterator[ServerMetrics]:
     """A real page, of a server that answered one call and one read."""
     metrics = ServerMetrics()
-    law = ConstitutionSummary("hhh", "1.0.0", "f" * 64)
-    metrics.watch_server(lambda: True, lambda: [law])
+    constitution = ConstitutionSummary("hhh", "1.0.0", "f" * 64)
+    metrics.watch_server(lambda: True, lambda: [constitution])
     metrics.open()
     metrics.call_began()
     metrics.call_ended("ComparePair", "OK", 0.5, "trainer")
@@ -107,20 +107,20 @@ def test_a_server_that_was_started_again_counts_from_zero() -> None:
 
 
 def test_one_table_for_scripts(metrics: ServerMetrics) -> None:
-    found = CliRunner().invoke(app, ["top", metrics.address, "--once", "--interval", "0.1"])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, ["top", metrics.address, "--once", "--interval", "0.1"])
+    assert result.exit_code == 0, result.output
     for shown in ("engine alive", "hhh 1.0.0", "too_long 1", "trainer", "40%", "last "):
-        assert shown in found.output
+        assert shown in result.output
 
 
 def test_json_for_programs(metrics: ServerMetrics) -> None:
-    found = CliRunner().invoke(app, ["top", metrics.address, "--json", "--interval", "0.1"])
-    told = json.loads(found.output)
-    assert told["server"] == metrics.address
-    assert told["engine_alive"] is True
-    assert told["since_start"]["abstentions"]["too_long"] == 1
-    assert told["now"]["calls_per_second"] == 0
-    assert told["callers"]["trainer"]["calls"] == 1
+    result = CliRunner().invoke(app, ["top", metrics.address, "--json", "--interval", "0.1"])
+    report = json.loads(result.output)
+    assert report["server"] == metrics.address
+    assert report["engine_alive"] is True
+    assert report["since_start"]["abstentions"]["too_long"] == 1
+    assert report["now"]["calls_per_second"] == 0
+    assert report["callers"]["trainer"]["calls"] == 1
 
 
 def test_nobody_there_is_told_with_the_remedy() -> None:
