@@ -31,6 +31,6 @@ from judge_service.settings import ServerSettings, SettingsError
         ({"engine": "vlm"}, "setting 'engine': expected one of vllm, openai; did you mean 'vllm'?"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(values: dict[str, Any], problem: str) -> None:
+def test_conflicting_settings_are_rejected(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(problem)):
         ServerSettings(model="m", **values)

@@ -52,7 +52,7 @@ def test_a_list_replaces_the_one_before_it(tmp_path: Path) -> None:
     assert configure([MODEL, file, environment]).settings.constitutions == ("harmless", "a.yaml")
 
 
-def test_null_takes_a_value_back_and_an_empty_variable_is_none() -> None:
+def test_null_resets_a_value_and_an_empty_variable_is_ignored() -> None:
     before: Source = {"store": Given("/reads.sqlite", "default")}
     for environment, store in (
         ({"RLAIF_SERVE_STORE": "null"}, None),
@@ -86,12 +86,12 @@ def test_settings_made_in_python_do_not_read_the_environment(
         ("port: *other\n", "serve.yaml:1: not valid YAML"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, text: str, problem: str) -> None:
+def test_an_invalid_file_is_reported_with_its_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ServerStartError, match=problem):
         configure([MODEL, from_file(written(tmp_path, text))])
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"none\.yaml.*No such file"):
         from_file(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
@@ -103,7 +103,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     assert from_file(written(tmp_path, "# all defaults\n")) == {}
 
 
-def test_a_wrong_variable_and_a_wrong_flag_are_told_by_name() -> None:
+def test_a_wrong_variable_and_a_wrong_flag_are_reported_by_name() -> None:
     environment = from_environment(
         {"RLAIF_SERVE_PROT": "1", "RLAIF_SERVE_PORT": "tcp://10.0.0.1:1"}
     )
@@ -116,12 +116,12 @@ def test_a_wrong_variable_and_a_wrong_flag_are_told_by_name() -> None:
     assert "--max-principles: setting 'max_principles'" in message
 
 
-def test_a_missing_setting_is_told_with_the_ways_to_set_it() -> None:
+def test_a_missing_setting_is_reported_with_the_ways_to_set_it() -> None:
     with pytest.raises(SettingsError, match=r"'model' is missing; .* RLAIF_SERVE_MODEL"):
         configure([])
 
 
-def test_what_is_printed_is_a_file_with_the_same_settings(tmp_path: Path) -> None:
+def test_the_printed_configuration_is_a_file_with_the_same_settings(tmp_path: Path) -> None:
     given: Source = {
         "constitutions": Given(("hhh", "Ünïcode: #.yaml"), "--constitution"),
         "reflection": Given(True, "--reflection"),
@@ -149,7 +149,7 @@ def test_what_is_printed_is_a_file_with_the_same_settings(tmp_path: Path) -> Non
         ({"metrics_port": 70_000}, "'metrics_port'"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(values: dict[str, str], problem: str) -> None:
+def test_conflicting_settings_are_rejected(values: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         ServerSettings(model="m", **values)
 

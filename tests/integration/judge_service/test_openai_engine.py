@@ -161,7 +161,7 @@ def reference(smollm2: Path) -> Transformers:
     return Transformers(smollm2)
 
 
-async def test_reads_are_those_of_transformers(
+async def test_reads_equal_those_of_transformers(
     served: ServedModel, smollm2: Path, reference: Transformers
 ) -> None:
     async with engine_over(served, smollm2) as engine:
@@ -206,7 +206,7 @@ async def test_judgments_over_grpc_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("place", [2, 3, 4])
-async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top(
+async def test_other_logprob_modes_read_the_same_and_are_void_outside_the_top(
     served: ServedModel,
     smollm2: Path,
     reference: Transformers,
@@ -258,7 +258,7 @@ async def test_a_cancelled_request_leaves_the_server_at_once(
         await until(lambda: served.requests() == 0)
 
 
-async def test_a_wrong_model_or_tokenizer_is_told_at_the_start(
+async def test_a_wrong_model_or_tokenizer_fails_the_start(
     served: ServedModel, smollm2: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UpstreamError, match="serves no 'other'; it serves: smollm2"):

@@ -133,7 +133,7 @@ async def test_nothing_acknowledged_is_lost_when_the_database_crashes(
     await store.close()
 
 
-async def test_servers_that_keep_the_same_keys_in_opposite_order_wait_in_no_circle(
+async def test_servers_that_store_the_same_keys_in_opposite_order_do_not_deadlock(
     postgres: Postgres, database: str
 ) -> None:
     """PostgreSQL would break a circle after a second, and one of the two commits would fail."""
@@ -153,7 +153,7 @@ async def test_servers_that_keep_the_same_keys_in_opposite_order_wait_in_no_circ
         await store.close()
 
 
-async def test_a_table_that_somebody_locks_is_not_waited_for_without_end(
+async def test_waiting_for_a_locked_table_is_bounded(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_store, "_STATEMENT_SECONDS", 1)
@@ -166,7 +166,7 @@ async def test_a_table_that_somebody_locks_is_not_waited_for_without_end(
     await store.close()
 
 
-async def test_a_server_that_vanished_before_its_commit_does_not_hold_its_keys(
+async def test_a_server_that_dies_before_its_commit_does_not_lock_its_keys(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_database, "_IDLE_SECONDS", 1, raising=False)
@@ -198,7 +198,7 @@ async def test_a_commit_waits_for_the_disk_where_the_database_is_set_not_to(
     await store.close()
 
 
-async def test_a_row_deleted_while_it_is_kept_once_more_is_kept_again(
+async def test_a_row_deleted_during_a_second_put_is_stored_again(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(database)
@@ -246,7 +246,7 @@ async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
         ("?password=", "?speed=", 'invalid connection option "speed"'),
     ],
 )
-def test_a_database_that_cannot_be_used_is_told_before_an_engine_loads(
+def test_an_unusable_database_is_reported_before_an_engine_loads(
     database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, problem: str
 ) -> None:
     url = f"{database}?password={PASSWORD}" if "?" in right else database
@@ -259,7 +259,9 @@ def test_a_database_that_cannot_be_used_is_told_before_an_engine_loads(
     assert PASSWORD not in str(result.exception) + result.output
 
 
-async def test_a_newer_store_is_told_and_left_alone(postgres: Postgres, database: str) -> None:
+async def test_a_newer_store_is_rejected_and_left_unchanged(
+    postgres: Postgres, database: str
+) -> None:
     await open_store(database).close()
     postgres.execute("UPDATE rlaif_schema SET version = 2", database=name(database))
     for use in (open_store, summarize):
@@ -270,7 +272,7 @@ async def test_a_newer_store_is_told_and_left_alone(postgres: Postgres, database
     assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
 
 
-async def test_a_user_without_rights_is_told_and_one_that_may_read_and_insert_is_enough(
+async def test_a_user_without_rights_is_rejected_and_read_and_insert_rights_are_enough(
     postgres: Postgres, database: str
 ) -> None:
     await open_store(database).close()
@@ -333,7 +335,7 @@ async def test_many_servers_that_start_at_once_on_an_empty_database_all_do(datab
         await store.close()
 
 
-async def test_a_store_of_an_older_schema_is_brought_to_this_one_whole_or_not_at_all(
+async def test_a_store_of_an_older_schema_is_migrated_completely_or_not_at_all(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(database)
@@ -363,7 +365,9 @@ async def answers(client: AsyncJudgeClient, count: int) -> dict[str, Judgment | 
     return {id: judged async for id, judged in client.stream(items)}
 
 
-async def test_one_server_answers_from_what_another_has_read(database: str, tmp_path: Path) -> None:
+async def test_one_server_answers_from_reads_stored_by_another(
+    database: str, tmp_path: Path
+) -> None:
     constitutions = [one_principle(tmp_path)]
     engines = [FakeEngine(), FakeEngine()]
     first, second = (CachingEngine(engine, open_store(database)) for engine in engines)
@@ -384,7 +388,7 @@ async def test_one_server_answers_from_what_another_has_read(database: str, tmp_
         assert theirs.prob_a == mine.prob_a
 
 
-async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_host(
+async def test_a_server_whose_database_is_down_is_unavailable_and_names_no_host(
     postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals, broken = [], ResumableStream.broken
@@ -411,7 +415,7 @@ async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_hos
         assert len(await stream) == 5  # the stream waited for the database
 
 
-async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_the_log_once(
+async def test_a_server_whose_tables_are_not_its_own_is_unavailable_and_logs_it_once(
     postgres: Postgres, database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = CachingEngine(FakeEngine(), open_store(database))

@@ -40,7 +40,7 @@ async def aged(postgres: Postgres, database: str, days: list[int]) -> None:
     postgres.execute(ages, database=name(database))
 
 
-async def test_old_rows_go_and_young_ones_stay(
+async def test_old_rows_are_deleted_and_young_ones_stay(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("judge_service.store.postgres_maintenance._STEP", 7)
@@ -59,7 +59,7 @@ async def test_old_rows_go_and_young_ones_stay(
     }
 
 
-async def test_a_bound_on_bytes_leaves_the_youngest_that_fit_and_is_met_once(
+async def test_a_limit_on_bytes_leaves_the_youngest_rows_that_fit(
     postgres: Postgres, database: str
 ) -> None:
     await aged(postgres, database, list(range(200)))
@@ -73,7 +73,7 @@ async def test_a_bound_on_bytes_leaves_the_youngest_that_fit_and_is_met_once(
     }
 
 
-async def test_a_server_goes_on_while_the_store_is_swept(
+async def test_a_server_keeps_serving_while_the_store_is_swept(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("judge_service.store.postgres_maintenance._STEP", 20)

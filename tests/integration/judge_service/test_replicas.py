@@ -167,7 +167,7 @@ def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str)
         assert keys_read(second) == its, "what the other had read was found in the store"
 
 
-def test_one_of_two_may_be_killed_and_nothing_is_lost_or_answered_twice(
+def test_one_of_two_replicas_may_be_killed_and_no_answer_is_lost_or_repeated(
     tmp_path: Path, store: str
 ) -> None:
     dice = random.Random()
@@ -184,7 +184,7 @@ def test_one_of_two_may_be_killed_and_nothing_is_lost_or_answered_twice(
         work.assert_whole()
 
 
-def test_a_rolling_restart_is_noticed_by_nobody(tmp_path: Path, store: str) -> None:
+def test_a_rolling_restart_disturbs_no_client(tmp_path: Path, store: str) -> None:
     with replicas(tmp_path, store) as both:
         with load(*both) as work:
             for _ in range(ROLLING_RESTARTS):

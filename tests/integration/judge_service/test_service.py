@@ -65,7 +65,7 @@ def test_a_stream_of_real_labels_keeps_bad_items_apart(client: JudgeClient) -> N
         client.compare("Say much.", "many words " * 2000, "No.")
 
 
-def test_a_second_server_on_the_port_is_told_so_before_it_loads_a_model(
+def test_a_second_server_on_the_port_fails_before_it_loads_a_model(
     client: JudgeClient, smollm2: Path
 ) -> None:
     port = client.address.rpartition(":")[2]

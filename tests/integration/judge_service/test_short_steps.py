@@ -79,7 +79,7 @@ async def test_chunks_change_no_log_probability(engine: VLLMEngine, smollm2: Pat
 
 
 @in_module_loop
-async def test_bulk_reads_are_answered_one_after_the_other_and_an_urgent_one_in_between(
+async def test_bulk_reads_are_answered_one_by_one_with_an_urgent_one_in_between(
     engine: VLLMEngine,
 ) -> None:
     """In steps that take all that waits, all answers come at once at the end."""

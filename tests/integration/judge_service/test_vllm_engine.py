@@ -242,7 +242,7 @@ async def test_the_identity_names_the_model_without_its_path(
 
 
 @in_module_loop
-async def test_a_wrong_folder_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+async def test_a_wrong_folder_is_rejected_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(
         ModelFolderError, match=r"lacks config\.json, tokenizer\.json, \*\.safetensors"
     ):
@@ -308,7 +308,7 @@ def test_the_engine_dies_with_a_killed_parent(server: subprocess.Popen[str]) -> 
 
 
 @in_module_loop
-async def test_a_dead_engine_says_so(smollm2: Path) -> None:
+async def test_a_dead_engine_is_not_alive_and_raises_an_error(smollm2: Path) -> None:
     engine = VLLMEngine(smollm2, kv_cache_gib=0.25, max_context_tokens=1024)
     before = set(children(os.getpid()))
     await engine.start()

@@ -74,9 +74,7 @@ def rlaif(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-def test_labels_are_made_proven_compared_and_made_again_for_less(
-    address: str, folder: Path
-) -> None:
+def test_labels_are_made_verified_compared_and_updated_for_less(address: str, folder: Path) -> None:
     old, new, samples = folder / "old.yaml", folder / "new.yaml", folder / "samples.jsonl"
     labels, file = folder / "labels", folder / "labels" / "preferences.parquet"
     server = ("--server", address)
@@ -105,7 +103,7 @@ def test_labels_are_made_proven_compared_and_made_again_for_less(
     assert {row["principle_id"] for row in ablated["principles"]} == set(EDITED)
 
 
-def test_examples_are_put_to_the_real_judge(address: str, folder: Path) -> None:
+def test_examples_run_against_the_real_judge(address: str, folder: Path) -> None:
     report = folder / "out.xml"
     test = ("constitution", "test", folder / "old.yaml", "--json", "--junit", report)
     results = json.loads(rlaif(*test, "--server", address, codes=(0, 1)))  # this judge is at chance
@@ -114,7 +112,7 @@ def test_examples_are_put_to_the_real_judge(address: str, folder: Path) -> None:
     assert report.read_text(encoding="utf-8").count("<testcase") == len(WORDS)
 
 
-def test_one_response_is_scored_and_mended_by_the_real_judge(address: str, folder: Path) -> None:
+def test_one_response_is_scored_and_revised_by_the_real_judge(address: str, folder: Path) -> None:
     server = ("--server", address, "-c", "four", "--json")
     scored = json.loads(rlaif("judge", "score", "Name a fruit.", "An apple.", *server))
     assert -1.0 <= scored["score"] <= 1.0

@@ -76,7 +76,7 @@ def assert_same_gradients(name, one, two):
             assert apart <= 1e-6 * norm, f"{name}, step {step}, {parameter}: {apart}"
 
 
-def test_two_processes_make_the_gradient_of_one(tiny_model, tmp_path):  # noqa: F811
+def test_two_processes_compute_the_gradient_of_one(tiny_model, tmp_path):  # noqa: F811
     names = ("reward", "dpo", "dpo-full", "ppo", "ppo-grouped")
     for name, (one, two) in one_and_two(tiny_model, tmp_path, names, WHOLE).items():
         assert_same_gradients(name, one["gradients"], two["gradients"])
@@ -102,7 +102,7 @@ def assert_sharded_like_the_one(folder, results):
             assert ours.read_text() == theirs.read_text()
 
 
-def test_two_sharded_processes_make_the_gradient_of_one_and_hold_half_each(
+def test_two_sharded_processes_compute_the_gradient_of_one_and_hold_half_each(
     tiny_model,  # noqa: F811
     tmp_path,
 ):
@@ -126,7 +126,7 @@ SAMPLING = (
 
 
 @pytest.mark.parametrize(("reshard", "names"), [("true", SAMPLING), ("false", SAMPLING[5:])])
-def test_sharded_processes_that_sample_make_the_updates_of_one(
+def test_sharded_processes_that_sample_compute_the_updates_of_one(
     reshard,
     names,
     tiny_model,  # noqa: F811
@@ -155,7 +155,7 @@ def test_a_reward_model_that_a_users_function_loads_is_whole_in_every_process(
     assert_sharded_like_the_one(tmp_path, results)
 
 
-def test_two_processes_write_one_run_that_one_can_go_on_with(tiny_model, tmp_path):  # noqa: F811
+def test_two_processes_write_one_run_that_one_process_can_resume(tiny_model, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
     out = tmp_path / "dpo"
     command = [
@@ -194,7 +194,7 @@ fsdp_config:
 """
 
 
-def test_a_sharded_run_goes_on_alone_and_the_other_way_round(tiny_model, tmp_path):  # noqa: F811
+def test_a_sharded_run_resumes_unsharded_and_the_other_way_round(tiny_model, tmp_path):  # noqa: F811
     """By a config file of accelerate, with the weights kept gathered until backward; the last
     batch of an epoch has one row, so one process has none."""
     pairs = [pair.model_copy(update={"traits": {}}) for pair in PAIRS]  # one head, "overall"

@@ -161,7 +161,7 @@ def labels_in(folder: Path) -> dict[str, tuple[str, float, dict[str, float]]]:
     return {p.id: (p.chosen_text, p.prob_chosen, p.traits) for p in preferences}
 
 
-def test_no_label_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
+def test_no_label_is_lost_or_duplicated(tmp_path: Path) -> None:
     dice, constitution, store = random.Random(), one_principle(tmp_path), tmp_path / "reads.sqlite"
     with ServerProcess(tmp_path, constitution, str(store)) as server:
         server.start(**SLOW)

@@ -199,7 +199,7 @@ def test_sft_teaches_the_language_as_it_is_spoken(policy):
     assert 0.15 < politeness(policy, None) < 0.40  # a quarter of the examples end politely
 
 
-def test_the_reward_model_tells_the_polite_ending_from_the_words_elsewhere(reward):
+def test_the_reward_model_distinguishes_the_polite_ending_from_the_words_elsewhere(reward):
     evaluation = json.loads((reward / "evaluation.json").read_text("utf-8"))
     assert evaluation["accuracy"]["value"] >= 0.95
 

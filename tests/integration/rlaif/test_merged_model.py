@@ -35,7 +35,7 @@ def base(tmp_path: Path) -> str:
     return str(tmp_path / "base")
 
 
-def test_transformers_and_vllm_say_what_the_adapter_says(base, tmp_path):
+def test_transformers_and_vllm_generate_what_the_adapter_generates(base, tmp_path):
     pytest.importorskip("vllm")
     backbone = Backbone.load(base, "float32")
     backbone.add_role("policy", LoraConfig(rank=4), 0)

@@ -51,7 +51,7 @@ async def in_thread(address: str, work: Callable[[JudgeClient], Any], **how: Any
     return await asyncio.to_thread(run)
 
 
-async def test_the_sync_and_the_aio_client_give_the_same() -> None:
+async def test_the_sync_and_the_async_client_return_the_same() -> None:
     async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
         pair = ("Name a fruit", "An apple.", "A stone, perhaps a gray one.")
         judgment = await client.compare(*pair, constitution="hhh")
@@ -109,7 +109,7 @@ async def test_an_empty_response_is_unjudged_and_not_an_error() -> None:
         assert outcome.reason is UnjudgedReason.EMPTY_RESPONSE
 
 
-def test_a_dead_address_is_told_with_the_remedy() -> None:
+def test_an_unreachable_address_raises_an_error_with_the_remedy() -> None:
     with JudgeClient("127.0.0.1:1") as client:
         with pytest.raises(JudgeUnavailable, match=r"127\.0\.0\.1:1 .*rlaif serve"):
             client.server_info()
@@ -120,7 +120,7 @@ def test_a_dead_address_is_told_with_the_remedy() -> None:
             JudgeClient(address)
 
 
-async def test_waiting_ends_when_the_server_is_warm_and_tells_what_it_waits_for() -> None:
+async def test_waiting_ends_when_the_server_is_warm_and_reports_what_it_waits_for() -> None:
     engine, loop = FakeEngine(), asyncio.get_running_loop()
     engine.hold()
     server = JudgeServer(settings(), engine)
@@ -146,7 +146,7 @@ async def test_waiting_for_a_server_whose_engine_died_ends_at_once() -> None:
             await client.wait_until_ready(60)
 
 
-async def test_a_deadline_is_told() -> None:
+async def test_an_exceeded_deadline_raises_an_error() -> None:
     engine = FakeEngine()
     async with serving(engine) as server, AsyncJudgeClient(server.address) as client:
         engine.hold()
@@ -223,7 +223,7 @@ class SlowFirst(FakeEngine):
         return await super().read(*args, **more)
 
 
-async def test_a_stream_answers_as_items_are_finished_and_not_in_their_order(
+async def test_a_stream_answers_items_as_they_finish_and_not_in_their_order(
     tmp_path: Path,
 ) -> None:
     engine, loop, ids = SlowFirst(), asyncio.get_running_loop(), []
@@ -366,7 +366,7 @@ async def test_a_stream_resumes_on_the_next_server_and_loses_and_repeats_nothing
     assert set(ids) == {str(n) for n in range(300)}
 
 
-async def test_a_stream_whose_server_stays_dead_says_so_and_keeps_what_was_answered(
+async def test_a_stream_whose_server_stays_dead_raises_an_error_and_keeps_its_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, waits = FakeEngine(), []

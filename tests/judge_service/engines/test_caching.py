@@ -100,7 +100,7 @@ async def settle() -> None:
 # Never twice
 
 
-async def test_a_read_that_was_computed_once_is_found_again() -> None:
+async def test_a_computed_read_is_answered_from_the_store() -> None:
     engine = CountingEngine()
     storing = CachingEngine(engine, open_store(None))
     first = await storing.read(PROMPT, LABELS, priority=1)
@@ -121,7 +121,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     assert [len(engine.reads) for engine in engines] == [3, 0, 0]
 
 
-async def test_identical_reads_in_flight_are_computed_once_and_paid_once() -> None:
+async def test_identical_reads_in_flight_are_computed_once_and_charged_once() -> None:
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
@@ -142,7 +142,7 @@ async def test_identical_reads_in_flight_are_computed_once_and_paid_once() -> No
 
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 5), max_size=8)), max_size=6))
 @settings(max_examples=25)
-def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
+def test_the_engine_computes_each_distinct_read_once(
     steps: list[tuple[bool, list[int]]],
 ) -> None:
     """Each step is (whether the server restarts first, prompts of reads that start together)."""
@@ -169,7 +169,7 @@ def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), max_size=12))
 @settings(max_examples=25)
-def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int, int]]) -> None:
+def test_callers_cancelled_at_any_moment_affect_no_others(callers: list[tuple[int, int]]) -> None:
     """Each caller is (prompt, turn at which it is cancelled): while the store is asked, while the
     engine computes, during the commit, or after it."""
 
@@ -251,7 +251,7 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
 # Going away
 
 
-async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays() -> None:
+async def test_when_one_of_two_callers_is_cancelled_the_other_is_answered_and_charged() -> None:
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
@@ -281,7 +281,7 @@ async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> 
     await storing.close()
 
 
-async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_its_own() -> None:
+async def test_a_caller_that_arrives_as_the_last_one_leaves_gets_its_own_computation() -> None:
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
@@ -295,7 +295,7 @@ async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_
     await storing.close()
 
 
-async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commit(
+async def test_a_computed_read_is_kept_if_its_caller_leaves_during_the_commit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = open_store(None)
@@ -323,7 +323,7 @@ async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commi
     await storing.close()
 
 
-async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
+async def test_closing_answers_the_callers_that_still_wait(tmp_path: Path) -> None:
     engine = CountingEngine()
     storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
     await storing.start()
@@ -344,7 +344,7 @@ async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
 # Going wrong
 
 
-async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
+async def test_a_failure_reaches_all_waiting_callers_and_nothing_is_kept() -> None:
     engine = CountingEngine()
     engine.open.clear()
     engine.fail = True
@@ -374,7 +374,7 @@ async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float
 
 
 @pytest.mark.parametrize(("verb", "work"), [("find_read", "lookups"), ("put_read", "commits")])
-async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_once(
+async def test_a_failing_store_refuses_reads_and_only_the_log_has_the_cause_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verb: str, work: str
 ) -> None:
     """Lookups go on while commits fail, and say nothing of them."""
@@ -402,7 +402,7 @@ async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_
 
 @pytest.mark.parametrize("verb", ["find_read", "put_read"])
 @pytest.mark.parametrize("failure", [StoreUnavailable, StoreError])
-async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask_again(
+async def test_a_failing_store_makes_a_call_unavailable_with_a_retry_delay(
     monkeypatch: pytest.MonkeyPatch, verb: str, failure: type[StoreError]
 ) -> None:
     store = open_store(None)
@@ -427,7 +427,9 @@ async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask
 # Writing
 
 
-async def test_writing_is_found_again_and_drawn_anew_with_another_seed(tmp_path: Path) -> None:
+async def test_writing_is_answered_from_the_store_and_drawn_again_with_another_seed(
+    tmp_path: Path,
+) -> None:
     engine = CountingEngine()
     storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
     sampled = {"max_tokens": 8, "temperature": 1.0}
@@ -441,7 +443,7 @@ async def test_writing_is_found_again_and_drawn_anew_with_another_seed(tmp_path:
 
 
 @pytest.mark.parametrize(("tokens", "kept"), [(3, True), (8, False)])
-async def test_writing_that_something_else_cut_short_is_not_kept(tokens: int, kept: bool) -> None:
+async def test_writing_cut_short_by_the_context_is_not_kept(tokens: int, kept: bool) -> None:
     """Three tokens of at most `tokens`: with room for more, the context must have ended."""
     engine = CountingEngine()
     engine.written = replace(engine.written, complete=False)

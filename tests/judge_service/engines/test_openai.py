@@ -88,7 +88,7 @@ async def until(state: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_server_like_vllm_is_asked_for_exactly_the_labels(folder: Path) -> None:
+async def test_a_server_like_vllm_gets_requests_for_exactly_the_labels(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         prompt, labels = warmup_prompt(engine.tokenizer, "judge")
         answer = await engine.read(prompt, labels, priority=1)
@@ -99,7 +99,7 @@ async def test_a_server_like_vllm_is_asked_for_exactly_the_labels(folder: Path) 
     assert (body["max_tokens"], body["priority"], body["repetition_penalty"]) == (1, 1, 1.0)
 
 
-async def test_the_receipt_tells_what_is_known_of_the_model_and_that_the_weights_are_not(
+async def test_the_receipt_names_the_served_model_and_marks_its_weights_as_unknown(
     folder: Path,
 ) -> None:
     async with engine_over(folder) as (engine, _):
@@ -133,7 +133,7 @@ async def test_a_plain_server_is_read_from_its_most_likely_tokens(
 
 
 @pytest.mark.parametrize("knows", [frozenset({"return_tokens_as_token_ids"}), frozenset()])
-async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infinity(
+async def test_a_label_outside_the_top_makes_the_read_void_and_is_not_minus_infinity(
     folder: Path, tmp_path: Path, knows: frozenset[str]
 ) -> None:
     async with engine_over(folder, knows=knows) as (engine, fake):
@@ -149,14 +149,14 @@ async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infin
     assert judged.reason is UnjudgedReason.LOW_LABEL_MASS
 
 
-async def test_what_vllm_writes_for_minus_infinity_is_void_too(folder: Path) -> None:
+async def test_vllms_spelling_of_minus_infinity_is_void_too(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.scores = {" A": -0.1, " B": -9999.0}
         answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
         assert math.isnan(answer.logprobs[1])
 
 
-def test_tokens_that_share_a_text_are_named_by_none(folder: Path) -> None:
+def test_a_text_shared_by_several_tokens_names_none_of_them(folder: Path) -> None:
     tokenizer = HFTokenizer(folder)
     texts = tokenizer.distinct_texts()
     half_a_letter = tokenizer.encode_data("é")[0]
@@ -173,7 +173,7 @@ def test_a_label_whose_text_is_shared_is_void_whatever_the_server_spells_as_noth
     assert math.isnan(shared)
 
 
-async def test_writing_is_asked_for_with_its_seed_and_none_of_the_server_s_defaults(
+async def test_writing_is_requested_with_its_seed_and_none_of_the_servers_defaults(
     folder: Path,
 ) -> None:
     async with engine_over(folder) as (engine, fake):
@@ -205,7 +205,7 @@ async def test_writing_of_a_plain_server_is_counted_by_our_tokenizer(folder: Pat
         ({"models": [{"id": "judge", "max_model_len": 99}]}, "'max_context_tokens' is 512, .* 99"),
     ],
 )
-async def test_a_server_that_cannot_serve_is_told_at_the_start_with_setting_and_remedy(
+async def test_an_unsuitable_server_fails_the_start_with_setting_and_remedy(
     folder: Path, values: dict[str, Any], problem: str
 ) -> None:
     async with model_server(HFTokenizer(folder), **values) as fake:
@@ -219,7 +219,7 @@ async def test_a_server_that_cannot_serve_is_told_at_the_start_with_setting_and_
     assert not engine.alive
 
 
-async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
+async def test_a_wrong_address_fails_the_start(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     engine = OpenAIEngine(f"http://127.0.0.1:{port}", "judge", tokenizer=str(folder))
@@ -241,7 +241,7 @@ async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("knows", "other"), [(VLLM_FIELDS, like_smollm2), (frozenset(), like_sentencepiece)]
 )
-async def test_another_model_s_tokenizer_is_told_at_the_start(
+async def test_another_models_tokenizer_fails_the_start(
     folder: Path, tmp_path: Path, knows: frozenset[str], other: Callable[[], Any]
 ) -> None:
     """By the ids where the server tells them: the first makes as many tokens as the right one."""
@@ -251,7 +251,7 @@ async def test_another_model_s_tokenizer_is_told_at_the_start(
             await engine.start()
 
 
-async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_a_folder_without_tokenizer_fails_the_start(tmp_path: Path) -> None:
     engine = OpenAIEngine("http://127.0.0.1:1", "judge", tokenizer=str(tmp_path))
     with pytest.raises(UserError, match=r"no tokenizer here \(tokenizer.json\)"):
         await engine.start()
@@ -265,7 +265,7 @@ async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -
         [Reply(200, {}, "not json"), Reply(502, {}, "<html>")],
     ],
 )
-async def test_what_may_pass_is_tried_again(folder: Path, replies: list[Reply]) -> None:
+async def test_transient_failures_are_retried(folder: Path, replies: list[Reply]) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = replies
         answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
@@ -274,7 +274,7 @@ async def test_what_may_pass_is_tried_again(folder: Path, replies: list[Reply]) 
         assert engine.alive
 
 
-async def test_retry_after_is_waited_for(folder: Path) -> None:
+async def test_retry_after_is_honored(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(429, {"Retry-After": "1"})]
         clock = asyncio.get_running_loop().time
@@ -301,7 +301,7 @@ async def test_a_refused_prompt_fails_alone_and_is_quoted_nowhere(
 
 
 @pytest.mark.parametrize("replies", [[Reply(500)] * 3, [Reply(503), Reply(HANG)]])
-async def test_a_prompt_that_the_server_fails_at_fails_alone(
+async def test_a_prompt_that_makes_the_server_fail_fails_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: list[Reply]
 ) -> None:
     monkeypatch.setattr(upstream, "ANSWER_SECONDS", 0.5)
@@ -325,7 +325,7 @@ async def test_a_prompt_that_the_server_fails_at_fails_alone(
             await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
 
-async def test_a_server_that_fails_at_everything_is_lost(
+async def test_a_server_that_fails_every_request_is_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai, "_POLL_SECONDS", 60.0)
@@ -337,7 +337,7 @@ async def test_a_server_that_fails_at_everything_is_lost(
 
 
 @pytest.mark.parametrize("status", [401, 404])
-async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
+async def test_a_revoked_key_or_a_removed_model_is_not_blamed_on_a_prompt(
     folder: Path, status: int
 ) -> None:
     async with engine_over(folder) as (engine, fake):
@@ -348,7 +348,7 @@ async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
         await until(lambda: engine.alive)
 
 
-async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
+async def test_a_cancelled_read_closes_its_connection(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(HANG)]
         task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
@@ -359,7 +359,7 @@ async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
         await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
 
-async def test_closing_ends_what_is_under_way(folder: Path) -> None:
+async def test_closing_ends_the_requests_in_flight(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(HANG)]
         task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
@@ -369,7 +369,7 @@ async def test_closing_ends_what_is_under_way(folder: Path) -> None:
             await task
 
 
-async def test_no_more_requests_at_a_time_than_the_bound(
+async def test_concurrent_requests_stay_within_the_limit(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 3)
@@ -379,7 +379,7 @@ async def test_no_more_requests_at_a_time_than_the_bound(
         assert fake.max_concurrent in (2, 3)
 
 
-async def test_reads_that_wait_to_be_tried_again_hold_up_nobody(
+async def test_reads_that_wait_for_a_retry_delay_no_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 2)
@@ -448,7 +448,7 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
 @pytest.mark.parametrize(
     "odd", ["[]", '{"choices": []}', '{"choices": [{"prompt_token_ids": 7}]}', "[" * 100_000]
 )
-async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past(
+async def test_an_odd_answer_while_the_server_recovers_is_logged_and_ignored(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
     async with engine_over(folder) as (engine, fake):

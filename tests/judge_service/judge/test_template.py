@@ -179,7 +179,7 @@ class BlindTokenizer(FakeTokenizer):
         (BlindTokenizer(), "two labels are token"),
     ],
 )
-def test_a_model_that_cannot_carry_the_prompt_raises_an_error(
+def test_a_model_that_cannot_fit_the_prompt_raises_an_error(
     tokenizer: FakeTokenizer, message: str
 ) -> None:
     with pytest.raises(TemplateError, match=message):

@@ -217,7 +217,7 @@ async def test_a_call_is_answered_only_with_the_right_token(
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
-async def test_without_a_token_file_whoever_can_connect_may_call_everything(
+async def test_without_a_token_file_any_connected_caller_may_call_everything(
     files: Path, connection: str
 ) -> None:
     async with (
@@ -238,7 +238,7 @@ async def test_without_a_token_file_whoever_can_connect_may_call_everything(
     ],
     ids=["plain text", "another authority", "no certificate", "a stranger's certificate"],
 )
-async def test_who_fails_the_handshake_reaches_nothing_and_is_told_of_tls(
+async def test_a_failed_handshake_reaches_nothing_and_the_error_mentions_tls(
     files: Path, connection: str, how: dict[str, str]
 ) -> None:
     given = {name: files / file for name, file in how.items()}
@@ -286,7 +286,9 @@ async def test_the_client_brings_its_token_and_certificate_in_calls_and_streams(
         [("token", MAY_HAVE["judge"])],
     ],
 )
-async def test_only_one_bearer_token_counts_as_one(files: Path, metadata: Any) -> None:
+async def test_anything_but_a_single_bearer_token_counts_as_missing(
+    files: Path, metadata: Any
+) -> None:
     async with (
         guarded(files, "plain") as server,
         channel_to(server.address, files, "plain") as channel,
@@ -296,7 +298,7 @@ async def test_only_one_bearer_token_counts_as_one(files: Path, metadata: Any) -
         assert outcome == (CODES.UNAUTHENTICATED, "MISSING_TOKEN")
 
 
-async def test_a_refusal_and_the_log_tell_nothing_of_tokens(
+async def test_refusals_and_the_log_reveal_nothing_of_tokens(
     files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")

@@ -241,7 +241,7 @@ async def test_a_token_revoked_while_the_engine_loads_is_never_admitted(tmp_path
     await server.stop()
 
 
-async def test_a_bad_entry_is_named_counted_and_keeps_nobody_else_out(
+async def test_a_bad_entry_is_named_and_counted_and_blocks_no_other_token(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = await guarded.stream(THEIRS)
@@ -256,7 +256,7 @@ async def test_a_bad_entry_is_named_counted_and_keeps_nobody_else_out(
     assert guarded.counted("tokens_stale") == 0
 
 
-async def test_an_unusable_file_raises_alarms_keeps_streams_and_is_over_once_it_is_right(
+async def test_an_unusable_file_raises_alarms_and_keeps_streams_until_it_is_fixed(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine, theirs = await guarded.stream(MINE), await guarded.stream(THEIRS)
@@ -275,7 +275,7 @@ async def test_an_unusable_file_raises_alarms_keeps_streams_and_is_over_once_it_
     assert await guarded.alarms() is None
 
 
-async def test_a_file_that_could_not_be_read_is_tried_again_and_logged_once(
+async def test_an_unreadable_file_is_retried_and_logged_once(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = await guarded.stream(MINE)

@@ -23,7 +23,7 @@ def tokens(folder: Path, text: str) -> Tokens:
     return Tokens(path)
 
 
-def test_a_token_is_found_by_its_digest_and_nothing_else_is(tmp_path: Path) -> None:
+def test_a_token_is_matched_by_its_digest_and_nothing_else_is(tmp_path: Path) -> None:
     limits = "  requests_per_minute: 90\n  max_concurrent: 4\n"
     known = tokens(tmp_path, GOOD + limits)
     assert known.find(SECRET) == Token(
@@ -101,14 +101,14 @@ def test_a_wrong_file_is_refused_with_place_and_entry_and_never_quotes_a_token(
     assert SECRET not in message
 
 
-def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError) as refused:
         tokens(tmp_path, GOOD.replace("read", "write") + "- name: x\n  scopes: [read]\n")
     lines = str(refused.value).splitlines()
     assert [line.partition("entry ")[2][:1] for line in lines] == ["1", "2"]
 
 
-def test_a_file_that_is_missing_or_no_text_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"absent\.yaml cannot be read: No such file"):
         Tokens(tmp_path / "absent.yaml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")

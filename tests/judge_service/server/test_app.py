@@ -152,7 +152,7 @@ async def test_a_ranking_of_too_few_or_too_many_is_refused(
     assert details["BadRequest"].field_violations[0].field == "candidates"
 
 
-async def test_an_unknown_constitution_is_not_found_and_the_nearest_named(
+async def test_an_unknown_constitution_is_not_found_and_the_error_names_the_nearest(
     channel: grpc.aio.Channel,
 ) -> None:
     ref = pb.ConstitutionRef(name="hhhh")
@@ -429,7 +429,7 @@ async def test_stopping_lets_a_call_under_way_finish_and_sends_new_ones_elsewher
     assert not engine.alive
 
 
-async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None:
+async def test_a_call_that_outlasts_the_grace_period_ends_as_unavailable() -> None:
     engine = FakeEngine()
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
         engine.hold()
@@ -442,7 +442,7 @@ async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None
         assert engine.in_flight == 0
 
 
-async def test_a_call_that_slips_in_while_the_server_drains_is_told_to_try_again() -> None:
+async def test_a_call_that_arrives_while_the_server_drains_is_unavailable() -> None:
     guard, context = CallGuard(1), FakeContext(time_remaining=None)
     await guard.drain(0)
     await guard._call("/x/Y", never, request(), context)

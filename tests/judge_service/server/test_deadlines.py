@@ -22,7 +22,7 @@ def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> No
     assert pace.quickest("compare", 1) == 6.0
 
 
-def test_what_calls_took_under_more_load_than_now_says_nothing() -> None:
+def test_latencies_under_more_load_than_now_are_ignored() -> None:
     pace = LatencyWindow(clock=lambda: 0.0)
     for _ in range(5):
         pace.ended("compare", 60.0, 8)

@@ -254,7 +254,7 @@ async def on_stage(folder: Path, row: ErrorRow) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.code.name}-{row.reason}" for row in ROWS])
-async def test_an_error_is_on_the_wire_as_the_table_says(
+async def test_each_error_is_on_the_wire_as_in_the_table(
     tmp_path: Path, row: ErrorRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standing = partial(quotas.Quota, clock=lambda: 0.0)  # waits do not shrink meanwhile

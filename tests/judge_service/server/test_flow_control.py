@@ -52,7 +52,7 @@ async def test_a_slow_engine_is_sent_no_more_than_the_streams_bound(tmp_path: Pa
     assert engine.most_waiting < 2 * LIMIT
 
 
-async def test_a_reader_that_takes_nothing_stops_the_work(tmp_path: Path) -> None:
+async def test_a_reader_that_reads_nothing_stops_the_work(tmp_path: Path) -> None:
     """The transport holds as many bytes as its window, which gRPC else makes larger by itself; from
     there on the server reads no further item."""
     engine = SteadyEngine(slots=64)
@@ -77,7 +77,7 @@ async def test_a_reader_that_takes_nothing_stops_the_work(tmp_path: Path) -> Non
         await writing
 
 
-async def test_items_that_are_no_items_are_answered_with_errors_and_the_stream_goes_on(
+async def test_invalid_items_are_answered_with_errors_and_the_stream_continues(
     tmp_path: Path,
 ) -> None:
     constitution = one_principle(tmp_path)
@@ -145,7 +145,7 @@ async def test_an_interactive_call_overtakes_a_bulk_stream(
 
 
 @pytest.mark.parametrize("rpc", ["ComparePair", "ScoreCandidate", "PreviewPrompt", "stream"])
-async def test_megabytes_of_text_hold_up_nobody(tmp_path: Path, rpc: str) -> None:
+async def test_megabytes_of_text_delay_no_other_call(tmp_path: Path, rpc: str) -> None:
     engine = SlowTokens()
     text = "word " * 700_000
     async with (

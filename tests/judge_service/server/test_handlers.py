@@ -94,7 +94,7 @@ async def test_rationales_come_with_the_reads(client: AsyncJudgeClient) -> None:
     assert {read.rationale for vote in judgment.votes for read in vote.reads} == {"an answer"}
 
 
-async def test_an_empty_response_is_unjudged_whatever_is_asked(client: AsyncJudgeClient) -> None:
+async def test_an_empty_response_is_unjudged_in_every_request(client: AsyncJudgeClient) -> None:
     for outcome in (
         await client.score("Name a fruit", " "),
         await client.critique("Name a fruit", ""),
@@ -104,7 +104,7 @@ async def test_an_empty_response_is_unjudged_whatever_is_asked(client: AsyncJudg
         assert outcome.reason is UnjudgedReason.EMPTY_RESPONSE
 
 
-async def test_the_sync_client_asks_the_same(client: AsyncJudgeClient) -> None:
+async def test_the_sync_client_sends_the_same_requests(client: AsyncJudgeClient) -> None:
     def work() -> tuple[Any, ...]:
         with JudgeClient(client.address) as sync:
             return (
@@ -129,7 +129,7 @@ async def test_an_undecided_judgment_abstains_with_its_reason(
     assert outcome.reason is UnjudgedReason.UNDECIDED
 
 
-async def test_the_server_says_what_it_offers(client: AsyncJudgeClient) -> None:
+async def test_server_info_lists_what_the_server_offers(client: AsyncJudgeClient) -> None:
     info = await client.server_info()
     assert info.protocols[0] == "pairwise"
     assert info.inline_constitutions
@@ -217,7 +217,7 @@ async def test_an_invalid_call_names_its_field(
 
 
 @pytest.mark.parametrize("rpc", ["RankCandidates", "ScoreCandidate"])
-async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
+async def test_a_model_that_cannot_fit_the_prompt_is_reported_as_such(
     judge: Any, monkeypatch: pytest.MonkeyPatch, rpc: str
 ) -> None:
     def unsuited(*_: object) -> None:

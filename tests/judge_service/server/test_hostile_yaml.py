@@ -176,7 +176,7 @@ def test_a_bomb_is_an_error_or_harmless_and_costs_few_steps(name: str) -> None:
     assert cost < MOST_STEPS
 
 
-async def test_the_server_tells_the_same_and_goes_on(tmp_path: Path) -> None:
+async def test_the_server_reports_the_same_and_keeps_serving(tmp_path: Path) -> None:
     async with (
         serving(FakeEngine(), constitutions=[one_principle(tmp_path)]) as server,
         AsyncJudgeClient(server.address, max_message_bytes=16 * MIB) as client,

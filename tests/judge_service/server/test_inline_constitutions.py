@@ -44,7 +44,7 @@ async def test_a_constitution_may_come_with_the_request(
     assert {a.provenance.constitution_name for a in answers if isinstance(a, Judgment)} == {"shop"}
 
 
-async def test_a_server_that_takes_no_inline_constitution_says_how_it_would() -> None:
+async def test_a_server_that_takes_no_inline_constitution_names_the_setting() -> None:
     async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
         assert not (await client.server_info()).inline_constitutions
         with pytest.raises(JudgeRequestError, match="--allow-inline") as refused:
@@ -143,7 +143,7 @@ async def test_a_text_is_parsed_once_and_the_oldest_is_forgotten(
     assert len(parsed) == 4
 
 
-def test_inline_yaml_says_the_same_as_the_file(tmp_path: Path) -> None:
+def test_inline_yaml_has_the_content_of_the_file(tmp_path: Path) -> None:
     constitution = Constitution.load(one_principle(tmp_path))
     assert to_yaml(constitution) == (
         "name: brief\nversion: 1.0.0\ntraits:\n  helpful: {}\nprinciples:\n"

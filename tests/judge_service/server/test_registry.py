@@ -51,7 +51,7 @@ def test_a_reload_serves_the_edited_file_and_still_knows_the_old_digest(
         ("", "brief.yaml"),
     ],
 )
-def test_a_file_that_cannot_be_used_leaves_what_was_there(
+def test_an_unusable_file_leaves_the_constitution_as_it_was(
     constitution_file: Path, text: str, why: str
 ) -> None:
     registry = ConstitutionRegistry([str(constitution_file), "hhh"], 64)
@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_used_leaves_what_was_there(
     assert "brief stays as it was" in problem
 
 
-def test_an_edit_that_changes_no_digest_is_not_told(constitution_file: Path) -> None:
+def test_an_edit_that_changes_no_digest_is_not_reported(constitution_file: Path) -> None:
     registry = ConstitutionRegistry([str(constitution_file)], 64)
     constitution_file.write_text("# a remark\n" + ONE_PRINCIPLE)
     assert registry.reload() == []
@@ -78,7 +78,7 @@ def test_a_digest_of_another_name_is_refused(constitution_file: Path) -> None:
         registry.find("hhh", registry.find("brief", "").digest)
 
 
-async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_began_with(
+async def test_a_saved_file_is_served_and_work_in_flight_keeps_its_version(
     constitution_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reloading, "_POLL_SECONDS", 0.02)

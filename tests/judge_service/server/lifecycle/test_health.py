@@ -61,7 +61,7 @@ async def health_alone(**values: Any) -> AsyncIterator[tuple[Health, str]]:
         await server.stop(0.5)
 
 
-async def test_health_says_not_serving_from_the_first_moment_and_knows_its_services() -> None:
+async def test_health_is_not_serving_from_the_first_moment_and_knows_its_services() -> None:
     async with health_alone() as (health, address), grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", JUDGE):
@@ -123,7 +123,7 @@ async def test_alarms_show_in_check_and_do_not_change_the_status() -> None:
         assert shown == [None, "one,two", None]
 
 
-async def test_a_watcher_that_never_opens_its_window_holds_nothing_up() -> None:
+async def test_a_watcher_that_never_opens_its_window_delays_nothing() -> None:
     engine = FakeEngine()
     server = JudgeServer(settings(grace_seconds=0.2), engine)
     await server.start()

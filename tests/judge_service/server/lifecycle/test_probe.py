@@ -23,7 +23,7 @@ async def run_probe(server: JudgeServer, **values: Any) -> None:
     await asyncio.to_thread(probe, settings(port=port, **values), 5.0)
 
 
-async def test_a_server_that_serves_is_told_from_one_that_loads_and_from_none() -> None:
+async def test_the_probe_distinguishes_a_serving_server_from_a_loading_one_and_from_none() -> None:
     server = JudgeServer(settings(), FakeEngine())
     await server.start()
     with pytest.raises(NotServing, match="NOT_SERVING"):
@@ -43,7 +43,7 @@ def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-async def test_over_tls_it_asks_whatever_name_is_in_the_certificate(tmp_path: Path) -> None:
+async def test_over_tls_the_probe_accepts_any_name_in_the_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.sign("server")
     certificate, key = self_signed(tmp_path, "*.judge.example")
@@ -57,7 +57,7 @@ async def test_over_tls_it_asks_whatever_name_is_in_the_certificate(tmp_path: Pa
                 await run_probe(server)
 
 
-async def test_with_mtls_it_shows_the_server_s_own_certificate(tmp_path: Path) -> None:
+async def test_with_mtls_the_probe_presents_the_servers_own_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.sign("server")
     tls = {"tls_certificate": pair.certificate, "tls_key": pair.key}
@@ -67,7 +67,9 @@ async def test_with_mtls_it_shows_the_server_s_own_certificate(tmp_path: Path) -
             await run_probe(server, **tls)
 
 
-def test_systemd_is_told_when_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_is_notified_on_a_file_socket_and_an_abstract_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
@@ -81,7 +83,7 @@ def test_systemd_is_told_when_it_listens(tmp_path: Path, monkeypatch: pytest.Mon
         assert listener.recv(64) == b"READY=1"
 
 
-def test_a_supervisor_that_is_gone_stops_nothing(
+def test_a_missing_supervisor_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)

@@ -135,7 +135,7 @@ def test_a_store_comes_from_flag_variable_file_or_the_cache(
     assert printed(*arguments, "--store", "flag.sqlite")["store"] == "flag.sqlite"
 
 
-def test_calibrations_are_found_in_the_cache_unless_they_are_set(
+def test_calibrations_come_from_the_cache_unless_they_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
@@ -184,7 +184,7 @@ def test_an_engine_of_one_added_file_serves_through_the_ordinary_command(tmp_pat
 
 
 @pytest.mark.integration
-def test_a_server_from_a_file_tells_systemd_answers_the_probe_reloads_and_ends(
+def test_a_server_from_a_file_notifies_systemd_answers_the_probe_reloads_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RLAIF_STORE")

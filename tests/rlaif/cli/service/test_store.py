@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-def test_stats_say_how_many_how_large_how_old(store: Path) -> None:
+def test_stats_report_count_size_and_age(store: Path) -> None:
     output = rlaif("stats", "--store", store).output
     assert f"{store}: schema 2" in output
     assert "reads     100, about" in output
@@ -63,7 +63,7 @@ def test_the_store_is_the_server_s_where_none_is_named(
     assert str(store) in rlaif("stats").output
 
 
-def test_gc_says_what_it_would_delete_and_then_does(store: Path) -> None:
+def test_gc_reports_what_it_would_delete_and_then_deletes_it(store: Path) -> None:
     would = rlaif("gc", "--older-than", "30d", "--dry-run", "--store", store).output
     assert "would delete 50 reads and 0 writings" in would
     assert "100" in rlaif("stats", "--store", store).output
@@ -74,7 +74,7 @@ def test_gc_says_what_it_would_delete_and_then_does(store: Path) -> None:
     assert "deleted 0 reads" in rlaif("gc", "--older-than", "30d", "--store", store).output
 
 
-def test_export_writes_numbers_and_text_only_when_asked(store: Path, tmp_path: Path) -> None:
+def test_export_writes_numbers_and_text_only_on_request(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "reads.jsonl"
     assert rlaif("export", "--store", store, "--out", out).exit_code == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -108,7 +108,7 @@ def test_an_export_that_fails_leaves_the_file_before_it(store: Path, tmp_path: P
         (["stats", "--store", "/nowhere/reads.sqlite"], "no store found"),
     ],
 )
-def test_a_mistake_is_told_with_the_remedy(
+def test_a_mistake_is_reported_with_the_remedy(
     store: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], problem: str
 ) -> None:
     monkeypatch.setenv("RLAIF_STORE", str(store))

@@ -26,7 +26,7 @@ def new(*arguments: str) -> tuple[str, str]:
     return result.stderr.rpartition(" ")[2].strip(), result.stdout
 
 
-def test_a_new_token_is_printed_once_and_its_entry_makes_a_server_know_it(tmp_path: Path) -> None:
+def test_a_new_token_is_printed_once_and_its_entry_is_accepted_by_a_server(tmp_path: Path) -> None:
     file = tmp_path / "tokens.yaml"
     token, entry = new("trainer")
     other, second = new("ops", "--scopes", "admin, read", "--requests-per-minute", "90")
@@ -49,7 +49,7 @@ def test_a_new_token_is_printed_once_and_its_entry_makes_a_server_know_it(tmp_pa
         (["x", "--max-concurrent", "0"], "max_concurrent must be a whole number"),
     ],
 )
-def test_what_no_file_would_take_is_refused(arguments: list[str], problem: str) -> None:
+def test_an_entry_that_the_file_would_reject_is_refused(arguments: list[str], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         new(*arguments)
 

@@ -87,7 +87,7 @@ def test_numbers_since_the_start_are_those_of_the_page() -> None:
     assert window.abstentions == {"too_long": 1}
 
 
-def test_numbers_of_now_are_what_was_added_between_two_looks() -> None:
+def test_current_numbers_are_the_increase_between_two_samples() -> None:
     before = page(1038.0, calls_total=1, call_seconds_sum=10, call_seconds_count=39)
     view = compare(before, page(1040.0))
     assert view.now.seconds == 2
@@ -123,7 +123,7 @@ def test_json_for_programs(metrics: ServerMetrics) -> None:
     assert report["callers"]["trainer"]["calls"] == 1
 
 
-def test_nobody_there_is_told_with_the_remedy() -> None:
+def test_an_unreachable_server_is_reported_with_the_remedy() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
