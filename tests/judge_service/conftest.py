@@ -1,4 +1,4 @@
-"""A server with one short constitution and low limits, for tests of what a request may ask for."""
+"""A server with one short constitution and low limits, for tests of what requests may contain."""
 
 from __future__ import annotations
 

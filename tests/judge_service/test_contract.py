@@ -1,4 +1,4 @@
-"""The contract on the wire: it only grows, and the committed stubs are those it gives."""
+"""The wire contract: it only grows, and the committed stubs are generated from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS = descriptor_pb2.FileDescriptorProto.FromString(status_pb2.DESCRIPTOR.ser
 
 
 def contract() -> Iterator[str]:
-    """Every part a caller may rely on, a line each."""
+    """Every part that a caller may rely on, one per line."""
     file = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     for service in file.service:
         for rpc in service.method:
@@ -43,7 +43,7 @@ def contract() -> Iterator[str]:
 
 
 def fields(file: descriptor_pb2.FileDescriptorProto) -> list[tuple[object, ...]]:
-    """What of a file's messages decides their bytes."""
+    """The parts of a file's messages that decide their bytes."""
     return [
         (message.name, field.name, field.number, field.type, field.type_name, field.label)
         for message in file.message_type

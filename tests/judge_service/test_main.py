@@ -1,4 +1,4 @@
-"""`python -m judge_service`: a server of its own, with flags made of the settings' fields."""
+"""`python -m judge_service`: a server without rlaif, with flags generated from the settings."""
 
 from __future__ import annotations
 

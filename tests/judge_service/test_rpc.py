@@ -1,4 +1,4 @@
-"""The table of RPCs against the contract: a row for each, with what only the table says."""
+"""The table of RPCs against the contract: one row for each, and the columns only the table has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that are right one by one and wrong together: each engine has its own."""
+"""Settings that are valid one by one and conflict together: each engine has its own."""
 
 from __future__ import annotations
 

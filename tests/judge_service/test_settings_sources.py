@@ -1,4 +1,4 @@
-"""Where settings come from: precedence, origins, and errors that say where the value stands."""
+"""Sources of settings: precedence, origins, and errors that name the place of a value."""
 
 from __future__ import annotations
 

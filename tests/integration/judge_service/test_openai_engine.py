@@ -100,7 +100,7 @@ class ServedModel:
             return str(response.read().decode())
 
     def requests(self) -> float:
-        """Under way and waiting, by vLLM's own count."""
+        """Running and waiting requests, by vLLM's own count."""
         lines = self.get("/metrics").splitlines()
         counts = ("vllm:num_requests_running", "vllm:num_requests_waiting{")
         return sum(float(line.split()[-1]) for line in lines if line.startswith(counts))
@@ -213,7 +213,7 @@ async def test_other_logprob_modes_read_the_same_and_are_void_outside_the_top(
     monkeypatch: pytest.MonkeyPatch,
     place: int,
 ) -> None:
-    """As from servers that know less than this one: by id, and by the tokens' texts."""
+    """Simulates servers that offer less than this one: by token id, and by token text."""
     way = openai_ways.LOGPROB_MODES[place]
     monkeypatch.setattr(openai_ways, "WAYS", (way,))
     async with engine_over(served, smollm2) as engine:

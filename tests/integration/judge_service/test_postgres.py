@@ -1,7 +1,7 @@
 """The store in a real PostgreSQL: outages, crashes, refusals, schemas, and two servers on it.
 
 What it shares with the file is in tests/judge_service/store/test_store.py, its upkeep in
-test_postgres_upkeep.py. The database crashes twice
+test_postgres_maintenance.py. The database crashes twice
 under load, with RLAIF_FULL=1 twenty times.
 """
 
@@ -81,7 +81,7 @@ async def test_lost_connections_cost_no_call(postgres: Postgres, database: str) 
     await store.close()
 
 
-async def test_a_store_without_its_database_refuses_and_goes_on_when_it_is_back(
+async def test_a_store_without_its_database_refuses_and_recovers_when_it_is_back(
     postgres: Postgres, database: str
 ) -> None:
     store = open_store(database)
@@ -136,7 +136,7 @@ async def test_nothing_acknowledged_is_lost_when_the_database_crashes(
 async def test_servers_that_store_the_same_keys_in_opposite_order_do_not_deadlock(
     postgres: Postgres, database: str
 ) -> None:
-    """PostgreSQL would break a circle after a second, and one of the two commits would fail."""
+    """PostgreSQL would break a deadlock after a second, and one of the two commits would fail."""
     stores = [open_store(database), open_store(database)]
     for statement in (
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
@@ -319,7 +319,7 @@ async def test_the_password_is_in_no_log_no_error_and_no_settings(
         f"rlaif@127.0.0.1:{postgres.port}" in text for text in (texts[0], texts[1], texts[3])
     )
     everything = "\n".join((*texts, caplog.text))
-    assert "rlaif_writings" in caplog.text  # SQLAlchemy's own log was listened to
+    assert "rlaif_writings" in caplog.text  # SQLAlchemy's own log was captured
     assert PASSWORD not in everything
     assert "canary-of-text" not in everything
 

@@ -1,4 +1,4 @@
-"""`rlaif store stats|gc|export` on a real PostgreSQL, beside servers that go on."""
+"""`rlaif store stats|gc|export` on a real PostgreSQL, while servers run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answer(*logprobs: float) -> LabelLogprobs:
 
 
 async def aged(postgres: Postgres, database: str, days: list[int]) -> None:
-    """A store of reads that are so many days old."""
+    """A store of reads with these ages, days."""
     store = open_store(database)
     await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in range(len(days))))
     await store.close()
@@ -59,7 +59,7 @@ async def test_old_rows_are_deleted_and_young_ones_stay(
     }
 
 
-async def test_a_limit_on_bytes_leaves_the_youngest_rows_that_fit(
+async def test_a_limit_on_bytes_keeps_the_youngest_rows_and_is_met_by_one_sweep(
     postgres: Postgres, database: str
 ) -> None:
     await aged(postgres, database, list(range(200)))

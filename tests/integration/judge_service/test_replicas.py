@@ -1,8 +1,8 @@
 """Two replicas over one store: both work, one may be killed, both may be restarted in turn.
 
 Real server processes behind one client with both addresses, under streams and single calls at the
-same time. The engines are of fixed speed and without a model; they say which reads they began, and
-take a while to load, as real ones do. 3 kills and 1 rolling restart by default; 20 and 5 with
+same time. The engines have a fixed speed and no model; they record the reads they start, and take
+a while to load, as real ones do. 3 kills and 1 rolling restart by default; 20 and 5 with
 RLAIF_FULL=1. The store is an SQLite file, and a PostgreSQL database where one can be started.
 """
 
@@ -62,7 +62,7 @@ def replicas(folder: Path, store: str) -> Iterator[tuple[ServerProcess, ServerPr
 
 
 class Load:
-    """Streams and single calls in threads of their own, each about questions of its own."""
+    """Streams and single calls in threads of their own, each with questions of its own."""
 
     def __init__(self, client: JudgeClient) -> None:
         self.answers = Counter[str]()
@@ -127,7 +127,7 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join(300)
-            assert not thread.is_alive(), "it ends with what was asked"
+            assert not thread.is_alive(), "each thread ends after its last question"
 
     def assert_whole(self) -> None:
         assert not self.errors, self.errors[:3]
@@ -150,7 +150,7 @@ def wait_until_it_reads(server: ServerProcess) -> None:
     wait_until(lambda: len(keys_read(server)) > before, 300)
 
 
-def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str) -> None:
+def test_both_replicas_work_and_share_their_reads(tmp_path: Path, store: str) -> None:
     with replicas(tmp_path, store) as (first, second):
         with load(first, second) as both:
             both.go_on_for(200)
@@ -164,7 +164,7 @@ def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str)
                 question = f"question {n} of {int(number) // 1000} {int(number) % 1000}"
                 judgment = other.compare(question, "short", "rather longer")
                 assert judgment.usage.stored_reads == 2
-        assert keys_read(second) == its, "what the other had read was found in the store"
+        assert keys_read(second) == its, "the reads of the other replica came from the store"
 
 
 def test_one_of_two_replicas_may_be_killed_and_no_answer_is_lost_or_repeated(

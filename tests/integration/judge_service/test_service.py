@@ -1,4 +1,4 @@
-"""The whole way: client -> socket -> `rlaif serve` -> real vLLM -> label."""
+"""End to end: client -> socket -> `rlaif serve` -> real vLLM -> label."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Steps of the real engine on a CPU: prompts in chunks, nobody waits for all the others, no
-request in the log of an engine that died."""
+"""Steps of the real engine on a CPU: prompts in chunks, no read waits for all the others,
+no request in the log of an engine that died."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 """Largest distance (nats) of a label's log-probability from transformers in float32."""
 
 SYMMETRY = {"float32": 1e-5, "bfloat16": 0.03}
-"""Largest |judge(A, B) + judge(B, A) - 1|. Both ask the same prompts, but the second finds them in
+"""Largest |judge(A, B) + judge(B, A) - 1|. Both read the same prompts, but the second finds them in
 the prefix cache, and the two ways of computing round differently (measured: 1e-6 and 6e-3)."""
 
 LAW = Constitution(

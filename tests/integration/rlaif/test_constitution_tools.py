@@ -1,4 +1,4 @@
-"""The workshop over a real judge: label, prove, edit, see what flips, label again for less."""
+"""The constitution tools with a real judge: label, verify, edit, diff, and relabel for less."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def address(smollm2: Path, folder: Path) -> Iterator[str]:
 
 
 def rlaif(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> str:
-    """What the command prints, as a user would type it."""
+    """The output of the command as a user would type it."""
     command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300

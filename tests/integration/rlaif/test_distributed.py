@@ -56,7 +56,7 @@ def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def one_and_two(model, folder, names, how):
-    """What two_processes.py wrote down of each trainer, (alone, in two processes)."""
+    """The records of two_processes.py for each trainer, (alone, in two processes)."""
     script = "tests/support/training/two_processes.py"
     for each, run in (("one", alone), ("two", partial(launch, how=how))):
         (folder / each).mkdir()

@@ -1,9 +1,9 @@
-"""kill -9 at random moments under a labeling run: no label is lost and none is there twice.
+"""kill -9 at random moments under a labeling run: no label is lost or duplicated.
 
 A real server process over a real store, and `label` in a process of its own. Time
 after time one of them is killed without warning, mostly the server, and started again; a client
 whose server was killed goes on by itself. 50 kills with RLAIF_FULL=1 (some three minutes), 5 by
-default. The engine is one of fixed speed without a model: it says which reads it began.
+default. The engine has a fixed speed and no model: it records the reads it starts.
 
     acknowledged   a line of the client's journal: its reads must be in the store at every kill
     lost, twice    a line that is gone later; a pair with two lines

@@ -179,7 +179,8 @@ def politeness(model: str, adapter: Path | None) -> float:
     else:
         backbone.load_role("policy", adapter)
     encoded = [
-        encode_conversation(backbone.tokenizer, p.messages) for p in prompts(HELD_OUT, 200, "asked")
+        encode_conversation(backbone.tokenizer, p.messages)
+        for p in prompts(HELD_OUT, 200, "held-out")
     ]
     sampler = open_sampler("transformers", backbone, MAX_TOKENS, kv_cache_gib=1.0)
     drawn = sampler.generate(encoded, MAX_NEW, 1.0, list(range(len(encoded))))

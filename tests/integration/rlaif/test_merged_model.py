@@ -1,4 +1,4 @@
-"""A merged policy opens as it is in transformers and in vLLM, and both say the same."""
+"""A merged policy opens unchanged in transformers and in vLLM, and both generate the same."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def backbone(smollm2: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def prompts(backbone: Backbone) -> list[list[int]]:
-    """Three conversations, each asked for twice."""
+    """Three conversations, each of them twice."""
     chosen = load_prompts("quickstart")[:3]
     return [encode_conversation(backbone.tokenizer, p.messages) for p in chosen for _ in range(2)]
 

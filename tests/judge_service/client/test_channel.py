@@ -1,4 +1,4 @@
-"""How a client connects: addresses, replicas in turn, and tokens that never travel in the open."""
+"""Client channels: addresses, replicas in turn, and tokens that are never sent unencrypted."""
 
 from __future__ import annotations
 

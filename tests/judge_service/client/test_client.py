@@ -1,4 +1,4 @@
-"""The clients over a real socket, sync and aio; the engine is a fake."""
+"""The sync and async clients over a real socket, with a fake engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ONE_READ = JudgeOptions(orders=(Order.AB,), interactive=False)
 
 
 async def in_thread(address: str, work: Callable[[JudgeClient], Any], **how: Any) -> Any:
-    """What the sync client gives, while this loop runs the server."""
+    """Run the work with a sync client in a thread, while this loop runs the server."""
 
     def run() -> Any:
         with JudgeClient(address, **how) as client:
@@ -210,7 +210,7 @@ def test_an_empty_stream_needs_no_server() -> None:
 
 
 class SlowFirst(FakeEngine):
-    """The first read waits until it is let through, the others do not."""
+    """An engine whose first read waits until it is released; the others do not wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ async def test_a_client_takes_no_more_items_than_the_server_has_room_for(tmp_pat
 
         await in_thread(server.address, work)
     assert taken == 100
-    assert most <= 6  # 5 in the server's hands, and the one just answered
+    assert most <= 6  # 5 in flight in the server, and the one just answered
     assert engine.peak_in_flight <= 5
 
 
@@ -332,7 +332,7 @@ async def test_a_stream_resumes_on_the_next_server_and_loses_and_repeats_nothing
 
     def answer(prompt: str) -> Sequence[float]:
         if len(engine.prompts) >= 100:
-            engine.hold()  # some of the items are in hand when the server stops
+            engine.hold()  # some of the items are in flight when the server stops
         return prefer_longer(prompt)
 
     engine = FakeEngine(answer)

@@ -1,4 +1,4 @@
-"""An engine with a store: nothing is computed twice, and everybody is answered."""
+"""The caching engine: no read is computed twice, and every caller is answered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def logprobs(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> tuple[float
 
 
 class CountingEngine:
-    """Counts what it is asked for. It answers once `open` is set, as it is from the start."""
+    """Records its requests. It answers while `open` is set, which it is from the start."""
 
     def __init__(self, identity: ModelIdentity = MODEL) -> None:
         self.identity = identity
@@ -51,7 +51,7 @@ class CountingEngine:
         self.writings: list[tuple[tuple[int, ...], int, float, int]] = []
         self.aborted = 0
         self.fail = False
-        self.scale = 1.0  # of the log-probabilities: nan or inf for a sick model
+        self.scale = 1.0  # of the log-probabilities: nan or inf for a broken model
         self.written = Written("So be it.", (4, 5, 6), True, 3, 2)
 
     async def start(self) -> None:
@@ -97,7 +97,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-# Never twice
+# Computed once
 
 
 async def test_a_computed_read_is_answered_from_the_store() -> None:
@@ -170,8 +170,8 @@ def test_the_engine_computes_each_distinct_read_once(
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), max_size=12))
 @settings(max_examples=25)
 def test_callers_cancelled_at_any_moment_affect_no_others(callers: list[tuple[int, int]]) -> None:
-    """Each caller is (prompt, turn at which it is cancelled): while the store is asked, while the
-    engine computes, during the commit, or after it."""
+    """Each caller is (prompt, turn at which it is cancelled): during the lookup, during the
+    computation, during the commit, or after it."""
 
     async def play() -> None:
         engine = CountingEngine()
@@ -179,7 +179,7 @@ def test_callers_cancelled_at_any_moment_affect_no_others(callers: list[tuple[in
         tasks = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
         for turn in range(13):
             for task, (_, leaves) in zip(tasks, callers, strict=True):
-                if leaves == turn and turn < 12:  # at 12: it stays
+                if leaves == turn and turn < 12:  # 12: it is never cancelled
                     task.cancel()
             await asyncio.sleep(0.0001)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -248,7 +248,7 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
     assert cost == [(32, 0), (0, 32), (2, 30), (0, 32)]
 
 
-# Going away
+# Cancelled callers
 
 
 async def test_when_one_of_two_callers_is_cancelled_the_other_is_answered_and_charged() -> None:
@@ -276,7 +276,7 @@ async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> 
     await settle()
     assert engine.aborted == 1
     engine.open.set()
-    assert not (await storing.read(PROMPT, LABELS)).stored  # nothing was kept: computed anew
+    assert not (await storing.read(PROMPT, LABELS)).stored  # nothing was kept: computed again
     assert len(engine.reads) == 2
     await storing.close()
 
@@ -341,7 +341,7 @@ async def test_closing_answers_the_callers_that_still_wait(tmp_path: Path) -> No
         await storing.read(PROMPT, LABELS)
 
 
-# Going wrong
+# Failures
 
 
 async def test_a_failure_reaches_all_waiting_callers_and_nothing_is_kept() -> None:
@@ -377,7 +377,7 @@ async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float
 async def test_a_failing_store_refuses_reads_and_only_the_log_has_the_cause_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verb: str, work: str
 ) -> None:
-    """Lookups go on while commits fail, and say nothing of them."""
+    """Lookups still succeed while commits fail, so they do not end the failure."""
     store = open_store(None)
     storing = CachingEngine(CountingEngine(), store)
 
@@ -421,7 +421,7 @@ async def test_a_failing_store_makes_a_call_unavailable_with_a_retry_delay(
     reported = Failure.from_rpc_error(error.value)
     assert (reported.code, reported.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert any(d.type_url.endswith("RetryInfo") for d in rpc_status.from_call(error.value).details)
-    assert "canary" not in str(error.value)  # where the database is, is nobody's business
+    assert "canary" not in str(error.value)  # callers do not learn where the database is
 
 
 # Writing

@@ -1,4 +1,4 @@
-"""A wrong model is told at once, with what is missing; and weights are told apart."""
+"""Model folders: incomplete ones are rejected with what is missing; digests identify weights."""
 
 from __future__ import annotations
 

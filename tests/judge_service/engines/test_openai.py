@@ -1,4 +1,4 @@
-"""The engine over an OpenAI-compatible server: ways of asking, and every way of failing.
+"""The engine over an OpenAI-compatible server: its log-prob modes and every kind of failure.
 
 Against a FAKE model server (tests/support/service/model_server.py); the real one is in the
 integration tests.
@@ -244,7 +244,7 @@ async def test_a_wrong_address_fails_the_start(folder: Path) -> None:
 async def test_another_models_tokenizer_fails_the_start(
     folder: Path, tmp_path: Path, knows: frozenset[str], other: Callable[[], Any]
 ) -> None:
-    """By the ids where the server tells them: the first makes as many tokens as the right one."""
+    """By token ids if the server reports them: the first makes as many tokens as the right one."""
     async with model_server(HFTokenizer(folder), knows=knows) as fake:
         engine = OpenAIEngine(fake.url, "judge", tokenizer=str(save(other(), tmp_path)))
         with pytest.raises(UpstreamError, match="'openai_tokenizer': this tokenizer makes other"):
@@ -438,9 +438,9 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
     async with model_server(tokenizer, port=port):
         await until(lambda: engine.alive)
     await until(lambda: not engine.alive)
-    # What answers at the address now is not what the receipts name.
+    # The server at the address is now not the one that the receipts name.
     async with model_server(tokenizer, port=port, knows=frozenset()) as other:
-        await until(lambda: other.requests > 10)  # several rounds of questions
+        await until(lambda: other.requests > 10)  # several rounds of probes
         assert not engine.alive
     await engine.close()
 
@@ -452,7 +452,7 @@ async def test_an_odd_answer_while_the_server_recovers_is_logged_and_ignored(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
     async with engine_over(folder) as (engine, fake):
-        well = fake._answer
+        original = fake._answer
         probes = 0
 
         def answer(path: str, headers: dict[str, str], content: bytes) -> Reply:
@@ -460,7 +460,7 @@ async def test_an_odd_answer_while_the_server_recovers_is_logged_and_ignored(
             if content and isinstance(json.loads(content)["prompt"], str):
                 probes += 1
                 return Reply(200, {}, odd)
-            return well(path, headers, content)
+            return original(path, headers, content)
 
         monkeypatch.setattr(fake, "_answer", answer)
         fake.replies = [Reply(503)] * 3
@@ -470,7 +470,7 @@ async def test_an_odd_answer_while_the_server_recovers_is_logged_and_ignored(
         assert not engine.alive
         warnings = [line for line in caplog.messages if "not serving until" not in line]
         assert len(warnings) == 1
-        monkeypatch.setattr(fake, "_answer", well)
+        monkeypatch.setattr(fake, "_answer", original)
         await until(lambda: engine.alive)
 
 

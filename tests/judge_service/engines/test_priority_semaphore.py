@@ -1,4 +1,4 @@
-"""Turns: the urgent first, and none is lost to somebody who was cancelled."""
+"""The priority semaphore: urgent waiters first, and no slot is lost to a cancelled waiter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_slot_given_to_a_cancelled_waiter_passes_to_the_next() -> None:
     async with semaphore.acquire():
         gone = asyncio.create_task(work())
         await asyncio.sleep(0)
-    gone.cancel()  # called and cancelled in one step of the loop
+    gone.cancel()  # given the slot and cancelled in one step of the loop
     await asyncio.gather(gone, return_exceptions=True)
     async with asyncio.timeout(60), semaphore.acquire():
         pass

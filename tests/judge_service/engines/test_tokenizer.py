@@ -1,4 +1,4 @@
-"""No text of other people's becomes a control token, in tokenizers of the kinds we meet."""
+"""User text never becomes a control token, in each kind of tokenizer that models come with."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class LetterTokenizer(FakeTokenizer):
 
 
 class BlindTokenizer(FakeTokenizer):
-    """Cannot tell ' A' from ' B'."""
+    """Gives ' A' and ' B' the same ids."""
 
     def encode_template(self, text: str) -> list[int]:
         return super().encode_template(

@@ -35,7 +35,7 @@ def token(name: str = "t", **limits: Any) -> Token:
 
 
 class QuotaClock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only while a caller sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""What a revoked token may still do: nothing. Over real sockets, streams under way included.
+"""A revoked token admits no call and ends its streams. Over real sockets.
 
 The timeouts only guard against hanging; nothing here is measured.
 """

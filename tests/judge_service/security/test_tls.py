@@ -1,4 +1,4 @@
-"""Certificates of the server: mistakes are told at the start, a reload takes renewed ones."""
+"""Server certificates: unusable files fail the start, and a reload loads renewed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of tokens: what it takes, what it refuses and how it says so."""
+"""The token file: the entries it accepts, and the errors for all others."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_missing_or_empty_when_read_again_admits_nobody(
     assert known.alarms == ()
 
 
-REJECTED = [  # (an entry, what the log says of it)
+REJECTED = [  # (entry, its log message)
     ("- name: half\n  scopes: [read]\n", "entry 2 'half': lacks the key 'sha256'"),
     ("- half\n", "entry 2: expected the keys"),
     (GOOD.replace(DIGEST, "f" * 64), "entry 2 'trainer': entry 1 has this name too"),

@@ -1,4 +1,4 @@
-"""The server over a real socket: its life, its errors, its limits. The engine is a fake."""
+"""The server over a real socket, with a fake engine: lifecycle, errors and limits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class EngineElsewhere(FakeEngine):
-    """As one behind another server: out of reach for a while, then back."""
+    """Like an engine behind another server: unreachable for a while, then back."""
 
     @property
     def recovers(self) -> bool:
@@ -78,7 +78,7 @@ async def channel(engine: FakeEngine) -> AsyncIterator[grpc.aio.Channel]:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens there any more."""
+    """Whether no process listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -320,7 +320,7 @@ class FakeContext:
 
 
 async def never(request: Any, context: Any) -> None:
-    pytest.fail("work was begun")
+    pytest.fail("the handler was called")
 
 
 async def test_a_passed_deadline_starts_no_work() -> None:
@@ -332,7 +332,7 @@ async def test_a_passed_deadline_starts_no_work() -> None:
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Calls take as long as this clock says, which each read moves on by half an hour."""
+    """Call durations come from a clock that each read advances by half an hour."""
     now = 0.0
 
     def answer(prompt: str) -> Sequence[float]:
@@ -355,7 +355,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert details["ErrorInfo"].reason == "DEADLINE_TOO_SHORT"
         assert "give it longer" in message
-        assert len(engine.prompts) == reads, "the engine was not asked"
+        assert len(engine.prompts) == reads, "the engine got no read"
         await stub.ComparePair(request(validate_only=True), timeout=60)
         engine.release()
         await asyncio.gather(*busy)
@@ -424,7 +424,7 @@ async def test_stopping_lets_a_call_under_way_finish_and_sends_new_ones_elsewher
         async with serving(FakeEngine(), port=port):
             engine.release()
             assert (await first).judgment.verdict == pb.VERDICT_A
-        async with asyncio.timeout(120):  # not the grace: a watch holds nobody up
+        async with asyncio.timeout(120):  # not the grace: an open watch delays no shutdown
             await stopping
     assert not engine.alive
 

@@ -1,7 +1,7 @@
-"""Every error that a caller can meet, as it is on the wire: code, reason, fields, when to retry.
+"""Every error that a caller can get, as it is on the wire: code, reason, fields, retry delay.
 
-One row an error, brought about over a real socket. A reason that the code can raise and that has no
-row here fails the last test.
+Each row provokes one error over a real socket. The last test fails for a reason that the code can
+raise and that has no row here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Scene:
         return stub.ComparePair(request, metadata=bearer(token), **how)
 
     async def hold(self, token: str = "all") -> None:
-        """Keep a call in hand."""
+        """Keep a call in flight."""
         self.engine.hold()
         before = self.engine.in_flight
         self.held.append(self.compare(token=token))
@@ -76,7 +76,7 @@ def bearer(token: str) -> list[tuple[str, str]]:
     return [("authorization", f"Bearer {token}")] if token else []
 
 
-# ---------------------------------------------------------------- how each comes about
+# ---------------------------------------------------------------- how each is provoked
 
 
 async def unreadable(scene: Scene) -> Any:
@@ -257,7 +257,7 @@ async def on_stage(folder: Path, row: ErrorRow) -> AsyncIterator[Scene]:
 async def test_each_error_is_on_the_wire_as_in_the_table(
     tmp_path: Path, row: ErrorRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    standing = partial(quotas.Quota, clock=lambda: 0.0)  # waits do not shrink meanwhile
+    standing = partial(quotas.Quota, clock=lambda: 0.0)  # so that retry delays do not shrink
     monkeypatch.setattr(quotas, "Quota", standing)
     async with on_stage(tmp_path, row) as scene:
         code, message, details = await failure(await row.how(scene))

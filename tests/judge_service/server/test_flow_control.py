@@ -1,4 +1,4 @@
-"""Streams under slow readers and slow engines, bad items, and who goes first. Over real sockets."""
+"""Streams with slow readers, slow engines and bad items, and priorities. Over real sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.service.serving import CHAT, comparison, one_principle, servi
 from tests.support.service.steady_engine import SteadyEngine, SteadyTokenizer
 from tests.support.waiting import until
 
-LIMIT = 4  # items in hand, two reads each
+LIMIT = 4  # items in flight, two reads each
 SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
 
 
@@ -53,8 +53,8 @@ async def test_a_slow_engine_is_sent_no_more_than_the_streams_bound(tmp_path: Pa
 
 
 async def test_a_reader_that_reads_nothing_stops_the_work(tmp_path: Path) -> None:
-    """The transport holds as many bytes as its window, which gRPC else makes larger by itself; from
-    there on the server reads no further item."""
+    """The transport buffers as many bytes as its window, which gRPC would enlarge by itself; once
+    it is full, the server reads no further item."""
     engine = SteadyEngine(slots=64)
     items = 1500
     async with stream_to(engine, tmp_path) as stream:
@@ -106,7 +106,7 @@ async def test_invalid_items_are_answered_with_errors_and_the_stream_continues(
         assert (await stream.read()).HasField("judgment")
 
 
-async def test_the_client_refuses_an_id_that_no_answer_could_carry(tmp_path: Path) -> None:
+async def test_the_client_refuses_an_id_too_long_for_an_answer(tmp_path: Path) -> None:
     constitution = one_principle(tmp_path)
     async with (
         serving(SteadyEngine(), constitutions=[constitution]) as server,
@@ -170,7 +170,7 @@ async def test_megabytes_of_text_delay_no_other_call(tmp_path: Path, rpc: str) -
 
 
 class OneByOne(SteadyEngine):
-    """Finishes no read until it may go on; `served` has the prompts in the order of their turns."""
+    """Finishes no read until it is released; `served` lists the prompts in the order of service."""
 
     def __init__(self) -> None:
         super().__init__(slots=1)
@@ -190,7 +190,7 @@ class OneByOne(SteadyEngine):
 
 
 class SlowTokenizer(SteadyTokenizer):
-    """Takes for long texts until it may go on."""
+    """Blocks on long texts until it is released."""
 
     def __init__(self) -> None:
         self.counting = False

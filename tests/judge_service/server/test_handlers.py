@@ -1,4 +1,4 @@
-"""What a request may ask for over a real socket, and how it is refused. The engine is a fake."""
+"""Valid and refused requests over a real socket. The engine is a fake."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_critique_and_a_revision_are_written(
     assert "an answer" in engine.writings[1].prompt
 
 
-async def test_a_preview_is_what_a_comparison_reads_and_reads_nothing(
+async def test_a_preview_shows_the_prompts_of_a_comparison_and_reads_nothing(
     client: AsyncJudgeClient, engine: FakeEngine
 ) -> None:
     pair = ("Name a fruit", "An apple.", "A stone.")
@@ -123,7 +123,7 @@ async def test_the_sync_client_sends_the_same_requests(client: AsyncJudgeClient)
 async def test_an_undecided_judgment_abstains_with_its_reason(
     client: AsyncJudgeClient, engine: FakeEngine
 ) -> None:
-    engine.answer = lambda _: (-0.1, -2.4)  # always the first: a judge with nothing but a bias
+    engine.answer = lambda _: (-0.1, -2.4)  # always the first: a judge with only position bias
     outcome = await client.compare("x", "a", "b", options=JudgeOptions(max_straddle=0.1))
     assert isinstance(outcome, Unjudged)
     assert outcome.reason is UnjudgedReason.UNDECIDED

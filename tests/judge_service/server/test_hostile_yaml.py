@@ -1,4 +1,4 @@
-"""Hostile constitutions: every text is a Constitution, or errors with line and column, and soon.
+"""Hostile constitutions: every text gives a Constitution, or errors with line and column, quickly.
 
 The shipped constitutions with bytes changed, lines moved and doubled, values replaced by the worst;
 and bombs made to cost memory or time: aliases, merge keys, depth, width, repeated keys, megabytes.
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(3600)
 FULL = os.environ.get("RLAIF_FULL") == "1"
 MUTATIONS = 10_000 if FULL else 400
 MOST_STEPS = 500_000
-AVERAGE_STEPS = 30_000  # of mutations, most of which are a whole shipped constitution
+AVERAGE_STEPS = 30_000  # per mutation; most are a whole shipped constitution
 MIB = 2**20
 
 LAUGHS = "".join(
@@ -126,7 +126,7 @@ Outcome = Constitution | tuple[Diagnostic, ...]
 
 
 def outcome(text: str) -> Outcome:
-    """What a text is: a constitution, or what is wrong with it."""
+    """The constitution in a text, or its problems."""
     try:
         return Constitution.from_yaml(text, "mine.yaml")
     except ConstitutionError as error:
@@ -134,7 +134,7 @@ def outcome(text: str) -> Outcome:
 
 
 def outcome_and_cost(text: str) -> tuple[Outcome, int]:
-    """What a text is, and the steps that it took to know."""
+    """The outcome of a text, and the steps that it took."""
     outcomes: list[Outcome] = []
     cost = steps(lambda: outcomes.append(outcome(text)))
     return outcomes[0], cost
@@ -143,7 +143,7 @@ def outcome_and_cost(text: str) -> tuple[Outcome, int]:
 def check(text: str, result: Outcome) -> None:
     if isinstance(result, Constitution):
         return
-    assert result, "an error says what is wrong"
+    assert result, "an error has at least one problem"
     lines = text.splitlines() or [""]
     for problem in result:
         assert problem.message

@@ -1,4 +1,4 @@
-"""Constitutions that come with a request: taken where allowed, parsed once, refused by line."""
+"""Constitutions sent with a request: accepted if allowed, parsed once, rejected with their line."""
 
 from __future__ import annotations
 

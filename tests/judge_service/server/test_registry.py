@@ -1,4 +1,4 @@
-"""Constitutions by name and digest, and what an edit of their files does to a running server."""
+"""Constitutions by name and digest, and edits of their files while the server runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Two steps of each trainer named, their summed gradients written down, and the bytes that each
-process holds of weights, gradients and moments. Run by test_distributed.py: alone, and by
+"""Records two steps of each trainer named: the summed gradients, and the bytes that each process
+holds of weights, gradients and moments. Run by test_distributed.py: alone, and by
 `accelerate launch` in two processes."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support.training.pairs import preference
 COMMON = {
     "dtype": "float32", "max_tokens": 120, "warmup": 0.0,
     "learning_rate": 1e-6,  # Adam's first step is ±rate however small g is: rounding would grow
-    "max_grad_norm": 1e9,  # so that what is written down is not scaled
+    "max_grad_norm": 1e9,  # so that the recorded gradients are not scaled
 }  # fmt: skip
 # seven pairs in one step: shares of four and three, of different lengths
 PAIRS = [
@@ -120,7 +120,7 @@ def size(tensors: Iterable[torch.Tensor]) -> int:
 
 
 class StepWatch:
-    """What is written down of one trainer's run, by hooks into what trains."""
+    """Records one trainer's run, by hooks into its learner and backbone."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, torch.Tensor]] = []

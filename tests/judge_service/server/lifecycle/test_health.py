@@ -76,7 +76,7 @@ async def test_health_is_not_serving_from_the_first_moment_and_knows_its_service
             assert (await stub.Check(health_request(service))).status == SERVING
 
 
-async def test_a_watcher_that_leaves_takes_nothing_from_the_others() -> None:
+async def test_a_watcher_that_leaves_does_not_affect_the_others() -> None:
     async with health_alone() as (health, address), AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(address)) for _ in range(2)

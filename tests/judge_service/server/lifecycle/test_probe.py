@@ -1,4 +1,4 @@
-"""What supervisors are told: the probe's answer and systemd's datagram."""
+"""Reports to supervisors: the probe's answer and systemd's datagram."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rlaif serve`: what it would run with, and how it says no."""
+"""`rlaif serve`: its effective settings and its errors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_short_names_of_models_become_folders(monkeypatch: pytest.MonkeyPatch) -
     assert (served.model, served.openai_tokenizer) == ("x", "a/b")
 
 
-def test_a_model_behind_a_server_has_settings_of_its_own_and_its_server_s_context() -> None:
+def test_a_model_behind_a_server_has_its_own_settings_and_the_servers_context() -> None:
     here = printed("--model", "m", "--tensor-parallel-size", "2")
     assert (here["engine"], here["tensor_parallel_size"]) == ("vllm", 2)
     values = printed(

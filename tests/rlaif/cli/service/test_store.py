@@ -1,4 +1,4 @@
-"""`rlaif store stats|gc|export`, as an operator uses them, and misuses them."""
+"""`rlaif store stats|gc|export`: ordinary use by an operator, and mistakes."""
 
 from __future__ import annotations
 

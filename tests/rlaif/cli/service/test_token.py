@@ -1,4 +1,4 @@
-"""`rlaif token new`, and the token's way from there to a server and from the environment to it."""
+"""`rlaif token new`, and the use of its token by a server and by clients from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rlaif top` over real metrics pages, and over pages of which the numbers are known."""
+"""`rlaif top` on real metrics pages, and on pages with known numbers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_current_numbers_are_the_increase_between_two_samples() -> None:
     assert view.now.seconds == 2
     assert view.now.calls_per_second == (40 - 3) / 2
     assert view.now.call_seconds == 10.0
-    assert view.now.label_mass is None, "no read was added: there is nothing to tell it from"
+    assert view.now.label_mass is None, "no read was added: there is nothing to compute it from"
     assert view.engine_queue == 6
     assert view.callers['a "quoted\\ name'] == {"calls": 30, "calls_per_second": 14.5, "failed": 0}
     assert view.callers["bob"]["failed"] == 2
