@@ -221,7 +221,7 @@ ELSEWHERE = {
     "DEADLINE_PASSED": "test_a_passed_deadline_starts_no_work: gRPC itself ends such calls first",
 }
 NEVER_SENT = {"NOT_ALLOWED", "NOT_FOUND", "UNAVAILABLE"}
-"""Of the classes, whose every use gives a reason of its own."""
+"""Reasons of the base classes; each use sets a more specific one."""
 
 
 @asynccontextmanager

@@ -168,7 +168,7 @@ def client_of(servers: list[JudgeServer], number: int) -> AsyncJudgeClient:
     return AsyncJudgeClient(address, max_message_bytes=2**20 + number)
 
 
-async def test_of_two_clients_of_loading_replicas_one_may_leave_and_both_work_once_warm(
+async def test_clients_of_loading_replicas_may_leave_and_all_work_once_warm(
     tmp_path: Path,
 ) -> None:
     constitution = one_principle(tmp_path)
