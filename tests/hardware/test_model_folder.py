@@ -1,4 +1,4 @@
-"""What a model folder holds and lacks."""
+"""The contents of a model folder, and its missing files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def error_for(path: Path, tokenizer: tuple[str, ...] = ANY_TOKENIZER) -> str:
 
 
 def test_a_complete_folder_lacks_nothing(folder: Path) -> None:
-    found = inspect_model_folder(folder)
-    assert (found.lacks, found.is_adapter) == ((), False)
+    contents = inspect_model_folder(folder)
+    assert (contents.lacks, contents.is_adapter) == ((), False)
     require_model_folder(folder, UserError, FAST_TOKENIZER)
 
 
@@ -61,6 +61,6 @@ def test_an_adapter_is_distinguished_from_a_model(tmp_path: Path) -> None:
     assert "holds a LoRA adapter, not a whole model; merge it" in error_for(tmp_path)
 
 
-def test_a_file_and_a_path_to_nothing_are_no_folders(folder: Path) -> None:
+def test_a_file_and_a_missing_path_are_rejected_as_folders(folder: Path) -> None:
     assert "not a file; give the folder it lies in" in error_for(folder / "config.json")
     assert "no such model folder" in error_for(folder / "nowhere")

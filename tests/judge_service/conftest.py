@@ -1,4 +1,4 @@
-"""A server with one short constitution and low limits, for tests of what a request may ask for."""
+"""A server with one short constitution and low limits, for tests of what requests may contain."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def client(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[AsyncJudge
 
 
 @pytest.fixture
-async def laws(client: AsyncJudgeClient) -> AsyncIterator[Any]:
+async def constitution_service(client: AsyncJudgeClient) -> AsyncIterator[Any]:
     async with grpc.aio.insecure_channel(client.address) as channel:
         yield pb_grpc.ConstitutionServiceStub(channel)
 

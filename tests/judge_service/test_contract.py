@@ -1,4 +1,4 @@
-"""The contract on the wire: it only grows, and the committed stubs are those it gives."""
+"""The wire contract: it only grows, and the committed stubs are generated from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS = descriptor_pb2.FileDescriptorProto.FromString(status_pb2.DESCRIPTOR.ser
 
 
 def contract() -> Iterator[str]:
-    """Every part a caller may rely on, a line each."""
+    """Every part that a caller may rely on, one per line."""
     file = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     for service in file.service:
         for rpc in service.method:
@@ -43,7 +43,7 @@ def contract() -> Iterator[str]:
 
 
 def fields(file: descriptor_pb2.FileDescriptorProto) -> list[tuple[object, ...]]:
-    """What of a file's messages decides their bytes."""
+    """The parts of a file's messages that decide their bytes."""
     return [
         (message.name, field.name, field.number, field.type, field.type_name, field.label)
         for message in file.message_type
@@ -61,8 +61,8 @@ def test_the_contract_only_grows() -> None:
 def test_the_committed_stubs_are_fresh() -> None:
     pytest.importorskip("grpc_tools")
     check = [sys.executable, str(ROOT / "protos" / "generate.py"), "--check"]
-    found = subprocess.run(check, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
 def test_the_contract_compiles_with_nothing_but_the_protos_folder(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_the_contract_compiles_with_nothing_but_the_protos_folder(tmp_path: Path
     protoc = [sys.executable, "-I", "-m", "grpc_tools.protoc", "-I", "protos"]
     outputs = ["--include_imports", f"--descriptor_set_out={compiled}"]
     command = [*protoc, *outputs, "judge_service/v1/judge.proto"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     files = {
         file.name: file
         for file in descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file

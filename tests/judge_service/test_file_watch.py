@@ -1,4 +1,4 @@
-"""Which changes of a file are seen, and when."""
+"""The file changes that are reported, and when."""
 
 from __future__ import annotations
 

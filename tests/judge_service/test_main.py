@@ -1,4 +1,4 @@
-"""`python -m judge_service`: a server of its own, with flags made of the settings' fields."""
+"""`python -m judge_service`: a server without rlaif, with flags generated from the settings."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_flags_reach_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert settings["otlp_endpoint"] == "http://c:4317"
 
 
-def test_a_negation_takes_back_what_the_file_says(
+def test_a_negated_flag_overrides_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "serve.yaml"

@@ -1,4 +1,4 @@
-"""The table of RPCs against the contract: a row for each, with what only the table says."""
+"""The table of RPCs against the contract: one row for each, and the columns only the table has."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_rpc_of_the_contract_has_one_row() -> None:
     assert pb.DESCRIPTOR.package == PACKAGE
 
 
-def test_rows_say_what_streams_as_the_contract_does() -> None:
+def test_rows_mark_streaming_as_the_contract_does() -> None:
     contract = streaming_by_method()
     for rpc in RPCS:
         assert rpc.streaming == contract[rpc.method], f"{rpc.method}: wrong `streaming` in RPCS"
@@ -69,7 +69,7 @@ def test_clients_poll_the_server_s_state_for_free() -> None:
     assert [rpc.method for rpc in RPCS if rpc.always_admitted] == [FREE]
 
 
-def test_grpc_retries_the_rows_that_say_so() -> None:
+def test_grpc_retries_the_rows_marked_as_retried() -> None:
     options = dict(channel_options("127.0.0.1:1", 1, local=True))
     [config] = json.loads(str(options["grpc.service_config"]))["methodConfig"]
     retried = {f"/{name['service']}/{name['method']}" for name in config["name"]}

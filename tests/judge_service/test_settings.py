@@ -1,4 +1,4 @@
-"""Settings that are right one by one and wrong together: each engine has its own."""
+"""Settings that are valid one by one and conflict together: each engine has its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from judge_service.settings import ServerSettings, SettingsError
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "problem"),
     [
         ({"engine": "openai"}, "needs the URL of a model server: set `openai_url`"),
         ({"openai_url": "http://a"}, "'openai_url' does nothing with engine vllm"),
@@ -31,6 +31,6 @@ from judge_service.settings import ServerSettings, SettingsError
         ({"engine": "vlm"}, "setting 'engine': expected one of vllm, openai; did you mean 'vllm'?"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(told)):
+def test_conflicting_settings_are_rejected(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)):
         ServerSettings(model="m", **values)

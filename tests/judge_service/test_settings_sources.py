@@ -1,4 +1,4 @@
-"""Where settings come from: precedence, origins, and errors that say where the value stands."""
+"""Sources of settings: precedence, origins, and errors that name the place of a value."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_flags_win_over_the_environment_the_file_and_the_defaults(tmp_path: Path
         {"RLAIF_SERVE_PORT": "2", "RLAIF_SERVE_MAX_CANDIDATES": "4", "RLAIF_STORE": "x"}
     )
     flags = from_flags({"port": ("--port", 3), "host": ("--host", None)})
-    found = configure([file, environment, flags])
-    settings = found.settings
+    configured = configure([file, environment, flags])
+    settings = configured.settings
     assert (settings.port, settings.max_candidates, settings.grace_seconds) == (3, 4, 2.0)
     assert (settings.model, settings.host) == ("a", "127.0.0.1")
-    assert found.origins["port"] == "--port"
-    assert found.origins["max_candidates"] == "environment RLAIF_SERVE_MAX_CANDIDATES"
-    assert found.origins["grace_seconds"] == f"{tmp_path}/serve.yaml:4"
-    assert found.origins["host"] == "default"
+    assert configured.origins["port"] == "--port"
+    assert configured.origins["max_candidates"] == "environment RLAIF_SERVE_MAX_CANDIDATES"
+    assert configured.origins["grace_seconds"] == f"{tmp_path}/serve.yaml:4"
+    assert configured.origins["host"] == "default"
 
 
 def test_a_list_replaces_the_one_before_it(tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_a_list_replaces_the_one_before_it(tmp_path: Path) -> None:
     assert configure([MODEL, file, environment]).settings.constitutions == ("harmless", "a.yaml")
 
 
-def test_null_takes_a_value_back_and_an_empty_variable_is_none() -> None:
+def test_null_resets_a_value_and_an_empty_variable_is_ignored() -> None:
     before: Source = {"store": Given("/reads.sqlite", "default")}
     for environment, store in (
         ({"RLAIF_SERVE_STORE": "null"}, None),
         ({"RLAIF_SERVE_STORE": ""}, 1),
     ):
-        found = configure([MODEL, before, from_environment(environment)])
-        assert found.settings.store == (Path("/reads.sqlite") if store else None)
+        configured = configure([MODEL, before, from_environment(environment)])
+        assert configured.settings.store == (Path("/reads.sqlite") if store else None)
 
 
 def test_settings_made_in_python_do_not_read_the_environment(
@@ -70,7 +70,7 @@ def test_settings_made_in_python_do_not_read_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("model: a\nprot: 1\n", "serve.yaml:2: unknown setting 'prot'; did you mean 'port'"),
         ("model: a\n\nport: many\n", "serve.yaml:3: setting 'port': .*integer.*'many'"),
@@ -86,12 +86,12 @@ def test_settings_made_in_python_do_not_read_the_environment(
         ("port: *other\n", "serve.yaml:1: not valid YAML"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ServerStartError, match=told):
+def test_an_invalid_file_is_reported_with_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ServerStartError, match=problem):
         configure([MODEL, from_file(written(tmp_path, text))])
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"none\.yaml.*No such file"):
         from_file(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
@@ -103,25 +103,25 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
     assert from_file(written(tmp_path, "# all defaults\n")) == {}
 
 
-def test_a_wrong_variable_and_a_wrong_flag_are_told_by_name() -> None:
+def test_a_wrong_variable_and_a_wrong_flag_are_reported_by_name() -> None:
     environment = from_environment(
         {"RLAIF_SERVE_PROT": "1", "RLAIF_SERVE_PORT": "tcp://10.0.0.1:1"}
     )
     flags = from_flags({"max_principles": ("--max-principles", 0)})
     with pytest.raises(SettingsError) as error:
         configure([MODEL, environment, flags])
-    told = str(error.value)
-    assert "environment RLAIF_SERVE_PROT: unknown setting 'prot'; did you mean 'port'" in told
-    assert "environment RLAIF_SERVE_PORT: setting 'port'" in told
-    assert "--max-principles: setting 'max_principles'" in told
+    message = str(error.value)
+    assert "environment RLAIF_SERVE_PROT: unknown setting 'prot'; did you mean 'port'" in message
+    assert "environment RLAIF_SERVE_PORT: setting 'port'" in message
+    assert "--max-principles: setting 'max_principles'" in message
 
 
-def test_a_missing_setting_is_told_with_the_ways_to_set_it() -> None:
+def test_a_missing_setting_is_reported_with_the_ways_to_set_it() -> None:
     with pytest.raises(SettingsError, match=r"'model' is missing; .* RLAIF_SERVE_MODEL"):
         configure([])
 
 
-def test_what_is_printed_is_a_file_with_the_same_settings(tmp_path: Path) -> None:
+def test_the_printed_configuration_is_a_file_with_the_same_settings(tmp_path: Path) -> None:
     given: Source = {
         "constitutions": Given(("hhh", "Ünïcode: #.yaml"), "--constitution"),
         "reflection": Given(True, "--reflection"),
@@ -137,7 +137,7 @@ def test_what_is_printed_is_a_file_with_the_same_settings(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "problem"),
     [
         ({"tls_certificate": "c"}, "'tls_certificate' needs its private key"),
         ({"tls_key": "k"}, "'tls_key' is of no use alone"),
@@ -149,8 +149,8 @@ def test_what_is_printed_is_a_file_with_the_same_settings(tmp_path: Path) -> Non
         ({"metrics_port": 70_000}, "'metrics_port'"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(values: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_conflicting_settings_are_rejected(values: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
         ServerSettings(model="m", **values)
 
 
@@ -161,5 +161,5 @@ def test_tls_with_known_callers_may_listen_anywhere(callers: dict[str, str]) -> 
 
 
 def test_every_setting_has_an_origin() -> None:
-    found: Configured = configure([MODEL])
-    assert set(found.origins) == set(ServerSettings.model_fields)
+    configured: Configured = configure([MODEL])
+    assert set(configured.origins) == set(ServerSettings.model_fields)

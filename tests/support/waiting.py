@@ -22,10 +22,10 @@ async def until(condition: Callable[[], object], seconds: float = SECONDS) -> No
             await asyncio.sleep(0.01)
 
 
-async def until_answered(ask: Callable[[], Awaitable[T]], wanted: T) -> None:
-    """Call `ask` until it returns `wanted`. Raises TimeoutError."""
+async def until_answered(probe: Callable[[], Awaitable[T]], wanted: T) -> None:
+    """Call `probe` until it returns `wanted`. Raises TimeoutError."""
     async with asyncio.timeout(SECONDS):
-        while await ask() != wanted:
+        while await probe() != wanted:
             await asyncio.sleep(0.02)
 
 

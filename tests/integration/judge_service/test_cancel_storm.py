@@ -1,6 +1,6 @@
-"""Thousands of calls and streams given up at random moments: the engine is free at once.
+"""Thousands of calls and streams cancelled at random moments: the engine is free at once.
 
-Calls of every judging RPC and streams with items in hand are cancelled, left behind, or run into
+Calls of every judging RPC and streams with items in flight are cancelled, abandoned, or run into
 their deadline, while others go on. 2000 by default, 20 000 with RLAIF_FULL=1. After the last one
 whatever the engine begins would take an hour, so it is idle only because nothing was left in it.
 Then no task, slot or quota is leaked: the server admits as many calls at a time as it ever did, and
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
 CALLS = 20_000 if os.environ.get("RLAIF_FULL") == "1" else 2_000
 AT_ONCE = 64
-MOST = 2 * AT_ONCE  # calls at a time that the token may have: those given up end a little later
+MOST = 2 * AT_ONCE  # concurrent calls of the token: cancelled ones end a little later
 MINE = (("authorization", "Bearer storm"),)
 HOUR = 3600.0  # longer than any test waits
 
@@ -63,7 +63,7 @@ async def serving(engine: SteadyEngine, folder: Path) -> AsyncIterator[JudgeServ
 
 
 class CancelStorm:
-    """Calls that are given up after a random moment, each about something new."""
+    """Calls that are cancelled after a random moment, each with a new prompt."""
 
     def __init__(self, channel: Any) -> None:
         self.ended: Counter[str] = Counter()
@@ -154,12 +154,12 @@ async def test_a_storm_of_cancelled_calls_leaves_nothing_behind(tmp_path: Path) 
         await until(lambda: len(asyncio.all_tasks()) <= calm + 1)
         await assert_all_places_are_free(storm, engine)
         health = health_pb2_grpc.HealthStub(channel)
-        found = await health.Check(health_pb2.HealthCheckRequest(), timeout=120)
-        assert found.status == health_pb2.HealthCheckResponse.SERVING
+        response = await health.Check(health_pb2.HealthCheckRequest(), timeout=120)
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def assert_all_places_are_free(storm: CancelStorm, engine: SteadyEngine) -> None:
-    """As many calls at a time as the token may have, and no more: none was leaked or given away."""
+    """The token gets all of its concurrent calls and no more: no slot was leaked or gained."""
     engine.seconds = HOUR
     held = [storm.compare() for _ in range(MOST)]
     await until(lambda: engine.running + engine.waiting == 2 * MOST)

@@ -1,4 +1,4 @@
-"""No text of a user's becomes a control token, in the tokenizers of both models that ship.
+"""User text never becomes a control token, in the tokenizers of both shipped models.
 
 tests/judge_service/engines/test_tokenizer.py has imitations of more kinds of tokenizers.
 """

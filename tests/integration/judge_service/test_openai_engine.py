@@ -100,7 +100,7 @@ class ServedModel:
             return str(response.read().decode())
 
     def requests(self) -> float:
-        """Under way and waiting, by vLLM's own count."""
+        """Running and waiting requests, by vLLM's own count."""
         lines = self.get("/metrics").splitlines()
         counts = ("vllm:num_requests_running", "vllm:num_requests_waiting{")
         return sum(float(line.split()[-1]) for line in lines if line.startswith(counts))
@@ -161,59 +161,59 @@ def reference(smollm2: Path) -> Transformers:
     return Transformers(smollm2)
 
 
-async def test_reads_are_those_of_transformers(
+async def test_reads_equal_those_of_transformers(
     served: ServedModel, smollm2: Path, reference: Transformers
 ) -> None:
     async with engine_over(served, smollm2) as engine:
         template = Template(engine.tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
         for question in ("Name a fruit.", "Why is the sky blue? " * 20):
-            said = (Message(role="user", content=question),)
-            prefix = template.prefix(said, ("Rayleigh scattering.", "An apple, or 林檎."))
+            conversation = (Message(role="user", content=question),)
+            prefix = template.prefix(conversation, ("Rayleigh scattering.", "An apple, or 林檎."))
             cached = []
             for principle in ("Be kind.", "Be true."):
                 prompt = [*prefix.ids, *template.suffix(principle)]
-                found = await engine.read(prompt, template.label_ids, priority=1)
+                answer = await engine.read(prompt, template.label_ids, priority=1)
                 expected = await reference.read(prompt, template.label_ids)
-                assert found.logprobs == pytest.approx(expected.logprobs, abs=TOLERANCE)
-                cached.append(found.cached_tokens)
+                assert answer.logprobs == pytest.approx(expected.logprobs, abs=TOLERANCE)
+                cached.append(answer.cached_tokens)
             assert cached[1] >= len(prefix.ids) - 32  # the second finds the prefix in the cache
 
 
 async def test_judgments_over_grpc_are_those_of_transformers(
     served: ServedModel, smollm2: Path, reference: Transformers, tmp_path: Path
 ) -> None:
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     options = JudgeOptions(min_label_mass=0.0)
     conversation = (Message(role="user", content=PAIR[0]),)
     expected = await Judge(reference).compare(
         Comparison("0", conversation, PAIR[1], PAIR[2]),
-        Constitution.load(law),
+        Constitution.load(constitution),
         options,
     )
     engine = OpenAIEngine(served.url, "smollm2", tokenizer=str(smollm2))
     async with (
-        serving(engine, constitutions=[law]) as server,
+        serving(engine, constitutions=[constitution]) as server,
         AsyncJudgeClient(server.address) as client,
     ):
-        found = await client.compare(*PAIR, options=options)
+        judgment = await client.compare(*PAIR, options=options)
     assert isinstance(expected, Judgment)
-    assert isinstance(found, Judgment)
-    assert found.prob_a == pytest.approx(expected.prob_a, abs=TOLERANCE)
-    assert found.verdict is expected.verdict
-    assert found.provenance.model.name == "smollm2"
-    assert found.provenance.model.weights_sha256 == "unknown: served as smollm2"
-    assert found.provenance.model.engine.startswith("openai api, vllm 0.")
+    assert isinstance(judgment, Judgment)
+    assert judgment.prob_a == pytest.approx(expected.prob_a, abs=TOLERANCE)
+    assert judgment.verdict is expected.verdict
+    assert judgment.provenance.model.name == "smollm2"
+    assert judgment.provenance.model.weights_sha256 == "unknown: served as smollm2"
+    assert judgment.provenance.model.engine.startswith("openai api, vllm 0.")
 
 
 @pytest.mark.parametrize("place", [2, 3, 4])
-async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top(
+async def test_other_logprob_modes_read_the_same_and_are_void_outside_the_top(
     served: ServedModel,
     smollm2: Path,
     reference: Transformers,
     monkeypatch: pytest.MonkeyPatch,
     place: int,
 ) -> None:
-    """As from servers that know less than this one: by id, and by the tokens' texts."""
+    """Simulates servers that offer less than this one: by token id, and by token text."""
     way = openai_ways.LOGPROB_MODES[place]
     monkeypatch.setattr(openai_ways, "LOGPROB_MODES", (way,))
     async with engine_over(served, smollm2) as engine:
@@ -221,9 +221,9 @@ async def test_plainer_ways_of_asking_read_the_same_and_are_void_outside_the_top
         every = reference.logprobs(prompt)
         ranked = every.argsort(descending=True).tolist()
         inside, outside = ranked[1], ranked[100]
-        found = await engine.read(prompt, (inside, outside))
-    assert found.logprobs[0] == pytest.approx(float(every[inside]), abs=TOLERANCE)
-    assert math.isnan(found.logprobs[1])
+        answer = await engine.read(prompt, (inside, outside))
+    assert answer.logprobs[0] == pytest.approx(float(every[inside]), abs=TOLERANCE)
+    assert math.isnan(answer.logprobs[1])
 
 
 async def test_greedy_writing_is_that_of_the_most_likely_tokens_and_seeds_repeat(
@@ -258,7 +258,7 @@ async def test_a_cancelled_request_leaves_the_server_at_once(
         await until(lambda: served.requests() == 0)
 
 
-async def test_a_wrong_model_or_tokenizer_is_told_at_the_start(
+async def test_a_wrong_model_or_tokenizer_fails_the_start(
     served: ServedModel, smollm2: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UpstreamError, match="serves no 'other'; it serves: smollm2"):

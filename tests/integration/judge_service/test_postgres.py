@@ -1,7 +1,7 @@
 """The store in a real PostgreSQL: outages, crashes, refusals, schemas, and two servers on it.
 
 What it shares with the file is in tests/judge_service/store/test_store.py, its upkeep in
-test_postgres_upkeep.py. The database crashes twice
+test_postgres_maintenance.py. The database crashes twice
 under load, with RLAIF_FULL=1 twenty times.
 """
 
@@ -81,7 +81,7 @@ async def test_lost_connections_cost_no_call(postgres: Postgres, database: str) 
     await store.close()
 
 
-async def test_a_store_without_its_database_refuses_and_goes_on_when_it_is_back(
+async def test_a_store_without_its_database_refuses_and_recovers_when_it_is_back(
     postgres: Postgres, database: str
 ) -> None:
     store = open_store(database)
@@ -127,16 +127,16 @@ async def test_nothing_acknowledged_is_lost_when_the_database_crashes(
     for caller in callers:
         caller.cancel()
     await asyncio.wait(callers)
-    found = await asyncio.gather(*(store.find_read(key(i)) for i in kept))
-    assert [f and f.logprobs for f in found] == [(-i / 7,) for i in kept]
+    stored = await asyncio.gather(*(store.find_read(key(i)) for i in kept))
+    assert [read and read.logprobs for read in stored] == [(-i / 7,) for i in kept]
     assert refused
     await store.close()
 
 
-async def test_servers_that_keep_the_same_keys_in_opposite_order_wait_in_no_circle(
+async def test_servers_that_store_the_same_keys_in_opposite_order_do_not_deadlock(
     postgres: Postgres, database: str
 ) -> None:
-    """PostgreSQL would break a circle after a second, and one of the two commits would fail."""
+    """PostgreSQL would break a deadlock after a second, and one of the two commits would fail."""
     stores = [open_store(database), open_store(database)]
     for statement in (
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
@@ -153,7 +153,7 @@ async def test_servers_that_keep_the_same_keys_in_opposite_order_wait_in_no_circ
         await store.close()
 
 
-async def test_a_table_that_somebody_locks_is_not_waited_for_without_end(
+async def test_waiting_for_a_locked_table_is_bounded(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_store, "_STATEMENT_SECONDS", 1)
@@ -166,7 +166,7 @@ async def test_a_table_that_somebody_locks_is_not_waited_for_without_end(
     await store.close()
 
 
-async def test_a_server_that_vanished_before_its_commit_does_not_hold_its_keys(
+async def test_a_server_that_dies_before_its_commit_does_not_lock_its_keys(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_database, "_IDLE_SECONDS", 1, raising=False)
@@ -198,7 +198,7 @@ async def test_a_commit_waits_for_the_disk_where_the_database_is_set_not_to(
     await store.close()
 
 
-async def test_a_row_deleted_while_it_is_kept_once_more_is_kept_again(
+async def test_a_row_deleted_during_a_second_put_is_stored_again(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(database)
@@ -212,9 +212,9 @@ async def test_a_row_deleted_while_it_is_kept_once_more_is_kept_again(
 
     monkeypatch.setattr(postgres_store, "_select", delete_first)
     assert await store.put_read(key(1), answer(-2.0)) == answer(-2.0)
-    found = await store.find_read(key(1))
-    assert found is not None
-    assert found.logprobs == (-2.0,)
+    stored = await store.find_read(key(1))
+    assert stored is not None
+    assert stored.logprobs == (-2.0,)
     await store.close()
 
 
@@ -234,7 +234,7 @@ async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "problem"),
     [
         (PASSWORD, "wrong", "password authentication failed.*PGPASSWORD"),
         ("@127.0.0.1", "@no-host.invalid", "no-host.invalid.*can be reached"),
@@ -246,20 +246,22 @@ async def test_a_large_table_is_counted_by_the_database_s_own_estimate(
         ("?password=", "?speed=", 'invalid connection option "speed"'),
     ],
 )
-def test_a_database_that_cannot_be_used_is_told_before_an_engine_loads(
-    database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, told: str
+def test_an_unusable_database_is_reported_before_an_engine_loads(
+    database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, problem: str
 ) -> None:
     url = f"{database}?password={PASSWORD}" if "?" in right else database
     monkeypatch.setattr("rlaif.models.catalog.resolve", lambda model: model)
     arguments = ["serve", "--model", "org/none", "--store", url.replace(right, wrong, 1)]
-    found = CliRunner().invoke(app, arguments)
-    assert isinstance(found.exception, UserError)
-    with pytest.raises(UserError, match=told):
-        raise found.exception
-    assert PASSWORD not in str(found.exception) + found.output
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UserError)
+    with pytest.raises(UserError, match=problem):
+        raise result.exception
+    assert PASSWORD not in str(result.exception) + result.output
 
 
-async def test_a_newer_store_is_told_and_left_alone(postgres: Postgres, database: str) -> None:
+async def test_a_newer_store_is_rejected_and_left_unchanged(
+    postgres: Postgres, database: str
+) -> None:
     await open_store(database).close()
     postgres.execute("UPDATE rlaif_schema SET version = 2", database=name(database))
     for use in (open_store, summarize):
@@ -270,7 +272,7 @@ async def test_a_newer_store_is_told_and_left_alone(postgres: Postgres, database
     assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
 
 
-async def test_a_user_without_rights_is_told_and_one_that_may_read_and_insert_is_enough(
+async def test_a_user_without_rights_is_rejected_and_read_and_insert_rights_are_enough(
     postgres: Postgres, database: str
 ) -> None:
     await open_store(database).close()
@@ -281,10 +283,10 @@ async def test_a_user_without_rights_is_told_and_one_that_may_read_and_insert_is
         f"GRANT SELECT, INSERT ON rlaif_reads, rlaif_writings TO {role}": "",
     }
     url = postgres.url(name(database), user=role)
-    for statement, told in grants.items():
+    for statement, problem in grants.items():
         postgres.execute(statement, database=name(database))
-        if told:
-            with pytest.raises(StoreError, match=told):
+        if problem:
+            with pytest.raises(StoreError, match=problem):
                 open_store(url)
     store = open_store(url)
     await store.put_read(key(1), answer(-1.0))
@@ -297,22 +299,27 @@ async def test_the_password_is_in_no_log_no_error_and_no_settings(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
-    told = []
+    texts = []
     try:
         store = open_store(database)
         await store.put_writing(key(1), Written("canary-of-text", (1,), True, 1, 0))
         with stopped(postgres), pytest.raises(StoreUnavailable) as error:
             await store.put_read(key(1), answer(-1.0))
-        told.append(repr(error.value))
+        texts.append(repr(error.value))
         await store.close()
     finally:
         logging.getLogger("sqlalchemy").setLevel(logging.WARNING)
     serve = ["serve", "--model", "m", "--print-config", "--store", database]
-    told += [CliRunner().invoke(app, serve).output, repr(ServerSettings(model="m", store=database))]
-    told += [CliRunner().invoke(app, ["store", "stats", "--store", database]).output]
-    assert all(f"rlaif@127.0.0.1:{postgres.port}" in text for text in (told[0], told[1], told[3]))
-    everything = "\n".join((*told, caplog.text))
-    assert "rlaif_writings" in caplog.text  # SQLAlchemy's own log was listened to
+    texts += [
+        CliRunner().invoke(app, serve).output,
+        repr(ServerSettings(model="m", store=database)),
+    ]
+    texts += [CliRunner().invoke(app, ["store", "stats", "--store", database]).output]
+    assert all(
+        f"rlaif@127.0.0.1:{postgres.port}" in text for text in (texts[0], texts[1], texts[3])
+    )
+    everything = "\n".join((*texts, caplog.text))
+    assert "rlaif_writings" in caplog.text  # SQLAlchemy's own log was captured
     assert PASSWORD not in everything
     assert "canary-of-text" not in everything
 
@@ -328,7 +335,7 @@ async def test_many_servers_that_start_at_once_on_an_empty_database_all_do(datab
         await store.close()
 
 
-async def test_a_store_of_an_older_schema_is_brought_to_this_one_whole_or_not_at_all(
+async def test_a_store_of_an_older_schema_is_migrated_completely_or_not_at_all(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(database)
@@ -358,28 +365,30 @@ async def answers(client: AsyncJudgeClient, count: int) -> dict[str, Judgment | 
     return {id: judged async for id, judged in client.stream(items)}
 
 
-async def test_one_server_answers_from_what_another_has_read(database: str, tmp_path: Path) -> None:
-    laws = [one_principle(tmp_path)]
+async def test_one_server_answers_from_reads_stored_by_another(
+    database: str, tmp_path: Path
+) -> None:
+    constitutions = [one_principle(tmp_path)]
     engines = [FakeEngine(), FakeEngine()]
     first, second = (CachingEngine(engine, open_store(database)) for engine in engines)
-    found = []
+    outcomes = []
     async with (
-        serving(first, constitutions=laws) as one,
-        serving(second, constitutions=laws) as two,
+        serving(first, constitutions=constitutions) as one,
+        serving(second, constitutions=constitutions) as two,
     ):
         for server in (one, two):
             async with AsyncJudgeClient(server.address) as client:
-                found.append(await answers(client, 20))
+                outcomes.append(await answers(client, 20))
     assert [len(engine.prompts) for engine in engines] == [40, 0]
-    for id, mine in found[0].items():
-        theirs = found[1][id]
+    for id, mine in outcomes[0].items():
+        theirs = outcomes[1][id]
         assert isinstance(mine, Judgment)
         assert isinstance(theirs, Judgment)
         assert (theirs.usage.reads, theirs.usage.stored_reads) == (0, 2)
         assert theirs.prob_a == mine.prob_a
 
 
-async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_host(
+async def test_a_server_whose_database_is_down_is_unavailable_and_names_no_host(
     postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals, broken = [], ResumableStream.broken
@@ -400,13 +409,13 @@ async def test_a_server_whose_database_is_away_says_unavailable_and_names_no_hos
             ) as error:
                 await client.compare("Name a fruit", "Fig", "Date, of course")
             assert "127.0.0.1:" + str(postgres.port) not in str(error.value)
-            asked = asyncio.create_task(answers(client, 5))
+            stream = asyncio.create_task(answers(client, 5))
             await until(lambda: refusals)
-            assert not asked.done()
-        assert len(await asked) == 5  # the stream waited for the database
+            assert not stream.done()
+        assert len(await stream) == 5  # the stream waited for the database
 
 
-async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_the_log_once(
+async def test_a_server_whose_tables_are_not_its_own_is_unavailable_and_logs_it_once(
     postgres: Postgres, database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = CachingEngine(FakeEngine(), open_store(database))
@@ -421,6 +430,6 @@ async def test_a_server_whose_tables_are_not_its_own_says_unavailable_and_tells_
             with pytest.raises(JudgeUnavailable) as error:
                 await client.compare("Name a fruit", "Fig", "Date, of course")
             assert "rlaif_reads" not in str(error.value)
-    told = [r.getMessage() for r in caplog.records if "store" in r.getMessage()]
-    assert len(told) == 1
-    assert "use another database" in told[0]
+    messages = [r.getMessage() for r in caplog.records if "store" in r.getMessage()]
+    assert len(messages) == 1
+    assert "use another database" in messages[0]

@@ -1,4 +1,4 @@
-"""`rlaif store stats|gc|export` on a real PostgreSQL, beside servers that go on."""
+"""`rlaif store stats|gc|export` on a real PostgreSQL, while servers run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answer(*logprobs: float) -> LabelLogprobs:
 
 
 async def aged(postgres: Postgres, database: str, days: list[int]) -> None:
-    """A store of reads that are so many days old."""
+    """A store of reads with these ages, days."""
     store = open_store(database)
     await asyncio.gather(*(store.put_read(key(i), answer(-float(i))) for i in range(len(days))))
     await store.close()
@@ -40,15 +40,15 @@ async def aged(postgres: Postgres, database: str, days: list[int]) -> None:
     postgres.execute(ages, database=name(database))
 
 
-async def test_old_rows_go_and_young_ones_stay(
+async def test_old_rows_are_deleted_and_young_ones_stay(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("judge_service.store.postgres_maintenance._STEP", 7)
     await aged(postgres, database, [40 if i % 4 else 1 for i in range(200)])
-    told = summarize(database)
-    assert (told.schema, told.reads.rows, told.writings.rows) == (1, 200, 0)
-    assert told.reads.oldest is not None
-    assert abs(told.reads.oldest + 40 * DAY - time.time()) < 600
+    summary = summarize(database)
+    assert (summary.schema, summary.reads.rows, summary.writings.rows) == (1, 200, 0)
+    assert summary.reads.oldest is not None
+    assert abs(summary.reads.oldest + 40 * DAY - time.time()) < 600
     foreseen = sweep(database, older_than=30 * DAY, dry_run=True)
     assert summarize(database).reads.rows == 200
     looked_at: list[int] = []
@@ -59,21 +59,21 @@ async def test_old_rows_go_and_young_ones_stay(
     }
 
 
-async def test_a_bound_on_bytes_leaves_the_youngest_that_fit_and_is_met_once(
+async def test_a_limit_on_bytes_keeps_the_youngest_rows_and_is_met_by_one_sweep(
     postgres: Postgres, database: str
 ) -> None:
     await aged(postgres, database, list(range(200)))
     whole = sweep(database, max_bytes=10**9)
     assert (whole.reads, whole.bytes_after) == (0, whole.bytes_before)
-    found = sweep(database, max_bytes=whole.bytes_before // 2)
-    assert (found.reads, found.bytes_after) == (100, whole.bytes_before // 2)
+    swept = sweep(database, max_bytes=whole.bytes_before // 2)
+    assert (swept.reads, swept.bytes_after) == (100, whole.bytes_before // 2)
     assert sweep(database, max_bytes=whole.bytes_before // 2).reads == 0
     assert {row["key"] for row in rows(database, writings=True)} == {
         key(i).hex() for i in range(100)
     }
 
 
-async def test_a_server_goes_on_while_the_store_is_swept(
+async def test_a_server_keeps_serving_while_the_store_is_swept(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("judge_service.store.postgres_maintenance._STEP", 20)
@@ -104,8 +104,8 @@ async def test_the_commands_take_a_url(postgres: Postgres, database: str, tmp_pa
     await kept.put_writing(b"w" * 32, Written("Sei höflich.", (1, 2), True, 7, 0))
     await kept.close()
     run = CliRunner().invoke
-    told = json.loads(run(app, ["store", "stats", "--json", *store]).output)
-    assert (told["reads"]["rows"], told["place"]) == (100, database.replace(f":{PASSWORD}", ""))
+    stats = json.loads(run(app, ["store", "stats", "--json", *store]).output)
+    assert (stats["reads"]["rows"], stats["place"]) == (100, database.replace(f":{PASSWORD}", ""))
     out = tmp_path / "reads.jsonl"
     assert run(app, ["store", "export", "--writings", "--out", str(out), *store]).exit_code == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]

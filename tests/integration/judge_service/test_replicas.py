@@ -1,8 +1,8 @@
 """Two replicas over one store: both work, one may be killed, both may be restarted in turn.
 
 Real server processes behind one client with both addresses, under streams and single calls at the
-same time. The engines are of fixed speed and without a model; they say which reads they began, and
-take a while to load, as real ones do. 3 kills and 1 rolling restart by default; 20 and 5 with
+same time. The engines have a fixed speed and no model; they record the reads they start, and take
+a while to load, as real ones do. 3 kills and 1 rolling restart by default; 20 and 5 with
 RLAIF_FULL=1. The store is an SQLite file, and a PostgreSQL database where one can be started.
 """
 
@@ -48,11 +48,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @contextmanager
 def replicas(folder: Path, store: str) -> Iterator[tuple[ServerProcess, ServerProcess]]:
-    law = one_principle(folder)
+    constitution = one_principle(folder)
     with ExitStack() as stack:
         first, second = (
             stack.enter_context(
-                ServerProcess(folder, law, store, name=name, max_stream_in_flight=16)
+                ServerProcess(folder, constitution, store, name=name, max_stream_in_flight=16)
             )
             for name in ("first", "second")
         )
@@ -62,11 +62,11 @@ def replicas(folder: Path, store: str) -> Iterator[tuple[ServerProcess, ServerPr
 
 
 class Load:
-    """Streams and single calls in threads of their own, each about questions of its own."""
+    """Streams and single calls in threads of their own, each with questions of its own."""
 
     def __init__(self, client: JudgeClient) -> None:
         self.answers = Counter[str]()
-        self.asked = Counter[str]()
+        self.sent = Counter[str]()
         self.errors: list[str] = []
         self._client = client
         self._over = threading.Event()
@@ -92,23 +92,25 @@ class Load:
     def _questions(self, n: int) -> Iterator[Comparison]:
         number = 0
         while not self._over.is_set():
-            said = f"question {n} of {number // 1000} {number % 1000}"
+            question = f"question {n} of {number // 1000} {number % 1000}"
             id = f"{n}-{number}"
-            self.asked[id] += 1
-            yield Comparison(id, (Message(role="user", content=said),), "short", "rather longer")
+            self.sent[id] += 1
+            yield Comparison(
+                id, (Message(role="user", content=question),), "short", "rather longer"
+            )
             number += 1
 
     def _stream(self, n: int) -> None:
-        for id, found in self._client.stream(self._questions(n), options=BULK):
-            self._take(id, found)
+        for id, outcome in self._client.stream(self._questions(n), options=BULK):
+            self._take(id, outcome)
 
     def _calls(self, n: int) -> None:
         for c in self._questions(n):
             self._take(c.id, self._client.compare(c.conversation, c.response_a, c.response_b))
 
-    def _take(self, id: str, found: object) -> None:
-        if not isinstance(found, Judgment):
-            self.errors.append(f"{id}: {found}")
+    def _take(self, id: str, outcome: object) -> None:
+        if not isinstance(outcome, Judgment):
+            self.errors.append(f"{id}: {outcome}")
         self.answers[id] += 1
 
     def __enter__(self) -> Load:
@@ -125,11 +127,11 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join(300)
-            assert not thread.is_alive(), "it ends with what was asked"
+            assert not thread.is_alive(), "each thread ends after its last question"
 
     def assert_whole(self) -> None:
         assert not self.errors, self.errors[:3]
-        assert self.answers == self.asked, "every question is answered, and once"
+        assert self.answers == self.sent, "every question is answered, and once"
 
 
 @contextmanager
@@ -148,7 +150,7 @@ def wait_until_it_reads(server: ServerProcess) -> None:
     wait_until(lambda: len(keys_read(server)) > before, 300)
 
 
-def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str) -> None:
+def test_both_replicas_work_and_share_their_reads(tmp_path: Path, store: str) -> None:
     with replicas(tmp_path, store) as (first, second):
         with load(first, second) as both:
             both.go_on_for(200)
@@ -159,13 +161,13 @@ def test_both_replicas_work_and_share_what_they_read(tmp_path: Path, store: str)
         with JudgeClient(second.address) as other:
             for id in list(both.answers)[:50]:
                 n, number = id.split("-")
-                said = f"question {n} of {int(number) // 1000} {int(number) % 1000}"
-                found = other.compare(said, "short", "rather longer")
-                assert found.usage.stored_reads == 2
-        assert keys_read(second) == its, "what the other had read was found in the store"
+                question = f"question {n} of {int(number) // 1000} {int(number) % 1000}"
+                judgment = other.compare(question, "short", "rather longer")
+                assert judgment.usage.stored_reads == 2
+        assert keys_read(second) == its, "the reads of the other replica came from the store"
 
 
-def test_one_of_two_may_be_killed_and_nothing_is_lost_or_answered_twice(
+def test_one_of_two_replicas_may_be_killed_and_no_answer_is_lost_or_repeated(
     tmp_path: Path, store: str
 ) -> None:
     dice = random.Random()
@@ -182,7 +184,7 @@ def test_one_of_two_may_be_killed_and_nothing_is_lost_or_answered_twice(
         work.assert_whole()
 
 
-def test_a_rolling_restart_is_noticed_by_nobody(tmp_path: Path, store: str) -> None:
+def test_a_rolling_restart_disturbs_no_client(tmp_path: Path, store: str) -> None:
     with replicas(tmp_path, store) as both:
         with load(*both) as work:
             for _ in range(ROLLING_RESTARTS):

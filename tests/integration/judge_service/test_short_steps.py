@@ -1,5 +1,5 @@
-"""Steps of the real engine on a CPU: prompts in chunks, nobody waits for all the others, no
-request in the log of an engine that died."""
+"""Steps of the real engine on a CPU: prompts in chunks, no read waits for all the others,
+no request in the log of an engine that died."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ async def test_chunks_change_no_log_probability(engine: VLLMEngine, smollm2: Pat
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     lengths = (STEP - 1, STEP, STEP + 1, 3 * STEP, 3 * STEP + 5, CONTEXT - 1)
     for ids in (prompts(1, length, seed=length)[0] for length in lengths):
-        found, *_ = await asyncio.gather(
+        answer, *_ = await asyncio.gather(
             engine.read(ids, LABELS), *(engine.read(p, LABELS) for p in prompts(3, 50, seed=2))
         )
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1]
         expected = torch.log_softmax(logits, -1)[list(LABELS)].tolist()
-        assert found.logprobs == pytest.approx(expected, abs=2e-4)
+        assert answer.logprobs == pytest.approx(expected, abs=2e-4)
 
 
 @in_module_loop
-async def test_bulk_reads_are_answered_one_after_the_other_and_an_urgent_one_in_between(
+async def test_bulk_reads_are_answered_one_by_one_with_an_urgent_one_in_between(
     engine: VLLMEngine,
 ) -> None:
     """In steps that take all that waits, all answers come at once at the end."""
@@ -128,10 +128,10 @@ async def test_the_log_of_an_engine_that_died_describes_no_request(
     finally:
         os.kill(worker, signal.SIGKILL)
     await engine.close()
-    said = capfd.readouterr()
-    assert "imed out" in said.err + said.out
-    assert "23571" not in said.err + said.out
-    assert "Dumping" not in said.err + said.out
+    output = capfd.readouterr()
+    assert "imed out" in output.err + output.out
+    assert "23571" not in output.err + output.out
+    assert "Dumping" not in output.err + output.out
 
 
 def resident(pid: int) -> int:

@@ -43,7 +43,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
 """Largest distance (nats) of a label's log-probability from transformers in float32."""
 
 SYMMETRY = {"float32": 1e-5, "bfloat16": 0.03}
-"""Largest |judge(A, B) + judge(B, A) - 1|. Both ask the same prompts, but the second finds them in
+"""Largest |judge(A, B) + judge(B, A) - 1|. Both read the same prompts, but the second finds them in
 the prefix cache, and the two ways of computing round differently (measured: 1e-6 and 6e-3)."""
 
 LAW = Constitution(
@@ -114,11 +114,11 @@ async def test_log_probabilities_agree_with_transformers(
         texts = (comparison.response_a, comparison.response_b)
         prefix = template.prefix(comparison.conversation, texts)
         prompt = [*prefix.ids, *template.suffix("Be helpful.")]
-        found = await engine.read(prompt, template.label_ids)
+        answer = await engine.read(prompt, template.label_ids)
         with torch.no_grad():
             logits = reference(torch.tensor([prompt])).logits[0, -1]
         expected = torch.log_softmax(logits, -1)[list(template.label_ids)].tolist()
-        assert found.logprobs == pytest.approx(expected, abs=TOLERANCE[engine.identity.dtype])
+        assert answer.logprobs == pytest.approx(expected, abs=TOLERANCE[engine.identity.dtype])
 
 
 @in_module_loop
@@ -216,12 +216,12 @@ async def test_seeded_writing_survives_more_prompts_than_one_step_holds(engine: 
     words = engine.tokenizer.encode_data(" and then another thing")
     heads = [engine.tokenizer.encode_data(f"{place} things") for place in range(6)]
     prompts = [[*head, *words * 300] for head in heads]  # no prefix that the cache would know
-    asked = (
+    writings = (
         engine.write(prompt, max_tokens=2, temperature=1.0, seed=place)
         for place, prompt in enumerate(prompts)
     )
-    found = await asyncio.gather(*asked)
-    assert all(len(written.token_ids) in (1, 2) for written in found)
+    results = await asyncio.gather(*writings)
+    assert all(len(written.token_ids) in (1, 2) for written in results)
     assert engine.alive
 
 
@@ -242,7 +242,7 @@ async def test_the_identity_names_the_model_without_its_path(
 
 
 @in_module_loop
-async def test_a_wrong_folder_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+async def test_a_wrong_folder_is_rejected_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(
         ModelFolderError, match=r"lacks config\.json, tokenizer\.json, \*\.safetensors"
     ):
@@ -308,7 +308,7 @@ def test_the_engine_dies_with_a_killed_parent(server: subprocess.Popen[str]) -> 
 
 
 @in_module_loop
-async def test_a_dead_engine_says_so(smollm2: Path) -> None:
+async def test_a_dead_engine_is_not_alive_and_raises_an_error(smollm2: Path) -> None:
     engine = VLLMEngine(smollm2, kv_cache_gib=0.25, max_context_tokens=1024)
     before = set(children(os.getpid()))
     await engine.start()

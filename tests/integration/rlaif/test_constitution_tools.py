@@ -1,4 +1,4 @@
-"""The workshop over a real judge: label, prove, edit, see what flips, label again for less."""
+"""The constitution tools with a real judge: label, verify, edit, diff, and relabel for less."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = {
 EDITED = WORDS | {"brief": "Prefer the reply that says more, with examples."}
 
 
-def law(words: dict[str, str]) -> str:
+def constitution_yaml(words: dict[str, str]) -> str:
     text = "name: four\nversion: 1.0.0\ntraits: {helpful: {}, honest: {weight: 2.0}}\nprinciples:\n"
     for place, (name, compare) in enumerate(words.items()):
         text += (
@@ -44,16 +44,16 @@ def law(words: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("workshop")
-    (found / "old.yaml").write_text(law(WORDS), encoding="utf-8")
-    (found / "new.yaml").write_text(law(EDITED), encoding="utf-8")
+    root = tmp_path_factory.mktemp("constitution_tools")
+    (root / "old.yaml").write_text(constitution_yaml(WORDS), encoding="utf-8")
+    (root / "new.yaml").write_text(constitution_yaml(EDITED), encoding="utf-8")
     samples = [
         Sample(prompt=prompt, index=i, response=text, tokens=4, complete=True, seed=0)
         for n, prompt in enumerate(load_prompts("quickstart", "train")[:PAIRS])
         for i, text in enumerate((f"I do not know, number {n}.", f"Yes, surely: {n} and more."))
     ]
-    write_jsonl(found / "samples.jsonl", samples)
-    return found
+    write_jsonl(root / "samples.jsonl", samples)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def address(smollm2: Path, folder: Path) -> Iterator[str]:
 
 
 def rlaif(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> str:
-    """What the command prints, as a user would type it."""
+    """The output of the command as a user would type it."""
     command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
@@ -74,9 +74,7 @@ def rlaif(*arguments: str | Path, codes: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-def test_labels_are_made_proven_compared_and_made_again_for_less(
-    address: str, folder: Path
-) -> None:
+def test_labels_are_made_verified_compared_and_updated_for_less(address: str, folder: Path) -> None:
     old, new, samples = folder / "old.yaml", folder / "new.yaml", folder / "samples.jsonl"
     labels, file = folder / "labels", folder / "labels" / "preferences.parquet"
     server = ("--server", address)
@@ -90,9 +88,9 @@ def test_labels_are_made_proven_compared_and_made_again_for_less(
     rlaif("labels", "verify", labels, "--sample", "3", "-c", old, *server)
     assert "brief" in rlaif("labels", "show", labels, made[0].id)
 
-    found = json.loads(rlaif("constitution", "diff", old, new, "--labels", file, "--json", *server))
-    assert found["reads_wanted"] == found["usage"]["reads"] == PAIRS * 2
-    assert found["reads_of_a_full_relabel"] == PAIRS * 4 * 2
+    diff = json.loads(rlaif("constitution", "diff", old, new, "--labels", file, "--json", *server))
+    assert diff["reads_wanted"] == diff["usage"]["reads"] == PAIRS * 2
+    assert diff["reads_of_a_full_relabel"] == PAIRS * 4 * 2
 
     rlaif("label", samples, "--update", "-c", new, "--from", old, "--out", labels, *server)
     again = read_preferences(file)
@@ -105,16 +103,16 @@ def test_labels_are_made_proven_compared_and_made_again_for_less(
     assert {row["principle_id"] for row in ablated["principles"]} == set(EDITED)
 
 
-def test_examples_are_put_to_the_real_judge(address: str, folder: Path) -> None:
+def test_examples_run_against_the_real_judge(address: str, folder: Path) -> None:
     report = folder / "out.xml"
     test = ("constitution", "test", folder / "old.yaml", "--json", "--junit", report)
-    told = json.loads(rlaif(*test, "--server", address, codes=(0, 1)))  # this judge is at chance
-    assert len(told["examples"]) == len(WORDS)
-    assert all(0.0 < example["prob"] < 1.0 for example in told["examples"])
+    results = json.loads(rlaif(*test, "--server", address, codes=(0, 1)))  # this judge is at chance
+    assert len(results["examples"]) == len(WORDS)
+    assert all(0.0 < example["prob"] < 1.0 for example in results["examples"])
     assert report.read_text(encoding="utf-8").count("<testcase") == len(WORDS)
 
 
-def test_one_response_is_scored_and_mended_by_the_real_judge(address: str, folder: Path) -> None:
+def test_one_response_is_scored_and_revised_by_the_real_judge(address: str, folder: Path) -> None:
     server = ("--server", address, "-c", "four", "--json")
     scored = json.loads(rlaif("judge", "score", "Name a fruit.", "An apple.", *server))
     assert -1.0 <= scored["score"] <= 1.0

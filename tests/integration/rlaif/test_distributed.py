@@ -56,7 +56,7 @@ def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def one_and_two(model, folder, names, how):
-    """What two_processes.py wrote down of each trainer, (alone, in two processes)."""
+    """The records of two_processes.py for each trainer, (alone, in two processes)."""
     script = "tests/support/training/two_processes.py"
     for each, run in (("one", alone), ("two", partial(launch, how=how))):
         (folder / each).mkdir()
@@ -76,15 +76,15 @@ def assert_same_gradients(name, one, two):
             assert apart <= 1e-6 * norm, f"{name}, step {step}, {parameter}: {apart}"
 
 
-def test_two_processes_make_the_gradient_of_one(tiny_model, tmp_path):  # noqa: F811
+def test_two_processes_compute_the_gradient_of_one(tiny_model, tmp_path):  # noqa: F811
     names = ("reward", "dpo", "dpo-full", "ppo", "ppo-grouped")
     for name, (one, two) in one_and_two(tiny_model, tmp_path, names, WHOLE).items():
         assert_same_gradients(name, one["gradients"], two["gradients"])
         assert two["held"] == 2 * one["held"]
 
 
-def assert_sharded_like_the_one(folder, found):
-    for name, (one, two) in found.items():
+def assert_sharded_like_the_one(folder, results):
+    for name, (one, two) in results.items():
         assert_same_gradients(name, one["gradients"], two["gradients"])
         [alone_bytes] = one["held"]
         if "full" not in name:  # adapters are in both; what is cut is the frozen base
@@ -102,7 +102,7 @@ def assert_sharded_like_the_one(folder, found):
             assert ours.read_text() == theirs.read_text()
 
 
-def test_two_sharded_processes_make_the_gradient_of_one_and_hold_half_each(
+def test_two_sharded_processes_compute_the_gradient_of_one_and_hold_half_each(
     tiny_model,  # noqa: F811
     tmp_path,
 ):
@@ -115,8 +115,8 @@ def test_two_sharded_processes_make_the_gradient_of_one_and_hold_half_each(
         "sft", "sft-full", "sft-untied", "reward", "reward-full", "dpo", "dpo-full",
         "dpo-full-untied",
     )  # fmt: skip
-    found = one_and_two(tiny_model, tmp_path, names, SHARDED)
-    assert_sharded_like_the_one(tmp_path, found)
+    results = one_and_two(tiny_model, tmp_path, names, SHARDED)
+    assert_sharded_like_the_one(tmp_path, results)
 
 
 SAMPLING = (
@@ -126,7 +126,7 @@ SAMPLING = (
 
 
 @pytest.mark.parametrize(("reshard", "names"), [("true", SAMPLING), ("false", SAMPLING[5:])])
-def test_sharded_processes_that_sample_make_the_updates_of_one(
+def test_sharded_processes_that_sample_compute_the_updates_of_one(
     reshard,
     names,
     tiny_model,  # noqa: F811
@@ -135,12 +135,12 @@ def test_sharded_processes_that_sample_make_the_updates_of_one(
     """Scored by a reward model's folder, or by a function that reads a model of its own."""
     reward_folder(Backbone.load(tiny_model, "float32"), Path(f"{tiny_model}-reward"), 0)
     how = (*SHARDED, f"--fsdp_reshard_after_forward={reshard}")
-    found = one_and_two(tiny_model, tmp_path, names, how)
-    assert_sharded_like_the_one(tmp_path, found)
+    results = one_and_two(tiny_model, tmp_path, names, how)
+    assert_sharded_like_the_one(tmp_path, results)
     for folder in ("one", "two"):
         lines = (tmp_path / folder / "ppo-full-guarded" / "metrics.jsonl").read_text().splitlines()
-        told = [json.loads(line) for line in lines]
-        assert [(line["kl_guard"], line["rollback"]) for line in told] == [(1, 0), (1, 1)]
+        entries = [json.loads(line) for line in lines]
+        assert [(line["kl_guard"], line["rollback"]) for line in entries] == [(1, 0), (1, 1)]
 
 
 def test_a_reward_model_that_a_users_function_loads_is_whole_in_every_process(
@@ -151,11 +151,11 @@ def test_a_reward_model_that_a_users_function_loads_is_whole_in_every_process(
     processes scores, while the other has nothing to."""
     reward_folder(Backbone.load(tiny_model, "float32"), Path(f"{tiny_model}-reward"), 0)
     how = (*SHARDED, "--fsdp_cpu_ram_efficient_loading=true")
-    found = one_and_two(tiny_model, tmp_path, ("ppo-own", "rest-lazy"), how)
-    assert_sharded_like_the_one(tmp_path, found)
+    results = one_and_two(tiny_model, tmp_path, ("ppo-own", "rest-lazy"), how)
+    assert_sharded_like_the_one(tmp_path, results)
 
 
-def test_two_processes_write_one_run_that_one_can_go_on_with(tiny_model, tmp_path):  # noqa: F811
+def test_two_processes_write_one_run_that_one_process_can_resume(tiny_model, tmp_path):  # noqa: F811
     write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
     out = tmp_path / "dpo"
     command = [
@@ -194,7 +194,7 @@ fsdp_config:
 """
 
 
-def test_a_sharded_run_goes_on_alone_and_the_other_way_round(tiny_model, tmp_path):  # noqa: F811
+def test_a_sharded_run_resumes_unsharded_and_the_other_way_round(tiny_model, tmp_path):  # noqa: F811
     """By a config file of accelerate, with the weights kept gathered until backward; the last
     batch of an epoch has one row, so one process has none."""
     pairs = [pair.model_copy(update={"traits": {}}) for pair in PAIRS]  # one head, "overall"

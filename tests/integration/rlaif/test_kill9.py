@@ -1,9 +1,9 @@
-"""kill -9 at random moments under a labeling run: no label is lost and none is there twice.
+"""kill -9 at random moments under a labeling run: no label is lost or duplicated.
 
 A real server process over a real store, and `label` in a process of its own. Time
 after time one of them is killed without warning, mostly the server, and started again; a client
 whose server was killed goes on by itself. 50 kills with RLAIF_FULL=1 (some three minutes), 5 by
-default. The engine is one of fixed speed without a model: it says which reads it began.
+default. The engine has a fixed speed and no model: it records the reads it starts.
 
     acknowledged   a line of the client's journal: its reads must be in the store at every kill
     lost, twice    a line that is gone later; a pair with two lines
@@ -145,10 +145,10 @@ def keys_in(store: Path) -> set[str]:
         connection.close()
 
 
-def undisturbed(folder: Path, law: str) -> Path:
+def undisturbed(folder: Path, constitution: str) -> Path:
     """The folder of the same labels from a server that nobody kills."""
     folder.mkdir()
-    with ServerProcess(folder, law, str(folder / "reads.sqlite")) as server:
+    with ServerProcess(folder, constitution, str(folder / "reads.sqlite")) as server:
         server.start()
         with JudgeClient(server.address) as judge:
             label(pairs(), judge, folder / "labels")
@@ -156,14 +156,14 @@ def undisturbed(folder: Path, law: str) -> Path:
 
 
 def labels_in(folder: Path) -> dict[str, tuple[str, float, dict[str, float]]]:
-    found = read_preferences(folder / PREFERENCES)
-    assert len(found) == len({preference.id for preference in found}) == PAIRS
-    return {p.id: (p.chosen_text, p.prob_chosen, p.traits) for p in found}
+    preferences = read_preferences(folder / PREFERENCES)
+    assert len(preferences) == len({preference.id for preference in preferences}) == PAIRS
+    return {p.id: (p.chosen_text, p.prob_chosen, p.traits) for p in preferences}
 
 
-def test_no_label_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
-    dice, law, store = random.Random(), one_principle(tmp_path), tmp_path / "reads.sqlite"
-    with ServerProcess(tmp_path, law, str(store)) as server:
+def test_no_label_is_lost_or_duplicated(tmp_path: Path) -> None:
+    dice, constitution, store = random.Random(), one_principle(tmp_path), tmp_path / "reads.sqlite"
+    with ServerProcess(tmp_path, constitution, str(store)) as server:
         server.start(**SLOW)
         run = KilledRun(tmp_path, server, store)
         run.start_client()
@@ -190,4 +190,4 @@ def test_no_label_is_lost_and_none_is_there_twice(tmp_path: Path) -> None:
             run.kill_client()
     assert run.acknowledged == PAIRS, "every pair is answered, and none twice"
     assert not run.read_again, f"{len(run.read_again)} stored reads were computed again"
-    assert labels_in(run.out) == labels_in(undisturbed(tmp_path / "calm", law))
+    assert labels_in(run.out) == labels_in(undisturbed(tmp_path / "calm", constitution))

@@ -96,15 +96,15 @@ def pairs(nouns: tuple[str, ...], count: int, seed: int) -> list[Preference]:
     """Two answers to one question, of which the better one ends politely."""
     draw = random.Random(seed)
 
-    def said(noun: str, ending: str) -> tuple[Message]:
+    def reply(noun: str, ending: str) -> tuple[Message]:
         return (Message(role="assistant", content=answer(noun, ending, draw)),)
 
     return [
         Preference(
             id=f"pair-{i}",
             prompt=question(noun := nouns[i % len(nouns)]),
-            chosen=said(noun, POLITE),
-            rejected=said(noun, draw.choice(ENDINGS[1:])),
+            chosen=reply(noun, POLITE),
+            rejected=reply(noun, draw.choice(ENDINGS[1:])),
             prob_chosen=0.95,
         )
         for i in range(count)
@@ -128,8 +128,10 @@ def untrained(folder: Path) -> str:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    said = " ".join((*NOUNS, *WHERE, *HOW, *PLACES, *ENDINGS, "user assistant where is and the"))
-    words = ["<pad>", "<|im_start|>", "<|im_end|>", *sorted(set(said.split()))]
+    vocabulary = " ".join(
+        (*NOUNS, *WHERE, *HOW, *PLACES, *ENDINGS, "user assistant where is and the")
+    )
+    words = ["<pad>", "<|im_start|>", "<|im_end|>", *sorted(set(vocabulary.split()))]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.add_special_tokens(words[:3])
@@ -176,11 +178,12 @@ def politeness(model: str, adapter: Path | None) -> float:
         backbone.add_role("policy", ROOMY, 0)  # fresh: the model as it is
     else:
         backbone.load_role("policy", adapter)
-    asked = [
-        encode_conversation(backbone.tokenizer, p.messages) for p in prompts(HELD_OUT, 200, "asked")
+    encoded = [
+        encode_conversation(backbone.tokenizer, p.messages)
+        for p in prompts(HELD_OUT, 200, "held-out")
     ]
     sampler = open_sampler("transformers", backbone, MAX_TOKENS, kv_cache_gib=1.0)
-    drawn = sampler.generate(asked, MAX_NEW, 1.0, list(range(len(asked))))
+    drawn = sampler.generate(encoded, MAX_NEW, 1.0, list(range(len(encoded))))
     texts = [backbone.tokenizer.decode(g.ids, skip_special_tokens=True) for g in drawn]
     complete = [g.complete and ends_politely(t) for g, t in zip(drawn, texts, strict=True)]
     return sum(complete) / len(complete)
@@ -197,9 +200,9 @@ def test_sft_teaches_the_language_as_it_is_spoken(policy):
     assert 0.15 < politeness(policy, None) < 0.40  # a quarter of the examples end politely
 
 
-def test_the_reward_model_tells_the_polite_ending_from_the_words_elsewhere(reward):
-    found = json.loads((reward / "evaluation.json").read_text("utf-8"))
-    assert found["accuracy"]["value"] >= 0.95
+def test_the_reward_model_distinguishes_the_polite_ending_from_the_words_elsewhere(reward):
+    evaluation = json.loads((reward / "evaluation.json").read_text("utf-8"))
+    assert evaluation["accuracy"]["value"] >= 0.95
 
 
 def test_dpo_moves_the_policy_to_polite_endings(policy, tmp_path):
@@ -239,8 +242,8 @@ def ppo_config(**changes):
 @pytest.mark.parametrize("advantages", OF_ESTIMATOR)
 def test_ppo_raises_a_scripted_score(policy, advantages, tmp_path):
     config = ppo_config(advantages=advantages, **OF_ESTIMATOR[advantages])
-    asked = prompts(TRAINED, 48, "train")
-    out = ppo.train(config, policy, asked, polite_score, tmp_path / "ppo")
+    train_prompts = prompts(TRAINED, 48, "train")
+    out = ppo.train(config, policy, train_prompts, polite_score, tmp_path / "ppo")
     scores = [line["score"] for line in metrics(out)]
     assert scores[0] < 0.45
     assert sum(scores[-3:]) / 3 > 0.8
@@ -248,6 +251,8 @@ def test_ppo_raises_a_scripted_score(policy, advantages, tmp_path):
 
 
 def test_ppo_against_the_reward_model_raises_what_the_model_was_taught(policy, reward, tmp_path):
-    asked = prompts(TRAINED, 48, "train")
-    out = ppo.train(ppo_config(**OF_ESTIMATOR["gae"]), policy, asked, reward, tmp_path / "ppo")
+    train_prompts = prompts(TRAINED, 48, "train")
+    out = ppo.train(
+        ppo_config(**OF_ESTIMATOR["gae"]), policy, train_prompts, reward, tmp_path / "ppo"
+    )
     assert politeness(policy, out) > 0.7 > politeness(policy, None) + 0.3

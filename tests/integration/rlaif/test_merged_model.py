@@ -1,4 +1,4 @@
-"""A merged policy opens as it is in transformers and in vLLM, and both say the same."""
+"""A merged policy opens unchanged in transformers and in vLLM, and both generate the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def base(tmp_path: Path) -> str:
     return str(tmp_path / "base")
 
 
-def test_transformers_and_vllm_say_what_the_adapter_says(base, tmp_path):
+def test_transformers_and_vllm_generate_what_the_adapter_generates(base, tmp_path):
     pytest.importorskip("vllm")
     backbone = Backbone.load(base, "float32")
     backbone.add_role("policy", LoraConfig(rank=4), 0)
@@ -49,15 +49,15 @@ def test_transformers_and_vllm_say_what_the_adapter_says(base, tmp_path):
         Prompt(id=f"p{i}", messages=(Message(role="user", content="Say " + "x" * i),))
         for i in range(3)
     ]
-    said = {}
+    outputs = {}
     for engine in ("vllm", "transformers"):
         config = SamplingConfig(
             n=1, temperature=0, max_new_tokens=12, engine=engine, dtype="float32", kv_cache_gib=0.1
         )
         samples = offline.sample(str(merged), prompts, tmp_path / f"{engine}.jsonl", config)
         # half a character at the end is written as � by one of them and left out by the other
-        said[engine] = [(sample.response.rstrip("\ufffd"), sample.tokens) for sample in samples]
-    assert said["vllm"] == said["transformers"]
+        outputs[engine] = [(sample.response.rstrip("\ufffd"), sample.tokens) for sample in samples]
+    assert outputs["vllm"] == outputs["transformers"]
 
     adapted = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     ids = torch.arange(40).reshape(2, 20) + 10

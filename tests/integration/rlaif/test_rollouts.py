@@ -36,7 +36,7 @@ def backbone(smollm2: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def prompts(backbone: Backbone) -> list[list[int]]:
-    """Three conversations, each asked for twice."""
+    """Three conversations, each of them twice."""
     chosen = load_prompts("quickstart")[:3]
     return [encode_conversation(backbone.tokenizer, p.messages) for p in chosen for _ in range(2)]
 
@@ -77,8 +77,8 @@ def off_by(
     batch = pad([Row("", (*p, *g.ids), len(p)) for p, g in zip(prompts, drawn, strict=True)])
     with torch.no_grad():
         values = backbone.logprobs(role, batch, temperature)[batch.response_mask]
-    found = torch.tensor([value for g in drawn for value in g.logprobs])
-    return float((found - values).abs().max())
+    sampled = torch.tensor([value for g in drawn for value in g.logprobs])
+    return float((sampled - values).abs().max())
 
 
 def test_after_every_sync_the_logprobs_are_those_of_the_present_weights(
@@ -120,8 +120,8 @@ def test_a_response_ends_with_its_end_token_or_at_the_bound(
     backbone: Backbone, prompts: list[list[int]], sampler: VLLMSampler
 ) -> None:
     sampler.sync()
-    said = backbone.tokenizer.encode("Hello! How can I help you today?")
-    drawn = sampler.generate([[*prompts[0], *said]] * 8 + [prompts[0]], 4, 1.0, range(9))
+    greeting = backbone.tokenizer.encode("Hello! How can I help you today?")
+    drawn = sampler.generate([[*prompts[0], *greeting]] * 8 + [prompts[0]], 4, 1.0, range(9))
     assert any(g.complete for g in drawn[:8])
     assert not drawn[8].complete
     for g in drawn:

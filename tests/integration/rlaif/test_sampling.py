@@ -40,7 +40,7 @@ def test_responses_end_by_themselves_or_at_the_bound(straight: tuple[Path, list[
     assert tokens_per_second(out) > 0
 
 
-def test_a_killed_run_goes_on_to_the_same_file_and_leaves_no_process(
+def test_a_killed_run_resumes_to_the_same_file_and_leaves_no_process(
     smollm2: Path, straight: tuple[Path, list[Sample]], tmp_path: Path
 ) -> None:
     out = tmp_path / "samples.jsonl"

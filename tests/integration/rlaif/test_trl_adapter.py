@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Recording(TRLJudgeReward):
-    """Keeps what trl asked about and what it was given."""
+    """Records the batches that TRL sent and the rewards that it got."""
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **settings)

@@ -106,5 +106,5 @@ def test_trl_dpo_trainer_takes_a_step_on_preferences_parquet(labels, tmp_path):
     )
     trainer.train()
     assert trainer.state.global_step == 1
-    # the policy is the reference before the first step, so the loss is that of knowing nothing
+    # the policy equals the reference before the first step, so the loss is ln 2
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)

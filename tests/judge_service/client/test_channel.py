@@ -1,4 +1,4 @@
-"""How a client connects: addresses, replicas in turn, and tokens that never travel in the open."""
+"""Client channels: addresses, replicas in turn, and tokens that are never sent unencrypted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def target(address: str) -> str:
     return connection(address, MIB).target
 
 
-def test_an_address_becomes_a_target_whose_addresses_are_used_in_turn() -> None:
+def test_addresses_become_a_round_robin_target() -> None:
     assert target("judge.example:50051") == "dns:///judge.example:50051"
     assert target("[::1]:50051") == "dns:///[::1]:50051"
     assert target("dns:///judge.example:1") == "dns:///judge.example:1"
@@ -40,7 +40,7 @@ def test_an_address_becomes_a_target_whose_addresses_are_used_in_turn() -> None:
     assert target("[::1]:1,[::1]:2") == "ipv6:[::1]:1,[::1]:2"
 
 
-def test_a_listed_host_that_cannot_be_found_is_left_out_until_none_is_left(
+def test_a_listed_host_that_does_not_resolve_is_skipped_until_none_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = {"a.example": "192.0.2.1", "b.example": "192.0.2.2"}
@@ -68,7 +68,7 @@ def test_a_wrong_address_is_refused(address: str) -> None:
     ["127.0.0.1:1", "localhost:1", "[::1]:1", "dns:///localhost:1", "unix:/x",
      "127.0.0.1:1,[::1]:2", "ipv4:127.0.0.1:1,127.0.0.1:2"],
 )  # fmt: skip
-def test_a_token_goes_in_plain_text_only_within_this_machine(address: str) -> None:
+def test_a_token_is_sent_in_plain_text_only_within_this_machine(address: str) -> None:
     assert connection(address, MIB, token="t").metadata == (("authorization", "Bearer t"),)
 
 
@@ -77,7 +77,7 @@ def test_a_token_goes_in_plain_text_only_within_this_machine(address: str) -> No
     ["judge.example:1", "192.0.2.1:1", "127.0.0.1:1,192.0.2.1:1", "dns:///judge.example:1",
      "dns://127.0.0.1/judge.example:1", "ipv4:192.0.2.1:1", "xds:///judge", "localhost.example:1"],
 )  # fmt: skip
-def test_a_token_beyond_this_machine_needs_tls(address: str, tmp_path: Path) -> None:
+def test_a_token_sent_to_another_machine_needs_tls(address: str, tmp_path: Path) -> None:
     with pytest.raises(JudgeRequestError, match=r"plain text.*ca="):
         connection(address, MIB, token="t")
     ca = Authority(tmp_path).certificate
@@ -92,7 +92,7 @@ def test_a_token_with_a_line_break_is_refused_and_not_quoted() -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_calls_go_to_replicas_in_turn_and_one_that_stops_costs_no_call(
+async def test_calls_alternate_between_replicas_and_a_stopped_one_costs_no_call(
     tmp_path: Path, secure: bool
 ) -> None:
     how: dict[str, Any] = {"constitutions": [one_principle(tmp_path)]}
@@ -119,20 +119,20 @@ async def test_calls_go_to_replicas_in_turn_and_one_that_stops_costs_no_call(
         assert len(engines[1].prompts) == second + 40
 
 
-async def test_of_listed_replicas_one_that_still_loads_is_not_even_asked(
+async def test_a_listed_replica_that_still_loads_gets_no_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    law = one_principle(tmp_path)
-    loading = JudgeServer(settings(constitutions=[law]), FakeEngine())
+    constitution = one_principle(tmp_path)
+    loading = JudgeServer(settings(constitutions=[constitution]), FakeEngine())
     await loading.start()
     caplog.set_level(logging.INFO)
     async with (
-        serving(FakeEngine(), constitutions=[law]) as ready,
+        serving(FakeEngine(), constitutions=[constitution]) as ready,
         AsyncJudgeClient(f"{loading.address},{ready.address}") as client,
     ):
         for n in range(20):
             await client.compare("x", "a", f"b{n}")
-        said = [TextLines().format(record) for record in caplog.records]
-        codes = [line.partition("code=")[2].split()[0] for line in said if "method=Comp" in line]
+        log = [TextLines().format(record) for record in caplog.records]
+        codes = [line.partition("code=")[2].split()[0] for line in log if "method=Comp" in line]
         assert codes == ["OK"] * 20
     await loading.stop()

@@ -1,4 +1,4 @@
-"""The clients over a real socket, sync and aio; the engine is a fake."""
+"""The sync and async clients over a real socket, with a fake engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ONE_READ = JudgeOptions(orders=(Order.AB,), interactive=False)
 
 
 async def in_thread(address: str, work: Callable[[JudgeClient], Any], **how: Any) -> Any:
-    """What the sync client gives, while this loop runs the server."""
+    """Run the work with a sync client in a thread, while this loop runs the server."""
 
     def run() -> Any:
         with JudgeClient(address, **how) as client:
@@ -51,15 +51,15 @@ async def in_thread(address: str, work: Callable[[JudgeClient], Any], **how: Any
     return await asyncio.to_thread(run)
 
 
-async def test_the_sync_and_the_aio_client_give_the_same() -> None:
+async def test_the_sync_and_the_async_client_return_the_same() -> None:
     async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
         pair = ("Name a fruit", "An apple.", "A stone, perhaps a gray one.")
-        found = await client.compare(*pair, constitution="hhh")
+        judgment = await client.compare(*pair, constitution="hhh")
         twin = await in_thread(server.address, lambda sync: sync.compare(*pair))
-        assert isinstance(found, Judgment)
+        assert isinstance(judgment, Judgment)
         assert isinstance(twin, Judgment)
-        assert found.verdict is Verdict.B
-        assert (found.votes, found.provenance) == (twin.votes, twin.provenance)
+        assert judgment.verdict is Verdict.B
+        assert (judgment.votes, judgment.provenance) == (twin.votes, twin.provenance)
 
         ranking = await client.rank("Name a fruit", ["an", "apple is one", "a pear"])
         assert [c.index for c in ranking.candidates] == [1, 2, 0]
@@ -72,9 +72,12 @@ async def test_the_sync_and_the_aio_client_give_the_same() -> None:
         assert info.state is ServerState.SERVING
         assert info.model is not None
         assert info.constitutions == await client.constitutions()
-        law = await client.constitution()
-        assert law.digest == info.constitutions[0].sha256
-        assert await in_thread(server.address, lambda s: s.constitution(law.digest)) == law
+        constitution = await client.constitution()
+        assert constitution.digest == info.constitutions[0].sha256
+        assert (
+            await in_thread(server.address, lambda s: s.constitution(constitution.digest))
+            == constitution
+        )
         problems = await client.validate_constitution("name: x\nversion 1\n", "mine.yaml")
         assert problems == await in_thread(
             server.address, lambda s: s.validate_constitution("name: x\nversion 1\n", "mine.yaml")
@@ -101,12 +104,12 @@ async def test_a_refused_request_is_a_user_error_that_names_the_field() -> None:
 
 async def test_an_empty_response_is_unjudged_and_not_an_error() -> None:
     async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
-        found = await client.compare("x", "", "b")
-        assert isinstance(found, Unjudged)
-        assert found.reason is UnjudgedReason.EMPTY_RESPONSE
+        outcome = await client.compare("x", "", "b")
+        assert isinstance(outcome, Unjudged)
+        assert outcome.reason is UnjudgedReason.EMPTY_RESPONSE
 
 
-def test_a_dead_address_is_told_with_the_remedy() -> None:
+def test_an_unreachable_address_raises_an_error_with_the_remedy() -> None:
     with JudgeClient("127.0.0.1:1") as client:
         with pytest.raises(JudgeUnavailable, match=r"127\.0\.0\.1:1 .*rlaif serve"):
             client.server_info()
@@ -117,7 +120,7 @@ def test_a_dead_address_is_told_with_the_remedy() -> None:
             JudgeClient(address)
 
 
-async def test_waiting_ends_when_the_server_is_warm_and_tells_what_it_waits_for() -> None:
+async def test_waiting_ends_when_the_server_is_warm_and_reports_what_it_waits_for() -> None:
     engine, loop = FakeEngine(), asyncio.get_running_loop()
     engine.hold()
     server = JudgeServer(settings(), engine)
@@ -143,7 +146,7 @@ async def test_waiting_for_a_server_whose_engine_died_ends_at_once() -> None:
             await client.wait_until_ready(60)
 
 
-async def test_a_deadline_is_told() -> None:
+async def test_an_exceeded_deadline_raises_an_error() -> None:
     engine = FakeEngine()
     async with serving(engine) as server, AsyncJudgeClient(server.address) as client:
         engine.hold()
@@ -176,19 +179,19 @@ async def test_a_stream_answers_every_item_and_one_bad_item_does_not_end_it(
         async with AsyncJudgeClient(server.address) as client:
             twins = [answer async for answer in client.stream(items, "brief")]
     assert len(answers) == len(twins) == 100
-    twice = [found for id, found in answers if id == "0"]
-    assert {type(found) for found in twice} == {Judgment, Unjudged}
-    assert any("another comparison of the same id" in str(found) for found in twice)
-    found = dict(answers)
-    assert set(found) == set(dict(twins)) == {str(n) for n in range(100)} - {"8"}
-    assert found["3"] == Unjudged(
+    twice = [outcome for id, outcome in answers if id == "0"]
+    assert {type(outcome) for outcome in twice} == {Judgment, Unjudged}
+    assert any("another comparison of the same id" in str(outcome) for outcome in twice)
+    outcomes = dict(answers)
+    assert set(outcomes) == set(dict(twins)) == {str(n) for n in range(100)} - {"8"}
+    assert outcomes["3"] == Unjudged(
         UnjudgedReason.REFUSED,
         "conversation[0].content: empty; send the message that the responses answer",
     )
-    assert found["4"].reason is UnjudgedReason.EMPTY_RESPONSE
-    assert found["5"].reason is UnjudgedReason.REFUSED
-    assert found["6"].reason is found["7"].reason is UnjudgedReason.TOO_LONG
-    assert isinstance(found["99"], Judgment)
+    assert outcomes["4"].reason is UnjudgedReason.EMPTY_RESPONSE
+    assert outcomes["5"].reason is UnjudgedReason.REFUSED
+    assert outcomes["6"].reason is outcomes["7"].reason is UnjudgedReason.TOO_LONG
+    assert isinstance(outcomes["99"], Judgment)
 
 
 async def test_a_stream_with_an_unknown_constitution_fails_at_once() -> None:
@@ -207,7 +210,7 @@ def test_an_empty_stream_needs_no_server() -> None:
 
 
 class SlowFirst(FakeEngine):
-    """The first read waits until it is let through, the others do not."""
+    """An engine whose first read waits until it is released; the others do not wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +223,7 @@ class SlowFirst(FakeEngine):
         return await super().read(*args, **more)
 
 
-async def test_a_stream_answers_as_items_are_finished_and_not_in_their_order(
+async def test_a_stream_answers_items_as_they_finish_and_not_in_their_order(
     tmp_path: Path,
 ) -> None:
     engine, loop, ids = SlowFirst(), asyncio.get_running_loop(), []
@@ -240,8 +243,8 @@ async def test_a_stream_answers_as_items_are_finished_and_not_in_their_order(
 
 async def test_a_client_takes_no_more_items_than_the_server_has_room_for(tmp_path: Path) -> None:
     engine = FakeEngine(latency_seconds=0.005)
-    law = one_principle(tmp_path)
-    async with serving(engine, constitutions=[law], max_stream_in_flight=5) as server:
+    constitution = one_principle(tmp_path)
+    async with serving(engine, constitutions=[constitution], max_stream_in_flight=5) as server:
         taken, most = 0, 0
 
         def items() -> Iterator[Comparison]:
@@ -257,7 +260,7 @@ async def test_a_client_takes_no_more_items_than_the_server_has_room_for(tmp_pat
 
         await in_thread(server.address, work)
     assert taken == 100
-    assert most <= 6  # 5 in the server's hands, and the one just answered
+    assert most <= 6  # 5 in flight in the server, and the one just answered
     assert engine.peak_in_flight <= 5
 
 
@@ -267,9 +270,9 @@ async def test_a_server_takes_no_more_items_than_its_bound_whatever_the_client_s
     import grpc
 
     engine = FakeEngine(latency_seconds=0.002)
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     async with (
-        serving(engine, constitutions=[law], max_stream_in_flight=4) as server,
+        serving(engine, constitutions=[constitution], max_stream_in_flight=4) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         call = pb_grpc.JudgeServiceStub(channel).StreamJudgments()
@@ -295,10 +298,12 @@ async def test_a_comparison_the_engine_could_not_answer_is_unjudged(tmp_path: Pa
     engine = FakeEngine(fail_after=10)
     async with serving(engine, constitutions=[one_principle(tmp_path)]) as server:
         items = [comparison(str(n)) for n in range(30)]
-        found = await in_thread(server.address, lambda c: dict(c.stream(items, options=ONE_READ)))
-    failed = [f for f in found.values() if isinstance(f, Unjudged)]
+        outcomes = await in_thread(
+            server.address, lambda c: dict(c.stream(items, options=ONE_READ))
+        )
+    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, Unjudged)]
     assert len(failed) == 20
-    assert {f.reason for f in failed} == {UnjudgedReason.ENGINE_FAILED}
+    assert {outcome.reason for outcome in failed} == {UnjudgedReason.ENGINE_FAILED}
 
 
 async def test_an_internal_error_of_one_item_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -309,11 +314,11 @@ async def test_an_internal_error_of_one_item_leaves_the_others_alone(tmp_path: P
 
     async with serving(FakeEngine(answer), constitutions=[one_principle(tmp_path)]) as server:
         items = [comparison(str(n)) for n in range(10)]
-        found = await in_thread(server.address, lambda c: dict(c.stream(items)))
-    assert isinstance(found["7"], Unjudged)
-    assert "internal error" in found["7"].detail
-    assert "question" not in found["7"].detail
-    assert sum(isinstance(f, Judgment) for f in found.values()) == 9
+        outcomes = await in_thread(server.address, lambda c: dict(c.stream(items)))
+    assert isinstance(outcomes["7"], Unjudged)
+    assert "internal error" in outcomes["7"].detail
+    assert "question" not in outcomes["7"].detail
+    assert sum(isinstance(outcome, Judgment) for outcome in outcomes.values()) == 9
 
 
 @pytest.mark.parametrize("grace", [0.0, 5.0], ids=["killed", "drained"])
@@ -321,13 +326,13 @@ async def test_an_internal_error_of_one_item_leaves_the_others_alone(tmp_path: P
 async def test_a_stream_resumes_on_the_next_server_and_loses_and_repeats_nothing(
     tmp_path: Path, grace: float, kind: str
 ) -> None:
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     items = [comparison(str(n)) for n in range(300)]
-    how: dict[str, Any] = {"constitutions": [law], "grace_seconds": grace}
+    how: dict[str, Any] = {"constitutions": [constitution], "grace_seconds": grace}
 
     def answer(prompt: str) -> Sequence[float]:
         if len(engine.prompts) >= 100:
-            engine.hold()  # some of the items are in hand when the server stops
+            engine.hold()  # some of the items are in flight when the server stops
         return prefer_longer(prompt)
 
     engine = FakeEngine(answer)
@@ -361,7 +366,7 @@ async def test_a_stream_resumes_on_the_next_server_and_loses_and_repeats_nothing
     assert set(ids) == {str(n) for n in range(300)}
 
 
-async def test_a_stream_whose_server_stays_dead_says_so_and_keeps_what_was_answered(
+async def test_a_stream_whose_server_stays_dead_raises_an_error_and_keeps_its_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, waits = FakeEngine(), []
@@ -373,22 +378,22 @@ async def test_a_stream_whose_server_stays_dead_says_so_and_keeps_what_was_answe
 
     monkeypatch.setattr(ResumableStream, "broken", counted)
     async with serving(engine, constitutions=[one_principle(tmp_path)]) as server:
-        found: list[str] = []
+        answered_ids: list[str] = []
 
         def work(client: JudgeClient) -> str:
             with pytest.raises(JudgeUnavailable) as gone:  # noqa: PT012
                 for id, _ in client.stream([comparison(str(n)) for n in range(500)]):
-                    found.append(id)
-                    if len(found) == 100:
+                    answered_ids.append(id)
+                    if len(answered_ids) == 100:
                         engine.die()
             return str(gone.value)
 
         message = await in_thread(server.address, work, reconnect_seconds=1.0)
     assert 1 <= len(waits) < 10
     assert sum(waits[:-1]) < 1.0, "within this time it tries again, and then no more"
-    assert 100 <= len(found) < 500
+    assert 100 <= len(answered_ids) < 500
     assert server.address in message
-    assert f"{len(found)} comparisons of this stream were answered" in message
+    assert f"{len(answered_ids)} comparisons of this stream were answered" in message
     assert "restart it" in message
 
 
@@ -413,5 +418,5 @@ def test_the_client_imports_nothing_heavy() -> None:
         " 'judge_service.judge.judge', 'judge_service.server.app'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert found.stdout.strip() == "[]", found.stdout + found.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.stdout.strip() == "[]", process.stdout + process.stderr

@@ -1,4 +1,4 @@
-"""examples/clients/node, installed by npm into a copy and run against a server here."""
+"""The client of examples/clients/node, installed by npm into a copy, against a local server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration  # it downloads two packages and what they 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example's client.js, beside its packages, in a copy of the tree."""
+    """The path of the example's client.js beside its packages, in a copy of the tree."""
     for command in ("node", "npm"):
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed")
@@ -37,12 +37,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / EXAMPLE).mkdir(parents=True)
     for name in ("package.json", "client.js"):
         shutil.copy(ROOT / EXAMPLE / name, tree / EXAMPLE)
-    found = subprocess.run(
+    install = subprocess.run(
         INSTALL, cwd=tree / EXAMPLE, capture_output=True, text=True, check=False, timeout=300
     )
-    if found.returncode and (code := NO_REGISTRY.search(found.stderr)):
+    if install.returncode and (code := NO_REGISTRY.search(install.stderr)):
         pytest.skip(f"npm reaches no package registry: {code[0]}")
-    assert found.returncode == 0, found.stderr
+    assert install.returncode == 0, install.stderr
     return tree / EXAMPLE / "client.js"
 
 

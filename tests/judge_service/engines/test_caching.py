@@ -1,4 +1,4 @@
-"""An engine with a store: nothing is computed twice, and everybody is answered."""
+"""The caching engine: no read is computed twice, and every caller is answered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def logprobs(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> tuple[float
 
 
 class CountingEngine:
-    """Counts what it is asked for. It answers once `open` is set, as it is from the start."""
+    """Records its requests. It answers while `open` is set, which it is from the start."""
 
     def __init__(self, identity: ModelIdentity = MODEL) -> None:
         self.identity = identity
@@ -51,7 +51,7 @@ class CountingEngine:
         self.writings: list[tuple[tuple[int, ...], int, float, int]] = []
         self.aborted = 0
         self.fail = False
-        self.scale = 1.0  # of the log-probabilities: nan or inf for a sick model
+        self.scale = 1.0  # of the log-probabilities: nan or inf for a broken model
         self.written = Written("So be it.", (4, 5, 6), True, 3, 2)
 
     async def start(self) -> None:
@@ -62,8 +62,8 @@ class CountingEngine:
     ) -> LabelLogprobs:
         self.reads.append((tuple(prompt_ids), tuple(label_ids), priority))
         await self._work()
-        found = tuple(self.scale * logprob for logprob in logprobs(prompt_ids, label_ids))
-        return LabelLogprobs(found, len(prompt_ids), cached_tokens=2)
+        values = tuple(self.scale * logprob for logprob in logprobs(prompt_ids, label_ids))
+        return LabelLogprobs(values, len(prompt_ids), cached_tokens=2)
 
     async def write(
         self, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float, seed: int, **_: int
@@ -83,10 +83,10 @@ class CountingEngine:
             self.aborted += 1
             raise
         if self.fail:
-            raise EngineError("told to fail")
+            raise EngineError("scripted failure")
 
 
-async def until_asked(engine: CountingEngine, reads: int) -> None:
+async def until_reads(engine: CountingEngine, reads: int) -> None:
     while len(engine.reads) < reads:
         await asyncio.sleep(0.001)
 
@@ -97,10 +97,10 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-# Never twice
+# Computed once
 
 
-async def test_a_read_that_was_computed_once_is_found_again() -> None:
+async def test_a_computed_read_is_answered_from_the_store() -> None:
     engine = CountingEngine()
     storing = CachingEngine(engine, open_store(None))
     first = await storing.read(PROMPT, LABELS, priority=1)
@@ -121,25 +121,28 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     assert [len(engine.reads) for engine in engines] == [3, 0, 0]
 
 
-async def test_identical_reads_in_flight_are_computed_once_and_paid_once() -> None:
+async def test_identical_reads_in_flight_are_computed_once_and_charged_once() -> None:
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
-    asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
-    await until_asked(engine, 1)
-    asked += [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
+    tasks = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
+    await until_reads(engine, 1)
+    tasks += [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(20)]
     await settle()
     engine.open.set()
-    found = await asyncio.gather(*asked)
+    answers = await asyncio.gather(*tasks)
     await storing.close()
     assert len(engine.reads) == 1
-    assert {f.logprobs for f in found} == {logprobs(PROMPT, LABELS)}
-    assert sorted((f.stored, f.cached_tokens) for f in found) == [(False, 2)] + [(True, 0)] * 39
+    assert {answer.logprobs for answer in answers} == {logprobs(PROMPT, LABELS)}
+    assert (
+        sorted((answer.stored, answer.cached_tokens) for answer in answers)
+        == [(False, 2)] + [(True, 0)] * 39
+    )
 
 
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 5), max_size=8)), max_size=6))
 @settings(max_examples=25)
-def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
+def test_the_engine_computes_each_distinct_read_once(
     steps: list[tuple[bool, list[int]]],
 ) -> None:
     """Each step is (whether the server restarts first, prompts of reads that start together)."""
@@ -147,18 +150,18 @@ def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
     async def play(path: Path) -> None:
         engine = CountingEngine()
         storing = CachingEngine(engine, open_store(path))
-        found: list[LabelLogprobs] = []
+        all_answers: list[LabelLogprobs] = []
         for restart, prompts in steps:
             if restart:
                 await storing.close()
                 storing = CachingEngine(engine, open_store(path))
             answers = await asyncio.gather(*(storing.read([p], LABELS) for p in prompts))
             assert [a.logprobs for a in answers] == [logprobs([p], LABELS) for p in prompts]
-            found += answers
+            all_answers += answers
         await storing.close()
         distinct = {prompt for _, prompts in steps for prompt in prompts}
         assert sorted(prompt for (prompt,), _, _ in engine.reads) == sorted(distinct)
-        assert sum(not answer.stored for answer in found) == len(engine.reads)
+        assert sum(not answer.stored for answer in all_answers) == len(engine.reads)
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(play(Path(folder) / "reads.sqlite"))
@@ -166,21 +169,21 @@ def test_any_reads_cost_the_engine_the_number_of_distinct_ones(
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), max_size=12))
 @settings(max_examples=25)
-def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int, int]]) -> None:
-    """Each caller is (prompt, turn at which it is cancelled): while the store is asked, while the
-    engine computes, during the commit, or after it."""
+def test_callers_cancelled_at_any_moment_affect_no_others(callers: list[tuple[int, int]]) -> None:
+    """Each caller is (prompt, turn at which it is cancelled): during the lookup, during the
+    computation, during the commit, or after it."""
 
     async def play() -> None:
         engine = CountingEngine()
         storing = CachingEngine(engine, open_store(None))
-        asked = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
+        tasks = [asyncio.create_task(storing.read([prompt], LABELS)) for prompt, _ in callers]
         for turn in range(13):
-            for task, (_, leaves) in zip(asked, callers, strict=True):
-                if leaves == turn and turn < 12:  # at 12: it stays
+            for task, (_, leaves) in zip(tasks, callers, strict=True):
+                if leaves == turn and turn < 12:  # 12: it is never cancelled
                     task.cancel()
             await asyncio.sleep(0.0001)
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        for answer, (prompt, leaves) in zip(found, callers, strict=True):
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for answer, (prompt, leaves) in zip(answers, callers, strict=True):
             if isinstance(answer, LabelLogprobs):
                 assert answer.logprobs == logprobs([prompt], LABELS)
             else:
@@ -188,7 +191,9 @@ def test_callers_that_leave_at_any_moment_harm_no_other(callers: list[tuple[int,
                 assert leaves < 12
         for prompt in range(3):
             assert (await storing.read([prompt], LABELS)).logprobs == logprobs([prompt], LABELS)
-        computed = sum(isinstance(answer, LabelLogprobs) and not answer.stored for answer in found)
+        computed = sum(
+            isinstance(answer, LabelLogprobs) and not answer.stored for answer in answers
+        )
         assert computed <= len(engine.reads)
         assert storing._flights == {}
         await storing.close()
@@ -217,7 +222,7 @@ async def test_without_the_store_a_read_is_neither_looked_up_nor_kept() -> None:
     assert (len(engine.reads), len(engine.writings)) == (3, 3)
 
 
-def law(*compare_texts: str) -> Constitution:
+def constitution(*compare_texts: str) -> Constitution:
     principles = (
         Principle(id=f"p{i}", trait="helpful", compare=text, critique="c", revise="r")
         for i, text in enumerate(compare_texts)
@@ -235,23 +240,23 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
     storing = CachingEngine(engine, open_store(None))
     cost = []
     for texts in (before, before, after, after[::-1]):
-        found = await Judge(storing).compare(pair, law(*texts))
-        assert isinstance(found, Judgment)
-        cost.append((found.usage.reads, found.usage.stored_reads))
+        judgment = await Judge(storing).compare(pair, constitution(*texts))
+        assert isinstance(judgment, Judgment)
+        cost.append((judgment.usage.reads, judgment.usage.stored_reads))
     await storing.close()
     assert len(engine.prompts) == 34
     assert cost == [(32, 0), (0, 32), (2, 30), (0, 32)]
 
 
-# Going away
+# Cancelled callers
 
 
-async def test_one_of_two_callers_may_leave_and_the_other_is_answered_and_pays() -> None:
+async def test_when_one_of_two_callers_is_cancelled_the_other_is_answered_and_charged() -> None:
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
     leaves, stays = (asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2))
-    await until_asked(engine, 1)
+    await until_reads(engine, 1)
     leaves.cancel()
     await settle()
     engine.open.set()
@@ -264,24 +269,24 @@ async def test_when_the_last_caller_leaves_the_engine_s_request_is_aborted() -> 
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
-    asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2)]
-    await until_asked(engine, 1)
-    for task in asked:
+    tasks = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(2)]
+    await until_reads(engine, 1)
+    for task in tasks:
         task.cancel()
     await settle()
     assert engine.aborted == 1
     engine.open.set()
-    assert not (await storing.read(PROMPT, LABELS)).stored  # nothing was kept: computed anew
+    assert not (await storing.read(PROMPT, LABELS)).stored  # nothing was kept: computed again
     assert len(engine.reads) == 2
     await storing.close()
 
 
-async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_its_own() -> None:
+async def test_a_caller_that_arrives_as_the_last_one_leaves_gets_its_own_computation() -> None:
     engine = CountingEngine()
     engine.open.clear()
     storing = CachingEngine(engine, open_store(None))
     leaves = asyncio.create_task(storing.read(PROMPT, LABELS))
-    await until_asked(engine, 1)
+    await until_reads(engine, 1)
     leaves.cancel()
     comes = asyncio.create_task(storing.read(PROMPT, LABELS))
     await settle()
@@ -290,7 +295,7 @@ async def test_a_caller_that_comes_as_the_last_one_leaves_gets_a_computation_of_
     await storing.close()
 
 
-async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commit(
+async def test_a_computed_read_is_kept_if_its_caller_leaves_during_the_commit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = open_store(None)
@@ -318,7 +323,7 @@ async def test_what_was_computed_is_kept_though_its_caller_left_during_the_commi
     await storing.close()
 
 
-async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
+async def test_closing_answers_the_callers_that_still_wait(tmp_path: Path) -> None:
     engine = CountingEngine()
     storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
     await storing.start()
@@ -326,7 +331,7 @@ async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
     assert storing.tokenizer is engine.tokenizer
     engine.open.clear()
     waits = asyncio.create_task(storing.read(PROMPT, LABELS))
-    await until_asked(engine, 1)
+    await until_reads(engine, 1)
     await storing.close()
     await storing.close()
     assert not storing.alive
@@ -336,19 +341,19 @@ async def test_closing_answers_those_who_still_wait(tmp_path: Path) -> None:
         await storing.read(PROMPT, LABELS)
 
 
-# Going wrong
+# Failures
 
 
-async def test_a_failure_reaches_all_who_wait_and_nothing_is_kept() -> None:
+async def test_a_failure_reaches_all_waiting_callers_and_nothing_is_kept() -> None:
     engine = CountingEngine()
     engine.open.clear()
     engine.fail = True
     storing = CachingEngine(engine, open_store(None))
-    asked = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(3)]
-    await until_asked(engine, 1)
+    tasks = [asyncio.create_task(storing.read(PROMPT, LABELS)) for _ in range(3)]
+    await until_reads(engine, 1)
     engine.open.set()
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    assert [str(error) for error in found] == ["told to fail"] * 3
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(error) for error in errors] == ["scripted failure"] * 3
     engine.fail = False
     assert not (await storing.read(PROMPT, LABELS)).stored
     assert len(engine.reads) == 2
@@ -369,10 +374,10 @@ async def test_a_read_that_is_not_finite_is_answered_and_never_kept(scale: float
 
 
 @pytest.mark.parametrize(("verb", "work"), [("find_read", "lookups"), ("put_read", "commits")])
-async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_once(
+async def test_a_failing_store_refuses_reads_and_only_the_log_has_the_cause_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verb: str, work: str
 ) -> None:
-    """Lookups go on while commits fail, and say nothing of them."""
+    """Lookups still succeed while commits fail, so they do not end the failure."""
     store = open_store(None)
     storing = CachingEngine(CountingEngine(), store)
 
@@ -397,7 +402,7 @@ async def test_a_store_that_fails_refuses_reads_and_the_log_alone_has_the_cause_
 
 @pytest.mark.parametrize("verb", ["find_read", "put_read"])
 @pytest.mark.parametrize("failure", [StoreUnavailable, StoreError])
-async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask_again(
+async def test_a_failing_store_makes_a_call_unavailable_with_a_retry_delay(
     monkeypatch: pytest.MonkeyPatch, verb: str, failure: type[StoreError]
 ) -> None:
     store = open_store(None)
@@ -413,16 +418,18 @@ async def test_a_store_that_fails_makes_a_call_unavailable_and_tells_when_to_ask
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await pb_grpc.JudgeServiceStub(channel).ComparePair(request)
-    told = Failure.from_rpc_error(error.value)
-    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    reported = Failure.from_rpc_error(error.value)
+    assert (reported.code, reported.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert any(d.type_url.endswith("RetryInfo") for d in rpc_status.from_call(error.value).details)
-    assert "canary" not in str(error.value)  # where the database is, is nobody's business
+    assert "canary" not in str(error.value)  # callers do not learn where the database is
 
 
 # Writing
 
 
-async def test_writing_is_found_again_and_drawn_anew_with_another_seed(tmp_path: Path) -> None:
+async def test_writing_is_answered_from_the_store_and_drawn_again_with_another_seed(
+    tmp_path: Path,
+) -> None:
     engine = CountingEngine()
     storing = CachingEngine(engine, open_store(tmp_path / "reads.sqlite"))
     sampled = {"max_tokens": 8, "temperature": 1.0}
@@ -436,7 +443,7 @@ async def test_writing_is_found_again_and_drawn_anew_with_another_seed(tmp_path:
 
 
 @pytest.mark.parametrize(("tokens", "kept"), [(3, True), (8, False)])
-async def test_writing_that_something_else_cut_short_is_not_kept(tokens: int, kept: bool) -> None:
+async def test_writing_cut_short_by_the_context_is_not_kept(tokens: int, kept: bool) -> None:
     """Three tokens of at most `tokens`: with room for more, the context must have ended."""
     engine = CountingEngine()
     engine.written = replace(engine.written, complete=False)

@@ -1,4 +1,4 @@
-"""A wrong model is told at once, with what is missing; and weights are told apart."""
+"""Model folders: incomplete ones are rejected with what is missing; digests identify weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_complete_folder_is_found_by_its_path(folder: Path) -> None:
+def test_a_complete_folder_is_accepted_by_its_path(folder: Path) -> None:
     assert find_model_folder(str(folder)) == folder
     assert context_limit(folder) == 2048
 
@@ -55,7 +55,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
         check_model_folder(folder)
 
 
-def test_a_path_that_is_not_there_and_a_file_are_told(tmp_path: Path, folder: Path) -> None:
+def test_a_missing_path_and_a_file_are_rejected(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ModelFolderError, match=r"nowhere/at/all: no such model folder"):
         find_model_folder(tmp_path / "nowhere/at/all")
     with pytest.raises(ModelFolderError, match="not a file"):
@@ -67,7 +67,7 @@ def test_the_name_is_never_a_full_path(folder: Path) -> None:
     assert model_name("owner/name") == "owner/name"
 
 
-def test_the_digest_tells_a_fine_tune_from_its_base(folder: Path) -> None:
+def test_the_digest_distinguishes_a_fine_tune_from_its_base(folder: Path) -> None:
     base = weights_sha256(folder)
     assert base == weights_sha256(folder)
     tuned = np.zeros(1000, np.float32)

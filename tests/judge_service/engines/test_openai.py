@@ -1,4 +1,4 @@
-"""The engine over an OpenAI-compatible server: ways of asking, and every way of failing.
+"""The engine over an OpenAI-compatible server: its log-prob modes and every kind of failure.
 
 Against a FAKE model server (tests/support/service/model_server.py); the real one is in the
 integration tests.
@@ -88,18 +88,18 @@ async def until(state: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_server_like_vllm_is_asked_for_exactly_the_labels(folder: Path) -> None:
+async def test_a_server_like_vllm_gets_requests_for_exactly_the_labels(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         prompt, labels = warmup_prompt(engine.tokenizer, "judge")
-        found = await engine.read(prompt, labels, priority=1)
+        answer = await engine.read(prompt, labels, priority=1)
         (body,) = fake.bodies
-    assert found.logprobs == (-0.25, -1.75)
-    assert (found.prompt_tokens, found.cached_tokens) == (len(prompt), 3)
+    assert answer.logprobs == (-0.25, -1.75)
+    assert (answer.prompt_tokens, answer.cached_tokens) == (len(prompt), 3)
     assert (body["prompt"], body["logprob_token_ids"]) == (prompt, list(labels))
     assert (body["max_tokens"], body["priority"], body["repetition_penalty"]) == (1, 1, 1.0)
 
 
-async def test_the_receipt_tells_what_is_known_of_the_model_and_that_the_weights_are_not(
+async def test_the_receipt_names_the_served_model_and_marks_its_weights_as_unknown(
     folder: Path,
 ) -> None:
     async with engine_over(folder) as (engine, _):
@@ -118,29 +118,29 @@ async def test_a_server_without_priorities_is_sent_none(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knows", "most", "says"),
+    ("knows", "most", "description"),
     [({"return_tokens_as_token_ids"}, 20, "top 20"), (set(), 20, "top 20"), (set(), 5, "top 5")],
 )
 async def test_a_plain_server_is_read_from_its_most_likely_tokens(
-    folder: Path, knows: set[str], most: int, says: str
+    folder: Path, knows: set[str], most: int, description: str
 ) -> None:
     plain = {"knows": frozenset(knows), "max_logprobs": most}
     async with engine_over(folder, **plain) as (engine, fake):
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert found.logprobs == (-0.25, -1.75)
-        assert engine.identity.engine.endswith(says)
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert answer.logprobs == (-0.25, -1.75)
+        assert engine.identity.engine.endswith(description)
         assert set(fake.bodies[0]) <= PLAIN_FIELDS | knows
 
 
 @pytest.mark.parametrize("knows", [frozenset({"return_tokens_as_token_ids"}), frozenset()])
-async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infinity(
+async def test_a_label_outside_the_top_makes_the_read_void_and_is_not_minus_infinity(
     folder: Path, tmp_path: Path, knows: frozenset[str]
 ) -> None:
     async with engine_over(folder, knows=knows) as (engine, fake):
         fake.scores = {" A": -0.1, "x": -3.0}
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert found.logprobs[0] == -0.1
-        assert math.isnan(found.logprobs[1])
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert answer.logprobs[0] == -0.1
+        assert math.isnan(answer.logprobs[1])
         answers = Judge(engine).compare(
             comparison("void"), Constitution.load(one_principle(tmp_path))
         )
@@ -149,14 +149,14 @@ async def test_a_label_outside_the_top_makes_the_read_void_and_is_no_minus_infin
     assert judged.reason is UnjudgedReason.LOW_LABEL_MASS
 
 
-async def test_what_vllm_writes_for_minus_infinity_is_void_too(folder: Path) -> None:
+async def test_vllms_spelling_of_minus_infinity_is_void_too(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.scores = {" A": -0.1, " B": -9999.0}
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert math.isnan(found.logprobs[1])
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert math.isnan(answer.logprobs[1])
 
 
-def test_tokens_that_share_a_text_are_named_by_none(folder: Path) -> None:
+def test_a_text_shared_by_several_tokens_names_none_of_them(folder: Path) -> None:
     tokenizer = HFTokenizer(folder)
     texts = tokenizer.distinct_texts()
     half_a_letter = tokenizer.encode_data("é")[0]
@@ -173,7 +173,7 @@ def test_a_label_whose_text_is_shared_is_void_whatever_the_server_spells_as_noth
     assert math.isnan(shared)
 
 
-async def test_writing_is_asked_for_with_its_seed_and_none_of_the_server_s_defaults(
+async def test_writing_is_requested_with_its_seed_and_none_of_the_servers_defaults(
     folder: Path,
 ) -> None:
     async with engine_over(folder) as (engine, fake):
@@ -192,7 +192,7 @@ async def test_writing_of_a_plain_server_is_counted_by_our_tokenizer(folder: Pat
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "problem"),
     [
         ({"models": [{"id": "other"}]}, r"setting 'model': .* serves no 'judge'; it serves: other"),
         ({"models": []}, "it serves: none"),
@@ -205,31 +205,31 @@ async def test_writing_of_a_plain_server_is_counted_by_our_tokenizer(folder: Pat
         ({"models": [{"id": "judge", "max_model_len": 99}]}, "'max_context_tokens' is 512, .* 99"),
     ],
 )
-async def test_a_server_that_cannot_serve_is_told_at_the_start_with_setting_and_remedy(
-    folder: Path, values: dict[str, Any], told: str
+async def test_an_unsuitable_server_fails_the_start_with_setting_and_remedy(
+    folder: Path, values: dict[str, Any], problem: str
 ) -> None:
     async with model_server(HFTokenizer(folder), **values) as fake:
         engine = OpenAIEngine(
             fake.url, "judge", tokenizer=str(folder), key=KEY, max_context_tokens=512
         )
-        with pytest.raises(UpstreamError, match=told) as raised:
+        with pytest.raises(UpstreamError, match=problem) as raised:
             await engine.start()
     assert KEY not in str(raised.value)
     assert "CANARY" not in str(raised.value)
     assert not engine.alive
 
 
-async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
+async def test_a_wrong_address_fails_the_start(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     engine = OpenAIEngine(f"http://127.0.0.1:{port}", "judge", tokenizer=str(folder))
     with pytest.raises(UpstreamError, match=r"'openai_url': .* does not answer .*start the model"):
         await engine.start()
-    for url, key, told in (
+    for url, key, problem in (
         ("http://a:b", "", "'openai_url': invalid URL 'http://a:b'"),
         ("http://127.0.0.1", f"{KEY}\n", "RLAIF_OPENAI_API_KEY: unexpected characters"),
     ):
-        with pytest.raises(UpstreamError, match=told) as raised:
+        with pytest.raises(UpstreamError, match=problem) as raised:
             await OpenAIEngine(url, "judge", tokenizer=str(folder), key=key).start()
         assert KEY not in str(raised.value)
     async with model_server(HFTokenizer(folder)) as fake:
@@ -241,17 +241,17 @@ async def test_a_wrong_address_is_told_at_the_start(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("knows", "other"), [(VLLM_FIELDS, like_smollm2), (frozenset(), like_sentencepiece)]
 )
-async def test_another_model_s_tokenizer_is_told_at_the_start(
+async def test_another_models_tokenizer_fails_the_start(
     folder: Path, tmp_path: Path, knows: frozenset[str], other: Callable[[], Any]
 ) -> None:
-    """By the ids where the server tells them: the first makes as many tokens as the right one."""
+    """By token ids if the server reports them: the first makes as many tokens as the right one."""
     async with model_server(HFTokenizer(folder), knows=knows) as fake:
         engine = OpenAIEngine(fake.url, "judge", tokenizer=str(save(other(), tmp_path)))
         with pytest.raises(UpstreamError, match="'openai_tokenizer': this tokenizer makes other"):
             await engine.start()
 
 
-async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_a_folder_without_tokenizer_fails_the_start(tmp_path: Path) -> None:
     engine = OpenAIEngine("http://127.0.0.1:1", "judge", tokenizer=str(tmp_path))
     with pytest.raises(UserError, match=r"no tokenizer here \(tokenizer.json\)"):
         await engine.start()
@@ -265,16 +265,16 @@ async def test_a_folder_without_tokenizer_is_told_at_the_start(tmp_path: Path) -
         [Reply(200, {}, "not json"), Reply(502, {}, "<html>")],
     ],
 )
-async def test_what_may_pass_is_tried_again(folder: Path, replies: list[Reply]) -> None:
+async def test_transient_failures_are_retried(folder: Path, replies: list[Reply]) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = replies
-        found = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        assert found.logprobs == (-0.25, -1.75)
+        answer = await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
+        assert answer.logprobs == (-0.25, -1.75)
         assert fake.replies == []
         assert engine.alive
 
 
-async def test_retry_after_is_waited_for(folder: Path) -> None:
+async def test_retry_after_is_honored(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(429, {"Retry-After": "1"})]
         clock = asyncio.get_running_loop().time
@@ -301,7 +301,7 @@ async def test_a_refused_prompt_fails_alone_and_is_quoted_nowhere(
 
 
 @pytest.mark.parametrize("replies", [[Reply(500)] * 3, [Reply(503), Reply(HANG)]])
-async def test_a_prompt_that_the_server_fails_at_fails_alone(
+async def test_a_prompt_that_makes_the_server_fail_fails_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replies: list[Reply]
 ) -> None:
     monkeypatch.setattr(upstream, "ANSWER_SECONDS", 0.5)
@@ -314,18 +314,18 @@ async def test_a_prompt_that_the_server_fails_at_fails_alone(
             fake.replies = list(replies)
             options = JudgeOptions(min_label_mass=0.0, use_store=False, orders=(Order.AB,))
             async with asyncio.timeout(120):
-                ((_, found),) = [
+                ((_, outcome),) = [
                     pair async for pair in client.stream([comparison("bad")], options=options)
                 ]
-            assert isinstance(found, Unjudged)
-            assert found.reason is UnjudgedReason.ENGINE_FAILED
-            assert "failed at the prompt" in found.detail
+            assert isinstance(outcome, Unjudged)
+            assert outcome.reason is UnjudgedReason.ENGINE_FAILED
+            assert "failed at the prompt" in outcome.detail
             assert fake.replies == []
             assert engine.alive
             await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
 
-async def test_a_server_that_fails_at_everything_is_lost(
+async def test_a_server_that_fails_every_request_is_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai, "_POLL_SECONDS", 60.0)
@@ -337,7 +337,7 @@ async def test_a_server_that_fails_at_everything_is_lost(
 
 
 @pytest.mark.parametrize("status", [401, 404])
-async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
+async def test_a_revoked_key_or_a_removed_model_is_not_blamed_on_a_prompt(
     folder: Path, status: int
 ) -> None:
     async with engine_over(folder) as (engine, fake):
@@ -348,7 +348,7 @@ async def test_a_key_or_a_model_that_was_taken_away_is_no_prompt_s_fault(
         await until(lambda: engine.alive)
 
 
-async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
+async def test_a_cancelled_read_closes_its_connection(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(HANG)]
         task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
@@ -359,7 +359,7 @@ async def test_a_cancelled_read_hangs_up(folder: Path) -> None:
         await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
 
 
-async def test_closing_ends_what_is_under_way(folder: Path) -> None:
+async def test_closing_ends_the_requests_in_flight(folder: Path) -> None:
     async with engine_over(folder) as (engine, fake):
         fake.replies = [Reply(HANG)]
         task = asyncio.create_task(engine.read(*warmup_prompt(engine.tokenizer, "judge")))
@@ -369,7 +369,7 @@ async def test_closing_ends_what_is_under_way(folder: Path) -> None:
             await task
 
 
-async def test_no_more_requests_at_a_time_than_the_bound(
+async def test_concurrent_requests_stay_within_the_limit(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 3)
@@ -379,7 +379,7 @@ async def test_no_more_requests_at_a_time_than_the_bound(
         assert fake.max_concurrent in (2, 3)
 
 
-async def test_reads_that_wait_to_be_tried_again_hold_up_nobody(
+async def test_reads_that_wait_for_a_retry_delay_no_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai, "REQUESTS_AT_A_TIME", 2)
@@ -400,7 +400,7 @@ async def test_a_lost_server_makes_calls_unavailable_and_health_not_serving_unti
     folder: Path, tmp_path: Path
 ) -> None:
     options = JudgeOptions(min_label_mass=0.0, use_store=False)
-    ask = ("Name a fruit", "An apple.", "A stone.", "", options)
+    comparison = ("Name a fruit", "An apple.", "A stone.", "", options)
     async with model_server(HFTokenizer(folder)) as fake:
         engine = OpenAIEngine(fake.url, "judge", tokenizer=str(folder))
         async with (
@@ -418,14 +418,14 @@ async def test_a_lost_server_makes_calls_unavailable_and_health_not_serving_unti
                             return
                         await asyncio.sleep(0.05)
 
-            assert (await client.compare(*ask)).verdict
+            assert (await client.compare(*comparison)).verdict
             fake.replies = [Reply(503, {"Retry-After": "60"})] * 500
             with pytest.raises(JudgeUnavailable, match="out of reach"):
-                await client.compare(*ask)
+                await client.compare(*comparison)
             await is_serving(False)
             fake.replies = []
             await is_serving(True)
-            assert (await client.compare(*ask)).verdict
+            assert (await client.compare(*comparison)).verdict
 
 
 async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -> None:
@@ -438,9 +438,9 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
     async with model_server(tokenizer, port=port):
         await until(lambda: engine.alive)
     await until(lambda: not engine.alive)
-    # What answers at the address now is not what the receipts name.
+    # The server at the address is now not the one that the receipts name.
     async with model_server(tokenizer, port=port, knows=frozenset()) as other:
-        await until(lambda: other.requests > 10)  # several rounds of questions
+        await until(lambda: other.requests > 10)  # several rounds of probes
         assert not engine.alive
     await engine.close()
 
@@ -448,29 +448,29 @@ async def test_a_server_that_goes_away_is_noticed_without_a_call(folder: Path) -
 @pytest.mark.parametrize(
     "odd", ["[]", '{"choices": []}', '{"choices": [{"prompt_token_ids": 7}]}', "[" * 100_000]
 )
-async def test_an_odd_answer_while_the_server_comes_back_is_told_and_looked_past(
+async def test_an_odd_answer_while_the_server_recovers_is_logged_and_ignored(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
     async with engine_over(folder) as (engine, fake):
-        well = fake._answer
-        asked = 0
+        original = fake._answer
+        probes = 0
 
         def answer(path: str, headers: dict[str, str], content: bytes) -> Reply:
-            nonlocal asked
+            nonlocal probes
             if content and isinstance(json.loads(content)["prompt"], str):
-                asked += 1
+                probes += 1
                 return Reply(200, {}, odd)
-            return well(path, headers, content)
+            return original(path, headers, content)
 
         monkeypatch.setattr(fake, "_answer", answer)
         fake.replies = [Reply(503)] * 3
         with pytest.raises(EngineError, match="503"):
             await engine.read(*warmup_prompt(engine.tokenizer, "judge"))
-        await until(lambda: asked > 2)
+        await until(lambda: probes > 2)
         assert not engine.alive
-        told = [line for line in caplog.messages if "not serving until" not in line]
-        assert len(told) == 1
-        monkeypatch.setattr(fake, "_answer", well)
+        warnings = [line for line in caplog.messages if "not serving until" not in line]
+        assert len(warnings) == 1
+        monkeypatch.setattr(fake, "_answer", original)
         await until(lambda: engine.alive)
 
 

@@ -1,4 +1,4 @@
-"""No text of other people's becomes a control token, in tokenizers of the kinds we meet."""
+"""User text never becomes a control token, in each kind of tokenizer that models come with."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_judge_s_prompt_fits_each_of_them(tokenizer: HFTokenizer) -> None:
     Template(tokenizer, REVISION)
 
 
-def test_a_tokenizer_that_would_cut_its_input_does_not(tmp_path: Path) -> None:
+def test_a_tokenizer_set_to_truncate_does_not_cut_its_input(tmp_path: Path) -> None:
     cutting = like_qwen()
     cutting.enable_truncation(4)
     cutting.enable_padding(length=4)
@@ -133,7 +133,7 @@ def test_a_tokenizer_that_would_cut_its_input_does_not(tmp_path: Path) -> None:
     assert len(tokenizer.encode_template("q")) == 1
 
 
-def test_a_chat_template_without_system_turn_gets_it_in_the_user_s(tmp_path: Path) -> None:
+def test_a_chat_template_without_system_turn_gets_it_in_the_user_turn(tmp_path: Path) -> None:
     tokenizer = HFTokenizer(save(like_qwen(), tmp_path, NO_SYSTEM + CHAT))
     rendered = tokenizer.render_chat((("system", "Judge."), ("user", "Hello")))
     assert rendered.startswith("<|im_start|>user\nJudge.\n\nHello<|im_end|>")

@@ -81,7 +81,7 @@ def test_a_void_read_is_counted_and_left_out() -> None:
     assert compare_orders([result], {}) == (None, None)
 
 
-def test_only_void_reads_are_no_vote() -> None:
+def test_a_principle_with_only_void_reads_has_no_vote() -> None:
     assert vote(principle("one"), [None, read(0.3, Order.BA, mass=0.05)], 0.1) is None
 
 

@@ -248,7 +248,7 @@ def test_the_upper_half_is_fitted_as_the_whole_mirrored_sample_would_be(probs: l
 # ── lookup and files ─────────────────────────────────────────────────────────────────────────
 
 
-def test_a_calibration_is_found_for_exactly_what_it_was_fitted_for() -> None:
+def test_lookup_returns_a_calibration_only_for_what_it_was_fitted_for() -> None:
     known = Calibrations([calibration()])
     assert known.find("c" * 64, MODEL, "pair/1", "pairwise") == calibration()
     renamed = dataclasses.replace(MODEL, name="a folder", engine="another")

@@ -253,7 +253,7 @@ async def test_ranking_orders_candidates_by_strength() -> None:
     assert ranking.usage.reads == 6 * 4
 
 
-async def test_an_empty_candidate_is_not_ranked_and_its_pairs_say_why() -> None:
+async def test_an_empty_candidate_is_not_ranked_and_its_pairs_have_the_reason() -> None:
     ranking = await Judge(FakeEngine()).rank(CONVERSATION, ["x", "", "xxx"], CONSTITUTION)
     assert [c.index for c in ranking.candidates] == [2, 0]
     reasons = [result.reason for _, _, result in ranking.pairs if isinstance(result, Unjudged)]

@@ -163,7 +163,7 @@ class LetterTokenizer(FakeTokenizer):
 
 
 class BlindTokenizer(FakeTokenizer):
-    """Cannot tell ' A' from ' B'."""
+    """Gives ' A' and ' B' the same ids."""
 
     def encode_template(self, text: str) -> list[int]:
         return super().encode_template(
@@ -179,7 +179,7 @@ class BlindTokenizer(FakeTokenizer):
         (BlindTokenizer(), "two labels are token"),
     ],
 )
-def test_a_model_that_cannot_carry_the_prompt_raises_an_error(
+def test_a_model_that_cannot_fit_the_prompt_raises_an_error(
     tokenizer: FakeTokenizer, message: str
 ) -> None:
     with pytest.raises(TemplateError, match=message):

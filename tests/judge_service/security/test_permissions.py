@@ -98,11 +98,11 @@ async def first(call: Any) -> Any:
 
 def rpcs() -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
     """RPC → (scope, how to make a good call of it with a channel and metadata)."""
-    judge, laws = pb_grpc.JudgeServiceStub, pb_grpc.ConstitutionServiceStub
+    judge, constitutions = pb_grpc.JudgeServiceStub, pb_grpc.ConstitutionServiceStub
     pair = {**CHAT, "response_a": "a", "response_b": "bb"}
     one = {**CHAT, "response": "a"}
     item = pb.StreamJudgmentsRequest(id="1", comparison=pb.ComparePairRequest(**pair))
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    list_services = reflection_pb2.ServerReflectionRequest(list_services="")
     probe = health_pb2.HealthCheckRequest()
     return {
         "ComparePair": (
@@ -136,26 +136,33 @@ def rpcs() -> dict[str, tuple[str, Callable[[Any, Any], Any]]]:
         ),
         "ListConstitutions": (
             "read",
-            lambda c, m: laws(c).ListConstitutions(pb.ListConstitutionsRequest(), metadata=m),
+            lambda c, m: constitutions(c).ListConstitutions(
+                pb.ListConstitutionsRequest(), metadata=m
+            ),
         ),
         "GetConstitution": (
-            "read", lambda c, m: laws(c).GetConstitution(pb.GetConstitutionRequest(), metadata=m)
+            "read",
+            lambda c, m: constitutions(c).GetConstitution(
+                pb.GetConstitutionRequest(), metadata=m
+            ),
         ),
         "ValidateConstitution": (
             "read",
-            lambda c, m: laws(c).ValidateConstitution(
+            lambda c, m: constitutions(c).ValidateConstitution(
                 pb.ValidateConstitutionRequest(yaml="x"), metadata=m
             ),
         ),
         "PreviewPrompt": (
             "read",
-            lambda c, m: laws(c).PreviewPrompt(pb.PreviewPromptRequest(**pair), metadata=m),
+            lambda c, m: constitutions(c).PreviewPrompt(
+                pb.PreviewPromptRequest(**pair), metadata=m
+            ),
         ),
         "reflection": (
             "admin",
             lambda c, m: last(
                 reflection_pb2_grpc.ServerReflectionStub(c).ServerReflectionInfo(
-                    iter([asked]), metadata=m
+                    iter([list_services]), metadata=m
                 )
             ),
         ),
@@ -205,12 +212,12 @@ async def test_a_call_is_answered_only_with_the_right_token(
         for rpc, (scope, call) in rpcs().items():
             token = token_for(scope)
             metadata = (("authorization", f"Bearer {token}"),) if token else ()
-            found = await refusal(call(channel, metadata))
-            assert found == (expected if scope else None), rpc
+            outcome = await refusal(call(channel, metadata))
+            assert outcome == (expected if scope else None), rpc
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
-async def test_without_a_token_file_whoever_can_connect_may_call_everything(
+async def test_without_a_token_file_any_connected_caller_may_call_everything(
     files: Path, connection: str
 ) -> None:
     async with (
@@ -231,7 +238,7 @@ async def test_without_a_token_file_whoever_can_connect_may_call_everything(
     ],
     ids=["plain text", "another authority", "no certificate", "a stranger's certificate"],
 )
-async def test_who_fails_the_handshake_reaches_nothing_and_is_told_of_tls(
+async def test_a_failed_handshake_reaches_nothing_and_the_error_mentions_tls(
     files: Path, connection: str, how: dict[str, str]
 ) -> None:
     given = {name: files / file for name, file in how.items()}
@@ -279,17 +286,19 @@ async def test_the_client_brings_its_token_and_certificate_in_calls_and_streams(
         [("token", MAY_HAVE["judge"])],
     ],
 )
-async def test_only_one_bearer_token_counts_as_one(files: Path, metadata: Any) -> None:
+async def test_anything_but_a_single_bearer_token_counts_as_missing(
+    files: Path, metadata: Any
+) -> None:
     async with (
         guarded(files, "plain") as server,
         channel_to(server.address, files, "plain") as channel,
     ):
         _, call = rpcs()["ComparePair"]
-        found = await refusal(call(channel, tuple(metadata)))
-        assert found == (CODES.UNAUTHENTICATED, "MISSING_TOKEN")
+        outcome = await refusal(call(channel, tuple(metadata)))
+        assert outcome == (CODES.UNAUTHENTICATED, "MISSING_TOKEN")
 
 
-async def test_a_refusal_and_the_log_tell_nothing_of_tokens(
+async def test_refusals_and_the_log_reveal_nothing_of_tokens(
     files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -304,7 +313,7 @@ async def test_a_refusal_and_the_log_tell_nothing_of_tokens(
                 await stub.ListConstitutions(
                     pb.ListConstitutionsRequest(), metadata=[("authorization", f"Bearer {token}")]
                 )
-            told = f"{refused.value} {refused.value.trailing_metadata()} {caplog.text}"
-            assert token not in told
-            assert digest_of(token) not in told
+            output = f"{refused.value} {refused.value.trailing_metadata()} {caplog.text}"
+            assert token not in output
+            assert digest_of(token) not in output
             assert "not-read" not in str(refused.value)

@@ -35,7 +35,7 @@ def token(name: str = "t", **limits: Any) -> Token:
 
 
 class QuotaClock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only while a caller sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -71,7 +71,7 @@ def test_a_bucket_gives_a_minutes_worth_at_once_and_then_one_every_sixtieth() ->
     assert bucket.take(10_000.0) == pytest.approx(10.0)
 
 
-def test_who_waits_as_long_as_told_is_never_refused_again() -> None:
+def test_a_caller_that_waits_as_long_as_reported_is_never_refused_again() -> None:
     for per_minute in (0.5, 1, 7, 60, 999.9):
         bucket, now = Bucket(per_minute, now=0.0), 0.0
         for _ in range(2000):
@@ -80,7 +80,7 @@ def test_who_waits_as_long_as_told_is_never_refused_again() -> None:
                 assert bucket.take(now) == 0.0
 
 
-def test_no_minute_sees_more_than_the_bucket_and_what_it_gains() -> None:
+def test_no_minute_admits_more_than_the_bucket_and_what_it_gains() -> None:
     bucket, taken = Bucket(30, now=0.0), []
     for tick in range(1800):  # three minutes, ten tries a second
         now = tick / 10
@@ -106,7 +106,7 @@ def test_a_stream_leaves_one_request_for_a_single_call() -> None:
     assert bucket.take(0.0, leave=1) == pytest.approx(40.0)
 
 
-def test_calls_at_a_time_are_freed_however_they_end() -> None:
+def test_concurrent_call_slots_are_freed_however_the_calls_end() -> None:
     quota = Quota(token(max_concurrent=2))
     with quota.occupied():
         with pytest.raises(ZeroDivisionError), quota.occupied():
@@ -121,19 +121,19 @@ def test_calls_at_a_time_are_freed_however_they_end() -> None:
         pass
 
 
-def test_what_was_used_outlives_a_reload_and_new_limits_start_anew() -> None:
+def test_usage_survives_a_reload_and_new_limits_start_fresh() -> None:
     quotas = Quotas()
     one = token(requests_per_minute=1)
 
-    def ask(who: Token) -> None:
+    def admit(who: Token) -> None:
         with quotas.call(who, "/x"):
             pass
 
-    ask(one)
+    admit(one)
     with pytest.raises(Overloaded):
-        ask(token(requests_per_minute=1))  # as after a reload of the same file
-    ask(token("other", requests_per_minute=1))
-    ask(token(requests_per_minute=2))
+        admit(token(requests_per_minute=1))  # as after a reload of the same file
+    admit(token("other", requests_per_minute=1))
+    admit(token(requests_per_minute=2))
 
 
 async def test_turns_come_in_order_and_at_the_rate() -> None:
@@ -176,7 +176,7 @@ async def refused(call: Any) -> tuple[str, float]:
     return info.reason, retry.retry_delay.ToMilliseconds() / 1000
 
 
-async def test_a_request_too_many_is_refused_with_the_real_wait(
+async def test_a_request_over_the_limit_is_refused_with_the_real_wait(
     tmp_path: Path, clock: QuotaClock
 ) -> None:
     async with (
@@ -195,7 +195,7 @@ async def test_a_request_too_many_is_refused_with_the_real_wait(
             await stub.ComparePair(PAIR, metadata=[("authorization", "Bearer free")])
 
 
-async def test_calls_at_a_time_are_bounded_a_stream_being_one(tmp_path: Path) -> None:
+async def test_concurrent_calls_are_limited_and_a_stream_counts_as_one(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with (
         limited(tmp_path, engine, max_concurrent=2) as server,
@@ -227,8 +227,8 @@ async def test_a_bulk_stream_is_slowed_down_and_not_cut_while_single_calls_still
     ):
         count = 610  # 599 are there for a stream, the others come at ten a second
         answered, single = 0, None
-        async for _, found in client.stream(comparison(str(n)) for n in range(count)):
-            assert isinstance(found, Judgment)
+        async for _, outcome in client.stream(comparison(str(n)) for n in range(count)):
+            assert isinstance(outcome, Judgment)
             answered += 1
             if answered == 600:
                 single = await client.compare("x", "a", "bb")
@@ -238,7 +238,7 @@ async def test_a_bulk_stream_is_slowed_down_and_not_cut_while_single_calls_still
         assert any(clock.now == pytest.approx(slept) for slept in (1.1, 1.2))
 
 
-async def test_the_client_tells_a_quota_as_the_judges_word(
+async def test_the_client_reports_a_quota_in_the_servers_words(
     tmp_path: Path, clock: QuotaClock
 ) -> None:
     async with (

@@ -1,4 +1,4 @@
-"""What a revoked token may still do: nothing. Over real sockets, streams under way included.
+"""A revoked token admits no call and ends its streams. Over real sockets.
 
 The timeouts only guard against hanging; nothing here is measured.
 """
@@ -118,8 +118,8 @@ async def started(folder: Path, engine: FakeEngine) -> AsyncIterator[Guarded]:
 
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
-    async with started(tmp_path, FakeEngine()) as found:
-        yield found
+    async with started(tmp_path, FakeEngine()) as server:
+        yield server
 
 
 ROTATED = entry("mine", new_token()) + entry("theirs", THEIRS)
@@ -241,7 +241,7 @@ async def test_a_token_revoked_while_the_engine_loads_is_never_admitted(tmp_path
     await server.stop()
 
 
-async def test_a_bad_entry_is_named_counted_and_keeps_nobody_else_out(
+async def test_a_bad_entry_is_named_and_counted_and_blocks_no_other_token(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = await guarded.stream(THEIRS)
@@ -256,7 +256,7 @@ async def test_a_bad_entry_is_named_counted_and_keeps_nobody_else_out(
     assert guarded.counted("tokens_stale") == 0
 
 
-async def test_an_unusable_file_raises_alarms_keeps_streams_and_is_over_once_it_is_right(
+async def test_an_unusable_file_raises_alarms_and_keeps_streams_until_it_is_fixed(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine, theirs = await guarded.stream(MINE), await guarded.stream(THEIRS)
@@ -266,8 +266,8 @@ async def test_an_unusable_file_raises_alarms_keeps_streams_and_is_over_once_it_
         await judged(stream, "next")
     assert await guarded.code(MINE) is CODES.OK
     assert await guarded.alarms() == "tokens-stale"
-    said = [r for r in caplog.records if "those read before stay in force" in r.getMessage()]
-    assert [record.levelno for record in said] == [logging.ERROR]
+    errors = [r for r in caplog.records if "those read before stay in force" in r.getMessage()]
+    assert [record.levelno for record in errors] == [logging.ERROR]
     guarded.file.write_text(entry("theirs", THEIRS))
     assert await ended(mine) is CODES.UNAUTHENTICATED
     await judged(theirs, "last")
@@ -275,7 +275,7 @@ async def test_an_unusable_file_raises_alarms_keeps_streams_and_is_over_once_it_
     assert await guarded.alarms() is None
 
 
-async def test_a_file_that_could_not_be_read_is_tried_again_and_logged_once(
+async def test_an_unreadable_file_is_retried_and_logged_once(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = await guarded.stream(MINE)

@@ -1,4 +1,4 @@
-"""Certificates of the server: mistakes are told at the start, a reload takes renewed ones."""
+"""Server certificates: unusable files fail the start, and a reload loads renewed ones."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def tls(pair: KeyPair, **more: Any) -> dict[str, Any]:
     return {"tls_certificate": pair.certificate, "tls_key": pair.key, **more}
 
 
-def test_files_that_cannot_be_used_are_told_at_the_start(
-    authority: Authority, own: KeyPair, tmp_path: Path
-) -> None:
+def test_unusable_files_fail_the_start(authority: Authority, own: KeyPair, tmp_path: Path) -> None:
     other, junk, absent = authority.sign("other"), tmp_path / "junk", tmp_path / "absent"
     junk.write_text("no certificate")
     wrong: list[tuple[dict[str, Any], str]] = [
@@ -45,8 +43,8 @@ def test_files_that_cannot_be_used_are_told_at_the_start(
         (tls(own, tls_key=junk), "must be PEM"),
         (tls(own, tls_client_ca=junk), "tls_client_ca .*junk cannot be used"),
     ]
-    for given, told in wrong:
-        with pytest.raises(ServerStartError, match=told):
+    for given, problem in wrong:
+        with pytest.raises(ServerStartError, match=problem):
             JudgeServer(settings(**given), FakeEngine())
 
 
@@ -61,7 +59,7 @@ def test_an_open_bind_needs_tls_and_known_callers(own: KeyPair, tmp_path: Path) 
     assert settings(host="0.0.0.0", insecure=True)
 
 
-async def test_a_renewed_certificate_is_taken_by_a_reload_and_a_broken_one_is_not(
+async def test_a_reload_loads_a_renewed_certificate_and_not_a_broken_one(
     authority: Authority, own: KeyPair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "new").mkdir()
@@ -96,6 +94,6 @@ def test_the_client_names_the_file_that_it_cannot_use(own: KeyPair, tmp_path: Pa
         ({"key": own.key}, "give certificate="),
         ({"certificate": own.key, "key": own.key}, "must be PEM"),
     ]
-    for given, told in wrong:
-        with pytest.raises(JudgeRequestError, match=told):
+    for given, problem in wrong:
+        with pytest.raises(JudgeRequestError, match=problem):
             AsyncJudgeClient("judge.example:1", **given)

@@ -1,4 +1,4 @@
-"""The file of tokens: what it takes, what it refuses and how it says so."""
+"""The token file: the entries it accepts, and the errors for all others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tokens(folder: Path, text: str) -> Tokens:
     return Tokens(path)
 
 
-def test_a_token_is_found_by_its_digest_and_nothing_else_is(tmp_path: Path) -> None:
+def test_a_token_is_matched_by_its_digest_and_nothing_else_is(tmp_path: Path) -> None:
     limits = "  requests_per_minute: 90\n  max_concurrent: 4\n"
     known = tokens(tmp_path, GOOD + limits)
     assert known.find(SECRET) == Token(
@@ -56,8 +56,8 @@ def test_every_entry_is_compared_whichever_matches(
     monkeypatch.setattr(tokens_module.hmac, "compare_digest", compare)
     for presented, name in zip([*made, "wrong"], ["n0", "n1", "n2", None], strict=True):
         seen.clear()
-        found = known.find(presented)
-        assert (found and found.name) == name
+        match = known.find(presented)
+        assert (match and match.name) == name
         assert seen == [digest_of(token) for token in made]
 
 
@@ -89,26 +89,26 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), BAD)
+@pytest.mark.parametrize(("text", "problem"), BAD)
 def test_a_wrong_file_is_refused_with_place_and_entry_and_never_quotes_a_token(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, problem: str
 ) -> None:
     with pytest.raises(ServerStartError) as refused:
         tokens(tmp_path, text)
     message = str(refused.value)
-    assert told in message
+    assert problem in message
     assert "tokens.yaml" in message
     assert SECRET not in message
 
 
-def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError) as refused:
         tokens(tmp_path, GOOD.replace("read", "write") + "- name: x\n  scopes: [read]\n")
     lines = str(refused.value).splitlines()
     assert [line.partition("entry ")[2][:1] for line in lines] == ["1", "2"]
 
 
-def test_a_file_that_is_missing_or_no_text_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"absent\.yaml cannot be read: No such file"):
         Tokens(tmp_path / "absent.yaml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
@@ -141,7 +141,7 @@ def test_a_file_that_is_missing_or_empty_when_read_again_admits_nobody(
     assert known.alarms == ()
 
 
-REJECTED = [  # (an entry, what the log says of it)
+REJECTED = [  # (entry, its log message)
     ("- name: half\n  scopes: [read]\n", "entry 2 'half': lacks the key 'sha256'"),
     ("- half\n", "entry 2: expected the keys"),
     (GOOD.replace(DIGEST, "f" * 64), "entry 2 'trainer': entry 1 has this name too"),
@@ -152,14 +152,16 @@ REJECTED = [  # (an entry, what the log says of it)
 ]
 
 
-@pytest.mark.parametrize(("entry", "said"), REJECTED, ids=[said for _, said in REJECTED])
+@pytest.mark.parametrize(
+    ("entry", "expected"), REJECTED, ids=[expected for _, expected in REJECTED]
+)
 def test_an_entry_with_a_problem_is_named_and_the_others_hold(
-    tmp_path: Path, entry: str, said: str
+    tmp_path: Path, entry: str, expected: str
 ) -> None:
     known = tokens(tmp_path, GOOD + SECOND)
     known.path.write_text(GOOD + entry + SECOND)
     problems = known.reload()
-    assert any(said in problem for problem in problems)
+    assert any(expected in problem for problem in problems)
     assert known.find(OTHER)
     twins = "trainer" in entry or DIGEST in entry
     assert (known.find(SECRET) is None) == twins, "neither of two with one name or digest is held"

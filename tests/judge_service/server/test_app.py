@@ -1,4 +1,4 @@
-"""The server over a real socket: its life, its errors, its limits. The engine is a fake."""
+"""The server over a real socket, with a fake engine: lifecycle, errors and limits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class EngineElsewhere(FakeEngine):
-    """As one behind another server: out of reach for a while, then back."""
+    """Like an engine behind another server: unreachable for a while, then back."""
 
     @property
     def recovers(self) -> bool:
@@ -78,7 +78,7 @@ async def channel(engine: FakeEngine) -> AsyncIterator[grpc.aio.Channel]:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens there any more."""
+    """Whether no process listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -95,12 +95,12 @@ async def failure(call: Any) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
     error = raised.value
     status = rpc_status.from_call(error)
     assert status is not None, error
-    found = {}
+    details = {}
     for detail in status.details:
         message = getattr(error_details_pb2, detail.type_url.rpartition(".")[2])()
         assert detail.Unpack(message)
-        found[type(message).__name__] = message
-    return error.code(), status.message, found
+        details[type(message).__name__] = message
+    return error.code(), status.message, details
 
 
 INVALID = [
@@ -152,7 +152,7 @@ async def test_a_ranking_of_too_few_or_too_many_is_refused(
     assert details["BadRequest"].field_violations[0].field == "candidates"
 
 
-async def test_an_unknown_constitution_is_not_found_and_the_nearest_named(
+async def test_an_unknown_constitution_is_not_found_and_the_error_names_the_nearest(
     channel: grpc.aio.Channel,
 ) -> None:
     ref = pb.ConstitutionRef(name="hhhh")
@@ -192,19 +192,19 @@ async def test_no_log_line_of_a_good_call_quotes_the_conversation(
     await pb_grpc.JudgeServiceStub(channel).ComparePair(
         request(response_a=canary, request_id="call-1")
     )
-    said = "\n".join(TextLines().format(record) for record in caplog.records)
-    assert "call ended method=ComparePair" in said
-    assert "request_id=call-1 code=OK caller=anonymous" in said
-    assert canary not in said
+    log = "\n".join(TextLines().format(record) for record in caplog.records)
+    assert "call ended method=ComparePair" in log
+    assert "request_id=call-1 code=OK caller=anonymous" in log
+    assert canary not in log
 
 
 async def test_an_empty_response_is_an_abstention_with_its_reason(
     channel: grpc.aio.Channel,
 ) -> None:
-    found = await pb_grpc.JudgeServiceStub(channel).ComparePair(request(response_a=" "))
-    assert found.judgment.verdict == pb.VERDICT_ABSTAIN
-    assert found.judgment.abstention.reason == pb.ABSTENTION_REASON_EMPTY_RESPONSE
-    assert not found.judgment.HasField("prob_a")
+    response = await pb_grpc.JudgeServiceStub(channel).ComparePair(request(response_a=" "))
+    assert response.judgment.verdict == pb.VERDICT_ABSTAIN
+    assert response.judgment.abstention.reason == pb.ABSTENTION_REASON_EMPTY_RESPONSE
+    assert not response.judgment.HasField("prob_a")
 
 
 async def test_validate_only_judges_nothing(channel: grpc.aio.Channel, engine: FakeEngine) -> None:
@@ -299,7 +299,7 @@ async def test_a_cancelled_call_frees_the_engine(
     assert engine.aborted
 
 
-class LateEngine:
+class FakeContext:
     """The context of a call with this much time left, seconds."""
 
     def __init__(self, time_remaining: float | None) -> None:
@@ -320,11 +320,11 @@ class LateEngine:
 
 
 async def never(request: Any, context: Any) -> None:
-    pytest.fail("work was begun")
+    pytest.fail("the handler was called")
 
 
 async def test_a_passed_deadline_starts_no_work() -> None:
-    context = LateEngine(time_remaining=0.0)
+    context = FakeContext(time_remaining=0.0)
     await CallGuard(1)._call("/x/Y", never, request(), context)
     assert context.status().code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
@@ -332,7 +332,7 @@ async def test_a_passed_deadline_starts_no_work() -> None:
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Calls take as long as this clock says, which each read moves on by half an hour."""
+    """Call durations come from a clock that each read advances by half an hour."""
     now = 0.0
 
     def answer(prompt: str) -> Sequence[float]:
@@ -355,7 +355,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_while_others_are
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert details["ErrorInfo"].reason == "DEADLINE_TOO_SHORT"
         assert "give it longer" in message
-        assert len(engine.prompts) == reads, "the engine was not asked"
+        assert len(engine.prompts) == reads, "the engine got no read"
         await stub.ComparePair(request(validate_only=True), timeout=60)
         engine.release()
         await asyncio.gather(*busy)
@@ -424,12 +424,12 @@ async def test_stopping_lets_a_call_under_way_finish_and_sends_new_ones_elsewher
         async with serving(FakeEngine(), port=port):
             engine.release()
             assert (await first).judgment.verdict == pb.VERDICT_A
-        async with asyncio.timeout(120):  # not the grace: a watch holds nobody up
+        async with asyncio.timeout(120):  # not the grace: an open watch delays no shutdown
             await stopping
     assert not engine.alive
 
 
-async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None:
+async def test_a_call_that_outlasts_the_grace_period_ends_as_unavailable() -> None:
     engine = FakeEngine()
     async with serving(engine) as server, grpc.aio.insecure_channel(server.address) as channel:
         engine.hold()
@@ -442,8 +442,8 @@ async def test_a_call_that_outlasts_the_grace_is_told_to_ask_elsewhere() -> None
         assert engine.in_flight == 0
 
 
-async def test_a_call_that_slips_in_while_the_server_drains_is_told_to_try_again() -> None:
-    guard, context = CallGuard(1), LateEngine(time_remaining=None)
+async def test_a_call_that_arrives_while_the_server_drains_is_unavailable() -> None:
+    guard, context = CallGuard(1), FakeContext(time_remaining=None)
     await guard.drain(0)
     await guard._call("/x/Y", never, request(), context)
     status = context.status()
@@ -453,8 +453,8 @@ async def test_a_call_that_slips_in_while_the_server_drains_is_told_to_try_again
 
 async def test_reflection_lists_the_services_on_loopback(channel: grpc.aio.Channel) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    ask = reflection_pb2.ServerReflectionRequest(list_services="")
-    async for response in stub.ServerReflectionInfo(iter([ask])):
+    list_services = reflection_pb2.ServerReflectionRequest(list_services="")
+    async for response in stub.ServerReflectionInfo(iter([list_services])):
         names = {service.name for service in response.list_services_response.service}
     assert {JUDGE, "judge_service.v1.ConstitutionService", "grpc.health.v1.Health"} <= names
 
@@ -514,7 +514,7 @@ def test_two_constitutions_of_one_name_are_refused_at_the_start() -> None:
 
 
 async def test_the_default_answer_of_the_fake_reaches_the_caller(channel: grpc.aio.Channel) -> None:
-    found = await pb_grpc.JudgeServiceStub(channel).ComparePair(request())
-    assert found.judgment.verdict == pb.VERDICT_A
-    assert found.judgment.prob_a > 0.9
-    assert found.judgment.provenance.constitution.name == "hhh"
+    response = await pb_grpc.JudgeServiceStub(channel).ComparePair(request())
+    assert response.judgment.verdict == pb.VERDICT_A
+    assert response.judgment.prob_a > 0.9
+    assert response.judgment.provenance.constitution.name == "hhh"

@@ -1,4 +1,4 @@
-"""How long a call takes at least, with numbers worked by hand."""
+"""The minimum duration of a call, with numbers worked by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> No
     pace = LatencyWindow(clock=lambda: now)
     for seconds in (3.0, 2.0, 4.0, 5.0):
         pace.ended("compare", seconds, 1)
-    assert pace.quickest("compare", 1) == 0.0, "too few to tell"
+    assert pace.quickest("compare", 1) == 0.0, "too few samples"
     now = 104.0
     pace.ended("compare", 6.0, 1)
     assert pace.quickest("compare", 1) == 2.0
@@ -22,7 +22,7 @@ def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> No
     assert pace.quickest("compare", 1) == 6.0
 
 
-def test_what_calls_took_under_more_load_than_now_says_nothing() -> None:
+def test_latencies_under_more_load_than_now_are_ignored() -> None:
     pace = LatencyWindow(clock=lambda: 0.0)
     for _ in range(5):
         pace.ended("compare", 60.0, 8)

@@ -1,7 +1,7 @@
-"""Every error that a caller can meet, as it is on the wire: code, reason, fields, when to retry.
+"""Every error that a caller can get, as it is on the wire: code, reason, fields, retry delay.
 
-One row an error, brought about over a real socket. A reason that the code can raise and that has no
-row here fails the last test.
+Each row provokes one error over a real socket. The last test fails for a reason that the code can
+raise and that has no row here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Scene:
         return stub.ComparePair(request, metadata=bearer(token), **how)
 
     async def hold(self, token: str = "all") -> None:
-        """Keep a call in hand."""
+        """Keep a call in flight."""
         self.engine.hold()
         before = self.engine.in_flight
         self.held.append(self.compare(token=token))
@@ -76,7 +76,7 @@ def bearer(token: str) -> list[tuple[str, str]]:
     return [("authorization", f"Bearer {token}")] if token else []
 
 
-# ---------------------------------------------------------------- how each comes about
+# ---------------------------------------------------------------- how each is provoked
 
 
 async def unreadable(scene: Scene) -> Any:
@@ -84,7 +84,7 @@ async def unreadable(scene: Scene) -> Any:
     return scene.channel.unary_unary(path)(b"\x0a\xff", metadata=bearer("all"))
 
 
-async def unknown_law(scene: Scene) -> Any:
+async def unknown_constitution(scene: Scene) -> Any:
     request = pb.GetConstitutionRequest(constitution=pb.ConstitutionRef(name="brie"))
     stub = pb_grpc.ConstitutionServiceStub(scene.channel)
     return stub.GetConstitution(request, metadata=bearer("all"))
@@ -198,7 +198,7 @@ ROWS = [
         ("constitution.yaml",),
     ),
     ErrorRow(CODES.FAILED_PRECONDITION, "MODEL_UNSUITED", unsuited),
-    ErrorRow(CODES.NOT_FOUND, "UNKNOWN_CONSTITUTION", unknown_law, ("constitution.name",)),
+    ErrorRow(CODES.NOT_FOUND, "UNKNOWN_CONSTITUTION", unknown_constitution, ("constitution.name",)),
     ErrorRow(CODES.UNAVAILABLE, "ENGINE_DIED", dead, retry_seconds=1.0),
     ErrorRow(
         CODES.UNAVAILABLE,
@@ -221,7 +221,7 @@ ELSEWHERE = {
     "DEADLINE_PASSED": "test_a_passed_deadline_starts_no_work: gRPC itself ends such calls first",
 }
 NEVER_SENT = {"NOT_ALLOWED", "NOT_FOUND", "UNAVAILABLE"}
-"""Of the classes, whose every use gives a reason of its own."""
+"""Reasons of the base classes; each use sets a more specific one."""
 
 
 @asynccontextmanager
@@ -254,10 +254,10 @@ async def on_stage(folder: Path, row: ErrorRow) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.code.name}-{row.reason}" for row in ROWS])
-async def test_an_error_is_on_the_wire_as_the_table_says(
+async def test_each_error_is_on_the_wire_as_in_the_table(
     tmp_path: Path, row: ErrorRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    standing = partial(quotas.Quota, clock=lambda: 0.0)  # waits do not shrink meanwhile
+    standing = partial(quotas.Quota, clock=lambda: 0.0)  # so that retry delays do not shrink
     monkeypatch.setattr(quotas, "Quota", standing)
     async with on_stage(tmp_path, row) as scene:
         code, message, details = await failure(await row.how(scene))
@@ -281,6 +281,6 @@ def test_every_reason_of_the_code_has_its_row() -> None:
     code = "\n".join(
         file.read_text(encoding="utf-8") for file in folder.rglob("*.py") if "v1" not in file.parts
     )
-    found = set(re.findall(r'reason(?:: ClassVar\[str\])? ?= ?"([A-Z_]+)"', code))
-    found |= set(re.findall(r'^(?:UNKNOWN|BAD) = "([A-Z_]+)"', code, re.MULTILINE))
-    assert found - NEVER_SENT - ELSEWHERE.keys() == {row.reason for row in ROWS}
+    reasons = set(re.findall(r'reason(?:: ClassVar\[str\])? ?= ?"([A-Z_]+)"', code))
+    reasons |= set(re.findall(r'^(?:UNKNOWN|BAD) = "([A-Z_]+)"', code, re.MULTILINE))
+    assert reasons - NEVER_SENT - ELSEWHERE.keys() == {row.reason for row in ROWS}

@@ -1,4 +1,4 @@
-"""Streams under slow readers and slow engines, bad items, and who goes first. Over real sockets."""
+"""Streams with slow readers, slow engines and bad items, and priorities. Over real sockets."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.support.service.serving import CHAT, comparison, one_principle, servi
 from tests.support.service.steady_engine import SteadyEngine, SteadyTokenizer
 from tests.support.waiting import until
 
-LIMIT = 4  # items in hand, two reads each
+LIMIT = 4  # items in flight, two reads each
 SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
 
 
 @asynccontextmanager
 async def stream_to(engine: SteadyEngine, folder: Path) -> AsyncIterator[Any]:
-    law = one_principle(folder)
+    constitution = one_principle(folder)
     async with (
-        serving(engine, constitutions=[law], max_stream_in_flight=LIMIT) as server,
+        serving(engine, constitutions=[constitution], max_stream_in_flight=LIMIT) as server,
         grpc.aio.insecure_channel(server.address, SMALL_WINDOW) as channel,
     ):
         yield pb_grpc.JudgeServiceStub(channel).StreamJudgments()
@@ -52,9 +52,9 @@ async def test_a_slow_engine_is_sent_no_more_than_the_streams_bound(tmp_path: Pa
     assert engine.most_waiting < 2 * LIMIT
 
 
-async def test_a_reader_that_takes_nothing_stops_the_work(tmp_path: Path) -> None:
-    """The transport holds as many bytes as its window, which gRPC else makes larger by itself; from
-    there on the server reads no further item."""
+async def test_a_reader_that_reads_nothing_stops_the_work(tmp_path: Path) -> None:
+    """The transport buffers as many bytes as its window, which gRPC would enlarge by itself; once
+    it is full, the server reads no further item."""
     engine = SteadyEngine(slots=64)
     items = 1500
     async with stream_to(engine, tmp_path) as stream:
@@ -77,10 +77,10 @@ async def test_a_reader_that_takes_nothing_stops_the_work(tmp_path: Path) -> Non
         await writing
 
 
-async def test_items_that_are_no_items_are_answered_with_errors_and_the_stream_goes_on(
+async def test_invalid_items_are_answered_with_errors_and_the_stream_continues(
     tmp_path: Path,
 ) -> None:
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     bad = {
         b"\x0a\xff": ("request", ""),
         b"\x0a\x02\xff\xfe": ("request", ""),
@@ -89,7 +89,7 @@ async def test_items_that_are_no_items_are_answered_with_errors_and_the_stream_g
         pb.StreamJudgmentsRequest(id="1").SerializeToString(): ("conversation", "1"),
     }
     async with (
-        serving(SteadyEngine(), constitutions=[law]) as server,
+        serving(SteadyEngine(), constitutions=[constitution]) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stream = channel.stream_stream(
@@ -106,18 +106,18 @@ async def test_items_that_are_no_items_are_answered_with_errors_and_the_stream_g
         assert (await stream.read()).HasField("judgment")
 
 
-async def test_the_client_refuses_an_id_that_no_answer_could_carry(tmp_path: Path) -> None:
-    law = one_principle(tmp_path)
+async def test_the_client_refuses_an_id_too_long_for_an_answer(tmp_path: Path) -> None:
+    constitution = one_principle(tmp_path)
     async with (
-        serving(SteadyEngine(), constitutions=[law]) as server,
+        serving(SteadyEngine(), constitutions=[constitution]) as server,
         AsyncJudgeClient(server.address) as client,
     ):
         items = [comparison("x" * (MAX_ITEM_ID + 1)), comparison("x" * MAX_ITEM_ID)]
-        found = {len(id): answer async for id, answer in client.stream(items)}
-    refused = found[MAX_ITEM_ID + 1]
+        outcomes = {len(id): answer async for id, answer in client.stream(items)}
+    refused = outcomes[MAX_ITEM_ID + 1]
     assert isinstance(refused, Unjudged)
     assert refused.reason is UnjudgedReason.REFUSED
-    assert not isinstance(found[MAX_ITEM_ID], Unjudged)
+    assert not isinstance(outcomes[MAX_ITEM_ID], Unjudged)
 
 
 @pytest.mark.parametrize("interactive", [True, False])
@@ -125,9 +125,9 @@ async def test_an_interactive_call_overtakes_a_bulk_stream(
     tmp_path: Path, interactive: bool
 ) -> None:
     engine = OneByOne()
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     async with (
-        serving(engine, constitutions=[law]) as server,
+        serving(engine, constitutions=[constitution]) as server,
         AsyncJudgeClient(server.address) as client,
     ):
         items = [comparison(str(n)) for n in range(60)]
@@ -135,17 +135,17 @@ async def test_an_interactive_call_overtakes_a_bulk_stream(
         streaming = asyncio.create_task(all_of(client.stream(items, options=options)))
         await until(lambda: engine.waiting == 2 * 60 - 1)
         options = JudgeOptions(interactive=interactive)
-        asking = asyncio.create_task(client.compare("mine", "a", "bb", options=options))
+        call = asyncio.create_task(client.compare("mine", "a", "bb", options=options))
         await until(lambda: engine.waiting == 2 * 60 + 1)
         engine.go_on.set()
-        await asyncio.gather(streaming, asking)
+        await asyncio.gather(streaming, call)
     [mine] = engine.tokenizer.encode_data("mine")
     places = [place for place, ids in enumerate(engine.served) if mine in ids]
     assert places == ([1, 2] if interactive else [120, 121])
 
 
 @pytest.mark.parametrize("rpc", ["ComparePair", "ScoreCandidate", "PreviewPrompt", "stream"])
-async def test_megabytes_of_text_hold_up_nobody(tmp_path: Path, rpc: str) -> None:
+async def test_megabytes_of_text_delay_no_other_call(tmp_path: Path, rpc: str) -> None:
     engine = SlowTokens()
     text = "word " * 700_000
     async with (
@@ -158,19 +158,19 @@ async def test_megabytes_of_text_hold_up_nobody(tmp_path: Path, rpc: str) -> Non
             "PreviewPrompt": lambda: client.preview("x", text, "b"),
             "stream": lambda: all_of(client.stream([comparison("1", text)])),
         }
-        asking = asyncio.ensure_future(how[rpc]())
+        call = asyncio.ensure_future(how[rpc]())
         await until(lambda: engine.tokenizer.counting)
         await client.compare("x", "a", "bb", timeout=120)
         engine.tokenizer.go_on.set()
         if rpc == "stream":
-            assert [found.reason for found in await asking] == [UnjudgedReason.TOO_LONG]
+            assert [outcome.reason for outcome in await call] == [UnjudgedReason.TOO_LONG]
         else:
             with pytest.raises(JudgeRequestError, match="is too long"):
-                await asking
+                await call
 
 
 class OneByOne(SteadyEngine):
-    """Finishes no read until it may go on; `served` has the prompts in the order of their turns."""
+    """Finishes no read until it is released; `served` lists the prompts in the order of service."""
 
     def __init__(self) -> None:
         super().__init__(slots=1)
@@ -190,7 +190,7 @@ class OneByOne(SteadyEngine):
 
 
 class SlowTokenizer(SteadyTokenizer):
-    """Takes for long texts until it may go on."""
+    """Blocks on long texts until it is released."""
 
     def __init__(self) -> None:
         self.counting = False
@@ -214,4 +214,4 @@ class SlowTokens(SteadyEngine):
 
 
 async def all_of(stream: Any) -> list[Any]:
-    return [found async for _, found in stream]
+    return [outcome async for _, outcome in stream]

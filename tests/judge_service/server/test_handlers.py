@@ -1,4 +1,4 @@
-"""What a request may ask for over a real socket, and how it is refused. The engine is a fake."""
+"""Valid and refused requests over a real socket. The engine is a fake."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_critique_and_a_revision_are_written(
     assert "an answer" in engine.writings[1].prompt
 
 
-async def test_a_preview_is_what_a_comparison_reads_and_reads_nothing(
+async def test_a_preview_shows_the_prompts_of_a_comparison_and_reads_nothing(
     client: AsyncJudgeClient, engine: FakeEngine
 ) -> None:
     pair = ("Name a fruit", "An apple.", "A stone.")
@@ -78,33 +78,33 @@ async def test_a_preview_is_what_a_comparison_reads_and_reads_nothing(
     assert [p.order for p in previews] == [Order.AB, Order.BA]
     assert isinstance(previews[0], PromptPreview)
     assert "<|im_start|>" in previews[0].text
-    found = await client.compare(*pair)
-    assert isinstance(found, Judgment)
-    reads = found.votes[0].reads
+    judgment = await client.compare(*pair)
+    assert isinstance(judgment, Judgment)
+    reads = judgment.votes[0].reads
     assert {p.prompt_sha256: p.prompt_tokens for p in previews} == {
         r.prompt_sha256: r.prompt_tokens for r in reads
     }
 
 
 async def test_rationales_come_with_the_reads(client: AsyncJudgeClient) -> None:
-    found = await client.compare(
+    judgment = await client.compare(
         "Name a fruit", "An apple.", "A stone.", options=JudgeOptions(max_rationale_tokens=8)
     )
-    assert isinstance(found, Judgment)
-    assert {read.rationale for vote in found.votes for read in vote.reads} == {"an answer"}
+    assert isinstance(judgment, Judgment)
+    assert {read.rationale for vote in judgment.votes for read in vote.reads} == {"an answer"}
 
 
-async def test_an_empty_response_is_unjudged_whatever_is_asked(client: AsyncJudgeClient) -> None:
-    for found in (
+async def test_an_empty_response_is_unjudged_in_every_request(client: AsyncJudgeClient) -> None:
+    for outcome in (
         await client.score("Name a fruit", " "),
         await client.critique("Name a fruit", ""),
         await client.revise("Name a fruit", "", "too short"),
     ):
-        assert isinstance(found, Unjudged)
-        assert found.reason is UnjudgedReason.EMPTY_RESPONSE
+        assert isinstance(outcome, Unjudged)
+        assert outcome.reason is UnjudgedReason.EMPTY_RESPONSE
 
 
-async def test_the_sync_client_asks_the_same(client: AsyncJudgeClient) -> None:
+async def test_the_sync_client_sends_the_same_requests(client: AsyncJudgeClient) -> None:
     def work() -> tuple[Any, ...]:
         with JudgeClient(client.address) as sync:
             return (
@@ -123,13 +123,13 @@ async def test_the_sync_client_asks_the_same(client: AsyncJudgeClient) -> None:
 async def test_an_undecided_judgment_abstains_with_its_reason(
     client: AsyncJudgeClient, engine: FakeEngine
 ) -> None:
-    engine.answer = lambda _: (-0.1, -2.4)  # always the first: a judge with nothing but a bias
-    found = await client.compare("x", "a", "b", options=JudgeOptions(max_straddle=0.1))
-    assert isinstance(found, Unjudged)
-    assert found.reason is UnjudgedReason.UNDECIDED
+    engine.answer = lambda _: (-0.1, -2.4)  # always the first: a judge with only position bias
+    outcome = await client.compare("x", "a", "b", options=JudgeOptions(max_straddle=0.1))
+    assert isinstance(outcome, Unjudged)
+    assert outcome.reason is UnjudgedReason.UNDECIDED
 
 
-async def test_the_server_says_what_it_offers(client: AsyncJudgeClient) -> None:
+async def test_server_info_lists_what_the_server_offers(client: AsyncJudgeClient) -> None:
     info = await client.server_info()
     assert info.protocols[0] == "pairwise"
     assert info.inline_constitutions
@@ -196,10 +196,12 @@ INVALID_CALLS = [
 
 
 @pytest.mark.parametrize(
-    ("rpc", "fields", "field", "told"), INVALID_CALLS, ids=[f"{c[0]}-{c[2]}" for c in INVALID_CALLS]
+    ("rpc", "fields", "field", "problem"),
+    INVALID_CALLS,
+    ids=[f"{c[0]}-{c[2]}" for c in INVALID_CALLS],
 )
 async def test_an_invalid_call_names_its_field(
-    judge: Any, rpc: str, fields: dict[str, Any], field: str, told: str
+    judge: Any, rpc: str, fields: dict[str, Any], field: str, problem: str
 ) -> None:
     request = getattr(pb, f"{rpc}Request")
     given: dict[str, Any] = {**CHAT}
@@ -209,13 +211,13 @@ async def test_an_invalid_call_names_its_field(
     code, message, details = await failure(getattr(judge, rpc)(request(**{**given, **fields})))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert message.startswith(f"{field}: ")
-    assert told in message
+    assert problem in message
     assert [v.field for v in details["BadRequest"].field_violations] == [field]
     assert details["ErrorInfo"].reason in ("INVALID_REQUEST", "TOO_LONG")
 
 
 @pytest.mark.parametrize("rpc", ["RankCandidates", "ScoreCandidate"])
-async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
+async def test_a_model_that_cannot_fit_the_prompt_is_reported_as_such(
     judge: Any, monkeypatch: pytest.MonkeyPatch, rpc: str
 ) -> None:
     def unsuited(*_: object) -> None:
@@ -232,16 +234,18 @@ async def test_a_model_that_cannot_carry_the_prompt_is_told_as_such(
 
 
 async def test_validate_only_checks_and_writes_nothing(
-    judge: Any, laws: Any, engine: FakeEngine
+    judge: Any, constitution_service: Any, engine: FakeEngine
 ) -> None:
     given = {**CHAT, "response": "a", "validate_only": True}
     assert not (await judge.ScoreCandidate(pb.ScoreCandidateRequest(**given))).HasField("score")
-    found = await judge.CritiqueCandidate(pb.CritiqueCandidateRequest(**given))
-    assert not found.HasField("critique")
-    found = await judge.ReviseCandidate(pb.ReviseCandidateRequest(**given, critique="short"))
-    assert not found.HasField("revision")
-    found = await laws.PreviewPrompt(pb.PreviewPromptRequest(**CHAT, validate_only=True))
-    assert not found.prompts
+    response = await judge.CritiqueCandidate(pb.CritiqueCandidateRequest(**given))
+    assert not response.HasField("critique")
+    response = await judge.ReviseCandidate(pb.ReviseCandidateRequest(**given, critique="short"))
+    assert not response.HasField("revision")
+    response = await constitution_service.PreviewPrompt(
+        pb.PreviewPromptRequest(**CHAT, validate_only=True)
+    )
+    assert not response.prompts
     assert not engine.prompts + engine.writings
     wrong = pb.WritingOptions(principle_id="no")
     await failure(judge.CritiqueCandidate(pb.CritiqueCandidateRequest(**given, options=wrong)))
@@ -253,11 +257,11 @@ async def test_validate_only_checks_and_writes_nothing(
 async def test_a_calibration_file_is_applied_unless_the_caller_wants_raw_numbers(
     tmp_path: Path,
 ) -> None:
-    law = one_principle(tmp_path)
+    constitution = one_principle(tmp_path)
     file = tmp_path / "brief.calibration.json"
     calibration = Calibration(
         constitution="brief",
-        constitution_sha256=Constitution.load(law).digest,
+        constitution_sha256=Constitution.load(constitution).digest,
         model="fake",
         model_sha256=model_sha256(FakeEngine().identity),
         template_version=TEMPLATE_VERSION,
@@ -267,21 +271,21 @@ async def test_a_calibration_file_is_applied_unless_the_caller_wants_raw_numbers
     )
     write_calibration(file, calibration)
     async with (
-        serving(FakeEngine(), constitutions=[law], calibrations=[str(file)]) as server,
+        serving(FakeEngine(), constitutions=[constitution], calibrations=[str(file)]) as server,
         AsyncJudgeClient(server.address) as client,
     ):
         info = await client.server_info()
-        found = await client.compare("x", "a", "a longer one")
+        calibrated = await client.compare("x", "a", "a longer one")
         raw = await client.compare("x", "a", "a longer one", options=JudgeOptions(calibrated=False))
-    assert isinstance(found, Judgment)
+    assert isinstance(calibrated, Judgment)
     assert isinstance(raw, Judgment)
     fitted = FittedCalibration(calibration.constitution_sha256, "pairwise", calibration.sha256)
     assert info.calibrations == (fitted,)
-    assert found.provenance.calibration == calibration.sha256
+    assert calibrated.provenance.calibration == calibration.sha256
     assert raw.provenance.calibration == ""
-    assert raw.prob_a == raw.raw_prob_a == found.raw_prob_a
-    assert found.prob_a == pytest.approx(calibration.apply(raw.prob_a))
-    assert raw.prob_a < found.prob_a < 0.5
+    assert raw.prob_a == raw.raw_prob_a == calibrated.raw_prob_a
+    assert calibrated.prob_a == pytest.approx(calibration.apply(raw.prob_a))
+    assert raw.prob_a < calibrated.prob_a < 0.5
 
 
 def test_a_calibration_file_that_is_missing_stops_the_start(tmp_path: Path) -> None:

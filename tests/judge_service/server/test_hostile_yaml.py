@@ -1,4 +1,4 @@
-"""Hostile constitutions: every text is a Constitution, or errors with line and column, and soon.
+"""Hostile constitutions: every text gives a Constitution, or errors with line and column, quickly.
 
 The shipped constitutions with bytes changed, lines moved and doubled, values replaced by the worst;
 and bombs made to cost memory or time: aliases, merge keys, depth, width, repeated keys, megabytes.
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(3600)
 FULL = os.environ.get("RLAIF_FULL") == "1"
 MUTATIONS = 10_000 if FULL else 400
 MOST_STEPS = 500_000
-AVERAGE_STEPS = 30_000  # of mutations, most of which are a whole shipped constitution
+AVERAGE_STEPS = 30_000  # per mutation; most are a whole shipped constitution
 MIB = 2**20
 
 LAUGHS = "".join(
@@ -126,7 +126,7 @@ Outcome = Constitution | tuple[Diagnostic, ...]
 
 
 def outcome(text: str) -> Outcome:
-    """What a text is: a constitution, or what is wrong with it."""
+    """The constitution in a text, or its problems."""
     try:
         return Constitution.from_yaml(text, "mine.yaml")
     except ConstitutionError as error:
@@ -134,18 +134,18 @@ def outcome(text: str) -> Outcome:
 
 
 def outcome_and_cost(text: str) -> tuple[Outcome, int]:
-    """What a text is, and the steps that it took to know."""
-    found: list[Outcome] = []
-    cost = steps(lambda: found.append(outcome(text)))
-    return found[0], cost
+    """The outcome of a text, and the steps that it took."""
+    outcomes: list[Outcome] = []
+    cost = steps(lambda: outcomes.append(outcome(text)))
+    return outcomes[0], cost
 
 
-def check(text: str, found: Outcome) -> None:
-    if isinstance(found, Constitution):
+def check(text: str, result: Outcome) -> None:
+    if isinstance(result, Constitution):
         return
-    assert found, "an error says what is wrong"
+    assert result, "an error has at least one problem"
     lines = text.splitlines() or [""]
-    for problem in found:
+    for problem in result:
         assert problem.message
         assert len(str(problem)) < 2000
         assert 1 <= problem.line <= len(lines) + 1
@@ -155,9 +155,9 @@ def check(text: str, found: Outcome) -> None:
 def test_mutated_constitutions_are_constitutions_or_errors_with_line_and_column() -> None:
     good, costs = 0, []
     for text in mutations(MUTATIONS):
-        found, cost = outcome_and_cost(text)
-        check(text, found)
-        good += isinstance(found, Constitution)
+        result, cost = outcome_and_cost(text)
+        check(text, result)
+        good += isinstance(result, Constitution)
         costs.append(cost)
     assert 0 < good < MUTATIONS
     average = sum(costs) / len(costs)
@@ -170,13 +170,13 @@ def test_mutated_constitutions_are_constitutions_or_errors_with_line_and_column(
 @pytest.mark.timeout(120)  # work inside libyaml or one regular expression is not counted
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_an_error_or_harmless_and_costs_few_steps(name: str) -> None:
-    found, cost = outcome_and_cost(BOMBS[name])
-    check(BOMBS[name], found)
+    result, cost = outcome_and_cost(BOMBS[name])
+    check(BOMBS[name], result)
     print(f"{name}: {cost} steps")
     assert cost < MOST_STEPS
 
 
-async def test_the_server_tells_the_same_and_goes_on(tmp_path: Path) -> None:
+async def test_the_server_reports_the_same_and_keeps_serving(tmp_path: Path) -> None:
     async with (
         serving(FakeEngine(), constitutions=[one_principle(tmp_path)]) as server,
         AsyncJudgeClient(server.address, max_message_bytes=16 * MIB) as client,

@@ -1,4 +1,4 @@
-"""Constitutions that come with a request: taken where allowed, parsed once, refused by line."""
+"""Constitutions sent with a request: accepted if allowed, parsed once, rejected with their line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.fakes import FakeEngine
 from tests.support.service.serving import CHAT, ONE_PRINCIPLE, comparison, one_principle, serving
 
 
-def shop() -> Constitution:
+def shop_constitution() -> Constitution:
     brief = Constitution.load("hhh")
     principle = brief.principles[0].model_copy(update={"compare": "Prefer the shopkeeper."})
     return Constitution(
@@ -33,25 +33,25 @@ def shop() -> Constitution:
 async def test_a_constitution_may_come_with_the_request(
     client: AsyncJudgeClient, engine: FakeEngine
 ) -> None:
-    law = shop()
-    found = await client.compare("x", "a", "bb", law)
-    assert isinstance(found, Judgment)
-    assert found.provenance.constitution_sha256 == law.digest
+    constitution = shop_constitution()
+    judgment = await client.compare("x", "a", "bb", constitution)
+    assert isinstance(judgment, Judgment)
+    assert judgment.provenance.constitution_sha256 == constitution.digest
     assert "Prefer the shopkeeper." in engine.prompts[0]
     items = [comparison(str(n)) for n in range(20)]
-    answers = [answer async for _, answer in client.stream(items, law)]
+    answers = [answer async for _, answer in client.stream(items, constitution)]
     assert all(isinstance(a, Judgment) for a in answers)
     assert {a.provenance.constitution_name for a in answers if isinstance(a, Judgment)} == {"shop"}
 
 
-async def test_a_server_that_takes_no_inline_constitution_says_how_it_would() -> None:
+async def test_a_server_that_takes_no_inline_constitution_names_the_setting() -> None:
     async with serving(FakeEngine()) as server, AsyncJudgeClient(server.address) as client:
         assert not (await client.server_info()).inline_constitutions
         with pytest.raises(JudgeRequestError, match="--allow-inline") as refused:
-            await client.compare("x", "a", "b", shop())
+            await client.compare("x", "a", "b", shop_constitution())
         assert list(refused.value.fields) == ["constitution.yaml"]
         with pytest.raises(JudgeRequestError, match="--allow-inline"):
-            async for _ in client.stream([comparison("1")], shop()):
+            async for _ in client.stream([comparison("1")], shop_constitution()):
                 pass
         async with grpc.aio.insecure_channel(server.address) as channel:
             call = pb_grpc.JudgeServiceStub(channel).ComparePair(
@@ -69,13 +69,13 @@ async def test_every_problem_of_an_inline_constitution_has_its_line_and_column(j
     code, message, details = await failure(judge.ScoreCandidate(request))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert details["ErrorInfo"].reason == "BAD_CONSTITUTION"
-    told = [v.description for v in details["BadRequest"].field_violations]
+    problems = [v.description for v in details["BadRequest"].field_violations]
     assert {v.field for v in details["BadRequest"].field_violations} == {"constitution.yaml"}
-    assert len(told) == 2
-    assert told[0].startswith("line 3, column 10: ")
-    assert told[1].startswith("line 9, column 5: ")
-    assert "critique" in told[1]
-    assert message == "constitution.yaml: " + "\n".join(told)
+    assert len(problems) == 2
+    assert problems[0].startswith("line 3, column 10: ")
+    assert problems[1].startswith("line 9, column 5: ")
+    assert "critique" in problems[1]
+    assert message == "constitution.yaml: " + "\n".join(problems)
 
 
 async def test_an_error_fits_the_metadata_however_much_is_wrong(judge: Any) -> None:
@@ -94,15 +94,19 @@ async def test_an_error_fits_the_metadata_however_much_is_wrong(judge: Any) -> N
     assert len(message) < 200
 
 
-async def test_the_other_service_reads_inline_constitutions_alike(laws: Any) -> None:
+async def test_the_other_service_reads_inline_constitutions_alike(
+    constitution_service: Any,
+) -> None:
     ref = pb.ConstitutionRef(yaml=ONE_PRINCIPLE)
-    found = await laws.GetConstitution(pb.GetConstitutionRequest(constitution=ref))
-    assert found.constitution.name == "brief"
+    response = await constitution_service.GetConstitution(
+        pb.GetConstitutionRequest(constitution=ref)
+    )
+    assert response.constitution.name == "brief"
     ref = pb.ConstitutionRef(yaml="name: brief\n")
     request = pb.PreviewPromptRequest(**CHAT, constitution=ref)
     for call in (
-        laws.GetConstitution(pb.GetConstitutionRequest(constitution=ref)),
-        laws.PreviewPrompt(request),
+        constitution_service.GetConstitution(pb.GetConstitutionRequest(constitution=ref)),
+        constitution_service.PreviewPrompt(request),
     ):
         code, _, details = await failure(call)
         assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -126,22 +130,22 @@ async def test_a_text_is_parsed_once_and_the_oldest_is_forgotten(
 
     monkeypatch.setattr(Constitution, "from_yaml", counting)
     monkeypatch.setattr(inline_constitutions, "KEPT", 2)
-    laws = InlineConstitutions(allowed=True, max_principles=8)
+    inline = InlineConstitutions(allowed=True, max_principles=8)
     one, two, three = (ONE_PRINCIPLE.replace("1.0.0", f"{n}.0.0") for n in (1, 2, 3))
-    found = await asyncio.gather(*(laws.find(one) for _ in range(5)))
-    assert len({id(law) for law in found}) == len(parsed) == 1
-    await laws.find(two)
-    await laws.find(one)
-    await laws.find(three)  # forgets two
-    await laws.find(one)
+    constitutions = await asyncio.gather(*(inline.find(one) for _ in range(5)))
+    assert len({id(constitution) for constitution in constitutions}) == len(parsed) == 1
+    await inline.find(two)
+    await inline.find(one)
+    await inline.find(three)  # forgets two
+    await inline.find(one)
     assert len(parsed) == 3
-    await laws.find(two)
+    await inline.find(two)
     assert len(parsed) == 4
 
 
-def test_inline_yaml_says_the_same_as_the_file(tmp_path: Path) -> None:
-    law = Constitution.load(one_principle(tmp_path))
-    assert to_yaml(law) == (
+def test_inline_yaml_has_the_content_of_the_file(tmp_path: Path) -> None:
+    constitution = Constitution.load(one_principle(tmp_path))
+    assert to_yaml(constitution) == (
         "name: brief\nversion: 1.0.0\ntraits:\n  helpful: {}\nprinciples:\n"
         "  - id: says-more\n    trait: helpful\n"
         "    compare: Prefer the reply that says more.\n"

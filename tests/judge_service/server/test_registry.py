@@ -1,4 +1,4 @@
-"""Constitutions by name and digest, and what an edit of their files does to a running server."""
+"""Constitutions by name and digest, and edits of their files while the server runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ EDITED = ONE_PRINCIPLE.replace("1.0.0", "1.1.0").replace("says more", "says less
 
 
 @pytest.fixture
-def law_file(tmp_path: Path) -> Path:
+def constitution_file(tmp_path: Path) -> Path:
     return Path(one_principle(tmp_path))
 
 
-def test_a_reload_serves_the_edited_file_and_still_knows_the_old_digest(law_file: Path) -> None:
-    registry = ConstitutionRegistry([str(law_file), "hhh"], 64)
+def test_a_reload_serves_the_edited_file_and_still_knows_the_old_digest(
+    constitution_file: Path,
+) -> None:
+    registry = ConstitutionRegistry([str(constitution_file), "hhh"], 64)
     before = registry.find("brief", "")
-    law_file.write_text(EDITED)
+    constitution_file.write_text(EDITED)
     assert registry.reload() == [f"brief is now 1.1.0 (sha256 {registry.find('', '').digest[:12]})"]
     assert registry.find("brief", "").principles[0].compare == "Prefer the reply that says less."
     assert registry.find("brief", before.digest) is before
@@ -49,40 +51,40 @@ def test_a_reload_serves_the_edited_file_and_still_knows_the_old_digest(law_file
         ("", "brief.yaml"),
     ],
 )
-def test_a_file_that_cannot_be_used_leaves_what_was_there(
-    law_file: Path, text: str, why: str
+def test_an_unusable_file_leaves_the_constitution_as_it_was(
+    constitution_file: Path, text: str, why: str
 ) -> None:
-    registry = ConstitutionRegistry([str(law_file), "hhh"], 64)
+    registry = ConstitutionRegistry([str(constitution_file), "hhh"], 64)
     before = registry.find("brief", "")
-    law_file.write_text(text)
-    (said,) = registry.reload()
-    assert "brief stays as it was" in said
-    assert why in said
+    constitution_file.write_text(text)
+    (problem,) = registry.reload()
+    assert "brief stays as it was" in problem
+    assert why in problem
     assert registry.find("brief", "") is before
-    law_file.unlink()
-    (said,) = registry.reload()
-    assert "brief stays as it was" in said
+    constitution_file.unlink()
+    (problem,) = registry.reload()
+    assert "brief stays as it was" in problem
 
 
-def test_an_edit_that_changes_no_digest_is_not_told(law_file: Path) -> None:
-    registry = ConstitutionRegistry([str(law_file)], 64)
-    law_file.write_text("# a remark\n" + ONE_PRINCIPLE)
+def test_an_edit_that_changes_no_digest_is_not_reported(constitution_file: Path) -> None:
+    registry = ConstitutionRegistry([str(constitution_file)], 64)
+    constitution_file.write_text("# a remark\n" + ONE_PRINCIPLE)
     assert registry.reload() == []
 
 
-def test_a_digest_of_another_name_is_refused(law_file: Path) -> None:
-    registry = ConstitutionRegistry([str(law_file), "hhh"], 64)
+def test_a_digest_of_another_name_is_refused(constitution_file: Path) -> None:
+    registry = ConstitutionRegistry([str(constitution_file), "hhh"], 64)
     with pytest.raises(InvalidRequest, match="no such hhh"):
         registry.find("hhh", registry.find("brief", "").digest)
 
 
-async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_began_with(
-    law_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_saved_file_is_served_and_work_in_flight_keeps_its_version(
+    constitution_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reloading, "_POLL_SECONDS", 0.02)
     engine = FakeEngine()
     async with (
-        serving(engine, constitutions=(str(law_file),)) as server,
+        serving(engine, constitutions=(str(constitution_file),)) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub = pb_grpc.JudgeServiceStub(channel)
@@ -91,7 +93,7 @@ async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_b
         begun = asyncio.ensure_future(stub.ComparePair(request))
         await until(lambda: engine.in_flight)
         with caplog.at_level(logging.WARNING, logger="judge_service"):
-            law_file.write_text(EDITED)
+            constitution_file.write_text(EDITED)
             await until(lambda: "brief is now 1.1.0" in caplog.text)
         assert not begun.done()
         engine.release()
@@ -100,7 +102,7 @@ async def test_a_saved_file_is_served_and_work_begun_ends_under_the_version_it_b
     assert new.judgment.provenance.constitution.version == "1.1.0"
 
 
-async def test_sighup_reads_the_constitutions_again(law_file: Path) -> None:
+async def test_sighup_reads_the_constitutions_again(constitution_file: Path) -> None:
     """Through `serve`, which owns the process's signals."""
     from tests.support.service.serving import settings
 
@@ -108,7 +110,7 @@ async def test_sighup_reads_the_constitutions_again(law_file: Path) -> None:
     served = asyncio.Event()
     running = asyncio.ensure_future(
         server_module.serve(
-            settings(constitutions=(str(law_file),)),
+            settings(constitutions=(str(constitution_file),)),
             FakeEngine(),
             ready=lambda at: (versions.append(at), served.set()),
         )
@@ -116,12 +118,12 @@ async def test_sighup_reads_the_constitutions_again(law_file: Path) -> None:
     await asyncio.wait_for(served.wait(), 120)
     async with grpc.aio.insecure_channel(versions[0]) as channel:
         stub = pb_grpc.ConstitutionServiceStub(channel)
-        law_file.write_text(EDITED)
+        constitution_file.write_text(EDITED)
         os.kill(os.getpid(), signal.SIGHUP)
 
         async def version() -> str:
-            found = await stub.ListConstitutions(pb.ListConstitutionsRequest())
-            return str(found.constitutions[0].version)
+            response = await stub.ListConstitutions(pb.ListConstitutionsRequest())
+            return str(response.constitutions[0].version)
 
         await until_answered(version, "1.1.0")
     os.kill(os.getpid(), signal.SIGTERM)

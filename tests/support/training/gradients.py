@@ -1,4 +1,4 @@
-"""Gradients looked at instead of applied, in one process or in one of several."""
+"""Gradients recorded instead of applied, in one process or in one of several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of PPO share: small settings, a reward, models over a tiny model."""
+"""Shared helpers of the PPO tests: small settings, a reward, models over a tiny model."""
 
 from __future__ import annotations
 

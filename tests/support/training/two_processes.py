@@ -1,5 +1,5 @@
-"""Two steps of each trainer named, their summed gradients written down, and the bytes that each
-process holds of weights, gradients and moments. Run by test_distributed.py: alone, and by
+"""Records two steps of each trainer named: the summed gradients, and the bytes that each process
+holds of weights, gradients and moments. Run by test_distributed.py: alone, and by
 `accelerate launch` in two processes."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.support.training.pairs import preference
 COMMON = {
     "dtype": "float32", "max_tokens": 120, "warmup": 0.0,
     "learning_rate": 1e-6,  # Adam's first step is ±rate however small g is: rounding would grow
-    "max_grad_norm": 1e9,  # so that what is written down is not scaled
+    "max_grad_norm": 1e9,  # so that the recorded gradients are not scaled
 }  # fmt: skip
 # seven pairs in one step: shares of four and three, of different lengths
 PAIRS = [
@@ -75,19 +75,19 @@ def trained(name: str, model: str, out: Path) -> None:
                 "iterations": 2, "epochs": 2, "update_batch_size": 5, "kl_ceiling": 1e-9,
                 "eval_every": 1, "eval_prompts": 1, "rollback_after": 1,
             }  # fmt: skip
-            said = iter((0.9, 0.5))
-            judge = lambda _prompts, _responses: next(said)  # noqa: E731
+            scores = iter((0.9, 0.5))
+            judge = lambda _prompts, _responses: next(scores)  # noqa: E731
         if "grouped" in how:  # micro-batches of both kinds: responses that share a prompt, and not
             steps |= {"advantages": "rloo", "group_size": 3, "update_batch_size": 8}
             budget = 300
         else:
             value = "adapter" if "adapter" in how else "head"
             steps |= {"value": value, "value_learning_rate": 1e-6}
-        asked = ppo.PPOConfig(
+        config = ppo.PPOConfig(
             **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
             micro_batch_tokens=budget, engine="transformers",
         )  # fmt: skip
-        ppo.train(asked, model, PROMPTS, reward(model, how), out, judge)
+        ppo.train(config, model, PROMPTS, reward(model, how), out, judge)
 
 
 def reward(model: str, how: list[str]) -> Path | RewardFunction:
@@ -98,7 +98,7 @@ def reward(model: str, how: list[str]) -> Path | RewardFunction:
         return RewardModel.load(model, folder).overall_scores
     if "lazy" in how:
         opened = cache(lambda: RewardModel.load(model, folder))
-        return lambda asked, said: opened().overall_scores(asked, said)
+        return lambda prompts, responses: opened().overall_scores(prompts, responses)
     return Path(f"{model}-reward") if "scored" in how else OwnModel(model)
 
 
@@ -110,7 +110,9 @@ class OwnModel:
         self.values = read.get_input_embeddings().weight.sum(1).tolist()
 
     def __call__(self, _conversations: object, responses: Sequence[str]) -> list[float]:
-        return [sum(self.values[ord(c) % len(self.values)] for c in said) for said in responses]
+        return [
+            sum(self.values[ord(c) % len(self.values)] for c in response) for response in responses
+        ]
 
 
 def size(tensors: Iterable[torch.Tensor]) -> int:
@@ -118,7 +120,7 @@ def size(tensors: Iterable[torch.Tensor]) -> int:
 
 
 class StepWatch:
-    """What is written down of one trainer's run, by hooks into what trains."""
+    """Records one trainer's run, by hooks into its learner and backbone."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, torch.Tensor]] = []
@@ -163,8 +165,8 @@ def main(model: str, folder: Path, names: list[str]) -> None:
         workers = ProcessGroup.current()
         held, base = workers.gather([watch.held]), workers.gather(watch.base)
         if workers.is_main:
-            found = {"gradients": watch.gradients, "held": held, "base": base}
-            torch.save(found, folder / f"{name}.pt")
+            record = {"gradients": watch.gradients, "held": held, "base": base}
+            torch.save(record, folder / f"{name}.pt")
 
 
 if __name__ == "__main__":

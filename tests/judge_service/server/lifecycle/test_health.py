@@ -30,7 +30,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def asked(service: str = "") -> Any:
+def health_request(service: str = "") -> Any:
     return health_pb2.HealthCheckRequest(service=service)
 
 
@@ -61,28 +61,28 @@ async def health_alone(**values: Any) -> AsyncIterator[tuple[Health, str]]:
         await server.stop(0.5)
 
 
-async def test_health_says_not_serving_from_the_first_moment_and_knows_its_services() -> None:
+async def test_health_is_not_serving_from_the_first_moment_and_knows_its_services() -> None:
     async with health_alone() as (health, address), grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", JUDGE):
-            assert (await stub.Check(asked(service))).status == NOT_SERVING
+            assert (await stub.Check(health_request(service))).status == NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
-            await stub.Check(asked("nonesuch"))
+            await stub.Check(health_request("nonesuch"))
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
-        watch = stub.Watch(asked("nonesuch"))
+        watch = stub.Watch(health_request("nonesuch"))
         assert await status(watch) == UNKNOWN
         health.report(serving=True)
         for service in ("", JUDGE):
-            assert (await stub.Check(asked(service))).status == SERVING
+            assert (await stub.Check(health_request(service))).status == SERVING
 
 
-async def test_a_watcher_that_leaves_takes_nothing_from_the_others() -> None:
+async def test_a_watcher_that_leaves_does_not_affect_the_others() -> None:
     async with health_alone() as (health, address), AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(address)) for _ in range(2)
         ]
         leaving, staying = (
-            health_pb2_grpc.HealthStub(channel).Watch(asked(JUDGE)) for channel in channels
+            health_pb2_grpc.HealthStub(channel).Watch(health_request(JUDGE)) for channel in channels
         )
         assert await status(leaving) == await status(staying) == NOT_SERVING
         leaving.cancel()
@@ -98,15 +98,15 @@ async def test_watches_over_the_cap_are_refused_and_one_that_ends_makes_room() -
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        first, second = stub.Watch(asked()), stub.Watch(asked(JUDGE))
+        first, second = stub.Watch(health_request()), stub.Watch(health_request(JUDGE))
         assert await status(first) == await status(second) == NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError, match="too many health watches: 2 are") as refused:
-            await stub.Watch(asked()).read()
+            await stub.Watch(health_request()).read()
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert (await stub.Check(asked())).status == NOT_SERVING, "checks are not capped"
+        assert (await stub.Check(health_request())).status == NOT_SERVING, "checks are not capped"
         first.cancel()
         await until_watched(health, 1)
-        third = stub.Watch(asked())
+        third = stub.Watch(health_request())
         assert await status(third) == NOT_SERVING
 
 
@@ -116,14 +116,14 @@ async def test_alarms_show_in_check_and_do_not_change_the_status() -> None:
         shown = []
         for alarms in ((), ("one", "two"), ()):
             health.show_alarms(*alarms)
-            call = health_pb2_grpc.HealthStub(channel).Check(asked())
+            call = health_pb2_grpc.HealthStub(channel).Check(health_request())
             assert (await call).status == SERVING
             trailers = {key: value for key, value in await call.trailing_metadata()}
             shown.append(trailers.get(ALARMS_KEY))
         assert shown == [None, "one,two", None]
 
 
-async def test_a_watcher_that_never_opens_its_window_holds_nothing_up() -> None:
+async def test_a_watcher_that_never_opens_its_window_delays_nothing() -> None:
     engine = FakeEngine()
     server = JudgeServer(settings(grace_seconds=0.2), engine)
     await server.start()
@@ -134,12 +134,12 @@ async def test_a_watcher_that_never_opens_its_window_holds_nothing_up() -> None:
         asyncio.timeout(60),
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        watch = stub.Watch(asked())
+        watch = stub.Watch(health_request())
         assert await status(watch) == NOT_SERVING
         assert server._health.watches == 3
         await server.load()
         assert await status(watch) == SERVING
-        assert (await stub.Check(asked(JUDGE))).status == SERVING
+        assert (await stub.Check(health_request(JUDGE))).status == SERVING
         engine.die()
         await server.engine_lost.wait()
         assert await status(watch) == NOT_SERVING
@@ -153,7 +153,7 @@ async def test_a_watch_ends_cleanly_after_its_last_status_when_the_server_stops(
         grpc.aio.insecure_channel(server.address) as channel,
         asyncio.timeout(60),
     ):
-        watch = health_pb2_grpc.HealthStub(channel).Watch(asked())
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_request())
         assert await status(watch) == SERVING
         stopping = asyncio.create_task(server.stop())
         assert await status(watch) == NOT_SERVING
@@ -168,11 +168,11 @@ def client_of(servers: list[JudgeServer], number: int) -> AsyncJudgeClient:
     return AsyncJudgeClient(address, max_message_bytes=2**20 + number)
 
 
-async def test_of_two_clients_of_loading_replicas_one_may_leave_and_both_work_once_warm(
+async def test_clients_of_loading_replicas_may_leave_and_all_work_once_warm(
     tmp_path: Path,
 ) -> None:
-    law = one_principle(tmp_path)
-    servers = [JudgeServer(settings(constitutions=[law]), FakeEngine()) for _ in range(2)]
+    constitution = one_principle(tmp_path)
+    servers = [JudgeServer(settings(constitutions=[constitution]), FakeEngine()) for _ in range(2)]
     async with AsyncExitStack() as stack, asyncio.timeout(120):
         for server in servers:
             await server.start()

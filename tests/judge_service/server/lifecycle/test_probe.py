@@ -1,4 +1,4 @@
-"""What supervisors are told: the probe's answer and systemd's datagram."""
+"""Reports to supervisors: the probe's answer and systemd's datagram."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tests.support.service.certificates import Authority
 from tests.support.service.serving import serving, settings
 
 
-async def ask(server: JudgeServer, **values: Any) -> None:
+async def run_probe(server: JudgeServer, **values: Any) -> None:
     port = int(server.address.rpartition(":")[2])
     await asyncio.to_thread(probe, settings(port=port, **values), 5.0)
 
 
-async def test_a_server_that_serves_is_told_from_one_that_loads_and_from_none() -> None:
+async def test_the_probe_distinguishes_a_serving_server_from_a_loading_one_and_from_none() -> None:
     server = JudgeServer(settings(), FakeEngine())
     await server.start()
     with pytest.raises(NotServing, match="NOT_SERVING"):
-        await ask(server)
+        await run_probe(server)
     await server.load()
-    await ask(server)
+    await run_probe(server)
     await server.stop()
     with pytest.raises(NotServing, match="UNAVAILABLE"):
-        await ask(server)
+        await run_probe(server)
 
 
 def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
@@ -43,7 +43,7 @@ def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-async def test_over_tls_it_asks_whatever_name_is_in_the_certificate(tmp_path: Path) -> None:
+async def test_over_tls_the_probe_accepts_any_name_in_the_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.sign("server")
     certificate, key = self_signed(tmp_path, "*.judge.example")
@@ -52,22 +52,24 @@ async def test_over_tls_it_asks_whatever_name_is_in_the_certificate(tmp_path: Pa
         {"tls_certificate": certificate, "tls_key": key},
     ):
         async with serving(FakeEngine(), **values) as server:
-            await ask(server, **values)
+            await run_probe(server, **values)
             with pytest.raises(NotServing, match="UNAVAILABLE"):
-                await ask(server)
+                await run_probe(server)
 
 
-async def test_with_mtls_it_shows_the_server_s_own_certificate(tmp_path: Path) -> None:
+async def test_with_mtls_the_probe_presents_the_servers_own_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.sign("server")
     tls = {"tls_certificate": pair.certificate, "tls_key": pair.key}
     async with serving(FakeEngine(), **tls, tls_client_ca=authority.certificate) as server:
-        await ask(server, **tls, tls_client_ca=authority.certificate)
+        await run_probe(server, **tls, tls_client_ca=authority.certificate)
         with pytest.raises(NotServing):
-            await ask(server, **tls)
+            await run_probe(server, **tls)
 
 
-def test_systemd_is_told_when_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_is_notified_on_a_file_socket_and_an_abstract_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
@@ -81,7 +83,7 @@ def test_systemd_is_told_when_it_listens(tmp_path: Path, monkeypatch: pytest.Mon
         assert listener.recv(64) == b"READY=1"
 
 
-def test_a_supervisor_that_is_gone_stops_nothing(
+def test_a_missing_supervisor_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)

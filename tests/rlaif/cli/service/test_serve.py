@@ -1,4 +1,4 @@
-"""`rlaif serve`: what it would run with, and how it says no."""
+"""`rlaif serve`: its effective settings and its errors."""
 
 from __future__ import annotations
 
@@ -43,26 +43,30 @@ def free_port() -> int:
 
 
 def printed(*arguments: str) -> dict[str, object]:
-    found = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
-    assert found.exit_code == 0, (found.output, found.exception)
-    settings: dict[str, object] = yaml.safe_load(found.output)
+    result = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    settings: dict[str, object] = yaml.safe_load(result.output)
     return settings
 
 
 def test_the_flags_of_a_server_reach_its_settings() -> None:
-    found = printed(
+    values = printed(
         "--model", "m", "-c", "hhh", "-c", "overall", "--port", "7", "--kv-cache-gib", "0.5",
         "--max-context-tokens", "512", "--store", "s.sqlite", "--allow-inline", "--insecure",
         "--host", "0.0.0.0", "--exit-on-stdin-close", "--metrics-port", "9", "--log-format", "json",
         "--tls-certificate", "c", "--tls-key", "k", "--tls-client-ca", "a", "--tokens", "t",
     )  # fmt: skip
-    assert found["constitutions"] == ["hhh", "overall"]
-    assert (found["port"], found["kv_cache_gib"], found["max_context_tokens"]) == (7, 0.5, 512)
-    assert (found["store"], found["host"], found["metrics_port"]) == ("s.sqlite", "0.0.0.0", 9)
-    assert (found["tls_certificate"], found["tls_key"], found["tls_client_ca"]) == ("c", "k", "a")
-    assert (found["tokens"], found["log_format"]) == ("t", "json")
+    assert values["constitutions"] == ["hhh", "overall"]
+    assert (values["port"], values["kv_cache_gib"], values["max_context_tokens"]) == (7, 0.5, 512)
+    assert (values["store"], values["host"], values["metrics_port"]) == ("s.sqlite", "0.0.0.0", 9)
+    assert (values["tls_certificate"], values["tls_key"], values["tls_client_ca"]) == (
+        "c",
+        "k",
+        "a",
+    )
+    assert (values["tokens"], values["log_format"]) == ("t", "json")
     for flag in ("allow_inline_constitutions", "insecure", "exit_on_stdin_close"):
-        assert found[flag] is True
+        assert values[flag] is True
 
 
 def test_the_dtype_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
@@ -72,8 +76,8 @@ def test_the_dtype_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> Non
     assert effective(None, {"RLAIF_SERVE_MODEL": "m"}, {}).settings.dtype == "auto"
     assert effective(file, {}, {}).settings.dtype == "float16"
     assert effective(file, variables, {}).settings.dtype == "bfloat16"
-    found = printed("--config", str(file), "--dtype", "float32", "--step-tokens", "256")
-    assert (found["dtype"], found["step_tokens"]) == ("float32", 256)
+    values = printed("--config", str(file), "--dtype", "float32", "--step-tokens", "256")
+    assert (values["dtype"], values["step_tokens"]) == ("float32", 256)
 
 
 def test_the_engine_is_opened_in_the_dtype_and_with_the_steps_of_the_settings(
@@ -101,16 +105,16 @@ def test_short_names_of_models_become_folders(monkeypatch: pytest.MonkeyPatch) -
     assert (served.model, served.openai_tokenizer) == ("x", "a/b")
 
 
-def test_a_model_behind_a_server_has_settings_of_its_own_and_its_server_s_context() -> None:
+def test_a_model_behind_a_server_has_its_own_settings_and_the_servers_context() -> None:
     here = printed("--model", "m", "--tensor-parallel-size", "2")
     assert (here["engine"], here["tensor_parallel_size"]) == ("vllm", 2)
-    found = printed(
+    values = printed(
         "--model", "m", "--engine", "openai", "--openai-url", "http://127.0.0.1:8000/v1",
         "--openai-tokenizer", "org/name",
     )  # fmt: skip
-    assert (found["engine"], found["openai_tokenizer"]) == ("openai", "org/name")
-    assert found["openai_url"] == "http://127.0.0.1:8000/v1"
-    assert found["max_context_tokens"] is None
+    assert (values["engine"], values["openai_tokenizer"]) == ("openai", "org/name")
+    assert values["openai_url"] == "http://127.0.0.1:8000/v1"
+    assert values["max_context_tokens"] is None
 
 
 def test_a_store_comes_from_flag_variable_file_or_the_cache(
@@ -131,7 +135,7 @@ def test_a_store_comes_from_flag_variable_file_or_the_cache(
     assert printed(*arguments, "--store", "flag.sqlite")["store"] == "flag.sqlite"
 
 
-def test_calibrations_are_found_in_the_cache_unless_they_are_set(
+def test_calibrations_come_from_the_cache_unless_they_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLAIF_CACHE", str(tmp_path))
@@ -139,18 +143,18 @@ def test_calibrations_are_found_in_the_cache_unless_they_are_set(
     folder.mkdir()
     monkeypatch.setattr(
         "judge_service.judge.calibration.calibration_files",
-        lambda law, where: [where / f"{law}.json"],
+        lambda constitution, where: [where / f"{constitution}.json"],
     )
     variables = {"RLAIF_SERVE_MODEL": "m"}
-    found = effective(None, variables, {})
-    assert found.settings.calibrations == (str(folder / "overall.json"),)
-    assert found.origins["calibrations"] == f"found in {folder}"
+    configured = effective(None, variables, {})
+    assert configured.settings.calibrations == (str(folder / "overall.json"),)
+    assert configured.origins["calibrations"] == f"found in {folder}"
     named = effective(None, {**variables, "RLAIF_SERVE_CALIBRATIONS": "mine.json"}, {})
     assert named.settings.calibrations == ("mine.json",)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         ([], "setting 'model' is missing"),
         (["--model", "m", "--host", "0.0.0.0"], "--host: host 0.0.0.0 is not loopback"),
@@ -160,10 +164,10 @@ def test_calibrations_are_found_in_the_cache_unless_they_are_set(
         (["--config", "none.yaml"], "none.yaml: the settings cannot be read"),
     ],
 )
-def test_a_mistake_is_one_message(arguments: list[str], told: str) -> None:
-    found = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
-    assert isinstance(found.exception, UserError)
-    assert told in str(found.exception)
+def test_a_mistake_is_one_message(arguments: list[str], problem: str) -> None:
+    result = CliRunner().invoke(app, ["serve", "--print-config", *arguments])
+    assert isinstance(result.exception, UserError)
+    assert problem in str(result.exception)
 
 
 def test_an_engine_of_one_added_file_serves_through_the_ordinary_command(tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def test_an_engine_of_one_added_file_serves_through_the_ordinary_command(tmp_pat
 
 
 @pytest.mark.integration
-def test_a_server_from_a_file_tells_systemd_answers_the_probe_reloads_and_ends(
+def test_a_server_from_a_file_notifies_systemd_answers_the_probe_reloads_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RLAIF_STORE")
@@ -197,12 +201,12 @@ def test_a_server_from_a_file_tells_systemd_answers_the_probe_reloads_and_ends(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
         ) as server:
             assert systemd.recv(64) == b"READY=1"
-            found = rlaif(*arguments, "--probe")
-            assert (found.returncode, found.stderr) == (0, "")
+            result = rlaif(*arguments, "--probe")
+            assert (result.returncode, result.stderr) == (0, "")
             server.send_signal(signal.SIGHUP)
             assert rlaif(*arguments, "--probe").returncode == 0
             server.terminate()
-            told, _ = server.communicate(timeout=300)
-    assert server.returncode == 0, told
-    assert "serving on 127.0.0.1:" in told
+            output, _ = server.communicate(timeout=300)
+    assert server.returncode == 0, output
+    assert "serving on 127.0.0.1:" in output
     assert (tmp_path / "reads.sqlite").exists()

@@ -1,4 +1,4 @@
-"""`rlaif store stats|gc|export`, as an operator uses them, and misuses them."""
+"""`rlaif store stats|gc|export`: ordinary use by an operator, and mistakes."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-def test_stats_say_how_many_how_large_how_old(store: Path) -> None:
-    told = rlaif("stats", "--store", store).output
-    assert f"{store}: schema 2" in told
-    assert "reads     100, about" in told
-    assert "writings  1, about" in told
-    found = json.loads(rlaif("stats", "--store", store, "--json").output)
-    assert (found["reads"]["rows"], found["schema"], found["place"]) == (100, 2, str(store))
-    assert found["reads"]["newest"] - found["reads"]["oldest"] >= 40 * 86400
+def test_stats_report_count_size_and_age(store: Path) -> None:
+    output = rlaif("stats", "--store", store).output
+    assert f"{store}: schema 2" in output
+    assert "reads     100, about" in output
+    assert "writings  1, about" in output
+    stats = json.loads(rlaif("stats", "--store", store, "--json").output)
+    assert (stats["reads"]["rows"], stats["schema"], stats["place"]) == (100, 2, str(store))
+    assert stats["reads"]["newest"] - stats["reads"]["oldest"] >= 40 * 86400
 
 
 def test_the_store_is_the_server_s_where_none_is_named(
@@ -63,7 +63,7 @@ def test_the_store_is_the_server_s_where_none_is_named(
     assert str(store) in rlaif("stats").output
 
 
-def test_gc_says_what_it_would_delete_and_then_does(store: Path) -> None:
+def test_gc_reports_what_it_would_delete_and_then_deletes_it(store: Path) -> None:
     would = rlaif("gc", "--older-than", "30d", "--dry-run", "--store", store).output
     assert "would delete 50 reads and 0 writings" in would
     assert "100" in rlaif("stats", "--store", store).output
@@ -74,7 +74,7 @@ def test_gc_says_what_it_would_delete_and_then_does(store: Path) -> None:
     assert "deleted 0 reads" in rlaif("gc", "--older-than", "30d", "--store", store).output
 
 
-def test_export_writes_numbers_and_text_only_when_asked(store: Path, tmp_path: Path) -> None:
+def test_export_writes_numbers_and_text_only_on_request(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "reads.jsonl"
     assert rlaif("export", "--store", store, "--out", out).exit_code == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -91,14 +91,14 @@ def test_an_export_that_fails_leaves_the_file_before_it(store: Path, tmp_path: P
     out.write_text("before\n")
     with closing(sqlite3.connect(store)) as file, file:
         file.execute("UPDATE reads SET logprobs = x'00' WHERE key = ?", ((99).to_bytes(32, "big"),))
-    found = rlaif("export", "--store", store, "--out", out)
-    assert isinstance(found.exception, UserError)
-    assert "damaged" in str(found.exception)
+    result = rlaif("export", "--store", store, "--out", out)
+    assert isinstance(result.exception, UserError)
+    assert "damaged" in str(result.exception)
     assert out.read_text() == "before\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (["gc"], "--older-than 30d, --max-bytes 1GiB or both"),
         (["gc", "--older-than", "30"], "invalid --older-than '30'"),
@@ -108,14 +108,14 @@ def test_an_export_that_fails_leaves_the_file_before_it(store: Path, tmp_path: P
         (["stats", "--store", "/nowhere/reads.sqlite"], "no store found"),
     ],
 )
-def test_a_mistake_is_told_with_the_remedy(
-    store: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+def test_a_mistake_is_reported_with_the_remedy(
+    store: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], problem: str
 ) -> None:
     monkeypatch.setenv("RLAIF_STORE", str(store))
-    found = rlaif(*arguments)
-    assert isinstance(found.exception, UserError)
-    with pytest.raises(UserError, match=told):
-        raise found.exception
+    result = rlaif(*arguments)
+    assert isinstance(result.exception, UserError)
+    with pytest.raises(UserError, match=problem):
+        raise result.exception
     assert len(json.loads(rlaif("stats", "--json").output)) == 6
 
 

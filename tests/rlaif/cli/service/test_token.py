@@ -1,4 +1,4 @@
-"""`rlaif token new`, and the token's way from there to a server and from the environment to it."""
+"""`rlaif token new`, and the use of its token by a server and by clients from the environment."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from tests.support.service.serving import one_principle, serving
 
 def new(*arguments: str) -> tuple[str, str]:
     """(the token, the entry)"""
-    found = CliRunner().invoke(app, ["token", "new", *arguments])
-    if found.exception is not None and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    return found.stderr.rpartition(" ")[2].strip(), found.stdout
+    result = CliRunner().invoke(app, ["token", "new", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stderr.rpartition(" ")[2].strip(), result.stdout
 
 
-def test_a_new_token_is_printed_once_and_its_entry_makes_a_server_know_it(tmp_path: Path) -> None:
+def test_a_new_token_is_printed_once_and_its_entry_is_accepted_by_a_server(tmp_path: Path) -> None:
     file = tmp_path / "tokens.yaml"
     token, entry = new("trainer")
     other, second = new("ops", "--scopes", "admin, read", "--requests-per-minute", "90")
     assert token not in entry
     file.write_text(entry + second)
     known = Tokens(file)
-    found, operator = known.find(token), known.find(other)
-    assert found is not None
+    trainer, operator = known.find(token), known.find(other)
+    assert trainer is not None
     assert operator is not None
-    assert (found.name, found.scopes) == ("trainer", {"judge", "read"})
+    assert (trainer.name, trainer.scopes) == ("trainer", {"judge", "read"})
     assert (operator.scopes, operator.requests_per_minute) == ({"admin", "read"}, 90)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (["a b"], "name must be letters"),
         (["x", "--scopes", "judge,write"], "scopes must be a list of judge, read, admin"),
@@ -49,8 +49,8 @@ def test_a_new_token_is_printed_once_and_its_entry_makes_a_server_know_it(tmp_pa
         (["x", "--max-concurrent", "0"], "max_concurrent must be a whole number"),
     ],
 )
-def test_what_no_file_would_take_is_refused(arguments: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_an_entry_that_the_file_would_reject_is_refused(arguments: list[str], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
         new(*arguments)
 
 
@@ -76,18 +76,18 @@ async def test_the_commands_take_the_token_from_the_environment(
     file = tmp_path / "tokens.yaml"
     file.write_text(entry)
 
-    def ask(address: str) -> int:
+    def count_constitutions(address: str) -> int:
         with judge_at(address) as client:
             client.wait_until_ready(10)
             return len(client.constitutions())
 
-    law = one_principle(tmp_path)
-    async with serving(FakeEngine(), tokens=file, constitutions=[law]) as server:
+    constitution = one_principle(tmp_path)
+    async with serving(FakeEngine(), tokens=file, constitutions=[constitution]) as server:
         monkeypatch.setenv("RLAIF_TOKEN", token)
-        assert await asyncio.to_thread(ask, server.address) == 1
+        assert await asyncio.to_thread(count_constitutions, server.address) == 1
         monkeypatch.delenv("RLAIF_TOKEN")
         with pytest.raises(JudgeRequestError, match="RLAIF_TOKEN"):
-            await asyncio.to_thread(ask, server.address)
+            await asyncio.to_thread(count_constitutions, server.address)
         monkeypatch.setenv("RLAIF_CA", str(tmp_path / "absent"))
         with pytest.raises(JudgeRequestError, match="absent cannot be read"):
-            await asyncio.to_thread(ask, server.address)
+            await asyncio.to_thread(count_constitutions, server.address)

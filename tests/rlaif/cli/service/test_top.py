@@ -1,4 +1,4 @@
-"""`rlaif top` over real metrics pages, and over pages of which the numbers are known."""
+"""`rlaif top` on real metrics pages, and on pages with known numbers."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def page(at: float, **changed: float) -> MetricsPage:
 def metrics() -> Iterator[ServerMetrics]:
     """A real page, of a server that answered one call and one read."""
     metrics = ServerMetrics()
-    law = ConstitutionSummary("hhh", "1.0.0", "f" * 64)
-    metrics.watch_server(lambda: True, lambda: [law])
+    constitution = ConstitutionSummary("hhh", "1.0.0", "f" * 64)
+    metrics.watch_server(lambda: True, lambda: [constitution])
     metrics.open()
     metrics.call_began()
     metrics.call_ended("ComparePair", "OK", 0.5, "trainer")
@@ -87,13 +87,13 @@ def test_numbers_since_the_start_are_those_of_the_page() -> None:
     assert window.abstentions == {"too_long": 1}
 
 
-def test_numbers_of_now_are_what_was_added_between_two_looks() -> None:
+def test_current_numbers_are_the_increase_between_two_samples() -> None:
     before = page(1038.0, calls_total=1, call_seconds_sum=10, call_seconds_count=39)
     view = compare(before, page(1040.0))
     assert view.now.seconds == 2
     assert view.now.calls_per_second == (40 - 3) / 2
     assert view.now.call_seconds == 10.0
-    assert view.now.label_mass is None, "no read was added: there is nothing to tell it from"
+    assert view.now.label_mass is None, "no read was added: there is nothing to compute it from"
     assert view.engine_queue == 6
     assert view.callers['a "quoted\\ name'] == {"calls": 30, "calls_per_second": 14.5, "failed": 0}
     assert view.callers["bob"]["failed"] == 2
@@ -107,23 +107,23 @@ def test_a_server_that_was_started_again_counts_from_zero() -> None:
 
 
 def test_one_table_for_scripts(metrics: ServerMetrics) -> None:
-    found = CliRunner().invoke(app, ["top", metrics.address, "--once", "--interval", "0.1"])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(app, ["top", metrics.address, "--once", "--interval", "0.1"])
+    assert result.exit_code == 0, result.output
     for shown in ("engine alive", "hhh 1.0.0", "too_long 1", "trainer", "40%", "last "):
-        assert shown in found.output
+        assert shown in result.output
 
 
 def test_json_for_programs(metrics: ServerMetrics) -> None:
-    found = CliRunner().invoke(app, ["top", metrics.address, "--json", "--interval", "0.1"])
-    told = json.loads(found.output)
-    assert told["server"] == metrics.address
-    assert told["engine_alive"] is True
-    assert told["since_start"]["abstentions"]["too_long"] == 1
-    assert told["now"]["calls_per_second"] == 0
-    assert told["callers"]["trainer"]["calls"] == 1
+    result = CliRunner().invoke(app, ["top", metrics.address, "--json", "--interval", "0.1"])
+    report = json.loads(result.output)
+    assert report["server"] == metrics.address
+    assert report["engine_alive"] is True
+    assert report["since_start"]["abstentions"]["too_long"] == 1
+    assert report["now"]["calls_per_second"] == 0
+    assert report["callers"]["trainer"]["calls"] == 1
 
 
-def test_nobody_there_is_told_with_the_remedy() -> None:
+def test_an_unreachable_server_is_reported_with_the_remedy() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
