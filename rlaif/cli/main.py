@@ -14,7 +14,7 @@ import typer
 from constitution.errors import UserError, install_hint
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.service import serve, store, token, top
-from rlaif.cli.training import data, labels, models, reward, runs, train
+from rlaif.cli.training import label, labels, models, revise, reward, runs, sample, train
 
 OUR_PACKAGES = ("constitution", "hardware", "judge_service", "rlaif")
 
@@ -35,13 +35,13 @@ app.add_typer(compare.app, name="judge")
 app.add_typer(constitution.app, name="constitution")
 app.add_typer(models.app, name="models")
 app.command(epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl")(
-    data.sample
+    sample.sample
 )
 app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
-    data.label
+    label.label
 )
 app.add_typer(labels.app, name="labels")
-app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(data.revise)
+app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(revise.revise)
 app.add_typer(train.app, name="train")
 app.add_typer(reward.app, name="reward")
 app.command(

@@ -1,6 +1,8 @@
 """Commands from prompts to a trained policy.
 
-data.py     `rlaif sample`, `label`, `revise`: responses, labels, revisions
+sample.py   `rlaif sample`: responses of a policy
+label.py    `rlaif label`: pairs of responses become labels
+revise.py   `rlaif revise`: critiques and revisions
 labels.py   `rlaif labels …`: show, count, verify and export labels
 train.py    `rlaif train …`: SFT, reward model, DPO, PPO, ReST
 reward.py   `rlaif reward …`: reweigh and compare reward models

@@ -1,4 +1,4 @@
-"""`rlaif sample`, `rlaif label` and `rlaif revise`: responses, labels and revisions."""
+"""`rlaif label`: pairs of responses become labels. (`rlaif labels` looks at them: labels.py)"""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from rlaif.cli.judge.options import bulk_judge, longest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
     ConstitutionName,
-    OutFile,
     OutFolder,
     OwnJudge,
     SamplePrinciples,
     Seed,
     Server,
-    Settings,
     Wait,
     WaitTimeout,
     output,
-    report_split,
 )
 
 if TYPE_CHECKING:
@@ -59,36 +56,6 @@ OldConstitution = Annotated[
         metavar="OLD.yaml",
     ),
 ]
-
-
-def sample(
-    prompts: Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")],
-    model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
-    settings: Settings = None,
-    out: OutFile = Path("samples.jsonl"),
-    split: Annotated[
-        str,
-        typer.Option(
-            help="Only this split: train or heldout. If no line of the file names a split, one "
-            "prompt in five is held out, chosen by a digest of its text."
-        ),
-    ] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
-) -> None:
-    """Sample responses from a policy. A killed run resumes where it stopped."""
-    from rlaif.data.prompts import read_prompts
-    from rlaif.generation import offline
-    from rlaif.generation.config import SamplingConfig
-    from rlaif.models import catalog
-    from rlaif.settings import configured
-
-    prompt_set = read_prompts(prompts)
-    selected = prompt_set.of(split)[:limit]
-    if split:
-        report_split(prompt_set)
-    config = configured(SamplingConfig, settings, {})
-    samples = offline.sample(catalog.resolve(model), selected, out, config)
-    output().print(f"{len(samples)} responses to {len(selected)} prompts: {out}", highlight=False)
 
 
 def label(
@@ -188,49 +155,6 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
     if summary.kept:
         console.print(f"earlier labels are kept: {out / summary.kept}", highlight=False)
     console.print(details, highlight=False)
-
-
-def revise(
-    samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
-    constitution: ConstitutionName = "",
-    server: Server = DEFAULT_SERVER,
-    wait: Wait = False,
-    wait_timeout: WaitTimeout = None,
-    judge: OwnJudge = "",
-    out: OutFolder = Path("revisions"),
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds of critique and revision, each on the previous one.")
-    ] = 1,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="Token limit of each critique and each revision.")
-    ] = 256,
-    seed: Seed = 0,
-) -> None:
-    """Have the judge critique and revise responses by the constitution, as data for SFT.
-
-    Rounds are saved as they arrive; a killed run resumes.
-    """
-    from rlaif.data.records import Sample, read_jsonl
-    from rlaif.feedback.revise import revise as revise_samples
-
-    responses = read_jsonl(samples, Sample)
-    max_wait = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
-        done = revise_samples(
-            responses,
-            client,
-            out,
-            constitution=constitution,
-            rounds=rounds,
-            max_tokens=max_tokens,
-            seed=seed,
-        )
-    left = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
-    output().print(
-        f"{done.revised} of {done.samples} responses revised, left out: {left}; "
-        f"{done.asked} rounds written: {done.path}",
-        highlight=False,
-    )
 
 
 def _describe_update(done: Update) -> str:
