@@ -59,7 +59,7 @@ def test_a_dry_run_says_records_steps_and_where_it_would_go_on(
     (out / "checkpoints").mkdir(parents=True)
     for step in (4, 6):
         (out / f"checkpoints/step-{step:06d}.pt").touch()
-    assert "would go on after step 6" in run(*asked, "--dry-run")
+    assert "would continue after step 6" in run(*asked, "--dry-run")
     assert "start anew and remove its 2 checkpoints" in run(*asked, "--dry-run", "--resume=never")
     assert len(list((out / "checkpoints").iterdir())) == 2
 
