@@ -109,3 +109,21 @@ def test_every_package_docstring_names_its_modules() -> None:
         if absent := contents(path.parent) - words:
             missing[str(path)] = sorted(absent)
     assert not missing, f"name these modules in the package docstring:{listing(missing)}"
+
+
+NAMED_PATH = re.compile(
+    r"(?<![\w/.-])((?:constitution|hardware|judge_service|rlaif|tests|benchmarks|docs|deploy)"
+    r"/[\w./-]*\.(?:py|md|yaml|jsonl|j2))\b"
+)
+
+
+def test_every_path_that_code_and_docs_name_exists() -> None:
+    """`mine.py` stands for a file that the reader writes; the log names files of its day."""
+    missing = {}
+    for path in tracked_files():
+        if path.suffix in {".py", ".md", ".yaml"} and str(path) != "docs/log.md":
+            named = set(NAMED_PATH.findall((ROOT / path).read_text(encoding="utf-8")))
+            absent = {n for n in named if not (ROOT / n).exists() and not n.endswith("/mine.py")}
+            if absent:
+                missing[str(path)] = sorted(absent)
+    assert not missing, f"these name files that do not exist:{listing(missing)}"
