@@ -96,7 +96,7 @@ def test_gold_pairs_are_read_as_text_and_as_messages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "p", "chosen": "a"}', "GoldPair.rejected: Field required"),
+        ('{"prompt": "p", "chosen": "a"}', "GoldPair.rejected: missing field"),
         ('{"prompt": "p", "chosen": "a", "rejected": " a "}', "chosen and rejected are identical"),
         ('{"prompt": [], "chosen": "a", "rejected": "b"}', "GoldPair.prompt"),
         ("{", "gold.jsonl:1"),
