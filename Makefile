@@ -1,6 +1,6 @@
 # Start with `make demo` and `make test`. Both install what they need first (`make install` does only
 # that).
-# Needs: Python 3.11 or newer with venv, make, and about 8 GB of disk.
+# Needs: Python 3.11 or newer with venv, make, and about 9 GB of disk.
 
 PYTHON ?= python3
 VENV := .venv

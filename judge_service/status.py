@@ -143,7 +143,7 @@ class Failure:
                 f"the judge at {address} did not answer in time; give it longer (timeout=)"
             )
         if self.reason:  # the answer of a judge server
-            return JudgeUnavailable(f"the judge at {address} is unavailable: {self.message}")
+            return JudgeUnavailable(f"the judge at {address} answers: {self.message}")
         why = self.message.rpartition("last error: ")[2] or self.code.name
         remedy = "start one with `rlaif serve`, or check the address"
         if "andshake" in why or "Socket closed" in why:

@@ -56,7 +56,7 @@ SamplePrinciples = Annotated[
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings, e.g. learning_rate=1e-4.", metavar="[KEY=VALUE]..."),
+    typer.Argument(help="Settings as key=value, e.g. seed=3.", metavar="[KEY=VALUE]..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]

@@ -27,7 +27,7 @@ def iter_preferences(path: Path) -> Iterator[Preference]:
 
 
 def read_lessons(path: Path) -> list[Lesson]:
-    """What a JSONL or Parquet file has to imitate, row by row.
+    """The records to imitate in a JSONL or Parquet file, in order.
 
     RecordError names the file, the row and the field; or says that the file is empty.
     """

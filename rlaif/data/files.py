@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """Of all bytes, in hexadecimal. Raises OSError."""
+    """sha256 of a file's content, in hexadecimal. Raises OSError."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

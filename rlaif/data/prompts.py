@@ -86,7 +86,7 @@ def _read(path: Path) -> Iterator[Prompt]:
 
 
 def _place(where: str) -> str:
-    """Of "prompts.jsonl:3" line 3, of "prompts.parquet: row 3, id 'a'" row 3."""
+    """A prompt's position in its file: "line 3" of "prompts.jsonl:3", "row 3" of "x: row 3, …"."""
     match = re.search(r":(\d+)$|: (row \d+),", where)
     assert match
     return f"line {match[1]}" if match[1] else match[2]

@@ -82,7 +82,7 @@ class Preference(_Record):
     rejected: tuple[Message, ...] = Field(min_length=1, max_length=1)
     prob_chosen: float = Field(ge=0.0, le=1.0)
     traits: dict[str, float | None] = Field(default_factory=dict)
-    receipt: str = ""  # JSON: where the label came from (judging.md)
+    receipt: str = ""  # JSON: where the label came from (feedback/receipts.py)
 
     @property
     def chosen_text(self) -> str:

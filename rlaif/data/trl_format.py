@@ -106,7 +106,8 @@ def _demonstration(
 
 
 def _turns(fields: Mapping[str, Any], name: str, role: str, where: str) -> list[_Turn]:
-    """A field as messages: text is one turn of `role`. Keys of a message without a value go."""
+    """A field as messages: text is one turn of `role`. A message's keys without a value are
+    dropped."""
     value = fields.get(name)
     if isinstance(value, str):
         return [{"role": role, "content": value}]

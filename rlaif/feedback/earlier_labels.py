@@ -54,7 +54,7 @@ class Earlier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MadeBy:
-    """All that a label depends on besides its pair.
+    """Everything a label depends on besides its pair.
 
     calibrations, options: None, or without some keys, when they are not recorded.
     """

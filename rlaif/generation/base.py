@@ -75,7 +75,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FolderModel:
-    """A model to sample from as it lies in its folder (or under a hub id).
+    """A model to sample from, loaded unchanged from its folder or hub id.
 
     max_tokens: prompt and response together. sequences: responses wanted at the same time.
     """

@@ -21,7 +21,7 @@ class SamplingConfig(SettingsModel):
         128, ge=1, description="tokens a response may have, its end included"
     )
     temperature: float = Field(1.0, ge=0, description="1: the policy's own distribution; 0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass kept; 1: all (training.md)")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass kept; 1: all")
     seed: int = Field(0, description="everything is drawn from it")
     engine: EngineChoice = Field("auto", description="auto: vLLM where it is installed")
     dtype: Dtype = Field(

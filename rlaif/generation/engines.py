@@ -1,7 +1,7 @@
 """The table of sampling engines, and the choice among them. Imports no torch.
 
 A new engine is a file beside transformers.py and a line in SAMPLERS. Each can sample the policy
-under training (`over_policy`) and a model as it lies in its folder (`over_folder`).
+under training (`over_policy`) and a model loaded unchanged from its folder (`over_folder`).
 """
 
 from __future__ import annotations
@@ -115,5 +115,5 @@ def open_sampler(engine: str, backbone: Backbone, max_tokens: int, kv_cache_gib:
 
 
 def open_folder_sampler(engine: str, model: FolderModel) -> Sampler:
-    """A sampler of a model as it lies in its folder. Raises SamplingError."""
+    """A sampler of a model loaded unchanged from its folder. Raises SamplingError."""
     return SAMPLERS[choose_engine(engine)].over_folder(model)

@@ -75,7 +75,7 @@ class VLLMSampler:
 
 
 class VLLMFolderSampler:
-    """Samples a model as it lies in its folder; the engine stays until the process ends."""
+    """Samples a model loaded unchanged from its folder; the engine stays until the process ends."""
 
     exact = False
 

@@ -61,7 +61,7 @@ __all__ = [
 
 
 class ResponseSums(NamedTuple):
-    """Of R responses."""
+    """Summed log-probs and token counts of R responses."""
 
     logprobs: Tensor  # (R,) nats: log π summed over the response's tokens
     tokens: Tensor  # (R,) tokens summed over
@@ -296,8 +296,8 @@ class Backbone:
         return [[place] for place in range(len(rows))]
 
     def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
-        """The rows' places in batches of packs for `share`, of like length, and of at most `budget`
-        padded tokens unless it is one row longer than that."""
+        """The rows' places in batches of packs for `pad_packs`, of like length, and of at most
+        `budget` padded tokens unless it is one row longer than that."""
         packs = self.pack_rows(rows, budget)
         lengths = [packed_length([rows[i] for i in pack]) for pack in packs]
         return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
@@ -362,7 +362,7 @@ class Backbone:
 
 @contextmanager
 def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
-    """Inside the block each of them is (`Backbone.unsharded`)."""
+    """Inside the block all these backbones are unsharded (`Backbone.unsharded`)."""
     with ExitStack() as stack:
         for backbone in backbones:
             stack.enter_context(backbone.unsharded())

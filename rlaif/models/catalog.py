@@ -96,12 +96,12 @@ def cache_folder() -> Path:
 
 
 def model_folder(name: str) -> Path:
-    """Where the model of this short name lies, or will."""
+    """The cache folder of a short name's model, fetched or not."""
     return cache_folder() / "models" / name
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """What to hand to transformers or vLLM for a model named in any of the three ways.
+    """The folder or hub id to load, for a short name, a folder or a hub id.
 
     A short name wins over a folder of the same name in the working directory: write ./NAME for
     that. Raises ModelError naming what is missing and what to do.

@@ -1,4 +1,4 @@
-"""A causal language model as it lies in its folder, without roles: what sampling computes with.
+"""A causal language model loaded unchanged from its folder, without roles, to sample from.
 
 Logits are W h in float32 over the decoder's hidden states, as training computes them; a model whose
 head does more (a bias, scaled or capped logits) computes them itself.

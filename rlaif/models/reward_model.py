@@ -107,7 +107,7 @@ class RewardModel:
         dtype: TrainDtype | None = None,
         workers: ProcessGroup | None = None,
     ) -> RewardModel:
-        """From the folder that reward_model.train wrote, in the dtype it was trained in.
+        """From the folder that rlaif.algorithms.reward.train wrote, in the dtype it was trained in.
 
         model: the base it was trained over; a fully tuned one brings its own weights instead.
         workers: as for Backbone.load; without, every process has it whole.
@@ -184,13 +184,14 @@ class RewardModel:
         pairs: Sequence[Pair],
         budget: int = SCORE_TOKENS,
         report: Callable[[int], None] = lambda done: None,
-        in_step: Callable[[list[list[int]]], list[list[int]]] = list,
+        pad_batches: Callable[[list[list[int]]], list[list[int]]] = list,
     ) -> Tensor:
         """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
-        the number of pairs done; in_step: ProcessGroup.in_step, where the model may be sharded."""
+        the number of pairs done; pad_batches: ProcessGroup.pad_batches, for a model that may be
+        sharded."""
         outputs = torch.empty(len(pairs), 2, len(self.heads.names))
         done = 0
-        for group in in_step(self.backbone.pair_batches(pairs, budget)):
+        for group in pad_batches(self.backbone.pair_batches(pairs, budget)):
             batch = self.backbone.batch_pairs([pairs[i] for i in group])
             outputs[group] = self.raw_pairs(batch).cpu()
             done += len(group)

@@ -56,7 +56,7 @@ class Machine:
 
 
 def look_at_machine() -> Machine:
-    """Takes about a second, importing torch aside."""
+    """Measure this machine; takes about a second, plus importing torch."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -75,7 +75,7 @@ def _counted(recipe: Recipe, run_dir: Path) -> Recipe:
 
 
 def _sizes(context: RunContext) -> str:
-    """How much the table rests on, and who judged."""
+    """How many labels and prompts the result table is based on, and which judge."""
     from rlaif.feedback.labeler import SUMMARY
 
     labels = json.loads((context.labels.parent / SUMMARY).read_text(encoding="utf-8"))["judged"]

@@ -26,7 +26,7 @@ class RewardFolder:
 
     @property
     def is_adapter(self) -> bool:
-        """Otherwise it is a whole model of its own."""
+        """Whether it is a LoRA adapter and not a full model."""
         return inspect_model_folder(self.path).is_adapter
 
     def over(self, backbone: Backbone, free: bool) -> RewardFunction:

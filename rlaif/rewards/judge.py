@@ -23,7 +23,8 @@ def _recognize(text: str) -> str | None:
 def _open(where: str, judge: OpenJudge | None) -> AbstractContextManager[RewardFunction]:
     if judge is None:
         raise RewardError(
-            f"reward {_PREFIX}{where}: a judge is not available here; give another source"
+            f"reward {_PREFIX}{where}: a judge is not available here; give a reward model's "
+            "folder or module:function"
         )
     return judge(where)
 

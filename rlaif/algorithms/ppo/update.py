@@ -185,11 +185,11 @@ def value_gradients(
     return workers.all_reduce(sums)
 
 
-def _value_loss(part: MicroBatch, values: Tensor, config: PPOConfig, where: str) -> Tensor:
-    """L_V summed over the part's tokens."""
-    targets = part.rollout.targets
+def _value_loss(batch: MicroBatch, values: Tensor, config: PPOConfig, where: str) -> Tensor:
+    """L_V summed over the micro-batch's tokens."""
+    targets = batch.rollout.targets
     assert targets is not None, "a critic without targets"
-    old_values, returns = part.tokens_of(targets.values), part.tokens_of(targets.returns)
+    old_values, returns = batch.tokens_of(targets.values), batch.tokens_of(targets.returns)
     loss = value_losses(values, old_values, returns, config.value_clip).sum()
     require_finite(loss, "value loss", where)
     return loss

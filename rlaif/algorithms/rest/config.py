@@ -47,7 +47,7 @@ class ReSTConfig(TrainConfig):
     @model_validator(mode="after")
     def _refuse_impossible(self) -> Self:
         if not all(0 <= q < 1 for q in self.quantiles):
-            raise ValueError("quantiles must be at least 0 and below 1, which would keep nothing")
+            raise ValueError("quantiles must be at least 0 and below 1 (1 would keep nothing)")
         if any(later <= earlier for earlier, later in pairwise(self.quantiles)):
             raise ValueError("quantiles must rise: every Improve step keeps less than the last")
         if "learning_rate_decay" in self.model_fields_set and len(self.quantiles) == 1:

@@ -46,7 +46,9 @@ app = typer.Typer(help="Judge responses, and calibrate the judge.", no_args_is_h
 Rationale = Annotated[
     int,
     typer.Option(
-        min=0, metavar="TOKENS", help="Let the judge write up to so many tokens before each read."
+        min=0,
+        metavar="TOKENS",
+        help="Let the judge write a rationale of up to this many tokens before each read.",
     ),
 ]
 Gold = Annotated[

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rlaif.training.config import TrainConfig
 
 app = typer.Typer(
-    help="Train on labels. Killed and started again, it goes on where it was; several GPUs: "
+    help="Train on labels. A killed run resumes when started again; for several GPUs: "
     "accelerate launch -m rlaif train … (docs/distributed.md).",
     no_args_is_help=True,
 )
@@ -50,9 +50,12 @@ Rewards = Annotated[
     ),
 ]
 ResumeOption = Annotated[
-    Resume, typer.Option(help="auto goes on; never starts anew and removes older checkpoints.")
+    Resume,
+    typer.Option(help="auto resumes; never starts from scratch and removes older checkpoints."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+]
 
 
 @app.command(
