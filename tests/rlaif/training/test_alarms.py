@@ -25,7 +25,7 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
 
 
 @pytest.mark.parametrize(
-    ("name", "quiet", "loud", "told"),
+    ("name", "quiet", "loud", "reported"),
     [
         (
             "kl_over_ceiling",
@@ -59,10 +59,10 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
         ),
     ],
 )
-def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, told):
+def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, reported):
     assert names(quiet) == []
     assert names(loud) == [name]
-    assert told in active_alarms(loud)[0].text
+    assert reported in active_alarms(loud)[0].text
 
 
 def test_a_judge_evaluated_now_and_then_is_compared_with_the_scores_of_those_steps():

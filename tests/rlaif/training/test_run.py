@@ -259,6 +259,6 @@ def test_an_alarm_is_named_in_every_line_it_rings_in_and_printed_once(tmp_path, 
     assert capsys.readouterr().err.count("alarm at step 5: kl_k1 is 30.0 nats") == 1
     again = run_in(tmp_path)
     again.resume()
-    again.log(7, {"kl_k1": 30.0, "loss": None})  # known from before the restart: not told again
+    again.log(7, {"kl_k1": 30.0, "loss": None})  # known from before the restart: not reported again
     assert "alarm" not in capsys.readouterr().err
     assert (tmp_path / "metrics.jsonl").read_text().splitlines()[-1] == json.dumps(lines[-1])

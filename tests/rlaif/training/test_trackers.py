@@ -1,4 +1,4 @@
-"""Trackers: asked for and absent, told; present, handed every number and closed."""
+"""Trackers: asked for and absent, reported; present, handed every number and closed."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_every_number_arrives_under_its_step_and_the_rest_stays_out(kept, tmp_pa
     run.finish()
     run.finish()
     board, wandb = kept
-    told = ["start", (41, {"loss": 0.5}), (42, {"loss": 0.4, "accuracy": 1.0}), "finish"]
-    assert board.heard == wandb.heard == told
+    reported = ["start", (41, {"loss": 0.5}), (42, {"loss": 0.4, "accuracy": 1.0}), "finish"]
+    assert board.heard == wandb.heard == reported
     assert board.arguments == {"purge_step": 41}  # what a kill left of later steps goes
     assert wandb.arguments["resume"] == "allow"
     assert board.settings == {

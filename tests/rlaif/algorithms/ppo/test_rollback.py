@@ -60,9 +60,9 @@ def test_a_second_rollback_to_the_same_best_is_the_end(tiny_model, questions, tm
     config = judged(iterations=8, rollback_after=1, keep_checkpoints=9)
     out = train(config, tiny_model, questions, count_x, tmp_path, judge=script)
     assert [m["rollback"] for m in metrics(out)] == [0, 1, 1]
-    told = capsys.readouterr().err
-    assert "iteration 3: judged worse than at its best (0.700, iteration 1) too often" in told
-    assert "training ends, since this is the second time" in told
+    reported = capsys.readouterr().err
+    assert "iteration 3: judged worse than at its best (0.700, iteration 1) too often" in reported
+    assert "training ends, since this is the second time" in reported
     assert same(weights_at(out, 3), weights_at(out, 1))
     left = load_file(out / "adapter_model.safetensors")
     best = {n: p for n, p in weights_at(out, 1).items() if ".policy." in n}

@@ -115,7 +115,7 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
     config = small(prompts_per_iteration=6, micro_batch_tokens=100)
     models = models_over(tiny_model, config)
     prompts = encoded(models, questions)
-    alone, told = roll_out(models, prompts, 1, 0.05, config, ALONE)
+    alone, reported = roll_out(models, prompts, 1, 0.05, config, ALONE)
     shares: list[list] = []
 
     class One(Silent):
@@ -128,12 +128,12 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
             return [shares[i % 2][i // 2] for i in range(6)] if len(shares) == 2 else list(items)
 
     roll_out(models, prompts, 1, 0.05, config, One(0, 2))
-    together, told_together = roll_out(models, prompts, 1, 0.05, config, One(1, 2))
+    together, reported_together = roll_out(models, prompts, 1, 0.05, config, One(1, 2))
     assert [len(share) for share in shares] == [3, 3]
     assert together.rows == alone.rows
     torch.testing.assert_close(together.advantages, alone.advantages, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together.targets.returns, alone.targets.returns)
-    assert told_together["score"] == told["score"]
+    assert reported_together["score"] == reported["score"]
 
 
 def test_the_responses_to_one_prompt_compute_it_once(tiny_model, questions, monkeypatch) -> None:
@@ -212,9 +212,9 @@ def test_an_exact_samplers_logprobs_are_the_trainers(tiny_model, questions) -> N
     prompts = encoded(models, questions)
     reused, _ = roll_out(models, prompts, 1, 0.05, config, ALONE)
     models.sampler.exact = False
-    computed, told = roll_out(models, prompts, 1, 0.05, config, ALONE)
+    computed, reported = roll_out(models, prompts, 1, 0.05, config, ALONE)
     assert reused.rows == computed.rows
     torch.testing.assert_close(reused.old_logprobs, computed.old_logprobs, atol=2e-5, rtol=0)
-    assert told["kl_k3"] > 1e-3
-    assert told["importance_mean"] == pytest.approx(1, abs=1e-4)
+    assert reported["kl_k3"] > 1e-3
+    assert reported["importance_mean"] == pytest.approx(1, abs=1e-4)
     assert bool((reused.importance == 1).all())

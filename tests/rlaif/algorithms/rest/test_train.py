@@ -68,12 +68,12 @@ def test_what_is_kept_scores_above_the_threshold_and_the_rest_is_counted():
     made = [grown("a", i, s) for i, s in enumerate([1.0, 2.0, 2.0, 4.0, None])]
     kept = improve_set(made, 0.5, "global")
     assert [g.index for g in kept.responses] == [3]  # strictly above 2
-    told = kept.metrics
-    assert (told["threshold"], told["share_kept"], told["unscored"]) == (2.0, 0.25, 1.0)
-    assert (told["score"], told["score_kept"]) == (2.25, 4.0)
-    assert told["eos_rate"] == 0.5
-    assert told["distinct_2"] == 0.25  # "a b" four times
-    assert told["distinct_2_kept"] == 1.0
+    reported = kept.metrics
+    assert (reported["threshold"], reported["share_kept"], reported["unscored"]) == (2.0, 0.25, 1.0)
+    assert (reported["score"], reported["score_kept"]) == (2.25, 4.0)
+    assert reported["eos_rate"] == 0.5
+    assert reported["distinct_2"] == 0.25  # "a b" four times
+    assert reported["distinct_2_kept"] == 1.0
 
 
 def test_rising_quantiles_keep_less_and_better():

@@ -148,8 +148,8 @@ def test_micro_batches_do_not_change_the_gradient(tiny_model):
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
         learner = GradientKeeper([(policy, 1e-3)], 1, small(), ALONE)
         rows = rows_of(backbone, demonstrations(6))
-        told = train_step(backbone, learner, rows, ["it"] * 6, budget, "here")
-        found.append((told["loss"], learner.gradients))
+        reported = train_step(backbone, learner, rows, ["it"] * 6, budget, "here")
+        found.append((reported["loss"], learner.gradients))
     for loss, gradients in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-6)
         for name, gradient in gradients.items():

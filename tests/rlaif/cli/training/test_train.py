@@ -137,8 +137,8 @@ def test_a_misspelled_setting_of_the_adapter_names_the_nearest(pairs, tiny_model
 
 def test_settings_that_do_not_go_together_are_told_in_one_sentence(questions, tiny_model, tmp_path):
     write_jsonl(tmp_path / "prompts.jsonl", questions)
-    told = "^advantages=rloo does not use value; remove it"
-    with pytest.raises(UserError, match=told):
+    reported = "^advantages=rloo does not use value; remove it"
+    with pytest.raises(UserError, match=reported):
         run("ppo", tmp_path / "prompts.jsonl", "--model", tiny_model, "--reward", "m:f",
             "advantages=rloo", "group_size=2", "value=head")  # fmt: skip
 
@@ -161,16 +161,16 @@ def test_a_judge_looks_at_ppo_underway(tiny_model, questions, tmp_path, monkeypa
     ]  # fmt: skip
     with pytest.raises(UserError, match="give both, or neither"):
         run(*asked)
-    told = []
+    reported = []
 
     @contextmanager
     def local(model, constitution, log, server):
-        told.append(server)
+        reported.append(server)
         yield labeled.judge()
 
     monkeypatch.setattr("rlaif.feedback.client.judge_client", local)
     run(*asked, "--start", "start.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "ppo/metrics.jsonl").read_text().splitlines()]
-    assert told == ["127.0.0.1:1"]
+    assert reported == ["127.0.0.1:1"]
     assert all(0 <= line["judge_score"] <= 1 for line in lines)
     assert (tmp_path / "ppo/checkpoints/best.pt").is_file()
