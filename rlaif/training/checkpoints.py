@@ -70,11 +70,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def steps_in(folder: Path) -> list[int]:
-    """The steps that have a checkpoint in the folder, in order; no file is read."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
-
-
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A checkpoint's state, on the CPU. mapped: tensors are read when they are used, and the
     processes of a host share their memory. Raises whatever torch raises for a damaged file."""

@@ -32,12 +32,7 @@ class Trackers:
 
     def __init__(self, names: Sequence[TrackerName], out: Path, inputs: Mapping[str, Any]) -> None:
         """inputs: shown as the run's settings. Raises TrackerError for a package not installed."""
-        for name in names:
-            if importlib.util.find_spec(name) is None:
-                raise TrackerError(
-                    f"trackers: {name} is not installed; {install_hint('track')}, or remove "
-                    "it from trackers: metrics.jsonl is always written"
-                )
+        require_trackers(names)
         self._names, self._out, self._inputs = names, out, inputs
         self._open: list[Any] = []
 
@@ -82,6 +77,16 @@ class Trackers:
             "resume": "allow",
             "dir": str(self._out),
         }
+
+
+def require_trackers(names: Sequence[TrackerName]) -> None:
+    """Raises TrackerError for the first that is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise TrackerError(
+                f"trackers: {name} is not installed; {install_hint('track')}, or remove it from "
+                "trackers: metrics.jsonl is always written"
+            )
 
 
 def flat(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | None]:

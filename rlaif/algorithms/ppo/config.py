@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
 from rlaif.generation.engines import EngineChoice
-from rlaif.training.config import TrainConfig
+from rlaif.training.config import TrainConfig, TrainingError
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
@@ -105,6 +105,15 @@ class PPOConfig(TrainConfig):
     @property
     def estimator(self) -> Estimator:
         return ESTIMATORS[self.advantages]
+
+    def require_judge(self, given: bool) -> None:
+        """Raises TrainingError where no judge is given, for settings that only a judge uses."""
+        idle = [] if given else self.set_for_a_judge()
+        if idle:
+            raise TrainingError(
+                f"settings that need a judge of held-out responses: {', '.join(idle)}; give a "
+                f"judge, or remove {'it' if len(idle) == 1 else 'them'}"
+            )
 
     def set_for_a_judge(self) -> list[str]:
         """Settings that were given and have an effect only where there is a judge."""

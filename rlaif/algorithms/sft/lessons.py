@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.batching.encode import BatchError, Row, encode_row
+from rlaif.batching.encode import Row, encode_row
+from rlaif.batching.unusable import BatchError, require_response
 from rlaif.data.records import Lesson, PlainText, Preference, Sample
 
 
@@ -66,8 +67,7 @@ def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
         response = lesson.response
     else:
         id, prompt, response = lesson.id, lesson.prompt, lesson.response
-    if not response.strip():
-        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
+    require_response(id, response)
     row = encode_row(tokenizer, id, prompt, response, max_tokens)
     if isinstance(lesson, Sample) and not lesson.complete:  # cut off: its end is not to be learned
         return [Row(row.id, row.ids[:-1], row.start)]

@@ -345,7 +345,7 @@ def _steps(records: int, batch_size: int, epochs: int) -> int:
 
 def _plan(config: TrainConfig, out: Path, counts: dict[str, int], steps: int, unit: str) -> None:
     """Print what training would do, from the records and the folder alone."""
-    from rlaif.training.checkpoints import steps_in
+    from rlaif.training.preflight import steps_in
 
     console = output()
     data = ", ".join(f"{count} {name}" for name, count in counts.items())
