@@ -1,5 +1,13 @@
 """RLAIF training: a judge's labels in, a trained policy out.
 
+    import rlaif
+
+    rlaif.sample("quickstart", model="smollm2-135m", split="train", out="samples.jsonl")
+    rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", out="labels")
+    rlaif.train_dpo("labels", model="smollm2-135m", out="dpo", beta=0.2)
+
+The names in `__all__` are the public API (docs/api.md); they are imported when they are first used.
+
 data/                 records, prompt files, JSONL and Parquet
 feedback/             everything that talks to a judge: labels, revisions, rewards
 labels/               what is done with labels: statistics, verification, export, calibration
@@ -14,8 +22,123 @@ evaluation/           policies and reward models, with 95 % intervals
 report/               the HTML page of a run
 constitution_tools/   test, diff, ablate and try a constitution
 pipeline/             recipes and their stages
+api/                  the functions that this package exports
 cli/                  the `rlaif` command
 settings.py           settings given as key=value
 progress.py           progress bars and lines
 time_left.py          the estimate of the time left
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from constitution.errors import UserError
+    from rlaif.algorithms.dpo.config import DPOConfig
+    from rlaif.algorithms.ppo.config import PPOConfig
+    from rlaif.algorithms.rest.config import ReSTConfig
+    from rlaif.algorithms.reward.config import RewardConfig
+    from rlaif.algorithms.sft.config import SFTConfig
+    from rlaif.algorithms.sft.sources import SFTSource
+    from rlaif.api.judging import evaluate, label, update_labels
+    from rlaif.api.pairs import train_dpo, train_reward, train_sft
+    from rlaif.api.problems import RefusedError
+    from rlaif.api.rollouts import train_ppo, train_rest
+    from rlaif.api.sampling import merge_adapter, sample
+    from rlaif.data.records import Preference, Prompt, Sample
+    from rlaif.evaluation.policies import EvaluationResult
+    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.generation.config import SamplingConfig
+    from rlaif.labels.update import Update
+    from rlaif.models.lora_config import LoraConfig
+    from rlaif.pipeline.recipe import Recipe
+    from rlaif.pipeline.run import run
+
+_HOMES = {
+    "DPOConfig": "rlaif.algorithms.dpo.config",
+    "EvaluationResult": "rlaif.evaluation.policies",
+    "LabelingSummary": "rlaif.feedback.labeler",
+    "LoraConfig": "rlaif.models.lora_config",
+    "PPOConfig": "rlaif.algorithms.ppo.config",
+    "Preference": "rlaif.data.records",
+    "Prompt": "rlaif.data.records",
+    "ReSTConfig": "rlaif.algorithms.rest.config",
+    "Recipe": "rlaif.pipeline.recipe",
+    "RefusedError": "rlaif.api.problems",
+    "RewardConfig": "rlaif.algorithms.reward.config",
+    "SFTConfig": "rlaif.algorithms.sft.config",
+    "SFTSource": "rlaif.algorithms.sft.sources",
+    "Sample": "rlaif.data.records",
+    "SamplingConfig": "rlaif.generation.config",
+    "Update": "rlaif.labels.update",
+    "UserError": "constitution.errors",
+    "evaluate": "rlaif.api.judging",
+    "label": "rlaif.api.judging",
+    "merge_adapter": "rlaif.api.sampling",
+    "run": "rlaif.pipeline.run",
+    "sample": "rlaif.api.sampling",
+    "train_dpo": "rlaif.api.pairs",
+    "train_ppo": "rlaif.api.rollouts",
+    "train_rest": "rlaif.api.rollouts",
+    "train_reward": "rlaif.api.pairs",
+    "train_sft": "rlaif.api.pairs",
+    "update_labels": "rlaif.api.judging",
+}
+
+__all__ = [
+    "DPOConfig",
+    "EvaluationResult",
+    "LabelingSummary",
+    "LoraConfig",
+    "PPOConfig",
+    "Preference",
+    "Prompt",
+    "ReSTConfig",
+    "Recipe",
+    "RefusedError",
+    "RewardConfig",
+    "SFTConfig",
+    "SFTSource",
+    "Sample",
+    "SamplingConfig",
+    "Update",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "label",
+    "merge_adapter",
+    "run",
+    "sample",
+    "train_dpo",
+    "train_ppo",
+    "train_rest",
+    "train_reward",
+    "train_sft",
+    "update_labels",
+]
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """Of the installed package; "0+checkout" where it was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("rlaif")
+    except PackageNotFoundError:
+        return "0+checkout"

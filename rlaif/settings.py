@@ -17,6 +17,10 @@ from constitution.validation import field_problems, model_in
 Config = TypeVar("Config", bound=BaseModel)
 
 
+class SettingsError(UserError):
+    """Settings that cannot be used: the message has a line for each, with the remedy."""
+
+
 class SettingsModel(BaseModel):
     """Base of every config: frozen; unknown keys are refused, renamed ones with their new name."""
 
@@ -41,7 +45,7 @@ class SettingsModel(BaseModel):
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:
     """`base` with key=value settings laid over it, checked. Dots reach into nested settings.
 
-    Raises UserError naming the field, the value and the nearest known key.
+    Raises SettingsError naming the field, the value and the nearest known key.
     """
     merged = merge_settings(base, settings or [])
     try:
@@ -49,7 +53,7 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     except ValidationError as error:
         known = partial(_keys_at, config, merged)
         problems = field_problems(error, known, noun="setting")
-        raise UserError("\n".join(map(str, problems))) from error
+        raise SettingsError("\n".join(map(str, problems))) from error
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -57,18 +61,18 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise UserError(f"{setting!r} is not a setting; write key=value, e.g. seed=3")
+            raise SettingsError(f"{setting!r} is not a setting; write key=value, e.g. seed=3")
         place = merged
         *outer, last = key.split(".")
         for part in outer:
             inner = place.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UserError(f"{setting!r}: {part} has no settings of its own")
+                raise SettingsError(f"{setting!r}: {part} has no settings of its own")
             place = inner
         try:
             place[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"{setting!r}: the value is not YAML ({error})") from error
+            raise SettingsError(f"{setting!r}: the value is not YAML ({error})") from error
         if isinstance(place[last], str):  # YAML 1.1 reads 1e-4 as text
             place[last] = _number(place[last])
     return merged

@@ -17,7 +17,7 @@ import hashlib
 import importlib.resources
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,17 @@ def _read(path: Path) -> Iterator[Prompt]:
             f"{path}: cannot be read ({why}); give a JSONL or Parquet file of prompts, or a "
             f"shipped set: {names}"
         )
+    yield from parse_prompts(iter_rows(path))
+
+
+def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Iterator[Prompt]:
+    """The prompts of (place, fields) rows; RecordError for a bad row, or one for the second time.
+
+    A place is as `iter_rows` names it, or what a person finds the row by.
+    """
     first_with: dict[str, str] = {}
-    for where, fields in iter_rows(path):
-        prompt = _parse(fields, where)
+    for where, fields in rows:
+        prompt = fields if isinstance(fields, Prompt) else _parse(dict(fields), where)
         first = first_with.setdefault(prompt.id, where)
         if first != where:
             raise RecordError(
@@ -88,7 +96,8 @@ def _read(path: Path) -> Iterator[Prompt]:
 def _place(where: str) -> str:
     """A prompt's position in its file: "line 3" of "prompts.jsonl:3", "row 3" of "x: row 3, …"."""
     match = re.search(r":(\d+)$|: (row \d+),", where)
-    assert match
+    if match is None:  # not of a file
+        return where
     return f"line {match[1]}" if match[1] else match[2]
 
 

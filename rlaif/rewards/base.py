@@ -32,6 +32,8 @@ class SourceKind:
     recognize: the text that a user gave, without its weight → where the source is ("HOST:PORT"),
         None where the text is of another kind.
     open: (where, what opens a judge) → its scores, for as long as the block lasts.
+    require: where → None; raises RewardError for what is missing, as far as that shows without
+        torch and without running the user's code.
     identity: where → what a resumed run must find unchanged, as JSON values.
     """
 
@@ -39,6 +41,7 @@ class SourceKind:
     recognize: Callable[[str], str | None]
     open: Callable[[str, OpenJudge | None], AbstractContextManager[RewardFunction]]
     identity: Callable[[str], Any] = lambda where: None
+    require: Callable[[str], None] = lambda where: None
 
 
 def reasons(function: RewardFunction) -> Counter[str]:

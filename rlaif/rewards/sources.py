@@ -46,6 +46,12 @@ def parse_source(text: str) -> RewardSource:
     raise RewardError(f"reward {text!r}: unknown source {name!r}; give {_forms()}")
 
 
+def require_source(text: str) -> None:
+    """Raises RewardError for a source that cannot be read or opened, without importing torch."""
+    source = parse_source(text)
+    SOURCES[source.kind].require(source.where)
+
+
 @contextmanager
 def open_rewards(texts: Sequence[str], judge: OpenJudge | None = None) -> Iterator[Reward]:
     """The sources that `texts` name, for as long as the block lasts; the trainers open its reward

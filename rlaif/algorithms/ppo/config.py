@@ -148,6 +148,15 @@ class PPOConfig(TrainConfig):
         return self
 
 
+def require_prompts_left(usable: int, eval_prompts: int) -> None:
+    """Raises TrainingError when nothing would be left to train on."""
+    if eval_prompts >= usable:
+        raise TrainingError(
+            f"eval_prompts={eval_prompts} of {usable} usable prompts leaves none to train on; "
+            "lower eval_prompts or give more prompts"
+        )
+
+
 def _unread_by(estimator: Estimator) -> list[str]:
     """Settings that have no effect with this estimator: other estimators', and the value's."""
     others = [name for other in ESTIMATORS.values() for name in other.settings]

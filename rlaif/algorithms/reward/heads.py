@@ -13,14 +13,19 @@ from rlaif.training.config import TrainingError
 
 
 class TraitLabels(Protocol):
-    """A pair's labels. traits: P(chosen is better) per trait, None where not judged."""
+    """A pair's labels."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The pair's name in messages."""
+
     @property
-    def prob_chosen(self) -> float: ...
+    def prob_chosen(self) -> float:
+        """P(chosen is better)."""
+
     @property
-    def traits(self) -> Mapping[str, float | None]: ...
+    def traits(self) -> Mapping[str, float | None]:
+        """P(chosen is better) per trait, None where not judged."""
 
 
 PairT = TypeVar("PairT", bound=TraitLabels)

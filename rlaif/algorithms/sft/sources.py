@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.data.datasets import read_lessons
-from rlaif.data.records import Lesson, Preference
+from rlaif.data.records import Lesson, PlainText, Preference, Sample
 from rlaif.settings import parse_weighted
 from rlaif.training.config import TrainingError
 
@@ -30,6 +31,22 @@ class SFTSource:
         weight, file = parse_weighted(text, "source", "FILE", error=TrainingError)
         path = Path(file).expanduser()
         return cls(path.stem, read_lessons(path), weight)
+
+
+def imitated(lesson: Lesson) -> tuple[str, Sequence[Message], str]:
+    """(name, prompt, response) of what is imitated; the prompt of a plain text is empty."""
+    if isinstance(lesson, PlainText):
+        return lesson.id, (), lesson.text
+    if isinstance(lesson, Preference):
+        return f"{lesson.id} (chosen)", lesson.prompt, lesson.chosen_text
+    if isinstance(lesson, Sample):
+        return f"{lesson.prompt.id}#{lesson.index}", lesson.prompt.messages, lesson.response
+    return lesson.id, lesson.prompt, lesson.response
+
+
+def is_unsure(lesson: Lesson, config: SFTConfig) -> bool:
+    """Whether it is a preference whose label is too near ½ to imitate its chosen response."""
+    return isinstance(lesson, Preference) and lesson.prob_chosen < config.min_prob_chosen
 
 
 def require_lessons(
