@@ -25,6 +25,7 @@ pipeline/             recipes and their stages
 api/                  the functions that this package exports
 cli/                  the `rlaif` command
 settings.py           settings given as key=value
+settings_rows.py      a config class as rows of words, for help and docs
 progress.py           progress bars and lines
 time_left.py          the estimate of the time left
 """

@@ -32,6 +32,16 @@ class SettingsModel(BaseModel):
         """The class that holds these settings: of a config with variants, the one they select."""
         return cls
 
+    @classmethod
+    def variants(cls) -> dict[str, type[SettingsModel]]:
+        """The classes that `variant` selects, by the setting that selects each: "loss=robust"."""
+        return {}
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The valid values of text settings that name an entry of a table, for help."""
+        return {}
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_renamed(cls, data: Any) -> Any:

@@ -161,7 +161,7 @@ def update_labels(
     from rlaif.labels.update import update
 
     if old and not constitution:
-        raise UserError("the old constitution needs the edited one; name it (--constitution)")
+        raise UserError("old needs the edited constitution; give constitution=..., too")
     before = _loaded(old) if old else None
     asked = _checked(
         samples,

@@ -22,9 +22,9 @@ class RefusedError(UserError):
 class Problems:
     """Collects the UserErrors of several checks.
 
-        problems = Problems()
-        folder = problems.attempt(catalog.resolve, model)     # None where it raised
-        problems.refuse()                                     # raises what was found
+    problems = Problems()
+    folder = problems.attempt(catalog.resolve, model)     # None where it raised
+    problems.refuse()                                     # raises what was found
     """
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ import typer
 from constitution.errors import UserError, install_hint
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.service import serve, store, token, top
+from rlaif.cli.settings_help import command_with_settings
 from rlaif.cli.training import label, labels, models, revise, reward, runs, sample, train
 
 OUR_PACKAGES = ("constitution", "hardware", "judge_service", "rlaif")
@@ -34,9 +35,10 @@ app.add_typer(token.app, name="token")
 app.add_typer(compare.app, name="judge")
 app.add_typer(constitution.app, name="constitution")
 app.add_typer(models.app, name="models")
-app.command(epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl")(
-    sample.sample
-)
+app.command(
+    cls=command_with_settings("rlaif.generation.config:SamplingConfig"),
+    epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl",
+)(sample.sample)
 app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
     label.label
 )

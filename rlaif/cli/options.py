@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,6 @@ from constitution import DEFAULT_CONSTITUTION
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from rlaif.data.prompt_split import PromptSet
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_WAIT_S = 600.0
@@ -68,9 +65,3 @@ def output() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 120)
-
-
-def report_split(prompts: PromptSet) -> None:
-    """Print on stderr how prompts were split, if their file does not name the splits itself."""
-    if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
-        print(prompts.describe(), file=sys.stderr)

@@ -78,6 +78,11 @@ EngineChoice = Annotated[str, AfterValidator(_known)]
 """A setting: "auto" or a name in SAMPLERS."""
 
 
+def engine_choices() -> tuple[str, ...]:
+    """The valid values of an EngineChoice."""
+    return ("auto", *SAMPLERS)
+
+
 def choose_engine(engine: str, processes: int = 1) -> str:
     """The engine used in a training of `processes`; auto: the first of SAMPLERS that can be.
 

@@ -122,9 +122,7 @@ def update(
     copied = _copy_previous(out / PREFERENCES, before)
     try:
         if old is not None:
-            new = (
-                Constitution.load(constitution) if isinstance(constitution, str) else constitution
-            )
+            new = Constitution.load(constitution) if isinstance(constitution, str) else constitution
             reused = reuse(pairs, client, out, before, old, new, options)
         summary = label(
             pairs,

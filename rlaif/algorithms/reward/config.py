@@ -16,12 +16,18 @@ class RewardConfig(HeldOutConfig):
 
     renamed: ClassVar[dict[str, str]] = {"labels": "label_kind"}
 
-    epochs: int = Field(default=2, ge=1, description="passes over the pairs; more of them overfit")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
+    epochs: int = Field(
+        default=2, ge=1, description="passes over the pairs; more of them overfit (ours)"
+    )
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step (TRL: 8)")
     centering: float = Field(
-        default=0.01, ge=0, description="c of losses.py; 0.01 in arXiv:2312.09244"
+        default=0.01,
+        ge=0,
+        description="weight that pulls a pair's summed score to 0, c of losses.py "
+        "(arXiv:2312.09244: 0.01)",
     )
     label_kind: LabelKind = Field(
         default="soft",
-        description="hard: labels are rounded to 0 or 1, and those of ½ are left out",
+        description="soft: labels are probabilities; hard: they are rounded to 0 or 1, and those "
+        "of ½ are left out (ours)",
     )

@@ -51,22 +51,6 @@ def merge(
     ] = "auto",
 ) -> None:
     """Merge an adapter into its base: an ordinary model folder for vLLM or transformers."""
-    from constitution.errors import UserError
-    from hardware.model_folder import inspect_model_folder
-    from rlaif.models import catalog
+    from rlaif.api.sampling import merge_adapter
 
-    if out.exists():
-        raise UserError(
-            f"output folder exists already: {out}; give one that does not exist yet (--out)"
-        )
-    if not inspect_model_folder(adapter).is_adapter:
-        raise UserError(
-            f"{adapter}: not a LoRA adapter (adapter_config.json is missing); give a folder that "
-            "rlaif train wrote. A policy trained with lora=null needs no merging"
-        )
-    base = catalog.resolve(model)
-
-    # torch is imported only once the arguments are known to be valid
-    from rlaif.models.merge import merge_adapter
-
-    print(merge_adapter(base, adapter, out, dtype))
+    print(merge_adapter(model, adapter, out=out, dtype=dtype))
