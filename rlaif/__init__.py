@@ -57,36 +57,6 @@ if TYPE_CHECKING:
     from rlaif.pipeline.recipe import Recipe
     from rlaif.pipeline.run import run
 
-_HOMES = {
-    "DPOConfig": "rlaif.algorithms.dpo.config",
-    "EvaluationResult": "rlaif.evaluation.policies",
-    "LabelingSummary": "rlaif.feedback.labeler",
-    "LoraConfig": "rlaif.models.lora_config",
-    "PPOConfig": "rlaif.algorithms.ppo.config",
-    "Preference": "rlaif.data.records",
-    "Prompt": "rlaif.data.records",
-    "ReSTConfig": "rlaif.algorithms.rest.config",
-    "Recipe": "rlaif.pipeline.recipe",
-    "RefusedError": "rlaif.api.problems",
-    "RewardConfig": "rlaif.algorithms.reward.config",
-    "SFTConfig": "rlaif.algorithms.sft.config",
-    "SFTSource": "rlaif.algorithms.sft.sources",
-    "Sample": "rlaif.data.records",
-    "SamplingConfig": "rlaif.generation.config",
-    "Update": "rlaif.labels.update",
-    "UserError": "constitution.errors",
-    "evaluate": "rlaif.api.judging",
-    "label": "rlaif.api.judging",
-    "merge_adapter": "rlaif.api.sampling",
-    "run": "rlaif.pipeline.run",
-    "sample": "rlaif.api.sampling",
-    "train_dpo": "rlaif.api.pairs",
-    "train_ppo": "rlaif.api.rollouts",
-    "train_rest": "rlaif.api.rollouts",
-    "train_reward": "rlaif.api.pairs",
-    "train_sft": "rlaif.api.pairs",
-    "update_labels": "rlaif.api.judging",
-}
 
 __all__ = [
     "DPOConfig",
@@ -120,15 +90,40 @@ __all__ = [
     "update_labels",
 ]
 
+_HOMES = {
+    "constitution.errors": {"UserError"},
+    "rlaif.algorithms.dpo.config": {"DPOConfig"},
+    "rlaif.algorithms.ppo.config": {"PPOConfig"},
+    "rlaif.algorithms.rest.config": {"ReSTConfig"},
+    "rlaif.algorithms.reward.config": {"RewardConfig"},
+    "rlaif.algorithms.sft.config": {"SFTConfig"},
+    "rlaif.algorithms.sft.sources": {"SFTSource"},
+    "rlaif.api.judging": {"evaluate", "label", "update_labels"},
+    "rlaif.api.pairs": {"train_dpo", "train_reward", "train_sft"},
+    "rlaif.api.problems": {"RefusedError"},
+    "rlaif.api.rollouts": {"train_ppo", "train_rest"},
+    "rlaif.api.sampling": {"merge_adapter", "sample"},
+    "rlaif.data.records": {"Preference", "Prompt", "Sample"},
+    "rlaif.evaluation.policies": {"EvaluationResult"},
+    "rlaif.feedback.labeler": {"LabelingSummary"},
+    "rlaif.generation.config": {"SamplingConfig"},
+    "rlaif.labels.update": {"Update"},
+    "rlaif.models.lora_config": {"LoraConfig"},
+    "rlaif.pipeline.recipe": {"Recipe"},
+    "rlaif.pipeline.run": {"run"},
+}
+"""The module of each public name."""
+
 __version__: str
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -33,10 +33,10 @@ from rlaif.api.judging import JudgeConnection, judge_of
 from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
 from rlaif.data.records import Prompt, Sample
-from rlaif.generation.base import training_processes
 from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.sources import parse_source, require_source
+from rlaif.training.preflight import launched_processes
 
 if TYPE_CHECKING:
     from rlaif.algorithms.ppo.evaluation import HeldOutJudge
@@ -132,7 +132,7 @@ def plan_ppo(
     comparer = problems.attempt(judge_of, judge, server, constitution) if judged else None
     first = None if start is None else problems.attempt(samples_of, start, "start")
     if found is not None:
-        problems.attempt(choose_engine, found.engine, training_processes())
+        problems.attempt(choose_engine, found.engine, launched_processes())
         problems.attempt(found.require_judge, judged)
         if trained is not None and judged:
             problems.attempt(require_prompts_left, len(trained), found.eval_prompts)
@@ -168,7 +168,7 @@ def plan_rest(
     trained = problems.attempt(_train_split, prompts)
     source = _checked_reward(problems, reward)
     if found is not None:
-        problems.attempt(choose_engine, found.engine, training_processes())
+        problems.attempt(choose_engine, found.engine, launched_processes())
 
     def train() -> Path:
         from rlaif.algorithms.rest.train import train

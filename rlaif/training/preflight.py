@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except ValueError:  # a module that was put into sys.modules without a spec
         return True
+
+
+def launched_processes() -> int:
+    """Processes of the `accelerate launch` that this one belongs to, as it tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def require_heldout(config: HeldOutConfig, heldout: Sequence[object]) -> None:
