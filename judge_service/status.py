@@ -85,6 +85,7 @@ class Failure:
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> Failure:
+        """From the google.rpc.Status of a call or of a stream's item."""
         info = error_details_pb2.ErrorInfo()
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
