@@ -26,10 +26,12 @@ BINS = 10
 
 
 def clipped(prob: float) -> float:
+    """The probability within [EPSILON, 1 - EPSILON], whose logarithm is finite."""
     return min(max(prob, EPSILON), 1.0 - EPSILON)
 
 
 def confidence(q: float) -> float:
+    """How sure the judge is, right or wrong: from ½ (a tie) to 1."""
     return max(q, 1.0 - q)
 
 
