@@ -218,8 +218,10 @@ class _Composer:
             raise self._refusal(event, message, "merge or delete some")
 
     def _admit(self, event: Event, path: Path) -> None:
-        """Reject what no constitution needs before it costs memory: excess depth or size ends the
-        parse; aliases, anchors and tags are recorded as problems."""
+        """Reject what no constitution needs before it costs memory.
+
+        Excess depth or size ends the parse; aliases, anchors and tags are recorded as problems.
+        """
         self.nodes += 1
         if len(path) >= MAX_DEPTH:
             message, remedy = f"nested deeper than {MAX_DEPTH} levels", "check the brackets"

@@ -70,12 +70,18 @@ class Engine(Protocol):
 
     @property
     def identity(self) -> ModelIdentity:
-        """The weights and arithmetic behind the answers, for receipts and store keys; once started."""
+        """The weights and arithmetic behind the answers, for receipts and store keys.
+
+        Raises EngineError before `start`.
+        """
         ...
 
     @property
     def tokenizer(self) -> ChatTokenizer:
-        """The tokenizer of the model, with which the judge makes its prompts; once started."""
+        """The tokenizer of the model, with which the judge makes its prompts.
+
+        Raises EngineError before `start`.
+        """
         ...
 
     @property

@@ -265,7 +265,7 @@ class ServerSettings(BaseModel):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine reaches the server; a host name other than localhost counts as not."""
+        """Whether only this machine reaches the server; False for host names but localhost."""
         if self.host == "localhost":
             return True
         try:
