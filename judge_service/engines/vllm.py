@@ -134,7 +134,7 @@ class VLLMEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> LabelLogprobs:
-        """As `Engine.read`; vLLM scores exactly the labels, and generates one token besides."""
+        """As `Engine.read`; vLLM scores exactly the labels, and samples a token that is ignored."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

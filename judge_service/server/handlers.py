@@ -145,7 +145,7 @@ class RequestHandler:
         return judgment
 
     async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
-        """The ranking; a candidate that is too long makes its pairs Unjudged and is no error."""
+        """The ranking; pairs with a candidate that is too long are Unjudged."""
         candidates = read_candidates(request, self.settings.max_candidates)
         conversation = read_conversation(request.conversation)
         options = self._options(request.options)
