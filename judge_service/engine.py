@@ -86,7 +86,7 @@ class Engine(Protocol):
 
     @property
     def max_context_tokens(self) -> int:
-        """Prompt and output together, in tokens."""
+        """Limit on prompt and output together, in tokens."""
         ...
 
     @property

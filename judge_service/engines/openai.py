@@ -287,7 +287,7 @@ class OpenAIEngine:
 
 
 def from_settings(settings: ServerSettings) -> OpenAIEngine:
-    """The engine of a server's settings, with the key that the environment holds."""
+    """The engine of a server's settings, not yet started; its key is RLAIF_OPENAI_API_KEY."""
     assert settings.openai_url is not None
     return OpenAIEngine(
         settings.openai_url,

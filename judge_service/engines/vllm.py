@@ -295,7 +295,7 @@ class VLLMEngine:
 
 
 def from_settings(settings: ServerSettings) -> VLLMEngine:
-    """The engine of a server's settings; see `engines.ENGINES`."""
+    """The engine of a server's settings, not yet started."""
     return VLLMEngine(
         settings.model,
         tensor_parallel_size=settings.tensor_parallel_size,

@@ -122,7 +122,7 @@ def chance_ece(probs: Sequence[float], seed: int, draws: int = 200) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationMetrics:
-    """What `measure` finds; all but accuracy are the better the lower."""
+    """Metrics of gold pairs, from `measure`; lower is better for all but accuracy."""
 
     accuracy: float
     ece: float  # equal-width bins

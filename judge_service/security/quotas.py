@@ -37,7 +37,7 @@ class Bucket:
         self._updated = now
 
     def take(self, now: float, leave: float = 0.0) -> float:
-        """0 if one was taken; else the seconds until there is one more than `leave`."""
+        """Take a request; returns 0, or the seconds until there is one more than `leave`."""
         gained = (now - self._updated) * self._per_second
         self._level = min(self.capacity, self._level + gained)
         self._updated = now

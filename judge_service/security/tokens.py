@@ -50,7 +50,10 @@ def _no_boolean(value: Any) -> Any:
 
 
 class Token(BaseModel):
-    """One entry of the file."""
+    """One entry of the file: a caller's name, the digest of its token, its scopes and limits.
+
+    requests_per_minute, max_concurrent: None is no limit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

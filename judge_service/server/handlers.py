@@ -121,7 +121,7 @@ class RequestHandler:
         return await self._inline.find(ref.yaml)
 
     async def compare(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
-        """The judgment, ABSTAIN included."""
+        """The pair's judgment, or an abstention, also for a text that is too long."""
         comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
@@ -159,7 +159,7 @@ class RequestHandler:
         return ranking_to_proto(ranking)
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
-        """The score, ABSTAIN included; a response that is too long is an InvalidRequest."""
+        """The score, or an abstention; a response that is too long is an InvalidRequest."""
         conversation = self._conversation(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
@@ -172,7 +172,7 @@ class RequestHandler:
         return score_to_proto(score)
 
     async def critique(self, request: pb.CritiqueCandidateRequest) -> pb.Writing | None:
-        """The critique, ABSTAIN included; also raises InvalidRequest for an unknown principle."""
+        """The critique, or an abstention; also raises InvalidRequest for an unknown principle."""
         conversation = self._conversation(request)
         constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
@@ -186,7 +186,7 @@ class RequestHandler:
         return writing_to_proto(writing)
 
     async def revise(self, request: pb.ReviseCandidateRequest) -> pb.Writing | None:
-        """The revision, ABSTAIN included; also raises InvalidRequest for an unknown principle."""
+        """The revision, or an abstention; also raises InvalidRequest for an unknown principle."""
         conversation = self._conversation(request)
         critique = read_critique(request)
         constitution, options = await self._constitution_and_writing_options(request)

@@ -85,7 +85,7 @@ def abstention_to_proto(unjudged: Unjudged) -> pb.Abstention:
 
 
 def unjudged_from_proto(message: Any) -> Unjudged:
-    """From any message with an abstention and a usage: Judgment, Score or Writing."""
+    """The Unjudged of any message with an abstention and a usage: Judgment, Score or Writing."""
     return Unjudged(
         reason=REASON_OF[message.abstention.reason],
         detail=message.abstention.detail,
