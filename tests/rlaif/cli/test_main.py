@@ -161,5 +161,5 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = CliRunner().invoke(app, ["run", "quickstart", "--dry-run", "--out", str(out)])
     assert result.exit_code == 0
-    assert "8/8 evaluate" in result.output
+    assert "8/8 report" in result.output
     assert not out.exists()
