@@ -76,6 +76,7 @@ class RunContext:
 
     def count(self, split: str) -> int | None:
         """How many prompts of a split there are, up to the recipe's limit; None for none."""
+        _ = self.prompt_set  # a file that cannot be read is an error
         try:
             return len(self.prompts(split))
         except RecordError:  # a stage that needs them says so itself
@@ -84,6 +85,7 @@ class RunContext:
     @cached_property
     def evaluated_texts(self) -> frozenset[str]:
         """The texts of the held-out prompts: policies are evaluated on them, none trains on one."""
+        _ = self.prompt_set
         try:
             prompts = self.prompt_set.of(HELD_OUT)
         except RecordError:  # a file with training prompts only, as for labeling alone

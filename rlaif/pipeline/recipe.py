@@ -73,7 +73,8 @@ class Recipe(SettingsModel):
     """Everything a run depends on.
 
     >>> recipe = Recipe.load("quickstart", ["dpo.beta=0.2"])
-    >>> rlaif.run(recipe, Path("runs/quickstart"))
+    >>> recipe.stages["dpo"]["beta"]
+    0.2
 
     The settings of a stage stand beside its kind (kinds/) and are checked with the whole graph,
     by `build_graph`, before anything is run.

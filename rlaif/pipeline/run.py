@@ -38,6 +38,7 @@ def run(
     graph = build_graph(recipe, folder)
     _select(graph, only, start)  # an unknown stage is reported before the machine is measured
     _check_models(graph.models)
+    _check_constitutions(graph, RunContext(recipe, folder))
     _check_packages(graph.judges)
     recipe = fit_to_machine(_counted(recipe, folder), folder, console)
     graph, context = build_graph(recipe, folder), RunContext(recipe, folder)
@@ -104,6 +105,13 @@ def _check_models(models: Sequence[ModelSpec]) -> None:
     for spec in models:
         if spec.model not in catalog.KNOWN and not spec.is_served_elsewhere:
             catalog.resolve(spec.model)
+
+
+def _check_constitutions(graph: Graph, context: RunContext) -> None:
+    """Raises ConstitutionError for one that cannot be loaded, of the recipe or of a stage."""
+    names = {getattr(stage.options, "constitution", "") for stage in graph.stages}
+    for name in sorted(names):
+        context.constitution(name)
 
 
 def _check_packages(judges: Sequence[ModelSpec]) -> None:

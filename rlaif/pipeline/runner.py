@@ -193,8 +193,16 @@ def files_of(stage: Stage) -> dict[str, int]:
 
 def read_mark(stage: Stage, run_dir: Path) -> dict[str, Any]:
     """What the stage last declared and wrote; empty for one that never ran."""
-    mark = _mark(run_dir, stage)
-    return json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {}
+    return _read_json(_mark(run_dir, stage))
+
+
+def _read_json(mark: Path) -> dict[str, Any]:
+    """A mark's content; empty where it is missing or damaged."""
+    try:
+        content = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _run(stage: Stage, context: RunContext, inputs: Any) -> float:
@@ -227,7 +235,8 @@ def _refuse_old_form(run_dir: Path) -> None:
     """Raises RunError for the folder of a run before recipes were graphs: its marks say too little
     about what its stages depended on to take over any of them."""
     for mark in sorted((run_dir / ".stages").glob("*.json")):
-        if json.loads(mark.read_text(encoding="utf-8")).get("form") != FORM:
+        content = _read_json(mark)
+        if content and content.get("form") != FORM:
             raise RunError(
                 f"{run_dir}: made by an earlier version, whose results cannot be continued; choose "
                 "another folder with --out, or remove this one"
