@@ -58,10 +58,12 @@ def train(
     reward: Path | RewardFunction,
     out: Path,
 ) -> Path:
-    """Grow and improve; returns `out`: a peft adapter, or a model folder with lora=null.
+    """Alternate Grow and Improve steps; returns `out`: a peft adapter, or (lora=null) a model.
 
-    reward: the folder of a reward model, or a callable (conversations, responses) → scores, None
-    for a response without one. Resumes by itself. Raises TrainingError or BatchError.
+    model: short name, folder or hub id of the base. reward: folder of a reward model, or a callable
+    (conversations, responses) → scores, None for a response without one. A killed run resumes from
+    the last checkpoint in `out`. Raises TrainingError, BatchError, BackboneError, SamplingError or
+    RewardModelError.
     """
     # 1. The base, the prompts, the policy, the score.
     workers = ProcessGroup.current()
@@ -120,7 +122,7 @@ def train(
 
 
 def _policy_weights(backbone: Backbone) -> dict[str, Tensor]:
-    """A copy of this process's pieces of the policy's weights."""
+    """A copy of this process's shards of the policy's weights."""
     parameters = backbone.role_parameters("policy")
     return {name: fsdp.local(p.detach()).clone() for name, p in parameters.items()}
 
@@ -134,16 +136,18 @@ def _set_policy_weights(backbone: Backbone, pieces: dict[str, Tensor]) -> None:
 class ImproveStep:
     """One Improve step: SFT on the kept responses."""
 
-    grow: int
-    improve: int
+    grow: int  # g, from 1
+    improve: int  # i, from 1
     rows: Sequence[Row]
     set_metrics: dict[str, float | None]  # those of improve_set
     config: ReSTConfig
     workers: ProcessGroup
 
     def train(self, backbone: Backbone, run: Run, step: int, saved: dict[str, Any] | None) -> int:
-        """Train after `step` steps of the run, from this stage's own checkpoint where there is one;
-        returns the run's steps after it. Metrics: improve_set's, train_step's of SFT, and
+        """Train after `step` steps of the run; returns the run's steps after it.
+
+        saved: the checkpoint to resume from, if it is one of this Improve step. Metrics, besides
+        those of `improve_set` and of SFT's `train_step`:
 
         grow, improve      g and i        learning_rate    of this step
         """
