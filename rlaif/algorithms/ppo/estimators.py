@@ -44,12 +44,10 @@ class PPOSettings(Protocol):
     @property
     def gamma(self) -> float:
         """Discount per token, in [0, 1]."""
-        ...
 
     @property
     def gae_lambda(self) -> float:
         """λ of GAE in [0, 1]: lower reduces variance, and increases bias."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
