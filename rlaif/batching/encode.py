@@ -49,7 +49,7 @@ class Pair:
     id: str
     chosen: Row
     rejected: Row
-    prob_chosen: float  # P(chosen is better), in [0.5, 1]
+    prob_chosen: float  # P(chosen is better)
     traits: dict[str, float | None]  # P(chosen is better) by trait, None where not judged
 
     @property

@@ -105,10 +105,9 @@ def ram_efficient_loading() -> Iterator[None]:
 def shard(model: Any, replicated: Collection[nn.Parameter], compute_dtype: torch.dtype) -> None:
     """Shard a transformers model in place: its named_parameters become DTensors.
 
-    The main process's weights are used, whatever the others loaded, and all are moved to this
-    process's device. replicated: parameters that each process keeps in full. compute_dtype: the
-    dtype of the layers' matrix products. Raises ShardingError for a model whose decoder layers
-    cannot be identified.
+    All processes get the main process's weights, on their own device. replicated: parameters that
+    each process keeps in full. compute_dtype: of the layers' matrix products. Raises ShardingError
+    for a model whose decoder layers cannot be identified.
     """
     from accelerate import PartialState
     from torch.distributed.device_mesh import init_device_mesh

@@ -1,9 +1,9 @@
 """Sampling of n responses to every prompt, each from its own seed, saved chunk by chunk.
 
 Each response has its own seed, made from (seed, prompt id, index), so that it does not depend on
-which prompts come before or beside it. Prompts are sampled in chunks; a finished chunk is on disk
-(`<out>.unfinished`) before the next begins, and a killed run goes on after the last whole one with
-the same text as if it had never stopped. The model runs in a process of its own (worker.py).
+the other prompts. Prompts are sampled in chunks; a finished chunk is on disk (`<out>.unfinished`)
+before the next begins, and a killed run resumes after the last complete one, with the same text as
+if never interrupted. The model runs in a process of its own (worker.py).
 """
 
 from __future__ import annotations

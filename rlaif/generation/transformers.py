@@ -173,10 +173,10 @@ def nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 
 class _Drawing:
-    """Responses to some prompts, in the making: rows leave the batch as they end."""
+    """A batch of responses being drawn: rows leave it as they end."""
 
     def __init__(self, model: NextTokenModel, prompts: Sequence[Sequence[int]]) -> None:
-        """Reads the prompts, equal ones once."""
+        """Compute the prompts, equal ones once."""
         self._model = model
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         width = max(map(len, distinct))
@@ -191,8 +191,7 @@ class _Drawing:
         self._logits = self._logits[rows]  # (B, V)
 
     def draw(self, uniform: Tensor, temperature: float, top_p: float) -> list[Generated]:
-        """A response to each prompt, of at most as many tokens as it has numbers in uniform
-        (B, R)."""
+        """Draw a response to each of the B prompts, of at most R tokens. uniform: (B, R)."""
         count, most = uniform.shape
         ids: list[list[int]] = [[] for _ in range(count)]
         logprobs: list[list[float]] = [[] for _ in range(count)]

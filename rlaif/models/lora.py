@@ -67,9 +67,9 @@ class Adapters:
         return list(self._parameters)
 
     def add(self, role: Role, lora: LoraConfig, seed: int) -> None:
-        """Add a trainable adapter: A drawn from the seed, B zero. It becomes the active one.
+        """Add a trainable adapter: A drawn from the seed, B zero.
 
-        Raises BackboneError when lora.targets match no linear layer.
+        Raises BackboneError when lora.targets do not fit the model.
         """
         config = peft.LoraConfig(
             r=lora.rank,

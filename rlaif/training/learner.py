@@ -22,9 +22,9 @@ class Learner:
     """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
 
     groups: (named parameters, peak learning rate) pairs. total_steps: of the run; the rate rises
-    over config.warmup of them, then falls linearly to 0. It depends on the step only, so there is
-    no scheduler state. Of a sharded parameter each process updates its shard, and `state` has all
-    of it (distributed/fsdp.py).
+    over the share config.warmup of them, then falls linearly. It depends on the step only, so there
+    is no scheduler state. Of a sharded parameter each process updates its shard, and `state` has
+    all of it (distributed/fsdp.py).
     """
 
     def __init__(

@@ -4,8 +4,8 @@
     checkpoints/step-000040.pt    all that the next step depends on; whole or absent
     checkpoints/best.pt           the one saved with the highest score so far
 
-Called again with the same inputs, training goes on after the newest readable checkpoint and gives
-the same bits as if it had never stopped (on a CPU, with the same number of threads and processes).
+Called again with the same inputs, training resumes after the newest readable checkpoint, bit for
+bit as if never interrupted (on a CPU, with the same number of threads and processes).
 Under `accelerate launch` all processes call the same methods; the main one writes (processes.py).
 """
 

@@ -165,7 +165,7 @@ def micro_batches(
     config: DPOConfig,
     workers: ProcessGroup,
 ) -> Iterator[PairMicroBatch]:
-    """Compute this process's share of the pairs under the policy, with gradient.
+    """Compute this process's share of the pairs under the policy, in micro-batches.
 
     Pairs of similar length share a micro-batch of at most micro_batch_tokens.
     """

@@ -1,17 +1,17 @@
-"""One PPO iteration's rollout: responses sampled, scored, measured, and their advantages.
+"""The rollout of one PPO iteration: responses sampled, scored, measured, and their advantages.
 
-Prompts are shared out among the processes; each samples, scores and measures the responses to its
-own. Then everything is gathered, so that means, whitening and batches are those of one process. A
-sharded model is whole while it is used (`Backbone.unsharded`): one process may use it more often.
+The processes share the prompts; each samples, scores and measures the responses to its own. Then
+everything is gathered, so that means, whitening and batches are those of one process. A sharded
+model is unsharded meanwhile (`Backbone.unsharded`), since the processes' numbers of passes differ.
 
-    what                            by                                        forwards
+    quantity                        computed by                               forwards
     log π_old                       an exact sampler, else the policy         0 or 1
     V, with a value function        value=head: the policy                    the same one
                                     value=adapter: the value role             1
     log π_ref                       the reference                             1
 
 Forwards run over micro-batches of micro_batch_tokens, in which responses to one prompt share it
-where that saves work (batching/prefix_sharing.py). No (B, T, V) is made.
+where that saves work (batching/prefix_sharing.py). (B, T, V) logits are never materialized.
 """
 
 from __future__ import annotations

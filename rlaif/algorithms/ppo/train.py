@@ -8,7 +8,7 @@
     L        = mean over counted tokens of L_π + vf_coef·L_V,
                with grpo + kl_coef·k3(π, reference)           Eq. 4, arXiv:2402.03300
 
-    log π_old, log π_ref, V   old_logprobs, ref_logprobs, values, at the token they lead to
+    log π_old, log π_ref, V   old_logprobs, ref_logprobs, values, indexed by the next token
     R                         returns
     score                     of the whole response, less a penalty when it has no end token
 
@@ -279,7 +279,7 @@ def _learner(
 
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
-    """Raises TrainingError for settings that do not fit the judge or the processes."""
+    """Raise TrainingError for settings that do not fit the judge or the processes."""
     idle = [] if judge else config.set_for_a_judge()
     if idle:
         raise TrainingError(

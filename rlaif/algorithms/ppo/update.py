@@ -1,7 +1,7 @@
 """The updates of one PPO iteration: losses, their gradients in micro-batches, the KL guard.
 
-The equations are at the top of train.py. Everything here is over counted tokens alone: (N,) are
-the response tokens of a micro-batch's rows, one after the other, so there are no masks.
+The equations are at the top of train.py. Tensors have counted tokens only: (N,) are the response
+tokens of a micro-batch's rows, one after the other, so no masks are needed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def update(
         gap, kl = metrics.pop("sampler_gap"), metrics.pop("update_kl")
         sampler_gap = gap if sampler_gap is None else sampler_gap
         largest_kl = max(largest_kl, kl)
-        # The gradient is at hand when the KL is known: over the ceiling it is not applied.
+        # The gradient is computed together with the KL; over the ceiling it is not applied.
         if kl > config.kl_ceiling:
             learner.clear()
             guard = 1.0

@@ -13,8 +13,8 @@ F and the thresholds are in improve.py, the Grow step in grow.py.
 As in the paper, every Improve step starts from the policy of the one before, with a lower learning
 rate, since less and less data is left (start="last"; how much lower is our choice). start="base"
 starts each from the base, as ReST^EM does (arXiv:2312.06585, section 3). All responses of a Grow
-step are kept in grow-01.jsonl, …; a killed run goes on after the last whole chunk of prompts or the
-last checkpoint, with the same bits (CPU, engine=transformers).
+step are kept in grow-01.jsonl, …; a killed run resumes after the last complete chunk of prompts or
+the last checkpoint, bit for bit the same (on a CPU, with engine=transformers).
 
 Left out: the paper's first supervised stage (start from an SFT model), its data in D_g (our prompts
 have no reference responses), stopping an Improve step by a held-out reward, its offline RL losses.
