@@ -12,7 +12,7 @@ LabelKind = Literal["soft", "hard"]
 
 
 class RewardConfig(HeldOutConfig):
-    """Settings of reward-model training."""
+    """Settings of reward-model training; the heads follow from the labels' traits."""
 
     renamed: ClassVar[dict[str, str]] = {"labels": "label_kind"}
 

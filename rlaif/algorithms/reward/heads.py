@@ -32,9 +32,10 @@ PairT = TypeVar("PairT", bound=TraitLabels)
 
 
 def label_of(pair: TraitLabels, name: str, kind: LabelKind) -> float | None:
-    """A pair's label for one head, None where there is none; "overall" reads the pair's own.
+    """P(chosen is better) by one trait, or None without a label; "overall" is the whole pair's.
 
-    Raises TrainingError for a label that is not a probability.
+    kind="hard" rounds to 0 or 1, and gives None at exactly ½. Raises TrainingError for a
+    label that is not a probability.
     """
     p = pair.prob_chosen if name == "overall" else pair.traits.get(name)
     if p is None:
@@ -51,11 +52,10 @@ def label_of(pair: TraitLabels, name: str, kind: LabelKind) -> float | None:
 def head_weights(
     pairs: Sequence[TraitLabels], trait_weights: Mapping[str, float], kind: LabelKind
 ) -> dict[str, float]:
-    """The heads to train with their weights in the overall score, in sorted order; "overall" where
-    no pair has a trait label at all.
+    """Heads to train, sorted by name, with their weights in the overall score.
 
-    A trait without any label gets no head, which would stay random. Raises TrainingError for a
-    labeled trait without a weight.
+    {"overall": 1.0} when no pair has a trait label. A trait without any label gets no head, since
+    it would stay random. Raises TrainingError for a labeled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
     unknown = sorted(seen - trait_weights.keys())

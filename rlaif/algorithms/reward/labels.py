@@ -23,7 +23,10 @@ class Labels:
 
 
 def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
-    """Each pair's label for each head."""
+    """Labels of the pairs for the heads `names`, on the CPU; B pairs, K names.
+
+    Raises TrainingError for a label that is not a probability.
+    """
     table = [[label_of(pair, name, kind) for name in names] for pair in pairs]
     known = [[label is not None for label in row] for row in table]
     values = [[0.5 if label is None else label for label in row] for row in table]
@@ -36,8 +39,10 @@ def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> L
 def without_unlabeled(
     encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
 ) -> EncodedPairs:
-    """Leave out the pairs that no head can learn from, so that every batch has a label, and name
-    them on stderr. Raises TrainingError when none is left."""
+    """The pairs that some head can learn from; the others are reported on stderr and skipped.
+
+    Raises TrainingError when no pair is left.
+    """
     pairs, reasons = labeled_pairs(encoded.pairs, heads, kind)
     report_skipped(reasons)
     return EncodedPairs(pairs, encoded.skipped + reasons)
