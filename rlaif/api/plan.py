@@ -14,7 +14,7 @@ from rlaif.api.problems import Problems, refuse
 from rlaif.batching.unusable import BatchError, require_response
 from rlaif.models import catalog
 from rlaif.training.config import TrainConfig
-from rlaif.training.preflight import require_folder, require_packages
+from rlaif.training.preflight import require_context_of, require_folder, require_packages
 from rlaif.training.trackers import require_trackers
 
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
@@ -69,6 +69,8 @@ def check(
     problems.attempt(require_packages)
     if found is not None:
         problems.attempt(require_trackers, found.trackers)
+        if name is not None:
+            problems.attempt(require_context_of, name, found.max_tokens)
     return Checks(found, name, folder, problems)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,26 @@ def require_heldout(config: HeldOutConfig, heldout: Sequence[object]) -> None:
         raise TrainingError(
             f"{' and '.join(given)}: there are no held-out pairs to evaluate; give some, or remove "
             "the setting"
+        )
+
+
+def require_context_of(model: str, max_tokens: int) -> None:
+    """As `require_within`, for a model folder whose config.json names its context; a hub id, or a
+    folder that does not, is checked once it is loaded."""
+    try:
+        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    context = found.get("text_config", found).get("max_position_embeddings")
+    if isinstance(context, int):
+        require_within(model, context, max_tokens)
+
+
+def require_within(model: str, context: int, max_tokens: int) -> None:
+    """Raises TrainingError when max_tokens exceeds the model's context length."""
+    if max_tokens > context:
+        raise TrainingError(
+            f"max_tokens={max_tokens} is more than {model} can read ({context}); lower max_tokens"
         )
 
 

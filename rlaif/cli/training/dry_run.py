@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rich.markup import escape
 
 from rlaif.cli.options import output
-from rlaif.settings_rows import shown
+from rlaif.settings_rows import ordered_names, shown
 
 if TYPE_CHECKING:
     from rlaif.api.plan import TrainingPlan
@@ -62,8 +62,8 @@ def _rows(
     config: BaseModel, kind: type[BaseModel], prefix: str = ""
 ) -> Iterator[tuple[str, str, bool]]:
     """(key, value, whether it differs) of every setting, nested ones with dots."""
-    for name, field in kind.model_fields.items():
-        value = getattr(config, name)
+    for name in ordered_names(kind):
+        field, value = kind.model_fields[name], getattr(config, name)
         if isinstance(value, BaseModel):
             yield from _rows(value, type(value), f"{prefix}{name}.")
             continue

@@ -181,7 +181,7 @@ def test_sample_names_everything_refused(tmp_path):
 def test_merge_adapter_makes_a_model_that_sample_takes(polite_pairs, tiny_model, tmp_path):
     adapter = rlaif.train_dpo(
         polite_pairs, model=tiny_model, out=tmp_path / "dpo", epochs=1, dtype="float32",
-        lora={"rank": 2},
+        lora={"rank": 2}, max_tokens=120,
     )  # fmt: skip
     merged = rlaif.merge_adapter(tiny_model, adapter, out=tmp_path / "merged")
     (sampled,) = rlaif.sample(

@@ -31,6 +31,7 @@ FAST = {
     "lora": {"rank": 2},
 }
 ROLLOUT = {"dtype": "float32", "max_tokens": 60, "max_new_tokens": 4, "engine": "transformers"}
+PLAN = {"max_tokens": 200}  # within the tiny model's context
 MANNERS = make_constitution(principle(0, trait="manners"))
 
 
@@ -107,7 +108,7 @@ def test_a_single_problem_is_raised_as_its_own_kind(polite_pairs, tiny_model, no
     with pytest.raises(ModelError, match="unknown model 'smollm'; did you mean smollm2-135m"):
         rlaif.train_dpo(polite_pairs, model="smollm")
     with pytest.raises(RecordError, match=r"missing.parquet: no such file"):
-        rlaif.train_reward("missing.parquet", model=tiny_model)
+        rlaif.train_reward("missing.parquet", model=tiny_model, **PLAN)
     with pytest.raises(UserError, match="epochs: Input should be greater"):
         rlaif.train_sft(polite_pairs, model=tiny_model, epochs=0)
 
@@ -127,12 +128,12 @@ def test_several_problems_are_raised_together(tmp_path, nothing_is_loaded):
 
 def test_empty_responses_are_counted_and_named(tiny_model):
     pairs = [preference(n, "Yes.", " " if n < 5 else "No.") for n in range(8)]
-    (problem,) = problems_of(plan_dpo(pairs, model=tiny_model))
+    (problem,) = problems_of(plan_dpo(pairs, model=tiny_model, **PLAN))
     assert problem == (
         "BatchError: 5 of 16 responses are empty: pair-0 (rejected), pair-1 (rejected), "
         "pair-2 (rejected), ...; drop these records, or set unusable=skip"
     )
-    assert not plan_dpo(pairs, model=tiny_model, unusable="skip").problems
+    assert not plan_dpo(pairs, model=tiny_model, **PLAN, unusable="skip").problems
 
 
 def test_nothing_but_empty_responses_is_refused_even_where_they_are_skipped():
@@ -142,33 +143,37 @@ def test_nothing_but_empty_responses_is_refused_even_where_they_are_skipped():
 
 def test_sft_refuses_labels_that_are_all_unsure(tiny_model):
     pairs = [preference(n, "Yes.", "No.", prob_chosen=0.55) for n in range(3)]
-    (problem,) = problems_of(plan_sft(pairs, model=tiny_model))
+    (problem,) = problems_of(plan_sft(pairs, model=tiny_model, **PLAN))
     assert "lessons: nothing to imitate: all 3 labels are below min_prob_chosen=0.6" in problem
 
 
 def test_settings_that_need_held_out_records_are_refused_without(polite_pairs, tiny_model):
-    (dpo,) = problems_of(plan_dpo(polite_pairs, model=tiny_model, keep="best"))
-    (sft,) = problems_of(plan_sft(polite_pairs, model=tiny_model, eval_every=3))
+    (dpo,) = problems_of(plan_dpo(polite_pairs, model=tiny_model, **PLAN, keep="best"))
+    (sft,) = problems_of(plan_sft(polite_pairs, model=tiny_model, **PLAN, eval_every=3))
     assert "keep=best: there are no held-out pairs" in dpo
     assert "eval_every=3 does nothing without held-out samples" in sft
 
 
 def test_the_reward_model_refuses_traits_and_labels_that_it_cannot_learn(polite_pairs, tiny_model):
-    (trait,) = problems_of(plan_reward(polite_pairs, model=tiny_model, constitution="harmless"))
+    (trait,) = problems_of(
+        plan_reward(polite_pairs, model=tiny_model, **PLAN, constitution="harmless")
+    )
     assert "unknown trait in the labels: 'manners'" in trait
     undecided = [preference(1, "a", "b", 0.5)]
-    (label,) = problems_of(plan_reward(undecided, model=tiny_model, label_kind="hard"))
+    (label,) = problems_of(plan_reward(undecided, model=tiny_model, **PLAN, label_kind="hard"))
     assert "none of the 1 pairs has a label to learn from" in label
 
 
 def test_the_old_name_of_label_kind_is_refused_with_the_new_one(polite_pairs, tiny_model):
-    plan = plan_reward(polite_pairs, model=tiny_model, constitution=MANNERS, config=["labels=hard"])
+    plan = plan_reward(
+        polite_pairs, model=tiny_model, **PLAN, constitution=MANNERS, config=["labels=hard"]
+    )
     (problem,) = problems_of(plan)
     assert "labels is now called label_kind: write label_kind=hard" in problem
 
 
 def test_a_judge_and_the_start_of_ppo_go_together(questions, tiny_model):
-    asked = {"model": tiny_model, "reward": letters}
+    asked = {"model": tiny_model, "reward": letters, **PLAN}
     (alone,) = problems_of(plan_ppo(questions, server="127.0.0.1:1", eval_prompts=2, **asked))
     assert "give both, or neither" in alone
     (idle,) = problems_of(plan_ppo(questions, eval_every=3, **asked))
@@ -178,7 +183,9 @@ def test_a_judge_and_the_start_of_ppo_go_together(questions, tiny_model):
 def test_a_judge_must_leave_prompts_to_train_on(questions, tiny_model):
     prompts = [q.model_copy(update={"split": "train"}) for q in questions]
     start = [Sample(prompt=prompts[0], index=0, response="Hm.", tokens=2, complete=True, seed=0)]
-    plan = plan_ppo(prompts, model=tiny_model, reward=letters, server=labeled.judge(), start=start)
+    plan = plan_ppo(
+        prompts, model=tiny_model, **PLAN, reward=letters, server=labeled.judge(), start=start
+    )
     assert problems_of(plan) == [
         "TrainingError: eval_prompts=16 of 6 usable prompts leaves none to train on; lower "
         "eval_prompts or give more prompts"
@@ -189,7 +196,7 @@ def test_every_reward_that_cannot_be_opened_is_named(questions, tiny_model, tmp_
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     rewards = ["nowhere", "2x*json:dumps", "no_such_module:f", "empty", "0.5*json:dumps"]
-    found = problems_of(plan_rest(questions, model=tiny_model, reward=rewards))
+    found = problems_of(plan_rest(questions, model=tiny_model, **PLAN, reward=rewards))
     assert len(found) == 4
     for problem, named in zip(
         found,
@@ -202,7 +209,7 @@ def test_every_reward_that_cannot_be_opened_is_named(questions, tiny_model, tmp_
 
 @pytest.mark.parametrize("reward", [[], 3, None])
 def test_what_is_no_reward_is_refused_with_what_to_give(reward, questions, tiny_model):
-    (problem,) = problems_of(plan_rest(questions, model=tiny_model, reward=reward))
+    (problem,) = problems_of(plan_rest(questions, model=tiny_model, **PLAN, reward=reward))
     assert "invalid reward" in problem
     assert "module:function" in problem
 
@@ -212,7 +219,7 @@ def test_a_reward_module_of_the_working_folder_is_found_and_not_run(
 ):
     (tmp_path / "mine_only.py").write_text("raise SystemExit('it was run')\n")
     monkeypatch.chdir(tmp_path)
-    assert not plan_rest(questions, model=tiny_model, reward="mine_only:f").problems
+    assert not plan_rest(questions, model=tiny_model, **PLAN, reward="mine_only:f").problems
     assert "mine_only" not in sys.modules
 
 
@@ -230,6 +237,13 @@ def test_missing_packages_are_named_with_the_extra(polite_pairs, tiny_model, mon
     with pytest.raises(
         MissingPackageError, match=r"not installed: accelerate, peft; run `.*\[train\]"
     ):
+        rlaif.train_dpo(polite_pairs, model=tiny_model, **PLAN)
+
+
+def test_a_context_that_is_too_short_for_max_tokens_is_refused_before_loading(
+    polite_pairs, tiny_model, nothing_is_loaded
+):
+    with pytest.raises(TrainingError, match=r"max_tokens=1024 is more than .* can read \(256\)"):
         rlaif.train_dpo(polite_pairs, model=tiny_model)
 
 
@@ -237,7 +251,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_training(
     polite_pairs, tiny_model, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    (problem,) = problems_of(plan_dpo(polite_pairs, model=tiny_model, trackers=["wandb"]))
+    (problem,) = problems_of(plan_dpo(polite_pairs, model=tiny_model, **PLAN, trackers=["wandb"]))
     assert "trackers: wandb is not installed" in problem
 
 
@@ -251,7 +265,7 @@ def test_the_labels_own_constitution_gives_the_weights(tmp_path):
 
 def test_train_split_prompts_only_are_trained_on(tiny_model):
     prompts = [{"prompt": f"Say {n}.", "split": "test" if n else "train"} for n in range(3)]
-    assert plan_rest(prompts, model=tiny_model, reward=letters).counts["prompts"] == 1
+    assert plan_rest(prompts, model=tiny_model, **PLAN, reward=letters).counts["prompts"] == 1
 
 
 def test_a_plan_runs_only_when_nothing_is_refused(polite_pairs, tiny_model, monkeypatch):
@@ -260,7 +274,7 @@ def test_a_plan_runs_only_when_nothing_is_refused(polite_pairs, tiny_model, monk
         "rlaif.algorithms.dpo.train.train", lambda *given: trained.append(given) or given[3]
     )
     with pytest.raises(TrainingError):
-        plan_dpo(polite_pairs, model=tiny_model, keep="best").run()
+        plan_dpo(polite_pairs, model=tiny_model, **PLAN, keep="best").run()
     assert not trained
-    assert api_pairs.train_dpo(polite_pairs, model=tiny_model, out="o").name == "o"
+    assert api_pairs.train_dpo(polite_pairs, model=tiny_model, out="o", **PLAN).name == "o"
     assert len(trained) == 1

@@ -51,6 +51,7 @@ def test_a_dry_run_says_records_steps_and_where_it_would_go_on(
 ):
     out = tmp_path / "dpo"
     asked = ["dpo", pairs, "--model", tiny_model, "--out", out, "epochs=3", "batch_size=3"]
+    asked += ["max_tokens=200"]
     monkeypatch.setattr(
         "rlaif.models.backbone.Backbone.load", lambda *_, **__: pytest.fail("weights")
     )
@@ -81,7 +82,8 @@ def test_every_algorithm_has_a_dry_run(arguments, said, pairs, tiny_model, tmp_p
     arguments = [a.replace("MANNERS", str(manners)) for a in arguments]
     arguments = [pairs if a == "PAIRS" else a for a in arguments]
     out = tmp_path / "out"
-    assert said in run(*arguments, "--model", tiny_model, "--out", out, "--dry-run")
+    asked = [*arguments, "max_tokens=200", "--model", tiny_model, "--out", out]
+    assert said in run(*asked, "--dry-run")
     assert not out.exists()
 
 
