@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rlaif.settings import SettingsModel
     from rlaif.settings_rows import SettingRow
 
-TITLE = "Settings, each as KEY=VALUE (and where its default comes from)"
+TITLE = "Settings, as KEY=VALUE (and the default's source)"
 WIDEST = 120  # columns; wider lines are hard to read
 
 
