@@ -21,6 +21,9 @@ from rlaif.models.download import ModelError
 from tests.support.feedback.constitutions import edited, engine
 from tests.support.feedback.labeled import CONSTITUTION, judge
 from tests.support.feedback.local_judge import LocalJudge
+from tests.support.training.sampling_here import sampling_here
+
+__all__ = ["sampling_here"]  # a fixture
 
 
 def responses(*texts, count=4):
@@ -154,7 +157,7 @@ def test_a_judge_model_is_served_with_the_constitution_for_the_call(monkeypatch,
 # ── sampling ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_sample_draws_from_prompts_in_memory(tiny_model, tmp_path, capsys):
+def test_sample_draws_from_prompts_in_memory(tiny_model, tmp_path, capsys, sampling_here):
     texts = [f"Say {n}." for n in range(6)]
     drawn = rlaif.sample(
         texts, model=tiny_model, out=tmp_path / "s.jsonl", split="train", limit=2, n=2,
@@ -178,7 +181,9 @@ def test_sample_names_everything_refused(tmp_path):
         rlaif.sample(["Hi?"], model="org/name", limit=0)
 
 
-def test_merge_adapter_makes_a_model_that_sample_takes(polite_pairs, tiny_model, tmp_path):
+def test_merge_adapter_makes_a_model_that_sample_takes(
+    polite_pairs, tiny_model, tmp_path, sampling_here
+):
     adapter = rlaif.train_dpo(
         polite_pairs, model=tiny_model, out=tmp_path / "dpo", epochs=1, dtype="float32",
         lora={"rank": 2}, max_tokens=120,
