@@ -76,14 +76,14 @@ def _verdict(policy: PolicyResult) -> tuple[str, str]:
 def _finding(policy: PolicyResult) -> str:
     """The result of a policy in a sentence or two."""
     finding, numbers = _verdict(policy)
-    if policy.win_rate is None:
-        return f"{policy.name}: {finding}, {numbers}."
-    return (
-        f"{policy.name}: {finding}; {numbers}, at equal length "
-        f"{format_percent(policy.length_controlled)}. Reward score "
-        f"{format_signed(policy.reward_gain)} against the start, judge score "
-        f"{format_number(policy.judge_score)}."
-    )
+    sentence = f"{policy.name}: {finding}; {numbers}"
+    if policy.length_controlled:
+        sentence += f", at equal length {format_percent(policy.length_controlled)}"
+    if policy.judge_score:
+        sentence += f". Judge score {format_number(policy.judge_score)}"
+    if policy.reward_gain:
+        sentence += f"; reward score {format_signed(policy.reward_gain)} against the start"
+    return f"{sentence}."
 
 
 def _responses(result: EvaluationResult, topics: Mapping[str, str]) -> dict[str, Any]:

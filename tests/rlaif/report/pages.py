@@ -19,7 +19,7 @@ def section(html: str, anchor: str) -> str:
 
 
 def text_of(html: str) -> str:
-    return " ".join(re.sub("<[^>]*>", " ", html).split())
+    return " ".join(re.sub("<[^>]*>", " ", html.replace("<wbr>", "")).split())
 
 
 def one_stage(folder: Path, kind: str, name: str = "stage") -> ReportInputs:
@@ -42,7 +42,7 @@ def edit_evaluation(run: Path, change) -> None:
 class PageParser(HTMLParser):
     """Tags in order and the text between them; fails on tags that do not close."""
 
-    VOID = frozenset({"meta", "br", "link", "img", "input"})
+    VOID = frozenset({"meta", "br", "link", "img", "input", "wbr"})
 
     def __init__(self, html: str) -> None:
         super().__init__()

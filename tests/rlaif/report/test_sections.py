@@ -123,3 +123,12 @@ def test_an_empty_folder_of_every_kind_gives_a_section_of_notes(kind, tmp_path):
     html = section(render_page(one_stage(tmp_path, kind)), "stage-stage")
     assert "Missing: stage/" in text_of(html)
     assert "<svg" not in html
+
+
+def test_a_finding_mentions_only_what_was_measured(copy):
+    edit_evaluation(copy, lambda saved: saved["policies"][1].update(reward_gain=None))
+    findings = re.findall("<li>(.*?)</li>", section(render(copy), "stage-evaluation"))
+    sft, dpo = findings[:2]
+    assert "Judge score" in sft
+    assert "reward score" not in sft
+    assert re.search(r"; reward score [+-]\d\.\d\d \[.*\] against the start\.$", dpo)
