@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rlaif.data.records import atomic_open
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections import SECTIONS
 from rlaif.report.sections.base import (
     EvaluationOutcome,
@@ -109,7 +109,7 @@ def anchor_of(name: str, taken: Collection[str]) -> str:
     return anchor
 
 
-def list_files(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def list_files(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """The section of a kind that the report does not know: the names of the stage's files."""
     files = sorted(path.name for path in stage.folder.glob("*") if path.is_file())
     return SectionContent("files.html.j2", {"files": files})

@@ -8,7 +8,7 @@ from typing import Any
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult, ResponseComparison
 from rlaif.report import figures
 from rlaif.report.excerpts import excerpt, prompts_that_fit
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import EvaluationOutcome, JudgeModel, SectionContent
 from rlaif.report.sections.responses import prompt_topics
 from rlaif.report.tables import (
@@ -26,7 +26,7 @@ VERDICTS = {"better": "better than the start", "tie": "tie", "worse": "worse", "
 """Value in the page → name in the filter."""
 
 
-def evaluation_section(stage: ReportStage, inputs: ReportInputs) -> SectionContent:
+def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionContent:
     """What the policies achieved, how sure that is, and the responses it is based on."""
     result = stage.load(EVALUATION, EvaluationResult.load)
     if result is None:

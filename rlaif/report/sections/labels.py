@@ -16,7 +16,7 @@ from rlaif.data.datasets import iter_preferences
 from rlaif.data.records import Preference
 from rlaif.report import figures
 from rlaif.report.excerpts import EXTREMES, MOST_ROWS, chosen_labels, excerpt
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import (
     JudgeModel,
     LabelOutcome,
@@ -88,7 +88,7 @@ class _Probabilities:
         return found
 
 
-def label_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def label_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """Reads the labels twice, so that only the shown ones are ever held in memory."""
     probs = stage.load(PREFERENCES, _Probabilities.read)
     summary = stage.load(SUMMARY, _LabelSummary.read)

@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.page import write_report
 
 
@@ -24,7 +24,7 @@ def text_of(html: str) -> str:
 
 def one_stage(folder: Path, kind: str, name: str = "stage") -> ReportInputs:
     (folder / name).mkdir(exist_ok=True)
-    return ReportInputs({}, (ReportStage(name, kind, folder / name),))
+    return ReportInputs({}, (StageFolder(name, kind, folder / name),))
 
 
 def write_rows(folder: Path, rows) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from rlaif.report.inputs import ReportError, ReportInputs, ReportStage
+from rlaif.report.inputs import ReportError, ReportInputs, StageFolder
 from rlaif.report.page import anchor_of, render_page, write_page, write_report
 from tests.rlaif.report.pages import (
     PageParser,
@@ -174,7 +174,7 @@ def test_text_from_models_cannot_become_markup(kinds, tmp_path):
 
 
 def test_names_of_stages_and_facts_cannot_become_markup(tmp_path):
-    stage = ReportStage('"><i>x', "<i>", tmp_path)
+    stage = StageFolder('"><i>x', "<i>", tmp_path)
     html = render_page(ReportInputs({"<i>": "<i>", "recipe": "<i>"}, (stage,)))
     assert "<i>" not in html
 
