@@ -22,6 +22,7 @@ from constitution.strict_yaml import (
     Path,
     Place,
     Tree,
+    diagnostic,
     parse,
     place_of_offset,
     shorten,
@@ -201,7 +202,7 @@ def _inconsistencies(tree: Tree) -> list[Diagnostic]:
 
 
 def _diagnostic(tree: Tree, place: Place, message: str, remedy: str) -> Diagnostic:
-    return Diagnostic(tree.source, place.line, place.column, shorten(message, 400), remedy)
+    return diagnostic(tree.source, place, shorten(message, 400), remedy)
 
 
 def _text(value: Any) -> str:

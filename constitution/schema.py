@@ -39,8 +39,13 @@ _SEMVER = re.compile(  # semver.org, item 11 and the suggested expression
 )
 
 
+def is_slug(value: str) -> bool:
+    """Whether the text can be a name: lower-case letters, digits, '_' and '-', a letter first."""
+    return _SLUG.fullmatch(value) is not None
+
+
 def _slug(value: str) -> str:
-    if not _SLUG.fullmatch(value):
+    if not is_slug(value):
         raise ValueError(
             "expected a lower-case letter followed by up to 63 lower-case letters, digits, "
             "'_' or '-'"

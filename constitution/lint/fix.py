@@ -1,0 +1,68 @@
+"""`rlaif constitution lint --fix`: a text with all its certain repairs applied, and the diff."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from constitution.lint import Edit, Finding, Severity, lint_text
+from constitution.lint.repairs import apply_edits
+from constitution.strict_yaml import Path
+
+_MOST_ROUNDS = 10  # a repair may make room for the next: a file that loads is checked further
+
+
+@dataclass(frozen=True, slots=True)
+class FixedText:
+    """A text after its certain repairs, what they repaired, and what remains to be done."""
+
+    text: str
+    repaired: tuple[Finding, ...]
+    remaining: tuple[Finding, ...]
+
+
+def fix(text: str, source: str) -> FixedText:
+    """Apply every certain repair; everything else of the text stays as it is, byte for byte."""
+    repaired: list[Finding] = []
+    findings = lint_text(text, source)
+    for _ in range(_MOST_ROUNDS):
+        chosen = _compatible(findings)
+        if not chosen:
+            break
+        edited = apply_edits(text, list(dict.fromkeys(e for f in chosen for e in f.edits)))
+        after = lint_text(edited, source)
+        if _loads(findings) and not _loads(after):
+            break
+        text, findings = edited, after
+        repaired += chosen
+    return FixedText(text, tuple(repaired), tuple(findings))
+
+
+def _loads(findings: Sequence[Finding]) -> bool:
+    return all(finding.severity is not Severity.ERROR for finding in findings)
+
+
+def _compatible(findings: Sequence[Finding]) -> list[Finding]:
+    """The repairable findings, one for each text; the others of a text wait for the next round."""
+    chosen: list[Finding] = []
+    taken: set[Path] = set()
+    edits: set[Edit] = set()
+    for finding in findings:
+        if not finding.edits or (finding.path and finding.path in taken):
+            continue
+        # Two errors of one value have the same repair; edits that touch others have to wait.
+        new = [edit for edit in finding.edits if edit not in edits]
+        if any(edit.start <= e.end and e.start <= edit.end for edit in new for e in edits):
+            continue
+        chosen.append(finding)
+        taken.add(finding.path)
+        edits |= set(new)
+    return chosen
+
+
+def diff(before: str, after: str, file: str) -> list[str]:
+    """The lines of a unified diff, without line breaks; empty if nothing changed."""
+    old, new = (text.splitlines(keepends=True) for text in (before, after))
+    lines = difflib.unified_diff(old, new, file, f"{file} (repaired)")
+    return [line.rstrip("\r\n") for line in lines]
