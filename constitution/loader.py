@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies, is_slug
 from constitution.errors import ConstitutionError, Diagnostic, nearest
 from constitution.strict_yaml import (
     LIST,
@@ -154,6 +154,10 @@ def _explain(tree: Tree, path: Path, error: ErrorDetails, kind: type[Document]) 
             message = str(context["error"])
             if place.found not in ("", LIST, MAPPING):
                 message += f", found {place.found}"
+            is_key = error["loc"][-1:] == ("[key]",)
+            name = str(path[-1]) if is_key else _text(_at(tree.data, path))
+            if (is_key or path[-1] in ("name", "id", "trait")) and is_slug(name.lower()):
+                remedy = f"write {name.lower()}"
         case "string_type":
             message = f"expected text, found {place.found}"
             remedy = _quoting_advice(path, place)

@@ -27,21 +27,15 @@ from pydantic import (
     model_validator,
 )
 
-from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies, is_slug
 from constitution.errors import nearest
 
-_SLUG = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SEMVER = re.compile(  # semver.org, item 11 and the suggested expression
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
     r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?",
     re.ASCII,
 )
-
-
-def is_slug(value: str) -> bool:
-    """Whether the text can be a name: lower-case letters, digits, '_' and '-', a letter first."""
-    return _SLUG.fullmatch(value) is not None
 
 
 def _slug(value: str) -> str:

@@ -52,12 +52,14 @@ _FOLLOWS = _words(
     "above according adheres agrees all closely complies conforms expected follows following"
     " fulfills fulfils given matches meets my obeys our respects satisfies stated these those"
 )
-_MANNER = _words(  # what says how a quality shows without saying what it is
-    "amount answered at being but by clearly conveys degree demonstrates displays each especially"
-    " every expresses extremely feels for from has have having highly in language least less level"
-    " looks maintains manner me much phrased quite reads remains responds seems show shows so"
-    " sounds speaks stays style their them then tone too toward towards truly use uses using"
-    " voice way wording worded written yet"
+_MANNER = _words(  # what may stand beside a quality without saying what shows it
+    "amount answered at being but by clearly completion completions conveys degree"
+    " demonstrates displays each especially every explanation explanations expresses extremely"
+    " feels for from has have having highly in instead language least less level looks"
+    " maintains manner me message messages much output outputs over phrased quite reads"
+    " remains responds review reviews seems show shows so sounding sounds speaks stays style"
+    " summaries summary their them then tone too toward towards translation translations truly"
+    " use uses using version versions voice way worded wording written yet"
 )
 _SIGNS = {  # what shows a quality in a reply -> words for the quality
     "answers the question and names a next step": (

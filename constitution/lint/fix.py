@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from constitution.errors import ConstitutionError
 from constitution.lint import Edit, Finding, Severity, lint_text
 from constitution.lint.repairs import apply_edits
+from constitution.schema import Constitution
 from constitution.strict_yaml import Path
 
 _MOST_ROUNDS = 10  # a repair may make room for the next: a file that loads is checked further
@@ -59,6 +61,14 @@ def _compatible(findings: Sequence[Finding]) -> list[Finding]:
         taken.add(finding.path)
         edits |= set(new)
     return chosen
+
+
+def texts_differ(before: str, after: str) -> bool:
+    """Whether both load and have different digests: labels made by one are not by the other."""
+    try:
+        return Constitution.from_yaml(before).digest != Constitution.from_yaml(after).digest
+    except ConstitutionError:
+        return False
 
 
 def diff(before: str, after: str, file: str) -> list[str]:

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, is_slug
 from constitution.errors import ConstitutionError
 from constitution.lint.finding import Edit
 from constitution.lint.locate import Locator, Span
 from constitution.lint.tidiness import DOUBLED_SPACE
-from constitution.schema import Constitution, is_slug
+from constitution.schema import Constitution
 from constitution.strict_yaml import ALIAS, LIST, MAPPING, NOTHING, Path, Place, parse
 
 _NAMES = ("name", "id", "trait")
