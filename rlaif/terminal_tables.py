@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_FEWEST_COLUMNS = 12  # of a column of names; fewer are hard to read
-_FEWEST_OF_TEXT = 24  # … of a column with more than twice as many in a cell
+_NAME_COLUMNS, _TEXT_COLUMNS = 12, 24  # at least; names and sentences in fewer are hard to read
 
 
 def print_table(
@@ -70,7 +69,8 @@ def _widths(
         widest = max((row[place].cell_len for row in cells), default=0)
         longest_word = max(map(cell_len, heading.split()), default=0)
         natural.append(max(widest, cell_len(heading)))
-        readable = _FEWEST_OF_TEXT if widest > 2 * _FEWEST_OF_TEXT else _FEWEST_COLUMNS
+        is_text = max((len(row[place].plain.split()) for row in cells), default=0) > 3
+        readable = _TEXT_COLUMNS if is_text else _NAME_COLUMNS
         fewest = min(widest, readable) if heading in folded else widest
         widths.append(max(fewest, longest_word))
     # Without the spaces around the cells, where there is too little room for them.

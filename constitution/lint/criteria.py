@@ -32,7 +32,7 @@ _PRAISE = _words(
     " of ok okay one only optimal or other overall pick poor possible prefer preferable preferred"
     " proper quality rather really reasonable replies reply response responses right satisfactory"
     " select should simply strong stronger strongest suitable superior text than that the these"
-    " this to two very well which whichever who winner with worse worst"
+    " this to two very well which whichever who winner wins with worse worst"
 )
 _PEOPLE = _words(
     "anybody anyone assistant author customer customers everybody everyone evaluator expert experts"

@@ -14,7 +14,7 @@ _REST_OF_LINE = re.compile("[^\r\n\x85\u2028\u2029]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TextSpan:
     """The characters from `start` to `end` of a text, counted from 0."""
 
     start: int
@@ -40,7 +40,7 @@ class Locator:
         line = bisect_right(self.starts, offset)
         return line, offset - self.starts[line - 1] + 1
 
-    def words(self, path: Path, words: str) -> Span:
+    def words(self, path: Path, words: str) -> TextSpan:
         """The words inside the text at path, or the part as a whole if they are not found."""
         place = self._place(path)
         if not words:
@@ -53,32 +53,32 @@ class Locator:
         match = re.compile(pattern).search(self.text, start, end)
         if match is None:  # written with escapes, or broken inside a word
             return self.part(path)
-        return Span(*match.span())
+        return TextSpan(*match.span())
 
-    def part(self, path: Path) -> Span:
+    def part(self, path: Path) -> TextSpan:
         """A scalar's content, without the header of a block; the first line of anything else."""
         place = self._place(path)
         span = self.scalar(place)
         if span is None:
             start = self.offset(place.line, place.column)
             rest = _REST_OF_LINE.match(self.text, start)
-            return Span(start, start + len(rest[0].rstrip()) if rest else start)
+            return TextSpan(start, start + len(rest[0].rstrip()) if rest else start)
         header = self.block_header(span)
         content = self.text[header.end : span.end]
-        return Span(span.end - len(content.lstrip()), span.end) if content.strip() else span
+        return TextSpan(span.end - len(content.lstrip()), span.end) if content.strip() else span
 
-    def scalar(self, place: Place) -> Span | None:
+    def scalar(self, place: Place) -> TextSpan | None:
         """A scalar as it is written, quotes or block header included; None for other parts."""
         if not place.end_line:
             return None
         start = self.offset(place.line, place.column)
         end = self.offset(place.end_line, place.end_column)
-        return Span(start, start + len(self.text[start:end].rstrip()))
+        return TextSpan(start, start + len(self.text[start:end].rstrip()))
 
-    def block_header(self, span: Span) -> Span:
+    def block_header(self, span: TextSpan) -> TextSpan:
         """The `|` or `>` of a block scalar with the rest of that line; empty for other scalars."""
         header = _BLOCK_HEADER.match(self.text, span.start, span.end)
-        return Span(span.start, header.end() if header else span.start)
+        return TextSpan(span.start, header.end() if header else span.start)
 
     def _place(self, path: Path) -> Place:
         is_trait = len(path) == 2 and path[0] == "traits"

@@ -26,7 +26,7 @@ from typing import Any
 from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, is_slug
 from constitution.errors import ConstitutionError
 from constitution.lint.finding import Edit
-from constitution.lint.locate import Locator, Span
+from constitution.lint.locate import Locator, TextSpan
 from constitution.lint.tidiness import DOUBLED_SPACE
 from constitution.schema import Constitution
 from constitution.strict_yaml import ALIAS, LIST, MAPPING, NOTHING, Path, Place, parse
@@ -191,7 +191,7 @@ def rewording(locator: Locator, path: Path, better: str) -> Repair | None:
     span = locator.scalar(place)
     if span is None or not isinstance(value, str):
         return None
-    content = Span(locator.block_header(span).end, span.end)
+    content = TextSpan(locator.block_header(span).end, span.end)
     is_block = content.start > span.start
     if better.split() == value.split():
         edits = _single_spaces(locator.text, content)
@@ -204,11 +204,11 @@ def rewording(locator: Locator, path: Path, better: str) -> Repair | None:
     return Repair(tuple(edits), path, value.replace(value.strip(), better)) if edits else None
 
 
-def _single_spaces(text: str, span: Span) -> list[Edit]:
+def _single_spaces(text: str, span: TextSpan) -> list[Edit]:
     runs = DOUBLED_SPACE.finditer(text, span.start, span.end)
     return [Edit(match.start(), match.end(), " ") for match in runs]
 
 
-def _no_spaces_at_line_ends(text: str, span: Span) -> list[Edit]:
+def _no_spaces_at_line_ends(text: str, span: TextSpan) -> list[Edit]:
     ends = _SPACE_BEFORE_FOLD.finditer(text, span.start, span.end)
     return [Edit(match.start(), match.end(), "") for match in ends]

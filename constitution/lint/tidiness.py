@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from constitution.lint.finding import Remark, Severity
-from constitution.lint.locate import Locator, Span
+from constitution.lint.locate import Locator, TextSpan
 from constitution.schema import Constitution
 from constitution.strict_yaml import shorten
 
@@ -74,7 +74,7 @@ def _lacks_period(text: str) -> bool:
     return unicodedata.name(text[-1], "").startswith(_WITH_PERIODS)
 
 
-def trailing_spaces(locator: Locator) -> list[Span]:
+def trailing_spaces(locator: Locator) -> list[TextSpan]:
     """Spaces and tabs at line ends, except in block scalars, where they may be content."""
     blocks = [
         (header.end, span.end)
@@ -82,7 +82,7 @@ def trailing_spaces(locator: Locator) -> list[Span]:
         if (span := locator.scalar(place))
         and (header := locator.block_header(span)).end > span.start
     ]
-    found = (Span(*match.span()) for match in _LINE_END.finditer(locator.text))
+    found = (TextSpan(*match.span()) for match in _LINE_END.finditer(locator.text))
     ends = iter([*sorted(blocks), (len(locator.text) + 1, 0)])
     start, end = next(ends)
     outside = []

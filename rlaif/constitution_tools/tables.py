@@ -167,7 +167,8 @@ def print_difference(
 
 
 def _print_flip(place: int, move: Move, console: Console) -> None:
-    console.rule(f"{place}. {move.pair.id}", align="left", style="dim")
+    console.rule(style="dim")  # without a title, which would be cut to the width
+    console.print(f"{place}. {move.pair.id}", markup=False, highlight=False)
     console.print(
         f"P(A better) {move.old.prob_a:.3f} → {move.new.prob_a:.3f}, moved by {move.moved_by} "
         f"({move.parts[move.moved_by]:+.3f})",
