@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from constitution.errors import ConstitutionError
-from constitution.lint import Edit, Finding, Severity, lint_text
+from constitution.lint import Finding, Severity, lint_text
 from constitution.lint.repairs import apply_edits
 from constitution.schema import Constitution
-from constitution.strict_yaml import Path
 
 _MOST_ROUNDS = 10  # a repair may make room for the next: a file that loads is checked further
 
@@ -29,9 +28,10 @@ def fix(text: str, source: str) -> FixedText:
     repaired: list[Finding] = []
     findings = lint_text(text, source)
     for _ in range(_MOST_ROUNDS):
-        chosen = _compatible(findings)
+        chosen = _one_for_each_part(findings)
         if not chosen:
             break
+        # Two errors of one value share their edits: each edit is applied once.
         edited = apply_edits(text, list(dict.fromkeys(e for f in chosen for e in f.edits)))
         after = lint_text(edited, source)
         if _loads(findings) and not _loads(after):
@@ -45,22 +45,12 @@ def _loads(findings: Sequence[Finding]) -> bool:
     return all(finding.severity is not Severity.ERROR for finding in findings)
 
 
-def _compatible(findings: Sequence[Finding]) -> list[Finding]:
-    """The repairable findings, one for each text; the others of a text wait for the next round."""
-    chosen: list[Finding] = []
-    taken: set[Path] = set()
-    edits: set[Edit] = set()
-    for finding in findings:
-        if not finding.edits or (finding.path and finding.path in taken):
-            continue
-        # Two errors of one value have the same repair; edits that touch others have to wait.
-        new = [edit for edit in finding.edits if edit not in edits]
-        if any(edit.start <= e.end and e.start <= edit.end for edit in new for e in edits):
-            continue
-        chosen.append(finding)
-        taken.add(finding.path)
-        edits |= set(new)
-    return chosen
+def _one_for_each_part(findings: Sequence[Finding]) -> list[Finding]:
+    """The repairable findings, but for each text only the first; the others wait a round."""
+    repairable = [finding for finding in findings if finding.edits]
+    first = {finding.path: finding for finding in reversed(repairable)}
+    # Errors and spaces at line ends have no path; their edits touch no others.
+    return [finding for finding in repairable if not finding.path or first[finding.path] is finding]
 
 
 def texts_differ(before: str, after: str) -> bool:

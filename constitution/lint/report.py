@@ -24,14 +24,14 @@ from constitution.lint.locate import LINE_BREAK
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.ADVICE: "notice"}
 _COLORS = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.ADVICE: "36"}  # red, yellow, cyan
-BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
+BOLD, DIM, REVERSE, GREEN, RED = "1", "2", "7", "32", "31"
 
 Paint = Callable[[str, str], str]  # (text, ANSI codes such as BOLD) -> text
 
 
 def in_color(text: str, codes: str) -> str:
     """The text with ANSI codes, such as "1;31" for bold red."""
-    return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
+    return f"\x1b[{codes}m{text}\x1b[0m" if codes and text else text
 
 
 def without_color(text: str, codes: str) -> str:
@@ -77,9 +77,13 @@ def _finding(finding: Finding, lines: Sequence[str], paint: Paint, width: int | 
     )
     label = f"{finding.severity} [{finding.rule}]"
     # Wrapped before it is painted: color codes take no columns.
-    head = f"{place} {label} "
-    rows = _wrapped(_printable(finding.message), width, head, "    ")
-    rows[0] = f"{paint(place, BOLD)} {paint(label, f'{BOLD};{color}')} {rows[0][len(head) :]}"
+    head, message = f"{place} {label} ", _printable(finding.message)
+    if width is None or len(head) + len(message.partition(" ")[0]) <= width:
+        rows = _wrapped(message, width, head, "    ")
+        rows[0] = f"{paint(place, BOLD)} {paint(label, f'{BOLD};{color}')} {rows[0][len(head) :]}"
+    else:
+        rows = [paint(place, BOLD), f"    {paint(label, f'{BOLD};{color}')}"]
+        rows += _wrapped(message, width, "    ", "    ")
     if finding.line:
         rows += _snippet(finding, lines[finding.line - 1], paint, width)
     if finding.remedy:
@@ -113,15 +117,21 @@ def _gutter(finding: Finding) -> int:
 
 def _window(line: str, start: int, end: int, room: int) -> tuple[str, int, int]:
     """The part of a long line that shows what is marked, with … where it was cut."""
-    if columns(line) <= room:
+    if len(line) <= room and columns(line) <= room:
         return line, start, end
-    # The marked part goes to the middle; a wide character takes two columns, so half fits at least.
-    fits = room - 2 if columns(line) == len(line) else (room - 2) // 2
-    first = max(0, min(start - max(0, fits - (end - start)) // 2, len(line) - fits))
-    last = first + fits
+    first, last = max(0, start - room), min(len(line), start + room)
+    end = min(end, last)
+    # Cut the longer side, and what is marked only when nothing else is left.
+    while columns(line[first:last]) > room - 2:
+        if last > end and last - end >= start - first:
+            last -= 1
+        elif first < start:
+            first += 1
+        else:
+            end = last = last - 1
     left, right = "…" if first else "", "…" if last < len(line) else ""
     moved = len(left) - first
-    return f"{left}{line[first:last]}{right}", start + moved, min(end, last) + moved
+    return f"{left}{line[first:last]}{right}", start + moved, end + moved
 
 
 def _wrapped(text: str, width: int | None, first: str, indent: str) -> list[str]:
@@ -149,10 +159,16 @@ def _printable(text: str) -> str:
 
 
 def as_diff(lines: Sequence[str], paint: Paint = without_color) -> str:
-    """The lines of a unified diff, removed ones in red and added ones in green."""
+    """The lines of a unified diff: removed ones in red, added ones in green, spaces at the end of
+    either on a background, since nobody would see them otherwise.
+    """
     colors = {"-": RED, "+": GREEN, "@": DIM}
-    painted = (paint(line, colors.get(line[:1], "")) for line in map(_printable, lines))
-    return "\n".join(painted)
+    rows = []
+    for line in map(_printable, lines):
+        color, seen = colors.get(line[:1], ""), line.rstrip()
+        spaces = line[len(seen) :]
+        rows.append(paint(seen, color) + (paint(spaces, f"{color};{REVERSE}") if color else spaces))
+    return "\n".join(rows)
 
 
 # ── JSON and GitHub ──────────────────────────────────────────────────────────────────────────

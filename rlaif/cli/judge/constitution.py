@@ -119,7 +119,8 @@ def _show_table(constitution: Constitution) -> None:
 
     out, digest = output(), constitution.digest[:16]
     out.print(f"[bold]{constitution.name}[/bold] {constitution.version}  sha256 {digest}")
-    out.print(constitution.description, markup=False)
+    if constitution.description:
+        out.print(constitution.description, markup=False)
     rows = [
         [
             principle.id,

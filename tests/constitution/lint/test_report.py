@@ -94,7 +94,7 @@ def test_a_long_source_line_is_shown_around_what_is_marked(
     width: int, start: int, letter: str
 ) -> None:
     line = letter * start + "HERE" + letter * (196 - start)
-    row, carets = shown(line, start, start + 4, width)[1:3]
+    row, carets = (r for r in shown(line, start, start + 4, width) if "|" in r)
     assert columns(row) <= max(width, 27)
     at = carets.index("^")
     assert carets == f"     |{' ' * (at - 6)}^^^^"
@@ -103,11 +103,12 @@ def test_a_long_source_line_is_shown_around_what_is_marked(
     assert ("…" in before) == (start > 0 and not before.endswith("| " + letter * start))
 
 
-def test_long_messages_are_wrapped_at_the_width_and_lose_no_word() -> None:
+@pytest.mark.parametrize("width", [25, 40, 80])
+def test_long_messages_are_wrapped_at_the_width_and_lose_no_word(width: int) -> None:
     message = " ".join(f"word{n}" for n in range(30))
     found = Finding("rule", Severity.WARNING, "a.yaml", 0, 0, message, message)
-    text = as_text("a.yaml", LintedText("a.yaml", "", [found]), width=40)
-    assert max(map(len, text.split("\n"))) <= 40
+    text = as_text("a.yaml", LintedText("a.yaml", "", [found]), width=width)
+    assert max(map(len, text.split("\n"))) <= width
     assert text.split().count("word29") == 2
     assert as_text("a.yaml", LintedText("a.yaml", "", [found])).count("\n") == 2
 
@@ -128,9 +129,14 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal() -> None:
 
 
 def test_a_diff_is_green_and_red() -> None:
-    assert as_diff(["@@", " a", "-b", "+c"], in_color).split("\n") == [
-        "\x1b[2m@@\x1b[0m", " a", "\x1b[31m-b\x1b[0m", "\x1b[32m+c\x1b[0m",
+    assert as_diff(["@@", " a ", "-b", "+c"], in_color).split("\n") == [
+        "\x1b[2m@@\x1b[0m", " a ", "\x1b[31m-b\x1b[0m", "\x1b[32m+c\x1b[0m",
     ]  # fmt: skip
+
+
+def test_spaces_at_the_end_of_a_changed_line_can_be_seen() -> None:
+    assert as_diff(["-b  "], in_color) == "\x1b[31m-b\x1b[0m\x1b[31;7m  \x1b[0m"
+    assert as_diff(["-b  "]) == "-b  "
 
 
 # --- JSON and GitHub -----------------------------------------------------------------------------

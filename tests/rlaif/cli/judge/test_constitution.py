@@ -84,6 +84,12 @@ def test_the_commands_that_new_names_take_the_path_as_it_was_given() -> None:
     assert lint("./rules") == []
 
 
+def test_new_has_help_with_an_example() -> None:
+    shown = run("new", "--help").output
+    assert "Usage" in shown
+    assert "Example: rlaif constitution new my_rules --from customer_support" in shown
+
+
 def test_a_wrong_name_or_origin_writes_nothing() -> None:
     assert "invalid name" in str(run("new", "My Rules").exception)
     assert "did you mean 'hhh'" in str(run("new", "mine", "--from", "hhhh").exception)
