@@ -104,17 +104,18 @@ def spelling_repairs(locator: Locator) -> Iterator[tuple[Place, Repair]]:
     """Repairs of what the schema rejects, each with the place of the key or value it repairs."""
     tree = locator.tree
     for path, place in tree.keys.items():
-        parent = _at(tree.data, path[:-1])
-        if isinstance(parent, dict) and path[-1] in parent:  # not a second key of that name
-            span, new_key = locator.scalar(place), _right_key(path, parent)
-            if new_key and span and locator.text[span.start : span.end] == path[-1]:
-                edit = Edit(span.start, span.end, new_key)
-                yield place, Repair((edit,), path, new_key=new_key)
-    for path, place in tree.values.items():
-        span, value = locator.scalar(place), _at(tree.data, path)
-        if span is None or not path:
+        if not _exists(tree.data, path):  # inside a second value of one key
             continue
-        better = _right_value(path, place, locator.text[span.start : span.end], value)
+        span, new_key = locator.scalar(place), _right_key(path, _at(tree.data, path[:-1]))
+        if new_key and span and locator.text[span.start : span.end] == path[-1]:
+            edit = Edit(span.start, span.end, new_key)
+            yield place, Repair((edit,), path, new_key=new_key)
+    for path, place in tree.values.items():
+        span = locator.scalar(place)
+        if span is None or not path or not _exists(tree.data, path):
+            continue
+        written, value = locator.text[span.start : span.end], _at(tree.data, path)
+        better = _right_value(path, place, written, value)
         if better and not _is_other_id(tree.data, path, better[1]):
             yield place, Repair((Edit(span.start, span.end, better[0]),), path, better[1])
 
@@ -173,7 +174,14 @@ def _right_value(
     return None
 
 
+def _exists(data: Any, path: Path) -> bool:
+    parent = _at(data, path[:-1])
+    keys = range(len(parent)) if isinstance(parent, list) else parent
+    return isinstance(parent, dict | list) and path[-1] in keys
+
+
 def _at(data: Any, path: Path) -> Any:
+    """The part at the path; None if it does not exist."""
     for step in path:
         try:
             data = data[step]

@@ -190,6 +190,13 @@ def test_ids_and_traits_do_not_become_equal() -> None:
     assert "  Kind: {" in fix(traits, "c.yaml").text
 
 
+def test_a_second_value_of_a_key_is_not_repaired() -> None:
+    twice = CLEAN + "    examples:\n      - {Prompt: no, preferred: a}\n"
+    outcome = fix(twice, "c.yaml")
+    assert outcome.text == twice
+    assert "duplicate key 'examples'" in outcome.remaining[0].message
+
+
 def test_after_the_errors_are_repaired_the_rest_is_checked_and_repaired() -> None:
     text = CLEAN.replace("version: 1.0.0", "version: 1.0").replace("Add it.", "Add what lacks")
     outcome = fix(text, "c.yaml")
