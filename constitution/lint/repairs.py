@@ -40,7 +40,7 @@ _CHOICES = {"preferred": ("A", "B", "TIE"), "role": ("system", "user", "assistan
 _SHORT_VERSION = re.compile(r"\d+(?:\.\d+)?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SPACE_BEFORE_FOLD = re.compile(r"(?<=[^\s.!?:])[ \t]+(?=\r?\n)")
-_TRIED_ALONE = 20  # repairs that are checked one by one if they do not hold together
+_MOST_CHECKS = 64  # each parses the whole text; what is not checked is not repaired
 
 UNCHANGED = object()
 
@@ -67,9 +67,28 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
 
 def certain(locator: Locator, repairs: Sequence[Repair]) -> list[Repair]:
     """Those repairs that change exactly what they say they change."""
-    if not repairs or _holds(locator, repairs):
-        return list(repairs)
-    return [repair for repair in repairs[:_TRIED_ALONE] if _holds(locator, [repair])]
+    waiting = _one_per_path(repairs)
+    held: list[Repair] = []
+    for _ in range(_MOST_CHECKS):
+        if not waiting:
+            break
+        batch = waiting.pop()
+        if _holds(locator, batch):
+            held += batch
+        elif (middle := len(batch) // 2) > 0:  # find the ones that do not
+            waiting += [batch[middle:], batch[:middle]]
+    return held
+
+
+def _one_per_path(repairs: Sequence[Repair]) -> list[list[Repair]]:
+    """The repairs in batches, so that no two of a batch change the same part."""
+    batches: list[dict[Path, Repair]] = []
+    for repair in repairs:
+        free = next((batch for batch in batches if repair.path not in batch), None)
+        if free is None:
+            batches.append(free := {})
+        free[repair.path] = repair
+    return [list(batch.values()) for batch in batches]
 
 
 def _holds(locator: Locator, repairs: Sequence[Repair]) -> bool:
@@ -131,15 +150,15 @@ def _is_other_id(data: Any, path: Path, value: object) -> bool:
 def _right_key(path: Path, siblings: dict[str, Any]) -> str:
     """The key that a rejected one stands for without doubt; "" if it is valid, or in doubt."""
     *parent, key = path
+    twins = [name for name in siblings if _folded(name) == _folded(str(key))]
+    if len(twins) > 1:
+        return ""
     if parent == ["traits"]:
         lower = str(key).lower()
-        return lower if not is_slug(str(key)) and is_slug(lower) and lower not in siblings else ""
+        return lower if lower != key and is_slug(lower) else ""
     known = Constitution.keys_at(parent)
-    if key in known:
-        return ""
     like = [name for name in known if _folded(name) == _folded(str(key))]
-    twins = [name for name in siblings if _folded(name) == _folded(str(key))]
-    return like[0] if like and len(twins) == 1 else ""
+    return like[0] if like and key not in known else ""
 
 
 def _folded(key: str) -> str:
@@ -150,7 +169,7 @@ def _right_value(
     path: Path, place: Place, written: str, value: Any
 ) -> tuple[str, str | float] | None:
     """(text to write, value it then has) for a value that is rejected; None where in doubt."""
-    key = path[-2] if isinstance(path[-1], int) and len(path) > 1 else path[-1]
+    key = path[-2] if path[-2:-1] in (("mentions",), ("excludes",)) else path[-1]
     is_name = key in _NAMES
     if isinstance(value, str):
         if key in _CHOICES:

@@ -49,7 +49,7 @@ def as_text(
 
     width: of the terminal, in columns; None where long lines may stay as they are.
     """
-    lines = LINE_BREAK.split(linted.text.removeprefix("\ufeff"))
+    lines = LINE_BREAK.split(linted.text.removeprefix("\ufeff")) if linted.text else []
     shown = [_finding(finding, lines, paint, width) for finding in linted.findings]
     return "\n".join([*shown, *_wrapped(summary(linted.findings), width, f"{name}: ", "    ")])
 
@@ -84,7 +84,7 @@ def _finding(finding: Finding, lines: Sequence[str], paint: Paint, width: int | 
     else:
         rows = [paint(place, BOLD), f"    {paint(label, f'{BOLD};{color}')}"]
         rows += _wrapped(message, width, "    ", "    ")
-    if finding.line:
+    if 0 < finding.line <= len(lines):  # a file that is not text has lines, but none to show
         rows += _snippet(finding, lines[finding.line - 1], paint, width)
     if finding.remedy:
         margin = " " * (_gutter(finding) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def test_what_may_be_meant_is_left_alone(written: str) -> None:
     assert fix(text, "c.yaml").text == text
 
 
+def test_a_repair_that_would_change_quoted_wording_too_is_not_made() -> None:
+    text = CLEAN.replace(COMPARE, 'Prefer  the reply that says "so  so".')
+    outcome = fix(text, "c.yaml")
+    assert outcome.text == text
+    assert [finding.rule for finding in outcome.remaining] == ["doubled-space"]
+
+
+def test_an_escaped_space_at_a_line_end_stays() -> None:
+    text = CLEAN.replace(COMPARE, '"Prefer the calm\\ \n      reply."')
+    assert " \n" in text
+    assert fix(text, "c.yaml").text == text
+
+
 def test_texts_that_the_judge_does_not_read_are_left_alone() -> None:
     text = CLEAN.replace("Hello., preferred: B", "Hello  you, preferred: B")
     assert fix(text, "c.yaml").text == text
@@ -166,6 +180,7 @@ def test_a_certain_spelling_is_repaired(old: str, new: str, repaired: str) -> No
         ("version: 1.0.0", "version: 1.0.x"),
         (COMPARE, ""),
         (COMPARE, "[a]"),
+        (COMPARE, "[no]"),
         ("preferred: A}", "preferred: C}"),
         ("{description", '{weight: "heavy", description'),
         ("{description", '{weight: "0", description'),
@@ -188,6 +203,8 @@ def test_ids_and_traits_do_not_become_equal() -> None:
     assert "id: Calm" in fix(twice, "c.yaml").text
     traits = CLEAN.replace("  kind: {", "  Kind: {description: Also}\n  kind: {")
     assert "  Kind: {" in fix(traits, "c.yaml").text
+    both = CLEAN.replace("  kind: {", "  Kind: {description: Also}\n  KIND: {")
+    assert fix(both, "c.yaml").text == both
 
 
 def test_a_second_value_of_a_key_is_not_repaired() -> None:
@@ -203,6 +220,19 @@ def test_after_the_errors_are_repaired_the_rest_is_checked_and_repaired() -> Non
     assert [finding.rule for finding in outcome.repaired] == ["schema", "no-final-period"]
     assert outcome.remaining == ()
     assert "revise: Add what lacks.\n" in outcome.text
+
+
+def test_many_repairs_are_made_at_once_though_one_is_in_doubt() -> None:
+    texts = [f'"Prefer the  reply whose greeting is number {n}"' for n in range(200)]
+    texts[77] = '"Prefer\\x20 the reply whose greeting is number 77."'
+    principles = (
+        f"  - {{id: p{n}, trait: kind, compare: {text}, critique: Find it., revise: Add it.}}\n"
+        for n, text in enumerate(texts)
+    )
+    outcome = fix(CLEAN[: CLEAN.index("  - id")] + "".join(principles), "c.yaml")
+    repaired = Counter(finding.rule for finding in outcome.repaired)
+    assert repaired == {"doubled-space": 199, "no-final-period": 199}
+    assert [f.path[1] for f in outcome.remaining if f.rule == "doubled-space"] == [77]
 
 
 # --- any file ------------------------------------------------------------------------------------

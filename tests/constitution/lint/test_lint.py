@@ -224,6 +224,9 @@ def test_any_compare_text_is_linted_and_findings_point_inside_the_file(texts: li
     for finding in lint_text(written):
         assert 1 <= finding.line <= len(rows)
         assert 1 <= finding.column <= len(rows[finding.line - 1]) + 1
+        assert 1 <= finding.end_line <= len(rows)
+        assert 1 <= finding.end_column <= len(rows[finding.end_line - 1]) + 1
+        assert (finding.line, finding.column) < (finding.end_line, finding.end_column)
 
 
 @settings(max_examples=60)

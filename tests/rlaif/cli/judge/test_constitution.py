@@ -134,6 +134,13 @@ def test_lint_shows_the_source_line_and_points_to_the_words(messy: Path) -> None
     assert rows[-1] == "mine.yaml: 2 findings (2 advice); --fix repairs 2 of them"
 
 
+def test_lint_of_a_file_that_is_not_text_says_where(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"name: x\nversion: \xff\n")
+    found = run("lint", "binary.yaml")
+    assert found.exit_code == 1
+    assert found.output.startswith("binary.yaml:2:10: error [schema] not UTF-8 text")
+
+
 def test_lint_colors_on_demand_and_never_against_no_color(
     messy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
