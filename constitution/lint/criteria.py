@@ -131,6 +131,7 @@ def remarks(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
     in_order = re.findall(r"\w+", text.casefold())
     words = frozenset(in_order)
     subject, shown = f"the compare text of '{principle.id}'", f"'{shorten(principle.compare, 60)}'"
+    # From the emptiest text to the fullest: praise alone is no quality, nor is a wish.
     if why := _why_circular(in_order, words):
         yield Remark(
             Severity.WARNING,

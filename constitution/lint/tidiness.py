@@ -33,6 +33,7 @@ def remarks(constitution: Constitution) -> Iterator[Remark]:
             path = ("principles", index, key)
             if len(text) > _READ_CHARACTERS:
                 continue
+            # Spaces inside quotes may be what the principle is about.
             outside = _QUOTED.sub(lambda quoted: "x" * len(quoted[0]), text)
             if doubled := [match.span() for match in DOUBLED_SPACE.finditer(outside)]:
                 yield Remark(
@@ -44,6 +45,7 @@ def remarks(constitution: Constitution) -> Iterator[Remark]:
                     _around(text, doubled[0]),
                     _with_single_spaces(text, doubled),
                 )
+            # The last two words locate the end of the text: the last alone may occur before.
             if _lacks_period(text):
                 yield Remark(
                     Severity.ADVICE,

@@ -55,6 +55,7 @@ def new(
         raise UserError(f"file exists: {path}; delete it, or give another --out")
     with atomic_open(path) as file:
         file.write(text)
+    # What was written, and the commands that usually come next.
     written = Constitution.from_yaml(text, str(path))
     of = f"copied from {origin}" if origin else "the annotated starter"
     # A path without a folder or .yaml would be read as a shipped name.
@@ -174,6 +175,7 @@ def lint_all(
     form = LintFormat.JSON if as_json else form
     if fix:
         _require_own_files(names)
+    # Each file is repaired before it is reported, so that only what remains is shown.
     linted = {}
     for name in names:
         linted[name] = lint_source(name)
