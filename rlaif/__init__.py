@@ -17,5 +17,6 @@ pipeline/             recipes and their stages
 cli/                  the `rlaif` command
 settings.py           settings given as key=value
 progress.py           progress bars and lines
+terminal_tables.py    tables that never cut an identifier, at any width
 time_left.py          the estimate of the time left
 """
