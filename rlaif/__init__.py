@@ -27,6 +27,7 @@ cli/                  the `rlaif` command
 settings.py           settings given as key=value
 settings_rows.py      a config class as rows of words, for help and docs
 progress.py           progress bars and lines
+terminal_tables.py    tables that never cut an identifier, at any width
 time_left.py          the estimate of the time left
 """
 

@@ -116,7 +116,7 @@ def _check_constitutions(graph: Graph, context: RunContext) -> None:
 
 def _check_packages(judges: Sequence[ModelSpec]) -> None:
     """Raises ModuleNotFoundError for a missing extra: a later stage would stop after an hour."""
-    needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2", "matplotlib"]
+    needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2"]
     if any(not judge.is_served_elsewhere for judge in judges):
         needed.append("vllm")
     for name in needed:

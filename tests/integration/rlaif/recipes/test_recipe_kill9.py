@@ -20,7 +20,7 @@ from tests.support.training.tiny_run import judge_in_thread, tiny_files, tiny_re
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 STAGES = (
     "samples", "labels", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard", "dpo_files", "ppo",
     "rest", "responses", "evaluation", "report",
