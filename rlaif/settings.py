@@ -17,7 +17,7 @@ from constitution.validation import field_problems, model_in
 Config = TypeVar("Config", bound=BaseModel)
 
 
-class SettingsError(UserError):
+class InvalidSettingsError(UserError):
     """Settings that cannot be used: the message has a line for each, with the remedy."""
 
 
@@ -55,7 +55,7 @@ class SettingsModel(BaseModel):
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:
     """Validate `base` with key=value settings applied on top; dots reach into nested settings.
 
-    Raises SettingsError naming the field, the value and the nearest known key.
+    Raises InvalidSettingsError naming the field, the value and the nearest known key.
     """
     merged = merge_settings(base, settings or [])
     try:
@@ -63,7 +63,7 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     except ValidationError as error:
         known = partial(_keys_at, config, merged)
         problems = field_problems(error, known, noun="setting")
-        raise SettingsError("\n".join(map(str, problems))) from error
+        raise InvalidSettingsError("\n".join(map(str, problems))) from error
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -78,18 +78,20 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise SettingsError(f"{setting!r} is not a setting; write key=value, e.g. seed=3")
+            raise InvalidSettingsError(
+                f"{setting!r} is not a setting; write key=value, e.g. seed=3"
+            )
         place = merged
         *outer, last = key.split(".")
         for part in outer:
             inner = place.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise SettingsError(f"{setting!r}: {part} has no settings of its own")
+                raise InvalidSettingsError(f"{setting!r}: {part} has no settings of its own")
             place = inner
         try:
             place[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise SettingsError(f"{setting!r}: the value is not YAML ({error})") from error
+            raise InvalidSettingsError(f"{setting!r}: the value is not YAML ({error})") from error
         if isinstance(place[last], str):  # YAML 1.1 reads 1e-4 as text
             place[last] = _number(place[last])
     return merged

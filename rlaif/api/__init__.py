@@ -10,5 +10,5 @@ judging.py    label, update_labels, evaluate: what a judge compares
 
 Each function checks all of its arguments before it imports torch, loads a model or starts a server,
 and raises a UserError that names what is wrong and what to do: of the argument's own kind for one
-problem (RecordError, ModelError, SettingsError, ...), RefusedError for several.
+problem (RecordError, ModelError, InvalidSettingsError, ...), RefusedError for several.
 """

@@ -28,7 +28,7 @@ from rlaif.data.records import (
 )
 from rlaif.data.trl_format import lessons as lessons_of_row
 from rlaif.data.trl_format import preference as preference_of_row
-from rlaif.settings import SettingsError, configured
+from rlaif.settings import InvalidSettingsError, configured
 
 if TYPE_CHECKING:
     from rlaif.algorithms.sft.sources import SFTSource
@@ -53,13 +53,13 @@ def config_of(
 ) -> ConfigT:
     """The config with keyword settings laid over it (key=value settings are laid over both).
 
-    Raises SettingsError for every unknown or invalid setting at once.
+    Raises InvalidSettingsError for every unknown or invalid setting at once.
     """
     if config is None or isinstance(config, kind):
         given = {} if config is None else config.model_dump(exclude_unset=True)
         return configured(kind, None, given | dict(settings))
     if isinstance(config, str) or not isinstance(config, Sequence):
-        raise SettingsError(
+        raise InvalidSettingsError(
             f"invalid config: {config!r}; give a {kind.__name__}, or settings as keywords"
         )
     return configured(kind, list(config), dict(settings))

@@ -13,7 +13,7 @@ from rlaif.algorithms.sft.sources import SFTSource
 from rlaif.api.inputs import config_of, preferences_of, prompts_of, samples_of, source_of
 from rlaif.data.records import Prompt, RecordError, Sample, write_jsonl, write_preferences
 from rlaif.models.lora_config import LoraConfig
-from rlaif.settings import SettingsError
+from rlaif.settings import InvalidSettingsError
 from tests.support.training.pairs import varied_pairs
 
 ROW = {"prompt": "Say hello.", "chosen": "Hello.", "rejected": "No.", "prob_chosen": 0.9}
@@ -114,7 +114,7 @@ def test_a_loss_selects_its_settings_in_keywords_and_on_the_command_line():
 
 
 def test_every_setting_that_is_wrong_is_named_at_once():
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InvalidSettingsError) as caught:
         config_of(DPOConfig, None, {"bta": 1, "epochs": 0})
     assert "bta: unknown setting; did you mean 'beta'?" in str(caught.value)
     assert "epochs: Input should be greater than or equal to 1 (found 0)" in str(caught.value)
@@ -122,5 +122,7 @@ def test_every_setting_that_is_wrong_is_named_at_once():
 
 @pytest.mark.parametrize("config", ["beta=0.2", SimpleNamespace(beta=0.2), 3])
 def test_what_is_no_config_is_refused_with_what_to_give(config):
-    with pytest.raises(SettingsError, match=r"invalid config: .*give a DPOConfig, or settings as"):
+    with pytest.raises(
+        InvalidSettingsError, match=r"invalid config: .*give a DPOConfig, or settings as"
+    ):
         config_of(DPOConfig, config, {})

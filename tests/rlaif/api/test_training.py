@@ -120,7 +120,7 @@ def test_several_problems_are_raised_together(tmp_path, nothing_is_loaded):
             "missing.parquet", model="smollm", out=tmp_path / "file", bta=1, heldout="gone.jsonl"
         )
     assert [type(problem).__name__ for problem in caught.value.problems] == [
-        "SettingsError", "ModelError", "TrainingError", "RecordError", "RecordError",
+        "InvalidSettingsError", "ModelError", "TrainingError", "RecordError", "RecordError",
     ]  # fmt: skip
     for named in ("did you mean 'beta'?", "smollm", "not a folder", "missing.parquet", "gone"):
         assert named in str(caught.value)
