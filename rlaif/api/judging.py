@@ -26,7 +26,7 @@ from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.pairs import Pairs, pairs_from_samples
 from rlaif.models import catalog
-from rlaif.training.preflight import require_folder
+from rlaif.training.preflight import require_folder, require_packages
 
 if TYPE_CHECKING:
     from rlaif.evaluation.policies import EvaluationResult
@@ -259,6 +259,7 @@ def _checked(
         pairs = problems.attempt(_pairs, records, _name(samples), pairs_per_prompt, options.seed)
     judge = problems.attempt(judge_of, *connection)
     problems.attempt(require_folder, folder)
+    problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
     problems.refuse()
     return LabelingRequest(checked(pairs), folder, checked(judge), options)
 

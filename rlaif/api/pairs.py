@@ -19,7 +19,7 @@ from rlaif.algorithms.reward.heads import head_weights, labeled_pairs
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.sources import SFTSource, imitated, is_unsure, require_lessons
 from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences_of, source_of
-from rlaif.api.plan import TrainingPlan, check, require_responses, steps_over
+from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import Lesson, Preference
@@ -132,7 +132,9 @@ def plan_sft(
         sources += [] if source is None else [source]
     held = None if heldout is None else problems.attempt(source_of, heldout, "heldout")
     held_records: Sequence[Lesson] = held.records if held else ()
-    if found is not None and not problems.found:
+    # Then what they have to do with each other, where all of them could be read.
+    all_read = len(sources) == 1 + len(mix) and (heldout is None or held is not None)
+    if found is not None and all_read:
         problems.attempt(require_lessons, found, sources, held_records)
         for each in [*sources, *([held] if held else [])]:
             problems.attempt(_require_imitable, each, found)
@@ -160,16 +162,14 @@ def plan_reward(
     **settings: Any,
 ) -> TrainingPlan:
     """`train_reward`, checked and not started."""
+    # Each argument by itself, so that everything that cannot be used is named.
     checks = check(RewardConfig, config, settings, model, out)
     problems, found = checks.problems, checks.config
     pairs = problems.attempt(preferences_of, labels, "labels")
     held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
     weighing = problems.attempt(constitution_of, constitution, pairs or ())
-    if found is not None and pairs is not None and held is not None:
-        problems.attempt(require_heldout, found, held)
-        problems.attempt(require_responses, _both_responses(pairs), found)
-        if held:
-            problems.attempt(require_responses, _both_responses(held), found)
+    _check_pairs(checks, pairs, held)
+    # The heads follow from labels and weights: a trait without a weight, labels without a side.
     if found is not None and pairs is not None and weighing is not None:
         kind = found.label_kind
         heads = problems.attempt(head_weights, pairs, weighing.trait_weights, kind)
@@ -199,16 +199,13 @@ def plan_dpo(
     **settings: Any,
 ) -> TrainingPlan:
     """`train_dpo`, checked and not started."""
+    # Each argument by itself, so that everything that cannot be used is named.
     checks = check(DPOConfig, config, settings, model, out)
     problems, found = checks.problems, checks.config
     pairs = problems.attempt(preferences_of, labels, "labels")
     held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
     cache = None if reference_cache is None else Path(reference_cache).expanduser()
-    if found is not None and pairs is not None and held is not None:
-        problems.attempt(require_heldout, found, held)
-        problems.attempt(require_responses, _both_responses(pairs), found)
-        if held:
-            problems.attempt(require_responses, _both_responses(held), found)
+    _check_pairs(checks, pairs, held)
 
     def train() -> Path:
         from rlaif.algorithms.dpo.train import train
@@ -242,6 +239,17 @@ def constitution_of(
         f"(sha256 {origin.constitution_sha256[:12]}), which does not ship; give its file with "
         "--constitution (constitution=...)"
     )
+
+
+def _check_pairs(
+    checks: Checks[Any], pairs: Sequence[Preference] | None, heldout: Sequence[Preference] | None
+) -> None:
+    """What settings and records have to do with each other, where both could be read."""
+    if checks.config is None or pairs is None or heldout is None:
+        return
+    checks.problems.attempt(require_heldout, checks.config, heldout)
+    for given in (pairs, heldout):
+        checks.problems.attempt(require_responses, _both_responses(given), checks.config)
 
 
 def _both_responses(pairs: Iterable[Preference]) -> Iterable[tuple[str, str]]:

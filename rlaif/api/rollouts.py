@@ -121,6 +121,7 @@ def plan_ppo(
     **settings: Any,
 ) -> TrainingPlan:
     """`train_ppo`, checked and not started."""
+    # Each argument by itself, so that everything that cannot be used is named.
     checks = check(PPOConfig, config, settings, model, out)
     problems, found = checks.problems, checks.config
     trained = problems.attempt(_train_split, prompts)
@@ -131,6 +132,7 @@ def plan_ppo(
         problems.found.append(UserError("the judge compares with start: give both, or neither"))
     comparer = problems.attempt(judge_of, judge, server, constitution) if judged else None
     first = None if start is None else problems.attempt(samples_of, start, "start")
+    # Then the settings, beside the judge and the prompts.
     if found is not None:
         problems.attempt(choose_engine, found.engine, launched_processes())
         problems.attempt(found.require_judge, judged)

@@ -38,6 +38,7 @@ def sample(
 
         rlaif.sample("quickstart", model="smollm2-135m", split="train", n=2)
     """
+    # Everything is checked, and nothing is loaded.
     problems, file = Problems(), Path(out).expanduser()
     found = problems.attempt(config_of, SamplingConfig, config, settings)
     name = problems.attempt(catalog.resolve, model)
@@ -47,9 +48,10 @@ def sample(
         selected = problems.attempt(_selected, prompt_set, split, limit)
     if found is not None:
         problems.attempt(choose_engine, found.engine)
-    problems.attempt(require_packages)
+    problems.attempt(require_packages, ("torch", "transformers"))
     problems.attempt(require_folder, file.parent)
     problems.refuse()
+    # The prompts of the split, to a process of their own that holds the model.
     if split:
         report_split(checked(prompt_set))
     from rlaif.generation import offline
@@ -87,7 +89,7 @@ def merge_adapter(
             )
         )
     base = problems.attempt(catalog.resolve, model)
-    problems.attempt(require_packages)
+    problems.attempt(require_packages, ("torch", "transformers", "peft"))
     problems.refuse()
     # torch is imported only once the arguments are known to be valid
     from rlaif.models.merge import merge_adapter as merge

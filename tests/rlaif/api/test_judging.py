@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -18,6 +19,7 @@ from rlaif.data.records import Prompt, RecordError, Sample
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.feedback.earlier_labels import EarlierLabelsError
 from rlaif.models.download import ModelError
+from rlaif.training.preflight import MissingPackageError
 from tests.support.feedback.constitutions import edited, engine
 from tests.support.feedback.labeled import CONSTITUTION, judge
 from tests.support.feedback.local_judge import LocalJudge
@@ -111,6 +113,23 @@ def test_label_names_everything_refused_before_it_connects(tmp_path, no_server):
         rlaif.label("missing.jsonl", judge="smollm", out=tmp_path / "file")
     for named in ("missing.jsonl: no such file", "unknown model 'smollm'", "not a folder"):
         assert named in str(caught.value)
+
+
+def test_labels_that_could_not_be_written_are_refused_before_judging(monkeypatch, no_server):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingPackageError, match="not installed: pyarrow"):
+        rlaif.label(responses("yes", "no"), server="127.0.0.1:1")
+
+
+def test_sampling_needs_neither_peft_nor_accelerate(monkeypatch, tmp_path):
+    for package in ("peft", "accelerate"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("rlaif.generation.offline.sample", lambda *given: given)
+    model, prompts, out, config = rlaif.sample(["Hi?"], model="org/name", out=tmp_path / "s", n=1)
+    assert (model, len(prompts), out.name, config.n) == ("org/name", 1, "s", 1)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingPackageError, match="not installed: torch"):
+        rlaif.sample(["Hi?"], model="org/name", out=tmp_path / "s", n=1)
 
 
 def test_one_response_per_prompt_makes_no_pair(no_server):

@@ -147,6 +147,13 @@ def test_sft_refuses_labels_that_are_all_unsure(tiny_model):
     assert "lessons: nothing to imitate: all 3 labels are below min_prob_chosen=0.6" in problem
 
 
+def test_sft_names_a_model_and_an_empty_response_together():
+    found = problems_of(plan_sft([{"prompt": "Hi?", "completion": " "}], model="smollm"))
+    assert len(found) == 2
+    assert "unknown model 'smollm'" in found[0]
+    assert "1 of 1 responses are empty: lessons: " in found[1]
+
+
 def test_settings_that_need_held_out_records_are_refused_without(polite_pairs, tiny_model):
     (dpo,) = problems_of(plan_dpo(polite_pairs, model=tiny_model, **PLAN, keep="best"))
     (sft,) = problems_of(plan_sft(polite_pairs, model=tiny_model, **PLAN, eval_every=3))
