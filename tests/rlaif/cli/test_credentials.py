@@ -14,9 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
+from constitution.schema import Message
 from judge_service.security.tokens import Token, digest_of, new_token, to_entry
 from rlaif.cli.main import app
 from rlaif.data.records import Prompt, Sample, write_jsonl
+from rlaif.feedback.client import judge_reward
 from rlaif.feedback.connection import credentials_given, judge_at
 from tests.support.fakes import FakeEngine
 from tests.support.feedback.labeled import labeled
@@ -118,6 +120,21 @@ async def test_a_token_itself_and_the_environment_work_too(
         assert found.exit_code == 0, found.exception
 
 
+async def test_a_reward_of_a_judge_uses_them_too(files: Path) -> None:
+    def score(address: str) -> list[float | None]:
+        with (
+            credentials_given(token=TOKEN, ca=files / "authority.pem"),
+            judge_reward(address, "brief") as reward,
+        ):
+            question = Message(role="user", content=PAIR[0])
+            return reward([[question]], [PAIR[1]])
+
+    async with guarded(files) as address:
+        (found,) = await asyncio.to_thread(score, address)
+    assert found is not None
+    assert -1 <= found <= 1
+
+
 def test_credentials_end_with_their_command(tmp_path: Path) -> None:
     Authority(tmp_path)
     before = dict(os.environ)
@@ -146,7 +163,8 @@ def test_an_unusable_token_file_is_named(tmp_path: Path, content: str | None, pr
 
 
 def test_the_help_recommends_a_file_over_a_visible_token() -> None:
-    for command in (["label"], ["evaluate"], ["judge", "compare"], ["constitution", "test"]):
+    for words in ("label", "evaluate", "judge compare", "constitution test", "train ppo"):
+        command = words.split()
         text = " ".join(CliRunner().invoke(app, [*command, "--help"]).output.split())
         assert "--ca FILE" in text, command
         assert "Prefer @FILE" in text, command

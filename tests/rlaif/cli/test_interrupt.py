@@ -17,6 +17,7 @@ from rlaif.cli.main import app
 from rlaif.data.records import Prompt, Sample, write_jsonl
 from tests.support.service.server_process import ServerProcess
 from tests.support.service.serving import one_principle
+from tests.support.training.pairs import preference
 from tests.support.waiting import wait_until
 
 PAIRS = 40
@@ -74,6 +75,21 @@ def test_only_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPa
     assert (spoken.exit_code, silent.exit_code) == (130, 130)
     assert "stopped" in spoken.output
     assert silent.output == ""
+
+
+def test_an_interrupted_training_names_its_checkpoints(tiny_model: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "pairs.jsonl", [preference(i, f"Yes {i}", "No") for i in range(4)])
+    out = tmp_path / "dpo"
+    command = [sys.executable, "-m", "rlaif", "train", "dpo", str(tmp_path / "pairs.jsonl")]
+    command += ["--model", tiny_model, "--out", str(out), "max_tokens=64", "batch_size=1"]
+    command += ["epochs=1000", "checkpoint_every=2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
+        wait_until(lambda: [*out.glob("checkpoints/step-*.pt")], seconds=300)
+        training.send_signal(signal.SIGINT)
+        _, stderr = training.communicate(timeout=300)
+    assert training.returncode == 130, stderr
+    assert f"checkpoints written so far are in {out}/checkpoints; run the same command" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_an_interrupted_labeling_says_how_to_resume_and_then_resumes(tmp_path: Path) -> None:
