@@ -193,7 +193,7 @@ def _engine_can_start(name: str) -> Iterator[Check]:
 
 def extras() -> Iterator[Check]:
     """Which extras are installed, and how to install the others."""
-    packages = packages_of_extras(metadata.requires("rlaif") or [])
+    packages = packages_of_extras("rlaif", metadata.requires("rlaif") or [])
     for extra, purpose in EXTRAS.items():
         missing = sorted(name for name in packages.get(extra, ()) if not installed_version(name))
         if not missing:
@@ -206,10 +206,10 @@ def extras() -> Iterator[Check]:
         yield Check(f"extra {extra}", status, found, install_hint(extra))
 
 
-def packages_of_extras(requirements: list[str]) -> dict[str, set[str]]:
-    """Extra → names of its packages, from a distribution's requirements.
+def packages_of_extras(project: str, requirements: list[str]) -> dict[str, set[str]]:
+    """Extra → names of its packages, from a project's requirements.
 
-    "rlaif[serve]; extra == 'openai'" puts the packages of serve into openai, too.
+    Where an extra requires the project itself with another extra, that one's packages belong to it.
     """
     packages: dict[str, set[str]] = {}
     included: dict[str, set[str]] = {}
@@ -218,7 +218,7 @@ def packages_of_extras(requirements: list[str]) -> dict[str, set[str]]:
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
         if name is None or extra is None:
             continue
-        if name[0] == "rlaif" and (others := re.search(r"\[([^\]]+)\]", requirement)):
+        if name[0] == project and (others := re.search(r"\[([^\]]+)\]", requirement)):
             included.setdefault(extra[1], set()).update(others[1].replace(" ", "").split(","))
         else:
             packages.setdefault(extra[1], set()).add(name[0])

@@ -222,11 +222,11 @@ def test_the_packages_of_an_extra_include_those_of_the_extras_in_it() -> None:
     requirements = [
         "pydantic<3,>=2.10",
         "grpcio-status<2,>=1.71; extra == 'serve'",
-        "rlaif[serve]; extra == 'openai'",
+        "mine[serve]; extra == 'openai'",
         'httpx2<3,>=2.12; extra == "openai"',
         "psycopg[binary]<4; extra == 'postgres'",
     ]
-    assert packages_of_extras(requirements) == {
+    assert packages_of_extras("mine", requirements) == {
         "serve": {"grpcio-status"},
         "openai": {"grpcio-status", "httpx2"},
         "postgres": {"psycopg"},
