@@ -309,6 +309,7 @@ def demo(can_run: bool) -> Iterator[Check]:
         found = f"cannot run: `rlaif run {DEMO}` needs torch, which is not installed"
         yield Check("demo", Status.PROBLEM, found, install_hint(*TO_INSTALL))
         return
+    # The cost is reported in every case: it says what the machine must be freed or extended for.
     cost, free = predict_demo(), available_bytes()
     prompts = f"{cost.train_prompts} training and {cost.heldout_prompts} held-out prompts"
     if cost.minutes is None:
@@ -319,6 +320,7 @@ def demo(can_run: bool) -> Iterator[Check]:
             f"{cost.dtype}; the judge takes {cost.judge_gib:.1f} GiB of memory "
             f"({cost.loading_gib:.1f} while it loads)"
         )
+    # The judge needs most while it loads, and is refused then, not after an hour of work.
     if free is not None and free < cost.loading_gib * GIB:
         remedy = "stop other programs, or use a machine with more memory or a GPU"
         yield Check("demo", Status.PROBLEM, f"too little memory: {found}", remedy)
