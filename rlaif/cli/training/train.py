@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
+from rlaif.cli import complete
 from rlaif.cli.options import OutFolder, Settings, output, report_split
 
 if TYPE_CHECKING:
@@ -37,8 +38,16 @@ class Resume(StrEnum):
 
 
 Preferences = Annotated[Path, typer.Argument(help="preferences.parquet, or JSONL of the same.")]
-Prompts = Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")]
-Model = Annotated[str, typer.Option(help="The start: short name, folder or hub id.")]
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(help="The start: short name, folder or hub id.", autocompletion=complete.models),
+]
 HeldOut = Annotated[
     Path | None,
     typer.Option("--eval", help="Held-out data of the same kind; its loss is logged."),
@@ -115,6 +124,7 @@ def reward(
             "-c",
             help="Gives the traits their weights: a name, or a YAML file; by default the shipped "
             "one that the labels' receipts name.",
+            autocompletion=complete.constitutions,
         ),
     ] = "",
     heldout: HeldOut = None,
