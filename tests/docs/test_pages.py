@@ -26,9 +26,7 @@ def broken(path: Path) -> Iterator[str]:
             continue
         file, _, anchor = link.partition("#")
         target = path.parent / file if file else path
-        if not target.exists():
-            yield link
-        elif anchor and anchor not in anchors(target.read_text(encoding="utf-8")):
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
             yield link
 
 

@@ -32,7 +32,7 @@ NOT_RUN = {
     "make test": "this test is part of it",
     "make install": "installs a few GB",
     ". .venv/bin/activate": "the test has its own `rlaif` on the path",
-    "pip install": "tests/test_base_install.py installs the parts",
+    "pip install": "needs a package index; tests/test_base_install.py has the base install",
 }
 """Commands by how they begin → why they are not run here."""
 

@@ -17,24 +17,24 @@ TRAINERS = ("sft", "reward", "dpo", "ppo", "rest")
 HEADER = "| setting | type | default | meaning |\n|---|---|---|---|\n"
 
 
-class Inner(BaseModel):
+class AdapterSettings(BaseModel):
     rank: int = Field(default=16, ge=1, description="of the | adapter")
 
 
-class Shared(SettingsModel):
+class SeedSettings(SettingsModel):
     seed: int = Field(default=0, description="of the draw")
 
 
-class Outer(Shared):
+class TrainerSettings(SeedSettings):
     rate: float = Field(default=2e-4, gt=0, lt=1, description="per step")
     mode: Literal["a", "b"] | None = Field(default=None)
     names: tuple[str, ...] = Field(default=("x", "y"))
-    inner: Inner | None = Field(default=Inner())
+    inner: AdapterSettings | None = Field(default=AdapterSettings())
     share: float = Field(description="of the rows")
 
 
 def test_a_table_has_own_settings_first_and_nested_ones_by_their_full_key() -> None:
-    assert table(Outer) == HEADER + (
+    assert table(TrainerSettings) == HEADER + (
         "| `rate` | number > 0, < 1 | `0.0002` | per step |\n"
         "| `mode` | `a` or `b`, or null | null |  |\n"
         "| `names` | list of: text | `[x, y]` |  |\n"
@@ -46,8 +46,8 @@ def test_a_table_has_own_settings_first_and_nested_ones_by_their_full_key() -> N
 
 
 def test_a_table_of_own_settings_leaves_the_inherited_ones_out() -> None:
-    assert "| `seed` |" in table(Outer)
-    assert "| `seed` |" not in table(Outer, own=True)
+    assert "| `seed` |" in table(TrainerSettings)
+    assert "| `seed` |" not in table(TrainerSettings, own=True)
 
 
 def test_a_stale_block_is_filled_in_anew_and_the_rest_stays() -> None:

@@ -11,6 +11,7 @@ from rlaif.data.records import Preference, Prompt
 from tests.support.training.pairs import preference
 from tests.support.training.tiny_model import CHAT_TEMPLATE, save_tiny_model
 
+
 @pytest.fixture(scope="session")
 def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """make_tiny_model(pad="<pad>", template=CHAT_TEMPLATE) → the folder of a tiny chat model."""
