@@ -14,9 +14,10 @@ LINK = re.compile(r"(?<!`)\[[^\]\n]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 
-def anchors(text: str) -> set[str]:
+def anchors(path: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", CODE.sub("", text), re.MULTILINE)
+    text = CODE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -26,7 +27,7 @@ def broken(path: Path) -> Iterator[str]:
             continue
         file, _, anchor = link.partition("#")
         target = path.parent / file if file else path
-        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+        if not target.exists() or (anchor and anchor not in anchors(target)):
             yield link
 
 
