@@ -28,7 +28,7 @@ BLOCK = re.compile(
     re.DOTALL,
 )
 HEADER = "| setting | type | default | meaning |\n|---|---|---|---|\n"
-WORDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
+WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "anything"}
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -69,7 +69,8 @@ def _rows(config: type[BaseModel], names: list[str], prefix: str = "") -> Iterat
         yield row(key, field)
         nested = nested_model(field.annotation)
         if nested is not None:
-            yield from _rows(nested, list(nested.model_fields), f"{key}.")
+            inner = f"{key}.NAME." if get_origin(field.annotation) is dict else f"{key}."
+            yield from _rows(nested, list(nested.model_fields), inner)
 
 
 def row(key: str, field: FieldInfo) -> str:
@@ -110,6 +111,8 @@ def _annotation_words(annotation: Any) -> tuple[str, bool]:
         return words, len(given) < len(parts)
     if origin is tuple:
         return f"list of: {_annotation_words(parts[0])[0]}", False
+    if origin is dict:
+        return f"names with: {_annotation_words(parts[1])[0]}", False
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "settings", False
     return WORDS[annotation], False
@@ -126,6 +129,8 @@ def default_words(field: FieldInfo) -> str:
         return "null"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
+    if value == "":
+        return "empty"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

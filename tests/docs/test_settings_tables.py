@@ -31,6 +31,8 @@ class TrainerSettings(SeedSettings):
     names: tuple[str, ...] = Field(default=("x", "y"))
     inner: AdapterSettings | None = Field(default=AdapterSettings())
     share: float = Field(description="of the rows")
+    roles: dict[str, AdapterSettings] = Field(default_factory=dict)
+    note: str = Field(default="")
 
 
 def test_a_table_has_own_settings_first_and_nested_ones_by_their_full_key() -> None:
@@ -41,6 +43,9 @@ def test_a_table_has_own_settings_first_and_nested_ones_by_their_full_key() -> N
         "| `inner` | settings, or null | below |  |\n"
         "| `inner.rank` | integer ≥ 1 | `16` | of the \\| adapter |\n"
         "| `share` | number | required | of the rows |\n"
+        "| `roles` | names with: settings | `{}` |  |\n"
+        "| `roles.NAME.rank` | integer ≥ 1 | `16` | of the \\| adapter |\n"
+        "| `note` | text | empty |  |\n"
         "| `seed` | integer | `0` | of the draw |\n"
     )
 
