@@ -112,13 +112,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     for name in SHORT_NAMES:
         folder = cache / "models" / name
-        save_tiny_model(folder, positions=2048)
+        save_tiny_model(folder)
+        _lengthen_context(folder, 2048)
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
             for file in folder.iterdir()
         }
         (folder / MARK).write_text(json.dumps({"name": name, "files": files}))
     return cache
+
+
+def _lengthen_context(folder: Path, tokens: int) -> None:
+    """Sets the context of a model with rotary positions, whose weights do not depend on it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"max_position_embeddings": tokens}))
 
 
 class Reader:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from constitution.schema import Message
 from rlaif.data.records import Preference, Prompt
 from tests.support.training.pairs import preference
-from tests.support.training.tiny_model import CHAT_TEMPLATE, save_tiny_model
+from tests.support.training.tiny_model import save_tiny_model
 
 
 @pytest.fixture(scope="session")
 def make_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """make_tiny_model(pad="<pad>", template=CHAT_TEMPLATE) → the folder of a tiny chat model."""
 
-    def make(pad: str = "<pad>", template: str | None = CHAT_TEMPLATE, seed: int = 0) -> str:
-        folder = tmp_path_factory.mktemp("tiny")
-        save_tiny_model(folder, pad=pad, template=template, seed=seed)
-        return str(folder)
+    def make(**variation: Any) -> str:
+        return save_tiny_model(tmp_path_factory.mktemp("tiny"), **variation)
 
     return make
 

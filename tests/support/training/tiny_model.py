@@ -1,4 +1,4 @@
-"""A chat model of 50 000 random weights with a byte-level tokenizer, saved as a model folder."""
+"""A random Llama of 50 000 weights with a byte-level tokenizer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ CHAT_TEMPLATE = (
 
 
 def save_tiny_model(
-    folder: Path,
-    *,
-    pad: str = "<pad>",
-    template: str | None = CHAT_TEMPLATE,
-    seed: int = 0,
-    positions: int = 256,
-) -> None:
-    """A random Llama; positions: tokens of its context."""
+    folder: Path, pad: str = "<pad>", template: str | None = CHAT_TEMPLATE, seed: int = 0
+) -> str:
+    """Save a tiny chat model with random weights into the folder, and return it as text."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -34,7 +29,7 @@ def save_tiny_model(
     )
     config = LlamaConfig(
         vocab_size=len(alphabet), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
         tie_word_embeddings=True, eos_token_id=2, bos_token_id=1, pad_token_id=None,
         initializer_range=0.2,
     )  # fmt: skip
@@ -42,3 +37,4 @@ def save_tiny_model(
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return str(folder)
