@@ -20,6 +20,7 @@ TOPS = ("constitution", "hardware", "judge_service", "rlaif", "tests", "benchmar
 
 
 def git(*arguments: str) -> str:
+    """The standard output of a git command. Raises CalledProcessError when it fails."""
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
 
 
@@ -39,6 +40,7 @@ def sources(revision: str | None) -> dict[str, str]:
 
 
 def function_lines(text: str) -> Iterator[int]:
+    """The number of lines of each function in a source text, nested ones included."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
@@ -46,6 +48,7 @@ def function_lines(text: str) -> Iterator[int]:
 
 
 def main() -> None:
+    """Print a row per top-level folder."""
     revision = sys.argv[1] if len(sys.argv) > 1 else None
     texts = sources(revision)
     folders = Counter(str(PurePosixPath(path).parent) for path in texts)

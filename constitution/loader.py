@@ -37,10 +37,17 @@ class Document(Protocol):
     """A model that is written as YAML: `Constitution`, which calls this module to load itself."""
 
     @classmethod
-    def model_validate(cls, obj: Any) -> Self: ...
+    def model_validate(cls, obj: Any) -> Self:
+        """Validate plain data: dict, list, str, float, bool, None.
+
+        Raises pydantic's ValidationError, which `build` explains.
+        """
+        ...
 
     @staticmethod
-    def keys_at(path: Sequence[str | int]) -> tuple[str, ...]: ...
+    def keys_at(path: Sequence[str | int]) -> tuple[str, ...]:
+        """The keys allowed in the mapping at `path`, for suggestions; () where none is."""
+        ...
 
 
 Kind = TypeVar("Kind", bound=Document)
@@ -58,7 +65,10 @@ def library_names() -> tuple[str, ...]:
 
 
 def read_source(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
-    """(text, source) of a shipped name or a path, distinguished as in `Constitution.load`."""
+    """(text, source) of a shipped name or a path, distinguished as in `Constitution.load`.
+
+    Raises ConstitutionError for an unknown name, and a file that is unreadable or not UTF-8.
+    """
     name = os.fspath(name_or_path)
     is_path = os.sep in name or "/" in name or name.endswith((".yaml", ".yml"))
     if is_path or not isinstance(name_or_path, str):

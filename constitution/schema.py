@@ -72,7 +72,10 @@ class _Value(BaseModel):
 
 
 class Message(_Value):
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    The judge is shown `content` as data: control tokens in it have no effect.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -86,6 +89,7 @@ class Example(_Value):
     """A comparison with a known outcome, showing what the principle means in practice.
 
     `prompt` is a text (a single user turn) or a conversation that ends with a user turn.
+    `preferred` is "A", "B" or "TIE"; `note` says why, for people: the judge does not read it.
     """
 
     prompt: Annotated[
@@ -116,16 +120,21 @@ class Example(_Value):
 
 
 class Trait(_Value):
-    """A quality that principles serve, such as `honest`; each trait gets its own soft label."""
+    """A quality that principles serve, such as `honest`; each trait gets its own soft label.
+
+    `weight` multiplies the weights of its principles in the overall label; the trait's own label
+    leaves it out.
+    """
 
     weight: Weight = 1.0
     description: OptionalText = ""
 
 
 class Scope(_Value):
-    """The conversations a principle applies to: those that contain one of `mentions` (any
-    conversation, if that is empty) and none of `excludes`. Words and phrases match whole words,
-    ignoring case.
+    """The conversations that a principle applies to.
+
+    Those that contain one of `mentions` (any conversation, if that is empty) and none of
+    `excludes`. Words and phrases match whole words, ignoring case.
     """
 
     mentions: tuple[Text, ...] = ()
@@ -142,7 +151,12 @@ class Scope(_Value):
 
 
 class Principle(_Value):
-    """One rule: `compare` for judging a pair, `critique` and `revise` for improving one reply."""
+    """One rule: `compare` for judging a pair, `critique` and `revise` for improving one reply.
+
+    `trait` names a trait of the constitution. `weight`, 0.001 to 1000, is that of its vote. Without
+    a `scope` it applies to every conversation. `examples` are tests of the principle, which
+    `rlaif constitution test` runs.
+    """
 
     id: Slug
     trait: Slug
@@ -183,6 +197,10 @@ class Constitution(_Value):
     >>> constitution = Constitution.load("customer_support")
     >>> constitution.principle("concrete-next-step").trait
     'helpful'
+
+    `version` is MAJOR.MINOR.PATCH, `traits` maps names to traits. Ids are unique, and each trait
+    has a principle. The constructor raises pydantic's ValidationError; `load` and `from_yaml` raise
+    ConstitutionError, with the line and column of each problem.
     """
 
     name: Slug
@@ -209,6 +227,7 @@ class Constitution(_Value):
 
     @property
     def trait_weights(self) -> dict[str, float]:
+        """Each trait's weight by its name, for combining the votes into one label."""
         return {name: trait.weight for name, trait in self.traits.items()}
 
     def principle(self, principle_id: str) -> Principle:

@@ -84,15 +84,17 @@ class Tree:
         return self.values.get(path) or Place(1, 1, NOTHING)
 
     def report(self, place: Place, message: str, remedy: str) -> None:
+        """Record a problem. Raises ConstitutionError, with all problems, at the MAX_PROBLEMS-th."""
         self.problems.append(Diagnostic(self.source, place.line, place.column, message, remedy))
         if len(self.problems) >= MAX_PROBLEMS:
             raise ConstitutionError(self.problems)
 
 
 def parse(text: str, source: str) -> Tree:
-    """YAML text → Tree. Its `problems` are those that could be skipped (duplicate keys, anchors…).
+    """Parse YAML text into a Tree.
 
-    Raises ConstitutionError where parsing cannot go on: invalid syntax, a limit, an empty file.
+    `Tree.problems` holds those that could be skipped, such as duplicate keys and anchors. Raises
+    ConstitutionError where parsing cannot go on: invalid syntax, a limit, an empty file.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise ConstitutionError([too_large(text, source)])
@@ -216,8 +218,10 @@ class _Composer:
             raise self._refusal(event, message, "merge or delete some")
 
     def _admit(self, event: Event, path: Path) -> None:
-        """Reject what no constitution needs before it costs memory: excess depth or size ends the
-        parse; aliases, anchors and tags are recorded as problems."""
+        """Reject what no constitution needs before it costs memory.
+
+        Excess depth or size ends the parse; aliases, anchors and tags are recorded as problems.
+        """
         self.nodes += 1
         if len(path) >= MAX_DEPTH:
             message, remedy = f"nested deeper than {MAX_DEPTH} levels", "check the brackets"

@@ -1,6 +1,6 @@
-"""Writing constitutions as YAML: the inverse of `constitution.loader`.
+"""Writing constitutions as YAML: the inverse of `Constitution.from_yaml`.
 
-    load_text(to_yaml(constitution)).digest == constitution.digest
+    Constitution.from_yaml(to_yaml(constitution)).digest == constitution.digest
 
 Defaults and empty parts are omitted; comments of the original file are not kept.
 """

@@ -22,6 +22,7 @@ from rlaif.models import catalog
 
 
 def main() -> None:
+    """Train with GRPO and save the policy to --out."""
     parser = argparse.ArgumentParser(description="GRPO on the scores of our judge.")
     parser.add_argument("--model", default="smollm2-135m", help="short name, folder or hub id")
     parser.add_argument("--server", default="127.0.0.1:50051", help="a running `rlaif serve`")

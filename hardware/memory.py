@@ -16,8 +16,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """parameters: all of a model. vocabulary: those of its input embedding and its separate head,
-    if any."""
+    """Number of a model's parameters; 0 where unknown.
+
+    parameters: all of them. vocabulary: those of the input embedding and of a separate head, if the
+    model has one.
+    """
 
     parameters: int
     vocabulary: int
@@ -41,8 +44,10 @@ def available_bytes() -> int | None:
 
 
 def model_size(folder: Path) -> ModelSize:
-    """Counts a model folder's weights from the headers of its safetensors files; (0, 0) if it has
-    none that can be read."""
+    """The number of a model folder's parameters, from the headers of its safetensors files.
+
+    ModelSize(0, 0) if one of them cannot be read, or there are none. Reads no weights.
+    """
     parameters = vocabulary = 0
     for path in weight_files(folder):
         try:

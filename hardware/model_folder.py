@@ -23,7 +23,11 @@ ANY_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """What was found at a path. lacks: files of a complete model that are not there."""
+    """What was found at a path.
+
+    is_adapter: it holds a LoRA adapter, which needs its base. lacks: files of a complete model that
+    are not there, as names or patterns.
+    """
 
     path: Path
     exists: bool
@@ -33,7 +37,10 @@ class ModelFolder:
 
 
 def inspect_model_folder(path: Path, tokenizer: Sequence[str] = ANY_TOKENIZER) -> ModelFolder:
-    """tokenizer: any one of these files is enough; the first is the one named when all lack."""
+    """Check which files of a complete model the folder at `path` has; nothing has to exist.
+
+    tokenizer: any one of these files is enough; the first is the one named when all are missing.
+    """
     lacks = [] if (path / "config.json").is_file() else ["config.json"]
     if not any((path / name).is_file() for name in tokenizer):
         lacks.append(tokenizer[0])
@@ -49,7 +56,11 @@ def inspect_model_folder(path: Path, tokenizer: Sequence[str] = ANY_TOKENIZER) -
 def require_model_folder(
     path: Path, error: type[UserError], tokenizer: Sequence[str] = ANY_TOKENIZER
 ) -> None:
-    """Raises `error` naming the folder, everything it lacks as a whole model, and the remedy."""
+    """Raise `error` unless the folder at `path` is a complete model.
+
+    The message names the folder, everything it lacks and the remedy. tokenizer: as in
+    `inspect_model_folder`.
+    """
     folder = inspect_model_folder(path, tokenizer)
     if not folder.exists:
         raise error(

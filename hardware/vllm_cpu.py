@@ -63,8 +63,7 @@ def engine_arguments(
     """Keyword arguments of vLLM's engine for short steps. Takes a second, to measure the CPU.
 
     sequences: maximum concurrent requests. tokens: per step; None: computed from the CPU's speed.
-    For a model whose steps come near vLLM's time limit for a step, it raises the limit in the
-    environment.
+    Where a step may come near vLLM's time limit, raises that limit in the environment.
     """
     size = model_size(Path(model))
     weights = size.parameters - size.vocabulary  # the head is computed for a row per request
@@ -136,7 +135,9 @@ def check_memory(
 
 
 class SeedsSurviveChunks:
-    """A worker extension (vLLM's `worker_extension_cls`). Once the engine has started, call
+    """Worker extension for vLLM (`worker_extension_cls`) with two fixes.
+
+    Once the engine has started, call
 
     collective_rpc("keep_seeds")               makes seeded sampling work with chunked prefill
     collective_rpc("drop_packed_vocabulary")   saves memory when the head is rarely used
@@ -163,8 +164,11 @@ class SeedsSurviveChunks:
         runner.sample_tokens = draw_for_complete_prompts
 
     def drop_packed_vocabulary(self) -> None:
-        """Free oneDNN's packed copies of the input embedding, which is never multiplied by, and of
-        the head, of which a judge needs one row per read: 1.7 GiB of a 1.5B model in float32."""
+        """Free oneDNN's packed copies of the input embedding and of the head.
+
+        The embedding is never multiplied by, and a judge needs one row of the head per read. Frees
+        1.7 GiB of a 1.5B model in float32.
+        """
         import torch
         from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 

@@ -33,7 +33,10 @@ _OURS = ("constitution", "hardware", "judge_service")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status. argv: without the program's name; None takes sys.argv's."""
+    """Run the command line; returns the exit status (see the module).
+
+    argv: without the program's name; None takes sys.argv's.
+    """
     # Waiting threads of OpenMP yield instead of spinning.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:

@@ -19,7 +19,10 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LabelLogprobs:
-    """Log-probabilities of the labels (nats, over the full vocabulary), in the order requested."""
+    """Log-probabilities of the labels (nats, over the full vocabulary), in the order requested.
+
+    cached_tokens: of prompt_tokens, those found in the engine's prefix cache.
+    """
 
     logprobs: tuple[float, ...]
     prompt_tokens: int
@@ -29,7 +32,10 @@ class LabelLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Generated text; `complete` if the model ended it, and not max_tokens."""
+    """Generated text; `complete` if the model ended it, and not max_tokens.
+
+    cached_tokens: of prompt_tokens, those found in the engine's prefix cache.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -63,14 +69,24 @@ class Engine(Protocol):
     """A running language model. Safe to call from many coroutines at once."""
 
     @property
-    def identity(self) -> ModelIdentity: ...
+    def identity(self) -> ModelIdentity:
+        """The weights and arithmetic behind the answers, for receipts and store keys.
+
+        Raises EngineError before `start`.
+        """
+        ...
 
     @property
-    def tokenizer(self) -> ChatTokenizer: ...
+    def tokenizer(self) -> ChatTokenizer:
+        """The tokenizer of the model, with which the judge makes its prompts.
+
+        Raises EngineError before `start`.
+        """
+        ...
 
     @property
     def max_context_tokens(self) -> int:
-        """Prompt and output together, in tokens."""
+        """Limit on prompt and output together, in tokens."""
         ...
 
     @property
@@ -95,10 +111,11 @@ class Engine(Protocol):
         priority: int = 0,
         use_store: bool = True,
     ) -> LabelLogprobs:
-        """log P(label | prompt) for each label. Lower priority numbers go first.
+        """Log-probability of each label as the token after the prompt, in nats.
 
-        Cancelling the coroutine aborts the request in the engine. An engine with a store
-        (engines/caching.py) looks there first, unless use_store is False; others ignore use_store.
+        priority: lower numbers go first. Cancelling the coroutine aborts the request in the engine.
+        An engine with a store (engines/caching.py) looks there first, unless use_store is False;
+        others ignore use_store. Raises EngineError when the engine has died or refuses the prompt.
         """
         ...
 
@@ -112,7 +129,13 @@ class Engine(Protocol):
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
-        """Up to max_tokens of text after the prompt."""
+        """Up to max_tokens of text after the prompt.
+
+        temperature: 0 is greedy; above, the seed decides the text. Priority, use_store, cancelling
+        and errors as for `read`.
+        """
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Release the model; requests in progress end in EngineError. Closing twice is harmless."""
+        ...

@@ -50,7 +50,9 @@ class JudgeRequestError(UserError):
 class ServiceError(Exception):
     """The failure of an RPC. Its message goes to the caller and never quotes a conversation.
 
-    `fields` maps each invalid field to its problems, one per line.
+    reason: a machine-readable cause, part of the API; "" takes the class's own. fields: each
+    invalid field and its problems, one per line. retry_seconds: when to retry; None: a retry does
+    not help.
     """
 
     code: ClassVar[str]  # name of a grpc.StatusCode
@@ -66,6 +68,8 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):  # noqa: N818  named after the status it becomes, like the rest
+    """A field of the request has an invalid value; `field` is its path, such as "options.seed"."""
+
     code = "INVALID_ARGUMENT"
     default_reason = "INVALID_REQUEST"
 
@@ -74,22 +78,30 @@ class InvalidRequest(ServiceError):  # noqa: N818  named after the status it bec
 
 
 class NotAllowed(ServiceError):  # noqa: N818
+    """A valid request that this server is not set up for, such as one with its own constitution."""
+
     code = "FAILED_PRECONDITION"
     default_reason = "NOT_ALLOWED"
 
 
 class NotFound(ServiceError):  # noqa: N818
+    """The request is about something that this server does not have."""
+
     code = "NOT_FOUND"
     default_reason = "NOT_FOUND"
 
 
 class Unavailable(ServiceError):  # noqa: N818
+    """The server cannot answer now: it is loading or stopping, or its engine or store is down."""
+
     code = "UNAVAILABLE"
     default_reason = "UNAVAILABLE"
     retry_seconds = 1.0
 
 
 class Overloaded(ServiceError):  # noqa: N818
+    """The caller or the server is at a limit; `retry_seconds` says when to try again."""
+
     code = "RESOURCE_EXHAUSTED"
     default_reason = "TOO_MANY_CALLS"
 
@@ -99,20 +111,28 @@ class Overloaded(ServiceError):  # noqa: N818
 
 
 class Unauthenticated(ServiceError):  # noqa: N818
+    """The call has no token, or one that the server does not know."""
+
     code = "UNAUTHENTICATED"
     default_reason = "UNKNOWN_TOKEN"
 
 
 class PermissionDenied(ServiceError):  # noqa: N818
+    """The token's entry lacks the scope that the RPC needs."""
+
     code = "PERMISSION_DENIED"
     default_reason = "MISSING_SCOPE"
 
 
 class DeadlinePassed(ServiceError):  # noqa: N818
+    """The call's deadline has passed, or leaves less time than such calls take at present."""
+
     code = "DEADLINE_EXCEEDED"
     default_reason = "DEADLINE_PASSED"
 
 
 class InternalError(ServiceError):
+    """A fault of the server's own; the message holds only an id by which its log has the cause."""
+
     code = "INTERNAL"
     default_reason = "INTERNAL"

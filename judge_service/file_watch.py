@@ -17,7 +17,10 @@ _Signature = tuple[int, ...]
 
 
 class FileWatch:
-    """Create it, or `mark`, before reading the files, so that a change meanwhile is detected."""
+    """The changes of `files` since they were read. Files that do not exist are watched, too.
+
+    Create it, or call `mark`, before reading the files, so that a change meanwhile is detected.
+    """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files = tuple(files)

@@ -9,6 +9,11 @@ from judge_service.types import ModelIdentity
 
 
 class ServerState(StrEnum):
+    """The life cycle of a server; it judges only while SERVING.
+
+    LOADING also while an engine that runs elsewhere is out of reach.
+    """
+
     LOADING = "loading"  # the engine is loading and warming up
     SERVING = "serving"
     DRAINING = "draining"  # finishing calls, accepting no new ones
@@ -17,6 +22,8 @@ class ServerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConstitutionSummary:
+    """A constitution's name, version and digest, by which a request can pin it."""
+
     name: str
     version: str
     sha256: str  # digest of the content
@@ -24,6 +31,8 @@ class ConstitutionSummary:
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
+    """The limits of one server, from its settings and its model."""
+
     max_context_tokens: int  # prompt and answer of one read; 0 until the engine is loaded
     max_message_bytes: int
     max_candidates: int  # of one ranking
@@ -44,6 +53,8 @@ class FittedCalibration:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
+    """A server's state, model, limits and constitutions, as GetServerInfo reports them."""
+
     state: ServerState
     version: str  # of the server's software
     model: ModelIdentity | None  # None until the engine is loaded

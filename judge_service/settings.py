@@ -28,7 +28,10 @@ from judge_service.store.base import display_name, is_url
 
 
 class SettingsError(ServerStartError):
-    """Invalid settings; `problems` holds (the setting's name, what is wrong) pairs."""
+    """Invalid settings; `problems` holds (the setting's name, what is wrong) pairs.
+
+    The message has a line per problem.
+    """
 
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
         self.problems = tuple(problems)
@@ -47,10 +50,12 @@ class FlagNames:
 
 
 class ServerSettings(BaseModel):
-    """Raises SettingsError, which names each invalid setting, and the nearest of an unknown one.
+    """The settings of a judge server, validated one by one and together.
 
     Only what is passed counts: files, environment and flags are read in settings_sources.py. Each
     field is also a flag, whose help is the field's description (settings_flags.py).
+
+    Raises SettingsError, which names each invalid setting, and the nearest of an unknown one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -250,14 +255,17 @@ class ServerSettings(BaseModel):
 
     @property
     def with_tls(self) -> bool:
+        """Whether connections are encrypted."""
         return self.tls_certificate is not None
 
     @property
     def authenticates(self) -> bool:
+        """Whether callers need a token or a certificate. Without, everybody may call everything."""
         return self.tokens is not None or self.tls_client_ca is not None
 
     @property
     def on_loopback(self) -> bool:
+        """Whether only this machine reaches the server; False for host names but localhost."""
         if self.host == "localhost":
             return True
         try:
@@ -267,6 +275,7 @@ class ServerSettings(BaseModel):
 
     @property
     def with_reflection(self) -> bool:
+        """Whether gRPC reflection is on: `reflection`, by default on loopback only."""
         return self.on_loopback if self.reflection is None else self.reflection
 
 

@@ -48,9 +48,10 @@ class Flag:
 
 
 class ServerParser(argparse.ArgumentParser):
-    """Wrong usage is one line on standard error and exit status 2."""
+    """The server's argument parser: wrong usage is one line on standard error and exit status 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit with status 2; an unknown flag is answered with the nearest known one."""
         before, _, unknown = message.partition("unrecognized arguments: ")
         if unknown and not before:
             name = unknown.split()[0].partition("=")[0]

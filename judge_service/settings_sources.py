@@ -1,4 +1,4 @@
-"""The sources of a server's settings, in rising precedence:
+"""The sources of a server's settings, in rising precedence.
 
     default < the YAML file of --config < RLAIF_SERVE_<FIELD> in the environment < flags
 
@@ -40,6 +40,8 @@ Source = Mapping[str, Given]
 
 @dataclass(frozen=True, slots=True)
 class Configured:
+    """The settings in force, and where each value comes from."""
+
     settings: ServerSettings
     origins: Mapping[str, str]  # each field's name → the place of its value, or "default"
 

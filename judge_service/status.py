@@ -44,7 +44,7 @@ def service_error(error: Exception) -> ServiceError:
 
 
 def to_status(error: ServiceError, request_id: str) -> status_pb2.Status:
-    """The error as google.rpc.Status."""
+    """The error as google.rpc.Status, with the details that the module describes."""
     status = status_pb2.Status(code=_code(error).value[0], message=str(error))
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id}
@@ -85,6 +85,7 @@ class Failure:
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> Failure:
+        """The failure that a google.rpc.Status describes, of a call or of a stream's item."""
         info = error_details_pb2.ErrorInfo()
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
@@ -106,7 +107,7 @@ class Failure:
 
     @classmethod
     def from_rpc_error(cls, error: Any) -> Failure:
-        """From a grpc.RpcError, sync or aio, also without the details that our servers add."""
+        """The failure of a grpc.RpcError, sync or aio, also without our servers' details."""
         for key, value in error.trailing_metadata() or ():
             if key == DETAILS_TRAILER:
                 try:

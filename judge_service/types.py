@@ -44,7 +44,10 @@ class UnjudgedReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two responses to one conversation, before labeling."""
+    """Two responses to one conversation, before labeling.
+
+    id: the caller's own; a stream returns it with the judgment.
+    """
 
     id: str
     conversation: Conversation
@@ -132,8 +135,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the engine did. Stored reads are counted separately: they cost nothing, and their
-    tokens are in no other count."""
+    """What the engine did.
+
+    Stored reads are counted separately: they cost nothing, and their tokens are in no other count.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of prompt_tokens, those taken from the engine's prefix cache

@@ -48,6 +48,7 @@ def stale() -> list[str]:
 
 
 def main() -> None:
+    """Write the stubs, or with --check exit with status 1 when the committed ones are stale."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 when stale")
     if not arguments.parse_args().check:

@@ -54,9 +54,9 @@ def test_a_dry_run_says_what_would_be_done(recipe: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("run quickstrat", "no recipe named 'quickstrat'"),
-        ("run missing.yaml", "missing.yaml: no such file"),
-        ("run bad.yaml", "judge: missing setting"),
+        ("run quickstrat", "unknown recipe 'quickstrat'; did you mean 'quickstart'?"),
+        ("run missing.yaml", "missing.yaml: cannot be read: No such file"),
+        ("run bad.yaml", "stages: missing setting"),
         ("run quickstart ppo.iteratons=3", "unknown setting; did you mean 'iterations'?"),
         ("run quickstart dpo.loss=sigmod", "sigmod"),
         ("run quickstart policy=smollm", "unknown model 'smollm'"),

@@ -81,7 +81,7 @@ INSTEAD: dict[str, Attack] = {
 
 
 def example_pairs(constitution: Constitution, count: int) -> list[GoldPair]:
-    """The worked examples of a constitution in which one response is better, evenly thinned."""
+    """Up to `count` worked examples in which one response is better, evenly thinned."""
     pairs: list[GoldPair] = []
     for principle in constitution.principles:
         for example in principle.examples:
@@ -110,6 +110,7 @@ async def win_rates(
 
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
+    """Judge every pair clean and under every attack, print a table, return the result object."""
     constitution = Constitution.load(options.constitution)
     gold = (
         load_gold(options.data, options.pairs)

@@ -64,6 +64,7 @@ ReadPair = Callable[[VLLMEngine, Comparison, Sequence[str]], Awaitable[list[list
 
 
 def replies(pair: Comparison) -> dict[Order, tuple[str, str]]:
+    """The pair's responses in the order in which each prompt shows them."""
     return {
         Order.AB: (pair.response_a, pair.response_b),
         Order.BA: (pair.response_b, pair.response_a),
@@ -73,6 +74,7 @@ def replies(pair: Comparison) -> dict[Order, tuple[str, str]]:
 async def shared(
     engine: VLLMEngine, pair: Comparison, principles: Sequence[str]
 ) -> list[list[LabelLogprobs]]:
+    """All principles after one prefix, as the judge reads them."""
     template = Template(engine.tokenizer, PAIR)
     prefixes = {o: template.prefix(pair.conversation, r) for o, r in replies(pair).items()}
     suffixes = [template.suffix(principle) for principle in principles]
@@ -87,6 +89,7 @@ async def shared(
 async def independent(
     engine: VLLMEngine, pair: Comparison, principles: Sequence[str]
 ) -> list[list[LabelLogprobs]]:
+    """The same prompts with a unique first token each, so that none shares a prefix."""
     template = Template(engine.tokenizer, PAIR)
     suffixes = [template.suffix(principle) for principle in principles]
 
@@ -126,6 +129,7 @@ PROMPT_KINDS: dict[str, ReadPair] = {
 async def measure(
     engine: VLLMEngine, read_pair: ReadPair, pairs: Sequence[Comparison], principles: Sequence[str]
 ) -> Measurement:
+    """Judge all pairs under these principles, from an empty prefix cache."""
     await engine.forget_prefixes()
     started = time.perf_counter()
     answers = await asyncio.gather(*(read_pair(engine, pair, principles) for pair in pairs))
@@ -139,7 +143,7 @@ async def measure(
 
 
 def averaged(answers: Sequence[Sequence[LabelLogprobs]]) -> float:
-    """P(A), equal weights over the principles."""
+    """P(A) over both orders, with equal weights over the principles."""
     probs = []
     for k in range(len(answers[0])):
         reads = [interpret(of_order[k], o, "") for o, of_order in zip(Order, answers, strict=True)]
@@ -190,6 +194,7 @@ def choose_pairs(
 
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
+    """Measure each kind of prompt for each number of principles; returns the last result."""
     principles = [principle.compare for principle in Constitution.load("hhh").principles]
     engine = VLLMEngine(catalog.resolve(options.model), kv_cache_gib=options.kv_cache_gib)
     await engine.start()

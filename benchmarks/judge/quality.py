@@ -69,6 +69,7 @@ class Variant:
     seconds: float | None  # None: some answers are from an earlier run
 
     def summary(self) -> dict[str, float | int | str | None]:
+        """Accuracy with its 95 % interval, consistency, calibration and cost, by name."""
         probs = [row.averaged for row in self.rows]
         fit = choose(probs, [row.pair.prompt_digest for row in self.rows], FOLDS, seed=0)
         low, high = wilson(fit.before.accuracy, len(probs))
@@ -113,6 +114,10 @@ def judge_all(
     name: str,
     work: Path,
 ) -> Variant:
+    """Judge the gold pairs with one combination of options.
+
+    name: of the variant. work: folder that keeps the answers, so that a later run resumes.
+    """
     # Ids are unique only within a file.
     pairs = [comparison(pair) for _, _, pair in gold]
     pairs = [
@@ -140,6 +145,7 @@ def judge_all(
 
 
 def gold_files(data: Path) -> list[Path]:
+    """The JSONL files of a folder that hold pairs with a chosen and a rejected response."""
     paths = sorted(data.glob("*.jsonl"))
     return [path for path in paths if '"rejected"' in path.read_text(encoding="utf-8")[:100_000]]
 
@@ -177,6 +183,7 @@ def shipped_examples(limit: int) -> list[tuple[str, str, GoldPair]]:
 
 
 def show(variants: Sequence[Variant], console: Console) -> None:
+    """Print a line per variant, then a line per file and per category of 8 pairs or more."""
     # One line per variant.
     columns = ("n", "one order", "averaged [95 %]", "longer", "consistent", "ECE", "calibrated")
     table = Table("judge", *columns, "s each")

@@ -64,6 +64,7 @@ def common_job(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def described(options: argparse.Namespace, job: Mapping[str, Any]) -> str:
+    """The model, how it is fine-tuned and the dtype, for a result's name."""
     return f"{options.model}, {'full' if job['full'] else 'LoRA'}, {job['dtype']}"
 
 
@@ -76,11 +77,15 @@ def folder(options: argparse.Namespace) -> Path:
 
 
 def side(module: str, job: Mapping[str, Any], python: str = sys.executable) -> Side:
+    """A side that runs a module of benchmarks/peers with this job.
+
+    python: another interpreter, for a peer that needs other versions.
+    """
     return lambda folder: run(python, module, job, folder)
 
 
 def alternate(sides: Mapping[str, Side], rounds: int, folder: Path) -> dict[str, list[SideOutcome]]:
-    """Every side once per round, the order turned round each time."""
+    """Every side once per round, in reverse order every second round; the outcomes by side."""
     found: dict[str, list[SideOutcome]] = {name: [] for name in sides}
     for place in range(rounds):
         for name in list(sides)[:: 1 if place % 2 == 0 else -1]:
@@ -90,15 +95,17 @@ def alternate(sides: Mapping[str, Side], rounds: int, folder: Path) -> dict[str,
 
 
 def median_seconds(outcomes: Sequence[SideOutcome]) -> float:
+    """Median seconds per step over all rounds of a side."""
     return statistics.median(chain.from_iterable(o.seconds for o in outcomes))
 
 
 def peak_gib(outcomes: Sequence[SideOutcome]) -> float:
+    """The largest peak of a side's rounds, GiB."""
     return max(o.peak_gib for o in outcomes)
 
 
 def show_losses(ours: SideOutcome, peer: SideOutcome) -> float:
-    """Print both curves; the largest difference between them."""
+    """Print both loss curves; returns the largest difference between them."""
     print("loss, step by step")
     for name, outcome in (("ours", ours), ("peer", peer)):
         print(f"  {name}  " + " ".join(f"{loss:.4f}" for loss in outcome.losses))
@@ -108,6 +115,7 @@ def show_losses(ours: SideOutcome, peer: SideOutcome) -> float:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, 110 columns wide."""
     from rich.console import Console
     from rich.table import Table
 

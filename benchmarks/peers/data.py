@@ -24,7 +24,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class PairJob:
-    """What is trained on: pairs in their order, and the places of every step's batch."""
+    """The pairs to train on, and the indexes of every step's batch."""
 
     preferences: list[Preference]
     pairs: list[Pair]
@@ -38,10 +38,12 @@ class PairJob:
         ]
 
     def write(self, path: Path) -> Path:
+        """Write the pairs as JSONL, which our trainers read; returns the path."""
         write_jsonl(path, self.preferences)
         return path
 
     def described(self) -> str:
+        """The number of pairs and their mean lengths in tokens, for a result's name."""
         prompt = fmean(p.chosen.start for p in self.pairs)
         response = fmean(row.response_length for p in self.pairs for row in _both(p))
         return (

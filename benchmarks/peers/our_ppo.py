@@ -18,7 +18,7 @@ from rlaif.training.run import Run
 
 
 class TimedSampler:
-    """A sampler, and the seconds of each iteration's sync and generation."""
+    """A sampler that appends each iteration's seconds of sync and generation to `seconds`."""
 
     def __init__(self, sampler: Sampler, seconds: list[float]) -> None:
         self.sampler, self.seconds = sampler, seconds
@@ -26,21 +26,27 @@ class TimedSampler:
         self._sync = Stopwatch()
 
     def sync(self) -> None:
+        """As Sampler.sync, timed."""
         self._sync.around(self.sampler.sync)()
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As Sampler.generate, timed together with the sync before it."""
         drawing = Stopwatch()
         found = drawing.around(self.sampler.generate)(*args, **kwargs)
         self.seconds.append(self._sync.seconds[-1] + drawing.seconds[0])
         return found
 
     def close(self) -> None:
+        """As Sampler.close."""
         self.sampler.close()
 
 
 def prepare(job: dict[str, Any]) -> SideOutcome:
-    """A reward model with a random head over the base. PPO's work is the same whatever it has
-    learned, and the other side's is then the base with this head: nothing to convert."""
+    """Write a reward model with a random head over the base.
+
+    PPO's work is the same whatever it has learned, and the other side's is then the base with this
+    head: nothing to convert.
+    """
     backbone = Backbone.load(job["model"], job["dtype"])
     backbone.add_role("reward", LoraConfig.model_validate(job["lora"]), 0)
     heads = Heads([HEAD], backbone.hidden_size)
@@ -50,6 +56,7 @@ def prepare(job: dict[str, Any]) -> SideOutcome:
 
 
 def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
+    """Our PPO with the settings that the other side has too."""
     return ppo.PPOConfig(
         **settings(job),
         iterations=job["iterations"],
@@ -67,6 +74,7 @@ def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
 
 
 def measure(job: dict[str, Any]) -> SideOutcome:
+    """Train, and time the parts of each iteration; or only prepare, if the job says so."""
     if job["prepare"]:
         return prepare(job)
     clock, updating = StepClock(), Stopwatch()

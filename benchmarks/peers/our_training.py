@@ -28,6 +28,7 @@ def watch(clock: StepClock, losses: list[float]) -> None:
 
 
 def lora_of(job: dict[str, Any]) -> LoraConfig | None:
+    """The adapters' shape; None for full fine-tuning."""
     return None if job["full"] else LoraConfig.model_validate(job["lora"])
 
 
@@ -44,10 +45,12 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def pairs_of(job: dict[str, Any]) -> list[Preference]:
+    """The pairs that `PairJob.write` wrote."""
     return read_jsonl(Path(job["preferences"]), Preference)
 
 
 def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
+    """Train DPO. reference: times the reference model's pass."""
     from rlaif.algorithms.dpo import train as dpo
 
     dpo.reference_logprobs = reference.around(dpo.reference_logprobs)
@@ -62,6 +65,7 @@ def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
 
 
 def reward(job: dict[str, Any], _: Stopwatch) -> None:
+    """Train a reward model."""
     from rlaif.algorithms.reward import train as reward_model
 
     config = reward_model.RewardConfig(
@@ -71,6 +75,7 @@ def reward(job: dict[str, Any], _: Stopwatch) -> None:
 
 
 def sft(job: dict[str, Any], _: Stopwatch) -> None:
+    """Train on the chosen responses, or on the job's samples."""
     from rlaif.algorithms.sft import train as sft
 
     lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
@@ -97,6 +102,7 @@ def prepare(job: dict[str, Any]) -> SideOutcome:
 
 
 def measure(job: dict[str, Any]) -> SideOutcome:
+    """Train by the job's algorithm, and time the steps; or only prepare, if the job says so."""
     if job["prepare"]:
         return prepare(job)
     clock, reference, losses = StepClock(), Stopwatch(), []

@@ -11,6 +11,7 @@ from benchmarks.peers.data import SEED, PairJob, choose_pairs
 
 
 def options_of(doc: str | None) -> argparse.Namespace:
+    """The command line of a benchmark of training on pairs. doc: its module's docstring."""
     parser = comparing.parser(doc or "")
     parser.add_argument("--batch", type=int, default=4, help="pairs per optimizer step")
     parser.add_argument("--steps", type=int, default=4, help="per round; the first is not counted")
@@ -22,6 +23,7 @@ def options_of(doc: str | None) -> argparse.Namespace:
 
 
 def job_and_work(options: argparse.Namespace, algorithm: str) -> tuple[dict[str, Any], PairJob]:
+    """The job for both sides, still without its files, and the pairs it trains on."""
     import transformers
 
     job = comparing.common_job(options)
@@ -61,15 +63,17 @@ def prepared(job: dict[str, Any], work: PairJob, folder: Path) -> dict[str, Any]
 
 
 def our_side(job: dict[str, Any]) -> comparing.Side:
+    """Our trainer of the job's algorithm."""
     return comparing.side("our_training", job)
 
 
 def peer_side(job: dict[str, Any]) -> comparing.Side:
+    """TRL's trainer of the job's algorithm."""
     return comparing.side("trl_training", job)
 
 
 def compare(options: argparse.Namespace, algorithm: str, title: str, unit: str) -> dict[str, Any]:
-    """Ours beside TRL's trainer of the same name, shown and as the result object."""
+    """Measure ours beside TRL's trainer of the same name, print both, return the result object."""
     job, work = job_and_work(options, algorithm)
     folder = comparing.folder(options)
     job = prepared(job, work, folder)

@@ -13,6 +13,7 @@ from rlaif.data.records import Prompt, Sample, read_jsonl, write_jsonl
 
 
 def add_options(parser: argparse.ArgumentParser, prompts: int, response_tokens: int) -> None:
+    """The options of a benchmark of PPO. prompts, response_tokens: their defaults."""
     parser.add_argument("--prompts", type=int, default=prompts, help="responses per iteration")
     parser.add_argument("--prompt-tokens", type=int, default=160, help="longer ones are left out")
     parser.add_argument("--response-tokens", type=int, default=response_tokens, help="of every one")
@@ -68,6 +69,7 @@ def prepare(job: dict[str, Any], folder: Path) -> None:
 
 
 def described(options: argparse.Namespace, job: dict[str, Any]) -> str:
+    """The setup with the numbers and lengths of prompts and responses, for a result's name."""
     count = len(job["prompts"])
     prompt = sum(map(len, job["prompts"])) / count
     return (
@@ -78,8 +80,10 @@ def described(options: argparse.Namespace, job: dict[str, Any]) -> str:
 
 
 def sft_job(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """SFT on one batch of the very shape of a rollout: the prompts, each with a response of as many
-    tokens as PPO's have. Two steps, the same batch in both."""
+    """The job of SFT on one batch of the very shape of a rollout, in two equal steps.
+
+    The prompts are the same, each with a response of as many tokens as PPO's have.
+    """
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(job["model"])

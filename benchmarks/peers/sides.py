@@ -29,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class SideOutcome:
+    """What one side measured in one round.
+
+    seconds: per step, without the first. losses: per step. peak_gib: memory of the process and its
+    children, or of the GPU's allocator. facts: figures of one benchmark, such as "update_seconds".
+    """
+
     seconds: list[float]
     losses: list[float]
     peak_gib: float
@@ -42,9 +48,11 @@ class StepClock:
     ends: list[float] = field(default_factory=list)
 
     def tick(self) -> None:
+        """A step has ended now."""
         self.ends.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
+        """Seconds from each step's end to the next one's; the first step is not counted."""
         return [after - before for before, after in pairwise(self.ends)]
 
 
@@ -55,6 +63,8 @@ class Stopwatch:
     seconds: list[float] = field(default_factory=list)
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, with each call's seconds appended to `seconds`."""
+
         def timed(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
             try:
@@ -82,6 +92,7 @@ def answer(measure: Callable[[dict[str, Any]], SideOutcome]) -> None:
 
 
 def peak_gib() -> float:
+    """Peak memory so far, GiB: of the GPU's allocator, or resident with all children."""
     import torch
 
     if torch.cuda.is_available():
@@ -116,7 +127,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def run(python: str, module: str, job: Mapping[str, Any], folder: Path) -> SideOutcome:
-    """`python -m benchmarks.peers.MODULE` with the job; what it says goes to `log` in its folder.
+    """Run `python -m benchmarks.peers.MODULE` with the job; its output goes to `log` in the folder.
 
     Raises SystemExit with the end of the log when it fails.
     """

@@ -38,6 +38,7 @@ def scalar_model(job: dict[str, Any]) -> Any:
 
 
 def lora(job: dict[str, Any], **more: Any) -> peft.LoraConfig:
+    """The same adapters as ours, as peft's configuration."""
     shape = job["lora"]
     return peft.LoraConfig(
         r=shape["rank"], lora_alpha=shape["alpha"], target_modules=shape["targets"], **more
@@ -45,6 +46,10 @@ def lora(job: dict[str, Any], **more: Any) -> peft.LoraConfig:
 
 
 def trainer_of(job: dict[str, Any], clock: StepClock) -> ppo.PPOTrainer:
+    """TRL's PPO trainer with the settings that ours has too.
+
+    clock: ticks at each iteration's end.
+    """
     count, on_cpu = len(job["prompts"]), not torch.cuda.is_available()
     config = ppo.PPOConfig(
         output_dir=job["out"],
@@ -91,6 +96,7 @@ def trainer_of(job: dict[str, Any], clock: StepClock) -> ppo.PPOTrainer:
 
 
 def measure(job: dict[str, Any]) -> SideOutcome:
+    """Train, and time the parts of each iteration."""
     clock, generation = StepClock(), Stopwatch()
     updates: list[float] = []  # when each iteration's first update began
     lengths: list[float] = []  # of responses, mean per iteration

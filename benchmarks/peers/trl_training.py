@@ -23,15 +23,18 @@ datasets.disable_progress_bars()
 
 
 class Ticking(transformers.TrainerCallback):
+    """Ticks the clock at the end of each of TRL's steps."""
+
     def __init__(self, clock: StepClock) -> None:
         self.clock = clock
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Called by the trainer after an optimizer step."""
         self.clock.tick()
 
 
 def watched(trainer: type[Any], job: dict[str, Any], losses: list[torch.Tensor]) -> type[Any]:
-    """The trainer with the job's rows and order, its losses noted."""
+    """The trainer with the job's rows and order; appends its losses to `losses`."""
 
     class Watched(trainer):
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -74,6 +77,7 @@ def arguments(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def adapters(job: dict[str, Any], **more: Any) -> peft.LoraConfig | None:
+    """The same adapters as ours, as peft's configuration; None for full fine-tuning."""
     if job["full"]:
         return None
     lora = job["lora"]
@@ -98,6 +102,7 @@ def start_from_ours(model: Any, job: dict[str, Any]) -> None:
 
 
 def dpo(job: dict[str, Any], build: Any) -> Any:
+    """TRL's DPO trainer. build: makes a trainer from (class, config, rows, adapters)."""
     config = trl.DPOConfig(
         **arguments(job), beta=job["beta"], precompute_ref_log_probs=job["precompute"]
     )
@@ -109,6 +114,7 @@ def dpo(job: dict[str, Any], build: Any) -> Any:
 
 
 def reward(job: dict[str, Any], build: Any) -> Any:
+    """TRL's reward trainer."""
     rows = [
         {"chosen_ids": prompt + chosen, "rejected_ids": prompt + rejected}
         for prompt, chosen, rejected in job["rows"]
@@ -118,6 +124,7 @@ def reward(job: dict[str, Any], build: Any) -> Any:
 
 
 def sft(job: dict[str, Any], build: Any) -> Any:
+    """TRL's SFT trainer, with the loss on the response alone."""
     config = trl.SFTConfig(**arguments(job), completion_only_loss=True)
     rows = [
         {
@@ -131,6 +138,7 @@ def sft(job: dict[str, Any], build: Any) -> Any:
 
 
 def measure(job: dict[str, Any]) -> SideOutcome:
+    """Train by the job's algorithm from our starting weights, and time the steps."""
     clock, reference, losses = StepClock(), Stopwatch(), []
 
     def build(trainer: type[Any], config: Any, rows: list[Any], lora: Any) -> Any:

@@ -105,6 +105,7 @@ async def one_round(service: Service, options: argparse.Namespace, number: int) 
 
 
 async def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Medians over the rounds, as the result object; one round before them is not counted."""
     constitution = first_principles(options.principles)
     async with serving(options.model, constitution, options.kv_cache_gib) as service:
         rounds = [await one_round(service, options, n) for n in range(options.rounds + 1)][1:]

@@ -51,6 +51,7 @@ class Overload:
 
 
 def requests() -> Iterator[pb.ComparePairRequest]:
+    """Requests without end, each with a new text, so that none is stored already."""
     for n in itertools.count():
         new = f"reply {n // 1000} {n % 1000}"
         yield pb.ComparePairRequest(**CHAT, response_a=new, response_b="bb")
@@ -113,10 +114,12 @@ def _require_retry_info(error: Any) -> None:
 
 
 def p99_ms(seconds: list[float]) -> float:
+    """99th percentile, in milliseconds."""
     return round(sorted(seconds)[int(0.99 * (len(seconds) - 1))] * 1000, 1)
 
 
 async def measure(server: ServerProcess, options: argparse.Namespace) -> dict[str, object]:
+    """The peak and the storm of one server, as the result object."""
     source = requests()
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = pb_grpc.JudgeServiceStub(channel)

@@ -38,8 +38,10 @@ def first_principles(principles: int) -> Constitution:
 
 
 def pairs_of_round(count: int, earlier: int, number: int) -> list[Comparison]:
-    """Worked examples of `hhh`, each after a chat of `earlier` others (20: about 700 tokens). The
-    texts of each round are unique, so neither cache nor store has them."""
+    """Worked examples of `hhh`, each after a chat of `earlier` others (20: about 700 tokens).
+
+    The texts of each round are unique, so neither cache nor store has them.
+    """
     examples = [e for principle in Constitution.load("hhh").principles for e in principle.examples]
     pairs = []
     for n in range(count):
@@ -95,6 +97,7 @@ class Service:
         self._process = process
 
     async def judge(self, pairs: Sequence[Comparison], *, use_store: bool) -> ServedResult:
+        """Have the client process judge the pairs over gRPC, and wait for its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         rows = [
@@ -110,6 +113,7 @@ class Service:
 async def serving(
     model: str, constitution: Constitution, kv_cache_gib: float
 ) -> AsyncIterator[Service]:
+    """A running server of `model`, with its engine in this process and its client in another."""
     from judge_service.engines.caching import CachingEngine
     from judge_service.engines.vllm import VLLMEngine
     from judge_service.server.app import JudgeServer
@@ -143,7 +147,7 @@ async def serving(
 
 
 def client(address: str) -> None:
-    """Judge the jobs on stdin, one per line."""
+    """Judge the jobs on stdin, one per line, and print one result per line."""
     with JudgeClient(address) as judge:
         for line in sys.stdin:
             job = json.loads(line)

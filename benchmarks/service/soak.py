@@ -42,6 +42,7 @@ class MemorySample:
 
     @classmethod
     def of(cls, pid: int, items: int) -> MemorySample:
+        """Measure the process `pid` now, after this number of items."""
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         rss = int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
         return cls(items, rss, len(os.listdir(f"/proc/{pid}/fd")))
@@ -56,6 +57,7 @@ def slope_per_100k(samples: list[MemorySample]) -> float:
 
 
 def questions(stream: int, count: int) -> Iterator[Comparison]:
+    """Comparisons whose texts no other stream has."""
     for n in range(count):
         text = f"question {stream} of {n // 1000} {n % 1000}"
         conversation = (Message(role="user", content=text),)
@@ -63,6 +65,7 @@ def questions(stream: int, count: int) -> Iterator[Comparison]:
 
 
 async def soak(server: ServerProcess, items: int, streams: int) -> list[MemorySample]:
+    """Judge `items` comparisons over several streams; 20 samples of the server's memory."""
     samples: list[MemorySample] = []
     done, each = 0, items // 20
 

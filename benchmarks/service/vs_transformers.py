@@ -130,6 +130,7 @@ async def one_round(
 
 
 async def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Medians over the rounds, as the result object; one round before them is not counted."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = catalog.resolve(options.model)
     constitution = first_principles(options.principles)

@@ -34,13 +34,14 @@ from benchmarks.peers.sides import SideOutcome
 def pairs_per_second(
     outcomes: Sequence[SideOutcome], batch: int, steps: int
 ) -> tuple[float, float]:
-    """With the reference pass divided over the steps, and of the steps alone."""
+    """Pairs per second with the reference pass divided over the steps, and of the steps alone."""
     seconds = comparing.median_seconds(outcomes)
     passes = min(o.facts["reference_seconds"] for o in outcomes) / steps
     return batch / (seconds + passes), batch / seconds
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
+    """Measure ours, TRL, and TRL with precomputed reference log-probabilities."""
     job, work = pairwise.job_and_work(options, "dpo")
     job |= {"beta": 0.1}
     folder = comparing.folder(options)

@@ -51,6 +51,8 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Setting:
+    """One way to compute a step. kernel: a key of KERNELS, or "default"."""
+
     dtype: TrainDtype
     kernel: str = "default"
     compiled: bool = False
@@ -61,6 +63,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
+    """The speed of one setting; the other figures are None where it does not run."""
+
     setting: Setting
     pairs_per_second: float | None  # None: this setting does not run here
     last_loss: float | None = None
@@ -69,6 +73,7 @@ class Measured:
 
 
 def settings(compiled: bool) -> Iterator[Setting]:
+    """The settings to try on this machine; kernels only on a GPU, torch.compile on request."""
     yield Setting("float32")
     yield Setting("bfloat16")
     if torch.cuda.is_available():
@@ -79,11 +84,13 @@ def settings(compiled: bool) -> Iterator[Setting]:
 
 @contextmanager
 def kernel(name: str) -> Iterator[None]:
+    """Restrict PyTorch's attention to one kernel inside the block; "default" does not."""
     with nullcontext() if name == "default" else sdpa_kernel(KERNELS[name]):
         yield
 
 
 def measure(setting: Setting, options: argparse.Namespace) -> Measured:
+    """Time DPO steps with one setting; an error that it raises is its result."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     backbone = Backbone.load(catalog.resolve(options.model), setting.dtype, options.full)
@@ -113,6 +120,7 @@ def measure(setting: Setting, options: argparse.Namespace) -> Measured:
 
 
 def show(found: list[Measured], console: Console) -> None:
+    """Print a line per setting, with its speed as a multiple of the first."""
     table = Table("setting", "pairs/s", "of the first", "last loss", "peak GiB")
     base = found[0].pairs_per_second
     for each in found:

@@ -31,6 +31,7 @@ from benchmarks.peers.trl_environment import python_with_trl_112
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
+    """Measure the peaks of PPO and SFT on each side, in one round."""
     python = python_with_trl_112()
     folder = comparing.folder(options)
     options.update_batch = options.prompts  # one optimizer step, as SFT's
@@ -83,6 +84,7 @@ def of_sft(name: str, found: dict[str, SideOutcome]) -> tuple[float, float]:
 
 
 def over_imports(outcome: SideOutcome) -> float:
+    """Peak memory above what the imports take, GiB."""
     return outcome.peak_gib - float(outcome.facts["floor_gib"])
 
 

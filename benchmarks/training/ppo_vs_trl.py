@@ -63,6 +63,7 @@ def parts(outcomes: Sequence[SideOutcome]) -> dict[str, float]:
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
+    """Measure ours beside TRL's PPO, part by part."""
     python = python_with_trl_112()
     folder = comparing.folder(options)
     job = {

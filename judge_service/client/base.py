@@ -37,24 +37,29 @@ Progress = Callable[[str, float], None]
 
 
 def stubs(channel: Any) -> dict[str, Any]:
-    """The stubs of both services, by the RPC's name."""
+    """The stubs of both services, by the RPC's name: {"ComparePair": ..., "GetConstitution": ...}.
+
+    channel: of `grpc` or of `grpc.aio`; the stubs return responses or awaitables accordingly.
+    """
     services = (pb_grpc.JudgeServiceStub(channel), pb_grpc.ConstitutionServiceStub(channel))  # type: ignore[no-untyped-call]
     return {rpc: call for service in services for rpc, call in vars(service).items()}
 
 
 class ClientBase:
-    """The settings of a client.
+    """Address, credentials and time limits, which both clients share. Connects at the first call.
 
     address: host:port, several of them separated by commas, or a gRPC target with its scheme; calls
-    alternate between the replicas behind it. timeout: of one call, seconds; a stream has none.
-    reconnect_seconds: how long a stream goes on without an answer before it gives up.
+    alternate between the replicas behind it. timeout: seconds for a call that names no other; a
+    stream has none. reconnect_seconds: how long a stream tries to reconnect before it gives up.
+    max_message_bytes: of a request or response; no larger than the server's setting.
 
     token: printed by `rlaif token new`, for a server that requires one; refused over plain text
     beyond this machine. ca: PEM file with the authority that signed the server's certificate; turns
     on TLS. certificate, key: PEM files with this client's own, for mTLS; without `ca` the
     authorities that gRPC ships are trusted.
 
-    Raises JudgeRequestError for invalid settings.
+    Raises JudgeRequestError for invalid settings, and JudgeUnavailable when none of several hosts
+    can be resolved.
     """
 
     def __init__(
@@ -101,7 +106,10 @@ class ClientBase:
 
 
 class Waiting:
-    """Decides after each probe whether waiting for a server is over."""
+    """Decides after each probe whether waiting for a server is over.
+
+    timeout: seconds from its creation on. progress: called by `is_over` while it is not.
+    """
 
     def __init__(self, address: str, timeout: float, progress: Progress | None) -> None:
         self._address = address
@@ -110,7 +118,10 @@ class Waiting:
         self._started = time.monotonic()
 
     def is_over(self, probed: ServerInfo | JudgeUnavailable) -> bool:
-        """Raises JudgeUnavailable if the server failed or the time is up."""
+        """Whether the probed server is serving; `probed` is its info, or why it gave none.
+
+        Raises JudgeUnavailable if the server has failed or the time is up.
+        """
         if isinstance(probed, JudgeUnavailable):
             state, problem = f"no judge answers at {self._address} yet", str(probed)
         elif probed.state is ServerState.SERVING:

@@ -1,6 +1,8 @@
 """Each call of a client as a value: its RPC, its request, and how to read the response.
 
-The sync and the aio client differ only in how they perform a `Call`.
+The sync and the aio client differ only in how they perform a `Call`. The arguments are those of the
+client's methods. Every function raises JudgeRequestError for values that protobuf cannot encode,
+such as a lone surrogate.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ _Request = TypeVar("_Request")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[_Result]):
+    """An RPC, by its name in `base.stubs`, with its request and how to read the response."""
+
     rpc: str
     request: Any
     read: Callable[[Any], _Result]
@@ -70,6 +74,7 @@ def compare(
     constitution: ConstitutionRef,
     options: JudgeOptions,
 ) -> Call[Judgment | Unjudged]:
+    """ComparePair, read as the pair's judgment."""
     comparison = Comparison("", _turns(conversation), response_a, response_b)
     ref = sendable_ref(constitution)
     request = _sendable(lambda: compare_request(comparison, ref, options))
@@ -82,6 +87,7 @@ def rank(
     constitution: ConstitutionRef,
     options: JudgeOptions,
 ) -> Call[Ranking]:
+    """RankCandidates, read as the ranking; the server checks the number of candidates."""
     request = _sendable(
         lambda: pb.RankCandidatesRequest(
             **_common_fields(conversation, constitution),
@@ -98,6 +104,7 @@ def score(
     constitution: ConstitutionRef,
     options: JudgeOptions,
 ) -> Call[Score | Unjudged]:
+    """ScoreCandidate, read as the response's score."""
     request = _sendable(
         lambda: pb.ScoreCandidateRequest(
             **_common_fields(conversation, constitution),
@@ -114,6 +121,7 @@ def critique(
     constitution: ConstitutionRef,
     options: WritingOptions,
 ) -> Call[Writing | Unjudged]:
+    """CritiqueCandidate, read as the critique."""
     request = _sendable(
         lambda: pb.CritiqueCandidateRequest(
             **_common_fields(conversation, constitution),
@@ -131,6 +139,7 @@ def revise(
     constitution: ConstitutionRef,
     options: WritingOptions,
 ) -> Call[Writing | Unjudged]:
+    """ReviseCandidate, read as the revised response."""
     request = _sendable(
         lambda: pb.ReviseCandidateRequest(
             **_common_fields(conversation, constitution),
@@ -149,6 +158,7 @@ def preview(
     constitution: ConstitutionRef,
     options: JudgeOptions,
 ) -> Call[tuple[PromptPreview, ...]]:
+    """PreviewPrompt, read as a prompt for each principle and order."""
     request = _sendable(
         lambda: pb.PreviewPromptRequest(
             **_common_fields(conversation, constitution),
@@ -161,10 +171,12 @@ def preview(
 
 
 def server_info() -> Call[ServerInfo]:
+    """GetServerInfo, which needs no constitution and is answered while the server loads."""
     return Call("GetServerInfo", pb.GetServerInfoRequest(), server_info_from_proto)
 
 
 def constitutions() -> Call[tuple[ConstitutionSummary, ...]]:
+    """ListConstitutions, read as summaries, the server's default first."""
     return Call(
         "ListConstitutions",
         pb.ListConstitutionsRequest(),
@@ -173,6 +185,7 @@ def constitutions() -> Call[tuple[ConstitutionSummary, ...]]:
 
 
 def constitution(name: str) -> Call[Constitution]:
+    """GetConstitution by name or digest; "" for the server's default."""
     request = pb.GetConstitutionRequest(constitution=sendable_ref(name))
     return Call(
         "GetConstitution",
@@ -182,6 +195,7 @@ def constitution(name: str) -> Call[Constitution]:
 
 
 def validate_constitution(yaml: str, source: str) -> Call[tuple[Diagnostic, ...]]:
+    """ValidateConstitution of a YAML text, read as its problems; `source` names it in them."""
     request = _sendable(lambda: pb.ValidateConstitutionRequest(yaml=yaml, source=source))
     return Call(
         "ValidateConstitution",
@@ -191,7 +205,10 @@ def validate_constitution(yaml: str, source: str) -> Call[tuple[Diagnostic, ...]
 
 
 def sendable_ref(constitution: ConstitutionRef) -> pb.ConstitutionRef:
-    """Raises JudgeRequestError for a name or a text that protobuf cannot carry."""
+    """The reference of a request to its constitution.
+
+    Raises JudgeRequestError for a name or a text that protobuf cannot carry.
+    """
     return _sendable(lambda: constitution_ref(constitution))
 
 
@@ -209,8 +226,10 @@ def _turns(conversation: ConversationLike) -> Conversation:
 
 
 def _sendable(build: Callable[[], _Request]) -> _Request:
-    """The request. Raises JudgeRequestError for values that protobuf cannot encode, such as a lone
-    surrogate or a number that is too large."""
+    """The request that `build` makes, or JudgeRequestError.
+
+    Raised for values that protobuf cannot encode, such as a lone surrogate or a number too large.
+    """
     try:
         return build()
     except (TypeError, ValueError) as error:

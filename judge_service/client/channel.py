@@ -70,8 +70,12 @@ def connection(
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> Connection:
-    """Raises JudgeRequestError for an invalid address, file or token, and JudgeUnavailable if none
-    of several hosts can be resolved."""
+    """The parameters of a channel to `address`; the arguments are those of `ClientBase`.
+
+    Reads the PEM files and resolves listed hosts, but does not connect. Raises JudgeRequestError
+    for an invalid address, file or token, and JudgeUnavailable if none of several hosts can be
+    resolved.
+    """
     hosts = _hosts(address)
     local = all(map(_is_local, hosts))
     credentials = _credentials(ca, certificate, key)
@@ -89,7 +93,11 @@ def connection(
 
 
 def target(address: str) -> str:
-    """A gRPC target, between whose addresses calls alternate."""
+    """The gRPC target of an address, between whose replicas calls alternate.
+
+    One host:port becomes a DNS target; several are resolved here, into one list. Raises as
+    `connection` does.
+    """
     if _has_scheme(address):
         return address
     places = [_place(part) for part in address.split(",")]
@@ -99,6 +107,10 @@ def target(address: str) -> str:
 
 
 def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Options:
+    """gRPC's options of a channel: retries, message limits, keepalive, health of listed replicas.
+
+    local: all hosts are this machine, so no proxy is used.
+    """
     listed = "," in address and not _has_scheme(address)
     config = _SERVICE_CONFIG | (_WATCHED if listed else {})
     options: Options = [

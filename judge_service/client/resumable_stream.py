@@ -40,7 +40,11 @@ _ENVELOPE_BYTES = 64  # what the id and the framing add to an item, besides the 
 
 
 class ResumableStream:
-    """The state of one stream. `reconnect_seconds` bounds the time without an answer."""
+    """The state of one stream of comparisons: what is unsent, unanswered and refused.
+
+    address: for messages only. max_message_bytes: a larger comparison is Unjudged, not sent.
+    reconnect_seconds: bounds the time without an answer after a break.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class ResumableStream:
 
     @property
     def finished(self) -> bool:
+        """Whether `comparisons` is exhausted and each that was sent is answered."""
         return self._source is None and not self._unanswered
 
     def begin(self) -> bool:
@@ -97,8 +102,9 @@ class ResumableStream:
         return answers, requests
 
     def broken(self, error: Any | None) -> float:
-        """Seconds to wait before the next call; `error` is a grpc.RpcError, or None after a normal
-        end of the call.
+        """Seconds to wait before the next call.
+
+        error: the grpc.RpcError that ended the last one, or None after a normal end.
 
         Raises JudgeUnavailable after too long a time without an answer, and at once any error that
         a retry cannot fix.

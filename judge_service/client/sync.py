@@ -55,10 +55,24 @@ _Result = TypeVar("_Result")
 
 
 class JudgeClient(ClientBase):
-    """A judge server, for ordinary code. Safe to use from several threads.
+    """Synchronous client of a judge server. Safe to use from several threads.
 
-    Settings are those of `ClientBase`. `constitution` is a name, a digest, "" for the server's
-    default, or a Constitution of your own, which needs a server with --allow-inline.
+        with JudgeClient("127.0.0.1:50051", token="rlaif_...", ca=Path("ca.pem")) as judge:
+            judgment = judge.compare("Name a fruit", "An apple.", "A stone.", timeout=30)
+
+    address, settings: those of `ClientBase`. The calls share these arguments:
+
+    conversation: what the responses answer, oldest message first; a string is one user turn.
+    constitution: a name or digest that the server knows, "" for its default, or a Constitution of
+    your own, which needs a server with --allow-inline.
+    options: what to compute and how. The defaults are recommended.
+    timeout: seconds for the whole call: connecting, retries, waiting in the server and judging.
+    None takes the client's `timeout`.
+
+    Every call raises JudgeRequestError when it is refused (an invalid argument, an unknown token; a
+    retry does not help), and JudgeUnavailable when the server gives no answer in time, is loading,
+    overloaded or stopping (a retry may help). An abstention is a value, `Unjudged`, with its
+    reason.
     """
 
     def __init__(self, address: str, **settings: Any) -> None:
@@ -67,6 +81,7 @@ class JudgeClient(ClientBase):
         self._stubs = stubs(self._channel)
 
     def close(self) -> None:
+        """Close the connection and cancel calls in progress; the end of a `with` block does so."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -85,9 +100,19 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Judgment | Unjudged:
-        """Judge which of two responses is better.
+        """Judge which of two responses is better: P(response A is better), and the evidence.
 
-        A text too long for the judge is a JudgeRequestError that names the field.
+        >>> judgment = judge.compare("Name a fruit", "An apple, or a pear.", "A stone.")
+        >>> judgment.verdict, round(judgment.prob_a, 2)
+        (<Verdict.A: 'A'>, 0.91)
+
+        Costs a read per principle and order, so two per principle with the default options. With
+        both orders, swapping the responses gives 1 - prob_a.
+
+        Returns Unjudged when the judge abstains, such as for an empty response. Raises
+        JudgeRequestError, whose `fields` name the argument, for a text too long for the judge,
+        invalid options or an unknown constitution; JudgeUnavailable without an answer in `timeout`
+        seconds.
         """
         call = calls.compare(conversation, response_a, response_b, constitution, options)
         return self._call(call, timeout)
@@ -101,7 +126,19 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Ranking:
-        """Rank two or more responses, best first."""
+        """Rank two or more responses by Bradley-Terry strength, best first.
+
+        >>> ranking = judge.rank("Name a fruit", ["A stone.", "An apple, or a pear.", "An apple."])
+        >>> [candidate.index for candidate in ranking.candidates]
+        [1, 2, 0]
+
+        candidates: 2 up to the server's `max_candidates`. Up to 8 are compared in all pairs, more
+        in a sparse set of pairs drawn with `options.seed`; each pair costs what `compare` costs.
+
+        A pair that cannot be judged, also for its length, is Unjudged in `Ranking.pairs`; a
+        candidate without a judged pair is not ranked. Raises JudgeRequestError and
+        JudgeUnavailable.
+        """
         call = calls.rank(conversation, candidates, constitution, options)
         return self._call(call, timeout)
 
@@ -114,7 +151,14 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Score | Unjudged:
-        """Rate a single response, in [-1, 1]."""
+        """Rate a single response: the expected rating, from -1 (worst) to 1 (best).
+
+        >>> round(judge.score("Name a fruit", "An apple, or a pear.").score, 2)
+        0.33
+
+        Costs one read per principle. Of the options `sample_principles`, `seed`, `min_label_mass`,
+        `use_store` and `interactive` apply. Returns and raises as `compare` does.
+        """
         call = calls.score(conversation, response, constitution, options)
         return self._call(call, timeout)
 
@@ -127,7 +171,16 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Writing | Unjudged:
-        """Criticize a response by one principle, in words."""
+        """Criticize a response by one principle, in words.
+
+        >>> critique = judge.critique("Name a fruit", "A stone.")
+
+        The principle is `options.principle_id`; by default one that applies, drawn with the seed:
+        `Writing.principle_id` names it. `complete` is False when `max_tokens` cut the text.
+
+        Returns Unjudged for an empty response, or when no principle applies. Raises
+        JudgeRequestError, also for a principle that the constitution lacks; JudgeUnavailable.
+        """
         call = calls.critique(conversation, response, constitution, options)
         return self._call(call, timeout)
 
@@ -141,7 +194,14 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> Writing | Unjudged:
-        """Rewrite a response by one principle and a critique."""
+        """Rewrite a response so that a critique of it no longer applies.
+
+        >>> options = WritingOptions(principle_id=critique.principle_id)
+        >>> revision = judge.revise("Name a fruit", "A stone.", critique.text, options=options)
+
+        critique: the text of `critique`, whose principle the options must name, or one of your own.
+        Returns and raises as `critique` does; an empty critique is a JudgeRequestError.
+        """
         call = calls.revise(conversation, response, critique, constitution, options)
         return self._call(call, timeout)
 
@@ -155,7 +215,15 @@ class JudgeClient(ClientBase):
         *,
         timeout: float | None = None,
     ) -> tuple[PromptPreview, ...]:
-        """The prompts that `compare` would read, for each principle and order, without reading."""
+        """The prompts that `compare` would read, one for each principle and order.
+
+        >>> prompts = judge.preview("Name a fruit", "An apple.", "A stone.")
+        >>> [prompt.order.value for prompt in prompts[:2]]
+        ['AB', 'BA']
+
+        Text with the control tokens spelled out, token count and digest of each; the model is not
+        asked. Raises as `compare` does; a response may be empty.
+        """
         call = calls.preview(conversation, response_a, response_b, constitution, options)
         return self._call(call, timeout)
 
@@ -165,13 +233,21 @@ class JudgeClient(ClientBase):
         constitution: ConstitutionRef = "",
         options: JudgeOptions = RECOMMENDED,
     ) -> Iterator[tuple[str, Judgment | Unjudged]]:
-        """Yields (id, judgment) as each finishes, in any order; the ids must be distinct.
+        """Judge any number of comparisons; yields (id, judgment) as each finishes, in any order.
 
-        Takes from `comparisons` only as many as the server accepts. After a broken connection it
-        resumes with those that are not answered yet, and raises JudgeUnavailable if the server
-        stays away. A comparison that is refused, such as one with an empty conversation, is
-        Unjudged with the reason; invalid options or an unknown constitution raise JudgeRequestError
-        at once.
+        >>> question = (Message(role="user", content="Name a fruit"),)
+        >>> pairs = [Comparison(f"{n}", question, "An apple.", "A stone.") for n in range(3)]
+        >>> sorted(id for id, judgment in judge.stream(pairs))
+        ['0', '1', '2']
+
+        comparisons: with distinct ids of 1 to 1024 characters. They are taken one by one, only as
+        many as the server accepts, so a generator of millions is fine. For bulk work set
+        `options.interactive` to False.
+
+        A comparison that is refused, too long or lost to a failing engine is Unjudged with the
+        reason. After a broken connection the stream resumes with the unanswered ones. The whole has
+        no time limit: raises JudgeUnavailable after a break of the client's `reconnect_seconds`,
+        and JudgeRequestError at once for invalid options or an unknown constitution.
         """
         session = self._session(comparisons, constitution, options)
         while session.begin():
@@ -196,25 +272,49 @@ class JudgeClient(ClientBase):
                 time.sleep(session.broken(broken))
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
-        """The server's state, model, limits and constitutions; also while it is loading."""
+        """The server's state, model, limits and constitutions; answered also while it loads.
+
+        >>> judge.server_info().state
+        <ServerState.SERVING: 'serving'>
+
+        Raises JudgeUnavailable where no server answers, JudgeRequestError for a missing token.
+        """
         return self._call(calls.server_info(), timeout)
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Progress | None = None) -> None:
-        """Return once the server is serving. Raises JudgeUnavailable after `timeout` seconds."""
+        """Return once the server is serving, as after starting it: loading a model takes minutes.
+
+        >>> judge.wait_until_ready(60, progress=lambda state, seconds: print(state))
+
+        timeout: seconds from this call on. progress: called after each attempt with the state in
+        words and the seconds waited. Raises JudgeUnavailable when the time is up or the engine has
+        failed, JudgeRequestError when the server refuses this client.
+        """
         waiting = Waiting(self.address, timeout, progress)
         while not waiting.is_over(self._probe()):
             time.sleep(POLL_SECONDS)
 
     def constitutions(self) -> tuple[ConstitutionSummary, ...]:
-        """The server's constitutions; the first is its default."""
+        """Name, version and digest of the server's constitutions; the first is its default.
+
+        The time limit is the client's `timeout`. Raises JudgeRequestError and JudgeUnavailable.
+        """
         return self._call(calls.constitutions())
 
     def constitution(self, name: str = "") -> Constitution:
-        """A constitution in full, by name or digest; "" for the server's default."""
+        """A constitution in full, by name or digest; "" for the server's default.
+
+        The time limit is the client's `timeout`. Raises JudgeRequestError for one that the server
+        does not have, JudgeUnavailable.
+        """
         return self._call(calls.constitution(name))
 
     def validate_constitution(self, yaml: str, source: str = "") -> tuple[Diagnostic, ...]:
-        """Every problem that the server finds in a constitution's YAML; empty if it is valid."""
+        """Every problem that the server finds in a constitution's YAML; empty if it is valid.
+
+        source: a name for the text in the diagnostics, such as its file's; up to 1024 characters.
+        The server does not keep the text. Raises JudgeRequestError and JudgeUnavailable.
+        """
         return self._call(calls.validate_constitution(yaml, source))
 
     def _probe(self) -> ServerInfo | JudgeUnavailable:

@@ -30,7 +30,9 @@ class EngineSettings(Protocol):
     """The part of `judge_service.settings.ServerSettings` that this table reads."""
 
     @property
-    def engine(self) -> str: ...
+    def engine(self) -> str:
+        """A key of ENGINES."""
+        ...
 
 
 EngineFactory = Callable[[Any], Engine]  # called with the server's settings
@@ -66,5 +68,8 @@ ENGINES: dict[str, EngineFactory] = {
 
 
 def open_engine(settings: EngineSettings) -> Engine:
-    """The engine that the settings name, not yet started. Raises UserError."""
+    """The engine that the settings name, not yet started.
+
+    Raises UserError, naming the extra to install, where a package it needs is missing.
+    """
     return ENGINES[settings.engine](settings)

@@ -46,7 +46,7 @@ class CachingEngine:
     Cancelling a caller leaves the computation to the others that wait for it; with the last one
     the engine's request is aborted. A failure reaches all waiters, and nothing is stored. So does
     the failure of the store, as StoreUnavailable: every answer given out can be looked up later.
-    Cause and remedy are in the log, for the operator.
+    Cause and remedy are in the log, for the operator. metrics: counts reads and engine requests.
     """
 
     def __init__(self, engine: Engine, store: Store, metrics: NoMetrics = NO_METRICS) -> None:
@@ -59,25 +59,31 @@ class CachingEngine:
 
     @property
     def identity(self) -> ModelIdentity:
+        """That of the engine inside: it is part of every key."""
         return self._engine.identity
 
     @property
     def tokenizer(self) -> ChatTokenizer:
+        """That of the engine inside."""
         return self._engine.tokenizer
 
     @property
     def max_context_tokens(self) -> int:
+        """That of the engine inside."""
         return self._engine.max_context_tokens
 
     @property
     def alive(self) -> bool:
+        """Whether the engine inside is alive; a store that fails does not count."""
         return self._engine.alive
 
     @property
     def recovers(self) -> bool:
+        """As the engine inside."""
         return self._engine.recovers
 
     async def start(self) -> None:
+        """Start the engine inside, then report the store's size to the metrics."""
         await self._engine.start()
         self._metrics.watch_store(self._store.stats)
 

@@ -63,7 +63,8 @@ class Upstream:
     """A server by its base URL (http://host:8000/v1). Create it inside the running event loop.
 
     key: sent as a bearer token, "" for none. at_a_time: concurrent requests, each on its own
-    connection.
+    connection. url, root: the base URL with and without /v1. is_plain_text: whether requests leave
+    this machine unencrypted.
 
     Raises UpstreamError for an invalid URL or key.
     """
@@ -94,7 +95,11 @@ class Upstream:
         )
 
     async def post(self, path: str, body: Mapping[str, Any], *, priority: int = 0) -> Any:
-        """The JSON of the answer. Raises Refused and NoAnswer."""
+        """The JSON answer to a POST, after retries; a request waits for a slot by its priority.
+
+        path: after the base URL, such as "/completions". priority: lower numbers go first. Raises
+        Refused for an answer that a retry does not change, and NoAnswer after the last attempt.
+        """
         content = json.dumps(body, separators=(",", ":")).encode()
         for wait in _WAITS:
             try:
@@ -109,8 +114,10 @@ class Upstream:
             raise NoAnswer(str(failed), of_prompt=failed.of_prompt) from None
 
     async def peek(self, url: str) -> Any:
-        """GET of JSON that is quick to produce, without retries and concurrency limit. Raises
-        Refused and NoAnswer."""
+        """The JSON of a GET that is quick to produce, without retries and concurrency limit.
+
+        Raises Refused, and NoAnswer after five seconds.
+        """
         try:
             return _json(await self._client.get(url, timeout=_PEEK_SECONDS))
         except httpx2.RequestError as error:
@@ -119,6 +126,7 @@ class Upstream:
             raise NoAnswer(str(failed)) from None
 
     async def close(self) -> None:
+        """Close the connections; later requests raise NoAnswer."""
         await self._client.aclose()
 
     async def _attempt(self, path: str, content: bytes, priority: int) -> Any:

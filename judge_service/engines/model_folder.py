@@ -37,8 +37,10 @@ def find_model_folder(model: str | Path) -> Path:
 
 
 def find_tokenizer_folder(source: str) -> Path:
-    """The folder of a tokenizer given as a folder or a hub id (downloads, blocks); a model's folder
-    is one, weights are not needed. Raises ModelFolderError."""
+    """The folder of a tokenizer given as a folder or a hub id (downloads, blocks).
+
+    A model's folder is one; weights are neither needed nor fetched. Raises ModelFolderError.
+    """
     folder = Path(source).expanduser()
     if not folder.exists() and _HUB_ID.fullmatch(source):
         folder = _fetch_from_hub(source, [name for name in _HUB_FILES if name != WEIGHTS])
@@ -51,7 +53,7 @@ def find_tokenizer_folder(source: str) -> Path:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises ModelFolderError naming the folder and everything it lacks."""
+    """Raise ModelFolderError, naming everything it lacks, unless the folder is a complete model."""
     require_model_folder(folder, ModelFolderError, FAST_TOKENIZER)
 
 

@@ -82,23 +82,28 @@ class OpenAIEngine:
 
     @property
     def identity(self) -> ModelIdentity:
+        """The model by its name at the server; its weights and dtype are "unknown"."""
         return _started(self._served).identity
 
     @property
     def tokenizer(self) -> HFTokenizer:
+        """The tokenizer that was given, checked against the server's in `start`."""
         return _started(self._tokenizer)
 
     @property
     def max_context_tokens(self) -> int:
+        """As requested, else as the server reports, else DEFAULT_CONTEXT_TOKENS."""
         served = _started(self._served)
         return self._requested_context_tokens or served.context_tokens or DEFAULT_CONTEXT_TOKENS
 
     @property
     def alive(self) -> bool:
+        """Whether the server answered when it was last asked; polled every second."""
         return self._alive
 
     @property
     def recovers(self) -> bool:
+        """True: the server may come back."""
         return True
 
     async def start(self) -> None:
@@ -151,8 +156,11 @@ class OpenAIEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
-        """As `Engine.write`. If the server does not report the sampled ids, they are those that the
-        tokenizer makes of the text."""
+        """As `Engine.write`.
+
+        If the server does not report the sampled ids, they are those that the tokenizer makes of
+        the text.
+        """
         # top_p and PLAIN turn off what the server would take from the model's folder.
         mode = _started(self._served).mode
         body = {
@@ -279,7 +287,7 @@ class OpenAIEngine:
 
 
 def from_settings(settings: ServerSettings) -> OpenAIEngine:
-    """The engine of a server's settings, with the key that the environment holds."""
+    """The engine of a server's settings, not yet started; its key is RLAIF_OPENAI_API_KEY."""
     assert settings.openai_url is not None
     return OpenAIEngine(
         settings.openai_url,

@@ -38,6 +38,12 @@ _SAMPLE = "One two, 3.14 + 2 = x?\n\tdef f(a): return {'ä': \"ß\"}  # naïve c
 
 @dataclass(frozen=True, slots=True)
 class LogprobMode:
+    """One way to ask a server for the log-probabilities of labels.
+
+    fields: added to every request. names_labels: the request lists the labels by id.
+    takes_priority: the request may have vLLM's `priority`.
+    """
+
     label: str  # in receipts
     fields: Mapping[str, Any]
     names_labels: bool = False
@@ -71,12 +77,17 @@ class Served:
     def question(
         self, prompt_ids: Sequence[int], label_ids: Sequence[int], priority: int
     ) -> dict[str, Any]:
-        """The body of a request that reads the labels."""
+        """The body of a completion request that reads the labels.
+
+        priority: lower numbers go first, where the server takes priorities.
+        """
         return _question(self.identity.name, self.mode, prompt_ids, label_ids, priority)
 
     def pick(self, answer: Any, label_ids: Sequence[int]) -> tuple[float, ...]:
-        """The labels' log-probabilities; NaN for one that was not scored. Raises ValueError for an
-        answer without any."""
+        """The labels' log-probabilities in an answer (nats); NaN for a label that was not scored.
+
+        Raises ValueError for an answer without any.
+        """
         scored = _scored(answer)
         texts = self.texts
         keys = (f"{_BY_ID}{i}" if texts is None else texts.get(i) for i in label_ids)
@@ -89,9 +100,9 @@ async def probe(
     tokenizer: HFTokenizer,
     question: tuple[Sequence[int], Sequence[int]],
 ) -> Served:
-    """Find the model at the server, check that the tokenizer is its own, and read the question
-    (prompt ids, label ids) in the best mode that it supports.
+    """Find the model at the server, and the best mode in which it reads the question.
 
+    question: (prompt ids, label ids). Also checks that the tokenizer is the model's own.
     Raises UpstreamError, and NoAnswer while the server does not answer.
     """
     # The model must be served, and take token ids as they are.
@@ -254,7 +265,10 @@ def _usage(answer: Any) -> Mapping[str, Any]:
 
 
 def cached_tokens(answer: Any) -> int:
-    """0 if the server does not report them (vLLM: --enable-prompt-tokens-details)."""
+    """Prompt tokens that the server took from its prefix cache.
+
+    0 if it does not report them (vLLM: --enable-prompt-tokens-details).
+    """
     details = _usage(answer).get("prompt_tokens_details") or {}
     return int(details.get("cached_tokens") or 0)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 
 class PrioritySemaphore:
-    """`async with semaphore.acquire(priority): ...`; a lower number is served first."""
+    """A semaphore of `at_a_time` slots: `async with semaphore.acquire(priority)` holds one."""
 
     def __init__(self, at_a_time: int) -> None:
         self._free = at_a_time
@@ -19,7 +19,10 @@ class PrioritySemaphore:
 
     @asynccontextmanager
     async def acquire(self, priority: int = 0) -> AsyncIterator[None]:
-        """Hold one of the slots; a waiter may be cancelled without losing one."""
+        """Hold a slot inside the block; a waiter may be cancelled without losing one.
+
+        priority: waiters with a lower number go first, equals in order of arrival.
+        """
         if self._free:
             self._free -= 1
         else:

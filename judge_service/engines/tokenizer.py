@@ -23,7 +23,10 @@ from judge_service.engines.model_folder import ModelFolderError
 
 
 class HFTokenizer:
-    """The `ChatTokenizer` of a model folder. Raises ModelFolderError for an unsuitable one."""
+    """The `ChatTokenizer` of a model folder. control_ids: the ids that `encode_data` never yields.
+
+    Raises ModelFolderError for an unreadable or slow tokenizer, or one without a chat template.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -54,9 +57,15 @@ class HFTokenizer:
         return self._digest
 
     def encode_template(self, text: str) -> list[int]:
+        """Ids of our own template, with control tokens. Adds no BOS or other special token."""
         return list(self._template.encode(text, add_special_tokens=False).ids)
 
     def encode_data(self, text: str) -> list[int]:
+        """Ids of text from outside, never a control id.
+
+        Raises ValueError for a tokenizer with a control token of one character that the text
+        contains.
+        """
         encoding = self._data.encode(text, add_special_tokens=False)
         ids = list(encoding.ids)
         if self.control_ids.isdisjoint(ids):
@@ -68,8 +77,10 @@ class HFTokenizer:
         return self.encode_data(text[: start + 1]) + self.encode_data(text[start + 1 :])
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Renders with thinking off, for models that have it. For a template without a system turn
-        (Gemma's), the system text is put at the beginning of the user's turn.
+        """The (role, content) turns in the model's chat template, with thinking turned off.
+
+        For a template without a system turn (Gemma's), the system text is put at the beginning of
+        the user's turn.
         """
         try:
             return self._render(messages)
@@ -80,6 +91,7 @@ class HFTokenizer:
             return self._render((("user", f"{system}\n\n{user}"), *rest))
 
     def spell(self, ids: Sequence[int]) -> str:
+        """The text of the ids, control tokens included."""
         return str(self._template.decode(list(ids), skip_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:

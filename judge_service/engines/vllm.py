@@ -85,22 +85,27 @@ class VLLMEngine:
 
     @property
     def identity(self) -> ModelIdentity:
+        """The folder's name and the digest of its weights, vLLM's version, device and dtype."""
         return _started(self._identity)
 
     @property
     def tokenizer(self) -> HFTokenizer:
+        """The tokenizer of the model folder. Raises EngineError before `start`."""
         return _started(self._tokenizer)
 
     @property
     def max_context_tokens(self) -> int:
+        """As requested, else the model's own limit, at most DEFAULT_CONTEXT_TOKENS."""
         return int(_started(self._llm).model_config.max_model_len)
 
     @property
     def alive(self) -> bool:
+        """Whether vLLM's processes run; False before `start` and after `close`."""
         return self._llm is not None and not self._llm.errored
 
     @property
     def recovers(self) -> bool:
+        """False: a dead vLLM stays dead, and the server has to be restarted."""
         return False
 
     async def start(self) -> None:
@@ -129,6 +134,7 @@ class VLLMEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> LabelLogprobs:
+        """As `Engine.read`; vLLM scores exactly the labels, and samples a token that is ignored."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -157,6 +163,7 @@ class VLLMEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
+        """As `Engine.write`; the seed is taken modulo 2**63, since vLLM reads -1 as none."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -288,7 +295,7 @@ class VLLMEngine:
 
 
 def from_settings(settings: ServerSettings) -> VLLMEngine:
-    """The engine of a server's settings; see `engines.ENGINES`."""
+    """The engine of a server's settings, not yet started."""
     return VLLMEngine(
         settings.model,
         tensor_parallel_size=settings.tensor_parallel_size,

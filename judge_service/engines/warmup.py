@@ -11,8 +11,11 @@ from judge_service.judge.template import Template, TemplateError
 
 
 def warmup_prompt(tokenizer: ChatTokenizer, model: str) -> tuple[list[int], tuple[int, ...]]:
-    """Prompt ids and label ids. Raises ModelFolderError for a model that cannot fit the judge's
-    prompts."""
+    """A short judge prompt, as (prompt ids, label ids).
+
+    model: names it in errors. Raises ModelFolderError for a model that cannot fit the judge's
+    prompts.
+    """
     try:
         template = Template(tokenizer, PROTOCOL_PROMPTS[DEFAULT_PROTOCOL].direct)
     except TemplateError as error:

@@ -94,12 +94,12 @@ def reweigh(
 
 
 def weighted_prob(votes: Sequence[PrincipleVote], trait_weights: Mapping[str, float]) -> float:
-    """p of the module's equations. A trait without a weight has weight 1."""
+    """P(A is better): p of the module's equations. A trait without a weight has weight 1."""
     return _mean([(_weight(v, trait_weights), v.prob_a) for v in votes])
 
 
 def trait_probs(votes: Sequence[PrincipleVote]) -> dict[str, float]:
-    """p_t of the module's equations, for each trait that has a vote."""
+    """P(A is better) by trait: p_t of the module's equations, for each trait that has a vote."""
     traits = sorted({v.trait for v in votes})
     return {t: _mean([(v.weight, v.prob_a) for v in votes if v.trait == t]) for t in traits}
 

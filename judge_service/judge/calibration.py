@@ -69,6 +69,8 @@ class Temperature:
     kind: Literal["temperature"] = "temperature"
 
     def apply(self, prob: float) -> float:
+        """The calibrated probability, in [ε, 1 - ε]."""
+
         def upper(p: float) -> float:
             return min(_sigmoid(_logit(p) / self.temperature), 1.0 - EPSILON)
 
@@ -83,6 +85,8 @@ class Isotonic:
     kind: Literal["isotonic"] = "isotonic"
 
     def apply(self, prob: float) -> float:
+        """The calibrated probability, interpolated between the knots."""
+
         def upper(p: float) -> float:
             above = bisect_right(self.knots, p, key=lambda knot: knot[0])
             if above == len(self.knots):
@@ -146,10 +150,12 @@ class Block:
 
     @property
     def x(self) -> float:
+        """Mean x of the samples."""
         return self.sum_x / self.n
 
     @property
     def y(self) -> float:
+        """Mean outcome: the fitted value."""
         return self.sum_y / self.n
 
     def __add__(self, other: Block) -> Block:
@@ -212,6 +218,7 @@ class Calibration:
 
     @property
     def kind(self) -> str:
+        """The curve's kind, temperature or isotonic."""
         return self.curve.kind
 
     @property
@@ -221,10 +228,14 @@ class Calibration:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
+        """The setup it is valid for; a file and a server hold one calibration per key."""
         return self.constitution_sha256, self.model_sha256, self.template_version, self.protocol
 
     def apply(self, prob_a: float) -> float:
-        """The calibrated P(A is better), in (0, 1); apply(1 - p) == 1 - apply(p)."""
+        """The calibrated P(A is better), in (0, 1).
+
+        Mirrored at ½, so that swapping the responses gives the complement to the last bit.
+        """
         return self.curve.apply(prob_a)
 
 
@@ -262,8 +273,10 @@ class Calibrations:
 
 
 def calibration_file(constitution: str, user_folder: Path) -> Path:
-    """The file of a constitution's calibrations: beside a YAML file; for the name of a shipped
-    constitution, in the user's folder."""
+    """The file of a constitution's calibrations.
+
+    Beside a YAML file; for the name of a shipped constitution, in the user's folder.
+    """
     if os.sep in constitution or "/" in constitution or constitution.endswith((".yaml", ".yml")):
         path = Path(constitution)
         return path.with_name(path.stem + SUFFIX)

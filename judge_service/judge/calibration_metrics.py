@@ -26,10 +26,12 @@ BINS = 10
 
 
 def clipped(prob: float) -> float:
+    """The probability within [EPSILON, 1 - EPSILON], whose logarithm is finite."""
     return min(max(prob, EPSILON), 1.0 - EPSILON)
 
 
 def confidence(q: float) -> float:
+    """How sure the judge is, right or wrong: from ½ (a tie) to 1."""
     return max(q, 1.0 - q)
 
 
@@ -120,7 +122,7 @@ def chance_ece(probs: Sequence[float], seed: int, draws: int = 200) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationMetrics:
-    """What `measure` finds; all but accuracy are the better the lower."""
+    """Metrics of gold pairs, from `measure`; lower is better for all but accuracy."""
 
     accuracy: float
     ece: float  # equal-width bins

@@ -69,7 +69,8 @@ class _OrderReads:
 class Judge:
     """A judge on a started engine. Safe to use from many coroutines at once.
 
-    Raises TemplateError at once when the engine's model cannot carry the judge's prompts.
+    calibrations: applied where they were fitted for the setup; None: probabilities as read. Raises
+    TemplateError at once when the engine's model cannot carry the judge's prompts.
     """
 
     def __init__(self, engine: Engine, calibrations: Calibrations | None = None) -> None:
@@ -84,7 +85,11 @@ class Judge:
         constitution: Constitution,
         options: JudgeOptions = _RECOMMENDED,
     ) -> Judgment | Unjudged:
-        """Judge which response is better by the constitution: P(A is better), and the evidence."""
+        """Judge which response is better by the constitution: P(A is better), and the evidence.
+
+        Returns Unjudged for everything that cannot be answered. Raises StoreUnavailable where the
+        engine keeps its reads in a store that fails.
+        """
         return await self.find_overlong(comparison) or await self._compare(
             comparison, constitution, options
         )

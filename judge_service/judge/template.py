@@ -64,8 +64,9 @@ class Prefix:
 class Template:
     """A PromptSpec in one model's chat format.
 
-    Raises TemplateError when the chat template drops or repeats our text, or when a label is not
-    one distinct token after the answer prefix.
+    headings: the names under which `prefix` takes the replies. labels, label_ids: what may answer,
+    as texts and tokens. Raises TemplateError when the chat template drops or repeats our text, or
+    when a label is not one distinct token after the answer prefix.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, spec: PromptSpec) -> None:

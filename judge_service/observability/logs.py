@@ -48,6 +48,7 @@ class JsonLines(logging.Formatter):
     """One JSON object per line: time, level, message, then the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of JSON, without its traceback."""
         line = {"time": _utc(record), "level": record.levelname, "message": record.getMessage()}
         return json.dumps(line | _fields(record))
 
@@ -56,6 +57,7 @@ class TextLines(logging.Formatter):
     """Time, level, message and field=value, always on a single line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of text, without its traceback; control characters are escaped."""
         parts = [_utc(record), record.levelname, _one_line(record.getMessage())]
         parts += [f"{name}={_value(value)}" for name, value in _fields(record).items()]
         return " ".join(parts)

@@ -106,6 +106,7 @@ class ServerMetrics(NoMetrics):
     """Counts events and serves them on http://host:port/metrics; port 0 picks a free one.
 
     registry: the Prometheus registry behind the page. address: host:port while the page is open.
+    docs/metrics.md describes the metrics, whose names begin with `rlaif_judge_`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -121,17 +122,21 @@ class ServerMetrics(NoMetrics):
         ProcessCollector(registry=self.registry)
 
     def call_began(self) -> None:
+        """Counts in `calls_in_progress`."""
         self._calls_in_progress.inc()
 
     def call_ended(self, method: str, code: str, seconds: float, caller: str) -> None:
+        """Counts in `calls_total` and `call_seconds`; beyond MAX_CALLERS the caller is "other"."""
         self._calls_in_progress.dec()
         self._calls.labels(method, code, self._bounded(caller)).inc()
         self._call_seconds.labels(method).observe(seconds)
 
     def stream_items(self, change: int) -> None:
+        """Counts in `stream_items_in_flight`."""
         self._stream_items.inc(change)
 
     def judged(self, result: Judgment | Score | Writing | Unjudged) -> None:
+        """Counts in `abstentions_total` or `verdicts_total`, and how far the two orders agree."""
         if isinstance(result, Unjudged):
             self._abstentions[result.reason].inc()
         elif isinstance(result, Judgment):
@@ -142,6 +147,7 @@ class ServerMetrics(NoMetrics):
                 self._order_gap.observe(result.order_gap)
 
     def read_done(self, answer: LabelLogprobs) -> None:
+        """Counts in `label_mass`, `reads_total` and, for a computed read, `prompt_tokens_total`."""
         mass = sum(map(math.exp, answer.logprobs))
         if not math.isnan(mass):  # a NaN would stay in the histogram's sum forever
             self._label_mass.observe(mass)
@@ -151,9 +157,11 @@ class ServerMetrics(NoMetrics):
             self._prompt_tokens["computed"].inc(answer.prompt_tokens - answer.cached_tokens)
 
     def in_engine(self, work: Work) -> AbstractContextManager[None]:
+        """Counts in `engine_requests` for as long as the context is open."""
         return self._engine_requests[work].track_inprogress()
 
     def tokens_read(self, admitted: int, rejected: int, *, stale: bool) -> None:
+        """Sets `token_entries` and `tokens_stale`."""
         self._token_entries.labels("admitted").set(admitted)
         self._token_entries.labels("rejected").set(rejected)
         self._tokens_stale.set(stale)
@@ -161,17 +169,21 @@ class ServerMetrics(NoMetrics):
     def watch_server(
         self, alive: Callable[[], bool], constitutions: Callable[[], Iterable[ConstitutionSummary]]
     ) -> None:
+        """Sets `engine_alive` and the served constitutions at each scrape."""
         self._engine_alive.set_function(lambda: float(alive()))
         self.registry.register(_Constitutions(constitutions))
 
     def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
+        """Sets `store_entries` and `store_bytes` every 15 s; ignores errors of the store."""
         self._store_watch = asyncio.create_task(self._poll_store(stats))
 
     def open(self) -> None:
+        """Serve the page from a thread, and set `address`. Raises OSError for a busy port."""
         self._page = start_http_server(self._port, self._host, self.registry)
         self.address = f"{self._host}:{self._page[0].server_port}"
 
     async def close(self) -> None:
+        """Stop polling the store and serving the page."""
         if self._store_watch is not None:
             self._store_watch.cancel()
         if self._page is not None:

@@ -37,7 +37,7 @@ _tracer: ContextVar[Tracer | None] = ContextVar("judge_service_tracer", default=
 
 
 class Span:
-    """One step of a call."""
+    """One step of a call. span: None when the call is not traced; `set` then does nothing."""
 
     def __init__(self, span: OTelSpan | None) -> None:
         self._span = span
@@ -82,7 +82,10 @@ NO_TRACING = NoTracing()
 
 
 class Tracing(NoTracing):
-    """Passes the spans of our calls to `processor`. Raises ImportError, as `tracing_to` does."""
+    """Passes the spans of our calls to `processor`, such as a BatchSpanProcessor.
+
+    Raises ImportError, as `tracing_to` does.
+    """
 
     def __init__(self, processor: SpanProcessor) -> None:
         with _name_missing_extra():
@@ -95,6 +98,7 @@ class Tracing(NoTracing):
 
     @contextmanager
     def call(self, method: str, metadata: Metadata) -> Iterator[Span]:
+        """Span of one call, child of the caller's span if the metadata has a `traceparent`."""
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -117,6 +121,7 @@ class Tracing(NoTracing):
             _tracer.reset(token)
 
     def close(self) -> None:
+        """Export pending spans and stop; blocks for LONGEST_EXPORT_SECONDS at most."""
         self._provider.shutdown()
 
 

@@ -57,7 +57,7 @@ def identify(tokens: Tokens, metadata: Iterable[tuple[str, str | bytes]]) -> Tok
 
 
 def require_scope(token: Token, method: str) -> None:
-    """Raises PermissionDenied when the token may not call this RPC."""
+    """Raise PermissionDenied when the token lacks the scope that this RPC needs."""
     scope = find_rpc(method).scope
     if scope not in token.scopes:
         raise PermissionDenied(f"the token lacks the scope '{scope}'")

@@ -39,7 +39,10 @@ class _OpenStream:
 
 
 class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Admits calls whose token has the scope and is within its quota."""
+    """Admits calls whose token has the scope and is within its quota.
+
+    tokens: the file of tokens, which `reload` reads again.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -47,6 +50,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         self._streams: set[_OpenStream] = set()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Called by gRPC for every call: its handler with the checks around it; health has none."""
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN):
             return handler

@@ -28,7 +28,7 @@ from judge_service.security.tokens import Token
 
 
 class Bucket:
-    """A token bucket of requests, refilled with `per_minute`."""
+    """A token bucket of requests, full at `now` and refilled with `per_minute`."""
 
     def __init__(self, per_minute: float, now: float) -> None:
         self.capacity = max(1.0, per_minute)
@@ -37,7 +37,7 @@ class Bucket:
         self._updated = now
 
     def take(self, now: float, leave: float = 0.0) -> float:
-        """0 if one was taken; else the seconds until there is one more than `leave`."""
+        """Take a request; returns 0, or the seconds until there is one more than `leave`."""
         gained = (now - self._updated) * self._per_second
         self._level = min(self.capacity, self._level + gained)
         self._updated = now
@@ -49,7 +49,11 @@ class Bucket:
 
 
 class Quota:
-    """One token's limits and their use. `sleep` waits in the clock's time."""
+    """One token's limits and their use.
+
+    clock: a monotonic clock, seconds. sleep: waits in that clock's time; tests replace both.
+    limits: (requests per minute, concurrent calls) of the entry; None: no limit.
+    """
 
     def __init__(
         self,
@@ -104,15 +108,20 @@ class Quota:
 
 
 class Quotas:
-    """The quota of every token that has called, by its name. It survives a reload of the file,
-    except for a token whose limits were changed there."""
+    """The quota of every token that has called, by its name.
+
+    It survives a reload of the file, except for a token whose limits were changed there.
+    """
 
     def __init__(self) -> None:
         self._quotas: dict[str, Quota] = {}
 
     @contextmanager
     def call(self, token: Token, method: str) -> Iterator[None]:
-        """Around one call. Raises Overloaded."""
+        """Around one call, which is counted as its RPC's row in judge_service/rpc.py says.
+
+        Raises Overloaded, with the time until a retry, when the token is at a limit.
+        """
         unit = find_rpc(method).quota
         if unit == "free":
             yield

@@ -50,7 +50,10 @@ def _no_boolean(value: Any) -> Any:
 
 
 class Token(BaseModel):
-    """One entry of the file."""
+    """One entry of the file: a caller's name, the digest of its token, its scopes and limits.
+
+    requests_per_minute, max_concurrent: None is no limit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,10 +67,12 @@ class Token(BaseModel):
 
 
 class Tokens:
-    """The tokens of a file. Raises ServerStartError with every problem, its line and its entry.
+    """The tokens of the file at `path`.
 
     rejected: invalid entries, which are not admitted. stale: the file is unusable as a whole, and
     the earlier tokens are in force. unread: stale because reading failed, which may be temporary.
+
+    Raises ServerStartError with every problem, its line and its entry.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,6 +142,7 @@ def new_token() -> str:
 
 
 def digest_of(token: str) -> str:
+    """The SHA-256 (hex) of a token, which the file holds in its place."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -272,8 +278,10 @@ def _explain(tree: Tree, index: int, problem: FieldProblem) -> str:
 
 
 def _place(tree: Tree, path: tuple[str | int, ...], message: str) -> str:
-    """`file:line:column: entry 2 'trainer': message`. It never quotes the file: the text may be a
-    token that was put in place of its digest."""
+    """`file:line:column: entry 2 'trainer': message`.
+
+    Never quotes the file: the text may be a token that was put in place of its digest.
+    """
     place = tree.place(path)
     entry = ""
     if path and isinstance(path[0], int):

@@ -47,6 +47,7 @@ class JudgeServer:
     """A server of one engine: `start`, `load`, `stop`, as `run.serve` calls them.
 
     metrics: shared with the engine, so that one page shows both. tracing: None takes the settings'.
+    address: host:port once started. engine_lost: set when the engine has died for good.
     Raises ConstitutionError and ServerStartError.
     """
 

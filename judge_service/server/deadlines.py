@@ -23,7 +23,7 @@ _KEPT = 32  # of each RPC
 
 
 class LatencyWindow:
-    """The durations of recent calls, by RPC."""
+    """The durations of recent calls, by RPC. clock: monotonic, seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -61,7 +61,14 @@ _CandidateRequest = (
 
 
 class RequestHandler:
-    """Answers the requests of both servicers; after validate_only the answer is None."""
+    """Answers the requests of both servicers; after validate_only the answer is None.
+
+    Every method raises InvalidRequest for an invalid field, NotAllowed for what this server is not
+    set up for, and Unavailable while the engine or the store is down. draining: set when the server
+    stops. constitutions: those of the server, which lifecycle/reload.py reads again.
+
+    Raises ConstitutionError, ServerStartError and CalibrationError for files that are invalid.
+    """
 
     def __init__(
         self, settings: ServerSettings, engine: Engine, metrics: NoMetrics = NO_METRICS
@@ -83,6 +90,7 @@ class RequestHandler:
 
     @property
     def state(self) -> ServerState:
+        """LOADING until `open`, and again while an engine that may recover is out of reach."""
         if self.draining.is_set():
             return ServerState.DRAINING
         if self._judge is None:
@@ -93,7 +101,7 @@ class RequestHandler:
 
     @property
     def judge(self) -> Judge:
-        """Raises Unavailable while the engine loads and after it has died."""
+        """The judge. Raises Unavailable while the engine loads and after it has died."""
         if self._judge is None:
             raise Unavailable("the judge is still loading its model", reason="LOADING")
         if not self._engine.alive:
@@ -102,7 +110,10 @@ class RequestHandler:
         return self._judge
 
     async def constitution(self, ref: pb.ConstitutionRef) -> Constitution:
-        """Raises InvalidRequest, and NotAllowed for an inline one where the server takes none."""
+        """The constitution that a request refers to, by name, digest or text.
+
+        Raises InvalidRequest, and NotAllowed for an inline one where the server takes none.
+        """
         if not ref.yaml:
             return self.constitutions.find(ref.name, ref.sha256)
         if ref.name or ref.sha256:
@@ -110,7 +121,7 @@ class RequestHandler:
         return await self._inline.find(ref.yaml)
 
     async def compare(self, request: pb.ComparePairRequest) -> pb.Judgment | None:
-        """The judgment, ABSTAIN included."""
+        """The pair's judgment, or an abstention, also for a text that is too long."""
         comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
@@ -134,6 +145,7 @@ class RequestHandler:
         return judgment
 
     async def rank(self, request: pb.RankCandidatesRequest) -> pb.Ranking | None:
+        """The ranking; pairs with a candidate that is too long are Unjudged."""
         candidates = read_candidates(request, self.settings.max_candidates)
         conversation = read_conversation(request.conversation)
         options = self._options(request.options)
@@ -147,6 +159,7 @@ class RequestHandler:
         return ranking_to_proto(ranking)
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
+        """The score, or an abstention; a response that is too long is an InvalidRequest."""
         conversation = self._conversation(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
@@ -159,6 +172,7 @@ class RequestHandler:
         return score_to_proto(score)
 
     async def critique(self, request: pb.CritiqueCandidateRequest) -> pb.Writing | None:
+        """The critique, or an abstention; also raises InvalidRequest for an unknown principle."""
         conversation = self._conversation(request)
         constitution, options = await self._constitution_and_writing_options(request)
         if request.validate_only:
@@ -172,6 +186,7 @@ class RequestHandler:
         return writing_to_proto(writing)
 
     async def revise(self, request: pb.ReviseCandidateRequest) -> pb.Writing | None:
+        """The revision, or an abstention; also raises InvalidRequest for an unknown principle."""
         conversation = self._conversation(request)
         critique = read_critique(request)
         constitution, options = await self._constitution_and_writing_options(request)
@@ -187,6 +202,7 @@ class RequestHandler:
         return writing_to_proto(writing)
 
     async def preview(self, request: pb.PreviewPromptRequest) -> list[pb.PromptPreview]:
+        """The prompts that `compare` would read; [] after validate_only. Nothing is computed."""
         comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
@@ -200,6 +216,7 @@ class RequestHandler:
         return [preview_to_proto(preview) for preview in previews]
 
     def info(self) -> ServerInfo:
+        """The answer to GetServerInfo, at any time; model and context length only once loaded."""
         loaded = self._judge is not None
         settings = self.settings
         return ServerInfo(
@@ -259,8 +276,10 @@ class RequestHandler:
 
 @contextmanager
 def _translate_judge_errors() -> Iterator[None]:
-    """Map judge failures to RPC errors: NotAllowed when the model cannot fit our prompts,
-    Unavailable when the store is down."""
+    """Map judge failures to RPC errors.
+
+    NotAllowed when the model cannot fit our prompts, Unavailable when the store is down.
+    """
     try:
         yield
     except (TemplateError, StoreUnavailable, ExceptionGroup) as error:

@@ -19,7 +19,10 @@ KEPT = 32  # parsed constitutions, about 100 KiB each
 
 
 class InlineConstitutions:
-    """Caches the last `KEPT` texts, parsed or with their problems, by digest."""
+    """Caches the last `KEPT` texts, parsed or with their problems, by digest.
+
+    allowed: whether the server takes any. max_principles: of one constitution; more is a problem.
+    """
 
     def __init__(self, allowed: bool, max_principles: int) -> None:
         self.allowed = allowed

@@ -30,8 +30,8 @@ _log = logging.getLogger("judge_service")
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Admits at most `max_concurrent` calls, and turns exceptions into rich statuses.
 
-    Not gRPC's own `maximum_concurrent_rpcs`, which counts health checks too and refuses without
-    ErrorInfo and RetryInfo.
+    metrics, tracing: record every call. Not gRPC's own `maximum_concurrent_rpcs`, which counts
+    health checks too and refuses without ErrorInfo and RetryInfo.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 call.cancel()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Called by gRPC for every call: the handler of one of ours, with the guard around it."""
         handler = await continuation(details)
         if handler is None or not is_ours(details.method):
             return handler

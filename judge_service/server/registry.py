@@ -20,7 +20,9 @@ UNKNOWN = "UNKNOWN_CONSTITUTION"
 
 
 class ConstitutionRegistry:
-    """The first is the default. `sources`: shipped names or files.
+    """The constitutions of a server, by name and digest; the first is the default.
+
+    sources: shipped names or files. max_principles: of each.
 
     Raises ConstitutionError for an invalid file, and ServerStartError for two of the same name or
     one with more than `max_principles`.
@@ -70,12 +72,14 @@ class ConstitutionRegistry:
 
     @property
     def summaries(self) -> tuple[ConstitutionSummary, ...]:
+        """Name, version and digest of those that are served now, in the order of the sources."""
         return tuple(ConstitutionSummary(c.name, c.version, c.digest) for c in self._served)
 
     def find(self, name: str, sha256: str) -> Constitution:
-        """By name, by digest, or by both, which must agree; neither: the default.
+        """The constitution of this name and this digest; "" matches any, both "" the default.
 
-        Raises InvalidRequest.
+        A version that was served before a reload is still found by its digest. Raises
+        InvalidRequest.
         """
         by_name = {each.name: each for each in self._served}
         if name and name not in by_name:

@@ -25,35 +25,43 @@ _MAX_SOURCE = 1024
 
 
 class JudgeServicer(pb_grpc.JudgeServiceServicer):
+    """The methods of JudgeService; CallGuard turns the ServiceErrors they raise into statuses."""
+
     def __init__(self, handler: RequestHandler) -> None:
         self._handler = handler
 
     async def ComparePair(
         self, request: pb.ComparePairRequest, context: Any
     ) -> pb.ComparePairResponse:
+        """A pair's judgment; a text that is too long is INVALID_ARGUMENT."""
         return pb.ComparePairResponse(judgment=await self._handler.compare_one(request))
 
     async def RankCandidates(
         self, request: pb.RankCandidatesRequest, context: Any
     ) -> pb.RankCandidatesResponse:
+        """Two or more candidates, best first."""
         return pb.RankCandidatesResponse(ranking=await self._handler.rank(request))
 
     async def ScoreCandidate(
         self, request: pb.ScoreCandidateRequest, context: Any
     ) -> pb.ScoreCandidateResponse:
+        """A response's expected rating."""
         return pb.ScoreCandidateResponse(score=await self._handler.score(request))
 
     async def CritiqueCandidate(
         self, request: pb.CritiqueCandidateRequest, context: Any
     ) -> pb.CritiqueCandidateResponse:
+        """A critique of a response by one principle."""
         return pb.CritiqueCandidateResponse(critique=await self._handler.critique(request))
 
     async def ReviseCandidate(
         self, request: pb.ReviseCandidateRequest, context: Any
     ) -> pb.ReviseCandidateResponse:
+        """A response rewritten by one principle and a critique."""
         return pb.ReviseCandidateResponse(revision=await self._handler.revise(request))
 
     async def StreamJudgments(self, requests: Any, context: Any) -> None:
+        """Judgments of a stream of pairs (stream.py), each with its own error."""
         limit = self._handler.settings.max_stream_in_flight
         stream = JudgmentStream(context, self._handler.compare, limit, self._handler.metrics)
         await stream.run(self._handler.draining)
@@ -61,22 +69,27 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Any
     ) -> pb.GetServerInfoResponse:
+        """State, model, limits and constitutions, also while the model loads."""
         return server_info_to_proto(self._handler.info())
 
 
 class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
+    """The methods of ConstitutionService; all but PreviewPrompt work while the model loads."""
+
     def __init__(self, handler: RequestHandler) -> None:
         self._handler = handler
 
     async def ListConstitutions(
         self, request: pb.ListConstitutionsRequest, context: Any
     ) -> pb.ListConstitutionsResponse:
+        """Summaries of the server's constitutions, the default first."""
         summaries = map(summary_to_proto, self._handler.constitutions.summaries)
         return pb.ListConstitutionsResponse(constitutions=summaries)
 
     async def GetConstitution(
         self, request: pb.GetConstitutionRequest, context: Any
     ) -> pb.GetConstitutionResponse:
+        """A constitution in full. An unknown name or digest is NOT_FOUND here."""
         try:
             constitution = await self._handler.constitution(request.constitution)
         except InvalidRequest as unknown:
@@ -91,6 +104,7 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
     async def ValidateConstitution(
         self, request: pb.ValidateConstitutionRequest, context: Any
     ) -> pb.ValidateConstitutionResponse:
+        """The problems of a YAML text, or the summary of a valid one; nothing is kept."""
         if len(request.source) > _MAX_SOURCE:  # every diagnostic carries it
             raise InvalidRequest("source", f"a name of up to {_MAX_SOURCE} characters")
         try:
@@ -106,4 +120,5 @@ class ConstitutionServicer(pb_grpc.ConstitutionServiceServicer):
     async def PreviewPrompt(
         self, request: pb.PreviewPromptRequest, context: Any
     ) -> pb.PreviewPromptResponse:
+        """The prompts that ComparePair would read."""
         return pb.PreviewPromptResponse(prompts=await self._handler.preview(request))

@@ -26,6 +26,8 @@ _Item = pb.StreamJudgmentsRequest | MalformedRequest
 class JudgmentStream:
     """Answers items in the order in which they finish; `compare` judges one.
 
+    context: the call's, of grpc.aio. limit: items accepted and not yet answered.
+
     An exception from `compare` is that item's error, except Unavailable, which ends the stream: the
     client then sends the unanswered items elsewhere, or waits.
     """

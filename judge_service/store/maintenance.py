@@ -41,11 +41,11 @@ def sweep(
     dry_run: bool = False,
     progress: Progress = lambda scanned: None,
 ) -> SweepResult:
-    """Delete old rows: those stored more than `older_than` seconds ago, then the oldest until the
-    rest fits in about `max_bytes`; then return the space to the disk (a file) or to new rows.
+    """Delete old rows and give their space to the disk (a file) or to new rows (a database).
 
-    dry_run: estimate only. progress: called with the number of rows scanned so far. Raises
-    StoreError.
+    older_than: seconds; rows stored longer ago are deleted. max_bytes: then the oldest are, until
+    about this much is left. None: no limit. dry_run: estimate only. progress: called with the
+    number of rows scanned so far. Raises StoreError.
     """
     options: Any = {
         "older_than": older_than, "max_bytes": max_bytes, "dry_run": dry_run, "progress": progress,

@@ -75,6 +75,7 @@ class PostgresStore:
         self._writer = Batcher(self._put_all, max_batch=_MAX_BATCH)
 
     async def find_read(self, key: bytes) -> LabelLogprobs | None:
+        """Looks the key up together with the others that wait."""
         row = await self._find(READS, key)
         if row is None:
             return None
@@ -82,6 +83,7 @@ class PostgresStore:
         return LabelLogprobs(logprobs, row["prompt_tokens"], cached_tokens=0, stored=True)
 
     async def put_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
+        """Commits together with the others that wait; what another server stored first wins."""
         row = {
             "key": key,
             "logprobs": pack_logprobs(answer.logprobs),
@@ -91,6 +93,7 @@ class PostgresStore:
         return replace(answer, logprobs=unpack_logprobs(kept["logprobs"]))
 
     async def find_writing(self, key: bytes) -> Written | None:
+        """Looks the key up together with the others that wait."""
         row = await self._find(WRITINGS, key)
         if row is None:
             return None
@@ -100,6 +103,7 @@ class PostgresStore:
         )
 
     async def put_writing(self, key: bytes, written: Written) -> Written:
+        """Commits together with the others that wait; what another server stored first wins."""
         row = {
             "key": key,
             "text": written.text.encode(),
@@ -121,6 +125,7 @@ class PostgresStore:
         return await asyncio.to_thread(self._database.transact, _stats)
 
     async def close(self) -> None:
+        """Finish waiting puts and lookups, then close all connections."""
         self._closed = True
         for batcher in (self._writer, self._reader):
             await asyncio.to_thread(batcher.close)

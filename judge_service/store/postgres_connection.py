@@ -125,6 +125,7 @@ class Database:
         return self._engine.connect()
 
     def close(self) -> None:
+        """Close the connections of the pool; a later `transact` opens new ones."""
         self._engine.dispose()
 
     def explain(self, error: sa.exc.SQLAlchemyError) -> StoreError:

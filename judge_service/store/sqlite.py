@@ -72,9 +72,11 @@ class SQLiteStore:
             raise
 
     async def find_read(self, key: bytes) -> LabelLogprobs | None:
+        """Looks the key up in the reader's transaction."""
         return await self._do(self._reader, lambda c: _select_read(c, key))
 
     async def put_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
+        """Commits together with the others that wait; what another process stored first wins."""
         row = (key, pack_logprobs(answer.logprobs), answer.prompt_tokens, int(time.time()))
 
         def put(connection: sqlite3.Connection) -> LabelLogprobs:
@@ -89,9 +91,11 @@ class SQLiteStore:
         return await self._do(self._writer, put)
 
     async def find_writing(self, key: bytes) -> Written | None:
+        """Looks the key up in the reader's transaction."""
         return await self._do(self._reader, lambda c: _select_writing(c, key))
 
     async def put_writing(self, key: bytes, written: Written) -> Written:
+        """Commits together with the others that wait; what another process stored first wins."""
         ids, now = pack_ids(written.token_ids), int(time.time())
         row = (key, written.text, ids, written.complete, written.prompt_tokens, now)
 
@@ -127,6 +131,7 @@ class SQLiteStore:
         return await self._do(self._reader, count)
 
     async def close(self) -> None:
+        """Finish waiting puts and lookups, then close the file."""
         self._closed = True
         for worker in {self._writer, self._reader}:
             await asyncio.to_thread(worker.close)
@@ -218,8 +223,11 @@ def connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _create_private(path: Path) -> None:
-    """Create an empty file readable only by its owner. An existing file is not opened at all:
-    closing any descriptor of an SQLite file drops every lock this process holds on it."""
+    """Create an empty file readable only by its owner.
+
+    An existing file is not opened at all: closing any descriptor of an SQLite file drops every lock
+    this process holds on it.
+    """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 

@@ -34,7 +34,7 @@ class StoreSummary:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """Rows deleted by a sweep, or by a dry run that would be."""
+    """Rows that a sweep deleted, or that it would have without dry_run."""
 
     reads: int
     writings: int

@@ -17,6 +17,7 @@ from judge_service.wire.judgments import (
 
 
 def score_to_proto(score: Score | Unjudged) -> pb.Score:
+    """A Score message; Unjudged becomes its abstention, without a score."""
     if isinstance(score, Unjudged):
         return pb.Score(abstention=abstention_to_proto(score), usage=usage_to_proto(score.usage))
     return pb.Score(
@@ -31,6 +32,7 @@ def score_to_proto(score: Score | Unjudged) -> pb.Score:
 
 
 def score_from_proto(score: pb.Score) -> Score | Unjudged:
+    """The score, or Unjudged where the message holds an abstention."""
     if score.HasField("abstention"):
         return unjudged_from_proto(score)
     return Score(
@@ -70,6 +72,7 @@ def _principle_score_from_proto(score: pb.PrincipleScore) -> PrincipleScore:
 
 
 def writing_to_proto(writing: Writing | Unjudged) -> pb.Writing:
+    """A Writing message, for a critique and a revision alike; Unjudged becomes its abstention."""
     if isinstance(writing, Unjudged):
         return pb.Writing(
             abstention=abstention_to_proto(writing), usage=usage_to_proto(writing.usage)
@@ -85,6 +88,7 @@ def writing_to_proto(writing: Writing | Unjudged) -> pb.Writing:
 
 
 def writing_from_proto(writing: pb.Writing) -> Writing | Unjudged:
+    """The critique or revision, or Unjudged where the message holds an abstention."""
     if writing.HasField("abstention"):
         return unjudged_from_proto(writing)
     return Writing(
@@ -98,6 +102,7 @@ def writing_from_proto(writing: pb.Writing) -> Writing | Unjudged:
 
 
 def preview_to_proto(preview: PromptPreview) -> pb.PromptPreview:
+    """One prompt as PreviewPrompt returns it: its text, token count, labels and digest."""
     return pb.PromptPreview(
         principle_id=preview.principle_id,
         order=ORDERS[preview.order],
@@ -109,6 +114,7 @@ def preview_to_proto(preview: PromptPreview) -> pb.PromptPreview:
 
 
 def preview_from_proto(preview: pb.PromptPreview) -> PromptPreview:
+    """Inverse of `preview_to_proto`."""
     return PromptPreview(
         principle_id=preview.principle_id,
         order=ORDER_OF[preview.order],

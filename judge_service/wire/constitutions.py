@@ -13,22 +13,27 @@ from judge_service.wire.enums import ROLE_OF, ROLES, VERDICT_OF, VERDICTS
 
 
 def conversation_to_proto(conversation: Iterable[Message]) -> list[pb.Message]:
+    """The messages of a request, oldest first."""
     return [pb.Message(role=ROLES[m.role], content=m.content) for m in conversation]
 
 
 def conversation_from_proto(messages: Iterable[pb.Message]) -> Conversation:
+    """Inverse of `conversation_to_proto`. Raises KeyError for a role of a newer version."""
     return tuple(Message(role=ROLE_OF[m.role], content=m.content) for m in messages)
 
 
 def summary_to_proto(summary: ConstitutionSummary) -> pb.ConstitutionSummary:
+    """Name, version and digest of a constitution, without its text."""
     return pb.ConstitutionSummary(name=summary.name, version=summary.version, sha256=summary.sha256)
 
 
 def summary_from_proto(summary: pb.ConstitutionSummary) -> ConstitutionSummary:
+    """Inverse of `summary_to_proto`."""
     return ConstitutionSummary(summary.name, summary.version, summary.sha256)
 
 
 def diagnostic_to_proto(problem: Diagnostic) -> pb.Diagnostic:
+    """A Diagnostic message; line 0 stands for the text as a whole."""
     return pb.Diagnostic(
         source=problem.source,
         line=problem.line,
@@ -39,10 +44,12 @@ def diagnostic_to_proto(problem: Diagnostic) -> pb.Diagnostic:
 
 
 def diagnostic_from_proto(problem: pb.Diagnostic) -> Diagnostic:
+    """Inverse of `diagnostic_to_proto`."""
     return Diagnostic(problem.source, problem.line, problem.column, problem.message, problem.remedy)
 
 
 def constitution_to_proto(constitution: Constitution) -> pb.Constitution:
+    """The full constitution as a message, worked examples included."""
     return pb.Constitution(
         name=constitution.name,
         version=constitution.version,
@@ -56,7 +63,10 @@ def constitution_to_proto(constitution: Constitution) -> pb.Constitution:
 
 
 def constitution_from_proto(constitution: pb.Constitution) -> Constitution:
-    """The full constitution; its digest equals the sender's."""
+    """Inverse of `constitution_to_proto`; the digest equals the sender's.
+
+    Raises pydantic's ValidationError for a message that the schema of this version rejects.
+    """
     return Constitution(
         name=constitution.name,
         version=constitution.version,

@@ -37,6 +37,7 @@ from judge_service.wire.enums import (
 
 
 def judgment_to_proto(judgment: Judgment | Unjudged) -> pb.Judgment:
+    """A Judgment message; Unjudged becomes VERDICT_ABSTAIN with its reason."""
     if isinstance(judgment, Unjudged):
         return pb.Judgment(
             verdict=pb.VERDICT_ABSTAIN,
@@ -60,6 +61,7 @@ def judgment_to_proto(judgment: Judgment | Unjudged) -> pb.Judgment:
 
 
 def judgment_from_proto(judgment: pb.Judgment) -> Judgment | Unjudged:
+    """The judgment, or Unjudged for VERDICT_ABSTAIN."""
     if judgment.verdict == pb.VERDICT_ABSTAIN:
         return unjudged_from_proto(judgment)
     return Judgment(
@@ -78,11 +80,12 @@ def judgment_from_proto(judgment: pb.Judgment) -> Judgment | Unjudged:
 
 
 def abstention_to_proto(unjudged: Unjudged) -> pb.Abstention:
+    """The reason and the detail of an Unjudged; its usage belongs to the message around it."""
     return pb.Abstention(reason=REASONS[unjudged.reason], detail=unjudged.detail)
 
 
 def unjudged_from_proto(message: Any) -> Unjudged:
-    """From any message with an abstention and a usage: Judgment, Score or Writing."""
+    """The Unjudged of any message with an abstention and a usage: Judgment, Score or Writing."""
     return Unjudged(
         reason=REASON_OF[message.abstention.reason],
         detail=message.abstention.detail,
@@ -155,6 +158,7 @@ def _read_from_proto(read: pb.Read) -> Read:
 
 
 def model_to_proto(model: ModelIdentity) -> pb.ModelIdentity:
+    """The judge's weights, tokenizer and arithmetic, as receipts name them."""
     return pb.ModelIdentity(
         name=model.name,
         weights_sha256=model.weights_sha256,
@@ -165,12 +169,14 @@ def model_to_proto(model: ModelIdentity) -> pb.ModelIdentity:
 
 
 def model_from_proto(model: pb.ModelIdentity) -> ModelIdentity:
+    """Inverse of `model_to_proto`."""
     return ModelIdentity(
         model.name, model.weights_sha256, model.tokenizer_sha256, model.dtype, model.engine
     )
 
 
 def provenance_to_proto(provenance: Provenance) -> pb.Provenance:
+    """The receipt of a judgment, score or writing."""
     return pb.Provenance(
         constitution=pb.ConstitutionSummary(
             name=provenance.constitution_name,
@@ -188,6 +194,7 @@ def provenance_to_proto(provenance: Provenance) -> pb.Provenance:
 
 
 def provenance_from_proto(provenance: pb.Provenance) -> Provenance:
+    """Inverse of `provenance_to_proto`."""
     return Provenance(
         constitution_name=provenance.constitution.name,
         constitution_version=provenance.constitution.version,
@@ -203,6 +210,7 @@ def provenance_from_proto(provenance: pb.Provenance) -> Provenance:
 
 
 def usage_to_proto(usage: Usage) -> pb.Usage:
+    """The tokens and reads that a request cost; stored reads are counted apart."""
     return pb.Usage(
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
@@ -213,6 +221,7 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
 
 
 def usage_from_proto(usage: pb.Usage) -> Usage:
+    """Inverse of `usage_to_proto`."""
     return Usage(
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
@@ -223,6 +232,7 @@ def usage_from_proto(usage: pb.Usage) -> Usage:
 
 
 def ranking_to_proto(ranking: Ranking) -> pb.Ranking:
+    """A Ranking message, with the judgment of every pair."""
     return pb.Ranking(
         candidates=[
             pb.RankedCandidate(
@@ -240,6 +250,7 @@ def ranking_to_proto(ranking: Ranking) -> pb.Ranking:
 
 
 def ranking_from_proto(ranking: pb.Ranking) -> Ranking:
+    """Inverse of `ranking_to_proto`."""
     return Ranking(
         candidates=tuple(
             RankedCandidate(c.index, c.rank, c.strength, c.standard_error)
@@ -258,6 +269,7 @@ def ranking_from_proto(ranking: pb.Ranking) -> Ranking:
 
 
 def server_info_to_proto(info: ServerInfo) -> pb.GetServerInfoResponse:
+    """The answer to GetServerInfo; `model` is absent until the engine is loaded."""
     limits = info.limits
     return pb.GetServerInfoResponse(
         state=STATES[info.state],
@@ -289,6 +301,7 @@ def server_info_to_proto(info: ServerInfo) -> pb.GetServerInfoResponse:
 
 
 def server_info_from_proto(info: pb.GetServerInfoResponse) -> ServerInfo:
+    """Inverse of `server_info_to_proto`."""
     limits = info.limits
     return ServerInfo(
         state=STATE_OF[info.state],

@@ -27,8 +27,11 @@ MAX_RATIONALE_SAMPLES = 16
 
 
 def constitution_ref(constitution: str | Constitution) -> pb.ConstitutionRef:
-    """Reference to a constitution: its name, its digest (64 hexadecimal digits), "" for the
-    server's default, or a Constitution to be sent inline."""
+    """Reference to a constitution in a request.
+
+    constitution: a name, a digest (64 hexadecimal digits), "" for the server's default, or a
+    Constitution, which is sent inline as YAML.
+    """
     if isinstance(constitution, Constitution):
         from constitution.writer import to_yaml
 
@@ -52,6 +55,7 @@ def compare_request(
 
 
 def options_to_proto(options: JudgeOptions) -> pb.JudgeOptions:
+    """The options of a comparison, score or ranking, as `read_options` reads them."""
     n = options.sample_principles
     return pb.JudgeOptions(
         orders=[ORDERS[order] for order in options.orders],
@@ -71,6 +75,7 @@ def options_to_proto(options: JudgeOptions) -> pb.JudgeOptions:
 
 
 def writing_options_to_proto(options: WritingOptions) -> pb.WritingOptions:
+    """The options of a critique or revision, as `read_writing_options` reads them."""
     return pb.WritingOptions(
         principle_id=options.principle_id,
         max_tokens=options.max_tokens,

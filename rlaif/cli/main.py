@@ -50,6 +50,7 @@ app.command(
 )(runs.evaluate)
 app.command(epilog="Example: rlaif report runs/quickstart")(runs.report)
 app.command(epilog="Example: rlaif run quickstart ppo.iterations=4 --dry-run")(runs.run)
+app.command(epilog="Example: rlaif recipes quickstart > my_recipe.yaml")(runs.recipes)
 
 
 def main() -> None:

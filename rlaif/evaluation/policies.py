@@ -43,15 +43,25 @@ class EvaluationError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluatorModel:
+    """The model that judged an evaluation. Equal weights have equal digests, whatever the name."""
+
+    name: str
+    weights_sha256: str
+    constitution: str  # name and version
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedPair:
     """The judge's answer to one comparison: P(A better), or None and the reason.
 
-    traits: P(A better) for each trait that was judged.
+    traits: P(A better) for each trait that was judged; evaluator: None if it is not known.
     """
 
     prob_a: float | None
     reason: str = ""
     traits: Mapping[str, float] = field(default_factory=dict)
+    evaluator: EvaluatorModel | None = None
 
 
 Question = tuple[str, tuple[Message, ...], str, str]  # id, conversation, response A, response B
@@ -293,10 +303,14 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """The start first, then the trained policies; prompts: the conversations by prompt id."""
+    """The start first, then the trained policies; prompts: the conversations by prompt id.
+
+    evaluators: the models that judged; none in files written before they were recorded.
+    """
 
     policies: tuple[PolicyResult, ...]
     prompts: dict[str, tuple[Message, ...]]
+    evaluators: tuple[EvaluatorModel, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the result as JSON."""
@@ -318,13 +332,24 @@ def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -
     """
     if not start.samples:
         raise EvaluationError("no held-out responses to evaluate; sample some prompts first")
+    evaluators: set[EvaluatorModel] = set()
+
+    def noting_who_judged(questions: Sequence[Question]) -> Mapping[str, JudgedPair]:
+        answers = compare(questions)
+        evaluators.update(a.evaluator for a in answers.values() if a.evaluator)
+        return answers
+
     own = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
     results = [_result(start, start, own, {})]
     for run in trained:
-        comparisons = compare_with_start(run.samples, start.samples, compare, run.name)
+        comparisons = compare_with_start(run.samples, start.samples, noting_who_judged, run.name)
         unjudged = Counter(c.reason for c in comparisons if c.prob is None)
         results.append(_result(run, start, comparisons, unjudged))
-    return EvaluationResult(tuple(results), {s.prompt.id: s.prompt.messages for s in start.samples})
+    return EvaluationResult(
+        tuple(results),
+        {s.prompt.id: s.prompt.messages for s in start.samples},
+        tuple(sorted(evaluators, key=lambda evaluator: evaluator.name)),
+    )
 
 
 def _result(

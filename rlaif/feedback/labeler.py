@@ -39,7 +39,7 @@ from judge_service.types import (
 )
 from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
-from rlaif.evaluation.policies import Compare, JudgedPair, Question
+from rlaif.evaluation.policies import Compare, EvaluatorModel, JudgedPair, Question
 from rlaif.feedback import earlier_labels
 from rlaif.feedback.counts import Tally
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy
@@ -256,10 +256,14 @@ def comparer(
         answers = judge_pairs(
             pairs, client, journal_file, constitution=constitution, options=options
         )
+        model, rules = answers.judge.model, answers.judge.constitution
+        evaluator = EvaluatorModel(
+            model.name, model.weights_sha256, f"{rules.name} {rules.version}"
+        )
         return {
-            pair.id: JudgedPair(answer.prob_a, traits=answer.trait_probs)
+            pair.id: JudgedPair(answer.prob_a, traits=answer.trait_probs, evaluator=evaluator)
             if isinstance(answer, Judgment)
-            else JudgedPair(None, answer.reason.value)
+            else JudgedPair(None, answer.reason.value, evaluator=evaluator)
             for pair, answer in answers.by_pair()
         }
 

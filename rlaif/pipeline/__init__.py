@@ -1,9 +1,15 @@
-"""Recipes: the whole loop from prompts to evaluated policies, stage by stage.
+"""Recipes: any pipeline from prompts to evaluated policies, as a graph of named stages.
 
 recipe.py       Recipe, one YAML file with everything a run depends on
-stages.py       a recipe's stages, their order and their inputs; run and dry run
-context.py      what each stage does
-runner.py       runs stages in order; skips those whose inputs did not change
+stage.py        a stage: what it takes, gives and depends on; the base of all kinds
+kinds/          the kinds of stages, one file each
+options.py      what stages can say besides their inputs and settings
+graph.py        references resolved, types checked, stages in order
+drawing.py      the graph as text and as a Mermaid diagram
+context.py      what a recipe brings along for all stages: prompts, their split, judges
+scores.py       the scores that PPO and ReST train against
+runner.py       runs stages; skips those whose inputs did not change
+run.py          a whole run, and what one would do
 machine_fit.py  predicted minutes on this machine, and the prompts they leave time for
 recipes/        the recipes that ship
 """

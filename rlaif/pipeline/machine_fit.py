@@ -22,17 +22,13 @@ from hardware import vllm_cpu
 from hardware.dtypes import dtype_name, multiplies_bfloat16
 from hardware.memory import GIB, ModelSize, available_bytes, model_size
 from hardware.speed import cores, matmul_gflops
+from rlaif.data.prompt_split import HELD_OUT, TRAIN
 from rlaif.data.records import write_json
 from rlaif.models import catalog
-from rlaif.pipeline.recipe import Fit, Recipe
+from rlaif.pipeline.graph import Graph, build_graph
+from rlaif.pipeline.recipe import Fit, ModelSpec, Recipe
 
 SIZE_FILE = "size.json"
-# The prompts that a stage's time is proportional to; the others take the same time at any size.
-_GROWS_WITH = {
-    "sample": "train", "label": "train", "sft": "train", "reward": "train", "dpo": "train",
-    "rest": "train", "respond": "heldout", "evaluate": "heldout",
-}  # fmt: skip
-_NOT_COMPUTING = {"models"}  # bound by the network
 
 
 class RunSize(BaseModel):
@@ -75,13 +71,14 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
     if machine.gpu:
         return kept_size(recipe, run_dir)
     size = _kept(recipe, run_dir)
-    if size is None and "--engine" not in recipe.judge_flags:
-        judge = _judge_size(recipe.judge)
-        vllm_cpu.check_memory(recipe.judge, judge, dtype_name(recipe.judge_dtype))
-    console.print(_judge_memory(recipe), highlight=False, soft_wrap=True)
+    graph = build_graph(recipe, run_dir)
+    for judge in graph.judges:
+        if size is None and not judge.is_served_elsewhere:
+            vllm_cpu.check_memory(judge.model, _size_of(judge), dtype_name(judge.dtype))
+        console.print(_judge_memory(judge), highlight=False, soft_wrap=True)
     slower = recipe.gflops / machine.gflops
     if size is None:
-        train, heldout = fitted(recipe, slower)
+        train, heldout = fitted(recipe, graph, slower)
         size = RunSize(limits=_limits(recipe), train_prompts=train, heldout_prompts=heldout)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / SIZE_FILE, size.model_dump())
@@ -89,7 +86,7 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
         update={
             "train_prompts": size.train_prompts,
             "heldout_prompts": size.heldout_prompts,
-            "minutes": predicted(recipe, slower, size.train_prompts, size.heldout_prompts),
+            "minutes": predicted(recipe, graph, slower, size.train_prompts, size.heldout_prompts),
         }
     )
     console.print(_describe_size(recipe, sized), highlight=False, soft_wrap=True)
@@ -107,19 +104,19 @@ def kept_size(recipe: Recipe, run_dir: Path) -> Recipe:
 
 
 def predicted(
-    recipe: Recipe, slower: float, train: int | None, heldout: int | None
+    recipe: Recipe, graph: Graph, slower: float, train: int | None, heldout: int | None
 ) -> dict[str, float]:
     """Minutes of each stage. slower: GFLOP/s of the measured machine over this one's."""
     measured = recipe.minutes_prompts
     share = {
-        "train": _over(train, measured.get("train", recipe.train_prompts)),
-        "heldout": _over(heldout, measured.get("heldout", recipe.heldout_prompts)),
+        TRAIN: _over(train, measured.get("train", recipe.train_prompts)),
+        HELD_OUT: _over(heldout, measured.get("heldout", recipe.heldout_prompts)),
+        None: 1.0,
     }
     return {
-        stage: minutes
-        * (1.0 if stage in _NOT_COMPUTING else slower)
-        * share.get(_GROWS_WITH.get(stage, ""), 1.0)
-        for stage, minutes in recipe.minutes.items()
+        stage.name: recipe.minutes[stage.name] * slower * share[stage.grows_with]
+        for stage in graph.stages
+        if stage.name in recipe.minutes
     }
 
 
@@ -127,7 +124,7 @@ def _over(now: int | None, measured: int | None) -> float:
     return 1.0 if now is None or measured is None else now / measured
 
 
-def fitted(recipe: Recipe, slower: float) -> tuple[int | None, int | None]:
+def fitted(recipe: Recipe, graph: Graph, slower: float) -> tuple[int | None, int | None]:
     """(train_prompts, heldout_prompts): the recipe's, or the largest share of them that fits."""
     full = recipe.train_prompts, recipe.heldout_prompts
     fit = recipe.fit
@@ -135,7 +132,7 @@ def fitted(recipe: Recipe, slower: float) -> tuple[int | None, int | None]:
         return full
     for percent in range(100, 0, -1):
         train, heldout = _share(recipe, fit, percent / 100)
-        if sum(predicted(recipe, slower, train, heldout).values()) <= fit.minutes:
+        if sum(predicted(recipe, graph, slower, train, heldout).values()) <= fit.minutes:
             break
     return train, heldout
 
@@ -180,24 +177,24 @@ def _describe(machine: Machine) -> str:
     )
 
 
-def _judge_memory(recipe: Recipe) -> str:
-    """The memory that the judge will take."""
-    if "--engine" in recipe.judge_flags:
-        return f"the judge {recipe.judge} runs behind a model server"
-    dtype, size = dtype_name(recipe.judge_dtype), _judge_size(recipe.judge)
+def _judge_memory(judge: ModelSpec) -> str:
+    """The memory that a judge will take."""
+    if judge.is_served_elsewhere:
+        return f"the judge {judge.model} runs behind a model server"
+    dtype, size = dtype_name(judge.dtype), _size_of(judge)
     loading, lasting = vllm_cpu.memory_gib(size, dtype)
     if not size.parameters:
-        return f"the judge {recipe.judge} computes in {dtype}"
+        return f"the judge {judge.model} computes in {dtype}"
     return (
-        f"the judge {recipe.judge} computes in {dtype} and takes about {lasting:.1f} GiB of memory "
+        f"the judge {judge.model} computes in {dtype} and takes about {lasting:.1f} GiB of memory "
         f"({loading:.1f} while it loads)"
     )
 
 
-def _judge_size(judge: str) -> ModelSize:
+def _size_of(judge: ModelSpec) -> ModelSize:
     """The size in its folder; for a short name not fetched yet, the folder's size in bfloat16."""
-    known = catalog.KNOWN.get(judge)
-    folder = catalog.model_folder(judge) if known else Path(judge)
+    known = catalog.KNOWN.get(judge.model)
+    folder = catalog.model_folder(judge.model) if known else Path(judge.model)
     size = model_size(folder) if folder.is_dir() else ModelSize(0, 0)
     return ModelSize(known.folder_bytes // 2, 0) if known and not size.parameters else size
 

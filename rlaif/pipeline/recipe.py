@@ -1,85 +1,99 @@
-"""Recipe: one YAML file with everything a run depends on.
+"""Recipe: one YAML file with everything a run depends on, as a graph of named stages.
 
-A recipe names the policy, the judge, the constitution and the prompts, and holds the settings of
-every stage. `rlaif run RECIPE key=value …` changes any of them. `sft: null` and `rest: null` leave
-those stages out, as they do where a recipe does not name them.
+    name: small
+    models: {policy: smollm2-135m, judge: qwen2.5-coder-1.5b}
+    constitution: overall
+    prompts: quickstart
+    stages:
+      samples: {kind: sample, model: policy}
+      labels: {kind: label, samples: samples}
+      dpo: {kind: dpo, model: policy, labels: labels}
+
+`rlaif run RECIPE key=value …` changes any setting: `constitution=FILE`, `policy=FOLDER` (a name of
+`models`), `dpo.beta=0.2` (a stage), `dpo=null` (leaves a stage out). graph.py turns the stages into
+a checked graph; docs/recipes.md explains the form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from constitution.errors import UserError
+from constitution.errors import UserError, nearest
 from hardware.dtypes import Dtype
-from judge_service.types import JudgeOptions
-from rlaif.algorithms.dpo.config import DPOConfig
-from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.rest.config import ReSTConfig
-from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.data.prompt_split import DEFAULT_RULE
-from rlaif.generation.config import SamplingConfig
-from rlaif.settings import configured
+from rlaif.settings import SettingsModel, configured
+
+NAME = r"^[A-Za-z0-9_-]+$"
+_OLD_FORM = frozenset({"sample", "label", "sft", "reward", "dpo", "ppo", "rest", "respond"})
 
 
 class RecipeError(UserError):
-    """A recipe that cannot be used: which file or setting, and what to do."""
+    """A recipe that cannot be used: which file, stage or setting, and what to do."""
 
 
-class JudgingConfig(BaseModel):
-    """Settings of the judge's comparisons."""
+class ModelSpec(SettingsModel):
+    """A model that the recipe brings along. dtype and flags matter where it judges."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sample_principles: int | None = Field(
-        default=None, ge=1, description="principles drawn per pair, seeded; all by default"
+    model: str = Field(min_length=1, description="short name, folder or hub id")
+    dtype: Dtype = Field(
+        default="auto",
+        description="what it computes in as a judge; auto: bfloat16 where the hardware multiplies "
+        "in it, else float32",
     )
-    seed: int = Field(default=0, description="of the draw of principles")
-
-    def options(self) -> JudgeOptions:
-        return JudgeOptions(
-            sample_principles=self.sample_principles, seed=self.seed, interactive=False
-        )
-
-
-class LabelingConfig(JudgingConfig):
-    """Settings of labeling."""
-
-    pairs_per_prompt: int = Field(
-        default=1, ge=1, description="of its responses; the first ones share no response"
+    flags: tuple[str, ...] = Field(
+        default=(), description="further flags of `rlaif serve` for it as a judge"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"model": data} if isinstance(data, str) else data
 
-class Fit(BaseModel):
+    @property
+    def is_served_elsewhere(self) -> bool:
+        """Whether it runs behind a model server and is only named here."""
+        return "--engine" in self.flags
+
+
+class Fit(SettingsModel):
     """Takes fewer prompts where a run would take too long on the machine (machine_fit.py)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     minutes: float = Field(gt=0, description="how long the run may take")
     train_prompts: int = Field(ge=2, description="never fewer than these")
     heldout_prompts: int = Field(ge=2, description="never fewer than these")
 
 
-class Recipe(BaseModel):
-    """Everything a run depends on. Defaults of the nested settings stand beside each algorithm."""
+class Recipe(SettingsModel):
+    """Everything a run depends on.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    >>> recipe = Recipe.load("quickstart", ["dpo.beta=0.2"])
+    >>> recipe.stages["dpo"]["beta"]
+    0.2
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-]+$")
-    description: str = ""
-    policy: str = Field(description="the model to train: short name, folder or hub id")
-    judge: str = Field(description="the model that judges: short name, folder or hub id")
+    The settings of a stage stand beside its kind (kinds/) and are checked with the whole graph,
+    by `build_graph`, before anything is run.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {"reward_heldout": "heldout_pairs"}
+
+    name: str = Field(min_length=1, pattern=NAME)
+    description: str = Field(default="", description="one line, for `rlaif recipes`")
+    models: dict[str, ModelSpec] = Field(
+        min_length=1, description="name → short name, folder or hub id; or with dtype and flags"
+    )
     constitution: str = Field(description="a shipped name or a YAML file")
-    prompts: str = Field(description="'quickstart' or a JSONL file of prompts")
+    prompts: str = Field(description="'quickstart', or a JSONL or Parquet file of prompts")
     system: str = Field(default="", description="a system message before every prompt")
     train_prompts: int | None = Field(default=None, ge=2, description="the first N; all by default")
-    heldout_prompts: int | None = Field(default=None, ge=2)
+    heldout_prompts: int | None = Field(
+        default=None, ge=2, description="the first N; all by default"
+    )
     heldout_share: float = Field(
         default=DEFAULT_RULE.heldout_share,
         gt=0,
@@ -87,36 +101,22 @@ class Recipe(BaseModel):
         description="share of the prompts held out where their file names no split",
     )
     split_seed: int = Field(default=DEFAULT_RULE.seed, description="of that split")
-    reward_heldout: float = Field(
-        default=0.2, gt=0, lt=1, description="share of labeled pairs kept to evaluate the reward"
+    heldout_pairs: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="share of labeled pairs held out, by prompt and alike for all stages: they "
+        "evaluate reward models, and other stages with eval_every or keep=best",
     )
     fit: Fit | None = Field(default=None, description="fewer prompts on slow machines; null: never")
-    judge_dtype: Dtype = Field(
-        default="auto",
-        description="what the judge computes in; auto: bfloat16 where the hardware multiplies in "
-        "it, else float32",
+    stages: dict[str, dict[str, Any] | None] = Field(
+        min_length=1, description="name → kind, inputs and settings; null leaves a stage out"
     )
-    judge_flags: tuple[str, ...] = Field(default=(), description="further flags of `rlaif serve`")
-    sample: SamplingConfig = SamplingConfig()
-    label: LabelingConfig = LabelingConfig()
-    sft: SFTConfig | None = Field(
-        default=None, description="imitating the chosen responses; null leaves the stage out"
+    results: tuple[str, ...] = Field(
+        default=(),
+        description="stages wanted for themselves; by default evaluations and reports, and where "
+        "there are none, every stage that no other one takes",
     )
-    start: Literal["policy", "sft"] = Field(
-        default="policy",
-        description="what reward model, DPO, PPO and ReST begin from, and what KL holds them to; "
-        "evaluation compares with the policy either way",
-    )
-    reward: RewardConfig = RewardConfig()
-    dpo: SerializeAsAny[DPOConfig] = DPOConfig()
-    ppo: PPOConfig = Field(
-        default=PPOConfig(), description="with eval_every, the judge decides on going back"
-    )
-    rest: ReSTConfig | None = Field(
-        default=None, description="against the reward model; null leaves the stage out"
-    )
-    respond: SamplingConfig = SamplingConfig(n=1)
-    evaluate: JudgingConfig = JudgingConfig()
     minutes: dict[str, float] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
     )
@@ -128,39 +128,113 @@ class Recipe(BaseModel):
         default=120.0, gt=0, description="of the CPU on which the minutes were measured"
     )
 
-    @model_validator(mode="after")
-    def _start_is_trained(self) -> Self:
-        if self.start == "sft" and self.sft is None:
-            raise ValueError("start: sft needs the sft stage; give its settings, e.g. sft: {}")
-        return self
+    @classmethod
+    def load(cls, name: str, settings: Sequence[str] = ()) -> Self:
+        """A shipped recipe by name, or a YAML file, with key=value settings laid over it.
 
-
-def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or a YAML file, with key=value settings laid over it."""
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise RecipeError(f"{path}: no such file")
-        text, source = path.read_text(encoding="utf-8"), str(path)
-    else:
-        shipped = {
-            file.name.removesuffix(".yaml"): file
-            for file in resources.files("rlaif.pipeline.recipes").iterdir()
-            if file.name.endswith(".yaml")
-        }
-        if name not in shipped:
+        Raises RecipeError naming the file, the field, the value and the remedy.
+        """
+        text, source = _read(name)
+        try:
+            base = yaml.load(text, _UniqueKeys)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{source}: not YAML: {error}") from error
+        if not isinstance(base, dict):
+            raise RecipeError(f"{source}: expected a mapping of settings (found {base!r})")
+        if "stages" not in base and _OLD_FORM & base.keys():
             raise RecipeError(
-                f"no recipe named {name!r}; there are: {', '.join(sorted(shipped))}; "
-                "or give a .yaml file"
+                f"{source}: recipes of this form are no longer read; write the stages under "
+                "`stages:` as `rlaif recipes quickstart` shows, or see docs/recipes.md"
             )
-        text, source = shipped[name].read_text(encoding="utf-8"), f"recipe {name}"
-    try:
-        base = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source}: not YAML: {error}") from error
-    if not isinstance(base, dict):
-        raise RecipeError(f"{source}: a recipe is a mapping of settings; found {base!r}")
-    try:
-        return configured(Recipe, list(settings), base)
-    except UserError as error:
-        raise RecipeError(f"{source}: {error}") from error
+        try:
+            return configured(cls, [_full_key(base, each) for each in settings], base)
+        except UserError as error:
+            raise RecipeError(f"{source}: {error}") from error
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _refuse_null(cls, models: Any) -> Any:
+        for name, spec in models.items() if isinstance(models, dict) else ():
+            if spec is None:
+                raise ValueError(f"{name}: expected a short name, a folder or a hub id")
+        return models
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _expect_mappings(cls, stages: Any) -> Any:
+        for name, stage in stages.items() if isinstance(stages, dict) else ():
+            if stage is not None and not isinstance(stage, Mapping):
+                raise ValueError(f"{name}: expected {{kind: …}} or null (found {stage!r})")
+        return stages
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name → YAML text of the recipes that ship, sorted by name."""
+    files = sorted(resources.files("rlaif.pipeline.recipes").iterdir(), key=lambda f: f.name)
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
+        for file in files
+        if file.name.endswith(".yaml")
+    }
+
+
+def recipe_text(name: str) -> str:
+    """The YAML of a shipped recipe, or of a file. Raises RecipeError."""
+    return _read(name)[0]
+
+
+def _read(name: str) -> tuple[str, str]:
+    """(text, what to call it) of a shipped recipe or a file."""
+    path = Path(name).expanduser()
+    if path.suffix in {".yaml", ".yml"}:
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise RecipeError(f"{path}: cannot be read: {reason}") from error
+    shipped = shipped_recipes()
+    if name not in shipped:
+        hint = nearest(name, shipped) or f"there are: {', '.join(shipped)}"
+        raise RecipeError(f"unknown recipe {name!r}; {hint}; or give a .yaml file")
+    return shipped[name], f"recipe {name}"
+
+
+def _full_key(base: Mapping[str, Any], setting: str) -> str:
+    """A setting with the place of its key in the recipe: `dpo.beta=1` is `stages.dpo.beta=1`.
+
+    A model that is given by name only becomes a mapping where one of its settings is named.
+    """
+    key, equals, _ = setting.partition("=")
+    first, *rest = key.split(".")
+    stages, models = (base.get(part) or {} for part in ("stages", "models"))
+    if not equals or first in Recipe.model_fields or first in Recipe.renamed:
+        return setting
+    if first in stages:
+        return f"stages.{setting}"
+    if first in models:
+        if rest and isinstance(models[first], str):
+            models[first] = {"model": models[first]}
+        return f"models.{setting}"
+    known = [*Recipe.model_fields, *stages, *models]
+    hint = nearest(first, known) or f"known: {', '.join(sorted(known))}"
+    raise UserError(f"{key}: unknown setting; {hint}")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that is given twice is an error: the first would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        for key, place in _repeated(node):
+            raise yaml.constructor.ConstructorError(
+                problem=f"{key} is given twice; rename or remove one", problem_mark=place
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _repeated(node: yaml.MappingNode) -> Iterable[tuple[str, yaml.Mark]]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            yield key.value, key.start_mark
+        if isinstance(key.value, str):
+            seen.add(key.value)

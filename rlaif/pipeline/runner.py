@@ -1,8 +1,11 @@
-"""Runs stages in order; a stage whose inputs did not change is skipped.
+"""Runs the stages of a graph; a finished one is skipped as long as its inputs are the same.
 
-A stage is finished when `.stages/<name>.json` holds the digest of its inputs and its output files
-still have their sizes. A killed run restarts at the first unfinished stage, which continues from
-what it saved itself (labels, checkpoints, complete chunks of samples).
+A stage declares everything its outcome depends on: settings, and digests of the files that it
+reads. What a finished stage declared is kept in `.stages/NAME.json` of the run folder, with the
+files that it wrote. A killed or failed stage leaves its mark at "started": the next run starts it
+again in the same folder, where the trainers find their checkpoints and labeling its journal. When
+the inputs changed, the stage's folder is emptied first. When a stage fails, those that take nothing
+from it still run.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +23,15 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console
+from rich.markup import escape
 
 from constitution.errors import UserError
 from rlaif.data.records import write_json
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.stage import Files, Stage
+
+FORM = 2  # of the marks
+_FLOW_MINUTES = 2.0  # a prior for the machine's speed, so that one short stage does not decide
 
 
 class RunError(UserError):
@@ -30,98 +39,186 @@ class RunError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One step of a run.
+class Selection:
+    """Which stages to run: all, or those chosen; what they take must be finished."""
 
-    `inputs()` returns everything the outcome depends on, as JSON. `folder` holds all that the stage
-    writes and is emptied when the inputs change, unless `keeps_its_own`: such a stage decides item
-    by item what is still valid. `minutes` is the time it took where it was measured, for the
-    estimate shown to the user. `computes`: whether its time says how fast the machine is; fetching
-    models does not.
+    chosen: frozenset[Stage] | None = None
+
+    def __contains__(self, stage: Stage) -> bool:
+        return self.chosen is None or stage in self.chosen
+
+
+def run_stages(
+    stages: Sequence[Stage], context: RunContext, console: Console, selection: Selection
+) -> None:
+    """Run the selected stages that are not finished, printing each and about how long is left.
+
+    Raises RunError when a stage failed or could not start: after all others that could run.
     """
-
-    name: str
-    does: str
-    folder: Path
-    inputs: Callable[[], Any]
-    run: Callable[[], None]
-    minutes: float
-    keeps_its_own: bool = False
-    computes: bool = True
-
-
-def run_stages(stages: Sequence[Stage], run_dir: Path, console: Console) -> None:
-    """Run the unfinished stages in order, printing each one and about how long is left."""
-    with _locked(run_dir):
-        spent = foreseen = 2.0  # minutes; a prior, so that one short stage does not decide
-        for place, stage in enumerate(stages, start=1):
-            left = spent / foreseen * sum(later.minutes for later in stages[place - 1 :])
-            head = f"[bold]{place}/{len(stages)} {stage.name}[/bold]"
-            digest = input_digest(stage)
-            if is_finished(stage, run_dir, digest):
+    chosen = [stage for stage in stages if stage in selection]
+    failed: dict[Stage, str] = {}
+    with _locked(context.folder):
+        _refuse_old_form(context.folder)
+        spent = foreseen = _FLOW_MINUTES
+        for place, stage in enumerate(chosen, start=1):
+            head = f"[bold]{place}/{len(chosen)} {stage.name}[/bold]"
+            # 1. What it takes has to be there.
+            if reason := _obstacle(stage, context, selection, failed):
+                failed[stage] = reason
+                console.print(f"{head}  not run: {escape(reason)}", soft_wrap=True)
+                continue
+            # 2. The same inputs as before: nothing to do.
+            inputs = digested(stage, context)
+            if is_finished(stage, context.folder, inputs):
                 console.print(f"{head}  finished before, skipped", soft_wrap=True)
                 continue
-            console.print(
-                f"{head}  {stage.does} [dim](about {left:.0f} min to the end)[/dim]", soft_wrap=True
-            )
-            seconds = _run(stage, run_dir, digest)
-            if stage.computes:
-                spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
+            # 3. The work; the time it takes says how fast this machine is.
+            left = spent / foreseen * sum(later.minutes for later in chosen[place - 1 :])
+            does = escape(stage.does(context))
+            console.print(f"{head}  {does} [dim]({_about(left)})[/dim]", soft_wrap=True)
+            try:
+                seconds = _run(stage, context, inputs)
+            except UserError as error:
+                failed[stage] = str(error)
+                console.print(f"   [red]failed[/red]: {escape(str(error))}", soft_wrap=True)
+                continue
+            spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
             console.print(f"   [dim]done in {seconds / 60:.1f} min[/dim]")
+    if failed:
+        raise RunError(_summary(failed, len(chosen)))
 
 
-def is_finished(stage: Stage, run_dir: Path, digest: str) -> bool:
-    mark = _mark(run_dir, stage)
-    if not mark.is_file():
-        return False
-    saved = json.loads(mark.read_text(encoding="utf-8"))
-    return bool(
-        saved["inputs"] == digest
-        and saved["state"] == "finished"
-        and saved["files"] == files_in(stage.folder)
+def _about(minutes: float) -> str:
+    return f"about {minutes:.0f} min to the end" if minutes else "time left unknown"
+
+
+def _obstacle(
+    stage: Stage, context: RunContext, selection: Selection, failed: Mapping[Stage, str]
+) -> str:
+    """Why a stage cannot start; "" if it can."""
+    for before in stage.predecessors:
+        if before in failed:
+            return f"it takes {before.name}, which failed"
+        if before not in selection and not is_finished(
+            before, context.folder, digested(before, context)
+        ):
+            return (
+                f"it takes {before.name}, which is not finished with these settings; run without "
+                f"--only, or with --from {before.name}"
+            )
+    return ""
+
+
+def _summary(failed: Mapping[Stage, str], total: int) -> str:
+    lines = [f"stage {stage.name}: {reason}" for stage, reason in failed.items()]
+    finished = total - len(failed)
+    return "\n".join(
+        [*lines, f"the results of the {finished} other stages are kept; run again to continue"]
     )
 
 
-def input_digest(stage: Stage) -> str:
-    text = json.dumps(to_jsonable_python(stage.inputs()), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+# ── marks ────────────────────────────────────────────────────────────────────────────────────
 
 
-def content_digest(*paths: Path) -> dict[str, str]:
-    """sha256 of each file, for a later stage's inputs; "absent" for a missing file."""
-    return {path.name: _sha256(path) if path.is_file() else "absent" for path in paths}
+def is_finished(stage: Stage, run_dir: Path, inputs: Any) -> bool:
+    """Whether the stage ended with these inputs, and its files are still there."""
+    mark = read_mark(stage, run_dir)
+    return bool(
+        mark.get("state") == "finished"
+        and mark["inputs"] == inputs
+        and mark["files"] == files_of(stage)
+    )
 
 
-def files_in(folder: Path) -> dict[str, int]:
-    """Relative name → size of every file: enough to detect a lost or truncated output."""
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
+def changes(stage: Stage, run_dir: Path, inputs: Any) -> str:
+    """Why a stage that ran before has to run again, in a word or two; "" for a new one."""
+    mark = read_mark(stage, run_dir)
+    if not mark:
+        return ""
+    differing = sorted(_differences(mark["inputs"], inputs))
+    if differing:
+        return f"changed: {', '.join(differing)}"
+    return "not finished" if mark["state"] != "finished" else "its files changed"
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    elif before != now:
+        yield path
+
+
+def digested(stage: Stage, context: RunContext) -> Any:
+    """Everything that the stage declares, as JSON, with the digests of files."""
+    return _digested(to_jsonable_python(_with_digests(stage.declared(context))))
+
+
+def _with_digests(value: Any) -> Any:
+    """The same with each `Files` replaced by name → sha256, or "absent"."""
+    match value:
+        case Files():
+            return {
+                path.name: _sha256(path) if path.is_file() else "absent" for path in value.paths
+            }
+        case dict():
+            return {key: _with_digests(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_with_digests(each) for each in value]
+        case _:
+            return value
+
+
+def _digested(value: Any, longest: int = 20) -> Any:
+    """The same with long lists, such as all prompts, replaced by a digest: marks stay small."""
+    if isinstance(value, dict):
+        return {key: _digested(each) for key, each in value.items()}
+    if isinstance(value, list) and len(value) > longest:
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return [_digested(each) for each in value] if isinstance(value, list) else value
+
+
+def files_of(stage: Stage) -> dict[str, int]:
+    """Name → size of every file that the stage wrote: enough to detect a lost or cut output."""
+    inside = {
+        str(path.relative_to(stage.folder)): path.stat().st_size
+        for path in sorted(stage.folder.rglob("*"))
         if path.is_file()
     }
+    elsewhere = {
+        f"../{path.name}": path.stat().st_size for path in stage.outputs_elsewhere if path.is_file()
+    }
+    return inside | elsewhere
 
 
-def _run(stage: Stage, run_dir: Path, digest: str) -> float:
-    mark = _mark(run_dir, stage)
-    started_with = (
-        json.loads(mark.read_text(encoding="utf-8"))["inputs"] if mark.is_file() else None
-    )
-    if started_with != digest and not stage.keeps_its_own:
+def read_mark(stage: Stage, run_dir: Path) -> dict[str, Any]:
+    """What the stage last declared and wrote; empty for one that never ran."""
+    return _read_json(_mark(run_dir, stage))
+
+
+def _read_json(mark: Path) -> dict[str, Any]:
+    """A mark's content; empty where it is missing or damaged."""
+    try:
+        content = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _run(stage: Stage, context: RunContext, inputs: Any) -> float:
+    """Run the stage in its folder and mark it as finished; the seconds it took."""
+    before = read_mark(stage, context.folder)
+    if before.get("inputs") != inputs and not stage.keeps_its_own:
         shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(parents=True, exist_ok=True)
-    write_json(mark, {"inputs": digest, "state": "started"})
+    mark = _mark(context.folder, stage)
+    started = {"form": FORM, "kind": stage.kind, "inputs": inputs}
+    write_json(mark, started | {"state": "started"})
     start = time.monotonic()
-    stage.run()
+    stage.run(context)
     seconds = time.monotonic() - start
-    write_json(
-        mark,
-        {
-            "inputs": digest,
-            "state": "finished",
-            "seconds": round(seconds, 1),
-            "files": files_in(stage.folder),
-        },
-    )
+    finished = {"state": "finished", "seconds": round(seconds, 1), "files": files_of(stage)}
+    write_json(mark, started | finished)
     return seconds
 
 
@@ -132,6 +229,18 @@ def _mark(run_dir: Path, stage: Stage) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _refuse_old_form(run_dir: Path) -> None:
+    """Raises RunError for the folder of a run before recipes were graphs: its marks say too little
+    about what its stages depended on to take over any of them."""
+    for mark in sorted((run_dir / ".stages").glob("*.json")):
+        content = _read_json(mark)
+        if content and content.get("form") != FORM:
+            raise RunError(
+                f"{run_dir}: made by an earlier version, whose results cannot be continued; choose "
+                "another folder with --out, or remove this one"
+            )
 
 
 @contextmanager

@@ -23,6 +23,7 @@ CONFIGS = (
     "rlaif.training.config",
     "rlaif.training.trackers",
     "rlaif.pipeline.recipe",
+    "rlaif.pipeline.graph",
 )
 
 
@@ -40,9 +41,12 @@ def test_a_config_module_imports_nothing_heavy(module: str) -> None:
 
 def test_validating_the_settings_of_every_algorithm_imports_nothing_heavy() -> None:
     code = """
-from rlaif.pipeline.recipe import load_recipe
+from pathlib import Path
+
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.recipe import Recipe
 
 settings = ["dpo.loss=robust", "dpo.label_noise=0.1", "ppo.advantages=rloo", "ppo.group_size=2"]
-load_recipe("cpu_study", settings)
+build_graph(Recipe.load("cpu_study", settings), Path("run"))
 """
     assert loaded_after(code) == "[]"

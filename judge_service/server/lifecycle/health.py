@@ -29,7 +29,10 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has no types
-    """NOT_SERVING for the server as a whole ("") and each of `services`, until `report`."""
+    """The health of the server as a whole ("") and of each service; NOT_SERVING until `report`.
+
+    services: full names. max_watches: Watch calls at the same time; more are refused.
+    """
 
     def __init__(self, services: Iterable[str], max_watches: int = MAX_WATCHES) -> None:
         self._status = dict.fromkeys(("", *services), _Response.NOT_SERVING)
@@ -59,6 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
         self._wake()
 
     async def Check(self, request: Any, context: Any) -> Any:
+        """The status of a service, with the alarms in the trailing metadata."""
         status = self._status.get(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service; see reflection")
@@ -67,6 +71,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
         return _Response(status=status)
 
     async def Watch(self, request: Any, context: Any) -> None:
+        """Write the status now and at each change, until the caller leaves or the server stops."""
         if len(self._watches) >= self._max_watches:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

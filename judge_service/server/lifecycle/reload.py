@@ -24,7 +24,10 @@ _log = logging.getLogger("judge_service")
 
 
 class Reloader:
-    """gate, tls: None for a server without tokens, or without TLS."""
+    """Reads the files of a running server again, and publishes the state of its tokens.
+
+    gate, tls: None for a server without tokens, or without TLS. health: shows alarms about tokens.
+    """
 
     def __init__(
         self,

@@ -33,17 +33,56 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
+    graph: Annotated[
+        bool,
+        typer.Option("--graph", help="Print the graph as text and in Mermaid, and do nothing."),
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this stage alone; may be repeated. What it takes must be finished."),
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option("--from", help="Run this stage and those that depend on it.", metavar="STAGE"),
+    ] = "",
 ) -> None:
-    """Run a recipe, from constitution to policy, stage by stage. A killed run resumes."""
-    from rlaif.pipeline import stages
-    from rlaif.pipeline.recipe import load_recipe
+    """Run a recipe's stages, from prompts to evaluated policies. A killed run resumes.
 
-    loaded = load_recipe(recipe, settings or [])
+    A setting is STAGE.KEY=VALUE (dpo.beta=0.2), a model's name (policy=FOLDER) or a key of the
+    recipe (constitution=FILE); STAGE=null leaves a stage out. `rlaif recipes NAME` prints them all.
+    """
+    from rlaif.pipeline.recipe import Recipe
+
+    loaded = Recipe.load(recipe, settings or [])
     folder = out or Path("runs") / loaded.name
-    if dry_run:
-        stages.dry_run(loaded, folder, output())
-    else:
-        stages.run(loaded, folder, output())
+    if graph:
+        from rlaif.pipeline.drawing import as_mermaid, as_text
+        from rlaif.pipeline.graph import build_graph
+
+        stages = build_graph(loaded, folder)
+        print(f"{as_text(stages)}\n\n```mermaid\n{as_mermaid(stages)}\n```")
+        return
+    from rlaif.pipeline import run as runs
+
+    act = runs.dry_run if dry_run else runs.run
+    act(loaded, folder, output(), only=only or (), start=start)
+
+
+def recipes(
+    name: Annotated[str, typer.Argument(help="Print this recipe's YAML, to copy and change.")] = "",
+) -> None:
+    """List the recipes that ship, or print one of them."""
+    from rlaif.pipeline.recipe import Recipe, recipe_text, shipped_recipes
+
+    if name:
+        print(recipe_text(name), end="")
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for shipped in shipped_recipes():
+        table.add_row(shipped, Recipe.load(shipped).description)
+    output().print(table)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from rlaif.cli.main import OUR_PACKAGES, app
-from rlaif.pipeline.recipe import Recipe, RecipeError, load_recipe
+from rlaif.pipeline.recipe import Recipe, shipped_recipes
 from rlaif.settings import configured, merge_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -123,28 +123,25 @@ def test_lint_exits_with_1_on_errors_only(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["constitution", "lint", "hhh"]).exit_code == 0
 
 
-def test_settings_override_those_of_stages() -> None:
-    recipe = load_recipe("quickstart", ["ppo.iterations=3", "dpo.learning_rate=1e-5", "policy=x/y"])
-    assert (recipe.ppo.iterations, recipe.dpo.learning_rate, recipe.policy) == (3, 1e-5, "x/y")
+def test_run_draws_the_graph_as_text_and_in_mermaid(tmp_path: Path) -> None:
+    result = rlaif("run", "quickstart", "--graph", "dpo=null", "--out", str(tmp_path / "run"))
+    assert result.returncode == 0
+    text, mermaid = result.stdout.split("\n\n")
+    assert text.splitlines()[0] == "samples     sample    model: policy"
+    assert mermaid.startswith("```mermaid\nflowchart LR\n")
+    assert "dpo" not in result.stdout
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("ppo.iteratons=3", "ppo.iteratons: unknown setting; did you mean 'iterations'?"),
-        ("ppo.iterations=none", "ppo.iterations"),
-        ("ppo.iterations", "write key=value"),
-        ("name.x=1", "name has no settings of its own"),
-    ],
-)
-def test_an_invalid_setting_is_named(setting: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message.replace("?", r"\?")):
-        load_recipe("quickstart", [setting])
-
-
-def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="quickstart"):
-        load_recipe("quikstart")
+def test_recipes_lists_those_that_ship_with_a_line_each_and_prints_one_to_copy(
+    tmp_path: Path,
+) -> None:
+    listed = CliRunner().invoke(app, ["recipes"])
+    assert [line.split()[0] for line in listed.output.splitlines()] == list(shipped_recipes())
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(CliRunner().invoke(app, ["recipes", "quickstart"]).output)
+    assert Recipe.load(str(copy)) == Recipe.load("quickstart")
+    assert "did you mean 'quickstart'" in rlaif("recipes", "quikstart").stderr
 
 
 def test_merging_settings_does_not_modify_the_base() -> None:
@@ -154,13 +151,15 @@ def test_merging_settings_does_not_modify_the_base() -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    with pytest.raises(UserError, match="judge: missing setting"):
-        configured(Recipe, [], {"name": "x", "policy": "p", "constitution": "hhh", "prompts": "q"})
+    with pytest.raises(UserError, match="stages: missing setting"):
+        configured(
+            Recipe, [], {"name": "x", "models": {"p": "a/b"}, "constitution": "c", "prompts": "q"}
+        )
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = CliRunner().invoke(app, ["run", "quickstart", "--dry-run", "--out", str(out)])
     assert result.exit_code == 0
-    assert "8/8 evaluate" in result.output
+    assert "8/8 report" in result.output
     assert not out.exists()

@@ -13,9 +13,9 @@ from rlaif.data.prompt_split import SplitRule, held_out, place, text_of
 from rlaif.data.prompts import load_prompts, read_prompts
 from rlaif.data.records import Prompt, RecordError
 from rlaif.pipeline.context import RunContext
-from rlaif.pipeline.recipe import load_recipe
-from rlaif.pipeline.runner import input_digest
-from rlaif.pipeline.stages import stages_of
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.recipe import Recipe
+from rlaif.pipeline.runner import digested
 
 RULE = SplitRule()
 
@@ -182,18 +182,17 @@ def test_run_takes_share_and_seed_from_the_recipe_and_redoes_what_they_change(tm
     path = plain(tmp_path / "own.jsonl", 40)
 
     def digests(*settings):
-        work = RunContext(
-            load_recipe("quickstart", [f"prompts={path}", *settings]), tmp_path / "run"
-        )
-        return {stage.name: input_digest(stage) for stage in stages_of(work)}
+        recipe = Recipe.load("quickstart", [f"prompts={path}", *settings])
+        work, graph = RunContext(recipe, tmp_path / "run"), build_graph(recipe, tmp_path / "run")
+        return {stage.name: digested(stage, work) for stage in graph.stages}
 
     plain_run, reseeded = digests(), digests("split_seed=1")
     assert plain_run == digests()
-    for stage in ("sample", "ppo", "respond"):
+    for stage in ("samples", "ppo", "responses", "dpo"):
         assert plain_run[stage] != reseeded[stage]
-    assert plain_run["models"] == reseeded["models"]
+    assert plain_run["labels"] == reseeded["labels"]  # until its samples change
     half = RunContext(
-        load_recipe("quickstart", [f"prompts={path}", "heldout_share=0.5"]), Path("x")
+        Recipe.load("quickstart", [f"prompts={path}", "heldout_share=0.5"]), Path("x")
     )
     assert len(half.prompts("heldout")) > len(read_prompts(path).of("heldout"))
 

@@ -1,5 +1,6 @@
 """Win rates, judge scores, KL and text statistics against numbers worked by hand."""
 
+import json
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.policies import (
     EvaluationError,
     EvaluationResult,
+    EvaluatorModel,
     JudgedPair,
     PolicyRun,
     ResponseComparison,
@@ -249,6 +251,26 @@ def result():
         }
 
     return evaluate(start, [trained], compare)
+
+
+def test_an_evaluation_records_who_judged_it_and_older_files_name_nobody(tmp_path):
+    start = PolicyRun("start", [sample("p", "aa"), sample("q", "bb")])
+    trained = PolicyRun("dpo", [sample("p", "aaaa"), sample("q", "b")])
+    who = [EvaluatorModel(name, "0" * 64, "hhh 1.0.0") for name in ("large", "small")]
+
+    def compare(questions):  # the two questions are answered by two judges
+        return {
+            q[0]: JudgedPair(0.9, evaluator=judge)
+            for q, judge in zip(questions, who[::-1], strict=True)
+        }
+
+    path = tmp_path / "evaluation.json"
+    evaluate(start, [trained], compare).save(path)
+    assert EvaluationResult.load(path).evaluators == tuple(who)
+    saved = json.loads(path.read_text())
+    del saved["evaluators"]
+    path.write_text(json.dumps(saved))
+    assert EvaluationResult.load(path).evaluators == ()
 
 
 def test_an_evaluation_counts_unjudged_comparisons_by_reason(result):

@@ -21,7 +21,7 @@ from judge_service.client.sync import JudgeUnavailable
 from judge_service.server_info import FittedCalibration
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjudged, UnjudgedReason
 from rlaif.data.datasets import read_preferences
-from rlaif.evaluation.policies import JudgedPair
+from rlaif.evaluation.policies import EvaluatorModel, JudgedPair
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.labeler import LabelingError, comparer, identify, judge_pairs, label
 from rlaif.feedback.receipts import preference
@@ -272,9 +272,10 @@ def test_a_comparer_judges_once_and_reports_pairs_without_a_judgment(tmp_path):
     compare = comparer(judge, tmp_path / "journal.jsonl")
     question = (Message(role="user", content="q"),)
     questions = [("one", question, "longer", "short"), ("two", question, "text", " ")]
+    who = EvaluatorModel("scripted", "a" * 64, "hhh 1.0.0")
     assert compare(questions) == {
-        "one": JudgedPair(0.9, traits={"helpful": 0.9, "honest": 0.3}),
-        "two": JudgedPair(None, "empty_response"),
+        "one": JudgedPair(0.9, traits={"helpful": 0.9, "honest": 0.3}, evaluator=who),
+        "two": JudgedPair(None, "empty_response", evaluator=who),
     }
     assert compare(questions)["one"].prob_a == 0.9
     assert sorted(judge.received) == ["one", "two"]
@@ -302,7 +303,7 @@ def test_datasets_loads_the_file_directly(tmp_path):
 SLOW_LABELING = """
 import sys, time
 from pathlib import Path
-from rlaif.evaluation.policies import JudgedPair
+from rlaif.evaluation.policies import EvaluatorModel, JudgedPair
 from rlaif.feedback.labeler import label
 from tests.support.feedback.scripted_judge import ScriptedJudge
 from tests.rlaif.feedback.test_labeler import comparison

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,18 +12,29 @@ from constitution.errors import UserError
 from hardware import vllm_cpu
 from hardware.memory import GIB, ModelSize
 from rlaif.pipeline import machine_fit
-from rlaif.pipeline import stages as running
-from rlaif.pipeline.machine_fit import Machine, fit_to_machine, fitted, kept_size, predicted
-from rlaif.pipeline.recipe import Recipe, load_recipe
+from rlaif.pipeline import run as running
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.machine_fit import Machine, fit_to_machine, kept_size
+from rlaif.pipeline.recipe import ModelSpec, Recipe
+from tests.support.training.recipes import a_recipe
 
-RECIPE = Recipe.model_validate(
-    {
-        "name": "x", "policy": "p", "judge": "j", "constitution": "overall",
-        "prompts": "quickstart", "train_prompts": 80, "heldout_prompts": 40,
-        "fit": {"minutes": 40, "train_prompts": 20, "heldout_prompts": 10},
-        "minutes": {"models": 2, "label": 8, "ppo": 5, "evaluate": 4}, "gflops": 100,
-    }
-)  # fmt: skip
+RECIPE = a_recipe(
+    models={"policy": "p", "judge": "j"},
+    train_prompts=80,
+    heldout_prompts=40,
+    fit={"minutes": 38, "train_prompts": 20, "heldout_prompts": 10},
+    minutes={"labels": 8, "ppo": 5, "evaluation": 4},
+    gflops=100,
+)
+
+
+def predicted(recipe, slower, train, heldout):
+    graph = build_graph(recipe, Path("run"))
+    return machine_fit.predicted(recipe, graph, slower, train, heldout)
+
+
+def fitted(recipe, slower):
+    return machine_fit.fitted(recipe, build_graph(recipe, Path("run")), slower)
 
 
 @pytest.fixture
@@ -36,31 +48,30 @@ def machine(monkeypatch, gflops, gpu=None):
 
 def test_minutes_grow_with_prompts_and_slowness_but_for_what_does_neither():
     assert predicted(RECIPE, 3.0, 40, 10) == {
-        "models": 2,  # the network's
-        "label": 8 * 3 / 2,
+        "labels": 8 * 3 / 2,
         "ppo": 5 * 3,  # its iterations are the recipe's
-        "evaluate": 4 * 3 / 4,
+        "evaluation": 4 * 3 / 4,
     }
 
 
 def test_other_numbers_of_prompts_take_other_minutes_than_were_measured():
     """Whoever runs a recipe with eight prompts is not promised the minutes of eighty."""
-    demo = load_recipe("quickstart")
-    few = load_recipe("quickstart", ["train_prompts=8", "heldout_prompts=4"])
+    demo = Recipe.load("quickstart")
+    few = Recipe.load("quickstart", ["train_prompts=8", "heldout_prompts=4"])
     found = predicted(few, 1.0, 8, 4)
-    assert found["label"] == pytest.approx(demo.minutes["label"] / 10)
-    assert found["evaluate"] == pytest.approx(demo.minutes["evaluate"] / 8)
+    assert found["labels"] == pytest.approx(demo.minutes["labels"] / 10)
+    assert found["evaluation"] == pytest.approx(demo.minutes["evaluation"] / 8)
     assert found["ppo"] == demo.minutes["ppo"]
-    many = load_recipe("quickstart", ["train_prompts=200"])
+    many = Recipe.load("quickstart", ["train_prompts=200"])
     assert fitted(many, 1.0)[0] < 200, "it would take longer than fit.minutes"
 
 
 @pytest.mark.parametrize(
     ("slower", "size"),
     [
-        (1.0, (80, 40)),  # 19 min
-        (2.0, (80, 40)),  # 36 min
-        (3.0, (51, 26)),  # 2 + 15 + 36 · 0.64 = 40.04
+        (1.0, (80, 40)),  # 17 min
+        (2.0, (80, 40)),  # 34 min
+        (3.0, (51, 26)),  # 15 + 36 · 0.64 = 38.04
         (100.0, (20, 10)),  # never under the least
     ],
 )
@@ -68,7 +79,7 @@ def test_a_slow_machine_takes_the_largest_share_of_the_prompts_that_fits(slower,
     train, heldout = fitted(RECIPE, slower)
     assert (train, heldout) == pytest.approx(size, abs=1)
     if slower < 100:
-        assert sum(predicted(RECIPE, slower, train, heldout).values()) <= 40
+        assert sum(predicted(RECIPE, slower, train, heldout).values()) <= 38
 
 
 def test_fewer_prompts_than_the_least_are_taken_where_the_recipe_names_fewer():
@@ -91,7 +102,7 @@ def test_a_run_that_was_killed_goes_on_with_the_prompts_it_began_with(tmp_path, 
     said = say.file.getvalue()
     assert "20 training prompts, 10 held-out prompts (instead of 80" in said
     assert "fit=null takes all" in said
-    assert load_recipe("quickstart", ["fit=null"]).fit is None
+    assert Recipe.load("quickstart", ["fit=null"]).fit is None
 
 
 def test_other_limits_are_another_size(tmp_path, say, monkeypatch):
@@ -122,15 +133,21 @@ def test_a_run_that_began_on_a_processor_goes_on_with_its_prompts_on_a_gpu(
 def test_a_judge_behind_a_model_server_takes_no_memory_here(tmp_path, say, monkeypatch):
     machine(monkeypatch, 100)
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 1)
-    monkeypatch.setattr(machine_fit, "_judge_size", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(machine_fit, "_size_of", lambda judge: ModelSize(4 * GIB, 0))
     flags = ("--engine", "openai", "--openai-url", "http://127.0.0.1:8000/v1")
-    fit_to_machine(RECIPE.model_copy(update={"judge_flags": flags}), tmp_path, say)
+    fit_to_machine(
+        RECIPE.model_copy(
+            update={"models": RECIPE.models | {"judge": ModelSpec(model="j", flags=flags)}}
+        ),
+        tmp_path,
+        say,
+    )
     assert "the judge j runs behind a model server" in say.file.getvalue()
 
 
 def test_a_judge_that_does_not_fit_is_refused_before_anything_is_run(tmp_path, say, monkeypatch):
     machine(monkeypatch, 100)
-    monkeypatch.setattr(machine_fit, "_judge_size", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(machine_fit, "_size_of", lambda judge: ModelSize(4 * GIB, 0))
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: GIB)
     with pytest.raises(UserError, match="too little memory for j in"):
         fit_to_machine(RECIPE, tmp_path, say)
@@ -142,7 +159,7 @@ def test_a_run_that_has_begun_is_not_refused_for_a_judge_that_it_may_not_need(
 ):
     """It may be finished, and print its table again."""
     machine(monkeypatch, 100)
-    monkeypatch.setattr(machine_fit, "_judge_size", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(machine_fit, "_size_of", lambda judge: ModelSize(4 * GIB, 0))
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 64 * GIB)
     fit_to_machine(RECIPE, tmp_path, say)
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: GIB)
@@ -160,7 +177,7 @@ def test_the_cores_that_are_named_are_those_whose_speed_is_counted(monkeypatch):
 
 
 def test_the_demo_keeps_forty_labels_and_twenty_four_heldout_prompts_on_any_machine():
-    demo = load_recipe("quickstart")
+    demo = Recipe.load("quickstart")
     train, heldout = fitted(demo, 1000.0)
     assert (train >= 40, heldout >= 24) == (True, True)
     assert fitted(demo, 0.1) == (80, 32)
@@ -172,12 +189,12 @@ def test_a_run_is_fitted_before_its_stages_are_made(tmp_path, say, monkeypatch):
     class FarEnoughError(Exception):
         pass
 
-    def stages_of(work):
-        assert (work.recipe.train_prompts, work.recipe.heldout_prompts) == (20, 10)
+    def run_stages(stages, context, console, selection):
+        assert (context.recipe.train_prompts, context.recipe.heldout_prompts) == (20, 10)
         raise FarEnoughError
 
-    monkeypatch.setattr(running, "stages_of", stages_of)
-    monkeypatch.setattr(running, "_check_models", lambda recipe: None)  # "p" names no real one
+    monkeypatch.setattr(running, "run_stages", run_stages)
+    monkeypatch.setattr(running, "_check_models", lambda models: None)  # "p" names no real one
     with pytest.raises(FarEnoughError):
         running.run(RECIPE, tmp_path, say)
     assert say.file.getvalue().startswith("this machine: 2 cores, 10 GFLOP/s in float32")

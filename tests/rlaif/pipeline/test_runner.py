@@ -1,56 +1,94 @@
-"""Stages run once, and again only when what they depend on has changed."""
+"""Stages run once, and again only when what they declare has changed."""
 
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from rlaif.pipeline.runner import RunError, Stage, run_stages
+from constitution.errors import UserError
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.options import StageOptions
+from rlaif.pipeline.runner import (
+    RunError,
+    Selection,
+    changes,
+    digested,
+    is_finished,
+    run_stages,
+)
+from rlaif.pipeline.stage import ArtifactType, Files, Source, Stage
+from rlaif.settings import SettingsModel
+from tests.support.training.recipes import a_recipe
+
+
+class WritingStage(Stage):
+    """Writes `text` and what it takes into a file, and notes that it ran."""
+
+    kind = "writing"
+    takes = {}  # noqa: RUF012
+    gives = ArtifactType.SAMPLES
+
+    def prepare(self, diary: Diary) -> WritingStage:
+        self.diary = diary
+        self.work: Callable[[], None] = lambda: None
+        return self
+
+    def does(self, context: RunContext) -> str:
+        return "writes"
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {"seed": self.diary.seeds.get(self.name, 0)}
+
+    def run(self, context: RunContext) -> None:
+        self.diary.ran.append(self.name)
+        self.work()
+        taken = "".join(stage.outputs.paths[0].read_text() for stage in self.predecessors)
+        size = self.diary.seeds.get(self.name, 0) if self.name != "calm" else 0
+        self.outputs.paths[0].write_text(f"{self.name}{size}{taken}")
+
+    @property
+    def outputs(self) -> Files:
+        return Files((self.folder / "out",))
 
 
 class Diary:
-    """Two stages, the second reading the first's output, and what was run."""
+    """first → second; calm and free stand alone."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.ran: list[str] = []
-        self.seed = 1
-        self.console = Console(file=io.StringIO())
+        self.seeds: dict[str, int] = {}
+        self.console = Console(file=io.StringIO(), width=200)
+        self.context = RunContext(a_recipe(), run_dir)
+        self.first = self.stage("first", 1.0)
+        self.second = self.stage("second", 1.0, self.first)
+        self.free = self.stage("free", 1.0)
 
-    def stages(self, second: Callable[[], None] | None = None) -> list[Stage]:
-        def first() -> None:
-            self.ran.append("first")
-            (self.run_dir / "first" / "out").write_text(f"made with {self.seed}")
+    def stage(self, name: str, minutes: float, *before: Stage) -> WritingStage:
+        sources = {"takes": tuple(Source(stage.name, stage) for stage in before)}
+        made = WritingStage(
+            name, self.run_dir / name, sources, StageOptions(), SettingsModel(), minutes
+        )
+        return made.prepare(self)
 
-        def then() -> None:
-            self.ran.append("second")
-            (self.run_dir / "second" / "out").write_text("done")
-
-        return [
-            Stage(
-                "first", "makes", self.run_dir / "first", lambda: {"seed": self.seed}, first, 1.0
-            ),
-            Stage(
-                "second",
-                "uses",
-                self.run_dir / "second",
-                lambda: (self.run_dir / "first" / "out").read_text(),
-                second or then,
-                1.0,
-            ),
-        ]
-
-    def run(self, second: Callable[[], None] | None = None) -> list[str]:
-        self.ran = []
-        run_stages(self.stages(second), self.run_dir, self.console)
+    def run(self, *stages: Stage, selection: Selection | None = None) -> list[str]:
+        self.ran.clear()
+        every = stages or (self.first, self.second, self.free)
+        run_stages(every, self.context, self.console, selection or Selection())
         return self.ran
+
+    @property
+    def said(self) -> str:
+        return self.console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.fixture
@@ -58,97 +96,150 @@ def diary(tmp_path: Path) -> Diary:
     return Diary(tmp_path / "run")
 
 
-def test_a_second_run_does_nothing(diary: Diary) -> None:
-    assert diary.run() == ["first", "second"]
+def breaks(error: Exception) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+def test_runner_a_second_run_does_nothing(diary: Diary) -> None:
+    assert diary.run() == ["first", "second", "free"]
     assert diary.run() == []
 
 
-def test_a_changed_input_runs_its_stage_and_those_that_depend_on_it(diary: Diary) -> None:
+def test_runner_a_changed_input_runs_its_stage_and_those_that_depend_on_it(diary: Diary) -> None:
     diary.run()
-    diary.seed = 2
+    diary.seeds["first"] = 2
     assert diary.run() == ["first", "second"]
 
 
-def test_a_changed_input_with_an_unchanged_outcome_stops_there(diary: Diary) -> None:
-    diary.run()
-    (diary.run_dir / ".stages" / "first.json").unlink()
-    assert diary.run() == ["first"]
+def test_runner_a_changed_input_with_an_unchanged_outcome_stops_there(diary: Diary) -> None:
+    calm = diary.stage("calm", 1.0)
+    after = diary.stage("after", 1.0, calm)
+    diary.run(calm, after)
+    diary.seeds["calm"] = 2
+    assert diary.run(calm, after) == ["calm"]
 
 
-def test_a_lost_output_is_made_again(diary: Diary) -> None:
+def test_runner_a_lost_output_is_made_again(diary: Diary) -> None:
     diary.run()
     (diary.run_dir / "second" / "out").unlink()
     assert diary.run() == ["second"]
 
 
-def test_a_failed_stage_keeps_what_was_before_and_what_it_had(diary: Diary) -> None:
-    def breaks() -> None:
-        (diary.run_dir / "second" / "part").write_text("half")
+def test_runner_a_crash_keeps_what_was_before_and_what_the_stage_had(diary: Diary) -> None:
+    part = diary.run_dir / "second" / "part"
+
+    def work() -> None:
+        part.write_text("half")
         raise RuntimeError("power cut")
 
+    diary.second.work = work
     with pytest.raises(RuntimeError):
-        diary.run(breaks)
+        diary.run()
     kept: list[bool] = []
-
-    def goes_on() -> None:
-        kept.append((diary.run_dir / "second" / "part").exists())
-
-    assert diary.run(goes_on) == []
+    diary.second.work = lambda: kept.append(part.exists())
+    assert diary.run() == ["second", "free"]
     assert kept == [True]
 
 
-def test_part_of_other_work_is_cleared_away(diary: Diary) -> None:
-    def breaks() -> None:
-        (diary.run_dir / "second" / "part").write_text("half")
-        raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError):
-        diary.run(breaks)
-    diary.seed = 2
+def test_runner_part_of_other_work_is_cleared_away(diary: Diary) -> None:
+    part = diary.run_dir / "second" / "part"
     diary.run()
-    assert not (diary.run_dir / "second" / "part").exists()
+    part.write_text("half")
+    diary.seeds["first"] = 2
+    diary.run()
+    assert not part.exists()
 
 
-def test_two_runs_in_one_folder_are_refused(diary: Diary) -> None:
-    def second() -> None:
+def test_runner_a_failed_stage_leaves_the_others_results(diary: Diary) -> None:
+    diary.first.work = breaks(UserError("the disk is full"))
+    with pytest.raises(RunError) as error:
+        diary.run()
+    assert diary.ran == ["first", "free"], "a stage that takes nothing from it still runs"
+    assert "stage first: the disk is full" in str(error.value)
+    assert "stage second: it takes first, which failed" in str(error.value)
+    assert "the results of the 1 other stages are kept; run again to continue" in str(error.value)
+    diary.first.work = lambda: None
+    assert diary.run() == ["first", "second"]
+
+
+def test_runner_a_selection_runs_alone_and_needs_what_it_takes(diary: Diary) -> None:
+    second = Selection(frozenset({diary.second}))
+    with pytest.raises(RunError, match="takes first, which is not finished with these settings"):
+        diary.run(selection=second)
+    assert diary.ran == []
+    assert diary.run(selection=Selection(frozenset({diary.first}))) == ["first"]
+    assert diary.run(selection=second) == ["second"]
+    diary.seeds["first"] = 2
+    with pytest.raises(RunError, match="or with --from first"):
+        diary.run(selection=second)
+
+
+def test_runner_says_why_a_stage_runs_again(diary: Diary) -> None:
+    diary.run()
+
+    def why() -> str:
+        return changes(diary.second, diary.run_dir, digested(diary.second, diary.context))
+
+    assert is_finished(diary.second, diary.run_dir, digested(diary.second, diary.context))
+    (diary.run_dir / "first" / "out").write_text("other")
+    assert why() == "changed: takes.takes"
+    diary.seeds["second"] = 1
+    assert why() == "changed: seed, takes.takes"
+
+
+def test_runner_the_folder_of_an_earlier_version_is_refused_whole(diary: Diary) -> None:
+    mark = diary.run_dir / ".stages" / "sample.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text(json.dumps({"inputs": "0" * 64, "state": "finished", "files": {}}))
+    with pytest.raises(RunError, match=r"made by an earlier version.*--out, or remove this one"):
+        diary.run()
+    assert diary.ran == []
+
+
+def test_runner_a_damaged_mark_runs_its_stage_again(diary: Diary) -> None:
+    diary.run()
+    (diary.run_dir / ".stages" / "second.json").write_text("{")
+    assert diary.run() == ["second"]
+
+
+def test_runner_two_runs_in_one_folder_are_refused(diary: Diary) -> None:
+    def work() -> None:
         script = textwrap.dedent(f"""
             from pathlib import Path
             from rich.console import Console
-            from rlaif.pipeline.runner import RunError, run_stages
+            from rlaif.pipeline.context import RunContext
+            from rlaif.pipeline.runner import RunError, Selection, run_stages
+            from tests.support.training.recipes import a_recipe
             try:
-                run_stages([], Path({str(diary.run_dir)!r}), Console())
+                context = RunContext(a_recipe(), Path({str(diary.run_dir)!r}))
+                run_stages([], context, Console(), Selection())
             except RunError as error:
                 print(error)
         """)
         out = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        )
+            [sys.executable, "-c", script],
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
         assert "another run is using this folder" in out.stdout
-        raise RunError("seen")
+        raise UserError("seen")
 
+    diary.second.work = work
     with pytest.raises(RunError, match="seen"):
-        diary.run(second)
+        diary.run()
 
 
-def test_models_that_were_fetched_before_do_not_promise_a_fast_machine(diary: Diary) -> None:
-    """Fetching was measured with 10 minutes and takes none; the 50 of computing are still ahead."""
-
-    def stage(name: str, minutes: float, computes: bool) -> Stage:
-        folder = diary.run_dir / name
-        return Stage(name, "works", folder, dict, lambda: None, minutes, computes=computes)
-
-    run_stages([stage("fetch", 10, False), stage("train", 50, True)], diary.run_dir, diary.console)
-    said = diary.console.file.getvalue()  # type: ignore[attr-defined]
-    assert "2/2 train  works (about 50 min to the end)" in said
-
-
-def test_computing_that_takes_half_the_time_halves_what_is_left(diary: Diary, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_runner_computing_that_takes_half_the_time_halves_what_is_left(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ticks = iter([0.0, 9 * 60.0, 0.0, 0.0])
     monkeypatch.setattr("rlaif.pipeline.runner.time.monotonic", lambda: next(ticks))
-    stages = [
-        Stage(name, "works", diary.run_dir / name, dict, lambda: None, minutes)
-        for name, minutes in (("first", 20.0), ("second", 40.0))
-    ]
-    run_stages(stages, diary.run_dir, diary.console)
-    said = diary.console.file.getvalue()  # type: ignore[attr-defined]
-    assert "2/2 second  works (about 20 min to the end)" in said  # (2 + 9) / (2 + 20) of 40
+    diary.run(diary.stage("one", 20.0), diary.stage("two", 40.0))
+    assert "2/2 two  writes (about 20 min to the end)" in diary.said  # (2 + 9) / (2 + 20) of 40
+
+
+def test_runner_says_that_nobody_measured_the_time(diary: Diary) -> None:
+    diary.run(diary.stage("one", 0.0))
+    assert "1/1 one  writes (time left unknown)" in diary.said

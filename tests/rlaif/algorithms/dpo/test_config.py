@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -10,7 +11,8 @@ from pydantic import ValidationError
 from constitution.errors import UserError
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.losses.robust import RobustConfig
-from rlaif.pipeline.recipe import RecipeError, load_recipe
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.recipe import Recipe, RecipeError
 from rlaif.settings import configured
 
 
@@ -46,11 +48,15 @@ def test_the_loss_chooses_the_class_of_the_settings_however_they_are_made():
 
 
 def test_a_recipe_chooses_it_too_and_keeps_its_settings():
-    recipe = load_recipe("quickstart", ["dpo.loss=robust", "dpo.label_noise=0.2"])
-    assert type(recipe.dpo) is RobustConfig
-    assert recipe.model_dump()["dpo"]["label_noise"] == 0.2
+    settings = quickstart("dpo.loss=robust", "dpo.label_noise=0.2")["dpo"].settings
+    assert type(settings) is RobustConfig
+    assert settings.label_noise == 0.2
     with pytest.raises(RecipeError, match="label_noise belongs to loss=robust"):
-        load_recipe("quickstart", ["dpo.label_noise=0.2"])
+        quickstart("dpo.label_noise=0.2")
+
+
+def quickstart(*settings):
+    return build_graph(Recipe.load("quickstart", settings), Path("run"))
 
 
 @pytest.mark.parametrize("at", ["", "dpo."])
@@ -59,4 +65,4 @@ def test_a_misspelled_setting_of_a_loss_names_the_nearest_of_that_loss(at):
     with pytest.raises(
         UserError, match=r"label_noize: unknown setting; did you mean 'label_noise'\?"
     ):
-        load_recipe("quickstart", robust) if at else configured(DPOConfig, robust, {})
+        quickstart(*robust) if at else configured(DPOConfig, robust, {})

@@ -15,7 +15,7 @@ from judge_service.settings import ServerSettings
 from rlaif.cli.main import app
 from rlaif.cli.training.train import _constitution
 from rlaif.data.records import Prompt, Sample, write_jsonl
-from rlaif.pipeline.recipe import load_recipe
+from rlaif.pipeline.recipe import Recipe
 from tests.support.fakes import FakeEngine
 from tests.support.feedback.labeled import labeled
 from tests.support.service.server_process import free_port
@@ -142,7 +142,7 @@ async def test_without_a_constitution_the_servers_default_judges(tmp_path):
 def test_servers_and_recipes_have_the_same_default():
     assert ServerSettings(model="m").constitutions == (DEFAULT_CONSTITUTION,)
     assert DEFAULT_CONSTITUTION in Constitution.library_names()
-    assert load_recipe("quickstart").constitution == DEFAULT_CONSTITUTION
+    assert Recipe.load("quickstart").constitution == DEFAULT_CONSTITUTION
 
 
 def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp_path):

@@ -1,0 +1,399 @@
+"""A recipe's stages as a graph: references resolved, types checked, in an order that works.
+
+    text in a slot           what it becomes
+    dpo                      the stage of that name
+    policy                   the model that the recipe calls so
+    extra.parquet, a/b.jsonl a file, where the slot takes files
+    judge:HOST:PORT          as it is, where the slot takes such texts
+
+`build_graph` finds every problem before anything runs: unknown kinds, names and settings, artifacts
+of the wrong type, cycles, unused stages and models, two stages that write one file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from constitution.errors import UserError, nearest
+from rlaif.pipeline.kinds import KINDS
+from rlaif.pipeline.kinds.merge import MergeStage
+from rlaif.pipeline.options import StageOptions
+from rlaif.pipeline.recipe import NAME, ModelSpec, Recipe, RecipeError
+from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Slot, Source, Stage
+from rlaif.settings import configured
+
+_RESERVED = {"start", *Recipe.model_fields}  # `start` is the first policy in results
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Stages in an order in which each comes after all that it takes."""
+
+    stages: tuple[Stage, ...]
+
+    def __getitem__(self, name: str) -> Stage:
+        """The stage of that name. Raises RecipeError."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        names = [stage.name for stage in self.stages]
+        hint = nearest(name, names) or f"there are: {', '.join(names)}"
+        raise RecipeError(f"unknown stage {name!r}; {hint}")
+
+    def from_stage(self, name: str) -> list[Stage]:
+        """A stage and all that depend on it, in order."""
+        chosen = {self[name]}
+        for stage in self.stages:
+            if chosen & set(stage.predecessors):
+                chosen.add(stage)
+        return [stage for stage in self.stages if stage in chosen]
+
+    @property
+    def models(self) -> list[ModelSpec]:
+        """The models that the recipe brings along and a stage uses, each once."""
+        sources = (s for stage in self.stages for each in stage.sources.values() for s in each)
+        return list(dict.fromkeys(s.origin for s in sources if isinstance(s.origin, ModelSpec)))
+
+    @property
+    def judges(self) -> list[ModelSpec]:
+        """The models among them that judge."""
+        stages = (stage for stage in self.stages if "judge" in stage.sources)
+        return list(dict.fromkeys(stage.source("judge").spec for stage in stages))
+
+
+def build_graph(recipe: Recipe, folder: Path) -> Graph:
+    """The recipe's stages as a graph whose stages write into `folder`.
+
+    Raises RecipeError with every problem that was found, one per line.
+    """
+    problems: list[str] = []
+    drafts = dict(_drafts(recipe, problems))
+    _raise(problems)
+    # Settings decide which inputs a stage has, so they are read first.
+    stages = {name: draft.stage(folder / name, recipe) for name, draft in drafts.items()}
+    for name, draft in drafts.items():
+        resolver = _Resolver(recipe, stages, draft, problems)
+        stages[name].sources = dict(resolver.sources())
+    _raise(problems)
+    _refuse_cycles(stages)
+    _add_merges(stages)
+    for stage, draft in ((stages[name], drafts[name]) for name in drafts):
+        stage.sources = _with_every_stage(stage, draft, stages.values())
+    graph = Graph(tuple(_in_order(stages)))
+    problems += [*_unused(recipe, graph), *_written_twice(graph)]
+    _raise(problems)
+    return graph
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+# ── from YAML to stages ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A stage as written: its kind, its references by slot, its options and settings."""
+
+    name: str
+    kind: type[Stage]
+    references: Mapping[str, Any]
+    options: StageOptions
+    settings: Any
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return self.kind.slots(self.settings)
+
+    def stage(self, folder: Path, recipe: Recipe) -> Stage:
+        """The stage, without its sources as yet."""
+        minutes = recipe.minutes.get(self.name, 0.0)
+        return self.kind(self.name, folder, {}, self.options, self.settings, minutes)
+
+
+def _drafts(recipe: Recipe, problems: list[str]) -> Iterator[tuple[str, _Draft]]:
+    for name, written in recipe.stages.items():
+        try:
+            _require_name(name, recipe)
+            if written is not None:
+                yield name, _draft(name, dict(written))
+        except UserError as error:
+            problems += [f"stages.{name}{_dot(line)}{line}" for line in str(error).split("\n")]
+    for name in recipe.minutes.keys() - recipe.stages.keys():
+        hint = nearest(name, recipe.stages) or "remove it"
+        problems.append(f"minutes.{name}: unknown stage; {hint}")
+
+
+def _dot(line: str) -> str:
+    """Between a stage's name and a problem: the problem may begin with a setting's name."""
+    return "." if re.match(r"[\w.]+: ", line) else ": "
+
+
+def _require_name(name: str, recipe: Recipe) -> None:
+    if not re.match(NAME, name):
+        raise RecipeError("invalid name; use letters, digits, _ and -")
+    if name in _RESERVED or name in recipe.models:
+        taken = "one of the recipe's models" if name in recipe.models else "a key of recipes"
+        raise RecipeError(f"this name is taken by {taken}; choose another")
+
+
+def _draft(name: str, written: dict[str, Any]) -> _Draft:
+    kind = written.pop("kind", None)
+    if kind not in KINDS:
+        hint = nearest(str(kind), KINDS) if kind else ""
+        known = hint or f"known: {', '.join(KINDS)}"
+        raise RecipeError(f"unknown kind {kind!r}; {known}" if kind else f"missing kind; {known}")
+    stage = KINDS[kind]
+    slots, options = stage.takes.keys(), stage.options_class.model_fields.keys()
+    settings = {k: v for k, v in written.items() if k not in slots and k not in options}
+    try:
+        checked = configured(stage.settings_class, None, settings)
+    except UserError as error:
+        raise _with_slots(error, stage, settings) from error
+    chosen = configured(
+        stage.options_class, None, {k: v for k, v in written.items() if k in options}
+    )
+    return _Draft(name, stage, {k: written[k] for k in slots & written.keys()}, chosen, checked)
+
+
+def _with_slots(error: UserError, stage: type[Stage], settings: Mapping[str, Any]) -> UserError:
+    """The error; of an unknown key that resembles an input or option, with that one instead."""
+    names = [*stage.takes, *stage.options_class.model_fields]
+    lines = []
+    for line in str(error).split("\n"):
+        key = line.partition(":")[0]
+        hint = nearest(key, names) if key in settings and "unknown setting" in line else ""
+        lines.append(f"{key}: unknown setting; {hint}" if hint else line)
+    return RecipeError("\n".join(lines))
+
+
+# ── from references to sources ───────────────────────────────────────────────────────────────
+
+
+class _Resolver:
+    """Turns the references of one stage into sources, noting every problem."""
+
+    def __init__(
+        self, recipe: Recipe, stages: Mapping[str, Stage], draft: _Draft, problems: list[str]
+    ) -> None:
+        self._recipe = recipe
+        self._stages = stages
+        self._draft = draft
+        self._problems = problems
+
+    def sources(self) -> Iterator[tuple[str, tuple[Source, ...]]]:
+        """(slot, its sources) for every slot in use."""
+        slots = self._draft.slots
+        for name in self._draft.references.keys() - slots.keys():
+            self._note(name, "has no effect with these settings; remove it")
+        for name, slot in slots.items():
+            written = self._draft.references.get(name)
+            if written is None and slot.default in self._recipe.models:
+                written = slot.default
+            if written is None:
+                if not slot.optional and slot.default != EVERY_STAGE:
+                    self._note(name, f"missing input; {self._offer(slot)}")
+                continue
+            found = [self._source(name, slot, *each) for each in self._listed(name, slot, written)]
+            known = tuple(source for source in found if source)
+            if len(known) == len(found) and len(known) < slot.least:
+                self._note(name, f"expected at least {slot.least}: {slot.doc}")
+            yield name, known
+
+    def _listed(self, name: str, slot: Slot, written: Any) -> list[tuple[str, float]]:
+        """(text, weight) of what is written in a slot: a name, a list, or names with weights.
+
+        Of a list, stages that the recipe leaves out by null are left out, too.
+        """
+        if isinstance(written, str):
+            return [(written, 1.0)]
+        pairs: list[tuple[Any, Any]] = []
+        if slot.many and isinstance(written, Mapping):
+            pairs = list(written.items())
+        elif slot.many and isinstance(written, Sequence):
+            pairs = [(each, 1.0) for each in written]
+        if not pairs:
+            form = "a name, a list of names, or {name: weight}" if slot.many else "a name"
+            self._note(name, f"expected {form} (found {written!r})")
+        kept: dict[str, float] = {}
+        for text, weight in pairs:
+            number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+            if not isinstance(text, str) or not number or not math.isfinite(weight) or not weight:
+                self._note(name, f"expected names and weights other than 0 (found {text!r}: "
+                           f"{weight!r})")  # fmt: skip
+            elif text in kept:
+                self._note(name, f"{text} is named twice; remove one")
+            elif self._recipe.stages.get(text, text) is not None:
+                kept[text] = float(weight)
+        return list(kept.items())
+
+    def _source(self, name: str, slot: Slot, text: str, weight: float) -> Source | None:
+        stage, model = self._stages.get(text), self._recipe.models.get(text)
+        if stage is not None:
+            if not _fits(stage, slot):
+                self._note(name, f"{text} gives {stage.gives}, not {_types(slot)}; "
+                           f"{self._offer(slot)}")  # fmt: skip
+                return None
+            return Source(text, stage, weight)
+        if model is not None:
+            if ArtifactType.MODEL not in slot.takes:
+                self._note(name, f"{text} is a model, not {_types(slot)}; {self._offer(slot)}")
+                return None
+            return Source(text, model, weight)
+        if text in self._recipe.stages:  # null
+            self._note(name, f"{text} is left out of this recipe; {self._offer(slot)}")
+            return None
+        if slot.texts and re.match(r"judge:|[\w.]+:\w+$", text):
+            return Source(text, text, weight)
+        path = Path(text).expanduser()
+        looks_like_path = "/" in text or path.suffix
+        if slot.files and looks_like_path and path.exists():
+            return Source(text, path, weight)
+        if slot.files and looks_like_path:
+            self._note(name, f"{text}: no such file; give a path from the working directory")
+            return None
+        hint = nearest(text, [*self._stages, *self._recipe.models]) or self._offer(slot)
+        self._note(name, f"unknown name {text!r}; {hint}")
+        return None
+
+    def _offer(self, slot: Slot) -> str:
+        """What would do in a slot."""
+        fitting = [s.name for s in self._stages.values() if _fits(s, slot)]
+        if ArtifactType.MODEL in slot.takes:
+            fitting += self._recipe.models
+        fitting = [name for name in fitting if name != self._draft.name]
+        kinds = ", ".join(k for k, kind in KINDS.items() if kind.gives in slot.takes)
+        also = ["a file"] if slot.files else []
+        also += slot.texts
+        if fitting or also:
+            return f"these would do: {', '.join([*fitting, *also])}"
+        return f"add a stage of kind {kinds}" if kinds else "name it under models"
+
+    def _note(self, slot: str, problem: str) -> None:
+        self._problems.append(f"stages.{self._draft.name}.{slot}: {problem}")
+
+
+def _fits(stage: Stage, slot: Slot) -> bool:
+    """Whether a slot takes what a stage gives; a policy does as a model, once it is merged."""
+    merged = stage.gives is ArtifactType.POLICY and ArtifactType.MODEL in slot.takes
+    return not slot.untrained and (stage.gives in slot.takes or merged)
+
+
+def _types(slot: Slot) -> str:
+    return " or ".join(slot.takes)
+
+
+# ── the graph as a whole ─────────────────────────────────────────────────────────────────────
+
+
+def _refuse_cycles(stages: Mapping[str, Stage]) -> None:
+    try:
+        TopologicalSorter({s: s.predecessors for s in stages.values()}).prepare()
+    except CycleError as error:
+        circle = " → ".join(stage.name for stage in error.args[1])
+        raise RecipeError(
+            f"stages.{error.args[1][0].name}: these stages wait for each other: {circle}; let one "
+            "of them take something else"
+        ) from error
+
+
+def _add_merges(stages: dict[str, Stage]) -> None:
+    """A stage that begins from another one's adapter takes it merged, by a stage in between."""
+    for stage in list(stages.values()):
+        for name, sources in stage.sources.items():
+            slot = stage.takes[name]
+            if ArtifactType.MODEL in slot.takes and ArtifactType.POLICY not in slot.takes:
+                merged = tuple(_merged(source, stages) for source in sources)
+                stage.sources = {**stage.sources, name: merged}
+
+
+def _merged(source: Source, stages: dict[str, Stage]) -> Source:
+    trained = source.stage
+    if trained is None or trained.gives is ArtifactType.MODEL or trained.settings.lora is None:
+        return source
+    name = f"{trained.name}-model"
+    if name not in stages:
+        policy = {"policy": (Source(trained.name, trained),)}
+        folder = trained.folder.with_name(name)
+        settings = MergeStage.settings_class()
+        stages[name] = MergeStage(name, folder, policy, StageOptions(), settings, added=True)
+    return Source(source.text, stages[name], source.weight)
+
+
+def _with_every_stage(
+    stage: Stage, draft: _Draft, stages: Iterable[Stage]
+) -> Mapping[str, tuple[Source, ...]]:
+    """The stage's sources, with all stages where a slot takes them by default."""
+    every = {
+        name: tuple(Source(s.name, s) for s in stages if s.gives in slot.takes and not s.added)
+        for name, slot in draft.slots.items()
+        if slot.default == EVERY_STAGE and name not in stage.sources
+    }
+    return {**stage.sources, **every}
+
+
+def _in_order(stages: Mapping[str, Stage]) -> Iterator[Stage]:
+    """Stages after all that they take; otherwise as the recipe lists them."""
+    place = {stage: number for number, stage in enumerate(stages.values())}
+    sorter = TopologicalSorter({s: s.predecessors for s in stages.values()})
+    sorter.prepare()
+    ready: list[Stage] = []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()], key=lambda stage: place[stage])
+        stage = ready.pop(0)
+        yield stage
+        sorter.done(stage)
+
+
+def _unused(recipe: Recipe, graph: Graph) -> Iterator[str]:
+    """Stages and models that no result depends on."""
+    names = {stage.name for stage in graph.stages}
+    for name in recipe.results:
+        if name not in names:
+            hint = nearest(name, names) or f"there are: {', '.join(sorted(names))}"
+            yield f"results: unknown stage {name!r}; {hint}"
+    # A report shows stages but does not make them wanted.
+    others = [stage for stage in graph.stages if stage.gives is not ArtifactType.REPORT]
+    taken = {before for stage in others for before in stage.predecessors}
+    needed = {stage for stage in others if stage.is_result or stage.name in recipe.results}
+    needed = needed or {stage for stage in others if stage not in taken}
+    for stage in reversed(others):
+        if stage in needed:
+            needed |= set(stage.predecessors)
+    for stage in others:
+        if stage not in needed:
+            takers = [s.name for s in graph.stages if _could_take(s, stage)]
+            could = f"{', '.join(takers)} could take it; or " if takers else ""
+            yield (
+                f"stages.{stage.name}: nothing takes {stage.gives} from it; {could}remove "
+                f"it, or keep it with results: [{', '.join([*recipe.results, stage.name])}]"
+            )
+    for name, spec in recipe.models.items():
+        if spec not in graph.models:
+            yield f"models.{name}: no stage uses it; remove it, or name it in a stage"
+
+
+def _could_take(stage: Stage, other: Stage) -> bool:
+    return stage is not other and any(_fits(other, slot) for slot in stage.takes.values())
+
+
+def _written_twice(graph: Graph) -> Iterator[str]:
+    """Files and folders that two stages would write; upper and lower case are the same file on
+    some disks."""
+    owners: dict[str, Stage] = {}
+    for stage in graph.stages:
+        for path in (stage.folder, *stage.outputs_elsewhere):
+            other = owners.setdefault(str(path).lower(), stage)
+            if other is not stage:
+                yield (
+                    f"stages.{stage.name}: writes {path.name}, as {other.name} does; give one of "
+                    "them another name or `file`"
+                )

@@ -1,0 +1,40 @@
+"""dpo: direct preference optimization on soft labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.data.prompt_split import TRAIN
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.stage import ArtifactType, Stage, names_of, one, read_labels
+
+
+class DPOStage(Stage):
+    """Trains a policy directly on labels."""
+
+    kind = "dpo"
+    takes = {
+        "model": one(ArtifactType.MODEL, "what training begins from, and the reference"),
+        "labels": one(ArtifactType.PREFERENCES, "what it learns", many=True, files=True),
+    }
+    gives = ArtifactType.POLICY
+    settings_class = DPOConfig
+    grows_with = TRAIN
+
+    def does(self, context: RunContext) -> str:
+        return f"training {self.source('model').text} on {names_of(self.sources['labels'])}"
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {"split": context.split_inputs(looks=self._looks)}
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.algorithms.dpo.train import train
+
+        split = context.split(read_labels(self.sources["labels"]), looks=self._looks)
+        train(self.settings, self.source("model").model, split.train, self.folder, split.heldout)
+
+    @property
+    def _looks(self) -> bool:
+        """Whether training looks at held-out pairs."""
+        return self.settings.eval_every is not None or self.settings.keep == "best"

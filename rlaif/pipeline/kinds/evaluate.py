@@ -1,0 +1,163 @@
+"""evaluate: policies compared with their start by a judge, with 95 % intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlaif.data.prompt_split import HELD_OUT
+from rlaif.data.records import Sample, read_jsonl
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.kinds.label import LabelStage
+from rlaif.pipeline.kinds.respond import START, RespondStage
+from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
+from rlaif.pipeline.stage import ArtifactType, Files, Source, Stage, is_model, judge_slot, one
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif.evaluation.policies import KL, PolicyRun
+    from rlaif.models.reward_model import RewardModel
+
+
+class EvaluateStage(Stage):
+    """Judges every policy's responses against the start's, in both orders."""
+
+    kind = "evaluate"
+    takes = {
+        "responses": one(ArtifactType.RESPONSES, "what is compared"),
+        "judge": judge_slot("what compares"),
+        "reward": one(ArtifactType.REWARD_MODEL, "scores the responses, too", optional=True),
+    }
+    gives = ArtifactType.EVALUATION
+    settings_class = JudgingConfig
+    options_class = ConstitutionOptions
+    keeps_its_own = True  # the journal has every answer by its content
+    is_result = True
+    grows_with = HELD_OUT
+
+    def does(self, context: RunContext) -> str:
+        trained = ", ".join(name for name in self._respond.policies if name != START)
+        return f"{self.source('judge').spec.model} compares {trained} with the start"
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        """Also the policies, whose KL to the start is computed from their weights."""
+        policies = self._respond.policies
+        return {
+            "constitution": context.constitution(self.options.constitution).digest,
+            "policies": {name: policy.identity() for name, policy in policies.items()},
+        }
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.evaluation.policies import evaluate
+
+        scorer = self._scorer()
+        start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
+        judge, constitution = self.source("judge").spec, self.options.constitution
+        with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
+            journal = self.folder / "answers.journal.jsonl"
+            compare = context.comparer(client, journal, constitution, self.settings)
+            result = evaluate(start, trained, compare)
+        result.save(self.outputs.paths[0])
+
+    @property
+    def outputs(self) -> Files:
+        return Files((self.folder / "evaluation.json",))
+
+    @property
+    def _respond(self) -> RespondStage:
+        stage = self.source("responses").stage
+        assert isinstance(stage, RespondStage)
+        return stage
+
+    def _scorer(self) -> RewardModel | None:
+        from rlaif.models.reward_model import RewardModel
+
+        if "reward" not in self.sources:
+            return None
+        reward = self.source("reward").stage
+        assert reward is not None
+        assert reward.base is not None
+        return RewardModel.load(reward.base.model, reward.folder)
+
+    def _policy_run(self, name: str, scorer: RewardModel | None) -> PolicyRun:
+        from rlaif.evaluation.policies import PolicyRun
+        from rlaif.generation.offline import tokens_per_second
+
+        path = self._respond.responses(name)
+        samples = read_jsonl(path, Sample)
+        rewards = None
+        if scorer:
+            conversations = [s.prompt.messages for s in samples]
+            rewards = scorer.overall_scores(conversations, [s.response for s in samples])
+        kl = None if name == START else self._kl(name, samples)
+        return PolicyRun(name, samples, rewards, kl, tokens_per_second(path))
+
+    def _kl(self, name: str, samples: Sequence[Sample]) -> KL:
+        """KL to the start, whatever the policy began from."""
+        from rlaif.evaluation.policies import estimate_kl
+        from rlaif.models.sample_logprobs import response_logprobs
+
+        start, policy = self._respond.policies[START], self._respond.policies[name]
+        trained = policy.stage
+        # A whole model is read by itself, an adapter over the model that it was trained on.
+        if trained is None or is_model(trained.folder):
+            logprobs = response_logprobs(policy.model, None)
+            return estimate_kl(samples, logprobs.policy, _reference(start))
+        assert trained.base is not None
+        logprobs = response_logprobs(trained.base.model, trained.folder)
+        same = trained.base.model == start.model
+        reference = logprobs.reference if same else _reference(start)
+        return estimate_kl(samples, logprobs.policy, reference)
+
+    # ── what a person sees ───────────────────────────────────────────────────────────────────
+
+    def show(self, context: RunContext, console: Console) -> None:
+        from rlaif.evaluation.policies import EvaluationResult
+        from rlaif.report.tables import print_table
+
+        print_table(EvaluationResult.load(self.outputs.paths[0]), console)
+        console.print(self._sizes(context), highlight=False, soft_wrap=True)
+
+    def _sizes(self, context: RunContext) -> str:
+        """How many prompts the table is based on, which judge, and whether it labeled, too."""
+        judge = self.source("judge").spec.model
+        heldout = len(context.prompts(self._respond.options.prompts))
+        labels = sum(_judged(stage) for stage in self._labeled_by(judge))
+        if not labels:
+            return f"judged by {judge} on {heldout} held-out prompts"
+        return (
+            f"{labels} labels of {judge}, which also judged the policies on {heldout} held-out "
+            "prompts"
+        )
+
+    def _labeled_by(self, judge: str) -> list[LabelStage]:
+        """The label stages of this judge that the evaluated policies were trained on."""
+        found: dict[Stage, None] = {}
+        waiting: list[Stage] = [self]
+        while waiting:
+            stage = waiting.pop()
+            if stage not in found:
+                found[stage] = None
+                waiting += stage.predecessors
+        labels = [stage for stage in found if isinstance(stage, LabelStage)]
+        return [stage for stage in labels if stage.source("judge").spec.model == judge]
+
+
+def _reference(start: Source) -> Any:
+    """Log-probs under the start: a whole model, or an adapter over its base."""
+    from rlaif.models.sample_logprobs import response_logprobs
+
+    trained = start.stage
+    if trained is None or is_model(trained.folder):
+        return response_logprobs(start.model, None).reference
+    assert trained.base is not None
+    return response_logprobs(trained.base.model, trained.folder).policy
+
+
+def _judged(stage: LabelStage) -> int:
+    from rlaif.feedback.labeler import SUMMARY
+
+    summary = json.loads((stage.folder / SUMMARY).read_text(encoding="utf-8"))
+    return int(summary["judged"])

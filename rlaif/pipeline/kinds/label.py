@@ -1,0 +1,69 @@
+"""label: a judge's preferences between samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from rlaif.data.prompt_split import TRAIN
+from rlaif.data.records import Sample, read_jsonl
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
+from rlaif.pipeline.stage import ArtifactType, Files, Stage, judge_slot, one
+
+
+class LabelingConfig(JudgingConfig):
+    """Settings of labeling."""
+
+    pairs_per_prompt: int = Field(
+        default=1, ge=1, description="of its responses; the first ones share no response"
+    )
+
+
+class LabelStage(Stage):
+    """Compares the samples of each prompt by a constitution."""
+
+    kind = "label"
+    takes = {
+        "samples": one(ArtifactType.SAMPLES, "responses to compare", many=True, files=True),
+        "judge": judge_slot("what compares them"),
+    }
+    gives = ArtifactType.PREFERENCES
+    settings_class = LabelingConfig
+    options_class = ConstitutionOptions
+    keeps_its_own = True  # the journal has every answer by its content
+    grows_with = TRAIN
+
+    def does(self, context: RunContext) -> str:
+        constitution = context.constitution(self.options.constitution)
+        return (
+            f"{self.source('judge').spec.model} compares the responses by constitution "
+            f"{constitution.name} {constitution.version}"
+        )
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {"constitution": context.constitution(self.options.constitution).digest}
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.feedback.earlier_labels import Earlier
+        from rlaif.feedback.labeler import label
+        from rlaif.feedback.pairs import pairs_from_samples
+
+        samples = [s for each in self.sources["samples"] for s in read_jsonl(each.file, Sample)]
+        pairs = pairs_from_samples(samples, pairs_per_prompt=self.settings.pairs_per_prompt)
+        judge, constitution = self.source("judge").spec, self.options.constitution
+        with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
+            label(
+                pairs.comparisons,
+                client,
+                self.folder,
+                constitution=context.constitution(constitution).name,
+                options=self.settings.options(),
+                identical=pairs.identical,
+                earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
+            )
+
+    @property
+    def outputs(self) -> Files:
+        return Files((self.folder / "preferences.parquet",))

@@ -1,0 +1,87 @@
+"""ppo: proximal policy optimization against scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.data.records import Sample, read_jsonl
+from rlaif.pipeline.context import RunContext, first_samples
+from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig, PromptOptions
+from rlaif.pipeline.scores import REWARD_SLOT, open_scores
+from rlaif.pipeline.stage import ArtifactType, Slot, Stage, judge_slot, names_of, one
+
+if TYPE_CHECKING:
+    from judge_service.client.sync import JudgeClient
+    from rlaif.algorithms.ppo.evaluation import HeldOutJudge
+
+
+class PPOOptions(PromptOptions, ConstitutionOptions):
+    """Which prompts to train on; with eval_every, how its judge judges."""
+
+    judging: JudgingConfig = Field(
+        default=JudgingConfig(), description="settings of the judge's comparisons"
+    )
+
+
+class PPOStage(Stage):
+    """Trains a policy against scores, and with eval_every watches it by a judge."""
+
+    kind = "ppo"
+    takes = {
+        "model": one(ArtifactType.MODEL, "what training begins from, and the reference"),
+        "reward": REWARD_SLOT,
+        "judge": judge_slot("decides on going back"),
+        "samples": one(ArtifactType.SAMPLES, "of `model`, which it compares with", files=True),
+    }
+    gives = ArtifactType.POLICY
+    settings_class = PPOConfig
+    options_class = PPOOptions
+
+    @classmethod
+    def slots(cls, settings: PPOConfig) -> Mapping[str, Slot]:
+        if settings.set_for_a_judge():
+            return cls.takes
+        return {name: slot for name, slot in cls.takes.items() if name in ("model", "reward")}
+
+    def does(self, context: RunContext) -> str:
+        return f"training {self.source('model').text} against {names_of(self.sources['reward'])}"
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        prompts = {"prompts": context.prompts(self.options.prompts)}
+        if not self._judged:
+            return prompts
+        constitution = context.constitution(self.options.constitution)
+        return prompts | {"constitution": constitution.digest}
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.algorithms.ppo.train import train
+
+        prompts = context.prompts(self.options.prompts)
+        model = self.source("model")
+        with open_scores(self.sources["reward"], model) as score:
+            run = partial(train, self.settings, model.model, prompts, score, self.folder)
+            if not self._judged:
+                run()
+                return
+            judge, log = self.source("judge").spec, self.folder / "judge.log"
+            with context.judge_client(judge, self.options.constitution, log) as client:
+                run(judge=self._better_than_the_start(context, client))
+
+    @property
+    def _judged(self) -> bool:
+        return "judge" in self.sources
+
+    def _better_than_the_start(self, context: RunContext, client: JudgeClient) -> HeldOutJudge:
+        """Mean P(better than the start's first sample), on training prompts that PPO holds out:
+        the recipe's held-out ones stay for evaluation."""
+        from rlaif.feedback.client import held_out_judge
+
+        journal = self.folder / "answers.journal.jsonl"
+        compare = context.comparer(client, journal, self.options.constitution, self.options.judging)
+        start = first_samples(read_jsonl(self.source("samples").file, Sample))
+        return held_out_judge(compare, start)

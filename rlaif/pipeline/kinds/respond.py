@@ -1,0 +1,93 @@
+"""respond: the responses of several policies to the same held-out prompts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rlaif.data.prompt_split import HELD_OUT
+from rlaif.generation.config import SamplingConfig
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.options import HeldOutPromptOptions
+from rlaif.pipeline.stage import ArtifactType, Files, Slot, Source, Stage, is_model, names_of
+
+START = "start"
+"""The name of the first policy, with which the others are compared."""
+
+
+class RespondConfig(SamplingConfig):
+    """Sampling, one response per prompt by default."""
+
+    n: int = Field(1, ge=1, description="responses per prompt")
+
+
+class RespondStage(Stage):
+    """Lets policies answer the held-out prompts; the first of them is the start."""
+
+    kind = "respond"
+    takes = {
+        "policies": Slot(
+            (ArtifactType.POLICY, ArtifactType.MODEL),
+            "the start, then the policies to compare with it",
+            many=True,
+            least=2,
+        )
+    }
+    gives = ArtifactType.RESPONSES
+    settings_class = RespondConfig
+    options_class = HeldOutPromptOptions
+    grows_with = HELD_OUT
+
+    def does(self, context: RunContext) -> str:
+        prompts = len(context.prompts(self.options.prompts))
+        return f"{names_of(self.sources['policies'])} answer {prompts} held-out prompts"
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {"prompts": context.prompts(self.options.prompts)}
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.generation.offline import sample
+
+        prompts = context.prompts(self.options.prompts)
+        for name, policy in self.policies.items():
+            with whole_model(policy, self.folder / f"{name}-merged") as model:
+                sample(model, prompts, self.responses(name), self.settings)
+
+    @property
+    def policies(self) -> dict[str, Source]:
+        """The policies by the name that results show: `start` for the first."""
+        first, *others = self.sources["policies"]
+        return {START: first} | {policy.text: policy for policy in others}
+
+    def responses(self, name: str) -> Path:
+        """The samples of a policy."""
+        return self.folder / f"{name}.jsonl"
+
+    @property
+    def outputs(self) -> Files:
+        """Each policy's samples and their speed."""
+        endings = (".jsonl", ".speed.json")
+        return Files(tuple(self.folder / f"{n}{end}" for n in self.policies for end in endings))
+
+
+@contextmanager
+def whole_model(policy: Source, merged: Path) -> Iterator[str]:
+    """Yields a whole model for a policy; an adapter is merged into the folder `merged`, which is
+    deleted afterwards."""
+    trained = policy.stage
+    if trained is None or is_model(trained.folder):
+        yield policy.model
+        return
+    from rlaif.models.backbone import merge_adapter
+
+    assert trained.base is not None
+    merge_adapter(trained.base.model, trained.folder, merged, "float32")
+    try:
+        yield str(merged)
+    finally:
+        shutil.rmtree(merged)

@@ -1,0 +1,42 @@
+"""reward: a reward model on soft labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.data.prompt_split import TRAIN
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.options import ConstitutionOptions
+from rlaif.pipeline.stage import ArtifactType, Stage, one, read_labels
+
+
+class RewardStage(Stage):
+    """Trains a reward model, one head per trait, weighed by the constitution."""
+
+    kind = "reward"
+    takes = {
+        "model": one(ArtifactType.MODEL, "what training begins from"),
+        "labels": one(ArtifactType.PREFERENCES, "what it learns", many=True, files=True),
+    }
+    gives = ArtifactType.REWARD_MODEL
+    settings_class = RewardConfig
+    options_class = ConstitutionOptions  # gives the traits their weights
+    grows_with = TRAIN
+
+    def does(self, context: RunContext) -> str:
+        return "training the reward model on the soft labels"
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {
+            "split": context.split_inputs(looks=True),
+            "trait_weights": context.constitution(self.options.constitution).trait_weights,
+        }
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.algorithms.reward.train import train
+
+        split = context.split(read_labels(self.sources["labels"]), looks=True)
+        weights = context.constitution(self.options.constitution).trait_weights
+        model = self.source("model").model
+        train(self.settings, model, split.train, self.folder, weights, split.heldout)

@@ -1,0 +1,41 @@
+"""sample: responses of a model to the recipe's prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlaif.data.prompt_split import TRAIN
+from rlaif.generation.config import SamplingConfig
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.options import PromptOptions
+from rlaif.pipeline.stage import ArtifactType, Files, Stage, one
+
+
+class SampleStage(Stage):
+    """Draws n responses to every prompt."""
+
+    kind = "sample"
+    takes = {"model": one(ArtifactType.MODEL, "what answers")}
+    gives = ArtifactType.SAMPLES
+    settings_class = SamplingConfig
+    options_class = PromptOptions
+    grows_with = TRAIN
+
+    def does(self, context: RunContext) -> str:
+        prompts = len(context.prompts(self.options.prompts))
+        return (
+            f"{self.source('model').text} answers {prompts} prompts, {self.settings.n} times each"
+        )
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {"prompts": context.prompts(self.options.prompts)}
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.generation.offline import sample
+
+        prompts = context.prompts(self.options.prompts)
+        sample(self.source("model").model, prompts, self.outputs.paths[0], self.settings)
+
+    @property
+    def outputs(self) -> Files:
+        return Files((self.folder / "samples.jsonl",))

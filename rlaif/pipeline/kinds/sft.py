@@ -1,0 +1,57 @@
+"""sft: supervised fine-tuning on chosen responses, samples, demonstrations or plain text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.data.datasets import read_lessons
+from rlaif.data.prompt_split import TRAIN
+from rlaif.data.records import Lesson
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.stage import ArtifactType, Slot, Stage, names_of, one
+
+
+class SFTStage(Stage):
+    """Trains a policy to imitate responses, from one source or a weighted mix."""
+
+    kind = "sft"
+    takes = {
+        "model": one(ArtifactType.MODEL, "what training begins from"),
+        "data": Slot(
+            (ArtifactType.PREFERENCES, ArtifactType.SAMPLES, ArtifactType.DEMONSTRATIONS),
+            "what to imitate; of preferences, the chosen response",
+            many=True,
+            files=True,
+        ),
+    }
+    gives = ArtifactType.POLICY
+    settings_class = SFTConfig
+    grows_with = TRAIN
+
+    def does(self, context: RunContext) -> str:
+        return (
+            f"training {self.source('model').text} to imitate the responses of "
+            f"{names_of(self.sources['data'])}"
+        )
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        return {"split": context.split_inputs(looks=self._looks)}
+
+    def run(self, context: RunContext) -> None:
+        from rlaif.algorithms.sft.sources import SFTSource
+        from rlaif.algorithms.sft.train import train
+
+        # Every source is split by prompt; what is held out of any is looked at together.
+        mix: list[SFTSource] = []
+        heldout: list[Lesson] = []
+        for each in self.sources["data"]:
+            split = context.split(read_lessons(each.file), looks=self._looks)
+            mix.append(SFTSource(each.label, split.train, each.weight))
+            heldout += split.heldout
+        train(self.settings, self.source("model").model, mix, self.folder, heldout)
+
+    @property
+    def _looks(self) -> bool:
+        """Whether training looks at held-out data."""
+        return self.settings.eval_every is not None

@@ -1,0 +1,154 @@
+"""Runs a recipe, or says what a run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from rlaif.data.records import write_json
+from rlaif.models import catalog
+from rlaif.pipeline.context import RunContext, run_facts
+from rlaif.pipeline.graph import Graph, build_graph
+from rlaif.pipeline.machine_fit import fit_to_machine, kept_size
+from rlaif.pipeline.recipe import ModelSpec, Recipe
+from rlaif.pipeline.runner import Selection, changes, digested, is_finished, run_stages
+from rlaif.pipeline.stage import Stage
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    console: Console | None = None,
+    *,
+    only: Sequence[str] = (),
+    start: str = "",
+) -> None:
+    """Run the stages that are not finished, each writing into a folder of its name, and print what
+    they are about: tables of evaluations, and where the report is.
+
+    only: just these stages. start: this stage and all that depend on it. Either way, what they take
+    must be finished. Raises RecipeError before anything runs, and RunError where a stage failed.
+    """
+    console = console or Console()
+    graph = build_graph(recipe, folder)
+    _select(graph, only, start)  # an unknown stage is reported before the machine is measured
+    _check_models(graph.models)
+    _check_constitutions(graph, RunContext(recipe, folder))
+    _check_packages(graph.judges)
+    recipe = fit_to_machine(_counted(recipe, folder), folder, console)
+    graph, context = build_graph(recipe, folder), RunContext(recipe, folder)
+    _say_split(context, console)
+    _fetch(graph.models)
+    selection = _select(graph, only, start)
+    _describe(graph, context)
+    run_stages(graph.stages, context, console, selection)
+    for stage in graph.stages:
+        if stage in selection:
+            stage.show(context, console)
+
+
+def dry_run(
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    *,
+    only: Sequence[str] = (),
+    start: str = "",
+) -> None:
+    """Print what `run` would do. Nothing is loaded, fetched or written."""
+    graph = build_graph(recipe, folder)
+    selection = _select(graph, only, start)
+    _check_models(graph.models)
+    recipe = _counted(recipe, folder)
+    sized = kept_size(recipe, folder)
+    if recipe.fit is not None and sized is recipe:
+        console.print(
+            f"a run measures the machine when it starts; if it would take more than "
+            f"{recipe.fit.minutes:g} min, it uses fewer prompts, but at least "
+            f"{recipe.fit.train_prompts} for training and {recipe.fit.heldout_prompts} held out",
+            style="dim", soft_wrap=True,
+        )  # fmt: skip
+    graph, context = build_graph(sized, folder), RunContext(sized, folder)
+    selection = _select(graph, only, start)
+    _say_split(context, console)
+    chosen = [stage for stage in graph.stages if stage in selection]
+    waiting: set[Stage] = set()  # what takes something unfinished cannot be known to be finished
+    for place, stage in enumerate(chosen, start=1):
+        inputs = digested(stage, context)
+        if waiting & set(stage.predecessors) or not is_finished(stage, folder, inputs):
+            waiting.add(stage)
+        why = changes(stage, folder, inputs)
+        about = f"about {stage.minutes:g} min" if stage.minutes else "would run"
+        state = f"{about}{f'; {why}' if why else ''}" if stage in waiting else "finished, skipped"
+        console.print(
+            f"{place}/{len(chosen)} [bold]{stage.name}[/bold]  {escape(stage.does(context))}  "
+            f"[dim]{escape(state)}[/dim]",
+            soft_wrap=True,
+        )
+
+
+def _select(graph: Graph, only: Sequence[str], start: str) -> Selection:
+    """Raises RecipeError for an unknown stage."""
+    if not only and not start:
+        return Selection()
+    later = graph.from_stage(start) if start else []
+    return Selection(frozenset([*(graph[name] for name in only), *later]))
+
+
+def _check_models(models: Sequence[ModelSpec]) -> None:
+    """Raises ModelError for a mistyped model before anything is loaded or fetched."""
+    for spec in models:
+        if spec.model not in catalog.KNOWN and not spec.is_served_elsewhere:
+            catalog.resolve(spec.model)
+
+
+def _check_constitutions(graph: Graph, context: RunContext) -> None:
+    """Raises ConstitutionError for one that cannot be loaded, of the recipe or of a stage."""
+    names = {getattr(stage.options, "constitution", "") for stage in graph.stages}
+    for name in sorted(names):
+        context.constitution(name)
+
+
+def _check_packages(judges: Sequence[ModelSpec]) -> None:
+    """Raises ModuleNotFoundError for a missing extra: a later stage would stop after an hour."""
+    needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2", "matplotlib"]
+    if any(not judge.is_served_elsewhere for judge in judges):
+        needed.append("vllm")
+    for name in needed:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def _counted(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the prompts that exist: a file may hold fewer than the recipe's limits."""
+    context = RunContext(recipe, folder)
+    return recipe.model_copy(
+        update={
+            "train_prompts": context.count("train"),
+            "heldout_prompts": context.count("heldout"),
+        }
+    )
+
+
+def _say_split(context: RunContext, console: Console) -> None:
+    console.print(context.prompt_set.describe(), style="dim", markup=False, soft_wrap=True)
+
+
+def _fetch(models: Sequence[ModelSpec]) -> None:
+    """Build the folders of models given by their short names, unless they are here."""
+    for spec in models:
+        if spec.model in catalog.KNOWN:
+            catalog.fetch(spec.model)
+
+
+def _describe(graph: Graph, context: RunContext) -> None:
+    """Write run.json, from which `rlaif report` makes the page again."""
+    facts = run_facts(context) | {"date": date.today().isoformat()}
+    stages = [{"name": s.name, "kind": s.kind} for s in graph.stages if not s.added]
+    context.folder.mkdir(parents=True, exist_ok=True)
+    write_json(context.folder / "run.json", {"facts": facts, "stages": stages})

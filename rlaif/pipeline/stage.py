@@ -1,0 +1,278 @@
+"""A stage of a recipe: what it takes, what it gives, what its outcome depends on, what it does.
+
+    dpo: {kind: dpo, model: policy, labels: [labels, extra.parquet], beta: 0.2}
+    │          │           │              │                        └ a setting of the kind's config
+    │          │           │              └ inputs: a stage and a file
+    │          │           └ an input: a model of the recipe
+    │          └ a key of KINDS (kinds/__init__.py)
+    └ the name, and the folder that the stage writes into
+
+A kind of stage is a subclass of `Stage` in a file of kinds/, and a line in `KINDS`. Its `inputs`
+say everything that its `run` depends on besides its settings and the artifacts it takes: the runner
+skips a stage whose declared inputs did not change, so a forgotten one would be a stale result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlaif.data.datasets import read_preferences
+from rlaif.data.records import Preference
+from rlaif.models import catalog
+from rlaif.pipeline.options import StageOptions
+from rlaif.pipeline.recipe import ModelSpec
+from rlaif.settings import SettingsModel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlaif.pipeline.context import RunContext
+
+
+class ArtifactType(StrEnum):
+    """What a stage gives and takes; the value names it in messages."""
+
+    MODEL = "a model"  # a whole model that training may begin from
+    POLICY = "a policy"  # trained: an adapter over its model, or a whole model
+    REWARD_MODEL = "a reward model"
+    SAMPLES = "samples"
+    PREFERENCES = "preferences"
+    DEMONSTRATIONS = "demonstrations"  # only from files as yet
+    RESPONSES = "responses"  # of several policies to the same prompts
+    EVALUATION = "an evaluation"
+    REPORT = "a report"
+
+
+EVERY_STAGE = "every stage"
+"""The default of a slot that takes all stages of fitting types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An input of a kind of stage.
+
+    takes: the artifact types that fit. many: a list, or names with weights, may be given, of at
+    least `least`. untrained: only a model that the recipe brings along, as it judges through a
+    server. default: the name of the recipe's model that is used where a stage names none, or
+    EVERY_STAGE. optional: may be left out. files: a path may be given. texts: what else is accepted
+    as it is written, such as "judge:HOST:PORT".
+    """
+
+    takes: tuple[ArtifactType, ...]
+    doc: str
+    many: bool = False
+    least: int = 1
+    untrained: bool = False
+    default: str = ""
+    optional: bool = False
+    files: bool = False
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files that an outcome depends on; the runner replaces them by their digests."""
+
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input as a stage names it: another stage, a model of the recipe, a file, or a text."""
+
+    text: str
+    origin: Stage | ModelSpec | Path | str
+    weight: float = 1.0
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage it comes from; None for what the recipe brings along."""
+        return self.origin if isinstance(self.origin, Stage) else None
+
+    @property
+    def model(self) -> str:
+        """The folder or hub id of a whole model. Raises ModelError."""
+        if isinstance(self.origin, Stage):
+            return str(self.origin.folder)
+        assert isinstance(self.origin, ModelSpec), f"{self.text} is not a model"
+        return catalog.resolve(self.origin.model)
+
+    @property
+    def label(self) -> str:
+        """A short name: a stage's or model's own, a file's without its ending."""
+        return self.origin.stem if isinstance(self.origin, Path) else self.text
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model as the recipe names it, for one that no stage trains."""
+        assert isinstance(self.origin, ModelSpec), f"{self.text} is not among the models"
+        return self.origin
+
+    @property
+    def file(self) -> Path:
+        """The file to read: the one that was given, or the main one that the stage gives."""
+        if isinstance(self.origin, Stage):
+            return self.origin.outputs.paths[0]
+        assert isinstance(self.origin, Path), f"{self.text} is not a file"
+        return self.origin
+
+    def identity(self) -> Any:
+        """What an outcome depends on here, as JSON with `Files` in it.
+
+        An adapter is nothing without the model it was trained on, which therefore belongs to it.
+        """
+        match self.origin:
+            case Stage():
+                base = self.origin.base
+                return [self.origin.outputs, base.identity() if base else None]
+            case ModelSpec():
+                return [self.origin, model_content(self.origin.model)]
+            case Path():
+                folder = self.origin.is_dir()  # a reward model from elsewhere
+                return model_files(self.origin) if folder else Files((self.origin,))
+            case _:
+                return self.origin
+
+
+@dataclass(eq=False)
+class Stage(ABC):
+    """A stage in a recipe; `folder` holds all that it writes, but for `outputs_elsewhere`.
+
+    The folder is emptied when the declared inputs change, unless `keeps_its_own`: such a stage
+    decides item by item what is still valid. minutes: the time it took where it was measured, for
+    the estimate shown to the user; grows_with: the split whose number of prompts that time is
+    proportional to, None where it does not depend on prompts.
+    """
+
+    name: str
+    folder: Path
+    sources: Mapping[str, tuple[Source, ...]]
+    options: Any
+    settings: Any
+    minutes: float = 0.0
+    added: bool = field(default=False)  # by the graph: no stage of the recipe
+
+    kind: ClassVar[str]
+    takes: ClassVar[Mapping[str, Slot]]
+    gives: ClassVar[ArtifactType]
+    settings_class: ClassVar[type[SettingsModel]] = SettingsModel
+    options_class: ClassVar[type[StageOptions]] = StageOptions
+    keeps_its_own: ClassVar[bool] = False
+    is_result: ClassVar[bool] = False  # wanted for itself: nothing needs to take it
+    grows_with: ClassVar[str | None] = None
+
+    @classmethod
+    def slots(cls, settings: Any) -> Mapping[str, Slot]:
+        """The inputs that these settings use; those of `takes`, where they do not matter."""
+        return cls.takes
+
+    @abstractmethod
+    def does(self, context: RunContext) -> str:
+        """What the stage does, for a person."""
+
+    @abstractmethod
+    def run(self, context: RunContext) -> None:
+        """Do the work, resuming what a killed run left in `folder`."""
+
+    def inputs(self, context: RunContext) -> dict[str, Any]:
+        """What the outcome depends on besides kind, options, settings and `sources`."""
+        return {}
+
+    @property
+    def outputs(self) -> Files:
+        """The files that other stages read."""
+        return model_files(self.folder)
+
+    @property
+    def outputs_elsewhere(self) -> tuple[Path, ...]:
+        """Files that the stage writes outside its folder."""
+        return ()
+
+    def show(self, context: RunContext, console: Console) -> None:  # noqa: B027
+        """Print what a person wants to see at the end of a run; by default nothing."""
+
+    # ── what a stage is made from ────────────────────────────────────────────────────────────
+
+    def source(self, slot: str) -> Source:
+        """The only source of a slot."""
+        (source,) = self.sources[slot]
+        return source
+
+    @property
+    def base(self) -> Source | None:
+        """The model that a trained policy or reward model began from; None for other stages."""
+        trained = self.gives in (ArtifactType.POLICY, ArtifactType.REWARD_MODEL)
+        return self.source("model") if trained else None
+
+    @property
+    def predecessors(self) -> list[Stage]:
+        """The stages that this one takes something from, each once, in order."""
+        found = (source.stage for sources in self.sources.values() for source in sources)
+        return list(dict.fromkeys(stage for stage in found if stage is not None))
+
+    def declared(self, context: RunContext) -> dict[str, Any]:
+        """Everything the outcome depends on, as JSON with `Files` in it."""
+        return {
+            "kind": self.kind,
+            "options": self.options,
+            "settings": self.settings,
+            "takes": {
+                slot: [[source.weight, source.identity()] for source in sources]
+                for slot, sources in self.sources.items()
+            },
+            **self.inputs(context),
+        }
+
+
+# Beside the weights in a trained model's folder; none of them is read by other stages.
+_NOT_OF_A_MODEL = {"metrics.jsonl", "evaluation.json", "answers.journal.jsonl"}
+_OF_A_MODEL = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"}
+
+
+def model_files(folder: Path) -> Files:
+    """The files of a model or adapter in its folder: weights, config and tokenizer."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return Files(
+        tuple(
+            file
+            for file in files
+            if file.is_file() and file.suffix in _OF_A_MODEL and file.name not in _NOT_OF_A_MODEL
+        )
+    )
+
+
+def model_content(name: str) -> Files | None:
+    """The files of a model given as a folder; None for a short name, whose files `catalog` pins,
+    and for a hub id."""
+    folder = Path(name).expanduser()
+    return model_files(folder) if name not in catalog.KNOWN and folder.is_dir() else None
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a trainer left a whole model there (lora: null) and not an adapter."""
+    return (folder / "config.json").is_file()
+
+
+def read_labels(sources: Sequence[Source]) -> list[Preference]:
+    """The preferences of all sources, in order. Raises RecordError."""
+    return [label for source in sources for label in read_preferences(source.file)]
+
+
+def judge_slot(doc: str) -> Slot:
+    """A slot for the judge's model: by default the one that the recipe calls `judge`."""
+    return one(ArtifactType.MODEL, doc, untrained=True, default="judge")
+
+
+def one(kind: ArtifactType, doc: str, **more: Any) -> Slot:
+    """A slot for one artifact of a type."""
+    return Slot((kind,), doc, **more)
+
+
+def names_of(sources: Sequence[Source]) -> str:
+    """The names of sources, for a person."""
+    return ", ".join(source.text for source in sources)

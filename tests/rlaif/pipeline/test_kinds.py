@@ -1,0 +1,381 @@
+"""What each kind of stage hands to its work: which model, which records, which judge. Trainers and
+samplers are stand-ins here; test_declared_inputs.py runs the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rlaif.data.records import Sample, read_jsonl, write_jsonl
+from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.policies import EvaluationResult
+from rlaif.feedback.labeler import label
+from rlaif.feedback.pairs import pairs_from_samples
+from rlaif.models import catalog
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.kinds.evaluate import EvaluateStage
+from rlaif.pipeline.recipe import RecipeError
+from rlaif.pipeline.stage import read_labels
+from tests.support.feedback.scripted_judge import ScriptedJudge
+from tests.support.training.recipes import a_recipe
+
+TRAINERS = {
+    "sft": "rlaif.algorithms.sft.train.train",
+    "reward": "rlaif.algorithms.reward.train.train",
+    "dpo": "rlaif.algorithms.dpo.train.train",
+    "ppo": "rlaif.algorithms.ppo.train.train",
+    "rest": "rlaif.algorithms.rest.train.train",
+}
+POLICY = "/models/org/policy"
+FROM_SFT = {name: {"model": "sft"} for name in ("reward", "dpo", "ppo", "rest")}
+
+
+class WorkShop:
+    """Graphs over made-up samples and labels; `got` has what each trainer was handed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.got = {}
+        self.merged = []
+
+    def make(self, stages=None, **changes):
+        recipe = a_recipe(stages, **changes)
+        self.graph, self.context = build_graph(recipe, self.folder), RunContext(recipe, self.folder)
+        return self
+
+    def prepare(self, stages=None, **changes):
+        self.make(stages, **changes)
+        samples, labels = self.graph["samples"], self.graph["labels"]
+        answers = [
+            Sample(
+                prompt=p, index=i, response="word " * (3 + 2 * i), tokens=5, complete=True, seed=0
+            )
+            for p in self.context.prompts("train")
+            for i in range(2)
+        ]
+        samples.folder.mkdir(parents=True, exist_ok=True)
+        write_jsonl(samples.outputs.paths[0], answers)
+        pairs = pairs_from_samples(answers)
+        label(pairs.comparisons, ScriptedJudge(), labels.folder, constitution="hhh")
+        return self
+
+    def train(self):
+        for stage in self.graph.stages:
+            if stage.kind in {*TRAINERS, "merge"}:
+                stage.folder.mkdir(exist_ok=True)
+                stage.run(self.context)
+        return self
+
+    def trainer(self, name, leaves="adapter_config.json"):
+        def train(config, model, records, *rest, **named):
+            out = next(item for item in rest if isinstance(item, Path) and item.name == name)
+            (out / leaves).write_text("{}")
+            self.got[name] = SimpleNamespace(
+                config=config, model=model, records=records, rest=rest, named=named
+            )
+
+        return train
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    shop = WorkShop(tmp_path)
+    monkeypatch.setattr(catalog, "resolve", lambda name: f"/models/{name}")
+    for name, train in TRAINERS.items():
+        monkeypatch.setattr(train, shop.trainer(name))
+
+    def merge(base, adapter, out, dtype):
+        shop.merged.append((base, adapter.name))
+        out.mkdir(exist_ok=True)
+        return out
+
+    monkeypatch.setattr("rlaif.models.backbone.merge_adapter", merge)
+
+    @contextmanager
+    def judge_client(self, judge, constitution, log):
+        yield ScriptedJudge()
+
+    monkeypatch.setattr(RunContext, "judge_client", judge_client)
+    return shop
+
+
+# ── what trainers are given ──────────────────────────────────────────────────────────────────
+
+
+def test_trainers_begin_from_the_model_that_their_stage_names(work):
+    work.prepare().train()
+    assert {name: call.model for name, call in work.got.items()} == dict.fromkeys(TRAINERS, POLICY)
+    assert work.merged == []
+    assert [source.name for source in work.got["sft"].records] == ["labels"]
+    assert work.got["ppo"].rest[0] == work.folder / "reward", "a role of the policy's backbone"
+
+
+def test_trainers_begin_from_the_merged_model_of_a_stage_that_trains_an_adapter(work):
+    work.prepare(FROM_SFT).train()
+    assert work.got.pop("sft").model == POLICY
+    assert work.merged == [(POLICY, "sft")]
+    assert {call.model for call in work.got.values()} == {str(work.folder / "sft-model")}
+
+
+def test_trainers_take_a_fully_tuned_model_as_it_is(work, monkeypatch):
+    monkeypatch.setattr(TRAINERS["sft"], work.trainer("sft", leaves="config.json"))
+    work.prepare({"sft": {"lora": None}, "dpo": {"model": "sft"}}).train()
+    assert work.merged == []
+    assert work.got["dpo"].model == str(work.folder / "sft")
+
+
+def test_dpo_trains_on_every_label_unless_it_is_to_look_at_some(work):
+    work.prepare().train()
+    every = work.got["dpo"]
+    assert len(every.records) == 30
+    assert every.rest[-1] == []
+
+    work.make({"dpo": {"keep": "best"}}).train()
+    looked = work.got["dpo"]
+    heldout = looked.rest[-1]
+    assert len(looked.records) + len(heldout) == 30
+    assert {p.prompt for p in looked.records}.isdisjoint({p.prompt for p in heldout})
+    assert heldout == work.got["reward"].rest[-1], "those that the reward model does not see"
+
+
+def test_dpo_takes_labels_of_several_sources(work):
+    work.prepare().train()
+    more = work.folder / "more.parquet"
+    (work.folder / "labels" / "preferences.parquet").rename(more)
+    write_labels(work, more, repeat=2)
+    work.make({"dpo": {"labels": ["labels", str(more)]}}).train()
+    assert len(work.got["dpo"].records) == 90
+
+
+def write_labels(work, source, repeat):
+    """The labels stage's file with those of `source` so many times, under other ids."""
+    from rlaif.data.datasets import read_preferences
+    from rlaif.data.records import write_preferences
+
+    labels = read_preferences(source)
+    copies = [
+        each.model_copy(update={"id": f"{each.id}-{n}"}) for n in range(repeat) for each in labels
+    ]
+    write_preferences(work.graph["labels"].outputs.paths[0], copies, sorted(labels[0].traits))
+
+
+# ── one split for all stages ─────────────────────────────────────────────────────────────────
+
+
+def test_split_of_labels_is_by_the_text_of_the_prompt(work):
+    work.prepare()
+    labels = read_labels(work.graph["reward"].sources["labels"])
+    split = work.context.split(labels, looks=True)
+    for preference in split.heldout:
+        text = "\0".join(message.content for message in preference.prompt)
+        assert int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < 0.2
+    assert len(split.train) + len(split.heldout) == 30
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(work, looks):
+    work.prepare(system="Be brief.")
+    labels = read_labels(work.graph["reward"].sources["labels"])
+    evaluated = work.context.prompts("heldout")[0].messages
+    foreign = labels[0].model_copy(update={"id": "leak", "prompt": evaluated[1:]})
+    split = work.context.split([*labels, foreign], looks=looks)
+    assert foreign not in split.train
+    assert (foreign in split.heldout) == looks
+
+
+def test_split_that_leaves_a_side_empty_is_refused(work):
+    work.prepare(heldout_pairs=0.0001)
+    labels = read_labels(work.graph["reward"].sources["labels"])
+    with pytest.raises(
+        RecipeError, match=r"heldout_pairs=0.0001 leaves 30 records to train on and"
+    ):
+        work.context.split(labels, looks=True)
+
+
+def test_prompts_can_be_chosen_by_kind_after_the_limits(work):
+    work.make({"samples": {"prompts": {"split": "train", "kind": ["harmful"]}}})
+    options = work.graph["samples"].options
+    chosen = work.context.prompts(options.prompts)
+    assert {prompt.kind for prompt in chosen} == {"harmful"}
+    assert len(chosen) == sum(p.kind == "harmful" for p in work.context.prompts("train"))
+    work.make({"samples": {"prompts": {"kind": ["no-such"]}}})
+    with pytest.raises(ValueError, match=r"no prompt of split 'train' has kind \['no-such'\]"):
+        work.context.prompts(work.graph["samples"].options.prompts)
+
+
+# ── judges ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ppo_has_no_judge_unless_one_is_asked_for(work):
+    work.prepare().train()
+    assert "judge" not in work.got["ppo"].named
+
+
+def test_ppo_is_judged_against_the_starts_first_sample(work):
+    work.prepare({"ppo": {"eval_every": 2, "samples": "samples"}}).train()
+    judge = work.got["ppo"].named["judge"]
+    prompts = work.context.prompts("train")[:3]
+    # the start's first sample has three words; the scripted judge gives the longer one 0.9
+    assert judge(prompts, ["word " * 9] * 3) == pytest.approx(0.9)
+    assert judge(prompts, ["w"] * 3) == pytest.approx(0.1)
+    assert judge(prompts, ["word word word "] * 3) == 0.5
+    assert judge(prompts[:1], [""]) is None, "unjudged is no number"
+
+
+def test_label_another_constitution_labels_again_in_its_folder(work, monkeypatch):
+    work.prepare()
+    labels = work.graph["labels"].folder
+    journal = labels / "labels.journal.jsonl"
+    before = journal.read_bytes().count(b"\n")
+
+    @contextmanager
+    def judge_client(self, judge, constitution, log):
+        other = ScriptedJudge()
+        other.sha256 = "e" * 64
+        yield other
+
+    monkeypatch.setattr(RunContext, "judge_client", judge_client)
+    work.graph["labels"].run(work.context)
+    assert journal.read_bytes().count(b"\n") == 2 * before, "answers of both are kept"
+    assert sorted(f.name for f in labels.glob("*.parquet")) == ["preferences.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "flags"),
+    [
+        ("j", ("--dtype", "auto")),
+        (
+            {"model": "j", "dtype": "bfloat16", "flags": ["--max-context-tokens", "512"]},
+            ("--dtype", "bfloat16", "--max-context-tokens", "512"),
+        ),
+    ],
+)
+def test_judge_is_started_as_the_recipe_says(tmp_path, monkeypatch, judge, flags):
+    started = []
+    monkeypatch.setattr(
+        "rlaif.feedback.client.judge_client",
+        lambda model, constitution, log, flags: started.append((model, constitution, flags)),
+    )
+    recipe = a_recipe(models={"policy": "p/q", "judge": judge})
+    context = RunContext(recipe, tmp_path)
+    context.judge_client(recipe.models["judge"], "", tmp_path / "judge.log")
+    context.judge_client(recipe.models["judge"], "overall", tmp_path / "judge.log")
+    assert started == [("j", "hhh", flags), ("j", "overall", flags)]
+
+
+# ── scores ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ppo_adds_up_several_rewards_by_their_weights(work, monkeypatch):
+    monkeypatch.setattr(TRAINERS["ppo"], work.trainer("ppo"))
+    mix = {"reward": 1.0, "tests.rlaif.pipeline.test_kinds:length": 0.5}
+    work.prepare({"ppo": {"reward": mix}}).train()
+    reward = work.got["ppo"].rest[0]
+    assert [(name, weight) for name, weight, _ in reward._sources] == list(mix.items())
+    assert reward._sources[0][2].path == work.folder / "reward"
+
+
+def length(conversations, responses):
+    """A reward for the test above."""
+    return [float(len(response)) for response in responses]
+
+
+def test_ppo_reads_a_reward_model_of_another_base_over_that_base(work, monkeypatch):
+    loaded = []
+
+    def load(model, folder):
+        loaded.append((model, folder.name))
+        return SimpleNamespace(backbone=None, overall_scores=lambda prompts, texts: [1.0])
+
+    monkeypatch.setattr("rlaif.models.reward_model.RewardModel.load", load)
+    work.prepare({"ppo": {"model": "sft"}}).train()
+    assert loaded == [(POLICY, "reward")]
+    assert not isinstance(work.got["ppo"].rest[0], Path)
+
+
+# ── responses and evaluation ─────────────────────────────────────────────────────────────────
+
+
+def test_respond_samples_each_policy_over_what_it_began_from(work, monkeypatch):
+    work.prepare(FROM_SFT).train()
+    (work.folder / "dpo" / "config.json").write_text("{}")  # as full fine-tuning leaves it
+    asked = []
+    monkeypatch.setattr(
+        "rlaif.generation.offline.sample",
+        lambda model, prompts, out, config: asked.append((out.stem, model)),
+    )
+    work.merged.clear()
+    responses = work.graph["responses"].folder
+    responses.mkdir()
+    work.graph["responses"].run(work.context)
+    assert asked == [
+        ("start", POLICY),
+        ("sft", str(responses / "sft-merged")),
+        ("dpo", str(work.folder / "dpo")),
+        ("ppo", str(responses / "ppo-merged")),
+        ("rest", str(responses / "rest-merged")),
+    ]
+    from_sft = str(work.folder / "sft-model")
+    assert work.merged == [(POLICY, "sft"), (from_sft, "ppo"), (from_sft, "rest")]
+    assert list(responses.iterdir()) == [], "merged models are not kept"
+
+
+def test_evaluate_kl_is_to_the_start_whatever_training_began_from(work, monkeypatch):
+    work.prepare(FROM_SFT).train()
+    loaded = []
+
+    def logprobs(model, adapter):
+        loaded.append((model, adapter))
+        level = {POLICY: -2.0}.get(model, -1.0)
+        return SimpleNamespace(
+            reference=lambda samples: [[level]] * len(samples),
+            policy=lambda samples: [[level + 0.5 * (adapter is not None)]] * len(samples),
+        )
+
+    monkeypatch.setattr("rlaif.models.sample_logprobs.response_logprobs", logprobs)
+    samples = read_jsonl(work.graph["samples"].outputs.paths[0], Sample)[:2]
+    evaluation = work.graph["evaluation"]
+    assert evaluation._kl("sft", samples).k1.value == pytest.approx(-1.5 + 2.0)
+    assert evaluation._kl("dpo", samples).k1.value == pytest.approx(-0.5 + 2.0)
+    from_sft = str(work.folder / "sft-model")
+    assert loaded[1:] == [(from_sft, work.folder / "dpo"), (POLICY, None)]
+
+
+def test_evaluate_has_every_policy_with_traits_kinds_and_rewards(work, monkeypatch):
+    work.prepare().train()
+    respond, evaluation = work.graph["responses"], work.graph["evaluation"]
+    respond.folder.mkdir()
+    evaluation.folder.mkdir()
+    for words, name in enumerate(respond.policies, start=2):
+        answers = [
+            Sample(prompt=p, index=0, response="word " * words, tokens=5, complete=True, seed=0)
+            for p in work.context.prompts("heldout")
+        ]
+        write_jsonl(respond.responses(name), answers)
+    scorer = SimpleNamespace(overall_scores=lambda prompts, texts: [float(len(t)) for t in texts])
+    monkeypatch.setattr("rlaif.models.reward_model.RewardModel.load", lambda model, folder: scorer)
+    monkeypatch.setattr(EvaluateStage, "_kl", lambda self, name, samples: None)
+    monkeypatch.setattr("rlaif.generation.offline.tokens_per_second", lambda path: 1.0)
+    evaluation.run(work.context)
+    found = EvaluationResult.load(evaluation.outputs.paths[0])
+    assert [policy.name for policy in found.policies] == ["start", "sft", "dpo", "ppo", "rest"]
+    rest = found.policies[-1]
+    assert rest.win_rate.value == 1.0
+    assert rest.traits["helpful"] == Estimate(1.0, pytest.approx(0.61, abs=0.01), 1.0, 6)
+    assert rest.reward_gain.value == 20.0
+    assert {kind.kind for kind in rest.kinds} >= {"everyday"}
+
+
+def test_evaluate_says_whether_the_judge_also_labeled(work):
+    work.prepare()
+    said = work.graph["evaluation"]._sizes(work.context)
+    assert said == ("30 labels of org/judge, which also judged the policies on 6 held-out prompts")
+    other = {"policy": "p/q", "judge": "j/k", "second": "other/judge"}
+    work.make({"evaluation": {"judge": "second"}}, models=other)
+    said = work.graph["evaluation"]._sizes(work.context)
+    assert said == "judged by other/judge on 6 held-out prompts"
