@@ -16,6 +16,7 @@ TABLES = {
     "ENGINES": "judge_service/engines/__init__.py",
     "SAMPLERS": "rlaif/generation/engines.py",
     "SOURCES": "rlaif/rewards/sources.py",
+    "KINDS": "rlaif/pipeline/kinds/__init__.py",
     "RPCS": "judge_service/rpc.py",
     "_CHECKS": "constitution/lint/__init__.py",
     "_PATTERNS": "constitution/lint/wording.py",

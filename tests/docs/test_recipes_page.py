@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rlaif.pipeline.drawing import as_text
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.recipe import Recipe, RecipeError
-
-graph = pytest.importorskip("rlaif.pipeline.graph", reason="recipes are not graphs yet")
-kinds = pytest.importorskip("rlaif.pipeline.kinds")
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -27,21 +27,23 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "two_branches.yaml"
 
 
-def test_the_example_is_a_recipe_whose_stages_run_in_the_order_shown(example: str) -> None:
-    built = graph.build_graph(Recipe.load(example), Path("run"))
-    shown = re.findall(r"^  (\w+): +\{kind:", PAGE, re.MULTILINE)
-    assert [stage.name for stage in built.stages] == shown
+def test_the_graph_shown_is_that_of_the_example(example: str) -> None:
+    (shown,) = re.findall(r"^```text\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert as_text(build_graph(Recipe.load(example), Path("run"))) == shown
 
 
 def test_a_reference_of_the_wrong_type_is_refused_as_the_page_says(example: str) -> None:
     recipe = Recipe.load(example, ["mild.labels=samples"])
     with pytest.raises(RecipeError, match="samples gives samples, not preferences; these would do"):
-        graph.build_graph(recipe, Path("run"))
+        build_graph(recipe, Path("run"))
 
 
-def test_the_table_lists_every_kind_with_its_inputs() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \| .+ \|$", PAGE, re.MULTILINE))
-    assert kinds.KINDS.keys() - ADDED_BY_THE_GRAPH <= rows.keys()
-    for name, kind in kinds.KINDS.items():
-        if name not in ADDED_BY_THE_GRAPH:
-            assert [slot for slot in kind.takes if f"`{slot}`" not in rows[name]] == [], name
+def test_the_table_lists_every_kind_with_its_inputs_options_and_outcome() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+ \| .+ \|)$", PAGE, re.MULTILINE))
+    assert KINDS.keys() - ADDED_BY_THE_GRAPH <= rows.keys()
+    for name in KINDS.keys() - ADDED_BY_THE_GRAPH:
+        kind = KINDS[name]
+        keys = [*kind.takes, *kind.options_class.model_fields]
+        assert [key for key in keys if f"`{key}`" not in rows[name]] == [], name
+        gives = "the page" if name == "report" else str(kind.gives.value)
+        assert rows[name].endswith(f"| {gives} |"), name
