@@ -30,7 +30,7 @@ Metrics = Mapping[str, float | None]
 
 
 class Report(Protocol):
-    """What `progress` yields."""
+    """The function that `progress` yields, to be called as the work proceeds."""
 
     def __call__(self, done: float, note: str = "", metrics: Metrics | None = None) -> None:
         """Report that `done` units are finished.
@@ -41,7 +41,10 @@ class Report(Protocol):
 
 @contextmanager
 def progress(title: str, total: float, unit: str) -> Iterator[Report]:
-    """Show progress of `total` units on stderr; call the yielded report as the work proceeds."""
+    """Show the progress of `total` units of work on stderr, through the yielded report.
+
+    title: names the work; unit: a plural noun. Prints nothing in other processes than the first.
+    """
     if os.environ.get("RANK", "0") != "0":  # this process's rank, set by torchrun
         show = _silent
     elif not sys.stderr.isatty():
@@ -95,7 +98,7 @@ def _bar(title: str, total: float, unit: str) -> Iterator[Report]:
 
 
 def metrics_table(metrics: Metrics, console: Console) -> Table:
-    """Names and values in as many columns as fit, filled column by column; None is a dash."""
+    """Metrics as a table of as many columns as fit the console, filled column by column."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -111,7 +114,7 @@ def metrics_table(metrics: Metrics, console: Console) -> Table:
 
 
 def format_metric(value: float | None) -> str:
-    """Four significant digits without trailing zeros; None is a dash."""
+    """A metric with four significant digits, without trailing zeros; a dash for None."""
     return "-" if value is None else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""Settings given as key=value: laid over a base, checked, explained. Imports nothing heavy."""
+"""Settings given as key=value: merged over a base and validated. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SettingsModel(BaseModel):
 
     @classmethod
     def variant(cls, data: Mapping[str, Any]) -> type[SettingsModel]:
-        """The class that holds these settings: of a config with variants, the one they select."""
+        """The config class that `data` selects, for configs with variants; else `cls`."""
         return cls
 
     @model_validator(mode="before")
@@ -39,7 +39,7 @@ class SettingsModel(BaseModel):
 
 
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:
-    """`base` with key=value settings laid over it, checked. Dots reach into nested settings.
+    """Validate `base` with key=value settings applied on top; dots reach into nested settings.
 
     Raises UserError naming the field, the value and the nearest known key.
     """
@@ -53,6 +53,13 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """A copy of `base` with key=value settings applied, not validated yet; values are YAML.
+
+    >>> merge_settings({"seed": 0}, ["seed=3", "lora.rank=8"])
+    {'seed': 3, 'lora': {'rank': 8}}
+
+    Raises UserError for a setting without a key or value, or a value that is not YAML.
+    """
     merged = copy.deepcopy(base)
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -82,7 +89,7 @@ def _number(text: str) -> float | str:
 
 
 class Weighted(NamedTuple):
-    """Something named with a weight, as in "0.5*runs/reward"."""
+    """A weight and a name, as in "0.5*runs/reward"."""
 
     weight: float
     name: str
@@ -96,10 +103,14 @@ def parse_weighted(
     negative: bool = False,
     error: type[UserError] = UserError,
 ) -> Weighted:
-    """Reads `form` or WEIGHT*`form`; without a weight it is 1. Raises `error`.
+    """Parse NAME or WEIGHT*NAME; the default weight is 1.
 
-    Example: `parse_weighted("0.2*books.jsonl", "source", "FILE")`. negative: weights below 0 are
-    valid, too. A star after a slash or a colon belongs to the name: "data/a*.jsonl", "kind:a.*b".
+    what, form: the noun and the placeholder of NAME in errors. negative: also accept weights below
+    0. A star after a slash or a colon belongs to the name: "data/a*.jsonl", "kind:a.*b". Raises
+    `error` for an invalid weight or an empty name.
+
+    >>> parse_weighted("0.2*books.jsonl", "source", "FILE")
+    Weighted(weight=0.2, name='books.jsonl')
     """
     before, star, after = text.partition("*")
     given = bool(star) and not {"/", ":"} & set(before)

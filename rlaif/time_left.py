@@ -14,7 +14,7 @@ _SAMPLES = 64  # kept from the later half, at most
 
 
 class TimeLeft:
-    """An estimator of the time left for `total` units of work.
+    """Estimator of the time left for `total` units of work; the caller gives the time.
 
     Example: `left = TimeLeft(100); left.update(0, now=0.0); left.update(50, now=10.0)` → 10.0
     """
@@ -25,7 +25,7 @@ class TimeLeft:
         self._start = 0.0
 
     def update(self, done: float, now: float) -> float | None:
-        """Seconds left after `done` units at second `now`; None until some progress is made."""
+        """Seconds left when `done` units are finished at second `now`; None before any progress."""
         if not self._samples:
             self._start = now
             self._samples.append((now, done))

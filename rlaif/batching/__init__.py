@@ -2,6 +2,6 @@
 
 encode.py           prompts and pairs as token ids, padded batches, the order of batches
 prefix_sharing.py   several responses to one prompt in one row, the prompt computed once
-unusable.py         how to treat records that cannot be trained on
+unusable.py         what to do with records that cannot be trained on: fail or skip
 logprobs.py         token log-probabilities, KL estimators, masked statistics
 """

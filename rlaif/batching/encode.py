@@ -30,29 +30,31 @@ class BatchError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One conversation with its response, as token ids. `ids[start:]` is the response."""
+    """One conversation with its response, as token ids."""
 
-    id: str
+    id: str  # names the record in errors
     ids: tuple[int, ...]
-    start: int
+    start: int  # index of the response's first token: the response is ids[start:]
 
     @property
     def response_length(self) -> int:
+        """Tokens of the response, end token included."""
         return len(self.ids) - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A labeled pair of rows. traits: P(chosen is better) per trait, None where not judged."""
+    """A preference as token ids: two responses to one prompt, with their soft labels."""
 
     id: str
     chosen: Row
     rejected: Row
-    prob_chosen: float
-    traits: dict[str, float | None]
+    prob_chosen: float  # P(chosen is better)
+    traits: dict[str, float | None]  # P(chosen is better) by trait, None where not judged
 
     @property
     def rows(self) -> tuple[Row, Row]:
+        """(chosen, rejected), the order of rows in batches."""
         return self.chosen, self.rejected
 
 
@@ -67,7 +69,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:
-    """The pairs that can be trained on, and why the others cannot."""
+    """The pairs that can be trained on, and the reasons why others are skipped."""
 
     pairs: list[Pair]
     skipped: list[str]  # one reason per record left out
@@ -75,14 +77,14 @@ class EncodedPairs:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt and its token ids, up to the opening of the assistant's turn."""
+    """A prompt with its token ids, which end where the assistant's turn begins."""
 
     prompt: Prompt
     ids: tuple[int, ...]
 
 
 def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list[int]:
-    """Token ids of a conversation in the chat template, up to the opening of the assistant's turn.
+    """Token ids of a conversation in the chat template, ending where the assistant's turn begins.
 
     Raises BatchError when the tokenizer has no chat template.
     """
@@ -101,7 +103,11 @@ def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list
 def encode_row(
     tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
 ) -> Row:
-    """One row, ended by the eos token. Raises BatchError when it is longer than max_tokens."""
+    """Encode a conversation and its response as a row that ends with the eos token.
+
+    id: names the record in errors. Raises BatchError when the row exceeds max_tokens, or the
+    tokenizer has no chat template.
+    """
     prompt = encode_conversation(tokenizer, conversation)
     answer = tokenizer.encode(response, add_special_tokens=False)
     ids = (*prompt, *answer, tokenizer.eos_token_id)
@@ -114,7 +120,10 @@ def encode_row(
 
 
 def sample_row(tokenizer: Any, sample: Sample) -> Row:
-    """The row of a sampled response, tokenized from its text; ended by eos if it is complete."""
+    """Encode a sampled response from its text, with the eos token only if it is complete.
+
+    Raises BatchError when the tokenizer has no chat template.
+    """
     prompt = encode_conversation(tokenizer, sample.prompt.messages)
     answer = tokenizer.encode(sample.response, add_special_tokens=False)
     end = [tokenizer.eos_token_id] if sample.complete else []
@@ -124,9 +133,10 @@ def sample_row(tokenizer: Any, sample: Sample) -> Row:
 def encode_pairs(
     tokenizer: Any, preferences: Sequence[Preference], max_tokens: int, unusable: Unusable
 ) -> EncodedPairs:
-    """Encode every preference as a Pair.
+    """Encode preferences as pairs; each response has at most max_tokens, prompt included.
 
-    Raises BatchError when a preference cannot be used, or with unusable="skip" when none can.
+    Raises BatchError for an unusable preference (too long, empty), or with unusable="skip" when
+    all are unusable.
     """
     encoded = EncodedPairs([], [])
     for p in preferences:
@@ -161,10 +171,10 @@ def _labeled_row(
 def encode_prompts(
     tokenizer: Any, prompts: Sequence[Prompt], max_prompt_tokens: int, unusable: Unusable
 ) -> tuple[list[EncodedPrompt], list[str]]:
-    """Prompts as token ids, and one reason per skipped prompt.
+    """Encode prompts; returns them with one reason per skipped prompt.
 
-    Raises BatchError when a prompt is longer than max_prompt_tokens, or with unusable="skip" when
-    all are.
+    Raises BatchError for a prompt longer than max_prompt_tokens, or with unusable="skip" when all
+    are.
     """
     encoded: list[EncodedPrompt] = []
     skipped: list[str] = []
@@ -187,21 +197,21 @@ def encode_prompts(
 
 
 def pad(rows: Sequence[Row], device: torch.device | str = "cpu") -> Batch:
-    """Pad rows to one dense batch. Pads hold id 0; no mask counts them."""
+    """Pad rows on the right to one dense batch. Pads have id 0 and are outside every mask."""
     width = max((len(row.ids) for row in rows), default=1)
     padded = [[*row.ids, *([0] * (width - len(row.ids)))] for row in rows]
     ids = torch.tensor(padded, dtype=torch.long).view(-1, width)  # (B, T)
     length = torch.tensor([len(row.ids) for row in rows], dtype=torch.long)  # (B,)
     start = torch.tensor([row.start for row in rows], dtype=torch.long)  # (B,)
-    position = torch.arange(width)
+    position = torch.arange(width)  # (T,)
     mask = (position >= start[:, None]) & (position < length[:, None])  # (B, T)
     return Batch(ids.to(device), mask.to(device), (length - 1).to(device))
 
 
 def length_buckets(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group the indices of items of similar length, shortest first, to be padded together.
+    """Group items of similar length, to be padded together; returns their indices, shortest first.
 
-    A group has at most `budget` tokens, pads included, unless it is one item longer than that.
+    A group has at most `budget` tokens, pads included; a longer item is a group by itself.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -216,13 +226,13 @@ Item = TypeVar("Item")
 
 
 def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Consecutive groups of `size` items; the last one may be smaller."""
+    """Split items into consecutive groups of `size`; the last one may be smaller."""
     for at in range(0, len(items), size):
         yield items[at : at + size]
 
 
 def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Indices of the batch of every optimizer step, shuffled anew each epoch.
+    """Indices of every optimizer step's batch, for `epochs` passes over `count` shuffled items.
 
     The last batch of an epoch may be smaller. The order is a function of the seed, so a step's
     number is all that a checkpoint needs to resume.
@@ -236,9 +246,10 @@ def epoch_batches(count: int, batch_size: int, epochs: int, seed: int) -> list[l
 
 
 def nth_batch(count: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """Indices of the batch of step 1, 2, …, from an endless seeded shuffle.
+    """Indices of the batch of step 1, 2, …, from endlessly repeated shuffles of `count` items.
 
-    Every item is drawn once before any is drawn again. A function of seed and step, as above.
+    Every item is drawn once before any is drawn again. Depends on seed and step only, so that a
+    step's number is all that a checkpoint needs to resume.
     """
     batch: list[int] = []
     while len(batch) < batch_size:

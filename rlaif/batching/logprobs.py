@@ -38,7 +38,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_trains, _, weight_trains, _ = ctx.needs_input_grad
         for h, y in zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True):
             log_pi = _log_softmax(h, weight, t)  # (n, V)
-            values.append(log_pi.gather(1, y[:, None])[:, 0])
+            values.append(log_pi.gather(1, y[:, None])[:, 0])  # (n,)
             if hidden_trains:
                 gradients.append((weight[y].float() - log_pi.exp_() @ weight.float()) / t)  # (n, d)
         ctx.dtype, ctx.t = hidden.dtype, t
@@ -46,16 +46,16 @@ class _TokenLogprobs(torch.autograd.Function):
             torch.cat(gradients) if hidden_trains else None,
             *((hidden, targets, weight) if weight_trains else (None, None, None)),
         )
-        return torch.cat(values)
+        return torch.cat(values)  # (N,)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         gradient, hidden, targets, weight = ctx.saved_tensors  # (N, d), (N, d), (N,), (V, d)
         grad_hidden = grad_weight = None
         if gradient is not None:
-            grad_hidden = (grads[0][:, None] * gradient).to(ctx.dtype)
+            grad_hidden = (grads[0][:, None] * gradient).to(ctx.dtype)  # (N, d)
         if weight is not None:
-            grad_weight = torch.zeros_like(weight)
+            grad_weight = torch.zeros_like(weight)  # (V, d)
             chunks = (torch.split(x, CHUNK) for x in (hidden, targets, grads[0]))
             for h, y, g in zip(*chunks, strict=True):
                 weighted = _log_softmax(h, weight, ctx.t).exp_().mul_(-g[:, None])  # (n, V)
@@ -72,36 +72,43 @@ def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
 def token_logprobs(
     hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """log π of each target token, float32, differentiable in `hidden` and in `weight`.
+    """Log-probs of target tokens, differentiable in `hidden` and `weight`, without (N, V) logits.
 
-    hidden (N, d); targets (N,); weight (V, d), the language-model head. Returns (N,) nats.
+    hidden (N, d); targets (N,) long; weight (V, d), the language-model head; temperature divides
+    the logits. Returns (N,) float32 nats.
     """
     result: Tensor = _TokenLogprobs.apply(hidden, targets, weight, temperature)  # type: ignore[no-untyped-call]
     return result
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the entries where mask is True. Both are (B, T); returns a scalar."""
+    """Mean over the entries where mask is True; NaN without any. Both (B, T); returns a scalar."""
     return torch.where(mask, values, 0.0).sum() / mask.sum()
 
 
 def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Subtract the mean and divide by the (unbiased) standard deviation over the mask.
+    """Normalize to mean 0 and (unbiased) standard deviation 1 over the mask.
 
-    Both are (B, T); entries outside the mask are 0 in the result. A single entry inside the mask
-    has no variance and is 0 as well.
+    Both (B, T); returns (B, T), 0 outside the mask. A single entry inside the mask becomes 0. eps
+    is added to the variance.
     """
-    centered = torch.where(mask, values - masked_mean(values, mask), 0.0)
+    centered = torch.where(mask, values - masked_mean(values, mask), 0.0)  # (B, T)
     variance = centered.square().sum() / (mask.sum() - 1).clamp(min=1)
     return centered * torch.rsqrt(variance + eps)
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """KL estimator k1: unbiased, of either sign. Any shape, nats."""
+    """KL(π, ref) per token by estimator k1 = log π - log ref: unbiased, of either sign.
+
+    Of tokens drawn from π; any shape, nats.
+    """
     return logprobs - ref_logprobs
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """KL estimator k3: unbiased and never negative."""
+    """KL(π, ref) per token by estimator k3: unbiased, never negative, of lower variance than k1.
+
+    Of tokens drawn from π; any shape, nats.
+    """
     log_ratio = logprobs - ref_logprobs
     return torch.expm1(-log_ratio) + log_ratio

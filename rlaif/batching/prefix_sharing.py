@@ -36,13 +36,12 @@ Pack = Sequence[Row]
 
 @dataclass(frozen=True, slots=True)
 class SharedBatch:
-    """R responses with N tokens in total, in B rows; all fields follow the order of the packs."""
+    """B rows that hold R responses with N tokens in total; all fields are in the packs' order."""
 
     ids: Tensor  # (B, T) long
     positions: Tensor | None  # (B, T) long: each response continues its prompt; None: 0 to T - 1
-    attention: (
-        Tensor | None
-    )  # (B, 1, T, T) bool: [b, 0, q, k] True where q attends to k; None: causal
+    # (B, 1, T, T) bool: [b, 0, q, k] True where q attends to k; None: causal
+    attention: Tensor | None
     targets: Tensor  # (N,) long: the responses' tokens, eos included
     predictors: Tensor  # (N,) long: index into B·T of the hidden state that predicts each target
     mask: Tensor  # (R, L) bool: True on each response's tokens, left-aligned
@@ -51,24 +50,24 @@ class SharedBatch:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest conversation (prompt and one response)."""
+        """Tokens of the longest conversation (a prompt and one of its responses)."""
         if self.positions is None:
             return self.ids.shape[1]
         return int(self.positions.max()) + 1 if self.positions.numel() else 1
 
 
 def packed_length(pack: Pack) -> int:
-    """Tokens of a pack's row: the prompt once, then every response."""
+    """Tokens of the row that holds a pack: its prompt once, and every response."""
     return pack[0].start + sum(row.response_length for row in pack)
 
 
 def pack_by_prompt(
     rows: Sequence[Row], width: int, max_tokens: float = math.inf
 ) -> list[list[int]]:
-    """Group rows into packs that share one prompt, wherever that saves work.
+    """Group rows with the same prompt into packs, wherever that saves work.
 
-    width: the model's hidden size, d above. Returns indices into `rows`. A pack of several rows
-    has at most `max_tokens` tokens; a row longer than that is a pack by itself.
+    width: the model's hidden size, d above. max_tokens: limit of a pack of several rows; a longer
+    row is a pack by itself. Returns indices into `rows`.
     """
     packs: list[list[int]] = []
     lengths: list[int] = []
@@ -88,12 +87,16 @@ def pack_by_prompt(
 
 
 def pad_packs(packs: Sequence[Pack], device: torch.device | str = "cpu") -> SharedBatch:
-    """Pad packs to one dense batch, one row each. No pack, prompt or response may be empty."""
+    """Pad packs to one dense batch, one row per pack.
+
+    The rows of a pack must share their prompt, and no pack, prompt or response may be empty.
+    """
     assert all(0 < row.start < len(row.ids) for pack in packs for row in pack)
     width = max(map(packed_length, packs), default=1)
-    ids = torch.zeros(len(packs), width, dtype=torch.long)
-    positions = torch.zeros_like(ids)
-    segment = torch.full((len(packs), width), -1)  # 0 the prompt, 1, 2 … the responses, -1 pads
+    ids = torch.zeros(len(packs), width, dtype=torch.long)  # (B, T)
+    positions = torch.zeros_like(ids)  # (B, T)
+    # (B, T): 0 the prompt, 1, 2 … the responses, -1 pads
+    segment = torch.full((len(packs), width), -1)
     predictors: list[int] = []
     targets: list[int] = []
     lengths: list[int] = []
@@ -119,7 +122,8 @@ def pad_packs(packs: Sequence[Pack], device: torch.device | str = "cpu") -> Shar
             lengths.append(row.response_length)
             begin = end
         tokens += begin
-    mask = torch.arange(max(lengths, default=0)) < torch.tensor(lengths, dtype=torch.long)[:, None]
+    length = torch.tensor(lengths, dtype=torch.long)  # (R,)
+    mask = torch.arange(max(lengths, default=0)) < length[:, None]  # (R, L)
     # rows of one response each are plain causal rows, which need neither positions nor a mask
     alone = all(len(pack) == 1 for pack in packs)
     return SharedBatch(
@@ -141,6 +145,6 @@ def _attention(segment: Tensor) -> Tensor:
     """
     causal = torch.ones(
         segment.shape[1], segment.shape[1], dtype=torch.bool, device=segment.device
-    ).tril_()
+    ).tril_()  # (T, T)
     visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])  # (B, T, T)
-    return (causal & visible)[:, None]
+    return (causal & visible)[:, None]  # (B, 1, T, T)

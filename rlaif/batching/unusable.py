@@ -1,4 +1,4 @@
-"""What happens to a record that cannot be trained on. Imports no torch: settings name it."""
+"""The choice for records that cannot be trained on. Imports no torch: settings name it."""
 
 from typing import Literal
 

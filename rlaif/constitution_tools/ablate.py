@@ -50,7 +50,8 @@ class VoteTable:
 
     @property
     def labels(self) -> int:
-        return len(self.prompts)  # N
+        """N, the number of labels."""
+        return len(self.prompts)
 
     @property
     def gold(self) -> npt.NDArray[np.bool_]:

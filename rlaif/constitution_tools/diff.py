@@ -70,6 +70,7 @@ class JudgedBy:
 
     @classmethod
     def of(cls, receipt: Receipt) -> JudgedBy:
+        """How the label of this receipt was judged."""
         origin = receipt.provenance
         return cls(origin.model, origin.template_version, origin.protocol, origin.orders)
 
@@ -207,10 +208,12 @@ class Move:
 
     @property
     def delta(self) -> float:
+        """Δp, the change of P(A is better) from the old constitution to the new one."""
         return self.new.prob_a - self.old.prob_a
 
     @property
     def flips(self) -> bool:
+        """Whether the label chooses the other response; at exactly ½ it chooses A."""
         return (self.old.prob_a >= 0.5) != (self.new.prob_a >= 0.5)
 
     @property

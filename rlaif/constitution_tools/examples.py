@@ -78,6 +78,7 @@ class ExampleOutcome:
 
     @property
     def passed(self) -> bool:
+        """Whether the example passed, be it weakly."""
         return self.result in (ExampleResult.PASSED, ExampleResult.WEAK)
 
     @property

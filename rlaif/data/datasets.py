@@ -13,23 +13,23 @@ from rlaif.data.trl_format import lessons, preference
 
 
 def read_preferences(path: Path) -> list[Preference]:
-    """All preferences of a file; see `iter_preferences`."""
+    """All preferences of a Parquet or JSONL file, in memory; raises as `iter_preferences`."""
     return list(iter_preferences(path))
 
 
 def iter_preferences(path: Path) -> Iterator[Preference]:
-    """Preferences from Parquet or JSONL, one by one.
+    """Yield the preferences of a Parquet or JSONL file: labels of ours, or made for TRL.
 
-    RecordError names the file, the row and the field.
+    Raises RecordError naming the file, the row and the field.
     """
     for where, fields in iter_rows(path, ("chosen", "rejected")):
         yield preference(fields, where)
 
 
 def read_lessons(path: Path) -> list[Lesson]:
-    """The records to imitate in a JSONL or Parquet file, in order.
+    """The records to imitate in a JSONL or Parquet file, in order; shapes as in trl_format.py.
 
-    RecordError names the file, the row and the field; or says that the file is empty.
+    Raises RecordError naming the file, the row and the field; and for a file without records.
     """
     found = [lesson for where, fields in iter_rows(path) for lesson in lessons(fields, where)]
     if not found:

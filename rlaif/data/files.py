@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's content, in hexadecimal. Raises OSError."""
+    """sha256 (hex) of a file's content, read in constant memory. Raises OSError."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -19,14 +19,16 @@ from rlaif.data.records import RecordError
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
-_BLOCK = 1 << 16  # bytes read at once while the last whole line is looked for
+_BLOCK = 1 << 16  # bytes read at once in the search for the last whole line
 
 
 class Journal(Generic[Entry]):
-    """Entries in the order they came, one line each, on disk before `append` returns.
+    """A JSONL file of entries in append order, each synced to disk before `append` returns.
 
-    A last line without its end (the process was killed while writing) is cut off when the file is
-    opened. One process at a time: the lock goes with the process, however it ends.
+    path: created if missing, with its folders. kind: the pydantic model of every entry. Opening
+    cuts off an incomplete last line, left by a writer that was killed. One process at a time may
+    open a journal; its lock ends with the process, however that ends. Use as a context manager.
+    Raises RecordError when the file cannot be opened, or another process has it open.
     """
 
     def __init__(self, path: Path, kind: type[Entry]) -> None:
@@ -64,7 +66,7 @@ class Journal(Generic[Entry]):
         os.ftruncate(self._file, end)
 
     def scan(self) -> Iterator[tuple[int, Entry]]:
-        """(place, entry) of every entry. Raises RecordError naming a line that cannot be read."""
+        """Yield (offset, entry) of every entry. Raises RecordError naming an invalid line."""
         place = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -72,7 +74,7 @@ class Journal(Generic[Entry]):
                 place += len(line)
 
     def read(self, places: Iterable[int]) -> Iterator[Entry]:
-        """Entries at places that `scan` or `append` returned; works on a closed journal, too."""
+        """Yield the entries at offsets from `scan` or `append`; works on a closed journal too."""
         with self.path.open("rb") as lines:
             for place in places:
                 lines.seek(place)
@@ -89,7 +91,10 @@ class Journal(Generic[Entry]):
             ) from error
 
     def append(self, entry: Entry) -> int:
-        """The entry's place. Raises RecordError on a full disk; what was there stays readable."""
+        """Append an entry and sync it to disk; returns its offset.
+
+        Raises RecordError when the disk is full; earlier entries stay readable.
+        """
         line = entry.model_dump_json().encode() + b"\n"
         before = os.fstat(self._file).st_size
         try:
@@ -106,6 +111,7 @@ class Journal(Generic[Entry]):
         return before
 
     def close(self) -> None:
+        """Close the file and release its lock; `scan` and `read` still work."""
         os.close(self._file)
 
     def __enter__(self) -> Journal[Entry]:

@@ -1,6 +1,6 @@
-"""Which prompts are trained on and which are held out for evaluation.
+"""The split of prompts into training and held-out ones.
 
-A file decides by naming a `split` on its lines. Where no line names one, a seeded rule does:
+A file decides by naming a `split` on its lines. If no line names one, a seeded rule does:
 
     place(prompt, seed) = sha256(seed, text of the prompt) / 2^256          in [0, 1)
     held out  ⇔  place < heldout_share
@@ -29,7 +29,7 @@ HELD_OUT_NAMES = frozenset(
     {HELD_OUT, "held_out", "held-out", "eval", "evaluation", "validation", "valid", "val", "dev"}
     | {"test"}
 )
-"""What files call the two splits; upper and lower case are the same."""
+"""Names of the two splits that files use, case-insensitive."""
 
 _REMEDY = (
     'give every line a split, as in {"prompt": "...", "split": "train"} or "split": "heldout" '
@@ -39,9 +39,9 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """How prompts are split where their file names no split."""
+    """How to split prompts whose file names no split."""
 
-    heldout_share: float = 0.2
+    heldout_share: float = 0.2  # of the distinct texts
     seed: int = 0
 
 
@@ -52,7 +52,7 @@ DEFAULT_RULE = SplitRule()
 class PromptSet:
     """The prompts of one source, each with its split.
 
-    rule: what split them, None where the source names splits, or where it has one prompt only.
+    rule: the rule that split them; None if the source names splits, or has one distinct text only.
     """
 
     source: str
@@ -60,10 +60,10 @@ class PromptSet:
     rule: SplitRule | None
 
     def of(self, split: str | None) -> list[Prompt]:
-        """The prompts of a split, in order; all of them for None or "".
+        """The prompts of a split, in order; None or "" selects all.
 
-        `train` and `heldout` include the other names of TRAIN_NAMES and HELD_OUT_NAMES; any other
-        split is taken by its exact name. Raises RecordError when nothing is left.
+        `train` and `heldout` include their other names (TRAIN_NAMES, HELD_OUT_NAMES); any other
+        split is matched exactly. Raises RecordError for an empty split.
         """
         if not split:
             return list(self.prompts)
@@ -73,7 +73,7 @@ class PromptSet:
         return chosen
 
     def describe(self) -> str:
-        """How many are on each side and what decided it, for a person."""
+        """One sentence for users: the sizes of the splits, and what decided them."""
         names = Counter(prompt.split for prompt in self.prompts)
         train = sum(n for name, n in names.items() if _is_in(name, TRAIN))
         heldout = sum(n for name, n in names.items() if _is_in(name, HELD_OUT))
@@ -101,9 +101,10 @@ class PromptSet:
 
 
 def split_prompts(source: str, prompts: Sequence[Prompt], rule: SplitRule) -> PromptSet:
-    """The prompts with their splits: as their lines name them, or by the rule where none does.
+    """Assign splits to prompts: those named by their lines, or by the rule if no line names one.
 
-    A line without a split beside lines that have one is trained on.
+    source: the file's name, for messages. A prompt without a split among others that name one is
+    for training.
     """
     if any(map(_names_split, prompts)):
         return PromptSet(source, tuple(prompts), None)
@@ -118,7 +119,7 @@ def split_prompts(source: str, prompts: Sequence[Prompt], rule: SplitRule) -> Pr
 
 
 def held_out(prompts: Sequence[Prompt], rule: SplitRule) -> frozenset[str]:
-    """The texts (see `text_of`) that are held out; none where all prompts have the same text."""
+    """Texts (`text_of`) of the held-out prompts; empty if all prompts have the same text."""
     places = {text: place(text, rule.seed) for text in map(text_of, prompts)}
     n, share = len(places), rule.heldout_share
     if n < 2:
@@ -130,14 +131,16 @@ def held_out(prompts: Sequence[Prompt], rule: SplitRule) -> frozenset[str]:
 
 
 def place(text: str, seed: int) -> float:
-    """Where a prompt lies in [0, 1), uniform over seeds. The salt keeps it independent of other
-    splits by digest, such as that of the labels for the reward model."""
+    """Pseudo-random position of a text in [0, 1), from a digest of text and seed.
+
+    Its salt makes it independent of other splits by digest, such as that of the labels.
+    """
     digest = hashlib.sha256(f"prompt split\0{seed}\0{text}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def text_of(prompt: Prompt) -> str:
-    """What makes two prompts the same: roles and words, whatever their case and spacing."""
+    """Normalized text of a prompt: equal for prompts that differ in case and spacing only."""
     turns = [[m.role, " ".join(m.content.split()).casefold()] for m in prompt.messages]
     return json.dumps(turns, ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""Prompts by name or from a JSONL or Parquet file, in any of the shapes people have them in.
+"""Prompts by name or from a JSONL or Parquet file, in any of the usual shapes.
 
     {"id": …, "messages": [{"role": …, "content": …}, …], "topic": …, "kind": …, "split": …}
     {"prompt": "text"}                                  one user turn
@@ -6,9 +6,9 @@
 
     {"chosen": [...], "rejected": [...]}                preferences: what the two share
 
-All but the first get an id made from their content; what else such a line holds (a chosen response,
-a source) is ignored. `quickstart` names the prompts that ship. Where no
-line names a split, `prompt_split` decides which prompts are held out.
+All but the first get an id made from their content; other fields of such a line (a chosen response,
+a source) are ignored. `quickstart` names the prompts that ship. If no line names a split,
+`prompt_split` decides which prompts are held out.
 """
 
 from __future__ import annotations
@@ -40,19 +40,18 @@ PROMPT_OF_OTHERS = {
 def load_prompts(
     source: str | Path, split: str | None = None, rule: SplitRule = DEFAULT_RULE
 ) -> list[Prompt]:
-    """The prompts of a file or of a shipped set, in order; of one split only if it is named.
+    """The prompts of a file or a shipped set, in order; with `split`, those of that split.
 
-    Raises as `read_prompts`, and RecordError when no prompt is in the split.
+    Raises as `read_prompts`, and RecordError for an empty split.
     """
     return read_prompts(source, rule).of(split)
 
 
 def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSet:
-    """All prompts of a file or of a shipped set with their splits; `rule` decides where the file
-    names none.
+    """All prompts of a file or a shipped set, with their splits.
 
-    Raises RecordError naming file and line: not JSON, no prompt in it, an id for the second time;
-    and a file without prompts.
+    rule: decides the splits if the file names none. Raises RecordError naming file and line, for an
+    invalid line, a line without a prompt, or a repeated id; and for a file without prompts.
     """
     shipped = SHIPPED.get(str(source))
     if shipped:

@@ -3,8 +3,8 @@
     Prompt         a conversation that ends with the user's turn
     Sample         one response of a policy to a prompt
     Preference     a labeled pair: chosen, rejected, and P(chosen is better)
-    Demonstration  a response to imitate, whoever wrote it
-    PlainText      text without turns, as models are pre-trained on
+    Demonstration  a response to imitate, written by a person or a model
+    PlainText      text without turns, as in pre-training data
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
 `rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Such
@@ -40,13 +40,13 @@ class _Record(BaseModel):
 
 
 class Prompt(_Record):
-    """A conversation waiting for an answer. `messages` ends with a user turn."""
+    """A conversation to respond to."""
 
     id: str = Field(min_length=1)
-    messages: tuple[Message, ...] = Field(min_length=1)
+    messages: tuple[Message, ...] = Field(min_length=1)  # the last is a user's, and not empty
     topic: str = ""
     kind: str = ""  # e.g. everyday, support, borderline, harmful
-    split: str = "train"
+    split: str = "train"  # or heldout, or another name (prompt_split.py)
 
     @field_validator("messages")
     @classmethod
@@ -59,21 +59,21 @@ class Prompt(_Record):
 
 
 class Sample(_Record):
-    """One response to a prompt. `index` counts the responses of one prompt from 0."""
+    """One response of a policy to a prompt."""
 
     prompt: Prompt
-    index: int
+    index: int  # among the responses to one prompt, from 0
     response: str
     tokens: int  # length of the response, end token included
-    complete: bool  # the policy ended it by itself, not the bound
-    seed: int
+    complete: bool  # ended by an end token, not by max_new_tokens
+    seed: int  # this response was drawn with
 
 
 class Preference(_Record):
     """A labeled pair in TRL's conversational columns.
 
-    prob_chosen is P(chosen is better) in [0.5, 1]; traits holds the same per trait, in [0, 1]
-    (a trait may disagree with the whole), None where the judge did not look at the trait.
+    prob_chosen: P(chosen is better), at least ½ in labels of ours. traits: the same by trait, in
+    [0, 1], since a trait may disagree with the whole; None where the trait was not judged.
     """
 
     id: str
@@ -86,15 +86,17 @@ class Preference(_Record):
 
     @property
     def chosen_text(self) -> str:
+        """Content of the better response, the only message of `chosen`."""
         return self.chosen[0].content
 
     @property
     def rejected_text(self) -> str:
+        """Content of the worse response, the only message of `rejected`."""
         return self.rejected[0].content
 
 
 class Demonstration(_Record):
-    """A response to imitate, whoever wrote it."""
+    """A conversation with a response to imitate, written by a person or a model."""
 
     id: str
     prompt: tuple[Message, ...] = Field(min_length=1)
@@ -102,25 +104,29 @@ class Demonstration(_Record):
 
 
 class PlainText(_Record):
-    """Text without turns, as models are pre-trained on."""
+    """Text without turns, as in pre-training data."""
 
     id: str
     text: str
 
 
 Lesson = Sample | Preference | Demonstration | PlainText
-"""What supervised fine-tuning can imitate; of a Preference, its chosen response."""
+"""Any record that supervised fine-tuning imitates; of a Preference, the chosen response."""
 
 Record = TypeVar("Record", bound=_Record)
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
-    """All records of a JSONL file. RecordError names the line and field of the first bad one."""
+    """All records of a JSONL file; raises as `iter_jsonl`."""
     return list(iter_jsonl(path, kind))
 
 
 def iter_jsonl(path: Path, kind: type[Record]) -> Iterator[Record]:
-    """The records of a JSONL file one by one; blank lines are skipped."""
+    """Yield the records of a JSONL file, read line by line; blank lines are skipped.
+
+    Raises RecordError for a missing file, text that is not UTF-8, or an invalid line, naming the
+    line and the field.
+    """
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -142,7 +148,10 @@ def _parse(line: str, kind: type[Record], where: str) -> Record:
 
 
 def as_record(fields: Mapping[str, Any], kind: type[Record], where: str) -> Record:
-    """A record from its fields. RecordError says where the line is and names the bad field."""
+    """Validate the fields of a record of this kind.
+
+    where: file and line, for errors. Raises RecordError naming `where` and the invalid field.
+    """
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -158,7 +167,7 @@ def _unreadable(error: ValidationError, kind: type[_Record], where: str) -> Reco
 
 
 def write_jsonl(path: Path, records: Iterable[_Record]) -> None:
-    """Write atomically: the file is whole or as it was before."""
+    """Write records as JSONL, atomically; raises as `atomic_open`."""
     with atomic_open(path) as out:
         for record in records:
             out.write(record.model_dump_json() + "\n")
@@ -166,9 +175,10 @@ def write_jsonl(path: Path, records: Iterable[_Record]) -> None:
 
 @contextmanager
 def atomic_open(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is complete and on disk.
+    """Open a text file that replaces `path` once it is complete and synced to disk.
 
-    Raises RecordError when the disk is full or the folder cannot be written; the old file stays.
+    Until then, and after any error, `path` is as it was. Raises RecordError when the disk is full
+    or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -189,6 +199,7 @@ def atomic_open(path: Path) -> Iterator[IO[str]]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write one indented JSON value, atomically; raises as `atomic_open`."""
     with atomic_open(path) as out:
         json.dump(value, out, indent=2, ensure_ascii=False)
         out.write("\n")
@@ -197,10 +208,11 @@ def write_json(path: Path, value: Any) -> None:
 def write_preferences(
     path: Path, preferences: Iterable[Preference], traits: Collection[str] | None = None
 ) -> None:
-    """One Parquet (or .jsonl) file that `datasets.load_dataset` and TRL read as it is.
+    """Write labels atomically, as Parquet or (.jsonl) JSONL, readable by `datasets` and TRL.
 
-    A Parquet file has one column for each of `traits`. Where they are named, the preferences are
-    taken as they come and never held together; None: the traits that occur in them.
+    traits: fields of the Parquet column `traits`; with them the preferences are streamed, without
+    (None) all are held in memory to find their traits. Raises RecordError when the file cannot be
+    written.
     """
     if path.suffix == ".jsonl":
         write_jsonl(path, preferences)
@@ -244,10 +256,10 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
 
 
 def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(its place, its fields) of each line of a JSONL file or row of a Parquet file.
+    """Yield (place, fields) of each line of a JSONL file or row of a Parquet file.
 
-    Blank lines are skipped. Raises RecordError: no such file, another format than its name
-    says, or a Parquet file without one of `columns`.
+    The place (file, line or row) is for errors; blank lines are skipped. Raises RecordError for a
+    missing file, an invalid line, or a Parquet file that is damaged or lacks one of `columns`.
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such file")

@@ -40,7 +40,10 @@ _Turn = dict[str, Any]
 
 
 def preference(fields: Mapping[str, Any], where: str) -> Preference:
-    """One row as a Preference. RecordError names the row and the wrong field."""
+    """Convert one row to a Preference.
+
+    where: file and row, for errors. Raises RecordError naming `where` and the invalid field.
+    """
     _refuse_misspelled(fields, where)
     chosen = _turns(fields, "chosen", "assistant", where)
     rejected = _turns(fields, "rejected", "assistant", where)
@@ -61,7 +64,10 @@ def preference(fields: Mapping[str, Any], where: str) -> Preference:
 
 
 def lessons(fields: Mapping[str, Any], where: str) -> Iterator[Lesson]:
-    """What one row has to imitate. RecordError as above, or when it has none of the shapes."""
+    """Yield the lessons of one row; `messages` has one for every reply of the assistant.
+
+    Raises RecordError for an invalid field, or a row of none of the shapes above.
+    """
     reply_field = next(
         (name for name in ("completion", "response") if fields.get(name) is not None), ""
     )

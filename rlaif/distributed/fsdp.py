@@ -62,11 +62,11 @@ _kept_gathered: WeakSet[nn.Module] = WeakSet()  # decoders inside `unsharded`
 
 
 class ShardingError(UserError):
-    """A sharded launch that cannot work; the message says why, and the remedy."""
+    """A sharded launch or model that cannot work; the message has the reason and the remedy."""
 
 
 def is_requested() -> bool:
-    """Whether `accelerate launch` requested FSDP, and for more than one process.
+    """Whether `accelerate launch` requested FSDP for several processes.
 
     Raises ShardingError for FSDP settings that would have no effect.
     """
@@ -91,8 +91,10 @@ def defer_ram_efficient_loading() -> None:
 
 @contextmanager
 def ram_efficient_loading() -> Iterator[None]:
-    """Inside the block transformers reads a model in one process per host, if the launcher said so;
-    `shard` broadcasts it to the others."""
+    """Let transformers read models in one process per host inside the block, if launched so.
+
+    The other processes get the weights from `shard`, which broadcasts them.
+    """
     os.environ[_RAM_EFFICIENT] = os.environ.get(_DEFERRED, "false")
     try:
         yield
@@ -103,10 +105,9 @@ def ram_efficient_loading() -> Iterator[None]:
 def shard(model: Any, replicated: Collection[nn.Parameter], compute_dtype: torch.dtype) -> None:
     """Shard a transformers model in place: its named_parameters become DTensors.
 
-    The main process's weights are used, whatever the others loaded, and all are moved to this
-    process's device. replicated: parameters that each process keeps in full. compute_dtype: the
-    dtype of the layers' matrix products. Raises ShardingError for a model whose decoder layers
-    cannot be identified.
+    All processes get the main process's weights, on their own device. replicated: parameters that
+    each process keeps in full. compute_dtype: of the layers' matrix products. Raises ShardingError
+    for a model whose decoder layers cannot be identified.
     """
     from accelerate import PartialState
     from torch.distributed.device_mesh import init_device_mesh
@@ -139,8 +140,10 @@ def shard(model: Any, replicated: Collection[nn.Parameter], compute_dtype: torch
 
 @contextmanager
 def unsharded(trunk: Any) -> Iterator[None]:
-    """Inside the block every unit of a sharded decoder is gathered here, in its compute dtype, and
-    a pass without gradient is not collective. Entering the block is."""
+    """Gather a sharded decoder in this process for the block, in its compute dtype.
+
+    Forward passes in the block have no gradient and are not collective; entering it is.
+    """
     for unit in _units(trunk):
         unit.unshard()
     trunk.set_reshard_after_forward(False)
@@ -193,17 +196,21 @@ def _broadcast_from_main(tensors: Iterable[Tensor], device: torch.device) -> Non
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # a DTensor, without importing torch.distributed
+    """Whether the tensor is a DTensor; does not import torch.distributed."""
+    return hasattr(tensor, "full_tensor")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's shard of a sharded tensor, sharing its memory; any other tensor itself."""
+    """This process's shard of a tensor, sharing its memory; the tensor itself if not sharded."""
     shard: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return shard
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A sharded tensor, gathered. Collective, as is its gradient, which is summed."""
+    """Gather a sharded tensor, differentiably; the tensor itself if not sharded.
+
+    Collective in forward and backward, where gradients are summed over the processes.
+    """
     from torch.distributed.tensor import Partial
 
     if not is_sharded(tensor):
@@ -235,8 +242,10 @@ def _local_from_full(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def full_state(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Copies of all tensors, in full and on the CPU, gathered one after another; empty unless
-    `keep`. Collective."""
+    """Copies of all tensors on the CPU, in full, gathered one at a time; empty unless `keep`.
+
+    Collective.
+    """
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = full_tensor(tensor.detach())
@@ -248,8 +257,11 @@ def full_state(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
 def full_optimizer_state(
     state: Mapping[str, Any], parameters: Iterable[Tensor], keep: bool
 ) -> dict[str, Any]:
-    """The state_dict of an optimizer over the local shards of `parameters`, as one process alone
-    would have it: over the full parameters. Empty unless `keep`. Collective."""
+    """Convert the state_dict of an optimizer over local shards to that over the full parameters.
+
+    So a checkpoint does not depend on the number of processes. parameters: the (sharded) ones, in
+    the optimizer's order. Empty unless `keep`. Collective.
+    """
     gathered: dict[int, dict[str, Any]] = {}
     for number, parameter in enumerate(parameters):
         entries = state["state"].get(number, {})
@@ -261,7 +273,7 @@ def full_optimizer_state(
 
 
 def local_optimizer_state(state: Mapping[str, Any], parameters: Iterable[Tensor]) -> dict[str, Any]:
-    """The inverse of `full_optimizer_state`, for this process."""
+    """The inverse of `full_optimizer_state`: this process's shards of a full state_dict."""
     local_state = {
         number: {
             name: _local_from_full(value, parameter) if _has_shard(value, parameter) else value
@@ -280,20 +292,19 @@ def _has_shard(value: Tensor, parameter: Tensor) -> bool:
 
 
 def set_full(parameter: Tensor, value: Tensor) -> None:
-    """Write a full value, which every process holds, into a parameter, sharded or not."""
+    """Assign a full value to a parameter, sharded or not; every process must pass the value."""
     set_local(parameter, _local_from_full(value, parameter) if is_sharded(parameter) else value)
 
 
 @torch.no_grad()
 def set_local(parameter: Tensor, shard: Tensor) -> None:
-    """Write this process's shard of a parameter."""
+    """Assign this process's shard of a parameter in place, visible to autograd's version count."""
     local(parameter).copy_(shard)
     torch.autograd.graph.increment_version(parameter)  # autograd does not see a write to a shard
 
 
 def full_model(model: Any, dtype: torch.dtype, keep: bool) -> Any:
-    """An ordinary model with a sharded one's weights, in `dtype` on the CPU; None unless `keep`.
-    Collective."""
+    """An unsharded copy of a model, in `dtype` on the CPU; None unless `keep`. Collective."""
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         full = full_tensor(tensor)

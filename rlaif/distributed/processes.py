@@ -58,27 +58,27 @@ _WORLD_SIZE_VARIABLES = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_
 
 
 class ProcessGroupError(UserError):
-    """Launch settings that cannot work; the message says which, and the remedy."""
+    """Launch settings that cannot work; the message names them and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """The processes that train together.
+    """The processes that train together, seen from one of them.
 
-    Every method but `shard` and `is_main` is collective: each process must call it, in the same
-    order.
+    All methods except `shard` and `is_main` are collective: every process must call them, in the
+    same order.
     """
 
     rank: int  # of this process, from 0
-    count: int
+    count: int  # of processes
     sharded: bool = False  # FSDP2: forward and backward passes over the base are collective too
 
     @classmethod
     def current(cls) -> ProcessGroup:
-        """The group that `accelerate launch` started this process in; a group of one without it.
+        """The group that `accelerate launch` started this process in, or a group of one.
 
-        Call it before loading a model: it selects the process's GPU. Raises ProcessGroupError or
-        ShardingError for launch settings that would have no effect.
+        Must be called before loading a model, since it selects the process's GPU. Raises
+        ProcessGroupError or ShardingError for launch settings that would have no effect.
         """
         _refuse_ignored_settings()
         sharded = fsdp.is_requested()
@@ -97,20 +97,20 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> list[Item]:
-        """This process's items: every count-th, from its rank on. May be empty."""
+        """This process's share of items: every count-th from its rank on; may be empty."""
         return list(items[self.rank :: self.count])
 
     def pad_batches(self, groups: list[list[Item]]) -> list[list[Item]]:
-        """This process's micro-batches, followed by empty ones up to the largest number of any.
+        """Append empty micro-batches until every process has the same number of them.
 
-        Only where the model is sharded, since each forward pass is collective there; otherwise
-        the micro-batches as they are.
+        Needed by a sharded model, whose forward passes are collective; otherwise `groups` is
+        returned unchanged.
         """
         most = round(self.max(len(groups))) if self.sharded else len(groups)
         return groups + [[] for _ in range(most - len(groups))]
 
     def all_reduce(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Sum each named value over all processes, in float64. All must give the same names."""
+        """Sum each named value over all processes, in float64; all must pass the same names."""
         if self.count == 1 or not values:
             return dict(values)
         names = sorted(values)  # one order in every process
@@ -119,13 +119,13 @@ class ProcessGroup:
         return {name: totals[name] for name in values}
 
     def max(self, value: float) -> float:
-        """The largest value of any process."""
+        """The largest of all processes' values."""
         return max(self.gather([value]))
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
-        """The inverse of `shard`: every process's items, in the order of the whole sequence.
+        """All processes' items, in the order before `shard`, whose inverse this is.
 
-        Items are pickled; pass tensors on the CPU.
+        Items are pickled: pass tensors on the CPU.
         """
         if self.count == 1:
             return list(items)

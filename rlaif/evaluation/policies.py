@@ -66,6 +66,7 @@ class JudgedPair:
 
 Question = tuple[str, tuple[Message, ...], str, str]  # id, conversation, response A, response B
 Compare = Callable[[Sequence[Question]], Mapping[str, JudgedPair]]
+"""Judges questions: returns the answer to each by its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ class LengthStats:
 
 
 def length_stats(samples: Sequence[Sample]) -> LengthStats:
+    """Lengths of all responses together, not by prompt. Raises StatisticsError without samples."""
     tokens = [sample.tokens for sample in samples]
     complete = fmean(sample.complete for sample in samples)
     return LengthStats(fmean(tokens), median(tokens), max(tokens), complete)

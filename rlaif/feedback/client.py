@@ -142,7 +142,11 @@ class ScoringClient(Protocol):
         options: JudgeOptions,
         *,
         timeout: float | None,
-    ) -> Score | Unjudged: ...
+    ) -> Score | Unjudged:
+        """Rate one response, within `timeout` seconds.
+
+        Raises JudgeRequestError for a refused request, JudgeUnavailable without an answer in time.
+        """
 
 
 @contextmanager
@@ -170,8 +174,9 @@ def judge_reward(
 class JudgeReward:
     """A RewardFunction backed by a judge: (conversations, responses) → scores in [-1, 1], or None.
 
-    timeout: seconds per score, including the time in the server's queue. in_flight: concurrent
-    requests. `unscored` counts the Nones by reason: "timed out", "unavailable", "refused" (such as
+    constitution: a name that the server knows ("" for its default), or a Constitution. timeout:
+    seconds per score, including the time in the server's queue. in_flight: concurrent requests.
+    `unscored` counts the Nones by reason: "timed out", "unavailable", "refused" (such as
     a text too long for the judge), or an `UnjudgedReason`.
     """
 

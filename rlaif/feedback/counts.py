@@ -16,12 +16,14 @@ class Mean:
     count: int = 0
 
     def add(self, value: float | None) -> None:
+        """Include a value; None is skipped."""
         if value is not None:
             self.total += value
             self.count += 1
 
     @property
     def value(self) -> float | None:
+        """The mean so far; None without values."""
         return self.total / self.count if self.count else None
 
 
@@ -30,7 +32,7 @@ class Tally:
     """Counts and means over the judge's answers, for the summary of a labeled set."""
 
     judged: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)  # of pairs without a judgment
     prob_chosen: Mean = field(default_factory=Mean)
     consistent: Mean = field(default_factory=Mean)
     order_gap: Mean = field(default_factory=Mean)
@@ -40,6 +42,7 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
 
     def add(self, answer: Judgment | Unjudged) -> None:
+        """Include one answer: its usage, and either its reason or its probabilities and reads."""
         self.usage += answer.usage
         if isinstance(answer, Unjudged):
             self.reasons[answer.reason.value] += 1

@@ -76,14 +76,16 @@ class JournalEntry(BaseModel):
 class LabelingClient(Protocol):
     """The part of `judge_service.client.sync.JudgeClient` that labeling uses."""
 
-    def server_info(self) -> ServerInfo: ...
+    def server_info(self) -> ServerInfo:
+        """The server's model and constitutions. Raises JudgeUnavailable if it does not answer."""
 
     def stream(
         self,
         comparisons: Iterable[Comparison],
         constitution: str | Constitution,
         options: JudgeOptions,
-    ) -> Iterator[tuple[str, Judgment | Unjudged]]: ...
+    ) -> Iterator[tuple[str, Judgment | Unjudged]]:
+        """Judge pairs concurrently; yields (pair id, answer) as answers come, in any order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ class RevisionError(UserError):
 class RevisingClient(Protocol):
     """The part of `JudgeClient` that revising uses; called from several threads."""
 
-    def server_info(self) -> ServerInfo: ...
+    def server_info(self) -> ServerInfo:
+        """The server's model and constitutions. Raises JudgeUnavailable if it does not answer."""
 
     def critique(
         self,
@@ -61,7 +62,8 @@ class RevisingClient(Protocol):
         response: str,
         constitution: str | Constitution,
         options: WritingOptions,
-    ) -> Writing | Unjudged: ...
+    ) -> Writing | Unjudged:
+        """Write a critique of a response by one principle, named in `options` or drawn."""
 
     def revise(
         self,
@@ -70,7 +72,8 @@ class RevisingClient(Protocol):
         critique: str,
         constitution: str | Constitution,
         options: WritingOptions,
-    ) -> Writing | Unjudged: ...
+    ) -> Writing | Unjudged:
+        """Rewrite a response according to a critique, by the principle that `options` select."""
 
 
 class Round(BaseModel):

@@ -36,8 +36,7 @@ class TRLRewardError(UserError):
 
 
 class Scoring(Protocol):
-    """The part of `AsyncJudgeClient` that the reward uses. A Score has `score`; an Unjudged has
-    `reason` and `detail` instead."""
+    """The part of `AsyncJudgeClient` that the reward uses."""
 
     async def score(
         self,
@@ -46,7 +45,11 @@ class Scoring(Protocol):
         constitution: str,
         *,
         timeout: float | None = None,
-    ) -> Any: ...
+    ) -> Any:
+        """Rate one response: a Score has `score`; an Unjudged has `reason` and `detail` instead.
+
+        timeout: seconds. Raises UserErrors for a request that is refused or not answered.
+        """
 
 
 class TRLJudgeReward:

@@ -1,16 +1,16 @@
-"""What every sampler offers and returns. Imports no torch.
+"""The sampler protocol and its result. Imports no torch.
 
-    sync()                         the sampler takes over the model's present weights
+    sync()                         the sampler takes over the model's current weights
     generate(prompts, …, seeds)    one response per prompt, drawn from softmax(logits / T)
 
-With top_p = 1 nothing cuts the distribution (top_k is off), and the log-probs are those of what was
-drawn from: log softmax(logits / T). Each response has its own seed, so that it is the same whoever
-is sampled beside it, as far as floating-point sums in batches of other shapes allow.
+With top_p = 1 the distribution is not truncated (top_k is off), and the log-probs are those of the
+distribution drawn from: log softmax(logits / T). Each response has its own seed, so that it does
+not depend on the others in its batch, as far as floating-point sums in other batch shapes allow.
 
-    transformers    the trainer's own forward (`exact`: its log-probs may stand as old_logprobs)
-    vLLM            its kernels round otherwise, so that exp(log π_trainer - log π_sampler) is near
-                    1 and not 1: the trainer's log-probs are computed again, and the ratio weighs
-                    the response
+    transformers    the trainer's own forward (`exact`: its log-probs may serve as old_logprobs)
+    vLLM            its kernels round differently, so that exp(log π_trainer - log π_sampler) is
+                    near 1 and not 1: the trainer's log-probs are computed again, and the ratio
+                    weighs the response
 
 Both keep the keys and values of at most `kv_cache_gib` GiB at a time; vLLM on a CPU takes all of it
 when it starts, so ask for no more than `kv_cache_needed`.
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 
 class SamplingError(UserError):
-    """Sampling that cannot start or continue: the engine or prompt, why, and what to do."""
+    """Sampling that cannot start or continue; the message has the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One sampled response: ids (end token included if it came), and log π of each when drawn."""
+    """One sampled response."""
 
-    ids: list[int]
-    logprobs: list[float]
-    complete: bool
+    ids: list[int]  # with the end token if it is complete
+    logprobs: list[float]  # of each token, in the distribution it was drawn from; nats
+    complete: bool  # ended by an end token, not by max_new_tokens
 
 
 class Sampler(Protocol):
-    """Responses of a model. `exact`: the log-probs are the trainer's own."""
+    """Samples responses of one model."""
 
-    exact: bool
+    exact: bool  # whether its log-probs are those of the trainer's own forward
 
     def generate(
         self,
@@ -59,50 +59,53 @@ class Sampler(Protocol):
         seeds: Sequence[int],
         top_p: float = 1.0,
     ) -> list[Generated]:
-        """One response per prompt, in order, each from its own seed.
+        """Sample one response per prompt (token ids), in order, each from its own seed.
 
-        temperature 0: the most probable token at every place. top_p: each token is drawn from the
-        most probable ones that together have this probability; the log-probs are of that.
+        max_new_tokens: end token included. temperature: 0 takes the most probable token each time.
+        top_p: draw from the most probable tokens that together have this probability
+        (arXiv:1904.09751); the log-probs are those of this distribution.
         """
 
     def sync(self) -> None:
-        """Take over the model's present weights and forget what was cached of earlier ones; called
-        before the first `generate` of each iteration or chunk."""
+        """Take over the model's current weights, and drop caches made from earlier ones.
+
+        Must be called before the first `generate` of each iteration or chunk.
+        """
 
     def close(self) -> None:
-        """Give the memory back. Harmless when done twice."""
+        """Free the memory; may be called again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderModel:
-    """A model to sample from, loaded unchanged from its folder or hub id.
+    """A model to sample from, loaded unchanged from its folder or hub id."""
 
-    max_tokens: prompt and response together. sequences: responses wanted at the same time.
-    """
-
-    name: str
-    tokenizer: Any
-    dtype: Dtype
-    max_tokens: int
-    kv_cache_gib: float
-    sequences: int
+    name: str  # folder or hub id
+    tokenizer: Any  # of transformers
+    dtype: Dtype  # of the weights
+    max_tokens: int  # longest conversation, prompt and response together
+    kv_cache_gib: float  # most GiB of keys and values
+    sequences: int  # responses to draw at the same time
 
 
 class SizedModel(Protocol):
-    """A model whose keys and values can be measured."""
+    """A model whose memory of keys and values can be computed."""
 
     model: Any  # of transformers
     dtype: torch.dtype  # of its keys and values
 
 
 def response_seed(seed: int, prompt_id: str, index: int) -> int:
-    """The seed of one response: 63 bits, a pure function of its three arguments."""
+    """Seed of one response (63 bits), a digest of its arguments.
+
+    seed: of the run; index: among the responses to one prompt.
+    """
     digest = hashlib.sha256(f"{seed}\n{index}\n{prompt_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def training_processes() -> int:
-    """Number of processes in this training's process group; 0 without one."""
+    """Number of processes in torch.distributed's group; 0 if it is not initialized."""
     import torch.distributed
 
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -111,7 +114,7 @@ def training_processes() -> int:
 
 
 def bytes_per_token(model: SizedModel) -> int:
-    """Memory of one token's keys and values in all layers."""
+    """Bytes of one token's keys and values in all layers."""
     config = model.model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -119,6 +122,6 @@ def bytes_per_token(model: SizedModel) -> int:
 
 
 def kv_cache_needed(model: SizedModel, responses: int, tokens: int) -> float:
-    """GiB of keys and values of `responses` at once, of `tokens` each with their prompt."""
+    """GiB of keys and values of `responses` at once, each of `tokens` with its prompt."""
     blocks = responses * -(-tokens // vllm_cpu.BLOCK_TOKENS) + 1  # vLLM keeps one for itself
     return blocks * vllm_cpu.BLOCK_TOKENS * bytes_per_token(model) / GIB

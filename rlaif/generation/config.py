@@ -12,7 +12,7 @@ from rlaif.settings import SettingsModel
 
 
 class SamplingConfig(SettingsModel):
-    """How to draw responses. The defaults sample the policy as it is, as PPO and DPO suppose."""
+    """Settings of sampling; the default is the policy's own distribution, as PPO and DPO assume."""
 
     renamed: ClassVar[dict[str, str]] = {"max_tokens": "max_new_tokens"}
 

@@ -1,4 +1,4 @@
-"""The table of sampling engines, and the choice among them. Imports no torch.
+"""The table of sampling engines, and the choice of one. Imports no torch.
 
 A new engine is a file beside transformers.py and a line in SAMPLERS. Each can sample the policy
 under training (`over_policy`) and a model loaded unchanged from its folder (`over_folder`).
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SamplingEngine:
-    """How an engine is opened, and where it can be used.
+    """A sampling engine, an entry of SAMPLERS: how to open it, and where it can be used.
 
-    package: what must be installed beside the extra `train`, "" for nothing.
     over_policy: (backbone, tokens of prompt and response, GiB of keys and values) → its sampler.
     """
 
     title: str
-    package: str
-    in_several_processes: bool  # of one training
+    package: str  # module to be installed beside the extra `train`; "" for none
+    in_several_processes: bool  # whether it works in a training of several processes
     over_policy: Callable[[Backbone, int, float], Sampler]
     over_folder: Callable[[FolderModel], Sampler]
 
@@ -79,9 +78,9 @@ EngineChoice = Annotated[str, AfterValidator(_known)]
 
 
 def choose_engine(engine: str, processes: int = 1) -> str:
-    """The engine used in a training of `processes`; auto: the first of SAMPLERS that can be.
+    """Resolve an engine's name for a training of `processes`; "auto" is the first usable one.
 
-    Raises SamplingError where the engine asked for is not installed or cannot be used.
+    Raises SamplingError if the named engine is not installed, or cannot be used there.
     """
     if engine == "auto":
         return next(name for name in SAMPLERS if not _obstacle(name, processes))
@@ -105,15 +104,15 @@ def _obstacle(name: str, processes: int) -> str:
 
 
 def open_sampler(engine: str, backbone: Backbone, max_tokens: int, kv_cache_gib: float) -> Sampler:
-    """A sampler of the role "policy". `max_tokens`: prompt and response together.
+    """Open a sampler of the backbone's role "policy".
 
-    Raises SamplingError: the engine is not installed, was imported with other settings, or cannot
-    start.
+    max_tokens: prompt and response together. kv_cache_gib: most GiB of keys and values. Raises
+    SamplingError if the engine is not installed, was imported with other settings, or cannot start.
     """
     name = choose_engine(engine, training_processes())
     return SAMPLERS[name].over_policy(backbone, max_tokens, kv_cache_gib)
 
 
 def open_folder_sampler(engine: str, model: FolderModel) -> Sampler:
-    """A sampler of a model loaded unchanged from its folder. Raises SamplingError."""
+    """Open a sampler of a model in its folder; raises SamplingError as `open_sampler`."""
     return SAMPLERS[choose_engine(engine)].over_folder(model)

@@ -1,9 +1,9 @@
-"""Policy → n responses to every prompt, seeded one by one, kept chunk by chunk.
+"""Sampling of n responses to every prompt, each from its own seed, saved chunk by chunk.
 
 Each response has its own seed, made from (seed, prompt id, index), so that it does not depend on
-which prompts come before or beside it. Prompts are sampled in chunks; a finished chunk is on disk
-(`<out>.unfinished`) before the next begins, and a killed run goes on after the last whole one with
-the same text as if it had never stopped. The model runs in a process of its own (worker.py).
+the other prompts. Prompts are sampled in chunks; a finished chunk is on disk (`<out>.unfinished`)
+before the next begins, and a killed run resumes after the last complete one, with the same text as
+if never interrupted. The model runs in a process of its own (worker.py).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from rlaif.progress import progress
 def sample(
     model: str, prompts: Sequence[Prompt], out: Path, config: SamplingConfig
 ) -> list[Sample]:
-    """Draw `config.n` responses to each prompt and write them to `out` (JSONL), in order.
+    """Sample `config.n` responses to each prompt, and write them to `out` (JSONL), in order.
 
-    `model` is a folder or hub id (rlaif.models.catalog.resolve). `tokens_per_second(out)` gives the
-    speed afterwards. Raises SamplingError: two prompts with one id, a prompt longer than the
-    context, an engine that is not installed, a model that cannot be loaded, a full disk.
+    model: folder or hub id (`rlaif.models.catalog.resolve` gives it). A killed run resumes after
+    its last complete chunk. Raises SamplingError for two prompts with one id, a prompt longer than
+    the context, an engine that is not installed, a model that cannot be loaded, or a full disk.
     """
     _check(prompts)
     # Chunks hold all responses to their prompts, so that the engine reads each prompt once.
@@ -62,7 +62,10 @@ def sample(
 
 
 def tokens_per_second(out: Path) -> float:
-    """Response tokens per second of the run that wrote `out`, loading the model not counted."""
+    """Response tokens per second of the run that wrote `out`, without loading the model.
+
+    Raises OSError if there is no such run.
+    """
     speed = json.loads(_speed_file(out).read_text(encoding="utf-8"))
     return float(speed["tokens"]) / float(speed["seconds"])
 

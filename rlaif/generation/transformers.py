@@ -1,9 +1,9 @@
 """Sampling with transformers, by inverse CDF from the model's own forward.
 
-    token = the first whose cumulated probability is over u        u ~ U[0, 1), one per token
+    token = the first whose cumulative probability exceeds u       u ~ U[0, 1), one per token
 
-The u of a response come from its own seed, so that a response is the same whoever shares its batch.
-Equal prompts are read once, and rows leave the batch as they end.
+The u of a response come from its own seed, so that it does not depend on the others in its batch.
+Equal prompts are computed once, and rows leave the batch as they end.
 Left out: models without attention (pure state-space models), whose caches are of another kind.
 """
 
@@ -25,7 +25,7 @@ from rlaif.models.causal_lm import CausalLM, last_hidden
 
 
 class NextTokenModel(Protocol):
-    """What a sampler computes with."""
+    """A model that gives the next token's logits, over its own or a trained policy's weights."""
 
     model: Any  # of transformers
     dtype: torch.dtype
@@ -33,20 +33,20 @@ class NextTokenModel(Protocol):
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Any of these ends a response."""
+        """Ids of the tokens that end a response."""
 
     def ready(self) -> AbstractContextManager[None]:
-        """Inside the block `next_logits` computes with the present weights."""
+        """Prepare the current weights for `next_logits`, which works inside the block only."""
 
     def next_logits(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        """(B, V) float32 after the last of ids (B, t), which `cache` then holds too.
+        """Logits of the token after the last of ids: (B, V) float32, without gradient.
 
-        mask (B, T): 0 on pads, over what the cache held before and ids.
+        ids (B, t) are added to `cache`; mask (B, T), 0 on pads, covers cached tokens and ids.
         """
 
 
 class PolicyModel:
-    """The model under training with its role "policy", the adapter folded in while it samples."""
+    """The model under training, with its role "policy" folded into the base while it samples."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -54,23 +54,27 @@ class PolicyModel:
 
     @property
     def eos_ids(self) -> frozenset[int]:
+        """Ids of the tokens that end a response, those of the backbone."""
         return self._backbone.eos_ids
 
     @contextmanager
     def ready(self) -> Iterator[None]:
+        """Fold the policy's adapter into the base for the block (`Backbone.merged`)."""
         with self._backbone.merged("policy"):
             yield
 
     def next_logits(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
+        """Logits of the next token, (B, V); the head in float32, as training computes it."""
         hidden = last_hidden(self._backbone.trunk, self.dtype, ids, mask, cache)  # (B, d)
         return hidden.float() @ self._backbone.head_weight.detach().T  # as logprobs.py has it
 
 
 class TransformersSampler:
-    """A model of this process. There is nothing to sync.
+    """Samples from a model in this process, by its own forward.
 
-    exact where it computes in float32: in bfloat16 the folding rounds, and so do the kernels that
-    add one token to a cache, so that the log-probs are off by up to about 0.1.
+    max_tokens: prompt and response together; with kv_cache_gib (GiB of keys and values) it limits
+    the responses drawn at the same time. `exact` in float32 only: in bfloat16 folding the adapter
+    and adding single tokens to a cache round, and move log-probs by up to about 0.1 nats.
     """
 
     def __init__(self, model: NextTokenModel, max_tokens: int, kv_cache_gib: float) -> None:
@@ -86,6 +90,7 @@ class TransformersSampler:
         seeds: Sequence[int],
         top_p: float = 1.0,
     ) -> list[Generated]:
+        """Sample as `Sampler.generate`, in batches that fit in the memory of keys and values."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
         responses: dict[int, Generated] = {}
         with self._model.ready():
@@ -97,14 +102,17 @@ class TransformersSampler:
         return [responses[i] for i in range(len(prompts))]
 
     def sync(self) -> None:
-        pass
+        """Do nothing: the model's weights are used in place."""
 
     def close(self) -> None:
-        pass
+        """Do nothing: keys and values are freed after every batch."""
 
 
 def load_model(model: FolderModel) -> CausalLM:
-    """The model of a folder, to sample from. Raises SamplingError or BackboneError."""
+    """Load the model of a folder, to sample from.
+
+    Raises BackboneError when it cannot be loaded, and SamplingError for one without attention.
+    """
     loaded = CausalLM.load(model.name, model.tokenizer, model.dtype)
     if not hasattr(loaded.model.config.get_text_config(), "num_attention_heads"):
         raise SamplingError(
@@ -118,7 +126,7 @@ def load_model(model: FolderModel) -> CausalLM:
 
 
 def uniform_numbers(seeds: Sequence[int], count: int) -> Tensor:
-    """`count` numbers in [0, 1) for each seed, (B, count)."""
+    """Uniform random numbers in [0, 1) from B seeds: (B, count), on the CPU."""
     return torch.stack(
         [torch.rand(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     )
@@ -127,9 +135,9 @@ def uniform_numbers(seeds: Sequence[int], count: int) -> Tensor:
 def next_tokens(
     logits: Tensor, uniform: Tensor, temperature: float, top_p: float
 ) -> tuple[Tensor, Tensor]:
-    """The next token of each row and its log-prob, both (B,).
+    """Draw the next token of each row; returns (ids, log-probs in nats), both (B,).
 
-    logits (B, V) float32; uniform (B,) in [0, 1). At temperature 0 the most probable token, with
+    logits (B, V) float32; uniform (B,) in [0, 1). Temperature 0 takes the most probable token, and
     its log-prob at temperature 1.
     """
     if temperature == 0:
@@ -140,34 +148,35 @@ def next_tokens(
 
 
 def draw_tokens(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """A token per row and its log-prob, both (B,): the first whose cumulated probability is over u.
+    """Draw a token per row by inverse CDF; returns (ids, log-probs in nats), both (B,).
 
-    logits (B, V) after the temperature; uniform (B,) in [0, 1): one number per token, so that a
-    response needs no more of its generator than its own draws.
+    logits (B, V) after the temperature; uniform (B,) in [0, 1). The token is the first whose
+    cumulative probability exceeds its number.
     """
-    log_pi = logits.log_softmax(-1)
+    log_pi = logits.log_softmax(-1)  # (B, V)
     cumulated = log_pi.double().exp().cumsum(-1)  # (B, V)
-    threshold = uniform.double()[:, None] * cumulated[:, -1:]
-    tokens = torch.searchsorted(
-        cumulated, threshold, right=True
-    )  # (B, 1); right: never one of P = 0
+    threshold = uniform.double()[:, None] * cumulated[:, -1:]  # (B, 1)
+    # (B, 1); right: never a token of probability 0
+    tokens = torch.searchsorted(cumulated, threshold, right=True)
     return tokens[:, 0], log_pi.gather(1, tokens)[:, 0]
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """The logits (B, V) with -inf outside the fewest most probable tokens that together have
-    probability top_p or more (arXiv:1904.09751)."""
-    ordered, places = logits.sort(-1, descending=True)
-    probs = ordered.softmax(-1)
-    outside = probs.cumsum(-1) - probs >= top_p  # those before it suffice; never the first
+    """Set logits to -inf outside the nucleus (arXiv:1904.09751): (B, V) → (B, V).
+
+    The nucleus is the smallest set of most probable tokens with probability top_p or more.
+    """
+    ordered, places = logits.sort(-1, descending=True)  # (B, V) each
+    probs = ordered.softmax(-1)  # (B, V)
+    outside = probs.cumsum(-1) - probs >= top_p  # (B, V) those before suffice; never the first
     return logits.masked_fill(outside.scatter(-1, places, outside), -torch.inf)
 
 
 class _Drawing:
-    """Responses to some prompts, in the making: rows leave the batch as they end."""
+    """A batch of responses being drawn: rows leave it as they end."""
 
     def __init__(self, model: NextTokenModel, prompts: Sequence[Sequence[int]]) -> None:
-        """Reads the prompts, equal ones once."""
+        """Compute the prompts, equal ones once."""
         self._model = model
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         width = max(map(len, distinct))
@@ -182,8 +191,7 @@ class _Drawing:
         self._logits = self._logits[rows]  # (B, V)
 
     def draw(self, uniform: Tensor, temperature: float, top_p: float) -> list[Generated]:
-        """A response to each prompt, of at most as many tokens as it has numbers in uniform
-        (B, R)."""
+        """Draw a response to each of the B prompts, of at most R tokens. uniform: (B, R)."""
         count, most = uniform.shape
         ids: list[list[int]] = [[] for _ in range(count)]
         logprobs: list[list[float]] = [[] for _ in range(count)]

@@ -1,7 +1,7 @@
 """Sampling with vLLM in this process, over the policy under training or a model in its folder.
 
-Both start the engine with the same arguments and ask it with the same parameters, so that equal
-weights, prompts and seeds give equal responses. A prompt's responses share its keys and values.
+Both use the same engine arguments and sampling parameters, so that equal weights, prompts
+and seeds give equal responses. A prompt's responses share its keys and values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ _IN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 
 
 class VLLMSampler:
-    """Samples the role "policy"; the engine gets its present weights at every `sync`."""
+    """Samples the role "policy" of a backbone; every `sync` hands its weights to the engine.
+
+    max_tokens: prompt and response together. kv_cache_gib: GiB of keys and values, reserved at
+    once. Raises SamplingError when vLLM cannot start.
+    """
 
     exact = False
 
@@ -49,15 +53,18 @@ class VLLMSampler:
         seeds: Sequence[int],
         top_p: float = 1.0,
     ) -> list[Generated]:
+        """Sample as `Sampler.generate`; `sync` must have been called before."""
         assert self._synced, "sync() comes before generate(): the engine holds the bare base"
         ends = self._backbone.eos_ids
         return draw(self._llm, prompts, max_new_tokens, temperature, seeds, top_p, ends)
 
     def sync(self) -> None:
+        """Copy the policy's merged weights into the engine, and empty its prefix cache."""
         hand_over(self._llm, self._backbone.named_weights("policy"))
         self._synced = True
 
     def close(self) -> None:
+        """Shut the engine down, and the process group that it created."""
         llm, self._llm = self._llm, None
         if llm is None:
             return
@@ -75,7 +82,10 @@ class VLLMSampler:
 
 
 class VLLMFolderSampler:
-    """Samples a model loaded unchanged from its folder; the engine stays until the process ends."""
+    """Samples a model loaded unchanged from its folder; its engine lives as long as the process.
+
+    Raises SamplingError when vLLM cannot start.
+    """
 
     exact = False
 
@@ -104,14 +114,15 @@ class VLLMFolderSampler:
         seeds: Sequence[int],
         top_p: float = 1.0,
     ) -> list[Generated]:
+        """Sample as `Sampler.generate`, with the end tokens of the folder."""
         return draw(self._llm, prompts, max_new_tokens, temperature, seeds, top_p, self._ends)
 
     def sync(self) -> None:
-        """Forgets cached prefixes: a chunk comes out the same whatever came before it."""
+        """Empty the prefix cache, so that a chunk does not depend on earlier ones."""
         self._llm.reset_prefix_cache()
 
     def close(self) -> None:
-        """The engine's memory goes with the process."""
+        """Do nothing: the engine's memory is freed when the process ends."""
 
 
 def start(
@@ -123,10 +134,11 @@ def start(
     sequences: int | None,
     on_cpu: bool,
 ) -> Any:
-    """A synchronous `vllm.LLM` over a model folder. max_tokens: prompt and response together.
+    """Start a synchronous `vllm.LLM` over a model folder.
 
-    sequences: responses drawn at the same time; None: as many as vLLM thinks fit on a GPU.
-    Raises SamplingError when vLLM cannot start.
+    max_tokens: prompt and response together. kv_cache_gib: GiB of keys and values. sequences:
+    responses drawn at the same time; None for vLLM's default (on a CPU, MAX_SEQUENCES). Raises
+    SamplingError when vLLM cannot start.
     """
     from vllm import LLM
 
@@ -171,7 +183,10 @@ def draw(
     top_p: float,
     ends: frozenset[int],
 ) -> list[Generated]:
-    """One response per prompt, in order, each from its own seed; any of `ends` ends one."""
+    """Sample one response per prompt as `Sampler.generate`, with a synchronous `vllm.LLM`.
+
+    ends: ids of the tokens that end a response.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -1,4 +1,4 @@
-"""Hands the trainer's present weights to a vLLM engine in the same process.
+"""Handover of the trainer's current weights to a vLLM engine in the same process.
 
     base + (alpha / rank)·B A  ──named_weights──►  engine's own layout  ──►  no stale prefix is read
 
@@ -28,13 +28,16 @@ EXTENSION = "rlaif.generation.weight_sync.TakesWeights"  # vLLM's worker_extensi
 
 
 class TakesWeights(SeedsSurviveChunks):
-    """Methods that vLLM adds to its worker."""
+    """Extension of vLLM's worker (`worker_extension_cls`): methods that it adds to its own."""
 
     vllm_config: Any
     model_runner: Any
 
     def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Write the whole model's weights, under the names of its checkpoint, any float dtype."""
+        """Load all weights of the model, and repack a head that is tied to the embedding.
+
+        weights: (name as in a model folder, tensor of any float dtype).
+        """
         from vllm.config import set_current_vllm_config
 
         with set_current_vllm_config(self.vllm_config):
@@ -47,7 +50,11 @@ class TakesWeights(SeedsSurviveChunks):
 
 
 def hand_over(llm: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """Make the engine (a synchronous `vllm.LLM`, idle) compute with these weights from now on."""
+    """Replace the weights of an idle, synchronous `vllm.LLM`, and empty its prefix cache.
+
+    weights: (name as in a model folder, tensor), passed by reference. Raises RuntimeError if the
+    prefix cache cannot be emptied.
+    """
     llm.collective_rpc("take_weights", args=(weights,))
     if not llm.reset_prefix_cache():
         raise RuntimeError("vLLM kept its prefix cache, which belongs to the weights before")

@@ -26,17 +26,17 @@ from rlaif.generation.engines import open_folder_sampler
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A response to be drawn: its conversation, which of the prompt's n it is, its own seed."""
+    """One response to draw."""
 
     prompt: str  # the prompt's id
-    messages: list[dict[str, str]]
-    index: int
+    messages: list[dict[str, str]]  # {"role": ..., "content": ...}
+    index: int  # among the responses to the prompt, from 0
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The work of one run. Chunks before `start` are done, but count for the longest prompt."""
+    """The work of one run, with the settings of `SamplingConfig`."""
 
     model: str
     engine: str
@@ -45,17 +45,17 @@ class Job:
     temperature: float
     top_p: float
     kv_cache_gib: float
-    start: int
+    start: int  # index of the first chunk to sample; earlier ones count for the longest prompt
     chunks: list[list[Request]]
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedResponse:
-    """The response to a request; `tokens` counts the end token too."""
+    """The response to one request."""
 
     text: str
-    tokens: int
-    complete: bool
+    tokens: int  # end token included
+    complete: bool  # ended by an end token, not by max_new_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,14 @@ class Chunk:
     """The responses to one chunk of requests, in their order."""
 
     responses: list[GeneratedResponse]
-    seconds: float
+    seconds: float  # of sampling them
 
 
 def run(job: Job, send: Callable[[dict[str, Any]], None]) -> None:
-    """Answer the chunks from `job.start` on, each as soon as it is finished.
+    """Sample the chunks from `job.start` on, and send each when it is finished.
 
-    Raises UserError: a prompt that is too long, a model or an engine that cannot be used.
+    send: called with a JSON object per message. Raises SamplingError or BackboneError for a prompt
+    that is too long, or a model or engine that cannot be used.
     """
     tokenizer, context = _load_tokenizer(job.model)
     chunks = tokenize(job, tokenizer, context)
@@ -112,9 +113,10 @@ def _load_tokenizer(model: str) -> tuple[Any, int]:
 
 
 def tokenize(job: Job, tokenizer: Any, context: int) -> list[list[list[int]]]:
-    """Token ids of every request, chunk by chunk, through the model's chat template.
+    """Token ids of every request, by chunk, in the model's chat template.
 
-    Raises SamplingError for a prompt that leaves no room for its response in the context.
+    context: tokens the model can read. Raises SamplingError for a prompt that leaves no room for
+    its response.
     """
     chunks: list[list[list[int]]] = []
     for requests in job.chunks:
@@ -144,13 +146,14 @@ def _decoded(tokenizer: Any, drawn: Generated) -> GeneratedResponse:
 
 
 def job_from_json(line: str) -> Job:
+    """Parse a job from one line of JSON, as `dataclasses.asdict` gives it."""
     fields = json.loads(line)
     fields["chunks"] = [[Request(**request) for request in chunk] for chunk in fields["chunks"]]
     return Job(**fields)
 
 
 def main() -> None:
-    """Read a job from stdin, answer on stdout; whatever else libraries print goes to stderr."""
+    """Read a job from stdin and send messages to stdout; what libraries print goes to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = job_from_json(sys.stdin.readline())

@@ -95,6 +95,7 @@ class GoldPair(_Record):
 
     @property
     def prompt_digest(self) -> str:
+        """sha256 of the prompt's messages: pairs of one prompt are kept in one fold."""
         return digest([[message.role, message.content] for message in self.prompt])
 
 

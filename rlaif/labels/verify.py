@@ -62,6 +62,7 @@ class OfflineReport:
 
     @property
     def passed(self) -> bool:
+        """Whether there were labels, and all agree with their reads."""
         return self.labels > 0 and not self.wrong
 
 
@@ -149,7 +150,7 @@ class Replay:
 
     @property
     def passed(self) -> bool:
-        """The whole sample was recomputed, by the same model and prompts, within tolerance."""
+        """Whether all of the sample was recomputed, by equal model and prompts, in tolerance."""
         return (
             self.recomputed == self.sampled > 0
             and not self.beyond

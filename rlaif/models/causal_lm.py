@@ -19,7 +19,11 @@ from rlaif.models.folder import end_token_ids, head_obstacle, readable_errors
 
 
 class CausalLM:
-    """Example: `CausalLM.load("models/smollm2-135m", tokenizer, "auto")`."""
+    """A model to sample from, as `generation.transformers.NextTokenModel` describes it.
+
+    model: a transformers causal language model. tokenizer: names the end token.
+    Example: `CausalLM.load("models/smollm2-135m", tokenizer, "auto")`.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model.eval().requires_grad_(False)  # eval: no dropout anywhere
@@ -33,7 +37,10 @@ class CausalLM:
 
     @classmethod
     def load(cls, name: str, tokenizer: Any, dtype: Dtype) -> CausalLM:
-        """Of a model folder or hub id. Raises BackboneError when it cannot be loaded."""
+        """Load a model folder or hub id, onto the GPU if there is one.
+
+        Raises BackboneError when it cannot be loaded.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with readable_errors(name):
             model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -45,12 +52,14 @@ class CausalLM:
         return cls(model.to(device), tokenizer)
 
     def ready(self) -> AbstractContextManager[None]:
-        """Nothing to prepare: the weights stay as they are."""
+        """An empty context: these weights need no preparation before sampling."""
         return nullcontext()
 
     def next_logits(self, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
-        """(B, V) float32 after the last of ids (B, t), which `cache` then holds too; mask (B, T)
-        is 0 on pads."""
+        """Logits of the token after the last of ids: (B, V) float32, without gradient.
+
+        ids (B, t) are added to `cache`; mask (B, T), 0 on pads, covers cached tokens and ids.
+        """
         if self._head is not None:
             return last_hidden(self.trunk, self.dtype, ids, mask, cache).float() @ self._head.T
         with torch.no_grad():
@@ -62,14 +71,15 @@ class CausalLM:
 
 
 def positions(ids: Tensor, mask: Tensor) -> Tensor:
-    """(B, t): the position of each of ids, pads not counted."""
+    """Positions of ids (B, t), the last columns of mask (B, T), without counting pads: (B, t)."""
     return (mask.cumsum(1)[:, -ids.shape[1] :] - 1).clamp(min=0)
 
 
 def last_hidden(trunk: Any, dtype: torch.dtype, ids: Tensor, mask: Tensor, cache: Any) -> Tensor:
-    """(B, d) at the last of ids (B, t), which `cache` then holds too. mask (B, T): 0 on pads.
+    """Last hidden state at the last of ids: (B, d), without gradient.
 
-    dtype: what matrices are multiplied in; the weights' own, or bfloat16 over float32.
+    ids (B, t) are added to `cache`; mask (B, T), 0 on pads, covers cached tokens and ids. dtype: of
+    matrix products; the weights' own, or bfloat16 over float32 weights.
     """
     mixed = dtype is not trunk.dtype
     with torch.no_grad(), torch.autocast(ids.device.type, dtype, enabled=mixed):

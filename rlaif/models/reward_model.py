@@ -1,10 +1,10 @@
-"""Heads that read a score off hidden states, and the trained reward model that gives scores.
+"""Reward models: linear heads over hidden states, and the scores that they give.
 
     s_k = (w_k · h + b_k - mean_k) / std_k      one head k per trait (or one named "overall")
     overall = Σ_k weight_k s_k                  the constitution's trait weights
 
-h is the hidden state at the response's end token, taken by the mask. mean and std are those of
-the training responses (0 and 1 until training ends). A trained one is a folder:
+h is the hidden state at the response's end token. mean and std are those of the training responses
+(0 and 1 until training ends). A trained reward model is a folder:
 
     adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
     config.json, model.safetensors, tokenizer …        trained with lora=null, a whole model
@@ -43,11 +43,11 @@ RewardFunction = Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence
 
 
 class RewardModelError(UserError):
-    """A reward model that cannot be loaded or used."""
+    """A reward model or reward function that cannot be used; the message has the remedy."""
 
 
 class Heads(torch.nn.Module):
-    """Linear heads in float32, one output per name, whatever the base's dtype."""
+    """K linear heads in float32, one per name, over hidden states of width d; initially zero."""
 
     def __init__(self, names: Sequence[str], hidden_size: int) -> None:
         super().__init__()
@@ -60,42 +60,45 @@ class Heads(torch.nn.Module):
         self.register_buffer("std", torch.ones(len(names)))
 
     def randomize(self, seed: int) -> None:
-        """Weights of std 1/√(d+1) ("N implementation details of RLHF with PPO")."""
+        """Draw the weights with std 1/√(d+1) ("N implementation details of RLHF with PPO")."""
         generator = torch.Generator().manual_seed(seed)
         std = 1 / math.sqrt(self.weight.shape[1] + 1)
         with torch.no_grad():
             self.weight.copy_(torch.randn(self.weight.shape, generator=generator) * std)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., d) → raw outputs (..., K)."""
+        """Raw scores, not normalized: (..., d) → (..., K) float32."""
         return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
 
     def normalize_on(self, raw: Tensor) -> None:
-        """Make scores like these raw ones (N, K) mean 0, std 1. A constant head stays unscaled."""
-        std = raw.std(dim=0, correction=0)
+        """Set mean and std to those of raw scores (N, K); a constant head keeps std 1."""
+        std = raw.std(dim=0, correction=0)  # (K,)
         self.mean.copy_(raw.mean(dim=0))
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def normalized(self, raw: Tensor) -> Tensor:
+        """Raw scores in standard deviations from the training responses' mean: (..., K)."""
         return (raw - self.mean) / self.std
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredResponse:
-    overall: float
-    traits: dict[str, float]
+    """Normalized scores of one response."""
+
+    overall: float  # weighted sum of the traits
+    traits: dict[str, float]  # by head, in standard deviations of the training responses
 
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """A reward model as the "reward" role of a backbone, or as a backbone of its own.
+    """A reward model: heads over the "reward" role of a backbone, or over a backbone of its own.
 
     Example: `RewardModel.load("models/smollm2-135m", Path("runs/reward")).score([c], ["Hello."])`
     """
 
     backbone: Backbone
     heads: Heads
-    trait_weights: dict[str, float]
+    trait_weights: dict[str, float]  # of the overall score, in the heads' order
     tuning: Literal["lora", "full"] = "lora"
     role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
 
@@ -107,10 +110,10 @@ class RewardModel:
         dtype: TrainDtype | None = None,
         workers: ProcessGroup | None = None,
     ) -> RewardModel:
-        """From the folder that rlaif.algorithms.reward.train wrote, in the dtype it was trained in.
+        """Load a trained reward model with a base of its own; raises RewardModelError.
 
-        model: the base it was trained over; a fully tuned one brings its own weights instead.
-        workers: as for Backbone.load; without, every process has it whole.
+        model: its base, unused if it was fully tuned. dtype: None for that of its training.
+        workers: as for Backbone.load.
         """
         facts = _read_facts(folder)
         chosen: TrainDtype = dtype or facts["dtype"] or "auto"
@@ -122,7 +125,7 @@ class RewardModel:
 
     @classmethod
     def attach(cls, backbone: Backbone, folder: Path) -> RewardModel:
-        """As a role of a backbone that is there already: no second base in memory."""
+        """Load a trained adapter as the role "reward"; RewardModelError if over another base."""
         facts = _read_facts(folder)
         if facts.get("tuning") == "full":
             raise RewardModelError(
@@ -138,7 +141,7 @@ class RewardModel:
         return cls(backbone, _read_heads(folder, facts, backbone), facts["trait_weights"])
 
     def save(self, folder: Path) -> None:
-        """reward.json comes last: a folder without it is not a reward model."""
+        """Write the folder, reward.json last. Raises BackboneError or RewardModelError."""
         self.backbone.save_role("reward", folder)
         try:
             save_tensors(self.heads.state_dict(), folder / "heads.safetensors")
@@ -161,18 +164,18 @@ class RewardModel:
         )
 
     def raw(self, batch: SharedBatch) -> Tensor:
-        """Unnormalized outputs of every head for each response (R, K), differentiable."""
+        """Raw scores of the batch's R responses by every head: (R, K), differentiable."""
         outputs: Tensor = self.heads(self.backbone.ends(self.role, batch))
         return outputs
 
     def raw_pairs(self, batch: SharedBatch) -> Tensor:
-        """As `raw`, of the chosen and the rejected response of each pair: (B, 2, K)."""
+        """Raw scores of a batch of pairs, chosen first: (B, 2, K), differentiable."""
         return self.raw(batch).view(-1, 2, len(self.heads.names))
 
     @torch.no_grad()
     def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
-        """Unnormalized outputs of any number of rows (N, K), batched by length."""
-        outputs = torch.empty(len(rows), len(self.heads.names))
+        """Raw scores of N rows, without gradient: (N, K). budget: padded tokens per forward."""
+        outputs = torch.empty(len(rows), len(self.heads.names))  # (N, K)
         for group in self.backbone.micro_batches(rows, budget):
             batch = pad_packs([[rows[i] for i in pack] for pack in group], self.backbone.device)
             outputs[[i for pack in group for i in pack]] = self.raw(batch).cpu()
@@ -186,10 +189,12 @@ class RewardModel:
         report: Callable[[int], None] = lambda done: None,
         pad_batches: Callable[[list[list[int]]], list[list[int]]] = list,
     ) -> Tensor:
-        """As `raw_pairs` of any number of pairs, batched by length: (N, 2, K). report: called with
-        the number of pairs done; pad_batches: ProcessGroup.pad_batches, for a model that may be
-        sharded."""
-        outputs = torch.empty(len(pairs), 2, len(self.heads.names))
+        """Raw scores of N pairs, chosen first, without gradient: (N, 2, K).
+
+        report: called with the number of pairs done. pad_batches: that of a ProcessGroup, for a
+        model that may be sharded.
+        """
+        outputs = torch.empty(len(pairs), 2, len(self.heads.names))  # (N, 2, K)
         done = 0
         for group in pad_batches(self.backbone.pair_batches(pairs, budget)):
             batch = self.backbone.batch_pairs([pairs[i] for i in group])
@@ -199,17 +204,17 @@ class RewardModel:
         return outputs.to(self.backbone.device)
 
     def overall(self, per_trait: Tensor) -> Tensor:
-        """Weighted sum of the heads: (..., K) → (...)."""
+        """Overall score, the heads' sum by trait weight: (..., K) → (...)."""
         return per_trait @ per_trait.new_tensor(list(self.trait_weights.values()))
 
     def mean(self, per_trait: Tensor) -> Tensor:
-        """Weighted mean of the heads: (..., K) → (...)."""
+        """The heads' mean by trait weight: (..., K) → (...)."""
         return self.overall(per_trait) / sum(self.trait_weights.values())
 
     def score(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[ScoredResponse]:
-        """Scores of whole responses. Raises BatchError for one longer than the model's context."""
+        """Normalized scores of responses. Raises BatchError for one longer than the context."""
         scores = self.heads.normalized(self._raw_responses(conversations, responses))  # (N, K)
         return [
             ScoredResponse(overall, dict(zip(self.heads.names, row, strict=True)))
@@ -219,8 +224,7 @@ class RewardModel:
     def overall_scores(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """One number per response; None for an empty one, where there is nothing to score, and for
-        one that is longer than the model's context."""
+        """Normalized overall score of each response; None for an empty or a too long one."""
         tokenizer, context = self.backbone.tokenizer, self.backbone.context
         rows: dict[int, Row] = {}
         for place, (messages, response) in enumerate(zip(conversations, responses, strict=True)):
@@ -246,7 +250,7 @@ class RewardModel:
 
 
 class ModelScores:
-    """A reward model as a RewardFunction; `unscored` counts its None by reason."""
+    """A reward model as a RewardFunction; `unscored` counts its Nones by reason, over all calls."""
 
     def __init__(self, model: RewardModel) -> None:
         self.model = model
@@ -256,6 +260,7 @@ class ModelScores:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
+        """Overall scores; None, counted, for an "empty_response" or one that is "too_long"."""
         scores = self.model.overall_scores(conversations, responses)
         empty = sum(not response.strip() for response in responses)
         why = {"empty_response": empty, "too_long": scores.count(None) - empty}
@@ -265,34 +270,42 @@ class ModelScores:
 
 @runtime_checkable
 class OverBackbone(Protocol):
-    """A reward of which reward models are a part (rewards/mix.py)."""
+    """A reward whose reward models are still to be opened over a backbone (rewards/mix.py)."""
 
-    def over(self, backbone: Backbone) -> RewardFunction: ...
+    def over(self, backbone: Backbone) -> RewardFunction:
+        """The reward with its reward models opened, as a role of this backbone if possible."""
 
 
 @runtime_checkable
 class OverModels(Protocol):
-    """A reward that computes with models of ours."""
+    """A reward that computes with backbones in this process."""
 
     @property
-    def backbones(self) -> Sequence[Backbone]: ...
+    def backbones(self) -> Sequence[Backbone]:
+        """The backbones, which trainers shard like the policy."""
 
 
 def reward_function(reward: Path | RewardFunction, backbone: Backbone) -> RewardFunction:
-    """A reward as a function whose reward model is a role of the backbone; a callable is one
-    already."""
+    """Open a reward model's folder as a role of the backbone; a callable is a function already.
+
+    Raises RewardModelError for a folder that is not a reward model over this base.
+    """
     if isinstance(reward, Path):
         return ModelScores(RewardModel.attach(backbone, reward))
     return reward.over(backbone) if isinstance(reward, OverBackbone) else reward
 
 
 def backbones_of(function: RewardFunction) -> list[Backbone]:
-    """The models that a reward computes with, to be sharded as the policy is."""
+    """The backbones that a reward computes with; none for a reward without `backbones`."""
     return list(function.backbones) if isinstance(function, OverModels) else []
 
 
 def reward_identity(reward: Path | RewardFunction) -> Any:
-    """What of the reward a resumed run must find again. A callable cannot be looked into."""
+    """JSON values that identify a reward: a run resumes only with the same ones.
+
+    Digests of a reward model's files; a callable's `identity`, or "callable" without one. Raises
+    RewardModelError for a folder that cannot be read.
+    """
     if not isinstance(reward, Path):
         return getattr(reward, "identity", "callable")
     files = sorted([reward / "reward.json", *reward.glob("*.safetensors")])
@@ -307,7 +320,10 @@ def reward_identity(reward: Path | RewardFunction) -> Any:
 def checked_scores(
     score: RewardFunction, prompts: Sequence[Prompt], responses: Sequence[str], where: str
 ) -> list[float | None]:
-    """Call the reward and check its scores. Raises RewardModelError when it cannot be used."""
+    """Call a reward function; raise RewardModelError unless it gives finite numbers or None.
+
+    where: names the step in errors. UserErrors that the function raises pass through.
+    """
     try:
         scores = list(score([p.messages for p in prompts], responses))
     except UserError:
@@ -331,7 +347,7 @@ def checked_scores(
 
 
 def require_a_score(scores: Sequence[float | None], where: str) -> None:
-    """Raises RewardModelError when nothing can be learned from a whole batch, of all processes."""
+    """Raise RewardModelError when all scores of a batch, of all processes, are None."""
     if all(score is None for score in scores):
         raise RewardModelError(
             f"{where}: none of its {len(scores)} responses has a score; see why the reward "
@@ -340,11 +356,10 @@ def require_a_score(scores: Sequence[float | None], where: str) -> None:
 
 
 def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
-    """Change trait weights of a trained reward model; nothing is trained again. Returns all of
-    them. Those not named stay. Scores, PPO rewards and evaluations made before keep the old ones.
+    """Change trait weights of a trained reward model without training; returns all weights.
 
-    Raises RewardModelError for a trait without a head, or a weight that is not a finite number ≥ 0,
-    or where all of them would be 0.
+    Earlier scores and evaluations are not recomputed. Raises RewardModelError for a trait without a
+    head, a weight that is not a finite number ≥ 0, or if all would be 0.
     """
     facts = _read_facts(folder)
     old: dict[str, float] = facts["trait_weights"]

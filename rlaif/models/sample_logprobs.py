@@ -17,7 +17,7 @@ TokenLogprobs = Callable[[Sequence[Sample]], list[list[float]]]
 
 
 class ReferenceAndPolicy(NamedTuple):
-    """samples → log-probs of their response tokens, under the base and under base + adapter."""
+    """Functions samples → log-probs of their response tokens (nats), under base and policy."""
 
     reference: TokenLogprobs
     policy: TokenLogprobs
@@ -26,10 +26,11 @@ class ReferenceAndPolicy(NamedTuple):
 def response_logprobs(
     model: str, adapter: Path | None, dtype: TrainDtype = "auto"
 ) -> ReferenceAndPolicy:
-    """Log-probs of sampled responses, as (reference, policy). One base is loaded for both; without
-    an adapter both are the model itself.
+    """Load a base and its adapter, to compute log-probs of sampled responses under both.
 
-    The end token counts where the sample is complete. A response is tokenized again from its text.
+    Without an adapter both functions use the model itself. Responses are tokenized again from
+    their text, with the end token if they are complete. Raises BackboneError when base or adapter
+    cannot be loaded.
     """
     backbone = Backbone.load(model, dtype)
     trained: Role | None = None

@@ -1,9 +1,9 @@
-"""Where the score of a response comes from.
+"""Sources of response scores: reward models, a judge service, callables, and their mixes.
 
-base.py       what a kind of source is; why responses got no score
+base.py       the interface of a kind of source; reasons for missing scores
 folder.py     runs/reward: a reward model
 judge.py      judge:HOST:PORT: a judge service
 callable.py   package.module:function
 mix.py        the weighted sum of several sources
-sources.py    SOURCES, the table of kinds; reading and opening what a user names
+sources.py    SOURCES, the table of kinds; parsing and opening the sources a user names
 """

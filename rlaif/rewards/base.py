@@ -1,4 +1,4 @@
-"""What a kind of reward source is, and why responses got no score. Imports no torch.
+"""The interface of a kind of reward source, and reasons for missing scores. Imports no torch.
 
 A response without a score is None, never a number: PPO masks it, ReST leaves it out.
 """
@@ -21,18 +21,18 @@ OpenJudge = Callable[[str], "AbstractContextManager[RewardFunction]"]
 
 
 class RewardError(UserError):
-    """A source of scores that cannot be used: which, why, and what to do."""
+    """A reward source that cannot be used; the message has the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceKind:
-    """One kind of source, a value of SOURCES.
+    """One kind of source, an entry of SOURCES.
 
     form: how users write it, for help and errors: "judge:HOST:PORT".
-    recognize: the text that a user gave, without its weight → where the source is ("HOST:PORT"),
-        None where the text is of another kind.
-    open: (where, what opens a judge) → its scores, for as long as the block lasts.
-    identity: where → what a resumed run must find unchanged, as JSON values.
+    recognize: a user's text, without its weight → the source's place ("HOST:PORT"); None for a text
+        of another kind.
+    open: (place, function that opens a judge) → context of its reward function.
+    identity: place → JSON values; a run resumes only if they are unchanged.
     """
 
     form: str
@@ -42,14 +42,16 @@ class SourceKind:
 
 
 def reasons(function: RewardFunction) -> Counter[str]:
-    """How often the function gave None so far, by reason: its mapping `unscored`, if it has one."""
+    """Counts of a function's missing scores so far, by reason: its `unscored`, or nothing."""
     counts = getattr(function, "unscored", None)
     return Counter(counts) if isinstance(counts, Mapping) else Counter()
 
 
 def reasons_since(known: Counter[str], function: RewardFunction, missing: int) -> Counter[str]:
-    """Why `missing` responses got no score since `reasons` were `known`; those that the function
-    does not explain count as "gave None"."""
+    """Reasons of the `missing` scores since `reasons(function)` was `known`.
+
+    Scores whose absence the function does not explain are counted as "gave None".
+    """
     explained = reasons(function) - known
     unexplained = missing - explained.total()
     return explained + Counter({"gave None": unexplained})  # drops what is not above 0

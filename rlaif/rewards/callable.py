@@ -19,9 +19,9 @@ _FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def load_callable(where: str) -> RewardFunction:
-    """The function that "package.module:name" names; modules of the working folder are found.
+    """Import the function "package.module:name", also from the working directory.
 
-    Raises RewardError: the module cannot be imported, or has no such callable.
+    Raises RewardError if the module cannot be imported, or has no such callable.
     """
     module_name, _, path = where.partition(":")
     here = str(Path.cwd())

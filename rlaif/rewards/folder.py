@@ -1,5 +1,7 @@
-"""A trained reward model as a source: its overall score, in standard deviations around the mean of
-its training responses."""
+"""A trained reward model as a source.
+
+Its overall score is in standard deviations from the mean of its training responses.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RewardFolder:
-    """A reward model that waits for a backbone (`Reward.over`)."""
+    """A reward model's folder, to be opened over a backbone (`Reward.over`) before it can score."""
 
     path: Path
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is a LoRA adapter and not a full model."""
+        """Whether it is a LoRA adapter rather than a full model."""
         return inspect_model_folder(self.path).is_adapter
 
     def over(self, backbone: Backbone, free: bool) -> RewardFunction:
-        """free: the backbone has no role "reward" yet."""
+        """Open the reward model, as the backbone's role "reward" if it can be, else separately.
+
+        free: whether the backbone has no such role yet. Raises RewardModelError or BackboneError.
+        """
         from rlaif.models.reward_model import ModelScores, RewardModel
 
         if self.is_adapter and free:
@@ -40,6 +45,7 @@ class RewardFolder:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
+        """Fail: the folder has not been opened (`over`)."""
         raise AssertionError(f"{self.path}: Reward.over(backbone) comes first")
 
 

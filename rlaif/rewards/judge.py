@@ -1,6 +1,6 @@
 """A judge service as a source: its rating of the response alone, in [-1, 1].
 
-Training imports no judge service: whoever opens the rewards passes what opens a judge.
+Training imports no judge service: the caller of `open_rewards` passes a function that opens one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The weighted sum of several reward sources.
 
-    score = Σ_i weight_i · score_i          None as soon as one source has none
+    score = Σ_i weight_i · score_i          None if any source has none
 
-Who failed to score a response, and why, is counted in `Reward.unscored` and printed on stderr once
-per reason.
-Left out: normalizing the sources against each other; the weights are in score per source's unit.
+Missing scores are counted by source and reason in `Reward.unscored`, and each reason is printed on
+stderr once.
+Left out: normalizing the sources against each other; a weight is in score per unit of its source.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class Reward:
     """The weighted sum of several sources, a RewardFunction.
 
-    `unscored` counts the responses that got no score, by the first source that had none and why:
-    {"judge:127.0.0.1:50051: timed out": 3}. `identity` is what a resumed run must find again.
+    sources: (name, weight, function) each. identity: JSON values; a run resumes only if they are
+    unchanged. `unscored` counts the responses without a score by the first source that had none,
+    and its reason: {"judge:127.0.0.1:50051: timed out": 3}. Raises RewardError without sources.
     """
 
     def __init__(
         self, sources: Sequence[tuple[str, float, RewardFunction]], identity: Any = "callables"
     ) -> None:
-        """sources: (name, weight, function) each."""
         if not sources:
             raise RewardError("no reward is given; give at least one source")
         self._sources = tuple(sources)
@@ -44,7 +44,10 @@ class Reward:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """Sources score in order, each only the responses that all before it could score."""
+        """Weighted sums, None where a source has none; later sources are not asked for those.
+
+        Raises RewardError for a source that does not return a number or None per response.
+        """
         totals: list[float | None] = [0.0] * len(responses)
         for name, weight, function in self._sources:
             open_places = [i for i, total in enumerate(totals) if total is not None]
@@ -67,16 +70,17 @@ class Reward:
 
     @property
     def backbones(self) -> list[Backbone]:
-        """The models that it computes with."""
+        """The backbones that its reward models compute with."""
         from rlaif.models.reward_model import backbones_of
 
         return [each for _, _, function in self._sources for each in backbones_of(function)]
 
     def over(self, backbone: Backbone) -> Reward:
-        """The same with its reward models opened: the first that is an adapter becomes the role
-        "reward" of the backbone; another, or one that was fully tuned, is loaded apart.
+        """The same reward with its reward models opened.
 
-        Raises RewardModelError for a folder that does not hold a reward model over this base.
+        The first adapter becomes the role "reward" of the backbone; other adapters, and fully tuned
+        models, are loaded separately. Raises RewardModelError for a folder that is not a reward
+        model over this base.
         """
         opened: list[tuple[str, float, RewardFunction]] = []
         free = True  # the backbone's role
@@ -100,7 +104,7 @@ class Reward:
 
 
 def mixed(sources: Sequence[tuple[float, RewardFunction]]) -> Reward:
-    """Weighted sum; None when any source has None. Example: `mixed([(1.0, f), (-0.1, length)])`."""
+    """Weighted sum of (weight, function) pairs. Example: `mixed([(1.0, f), (-0.1, length)])`."""
     return Reward([(f"source {i}", w, f) for i, (w, f) in enumerate(sources, start=1)])
 
 

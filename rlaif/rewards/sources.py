@@ -1,4 +1,4 @@
-"""Reading and opening the reward sources that a user names.
+"""Parsing and opening of the reward sources that a user names.
 
     runs/reward            a reward model's folder
     judge:HOST:PORT        a judge service
@@ -28,16 +28,16 @@ SOURCES: dict[str, SourceKind] = {"callable": CALLABLE, "folder": FOLDER, "judge
 
 @dataclass(frozen=True, slots=True)
 class RewardSource:
-    """One source as the user named it. kind: a key of SOURCES; name: its text, without weight."""
+    """One source as the user named it."""
 
-    kind: str
-    where: str
+    kind: str  # a key of SOURCES
+    where: str  # its place, such as HOST:PORT
     weight: float
-    name: str
+    name: str  # the user's text, without the weight
 
 
 def parse_source(text: str) -> RewardSource:
-    """Read "0.5*runs/reward" and its like. Raises RewardError."""
+    """Parse a source such as "0.5*runs/reward". Raises RewardError for an unknown one."""
     weight, name = parse_weighted(text, "reward", "SOURCE", negative=True, error=RewardError)
     for kind, source in reversed(SOURCES.items()):
         where = source.recognize(name)
@@ -48,11 +48,11 @@ def parse_source(text: str) -> RewardSource:
 
 @contextmanager
 def open_rewards(texts: Sequence[str], judge: OpenJudge | None = None) -> Iterator[Reward]:
-    """The sources that `texts` name, for as long as the block lasts; the trainers open its reward
-    models over their own backbone (`Reward.over`), so that no second base is in memory.
+    """Yield the weighted sum of the sources that `texts` name; they are closed after the block.
 
-    judge: opens a judge service's scores; without it a judge cannot be named.
-    Raises RewardError, or RewardModelError for a folder that does not hold a reward model.
+    Trainers open its reward models over their own backbone (`Reward.over`), without a second base
+    in memory. judge: opens the scores of a judge service, and is required to name one. Raises
+    RewardError, or RewardModelError for a folder that is not a reward model.
     """
     if not texts:
         raise RewardError(f"no reward is given; give {_forms()}")

@@ -10,8 +10,8 @@
                               JUDGE_FALL, while score is above what it was at that best
 
 A history is a list of metrics, oldest first, one per step; absent metrics and None are skipped.
-Where no source is named, a threshold is our choice, far outside the noise of small batches. An
-alarm does not stop training: it names the problem and the remedy.
+A threshold without a source is our choice, far outside the noise of small batches. An alarm does
+not stop training: it names the problem and the remedy.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ History = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
+    """An active alarm, shown in metrics.jsonl by name and on stderr by text."""
+
     name: str
     text: str  # the problem, and the remedy
 
 
 def active_alarms(history: History) -> list[Alarm]:
-    """The alarms that are active after the last step of the history."""
+    """All alarms that are active after the last step of the history."""
     every = (
         kl_over_ceiling,
         eos_rate_falling,
@@ -58,6 +60,7 @@ def active_alarms(history: History) -> list[Alarm]:
 
 
 def kl_over_ceiling(history: History) -> Alarm | None:
+    """Alarm when kl_k1 exceeds KL_CEILING: the policy left the range of reliable scores."""
     values = _values(history, "kl_k1")
     if len(values) < WINDOW or not fmean(values[-WINDOW:]) > KL_CEILING:
         return None
@@ -70,6 +73,7 @@ def kl_over_ceiling(history: History) -> Alarm | None:
 
 
 def eos_rate_falling(history: History) -> Alarm | None:
+    """Alarm when eos_rate falls by EOS_FALL: more and more responses are truncated."""
     ends = _ends(history, "eos_rate")
     if ends is None or not ends[1] < ends[0] - EOS_FALL:
         return None
@@ -81,6 +85,7 @@ def eos_rate_falling(history: History) -> Alarm | None:
 
 
 def length_grows_with_score(history: History) -> Alarm | None:
+    """Alarm when responses grow and score correlates with length: length may be rewarded."""
     ends = _ends(history, "response_length")
     both = [
         (h["response_length"], h["score"])
@@ -101,6 +106,7 @@ def length_grows_with_score(history: History) -> Alarm | None:
 
 
 def diversity_falling(history: History) -> Alarm | None:
+    """Alarm when distinct_2 falls below DIVERSITY_LEFT of its start: a sign of mode collapse."""
     ends = _ends(history, "distinct_2")
     if ends is None or not ends[1] < DIVERSITY_LEFT * ends[0]:
         return None
@@ -112,6 +118,7 @@ def diversity_falling(history: History) -> Alarm | None:
 
 
 def scores_parting(history: History) -> Alarm | None:
+    """Alarm when judge_score falls while score rises: reward-model overoptimization."""
     judged = [
         (h["judge_score"], h["score"])
         for h in history

@@ -21,11 +21,14 @@ from constitution.errors import UserError
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written: why, and the remedy."""
+    """A checkpoint that cannot be written; the message has the reason and the remedy."""
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically. Raises CheckpointError, where no other file is changed."""
+    """Write a checkpoint atomically, and sync it to disk.
+
+    Raises CheckpointError when that fails; existing files stay as they are.
+    """
     partial = path.with_suffix(".partial")
     try:
         with partial.open("wb") as file:
@@ -43,7 +46,10 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def link(path: Path, name: Path) -> None:
-    """Make `name` the same file, which stays when `path` is removed. Raises CheckpointError."""
+    """Make `name` a hard link to the checkpoint (or a copy), which outlives `path`.
+
+    Raises CheckpointError when that fails; an existing `name` stays as it is.
+    """
     partial = name.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     try:
@@ -71,13 +77,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps that have a checkpoint in the folder, in order; no file is read."""
+    """Steps with a checkpoint in the folder, ascending; from the files' names only."""
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
 
 
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """A checkpoint's state, on the CPU. mapped: tensors are read when they are used, and the
-    processes of a host share their memory. Raises whatever torch raises for a damaged file."""
+    """Load a checkpoint's state, on the CPU.
+
+    mapped: map the file into memory, so that tensors are read when used, and shared by the
+    processes of a host. A damaged file raises various errors of torch and the system.
+    """
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
     return state
 
@@ -92,7 +101,7 @@ def score_of(path: Path) -> float | None:
 
 
 def random_states() -> dict[str, Any]:
-    """The states of all global generators that a reward callable may use."""
+    """States of the global random generators (torch, Python, numpy, CUDA), fit for a checkpoint."""
     state: dict[str, Any] = numpy.random.get_state(legacy=False)
     inner = state["state"]
     states = {
@@ -107,6 +116,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
+    """Restore the generators to the result of `random_states`, so that a resumed run repeats."""
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])
@@ -115,7 +125,11 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of the values that differ, with both values where they are short."""
+    """Dotted names of the values that differ, with both values if they are short.
+
+    >>> differences({"seed": 0, "lora": {"rank": 8}}, {"seed": 1, "lora": {"rank": 8}})
+    ['seed (0, now 1)']
+    """
     changed: list[str] = []
     for name in {**saved, **now}:
         before, after = saved.get(name), now.get(name)

@@ -1,4 +1,4 @@
-"""Checks that every trainer makes, and what it reports on the way."""
+"""Checks and reports that all trainers share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlaif.training.config import TrainingError
 
 
 def require_context(backbone: Backbone, max_tokens: int) -> None:
-    """Raises TrainingError when rows of max_tokens would not fit into the model."""
+    """Raise TrainingError when max_tokens exceeds the model's context length."""
     if max_tokens > backbone.context:
         raise TrainingError(
             f"max_tokens={max_tokens} is more than {backbone.name} can read ({backbone.context}); "
@@ -24,7 +24,10 @@ def require_context(backbone: Backbone, max_tokens: int) -> None:
 
 
 def require_finite(value: Tensor, what: str, where: str) -> None:
-    """Raises TrainingError when the number is NaN or infinite: training has diverged."""
+    """Raise TrainingError when a scalar is NaN or infinite: training has diverged.
+
+    what, where: the quantity and the step, for the message.
+    """
     if not torch.isfinite(value).all():
         raise TrainingError(
             f"{where}: the {what} is {value.item()}; training diverged. The last checkpoint stays: "
@@ -33,14 +36,14 @@ def require_finite(value: Tensor, what: str, where: str) -> None:
 
 
 def report_skipped(skipped: Sequence[str]) -> None:
-    """Print on stderr how many records were left out, and why the first few were."""
+    """Print on stderr, in the main process, how many records are skipped, and the first reasons."""
     if skipped and ProcessGroup.current().is_main:
         shown = "".join(f"\n  {reason}" for reason in skipped[:3])
         print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
 
 
 def memory_gib() -> float:
-    """Peak memory so far, GiB: allocated on the GPU where there is one, else resident in RAM."""
+    """Peak memory of this process so far, GiB: allocated on the GPU, or else resident in RAM."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -17,11 +17,11 @@ HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "trackers"}
 
 
 class TrainingError(UserError):
-    """Training that cannot start or go on: what, at which step, and the remedy."""
+    """Training that cannot start or continue; the message has the step, reason and remedy."""
 
 
 class TrainConfig(SettingsModel):
-    """Settings that every algorithm has. Each algorithm's Config adds its own."""
+    """Settings that all algorithms share; each algorithm's config adds its own."""
 
     seed: int = Field(default=0, description="draws adapters, heads, order and samples")
     dtype: TrainDtype = Field(
@@ -57,7 +57,7 @@ class TrainConfig(SettingsModel):
 
 
 class HeldOutConfig(TrainConfig):
-    """Settings of a trainer that can be given held-out pairs."""
+    """Settings of trainers that evaluate on held-out pairs (reward model, DPO)."""
 
     eval_every: int | None = Field(
         default=None,

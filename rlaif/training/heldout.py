@@ -1,9 +1,9 @@
 """Held-out pairs during training: when they are evaluated, and which checkpoint is kept.
 
 Every `eval_every` steps, and after the last, a trainer measures its held-out loss and gives
-`-loss` to Run.save as the checkpoint's score; Run keeps the checkpoint of the best score besides
-the newest ones. `keep` chooses which of the two is left in the output folder at the end. The
-held-out loss of a checkpoint chosen by it is a little optimistic: report another set.
+`-loss` to Run.save as the checkpoint's score; Run keeps the checkpoint with the best score besides
+the newest ones. `keep` chooses which of the two the output folder has at the end. The held-out loss
+of a checkpoint chosen by it is slightly optimistic: report results on another set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlaif.training.run import Run, records_digest, run_inputs
 
 
 def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:
-    """Raises TrainingError for a setting that would do nothing without held-out pairs."""
+    """Raise TrainingError for settings that have no effect without held-out pairs."""
     given = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
     given += ["keep=best"] if config.keep == "best" else []
     if given and not heldout:
@@ -39,11 +39,10 @@ def load_and_encode(
     config: HeldOutConfig,
     workers: ProcessGroup,
 ) -> tuple[Backbone, EncodedPairs, EncodedPairs]:
-    """The base, the training pairs and the held-out pairs, under the same bounds. Pairs left out
-    are reported on stderr.
+    """Load the base, and encode the training and held-out pairs with the same limits.
 
-    Raises TrainingError for impossible settings, BackboneError, and BatchError for a pair out of
-    bounds.
+    Skipped pairs are reported on stderr. Raises TrainingError for settings that cannot work,
+    BackboneError for the model, and BatchError for an unusable pair.
     """
     require_heldout(config, heldout)
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
@@ -64,19 +63,19 @@ def pair_inputs(
     preferences: Sequence[Preference],
     heldout: Sequence[Preference],
 ) -> dict[str, Any]:
-    """What a run's checkpoints depend on: all but `keep`, which chooses among them at the end."""
+    """`run_inputs` of training on pairs, without `keep`: it only selects among checkpoints."""
     inputs = run_inputs(algorithm, config, backbone, preferences)
     del inputs["config"]["keep"]
     return inputs | {"heldout": records_digest(heldout)}
 
 
 def is_evaluated(config: HeldOutConfig, step: int, steps: int, epoch: int) -> bool:
-    """Whether to evaluate after this step, of `steps` in all and `epoch` per epoch."""
+    """Whether to evaluate after this step. steps: of the whole run; epoch: steps per epoch."""
     return step == steps or step % (config.eval_every or epoch) == 0
 
 
 def load_kept(config: HeldOutConfig, run: Run, learner: Learner) -> None:
-    """At the end of training: the best checkpoint's weights where `keep` asks for them.
+    """Load the weights of the best checkpoint at the end of training, if keep=best.
 
     Raises TrainingError when that checkpoint cannot be read.
     """

@@ -1,4 +1,4 @@
-"""AdamW over the parameters that train, alone or in several processes, and its exact state."""
+"""The optimizer: AdamW in one or several processes, with a state that resumes exactly."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _MOMENTS = "optimiser"  # the key in checkpoints, spelled as the first ones have
 class Learner:
     """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
 
-    The learning rate is a function of the step alone, so there is no scheduler state to save. Of a
-    sharded parameter it steps this process's piece; its state is the whole (distributed/fsdp.py).
+    groups: (named parameters, peak learning rate) pairs. total_steps: of the run; the rate rises
+    over the share config.warmup of them, then falls linearly. It depends on the step only, so there
+    is no scheduler state. Of a sharded parameter each process updates its shard, and `state` has
+    all of it (distributed/fsdp.py).
     """
 
     def __init__(
@@ -32,7 +34,6 @@ class Learner:
         config: TrainConfig,
         workers: ProcessGroup,
     ) -> None:
-        """groups: (named parameters, peak learning rate) pairs."""
         self.parameters = {name: p for named, _ in groups for name, p in named.items()}
         self.pieces = {name: fsdp.local(p) for name, p in self.parameters.items()}
         self.peaks = [rate for _, rate in groups]
@@ -46,15 +47,17 @@ class Learner:
         )
 
     def schedule(self, step: int) -> float:
-        """Set the learning rate of this step, counted from 1; returns the first group's."""
+        """Set the learning rates of a step, counted from 1; returns the first group's."""
         factor = min(step / max(self.warmup, 1), 1 - (step - 1) / self.total)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         return self.peaks[0] * factor
 
     def step(self, where: str) -> float:
-        """Sum the gradients over processes, clip, apply and clear them. Returns their norm before
-        clipping. Raises TrainingError, naming `where`, when it is not finite."""
+        """Sum the gradients over processes, clip, apply and clear them; returns the unclipped norm.
+
+        Collective. Raises TrainingError, naming the step `where`, for a norm that is not finite.
+        """
         parameters = self.parameters.values()
         self.workers.all_reduce_gradients(parameters)
         for name, parameter in self.parameters.items():
@@ -69,7 +72,7 @@ class Learner:
         return float(norm)
 
     def clear(self) -> None:
-        """Drop the gradients accumulated so far."""
+        """Discard the accumulated gradients."""
         for tensor in (*self.parameters.values(), *self.pieces.values()):
             tensor.grad = None
 
@@ -85,8 +88,11 @@ class Learner:
         return (norm.square() + of_pieces).sqrt()
 
     def state(self) -> dict[str, Any]:
-        """Parameters and moments, whole. For a sharded model the call is collective, and only the
-        main process gets them, on the CPU: 12 bytes per weight that trains."""
+        """Parameters and optimizer moments, unsharded, for a checkpoint.
+
+        For a sharded model the call is collective, and only the main process gets the tensors, on
+        the CPU: 12 bytes per trained weight.
+        """
         optimizer, main = self.optimizer.state_dict(), self.workers.is_main
         if self.workers.sharded:
             return {
@@ -97,7 +103,7 @@ class Learner:
         return {"parameters": parameters, _MOMENTS: optimizer}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned, in this launch or another, whatever its processes."""
+        """Restore a `state`, also one of a launch with another number of processes."""
         for name, parameter in self.parameters.items():
             fsdp.set_full(parameter, state["parameters"][name])
         moments = fsdp.local_optimizer_state(state[_MOMENTS], self.parameters.values())

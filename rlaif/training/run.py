@@ -1,11 +1,11 @@
-"""A training run's folder: checkpoints, exact resume, metrics.
+"""The folder of a training run: checkpoints, exact resume, metrics.
 
     metrics.jsonl                 one object per step; "alarms" names the active ones (alarms.py)
     checkpoints/step-000040.pt    all that the next step depends on; whole or absent
     checkpoints/best.pt           the one saved with the highest score so far
 
-Called again with the same inputs, training goes on after the newest readable checkpoint and gives
-the same bits as if it had never stopped (on a CPU, with the same number of threads and processes).
+Called again with the same inputs, training resumes after the newest readable checkpoint, bit for
+bit as if never interrupted (on a CPU, with the same number of threads and processes).
 Under `accelerate launch` all processes call the same methods; the main one writes (processes.py).
 """
 
@@ -43,16 +43,15 @@ BEST = "best.pt"
 class Run:
     """The folder of one training run: its checkpoints and its metrics.
 
-    All processes call its methods; the main one writes and prints, and all wait for it.
+    inputs: all that the outcome depends on, as JSON values under readable names; a run resumes only
+    with equal inputs. All processes must call every method; the main one writes and prints, and the
+    others wait for it. Raises TrainingError when the folder cannot be created, and TrackerError for
+    a tracker that is not installed.
     """
 
     def __init__(
         self, out: Path, inputs: Mapping[str, Any], config: TrainConfig, workers: ProcessGroup
     ) -> None:
-        """inputs: all that the outcome depends on, as JSON values under readable names.
-
-        Raises TrainingError (the folder) or TrackerError.
-        """
         self.out = out
         self.folder = out / "checkpoints"
         self.inputs: dict[str, Any] = json.loads(json.dumps(inputs))
@@ -65,11 +64,11 @@ class Run:
         workers.barrier()
 
     def resume(self) -> dict[str, Any] | None:
-        """The state of the newest readable checkpoint (the best one where no other can be read),
-        with metrics cut back to its step; None where a run starts.
+        """State of the newest readable checkpoint, or else of the best; None to start from scratch.
 
-        With resume=never the checkpoints and metrics of the folder are removed. Raises
-        TrainingError when the checkpoint was made from other inputs.
+        Cuts the metrics back to its step, and restores random generators. With resume=never it
+        deletes the folder's checkpoints and metrics first. Raises TrainingError when the checkpoint
+        was made from other inputs, or processes see different checkpoints.
         """
         start_anew = self.config.resume == "never"
         path, state = (None, None) if start_anew else self._newest()
@@ -121,15 +120,18 @@ class Run:
             )
 
     def best(self) -> dict[str, Any] | None:
-        """The saved state with the highest score so far; None before any."""
+        """The saved state with the highest score so far; None before any score.
+
+        A damaged file raises as `checkpoints.read`.
+        """
         path = self.folder / BEST
         return read(path, self.workers.sharded) if path.exists() else None
 
     def save(self, step: int, state: Mapping[str, Any], score: float | None = None) -> None:
-        """Write a checkpoint after `step` steps; the newest are kept, and the best one.
+        """Write a checkpoint after `step` steps, and delete all but the newest and the best.
 
-        score: higher is better; NaN is never the best. On failure the earlier checkpoints stay as
-        they are. Raises CheckpointError.
+        score: higher is better; NaN is never the best. Raises CheckpointError when the write fails;
+        earlier checkpoints are kept then.
         """
         states = self.workers.gather([random_states()])
         if self.workers.is_main:
@@ -148,8 +150,11 @@ class Run:
             self._best_score = score
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Append one line to metrics.jsonl and pass it to the trackers. The line names the active
-        alarms; a new one is printed on stderr. Raises TrainingError on a full disk."""
+        """Append a step's metrics to metrics.jsonl, and pass them to the trackers.
+
+        The line names the active alarms; new ones are printed on stderr. Raises TrainingError when
+        the file cannot be written.
+        """
         if not self.workers.is_main:
             return
         line: dict[str, Any] = {"step": step, **metrics}
@@ -174,8 +179,10 @@ class Run:
                 print(f"alarm at step {step}: {alarm.text}", file=sys.stderr)
 
     def save_policy(self, backbone: Backbone) -> None:
-        """Write the role "policy" into the run's folder, as peft (or transformers) reads it, and
-        close the trackers. Raises BackboneError."""
+        """Write the role "policy" into the run's folder (`Backbone.save_role`); close the trackers.
+
+        Collective. Raises BackboneError when it cannot be written.
+        """
         backbone.gather(self.workers)
         if self.workers.is_main:
             backbone.save_role("policy", self.out)
@@ -183,7 +190,7 @@ class Run:
         self.finish()
 
     def finish(self) -> None:
-        """Close the trackers."""
+        """Flush and close the trackers; metrics and checkpoints are on disk already."""
         if self.workers.is_main:
             self._trackers.finish()
 
@@ -217,7 +224,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def records_digest(records: Iterable[BaseModel]) -> str:
-    """sha256 over records in order."""
+    """sha256 (hex) of records and their order, which identifies a run's data."""
     digest = hashlib.sha256()
     for record in records:
         digest.update(record.model_dump_json().encode() + b"\n")
@@ -230,7 +237,7 @@ def run_inputs(
     backbone: Backbone,
     records: Iterable[BaseModel],
 ) -> dict[str, Any]:
-    """What a run's outcome depends on: not how it saves or is tracked (HOUSEKEEPING)."""
+    """All that a run's outcome depends on, as JSON values; not the settings in HOUSEKEEPING."""
     return {
         "algorithm": algorithm,
         "config": config.model_dump(mode="json", exclude=HOUSEKEEPING),

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, if set, besides metrics.jsonl; through accelerate.
+"""Experiment trackers besides metrics.jsonl: TensorBoard and Weights & Biases, through accelerate.
 
     trackers=[tensorboard]     OUT/tensorboard: `tensorboard --logdir OUT`
     trackers=[wandb]           project "rlaif"; WANDB_MODE=offline keeps it on this machine
@@ -24,14 +24,17 @@ PROJECT = "rlaif"
 
 
 class TrackerError(UserError):
-    """A tracker that is not installed or cannot be reached: which, and the remedy."""
+    """A tracker that is not installed or cannot be reached; the message has the remedy."""
 
 
 class Trackers:
-    """The trackers of one run, in its main process; opened at its first step."""
+    """The trackers of one run, in its main process; opened when the first step is logged.
+
+    out: the run's folder. inputs: shown as the run's settings. Raises TrackerError for a package
+    that is not installed.
+    """
 
     def __init__(self, names: Sequence[TrackerName], out: Path, inputs: Mapping[str, Any]) -> None:
-        """inputs: shown as the run's settings. Raises TrackerError for a package not installed."""
         for name in names:
             if importlib.util.find_spec(name) is None:
                 raise TrackerError(
@@ -42,7 +45,7 @@ class Trackers:
         self._open: list[Any] = []
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Log the metrics that are numbers, under their names."""
+        """Log the numeric metrics of a step. Raises TrackerError when a tracker cannot start."""
         if self._names and not self._open:
             self._open = [self._start(name, step) for name in self._names]
         numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -85,7 +88,7 @@ class Trackers:
 
 
 def flat(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | None]:
-    """Nested settings as dotted names with plain values, as trackers show them."""
+    """Flatten nested settings to dotted names with plain values, as trackers require."""
     flattened: dict[str, str | float | None] = {}
     for name, value in inputs.items():
         if isinstance(value, Mapping):

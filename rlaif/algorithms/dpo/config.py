@@ -1,4 +1,4 @@
-"""Settings of DPO, and the choice of the loss's own. Imports no torch."""
+"""Settings of DPO, with the config class selected by the loss. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class DPOConfig(HeldOutConfig):
 
     @classmethod
     def variant(cls, data: Mapping[str, Any]) -> type[DPOConfig]:
-        """The config class of the loss that `data` names; cls where no such loss is known."""
+        """Config class of the loss that `data` selects; `cls` for an unknown loss."""
         from rlaif.algorithms.dpo.losses import LOSSES  # its files import this one
 
         name = data.get("loss", DPOConfig.model_fields["loss"].default)
         return LOSSES[name].config if isinstance(name, str) and name in LOSSES else cls
 
     def __new__(cls, **settings: Any) -> Self:
-        """DPOConfig(loss="robust", ...) makes a RobustConfig, as validation does."""
+        """Construct the config class of the selected loss, as validation does."""
         made = cls.variant(settings) if cls is DPOConfig else cls
         return super().__new__(made)  # type: ignore[return-value]
 
@@ -52,7 +52,7 @@ class DPOConfig(HeldOutConfig):
 
     @classmethod
     def _require_own_settings(cls, data: dict[str, Any]) -> None:
-        """A loss and its own settings go together: neither is given without the other."""
+        """Refuse a loss without its own settings, and settings of a loss that is not selected."""
         from rlaif.algorithms.dpo.losses import LOSSES
 
         required = [key for key, field in cls.model_fields.items() if field.is_required()]

@@ -1,4 +1,4 @@
-"""Cache of reference log-probs, by content: a pair's are computed once for all runs.
+"""Content-addressed cache of reference log-probs: each pair is computed once for all runs.
 
     reference-<model>-<dtype>.jsonl     {"key": ..., "chosen": nats, "rejected": nats} per line
     key = sha256(model fingerprint, dtype, temperature, the pair's token ids and response starts)
@@ -33,20 +33,23 @@ _BLOCK = 1 << 12  # bytes read at once in the search for the last whole line
 
 
 class ReferenceLogprobs(NamedTuple):
-    """log ref of a pair's responses, each summed over its tokens; nats."""
+    """Reference log-probs of a pair's responses, summed over tokens; nats."""
 
     chosen: float
     rejected: float
 
 
 class ReferenceCache:
-    """Example: `ReferenceCache(folder, backbone.fingerprint, "float32").read(keys)`"""
+    """Append-only file of reference log-probs; see the module for its format and locking.
+
+    folder: created if missing. model: fingerprint of the reference's weights. dtype: dtype the
+    log-probs are computed in (`numerics` of train.py). temperature: divides the logits.
+    Raises TrainingError when the folder cannot be created.
+
+    Example: `ReferenceCache(folder, backbone.fingerprint, "float32").read(keys)`
+    """
 
     def __init__(self, folder: Path, model: str, dtype: str, temperature: float = 1.0) -> None:
-        """model: the fingerprint of the reference's weights; dtype: what it is computed in.
-
-        Raises TrainingError for a folder that cannot be made.
-        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -58,13 +61,18 @@ class ReferenceCache:
         self._key_prefix = f"{model} {dtype} {temperature!r}\n".encode()
 
     def key(self, pair: Pair) -> str:
+        """sha256 (hex) of the model, its numerics, and the pair's token ids; the pair's own id and
+        label do not matter."""
         digest = hashlib.sha256(self._key_prefix)
         for row in (pair.chosen, pair.rejected):
             digest.update(f"{row.start} {' '.join(map(str, row.ids))}\n".encode())
         return digest.hexdigest()
 
     def read(self, keys: Iterable[str]) -> dict[str, ReferenceLogprobs]:
-        """The cached values of these keys; the file may be larger than memory."""
+        """Cached values of these keys, without the missing ones; the file may exceed memory.
+
+        Raises TrainingError when the file cannot be read.
+        """
         wanted = set(keys)
         return {key: value for key, value in self._entries() if key in wanted}
 
@@ -82,8 +90,10 @@ class ReferenceCache:
             ) from error
 
     def append(self, values: Mapping[str, ReferenceLogprobs]) -> None:
-        """Write values and sync them to disk. Raises TrainingError on a full disk, where the
-        values written before stay."""
+        """Append values and sync them to disk.
+
+        Raises TrainingError when the disk is full; values written earlier are kept.
+        """
         lines = "".join(
             json.dumps({"key": key, "chosen": value.chosen, "rejected": value.rejected}) + "\n"
             for key, value in values.items()

@@ -44,9 +44,10 @@ def train(
 ) -> Path:
     """Train the policy on labeled pairs; returns `out`: a peft adapter, or (lora=null) a model.
 
-    With eval_preferences the held-out loss is logged (training/heldout.py). Resumes by itself.
-    reference_cache: a folder that several runs share; None: `out`.
-    Raises TrainingError or BatchError.
+    model: short name, folder or hub id of the base. eval_preferences: held-out pairs, whose loss is
+    logged (training/heldout.py). reference_cache: folder of reference log-probs that several runs
+    share; None: `out`. A killed run resumes from the last checkpoint in `out`.
+    Raises TrainingError, BatchError for an unusable pair, or BackboneError for the model.
     """
     # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
     workers = ProcessGroup.current()
@@ -98,8 +99,11 @@ def train(
 
 
 def numerics(backbone: Backbone) -> str:
-    """The dtypes of the reference: full fine-tuning keeps float32 weights under bfloat16
-    multiplications, which differs from weights in bfloat16."""
+    """Names of the dtypes that the reference log-probs depend on, part of the cache's key.
+
+    "bfloat16-of-float32" is full fine-tuning, which multiplies float32 weights in bfloat16: its
+    log-probs differ from those of bfloat16 weights.
+    """
     dtypes = backbone.dtype, backbone.model.dtype
     computed, stored = (str(dtype).removeprefix("torch.") for dtype in dtypes)
     return computed if computed == stored else f"{computed}-of-{stored}"
@@ -113,10 +117,11 @@ def reference_logprobs(
     cache: ReferenceCache,
     workers: ProcessGroup,
 ) -> Tensor:
-    """log ref of every pair's chosen and rejected response, (N, 2), from the cache where it has
-    them. Call it before the first step: with lora=null there is no reference after it.
+    """Reference log-probs of every pair's chosen and rejected response: (N, 2) nats.
 
-    Raises TrainingError where one is not finite.
+    Cached values are reused, the others computed and added to the cache. Must be called before the
+    first optimizer step: with lora=null training overwrites the reference. Collective. Raises
+    TrainingError for a log-prob that is not finite.
     """
     own = {cache.key(pair): pair for pair in workers.shard(pairs)}
     known = cache.read(own)
@@ -146,7 +151,7 @@ def reference_logprobs(
 
 @dataclass(frozen=True, slots=True)
 class PairMicroBatch:
-    """The losses of B pairs, and what they are made of."""
+    """B pairs of an optimizer step with their losses and log-probs."""
 
     losses: Tensor  # (B,)
     pairs: PairLogprobs
@@ -160,30 +165,34 @@ def micro_batches(
     config: DPOConfig,
     workers: ProcessGroup,
 ) -> Iterator[PairMicroBatch]:
-    """This process's share of the pairs under the policy, in micro-batches of similar length."""
+    """Compute this process's share of the pairs under the policy, in micro-batches.
+
+    Pairs of similar length share a micro-batch of at most micro_batch_tokens.
+    """
     own = workers.shard(range(len(pairs)))
     groups = backbone.pair_batches([pairs[i] for i in own], config.micro_batch_tokens)
     for group in workers.pad_batches(groups):
         places = [own[i] for i in group]
         batch = backbone.batch_pairs([pairs[i] for i in places])
         sums = backbone.response_sums("policy", batch)
-        ref = ref_logprobs[places].to(backbone.device)
+        ref = ref_logprobs[places].to(backbone.device)  # (B, 2)
         chosen, rejected = sums.logprobs.view(-1, 2).unbind(1)  # (B,) each
         chosen_tokens, rejected_tokens = sums.tokens.view(-1, 2).unbind(1)  # (B,) each
         logprobs = PairLogprobs(
             chosen, rejected, ref[:, 0], ref[:, 1], chosen_tokens, rejected_tokens
         )
-        prob_chosen = torch.tensor([pairs[i].prob_chosen for i in places], device=backbone.device)
+        probs = [pairs[i].prob_chosen for i in places]
+        prob_chosen = torch.tensor(probs, device=backbone.device)  # (B,)
         losses = LOSSES[config.loss].compute(logprobs, prob_chosen, config)  # (B,)
         yield PairMicroBatch(losses, logprobs, batch.tokens)
 
 
 def metric_sums(part: PairMicroBatch, beta: float) -> Tensor:
-    """In the order of METRICS, each summed over the pairs: (5,)."""
+    """Sums of the METRICS over the pairs, in their order: (5,) float64, without gradient."""
     pairs = part.pairs
-    h = log_ratio_margin(pairs)
-    chosen = beta * (pairs.chosen - pairs.ref_chosen)
-    rejected = beta * (pairs.rejected - pairs.ref_rejected)
+    h = log_ratio_margin(pairs)  # (B,)
+    chosen = beta * (pairs.chosen - pairs.ref_chosen)  # (B,)
+    rejected = beta * (pairs.rejected - pairs.ref_rejected)  # (B,)
     columns = (part.losses, beta * h, (h > 0).float(), chosen, rejected)
     return torch.stack([column.detach().double().sum() for column in columns])
 
@@ -199,11 +208,14 @@ def train_step(
     config: DPOConfig,
     where: str,
 ) -> dict[str, float]:
-    """One optimizer step over `pairs` (those of all processes); the loss is the mean over them.
+    """Make one optimizer step over `pairs` (those of all processes); returns its metrics.
 
-    loss       mean loss                          margin    mean β h: implicit rewards' difference
+    loss       mean over pairs                    margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
     grad_norm  before clipping                    tokens_per_s  computed, without padding
+    memory_gib peak so far
+
+    where: names the step in errors. Raises TrainingError for a loss or gradient that is not finite.
     """
     started, workers = time.perf_counter(), learner.workers
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
@@ -234,10 +246,10 @@ def evaluate(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """heldout_loss, heldout_margin, heldout_accuracy: as in train_step, over pairs not trained on.
+    """Metrics of held-out pairs, as in train_step: heldout_loss, heldout_margin, heldout_accuracy.
 
-    While training does not generalize, heldout_accuracy stays about ½, and the heldout_loss of the
-    sigmoid losses about log 2.
+    Without generalization heldout_accuracy stays near ½, and the heldout_loss of the sigmoid losses
+    near log 2. Raises TrainingError for a loss that is not finite.
     """
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
     for part in micro_batches(backbone, pairs, ref_logprobs, config, workers):

@@ -1,4 +1,4 @@
-"""Advantages: how much better than expected each token of a response was, by three estimators.
+"""Advantage estimators: how much better than expected each token of a response was.
 
     gae     r_t = -kl_coef·k1_t,  r_T += score      k1_t = log π_old - log π_ref
             δ_t = r_t + gamma·V_{t+1} - V_t         Eq. 12, arXiv:1506.02438
@@ -33,73 +33,92 @@ GROUP_EPS = 1e-4  # added to a group's std, in scores
 
 @dataclass(frozen=True, slots=True)
 class GAEAdvantages:
+    """Advantages by GAE, and the returns that the value function is trained on."""
+
     advantages: Tensor  # (B, R), not whitened, 0 outside the mask
     returns: Tensor  # (B, R), advantages + values
 
 
 def token_rewards(k1: Tensor, scores: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """r_t above, (B, R). k1 and mask (B, R), the mask a run of True per row; scores (B,)."""
-    rewards = torch.where(mask, -kl_coef * k1, 0.0)
+    """Reward of each token, r_t of gae: the KL penalty, plus the score at the last token.
+
+    k1 (B, R) nats; scores (B,); mask (B, R), True on a prefix of each row; kl_coef: score per nat.
+    Returns (B, R), 0 outside the mask.
+    """
+    rewards = torch.where(mask, -kl_coef * k1, 0.0)  # (B, R)
     return rewards.scatter_add(1, last_places(mask)[:, None], scores[:, None].to(rewards.dtype))
 
 
 def last_places(mask: Tensor) -> Tensor:
-    """Place of each row's last True: (B, R) → (B,)."""
-    places = torch.arange(mask.shape[1], device=mask.device)
+    """Index of each row's last True, -1 without any: (B, R) → (B,)."""
+    places = torch.arange(mask.shape[1], device=mask.device)  # (R,)
     return torch.where(mask, places, -1).amax(dim=1)
 
 
 def response_rewards(k1: Tensor, scores: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """R of rloo above: the reward of the whole response, (B,)."""
+    """Reward of each whole response, R of rloo: its score less kl_coef times its summed k1.
+
+    k1, mask (B, R); scores (B,). Returns (B,).
+    """
     return scores - kl_coef * torch.where(mask, k1, 0.0).sum(dim=1)
 
 
 def gae_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
 ) -> GAEAdvantages:
-    """GAE backwards over the response tokens. All (B, R); the mask is a run of True per row."""
-    values = torch.where(mask, values, 0.0)
-    advantages = torch.zeros_like(values)
-    next_advantage = next_value = torch.zeros_like(values[:, 0])
+    """Generalized advantage estimation (arXiv:1506.02438), from the last token backwards.
+
+    rewards, values, mask (B, R), the mask True on a prefix of each row; values outside it are
+    ignored.
+    """
+    values = torch.where(mask, values, 0.0)  # (B, R)
+    advantages = torch.zeros_like(values)  # (B, R)
+    next_advantage = next_value = torch.zeros_like(values[:, 0])  # (B,) each
     for t in reversed(range(values.shape[1])):
-        delta = rewards[:, t] + gamma * next_value - values[:, t]  # Eq. 12, arXiv:1506.02438
-        advantage = delta + gamma * gae_lambda * next_advantage  # Eq. 16
-        next_advantage = torch.where(mask[:, t], advantage, 0.0)
+        delta = rewards[:, t] + gamma * next_value - values[:, t]  # (B,) Eq. 12, arXiv:1506.02438
+        advantage = delta + gamma * gae_lambda * next_advantage  # (B,) Eq. 16
+        next_advantage = torch.where(mask[:, t], advantage, 0.0)  # (B,)
         advantages[:, t], next_value = next_advantage, values[:, t]
     return GAEAdvantages(advantages, advantages + values)
 
 
 def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
-    """rloo above: each reward less the mean of its group's others. All (B,)."""
-    count, total = _group_sums(rewards, groups)
-    others = (total - rewards) / (count - 1).clamp(min=1)  # arXiv:2402.14740
+    """RLOO: each reward less the mean of the others in its group; 0 in a group of one. All (B,)."""
+    count, total = _group_sums(rewards, groups)  # (B,) each
+    others = (total - rewards) / (count - 1).clamp(min=1)  # (B,) arXiv:2402.14740
     return torch.where(count > 1, rewards - others, 0.0)
 
 
 def grpo_advantages(scores: Tensor, groups: Tensor) -> Tensor:
-    """grpo above: each score in standard deviations off its group's mean. All (B,)."""
-    count, total = _group_sums(scores, groups)
-    centered = torch.where(count > 1, scores - total / count, 0.0)
-    squares = _group_sums(centered.square(), groups)[1]
-    std = (squares / (count - 1).clamp(min=1)).sqrt()
+    """GRPO: each score's distance from its group's mean in (unbiased) standard deviations.
+
+    0 for a group of one. All (B,).
+    """
+    count, total = _group_sums(scores, groups)  # (B,) each
+    centered = torch.where(count > 1, scores - total / count, 0.0)  # (B,)
+    squares = _group_sums(centered.square(), groups)[1]  # (B,)
+    std = (squares / (count - 1).clamp(min=1)).sqrt()  # (B,)
     return centered / (std + GROUP_EPS)  # section 4.1.2, arXiv:2402.03300
 
 
 def _group_sums(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     """Size and sum of each entry's group: (B,), (B,)."""
-    zeros = values.new_zeros(int(groups.max()) + 1)
+    zeros = values.new_zeros(int(groups.max()) + 1)  # (number of groups,)
     count = zeros.index_add(0, groups, torch.ones_like(values))
     total = zeros.index_add(0, groups, values)
     return count[groups], total[groups]
 
 
 def on_every_token(advantages: Tensor, mask: Tensor) -> Tensor:
-    """The advantage of a response on each of its tokens: (B,), (B, R) → (B, R), 0 outside."""
+    """Broadcast each response's advantage to its tokens: (B,), (B, R) → (B, R), 0 outside."""
     return torch.where(mask, advantages[:, None], 0.0)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(R - V) / Var(R) over the mask; 0 where all returns are equal. All (B, R)."""
-    residual, target = (returns - values)[mask], returns[mask]
+    """Share of the returns' variance that the values explain, 1 - Var(R - V) / Var(R).
+
+    All (B, R); over the mask. 0 when all returns are equal.
+    """
+    residual, target = (returns - values)[mask], returns[mask]  # (N,) each
     variance = target.var(correction=0)
     return 0.0 if variance == 0 else float(1 - residual.var(correction=0) / variance)

@@ -104,10 +104,11 @@ class PPOConfig(TrainConfig):
 
     @property
     def estimator(self) -> Estimator:
+        """The entry of ESTIMATORS that `advantages` names."""
         return ESTIMATORS[self.advantages]
 
     def set_for_a_judge(self) -> list[str]:
-        """Settings that were given and have an effect only where there is a judge."""
+        """Settings that were given explicitly, but only have an effect with a judge."""
         return [name for name in _OF_JUDGE if name in self.model_fields_set]
 
     @field_validator("advantages")

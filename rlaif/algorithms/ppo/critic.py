@@ -1,4 +1,4 @@
-"""PPO's value function: V of the state before each response token predicts the token's return.
+"""PPO's value function: V of the state before each response token predicts its return.
 
     V(s_t) = w · h(s_t) + b        h the last hidden state before token t; w, b start as 0
 
@@ -25,7 +25,7 @@ from rlaif.models.reward_model import Heads
 
 @dataclass(frozen=True, slots=True)
 class Critic:
-    """A value function: a head over one role of a backbone."""
+    """Value function: a linear head over one role of a backbone."""
 
     backbone: Backbone
     role: Literal["policy", "value"]
@@ -33,33 +33,37 @@ class Critic:
 
     @classmethod
     def on_policy(cls, policy: Backbone) -> Critic:
-        """A head on the policy's own hidden states."""
+        """Create a critic on the policy's own hidden states (value=head)."""
         return cls(policy, "policy", _head(policy))
 
     @classmethod
     def beside(cls, frozen: Backbone, lora: LoraConfig, seed: int) -> Critic:
-        """A role "value" of a frozen base, and a head on it."""
+        """Create a critic with a role "value" of its own over a frozen base (value=adapter).
+
+        seed: initializes the adapter.
+        """
         frozen.add_role("value", lora, seed)
         return cls(frozen, "value", _head(frozen))
 
     @property
     def shares_trunk(self) -> bool:
+        """Whether V is read off the policy's own hidden states (value=head)."""
         return self.role == "policy"
 
     def parameters(self) -> dict[str, Tensor]:
-        """Name → weight of what trains for V alone."""
+        """Name → parameter of what trains for V alone, without a shared trunk."""
         parameters: dict[str, Tensor] = {}
         if not self.shares_trunk:
             parameters |= self.backbone.role_parameters("value")
         return parameters | {f"value_head.{name}": p for name, p in self.head.named_parameters()}
 
     def read(self, hidden: Tensor) -> Tensor:
-        """V of hidden states of its role: (N, d) → (N,)."""
+        """Values at hidden states of the critic's role: (N, d) → (N,), in units of the score."""
         values: Tensor = self.head(hidden)[..., 0]
         return values
 
     def values(self, batch: SharedBatch) -> Tensor:
-        """V of each response token, (N,) in the batch's order, by a forward of its role."""
+        """Values before each of the batch's N response tokens, (N,), by a forward of its role."""
         return self.read(self.backbone.predicting(self.role, batch))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScoredResponses:
-    """What advantages are estimated from: B responses, R tokens of the longest."""
+    """Input of an estimator: B scored responses, of at most R tokens."""
 
     scores: Tensor  # (B,), penalties taken off
     groups: Tensor  # (B,), a number per prompt: the responses to one prompt are a group
@@ -31,10 +31,10 @@ class ScoredResponses:
 
 @dataclass(frozen=True, slots=True)
 class AdvantageEstimate:
-    """What the updates learn from."""
+    """Output of an estimator: the targets of policy and value function."""
 
     advantages: Tensor  # (B, R), as the policy loss takes them; 0 outside the mask
-    rewards: Tensor  # (B,), what each response earned: the metric "reward" is their mean
+    rewards: Tensor  # (B,), total reward of each response: the metric "reward" is their mean
     returns: Tensor | None  # (B, R), the value function's targets; None without one
 
 
@@ -42,14 +42,17 @@ class PPOSettings(Protocol):
     """The settings that estimators read; PPOConfig has them."""
 
     @property
-    def gamma(self) -> float: ...
+    def gamma(self) -> float:
+        """Discount per token, in [0, 1]."""
+
     @property
-    def gae_lambda(self) -> float: ...
+    def gae_lambda(self) -> float:
+        """λ of GAE in [0, 1]: lower reduces variance, and increases bias."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """An entry of ESTIMATORS."""
+    """An advantage estimator and what it requires, an entry of ESTIMATORS."""
 
     # responses, kl_coef, settings
     compute: Callable[[ScoredResponses, float, PPOSettings], AdvantageEstimate]
@@ -63,7 +66,7 @@ def _gae(responses: ScoredResponses, kl_coef: float, config: PPOSettings) -> Adv
     from rlaif.algorithms.ppo.advantages import gae_advantages, token_rewards
     from rlaif.batching.logprobs import whiten
 
-    mask = responses.mask
+    mask = responses.mask  # (B, R)
     rewards = token_rewards(responses.kl_k1, responses.scores, mask, kl_coef)  # (B, R)
     gae = gae_advantages(rewards, responses.values, mask, config.gamma, config.gae_lambda)
     return AdvantageEstimate(whiten(gae.advantages, mask), rewards.sum(1), gae.returns)
@@ -72,7 +75,7 @@ def _gae(responses: ScoredResponses, kl_coef: float, config: PPOSettings) -> Adv
 def _rloo(responses: ScoredResponses, kl_coef: float, _config: PPOSettings) -> AdvantageEstimate:
     from rlaif.algorithms.ppo.advantages import on_every_token, response_rewards, rloo_advantages
 
-    mask = responses.mask
+    mask = responses.mask  # (B, R)
     rewards = response_rewards(responses.kl_k1, responses.scores, mask, kl_coef)  # (B,)
     advantages = rloo_advantages(rewards, responses.groups)  # (B,)
     return AdvantageEstimate(on_every_token(advantages, mask), rewards, None)

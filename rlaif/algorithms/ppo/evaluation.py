@@ -32,9 +32,9 @@ HeldOutJudge = Callable[[Sequence[Prompt], Sequence[str]], float | None]
 def split_off(
     prompts: Sequence[EncodedPrompt], count: int, seed: int
 ) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
-    """(to train on, `count` held out), a seeded choice; both in the order of `prompts`.
+    """Split prompts at random, by the seed, into (training, `count` held out), each in order.
 
-    Raises TrainingError when nothing would be left to train on.
+    Raises TrainingError when no prompt would be left to train on.
     """
     if count >= len(prompts):
         raise TrainingError(
@@ -49,7 +49,7 @@ def split_off(
 
 @dataclass(frozen=True, slots=True)
 class HeldOutEvaluation:
-    """A judge, and the prompts to which it compares responses."""
+    """Compares the policy's responses to held-out prompts with the start's, by a judge."""
 
     judge: HeldOutJudge
     prompts: list[EncodedPrompt]
@@ -57,8 +57,9 @@ class HeldOutEvaluation:
     def score(
         self, models: PPOModels, config: PPOConfig, workers: ProcessGroup, where: str
     ) -> float | None:
-        """The judge's score of the present policy; the same in every process.
+        """Mean P(the current policy's response is better than the start's), or None.
 
+        Collective; every process gets the same value. where: names the iteration in errors.
         Raises TrainingError for a score that is not a probability, or when the judge raises.
         """
         own = workers.shard(self.prompts)

@@ -1,4 +1,4 @@
-"""Guards against a policy that drifts too far or gets worse. Pure decisions, no tensors.
+"""Guards against a policy that drifts too far or gets worse: pure functions, no tensors.
 
     adaptive KL    kl_coef ← kl_coef·(1 + clip(kl/target - 1, ±0.2)·n/horizon)
                    kl nats per response (kl_k1), n responses; section 2.2, arXiv:1909.08593
@@ -31,13 +31,19 @@ Decision = Literal["go on", "new best", "roll back", "end"]
 
 
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, count: int, horizon: float) -> float:
-    """The next coefficient, after `count` responses of mean KL `kl` (nats per response)."""
+    """Next kl_coef of the adaptive KL controller (arXiv:1909.08593, section 2.2).
+
+    kl, target: nats per response, kl the mean over `count` responses; horizon: in responses.
+    """
     error = min(max(kl / target - 1, -MAX_ERROR), MAX_ERROR)
     return kl_coef * (1 + error * count / horizon)
 
 
 def require_kl_within(kl: float, max_kl: float | None, where: str) -> None:
-    """Raises TrainingError when a rollout's KL to the reference (nats per response) is over."""
+    """Raise TrainingError when a rollout's KL to the reference exceeds max_kl, nats per response.
+
+    where: names the iteration in the message.
+    """
     if max_kl is not None and kl > max_kl:
         raise TrainingError(
             f"{where}: the policy is {kl:.3g} nats per response from the reference, over "
@@ -48,24 +54,29 @@ def require_kl_within(kl: float, max_kl: float | None, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RollbackState:
-    """The evaluations so far, as far as rollbacks depend on them; kept in every checkpoint."""
+    """What rollbacks depend on of the evaluations so far; saved in every checkpoint."""
 
-    best: float | None = None  # the highest score
-    below: int = 0  # evaluations in a row below it
-    rollbacks: int = 0  # to it
+    best: float | None = None  # highest score so far
+    below: int = 0  # consecutive evaluations below it
+    rollbacks: int = 0  # rollbacks to it
 
     @property
     def ended(self) -> bool:
+        """Whether training ends: it was rolled back to the same best evaluation twice."""
         return self.rollbacks >= ROLLBACKS_TO_ONE_BEST
 
 
 class RollbackDecision(NamedTuple):
+    """What to do after an evaluation, and the state from then on."""
+
     state: RollbackState
     decision: Decision
 
 
 def after_evaluation(state: RollbackState, score: float | None, after: int) -> RollbackDecision:
-    """The decision after an evaluation of `score`; `after` in a row below the best roll back.
+    """Decide whether to continue after an evaluation, or to roll back to the best.
+
+    score: None is ignored. after: consecutive scores below the best that cause a rollback.
 
     >>> after_evaluation(RollbackState(best=0.6, below=2), 0.5, after=3).decision
     'roll back'

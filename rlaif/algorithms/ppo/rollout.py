@@ -1,17 +1,17 @@
-"""One PPO iteration's rollout: responses sampled, scored, measured, and their advantages.
+"""The rollout of one PPO iteration: responses sampled, scored, measured, and their advantages.
 
-Prompts are shared out among the processes; each samples, scores and measures the responses to its
-own. Then everything is gathered, so that means, whitening and batches are those of one process. A
-sharded model is whole while it is used (`Backbone.unsharded`): one process may use it more often.
+The processes share the prompts; each samples, scores and measures the responses to its own. Then
+everything is gathered, so that means, whitening and batches are those of one process. A sharded
+model is unsharded meanwhile (`Backbone.unsharded`), since the processes' numbers of passes differ.
 
-    what                            by                                        forwards
+    quantity                        computed by                               forwards
     log π_old                       an exact sampler, else the policy         0 or 1
     V, with a value function        value=head: the policy                    the same one
                                     value=adapter: the value role             1
     log π_ref                       the reference                             1
 
 Forwards run over micro-batches of micro_batch_tokens, in which responses to one prompt share it
-where that saves work (batching/prefix_sharing.py). No (B, T, V) is made.
+where that saves work (batching/prefix_sharing.py). (B, T, V) logits are never materialized.
 """
 
 from __future__ import annotations
@@ -44,17 +44,20 @@ from rlaif.rewards.base import reasons, reasons_since
 
 @dataclass(frozen=True, slots=True)
 class PPOModels:
-    """The models of PPO. With adapters `frozen` is the policy's own backbone; in full fine-tuning
-    it is a copy of the start, since the policy's base moves."""
+    """The models of PPO.
+
+    With adapters `frozen` is the policy's own backbone; in full fine-tuning it is a copy of the
+    starting model, since the policy's base trains.
+    """
 
     policy: Backbone  # role "policy"
-    frozen: Backbone  # role None: the reference; maybe "value", maybe "reward"
+    frozen: Backbone  # role None is the reference; may hold the roles "value" and "reward"
     critic: Critic | None  # None: no value function
     score: RewardFunction
     sampler: Sampler
 
     def read(self, batch: SharedBatch, temperature: float) -> PolicyOutputs:
-        """What one forward of the policy gives for the batch's N response tokens."""
+        """Log-probs and values of the batch's N response tokens, from one forward of the policy."""
         hidden = self.policy.predicting("policy", batch)  # (N, d)
         shared = self.critic is not None and self.critic.shares_trunk
         return PolicyOutputs(
@@ -64,48 +67,54 @@ class PPOModels:
 
 
 class PolicyOutputs(NamedTuple):
+    """Outputs of one forward of the policy over N response tokens."""
+
     logprobs: Tensor  # (N,) nats
     values: Tensor | None  # (N,), of a critic that shares the policy's trunk
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutResponse:
-    """One response, as measured by the process that sampled it. Tensors (n,), on the CPU."""
+    """One response of n tokens with its measurements, on the CPU."""
 
     row: Row
     text: str
-    complete: bool
+    complete: bool  # ended by an end token, not by max_new_tokens
     score: float | None
-    sampler_logprobs: Tensor
-    old_logprobs: Tensor
-    ref_logprobs: Tensor
-    values: Tensor  # zeros without a value function
+    sampler_logprobs: Tensor  # (n,) nats
+    old_logprobs: Tensor  # (n,) nats
+    ref_logprobs: Tensor  # (n,) nats
+    values: Tensor  # (n,), zeros without a value function
 
 
 @dataclass(frozen=True, slots=True)
 class ValueTargets:
+    """What the value function is trained on."""
+
     values: Tensor  # (B, R), before the updates
     returns: Tensor  # (B, R)
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The scored responses of one iteration, the same in every process: B rows, R tokens of the
-    longest response."""
+    """The scored responses of one iteration, the same in every process.
+
+    B rows; R is the length of the longest response.
+    """
 
     rows: list[Row]
     mask: Tensor  # (B, R) True on response tokens, a run from 0
-    old_logprobs: Tensor  # (B, R)
-    ref_logprobs: Tensor  # (B, R)
-    sampler_logprobs: Tensor  # (B, R)
-    importance: Tensor  # (B, R), truncated
+    old_logprobs: Tensor  # (B, R) nats
+    ref_logprobs: Tensor  # (B, R) nats
+    sampler_logprobs: Tensor  # (B, R) nats
+    importance: Tensor  # (B, R), truncated at importance_cap
     advantages: Tensor  # (B, R)
     targets: ValueTargets | None  # None without a value function
     reference_weight: float  # of k3 to the reference in the loss: kl_coef, or 0 if not kl_in_loss
 
 
 def importance_weights(old_logprobs: Tensor, sampler_logprobs: Tensor) -> Tensor:
-    """π_old / sampler, not truncated yet; any shape."""
+    """Importance weights π_old / sampler, before truncation; log-probs of any shape, nats."""
     return torch.exp(old_logprobs - sampler_logprobs)
 
 
@@ -118,7 +127,10 @@ def roll_out(
     config: PPOConfig,
     workers: ProcessGroup,
 ) -> tuple[Rollout, dict[str, float]]:
-    """The rollout of iteration `step`, with metrics, those of `assemble` and:
+    """Sample, score and measure the responses of iteration `step`, and estimate their advantages.
+
+    Collective. Raises RewardModelError when no response has a score. Metrics, besides those of
+    `assemble`:
 
     rollout_seconds       weight sync and sampling, of the slowest process
     scoring_seconds       the score
@@ -186,7 +198,10 @@ def _respond(
 def sample(
     models: PPOModels, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
 ) -> list[Generated]:
-    """One response of the present policy to each prompt."""
+    """Sample one response of the current policy to each prompt, from its own seed.
+
+    Collective when the policy is sharded, even for a process without prompts.
+    """
     ids = [prompt.ids for prompt in prompts]
     with models.policy.unsharded():
         if not prompts:  # a process without prompts gathers a sharded model with the others
@@ -196,7 +211,7 @@ def sample(
 
 
 def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[str]:
-    """The texts of sampled responses, without special tokens."""
+    """Texts of the sampled responses, without special tokens."""
     tokenizer = models.policy.tokenizer
     return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
 
@@ -204,9 +219,9 @@ def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[str]:
 def measure(
     models: PPOModels, rows: Sequence[Row], sampled: Sequence[Tensor], config: PPOConfig
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """sampler_logprobs, old_logprobs, ref_logprobs, values of each row, (n,) each on the CPU.
+    """(sampler, old, reference log-probs, values) of each row's n response tokens: (n,) on the CPU.
 
-    sampled: the sampler's log-probs of each row's response; an exact sampler's are the old ones.
+    sampled: the sampler's log-probs of each row; those of an exact sampler are the old ones.
     """
     policy, frozen, critic = models.policy, models.frozen, models.critic
 
@@ -253,8 +268,9 @@ def assemble(
     config: PPOConfig,
     device: torch.device,
 ) -> tuple[Rollout, dict[str, float]]:
-    """The responses of all processes, in groups by prompt, as a rollout. Those without a score are
-    left out and counted. Metrics: those of `rollout_metrics` and
+    """Build the rollout from the responses of all processes, grouped by prompt.
+
+    Responses without a score are left out and counted. Metrics, besides those of `rollout_metrics`:
 
     reward                mean over responses of what the advantages are made of: Σ_t r_t (gae),
                           R (rloo), the penalized score (grpo)
@@ -271,7 +287,7 @@ def assemble(
     old = padded([r.old_logprobs for r in responses])
     ref = padded([r.ref_logprobs for r in responses])
     sampled = padded([r.sampler_logprobs for r in responses])
-    importance = importance_weights(old, sampled)
+    importance = importance_weights(old, sampled)  # (B, R)
     scores = torch.tensor([r.score for r in responses], device=device)  # (B,)
     complete = torch.tensor([r.complete for r in responses], device=device)  # (B,)
     scored = ScoredResponses(
@@ -309,7 +325,7 @@ def _targets(values: Tensor, returns: Tensor | None) -> ValueTargets | None:
 def rollout_metrics(
     rollout: Rollout, responses: Sequence[RolloutResponse], importance: Tensor, config: PPOConfig
 ) -> dict[str, float]:
-    """Of the scored responses. importance: (B, R), before truncation.
+    """Metrics of the scored responses. importance: (B, R), before truncation.
 
     score                 mean, before the missing-EOS penalty
     kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
@@ -323,8 +339,8 @@ def rollout_metrics(
     importance_clipped    share of tokens over importance_cap
     """
     mask, old, ref = rollout.mask, rollout.old_logprobs, rollout.ref_logprobs
-    scores = torch.tensor([r.score for r in responses], device=mask.device)
-    complete = torch.tensor([r.complete for r in responses], device=mask.device)
+    scores = torch.tensor([r.score for r in responses], device=mask.device)  # (B,)
+    complete = torch.tensor([r.complete for r in responses], device=mask.device)  # (B,)
     metrics = {
         "score": float(scores.mean()),
         "kl_k1": float(torch.where(mask, kl_k1(old, ref), 0.0).sum(1).mean()),

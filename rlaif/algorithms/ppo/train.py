@@ -8,7 +8,7 @@
     L        = mean over counted tokens of L_π + vf_coef·L_V,
                with grpo + kl_coef·k3(π, reference)           Eq. 4, arXiv:2402.03300
 
-    log π_old, log π_ref, V   old_logprobs, ref_logprobs, values, at the token they lead to
+    log π_old, log π_ref, V   old_logprobs, ref_logprobs, values, indexed by the next token
     R                         returns
     score                     of the whole response, less a penalty when it has no end token
 
@@ -73,11 +73,13 @@ def train(
 ) -> Path:
     """Train the policy against `reward`; returns `out`: a peft adapter, or (lora=null) a model.
 
-    reward: the folder of a reward model (it becomes a role of the frozen base), or a callable
+    model: short name, folder or hub id of the base.
+    reward: folder of a reward model (it becomes a role of the frozen base), or a callable
     (conversations, responses) → scores, None for a response without one.
-    judge: called every eval_every iterations, and after the last, with responses to eval_prompts of
-    the prompts, which are held out for it; when they get worse, the policy goes back to its best.
-    Resumes by itself. Raises TrainingError, BatchError, SamplingError or RewardModelError.
+    judge: called every eval_every iterations, and after the last, with the policy's responses to
+    eval_prompts held-out prompts; when they get worse, the policy is rolled back to its best.
+    A killed run resumes from the last checkpoint in `out`.
+    Raises TrainingError, BatchError, BackboneError, SamplingError or RewardModelError.
     """
     # 1. The processes, the base, the prompts.
     workers = ProcessGroup.current()
@@ -119,7 +121,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class PPOData:
-    """The prompts: to train on, and held out for a judge."""
+    """The usable prompts: to train on, and held out for a judge."""
 
     prompts: list[EncodedPrompt]  # trained on
     evaluation: HeldOutEvaluation | None
@@ -127,6 +129,7 @@ class PPOData:
 
     @property
     def heldout_prompts(self) -> int:
+        """Number of prompts held out for the judge; 0 without one."""
         return len(self.evaluation.prompts) if self.evaluation else 0
 
     @property
@@ -138,13 +141,14 @@ class PPOData:
 
 @dataclass(frozen=True, slots=True)
 class PPOState:
-    """What the next iteration depends on, besides weights and optimizer."""
+    """What the next iteration depends on besides weights and optimizer, as in checkpoints."""
 
-    done: int  # iterations
+    done: int  # finished iterations
     kl_coef: float
     rollback: RollbackState
 
     def finished(self, config: PPOConfig) -> bool:
+        """Whether training ends: all iterations are done, or rollbacks ended it (guards.py)."""
         return self.done >= config.iterations or self.rollback.ended
 
 
@@ -157,8 +161,10 @@ def iterate(
     config: PPOConfig,
     workers: ProcessGroup,
 ) -> None:
-    """Roll out, score, update, adapt, and evaluate where it is due. Metrics, besides those of
-    roll_out and update:
+    """Run the remaining iterations: roll out, update, adapt kl_coef, evaluate, save.
+
+    Raises TrainingError as the guards do (guards.py). Metrics, besides those of roll_out and
+    update:
 
     kl_coef, learning_rate     of this iteration
     judge_score                the judge's mean P(better than the start), when it is evaluated
@@ -273,7 +279,7 @@ def _learner(
 
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
-    """Raises TrainingError for settings that do not fit the judge or the processes."""
+    """Raise TrainingError for settings that do not fit the judge or the processes."""
     idle = [] if judge else config.set_for_a_judge()
     if idle:
         raise TrainingError(

@@ -1,7 +1,7 @@
 """The updates of one PPO iteration: losses, their gradients in micro-batches, the KL guard.
 
-The equations are at the top of train.py. Everything here is over counted tokens alone: (N,) are
-the response tokens of a micro-batch's rows, one after the other, so there are no masks.
+The equations are at the top of train.py. Tensors have counted tokens only: (N,) are the response
+tokens of a micro-batch's rows, one after the other, so no masks are needed.
 """
 
 from __future__ import annotations
@@ -28,26 +28,35 @@ from rlaif.training.learner import Learner
 def policy_losses(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
 ) -> Tensor:
-    """L_π per token, before importance weights; any shape."""
+    """PPO's clipped policy loss per token, L_π before importance weights; any shape.
+
+    logprobs, old_logprobs: nats. clip: range of the ratio around 1.
+    """
     ratio = torch.exp(logprobs - old_logprobs)
     clipped = ratio.clamp(1 - clip, 1 + clip)
     return torch.maximum(-advantages * ratio, -advantages * clipped)  # Eq. 7, arXiv:1707.06347
 
 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float) -> Tensor:
-    """L_V per token; any shape."""
+    """Clipped squared error of the values per token, L_V; any shape.
+
+    value_clip: range of values around old_values, in units of the score.
+    """
     clipped = torch.clamp(values, old_values - value_clip, old_values + value_clip)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 
 
 def reference_losses(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """k3 of KL(π, reference) per token, for estimators with kl_in_loss; any shape."""
+    """KL(π, reference) per token by estimator k3, nats, with gradient; any shape.
+
+    Used by estimators with kl_in_loss.
+    """
     return kl_k3(logprobs, ref_logprobs)  # Eq. 4, arXiv:2402.03300
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Some rows of a rollout as a dense batch of N response tokens."""
+    """Rows of a rollout as a dense batch of N response tokens."""
 
     rollout: Rollout
     places: list[int]  # of the rows in the rollout
@@ -57,12 +66,15 @@ class MicroBatch:
     def from_packs(
         cls, rollout: Rollout, packs: Sequence[Sequence[int]], device: torch.device
     ) -> MicroBatch:
-        """packs: places of rows that share a prompt (`Backbone.micro_batches`)."""
+        """Pad rows of the rollout to one batch on `device`.
+
+        packs: places in the rollout of rows that share a prompt (`Backbone.micro_batches`).
+        """
         batch = pad_packs([[rollout.rows[i] for i in pack] for pack in packs], device)
         return cls(rollout, [i for pack in packs for i in pack], batch)
 
     def tokens_of(self, values: Tensor) -> Tensor:
-        """(B, R) of the whole rollout → (N,) of these rows."""
+        """Select these rows' response tokens: (B, R) of the whole rollout → (N,)."""
         return values[self.places][self.rollout.mask[self.places]]
 
 
@@ -74,7 +86,7 @@ def update(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """`epochs` passes of optimizer steps over one rollout. Metrics, means over the steps made:
+    """Make `epochs` passes of optimizer steps over one rollout. Metrics, means over the steps made:
 
     loss                  policy_loss + vf_coef·value_loss
     policy_loss           the KL term included, with kl_in_loss
@@ -86,6 +98,9 @@ def update(
     grad_norm             before clipping
     update_seconds        of all updates
     update_tokens_per_s   response tokens over them
+
+    where: names the iteration in errors. Raises TrainingError for a loss or gradient that is not
+    finite.
     """
     started = time.perf_counter()
     steps: list[dict[str, float]] = []
@@ -96,7 +111,7 @@ def update(
         gap, kl = metrics.pop("sampler_gap"), metrics.pop("update_kl")
         sampler_gap = gap if sampler_gap is None else sampler_gap
         largest_kl = max(largest_kl, kl)
-        # The gradient is at hand when the KL is known: over the ceiling it is not applied.
+        # The gradient is computed together with the KL; over the ceiling it is not applied.
         if kl > config.kl_ceiling:
             learner.clear()
             guard = 1.0
@@ -126,10 +141,10 @@ def policy_gradients(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """Add up this process's gradient of the mean policy loss over all counted tokens of `rows`;
-    with a critic on the policy's trunk, plus vf_coef times the mean value loss, in one backward.
+    """Accumulate this process's gradient of the mean policy loss over the tokens of `rows`.
 
-    The returned means are those of all processes together.
+    With a critic on the policy's trunk, vf_coef times the mean value loss is included, in the same
+    backward. Returns means over all processes. Raises TrainingError for a loss that is not finite.
     """
     count = _token_count(rollout, rows)
     sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
@@ -137,12 +152,12 @@ def policy_gradients(
         sums["value_loss"] = 0.0
     for part in _micro_batches(rollout, rows, config, workers, models.policy):
         logprobs, values = models.read(part.batch, config.temperature)  # (N,) each
-        old_logprobs = part.tokens_of(rollout.old_logprobs)
-        advantages = part.tokens_of(rollout.advantages)
-        losses = policy_losses(logprobs, old_logprobs, advantages, config.clip)
-        losses = losses * part.tokens_of(rollout.importance)
+        old_logprobs = part.tokens_of(rollout.old_logprobs)  # (N,)
+        advantages = part.tokens_of(rollout.advantages)  # (N,)
+        losses = policy_losses(logprobs, old_logprobs, advantages, config.clip)  # (N,)
+        losses = losses * part.tokens_of(rollout.importance)  # (N,)
         if rollout.reference_weight:
-            ref_logprobs = part.tokens_of(rollout.ref_logprobs)
+            ref_logprobs = part.tokens_of(rollout.ref_logprobs)  # (N,)
             losses = losses + rollout.reference_weight * reference_losses(logprobs, ref_logprobs)
         policy_loss = losses.sum() / count
         require_finite(policy_loss, "policy loss", where)
@@ -154,8 +169,8 @@ def policy_gradients(
             sums["value_loss"] += float(value_loss.detach())
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            clipped = ((logprobs - old_logprobs).exp() - 1).abs().gt(config.clip)
-            gap = (logprobs - part.tokens_of(rollout.sampler_logprobs)).abs()
+            clipped = ((logprobs - old_logprobs).exp() - 1).abs().gt(config.clip)  # (N,)
+            gap = (logprobs - part.tokens_of(rollout.sampler_logprobs)).abs()  # (N,)
             sums["policy_loss"] += float(policy_loss)
             sums["clip_fraction"] += float(clipped.sum()) / count
             sums["update_kl"] += float(kl_k3(old_logprobs, logprobs).sum()) / count
@@ -171,10 +186,10 @@ def value_gradients(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """As `policy_gradients`, of vf_coef times the mean value loss of a critic with its own role.
+    """Accumulate the gradient of vf_coef times the mean value loss of a critic with its own role.
 
-    Policy and value share no trained weight, so one's activations are gone before the other's are
-    made.
+    Otherwise as `policy_gradients`. Policy and value share no trained weight, so one's activations
+    are freed before the other's are computed.
     """
     count = _token_count(rollout, rows)
     sums = {"value_loss": 0.0}

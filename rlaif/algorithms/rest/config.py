@@ -12,7 +12,7 @@ from rlaif.training.config import TrainConfig
 
 
 class ReSTConfig(TrainConfig):
-    """Settings of ReST."""
+    """Settings of reinforced self-training (arXiv:2308.08998)."""
 
     grow_steps: int = Field(
         default=1, ge=1, description="G; the paper's best in human evaluation is 1"

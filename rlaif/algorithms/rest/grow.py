@@ -26,22 +26,22 @@ from rlaif.progress import progress
 
 
 class GrownSample(BaseModel):
-    """One response of a Grow step, a line of its file. run: digest of the settings."""
+    """One scored response of a Grow step, a line of its file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: str
-    prompt: str  # its id
-    index: int
+    run: str  # digest of the run's inputs
+    prompt: str  # the prompt's id
+    index: int  # among the responses to one prompt, from 0
     response: str
-    ids: list[int]  # as sampled, end token included if it came
-    complete: bool
+    ids: list[int]  # token ids as sampled, with the end token if there is one
+    complete: bool  # ended by an end token, not by max_new_tokens
     score: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class GrowStep:
-    """Samples and scores responses: the sampler, the score, the prompts, and the files."""
+    """Samples and scores the responses of Grow steps, and keeps them in files under `out`."""
 
     sampler: Sampler
     score: RewardFunction
@@ -54,7 +54,10 @@ class GrowStep:
     workers: ProcessGroup
 
     def grow(self, step: int) -> list[GrownSample]:
-        """D_g, of all processes. Responses in the step's files are not sampled again."""
+        """D_g, the responses of all processes; those in the step's files are not sampled again.
+
+        step: g, from 1. Collective. Raises RewardModelError when no response has a score.
+        """
         saved = self._saved(step)
         with all_whole(self.models):
             own = self._own_chunks(step, saved)
@@ -94,7 +97,7 @@ class GrowStep:
         return grown
 
     def forget(self) -> None:
-        """Remove the files of earlier runs (resume=never)."""
+        """Delete the files of earlier runs (resume=never)."""
         if self.workers.is_main:
             for path in self.out.glob("grow-*.jsonl"):
                 path.unlink()

@@ -19,13 +19,14 @@ from rlaif.evaluation.diversity import distinct_n
 def thresholds(
     scores: Tensor, prompts: Sequence[str], quantile: float, of: Literal["global", "prompt"]
 ) -> Tensor:
-    """τ for every response, (N,): the quantile of all scores, or of the scores of its prompt.
+    """Threshold τ for every response: a quantile of all scores, or of the scores of its prompt.
 
-    scores (N,); prompts: N ids. Quantiles between two scores are interpolated linearly.
+    scores (N,); prompts: the id of each score's prompt. Returns (N,). Quantiles between two scores
+    are interpolated linearly.
     """
     if of == "global":
         return torch.quantile(scores, quantile).expand_as(scores)
-    tau = torch.empty_like(scores)
+    tau = torch.empty_like(scores)  # (N,)
     names = {name: number for number, name in enumerate(dict.fromkeys(prompts))}
     group = torch.tensor([names[name] for name in prompts])  # (N,)
     for number in range(len(names)):
@@ -44,7 +45,9 @@ class ImproveSet:
 def improve_set(
     grown: Sequence[GrownSample], quantile: float, of: Literal["global", "prompt"]
 ) -> ImproveSet:
-    """The responses that F keeps. Metrics, logged on every step of the stage:
+    """Select the responses with a score above the threshold (F).
+
+    Metrics, logged at every step of the Improve step:
 
     threshold          τ_i, mean over responses        share_kept         of the scored responses
     score              mean R over D_g                 score_kept         of the kept ones
@@ -55,7 +58,7 @@ def improve_set(
     scored = [g for g in grown if g.score is not None]
     scores = torch.tensor([g.score for g in scored], dtype=torch.float64)  # (N,)
     tau = thresholds(scores, [g.prompt for g in scored], quantile, of)
-    keep = scores > tau  # F, section 3, arXiv:2308.08998
+    keep = scores > tau  # (N,) F, section 3, arXiv:2308.08998
     kept = [g for g, is_kept in zip(scored, keep.tolist(), strict=True) if is_kept]
     metrics = {
         "threshold": float(tau.mean()),

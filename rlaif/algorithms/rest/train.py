@@ -13,8 +13,8 @@ F and the thresholds are in improve.py, the Grow step in grow.py.
 As in the paper, every Improve step starts from the policy of the one before, with a lower learning
 rate, since less and less data is left (start="last"; how much lower is our choice). start="base"
 starts each from the base, as ReST^EM does (arXiv:2312.06585, section 3). All responses of a Grow
-step are kept in grow-01.jsonl, …; a killed run goes on after the last whole chunk of prompts or the
-last checkpoint, with the same bits (CPU, engine=transformers).
+step are kept in grow-01.jsonl, …; a killed run resumes after the last complete chunk of prompts or
+the last checkpoint, bit for bit the same (on a CPU, with engine=transformers).
 
 Left out: the paper's first supervised stage (start from an SFT model), its data in D_g (our prompts
 have no reference responses), stopping an Improve step by a held-out reward, its offline RL losses.
@@ -58,10 +58,12 @@ def train(
     reward: Path | RewardFunction,
     out: Path,
 ) -> Path:
-    """Grow and improve; returns `out`: a peft adapter, or a model folder with lora=null.
+    """Alternate Grow and Improve steps; returns `out`: a peft adapter, or (lora=null) a model.
 
-    reward: the folder of a reward model, or a callable (conversations, responses) → scores, None
-    for a response without one. Resumes by itself. Raises TrainingError or BatchError.
+    model: short name, folder or hub id of the base. reward: folder of a reward model, or a callable
+    (conversations, responses) → scores, None for a response without one. A killed run resumes from
+    the last checkpoint in `out`. Raises TrainingError, BatchError, BackboneError, SamplingError or
+    RewardModelError.
     """
     # 1. The base, the prompts, the policy, the score.
     workers = ProcessGroup.current()
@@ -120,7 +122,7 @@ def train(
 
 
 def _policy_weights(backbone: Backbone) -> dict[str, Tensor]:
-    """A copy of this process's pieces of the policy's weights."""
+    """A copy of this process's shards of the policy's weights."""
     parameters = backbone.role_parameters("policy")
     return {name: fsdp.local(p.detach()).clone() for name, p in parameters.items()}
 
@@ -134,16 +136,18 @@ def _set_policy_weights(backbone: Backbone, pieces: dict[str, Tensor]) -> None:
 class ImproveStep:
     """One Improve step: SFT on the kept responses."""
 
-    grow: int
-    improve: int
+    grow: int  # g, from 1
+    improve: int  # i, from 1
     rows: Sequence[Row]
     set_metrics: dict[str, float | None]  # those of improve_set
     config: ReSTConfig
     workers: ProcessGroup
 
     def train(self, backbone: Backbone, run: Run, step: int, saved: dict[str, Any] | None) -> int:
-        """Train after `step` steps of the run, from this stage's own checkpoint where there is one;
-        returns the run's steps after it. Metrics: improve_set's, train_step's of SFT, and
+        """Train after `step` steps of the run; returns the run's steps after it.
+
+        saved: the checkpoint to resume from, if it is one of this Improve step. Metrics, besides
+        those of `improve_set` and of SFT's `train_step`:
 
         grow, improve      g and i        learning_rate    of this step
         """

@@ -12,7 +12,7 @@ LabelKind = Literal["soft", "hard"]
 
 
 class RewardConfig(HeldOutConfig):
-    """Settings of reward-model training."""
+    """Settings of reward-model training; the heads follow from the labels' traits."""
 
     epochs: int = Field(default=2, ge=1, description="passes over the pairs; more of them overfit")
     batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")

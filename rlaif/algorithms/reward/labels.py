@@ -1,4 +1,4 @@
-"""The labels that each head learns from, and the pairs and heads that have any."""
+"""Labels of reward-model heads, and the selection of the pairs and heads that have any."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Labels:
 
 
 def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
-    """Each pair's label for each head."""
+    """Labels of the pairs for the heads `names`, on the CPU; B pairs, K names.
+
+    Raises TrainingError for a label that is not a probability.
+    """
     table = [[label_of(pair, name, kind) for name in names] for pair in pairs]
     known = [[label is not None for label in row] for row in table]
     values = [[0.5 if label is None else label for label in row] for row in table]
@@ -34,9 +37,10 @@ def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> L
 
 
 def label_of(pair: Pair, name: str, kind: LabelKind) -> float | None:
-    """A pair's label for one head, None where there is none; "overall" reads the pair's own.
+    """P(chosen is better) by one trait, or None without a label; "overall" is the whole pair's.
 
-    Raises TrainingError for a label that is not a probability.
+    kind="hard" rounds to 0 or 1, and gives None at exactly ½. Raises TrainingError for a
+    label that is not a probability.
     """
     p = pair.prob_chosen if name == "overall" else pair.traits.get(name)
     if p is None:
@@ -53,11 +57,10 @@ def label_of(pair: Pair, name: str, kind: LabelKind) -> float | None:
 def head_weights(
     pairs: Sequence[Pair], trait_weights: Mapping[str, float], kind: LabelKind
 ) -> dict[str, float]:
-    """The heads to train with their weights in the overall score, in sorted order; "overall" where
-    no pair has a trait label at all.
+    """Heads to train, sorted by name, with their weights in the overall score.
 
-    A trait without any label gets no head, which would stay random. Raises TrainingError for a
-    labeled trait without a weight.
+    {"overall": 1.0} when no pair has a trait label. A trait without any label gets no head, since
+    it would stay random. Raises TrainingError for a labeled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
     unknown = sorted(seen - trait_weights.keys())
@@ -78,8 +81,10 @@ def head_weights(
 def without_unlabeled(
     encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
 ) -> EncodedPairs:
-    """Leave out the pairs that no head can learn from, so that every batch has a label, and name
-    them on stderr. Raises TrainingError when none is left."""
+    """The pairs that some head can learn from; the others are reported on stderr and skipped.
+
+    Raises TrainingError when no pair is left.
+    """
     pairs: list[Pair] = []
     reasons: list[str] = []
     for pair in encoded.pairs:

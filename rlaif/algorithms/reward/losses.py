@@ -22,18 +22,22 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class RewardLoss:
-    """All (B, K), 0 where not labeled."""
+    """Losses and margins of B pairs and K heads; 0 where not labeled."""
 
-    losses: Tensor
-    margins: Tensor
+    losses: Tensor  # (B, K) nats, centering included
+    margins: Tensor  # (B, K) Δ
 
 
 def preference_loss(
     chosen: Tensor, rejected: Tensor, prob_chosen: Tensor, labeled: Tensor, centering: float
 ) -> RewardLoss:
-    """The loss of every (pair, head). All tensors (B, K); prob_chosen is read where labeled."""
-    p = torch.where(labeled, prob_chosen, 0.5)
-    margins = chosen - rejected
+    """Bradley-Terry loss of every (pair, head) on soft labels, with centering.
+
+    chosen, rejected (B, K) raw scores; prob_chosen (B, K) in [0, 1], ignored where not labeled;
+    labeled (B, K) bool.
+    """
+    p = torch.where(labeled, prob_chosen, 0.5)  # (B, K)
+    margins = chosen - rejected  # (B, K)
     bradley_terry = -(p * F.logsigmoid(margins) + (1 - p) * F.logsigmoid(-margins))
     centered = centering * (chosen + rejected).square()  # Eq. 2, arXiv:2312.09244
     return RewardLoss(

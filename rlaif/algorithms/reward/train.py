@@ -46,11 +46,13 @@ def train(
     trait_weights: Mapping[str, float],
     eval_preferences: Sequence[Preference] = (),
 ) -> Path:
-    """Train on labels; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
+    """Train on labeled pairs; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
 
-    With eval_preferences the held-out loss is logged (training/heldout.py), and evaluation.json is
-    written beside (evaluation/reward_models.py). Resumes by itself. Raises TrainingError or
-    BatchError.
+    model: short name, folder or hub id of the base. trait_weights: weight of each trait in the
+    overall score. eval_preferences: held-out pairs, whose loss
+    is logged (training/heldout.py) and whose evaluation.json is written
+    (evaluation/reward_models.py). A killed run resumes from the last checkpoint in `out`.
+    Raises TrainingError, BatchError for an unusable pair, or BackboneError for the model.
     """
     # 1. The base, the pairs, one head per trait.
     workers = ProcessGroup.current()
@@ -109,16 +111,19 @@ def _note(metrics: Mapping[str, float | None]) -> str:
 def normalize(
     model: RewardModel, pairs: Sequence[Pair], config: RewardConfig, workers: ProcessGroup
 ) -> None:
-    """Shift and scale each head so that these pairs' responses have mean 0 and std 1."""
+    """Shift and scale each head so that its scores of these pairs' responses have mean 0, std 1.
+
+    Collective: every process scores its share of the pairs.
+    """
     with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
         raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
-    model.heads.normalize_on(raw.flatten(0, 1))
+    model.heads.normalize_on(raw.flatten(0, 1))  # (2 N, K)
 
 
 def fresh_model(
     backbone: Backbone, trait_weights: Mapping[str, float], config: RewardConfig
 ) -> RewardModel:
-    """The "reward" role with untrained heads."""
+    """Add the role "reward" to the backbone, with untrained heads, one per trait weight."""
     backbone.add_role("reward", config.lora, config.seed)
     heads = Heads(list(trait_weights), backbone.hidden_size)
     heads.randomize(config.seed)
@@ -127,7 +132,7 @@ def fresh_model(
 
 
 def parameters(model: RewardModel) -> dict[str, Tensor]:
-    """Everything that is trained: the role's parameters and the heads'."""
+    """Name → parameter of everything that trains: the role's weights and the heads'."""
     return {**model.backbone.role_parameters("reward"), **dict(model.heads.named_parameters())}
 
 
@@ -138,9 +143,10 @@ def raw_scores(
     workers: ProcessGroup,
     report: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Raw scores of pairs, computed by all processes and gathered in each: (N, 2, K).
+    """Raw scores of N pairs by K heads, without gradient: (N, 2, K), chosen first.
 
-    report: called with an estimate of the pairs done by all processes.
+    Collective: each process scores its share, and all get all. report: called with an estimate of
+    the number of pairs done by all processes.
     """
 
     def report_all(done: int) -> None:
@@ -156,7 +162,7 @@ def raw_scores(
 
 @dataclass(frozen=True, slots=True)
 class HeldOutPairs:
-    """Pairs that are not trained on, and the model that is evaluated on them."""
+    """Evaluates a reward model on pairs that it is not trained on."""
 
     preferences: Sequence[Preference]
     pairs: Sequence[Pair]  # the usable ones of preferences
@@ -165,7 +171,7 @@ class HeldOutPairs:
     workers: ProcessGroup
 
     def evaluate(self) -> RewardEvaluation:
-        """On the loss's own scale: raw scores, whose differences are log-odds."""
+        """Evaluate the raw scores, whose differences are log-odds as in the loss. Collective."""
         raw = raw_scores(self.model, self.pairs, self.config, self.workers)  # (N, 2, K)
         usable = {pair.id for pair in self.pairs}
         kept = [p for p in self.preferences if p.id in usable]
@@ -178,7 +184,10 @@ class HeldOutPairs:
 
 
 def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
-    """The reward model's folder, with evaluation.json where there are held-out pairs."""
+    """Write the reward model's folder, with evaluation.json if there are held-out pairs.
+
+    Collective; only the main process writes.
+    """
     evaluation = heldout.evaluate() if heldout.pairs else None
     model.backbone.gather(heldout.workers)
     if heldout.workers.is_main:
@@ -189,7 +198,9 @@ def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
 
 
 def heldout_metrics(result: RewardEvaluation) -> dict[str, float | None]:
-    """heldout_loss      mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
+    """Metrics of a held-out evaluation, under the names of metrics.jsonl:
+
+    heldout_loss         mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
                          heads' weighted mean, without centering. log 2: no better than chance
     heldout_accuracy     share of labels ≠ ½ whose side Δ is on, mean over prompts
     heldout_ece          expected calibration error (evaluation/reward_models.py)
@@ -208,12 +219,16 @@ def train_step(
     config: RewardConfig,
     where: str,
 ) -> dict[str, float | None]:
-    """One optimizer step over `pairs` (those of all processes); the loss is the mean over labels.
+    """Make one optimizer step over `pairs` (those of all processes); returns its metrics.
 
-    loss       the L above                        margin    mean Δ over labels (raw scores)
+    loss       mean over labels                   margin    mean Δ over labels (raw scores)
     accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
     score      mean raw score over responses and heads
     grad_norm  before clipping                    tokens_per_s  computed, without padding
+    memory_gib peak so far
+
+    where: names the step in errors. Raises TrainingError when no pair has a label, or for a loss or
+    gradient that is not finite.
     """
     started, workers = time.perf_counter(), learner.workers
     device, names = model.backbone.device, model.heads.names
@@ -227,13 +242,13 @@ def train_step(
     for group in workers.pad_batches(groups):
         batch = model.backbone.batch_pairs([own[i] for i in group])
         labels = labels_of([own[i] for i in group], names, config.labels)
-        p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)
+        p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)  # (B, K) each
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
         loss = preference_loss(chosen, rejected, p, labeled, config.centering)
         # Divided by all labels: neither micro-batches nor processes change the gradient.
         (loss.losses.sum() / count).backward()  # type: ignore[no-untyped-call]
-        clear = labeled & (p != 0.5)
-        right = clear & ((p > 0.5) == (loss.margins > 0))
+        clear = labeled & (p != 0.5)  # (B, K)
+        right = clear & ((p > 0.5) == (loss.margins > 0))  # (B, K)
         columns = (loss.losses, loss.margins, chosen + rejected, right, clear)
         sums += torch.stack([column.detach().double().sum() for column in columns])
         tokens += batch.tokens

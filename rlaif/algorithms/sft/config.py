@@ -8,7 +8,7 @@ from rlaif.training.config import TrainConfig
 
 
 class SFTConfig(TrainConfig):
-    """Settings of supervised fine-tuning."""
+    """Settings of supervised fine-tuning on a mix of sources."""
 
     epochs: int = Field(
         default=2, ge=1, description="a run takes epochs times the rows of all sources"

@@ -1,6 +1,6 @@
-"""What SFT imitates: sources of records, their rows of token ids, and the mix of sources.
+"""Data of SFT: records encoded as rows of token ids, and the mix of sources.
 
-What can be imitated (records.Lesson): a Sample (its end token only where it is complete), a
+Records to imitate (`records.Lesson`): a Sample (its end token only where it is complete), a
 Demonstration, the chosen response of a Preference whose prob_chosen is at least min_prob_chosen (a
 label near ½ carries no information), and PlainText, where every token counts: a share of
 pre-training text keeps a model fluent (arXiv:2203.02155, section 3.5, does so in PPO).
@@ -25,7 +25,7 @@ from rlaif.data.records import Lesson, PlainText, Preference, Sample
 
 @dataclass(frozen=True, slots=True)
 class EncodedLessons:
-    """The rows of one source."""
+    """One source as rows of token ids, with the records left out."""
 
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # one reason per record left out
@@ -35,7 +35,11 @@ class EncodedLessons:
 def encode_lessons(
     tokenizer: Any, name: str, lessons: Sequence[Lesson], config: SFTConfig
 ) -> EncodedLessons:
-    """The lessons of one source as rows. Raises BatchError when one (or all) cannot be used."""
+    """Encode the records of one source as rows.
+
+    name: the source's, for errors. Raises BatchError for an unusable record, or with
+    unusable="skip" when no record is usable.
+    """
     rows: list[Row] = []
     skipped: list[str] = []
     unsure = 0
@@ -75,9 +79,11 @@ def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
 
 
 def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
-    """A text in pieces of at most max_tokens, with the end token last. Every token counts once:
-    each piece begins with the last token of the one before (the first with the tokenizer's begin
-    token), as context only; without a begin token the very first token is context too.
+    """Split a text into rows of at most max_tokens, the last one ended by the end token.
+
+    Every token is trained on once: each row begins with the last token of the previous one, as
+    context only, and the first with the tokenizer's begin token (without one, the text's first
+    token is context too). Raises BatchError for an empty text.
     """
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = [*begin, *tokenizer.encode(text.text, add_special_tokens=False), tokenizer.eos_token_id]
@@ -91,17 +97,17 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
 
 
 class Pick(NamedTuple):
-    """A row of a source, both by place."""
+    """A row of the mix, by the index of its source and its index in that source."""
 
     source: int
     row: int
 
 
 def mixture(counts: Sequence[int], weights: Sequence[float], total: int, seed: int) -> list[Pick]:
-    """`total` rows of sources with `counts` rows, in the order they are trained on.
+    """Mix sources of `counts` rows by `weights` into `total` rows, in training order.
 
-    Row n comes from the source that is furthest behind its share weight·n; a source gives each of
-    its rows once before any comes again.
+    Row n comes from the source that is furthest behind its share weight·n. Each source is shuffled
+    by the seed, and used up before it is repeated in a new order.
     """
     share = [weight / sum(weights) for weight in weights]
     taken = [0] * len(counts)

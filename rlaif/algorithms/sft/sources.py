@@ -14,7 +14,7 @@ from rlaif.training.config import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class SFTSource:
-    """Records to imitate. weight: the share of the rows, relative to the other sources."""
+    """Records to imitate. name: unique in a mix; weight: relative share of the rows."""
 
     name: str
     records: Sequence[Lesson]
@@ -22,7 +22,7 @@ class SFTSource:
 
     @classmethod
     def read(cls, text: str) -> SFTSource:
-        """A source from "FILE" or "WEIGHT*FILE"; its name is the file's, without the ending.
+        """Read a source from "FILE" or "WEIGHT*FILE", named after the file without its ending.
 
         Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
         """

@@ -36,7 +36,11 @@ from rlaif.training.run import Run, records_digest, run_inputs
 
 
 def sft_loss(logprobs: Tensor, mask: Tensor, count: int) -> Tensor:
-    """L above, of one micro-batch. logprobs, mask (B, T); count: N of the whole step. Scalar."""
+    """Negative log-likelihood of one micro-batch's response tokens, divided by the step's count.
+
+    logprobs (B, T) nats; mask (B, T), True on response tokens; count: response tokens of the whole
+    step. Returns a scalar: summed over the micro-batches it is L, nats per token.
+    """
     return -torch.where(mask, logprobs, 0.0).sum() / count
 
 
@@ -47,10 +51,12 @@ def train(
     out: Path,
     eval_samples: Sequence[Lesson] = (),
 ) -> Path:
-    """Train the policy to imitate; returns `out`: a peft adapter, or a model folder with lora=null.
+    """Train the policy on the sources; returns `out`: a peft adapter, or (lora=null) a model.
 
-    With `eval_samples` the held-out loss is logged, and the policy with the lowest is kept instead
-    of the last. Resumes by itself. Raises TrainingError or BatchError.
+    model: short name, folder or hub id of the base. eval_samples: held-out records, whose loss is
+    logged; the policy with the lowest is kept instead of the last. A killed run resumes from the
+    last checkpoint in `out`. Raises TrainingError, BatchError for an unusable record, or
+    BackboneError for the model.
     """
     # 1. The base, the rows of every source, the policy.
     workers = ProcessGroup.current()
@@ -160,11 +166,14 @@ def train_step(
     micro_batch_tokens: int,
     where: str,
 ) -> dict[str, float]:
-    """One optimizer step of the policy over `rows`; `names[i]` is the source of row i.
+    """Make one optimizer step over `rows` (those of all processes); returns its metrics.
+
+    names: the source of each row. where: names the step in errors. Raises TrainingError for a loss
+    or gradient that is not finite.
 
     loss             L above, nats per response token      loss_<name>    the same for one source
     response_tokens  of the step                           grad_norm      before clipping
-    tokens_per_s     tokens without padding, prompts included
+    tokens_per_s     without padding, with prompts         memory_gib     peak so far
     """
     started = time.perf_counter()
     count = sum(row.response_length for row in rows)  # of all processes and micro-batches
@@ -203,7 +212,10 @@ def mean_loss(
     micro_batch_tokens: int,
     workers: ProcessGroup,
 ) -> float:
-    """L of rows without training on them: nats per response token."""
+    """SFT loss of rows (those of all processes) without training: nats per response token.
+
+    role: None for the base. Collective.
+    """
     own = workers.shard(rows)
     nats = 0.0
     for group in workers.pad_batches(

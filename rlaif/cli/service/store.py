@@ -178,12 +178,12 @@ def export(
 
 
 def parse_age(text: str) -> float:
-    """Seconds. Raises UserError."""
+    """Seconds of an age such as 30d. Raises UserError for an invalid one."""
     return _parse(text, _SECONDS, "--older-than", "a number and s, m, h, d or w, such as 30d")
 
 
 def parse_size(text: str) -> int:
-    """Bytes. Raises UserError."""
+    """Bytes of a size such as 500MB. Raises UserError for an invalid one."""
     return int(_parse(text, _BYTES, "--max-bytes", f"a number and one of {', '.join(_BYTES)}"))
 
 
@@ -210,4 +210,5 @@ def _place(store: str | None) -> Location:
 
 
 def say(text: Any) -> None:
+    """Print text to standard output as it is: no markup, colors or line breaks are added."""
     output().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -30,6 +30,8 @@ app = typer.Typer(
 
 
 class Resume(StrEnum):
+    """The values of --resume."""
+
     auto = "auto"
     never = "never"
 

@@ -14,7 +14,7 @@
     log ref             ref_chosen, ref_rejected: the same before training
     β                   beta
 
-    base.py       what a loss is a function of, and the log-ratio margins
+    base.py       log-probs of pairs, and the log-ratio margins made of them
     sigmoid.py    soft_sigmoid, sigmoid, sigmoid_norm
     robust.py     robust, with label_noise as a setting of its own
     ipo.py        ipo_sum, ipo_mean

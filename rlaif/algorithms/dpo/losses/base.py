@@ -1,4 +1,4 @@
-"""What a DPO loss is a function of: log-probs of pairs, and the log-ratio margins made of them."""
+"""The interface of DPO losses: log-probs of pairs, and the log-ratio margins made of them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ConfigT = TypeVar("ConfigT", bound=DPOConfig)
 
 @dataclass(frozen=True, slots=True)
 class PairLogprobs:
-    """Everything a DPO loss is a function of; all (B,), nats summed over tokens."""
+    """Log-probs of B pairs, the input of every DPO loss; nats, summed over response tokens."""
 
-    chosen: Tensor
-    rejected: Tensor
-    ref_chosen: Tensor
-    ref_rejected: Tensor
-    chosen_tokens: Tensor
-    rejected_tokens: Tensor
+    chosen: Tensor  # (B,) log π_c
+    rejected: Tensor  # (B,) log π_r
+    ref_chosen: Tensor  # (B,) log ref_c
+    ref_rejected: Tensor  # (B,) log ref_r
+    chosen_tokens: Tensor  # (B,) tokens summed over
+    rejected_tokens: Tensor  # (B,)
 
 
 @dataclass(frozen=True, slots=True)
 class Loss(Generic[ConfigT]):
-    """An entry of LOSSES.
+    """A DPO loss with its settings, an entry of LOSSES.
 
     compute    (pairs, prob_chosen (B,), config) → one loss per pair, (B,)
     config     DPOConfig, or a subclass with the settings that only this loss has
@@ -39,18 +39,18 @@ class Loss(Generic[ConfigT]):
 
 
 def log_ratio_margin(pairs: PairLogprobs) -> Tensor:
-    """h of losses/__init__.py, (B,)."""
+    """h = (log π_c - log π_r) - (log ref_c - log ref_r), (B,) nats."""
     return (pairs.chosen - pairs.ref_chosen) - (pairs.rejected - pairs.ref_rejected)
 
 
 def log_ratio_margin_per_token(pairs: PairLogprobs) -> Tensor:
-    """h with every log-prob divided by its response's token count, (B,)."""
-    chosen = (pairs.chosen - pairs.ref_chosen) / pairs.chosen_tokens
+    """h with every log-prob divided by its response's token count, (B,) nats per token."""
+    chosen = (pairs.chosen - pairs.ref_chosen) / pairs.chosen_tokens  # (B,)
     return chosen - (pairs.rejected - pairs.ref_rejected) / pairs.rejected_tokens
 
 
 def logsigmoid(x: Tensor) -> Tensor:
-    """log(1 / (1 + exp(-x))); any shape. Imports torch when it is first called."""
+    """log(1 / (1 + exp(-x))), any shape; imports torch only when called."""
     from torch.nn import functional
 
     return functional.logsigmoid(x)

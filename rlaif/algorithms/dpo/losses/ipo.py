@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ipo_loss(h: Tensor, beta: float) -> Tensor:
-    """(h - 1/(2β))². h (B,); returns (B,)."""
+    """Squared distance of the margin from 1/(2β). h (B,) nats; returns (B,)."""
     return (h - 1 / (2 * beta)).square()  # Eq. 17, arXiv:2310.12036, their τ is our β
 
 

@@ -20,8 +20,11 @@ class RobustConfig(DPOConfig):
 
 
 def robust_loss(h: Tensor, beta: float, label_noise: float) -> Tensor:
-    """The sigmoid loss less what flipped labels add to it on average. h (B,); returns (B,)."""
-    clean, flipped = -logsigmoid(beta * h), -logsigmoid(-beta * h)
+    """Sigmoid loss, corrected for the expected effect of flipped labels (arXiv:2403.00409).
+
+    h (B,) nats; label_noise: probability ε < ½ that a label is flipped. Returns (B,).
+    """
+    clean, flipped = -logsigmoid(beta * h), -logsigmoid(-beta * h)  # (B,) each
     return ((1 - label_noise) * clean - label_noise * flipped) / (1 - 2 * label_noise)
 
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def soft_sigmoid_loss(h: Tensor, prob_chosen: Tensor, beta: float) -> Tensor:
-    """Cross-entropy of sigmoid(βh) against the soft label. h, prob_chosen (B,); returns (B,)."""
+    """Cross-entropy of sigmoid(βh) against the soft label: cDPO with a label per pair.
+
+    h (B,) nats; prob_chosen (B,) in [0, 1]. Returns (B,).
+    """
     return -prob_chosen * logsigmoid(beta * h) - (1 - prob_chosen) * logsigmoid(-beta * h)
 
 
 def sigmoid_loss(h: Tensor, beta: float) -> Tensor:
-    """-log sigmoid(βh). h (B,); returns (B,)."""
+    """DPO's loss -log sigmoid(βh) on hard labels. h (B,) nats; returns (B,)."""
     return -logsigmoid(beta * h)  # Eq. 7, arXiv:2305.18290
 
 

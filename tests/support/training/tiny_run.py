@@ -1,0 +1,104 @@
+"""A recipe with every kind of stage on a tiny model, and a judge for it over a real socket.
+
+The judge's engine is a FAKE that prefers the longer response; server, client, labels, sampling and
+training are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlaif.data.records import write_preferences
+from rlaif.pipeline.recipe import Recipe
+from tests.support.fakes import FakeEngine
+from tests.support.service.serving import one_principle, serving
+from tests.support.training.pairs import preference
+
+TINY = {"max_tokens": 128, "batch_size": 4, "epochs": 1, "lora": {"rank": 2}}
+SAMPLING = {"max_new_tokens": 4, "engine": "transformers", "prompts_per_chunk": 2}
+
+
+@contextmanager
+def judge_in_thread(constitution: str) -> Iterator[str]:
+    """The address of a judge server with a fake engine, in a thread of this process."""
+    address: list[str] = []
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(FakeEngine(), constitutions=(constitution,)) as server:
+            address.append(server.address)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield address[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+        loop.close()
+
+
+def tiny_files(folder: Path) -> dict[str, str]:
+    """Prompts, a constitution and merged labels, as a user would bring them along."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = folder / "prompts.jsonl"
+    lines = [
+        {"prompt": f"Say {n}", "split": "heldout" if n % 4 == 0 else "train"} for n in range(16)
+    ]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    merged = folder / "merged.parquet"
+    labels = [preference(n, f"Yes, {n} please.", f"No {n}!") for n in range(12)]
+    write_preferences(merged, labels, ["manners"])
+    constitution = one_principle(folder)
+    return {"prompts": str(prompts), "constitution": constitution, "merged": str(merged)}
+
+
+def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
+    """Two DPO branches from one label stage, a third from merged files, and all other kinds."""
+    ppo = {"iterations": 2, "prompts_per_iteration": 4, "group_size": 2, "max_new_tokens": 4}
+    rest = {"samples_per_prompt": 2, "grow_steps": 1, "quantiles": [0.5], "max_new_tokens": 4}
+    dpo: dict[str, Any] = {"kind": "dpo", "model": "sft", "labels": "labels", **TINY}
+    watched = {"eval_every": 1, "eval_prompts": 2, "rollback_after": 5, "samples": "samples"}
+    policies = ["policy", "sft", "dpo_soft", "dpo_hard", "dpo_files", "ppo", "rest"]
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "models": {"policy": model, "judge": "org/judge"},
+            "constitution": files["constitution"],
+            "prompts": files["prompts"],
+            "heldout_pairs": 0.3,
+            "stages": {
+                "samples": {"kind": "sample", "model": "policy", **SAMPLING},
+                "labels": {"kind": "label", "samples": "samples"},
+                "sft": {
+                    "kind": "sft", "model": "policy", "data": {"labels": 1, files["merged"]: 0.5},
+                    **TINY,
+                },
+                "reward": {"kind": "reward", "model": "sft", "labels": "labels", **TINY},
+                "dpo_soft": {**dpo, "eval_every": 1},
+                "dpo_hard": {**dpo, "loss": "sigmoid"},
+                "dpo_files": {**dpo, "labels": ["labels", files["merged"]]},
+                "ppo": {
+                    "kind": "ppo", "model": "sft", "reward": "reward", "engine": "transformers",
+                    "lora": {"rank": 2}, "max_tokens": 128, **ppo, **watched,
+                },
+                "rest": {
+                    "kind": "rest", "model": "sft", "reward": "reward", "engine": "transformers",
+                    **TINY, **rest,
+                },
+                "responses": {"kind": "respond", "policies": policies, **SAMPLING},
+                "evaluation": {"kind": "evaluate", "responses": "responses", "reward": "reward"},
+                "report": {"kind": "report"},
+            },
+        }
+    )  # fmt: skip
