@@ -1,8 +1,12 @@
 """The HTML report of a run, and the tables of an evaluation.
 
-page.py            the page of a run folder, section by section
-report.html.j2     its template
-tables.py          an evaluation as tables, on the page and on the terminal
-curves.py          which metrics are plotted and how they are captioned; alarms
-figures.py         how a plot is drawn, as inline SVG
+inputs.py     the stages of a run and their folders, from its run.json
+page.py       the page: the first screen, then one section per stage
+sections/     the content of a section, one builder per kind of stage
+templates/    the page as HTML, its style sheet, and the script of its filters
+curves.py     which metrics are plotted and how they are captioned; alarms
+figures.py    how a plot is drawn, as inline SVG
+axes.py       ranges and ticks of a plot
+excerpts.py   which records of a long file are shown
+tables.py     an evaluation as tables, on the page and on the terminal
 """

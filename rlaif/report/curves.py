@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.report import figures
+from rlaif.report.axes import Points
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,22 +25,34 @@ class Curve:
     metric: str
     y_label: str
     caption: str  # what good looks like
+    min_span: float  # of the y axis: a smaller range would show noise as if it were a trend
+    bounds: tuple[float, float] | None = None  # the lowest and highest value possible
     level: float | None = None  # of a dashed reference line
     heldout: str = ""  # the metric's name on held-out records, drawn as dots
+
+
+SHARE = (0.0, 1.0)
 
 
 LENGTH = Curve(
     "response_length",
     "response length (tokens)",
     "Steady. If it grows with the score, the reward model rewards length.",
+    min_span=20,
 )
 ENDED = Curve(
-    "eos_rate", "complete responses (share)", "High and steady: responses are not cut off."
+    "eos_rate",
+    "complete responses (share)",
+    "High and steady: responses are not cut off.",
+    min_span=0.2,
+    bounds=SHARE,
 )
 DISTINCT = Curve(
     "distinct_2",
     "distinct-2 (share)",
     "Steady. A fall means that responses become more alike: mode collapse.",
+    min_span=0.2,
+    bounds=SHARE,
 )
 
 SFT = (
@@ -48,6 +61,7 @@ SFT = (
         "loss (nats per token)",
         "Falls. Dots, if any, are the loss on held-out responses: when it rises, the model is "
         "overfitting.",
+        min_span=0.2,
         heldout="heldout_loss",
     ),
 )
@@ -57,6 +71,7 @@ REWARD = (
         "loss (nats)",
         "Falls below the dashed line (log 2: a model that has learned nothing). It cannot fall "
         "below the entropy of the soft labels.",
+        min_span=0.1,
         level=math.log(2),
         heldout="heldout_loss",
     ),
@@ -64,6 +79,8 @@ REWARD = (
         "accuracy",
         "accuracy on the batch (share)",
         "Rises above one half.",
+        min_span=0.4,
+        bounds=SHARE,
         level=0.5,
         heldout="heldout_accuracy",
     ),
@@ -74,6 +91,7 @@ DPO = (
         "loss (nats)",
         "With the sigmoid losses it starts at log 2 (dashed: policy = reference) and falls "
         "slowly. A fall to 0 means that the policy has memorized the pairs.",
+        min_span=0.1,
         level=math.log(2),
         heldout="heldout_loss",
     ),
@@ -81,6 +99,7 @@ DPO = (
         "margin",
         "reward margin (nats)",
         "Rises: the chosen response becomes more likely relative to the rejected one.",
+        min_span=0.2,
         level=0.0,
         heldout="heldout_margin",
     ),
@@ -88,6 +107,8 @@ DPO = (
         "accuracy",
         "chosen above rejected (share)",
         "Rises above one half. It starts near 0, because both rewards start equal.",
+        min_span=0.4,
+        bounds=SHARE,
         level=0.5,
         heldout="heldout_accuracy",
     ),
@@ -96,6 +117,7 @@ DPO = (
         "reward of the chosen (nats)",
         "Steady or rising. Far below 0, both responses have become unlikely, and the rejected one "
         "only more so.",
+        min_span=0.2,
         level=0.0,
     ),
 )
@@ -104,18 +126,22 @@ PPO = (
         "score",
         "reward model's score",
         "Rises. Each trait's score is in standard deviations over the training responses.",
+        min_span=0.5,
     ),
     Curve(
         "judge_score",
         "judge: P(better than the start)",
         "Rises above one half, together with the score. If the score keeps rising and this does "
         "not, the reward model is overoptimized.",
+        min_span=0.2,
+        bounds=SHARE,
         level=0.5,
     ),
     Curve(
         "kl_k1",
         "KL to the reference, k1 (nats)",
         "Grows slowly and stays small. A steep rise: the policy is gaming the reward model.",
+        min_span=1.0,
         level=0.0,
     ),
     LENGTH,
@@ -123,6 +149,7 @@ PPO = (
         "entropy",
         "entropy (nats per token)",
         "Falls slowly. Near 0, the policy gives the same response every time.",
+        min_span=0.5,
     ),
     ENDED,
     DISTINCT,
@@ -130,15 +157,21 @@ PPO = (
         "clip_fraction",
         "clipped tokens (share)",
         "Below about 0.2. Above that, the update steps are too large.",
+        min_span=0.2,
+        bounds=SHARE,
     ),
     Curve(
         "explained_variance",
         "value head: explained variance",
         "Rises from about 0 toward 1. Below 0, the value head is worse than a constant.",
+        min_span=0.5,
         level=0.0,
     ),
     Curve(
-        "loss", "loss", "Says little about success; spikes show update steps that were too large."
+        "loss",
+        "loss",
+        "Says little about success; spikes show update steps that were too large.",
+        min_span=0.1,
     ),
 )
 REST = (
@@ -146,13 +179,15 @@ REST = (
         "score",
         "reward model's score of the grown samples",
         "Rises from one Grow step to the next: each stair is one Grow step.",
+        min_span=0.5,
     ),
     Curve(
         "threshold",
         "score threshold of kept samples",
         "Rises within a Grow step, and from one Grow step to the next.",
+        min_span=0.5,
     ),
-    Curve("loss", "loss (nats per token)", "Falls within an Improve step."),
+    Curve("loss", "loss (nats per token)", "Falls within an Improve step.", min_span=0.2),
     LENGTH,
     ENDED,
     DISTINCT,
@@ -160,24 +195,44 @@ REST = (
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl. Raises ValueError for a line that is not JSON."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """The rows of a metrics.jsonl. Raises ValueError, which names a line that is not an object."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number}: expected a JSON object")
+            rows.append(row)
+    return rows
 
 
-def plots(rows: Rows | None, wanted: Sequence[Curve]) -> list[dict[str, Any]] | None:
-    """Plots of the wanted metrics that were logged; None if none was."""
-    drawn = []
-    for curve in wanted if rows else ():
-        points = _points(rows or (), curve.metric)
-        if points:
-            heldout = _points(rows or (), curve.heldout) if curve.heldout else []
-            svg = figures.curve(points, "training step", curve.y_label, curve.level, heldout)
-            drawn.append({"title": curve.y_label, "plot": svg, "caption": curve.caption})
-    return drawn or None
+def plots(rows: Rows, wanted: Sequence[Curve]) -> list[figures.Plot]:
+    """Plots of those of the wanted metrics that were logged."""
+    return [
+        _plot(curve, points, _points(rows, curve.heldout))
+        for curve in wanted
+        if (points := _points(rows, curve.metric))
+    ]
+
+
+def _plot(curve: Curve, points: Points, heldout: Points) -> figures.Plot:
+    svg, legend = figures.curve(
+        points,
+        "training step",
+        curve.y_label,
+        min_span=curve.min_span,
+        bounds=curve.bounds,
+        level=curve.level,
+        heldout=heldout,
+    )
+    return figures.Plot(curve.y_label, svg, curve.caption, legend)
 
 
 def _points(rows: Rows, metric: str) -> list[tuple[float, float]]:
-    """(step, value) of the rows whose value is a finite number."""
+    """(step, value) of the rows whose value is a finite number; of no metric, none."""
     return [
         (row.get("step", number), row[metric])
         for number, row in enumerate(rows, start=1)
@@ -189,7 +244,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def alarms(rows: Rows | None) -> list[str]:
+def alarms(rows: Rows) -> list[str]:
     """One line per alarm: its first step and for how many steps it was active; then rollbacks.
 
     rlaif/training/alarms.py defines the alarms. A rollback line lists the steps after which PPO
@@ -197,13 +252,13 @@ def alarms(rows: Rows | None) -> list[str]:
     """
     active: dict[str, list[float]] = {}
     rollbacks: list[float] = []
-    for number, row in enumerate(rows or (), start=1):
+    for number, row in enumerate(rows, start=1):
         step = row.get("step", number)
         for name in row.get("alarms") or ():
             active.setdefault(name, []).append(step)
         if row.get("rollback"):
             rollbacks.append(step)
-    total = len(rows or ())
+    total = len(rows)
     lines = [
         f"{name.replace('_', ' ')}: from step {steps[0]:g}, in {len(steps)} of {total} steps"
         for name, steps in active.items()

@@ -1,127 +1,213 @@
-"""Plots of the report, as inline SVG in the colors of the page's CSS variables.
+"""Plots of the report, as inline SVG.
 
-Plots are drawn in placeholder colors, which are then replaced by `var(--…)`, so that one plot
-serves the light and the dark page. Text stays text: selectable, and in the page's typeface.
+Colors come from the page's style sheet (templates/page.css) by class, so that one plot serves the
+light and the dark page. Titles, legends and captions are text of the page, outside the drawing:
+they fold on a narrow screen and never lie over the data. Nothing is clipped: ranges hold all
+values, and margins hold the widest label.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from markupsafe import Markup, escape
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.reward_models import ConfidenceBin
+from rlaif.report.axes import AxisRange, Points, thin_out, tick_labels, ticks, value_range
 
-INK, GRID, LINE, PALE = "#010203", "#040506", "#070809", "#0a0b0c"
-_VARIABLES = {INK: "--muted", GRID: "--grid", LINE: "--accent", PALE: "--pale"}
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rlaif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GRID,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.constrained_layout.use": True,
-}
+WIDTH, HEIGHT = 420, 230  # SVG units; about pixels on a phone
+CHARACTER = 7.8  # units: the widest digit in the widest of common fonts, at the size of the labels
+BELOW = 46  # units below the x axis: tick labels and the axis's name
 FEW = 12  # points up to which each one gets a marker
-WIDTH, HEIGHT = 4.4, 2.7  # inches: one plot fills the width of a phone
 
 
-def shares_with_intervals(rows: Sequence[tuple[str, Estimate]], x_label: str) -> Markup:
-    """One dot with its 95 % interval per row, in percent, and a dashed line at 50 %."""
-    with rc_context(_STYLE):
-        figure, axes = _axes(height=1.0 + 0.42 * len(rows))
-        for y, (_, estimate) in enumerate(rows):
-            if estimate.low is not None and estimate.high is not None:
-                whisker = [100 * estimate.low, 100 * estimate.high]
-                axes.plot(whisker, [y, y], color=LINE, linewidth=2.5, alpha=0.45)
-            axes.plot([100 * estimate.value], [y], "o", color=LINE, markersize=8, clip_on=False)
-        axes.axvline(50, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5), xlabel=x_label)
-        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-        axes.grid(visible=False, axis="y")
-        return _svg(figure, x_label)
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing with its words. legend: (class of the style sheet, what it stands for)."""
+
+    title: str
+    svg: Markup
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
 
 
-def histogram(values: Sequence[float], x_label: str, y_label: str) -> Markup:
-    """Histogram of soft labels, in ten equal bins from 0.5 to 1."""
-    with rc_context(_STYLE):
-        figure, axes = _axes()
-        axes.hist(values, bins=[0.5 + 0.05 * i for i in range(11)], color=LINE, rwidth=0.92)
-        axes.set(xlim=(0.5, 1.0), xlabel=x_label, ylabel=y_label)
-        axes.grid(visible=False, axis="x")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        return _svg(figure, x_label)
+@dataclass(frozen=True, slots=True)
+class IntervalBar:
+    """A share with its 95 % interval, in percent of the bar's width."""
+
+    name: str
+    value: float
+    low: float | None
+    width: float | None
+    text: str
 
 
-Points = Sequence[tuple[float, float]]  # (step, value)
+def interval_bars(rows: Iterable[tuple[str, Estimate | None]]) -> list[IntervalBar]:
+    """One bar for each row that was measured; the page draws them (macro `bars`)."""
+    return [_interval_bar(name, estimate) for name, estimate in rows if estimate]
+
+
+def _interval_bar(name: str, estimate: Estimate) -> IntervalBar:
+    value = 100 * estimate.value
+    if estimate.low is None or estimate.high is None:
+        return IntervalBar(name, value, None, None, f"{value:.0f} %")
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return IntervalBar(name, value, low, high - low, f"{value:.0f} % [{low:.0f}, {high:.0f}]")
 
 
 def curve(
-    points: Points, x_label: str, y_label: str, level: float | None = None, heldout: Points = ()
-) -> Markup:
-    """A training curve: every step as a thin line, the running mean over a tenth of the run as a
-    thick one, `level` as a dashed line, held-out values as dots."""
-    with rc_context(_STYLE):
-        figure, axes = _axes()
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        window = max(1, len(values) // 10)
-        smooth = [fmean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
-        marker = "o" if len(values) <= FEW else None
-        axes.plot(steps, values, color=PALE, linewidth=1, marker=marker, markersize=4)
-        axes.plot(steps, smooth, color=LINE, linewidth=2, marker=marker, markersize=4)
-        if level is not None:
-            axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        if heldout:
-            axes.plot(*zip(*heldout, strict=True), "o", color=INK, markersize=4, label="held out")
-            axes.legend(frameon=False, fontsize=9)
-        axes.set(xlabel=x_label, ylabel=y_label)
-        axes.margins(x=0.02)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        return _svg(figure, f"{y_label} by {x_label}")
+    points: Points,
+    x_label: str,
+    name: str,
+    *,
+    min_span: float,
+    bounds: tuple[float, float] | None = None,
+    level: float | None = None,
+    heldout: Points = (),
+) -> tuple[Markup, tuple[tuple[str, str], ...]]:
+    """(drawing, legend) of a training curve.
+
+    Every step as a thin line, the running mean over a tenth of the run as a thick one, `level` as
+    a dashed line, held-out values as dots. min_span, bounds: see `axes.value_range`.
+    """
+    smooth = _running_mean(points)
+    # the ranges hold everything that is drawn, the dashed line included
+    values = [y for _, y in (*points, *heldout)]
+    y_axis = value_range([*values, *(() if level is None else (level,))], min_span, bounds)
+    x_axis = value_range([x for x, _ in (*points, *heldout)], 1.0)
+    frame = _Frame.around(x_axis, y_axis, whole_x=True)
+    marks = [frame.line(thin_out(points), "pale"), frame.line(thin_out(smooth), "accent")]
+    legend = [("accent", "running mean"), ("pale", "each step")]
+    if smooth == points:  # a short run: nothing to average
+        legend = [("accent", "each step")]
+    if len(points) <= FEW:
+        marks += [frame.dot(point, "accent") for point in points]
+    if level is not None:
+        marks.append(frame.line([(x_axis.low, level), (x_axis.high, level)], "level"))
+        legend.append(("level", f"{level:.2g}"))
+    if heldout:
+        marks += [frame.dot(point, "heldout") for point in heldout]
+        legend.append(("heldout", "held out"))
+    first, last = points[0], points[-1]
+    label = f"{name}: {first[1]:.3g} at step {first[0]:g}, {last[1]:.3g} at step {last[0]:g}"
+    return frame.svg(marks, x_label, label), tuple(legend)
 
 
-def reliability(bins: Sequence[ConfidenceBin], x_label: str, y_label: str) -> Markup:
-    """Reliability diagram: agreement against confidence; a dot's size grows with its pairs."""
-    with rc_context(_STYLE):
-        figure, axes = _axes()
-        axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        largest = max(b.pairs for b in bins)
-        sizes = [30 + 150 * b.pairs / largest for b in bins]
-        confidence, agreement = [b.confidence for b in bins], [b.agreement for b in bins]
-        axes.scatter(confidence, agreement, s=sizes, color=LINE, alpha=0.75, linewidths=0)
-        axes.set(xlim=(0.48, 1.02), xlabel=x_label, ylabel=y_label)
-        return _svg(figure, f"{y_label} by {x_label}")
+def _running_mean(points: Points) -> Points:
+    """The mean over the last tenth of the run; the points themselves where that is one step."""
+    window = len(points) // 10
+    if window <= 1:
+        return points
+    return [
+        (step, fmean(y for _, y in points[max(0, place + 1 - window) : place + 1]))
+        for place, (step, _) in enumerate(points)
+    ]
 
 
-def _axes(height: float = HEIGHT) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(WIDTH, height))
-    return figure, figure.subplots()
+def histogram(values: Sequence[float], x_label: str) -> Markup:
+    """Histogram of soft labels: ten equal bins from ½ (from 0 if a value is below ½) to 1."""
+    low = 0.5 if min(values) >= 0.5 else 0.0
+    width = (1 - low) / 10
+    counts = [0] * 10
+    for value in values:
+        counts[min(9, int((value - low) / width + 1e-9))] += 1
+    y_axis = AxisRange(0.0, 1.05 * max(counts))
+    frame = _Frame.around(AxisRange(low, 1.0), y_axis, whole_y=True)
+    marks = [
+        frame.bar(low + place * width, low + (place + 1) * width, count)
+        for place, count in enumerate(counts)
+    ]
+    return frame.svg(marks, x_label, f"{len(values)} values of {x_label}, in ten bins: {counts}")
 
 
-def _svg(figure: Figure, label: str) -> Markup:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var({variable})")
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
+def reliability(bins: Sequence[ConfidenceBin], x_label: str) -> Markup:
+    """Reliability diagram: agreement against confidence; a dot's area grows with its pairs."""
+    lowest = min([0.5, *(b.agreement for b in bins)])
+    frame = _Frame.around(value_range([0.5, 1.0], 0.5), value_range([lowest, 1.0], 0.5))
+    marks = [frame.line([(0.5, 0.5), (1.0, 1.0)], "level")]
+    largest = max(b.pairs for b in bins)
+    for b in bins:
+        radius = 3 + 6 * (b.pairs / largest) ** 0.5
+        tip = f"{b.pairs} pairs: confidence {b.confidence:.2f}, agreement {b.agreement:.2f}"
+        marks.append(frame.dot((b.confidence, b.agreement), "accent", radius, tip))
+    return frame.svg(marks, x_label, f"agreement by {x_label}, {len(bins)} bins")
+
+
+# ── drawing ──────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The axes of a plot, and where values lie between them, in SVG units."""
+
+    x: AxisRange
+    y: AxisRange
+    x_ticks: Sequence[float]
+    y_ticks: Sequence[float]
+    left: float
+    right: float
+
+    @classmethod
+    def around(
+        cls, x: AxisRange, y: AxisRange, *, whole_x: bool = False, whole_y: bool = False
+    ) -> _Frame:
+        """Axes with margins wide enough for their labels. whole_x, whole_y: no fractions."""
+        x_ticks = ticks(x, smallest_step=1.0 if whole_x else 0.0)
+        y_ticks = ticks(y, smallest_step=1.0 if whole_y else 0.0)
+        longest = max(map(len, tick_labels(y_ticks)), default=1)
+        last = len(tick_labels(x_ticks)[-1]) if x_ticks else 1
+        return cls(x, y, x_ticks, y_ticks, 14 + CHARACTER * longest, 8 + CHARACTER * last / 2)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        across = WIDTH - self.left - self.right
+        down = HEIGHT - BELOW - 10
+        return self.left + across * self.x.share(x), 10 + down * (1 - self.y.share(y))
+
+    def line(self, points: Points, style: str) -> str:
+        places = " ".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in points)
+        return f'<polyline class="{style}" points="{places}"/>'
+
+    def dot(
+        self, point: tuple[float, float], style: str, radius: float = 3.5, tip: str = ""
+    ) -> str:
+        x, y = self.at(*point)
+        shown = escape(tip or f"{point[0]:g}: {point[1]:.3g}")
+        circle = f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'
+        return f"{circle}<title>{shown}</title></circle>"
+
+    def bar(self, start: float, end: float, count: int) -> str:
+        (x, top), (right, base) = self.at(start, count), self.at(end, 0)
+        rectangle = (
+            f'<rect class="accent" x="{x + 1.5:.1f}" y="{top:.1f}" '
+            f'width="{right - x - 3:.1f}" height="{base - top:.1f}">'
+        )
+        return f"{rectangle}<title>{start:.2f} to {end:.2f}: {count}</title></rect>"
+
+    def svg(self, marks: Iterable[str], x_label: str, label: str) -> Markup:
+        """The whole drawing: grid and tick labels, then the marks over them."""
+        parts = []
+        base, end = HEIGHT - BELOW, WIDTH - self.right
+        for value, text in zip(self.y_ticks, tick_labels(self.y_ticks), strict=True):
+            _, y = self.at(self.x.low, value)
+            parts += [_segment("grid", self.left, y, end, y), _text(self.left - 7, y + 4, text)]
+        parts.append(_segment("tick", self.left, base, end, base))
+        for value, text in zip(self.x_ticks, tick_labels(self.x_ticks), strict=True):
+            x, _ = self.at(value, self.y.low)
+            parts += [_segment("tick", x, base, x, base + 4), _text(x, base + 18, text, "middle")]
+        parts.append(_text((self.left + end) / 2, HEIGHT - 8, x_label, "middle"))
+        drawing = "".join([*parts, *marks])
+        return Markup(
+            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{escape(label)}">{drawing}</svg>'
+        )
+
+
+def _segment(style: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "end") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -16,7 +16,7 @@ NO_VALUE = "—"  # nothing to measure, or not measured
 
 @dataclass(frozen=True, slots=True)
 class ResultTable:
-    """Headings (the first column's too) and rows of text; printed, at most 100 characters wide."""
+    """Headings (the first column's too) and rows of text."""
 
     title: str
     headings: tuple[str, ...]
@@ -76,12 +76,15 @@ def kind_table(policies: Iterable[PolicyResult]) -> ResultTable | None:
 
 
 def print_table(result: EvaluationResult, console: Console) -> None:
-    """Print the result tables, and a warning for each policy that is overoptimized."""
+    """Print the result tables, and a warning for each policy that is overoptimized.
+
+    On a narrow terminal long names fold: a cut name could be any of several stages.
+    """
     for result_table in result_tables(result):
         table = Table(title=result_table.title)
-        table.add_column(result_table.headings[0])
+        table.add_column(result_table.headings[0], overflow="fold")
         for heading in result_table.headings[1:]:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", overflow="fold")
         for row in result_table.rows:
             table.add_row(*row)
         console.print(table)

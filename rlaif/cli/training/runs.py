@@ -134,9 +134,11 @@ def evaluate(
 def report(
     run_folder: Annotated[Path, typer.Argument(help="The folder of a run, e.g. runs/quickstart.")],
 ) -> None:
-    """Write a run's report again: one self-contained HTML file."""
-    if not run_folder.is_dir():
-        raise UserError(f"no such folder: {run_folder}; `rlaif run quickstart` makes one")
-    from rlaif.report.page import write_report
+    """Write a run's report again: one self-contained HTML file, with a section per stage."""
+    from rlaif.report.inputs import ReportInputs
 
-    output().print(write_report(run_folder, run_folder / "report.html"), highlight=False)
+    inputs = ReportInputs.of_run(run_folder)  # refuses other folders before the page is imported
+    from rlaif.report.page import write_page
+
+    page = write_page(inputs, run_folder / "report.html")
+    output().print(str(page), highlight=False, markup=False, soft_wrap=True)

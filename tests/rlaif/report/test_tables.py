@@ -42,9 +42,9 @@ def start():
     return policy("start", **nothing, unjudged={})
 
 
-def printed(*policies):
+def printed(*policies, width=100):
     out = io.StringIO()
-    print_table(EvaluationResult(policies, {}), Console(file=out, width=100))
+    print_table(EvaluationResult(policies, {}), Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -55,6 +55,17 @@ def test_the_tables_fit_in_a_hundred_columns_untruncated():
     row = next(line for line in text.splitlines() if "DPO" in line)
     for cell in ("66 % [54, 78]", "61 % [49, 73]", "0.52 [0.40, 0.64]", "-10.25 [-11.75, -8.75]"):
         assert cell in row
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_long_name_folds_and_is_not_cut(width):
+    name = "dpo_on_both_label_files_with_half_of_the_pairs_left_out"
+    text = printed(start(), policy(name), width=width)
+    assert "…" not in text
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert max(map(len, rows)) <= width
+    first_cells = "".join(line.split("│")[1].strip() for line in rows)
+    assert name in first_cells
 
 
 def test_the_start_has_no_win_rate():

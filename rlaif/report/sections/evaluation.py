@@ -1,0 +1,133 @@
+"""The section of an evaluate stage: win rates with intervals, and responses with verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlaif.evaluation.policies import EvaluationResult, PolicyResult, ResponseComparison
+from rlaif.report import figures
+from rlaif.report.excerpts import excerpt, prompts_that_fit
+from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.sections.base import EvaluationOutcome, JudgeModel, SectionContent
+from rlaif.report.sections.responses import prompt_topics
+from rlaif.report.tables import (
+    format_number,
+    format_percent,
+    format_signed,
+    kind_table,
+    overoptimization,
+    result_tables,
+)
+
+EVALUATION = "evaluation.json"
+PERCENT = "\N{NO-BREAK SPACE}%"
+VERDICTS = {"better": "better than the start", "tie": "tie", "worse": "worse", "none": "no label"}
+"""Value in the page → name in the filter."""
+
+
+def evaluation_section(stage: ReportStage, inputs: ReportInputs) -> SectionContent:
+    """What the policies achieved, how sure that is, and the responses it is based on."""
+    result = stage.load(EVALUATION, EvaluationResult.load)
+    if result is None:
+        return SectionContent("evaluation.html.j2", None, (EVALUATION,))
+    trained = result.policies[1:]
+    win_rates = figures.interval_bars((policy.name, policy.win_rate) for policy in trained)
+    at_equal_length = figures.interval_bars(
+        (policy.name, policy.length_controlled) for policy in trained
+    )
+    judges = tuple(JudgeModel(e.name, e.weights_sha256, e.constitution) for e in result.evaluators)
+    values = {
+        "judges": judges,
+        "findings": [_finding(policy) for policy in trained],
+        "warnings": [overoptimization(policy) for policy in trained if policy.overoptimized],
+        "win_rates": win_rates,
+        "at_equal_length": at_equal_length,
+        "judge_scores": figures.interval_bars((p.name, p.judge_score) for p in trained),
+        "tables": result_tables(result),
+        "kinds": kind_table(result.policies),
+        "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
+        **_responses(result, prompt_topics(inputs.stages)),
+    }
+    findings = [(policy.name, *_verdict(policy)) for policy in trained]
+    outcome = EvaluationOutcome(stage.name, len(result.prompts), judges, findings, win_rates)
+    return SectionContent("evaluation.html.j2", values, outcome=outcome)
+
+
+def _verdict(policy: PolicyResult) -> tuple[str, str]:
+    """(whether it is better, the numbers): claims no more than the interval allows."""
+    rate = policy.win_rate
+    if rate is None or rate.low is None or rate.high is None:
+        return "no result", "the judge gave no label"
+    low, high = 100 * rate.low, 100 * rate.high
+    if low > 50:
+        finding = "better than the start"
+    elif high < 50:
+        finding = "worse than the start"
+    else:
+        finding = "no significant difference from the start"
+    numbers = (
+        f"it wins on {100 * rate.value:.0f}{PERCENT} of {rate.n} prompts "
+        f"(95{PERCENT} interval {low:.0f} to {high:.0f}{PERCENT})"
+    )
+    return finding, numbers
+
+
+def _finding(policy: PolicyResult) -> str:
+    """The result of a policy in a sentence or two."""
+    finding, numbers = _verdict(policy)
+    if policy.win_rate is None:
+        return f"{policy.name}: {finding}, {numbers}."
+    return (
+        f"{policy.name}: {finding}; {numbers}, at equal length "
+        f"{format_percent(policy.length_controlled)}. Reward score "
+        f"{format_signed(policy.reward_gain)} against the start, judge score "
+        f"{format_number(policy.judge_score)}."
+    )
+
+
+def _responses(result: EvaluationResult, topics: Mapping[str, str]) -> dict[str, Any]:
+    """Held-out prompts, evenly spaced, with every policy's first response and its verdict."""
+    first: list[Mapping[str, ResponseComparison]] = [
+        {comparison.prompt: comparison for comparison in reversed(policy.verdicts)}
+        for policy in result.policies
+    ]
+    ids = list(result.prompts)
+    shown = [ids[place] for place in prompts_that_fit(len(ids), len(result.policies))]
+    names = [policy.name for policy in result.policies]
+    rows = []
+    for id in shown:
+        compared = [(name, own.get(id)) for name, own in zip(names, first, strict=True)]
+        rows.append(
+            {
+                "prompt": [(m.role, excerpt(m.content)) for m in result.prompts[id]],
+                "topic": topics.get(id, ""),
+                "responses": [
+                    _response(name, comparison, is_start=place == 0)
+                    for place, (name, comparison) in enumerate(compared)
+                    if comparison is not None
+                ],
+            }
+        )
+    return {
+        "rows": rows,
+        "prompts": len(ids),
+        "policies": names[1:],
+        "verdicts": VERDICTS,
+        "topics": sorted({row["topic"] for row in rows} - {""}),
+    }
+
+
+def _response(name: str, comparison: ResponseComparison, *, is_start: bool) -> dict[str, Any]:
+    """A response as the list shows it; the start has neither a verdict nor a filter."""
+    prob = comparison.prob
+    if is_start:
+        verdict, note = "", "starting policy"
+    elif prob is None:
+        verdict, note = "none", f"no label: {comparison.reason}"
+    else:
+        verdict = "tie" if prob == 0.5 else "better" if prob > 0.5 else "worse"
+        note = f"P(better than start) {prob:.2f}"
+    policy = "" if is_start else name
+    text = excerpt(comparison.response)
+    return {"name": name, "policy": policy, "verdict": verdict, "note": note, "text": text}

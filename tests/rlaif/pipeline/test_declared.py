@@ -1,0 +1,128 @@
+"""What a stage declares changes with everything that is set for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.algorithms.dpo.losses import LOSSES
+from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.graph import build_graph
+from rlaif.pipeline.kinds import KINDS
+from rlaif.pipeline.recipe import Recipe
+from rlaif.pipeline.runner import digested
+from rlaif.pipeline.stage import Stage
+from tests.support.training.recipes import a_recipe
+
+CHANGED = "changed"
+EVERY_KIND = a_recipe(
+    {
+        "ppo": {"model": "sft", "eval_every": 2, "samples": "samples"},
+        "reward": {"model": "sft"},
+    }
+)
+
+# A value that no setting has by default cannot be guessed for every type: models are changed
+# without validation, and their text is all that counts here.
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
+
+def declared(recipe: Recipe = EVERY_KIND) -> dict[str, Any]:
+    folder = Path("run")
+    context = RunContext(recipe, folder)
+    return {s.name: digested(s, context) for s in build_graph(recipe, folder).stages}
+
+
+def stage_of(kind: str) -> Stage:
+    return next(s for s in build_graph(EVERY_KIND, Path("run")).stages if s.kind == kind)
+
+
+def every_field() -> list[tuple[str, str, str]]:
+    """(kind, settings or options, field) of every field of every kind."""
+    return [
+        (kind, part, field)
+        for kind, stage in KINDS.items()
+        for part, model in (("settings", stage.settings_class), ("options", stage.options_class))
+        for field in model.model_fields
+    ]
+
+
+@pytest.mark.parametrize(("kind", "part", "field"), every_field())
+def test_declared_changes_with_every_field_of_every_kind(kind: str, part: str, field: str) -> None:
+    stage, context = stage_of(kind), RunContext(EVERY_KIND, Path("run"))
+    before = digested(stage, context)
+    reads_options = {"prompts", "constitution"}  # used to find files: a value that exists
+    values = {"prompts": {"split": "heldout", "kind": ("harmful",)}, "constitution": "overall"}
+    value: Any = values[field] if field in reads_options else CHANGED
+    model = getattr(stage, part)
+    if field == "prompts":
+        value = type(model.prompts)(**value)
+    setattr(stage, part, model.model_copy(update={field: value}))
+    assert digested(stage, context) != before
+
+
+@pytest.mark.parametrize("loss", [name for name, loss in LOSSES.items() if loss.config])
+def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
+    stage, context = stage_of("dpo"), RunContext(EVERY_KIND, Path("run"))
+    config = LOSSES[loss].config
+    for field in config.model_fields.keys() - KINDS["dpo"].settings_class.model_fields.keys():
+        settings = config.model_construct(loss=loss)
+        stage.settings = settings.model_copy(update={field: 0.1})
+        before = digested(stage, context)
+        stage.settings = settings.model_copy(update={field: 0.2})
+        assert digested(stage, context) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"constitution": "overall"}, {"labels", "reward", "ppo", "evaluation", "report"}),
+        ({"system": "Be brief."}, {"samples", "ppo", "rest", "responses"}),
+        ({"train_prompts": 20}, {"samples", "ppo", "rest"}),
+        ({"heldout_prompts": 5}, {"responses"}),
+        ({"heldout_pairs": 0.3}, {"reward"}),  # the only stage here that looks at held-out pairs
+        (
+            {"models": {"policy": "other/policy", "judge": "org/judge"}},
+            {  # not reward and ppo, which begin from files of sft-model
+                "samples", "sft", "sft-model", "dpo", "rest", "responses", "evaluation", "report",
+            },
+        ),
+        (
+            {"models": {"policy": "org/policy", "judge": "other/judge"}},
+            {"labels", "ppo", "evaluation", "report"},
+        ),
+        (
+            {"models": {"policy": "org/policy", "judge": {"model": "org/judge", "flags": ["-x"]}}},
+            {"labels", "ppo", "evaluation"},
+        ),
+        ({"minutes": {"dpo": 3}, "gflops": 2, "description": "other"}, set()),
+    ],
+)  # fmt: skip
+def test_declared_of_what_a_recipe_sets_for_all_changes_where_it_matters(change, stages):
+    before, after = declared(), declared(Recipe.model_validate(EVERY_KIND.model_dump() | change))
+    assert {name for name in before if before[name] != after[name]} == stages
+
+
+def test_declared_changes_when_an_input_is_another_or_weighs_otherwise():
+    for change in ({"labels": 2}, ["labels", "samples"]):
+        other = a_recipe({"sft": {"data": change}})
+        assert declared(other)["sft"] != declared(a_recipe())["sft"]
+
+
+def test_declared_of_a_judge_is_no_input_of_ppo_without_one():
+    plain, other = a_recipe(), a_recipe(models={"policy": "org/policy", "judge": "other/judge"})
+    assert declared(plain)["ppo"] == declared(other)["ppo"]
+
+
+def test_declared_files_of_a_model_folder_are_part_of_it(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    recipe = a_recipe(models={"policy": str(model), "judge": "org/judge"})
+    before = declared(recipe)["samples"]
+    (model / "config.json").touch()
+    assert declared(recipe)["samples"] == before, "content counts, not the time"
+    (model / "model.safetensors").write_bytes(b"weights")
+    assert declared(recipe)["samples"] != before
