@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def not_run(command: str) -> bool:
 
 def shrunk(command: str, server: str) -> str:
     more = [text for start, text in APPENDED.items() if command.startswith(start)]
-    return " ".join([command, *more]).format(server=server)
+    return " ".join([command, *more]).replace("{server}", server)
 
 
 # ── the pages ────────────────────────────────────────────────────────────────────────────────
@@ -82,6 +83,11 @@ def shrunk(command: str, server: str) -> str:
 def test_commands_are_read_without_comments_and_continuations() -> None:
     content = "# first\nmake demo     # all of it\na --b \\\n    'c # d'\n\n"
     assert commands(content) == ["make demo", "a --b 'c # d'"]
+
+
+def test_a_here_document_belongs_to_its_command() -> None:
+    content = "cat > a <<'END'\n{  # kept\n\n}\nEND\nmake b\n"
+    assert commands(content) == ["cat > a <<'END'\n{  # kept\n\n}\nEND", "make b"]
 
 
 def test_every_block_says_what_it_is() -> None:
@@ -230,6 +236,9 @@ def test_the_path_by_hand_runs_to_its_end(tmp_path: Path, cache: Path) -> None:
         mine = somebody.folder / "mine"
         for made in ("ppo/adapter_config.json", "rest/adapter_config.json", "report.html"):
             assert (mine / made).is_file()
+        page = (mine / "report.html").read_text(encoding="utf-8")
+        sections = re.findall(r'<h2 id="[^"]*">(\w+)', page)
+        assert {"labels", "reward", "dpo", "ppo", "evaluation"} <= set(sections)
         evaluation = json.loads((mine / "evaluation" / "evaluation.json").read_text())
         assert [policy["name"] for policy in evaluation["policies"]] == ["start", "DPO", "PPO"]
 

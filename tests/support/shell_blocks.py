@@ -38,7 +38,18 @@ def shell_blocks(page: str, text: str) -> list[ShellBlock]:
 
 
 def commands(content: str) -> list[str]:
-    """Each command on one line: continuations joined, comments after two spaces left out."""
-    joined = re.sub(r"\s*\\\n\s*", " ", content)
-    lines = (re.sub(r"(^|\s{2,})#.*", "", line).strip() for line in joined.splitlines())
-    return [line for line in lines if line]
+    """Each command by itself: continuations joined, comments after two spaces left out, a here
+    document as part of its command."""
+    found: list[str] = []
+    end = ""  # of the here document that is open
+    for line in re.sub(r"\s*\\\n\s*", " ", content).splitlines():
+        if end:
+            found[-1] += f"\n{line}"
+            end = "" if line == end else end
+            continue
+        command = re.sub(r"(^|\s{2,})#.*", "", line).strip()
+        if command:
+            found.append(command)
+            opened = re.search(r"<<'(\w+)'$", command)
+            end = opened[1] if opened else ""
+    return found
