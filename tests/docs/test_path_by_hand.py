@@ -236,8 +236,8 @@ def test_the_path_by_hand_runs_to_its_end(tmp_path: Path, cache: Path) -> None:
         mine = somebody.folder / "mine"
         for made in ("ppo/adapter_config.json", "rest/adapter_config.json", "report.html"):
             assert (mine / made).is_file()
-        page = (mine / "report.html").read_text(encoding="utf-8")
-        sections = re.findall(r'<h2 id="[^"]*">(\w+)', page)
+        report = (mine / "report.html").read_text(encoding="utf-8")
+        sections = re.findall(r'<h2 id="[^"]*">(\w+)', report)
         assert {"labels", "reward", "dpo", "ppo", "evaluation"} <= set(sections)
         evaluation = json.loads((mine / "evaluation" / "evaluation.json").read_text())
         assert [policy["name"] for policy in evaluation["policies"]] == ["start", "DPO", "PPO"]
