@@ -103,6 +103,11 @@ class Source:
         return catalog.resolve(self.origin.model)
 
     @property
+    def title(self) -> str:
+        """What a person calls it: a stage's name, or the model itself."""
+        return self.origin.model if isinstance(self.origin, ModelSpec) else self.text
+
+    @property
     def label(self) -> str:
         """A short name: a stage's or model's own, a file's without its ending."""
         return self.origin.stem if isinstance(self.origin, Path) else self.text
@@ -275,4 +280,4 @@ def one(kind: ArtifactType, doc: str, **more: Any) -> Slot:
 
 def names_of(sources: Sequence[Source]) -> str:
     """The names of sources, for a person."""
-    return ", ".join(source.text for source in sources)
+    return ", ".join(source.title for source in sources)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rlaif.data.records import atomic_open
 from rlaif.report.inputs import ReportInputs, ReportStage
@@ -159,6 +159,11 @@ def _named(judges: Sequence[JudgeModel]) -> str:
     return " and ".join(f"{judge.name} (constitution {judge.constitution})" for judge in judges)
 
 
+def _foldable(name: str) -> Markup:
+    """The name, escaped, with a place to fold after each underscore."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
+
+
 def _packaged(name: str) -> str:
     return (resources.files("rlaif.report") / "templates" / name).read_text(encoding="utf-8")
 
@@ -177,6 +182,7 @@ def _environment() -> Environment:
         "estimate": format_number,
         "number": lambda x: NO_VALUE if x is None else f"{x:.2f}",
         "count": lambda x: f"{x:,}",
+        "name": _foldable,
         "twice": lambda x: (x, x),
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
     }

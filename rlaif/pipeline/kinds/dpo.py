@@ -23,7 +23,7 @@ class DPOStage(Stage):
     grows_with = TRAIN
 
     def does(self, context: RunContext) -> str:
-        return f"training {self.source('model').text} on {names_of(self.sources['labels'])}"
+        return f"training {self.source('model').title} on {names_of(self.sources['labels'])}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         return {"split": context.split_inputs(looks=self._looks)}

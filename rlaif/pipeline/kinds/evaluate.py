@@ -39,7 +39,7 @@ class EvaluateStage(Stage):
 
     def does(self, context: RunContext) -> str:
         trained = ", ".join(name for name in self._respond.policies if name != START)
-        return f"{self.source('judge').spec.model} compares {trained} with the start"
+        return f"{self.source('judge').title} compares {trained} with the start"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         """Also the policies, whose KL to the start is computed from their weights."""

@@ -38,7 +38,7 @@ class LabelStage(Stage):
     def does(self, context: RunContext) -> str:
         constitution = context.constitution(self.options.constitution)
         return (
-            f"{self.source('judge').spec.model} compares the responses by constitution "
+            f"{self.source('judge').title} compares the responses by constitution "
             f"{constitution.name} {constitution.version}"
         )
 

@@ -18,7 +18,7 @@ class MergeStage(Stage):
     gives = ArtifactType.MODEL
 
     def does(self, context: RunContext) -> str:
-        return f"folding the adapter of {self.source('policy').text} into its model"
+        return f"folding the adapter of {self.source('policy').title} into its model"
 
     def run(self, context: RunContext) -> None:
         from rlaif.models.backbone import merge_adapter

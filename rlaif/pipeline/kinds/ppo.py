@@ -49,7 +49,7 @@ class PPOStage(Stage):
         return {name: slot for name, slot in cls.takes.items() if name in ("model", "reward")}
 
     def does(self, context: RunContext) -> str:
-        return f"training {self.source('model').text} against {names_of(self.sources['reward'])}"
+        return f"training {self.source('model').title} against {names_of(self.sources['reward'])}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         prompts = {"prompts": context.prompts(self.options.prompts)}

@@ -54,7 +54,9 @@ class ReportStage(Stage):
         }
 
     def run(self, context: RunContext) -> None:
-        from rlaif.report.page import ReportInputs, ShownStage, write_page
+        from rlaif.report.inputs import ReportInputs
+        from rlaif.report.inputs import ReportStage as ShownStage
+        from rlaif.report.page import write_page
 
         stages = [ShownStage(s.name, s.kind, s.folder) for s in self.predecessors]
         write_page(ReportInputs(run_facts(context), tuple(stages)), self._page)

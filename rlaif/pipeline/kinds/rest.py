@@ -27,7 +27,7 @@ class ReSTStage(Stage):
 
     def does(self, context: RunContext) -> str:
         return (
-            f"training {self.source('model').text} on its responses that "
+            f"training {self.source('model').title} on its responses that "
             f"{names_of(self.sources['reward'])} scores highest"
         )
 

@@ -24,7 +24,7 @@ class SampleStage(Stage):
     def does(self, context: RunContext) -> str:
         prompts = len(context.prompts(self.options.prompts))
         return (
-            f"{self.source('model').text} answers {prompts} prompts, {self.settings.n} times each"
+            f"{self.source('model').title} answers {prompts} prompts, {self.settings.n} times each"
         )
 
     def inputs(self, context: RunContext) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class SFTStage(Stage):
 
     def does(self, context: RunContext) -> str:
         return (
-            f"training {self.source('model').text} to imitate the responses of "
+            f"training {self.source('model').title} to imitate the responses of "
             f"{names_of(self.sources['data'])}"
         )
 

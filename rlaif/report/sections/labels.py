@@ -97,6 +97,7 @@ def label_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
     missing = missing_files(found)
     if not probs or not probs.overall:
         return SectionContent("label.html.j2", None, missing)
+    # which labels to show depends on the probabilities of all: hence the second reading
     places = chosen_labels(probs.overall)
     labels = stage.load(PREFERENCES, lambda path: _at(places, path)) or []
     values = {

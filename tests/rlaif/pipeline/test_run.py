@@ -44,7 +44,7 @@ def test_dry_run_lists_every_stage_and_writes_nothing(tmp_path, console):
     dry_run(a_recipe(minutes={"labels": 8}), tmp_path / "run", console)
     lines = said(console).splitlines()
     assert lines[0].startswith("quickstart: 203 prompts to train on, 76 held out")
-    assert lines[1] == "1/10 samples  policy answers 30 prompts, 2 times each  would run"
+    assert lines[1] == "1/10 samples  org/policy answers 30 prompts, 2 times each  would run"
     assert lines[2].startswith("2/10 labels  org/judge compares the responses by constitution hhh")
     assert lines[2].endswith("about 8 min")
     assert len(lines) == 11
@@ -75,7 +75,7 @@ def test_a_file_of_training_prompts_alone_is_enough_to_label(tmp_path, console):
     stages = {name: None for name in ("sft", "reward", "dpo", "ppo", "rest")}
     stages |= {name: None for name in ("responses", "evaluation", "report")}
     dry_run(a_recipe(stages, prompts=str(own)), tmp_path / "run", console)
-    assert "1/2 samples  policy answers 1 prompts" in said(console)
+    assert "1/2 samples  org/policy answers 1 prompts" in said(console)
 
 
 def test_run_missing_packages_are_reported_before_hours_are_spent(monkeypatch):
