@@ -58,6 +58,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{candidates[matches[0]]}'?" if matches else ""
 
 
+def expected_one_of(word: str, known: Iterable[str]) -> str:
+    """'expected one of: a, b', with the one that `word` may have meant."""
+    names = list(known)
+    near = nearest(word, names)
+    return f"expected one of: {', '.join(names)}" + (f"; {near}" if near else "")
+
+
 def install_hint(*extras: str) -> str:
     """How to install these extras, as a clause starting with a verb for the end of a message.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand
+from rlaif.cli.commands import RlaifCommand
 
 if TYPE_CHECKING:
     from rlaif.settings import SettingsModel
@@ -20,10 +20,10 @@ TITLE = "Settings, as KEY=VALUE (and the default's source)"
 WIDEST = 120  # columns; wider lines are hard to read
 
 
-def command_with_settings(config: str) -> type[TyperCommand]:
+def command_with_settings(config: str) -> type[RlaifCommand]:
     """A command class whose help lists the settings of `config`, given as "module:Class"."""
 
-    class CommandWithSettings(TyperCommand):
+    class CommandWithSettings(RlaifCommand):
         """A command that takes key=value settings."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:

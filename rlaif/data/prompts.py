@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from constitution.errors import nearest
 from constitution.validation import field_problems
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
 from rlaif.data.records import Prompt, RecordError, iter_rows
@@ -66,8 +67,9 @@ def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSe
 
 def _read(path: Path) -> Iterator[Prompt]:
     if not path.is_file():
-        names = ", ".join(SHIPPED)
         why = "it is a folder" if path.is_dir() else "no such file"
+        near = nearest(str(path), SHIPPED)
+        names = ", ".join(SHIPPED) + (f"; {near}" if near else "")
         raise RecordError(
             f"{path}: cannot be read ({why}); give a JSONL or Parquet file of prompts, or a "
             f"shipped set: {names}"

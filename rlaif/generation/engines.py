@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
-from constitution.errors import install_hint
+from constitution.errors import expected_one_of, install_hint
 from rlaif.generation.base import FolderModel, Sampler, SamplingError, training_processes
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ SAMPLERS: dict[str, SamplingEngine] = {
 
 def _known(name: str) -> str:
     if name != "auto" and name not in SAMPLERS:
-        raise ValueError(f"unknown engine {name!r}; expected one of: auto, {', '.join(SAMPLERS)}")
+        raise ValueError(f"unknown engine {name!r}; {expected_one_of(name, ('auto', *SAMPLERS))}")
     return name
 
 

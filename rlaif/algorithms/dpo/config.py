@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
+from constitution.errors import expected_one_of
 from rlaif.settings import SettingsModel
 from rlaif.training.config import HeldOutConfig
 
@@ -92,5 +93,5 @@ class DPOConfig(HeldOutConfig):
         from rlaif.algorithms.dpo.losses import LOSSES
 
         if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+            raise ValueError(f"unknown loss {loss!r}; {expected_one_of(loss, LOSSES)}")
         return loss

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from constitution.errors import expected_one_of
 from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
 from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.training.config import TrainConfig, TrainingError
@@ -166,7 +167,8 @@ class PPOConfig(TrainConfig):
     @classmethod
     def _require_known(cls, advantages: str) -> str:
         if advantages not in ESTIMATORS:
-            raise ValueError(f"unknown estimator {advantages!r}; known: {', '.join(ESTIMATORS)}")
+            expected = expected_one_of(advantages, ESTIMATORS)
+            raise ValueError(f"unknown estimator {advantages!r}; {expected}")
         return advantages
 
     @model_validator(mode="after")

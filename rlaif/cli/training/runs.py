@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from constitution.errors import UserError
+from rlaif.cli import complete
 from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -25,7 +26,12 @@ from rlaif.cli.options import (
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (quickstart) or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped recipe (quickstart) or a YAML file.", autocompletion=complete.recipes
+        ),
+    ],
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's folder; by default runs/NAME.")
@@ -69,7 +75,12 @@ def run(
 
 
 def recipes(
-    name: Annotated[str, typer.Argument(help="Print this recipe's YAML, to copy and change.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Print this recipe's YAML, to copy and change.", autocompletion=complete.recipes
+        ),
+    ] = "",
 ) -> None:
     """List the recipes that ship, or print one of them."""
     from rlaif.pipeline.recipe import Recipe, recipe_text, shipped_recipes

@@ -7,12 +7,23 @@ from typing import Annotated
 
 import typer
 
+from rlaif.cli import complete
 from rlaif.cli.options import OutFile, Settings, output
 
 
 def sample(
-    prompts: Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")],
-    model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
+    prompts: Annotated[
+        str,
+        typer.Argument(
+            help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The policy: short name, folder or hub id.", autocompletion=complete.models
+        ),
+    ],
     settings: Settings = None,
     out: OutFile = Path("samples.jsonl"),
     split: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlaif.cli import complete
 from rlaif.cli.options import OutFolder, Settings, output
 from rlaif.cli.settings_help import command_with_settings
 
@@ -32,8 +33,16 @@ class Resume(StrEnum):
 Preferences = Annotated[
     Path, typer.Argument(help="preferences.parquet, its folder, or JSONL of the same.")
 ]
-Prompts = Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")]
-Model = Annotated[str, typer.Option(help="The start: short name, folder or hub id.")]
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(help="The start: short name, folder or hub id.", autocompletion=complete.models),
+]
 HeldOut = Annotated[
     Path | None,
     typer.Option("--eval", help="Held-out data of the same kind; its loss is logged."),
@@ -106,6 +115,7 @@ def reward(
             "-c",
             help="Gives the traits their weights: a name, or a YAML file; by default the shipped "
             "one that the labels' receipts name.",
+            autocompletion=complete.constitutions,
         ),
     ] = "",
     heldout: HeldOut = None,
