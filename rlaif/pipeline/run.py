@@ -22,7 +22,7 @@ from rlaif.pipeline.stage import Stage
 
 def run(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     console: Console | None = None,
     *,
     only: Sequence[str] = (),
@@ -34,7 +34,7 @@ def run(
     only: just these stages. start: this stage and all that depend on it. Either way, what they take
     must be finished. Raises RecipeError before anything runs, and RunError where a stage failed.
     """
-    console = console or Console()
+    folder, console = Path(folder), console or Console()
     graph = build_graph(recipe, folder)
     _select(graph, only, start)  # an unknown stage is reported before the machine is measured
     _check_models(graph.models)
