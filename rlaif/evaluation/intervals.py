@@ -40,16 +40,17 @@ def wilson(value: float, n: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def student_t(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 1 %.
+def student_t(degrees: int, prob: float = 0.975) -> float:
+    """A quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 1 % at 0.975.
 
-    Expansion in 1/degrees: Abramowitz and Stegun 26.7.5.
+    Expansion in 1/degrees: Abramowitz and Stegun 26.7.5; further out it needs more degrees (at
+    0.999, 12 for 1 %).
     """
     if degrees == 1:
-        return math.tan(math.pi * 0.475)
+        return math.tan(math.pi * (prob - 0.5))
     if degrees == 2:
-        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
-    z, v = _Z, degrees
+        return (2 * prob - 1) * math.sqrt(2 / (1 - (2 * prob - 1) ** 2))
+    z, v = NormalDist().inv_cdf(prob), degrees
     return (
         z
         + (z**3 + z) / (4 * v)

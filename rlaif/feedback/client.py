@@ -32,7 +32,7 @@ from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeClient, JudgeRequestError, JudgeUnavailable
 from judge_service.types import JudgeOptions, Score, Unjudged
 from rlaif.data.records import Prompt, Sample
-from rlaif.evaluation.policies import Compare, compare_with_start, judge_score
+from rlaif.evaluation.policies import Compare, compare_with_start
 from rlaif.feedback.connection import judge_at, wait_until_ready
 
 START_TIMEOUT_S = 900.0
@@ -239,22 +239,22 @@ class JudgeReward:
 
 def held_out_judge(
     compare: Compare, start: Sequence[Sample]
-) -> Callable[[Sequence[Prompt], Sequence[str]], float | None]:
-    """(prompts, the policy's responses) → mean P(better than the start's), for `ppo.train`.
+) -> Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]:
+    """(prompts, the policy's responses) → P(better than the start's) of each, for `ppo.train`.
 
     compare: `labeler.comparer`, whose judge reads both orders and whose journal keeps a resumed run
     from repeating reads. start: the starting policy's samples; the first for each prompt counts.
-    Two equal responses count as ½ without a read. Pairs without a judgment are left out; the mean
-    is None when no pair is left. The returned function raises EvaluationError for a prompt that the
-    start has no response to.
+    Two equal responses count as ½ without a read; a pair without a judgment has None. The returned
+    function raises EvaluationError for a prompt that the start has no response to.
     """
 
-    def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> float | None:
+    def judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float | None]:
         current = [
             Sample(prompt=p, index=0, response=text, tokens=0, complete=True, seed=0)
             for p, text in zip(prompts, responses, strict=True)
         ]
-        estimate = judge_score(compare_with_start(current, start, compare, "held-out"))
-        return None if estimate is None else estimate.value
+        compared = compare_with_start(current, start, compare, "held-out")
+        by_prompt = {comparison.prompt: comparison.prob for comparison in compared}
+        return [by_prompt[prompt.id] for prompt in prompts]
 
     return judge

@@ -6,8 +6,8 @@
     length_grows_with_score   response_length of the last WINDOW > LENGTH_GROWTH · that of the first
                               and r(response_length, score) over the last TREND > LENGTH_CORRELATION
     diversity_falling         distinct_2 of the last WINDOW < DIVERSITY_LEFT · that of the first
-    scores_parting            the last FALLS values of judge_score are all below its best by over
-                              JUDGE_FALL, while score is above what it was at that best
+    scores_parting            the last judge_score was below its best beyond chance (rollback is 1,
+                              ppo/guards.py), while score is above what it was at that best
 
 A history is a list of metrics, oldest first, one per step; absent metrics and None are skipped.
 A threshold without a source is our choice, far outside the noise of small batches. An alarm does
@@ -31,10 +31,10 @@ EOS_FALL = 0.2  # share of responses
 LENGTH_GROWTH = 1.25  # times the length at the start
 LENGTH_CORRELATION = 0.5  # much of RLHF's gain in score is due to length: arXiv:2310.03716
 DIVERSITY_LEFT = 0.7  # of distinct_2 at the start; RLHF costs diversity: arXiv:2310.06452
-FALLS = 2  # evaluations; one may be chance
-JUDGE_FALL = 0.03  # of P(better than the start), in [0, 1]
 
-WATCHED = ("kl_k1", "eos_rate", "response_length", "score", "distinct_2", "judge_score")
+WATCHED = (
+    "kl_k1", "eos_rate", "response_length", "score", "distinct_2", "judge_score", "rollback",
+)  # fmt: skip
 
 History = Sequence[Mapping[str, Any]]
 
@@ -120,23 +120,21 @@ def diversity_falling(history: History) -> Alarm | None:
 def scores_parting(history: History) -> Alarm | None:
     """Alarm when judge_score falls while score rises: reward-model overoptimization."""
     judged = [
-        (h["judge_score"], h["score"])
+        (h["judge_score"], h["score"], h.get("rollback"))
         for h in history
         if h.get("judge_score") is not None and h.get("score") is not None
     ]
-    if len(judged) <= FALLS:
+    if len(judged) < 2 or not judged[-1][2]:
         return None
-    best, score_at_best = max(judged[:-FALLS])
-    last = judged[-FALLS:]
-    score = fmean(score for _, score in last)
-    if not (all(judge < best - JUDGE_FALL for judge, _ in last) and score > score_at_best):
+    judge, score, _ = judged[-1]
+    best, score_at_best, _ = max(judged[:-1], key=lambda each: each[0])
+    if not score > score_at_best:
         return None
     return Alarm(
         "scores_parting",
         f"the score rose from {score_at_best:.2f} to {score:.2f} while the judge's fell from "
-        f"{best:.2f} to "
-        f"{last[-1][0]:.2f}: the reward model is overoptimized (arXiv:2210.10760); go back to the "
-        "best checkpoint, raise kl_coef, or train the reward model on responses of this policy",
+        f"{best:.2f} to {judge:.2f}, beyond chance: the reward model is overoptimized "
+        "(arXiv:2210.10760); raise kl_coef, or train the reward model on responses of this policy",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.training.config import TrainConfig, TrainingError
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
-_OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
+_OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
 
 
 class PPOConfig(TrainConfig):
@@ -126,19 +126,28 @@ class PPOConfig(TrainConfig):
         description="iterations between evaluations, where there is a judge (ours)",
     )
     eval_prompts: int = Field(
-        default=16, ge=1, description="prompts held out for the judge, never trained on (ours)"
-    )
-    rollback_after: int = Field(
-        default=3,
+        default=64,
         ge=1,
-        description="evaluations in a row below the best, until the policy goes back to it (ours; "
-        "ppo/guards.py)",
+        description="prompts held out for the judge, never trained on; ppo/guards.py has a table "
+        "of how many find a fall (ours)",
+    )
+    rollback_error: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="probability that a run whose policy does not get worse is rolled back to its "
+        "best evaluation (ours; ppo/guards.py)",
     )
 
     @classmethod
     def choices(cls) -> dict[str, tuple[str, ...]]:
         """The names of the advantage estimators and of the sampling engines."""
         return {"advantages": tuple(ESTIMATORS), "engine": engine_choices()}
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of a whole run, where there is a judge."""
+        return -(-self.iterations // self.eval_every)
 
     @property
     def responses(self) -> int:
@@ -162,6 +171,16 @@ class PPOConfig(TrainConfig):
     def set_for_a_judge(self) -> list[str]:
         """Settings that were given explicitly, but only have an effect with a judge."""
         return [name for name in _OF_JUDGE if name in self.model_fields_set]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_removed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "rollback_after" in data:
+            raise ValueError(
+                "rollback_after was removed, as it went back by chance: remove it; rollback_error "
+                "and eval_prompts decide"
+            )
+        return data
 
     @field_validator("advantages")
     @classmethod

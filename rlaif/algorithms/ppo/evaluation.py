@@ -1,6 +1,7 @@
 """Evaluation during PPO: a judge compares the policy's responses to held-out prompts.
 
     judge_score = mean P(the policy's response is better than the start's)      ½ at the start
+    (over the prompts that the judge gave a probability)
 
 The responses are sampled as in rollouts, with the same seeds every time, so that two evaluations
 differ by the policy and not by chance. guards.py decides what follows from the score. The held-out
@@ -25,8 +26,8 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.base import response_seed
 from rlaif.training.config import TrainingError
 
-# (held-out prompts, the policy's responses) → mean P(better than the start's); None: no score
-HeldOutJudge = Callable[[Sequence[Prompt], Sequence[str]], float | None]
+# (held-out prompts, the policy's responses) → P(better than the start's) of each; None: no score
+HeldOutJudge = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
 
 
 def split_off(
@@ -50,10 +51,10 @@ class HeldOutEvaluation:
     judge: HeldOutJudge
     prompts: list[EncodedPrompt]
 
-    def score(
+    def scores(
         self, models: PPOModels, config: PPOConfig, workers: ProcessGroup, where: str
-    ) -> float | None:
-        """Mean P(the current policy's response is better than the start's), or None.
+    ) -> list[float | None]:
+        """P(the current policy's response is better than the start's) for every prompt, or None.
 
         Collective; every process gets the same value. where: names the iteration in errors.
         Raises TrainingError for a score that is not a probability, or when the judge raises.
@@ -61,14 +62,20 @@ class HeldOutEvaluation:
         own = workers.shard(self.prompts)
         seeds = [response_seed(config.seed, f"{p.prompt.id}@held-out", 0) for p in own]
         responses = workers.gather(decoded(models, sample(models, own, seeds, config)))
-        # the main process queries the judge; a sum carries its answer to the others
-        score = self._query_judge(responses, where) if workers.is_main else None
-        totals = workers.all_reduce({"has_score": float(score is not None), "score": score or 0.0})
-        return totals["score"] if totals["has_score"] else None
+        # The main process queries the judge; a sum carries its answers to the others.
+        scores = self._query_judge(responses, where) if workers.is_main else []
+        sums: dict[str, float] = {}
+        for i in range(len(self.prompts)):
+            score = scores[i] if scores else None
+            sums |= {f"known/{i}": float(score is not None), f"score/{i}": score or 0.0}
+        totals = workers.all_reduce(sums)
+        return [
+            totals[f"score/{i}"] if totals[f"known/{i}"] else None for i in range(len(self.prompts))
+        ]
 
-    def _query_judge(self, responses: Sequence[str], where: str) -> float | None:
+    def _query_judge(self, responses: Sequence[str], where: str) -> list[float | None]:
         try:
-            score = self.judge([p.prompt for p in self.prompts], responses)
+            scores = self.judge([p.prompt for p in self.prompts], responses)
         except UserError:
             raise
         except Exception as error:
@@ -76,9 +83,15 @@ class HeldOutEvaluation:
                 f"{where}: the judge of held-out responses raised {type(error).__name__}: {error}; "
                 "the last checkpoint stays: fix the judge (it may return None for no score)"
             ) from error
-        if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
+        if not isinstance(scores, Sequence) or len(scores) != len(responses):
             raise TrainingError(
-                f"{where}: the judge of held-out responses returned {score}; expected a "
-                "probability in [0, 1], or None"
+                f"{where}: the judge of held-out responses returned {scores!r}; expected one "
+                f"probability or None for each of {len(responses)} responses"
             )
-        return score
+        for score in scores:
+            if score is not None and not (math.isfinite(score) and 0 <= score <= 1):
+                raise TrainingError(
+                    f"{where}: the judge of held-out responses returned {score}; expected a "
+                    "probability in [0, 1], or None"
+                )
+        return list(scores)

@@ -41,9 +41,13 @@ from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.evaluation import HeldOutEvaluation, HeldOutJudge, split_off
 from rlaif.algorithms.ppo.guards import (
+    FALL,
+    LOW_SD,
     RollbackState,
     adapt_kl_coef,
     after_evaluation,
+    mean_score,
+    prompts_needed,
     require_kl_within,
 )
 from rlaif.algorithms.ppo.rollout import PPOModels, roll_out
@@ -85,7 +89,7 @@ def train(
     workers = ProcessGroup.current()
     _require_possible(config, judge, workers)
     policy = Backbone.load(model, config.dtype, config.lora is None, workers)
-    data = _prepare_prompts(policy, prompts, judge, config)
+    data = _prepare_prompts(policy, prompts, judge, config, workers)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),
         "reward": reward_identity(reward),
@@ -168,6 +172,7 @@ def iterate(
 
     kl_coef, learning_rate     of this iteration
     judge_score                the judge's mean P(better than the start), when it is evaluated
+    judge_fall                 mean of the best evaluation less this one, paired by prompt
     rollback                   1 when policy and optimizer went back to the best evaluation's
     memory_gib                 peak memory so far, of the process with most
     skipped                    prompts left out because they do not fit
@@ -195,11 +200,14 @@ def iterate(
             line, best, rollback = dict[str, float | None](metrics), None, state.rollback
             evaluation = data.evaluation if _is_due(step, config) else None
             if evaluation is not None:
-                judge_score = evaluation.score(models, config, workers, where)
-                rollback, decision = after_evaluation(rollback, judge_score, config.rollback_after)
-                best = judge_score if decision == "new best" else None
-                back = decision in ("roll back", "end")
+                scores = evaluation.scores(models, config, workers, where)
+                looks, error = config.evaluations, config.rollback_error
+                verdict = after_evaluation(rollback, scores, looks=looks, error=error)
+                judge_score, rollback = mean_score(scores), verdict.state
+                best = judge_score if verdict.decision == "new best" else None
+                back = verdict.decision in ("roll back", "end")
                 line |= {"judge_score": judge_score, "rollback": float(back)}
+                line |= {"judge_fall": verdict.fall}
                 if back:
                     _load_best(run, learner, where, rollback, workers)
             state = PPOState(step, kl_coef, rollback)
@@ -228,8 +236,8 @@ def _load_best(
     if workers.is_main:
         end = "; training ends, since this is the second time" if rollback.ended else ""
         print(
-            f"{where}: judged worse than at its best ({rollback.best:.3f}, iteration "
-            f"{best['step']}) too often: back to that{end}",
+            f"{where}: judged worse than at its best ({mean_score(rollback.best):.3f}, iteration "
+            f"{best['step']}), beyond chance: back to that{end}",
             file=sys.stderr,
         )
 
@@ -245,11 +253,17 @@ def _resumed(run: Run, learner: Learner, config: PPOConfig) -> PPOState:
     if saved is None:
         return PPOState(0, config.kl_coef, RollbackState())
     learner.load(saved["learner"])
-    return PPOState(saved["step"], saved["kl_coef"], RollbackState(**saved["watch"]))
+    watch = saved["watch"]
+    rollback = RollbackState(tuple(watch["best"]), watch["rollbacks"])
+    return PPOState(saved["step"], saved["kl_coef"], rollback)
 
 
 def _prepare_prompts(
-    policy: Backbone, prompts: Sequence[Prompt], judge: HeldOutJudge | None, config: PPOConfig
+    policy: Backbone,
+    prompts: Sequence[Prompt],
+    judge: HeldOutJudge | None,
+    config: PPOConfig,
+    workers: ProcessGroup,
 ) -> PPOData:
     """The prompts that fit, with room for a response; some held out where there is a judge."""
     require_context(policy, config.max_tokens)
@@ -257,7 +271,21 @@ def _prepare_prompts(
     encoded, skipped = encode_prompts(policy.tokenizer, prompts, prompt_tokens, config.unusable)
     report_skipped(skipped)
     train, heldout = split_off(encoded, config.eval_prompts if judge else 0, config.seed)
+    if judge:
+        _say_if_blind(config, workers)
     return PPOData(train, HeldOutEvaluation(judge, heldout) if judge else None, len(skipped))
+
+
+def _say_if_blind(config: PPOConfig, workers: ProcessGroup) -> None:
+    """Print when there are too few held-out prompts to tell a worse policy from chance."""
+    needed = prompts_needed(config.evaluations, LOW_SD, config.rollback_error)
+    if config.eval_prompts < needed and workers.is_main:
+        print(
+            f"eval_prompts={config.eval_prompts} cannot tell a fall of {FALL} from chance in "
+            f"{config.evaluations} evaluations: the policy is judged, and never rolled back; give "
+            f"{needed} or more, or evaluate less often (eval_every)",
+            file=sys.stderr,
+        )
 
 
 def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:

@@ -194,7 +194,7 @@ def test_a_judge_must_leave_prompts_to_train_on(questions, tiny_model):
         prompts, model=tiny_model, **PLAN, reward=letters, server=labeled.judge(), start=start
     )
     assert problems_of(plan) == [
-        "TrainingError: eval_prompts=16 of 6 usable prompts leaves none to train on; lower "
+        "TrainingError: eval_prompts=64 of 6 usable prompts leaves none to train on; lower "
         "eval_prompts or give more prompts"
     ]
 

@@ -160,9 +160,9 @@ def test_the_held_out_score_is_the_mean_p_over_what_was_judged():
 
     judge = held_out_judge(compare, [sampled(p, f"start of {p.id}") for p in PROMPTS])
     responses = ["new", "new", "new", "start of q3"]
-    assert judge(PROMPTS, responses) == pytest.approx((0.9 + 0.3 + 0.5) / 3)  # q3 is the same: ½
+    assert judge(PROMPTS, responses) == pytest.approx([0.9, 0.3, None, 0.5])  # q3 is the same: ½
     assert compared == list(prob_policy)
-    assert judge(PROMPTS[2:3], ["new"]) is None
+    assert judge(PROMPTS[2:3], ["new"]) == [None]
 
 
 def test_a_held_out_prompt_that_the_start_did_not_answer_is_named():

@@ -53,9 +53,9 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
         ),
         (
             "scores_parting",
-            history(score=[0.0, 1.0, 2.0, 3.0], judge_score=[0.5, 0.6, 0.5, 0.58]),
-            history(score=[0.0, 1.0, 2.0, 3.0], judge_score=[0.5, 0.6, 0.5, 0.4]),
-            "from 1.00 to 2.50 while the judge's fell from 0.60 to 0.40",
+            history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 0.0]),
+            history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 1.0]),
+            "from 1.00 to 3.00 while the judge's fell from 0.60 to 0.40",
         ),
     ],
 )
@@ -66,11 +66,9 @@ def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, reported):
 
 
 def test_a_judge_evaluated_now_and_then_is_compared_with_the_scores_of_those_steps():
-    judged = [0.6, None, None, 0.5, None, 0.5]
-    assert names(history(score=[0.0, 9.0, 9.0, 1.0, 9.0, 1.0], judge_score=judged)) == [
-        "scores_parting"
-    ]
-    assert names(history(score=[1.0, 9.0, 9.0, 0.0, 9.0, 0.0], judge_score=judged)) == []
+    judged = {"judge_score": [0.6, None, 0.5, None], "rollback": [0.0, None, 1.0, None]}
+    assert names(history(score=[0.0, 9.0, 1.0, 9.0], **judged)) == ["scores_parting"]
+    assert names(history(score=[1.0, 9.0, 0.0, 9.0], **judged)) == []
 
 
 def test_an_alarm_stops_when_its_trouble_does():

@@ -68,7 +68,7 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
     ppo = {"iterations": 2, "prompts_per_iteration": 4, "group_size": 2, "max_new_tokens": 4}
     rest = {"samples_per_prompt": 2, "grow_steps": 1, "quantiles": [0.5], "max_new_tokens": 4}
     dpo: dict[str, Any] = {"kind": "dpo", "model": "sft", "labels": "labels", **TINY}
-    watched = {"eval_every": 1, "eval_prompts": 2, "rollback_after": 5, "samples": "samples"}
+    watched = {"eval_every": 1, "eval_prompts": 2, "samples": "samples"}
     policies = ["policy", "dpo_soft", "dpo_files", "ppo"]
     return Recipe.model_validate(
         {

@@ -68,15 +68,19 @@ def trained(name: str, model: str, out: Path) -> None:
         rest.train(made, model, PROMPTS, reward(model, how), out)
     else:
         steps: dict[str, Any] = {"iterations": 1, "update_batch_size": 3}
-        judge = None
+        judge, prompts = None, PROMPTS
         if "guarded" in how:
             # twice a rollout's second pass is stopped, its gradient dropped; then back to the best
             steps = {
                 "iterations": 2, "epochs": 2, "update_batch_size": 5, "kl_ceiling": 1e-9,
-                "eval_every": 1, "eval_prompts": 1, "rollback_after": 1,
+                "eval_every": 1, "eval_prompts": 11,
             }  # fmt: skip
             scores = iter((0.9, 0.5))
-            judge = lambda _prompts, _responses: next(scores)  # noqa: E731
+            judge = lambda asked, _responses: [next(scores)] * len(asked)  # noqa: E731
+            prompts = [
+                p.model_copy(update={"id": f"{p.id}-{i}"}) for i in range(4) for p in PROMPTS
+            ]
+            prompts = prompts[:16]  # with 11 of them, a fall in two evaluations can be told
         if "grouped" in how:  # micro-batches of both kinds: responses that share a prompt, and not
             steps |= {"advantages": "rloo", "group_size": 3, "update_batch_size": 8}
             budget = 300
@@ -87,7 +91,7 @@ def trained(name: str, model: str, out: Path) -> None:
             **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
             micro_batch_tokens=budget, engine="transformers",
         )  # fmt: skip
-        ppo.train(config, model, PROMPTS, reward(model, how), out, judge)
+        ppo.train(config, model, prompts, reward(model, how), out, judge)
 
 
 def reward(model: str, how: list[str]) -> Path | RewardFunction:

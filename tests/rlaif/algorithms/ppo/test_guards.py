@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from rlaif.algorithms.ppo import guards
 from rlaif.algorithms.ppo.guards import (
+    LOW_SD,
     RollbackState,
     adapt_kl_coef,
     after_evaluation,
+    prompts_needed,
     require_kl_within,
 )
 from rlaif.training.config import TrainingError
@@ -24,42 +29,72 @@ def test_the_kl_coefficient_is_held_off_0_however_low_the_kl() -> None:
     assert adapt_kl_coef(0.2, -50.0, 6.0, 100, 1e3) == pytest.approx(0.2 * (1 - 0.2 * 0.1))
 
 
-def decisions(scores: list[float | None], after: int) -> list[str]:
+NEW, ON, BACK, END = "new best", "go on", "roll back", "end"
+PROMPTS = 40
+
+
+def evaluation(mean: float | None) -> list[float | None]:
+    """Scores of 40 prompts with this mean; every one differs from the others, alike each time."""
+    return [None if mean is None else mean + 0.004 * (i - 19.5) for i in range(PROMPTS)]
+
+
+def decisions(means: list[float | None], looks: int = 10, count: int = PROMPTS) -> list[str]:
     state, found = RollbackState(), []
-    for score in scores:
-        state, decision = after_evaluation(state, score, after)
-        found.append(decision)
-        if decision == "end":
+    for number, mean in enumerate(means):
+        # a little noise, so that the differences between two evaluations are not all the same
+        noisy = [None if s is None else s + 0.01 * ((7 * i + 3 * number) % 5 - 2)
+                 for i, s in enumerate(evaluation(mean))][:count]  # fmt: skip
+        decision = after_evaluation(state, noisy, looks=looks, error=0.05)
+        state = decision.state
+        found.append(decision.decision)
+        if decision.decision == "end":
             assert state.ended
             break
     return found
 
 
-NEW, ON, BACK, END = "new best", "go on", "roll back", "end"
-
-
 @pytest.mark.parametrize(
-    ("scores", "after", "expected"),
+    ("means", "expected"),
     [
-        ([0.5, 0.6, 0.7], 1, [NEW, NEW, NEW]),
-        ([0.6, 0.5, 0.55, 0.4], 3, [NEW, ON, ON, BACK]),
-        ([0.6, 0.5, 0.6, 0.5, 0.5], 2, [NEW, ON, ON, ON, BACK]),  # as good as the best: not below
-        ([0.6, 0.5, 0.7, 0.6, 0.5], 2, [NEW, ON, NEW, ON, BACK]),
-        ([0.6, 0.5, 0.4, 0.5, 0.4], 2, [NEW, ON, BACK, ON, END]),
-        ([0.6, 0.5, 0.7, 0.6, 0.8, 0.1], 1, [NEW, BACK, NEW, BACK, NEW, BACK]),  # new bests each
-        ([0.6, 0.5, 0.5], 1, [NEW, BACK, END]),
-        ([None, 0.5, None, 0.4, None, 0.4], 2, [ON, NEW, ON, ON, ON, BACK]),  # no score, no vote
+        ([0.5, 0.6, 0.7], [NEW, NEW, NEW]),
+        ([0.6, 0.599, 0.598, 0.599], [NEW, ON, ON, ON]),  # within chance, however often
+        ([0.6, 0.5, 0.7, 0.6], [NEW, BACK, NEW, BACK]),  # new bests each
+        ([0.6, 0.5, 0.598, 0.5], [NEW, BACK, ON, END]),  # twice to the same best
+        ([None, 0.5, None, 0.4], [ON, NEW, ON, BACK]),  # no score, no vote
     ],
 )
-def test_a_sequence_of_scores_leads_to(
-    scores: list[float | None], after: int, expected: list[str]
+def test_rollback_follows_from_a_sequence_of_evaluations(
+    means: list[float | None], expected: list[str]
 ) -> None:
-    assert decisions(scores, after) == expected
+    assert decisions(means) == expected
 
 
-def test_a_scoreless_evaluation_leaves_the_state_as_it_was() -> None:
-    state = RollbackState(best=0.6, below=1, rollbacks=1)
-    assert after_evaluation(state, None, 1).state == state
+def test_rollback_never_happens_with_too_few_prompts() -> None:
+    assert prompts_needed(10, LOW_SD, 0.05) == 33
+    assert decisions([0.9, 0.1], count=33) == [NEW, BACK]
+    assert decisions([0.9, 0.1], count=32) == [NEW, ON]
+
+
+def test_rollback_compares_only_prompts_that_have_both_scores() -> None:
+    best = RollbackState(best=(0.6, None) * 40)
+    now = [0.6 + 0.01 * (i % 3) if i % 2 == 0 else 0.0 for i in range(80)]
+    decision = after_evaluation(best, now, looks=10, error=0.05)
+    assert decision.decision == NEW
+    assert decision.fall == pytest.approx(-0.01, abs=0.001)
+
+
+def test_rollback_state_without_a_score_stays_as_it_was() -> None:
+    state = RollbackState(best=(0.6, 0.7), rollbacks=1)
+    assert after_evaluation(state, [None, None], looks=10, error=0.05).state == state
+
+
+def test_prompts_needed_are_those_of_the_table_in_the_module() -> None:
+    assert guards.__doc__ is not None
+    rows = re.findall(r"^ +(\d+) +(\d+) +(\d+)$", guards.__doc__, re.MULTILINE)
+    assert [int(looks) for looks, *_ in rows] == [5, 10, 20, 50]
+    for looks, low, high in rows:
+        assert prompts_needed(int(looks), 0.06, 0.05) == int(low)
+        assert prompts_needed(int(looks), 0.09, 0.05) == int(high)
 
 
 def test_a_kl_over_its_ceiling_names_itself_and_the_remedy() -> None:

@@ -56,8 +56,8 @@ def test_settings_that_do_nothing_are_refused(settings, message):
 
 
 def test_settings_of_a_judge_are_refused_without_one(tiny_model, questions, tmp_path):
-    with pytest.raises(TrainingError, match=r"need a judge .*: eval_every, rollback_after"):
-        train(small(eval_every=1, rollback_after=2), tiny_model, questions, count_x, tmp_path)
+    with pytest.raises(TrainingError, match=r"need a judge .*: eval_every, rollback_error"):
+        train(small(eval_every=1, rollback_error=0.1), tiny_model, questions, count_x, tmp_path)
 
 
 def test_fewer_prompts_than_processes_are_refused(tiny_model, questions, tmp_path, monkeypatch):
