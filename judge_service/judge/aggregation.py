@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -53,14 +53,19 @@ def vote(
     reads: Iterable[Read | None],
     min_label_mass: float,
     protocol: str = DEFAULT_PROTOCOL,
+    *,
+    orders: Collection[Order] = (Order.AB, Order.BA),
 ) -> PrincipleVote | None:
-    """One principle's vote from its valid reads; None when too few reads are valid.
+    """One principle's vote from its valid reads; None unless every order has a valid one.
 
     A read is void when it holds no usable number (None) or its mass is under `min_label_mass`.
+    orders: those that were asked. With one of two alone, the judge's preference for a position
+    would be the label: .9 where both orders together say .5.
     """
     reads = tuple(reads)
     valid = tuple(r for r in reads if r is not None and r.label_mass >= min_label_mass)
-    prob = PROTOCOLS[protocol](valid) if valid else None
+    complete = {read.order for read in valid} >= set(orders)
+    prob = PROTOCOLS[protocol](valid) if valid and complete else None
     if prob is None:
         return None
     # Only pairwise reads have a position, and a gap needs a read of both.

@@ -121,14 +121,17 @@ class Judge:
         except EngineError as error:
             return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
 
-        # Per principle, the reads of all orders make one vote; votes without a valid read drop out.
+        # Per principle, the reads of all orders make one vote; it drops out where one has no valid
+        # read.
         usage = sum((result.usage for result in results.values()), Usage())
         reads = [
             [read for order in prefixes for read in results[order, k].reads]
             for k in range(len(principles))
         ]
         votes = [
-            aggregation.vote(principle, principle_reads, options.min_label_mass, protocol)
+            aggregation.vote(
+                principle, principle_reads, options.min_label_mass, protocol, orders=prefixes
+            )
             for principle, principle_reads in zip(principles, reads, strict=True)
         ]
         valid = tuple(v for v in votes if v is not None)

@@ -217,10 +217,11 @@ def no_principle(constitution: Constitution) -> Unjudged:
 
 def low_mass(masses: Sequence[float], minimum: float, usage: Usage) -> Unjudged:
     """LOW_LABEL_MASS, from the masses of the reads that had a usable number."""
-    highest = f"at most {max(masses):.3f}" if masses else "no usable number"
+    lowest = f"as low as {min(masses):.3f}" if masses else "no usable number"
     return Unjudged(
         UnjudgedReason.LOW_LABEL_MASS,
-        f"the judge did not answer with a label: its label mass is {highest}, min_label_mass is "
+        "the judge did not answer with a label, or not in every order by any principle: its label "
+        f"mass is {lowest}, min_label_mass is "
         f"{minimum:g}; use a stronger judge model or a lower min_label_mass",
         usage,
     )

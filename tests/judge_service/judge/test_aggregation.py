@@ -71,13 +71,29 @@ def test_pure_position_bias_averages_to_one_half() -> None:
     assert compare_orders([result], {}) == (False, pytest.approx(0.8))
 
 
-def test_a_void_read_is_counted_and_left_out() -> None:
-    reads = [read(0.9, Order.AB), read(0.3, Order.BA, mass=0.05)]
+def test_an_order_with_void_reads_only_leaves_no_vote() -> None:
+    """The judge prefers the first place: .9 in either order, so .5 in both, and never .9."""
+    void = read(0.9, Order.BA, mass=0.05)
+    assert vote(principle("one"), [read(0.9, Order.AB), void], 0.1) is None
+    assert vote(principle("one"), [read(0.9, Order.AB), None], 0.1) is None
+    both = vote(principle("one"), [read(0.9, Order.AB), read(0.9, Order.BA)], 0.1)
+    assert both is not None
+    assert both.prob_a == pytest.approx(0.5)
+
+
+def test_a_void_read_is_counted_where_its_order_has_another_one() -> None:
+    reads = [read(0.9, Order.AB), read(0.3, Order.BA, mass=0.05), read(0.3, Order.BA)]
     result = vote(principle("one"), reads, 0.1)
+    assert result is not None
+    assert result.prob_a == pytest.approx(0.8)
+    assert result.void_reads == 1
+
+
+def test_one_order_is_enough_where_one_was_asked() -> None:
+    result = vote(principle("one"), [read(0.9, Order.AB)], 0.1, orders=(Order.AB,))
     assert result is not None
     assert result.prob_a == pytest.approx(0.9)
     assert result.order_gap is None
-    assert result.void_reads == 1
     assert compare_orders([result], {}) == (None, None)
 
 
