@@ -2,6 +2,7 @@
 
 config.py             settings; the loss chooses its own
 losses/               the table of losses, one file per kind
+hard_labels.py        labels for losses that only know which response is better
 reference_cache.py    reference log-probs, computed once per pair
 train.py              the training loop
 """

@@ -11,6 +11,7 @@ Left out: mixing in SFT.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.hard_labels import hard_labels
 from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratio_margin
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.batching.encode import Pair, epoch_batches
@@ -51,6 +53,8 @@ def train(
     """
     # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
     workers = ProcessGroup.current()
+    preferences = labels_for(config.loss, preferences, "pairs", workers)
+    eval_preferences = labels_for(config.loss, eval_preferences, "held-out pairs", workers)
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
     )
@@ -96,6 +100,18 @@ def train(
     load_kept(config, run, learner)
     run.save_policy(backbone)
     return out
+
+
+def labels_for(
+    loss: str, preferences: Sequence[Preference], what: str, workers: ProcessGroup
+) -> Sequence[Preference]:
+    """The pairs as the loss needs their labels; prints what was left out or turned round."""
+    if LOSSES[loss].soft:
+        return preferences
+    hard = hard_labels(preferences, loss)
+    if workers.is_main and hard.describe():
+        print(f"DPO, {what}: {hard.describe()}", file=sys.stderr)
+    return hard.pairs
 
 
 def numerics(backbone: Backbone) -> str:

@@ -32,10 +32,13 @@ class Loss(Generic[ConfigT]):
 
     compute    (pairs, prob_chosen (B,), config) → one loss per pair, (B,)
     config     DPOConfig, or a subclass with the settings that only this loss has
+    soft       whether it weighs by prob_chosen; otherwise ties are left out, and pairs labeled the
+               other way round are turned (hard_labels.py)
     """
 
     compute: Callable[[PairLogprobs, Tensor, ConfigT], Tensor]
     config: type[ConfigT]
+    soft: bool = False
 
 
 def log_ratio_margin(pairs: PairLogprobs) -> Tensor:

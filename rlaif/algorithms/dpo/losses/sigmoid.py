@@ -42,6 +42,6 @@ def _sigmoid_norm(pairs: PairLogprobs, _prob_chosen: Tensor, config: DPOConfig) 
     return sigmoid_loss(log_ratio_margin_per_token(pairs), config.beta)  # arXiv:2411.15124
 
 
-SOFT_SIGMOID = Loss(_soft_sigmoid, DPOConfig)
+SOFT_SIGMOID = Loss(_soft_sigmoid, DPOConfig, soft=True)
 SIGMOID = Loss(_sigmoid, DPOConfig)
 SIGMOID_NORM = Loss(_sigmoid_norm, DPOConfig)
