@@ -31,7 +31,7 @@ from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models import attention
+from rlaif.models.attention import grouped
 from rlaif.models.folder import (
     BackboneError,
     end_token_ids,
@@ -109,7 +109,7 @@ class Backbone:
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)
             held = torch.float32 if train_fully else computed
             base = transformers.AutoModelForCausalLM.from_pretrained(
-                model, dtype=held, attn_implementation=attention.NAME
+                model, dtype=held, attn_implementation=grouped.NAME
             )
         loaded = cls(base if cut else base.to(device), tokenizer, model, computed)
         if cut:

@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor
 
 from hardware.dtypes import Dtype, resolve_dtype
-from rlaif.models import attention
+from rlaif.models.attention import grouped
 from rlaif.models.folder import end_token_ids, head_obstacle, readable_errors
 
 
@@ -48,7 +48,7 @@ class CausalLM:
             )
         # Training's attention, where it computes the same as the one that the model would use.
         if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
-            model.set_attn_implementation(attention.NAME)
+            model.set_attn_implementation(grouped.NAME)
         return cls(model.to(device), tokenizer)
 
     def ready(self) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rlaif.batching.encode import Pair, Row
 from rlaif.batching.prefix_sharing import pad_packs
-from rlaif.models.attention import grouped_attention
+from rlaif.models.attention.grouped import grouped_attention
 from rlaif.models.backbone import Backbone, LoraConfig
 from tests.support.training.perturb import shaken
 
