@@ -8,7 +8,7 @@ causal_lm.py        a model without roles, to sample from
 lora.py             LoRA adapters over one model, by role
 lora_config.py      settings of LoRA and the trainers' number format; imports no torch
 merge.py            an adapter folded into its base
-attention/          attention that is fast in bfloat16 on CPUs
+attention/          attention that is fast in bfloat16 on CPUs; the check at load of what training computes
 reward_model.py     heads that score a response, and the reward model made of them
 sample_logprobs.py  log-probs of sampled responses under policy and base
 """

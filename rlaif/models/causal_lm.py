@@ -1,7 +1,8 @@
 """A causal language model loaded unchanged from its folder, without roles, to sample from.
 
 Logits are W h in float32 over the decoder's hidden states, as training computes them; a model whose
-head does more (a bias, scaled or capped logits) computes them itself.
+head does more (a bias, scaled or capped logits) computes them itself. Attention is the one that
+training uses for the model (attention/check.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,15 @@ import transformers
 from torch import Tensor
 
 from hardware.dtypes import Dtype, resolve_dtype
-from rlaif.models.attention import grouped
-from rlaif.models.folder import end_token_ids, head_obstacle, readable_errors
+from rlaif.models.attention.check import examine, probe_rows
+from rlaif.batching.encode import pad
+from rlaif.models.folder import (
+    decoder_of,
+    end_token_ids,
+    head_obstacle,
+    readable_errors,
+    refuse_encoder_decoders,
+)
 
 
 class CausalLM:
@@ -32,8 +40,9 @@ class CausalLM:
         self.eos_ids = end_token_ids(tokenizer, model.generation_config)
         self._head: Tensor | None = None  # (V, d)
         if not head_obstacle(model):
-            self.trunk = model.get_decoder()
+            self.trunk = decoder_of(model)
             self._head = model.get_output_embeddings().weight.float()
+        self._fit(tokenizer)
 
     @classmethod
     def load(cls, name: str, tokenizer: Any, dtype: Dtype) -> CausalLM:
@@ -42,14 +51,31 @@ class CausalLM:
         Raises BackboneError when it cannot be loaded.
         """
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        refuse_encoder_decoders(name)
         with readable_errors(name):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 name, dtype=resolve_dtype(dtype)
             )
-        # Training's attention, where it computes the same as the one that the model would use.
-        if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
-            model.set_attn_implementation(grouped.NAME)
         return cls(model.to(device), tokenizer)
+
+    def _fit(self, tokenizer: Any) -> None:
+        """Set the attention that training chooses for this model, and leave the logits to its class
+        if W h is not all there is to them."""
+        rows = probe_rows(tokenizer, self.model.get_input_embeddings().weight.shape[0])
+        batch = pad(rows, self.device)
+
+        def alone() -> Tensor:
+            if self._head is None:
+                logits = self.model(input_ids=batch.ids, use_cache=False).logits.float()
+            else:
+                hidden = self.trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
+                logits = hidden.float() @ self._head.T  # (B, T, V)
+            log_pi = logits[:, :-1].log_softmax(-1).gather(2, batch.ids[:, 1:, None])[..., 0]
+            return log_pi[batch.response_mask[:, 1:]]
+
+        verdict = examine(self.model, rows, self.dtype, alone, shared=None)
+        if verdict.refusal:
+            self._head = None
 
     def ready(self) -> AbstractContextManager[None]:
         """An empty context: these weights need no preparation before sampling."""
