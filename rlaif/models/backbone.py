@@ -16,23 +16,21 @@ gone after the first step: compute log-probs of role None before it, or take a `
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 from torch import Tensor
 
 from hardware.dtypes import resolve_dtype
-from rlaif.batching.encode import Batch, Pair, Row, length_buckets, pad
+from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.attention.check import Verdict, examine, probe_rows, set_attention
+from rlaif.models.attention.check import Verdict, examine, obey
 from rlaif.models.attention.shared_rows import keeps_apart, mask_for
 from rlaif.models.folder import (
     BackboneError,
@@ -41,8 +39,7 @@ from rlaif.models.folder import (
     end_token_ids,
     fingerprint,
     load_tensors,
-    readable_errors,
-    refuse_encoder_decoders,
+    read_model,
     refuse_unknown_heads,
     refuse_unknown_tokens,
     save_model,
@@ -114,46 +111,27 @@ class Backbone:
         cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
-        refuse_encoder_decoders(model)
-        with readable_errors(model), fsdp.ram_efficient_loading() if cut else nullcontext():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-            held = torch.float32 if train_fully else computed
-            base = transformers.AutoModelForCausalLM.from_pretrained(
-                model, dtype=held, attn_implementation="eager"
-            )
+        with fsdp.ram_efficient_loading() if cut else nullcontext():
+            base, tokenizer = read_model(model, torch.float32 if train_fully else computed)
         loaded = cls(base if cut else base.to(device), tokenizer, model, computed)
         # Of processes that share a host, only one may have read the weights: the main process
         # checks for all, still on its CPU. Unsharded, each checks its own copy, with one outcome.
         verdict = loaded._examined() if cut is None or cut.is_main else None
         if cut:
-            loaded.workers = cut
+            loaded.workers, loaded.device = cut, device
             verdict, loaded.fingerprint = cut.gather([(verdict, loaded.fingerprint)])[0]
-        loaded._obey(verdict)
-        loaded.device = device
+        assert verdict is not None
+        obey(verdict, base, model)
+        loaded._shares_rows = verdict.shares_prompts
         return loaded
 
     def _examined(self) -> Verdict:
         """Compare the log-probs of a dozen tokens with those of the model's own class."""
-        rows = probe_rows(self.tokenizer, len(self._head))
-        batch, packed = pad(rows, self.device), pad_packs([rows], self.device)
         return examine(
-            self.model,
-            rows,
-            self.dtype,
-            alone=lambda: self.logprobs(None, batch)[batch.response_mask],
-            shared=(lambda: self.logprobs_from(self.predicting(None, packed), packed))
-            if self._keeps_apart(packed.longest)
-            else None,
-        )
-
-    def _obey(self, verdict: Verdict | None) -> None:
-        assert verdict is not None
-        if verdict.refusal:
-            raise BackboneError(f"{self.name}: {verdict.refusal}; choose another model")
-        set_attention(self.model, verdict.attention)
-        self._shares_rows = verdict.shares_prompts
-        for note in verdict.notes if ProcessGroup.current().is_main else ():
-            print(f"{self.name}: {note}", file=sys.stderr)
+            self.model, self.tokenizer, self.dtype,
+            alone=lambda batch: self.logprobs(None, batch)[batch.response_mask],
+            shared=lambda batch: self.logprobs_from(self.predicting(None, batch), batch),
+        )  # fmt: skip
 
     def frozen_copy(self) -> Backbone:
         """Load the untrained base again, as a backbone with roles of its own."""

@@ -15,8 +15,8 @@ import transformers
 from torch import Tensor
 
 from hardware.dtypes import Dtype, resolve_dtype
-from rlaif.models.attention.check import examine, probe_rows
-from rlaif.batching.encode import pad
+from rlaif.batching.encode import Batch
+from rlaif.models.attention.check import examine, response_logprobs_of
 from rlaif.models.folder import (
     decoder_of,
     end_token_ids,
@@ -61,20 +61,16 @@ class CausalLM:
     def _fit(self, tokenizer: Any) -> None:
         """Set the attention that training chooses for this model, and leave the logits to its class
         if W h is not all there is to them."""
-        rows = probe_rows(tokenizer, self.model.get_input_embeddings().weight.shape[0])
-        batch = pad(rows, self.device)
 
-        def alone() -> Tensor:
+        def alone(batch: Batch) -> Tensor:
             if self._head is None:
-                logits = self.model(input_ids=batch.ids, use_cache=False).logits.float()
+                logits = self.model(input_ids=batch.ids, use_cache=False).logits
             else:
                 hidden = self.trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
                 logits = hidden.float() @ self._head.T  # (B, T, V)
-            log_pi = logits[:, :-1].log_softmax(-1).gather(2, batch.ids[:, 1:, None])[..., 0]
-            return log_pi[batch.response_mask[:, 1:]]
+            return response_logprobs_of(logits, batch)
 
-        verdict = examine(self.model, rows, self.dtype, alone, shared=None)
-        if verdict.refusal:
+        if examine(self.model, tokenizer, self.dtype, alone).refusal:
             self._head = None
 
     def ready(self) -> AbstractContextManager[None]:

@@ -90,11 +90,25 @@ def refuse_encoder_decoders(name: str) -> None:
     """Raise BackboneError for a model with an encoder, or whose config cannot be read."""
     with readable_errors(name):
         config = transformers.AutoConfig.from_pretrained(name)
-    if config.is_encoder_decoder:
+    if getattr(config, "is_encoder_decoder", False):
         raise BackboneError(
             f"{name}: an encoder-decoder model ({config.model_type}); choose a decoder-only "
             "language model"
         )
+
+
+def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load (model, tokenizer) from a folder or hub id; the attention is the class's own.
+
+    Raises BackboneError for what is not a causal language model, or cannot be read.
+    """
+    refuse_encoder_decoders(name)
+    with readable_errors(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation="eager"
+        )
+    return model, tokenizer
 
 
 def decoder_of(model: Any) -> Any:

@@ -21,5 +21,6 @@ class LoraConfig(SettingsModel):
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
     targets: str | tuple[str, ...] = Field(
-        default="all-linear", description="peft's target_modules: names of layers, or all-linear"
+        default="all-linear",
+        description="all-linear (without routers and fused experts), a layer's name, or [several]",
     )

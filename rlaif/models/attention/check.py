@@ -16,15 +16,21 @@ Nothing is drawn at random and no weight is changed.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlaif.batching.encode import Row, pad
+from rlaif.batching.encode import Batch, Row, pad
+from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.attention import grouped
+from rlaif.models.attention.shared_rows import keeps_apart
+from rlaif.models.folder import BackboneError
 
 _TEXT = "The quick brown fox jumps over the lazy dog, then sleeps in the warm sun."
 _PROMPT, _RESPONSES = 5, (8, 4)  # tokens
@@ -46,6 +52,7 @@ class Tolerance(NamedTuple):
 _TOLERANCES: Mapping[torch.dtype, Tolerance] = {
     torch.float32: Tolerance(1.0, 1e-3),
     torch.bfloat16: Tolerance(0.5, 0.25),
+    torch.float16: Tolerance(0.5, 0.25 / 8),  # three more bits; only to sample with
 }
 
 
@@ -63,7 +70,19 @@ def takes_ours(model: Any) -> bool:
     return bool(model._can_set_attn_implementation() and model._supports_sdpa)
 
 
-def probe_rows(tokenizer: Any, vocabulary: int) -> list[Row]:
+def obey(verdict: Verdict, model: Any, name: str) -> None:
+    """Compute a model as the check found it; says what is slower, in the main process, on stderr.
+
+    name: the model's, for messages. Raises BackboneError for a model that was refused.
+    """
+    if verdict.refusal:
+        raise BackboneError(f"{name}: {verdict.refusal}; choose another model")
+    set_attention(model, verdict.attention)
+    for note in verdict.notes if ProcessGroup.current().is_main else ():
+        print(f"{name}: {note}", file=sys.stderr)
+
+
+def _probe_rows(tokenizer: Any, vocabulary: int) -> list[Row]:
     """Two responses of unlike length to one prompt, from a fixed English sentence."""
     known = [t for t in tokenizer.encode(_TEXT, add_special_tokens=False) if t < vocabulary] or [0]
     ids = (known * (_PROMPT + sum(_RESPONSES)))[: _PROMPT + sum(_RESPONSES)]
@@ -74,17 +93,20 @@ def probe_rows(tokenizer: Any, vocabulary: int) -> list[Row]:
 @torch.no_grad()
 def examine(
     model: Any,
-    rows: Sequence[Row],
+    tokenizer: Any,
     dtype: torch.dtype,
-    alone: Callable[[], Tensor],
-    shared: Callable[[], Tensor] | None,
+    alone: Callable[[Batch], Tensor],
+    shared: Callable[[SharedBatch], Tensor] | None = None,
 ) -> Verdict:
     """Find the attention with which a model's log-probs are its class's own, and set it.
 
-    alone, shared: compute the log-probs of the rows' response tokens (N,), each row for itself or
-    both in one row (None if the model is known not to keep responses apart). dtype: of the matrix
-    products.
+    alone, shared: compute the log-probs of a batch's response tokens (N,), where every response has
+    its own row, and where they share one (None where they never do). dtype: of the matrix products.
     """
+    device = next(model.parameters()).device
+    rows = _probe_rows(tokenizer, model.get_input_embeddings().weight.shape[0])
+    batch, packed = pad(rows, device), pad_packs([rows], device)
+    together = shared if keeps_apart(model, packed.longest) else None
     kind = type(model).__name__
     tolerance = _TOLERANCES[dtype]
     lengths = [row.response_length for row in rows]
@@ -93,18 +115,23 @@ def examine(
     own = "eager" if model._can_set_attn_implementation() else model.config._attn_implementation
     try:
         set_attention(model, own)
-        theirs = _own_logprobs(model, rows, dtype)
-    except Exception as error:
+        theirs = _own_logprobs(model, batch, dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a class does that is not made for this
         return Verdict(own, False, (), f"{kind} cannot be computed ({_first_line(error)})")
     if not theirs.isfinite().all():
         return Verdict(own, False, (), f"{kind} gives log-probs that are not finite numbers")
     for attention in [grouped.NAME, own] if takes_ours(model) else [own]:
         set_attention(model, attention)
-        found = _judge(alone, theirs, lengths, tolerance)
-        if not found:
-            apart = "not tried" if shared is None else _judge(shared, theirs, lengths, tolerance)
-            return Verdict(attention, not apart, _notes(model, attention, reasons, apart), "")
-        reasons.append(found)
+        fault = _fault(partial(alone, batch), theirs, lengths, tolerance)
+        if not fault:
+            mixed = ""
+            if together is not None:
+                mixed = _fault(partial(together, packed), theirs, lengths, tolerance)
+            notes = _notes(model, attention, reasons, mixed)
+            return Verdict(attention, together is not None and not mixed, notes, "")
+        reasons.append(fault)
     suspects = _logit_settings(model.config.get_text_config())
     why = f"; suspected: {suspects}" if suspects else ""
     return Verdict(own, False, (), f"{kind} is not computed exactly here: {reasons[-1]}{why}")
@@ -117,19 +144,23 @@ def set_attention(model: Any, attention: str) -> None:
             model.set_attn_implementation(attention)
 
 
-def _own_logprobs(model: Any, rows: Sequence[Row], dtype: torch.dtype) -> Tensor:
-    """Log-probs of the rows' response tokens by the logits of the model's class: (N,)."""
-    device = next(model.parameters()).device
-    batch = pad(rows, device)
+def _own_logprobs(model: Any, batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Log-probs of the batch's response tokens by the logits of the model's class: (N,)."""
+    device = batch.ids.device
     mask = (torch.arange(batch.ids.shape[1], device=device) <= batch.last[:, None]).long()  # (B, T)
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype != model.dtype):
         logits = model(input_ids=batch.ids, attention_mask=mask, use_cache=False).logits
+    return response_logprobs_of(logits, batch)
+
+
+def response_logprobs_of(logits: Tensor, batch: Batch) -> Tensor:
+    """Log-probs of a batch's response tokens, from logits (B, T, V): (N,) float32."""
     log_pi = logits[:, :-1].float().log_softmax(-1)  # (B, T - 1, V)
     values: Tensor = log_pi.gather(2, batch.ids[:, 1:, None])[..., 0]  # (B, T - 1)
     return values[batch.response_mask[:, 1:]]
 
 
-def _judge(
+def _fault(
     compute: Callable[[], Tensor], theirs: Tensor, lengths: Sequence[int], tolerance: Tolerance
 ) -> str:
     """What is wrong with computed log-probs; "" if they are within the tolerance of `theirs`."""
@@ -137,10 +168,11 @@ def _judge(
         distances = (compute() - theirs).abs()  # (N,)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a class does that is not made for this
+    except Exception as error:
         return _first_line(error)
     # each response for itself: in a shared row the first could be right and the second wrong
-    judged = max(float(d.quantile(tolerance.quantile)) for d in distances.split(list(lengths)))
+    responses = torch.split(distances, list(lengths))
+    judged = max(float(each.quantile(tolerance.quantile)) for each in responses)
     if judged <= tolerance.nats:
         return ""
     return (
@@ -150,19 +182,19 @@ def _judge(
 
 
 def _first_line(error: Exception) -> str:
-    if isinstance(error, grouped.UnknownAttentionInput):
+    if isinstance(error, grouped.AttentionInputError):
         return f"its attention has the input {error}"
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def _notes(model: Any, attention: str, reasons: Sequence[str], apart: str) -> tuple[str, ...]:
+def _notes(model: Any, attention: str, reasons: Sequence[str], mixed: str) -> tuple[str, ...]:
     notes: list[str] = []
     kind = type(model).__name__
     if attention != grouped.NAME and not model._is_stateful:
         why = reasons[0] if reasons else "its class does not take another"
         notes.append(f"computed with {kind}'s own attention, which can be slower: {why}")
-    if apart and apart != "not tried":
-        notes.append(f"responses to one prompt are computed in rows of their own: {apart}")
+    if mixed:
+        notes.append(f"responses to one prompt are computed in rows of their own: {mixed}")
     return tuple(notes)
 
 

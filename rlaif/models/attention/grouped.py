@@ -8,7 +8,7 @@ recomputed in backward, so that memory grows with T as torch's kernel's does.
 On a GPU, in float32, and for single tokens torch chooses its kernel (scaled_dot_product_attention).
 
 Neither computes more than the equation. A layer that passes more, such as an attention sink or a
-cap on the logits, gets an UnknownAttentionInput instead of an attention without it.
+cap on the logits, gets an AttentionInputError instead of an attention without it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KNOWN_INPUTS = frozenset(
 )  # fmt: skip
 
 
-class UnknownAttentionInput(Exception):
+class AttentionInputError(Exception):
     """A layer's attention has an input that is not computed here; the message names it."""
 
 
@@ -80,7 +80,7 @@ def _attention(
     """Called by transformers in every layer; returns (B, T, H, E)."""
     unknown = sorted({k for k, v in how.items() if v is not None} - _KNOWN_INPUTS)
     if unknown:
-        raise UnknownAttentionInput(", ".join(unknown))
+        raise AttentionInputError(", ".join(unknown))
     if not _is_grouped(module, query, key, value, attention_mask, how):
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **how
