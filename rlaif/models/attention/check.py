@@ -172,8 +172,7 @@ def _fault(
         return _first_line(error)
     # each response for itself: in a shared row the first could be right and the second wrong
     responses = torch.split(distances, list(lengths))
-    judged = max(float(each.quantile(tolerance.quantile)) for each in responses)
-    if judged <= tolerance.nats:
+    if all(float(each.quantile(tolerance.quantile)) <= tolerance.nats for each in responses):
         return ""
     return (
         f"log-probs of {len(distances)} tokens are up to {float(distances.max()):.2g} nats off "

@@ -70,3 +70,13 @@ def test_in_float32_and_for_single_tokens_torchs_kernel_is_asked(tiny_model):
         ours = backbone.hidden_states(None, ids[:, :width])
         backbone.model.set_attn_implementation("sdpa")
         assert torch.equal(backbone.hidden_states(None, ids[:, :width]), ours)
+
+
+def test_values_may_be_narrower_than_keys():
+    query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8)
+    value, allowed = torch.randn(2, 2, 5, 3), torch.ones(1, 1, 5, 5, dtype=torch.bool).tril_()
+    found = grouped_attention(query, key, value, allowed, 0.3)
+    expected = scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=0.3, enable_gqa=True
+    )
+    torch.testing.assert_close(found, expected)
