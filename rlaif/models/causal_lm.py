@@ -11,19 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
 from hardware.dtypes import Dtype, resolve_dtype
 from rlaif.batching.encode import Batch
-from rlaif.models.attention.check import examine, response_logprobs_of
-from rlaif.models.folder import (
-    decoder_of,
-    end_token_ids,
-    head_obstacle,
-    readable_errors,
-    refuse_encoder_decoders,
-)
+from rlaif.models.attention.check import examine, obey, response_logprobs_of
+from rlaif.models.folder import decoder_of, end_token_ids, head_obstacle, read_model
 
 
 class CausalLM:
@@ -48,19 +41,15 @@ class CausalLM:
     def load(cls, name: str, tokenizer: Any, dtype: Dtype) -> CausalLM:
         """Load a model folder or hub id, onto the GPU if there is one.
 
-        Raises BackboneError when it cannot be loaded.
+        Raises BackboneError when it cannot be loaded or computed.
         """
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        refuse_encoder_decoders(name)
-        with readable_errors(name):
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                name, dtype=resolve_dtype(dtype)
-            )
+        model, _ = read_model(name, resolve_dtype(dtype))
         return cls(model.to(device), tokenizer)
 
     def _fit(self, tokenizer: Any) -> None:
         """Set the attention that training chooses for this model, and leave the logits to its class
-        if W h is not all there is to them."""
+        if W h is not all there is to them. Raises BackboneError if its class cannot compute it."""
 
         def alone(batch: Batch) -> Tensor:
             if self._head is None:
@@ -70,8 +59,11 @@ class CausalLM:
                 logits = hidden.float() @ self._head.T  # (B, T, V)
             return response_logprobs_of(logits, batch)
 
-        if examine(self.model, tokenizer, self.dtype, alone).refusal:
+        verdict = examine(self.model, tokenizer, self.dtype, alone)
+        if verdict.refusal and self._head is not None:
             self._head = None
+            verdict = examine(self.model, tokenizer, self.dtype, alone)
+        obey(verdict, self.model, self.model.config.name_or_path)
 
     def ready(self) -> AbstractContextManager[None]:
         """An empty context: these weights need no preparation before sampling."""

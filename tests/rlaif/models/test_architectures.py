@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    T5ForConditionalGeneration,
+)
 
 from rlaif.batching.encode import Row, pad
 from rlaif.batching.prefix_sharing import pad_packs
@@ -128,17 +133,28 @@ def test_a_model_without_positions_reads_any_length(config, saved):
     assert Backbone.load(folder, "float32").context > 1_000_000
 
 
-@pytest.mark.parametrize("config", ["Gemma2Config", "GptOssConfig", "LlamaConfig"])
-def test_a_sampler_computes_what_the_class_does(config, saved, tiny_model):
-    """Softcapped attention and sinks, which torch's kernel would leave out."""
-    from transformers import AutoTokenizer, DynamicCache
-
-    folder = saved(config, (SHARED | OWN_ATTENTION)[config])
-    model = CausalLM.load(folder, AutoTokenizer.from_pretrained(tiny_model), "float32")
-    ids = torch.tensor([ROWS[0].ids])
-    found = model.next_logits(ids, torch.ones_like(ids), DynamicCache(config=model.model.config))
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ("LlamaConfig", {}),
+        ("GptOssConfig", {}),  # sinks and caps, which torch's kernel would leave out
+        ("Gemma2Config", {}),
+        ("FalconConfig", {"alibi": True}),  # whose own call of torch's kernel misplaces padded rows
+        ("GraniteConfig", {}),  # a head that is refused in training
+    ],
+)
+def test_a_sampler_computes_what_the_class_does(config, settings, saved, tiny_model):
+    refused = {name: settings for name, (settings, _) in REFUSED.items()}
+    folder = saved(config, (refused | SHARED | OWN_ATTENTION)[config] | settings)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = CausalLM.load(folder, tokenizer, "float32")
+    width = len(ROWS[0].ids)
+    ids = torch.tensor([[*([0] * (width - len(row.ids))), *row.ids] for row in ROWS])
+    mask = torch.tensor([[int(i >= width - len(row.ids)) for i in range(width)] for row in ROWS])
+    found = model.next_logits(ids, mask, DynamicCache(config=model.model.config))
     own = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-    torch.testing.assert_close(found, own(ids).logits[:, -1].float(), atol=1e-4, rtol=1e-4)
+    expected = torch.stack([own(torch.tensor([row.ids])).logits[0, -1] for row in ROWS])
+    torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("config", EXPERTS)

@@ -15,6 +15,7 @@ from rlaif.models import folder as folder_module
 from rlaif.models.attention import check, grouped
 from rlaif.models.attention.check import Verdict
 from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.causal_lm import CausalLM
 from tests.support.training.architectures import (
     OWN_ATTENTION,
     REFUSED,
@@ -153,6 +154,8 @@ def test_weights_that_are_not_numbers_are_refused(tiny_model, tmp_path):
     backbone.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match="gives log-probs that are not finite numbers; choose"):
         Backbone.load(str(tmp_path), "float32")
+    with pytest.raises(BackboneError, match="gives log-probs that are not finite numbers; choose"):
+        CausalLM.load(str(tmp_path), backbone.tokenizer, "float32")
 
 
 def test_log_probs_that_are_not_numbers_are_refused(tiny_model, monkeypatch):
