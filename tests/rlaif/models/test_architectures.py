@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import (
@@ -189,3 +192,13 @@ def test_default_lora_trains_a_mixture_of_experts_and_leaves_its_routers(
     torch.testing.assert_close(alone(again, "policy"), expected)
     merged = merge_adapter(folder, tmp_path / "adapter", tmp_path / "merged", "float32")
     torch.testing.assert_close(own_logprobs(merged), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_guide_lists_every_class_of_the_table():
+    guide = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [line for line in guide.splitlines() if line.startswith("|")]
+    for classes in (SHARED, ALONE, OWN_ATTENTION):
+        names = {config.removesuffix("Config") for config in classes}
+        assert any(names <= set(re.findall(r"\w+", row)) for row in rows), names
+    for config in REFUSED:
+        assert config.removesuffix("Config").removesuffix("Text") in guide
