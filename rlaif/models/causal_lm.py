@@ -16,7 +16,13 @@ from torch import Tensor
 from hardware.dtypes import Dtype, resolve_dtype
 from rlaif.batching.encode import Batch
 from rlaif.models.attention.check import examine, obey, response_logprobs_of
-from rlaif.models.folder import decoder_of, end_token_ids, head_obstacle, read_model
+from rlaif.models.folder import (
+    decoder_of,
+    end_token_ids,
+    head_obstacle,
+    read_model,
+    refuse_unknown_tokens,
+)
 
 
 class CausalLM:
@@ -35,7 +41,9 @@ class CausalLM:
         if not head_obstacle(model):
             self.trunk = decoder_of(model)
             self._head = model.get_output_embeddings().weight.float()
-        self._fit(tokenizer)
+        name = model.config.name_or_path
+        refuse_unknown_tokens(model, tokenizer, name)
+        self._fit(tokenizer, name)
 
     @classmethod
     def load(cls, name: str, tokenizer: Any, dtype: Dtype) -> CausalLM:
@@ -47,7 +55,7 @@ class CausalLM:
         model, _ = read_model(name, resolve_dtype(dtype))
         return cls(model.to(device), tokenizer)
 
-    def _fit(self, tokenizer: Any) -> None:
+    def _fit(self, tokenizer: Any, name: str) -> None:
         """Set the attention that training chooses for this model, and leave the logits to its class
         if W h is not all there is to them. Raises BackboneError if its class cannot compute it."""
 
@@ -63,7 +71,7 @@ class CausalLM:
         if verdict.refusal and self._head is not None:
             self._head = None
             verdict = examine(self.model, tokenizer, self.dtype, alone)
-        obey(verdict, self.model, self.model.config.name_or_path)
+        obey(verdict, self.model, name)
 
     def ready(self) -> AbstractContextManager[None]:
         """An empty context: these weights need no preparation before sampling."""

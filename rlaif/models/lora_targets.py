@@ -48,8 +48,14 @@ def linear_layers(model: Any) -> LinearLayers:
     renamed = {leaf for leaf in map(_leaf, linear) if not _kept_by_peft(model, leaf)}
     if model.config.model_type in _MAMBA_TYPES:
         renamed.add("out_proj")
-    usable = {name: layer for name, layer in linear.items() if _leaf(name) not in renamed}
-    default = tuple(name for name in usable if not _ROUTERS & set(name.split(".")))
+    usable = {
+        name: layer
+        for name, layer in linear.items()
+        if _leaf(name) not in renamed
+        # some routers only look like a linear layer: they return scores and choices
+        and not (_is_router(name) and type(layer) is not torch.nn.Linear)
+    }
+    default = tuple(name for name in usable if not _is_router(name))
     return LinearLayers(usable, default, _note(model, default, renamed))
 
 
@@ -80,6 +86,10 @@ def chosen_layers(layers: LinearLayers, targets: str | Collection[str], model: s
             "model in full with lora=null"
         )
     return [name for name in layers.usable if name in chosen]
+
+
+def _is_router(name: str) -> bool:
+    return bool(_ROUTERS & set(name.split(".")))
 
 
 def _leaf(name: str) -> str:

@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
     attention: str  # attn_implementation that agrees with the class's own
     shares_prompts: bool  # whether responses in one row come out as in rows of their own
     notes: tuple[str, ...]  # what is slower than usual, and why; a sentence each
-    refusal: str  # why the model cannot be used; "" if it can
+    refusal: str  # why the model cannot be used, and what to do; "" if it can
 
 
 def takes_ours(model: Any) -> bool:
@@ -76,7 +76,7 @@ def obey(verdict: Verdict, model: Any, name: str) -> None:
     name: the model's, for messages. Raises BackboneError for a model that was refused.
     """
     if verdict.refusal:
-        raise BackboneError(f"{name}: {verdict.refusal}; choose another model")
+        raise BackboneError(f"{name}: {verdict.refusal}")
     set_attention(model, verdict.attention)
     for note in verdict.notes if ProcessGroup.current().is_main else ():
         print(f"{name}: {note}", file=sys.stderr)
@@ -119,9 +119,9 @@ def examine(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a class does that is not made for this
-        return Verdict(own, False, (), f"{kind} cannot be computed ({_first_line(error)})")
+        return _refused(own, f"{kind} cannot be computed ({_first_line(error)})", dtype)
     if not theirs.isfinite().all():
-        return Verdict(own, False, (), f"{kind} gives log-probs that are not finite numbers")
+        return _refused(own, f"{kind} gives log-probs that are not finite numbers", dtype)
     for attention in [grouped.NAME, own] if takes_ours(model) else [own]:
         set_attention(model, attention)
         fault = _fault(partial(alone, batch), theirs, lengths, tolerance)
@@ -134,7 +134,12 @@ def examine(
         reasons.append(fault)
     suspects = _logit_settings(model.config.get_text_config())
     why = f"; suspected: {suspects}" if suspects else ""
-    return Verdict(own, False, (), f"{kind} is not computed exactly here: {reasons[-1]}{why}")
+    return _refused(own, f"{kind} is not computed exactly here: {reasons[-1]}{why}", dtype)
+
+
+def _refused(attention: str, reason: str, dtype: torch.dtype) -> Verdict:
+    wider = "" if dtype is torch.float32 else "set dtype=float32, or "
+    return Verdict(attention, False, (), f"{reason}; {wider}choose another model")
 
 
 def set_attention(model: Any, attention: str) -> None:

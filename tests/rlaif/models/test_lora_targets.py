@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import peft
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
 from tests.support.training.architectures import ALONE, OWN_ATTENTION, SHARED, save_architecture
@@ -75,10 +78,28 @@ def test_routers_and_experts_are_refused_with_the_names_there_are(of_class, targ
         adapted(of_class("DeepseekV3Config"), (target,))
 
 
-@pytest.mark.parametrize("config", ["JambaConfig", "Llama4TextConfig"])
-def test_a_router_that_is_a_linear_layer_is_left_alone_unless_it_is_named(of_class, config):
-    assert "router" not in leaves(adapted(of_class(config)))
-    assert leaves(adapted(of_class(config), "router")) == ["router"]
+def test_a_router_that_is_a_linear_layer_is_left_alone_unless_it_is_named(of_class):
+    assert "router" not in leaves(adapted(of_class("JambaConfig")))
+    assert leaves(adapted(of_class("JambaConfig"), "router")) == ["router"]
+
+
+def test_a_router_that_only_looks_like_a_linear_layer_is_refused(of_class):
+    assert "router" not in leaves(adapted(of_class("Llama4TextConfig")))
+    with pytest.raises(BackboneError, match="'router' is not a linear layer"):
+        adapted(of_class("Llama4TextConfig"), "router")
+
+
+def test_what_all_linear_adapts_starts_with_the_numbers_that_peft_would_draw(tiny_model):
+    backbone = Backbone.load(tiny_model, "float32")
+    adapted(backbone)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    torch.manual_seed(0)
+    config = peft.LoraConfig(
+        r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    theirs = dict(peft.get_peft_model(base, config, "policy").named_parameters())
+    for name, parameter in backbone.role_parameters("policy").items():
+        assert torch.equal(parameter, theirs[f"base_model.model.{name}"])
 
 
 def test_an_image_tower_is_left_alone(of_class):

@@ -178,6 +178,14 @@ def test_a_class_that_fails_is_refused_in_one_line(tiny_model, monkeypatch):
     )
 
 
+def test_in_bfloat16_a_refusal_says_that_float32_may_help(tiny_model, monkeypatch):
+    monkeypatch.setattr(
+        backbone_module, "token_logprobs", lambda hidden, *a: hidden[:, 0].float() + 9
+    )
+    with pytest.raises(BackboneError, match=r"0.25 allowed; set dtype=float32, or choose another"):
+        Backbone.load(tiny_model, "bfloat16")
+
+
 def test_the_second_response_counts_as_much_as_the_first():
     """In a shared row the first is right even where the mask is not obeyed."""
     theirs = torch.zeros(12)
@@ -201,3 +209,5 @@ def test_a_token_without_an_embedding_is_refused_unless_it_pads(tiny_model, tmp_
     message = r"1 tokens without an embedding, the first is '<extra>' .* resize_token_embeddings"
     with pytest.raises(BackboneError, match=message):
         Backbone.load(str(tmp_path), "float32")
+    with pytest.raises(BackboneError, match=message):
+        CausalLM.load(str(tmp_path), tokenizer, "float32")
