@@ -120,9 +120,7 @@ class Backbone:
         if cut:
             loaded.workers, loaded.device = cut, device
             verdict, loaded.fingerprint = cut.gather([(verdict, loaded.fingerprint)])[0]
-        assert verdict is not None
-        obey(verdict, base, model)
-        loaded._shares_rows = verdict.shares_prompts
+        loaded._shares_rows = obey(verdict, base, model).shares_prompts
         return loaded
 
     def _examined(self) -> Verdict:

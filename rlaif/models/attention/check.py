@@ -70,16 +70,18 @@ def takes_ours(model: Any) -> bool:
     return bool(model._can_set_attn_implementation() and model._supports_sdpa)
 
 
-def obey(verdict: Verdict, model: Any, name: str) -> None:
+def obey(verdict: Verdict | None, model: Any, name: str) -> Verdict:
     """Compute a model as the check found it; says what is slower, in the main process, on stderr.
 
     name: the model's, for messages. Raises BackboneError for a model that was refused.
     """
+    assert verdict is not None, "no process has checked the model"
     if verdict.refusal:
         raise BackboneError(f"{name}: {verdict.refusal}")
     set_attention(model, verdict.attention)
     for note in verdict.notes if ProcessGroup.current().is_main else ():
         print(f"{name}: {note}", file=sys.stderr)
+    return verdict
 
 
 def _probe_rows(tokenizer: Any, vocabulary: int) -> list[Row]:
@@ -111,7 +113,7 @@ def examine(
     tolerance = _TOLERANCES[dtype]
     lengths = [row.response_length for row in rows]
     reasons: list[str] = []  # why an attention was not chosen, ours first
-    # a model of its own class's attention only is computed with that
+    # What the class computes; one that cannot be switched has only the attention it came with.
     own = "eager" if model._can_set_attn_implementation() else model.config._attn_implementation
     try:
         set_attention(model, own)
@@ -122,6 +124,7 @@ def examine(
         return _refused(own, f"{kind} cannot be computed ({_first_line(error)})", dtype)
     if not theirs.isfinite().all():
         return _refused(own, f"{kind} gives log-probs that are not finite numbers", dtype)
+    # The first attention that agrees with it: ours, as it is faster, or else the class's own.
     for attention in [grouped.NAME, own] if takes_ours(model) else [own]:
         set_attention(model, attention)
         fault = _fault(partial(alone, batch), theirs, lengths, tolerance)
@@ -132,6 +135,7 @@ def examine(
             notes = _notes(model, attention, reasons, mixed)
             return Verdict(attention, together is not None and not mixed, notes, "")
         reasons.append(fault)
+    # It is not attention then, but what follows the decoder: some setting may tell.
     suspects = _logit_settings(model.config.get_text_config())
     why = f"; suspected: {suspects}" if suspects else ""
     return _refused(own, f"{kind} is not computed exactly here: {reasons[-1]}{why}", dtype)

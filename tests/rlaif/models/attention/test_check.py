@@ -211,3 +211,36 @@ def test_a_token_without_an_embedding_is_refused_unless_it_pads(tiny_model, tmp_
         Backbone.load(str(tmp_path), "float32")
     with pytest.raises(BackboneError, match=message):
         CausalLM.load(str(tmp_path), tokenizer, "float32")
+
+
+class FakeShardingGroup:
+    """One process of a launch that shards weights; its main process came to `outcome`."""
+
+    sharded = True
+
+    def __init__(self, is_main, outcome):
+        self.is_main = is_main
+        self.outcome = outcome
+        self.given = []
+
+    def gather(self, items):
+        self.given += items
+        return [self.outcome or items[0], *items]
+
+
+def test_where_weights_are_sharded_every_process_obeys_the_main_one_s_check(
+    tiny_model, monkeypatch
+):
+    main = FakeShardingGroup(True, None)
+    whole = Backbone.load(tiny_model, "float32", workers=main)
+    assert main.given == [(Verdict(grouped.NAME, True, (), ""), whole.fingerprint)]
+    # another process may hold no weights: it computes nothing, and takes what it is given
+    monkeypatch.setattr(LlamaModel, "forward", None)
+    outcome = (Verdict("eager", False, (), ""), "of the main process")
+    other = Backbone.load(tiny_model, "float32", workers=FakeShardingGroup(False, outcome))
+    assert other.model.config._attn_implementation == "eager"
+    assert other.fingerprint == "of the main process"
+    assert other.pack_rows(ROWS) == [[0], [1]]
+    refused = (Verdict("eager", False, (), "not computed; choose another model"), "")
+    with pytest.raises(BackboneError, match="not computed; choose another model"):
+        Backbone.load(tiny_model, "float32", workers=FakeShardingGroup(False, refused))
