@@ -30,7 +30,7 @@ from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.attention.check import Verdict, examine, obey
+from rlaif.models.attention.check import CheckOutcome, examine, obey
 from rlaif.models.attention.shared_rows import keeps_apart, mask_for
 from rlaif.models.folder import (
     BackboneError,
@@ -116,14 +116,14 @@ class Backbone:
         loaded = cls(base if cut else base.to(device), tokenizer, model, computed)
         # Of processes that share a host, only one may have read the weights: the main process
         # checks for all, still on its CPU. Unsharded, each checks its own copy, with one outcome.
-        verdict = loaded._examined() if cut is None or cut.is_main else None
+        outcome = loaded._examined() if cut is None or cut.is_main else None
         if cut:
             loaded.workers, loaded.device = cut, device
-            verdict, loaded.fingerprint = cut.gather([(verdict, loaded.fingerprint)])[0]
-        loaded._shares_rows = obey(verdict, base, model).shares_prompts
+            outcome, loaded.fingerprint = cut.gather([(outcome, loaded.fingerprint)])[0]
+        loaded._shares_rows = obey(outcome, base, model).shares_prompts
         return loaded
 
-    def _examined(self) -> Verdict:
+    def _examined(self) -> CheckOutcome:
         """Compare the log-probs of a dozen tokens with those of the model's own class."""
         return examine(
             self.model, self.tokenizer, self.dtype,

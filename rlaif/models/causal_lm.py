@@ -67,11 +67,11 @@ class CausalLM:
                 logits = hidden.float() @ self._head.T  # (B, T, V)
             return response_logprobs_of(logits, batch)
 
-        verdict = examine(self.model, tokenizer, self.dtype, alone)
-        if verdict.refusal and self._head is not None:
+        outcome = examine(self.model, tokenizer, self.dtype, alone)
+        if outcome.refusal and self._head is not None:
             self._head = None
-            verdict = examine(self.model, tokenizer, self.dtype, alone)
-        obey(verdict, self.model, name)
+            outcome = examine(self.model, tokenizer, self.dtype, alone)
+        obey(outcome, self.model, name)
 
     def ready(self) -> AbstractContextManager[None]:
         """An empty context: these weights need no preparation before sampling."""

@@ -44,7 +44,7 @@ class Tolerance(NamedTuple):
 
 
 # Two orders of summation differ by rounding, which every token carries alike. float32: at most
-# 2e-5 nats with SmolLM2-135M, 1e-4 with 24 layers of random weights. bfloat16: .02 in the middle
+# 2e-5 nats with SmolLM2-135M, 1e-4 with 24 random layers of a Llama. bfloat16: .02 in the middle
 # and .1 at most with SmolLM2-135M; rounding may also turn a router to another expert, which moves
 # a few tokens by a nat, so there the middle one of the tokens is judged. Left out, a sink, a cap or
 # a mask moves most tokens by .2 to 3 nats. A model that rounding alone moves further is still not
@@ -56,7 +56,7 @@ _TOLERANCES: Mapping[torch.dtype, Tolerance] = {
 }
 
 
-class Verdict(NamedTuple):
+class CheckOutcome(NamedTuple):
     """How a model is to be computed, as the check found it."""
 
     attention: str  # attn_implementation that agrees with the class's own
@@ -70,18 +70,18 @@ def takes_ours(model: Any) -> bool:
     return bool(model._can_set_attn_implementation() and model._supports_sdpa)
 
 
-def obey(verdict: Verdict | None, model: Any, name: str) -> Verdict:
+def obey(outcome: CheckOutcome | None, model: Any, name: str) -> CheckOutcome:
     """Compute a model as the check found it; says what is slower, in the main process, on stderr.
 
     name: the model's, for messages. Raises BackboneError for a model that was refused.
     """
-    assert verdict is not None, "no process has checked the model"
-    if verdict.refusal:
-        raise BackboneError(f"{name}: {verdict.refusal}")
-    set_attention(model, verdict.attention)
-    for note in verdict.notes if ProcessGroup.current().is_main else ():
+    assert outcome is not None, "no process has checked the model"
+    if outcome.refusal:
+        raise BackboneError(f"{name}: {outcome.refusal}")
+    set_attention(model, outcome.attention)
+    for note in outcome.notes if ProcessGroup.current().is_main else ():
         print(f"{name}: {note}", file=sys.stderr)
-    return verdict
+    return outcome
 
 
 def _probe_rows(tokenizer: Any, vocabulary: int) -> list[Row]:
@@ -99,7 +99,7 @@ def examine(
     dtype: torch.dtype,
     alone: Callable[[Batch], Tensor],
     shared: Callable[[SharedBatch], Tensor] | None = None,
-) -> Verdict:
+) -> CheckOutcome:
     """Find the attention with which a model's log-probs are its class's own, and set it.
 
     alone, shared: compute the log-probs of a batch's response tokens (N,), where every response has
@@ -133,7 +133,7 @@ def examine(
             if together is not None:
                 mixed = _fault(partial(together, packed), theirs, lengths, tolerance)
             notes = _notes(model, attention, reasons, mixed)
-            return Verdict(attention, together is not None and not mixed, notes, "")
+            return CheckOutcome(attention, together is not None and not mixed, notes, "")
         reasons.append(fault)
     # It is not attention then, but what follows the decoder: some setting may tell.
     suspects = _logit_settings(model.config.get_text_config())
@@ -141,9 +141,9 @@ def examine(
     return _refused(own, f"{kind} is not computed exactly here: {reasons[-1]}{why}", dtype)
 
 
-def _refused(attention: str, reason: str, dtype: torch.dtype) -> Verdict:
+def _refused(attention: str, reason: str, dtype: torch.dtype) -> CheckOutcome:
     wider = "" if dtype is torch.float32 else "set dtype=float32, or "
-    return Verdict(attention, False, (), f"{reason}; {wider}choose another model")
+    return CheckOutcome(attention, False, (), f"{reason}; {wider}choose another model")
 
 
 def set_attention(model: Any, attention: str) -> None:

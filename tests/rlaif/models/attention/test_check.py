@@ -13,7 +13,7 @@ from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.models import backbone as backbone_module
 from rlaif.models import folder as folder_module
 from rlaif.models.attention import check, grouped
-from rlaif.models.attention.check import Verdict
+from rlaif.models.attention.check import CheckOutcome
 from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
 from rlaif.models.causal_lm import CausalLM
 from tests.support.training.architectures import (
@@ -69,7 +69,7 @@ def test_it_takes_three_forward_passes_and_leaves_no_trace(
     assert torch.equal(torch.get_rng_state(), state)
     checked, gradients = loaded()
     with monkeypatch.context() as patch:
-        unchecked = Verdict(grouped.NAME, True, (), "")
+        unchecked = CheckOutcome(grouped.NAME, True, (), "")
         patch.setattr(backbone_module, "examine", lambda *a, **k: unchecked)
         values, expected = loaded()
     assert torch.equal(checked, values)
@@ -233,14 +233,14 @@ def test_where_weights_are_sharded_every_process_obeys_the_main_one_s_check(
 ):
     main = FakeShardingGroup(True, None)
     whole = Backbone.load(tiny_model, "float32", workers=main)
-    assert main.given == [(Verdict(grouped.NAME, True, (), ""), whole.fingerprint)]
+    assert main.given == [(CheckOutcome(grouped.NAME, True, (), ""), whole.fingerprint)]
     # another process may hold no weights: it computes nothing, and takes what it is given
     monkeypatch.setattr(LlamaModel, "forward", None)
-    outcome = (Verdict("eager", False, (), ""), "of the main process")
+    outcome = (CheckOutcome("eager", False, (), ""), "of the main process")
     other = Backbone.load(tiny_model, "float32", workers=FakeShardingGroup(False, outcome))
     assert other.model.config._attn_implementation == "eager"
     assert other.fingerprint == "of the main process"
     assert other.pack_rows(ROWS) == [[0], [1]]
-    refused = (Verdict("eager", False, (), "not computed; choose another model"), "")
+    refused = (CheckOutcome("eager", False, (), "not computed; choose another model"), "")
     with pytest.raises(BackboneError, match="not computed; choose another model"):
         Backbone.load(tiny_model, "float32", workers=FakeShardingGroup(False, refused))
