@@ -97,9 +97,11 @@ def _load_tokenizer(model: str) -> tuple[Any, int]:
     """The model's tokenizer, and how many tokens the model can read."""
     from transformers import AutoConfig, AutoTokenizer
 
+    from rlaif.models.folder import context_length
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        context = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
+        context = context_length(AutoConfig.from_pretrained(model))
     except OSError as error:
         raise SamplingError(
             f"model cannot be loaded: {model}: {error}; give a model folder or a hub id"

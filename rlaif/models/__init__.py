@@ -7,8 +7,9 @@ backbone.py         one base model with a LoRA adapter for each role
 causal_lm.py        a model without roles, to sample from
 lora.py             LoRA adapters over one model, by role
 lora_config.py      settings of LoRA and the trainers' number format; imports no torch
+lora_targets.py     which layers get an adapter
 merge.py            an adapter folded into its base
-attention.py        attention that is fast in bfloat16 on CPUs
+attention/          attention kernels, and the check at load that a model is computed exactly
 reward_model.py     heads that score a response, and the reward model made of them
 sample_logprobs.py  log-probs of sampled responses under policy and base
 """

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 from torch import Tensor
 
 from hardware.dtypes import resolve_dtype
@@ -31,14 +30,18 @@ from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models import attention
+from rlaif.models.attention.check import CheckOutcome, examine, obey
+from rlaif.models.attention.shared_rows import keeps_apart, mask_for
 from rlaif.models.folder import (
     BackboneError,
+    context_length,
+    decoder_of,
     end_token_ids,
     fingerprint,
     load_tensors,
-    readable_errors,
+    read_model,
     refuse_unknown_heads,
+    refuse_unknown_tokens,
     save_model,
     save_tensors,
 )
@@ -76,17 +79,19 @@ class Backbone:
 
     def __init__(self, model: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> None:
         refuse_unknown_heads(model, tokenizer, name)
+        refuse_unknown_tokens(model, tokenizer, name)
         self.name = name
         self.dtype = dtype
         self.tokenizer = tokenizer
         self.model = model.eval().requires_grad_(False)  # eval: no dropout anywhere
-        self.trunk = model.get_decoder()
+        self.trunk = decoder_of(model)
         self._head: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)
         self.device = self._head.device  # where it computes; sharded later, then
         self.workers: ProcessGroup | None = None  # those over whom `shard` cuts it
         self._gathered: Any = None  # a whole model of sharded weights, to be saved
         self.fingerprint = fingerprint(model)
         self._adapters = Adapters(self.model, name)
+        self._shares_rows = True  # if the model keeps responses apart
         self._active: Role | None = None
         self._folded: Role | None = None  # the role whose adapter is in the base's weights now
         self._whole: Role | None = None  # the role that is the base itself
@@ -97,25 +102,34 @@ class Backbone:
         cls, model: str, dtype: TrainDtype = "auto", train_fully: bool = False,
         workers: ProcessGroup | None = None,
     ) -> Backbone:  # fmt: skip
-        """Load the base from a model folder or hub id. Raises BackboneError when that fails.
+        """Load the base from a model folder or hub id, and check that it is computed exactly.
 
         train_fully: keep weights in float32, for `add_role(role, None, seed)`. workers: of an FSDP
         launch, all of which must load it; it stays on the CPU until `shard`. Else it is unsharded.
+        Raises BackboneError when it cannot be loaded, or the check fails (attention/check.py).
         """
         cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
-        with readable_errors(model), fsdp.ram_efficient_loading() if cut else nullcontext():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-            held = torch.float32 if train_fully else computed
-            base = transformers.AutoModelForCausalLM.from_pretrained(
-                model, dtype=held, attn_implementation=attention.NAME
-            )
+        with fsdp.ram_efficient_loading() if cut else nullcontext():
+            base, tokenizer = read_model(model, torch.float32 if train_fully else computed)
         loaded = cls(base if cut else base.to(device), tokenizer, model, computed)
+        # Of processes that share a host, only one may have read the weights: the main process
+        # checks for all, still on its CPU. Unsharded, each checks its own copy, with one outcome.
+        outcome = loaded._examined() if cut is None or cut.is_main else None
         if cut:
-            loaded.device, loaded.workers = device, cut
-            loaded.fingerprint = cut.gather([loaded.fingerprint])[0]  # the main process's
+            loaded.workers, loaded.device = cut, device
+            outcome, loaded.fingerprint = cut.gather([(outcome, loaded.fingerprint)])[0]
+        loaded._shares_rows = obey(outcome, base, model).shares_prompts
         return loaded
+
+    def _examined(self) -> CheckOutcome:
+        """Compare the log-probs of a dozen tokens with those of the model's own class."""
+        return examine(
+            self.model, self.tokenizer, self.dtype,
+            alone=lambda batch: self.logprobs(None, batch)[batch.response_mask],
+            shared=lambda batch: self.logprobs_from(self.predicting(None, batch), batch),
+        )  # fmt: skip
 
     def frozen_copy(self) -> Backbone:
         """Load the untrained base again, as a backbone with roles of its own."""
@@ -135,8 +149,7 @@ class Backbone:
     @property
     def context(self) -> int:
         """Context length in tokens, prompt and response together."""
-        length: int = self.model.config.get_text_config().max_position_embeddings
-        return length
+        return context_length(self.model.config)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -365,19 +378,13 @@ class Backbone:
         how: dict[str, Tensor] = {}
         if batch.positions is not None and batch.attention is not None:
             assert self._keeps_apart(batch.longest), f"{self.name}: no responses can share a row"
-            how = {"position_ids": batch.positions, "attention_mask": batch.attention}
+            mask = mask_for(self.model, batch.attention, self.dtype)
+            how = {"position_ids": batch.positions, "attention_mask": mask}
         return self._forward(role, batch.ids, use_cache=False, **how).flatten(0, 1)
 
     def _keeps_apart(self, longest: int) -> bool:
-        """Whether all layers obey the mask of a shared row for conversations of this length: plain
-        attention through transformers' interface, no state, no window that is shorter."""
-        if not self.model._supports_attention_backend or self.model._is_stateful:
-            return False
-        config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        plain = not kinds - {"full_attention", "sliding_attention"}
-        return plain and not (window and window < longest)
+        """Whether responses of conversations of this length can share a row."""
+        return self._shares_rows and keeps_apart(self.model, longest)
 
 
 @contextmanager

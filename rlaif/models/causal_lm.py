@@ -1,7 +1,8 @@
 """A causal language model loaded unchanged from its folder, without roles, to sample from.
 
 Logits are W h in float32 over the decoder's hidden states, as training computes them; a model whose
-head does more (a bias, scaled or capped logits) computes them itself.
+head does more (a bias, scaled or capped logits) computes them itself. Attention is the one that
+training uses for the model (attention/check.py).
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
 from hardware.dtypes import Dtype, resolve_dtype
-from rlaif.models import attention
-from rlaif.models.folder import end_token_ids, head_obstacle, readable_errors
+from rlaif.batching.encode import Batch
+from rlaif.models.attention.check import examine, obey, response_logprobs_of
+from rlaif.models.folder import (
+    decoder_of,
+    end_token_ids,
+    head_obstacle,
+    read_model,
+    refuse_unknown_tokens,
+)
 
 
 class CausalLM:
@@ -32,24 +39,39 @@ class CausalLM:
         self.eos_ids = end_token_ids(tokenizer, model.generation_config)
         self._head: Tensor | None = None  # (V, d)
         if not head_obstacle(model):
-            self.trunk = model.get_decoder()
+            self.trunk = decoder_of(model)
             self._head = model.get_output_embeddings().weight.float()
+        name = model.config.name_or_path
+        refuse_unknown_tokens(model, tokenizer, name)
+        self._fit(tokenizer, name)
 
     @classmethod
     def load(cls, name: str, tokenizer: Any, dtype: Dtype) -> CausalLM:
         """Load a model folder or hub id, onto the GPU if there is one.
 
-        Raises BackboneError when it cannot be loaded.
+        Raises BackboneError when it cannot be loaded or computed.
         """
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        with readable_errors(name):
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                name, dtype=resolve_dtype(dtype)
-            )
-        # Training's attention, where it computes the same as the one that the model would use.
-        if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
-            model.set_attn_implementation(attention.NAME)
+        model, _ = read_model(name, resolve_dtype(dtype))
         return cls(model.to(device), tokenizer)
+
+    def _fit(self, tokenizer: Any, name: str) -> None:
+        """Set the attention that training chooses for this model, and leave the logits to its class
+        if W h is not all there is to them. Raises BackboneError if its class cannot compute it."""
+
+        def alone(batch: Batch) -> Tensor:
+            if self._head is None:
+                logits = self.model(input_ids=batch.ids, use_cache=False).logits
+            else:
+                hidden = self.trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
+                logits = hidden.float() @ self._head.T  # (B, T, V)
+            return response_logprobs_of(logits, batch)
+
+        outcome = examine(self.model, tokenizer, self.dtype, alone)
+        if outcome.refusal and self._head is not None:
+            self._head = None
+            outcome = examine(self.model, tokenizer, self.dtype, alone)
+        obey(outcome, self.model, name)
 
     def ready(self) -> AbstractContextManager[None]:
         """An empty context: these weights need no preparation before sampling."""

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from constitution.errors import UserError
 
-_SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+# Settings by which classes of transformers change W h, and names by which they limit positions.
+_SCALED_LOGITS = (
+    "final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_scaling",
+    "lm_head_multiplier", "output_multiplier",
+)  # fmt: skip
+_CONTEXT_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+NO_LIMIT = 2**31 - 1  # context of a model that reads any number of tokens
 
 
 class BackboneError(UserError):
@@ -36,7 +43,8 @@ def fingerprint(model: Any) -> str:
 
 def head_obstacle(model: Any) -> str:
     """What a model's logits have besides W h, such as a bias or a cap; "" if nothing."""
-    scaled = [key for key in _SCALED_LOGITS if getattr(model.config, key, None) not in (None, 1.0)]
+    config = model.config.get_text_config()  # nested in that of a model for text and images
+    scaled = [key for key in _SCALED_LOGITS if getattr(config, key, None) not in (None, 1.0)]
     head = model.get_output_embeddings()
     if scaled:
         return ", ".join(scaled)
@@ -56,6 +64,65 @@ def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
         )
     if tokenizer.eos_token_id is None:
         raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
+
+
+def refuse_unknown_tokens(model: Any, tokenizer: Any, name: str) -> None:
+    """Raise BackboneError for a tokenizer with tokens that the model has no embedding of.
+
+    A pad token without one does no harm: rows are padded with id 0, outside every mask.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    unknown = {
+        token: id
+        for token, id in tokenizer.get_vocab().items()
+        if id >= known and id != tokenizer.pad_token_id
+    }
+    if unknown:
+        token, id = min(unknown.items(), key=lambda item: item[1])
+        raise BackboneError(
+            f"{name}: the tokenizer has {len(unknown)} tokens without an embedding, the first is "
+            f"{token!r} with id {id} (the model has {known} embeddings); save the model after "
+            "resize_token_embeddings, or the tokenizer without them"
+        )
+
+
+def refuse_encoder_decoders(name: str) -> None:
+    """Raise BackboneError for a model with an encoder, or whose config cannot be read."""
+    with readable_errors(name):
+        config = transformers.AutoConfig.from_pretrained(name)
+    if getattr(config, "is_encoder_decoder", False):
+        raise BackboneError(
+            f"{name}: an encoder-decoder model ({config.model_type}); choose a decoder-only "
+            "language model"
+        )
+
+
+def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Load (model, tokenizer) from a folder or hub id; the attention is the class's own.
+
+    Raises BackboneError for what is not a causal language model, or cannot be read.
+    """
+    refuse_encoder_decoders(name)
+    with readable_errors(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation="eager"
+        )
+    return model, tokenizer
+
+
+def decoder_of(model: Any) -> Any:
+    """The part of a causal language model below its head, which returns hidden states."""
+    decoder = model.get_decoder()
+    # transformers finds none in some models that are part of a larger one
+    return getattr(model, "model", decoder) if decoder is model else decoder
+
+
+def context_length(config: Any) -> int:
+    """Tokens that a model can read, by its config; NO_LIMIT if it sets none, as Mamba and BLOOM."""
+    text = config.get_text_config()
+    lengths = (getattr(text, name, None) for name in _CONTEXT_LENGTHS)
+    return next((length for length in lengths if isinstance(length, int) and length > 0), NO_LIMIT)
 
 
 def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:

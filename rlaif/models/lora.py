@@ -11,6 +11,7 @@ Left out: dropout, and LoRA's variants (DoRA and the like): adapters with those 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,12 @@ import peft
 import torch
 from peft.tuners import lora as peft_lora
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
+from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.folder import BackboneError, readable_errors, save_tensors
 from rlaif.models.lora_config import LoraConfig
+from rlaif.models.lora_targets import ALL_LINEAR, chosen_layers, linear_layers, names_of
 from rlaif.models.merge import adapted_layers
 
 Role = Literal["policy", "value", "reward"]
@@ -60,6 +64,8 @@ class Adapters:
         self._peft: Any = None
         self._parameters: dict[Role, dict[str, torch.nn.Parameter]] = {}
         self._trainable: set[Role] = set()
+        self._layers = linear_layers(model)  # before peft wraps them
+        self._noted = False
 
     @property
     def roles(self) -> list[Role]:
@@ -71,10 +77,13 @@ class Adapters:
 
         Raises BackboneError when lora.targets do not fit the model.
         """
+        targets = chosen_layers(self._layers, lora.targets, self.name)
+        self._tell_what_is_left_alone(lora)
         config = peft.LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
-            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+            target_modules=targets,
+            fan_in_fan_out=all(isinstance(self._layers.usable[t], Conv1D) for t in targets),
             task_type="CAUSAL_LM",
             base_model_name_or_path=self.name,
         )
@@ -141,6 +150,13 @@ class Adapters:
             for parameter in parameters.values():
                 parameter.requires_grad_(each in self._trainable)
 
+    def _tell_what_is_left_alone(self, lora: LoraConfig) -> None:
+        """Print, once per model, what all-linear leaves out in a mixture of experts."""
+        if self._layers.note and names_of(lora.targets) >= {ALL_LINEAR} and not self._noted:
+            self._noted = True
+            if ProcessGroup.current().is_main:
+                print(f"{self.name}: {self._layers.note}", file=sys.stderr)
+
     def _take_up(self, role: Role, what: str) -> None:
         """Refuse an adapter of layers that are computed elsewhere (embeddings, or the
         head over the hidden states); of the others, take over the computing."""
@@ -149,7 +165,7 @@ class Adapters:
             if layer is head or not isinstance(layer, peft_lora.Linear):
                 raise BackboneError(
                     f"{what}: adapts {name}; only linear layers below the language-model head can "
-                    "be adapted here: set lora.targets to all-linear or to names of such layers"
+                    "be adapted here: merge it (`rlaif models merge`) and give the merged model"
                 )
             layer.__class__ = LeanLinear if _plain(layer) else peft_lora.Linear
         self._parameters[role] = {

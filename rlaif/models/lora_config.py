@@ -28,6 +28,6 @@ class LoraConfig(SettingsModel):
     )
     targets: str | tuple[str, ...] = Field(
         default="all-linear",
-        description="layers that are adapted, peft's target_modules: their names, or all-linear "
-        "(arXiv:2305.14314, section 4)",
+        description="layers that are adapted: a name, [several], or all-linear without routers and "
+        "fused experts (arXiv:2305.14314, section 4)",
     )

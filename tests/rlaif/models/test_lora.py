@@ -73,11 +73,16 @@ def test_an_adapter_of_another_kind_runs_as_in_peft(tiny_model, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True.")  # peft's, before ours
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
-def test_an_adapter_of_the_head_or_the_embeddings_is_refused(tiny_model, target):
+def test_an_adapter_of_the_head_or_the_embeddings_is_refused(tiny_model, target, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    config = peft.LoraConfig(target_modules=[target], task_type="CAUSAL_LM")
+    peft.get_peft_model(base, config).save_pretrained(tmp_path)
     backbone = Backbone.load(tiny_model, "float32")
-    with pytest.raises(BackboneError, match=f"adapts .*{target}; only linear layers below"):
-        backbone.add_role("policy", LoraConfig(targets=(target,)), 0)
+    message = f"adapts .*{target}; only linear layers below .* give the merged model"
+    with pytest.raises(BackboneError, match=message):
+        backbone.load_role("policy", tmp_path)
 
 
 def test_a_whole_model_is_not_an_adapter(tiny_model, tmp_path):

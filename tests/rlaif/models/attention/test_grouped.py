@@ -8,7 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rlaif.batching.encode import Pair, Row
 from rlaif.batching.prefix_sharing import pad_packs
-from rlaif.models.attention import grouped_attention
+from rlaif.models.attention import grouped
+from rlaif.models.attention.grouped import AttentionInputError, grouped_attention
 from rlaif.models.backbone import Backbone, LoraConfig
 from tests.support.training.perturb import shaken
 
@@ -70,3 +71,50 @@ def test_in_float32_and_for_single_tokens_torchs_kernel_is_asked(tiny_model):
         ours = backbone.hidden_states(None, ids[:, :width])
         backbone.model.set_attn_implementation("sdpa")
         assert torch.equal(backbone.hidden_states(None, ids[:, :width]), ours)
+
+
+def test_values_may_be_narrower_than_keys():
+    query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8)
+    value, allowed = torch.randn(2, 2, 5, 3), torch.ones(1, 1, 5, 5, dtype=torch.bool).tril_()
+    found = grouped_attention(query, key, value, allowed, 0.3)
+    expected = scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=0.3, enable_gqa=True
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def attention(dtype=torch.bfloat16, mask=None, is_causal=None, **how):
+    """What a layer gets from the registered function, and torch's kernel on the same numbers."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 5, 8, generator=generator).to(dtype)
+    module = torch.nn.Module()
+    found, _ = grouped._attention(module, query, key, value, mask, is_causal=is_causal, **how)
+    kernel = scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None and is_causal is not False
+    )
+    return found, kernel.transpose(1, 2)
+
+
+@pytest.mark.parametrize("keyword", ["softcap", "s_aux", "something_new"])
+def test_an_input_that_is_not_computed_is_an_error_and_none_is_not(keyword):
+    with pytest.raises(AttentionInputError, match=f"^{keyword}$"):
+        attention(**{keyword: 2.0})
+    attention(**{keyword: None}, sliding_window=4, use_cache=False)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"is_causal": False}, {"mask": torch.zeros(1, 1, 5, 5, dtype=torch.bfloat16).triu()}, {}],
+)
+def test_masks_of_every_kind_are_those_of_torchs_kernel(how):
+    found, expected = attention(**how)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+
+
+def test_a_bias_by_position_is_added():
+    bias = torch.linspace(-3, 3, 50).view(1, 2, 5, 5).bfloat16()
+    plain, _ = attention(torch.float32)
+    found, _ = attention(position_bias=bias)
+    assert (found.float() - plain).abs().max() > 0.2
+    expected, _ = attention(torch.float32, position_bias=bias.float())
+    torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0.05)
