@@ -118,7 +118,7 @@ def _unlike(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Promp
 def _of_pairs(rows: Iterator[Row], path: Path, name: str) -> Iterator[Prompt]:
     """The prompts of a data set's pairs or demonstrations, each once."""
     notes, seen = ReadingNotes(path, name, FORMATS[name].columns), set()
-    for record in convert_rows(FORMATS[name], rows, notes):
+    for record in convert_rows(FORMATS[name], rows, notes, lessons=True):
         if isinstance(record, Preference | Demonstration):
             messages = [message.model_dump() for message in record.prompt]
             prompt = _parse({"prompt": messages}, str(path))

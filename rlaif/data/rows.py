@@ -141,8 +141,7 @@ _DECODER = json.JSONDecoder(parse_int=_integer)
 def _json_rows(file: IO[bytes], path: Path) -> Iterator[Row]:
     begun = False
     for number, line in enumerate(file, start=1):
-        if number == 1:
-            line = line.removeprefix(_BOM)
+        line = line.removeprefix(_BOM)  # of joined files, in the middle too
         if not line.strip():
             continue
         if not begun and line.lstrip().startswith(b"["):
@@ -205,9 +204,9 @@ def _decoded(decode: Callable[[str], Value], text: str, where: str, begin: int =
         return decode(text)
     except json.JSONDecodeError as error:
         hint = "; one JSON object a line is expected" if text.strip() in ("{", "[") else ""
+        what = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         raise RecordError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}){hint}; correct or delete "
-            "this line"
+            f"{where}: not JSON ({what}){hint}; correct or delete this line"
         ) from error
     except RecursionError:  # without its cause: a chain of a thousand frames
         raise _too_deep(where, _deep_field(text, begin)) from None

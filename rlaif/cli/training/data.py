@@ -61,8 +61,5 @@ def convert(
             console.print(record.model_dump_json(indent=2), highlight=False, markup=False)
     line = done.notes.line() or f"{file}: {done.notes.records} records ({done.format})"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-    told = "would be written" if dry_run else "written"
-    console.print(
-        f"{out}: {done.notes.records} records {told}", highlight=False, markup=False,
-        soft_wrap=True,
-    )  # fmt: skip
+    outcome = f"{done.notes.records} records {'would be written' if dry_run else 'written'}"
+    console.print(f"{out}: {outcome}", highlight=False, markup=False, soft_wrap=True)

@@ -18,6 +18,9 @@ Fields = Mapping[str, Any]
 Turn = dict[str, Any]
 """A message: {"role": "system" | "user" | "assistant", "content": text}."""
 
+WEIGHTS = ("weight", "loss", "train")
+"""Keys of a message with which formats say that a reply is not trained on: 0 or false."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -132,8 +135,8 @@ def renamed(
 ) -> list[Turn]:
     """Turns written with other keys and role names, as messages.
 
-    roles: a role of the format → ours. Raises RecordError for another role, or content that is not
-    text.
+    roles: a role of the format → ours. Weights of turns are kept. Raises RecordError for another
+    role, or content that is not text.
     """
     found = []
     for turn in turns:
@@ -142,7 +145,8 @@ def renamed(
             raise wrong(where, f"{name}.{role_key}", f"one of {', '.join(roles)}", role)
         if not isinstance(content, str):
             raise wrong(where, f"{name}.{content_key}", "a text", content)
-        found.append({"role": roles[role], "content": content})
+        weights = {key: turn[key] for key in WEIGHTS if turn.get(key) is not None}
+        found.append({"role": roles[role], "content": content, **weights})
     return found
 
 

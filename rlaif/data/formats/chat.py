@@ -38,7 +38,7 @@ _ROLES |= {"assistant": "assistant", "bing": "assistant", "bard": "assistant", "
 
 
 _SAME_MEANING = (
-    *("id", "system", "system_prompt", "label", "deleted"),
+    *("id", "system", "system_prompt", "label", "kto_tag", "deleted"),
     *("tools", "images", "image", "videos", "audios"),
 )
 
@@ -65,9 +65,6 @@ def conversation(fields: Fields, where: str, name: str = "conversations") -> lis
 
 
 def _alpaca(fields: Fields, where: str) -> Iterator[Converted]:
-    if fields.get("kto_tag") in (False, "false", "False"):
-        yield LeftOut("kto_tag: false")
-        return
     # The responses of the history are learned too, as LLaMA-Factory does.
     turns = [*instruction_turns(fields, where), assistant(text(fields, "output", where))]
     if not turns[-1]["content"].strip():
@@ -100,7 +97,7 @@ def _other(fields: Fields) -> Fields:
 ALPACA = Format(
     recognize=has("instruction", "output"),
     convert=by_row(_alpaca),
-    columns=COLUMNS | {"instruction", "input", "output", "kto_tag"},
+    columns=COLUMNS | {"instruction", "input", "output"},
     url="https://github.com/tatsu-lab/stanford_alpaca",
 )
 SHAREGPT = Format(

@@ -17,20 +17,23 @@ content. A column whose name is nearly one of ours is an error.
 
 Columns that change what a row means are heeded: `system` (and `system_prompt`) begins the prompt;
 `label: false` (an unpaired preference, KTO) and `deleted: true` leave the row out; so do equal
-responses and, without prob_chosen, a score of `rejected` that is not below that of `chosen`. Tools,
-images and other inputs that are not text are refused, as is a prompt that ends with the assistant's
-turn.
+responses and, without prob_chosen, scores (`score_chosen` and `score_rejected`, `chosen-rating`
+and the like, or a `rating` of two) of which that of `chosen` is not the higher one. A reply whose
+message has `weight: 0` (or `loss` or `train: false`) is no lesson. Tools, images and other inputs
+that are not text are refused, as is a prompt that ends with the assistant's turn.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 from rlaif.data.formats.base import (
+    WEIGHTS,
     Converted,
     Fields,
     Format,
@@ -56,13 +59,7 @@ from rlaif.data.rows import shown, shown_name
 
 _LIKE_OURS = 0.85  # difflib's ratio from which a column is a misspelled one of ours
 
-SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    ("chosen_rating", "rejected_rating"),
-    ("chosen-rating", "rejected-rating"),
-)
-"""Columns in which data sets keep the scores of the two responses; higher is better."""
+_SCORE = re.compile("score|rating|reward")
 
 SYSTEM = ("system", "system_prompt")
 
@@ -71,8 +68,9 @@ _NOT_TEXT = ("tools", "images", "image", "videos", "audios", "history", "chat_te
 
 COLUMNS = frozenset(
     {*Preference.model_fields, *Sample.model_fields, *SYSTEM, *_NOT_TEXT}
-    | {name for pair in SCORES for name in pair}
-    | {"completion", "messages", "text", "label", "deleted"}
+    | {"completion", "messages", "text", "label", "kto_tag", "deleted"}
+    | {"score_chosen", "score_rejected", "chosen_score", "rejected_score"}
+    | {"chosen_rating", "rejected_rating", "chosen-rating", "rejected-rating"}
 )
 
 
@@ -176,11 +174,25 @@ def _replies(fields: Fields, where: str) -> Iterator[Converted]:
             f"{where}: messages: expected a user's turn and then a reply of the assistant; "
             "correct or delete this line"
         )
+    plain = [_without_weight(turn) for turn in conversation]
     for place in places:
-        yield _demonstration(conversation[:place], conversation[place], fields, where)
+        if any(conversation[place].get(key) in (0, False) for key in WEIGHTS):
+            yield LeftOut("weight: 0")
+        else:
+            yield _demonstration(plain[:place], plain[place], fields, where)
+
+
+def _without_weight(turn: Turn) -> Turn:
+    """A turn without weights of 0 or 1; others remain, and are refused as unknown fields."""
+    return {key: v for key, v in turn.items() if key not in WEIGHTS or v not in (0, 1)}
 
 
 def _demonstration(prompt: list[Turn], reply: Turn, fields: Fields, where: str) -> Demonstration:
+    if unknown := sorted(reply.keys() - {"role", "content"}):
+        raise RecordError(
+            f"{where}: {shown_name(unknown[0])}: unknown field of the reply; remove it, or this "
+            "line if the reply is more than its text"
+        )
     content = {"prompt": prompt, "response": reply.get("content")}
     return as_record(content | {"id": _id(fields, content)}, Demonstration, where)
 
@@ -297,24 +309,37 @@ def _why_left_out(fields: Fields, where: str) -> str:
         return "deleted"
     if fields.get("prob_chosen") is not None:
         return ""
-    for better, worse in SCORES:
+    for better, worse in _score_columns(tuple(fields)):
         chosen, rejected = number(fields.get(better)), number(fields.get(worse))
         if chosen is not None and rejected is not None and chosen <= rejected:
             return "equal scores" if chosen == rejected else "a lower score of chosen"
+    rating = fields.get("rating")
+    if isinstance(rating, list) and len(rating) == 2 and rating[0] == rating[1] is not None:
+        return "equal scores"
     return ""
+
+
+@lru_cache(maxsize=64)  # the rows of a file have the same columns
+def _score_columns(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The pairs of columns that score chosen and rejected, by their names."""
+    pairs = ((name, name.replace("chosen", "rejected")) for name in names if _SCORE.search(name))
+    return tuple((better, worse) for better, worse in pairs if better != worse and worse in names)
 
 
 def _label(fields: Fields, where: str) -> bool:
     """The label of an unpaired preference; true where there is none."""
-    label = fields.get("label")
-    if label is None:
-        return True
-    if isinstance(label, bool | int) and label in (0, 1):
-        return bool(label)
-    raise RecordError(
-        f"{where}: label: true or false is needed (found {shown(label)}); rename the column if it "
-        "does not say whether the response is a good one"
-    )
+    for name in ("label", "kto_tag"):
+        label = fields.get(name)
+        if label is None:
+            continue
+        if not isinstance(label, bool | int) or label not in (0, 1):
+            raise RecordError(
+                f"{where}: {name}: true or false is needed (found {shown(label)}); rename the "
+                "column if it does not say whether the response is a good one"
+            )
+        if not label:
+            return False
+    return True
 
 
 def _refuse_other_inputs(fields: Fields, where: str) -> None:
