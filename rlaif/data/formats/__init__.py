@@ -2,6 +2,7 @@
 
 base.py         what a format is; checks and builders that formats share
 trl.py          TRL's shapes, also ours: what every other format is brought into
+meaning.py      columns that change what a row means: system, label, scores, weights
 pairs.py        HH-RLHF, orca DPO pairs, LLaMA-Factory's pairs, UltraFeedback binarized, RewardBench
 comparisons.py  SHP, PKU-SafeRLHF, JudgeBench, RewardBench 2, RM-Bench
 ranked.py       Nectar, UltraFeedback

@@ -4,7 +4,8 @@ hh_rlhf        https://github.com/anthropics/hh-rlhf: `chosen` and `rejected` ar
                "\\n\\nHuman: ...\\n\\nAssistant: ...", that part at the last reply. Also
                read: copies with such a transcript as `prompt`.
 orca_dpo       https://huggingface.co/datasets/Intel/orca_dpo_pairs: system, question, chosen,
-               rejected. In argilla's copy (distilabel-intel-orca-dpo-pairs) `status` says "tie".
+               rejected. In argilla's copy (distilabel-intel-orca-dpo-pairs) the question is
+               `input`, and `status` may be "tie".
 llama_factory  https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md, preference data:
                instruction, input, chosen, rejected; or conversations (from, value), chosen,
                rejected.
@@ -99,8 +100,17 @@ def _orca(fields: Fields, where: str) -> Iterator[Converted]:
     if fields.get("status") == "tie":
         yield LeftOut("equal scores")
         return
-    prompt = [user(text(fields, "question", where))]
+    prompt = [user(text(fields, _question(fields), where))]
     yield preference({**fields, "prompt": prompt}, where)
+
+
+def _question(fields: Fields) -> str:
+    return "question" if "question" in fields else "input"
+
+
+def _is_orca(fields: Fields) -> bool:
+    asked = "question" in fields or {"system", "input"} <= fields.keys()
+    return asked and {"chosen", "rejected"} <= fields.keys() and "prompt" not in fields
 
 
 def _is_llama_factory(fields: Fields) -> bool:
@@ -134,9 +144,9 @@ HH_RLHF = Format(
     url="https://github.com/anthropics/hh-rlhf",
 )
 ORCA_DPO = Format(
-    recognize=has("question", "chosen", "rejected"),
+    recognize=_is_orca,
     convert=by_row(_orca),
-    columns=COLUMNS | {"question", "status"},
+    columns=COLUMNS | {"question", "input", "status"},
     url="https://huggingface.co/datasets/Intel/orca_dpo_pairs",
 )
 LLAMA_FACTORY = Format(

@@ -25,10 +25,7 @@ that are not text are refused, as is a prompt that ends with the assistant's tur
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -42,10 +39,19 @@ from rlaif.data.formats.base import (
     assistant,
     by_row,
     content_id,
-    number,
-    optional_text,
     user,
     wrong,
+)
+from rlaif.data.formats.meaning import (
+    NOT_TEXT,
+    SYSTEM,
+    ends_with_user,
+    refuse_misspelled,
+    refuse_other_inputs,
+    refuse_other_prompts,
+    why_left_out,
+    with_system,
+    without_weight,
 )
 from rlaif.data.records import (
     Demonstration,
@@ -57,17 +63,8 @@ from rlaif.data.records import (
 )
 from rlaif.data.rows import shown, shown_name
 
-_LIKE_OURS = 0.85  # difflib's ratio from which a column is a misspelled one of ours
-
-_SCORE = re.compile("score|rating|reward")
-
-SYSTEM = ("system", "system_prompt")
-
-_NOT_TEXT = ("tools", "images", "image", "videos", "audios", "history", "chat_template_kwargs")
-"""Columns that add something to the prompt which these shapes do not carry."""
-
 COLUMNS = frozenset(
-    {*Preference.model_fields, *Sample.model_fields, *SYSTEM, *_NOT_TEXT}
+    {*Preference.model_fields, *Sample.model_fields, *SYSTEM, *NOT_TEXT}
     | {"completion", "messages", "text", "label", "kto_tag", "deleted"}
     | {"score_chosen", "score_rejected", "chosen_score", "rejected_score"}
     | {"chosen_rating", "rejected_rating", "chosen-rating", "rejected-rating"}
@@ -79,15 +76,15 @@ def preference(fields: Fields, where: str) -> Preference | LeftOut:
 
     where: file and row, for errors. Raises RecordError naming `where` and the invalid field.
     """
-    _refuse_misspelled(fields, where)
-    _refuse_other_inputs(fields, where)
-    if reason := _why_left_out(fields, where):
+    refuse_misspelled(fields, where)
+    refuse_other_inputs(fields, where)
+    if reason := why_left_out(fields, where):
         return LeftOut(reason)
     prompt, chosen, rejected = _three_parts(fields, where)
     if prompt == chosen == rejected:  # whole conversations, the same to their end
         return LeftOut("identical responses")
     content: dict[str, Any] = {
-        "prompt": _ends_with_user(_with_system(prompt, fields, where), "prompt", where),
+        "prompt": ends_with_user(with_system(prompt, fields, where), "prompt", where),
         "chosen": _reply(chosen, prompt, "chosen", where),
         "rejected": _reply(rejected, prompt, "rejected", where),
     }
@@ -128,14 +125,14 @@ def lessons(fields: Fields, where: str) -> Iterator[Converted]:
 
 def prompt_of(fields: Fields, where: str) -> list[Turn]:
     """The prompt of a row, its system message included: given, or what its responses share."""
-    _refuse_other_inputs(fields, where)
-    if fields.get("prompt") is None:
+    refuse_other_inputs(fields, where)
+    if fields.get("prompt") is None or _whole_conversations(fields):
         prompt, chosen, rejected = _three_parts(fields, where)
         if prompt == chosen == rejected:  # the same to their end: all but the reply is the prompt
             prompt = prompt[:-1]
     else:
         prompt = turns(fields, "prompt", "user", where)
-    return _with_system(prompt, fields, where)
+    return with_system(prompt, fields, where)
 
 
 def turns(fields: Fields, name: str, role: str, where: str) -> list[Turn]:
@@ -153,38 +150,33 @@ def turns(fields: Fields, name: str, role: str, where: str) -> list[Turn]:
 
 
 def _completion(fields: Fields, reply_field: str, where: str) -> Converted:
-    _refuse_other_inputs(fields, where)
-    if reason := _why_left_out(fields, where):
+    refuse_other_inputs(fields, where)
+    if reason := why_left_out(fields, where):
         return LeftOut(reason)
     prompt = turns(fields, "prompt", "user", where)
     (reply,) = _reply(turns(fields, reply_field, "assistant", where), prompt, reply_field, where)
-    prompt = _ends_with_user(_with_system(prompt, fields, where), "prompt", where)
+    prompt = ends_with_user(with_system(prompt, fields, where), "prompt", where)
     return _demonstration(prompt, reply, fields, where)
 
 
 def _replies(fields: Fields, where: str) -> Iterator[Converted]:
-    _refuse_other_inputs(fields, where)
-    if reason := _why_left_out(fields, where):
+    refuse_other_inputs(fields, where)
+    if reason := why_left_out(fields, where):
         yield LeftOut(reason)
         return
-    conversation = _with_system(turns(fields, "messages", "user", where), fields, where)
+    conversation = with_system(turns(fields, "messages", "user", where), fields, where)
     places = [place for place, turn in enumerate(conversation) if turn.get("role") == "assistant"]
     if not places or any(conversation[at - 1].get("role") != "user" or at == 0 for at in places):
         raise RecordError(
             f"{where}: messages: expected a user's turn and then a reply of the assistant; "
             "correct or delete this line"
         )
-    plain = [_without_weight(turn) for turn in conversation]
+    plain = [without_weight(turn) for turn in conversation]
     for place in places:
         if any(conversation[place].get(key) in (0, False) for key in WEIGHTS):
             yield LeftOut("weight: 0")
         else:
             yield _demonstration(plain[:place], plain[place], fields, where)
-
-
-def _without_weight(turn: Turn) -> Turn:
-    """A turn without weights of 0 or 1; others remain, and are refused as unknown fields."""
-    return {key: v for key, v in turn.items() if key not in WEIGHTS or v not in (0, 1)}
 
 
 def _demonstration(prompt: list[Turn], reply: Turn, fields: Fields, where: str) -> Demonstration:
@@ -215,12 +207,28 @@ def _three_parts(fields: Fields, where: str) -> tuple[list[Turn], list[Turn], li
     if fields.get("prompt") is None and all(
         isinstance(fields.get(name), str) for name in ("chosen", "rejected")
     ):
+        refuse_other_prompts(fields, where)
         return _shared_text(fields["chosen"], fields["rejected"], where)
     chosen = turns(fields, "chosen", "assistant", where)
     rejected = turns(fields, "rejected", "assistant", where)
     if fields.get("prompt") is None:
         return _shared_turns(chosen, rejected, where), chosen, rejected
-    return turns(fields, "prompt", "user", where), chosen, rejected
+    prompt = turns(fields, "prompt", "user", where)
+    if _whole_conversations(fields):  # they know more turns than a prompt that is one of them
+        shared = _alike(chosen, rejected)
+        prompt = shared if prompt[0] in shared else prompt
+    return prompt, chosen, rejected
+
+
+def _whole_conversations(fields: Fields) -> bool:
+    """Whether chosen and rejected are conversations beside a prompt that is a text."""
+    responses = (fields.get("chosen"), fields.get("rejected"))
+    return isinstance(fields.get("prompt"), str) and all(
+        isinstance(response, list)
+        and len(response) > 1
+        and all(isinstance(turn, dict) for turn in response)
+        for response in responses
+    )
 
 
 def _shared_text(
@@ -243,14 +251,18 @@ def _shared_text(
 
 def _shared_turns(chosen: list[Turn], rejected: list[Turn], where: str) -> list[Turn]:
     """The prompt of two whole conversations: what they have in common."""
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
-    prompt = [turn for turn, _ in alike]
+    prompt = _alike(chosen, rejected)
     if not prompt:
         raise RecordError(
             f"{where}: prompt: there is none, and chosen and rejected do not begin with the same "
             "turns; give a prompt, or whole conversations as messages"
         )
     return prompt
+
+
+def _alike(chosen: list[Turn], rejected: list[Turn]) -> list[Turn]:
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+    return [turn for turn, _ in pairs]
 
 
 def _reply(conversation: list[Turn], prompt: list[Turn], name: str, where: str) -> list[Turn]:
@@ -264,106 +276,6 @@ def _reply(conversation: list[Turn], prompt: list[Turn], name: str, where: str) 
             f"{roles}); correct or delete this line"
         )
     return rest
-
-
-def _with_system(prompt: list[Turn], fields: Fields, where: str) -> list[Turn]:
-    """The prompt, begun by the system message of a `system` column unless it has the same."""
-    for name in SYSTEM:
-        content = optional_text(fields, name, where)
-        message = {"role": "system", "content": content}
-        if not content or (prompt and prompt[0] == message):
-            continue
-        if prompt and prompt[0].get("role") == "system":
-            raise RecordError(
-                f"{where}: {name}: another system message than the one the conversation begins "
-                "with; keep one of them"
-            )
-        prompt = [message, *prompt]
-    return prompt
-
-
-def _ends_with_user(prompt: list[Turn], name: str, where: str) -> list[Turn]:
-    role = prompt[-1].get("role")
-    if role == "assistant":
-        raise RecordError(
-            f"{where}: {name}: ends with a turn of the assistant (a prefill), which a chat "
-            "template closes before the response; move its text to the beginning of the "
-            "responses, or delete this line"
-        )
-    if role == "system":
-        raise RecordError(
-            f"{where}: {name}: has no turn of the user after the system message; add it, or delete "
-            "this line"
-        )
-    return prompt
-
-
-# ── columns that change the meaning ──────────────────────────────────────────────────────────
-
-
-def _why_left_out(fields: Fields, where: str) -> str:
-    """Why the row's own columns say that it must not be learned from; "" where they do not."""
-    if not _label(fields, where):
-        return "label: false"
-    if fields.get("deleted") is True:
-        return "deleted"
-    if fields.get("prob_chosen") is not None:
-        return ""
-    for better, worse in _score_columns(tuple(fields)):
-        chosen, rejected = number(fields.get(better)), number(fields.get(worse))
-        if chosen is not None and rejected is not None and chosen <= rejected:
-            return "equal scores" if chosen == rejected else "a lower score of chosen"
-    rating = fields.get("rating")
-    if isinstance(rating, list) and len(rating) == 2 and rating[0] == rating[1] is not None:
-        return "equal scores"
-    return ""
-
-
-@lru_cache(maxsize=64)  # the rows of a file have the same columns
-def _score_columns(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """The pairs of columns that score chosen and rejected, by their names."""
-    pairs = ((name, name.replace("chosen", "rejected")) for name in names if _SCORE.search(name))
-    return tuple((better, worse) for better, worse in pairs if better != worse and worse in names)
-
-
-def _label(fields: Fields, where: str) -> bool:
-    """The label of an unpaired preference; true where there is none."""
-    for name in ("label", "kto_tag"):
-        label = fields.get(name)
-        if label is None:
-            continue
-        if not isinstance(label, bool | int) or label not in (0, 1):
-            raise RecordError(
-                f"{where}: {name}: true or false is needed (found {shown(label)}); rename the "
-                "column if it does not say whether the response is a good one"
-            )
-        if not label:
-            return False
-    return True
-
-
-def _refuse_other_inputs(fields: Fields, where: str) -> None:
-    for name in _NOT_TEXT:
-        if fields.get(name) not in (None, "", "[]", [], {}):
-            raise RecordError(
-                f"{where}: {name}: part of the prompt, but only messages of text are read; remove "
-                "the rows that have it, or the column if the responses do not depend on it"
-            )
-
-
-def _refuse_misspelled(fields: Fields, where: str) -> None:
-    if problem := _misspelled(tuple(fields)):
-        raise RecordError(f"{where}: {problem}")
-
-
-@lru_cache(maxsize=64)  # the rows of a file have the same columns
-def _misspelled(names: tuple[str, ...]) -> str:
-    ours = Preference.model_fields.keys()
-    for name in sorted(set(names) - ours):
-        near = difflib.get_close_matches(name[:64], ours - set(names), n=1, cutoff=_LIKE_OURS)
-        if near:
-            return f"{shown_name(name)}: unknown field; did you mean {near[0]}?"
-    return ""
 
 
 def _id(fields: Fields, content: Any) -> str:

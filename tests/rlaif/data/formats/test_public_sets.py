@@ -21,6 +21,8 @@ from rlaif.data.prompts import load_prompts
 from rlaif.data.records import Demonstration, Preference, RecordError
 from tests.support.data.public_rows import PUBLIC_ROWS
 
+ROOT = Path(__file__).resolve().parents[4]
+
 FRUIT = ("Name a fruit", "Apple", "Car")
 
 PAIRS = {
@@ -68,6 +70,12 @@ def replies(path: Path) -> list[tuple[list[str], str]]:
 def test_every_format_has_rows_here_and_a_public_description() -> None:
     assert PUBLIC_ROWS.keys() == FORMATS.keys()
     assert all(each.url.startswith("https://") for each in FORMATS.values())
+
+
+def test_the_page_on_data_lists_every_format_with_its_description() -> None:
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    missing = {name for name, each in FORMATS.items() if f"`{name}`" not in page}
+    assert not missing | {each.url for each in FORMATS.values() if each.url not in page}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -148,6 +156,12 @@ def test_a_system_column_begins_the_prompt_of_orca_pairs(tmp_path: Path) -> None
     assert [(m.role, m.content) for m in found.prompt] == [
         ("system", "Be brief."), ("user", "Name a fruit"),
     ]  # fmt: skip
+
+
+def test_argillas_copy_of_the_orca_pairs_keeps_the_question_in_input(tmp_path: Path) -> None:
+    row = {"system": "", "input": "Name a fruit", "chosen": "The apple", "rejected": "The car"}
+    path = lines(tmp_path / "x.jsonl", {**row, "status": "unchanged"}, {**row, "status": "tie"})
+    assert pairs(path) == [("Name a fruit", "The apple", "The car")]
 
 
 TIES = {
