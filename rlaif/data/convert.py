@@ -73,7 +73,7 @@ def convert(
         raise RecordError(_unknown_format(source, format, first[1]))
 
     # The first records are kept aside for the report while all of them stream into the file.
-    notes = ReadingNotes(source, name, FORMATS[name].columns)
+    notes = ReadingNotes(str(source), name, FORMATS[name].columns)
     shown: list[Lesson] = []
     records = convert_rows(FORMATS[name], chain([first], rows), notes, lessons=kind == "lessons")
     records = _watched(records, shown)

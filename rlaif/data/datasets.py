@@ -1,4 +1,4 @@
-"""Files of preferences and of responses to imitate, read as records.
+"""Files of preferences and of responses to imitate, or rows in memory, read as records.
 
 Ours, or in one of the formats of formats/, which the first row tells. Rows that say nothing are
 left out and counted; the counts, and the columns that were not used, are printed in one line.
@@ -6,15 +6,16 @@ left out and counted; the counts, and the columns that were not used, are printe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, groupby
 from pathlib import Path
+from typing import Any
 
 from rlaif.data.formats import FORMATS, recognized
 from rlaif.data.formats.base import Fields, Format, LeftOut
 from rlaif.data.notes import ReadingNotes
 from rlaif.data.records import Lesson, Preference, RecordError
-from rlaif.data.rows import Row, iter_rows, shown_name
+from rlaif.data.rows import Row, checked, iter_rows, shown_name
 
 
 def read_preferences(path: Path) -> list[Preference]:
@@ -28,23 +29,7 @@ def iter_preferences(path: Path) -> Iterator[Preference]:
     Raises RecordError naming the file, the row and the field; and for a file with rows of which
     none can be used.
     """
-    first, rows = _begin(path)
-    if first is None:
-        return
-    name = recognized(first[1])
-    if name in ("", "trl") and not {"chosen", "rejected"} & first[1].keys():
-        raise RecordError(_no_preferences(path, first[1]))
-    notes = ReadingNotes(path, name or "trl", FORMATS[name or "trl"].columns)
-    for record in convert_rows(FORMATS[name or "trl"], rows, notes):
-        if not isinstance(record, Preference):
-            raise RecordError(
-                f"{path}: not a file of preferences but of responses to imitate ({name}); rlaif "
-                "train sft reads it"
-            )
-        yield record
-    if not notes.records:
-        raise RecordError(f"{path}: no preferences in it that can be used; {_left_out(notes)}")
-    notes.print()
+    yield from _preferences(iter_rows(path), str(path))
 
 
 def read_lessons(path: Path) -> list[Lesson]:
@@ -52,14 +37,67 @@ def read_lessons(path: Path) -> list[Lesson]:
 
     Raises RecordError naming the file, the row and the field; and for a file without records.
     """
-    first, rows = _begin(path)
+    return _lessons(iter_rows(path), str(path))
+
+
+def parse_preferences(
+    rows: Iterable[tuple[str, Preference | Mapping[str, Any]]], source: str
+) -> Iterator[Preference]:
+    """Yield the preferences of rows in memory, each with its place; raises as `iter_preferences`.
+
+    A row is a preference, or the fields of a line of a file. source: their name in messages.
+    """
+    for ours, group in groupby(rows, key=lambda row: isinstance(row[1], Preference)):
+        if ours:
+            yield from (record for _, record in group if isinstance(record, Preference))
+        else:
+            yield from _preferences(checked(_fields_of(group)), source)
+
+
+def parse_lessons(
+    rows: Iterable[tuple[str, Lesson | Mapping[str, Any]]], source: str
+) -> Iterator[Lesson]:
+    """Yield the records to imitate of rows in memory; as `parse_preferences`."""
+    for ours, group in groupby(rows, key=lambda row: isinstance(row[1], Lesson)):
+        if ours:
+            yield from (record for _, record in group if isinstance(record, Lesson))
+        else:
+            yield from _lessons(checked(_fields_of(group)), source)
+
+
+def _fields_of(rows: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((where, fields) for where, fields in rows if isinstance(fields, Mapping))
+
+
+def _preferences(rows: Iterator[Row], source: str) -> Iterator[Preference]:
+    first = next(rows, None)
     if first is None:
-        raise RecordError(f"{path}: nothing in it to imitate; it has no rows")
+        return
+    name = recognized(first[1])
+    if name in ("", "trl") and not {"chosen", "rejected"} & first[1].keys():
+        raise RecordError(_no_preferences(source, first[1]))
+    notes = ReadingNotes(source, name or "trl", FORMATS[name or "trl"].columns)
+    for record in convert_rows(FORMATS[name or "trl"], chain([first], rows), notes):
+        if not isinstance(record, Preference):
+            raise RecordError(
+                f"{source}: not a file of preferences but of responses to imitate ({name}); rlaif "
+                "train sft reads it"
+            )
+        yield record
+    if not notes.records:
+        raise RecordError(f"{source}: no preferences in it that can be used; {_left_out(notes)}")
+    notes.print()
+
+
+def _lessons(rows: Iterator[Row], source: str) -> list[Lesson]:
+    first = next(rows, None)
+    if first is None:
+        raise RecordError(f"{source}: nothing in it to imitate; it has no rows")
     name = recognized(first[1]) or "trl"
-    notes = ReadingNotes(path, name, FORMATS[name].columns)
-    found = list(convert_rows(FORMATS[name], rows, notes, lessons=True))
+    notes = ReadingNotes(source, name, FORMATS[name].columns)
+    found = list(convert_rows(FORMATS[name], chain([first], rows), notes, lessons=True))
     if not found:
-        raise RecordError(f"{path}: nothing in it to imitate; {_left_out(notes)}")
+        raise RecordError(f"{source}: nothing in it to imitate; {_left_out(notes)}")
     notes.print()
     return found
 
@@ -80,20 +118,13 @@ def convert_rows(
             yield record
 
 
-def _begin(path: Path) -> tuple[Row | None, Iterator[Row]]:
-    """The first row of a file, None if there is none, and all its rows."""
-    rows = iter_rows(path)
-    first = next(rows, None)
-    return first, rows if first is None else chain([first], rows)
-
-
-def _no_preferences(path: Path, fields: Fields) -> str:
+def _no_preferences(source: str, fields: Fields) -> str:
     present = shown_name(", ".join(fields), 200) or "none"
     remedy = "rlaif label writes one"
     if {"prompt", "completion"} <= fields.keys():
         remedy = "single responses have nothing to be compared with; rlaif train sft reads them"
     return (
-        f"{path}: not a file of preferences: no column chosen, rejected "
+        f"{source}: not a file of preferences: no column chosen, rejected "
         f"(it has {present}); {remedy}"
     )
 

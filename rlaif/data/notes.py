@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from rlaif.data.rows import Row, shown_name
@@ -20,17 +19,17 @@ _MOST_NAMES = 12
 
 
 class ReadingNotes:
-    """Counts of one reading of a file.
+    """Counts of one reading of a file, or of other rows with a name (source).
 
     records: how many were read. left_out: how many were not used, by reason. aside: columns with
     values that were not used.
     """
 
-    def __init__(self, path: Path, format_name: str, columns: Collection[str]) -> None:
+    def __init__(self, source: str, format_name: str, columns: Collection[str]) -> None:
         self.records = 0
         self.left_out: Counter[str] = Counter()
         self.aside: set[str] = set()
-        self._path, self._format, self._columns = path, format_name, columns
+        self._source, self._format, self._columns = source, format_name, columns
 
     def watch(self, rows: Iterable[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the rows as they are, noting their columns."""
@@ -54,7 +53,7 @@ class ReadingNotes:
         if not parts:
             return ""
         kind = "" if self._format == "trl" else f" ({self._format})"
-        return f"{self._path}: {self.records} records{kind}; {'; '.join(parts)}"
+        return f"{self._source}: {self.records} records{kind}; {'; '.join(parts)}"
 
     def print(self) -> None:
         """Print the line, once per process and by the main process of a launch only."""

@@ -99,7 +99,7 @@ def _has_prompts(fields: Fields) -> bool:
 
 def _unlike(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Prompt]:
     """The prompts of rows; one that was there before is an error, or with `repeats` left out."""
-    notes = ReadingNotes(path, "trl", COLUMNS | Prompt.model_fields.keys())
+    notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys())
     first_with: dict[str, str] = {}
     for where, fields in notes.watch(rows):
         prompt = _parse(_without_id(fields) if repeats else fields, where)
@@ -117,7 +117,7 @@ def _unlike(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Promp
 
 def _of_pairs(rows: Iterator[Row], path: Path, name: str) -> Iterator[Prompt]:
     """The prompts of a data set's pairs or demonstrations, each once."""
-    notes, seen = ReadingNotes(path, name, FORMATS[name].columns), set()
+    notes, seen = ReadingNotes(str(path), name, FORMATS[name].columns), set()
     for record in convert_rows(FORMATS[name], rows, notes, lessons=True):
         if isinstance(record, Preference | Demonstration):
             messages = [message.model_dump() for message in record.prompt]

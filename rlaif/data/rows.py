@@ -15,7 +15,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,7 @@ _LARGEST_ARRAY = 1 << 30
 """Bytes of a JSON array, which is held in memory as a whole."""
 
 _MOST_DIGITS, _DEEPEST = 300, 200
+_LIMIT = 10**_MOST_DIGITS
 
 _BOM = b"\xef\xbb\xbf"
 _PARQUET = b"PAR1"
@@ -76,6 +77,14 @@ def iter_rows(path: Path) -> Iterator[Row]:
             yield from _json_rows(file, path)
     except _UNREADABLE as error:
         raise RecordError(f"{path}: cannot be read ({_why(error)})") from error
+
+
+def checked(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Row]:
+    """Rows that are in memory, checked as those of a file are. Raises RecordError."""
+    for where, fields in rows:
+        row = dict(fields)
+        _refuse_unusable(row, where)
+        yield where, row
 
 
 def shown(value: object, longest: int = 60) -> str:
@@ -242,21 +251,27 @@ def _refuse_unusable(fields: dict[str, Any], where: str) -> None:
         field, value, depth = left.pop()
         if isinstance(value, str):
             _refuse_surrogates(value, field, where)
-        elif isinstance(value, _LongNumber):
+        elif isinstance(value, _LongNumber) or (
+            isinstance(value, int) and not -_LIMIT < value < _LIMIT  # of rows in memory
+        ):
             raise RecordError(
                 f"{where}: {shown_name(field)}: a number of over {_MOST_DIGITS} digits; write it "
                 "as text, or delete it"
             )
-        elif isinstance(value, (dict, list)):
+        elif isinstance(value, (dict, list, tuple)):
             if depth > _DEEPEST:
                 raise _too_deep(where, field.partition(".")[0])
             left += [(_join(field, name), each, depth + 1) for name, each in _items(value, where)]
 
 
-def _items(value: dict[str, Any] | list[Any], where: str) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, list):
+def _items(
+    value: dict[str, Any] | list[Any] | tuple[Any, ...], where: str
+) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
         return ((str(place), each) for place, each in enumerate(value))
     for name in value:
+        if not isinstance(name, str):
+            raise RecordError(f"{where}: name of a field: a text is needed (found {shown(name)})")
         _refuse_surrogates(name, "name of a field", where)
     return value.items()
 

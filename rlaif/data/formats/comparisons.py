@@ -61,11 +61,9 @@ def _pku(fields: Fields, where: str) -> Iterator[Converted]:
     elif isinstance(best, bool) or best not in (0, 1):
         raise wrong(where, name, "0 or 1", best)
     else:
-        chosen, rejected = (
-            responses[int(best)],
-            responses[1 - int(best)],
-        )  # 1.0 in a table with nulls
-        yield pair(text(fields, "prompt", where), chosen, rejected, where)
+        place = int(best)  # 1.0 in a table with nulls
+        prompt = text(fields, "prompt", where)
+        yield pair(prompt, responses[place], responses[1 - place], where)
 
 
 def _judge_bench(fields: Fields, where: str) -> Iterator[Converted]:

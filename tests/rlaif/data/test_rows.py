@@ -8,9 +8,11 @@ import json
 import lzma
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,13 @@ from pyarrow import parquet
 
 from constitution.errors import UserError
 from rlaif.data.convert import convert
-from rlaif.data.datasets import read_lessons, read_preferences
-from rlaif.data.formats import FORMATS
+from rlaif.data.datasets import (
+    parse_lessons,
+    parse_preferences,
+    read_lessons,
+    read_preferences,
+)
+from rlaif.data.formats import FORMATS, recognized
 from rlaif.data.prompts import load_prompts
 from rlaif.data.records import Prompt, RecordError, Sample, read_jsonl
 from rlaif.data.rows import iter_rows
@@ -284,6 +291,39 @@ def test_no_rows_give_anything_but_an_error_for_users(
     read_all(made(folder, text.encode(), "x.jsonl"))
 
 
+WRONG: list[Any] = [
+    None, True, False, 0, 1, 1.0, -1, 7, 10**299, float("nan"), float("inf"), "", " ", "x", "A>B",
+    [], [[]], [1, "x"], [None], {}, {"role": "user"}, [{"role": [], "content": {}}], {"x": None},
+]  # fmt: skip
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The path of every value inside a value."""
+    keys = value if isinstance(value, dict) else range(len(value))
+    for key in keys if isinstance(value, dict | list) else ():
+        yield (key,)
+        if isinstance(value[key], dict | list):
+            yield from ((key, *rest) for rest in places(value[key]))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_value_of_a_public_row_may_be_wrong(name: str) -> None:
+    """Exhaustive where the tests with hypothesis sample: each place with each wrong value."""
+    read = [each for each in (FORMATS[name].convert, FORMATS[name].lessons) if each]
+    for path, value in product(list(places(PUBLIC_ROWS[name])), WRONG):
+        found = deepcopy(PUBLIC_ROWS[name])
+        inside: Any = found
+        for key in path[:-1]:
+            inside = inside[key]
+        inside[path[-1]] = value
+        if len(path) == 1 and not isinstance(value, dict):
+            continue  # a row that is no object does not get this far
+        for convert_format in read:
+            with suppress(UserError):
+                recognized(found[0])
+                list(convert_format((f"x:{n}", row) for n, row in enumerate(found)))
+
+
 CELLS = st.none() | st.binary() | st.text() | st.floats() | st.booleans()
 TABLES = st.dictionaries(
     st.sampled_from(COLUMNS), st.lists(CELLS, min_size=2, max_size=2), min_size=1
@@ -301,3 +341,37 @@ def test_no_table_gives_anything_but_an_error_for_users(
     except (pyarrow.ArrowException, UnicodeEncodeError):  # mixed types: no such table exists
         return
     read_all(folder / "x.parquet")
+
+
+# ── rows in memory ───────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_in_memory_are_read_as_those_of_a_file(tmp_path: Path) -> None:
+    for name, found in PUBLIC_ROWS.items():
+        path = made(tmp_path, "\n".join(map(json.dumps, found)).encode())
+        places = [(f"labels[{n}]", row) for n, row in enumerate(found)]
+        assert list(parse_lessons(places, "labels")) == read_lessons(path)
+        if name not in ("alpaca", "sharegpt"):
+            assert list(parse_preferences(places, "labels")) == read_preferences(path)
+
+
+def test_records_among_rows_in_memory_stay_as_they_are() -> None:
+    (record,) = parse_preferences([("labels[0]", PAIR)], "labels")
+    mixed = [("labels[0]", record), ("labels[1]", PAIR), ("labels[2]", record)]
+    assert list(parse_preferences(mixed, "labels")) == [record] * 3
+    assert list(parse_lessons(mixed, "labels")) == [record] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("\ud83d", "meta: not Unicode"), (10**300, "meta: a number of over 300 digits"),
+     ({1: 2}, r"name of a field: a text is needed \(found 1\)")],
+)  # fmt: skip
+def test_rows_in_memory_pass_the_same_door(value: Any, why: str) -> None:
+    for parse in (parse_preferences, parse_lessons):
+        with pytest.raises(RecordError, match=rf"labels\[0\]: {why}"):
+            list(parse([("labels[0]", {**PAIR, "meta": value})], "labels"))
+    inside: list[Any] = []
+    inside.append(inside)
+    with pytest.raises(RecordError, match="nested over 200 deep"):
+        list(parse_preferences([("labels[0]", {**PAIR, "meta": inside})], "labels"))
