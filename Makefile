@@ -28,7 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test lint check proto bench gpu-check clean
+.PHONY: help install demo test lint check proto docs bench gpu-check clean
 
 help:
 	@echo "make install    install server, trainers and test tools into .venv (the other targets do it first)"
@@ -37,6 +37,7 @@ help:
 	@echo "make lint       check format, lint, types, import contracts and generated stubs"
 	@echo "make check      run make lint, the dependency audit and the unit tests"
 	@echo "make proto      regenerate judge_service/v1 from protos/"
+	@echo "make docs       regenerate the tables of settings in docs/ from the configs"
 	@echo "make bench      run the side-by-side benchmarks, one JSON line each"
 	@echo "make gpu-check  run the integration tests and short benchmarks on an NVIDIA GPU"
 	@echo "make clean      remove the environment and caches (runs/ and fetched models stay)"
@@ -62,6 +63,9 @@ check: lint
 
 proto: $(READY)
 	$(PY) protos/generate.py
+
+docs: $(READY)
+	$(PY) docs/settings_tables.py
 
 bench: $(READY)
 	@for module in $(BENCHMARKS); do echo "== $$module"; $(PY) -m $$module || exit 1; done

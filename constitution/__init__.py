@@ -4,12 +4,14 @@ schema.py        Constitution and its parts, validated on construction; the cont
 loader.py        YAML text or file → Constitution; every error with line, column and remedy
 validation.py    pydantic's errors of settings, tokens and records as messages; constitutions have
                  theirs in loader.py
-consistency.py   checks across parts: duplicate ids, unknown traits; the range of weights
+consistency.py   names, the range of weights, and checks across parts: duplicate ids, unknown traits
 strict_yaml.py   the YAML subset that constitutions use, with the position of every value
 writer.py        Constitution → YAML
+template.py      a new constitution to edit: a copy of another one, or the starter
 errors.py        UserError, ConstitutionError, Diagnostic, and how to install extras
 lint/            checks of constitutions that load but could judge better
 library/         the constitutions that ship, one YAML file each
+starter.yaml     the annotated constitution that `rlaif constitution new` writes
 """
 
 from __future__ import annotations

@@ -1,13 +1,20 @@
-"""What a constitution's parts must satisfy together: ids, traits, and the range of weights."""
+"""What names and weights may be, and what a constitution's parts must satisfy together."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from constitution.errors import nearest
 
 LOWEST_WEIGHT, HIGHEST_WEIGHT = 0.001, 1000.0
+_SLUG = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def is_slug(value: str) -> bool:
+    """Whether the text can be a name: lower-case letters, digits, '_' and '-', a letter first."""
+    return _SLUG.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)

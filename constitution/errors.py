@@ -12,7 +12,7 @@ import difflib
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class UserError(ValueError):
 class Diagnostic:
     """One problem in a file: where (1-based line and column), what, and the remedy.
 
-    Line 0 stands for the file as a whole, such as one that is missing or unreadable.
+    Line 0 stands for the file as a whole, such as one that is missing or unreadable. The end is
+    the position after the last character that the problem is about; line 0 where it is unknown.
     """
 
     source: str
@@ -33,6 +34,8 @@ class Diagnostic:
     column: int
     message: str
     remedy: str = ""
+    end_line: int = field(default=0, compare=False)
+    end_column: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         remedy = f" ({self.remedy})" if self.remedy else ""
@@ -53,6 +56,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     candidates = {name[:32]: name for name in islice(known, 32)}
     matches = difflib.get_close_matches(word[:32], candidates, n=1, cutoff=0.6)
     return f"did you mean '{candidates[matches[0]]}'?" if matches else ""
+
+
+def expected_one_of(word: str, known: Iterable[str]) -> str:
+    """'expected one of: a, b', with the one that `word` may have meant."""
+    names = list(known)
+    near = nearest(word, names)
+    return f"expected one of: {', '.join(names)}" + (f"; {near}" if near else "")
 
 
 def install_hint(*extras: str) -> str:

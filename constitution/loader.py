@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies, is_slug
 from constitution.errors import ConstitutionError, Diagnostic, nearest
 from constitution.strict_yaml import (
     LIST,
@@ -22,6 +22,7 @@ from constitution.strict_yaml import (
     Path,
     Place,
     Tree,
+    diagnostic,
     parse,
     place_of_offset,
     shorten,
@@ -163,6 +164,10 @@ def _explain(tree: Tree, path: Path, error: ErrorDetails, kind: type[Document]) 
             message = str(context["error"])
             if place.found not in ("", LIST, MAPPING):
                 message += f", found {place.found}"
+            is_key = error["loc"][-1:] == ("[key]",)
+            name = str(path[-1]) if is_key else _text(_at(tree.data, path))
+            if (is_key or path[-1] in ("name", "id", "trait")) and is_slug(name.lower()):
+                remedy = f"write {name.lower()}"
         case "string_type":
             message = f"expected text, found {place.found}"
             remedy = _quoting_advice(path, place)
@@ -211,7 +216,7 @@ def _inconsistencies(tree: Tree) -> list[Diagnostic]:
 
 
 def _diagnostic(tree: Tree, place: Place, message: str, remedy: str) -> Diagnostic:
-    return Diagnostic(tree.source, place.line, place.column, shorten(message, 400), remedy)
+    return diagnostic(tree.source, place, shorten(message, 400), remedy)
 
 
 def _text(value: Any) -> str:

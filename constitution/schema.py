@@ -27,10 +27,9 @@ from pydantic import (
     model_validator,
 )
 
-from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies
+from constitution.consistency import HIGHEST_WEIGHT, LOWEST_WEIGHT, inconsistencies, is_slug
 from constitution.errors import nearest
 
-_SLUG = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SEMVER = re.compile(  # semver.org, item 11 and the suggested expression
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
@@ -40,7 +39,7 @@ _SEMVER = re.compile(  # semver.org, item 11 and the suggested expression
 
 
 def _slug(value: str) -> str:
-    if not _SLUG.fullmatch(value):
+    if not is_slug(value):
         raise ValueError(
             "expected a lower-case letter followed by up to 63 lower-case letters, digits, "
             "'_' or '-'"

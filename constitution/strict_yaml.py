@@ -56,11 +56,17 @@ _REMEDIES = {  # part of libyaml's message → what to do about it
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The position of a value or key (1-based), and a description of what was found there."""
+    """The position of a value or key (1-based), and a description of what was found there.
+
+    The end is the position after a scalar; line 0 for mappings and lists. The end of a block scalar
+    (`|` or `>`) may include blank lines that follow it.
+    """
 
     line: int
     column: int
     found: str
+    end_line: int = 0
+    end_column: int = 0
 
 
 @dataclass(slots=True)
@@ -85,7 +91,7 @@ class Tree:
 
     def report(self, place: Place, message: str, remedy: str) -> None:
         """Record a problem. Raises ConstitutionError, with all problems, at the MAX_PROBLEMS-th."""
-        self.problems.append(Diagnostic(self.source, place.line, place.column, message, remedy))
+        self.problems.append(diagnostic(self.source, place, message, remedy))
         if len(self.problems) >= MAX_PROBLEMS:
             raise ConstitutionError(self.problems)
 
@@ -127,8 +133,14 @@ def place_of_offset(text: str, offset: int) -> Place:
 
 
 def _fatal(tree: Tree, place: Place, message: str, remedy: str) -> ConstitutionError:
-    diagnostic = Diagnostic(tree.source, place.line, place.column, message, remedy)
-    return ConstitutionError([*tree.problems, diagnostic])
+    return ConstitutionError([*tree.problems, diagnostic(tree.source, place, message, remedy)])
+
+
+def diagnostic(source: str, place: Place, message: str, remedy: str) -> Diagnostic:
+    """The diagnostic of a problem at a place."""
+    return Diagnostic(
+        source, place.line, place.column, message, remedy, place.end_line, place.end_column
+    )
 
 
 def _syntax_error(tree: Tree, text: str, error: yaml.MarkedYAMLError) -> ConstitutionError:
@@ -246,7 +258,10 @@ class _Composer:
 def _place(event: Event, found: str = "") -> Place:
     mark = event.start_mark
     assert mark is not None  # both parsers set it on every event
-    return Place(mark.line + 1, mark.column + 1, found)
+    end = event.end_mark if isinstance(event, ScalarEvent) else None
+    if end is None or end.index == mark.index:
+        return Place(mark.line + 1, mark.column + 1, found)
+    return Place(mark.line + 1, mark.column + 1, found, end.line + 1, end.column + 1)
 
 
 def shorten(text: str, limit: int = 40) -> str:

@@ -6,6 +6,7 @@ seed: Input should be a valid integer (found 'x')
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,10 @@ def _message(error: ErrorDetails, keys_at: KeysAt | None, noun: str) -> str:
             return f"missing {noun}"
         case "value_error":  # a validator of ours: its sentence says what to do
             return str(error["ctx"]["error"]) + _found(error)
+        case "literal_error" | "enum":
+            known = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+            near = nearest(str(error["input"]), known)
+            return error["msg"] + (f"; {near}" if near else "") + _found(error)
         case _:
             return error["msg"] + _found(error)
 

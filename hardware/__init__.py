@@ -2,6 +2,7 @@
 
 dtypes.py         which number format to compute in
 speed.py          speed of matrix multiplication, measured
+machine.py        cores, processor, GPUs and free disk, found without torch
 memory.py         free memory, and the number of a model's parameters
 model_folder.py   what a model folder contains and lacks
 vllm_cpu.py       settings and fixes for vLLM on a CPU

@@ -8,6 +8,7 @@ AVX2 processor. So `auto` depends on the hardware, not on the dtype in which a m
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
-# torch's names for instructions that multiply bfloat16: x86 (the first two) and ARM.
+# Torch's and Linux's names for instructions that multiply bfloat16: x86 (the first two) and ARM.
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 # Limited to one of these sets, oneDNN never multiplies bfloat16 natively.
 _ONEDNN_WITHOUT_BFLOAT16 = {
@@ -39,11 +40,20 @@ def multiplies_bfloat16() -> bool:
 
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return cpu_multiplies_bfloat16({name for name, present in capabilities.items() if present})
+
+
+def cpu_multiplies_bfloat16(instructions: Collection[str]) -> bool:
+    """Whether a processor with these instruction sets multiplies bfloat16, unless limited.
+
+    Torch and Linux name the sets alike, so this also answers without torch, from
+    `machine.cpu_instructions`.
+    """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     if limit.upper() in _ONEDNN_WITHOUT_BFLOAT16:
         return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in _CPU_BFLOAT16)
+    return any(name in instructions for name in _CPU_BFLOAT16)
 
 
 def resolve_dtype(dtype: Dtype) -> torch.dtype:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from hardware.dtypes import Dtype, resolve_dtype
+from hardware.machine import cpu_quota
 
 _ROWS, _IN, _OUT = 128, 1536, 6144  # tokens of one engine step, and the shape of a small MLP
 _REPEATS, _SECONDS = 10, 1.0
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def cores() -> float:
     """Cores available for computing: torch's threads, or fewer under a container's CPU limit."""
     import torch
 
-    threads = float(torch.get_num_threads())
-    try:
-        quota, period = _QUOTA.read_text().split()
-        return min(threads, int(quota) / int(period))
-    except (OSError, ValueError):  # no cgroup, or "max": no limit
-        return threads
+    threads, quota = float(torch.get_num_threads()), cpu_quota()
+    return threads if quota is None else min(threads, quota)
 
 
 def matmul_gflops(dtype: Dtype = "auto") -> float:

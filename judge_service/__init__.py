@@ -33,34 +33,124 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from judge_service.client import (
-        AsyncJudgeClient,
-        JudgeClient,
-        JudgeRequestError,
-        JudgeUnavailable,
+    from constitution.errors import Diagnostic
+    from constitution.schema import Constitution, Message
+    from judge_service.client.aio import AsyncJudgeClient
+    from judge_service.client.calls import ConstitutionRef, ConversationLike
+    from judge_service.client.sync import JudgeClient
+    from judge_service.errors import JudgeRequestError, JudgeUnavailable
+    from judge_service.server_info import (
+        ConstitutionSummary,
+        FittedCalibration,
+        ServerInfo,
+        ServerLimits,
+        ServerState,
     )
-    from judge_service.types import Comparison, JudgeOptions, Judgment, Unjudged
+    from judge_service.types import (
+        Comparison,
+        Conversation,
+        JudgeOptions,
+        Judgment,
+        ModelIdentity,
+        Order,
+        PrincipleScore,
+        PrincipleVote,
+        PromptPreview,
+        Provenance,
+        RankedCandidate,
+        Ranking,
+        Read,
+        Score,
+        Unjudged,
+        UnjudgedReason,
+        Usage,
+        Verdict,
+        Writing,
+        WritingOptions,
+    )
 
 __all__ = [
     "AsyncJudgeClient",
     "Comparison",
+    "Constitution",
+    "ConstitutionRef",
+    "ConstitutionSummary",
+    "Conversation",
+    "ConversationLike",
+    "Diagnostic",
+    "FittedCalibration",
     "JudgeClient",
     "JudgeOptions",
     "JudgeRequestError",
     "JudgeUnavailable",
     "Judgment",
+    "Message",
+    "ModelIdentity",
+    "Order",
+    "PrincipleScore",
+    "PrincipleVote",
+    "PromptPreview",
+    "Provenance",
+    "RankedCandidate",
+    "Ranking",
+    "Read",
+    "Score",
+    "ServerInfo",
+    "ServerLimits",
+    "ServerState",
     "Unjudged",
+    "UnjudgedReason",
+    "Usage",
+    "Verdict",
+    "Writing",
+    "WritingOptions",
 ]
 
-_FROM_TYPES = {"Comparison", "JudgeOptions", "Judgment", "Unjudged"}
+_HOMES = {
+    "constitution.errors": {"Diagnostic"},
+    "constitution.schema": {"Constitution", "Message"},
+    "judge_service.client.aio": {"AsyncJudgeClient"},
+    "judge_service.client.calls": {"ConstitutionRef", "ConversationLike"},
+    "judge_service.client.sync": {"JudgeClient"},
+    "judge_service.errors": {"JudgeRequestError", "JudgeUnavailable"},
+    "judge_service.server_info": {
+        "ConstitutionSummary",
+        "FittedCalibration",
+        "ServerInfo",
+        "ServerLimits",
+        "ServerState",
+    },
+    "judge_service.types": {
+        "Comparison",
+        "Conversation",
+        "JudgeOptions",
+        "Judgment",
+        "ModelIdentity",
+        "Order",
+        "PrincipleScore",
+        "PrincipleVote",
+        "PromptPreview",
+        "Provenance",
+        "RankedCandidate",
+        "Ranking",
+        "Read",
+        "Score",
+        "Unjudged",
+        "UnjudgedReason",
+        "Usage",
+        "Verdict",
+        "Writing",
+        "WritingOptions",
+    },
+}
+"""The module of each public name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(
-        import_module(f"{__name__}.{'types' if name in _FROM_TYPES else 'client'}"), name
-    )
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

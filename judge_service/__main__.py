@@ -23,11 +23,12 @@ flag; later ones win. --print-config shows them all. Paths are relative to the w
 EXAMPLES = """
 Examples:
   python -m judge_service --config serve.yaml
-  python -m judge_service --model models/judge --constitution hhh --store reads.sqlite
+  python -m judge_service --model models/judge --constitution hhh
+      --store reads.sqlite
   python -m judge_service --config serve.yaml --port 6000 --print-config
   python -m judge_service --config serve.yaml --probe
-  python -m judge_service --model judge-1 --engine openai --openai-url http://127.0.0.1:8000/v1
-      --openai-tokenizer models/judge
+  python -m judge_service --model judge-1 --engine openai
+      --openai-url http://127.0.0.1:8000/v1 --openai-tokenizer models/judge
 """
 _OURS = ("constitution", "hardware", "judge_service")
 

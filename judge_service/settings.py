@@ -38,13 +38,26 @@ class SettingsError(ServerStartError):
         super().__init__("\n".join(text for _, text in self.problems))
 
 
-@dataclass(frozen=True, slots=True)
-class FlagNames:
-    """How a setting is spelled on the command line, where that is not --its-name.
+MODEL = "Model"
+CONSTITUTIONS = "Constitution"
+NETWORK = "Network"
+SECURITY = "Security"
+STORE = "Store"
+LIMITS = "Limits"
+OBSERVABILITY = "Observability"
+GROUPS = (MODEL, CONSTITUTIONS, NETWORK, SECURITY, STORE, LIMITS, OBSERVABILITY)
+"""The groups of settings, in the order in which `--help` lists them."""
 
-    negation: a second flag that takes the setting back.
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a setting is shown: its group, its unit or kind of value, and its flags.
+
+    names: the flags, where they are not --its-name. negation: a flag that takes the setting back.
     """
 
+    group: str
+    unit: str = ""
     names: tuple[str, ...] = ()
     negation: str = ""
 
@@ -60,105 +73,114 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(
+    model: Annotated[str, Shown(MODEL, "model")] = Field(
         min_length=1,
         description="Judge model: a folder or a hub id; with engine openai, its name at the "
         "model server.",
     )
-    constitutions: Annotated[tuple[str, ...], FlagNames(("--constitution", "-c"))] = Field(
+    constitutions: Annotated[
+        tuple[str, ...], Shown(CONSTITUTIONS, "name or file", names=("--constitution", "-c"))
+    ] = Field(
         (DEFAULT_CONSTITUTION,),
         min_length=1,
         description="Constitution to judge by, a shipped name or a YAML file; the first of "
         "several is the default.",
     )
-    allow_inline_constitutions: Annotated[bool, FlagNames(("--allow-inline",))] = Field(
+    allow_inline_constitutions: Annotated[
+        bool,
+        Shown(CONSTITUTIONS, names=("--allow-inline",)),
+    ] = Field(
         False,
         description="Accept constitutions sent with a request, as YAML text: callers then write "
         "part of the judge's prompt.",
     )
-    calibrations: Annotated[tuple[str, ...], FlagNames(("--calibration",))] = Field(
+    calibrations: Annotated[
+        tuple[str, ...], Shown(CONSTITUTIONS, "file", names=("--calibration",))
+    ] = Field(
         (),
         description="Calibration file; it applies to the model and constitution it was fitted for.",
     )
-    engine: str = Field(
+    engine: Annotated[str, Shown(MODEL)] = Field(
         "vllm",
         description="How the model runs. vllm: in this server. openai: behind the "
         "OpenAI-compatible server at openai_url, such as `vllm serve`.",
     )
-    openai_url: str | None = Field(
+    openai_url: Annotated[str | None, Shown(MODEL, "URL")] = Field(
         None,
         pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$",
         description="Base URL of the model server, such as http://127.0.0.1:8000/v1. Its key is "
         "read from the environment alone: RLAIF_OPENAI_API_KEY.",
     )
-    openai_tokenizer: str | None = Field(
+    openai_tokenizer: Annotated[str | None, Shown(MODEL, "model")] = Field(
         None,
         min_length=1,
         description="Folder or hub id with the tokenizer of the model at openai_url. Unset: what "
         "`model` names.",
     )
-    tensor_parallel_size: int = Field(
+    tensor_parallel_size: Annotated[int, Shown(MODEL, "GPUs")] = Field(
         1,
         ge=1,
         description="GPUs over which vLLM splits the model; must divide its number of attention "
         "heads.",
     )
-    kv_cache_gib: float | None = Field(
+    kv_cache_gib: Annotated[float | None, Shown(MODEL, "GiB")] = Field(
         None,
         gt=0,
         description="Memory for vLLM's KV cache, GiB. Unset: 1 on a CPU, what is free on a GPU.",
     )
-    dtype: Dtype = Field(
+    dtype: Annotated[Dtype, Shown(MODEL)] = Field(
         "auto",
         description="Number format of weights and activations: bfloat16, float16 or float32. "
         "auto: bfloat16 where the hardware multiplies it natively, else float32, which takes "
         "twice the memory.",
     )
-    step_tokens: int | None = Field(
+    step_tokens: Annotated[int | None, Shown(MODEL, "tokens")] = Field(
         None,
         ge=64,
         description="Prompt tokens that vLLM computes in one step; other requests are scheduled "
         "between steps. Unset: on a CPU what takes about two seconds, on a GPU vLLM's default.",
     )
-    max_context_tokens: int | None = Field(
+    max_context_tokens: Annotated[int | None, Shown(MODEL, "tokens")] = Field(
         None,
         ge=64,
         description="Longest judge prompt with its answer, tokens. null: the model's limit, at "
         "most 8192.",
     )
-    host: str = Field(
+    host: Annotated[str, Shown(NETWORK, "address")] = Field(
         "127.0.0.1",
         description="Address to listen on. Beyond loopback it needs tls_certificate and one of "
         "tokens and tls_client_ca, or insecure.",
     )
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    insecure: bool = Field(
+    port: Annotated[int, Shown(NETWORK, "port")] = Field(
+        50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    insecure: Annotated[bool, Shown(SECURITY)] = Field(
         False,
         description="Listen beyond this machine without TLS and authentication: anybody who "
         "reaches the server may use it.",
     )
-    tls_certificate: Path | None = Field(
+    tls_certificate: Annotated[Path | None, Shown(SECURITY, "file")] = Field(
         None,
         description="PEM file with the server's certificate, followed by its chain. Unset: plain "
         "text. Read again on SIGHUP, like the other TLS files.",
     )
-    tls_key: Path | None = Field(
+    tls_key: Annotated[Path | None, Shown(SECURITY, "file")] = Field(
         None, description="PEM file with the private key of tls_certificate."
     )
-    tls_client_ca: Path | None = Field(
+    tls_client_ca: Annotated[Path | None, Shown(SECURITY, "file")] = Field(
         None,
         description="PEM file with the authorities that must have signed a caller's certificate "
         "(mTLS). Unset: callers need no certificate.",
     )
-    tokens: Path | None = Field(
+    tokens: Annotated[Path | None, Shown(SECURITY, "file")] = Field(
         None,
         description="YAML file with the digests, scopes and quotas of bearer tokens. Read again "
         "when it changes; a missing or empty file admits nobody. Unset: no token is needed.",
     )
-    reflection: Annotated[bool | None, FlagNames(negation="--no-reflection")] = Field(
+    reflection: Annotated[bool | None, Shown(NETWORK, negation="--no-reflection")] = Field(
         None, description="gRPC server reflection. Unset: on loopback only."
     )
-    store: Annotated[Path | str | None, FlagNames(negation="--no-store")] = Field(
+    store: Annotated[Path | str | None, Shown(STORE, "file or URL", negation="--no-store")] = Field(
         None,
         repr=False,  # a password may be in it
         description="Where the judge's reads are kept, so that nothing is computed twice: an "
@@ -166,56 +188,58 @@ class ServerSettings(BaseModel):
         "postgresql+psycopg://user@host/database for several machines. null: a temporary file, "
         "deleted when the server ends.",
     )
-    max_concurrent_rpcs: int = Field(
+    max_concurrent_rpcs: Annotated[int, Shown(LIMITS, "calls")] = Field(
         256,
         ge=1,
         description="Calls at the same time, a stream counting as one; more are refused.",
     )
-    max_message_bytes: int = Field(
+    max_message_bytes: Annotated[int, Shown(LIMITS, "bytes")] = Field(
         4 * 2**20, ge=1024, description="Largest request or response, bytes."
     )
-    max_stream_in_flight: int = Field(
+    max_stream_in_flight: Annotated[int, Shown(LIMITS, "items")] = Field(
         64, ge=1, le=4096, description="Items of one stream that are accepted and not yet answered."
     )
-    max_candidates: int = Field(
+    max_candidates: Annotated[int, Shown(LIMITS, "candidates")] = Field(
         32, ge=2, description="Candidates of one ranking: 32 make up to 112 pairs."
     )
-    max_principles: int = Field(
+    max_principles: Annotated[int, Shown(LIMITS, "principles")] = Field(
         64,
         ge=1,
         description="Principles of one constitution: each costs two reads per comparison.",
     )
-    max_rationale_tokens: int = Field(
+    max_rationale_tokens: Annotated[int, Shown(LIMITS, "tokens")] = Field(
         512,
         ge=0,
         description="Tokens of one rationale, of which each read writes its own; 0 allows none.",
     )
-    max_write_tokens: int = Field(1024, ge=1, description="Tokens of one critique or revision.")
-    grace_seconds: float = Field(
+    max_write_tokens: Annotated[int, Shown(LIMITS, "tokens")] = Field(
+        1024, ge=1, description="Tokens of one critique or revision."
+    )
+    grace_seconds: Annotated[float, Shown(NETWORK, "seconds")] = Field(
         10.0, ge=0, description="How long calls may go on after SIGTERM, seconds."
     )
-    metrics_port: int | None = Field(
+    metrics_port: Annotated[int | None, Shown(OBSERVABILITY, "port")] = Field(
         None,
         ge=0,
         le=65535,
         description="Port that serves Prometheus metrics at /metrics over plain HTTP; 0 picks a "
         "free one. Unset: no metrics.",
     )
-    metrics_host: str = Field(
+    metrics_host: Annotated[str, Shown(OBSERVABILITY, "address")] = Field(
         "127.0.0.1",
         description="Address for the metrics. They carry counts, and the names of callers and "
         "constitutions, but no text.",
     )
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: Annotated[str | None, Shown(OBSERVABILITY, "URL")] = Field(
         None,
         pattern=r"^https?://",
         description="OpenTelemetry collector for traces over OTLP, such as "
         "http://127.0.0.1:4317. Unset: no traces.",
     )
-    log_format: Literal["text", "json"] = Field(
+    log_format: Annotated[Literal["text", "json"], Shown(OBSERVABILITY)] = Field(
         "text", description="Lines of text, or one JSON object per line."
     )
-    exit_on_stdin_close: bool = Field(
+    exit_on_stdin_close: Annotated[bool, Shown(NETWORK)] = Field(
         False,
         description="Stop when standard input ends: a server started over a pipe then never "
         "outlives the process that started it.",

@@ -1,10 +1,13 @@
 """Command-line flags of a judge server, generated from the fields of ServerSettings.
 
-    max_candidates: int          --max-candidates <int>
-    constitutions: tuple         --constitution or -c <str>, repeatable; named by FlagNames
+    max_candidates: int          --max-candidates <candidates>
+    dtype: Literal[...]          --dtype <auto|bfloat16|...>
+    constitutions: tuple         --constitution or -c <name or file>, repeatable
     insecure: bool = False       --insecure
     reflection: bool | None      --reflection, and --no-reflection for False
-    store: Path | str | None     --store <str>, and --no-store for null
+    store: Path | str | None     --store <file or URL>, and --no-store for null
+
+Groups, units and names that differ from the field's are in the field's `Shown` (settings.py).
 
 `rlaif serve` and `python -m judge_service` use the same parser. It passes texts on as they are:
 ServerSettings converts and checks them, as it does the environment's, so that an invalid value gets
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,8 +29,17 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from constitution.errors import UserError
-from judge_service.settings import FlagNames, ServerSettings
+from judge_service.engines import ENGINES
+from judge_service.settings import GROUPS, ServerSettings, Shown
 from judge_service.settings_sources import Given, Source
+
+OTHER_FLAGS = {
+    "--config": "YAML file of settings; the environment and flags override it.",
+    "--print-config": "Print every setting and where its value comes from, then exit.",
+    "--probe": "Check whether the server with these settings is serving: exit status 0 or 1.",
+    "--help": "Show this message and exit.",
+}
+"""Flag → help of the flags that are not settings."""
 
 _NEGATED = "no_"  # before a field's name: where argparse keeps that its negation was given
 
@@ -35,16 +48,18 @@ _NEGATED = "no_"  # before a field's name: where argparse keeps that its negatio
 class Flag:
     """The flag of one setting. metavar: of its value, "" for a switch that takes none.
 
-    default: as shown in the help, "" for nothing.
+    default: as shown in the help, "" for a required one. choices: the values, where they are few.
     """
 
     field: str
+    group: str
     names: tuple[str, ...]
     help: str
     metavar: str
     default: str
     repeatable: bool
     negation: str
+    choices: tuple[str, ...]
 
 
 class ServerParser(argparse.ArgumentParser):
@@ -77,26 +92,14 @@ def server_parser(
         allow_abbrev=False,  # or a new flag could make an old command line ambiguous
         add_help=False,
     )
-    group = parser.add_argument_group("Options")
-    group.add_argument(
-        "--config",
-        type=Path,
-        metavar="<path>",
-        help="YAML file of settings; the environment and flags override it.",
-    )
-    group.add_argument(
-        "--print-config",
-        action="store_true",
-        help="Print every setting and where its value comes from, then exit.",
-    )
-    group.add_argument(
-        "--probe",
-        action="store_true",
-        help="Check whether the server with these settings is serving: exit status 0 or 1.",
-    )
+    general = parser.add_argument_group("Configuration")
+    general.add_argument("--config", type=Path, metavar="<file>", help=OTHER_FLAGS["--config"])
+    for name in ("--print-config", "--probe"):
+        general.add_argument(name, action="store_true", help=OTHER_FLAGS[name])
+    general.add_argument("--help", action="help", help=OTHER_FLAGS["--help"])
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
     for flag in setting_flags():
-        _add(group, flag, (defaults or {}).get(flag.field, flag.default))
-    group.add_argument("--help", action="help", help="Show this message and exit.")
+        _add(groups[flag.group], flag, (defaults or {}).get(flag.field, flag.default))
     return parser
 
 
@@ -117,16 +120,19 @@ def from_arguments(arguments: argparse.Namespace) -> Source:
 def setting_flags() -> Iterator[Flag]:
     """A flag for each field of ServerSettings, in its order."""
     for name, field in ServerSettings.model_fields.items():
-        spelled = next((m for m in field.metadata if isinstance(m, FlagNames)), FlagNames())
+        shown = next(each for each in field.metadata if isinstance(each, Shown))
         kinds = _kinds(field.annotation)
+        choices = tuple(ENGINES) if name == "engine" else _choices(field.annotation)
         yield Flag(
             field=name,
-            names=spelled.names or (f"--{name.replace('_', '-')}",),
+            group=shown.group,
+            names=shown.names or (f"--{name.replace('_', '-')}",),
             help=field.description or "",
-            metavar="" if bool in kinds else f"<{_shown_type(kinds)}>",
+            metavar="" if bool in kinds else f"<{'|'.join(choices) or shown.unit}>",
             default=_shown_default(field),
             repeatable=tuple in kinds,
-            negation=spelled.negation,
+            negation=shown.negation,
+            choices=choices,
         )
 
 
@@ -139,16 +145,18 @@ def _kinds(annotation: Any) -> set[Any]:
     return {get_origin(annotation) or annotation} - {type(None)}
 
 
-def _shown_type(kinds: set[Any]) -> str:
-    if tuple in kinds or str in kinds:
-        return "str"
-    return "path" if Path in kinds else next(iter(kinds)).__name__
+def _choices(annotation: Any) -> tuple[str, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _shown_default(field: FieldInfo) -> str:
     default = field.get_default()
-    if field.is_required() or default is None or default is False or default == ():
+    if field.is_required():
         return ""
+    if default is None or default == ():
+        return "unset"
+    if isinstance(default, bool):
+        return "on" if default else "off"
     if isinstance(default, tuple):
         return ", ".join(default)
     return f"{default:g}" if isinstance(default, float) else f"{default}"
@@ -156,7 +164,7 @@ def _shown_default(field: FieldInfo) -> str:
 
 def _add(group: argparse._ArgumentGroup, flag: Flag, default: str) -> None:
     text = flag.help + (" Repeatable." if flag.repeatable else "")
-    text = (text + (f" [default: {default}]" if default else "")).replace("%", "%%")
+    text = (text + (f" [default: {default}]" if default else " [required]")).replace("%", "%%")
     if not flag.metavar:
         group.add_argument(
             *flag.names, dest=flag.field, action="store_const", const=True, help=text
@@ -198,7 +206,15 @@ class _Help(argparse.HelpFormatter):
         )
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(text, width, break_on_hyphens=False)
+        """Wrapped between words, but not inside a short "[default: 1]"."""
+        whole = re.sub(r"\[default: (.{,30}\])?", lambda found: found[0].replace(" ", "\xa0"), text)
+        lines = textwrap.wrap(whole, width, break_on_hyphens=False)
+        return [line.replace("\xa0", " ") for line in lines]
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """The flag's names, and once the form of its value: "-c, --constitution <file>"."""
+        names = ", ".join(sorted(action.option_strings, key=len))
+        return f"{names} {action.metavar}" if action.metavar else names
 
     def add_usage(
         self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None

@@ -127,12 +127,12 @@ class Failure:
         if self.code is codes.UNAUTHENTICATED:
             return JudgeRequestError(
                 f"{address} refuses this caller: {self.message}; give a token that its operator "
-                "made with `rlaif token new` (token=, or RLAIF_TOKEN)"
+                "made with `rlaif token new` (token=, --token or RLAIF_TOKEN)"
             )
         if self.code is codes.PERMISSION_DENIED:
             return JudgeRequestError(
                 f"{address} refuses this call: {self.message}; ask its operator for the scope, "
-                "or give another token (token=, or RLAIF_TOKEN)"
+                "or give another token (token=, --token or RLAIF_TOKEN)"
             )
         if self.code is codes.UNIMPLEMENTED:
             return JudgeRequestError(

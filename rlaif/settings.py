@@ -17,6 +17,10 @@ from constitution.validation import field_problems, model_in
 Config = TypeVar("Config", bound=BaseModel)
 
 
+class InvalidSettingsError(UserError):
+    """Settings that cannot be used: the message has a line for each, with the remedy."""
+
+
 class SettingsModel(BaseModel):
     """Base of every config: frozen; unknown keys are refused, renamed ones with their new name."""
 
@@ -27,6 +31,16 @@ class SettingsModel(BaseModel):
     def variant(cls, data: Mapping[str, Any]) -> type[SettingsModel]:
         """The config class that `data` selects, for configs with variants; else `cls`."""
         return cls
+
+    @classmethod
+    def variants(cls) -> dict[str, type[SettingsModel]]:
+        """The classes that `variant` selects, by the setting that selects each: "loss=robust"."""
+        return {}
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The valid values of text settings that name an entry of a table, for help."""
+        return {}
 
     @model_validator(mode="before")
     @classmethod
@@ -41,7 +55,7 @@ class SettingsModel(BaseModel):
 def configured(config: type[Config], settings: list[str] | None, base: dict[str, Any]) -> Config:
     """Validate `base` with key=value settings applied on top; dots reach into nested settings.
 
-    Raises UserError naming the field, the value and the nearest known key.
+    Raises InvalidSettingsError naming the field, the value and the nearest known key.
     """
     merged = merge_settings(base, settings or [])
     try:
@@ -49,7 +63,7 @@ def configured(config: type[Config], settings: list[str] | None, base: dict[str,
     except ValidationError as error:
         known = partial(_keys_at, config, merged)
         problems = field_problems(error, known, noun="setting")
-        raise UserError("\n".join(map(str, problems))) from error
+        raise InvalidSettingsError("\n".join(map(str, problems))) from error
 
 
 def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -64,18 +78,20 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise UserError(f"{setting!r} is not a setting; write key=value, e.g. seed=3")
+            raise InvalidSettingsError(
+                f"{setting!r} is not a setting; write key=value, e.g. seed=3"
+            )
         place = merged
         *outer, last = key.split(".")
         for part in outer:
             inner = place.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UserError(f"{setting!r}: {part} has no settings of its own")
+                raise InvalidSettingsError(f"{setting!r}: {part} has no settings of its own")
             place = inner
         try:
             place[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"{setting!r}: the value is not YAML ({error})") from error
+            raise InvalidSettingsError(f"{setting!r}: the value is not YAML ({error})") from error
         if isinstance(place[last], str):  # YAML 1.1 reads 1e-4 as text
             place[last] = _number(place[last])
     return merged

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CODE = """
 import json, sys
+from pathlib import Path
 from google import protobuf
 from constitution.errors import UserError
 from judge_service.client import AsyncJudgeClient, JudgeClient, JudgeUnavailable
@@ -26,12 +27,15 @@ try:
 except JudgeUnavailable as error:
     message = str(error)
 from constitution.schema import Constitution
+ours = ["constitution", "hardware", "judge_service", "rlaif"]
+site = Path(judge_pb2.__file__).parents[2]
 heavy = {"torch", "vllm", "transformers", "numpy", "datasets", "grpc_status", "pydantic_settings"}
 print(json.dumps({
     "heavy": sorted(heavy & set(sys.modules)),
     "error": message,
     "file": judge_pb2.__file__,
     "constitutions": Constitution.library_names(),
+    "typed": [name for name in ours if (site / name / "py.typed").is_file()],
 }))
 """
 
@@ -58,3 +62,4 @@ def test_the_client_works_with_the_base_install_alone(tmp_path: Path) -> None:
     assert "rlaif serve" in result["error"]
     assert str(tmp_path) in result["file"], "the installed package, not this checkout"
     assert "hhh" in result["constitutions"]
+    assert result["typed"] == ["constitution", "hardware", "judge_service", "rlaif"]

@@ -1,5 +1,6 @@
 """Checks of the wording of each compare text: can a judge decide by it from two replies?
 
+criteria.py checks whether a text names a criterion; this module checks how it does.
 Most rules are one narrow pattern with its remedy, in `_PATTERNS`. Text in double quotes is quoted
 wording rather than the author's own, and is ignored. Every pattern needs English words to match, so
 texts in other languages get no remarks.
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from constitution.lint import criteria
 from constitution.lint.finding import Remark, Severity
 from constitution.schema import Constitution, Principle
 from constitution.strict_yaml import Path, shorten
@@ -20,22 +22,6 @@ MAX_CHARACTERS = 500  # for scripts that put no spaces between words
 READ_CHARACTERS = 10_000  # checked of each text; a longer one gets `compare-too-long` anyway
 
 _QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201c\u201d]*\u201d')
-_SAYS_NOTHING = re.compile(  # praise and filler; a vague text consists of these alone
-    r"\b(?:a|acceptable|adequate|always|an|and|answers?|any|appropriate|are|as|bad|be|best|better"
-    r"|between|both|choose|comments?|decent|desirable|excellent|favou?r|fine|generally|give|good"
-    r"|great|high|higher|i|if|in|is|it|just|more|most|must|never|nice|of|ok|okay|one|only|or|other"
-    r"|overall|pick|poor|possible|prefer|preferable|preferred|proper|quality|rather|really"
-    r"|reasonable|repl(?:y|ies)|responses?|right|satisfactory|select|should|simply|suitable|text"
-    r"|than|that|the|this|to|two|very|well|which|who|with|worse|worst)\b",
-    re.IGNORECASE,
-)
-_ENGLISH = re.compile(r"\b(?:the|is|are|be|of|to|and|that|must|should|reply)\b", re.IGNORECASE)
-_COMPARES = re.compile(
-    r"\b(?:prefer\w*|cho(?:ose|ice)\w*|pick\w*|select\w*|favou?r\w*|which|whichever|rather|rank\w*"
-    r"|compar\w*|more|less|fewer|least|most|better|best|worse|worst|over|wins?|loses?|beats?"
-    r"|reward\w*|penali[sz]e\w*|higher|lower|value\w*|than)\b",
-    re.IGNORECASE,
-)
 _JOINT = re.compile(r"\b(?:and|as well as|also|plus)\b", re.IGNORECASE)
 _JOINTS = 3  # so many in one text join four things or more
 _PREFERS = re.compile(r"\b(?:prefer|choose)\b", re.IGNORECASE)
@@ -137,7 +123,7 @@ def remarks(constitution: Constitution) -> Iterator[Remark]:
         whole = principle.compare[:READ_CHARACTERS]
         text = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), whole)
         yield from _length(principle, path)
-        yield from _substance(principle, text, path)
+        yield from criteria.remarks(principle, text, path)
         yield from _one_idea(principle, text, path)
         for rule in _PATTERNS:
             if match := rule.pattern.search(text):
@@ -159,27 +145,6 @@ def _length(principle: Principle, path: Path) -> Iterator[Remark]:
             "and the judge reads it twice for every pair",
             f"keep it under {MAX_WORDS} words and {MAX_CHARACTERS} characters: one idea; "
             "move the rest to other principles",
-        )
-
-
-def _substance(principle: Principle, text: str, path: Path) -> Iterator[Remark]:
-    if not re.search(r"\w", _SAYS_NOTHING.sub("", text)):
-        yield Remark(
-            Severity.WARNING,
-            "vague-compare",
-            path,
-            f"the compare text of '{principle.id}' names nothing that a judge can look for: "
-            f"'{shorten(principle.compare, 60)}'",
-            "say what the preferred reply does, such as 'names a concrete next step'",
-        )
-    elif _ENGLISH.search(text) and not _COMPARES.search(text):
-        yield Remark(
-            Severity.WARNING,
-            "not-a-comparison",
-            path,
-            f"the compare text of '{principle.id}' does not compare two replies: "
-            f"'{shorten(principle.compare, 60)}'",
-            "write it as 'Prefer the reply that …'",
         )
 
 

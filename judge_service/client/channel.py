@@ -82,7 +82,7 @@ def connection(
     if token and credentials is None and not local:
         raise JudgeRequestError(
             f"the token would be sent to {address} in plain text; give the authority that signed "
-            "the server's certificate (ca=, or RLAIF_CA)"
+            "the server's certificate (ca=, --ca or RLAIF_CA)"
         )
     return Connection(
         target=target(address),

@@ -252,6 +252,9 @@ class VLLMEngine:
             kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
             hf_overrides={"head_dtype": "float32"},
             scheduling_policy="priority",
+            use_tqdm_on_load=not os.environ.get(
+                "TQDM_DISABLE"
+            ),  # vLLM overrides tqdm's own reading
             worker_extension_cls="judge_service.engines.parent_watchdog.ParentWatchdog",
             **own,
         )

@@ -18,14 +18,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from constitution.errors import UserError
 from constitution.schema import Message
-from rlaif.batching.unusable import Unusable
+from rlaif.batching.unusable import BatchError, Unusable, require_response
 from rlaif.data.records import Preference, Prompt, Sample
-
-
-class BatchError(UserError):
-    """A record that cannot be trained on; the message names it and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +158,7 @@ def encode_pairs(
 def _labeled_row(
     tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
 ) -> Row:
-    if not response.strip():
-        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
+    require_response(id, response)
     return encode_row(tokenizer, id, conversation, response, max_tokens)
 
 

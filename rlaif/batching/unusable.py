@@ -1,5 +1,17 @@
-"""The choice for records that cannot be trained on. Imports no torch: settings name it."""
+"""Records that cannot be trained on, and what happens to them. Imports no torch."""
 
 from typing import Literal
 
+from constitution.errors import UserError
+
 Unusable = Literal["error", "skip"]
+
+
+class BatchError(UserError):
+    """A record that cannot be trained on; the message names it and the remedy."""
+
+
+def require_response(id: str, response: str) -> None:
+    """Raises BatchError for an empty response."""
+    if not response.strip():
+        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")

@@ -12,31 +12,43 @@ import sys
 import typer
 
 from constitution.errors import UserError, install_hint
+from rlaif.cli import commands, doctor, libraries
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.service import serve, store, token, top
+from rlaif.cli.settings_help import command_with_settings
 from rlaif.cli.training import data, label, labels, models, revise, reward, runs, sample, train
+from rlaif.cli.version import Version
 
 OUR_PACKAGES = ("constitution", "hardware", "judge_service", "rlaif")
 
 app = typer.Typer(
     help="A constitution (YAML) defines what better means for a judge (gRPC, vLLM); "
     "its labels train a policy (SFT, reward model, DPO, PPO, ReST).",
-    epilog="Start here: rlaif run quickstart",
+    epilog="Start here: rlaif doctor, then rlaif run quickstart",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: `rlaif --help` in a quarter of a second
 )
-app.command(add_help_option=False, context_settings=serve.ALL_ARGUMENTS)(serve.serve)
+
+
+@app.callback()
+def root(version: Version = False) -> None:  # noqa: D103
+    pass  # its docstring would replace the help above
+
+
+app.command(cls=serve.ServeCommand, add_help_option=False, context_settings=serve.ALL_ARGUMENTS)(
+    serve.serve
+)
 app.command(epilog="Example: rlaif top 127.0.0.1:9464")(top.top)
 app.add_typer(store.app, name="store")
 app.add_typer(token.app, name="token")
 app.add_typer(compare.app, name="judge")
 app.add_typer(constitution.app, name="constitution")
 app.add_typer(models.app, name="models")
-app.command(epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl")(
-    sample.sample
-)
+app.command(
+    cls=command_with_settings("rlaif.generation.config:SamplingConfig"),
+    epilog="Example: rlaif sample quickstart --model smollm2-135m --out samples.jsonl",
+)(sample.sample)
 app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
     label.label
 )
@@ -52,14 +64,13 @@ app.command(
 app.command(epilog="Example: rlaif report runs/quickstart")(runs.report)
 app.command(epilog="Example: rlaif run quickstart ppo.iterations=4 --dry-run")(runs.run)
 app.command(epilog="Example: rlaif recipes quickstart > my_recipe.yaml")(runs.recipes)
+app.command(epilog="Example: rlaif doctor --json")(doctor.doctor)
+commands.prepare(app)
 
 
 def main() -> None:
     """Entry point: reports a user error as one readable message, never as a traceback."""
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # OpenMP's waiting threads yield: spinning made training 15 times slower on a busy machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    libraries.settle(os.environ)
     try:
         app()
     except UserError as error:
@@ -74,8 +85,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; run the same command again to resume", file=sys.stderr)
+    except KeyboardInterrupt:  # before or after the command itself, which answers its own
         sys.exit(130)
 
 

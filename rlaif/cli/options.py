@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution import DEFAULT_CONSTITUTION
+from rlaif.cli import complete
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif.data.prompt_split import PromptSet
-
 DEFAULT_SERVER = "127.0.0.1:50051"
 DEFAULT_WAIT_S = 600.0
+PIPED_COLUMNS = 120  # where COLUMNS is not set
 
 Server = Annotated[
     str, typer.Option(help="Address of a running judge server.", metavar="HOST:PORT")
@@ -25,7 +25,9 @@ Server = Annotated[
 OwnJudge = Annotated[
     str,
     typer.Option(
-        "--judge", help="Start a judge server with this model for the duration of this command."
+        "--judge",
+        help="Start a judge server with this model for the duration of this command.",
+        autocompletion=complete.models,
     ),
 ]
 ConstitutionName = Annotated[
@@ -35,6 +37,7 @@ ConstitutionName = Annotated[
         "-c",
         help="A constitution: its name, or a YAML file. By default the server's own, which is "
         f"{DEFAULT_CONSTITUTION} unless the server was started with another.",
+        autocompletion=complete.constitutions,
     ),
 ]
 Wait = Annotated[
@@ -64,13 +67,10 @@ OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to writ
 
 
 def output() -> Console:
-    """The console for standard output; 120 columns wide if it is not a terminal."""
+    """The console for standard output, as wide as COLUMNS says, else as the terminal; 120 columns
+    if it is piped."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
-
-
-def report_split(prompts: PromptSet) -> None:
-    """Print on stderr how prompts were split, if their file does not name the splits itself."""
-    if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
-        print(prompts.describe(), file=sys.stderr)
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) > 0 else None
+    return Console(width=width if width or sys.stdout.isatty() else PIPED_COLUMNS)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from constitution.consistency import LOWEST_WEIGHT
 from constitution.schema import Constitution
@@ -20,6 +19,7 @@ from rlaif.constitution_tools.ablate import (
 )
 from rlaif.constitution_tools.reweigh import FEWEST, Refit, refit
 from rlaif.evaluation.intervals import Estimate
+from rlaif.terminal_tables import print_table
 
 PAIRS_SHOWN = 5
 
@@ -92,33 +92,41 @@ class AblationReport:
         self._print_weights(console)
 
     def _print_principles(self, console: Console) -> None:
-        table = Table(
-            "principle", "weight", "votes on", "decides", "agrees", "strength", "order gap"
-        )
-        for row in self.principles:
-            table.add_row(
+        headings = (
+            "principle", "weight", "votes on", "decides", "agrees", "strength", "order gap",
+        )  # fmt: skip
+        rows = [
+            [
                 row.principle_id, f"{row.weight:g}", f"{row.votes:.0%}", f"{row.decides:.1%}",
                 _estimate(row.agrees, "{:.0%}"), _number(row.strength), _number(row.order_gap),
-            )  # fmt: skip
-        console.print(table)
+            ]
+            for row in self.principles
+        ]  # fmt: skip
+        print_table(console, headings, rows, folded={"principle"})
 
     def _print_redundancy(self, console: Console) -> None:
         if not self.redundancy:
             console.print("no label has votes of two principles, so redundancy is unknown")
             return
-        table = Table("most redundant", "", "r", "labels")
-        for pair in self.redundancy[:PAIRS_SHOWN]:
-            table.add_row(pair.one, pair.other, f"{pair.r:+.2f}", str(pair.labels))
-        console.print(table)
+        rows = [
+            [pair.one, pair.other, f"{pair.r:+.2f}", str(pair.labels)]
+            for pair in self.redundancy[:PAIRS_SHOWN]
+        ]
+        headings = ("most redundant", "with", "r", "labels")
+        print_table(console, headings, rows, folded={"most redundant", "with"})
 
     def _print_gold(self, overall: Estimate, console: Console) -> None:
-        table = Table("on gold", "accuracy alone", "accuracy lost without")
-        for row in self.principles:
-            alone, drop = _estimate(row.alone, "{:.0%}"), _estimate(row.drop, "{:+.1%}")
-            table.add_row(row.principle_id, alone, drop)
-        table.add_section()
-        table.add_row("all together", _estimate(overall, "{:.0%}"), "")
-        console.print(table)
+        rows = [
+            [row.principle_id, _estimate(row.alone, "{:.0%}"), _estimate(row.drop, "{:+.1%}")]
+            for row in self.principles
+        ]
+        print_table(
+            console,
+            ("on gold", "accuracy alone", "accuracy lost without"),
+            rows,
+            folded={"on gold"},
+            total=("all together", _estimate(overall, "{:.0%}"), ""),
+        )
 
     def _print_weights(self, console: Console) -> None:
         refitted = self.refitted
@@ -129,17 +137,18 @@ class AblationReport:
                 highlight=False,
             )
             return
-        table = Table("weight, for unchanged trait weights", "in the file", "refitted")
-        weights = refitted.file_weights(self.constitution)
+        weights, rows = refitted.file_weights(self.constitution), []
         for principle in self.constitution.principles:
             weight = weights[principle.id]
             shown = f"{weight:.2f}" if weight >= LOWEST_WEIGHT else "remove it"
-            table.add_row(principle.id, f"{principle.weight:.2f}", shown)
-        console.print(table)
+            rows.append([principle.id, f"{principle.weight:.2f}", shown])
+        first = "weight, for unchanged trait weights"
+        print_table(console, (first, "in the file", "refitted"), rows, folded={first})
         console.print(
             f"held-back NLL: equal weights {refitted.nll_equal:.3f}, in the file "
             f"{refitted.nll_written:.3f}, refitted {refitted.nll_refitted:.3f}; "
             f"gain {_estimate(refitted.gain, '{:+.3f}')}",
+            markup=False,
             highlight=False,
         )
         # A warning or a verdict, so that the weights are not copied without one.
@@ -161,7 +170,7 @@ def _estimate(estimate: Estimate | None, number: str) -> str:
     if estimate.low is None or estimate.high is None:
         return number.format(estimate.value)
     low, high = number.format(estimate.low), number.format(estimate.high)
-    return f"{number.format(estimate.value)} \\[{low}, {high}]"
+    return f"{number.format(estimate.value)} [{low}, {high}]"
 
 
 def _number(value: float | None) -> str:

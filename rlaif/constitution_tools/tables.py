@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from judge_service.types import Judgment, Unjudged, Usage
@@ -13,6 +12,7 @@ from rlaif.constitution_tools.changes import PrincipleChange
 from rlaif.constitution_tools.diff import Difference, Move, Plan
 from rlaif.constitution_tools.examples import ExampleOutcome, ExampleResult, ExamplesSummary
 from rlaif.evaluation.intervals import Estimate
+from rlaif.terminal_tables import print_table
 
 _COLORS = {
     ExampleResult.PASSED: "green",
@@ -20,6 +20,9 @@ _COLORS = {
     ExampleResult.FAILED: "bold red",
     ExampleResult.UNJUDGED: "bold red",
 }
+_OUTCOME_HEADINGS = (
+    "principle", "example", "expected", "P(expected)", "A first", "B first", "spread", "result",
+)  # fmt: skip
 _FLIP_CHARACTERS = 300  # of each text shown with a flip
 
 
@@ -30,17 +33,15 @@ def print_outcomes(
     outcomes: Sequence[ExampleOutcome], summary: ExamplesSummary, console: Console
 ) -> None:
     """Print the outcome of each example, then the shares of passes."""
-    table = Table(
-        "principle", "example", "expected", "P(expected)", "A first", "B first", "spread", "result"
-    )
+    rows: list[list[str | Text]] = []
     for outcome in outcomes:
         expected = "TIE, P(A)" if outcome.preferred == "TIE" else outcome.preferred
         probs = (outcome.prob, outcome.prob_ab, outcome.prob_ba, outcome.spread)
         result = Text(outcome.result, style=_COLORS[outcome.result])
         number = str(outcome.number)
-        table.add_row(outcome.principle_id, number, expected, *map(_prob, probs), result)
+        rows.append([outcome.principle_id, number, expected, *map(_prob, probs), result])
     if outcomes:
-        console.print(table)
+        print_table(console, _OUTCOME_HEADINGS, rows, folded={"principle"})
     # Then what the table cannot show: reasons, and the shares of the principles with a failure.
     for outcome in outcomes:
         if outcome.result is ExampleResult.UNJUDGED:
@@ -87,11 +88,12 @@ def print_votes(answer: Judgment | Unjudged, console: Console) -> None:
     if isinstance(answer, Unjudged):
         console.print(f"no judgment ({answer.reason.value}): {answer.detail}", markup=False)
         return
-    table = Table("principle", "trait", "P(A better)", "order gap")
-    for vote in answer.votes:
-        gap = _prob(vote.order_gap)
-        table.add_row(vote.principle_id, vote.trait, f"{vote.prob_a:.3f}", gap)
-    console.print(table)
+    rows = [
+        [vote.principle_id, vote.trait, f"{vote.prob_a:.3f}", _prob(vote.order_gap)]
+        for vote in answer.votes
+    ]
+    headings = ("principle", "trait", "P(A better)", "order gap")
+    print_table(console, headings, rows, folded={"principle", "trait"})
     traits = ", ".join(f"{trait} {prob:.2f}" for trait, prob in answer.trait_probs.items())
     console.print(
         f"[bold]{answer.verdict.value}[/bold]  P(A better) = {answer.prob_a:.3f}  ({traits})"
@@ -148,10 +150,11 @@ def print_difference(
         highlight=False,
     )
     # Details: each trait, the flips in full, and where the reads came from.
-    table = Table("trait", "labels", "flips", "mean |Δp|")
-    for trait in difference.traits:
-        table.add_row(trait.trait, str(trait.labels), str(trait.flips), f"{trait.mean_move:.3f}")
-    console.print(table)
+    rows = [
+        [trait.trait, str(trait.labels), str(trait.flips), f"{trait.mean_move:.3f}"]
+        for trait in difference.traits
+    ]
+    print_table(console, ("trait", "labels", "flips", "mean |Δp|"), rows, folded={"trait"})
     for place, move in enumerate(difference.flips[:show], start=1):
         _print_flip(place, move, console)
     if planned.reads:
@@ -164,7 +167,8 @@ def print_difference(
 
 
 def _print_flip(place: int, move: Move, console: Console) -> None:
-    console.rule(f"{place}. {move.pair.id}", align="left", style="dim")
+    console.rule(style="dim")  # without a title, which would be cut to the width
+    console.print(f"{place}. {move.pair.id}", markup=False, highlight=False)
     console.print(
         f"P(A better) {move.old.prob_a:.3f} → {move.new.prob_a:.3f}, moved by {move.moved_by} "
         f"({move.parts[move.moved_by]:+.3f})",

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
+from constitution.errors import nearest
 from rlaif.data.records import Prompt, RecordError
 
 TRAIN, HELD_OUT = "train", "heldout"
@@ -95,7 +96,9 @@ class PromptSet:
                 f"{self.source}: cannot hold out prompts of a file with one distinct text; add "
                 f"other prompts, or {_REMEDY}"
             )
-        names = ", ".join(sorted({prompt.split for prompt in self.prompts}))
+        splits = sorted({prompt.split for prompt in self.prompts})
+        near = nearest(split, splits)
+        names = ", ".join(splits) + (f"; {near}" if near else "")
         remedy = f"{_REMEDY}, or remove the field from all lines to have a share held out"
         return f"{self.source}: no prompts of split {split!r}; it has: {names}; {remedy}"
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import importlib.resources
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from constitution.errors import nearest
 from constitution.validation import field_problems
 from rlaif.data.datasets import convert_rows
 from rlaif.data.formats import FORMATS, recognized
@@ -32,7 +33,7 @@ from rlaif.data.formats.trl import COLUMNS, prompt_of
 from rlaif.data.notes import ReadingNotes
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
 from rlaif.data.records import Demonstration, Preference, Prompt, RecordError
-from rlaif.data.rows import Row, iter_rows
+from rlaif.data.rows import Row, checked, iter_rows
 
 SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
 PROMPT_OF_OTHERS = {
@@ -72,8 +73,9 @@ def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSe
 
 def _read(path: Path) -> Iterator[Prompt]:
     if not path.is_file():
-        names = ", ".join(SHIPPED)
         why = "it is a folder" if path.is_dir() else "no such file"
+        near = nearest(str(path), SHIPPED)
+        names = ", ".join(SHIPPED) + (f"; {near}" if near else "")
         raise RecordError(
             f"{path}: cannot be read ({why}); give a JSONL or Parquet file of prompts, or a "
             f"shipped set: {names}"
@@ -85,7 +87,7 @@ def _read(path: Path) -> Iterator[Prompt]:
     name = recognized(first[1])
     rows = chain([first], rows)
     if _has_prompts(first[1]) or name in ("", "trl"):
-        yield from _unlike(rows, path, repeats=name not in ("", "trl"))
+        yield from _of_rows(rows, path, repeats=name not in ("", "trl"))
     else:
         yield from _of_pairs(rows, path, name)
 
@@ -97,22 +99,44 @@ def _has_prompts(fields: Fields) -> bool:
     return isinstance(prompt, str | list) and not transcript
 
 
-def _unlike(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Prompt]:
-    """The prompts of rows; one that was there before is an error, or with `repeats` left out."""
-    notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys())
+def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Iterator[Prompt]:
+    """The prompts of (place, fields) rows; RecordError for a bad row, or one for the second time.
+
+    A place is as `iter_rows` names it, or what a person finds the row by.
+    """
     first_with: dict[str, str] = {}
-    for where, fields in notes.watch(rows):
-        prompt = _parse(_without_id(fields) if repeats else fields, where)
+    for where, row in rows:
+        if isinstance(row, Prompt):
+            prompt = row
+        else:
+            ((_, fields),) = checked([(where, row)])
+            prompt = _parse(fields, where)
         first = first_with.setdefault(prompt.id, where)
-        if first == where:
-            notes.records += 1
-            yield prompt
-        elif not repeats:
+        if first != where:
             raise RecordError(
                 f"{where}: the same prompt, or the same id ({prompt.id}), as "
                 f"{_place(first)}; delete one of them or give it its own id"
             )
+        yield prompt
+
+
+def _of_rows(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Prompt]:
+    """The prompts of rows as they are. repeats: a prompt may be in several of them."""
+    notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys())
+    watched = notes.watch(rows)
+    for prompt in _each_once(watched) if repeats else parse_prompts(watched):
+        notes.records += 1
+        yield prompt
     notes.print()
+
+
+def _each_once(rows: Iterable[Row]) -> Iterator[Prompt]:
+    seen = set()
+    for where, fields in rows:
+        prompt = _parse({n: value for n, value in fields.items() if n != "id"}, where)
+        if prompt.id not in seen:
+            seen.add(prompt.id)
+            yield prompt
 
 
 def _of_pairs(rows: Iterator[Row], path: Path, name: str) -> Iterator[Prompt]:
@@ -128,14 +152,11 @@ def _of_pairs(rows: Iterator[Row], path: Path, name: str) -> Iterator[Prompt]:
     notes.print()
 
 
-def _without_id(fields: Fields) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name != "id"}
-
-
 def _place(where: str) -> str:
     """A prompt's position in its file: "line 3" of "prompts.jsonl:3", "row 3" of "x: row 3, …"."""
     match = re.search(r":(\d+)$|: (row \d+),", where)
-    assert match
+    if match is None:  # not of a file
+        return where
     return f"line {match[1]}" if match[1] else match[2]
 
 

@@ -99,18 +99,12 @@ def shown(value: object, longest: int = 60) -> str:
 def _head(path: Path) -> bytes:
     """The first bytes of a file; raises for what is not a file of rows."""
     try:
-        if path.is_dir():
-            raise RecordError(
-                f"{path}: cannot be read (it is a folder); {_remedy_for_folder(path)}"
-            )
-        if not path.exists():
-            raise RecordError(f"{path}: no such file")
-        if not path.is_file():
-            raise RecordError(f"{path}: not a regular file; give a JSONL or a Parquet file")
+        if problem := _why_not_a_file(path):
+            raise RecordError(f"{path}: {problem}")
         with path.open("rb") as file:
             head = file.read(8)
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise RecordError(f"{shown(str(path))}: cannot be read ({_why(error)})") from error
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({_why(error)})") from error
     if kind := _TABLES.get(path.suffix.lower()):
         raise RecordError(
             f"{path}: a {kind} file, whose columns have no types; convert it to JSONL, for example "
@@ -120,6 +114,14 @@ def _head(path: Path) -> bytes:
         if head.startswith(magic):
             raise RecordError(f"{path}: {what}; JSONL and Parquet files are read")
     return head
+
+
+def _why_not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return f"cannot be read (it is a folder); {_remedy_for_folder(path)}"
+    if not path.exists():
+        return "no such file"
+    return "" if path.is_file() else "not a regular file; give a JSONL or a Parquet file"
 
 
 def _remedy_for_folder(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Feedback from a judge server: labels, revisions and scores, with the receipts that prove them.
 
 client.py           a judge server for training: start one or connect; scores, held-out comparison
-connection.py       server address, token and TLS files from the environment
+connection.py       a server's address, with a token and TLS files from flags or the environment
 labeler.py          judge pairs once, resumably, and write them as a labeled set
 pairs.py            samples → pairs to compare; content digests
 receipts.py         a judgment as a label with its receipt, and back

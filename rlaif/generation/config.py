@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from hardware.dtypes import Dtype
-from rlaif.generation.engines import EngineChoice
+from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.settings import SettingsModel
 
 
@@ -16,25 +16,42 @@ class SamplingConfig(SettingsModel):
 
     renamed: ClassVar[dict[str, str]] = {"max_tokens": "max_new_tokens"}
 
-    n: int = Field(2, ge=1, description="responses per prompt; a preference needs two")
+    n: int = Field(2, ge=1, description="responses per prompt; a preference needs two (ours)")
     max_new_tokens: int = Field(
-        128, ge=1, description="tokens a response may have, its end included"
+        128, ge=1, description="longest response, tokens, its end included (ours)"
     )
-    temperature: float = Field(1.0, ge=0, description="1: the policy's own distribution; 0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass kept; 1: all")
-    seed: int = Field(0, description="everything is drawn from it")
-    engine: EngineChoice = Field("auto", description="auto: vLLM where it is installed")
+    temperature: float = Field(
+        1.0,
+        ge=0,
+        description="factor of sampling; 1: the policy's own distribution, 0: greedy (ours)",
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the probability that is kept, the nucleus; 1: all (ours; "
+        "arXiv:1904.09751)",
+    )
+    seed: int = Field(0, description="seed that everything is drawn from (ours)")
+    engine: EngineChoice = Field(
+        "auto", description="what samples; auto: vLLM where it is installed (ours)"
+    )
     dtype: Dtype = Field(
         "auto",
-        description="of the weights; auto: bfloat16 where the hardware multiplies in it, else "
-        "float32",
+        description="number format of the weights; auto: bfloat16 where the hardware multiplies "
+        "in it, else float32 (ours)",
     )
     prompts_per_chunk: int = Field(
-        16, ge=1, description="prompts sampled together; what a killed run may lose"
+        16, ge=1, description="prompts sampled together; a killed run loses at most these (ours)"
     )
     kv_cache_gib: float = Field(
-        1.0, gt=0, description="GiB of keys and values held at most at a time"
+        1.0, gt=0, description="most GiB of keys and values held at a time (ours)"
     )
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The names of the sampling engines."""
+        return {"engine": engine_choices()}
 
     @model_validator(mode="after")
     def _greedy_has_one_answer(self) -> Self:

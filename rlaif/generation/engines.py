@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
-from constitution.errors import install_hint
+from constitution.errors import expected_one_of, install_hint
 from rlaif.generation.base import FolderModel, Sampler, SamplingError, training_processes
 
 if TYPE_CHECKING:
@@ -69,12 +69,17 @@ SAMPLERS: dict[str, SamplingEngine] = {
 
 def _known(name: str) -> str:
     if name != "auto" and name not in SAMPLERS:
-        raise ValueError(f"unknown engine {name!r}; expected one of: auto, {', '.join(SAMPLERS)}")
+        raise ValueError(f"unknown engine {name!r}; {expected_one_of(name, ('auto', *SAMPLERS))}")
     return name
 
 
 EngineChoice = Annotated[str, AfterValidator(_known)]
 """A setting: "auto" or a name in SAMPLERS."""
+
+
+def engine_choices() -> tuple[str, ...]:
+    """The valid values of an EngineChoice."""
+    return ("auto", *SAMPLERS)
 
 
 def choose_engine(engine: str, processes: int = 1) -> str:

@@ -104,7 +104,7 @@ def update(
     client: LabelingClient,
     out: Path,
     *,
-    constitution: str,
+    constitution: str | Constitution,
     options: JudgeOptions | None = None,
     old: Constitution | None = None,
     identical: int = 0,
@@ -122,7 +122,7 @@ def update(
     copied = _copy_previous(out / PREFERENCES, before)
     try:
         if old is not None:
-            new = Constitution.load(constitution)
+            new = Constitution.load(constitution) if isinstance(constitution, str) else constitution
             reused = reuse(pairs, client, out, before, old, new, options)
         summary = label(
             pairs,

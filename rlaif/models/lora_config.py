@@ -18,8 +18,16 @@ class LoraConfig(SettingsModel):
     full fine-tuning (arXiv:2305.14314, section 4).
     """
 
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    rank: int = Field(
+        default=16, ge=1, description="rank of the update of each layer, dimensions (ours)"
+    )
+    alpha: float = Field(
+        default=32.0,
+        gt=0,
+        description="factor of the update, which is scaled by alpha / rank (ours: twice the rank)",
+    )
     targets: str | tuple[str, ...] = Field(
-        default="all-linear", description="peft's target_modules: names of layers, or all-linear"
+        default="all-linear",
+        description="layers that are adapted, peft's target_modules: their names, or all-linear "
+        "(arXiv:2305.14314, section 4)",
     )

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
-from rlaif.batching.encode import BatchError, Pair, Row, encode_row
+from rlaif.batching.encode import Pair, Row, encode_row
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
+from rlaif.batching.unusable import BatchError
 from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup

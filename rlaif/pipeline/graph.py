@@ -74,7 +74,6 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
     """
     problems: list[str] = []
     drafts = dict(_drafts(recipe, problems))
-    _raise(problems)
     # Settings decide which inputs a stage has, so they are read first.
     stages = {name: draft.stage(folder / name, recipe) for name, draft in drafts.items()}
     for name, draft in drafts.items():
@@ -248,7 +247,9 @@ class _Resolver:
                 self._note(name, f"{text} is a model, not {_types(slot)}; {self._offer(slot)}")
                 return None
             return Source(text, model, weight)
-        if text in self._recipe.stages:  # null
+        if self._recipe.stages.get(text) is not None:  # it has problems of its own
+            return None
+        if text in self._recipe.stages:
             self._note(name, f"{text} is left out of this recipe; {self._offer(slot)}")
             return None
         if slot.texts and re.match(r"judge:|[\w.]+:\w+$", text):

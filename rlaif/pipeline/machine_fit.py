@@ -74,7 +74,7 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
     graph = build_graph(recipe, run_dir)
     for judge in graph.judges:
         if size is None and not judge.is_served_elsewhere:
-            vllm_cpu.check_memory(judge.model, _size_of(judge), dtype_name(judge.dtype))
+            vllm_cpu.check_memory(judge.model, judge_size(judge), dtype_name(judge.dtype))
         console.print(_judge_memory(judge), highlight=False, soft_wrap=True)
     slower = recipe.gflops / machine.gflops
     if size is None:
@@ -181,7 +181,7 @@ def _judge_memory(judge: ModelSpec) -> str:
     """The memory that a judge will take."""
     if judge.is_served_elsewhere:
         return f"the judge {judge.model} runs behind a model server"
-    dtype, size = dtype_name(judge.dtype), _size_of(judge)
+    dtype, size = dtype_name(judge.dtype), judge_size(judge)
     loading, lasting = vllm_cpu.memory_gib(size, dtype)
     if not size.parameters:
         return f"the judge {judge.model} computes in {dtype}"
@@ -191,7 +191,7 @@ def _judge_memory(judge: ModelSpec) -> str:
     )
 
 
-def _size_of(judge: ModelSpec) -> ModelSize:
+def judge_size(judge: ModelSpec) -> ModelSize:
     """The size in its folder; for a short name not fetched yet, the folder's size in bfloat16."""
     known = catalog.KNOWN.get(judge.model)
     folder = catalog.model_folder(judge.model) if known else Path(judge.model)

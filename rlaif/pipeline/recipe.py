@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from constitution.errors import UserError, nearest
+from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
 from rlaif.data.prompt_split import DEFAULT_RULE
 from rlaif.settings import SettingsModel, configured
@@ -194,8 +194,9 @@ def _read(name: str) -> tuple[str, str]:
             raise RecipeError(f"{path}: cannot be read: {reason}") from error
     shipped = shipped_recipes()
     if name not in shipped:
-        hint = nearest(name, shipped) or f"there are: {', '.join(shipped)}"
-        raise RecipeError(f"unknown recipe {name!r}; {hint}; or give a .yaml file")
+        raise RecipeError(
+            f"unknown recipe {name!r}; {expected_one_of(name, shipped)}; or give a .yaml file"
+        )
     return shipped[name], f"recipe {name}"
 
 

@@ -22,7 +22,7 @@ from rlaif.pipeline.stage import Stage
 
 def run(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     console: Console | None = None,
     *,
     only: Sequence[str] = (),
@@ -34,7 +34,7 @@ def run(
     only: just these stages. start: this stage and all that depend on it. Either way, what they take
     must be finished. Raises RecipeError before anything runs, and RunError where a stage failed.
     """
-    console = console or Console()
+    folder, console = Path(folder), console or Console()
     graph = build_graph(recipe, folder)
     _select(graph, only, start)  # an unknown stage is reported before the machine is measured
     _check_models(graph.models)
@@ -116,7 +116,7 @@ def _check_constitutions(graph: Graph, context: RunContext) -> None:
 
 def _check_packages(judges: Sequence[ModelSpec]) -> None:
     """Raises ModuleNotFoundError for a missing extra: a later stage would stop after an hour."""
-    needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2", "matplotlib"]
+    needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2"]
     if any(not judge.is_served_elsewhere for judge in judges):
         needed.append("vllm")
     for name in needed:

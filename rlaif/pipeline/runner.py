@@ -111,10 +111,9 @@ def _obstacle(
 
 def _summary(failed: Mapping[Stage, str], total: int) -> str:
     lines = [f"stage {stage.name}: {reason}" for stage, reason in failed.items()]
-    finished = total - len(failed)
-    return "\n".join(
-        [*lines, f"the results of the {finished} other stages are kept; run again to continue"]
-    )
+    if finished := total - len(failed):
+        lines.append(f"{finished} finished; run again to continue with the rest")
+    return "\n".join(lines)
 
 
 # ── marks ────────────────────────────────────────────────────────────────────────────────────

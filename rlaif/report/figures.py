@@ -79,6 +79,7 @@ def curve(
     y_axis = value_range([*values, *(() if level is None else (level,))], min_span, bounds)
     x_axis = value_range([x for x, _ in (*points, *heldout)], 1.0)
     frame = _Frame.around(x_axis, y_axis, whole_x=True)
+    # the thin line first, so that the running mean and the dots lie over it
     marks = [frame.line(thin_out(points), "pale"), frame.line(thin_out(smooth), "accent")]
     legend = [("accent", "running mean"), ("pale", "each step")]
     if smooth == points:  # a short run: nothing to average

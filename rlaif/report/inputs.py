@@ -27,7 +27,7 @@ class ReportError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportStage:
+class StageFolder:
     """One stage of a run: its name in the recipe, its kind, and the folder of its files."""
 
     name: str
@@ -59,7 +59,7 @@ class ReportInputs:
     """
 
     facts: Mapping[str, str]
-    stages: tuple[ReportStage, ...]
+    stages: tuple[StageFolder, ...]
 
     @classmethod
     def of_run(cls, run: Path) -> ReportInputs:
@@ -70,7 +70,7 @@ class ReportInputs:
         if not run.is_dir():
             raise ReportError(f"no such folder: {run}; `rlaif run RECIPE` makes one")
         content = _read_run_file(run / RUN_FILE)
-        stages = (ReportStage(stage.name, stage.kind, run / stage.name) for stage in content.stages)
+        stages = (StageFolder(stage.name, stage.kind, run / stage.name) for stage in content.stages)
         return cls(content.facts, tuple(stages))
 
 

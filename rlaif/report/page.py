@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rlaif.data.records import atomic_open
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections import SECTIONS
 from rlaif.report.sections.base import (
     EvaluationOutcome,
@@ -109,7 +109,7 @@ def anchor_of(name: str, taken: Collection[str]) -> str:
     return anchor
 
 
-def list_files(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def list_files(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """The section of a kind that the report does not know: the names of the stage's files."""
     files = sorted(path.name for path in stage.folder.glob("*") if path.is_file())
     return SectionContent("files.html.j2", {"files": files})
@@ -159,6 +159,11 @@ def _named(judges: Sequence[JudgeModel]) -> str:
     return " and ".join(f"{judge.name} (constitution {judge.constitution})" for judge in judges)
 
 
+def _foldable(name: str) -> Markup:
+    """The name, escaped, with a place to fold after each underscore."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
+
+
 def _packaged(name: str) -> str:
     return (resources.files("rlaif.report") / "templates" / name).read_text(encoding="utf-8")
 
@@ -177,6 +182,7 @@ def _environment() -> Environment:
         "estimate": format_number,
         "number": lambda x: NO_VALUE if x is None else f"{x:.2f}",
         "count": lambda x: f"{x:,}",
+        "name": _foldable,
         "twice": lambda x: (x, x),
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
     }

@@ -33,12 +33,15 @@ class SourceKind:
         of another kind.
     open: (place, function that opens a judge) → context of its reward function.
     identity: place → JSON values; a run resumes only if they are unchanged.
+    require: place → None; raises RewardError for what is missing, as far as that shows without
+        torch and without running the user's code.
     """
 
     form: str
     recognize: Callable[[str], str | None]
     open: Callable[[str, OpenJudge | None], AbstractContextManager[RewardFunction]]
     identity: Callable[[str], Any] = lambda where: None
+    require: Callable[[str], None] = lambda where: None
 
 
 def reasons(function: RewardFunction) -> Counter[str]:

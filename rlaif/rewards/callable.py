@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,18 @@ def load_callable(where: str) -> RewardFunction:
     return function
 
 
+def _require(where: str) -> None:
+    """The module is not imported, only looked for: it may be slow, or need torch."""
+    package = where.partition(":")[0].partition(".")[0]
+    if package in sys.modules or importlib.util.find_spec(package) is not None:
+        return
+    if PathFinder.find_spec(package, [str(Path.cwd())]) is None:
+        raise RewardError(
+            f"reward {where!r}: no module named {package!r} is installed, or in this folder; give "
+            "module:function"
+        )
+
+
 def _recognize(text: str) -> str | None:
     return text if _FORM.fullmatch(text) else None
 
@@ -62,4 +76,4 @@ def _open(where: str, judge: OpenJudge | None) -> Iterator[RewardFunction]:
     yield load_callable(where)
 
 
-CALLABLE = SourceKind("module:function", _recognize, _open)
+CALLABLE = SourceKind("module:function", _recognize, _open, require=_require)

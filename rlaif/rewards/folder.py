@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from constitution.schema import Message
 from hardware.model_folder import inspect_model_folder
-from rlaif.rewards.base import OpenJudge, SourceKind
+from rlaif.rewards.base import OpenJudge, RewardError, SourceKind
 
 if TYPE_CHECKING:
     from rlaif.models.backbone import Backbone
@@ -58,10 +58,19 @@ def _open(where: str, judge: OpenJudge | None) -> Iterator[RewardFunction]:
     yield RewardFolder(Path(where))
 
 
+def _require(where: str) -> None:
+    folder = Path(where)
+    if not (folder / "reward.json").is_file():
+        raise RewardError(
+            f"{folder}: not a reward model (reward.json is missing); make one with `rlaif train "
+            "reward`"
+        )
+
+
 def _identity(where: str) -> Any:
     from rlaif.models.reward_model import reward_identity
 
     return reward_identity(Path(where))
 
 
-FOLDER = SourceKind("a reward model's folder", _recognize, _open, _identity)
+FOLDER = SourceKind("a reward model's folder", _recognize, _open, _identity, _require)

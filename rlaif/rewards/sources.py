@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from constitution.errors import nearest
 from rlaif.rewards.base import OpenJudge, RewardError, SourceKind
 from rlaif.rewards.callable import CALLABLE
 from rlaif.rewards.folder import FOLDER
@@ -43,7 +44,15 @@ def parse_source(text: str) -> RewardSource:
         where = source.recognize(name)
         if where is not None:
             return RewardSource(kind, where, weight, name)
-    raise RewardError(f"reward {text!r}: unknown source {name!r}; give {_forms()}")
+    near = nearest(name.partition(":")[0], (kind for kind in SOURCES if f"{kind}:" in _forms()))
+    hint = f"; {near}" if near else ""
+    raise RewardError(f"reward {text!r}: unknown source {name!r}; give {_forms()}{hint}")
+
+
+def require_source(text: str) -> None:
+    """Raises RewardError for a source that cannot be read or opened, without importing torch."""
+    source = parse_source(text)
+    SOURCES[source.kind].require(source.where)
 
 
 @contextmanager

@@ -76,11 +76,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def steps_in(folder: Path) -> list[int]:
-    """Steps with a checkpoint in the folder, ascending; from the files' names only."""
-    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
-
-
 def read(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Load a checkpoint's state, on the CPU.
 

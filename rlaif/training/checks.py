@@ -12,15 +12,12 @@ from torch import Tensor
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.config import TrainingError
+from rlaif.training.preflight import require_within
 
 
 def require_context(backbone: Backbone, max_tokens: int) -> None:
     """Raise TrainingError when max_tokens exceeds the model's context length."""
-    if max_tokens > backbone.context:
-        raise TrainingError(
-            f"max_tokens={max_tokens} is more than {backbone.name} can read ({backbone.context}); "
-            "lower max_tokens"
-        )
+    require_within(backbone.name, backbone.context, max_tokens)
 
 
 def require_finite(value: Tensor, what: str, where: str) -> None:

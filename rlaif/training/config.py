@@ -21,38 +21,72 @@ class TrainingError(UserError):
 
 
 class TrainConfig(SettingsModel):
-    """Settings that all algorithms share; each algorithm's config adds its own."""
+    """Settings that all algorithms share; each algorithm's config adds its own.
 
-    seed: int = Field(default=0, description="draws adapters, heads, order and samples")
+    A description says what the setting is and its unit, and ends with the source of the default in
+    parentheses; "ours" is a choice of this project.
+    """
+
+    seed: int = Field(
+        default=0, description="seed of adapters, heads, the order of records and samples (ours)"
+    )
     dtype: TrainDtype = Field(
-        default="auto", description="of the frozen base; trained weights and losses are float32"
+        default="auto",
+        description="number format of the frozen base; auto: bfloat16 where the hardware "
+        "multiplies in it, else float32; trained weights and losses are always "
+        "float32 (ours)",
     )
     lora: LoraConfig | None = Field(
-        default=LoraConfig(), description="the adapter; null trains the whole model"
+        default=LoraConfig(),
+        description="the adapter; null trains the whole model, at a rate of about 2e-5 "
+        "(arXiv:2106.09685)",
     )
-    learning_rate: float = Field(default=2e-4, gt=0, description="LoRA's usual (arXiv:2305.14314)")
+    learning_rate: float = Field(
+        default=2e-4, gt=0, description="peak step size of AdamW, for an adapter (arXiv:2305.14314)"
+    )
     warmup: float = Field(
-        default=0.1, ge=0, le=1, description="share of steps with a rising rate; then linear decay"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the steps with a rising rate; then linear decay (ours)",
     )
-    max_grad_norm: float = Field(default=1.0, gt=0, description="TRL's and transformers' default")
+    max_grad_norm: float = Field(
+        default=1.0,
+        gt=0,
+        description="bound of the gradient's L2 norm before a step (TRL, transformers: 1)",
+    )
     micro_batch_tokens: int = Field(
-        default=4096, ge=1, description="padded tokens per forward; for memory, not the gradient"
+        default=4096,
+        ge=1,
+        description="tokens per forward pass, padding included; decides memory, not the gradient "
+        "(ours)",
     )
     max_tokens: int = Field(
-        default=1024, ge=2, description="prompt and response together; records are never truncated"
+        default=1024,
+        ge=2,
+        description="longest prompt and response together, tokens; records are never truncated "
+        "(TRL: 1024)",
     )
     unusable: Unusable = Field(
-        default="error", description="too long or empty records: an error, or skipped and counted"
+        default="error",
+        description="records that are too long or empty: an error, or skipped and counted (ours)",
     )
-    checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps (PPO: iterations)")
+    checkpoint_every: int = Field(
+        default=10, ge=1, description="optimizer steps (PPO: iterations) between checkpoints (ours)"
+    )
     keep_checkpoints: int = Field(
-        default=2, ge=1, description="the newest ones; an older one serves where it is damaged"
+        default=2,
+        ge=1,
+        description="newest checkpoints that are kept; an older one serves where the newest is "
+        "damaged (ours)",
     )
     resume: Literal["auto", "never"] = Field(
-        default="auto", description="never: start anew and remove the folder's checkpoints"
+        default="auto",
+        description="auto: go on from the newest checkpoint; never: start anew and remove the "
+        "folder's checkpoints (ours)",
     )
     trackers: tuple[TrackerName, ...] = Field(
-        default=(), description="tensorboard, wandb: besides metrics.jsonl (trackers.py)"
+        default=(), description="where metrics go besides metrics.jsonl: tensorboard, wandb (ours)"
     )
 
 
@@ -62,10 +96,11 @@ class HeldOutConfig(TrainConfig):
     eval_every: int | None = Field(
         default=None,
         ge=1,
-        description="optimizer steps between held-out evaluations; null: once an epoch",
+        description="optimizer steps between held-out evaluations; null: once an epoch (ours)",
     )
     keep: Literal["last", "best"] = Field(
         default="last",
         description="which weights are left at the end: the last step's, or those with the lowest "
-        "held-out loss (early stopping); may be changed after training, without training again",
+        "held-out loss (early stopping); may be changed after training, without "
+        "training again (ours)",
     )

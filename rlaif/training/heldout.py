@@ -18,18 +18,8 @@ from rlaif.models.backbone import Backbone
 from rlaif.training.checks import report_skipped, require_context
 from rlaif.training.config import HeldOutConfig, TrainingError
 from rlaif.training.learner import Learner
+from rlaif.training.preflight import require_heldout
 from rlaif.training.run import Run, records_digest, run_inputs
-
-
-def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:
-    """Raise TrainingError for settings that have no effect without held-out pairs."""
-    given = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
-    given += ["keep=best"] if config.keep == "best" else []
-    if given and not heldout:
-        raise TrainingError(
-            f"{' and '.join(given)}: there are no held-out pairs to evaluate; give some, or remove "
-            "the setting"
-        )
 
 
 def load_and_encode(

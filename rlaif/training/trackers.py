@@ -35,12 +35,7 @@ class Trackers:
     """
 
     def __init__(self, names: Sequence[TrackerName], out: Path, inputs: Mapping[str, Any]) -> None:
-        for name in names:
-            if importlib.util.find_spec(name) is None:
-                raise TrackerError(
-                    f"trackers: {name} is not installed; {install_hint('track')}, or remove "
-                    "it from trackers: metrics.jsonl is always written"
-                )
+        require_trackers(names)
         self._names, self._out, self._inputs = names, out, inputs
         self._open: list[Any] = []
 
@@ -85,6 +80,16 @@ class Trackers:
             "resume": "allow",
             "dir": str(self._out),
         }
+
+
+def require_trackers(names: Sequence[TrackerName]) -> None:
+    """Raises TrackerError for the first that is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise TrackerError(
+                f"trackers: {name} is not installed; {install_hint('track')}, or remove it from "
+                "trackers: metrics.jsonl is always written"
+            )
 
 
 def flat(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, str | float | None]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from constitution import Constitution, ConstitutionError
-from constitution.lint import lint_text
+from constitution.lint import LintedText, lint_text
+from constitution.lint.report import as_text
 
 PAGE = (Path(__file__).parents[2] / "docs" / "constitution.md").read_text(encoding="utf-8")
 GOOD, BROKEN = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -30,7 +31,8 @@ def test_the_findings_shown_are_the_findings_of_the_linter() -> None:
         "Prefer the comment that speaks about the code and not about its author.",
         "Prefer the better and more appropriate reply.",
     )
-    assert "\n".join(map(str, lint_text(vague, "mine.yaml"))) == REMARKS
+    linted = LintedText("mine.yaml", vague, lint_text(vague, "mine.yaml"))
+    assert as_text("mine.yaml", linted) == REMARKS
 
 
 def test_every_key_is_explained() -> None:

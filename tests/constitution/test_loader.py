@@ -328,3 +328,27 @@ def test_every_shipped_constitution_loads_under_its_own_name(name: str) -> None:
     constitution = Constitution.load(name)
     assert constitution.name == name
     assert constitution.description
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ("name: rules", "name: Rules", "write rules"),
+        ("  kind: {}", "  Kind: {}", "write kind"),
+        ("id: calm", "id: Calm-One", "write calm-one"),
+        ("id: calm", "id: calm one", ""),  # a hyphen, an underscore, or one word?
+        ("version: 1.0.0", "version: Beta", ""),
+    ],
+)
+def test_a_name_in_the_wrong_case_is_answered_with_the_right_one(
+    old: str, new: str, remedy: str
+) -> None:
+    text = (
+        "name: rules\nversion: 1.0.0\ntraits:\n  kind: {}\nprinciples:\n"
+        "  - {id: calm, trait: kind, compare: C., critique: C., revise: R.}\n"
+    )
+    with pytest.raises(ConstitutionError) as caught:
+        Constitution.from_yaml(text.replace(old, new))
+    found = next(d for d in caught.value.diagnostics if "expected" in d.message)
+    assert found.remedy == remedy
+    assert (found.end_line, found.end_column) > (found.line, found.column)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from hardware import speed
+from hardware import machine, speed
 
 
 def test_cores_are_torchs_threads_or_the_containers_share(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(speed, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine, "_QUOTA", tmp_path / "cpu.max")
     assert speed.cores() == 8
-    speed._QUOTA.write_text("max 100000\n")
+    machine._QUOTA.write_text("max 100000\n")
     assert speed.cores() == 8
-    speed._QUOTA.write_text("150000 100000\n")
+    machine._QUOTA.write_text("150000 100000\n")
     assert speed.cores() == 1.5
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,8 @@ import yaml
 
 from judge_service.__main__ import main
 from judge_service.client import JudgeClient
-from judge_service.settings import ServerSettings
-from judge_service.settings_flags import server_parser, setting_flags
+from judge_service.settings import GROUPS, ServerSettings
+from judge_service.settings_flags import OTHER_FLAGS, server_parser, setting_flags
 from judge_service.types import Judgment
 from tests.support.service.added_engine import NAME, started
 
@@ -22,6 +24,8 @@ import runpy, sys
 sys.modules["rlaif"] = None  # any import of it fails from here on
 runpy.run_module("judge_service", run_name="__main__", alter_sys=True)
 """
+
+PROGRAMS = (["-m", "judge_service"], ["-m", "rlaif", "serve"])
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def test_a_server_without_rlaif_judges_over_a_socket(tmp_path: Path) -> None:
     assert (tmp_path / "reads.sqlite").exists()
 
 
-@pytest.mark.parametrize("program", [["-m", "judge_service"], ["-m", "rlaif", "serve"]])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_help_imports_neither_an_engine_nor_grpc(program: list[str]) -> None:
     code = (
         "import runpy, sys\n"
@@ -82,9 +86,55 @@ def test_every_setting_has_a_flag_with_its_description() -> None:
         assert flag.help in help_text
         assert flag.names[0] in help_text
     assert flags["constitutions"].names == ("--constitution", "-c")
-    assert (flags["max_candidates"].metavar, flags["max_candidates"].default) == ("<int>", "32")
-    assert (flags["tokens"].metavar, flags["tokens"].default) == ("<path>", "")
-    assert flags["insecure"].metavar == ""
+    shown = {name: (flag.metavar, flag.default) for name, flag in flags.items()}
+    assert shown["max_candidates"] == ("<candidates>", "32")
+    assert shown["tokens"] == ("<file>", "unset")
+    assert shown["kv_cache_gib"] == ("<GiB>", "unset")
+    assert shown["dtype"] == ("<auto|bfloat16|float16|float32>", "auto")
+    assert shown["engine"] == ("<vllm|openai>", "vllm")
+    assert shown["insecure"] == ("", "off")
+    assert shown["model"] == ("<model>", "")
+
+
+def headings(help_text: str) -> dict[str, str]:
+    """Flag → the heading that it stands under."""
+    found, heading = {}, ""
+    for line in help_text.splitlines():
+        if line and not line[0].isspace() and line.endswith(":"):
+            heading = line[:-1]
+        elif named := re.match(r"  (?:-\w, )?(--[\w-]+)", line):
+            found[named[1]] = heading
+    return found
+
+
+def test_every_setting_stands_under_its_group_with_its_unit_and_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = server_parser("x", "", "", {"store": "a file of the command"}).format_help()
+    under = headings(text)
+    for flag in setting_flags():
+        assert flag.group in GROUPS
+        assert under[flag.names[0]] == flag.group
+        assert flag.metavar != "<>", f"{flag.field} has no unit"
+    assert {under[name] for name in OTHER_FLAGS} == {"Configuration"}
+    assert list(dict.fromkeys(under.values())) == ["Configuration", *GROUPS]
+    words = " ".join(text.split())
+    assert "[default: a file of the command]" in words
+    settings = list(setting_flags())
+    assert words.count("[default: ") == len(settings) - 1
+    assert words.count("[required]") == 1  # model
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_help_fits_into_80_columns(program: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, *program, "--help"], env=os.environ | {"COLUMNS": "80"},
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    lines = ran.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line.endswith("[default:")]
 
 
 def test_flags_reach_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,7 @@ def made_up_run(run: Path, stages: Stages = CHAIN, prompts: int = 24, extra: str
     write_run_file(run, stages)
     questions = [_question(number, extra) for number in range(prompts)]
     policies = [name for name, kind in stages if kind in {"sft", "dpo", "ppo", "rest"}]
+    # in order: a reward model is evaluated on labels that an earlier stage wrote
     for name, kind in stages:
         folder = run / name
         folder.mkdir()

@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
+from constitution.errors import expected_one_of
+from rlaif.settings import SettingsModel
 from rlaif.training.config import HeldOutConfig
 
 
@@ -17,12 +19,19 @@ class DPOConfig(HeldOutConfig):
     RobustConfig(...)
     """
 
-    epochs: int = Field(default=2, ge=1, description="passes over the pairs")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
+    epochs: int = Field(default=2, ge=1, description="passes over the pairs (ours)")
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step (TRL: 8)")
     beta: float = Field(
-        default=0.1, gt=0, description="how strongly the reference is kept to (arXiv:2305.18290)"
+        default=0.1,
+        gt=0,
+        description="how strongly the policy is held to the reference, factor of the log-ratio in "
+        "nats (arXiv:2305.18290)",
     )
-    loss: str = Field(default="soft_sigmoid", description="a name in LOSSES (losses/__init__.py)")
+    loss: str = Field(
+        default="soft_sigmoid",
+        description="the loss of a pair, a name in LOSSES of losses/__init__.py; by default cDPO "
+        "with the pair's own label (ours)",
+    )
 
     @classmethod
     def variant(cls, data: Mapping[str, Any]) -> type[DPOConfig]:
@@ -31,6 +40,20 @@ class DPOConfig(HeldOutConfig):
 
         name = data.get("loss", DPOConfig.model_fields["loss"].default)
         return LOSSES[name].config if isinstance(name, str) and name in LOSSES else cls
+
+    @classmethod
+    def variants(cls) -> dict[str, type[SettingsModel]]:
+        """The config class of every loss."""
+        from rlaif.algorithms.dpo.losses import LOSSES
+
+        return {f"loss={name}": loss.config for name, loss in LOSSES.items()}
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The names of the losses."""
+        from rlaif.algorithms.dpo.losses import LOSSES
+
+        return {"loss": tuple(LOSSES)}
 
     def __new__(cls, **settings: Any) -> Self:
         """Construct the config class of the selected loss, as validation does."""
@@ -70,5 +93,5 @@ class DPOConfig(HeldOutConfig):
         from rlaif.algorithms.dpo.losses import LOSSES
 
         if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+            raise ValueError(f"unknown loss {loss!r}; {expected_one_of(loss, LOSSES)}")
         return loss

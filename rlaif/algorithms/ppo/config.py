@@ -6,9 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from constitution.errors import expected_one_of
 from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
-from rlaif.generation.engines import EngineChoice
-from rlaif.training.config import TrainConfig
+from rlaif.generation.engines import EngineChoice, engine_choices
+from rlaif.training.config import TrainConfig, TrainingError
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
@@ -17,85 +18,127 @@ _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_after")
 class PPOConfig(TrainConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
-    iterations: int = Field(default=100, ge=1, description="rollouts, each followed by updates")
+    iterations: int = Field(
+        default=100, ge=1, description="rollouts, each followed by updates (ours)"
+    )
     prompts_per_iteration: int = Field(
-        default=16, ge=1, description="to which responses are sampled"
+        default=16, ge=1, description="prompts of a rollout, to which responses are sampled (ours)"
     )
     group_size: int = Field(
-        default=1, ge=1, description="responses per prompt; rloo and grpo compare 2 or more"
+        default=1, ge=1, description="responses per prompt; rloo and grpo compare 2 or more (ours)"
     )
-    max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens")
-    temperature: float = Field(default=1.0, gt=0, description="of sampling, and so of π")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens (ours)")
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="factor of sampling, and so of π; 1: the policy itself (ours)",
+    )
     engine: EngineChoice = Field(
-        default="auto", description="samples the responses; auto: vLLM where it is installed"
+        default="auto",
+        description="what samples the responses; auto: vLLM where it is installed (ours)",
     )
     kv_cache_gib: float = Field(
         default=1.0,
         gt=0,
         description="most GiB of keys and values in sampling; less where an iteration's responses "
-        "need less",
+        "need less (ours)",
     )
     importance_cap: float = Field(
-        default=2.0, ge=1, description="bound of π_old / sampler per token; train.py has the source"
+        default=2.0,
+        ge=1,
+        description="bound of the ratio π_old / sampler of a token (TRL: 2; ppo/train.py)",
     )
-    epochs: int = Field(default=1, ge=1, description="passes over a rollout (TRL: 4)")
-    update_batch_size: int = Field(default=4, ge=1, description="responses per optimizer step")
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout (ours; TRL: 4)")
+    update_batch_size: int = Field(
+        default=4, ge=1, description="responses per optimizer step (ours)"
+    )
     value: Literal["head", "adapter"] = Field(
         default="head",
-        description="V of the policy's own hidden states, or of an adapter's (critic.py)",
+        description="V of the policy's own hidden states, or of an adapter's (ours; ppo/critic.py)",
     )
     value_learning_rate: float = Field(
         default=1e-3,
         gt=0,
-        description="of the value function's head and adapter, which start untrained",
+        description="peak step size of the value function's head and adapter, which start "
+        "untrained (ours)",
     )
     kl_coef: float = Field(
-        default=0.05, ge=0, description="weight of the KL to the reference, score per nat"
+        default=0.05,
+        ge=0,
+        description="weight of the KL to the reference, score per nat (TRL: 0.05)",
     )
     kl_target: float | None = Field(
         default=None,
         gt=0,
-        description="nats per response that kl_coef adapts to; null keeps it fixed",
+        description="nats per response that kl_coef adapts to; null keeps it fixed (ours; "
+        "arXiv:1909.08593)",
     )
     kl_horizon: float = Field(
         default=1e4, gt=0, description="responses over which kl_coef adapts (arXiv:1909.08593)"
     )
     kl_ceiling: float = Field(
-        default=0.05, gt=0, description="nats per token from the rollout's policy; ends the updates"
+        default=0.05,
+        gt=0,
+        description="nats per token from the rollout's policy; above it the iteration's updates "
+        "end (ours)",
     )
     max_kl: float | None = Field(
         default=None,
         gt=0,
-        description="nats per response from the reference; above it training stops (guards.py)",
+        description="nats per response from the reference; above it training stops with an error "
+        "(ours; ppo/guards.py)",
     )
     advantages: str = Field(
-        default="gae", description="gae, rloo or grpo: a name in ESTIMATORS (estimators.py)"
+        default="gae",
+        description="how advantages are estimated, a name in ESTIMATORS of estimators.py "
+        "(arXiv:1707.06347: gae)",
     )
-    gamma: float = Field(default=1.0, ge=0, le=1, description="discount per token")
+    gamma: float = Field(default=1.0, ge=0, le=1, description="discount factor per token (TRL: 1)")
     gae_lambda: float = Field(
-        default=0.95, ge=0, le=1, description="bias (0) against variance (1), arXiv:1506.02438"
+        default=0.95,
+        ge=0,
+        le=1,
+        description="factor between bias (0) and variance (1) of advantages (TRL: 0.95; "
+        "arXiv:1506.02438)",
     )
     clip: float = Field(
-        default=0.2, gt=0, description="range of ratio around 1 (arXiv:1707.06347, table 1)"
+        default=0.2,
+        gt=0,
+        description="range of the policy's ratio around 1 (arXiv:1707.06347, table 1)",
     )
-    value_clip: float = Field(default=0.2, gt=0, description="range of v around v_old, in scores")
+    value_clip: float = Field(
+        default=0.2, gt=0, description="range of v around v_old, in units of the score (TRL: 0.2)"
+    )
     vf_coef: float = Field(
-        default=0.1, ge=0, description="weight of the value loss (c1 of Eq. 9, arXiv:1707.06347)"
+        default=0.1,
+        ge=0,
+        description="weight of the value loss, c1 of Eq. 9 in arXiv:1707.06347 (TRL: 0.1)",
     )
     missing_eos_penalty: float = Field(
-        default=1.0, ge=0, description="taken off the score of a response without end token (TRL)"
+        default=1.0,
+        ge=0,
+        description="taken off the score of a response without end token, in units of the score "
+        "(TRL: 1 in its examples)",
     )
     eval_every: int = Field(
-        default=10, ge=1, description="iterations between evaluations, where there is a judge"
+        default=10,
+        ge=1,
+        description="iterations between evaluations, where there is a judge (ours)",
     )
     eval_prompts: int = Field(
-        default=16, ge=1, description="prompts held out for evaluation, never trained on"
+        default=16, ge=1, description="prompts held out for the judge, never trained on (ours)"
     )
     rollback_after: int = Field(
         default=3,
         ge=1,
-        description="evaluations in a row below the best, until the policy goes back to it",
+        description="evaluations in a row below the best, until the policy goes back to it (ours; "
+        "ppo/guards.py)",
     )
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The names of the advantage estimators and of the sampling engines."""
+        return {"advantages": tuple(ESTIMATORS), "engine": engine_choices()}
 
     @property
     def responses(self) -> int:
@@ -107,6 +150,15 @@ class PPOConfig(TrainConfig):
         """The entry of ESTIMATORS that `advantages` names."""
         return ESTIMATORS[self.advantages]
 
+    def require_judge(self, given: bool) -> None:
+        """Raises TrainingError where no judge is given, for settings that only a judge uses."""
+        idle = [] if given else self.set_for_a_judge()
+        if idle:
+            raise TrainingError(
+                f"settings that need a judge of held-out responses: {', '.join(idle)}; give a "
+                f"judge, or remove {'it' if len(idle) == 1 else 'them'}"
+            )
+
     def set_for_a_judge(self) -> list[str]:
         """Settings that were given explicitly, but only have an effect with a judge."""
         return [name for name in _OF_JUDGE if name in self.model_fields_set]
@@ -115,7 +167,8 @@ class PPOConfig(TrainConfig):
     @classmethod
     def _require_known(cls, advantages: str) -> str:
         if advantages not in ESTIMATORS:
-            raise ValueError(f"unknown estimator {advantages!r}; known: {', '.join(ESTIMATORS)}")
+            expected = expected_one_of(advantages, ESTIMATORS)
+            raise ValueError(f"unknown estimator {advantages!r}; {expected}")
         return advantages
 
     @model_validator(mode="after")
@@ -138,6 +191,15 @@ class PPOConfig(TrainConfig):
                 f"{self.estimator.min_group_size} or more"
             )
         return self
+
+
+def require_prompts_left(usable: int, eval_prompts: int) -> None:
+    """Raises TrainingError when nothing would be left to train on."""
+    if eval_prompts >= usable:
+        raise TrainingError(
+            f"eval_prompts={eval_prompts} of {usable} usable prompts leaves none to train on; "
+            "lower eval_prompts or give more prompts"
+        )
 
 
 def _unread_by(estimator: Estimator) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from constitution.errors import UserError
-from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.ppo.config import PPOConfig, require_prompts_left
 from rlaif.algorithms.ppo.rollout import PPOModels, decoded, sample
 from rlaif.batching.encode import EncodedPrompt
 from rlaif.data.records import Prompt
@@ -36,11 +36,7 @@ def split_off(
 
     Raises TrainingError when no prompt would be left to train on.
     """
-    if count >= len(prompts):
-        raise TrainingError(
-            f"eval_prompts={count} of {len(prompts)} usable prompts leaves none to train on; lower "
-            "eval_prompts or give more prompts"
-        )
+    require_prompts_left(len(prompts), count)
     generator = torch.Generator().manual_seed(seed)
     heldout = set(torch.randperm(len(prompts), generator=generator)[:count].tolist())
     train = [prompt for i, prompt in enumerate(prompts) if i not in heldout]

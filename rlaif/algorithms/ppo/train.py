@@ -280,12 +280,7 @@ def _learner(
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
     """Raise TrainingError for settings that do not fit the judge or the processes."""
-    idle = [] if judge else config.set_for_a_judge()
-    if idle:
-        raise TrainingError(
-            f"settings that need a judge of held-out responses: {', '.join(idle)}; give a judge, "
-            f"or remove {'it' if len(idle) == 1 else 'them'}"
-        )
+    config.require_judge(judge is not None)
     if config.prompts_per_iteration < workers.count:
         raise TrainingError(
             f"prompts_per_iteration={config.prompts_per_iteration} is less than the "

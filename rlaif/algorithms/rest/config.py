@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif.generation.engines import EngineChoice
+from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.training.config import TrainConfig
 
 
@@ -15,34 +15,59 @@ class ReSTConfig(TrainConfig):
     """Settings of reinforced self-training (arXiv:2308.08998)."""
 
     grow_steps: int = Field(
-        default=1, ge=1, description="G; the paper's best in human evaluation is 1"
+        default=1,
+        ge=1,
+        description="Grow steps, G; the best in human evaluation is 1 (arXiv:2308.08998)",
     )
-    samples_per_prompt: int = Field(default=8, ge=2, description="n, responses per prompt")
+    samples_per_prompt: int = Field(
+        default=8, ge=2, description="responses per prompt of a Grow step, n (ours)"
+    )
     quantiles: tuple[float, ...] = Field(
         default=(0.5, 0.75, 0.9),
         min_length=1,
-        description="of the scores; an Improve step each, rising",
+        description="quantiles of the scores above which responses are kept, an Improve step "
+        "each, rising (ours)",
     )
     threshold: Literal["global", "prompt"] = Field(
-        default="global", description="the quantile of all scores, or of each prompt's own"
+        default="global",
+        description="quantile of all scores, or of each prompt's own (arXiv:2308.08998: global)",
     )
     start: Literal["last", "base"] = Field(
-        default="last", description="where an Improve step starts: the one before, or the base"
+        default="last",
+        description="where an Improve step starts: the one before, or the base (arXiv:2308.08998: "
+        "last)",
     )
     learning_rate_decay: float = Field(
-        default=0.5, gt=0, le=1, description="factor from one Improve step of a Grow to the next"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="factor of the rate from one Improve step of a Grow to the next (ours)",
     )
-    epochs: int = Field(default=1, ge=1, description="passes over the responses of an Improve step")
-    batch_size: int = Field(default=8, ge=1, description="responses per optimizer step")
-    max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens")
-    temperature: float = Field(default=1.0, gt=0, description="of sampling")
+    epochs: int = Field(
+        default=1, ge=1, description="passes over the responses of an Improve step (ours)"
+    )
+    batch_size: int = Field(default=8, ge=1, description="responses per optimizer step (ours)")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest response, tokens (ours)")
+    temperature: float = Field(
+        default=1.0, gt=0, description="factor of sampling; 1: the policy itself (ours)"
+    )
     engine: EngineChoice = Field(
-        default="auto", description="samples the responses; auto: vLLM where it is installed"
+        default="auto",
+        description="what samples the responses; auto: vLLM where it is installed (ours)",
     )
-    kv_cache_gib: float = Field(default=1.0, gt=0, description="GiB of keys and values in sampling")
+    kv_cache_gib: float = Field(
+        default=1.0, gt=0, description="most GiB of keys and values in sampling (ours)"
+    )
     prompts_per_chunk: int = Field(
-        default=16, ge=1, description="prompts sampled together; a killed run loses at most these"
+        default=16,
+        ge=1,
+        description="prompts sampled together; a killed run loses at most these (ours)",
     )
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The names of the sampling engines."""
+        return {"engine": engine_choices()}
 
     @model_validator(mode="after")
     def _refuse_impossible(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,12 +14,20 @@ LabelKind = Literal["soft", "hard"]
 class RewardConfig(HeldOutConfig):
     """Settings of reward-model training; the heads follow from the labels' traits."""
 
-    epochs: int = Field(default=2, ge=1, description="passes over the pairs; more of them overfit")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step")
-    centering: float = Field(
-        default=0.01, ge=0, description="c of losses.py; 0.01 in arXiv:2312.09244"
+    renamed: ClassVar[dict[str, str]] = {"labels": "label_kind"}
+
+    epochs: int = Field(
+        default=2, ge=1, description="passes over the pairs; more of them overfit (ours)"
     )
-    labels: LabelKind = Field(
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step (TRL: 8)")
+    centering: float = Field(
+        default=0.01,
+        ge=0,
+        description="weight that pulls a pair's summed score to 0, c of losses.py "
+        "(arXiv:2312.09244: 0.01)",
+    )
+    label_kind: LabelKind = Field(
         default="soft",
-        description="hard: labels are rounded to 0 or 1, and those of ½ are left out",
+        description="soft: labels are probabilities; hard: they are rounded to 0 or 1, and those "
+        "of ½ are left out (ours)",
     )

@@ -1,9 +1,9 @@
 """Reward model: one head per trait over the role "reward", trained on soft preference labels.
 
-The loss and its equations are in losses.py. labels=hard rounds p to 0 or 1 (a p of ½ has no side:
-not labeled); `compare_nll` of rlaif/evaluation/reward_models.py measures what that costs. Pairs
-without any trait label (plain preference data) train one head called "overall" on the pair's own
-prob_chosen. After training each head is shifted and scaled so that the training responses have
+The loss and its equations are in losses.py. label_kind=hard rounds p to 0 or 1 (a p of ½ has no
+side: not labeled); `compare_nll` of rlaif/evaluation/reward_models.py measures what that costs.
+Pairs without any trait label (plain preference data) train one head called "overall" on the pair's
+own prob_chosen. After training each head is shifted and scaled so that the training responses have
 mean 0 and std 1; overall = Σ trait weight · head, and the weights may be changed later
 (`reweigh` of rlaif/models/reward_model.py).
 
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.reward.labels import head_weights, labels_of, without_unlabeled
+from rlaif.algorithms.reward.heads import head_weights
+from rlaif.algorithms.reward.labels import labels_of, without_unlabeled
 from rlaif.algorithms.reward.losses import preference_loss
 from rlaif.batching.encode import Pair, epoch_batches
 from rlaif.data.records import Preference
@@ -59,8 +60,8 @@ def train(
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
     )
-    weights = head_weights(encoded.pairs, trait_weights, config.labels)
-    encoded = without_unlabeled(encoded, weights, config.labels)
+    weights = head_weights(encoded.pairs, trait_weights, config.label_kind)
+    encoded = without_unlabeled(encoded, weights, config.label_kind)
     reward_model = fresh_model(backbone, weights, config)
     backbone.shard(workers)
     reward_model.heads.to(backbone.device)
@@ -232,7 +233,7 @@ def train_step(
     """
     started, workers = time.perf_counter(), learner.workers
     device, names = model.backbone.device, model.heads.names
-    count = int(labels_of(pairs, names, config.labels).labeled.sum())
+    count = int(labels_of(pairs, names, config.label_kind).labeled.sum())
     if not count:
         raise TrainingError(f"{where}: none of the {len(pairs)} pairs has a label; remove them")
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
@@ -241,7 +242,7 @@ def train_step(
     groups = model.backbone.pair_batches(own, config.micro_batch_tokens)
     for group in workers.pad_batches(groups):
         batch = model.backbone.batch_pairs([own[i] for i in group])
-        labels = labels_of([own[i] for i in group], names, config.labels)
+        labels = labels_of([own[i] for i in group], names, config.label_kind)
         p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)  # (B, K) each
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
         loss = preference_loss(chosen, rejected, p, labeled, config.centering)

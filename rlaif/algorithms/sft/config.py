@@ -11,15 +11,19 @@ class SFTConfig(TrainConfig):
     """Settings of supervised fine-tuning on a mix of sources."""
 
     epochs: int = Field(
-        default=2, ge=1, description="a run takes epochs times the rows of all sources"
+        default=2,
+        ge=1,
+        description="passes: a run takes epochs times the rows of all sources (ours)",
     )
-    batch_size: int = Field(default=8, ge=1, description="rows per optimizer step")
+    batch_size: int = Field(default=8, ge=1, description="rows per optimizer step (TRL: 8)")
     min_prob_chosen: float = Field(
         default=0.6,
         ge=0.5,
         le=1,
-        description="chosen responses with a lower probability are left out",
+        description="probability below which a chosen response is not imitated (ours)",
     )
     eval_every: int | None = Field(
-        default=None, ge=1, description="steps between held-out losses; null: once an epoch"
+        default=None,
+        ge=1,
+        description="optimizer steps between held-out losses; null: once an epoch (ours)",
     )

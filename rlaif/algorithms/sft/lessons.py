@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.batching.encode import BatchError, Row, encode_row
-from rlaif.data.records import Lesson, PlainText, Preference, Sample
+from rlaif.algorithms.sft.sources import imitated, is_unsure
+from rlaif.batching.encode import Row, encode_row
+from rlaif.batching.unusable import BatchError, require_response
+from rlaif.data.records import Lesson, PlainText, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def encode_lessons(
     skipped: list[str] = []
     unsure = 0
     for lesson in lessons:
-        if isinstance(lesson, Preference) and lesson.prob_chosen < config.min_prob_chosen:
+        if is_unsure(lesson, config):
             unsure += 1
             continue
         try:
@@ -63,15 +65,8 @@ def encode_lessons(
 def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
     if isinstance(lesson, PlainText):
         return plain_rows(tokenizer, lesson, max_tokens)
-    if isinstance(lesson, Preference):
-        id, prompt, response = f"{lesson.id} (chosen)", lesson.prompt, lesson.chosen_text
-    elif isinstance(lesson, Sample):
-        id, prompt = f"{lesson.prompt.id}#{lesson.index}", lesson.prompt.messages
-        response = lesson.response
-    else:
-        id, prompt, response = lesson.id, lesson.prompt, lesson.response
-    if not response.strip():
-        raise BatchError(f"{id}: the response is empty; drop the record, or set unusable=skip")
+    id, prompt, response = imitated(lesson)
+    require_response(id, response)
     row = encode_row(tokenizer, id, prompt, response, max_tokens)
     if isinstance(lesson, Sample) and not lesson.complete:  # cut off: its end is not to be learned
         return [Row(row.id, row.ids[:-1], row.start)]

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from constitution.schema import Message
+from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.data.datasets import read_lessons
-from rlaif.data.records import Lesson
+from rlaif.data.records import Lesson, PlainText, Preference, Sample
 from rlaif.settings import parse_weighted
 from rlaif.training.config import TrainingError
 
@@ -29,3 +31,46 @@ class SFTSource:
         weight, file = parse_weighted(text, "source", "FILE", error=TrainingError)
         path = Path(file).expanduser()
         return cls(path.stem, read_lessons(path), weight)
+
+
+def imitated(lesson: Lesson) -> tuple[str, Sequence[Message], str]:
+    """(name, prompt, response) of what is imitated; the prompt of a plain text is empty."""
+    if isinstance(lesson, PlainText):
+        return lesson.id, (), lesson.text
+    if isinstance(lesson, Preference):
+        return f"{lesson.id} (chosen)", lesson.prompt, lesson.chosen_text
+    if isinstance(lesson, Sample):
+        return f"{lesson.prompt.id}#{lesson.index}", lesson.prompt.messages, lesson.response
+    return lesson.id, lesson.prompt, lesson.response
+
+
+def is_unsure(lesson: Lesson, config: SFTConfig) -> bool:
+    """Whether it is a preference whose label is too near ½ to imitate its chosen response."""
+    return isinstance(lesson, Preference) and lesson.prob_chosen < config.min_prob_chosen
+
+
+def require_lessons(
+    config: SFTConfig, sources: Sequence[SFTSource], eval_samples: Sequence[Lesson]
+) -> None:
+    """Raises TrainingError for sources that cannot be mixed, and for settings without effect."""
+    names = [source.name for source in sources]
+    if not sources:
+        raise TrainingError("no source to learn from; give at least one")
+    if len(set(names)) < len(names):
+        raise TrainingError(f"two sources have the same name: {', '.join(names)}; rename one")
+    for source in sources:
+        if not source.weight > 0:
+            raise TrainingError(
+                f"source {source.name}: weight={source.weight} is not above 0; raise it"
+            )
+    if config.eval_every is not None and not eval_samples:
+        raise TrainingError(
+            f"eval_every={config.eval_every} does nothing without held-out samples; give some, or "
+            "remove it"
+        )
+    lessons = [lesson for source in sources for lesson in source.records] + list(eval_samples)
+    given = "min_prob_chosen" in config.model_fields_set
+    if given and not any(isinstance(lesson, Preference) for lesson in lessons):
+        raise TrainingError(
+            f"min_prob_chosen={config.min_prob_chosen} does nothing without preferences; remove it"
+        )

@@ -23,14 +23,13 @@ from torch import Tensor
 
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, encode_lessons, mixture
-from rlaif.algorithms.sft.sources import SFTSource
+from rlaif.algorithms.sft.sources import SFTSource, require_lessons
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
-from rlaif.data.records import Lesson, Preference
+from rlaif.data.records import Lesson
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
 from rlaif.progress import progress
 from rlaif.training.checks import memory_gib, report_skipped, require_context, require_finite
-from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
 from rlaif.training.run import Run, records_digest, run_inputs
 
@@ -60,7 +59,7 @@ def train(
     """
     # 1. The base, the rows of every source, the policy.
     workers = ProcessGroup.current()
-    _check(config, sources, eval_samples)
+    require_lessons(config, sources, eval_samples)
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
@@ -118,30 +117,6 @@ def _batches(
     counts, weights = [len(source.rows) for source in encoded], [s.weight for s in sources]
     picks = mixture(counts, weights, config.epochs * sum(counts), config.seed)
     return [list(batch) for batch in in_groups(picks, config.batch_size)]
-
-
-def _check(config: SFTConfig, sources: Sequence[SFTSource], eval_samples: Sequence[Lesson]) -> None:
-    names = [source.name for source in sources]
-    if not sources:
-        raise TrainingError("no source to learn from; give at least one")
-    if len(set(names)) < len(names):
-        raise TrainingError(f"two sources have the same name: {', '.join(names)}; rename one")
-    for source in sources:
-        if not source.weight > 0:
-            raise TrainingError(
-                f"source {source.name}: weight={source.weight} is not above 0; raise it"
-            )
-    if config.eval_every is not None and not eval_samples:
-        raise TrainingError(
-            f"eval_every={config.eval_every} does nothing without held-out samples; give some, or "
-            "remove it"
-        )
-    lessons = [lesson for source in sources for lesson in source.records] + list(eval_samples)
-    given = "min_prob_chosen" in config.model_fields_set
-    if given and not any(isinstance(lesson, Preference) for lesson in lessons):
-        raise TrainingError(
-            f"min_prob_chosen={config.min_prob_chosen} does nothing without preferences; remove it"
-        )
 
 
 def _inputs(

@@ -2,7 +2,7 @@
 
 compare.py              judge compare, rank and calibrate
 response.py             judge score, critique, revise and preview
-constitution.py         constitution show and lint
+constitution.py         constitution new, show and lint
 constitution_tools.py   constitution test, diff, ablate and try
 options.py              options and judge connections shared by these commands
 """

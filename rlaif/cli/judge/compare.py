@@ -11,6 +11,7 @@ import typer
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
+from rlaif.cli import complete
 from rlaif.cli.judge import response
 from rlaif.cli.judge.options import (
     Fresh,
@@ -203,7 +204,12 @@ def calibrate_judge(
     gold: Gold,
     constitution: Annotated[
         str,
-        typer.Option("--constitution", "-c", help="Name of a constitution, or a YAML file."),
+        typer.Option(
+            "--constitution",
+            "-c",
+            help="Name of a constitution, or a YAML file.",
+            autocompletion=complete.constitutions,
+        ),
     ] = DEFAULT_CONSTITUTION,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
+from rlaif.cli import complete
 from rlaif.cli.options import DEFAULT_SERVER, AsJson, OwnJudge, Server, output
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     from rlaif.constitution_tools.examples import Answer, ExampleOutcome
 
 ConstitutionFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped constitution.")
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A YAML file, or the name of a shipped constitution.",
+        autocompletion=complete.constitutions,
+    ),
 ]
 Labels = Annotated[
     Path, typer.Option(help="Labels with receipts: the preferences.parquet written by rlaif label.")

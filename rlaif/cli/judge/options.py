@@ -94,6 +94,18 @@ def bulk_judge(
 
 
 @contextmanager
+def suggest_wait(judge: str, server: str, wait: float | None) -> Iterator[None]:
+    """Suggest --wait in the errors of a block that connects to a running server without it."""
+    if judge or wait is not None:
+        yield
+        return
+    from rlaif.feedback.connection import judge_at
+
+    with judge_at(server) as probe, _suggest_wait(probe):
+        yield
+
+
+@contextmanager
 def _suggest_wait(client: JudgeClient) -> Iterator[None]:
     """Suggest --wait in the error of a server that is loading or does not answer yet."""
     from judge_service.client.sync import JudgeUnavailable

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from rlaif.cli import complete
+from rlaif.cli.commands import RlaifCommand
 
 if TYPE_CHECKING:
     from judge_service.settings import ServerSettings
@@ -37,14 +40,22 @@ EXAMPLES = """
 Examples:
   rlaif serve --model qwen2.5-coder-1.5b
   rlaif serve --config serve.yaml --print-config
-  rlaif serve --model judge-1 --engine openai --openai-url http://127.0.0.1:8000/v1
-      --openai-tokenizer MODEL
+  rlaif serve --model judge-1 --engine openai
+      --openai-url http://127.0.0.1:8000/v1 --openai-tokenizer MODEL
 """
 SHOWN_DEFAULTS = {
     "max_context_tokens": f"{DEFAULT_CONTEXT_TOKENS}; with engine openai what the model server has",
     "store": f"{STORE_VARIABLE}, else reads.sqlite in the cache folder",
     "calibrations": "those fitted for the constitutions, in the cache folder",
 }
+
+
+class ServeCommand(RlaifCommand):
+    """Completes the flags that the server's own parser reads, and their values."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Words for the shell, of type `Completed`."""
+        return list(complete.serve(ctx.args, incomplete))
 
 
 def serve(context: typer.Context) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from constitution.errors import UserError
+from constitution.errors import UserError, expected_one_of
 
 app = typer.Typer(no_args_is_help=True, help="Tokens that authenticate callers of a judge server.")
 
@@ -33,15 +33,20 @@ def new(
     from pydantic import ValidationError
 
     from constitution.validation import field_problems
+    from judge_service.rpc import SCOPES
     from judge_service.security.tokens import REMEDIES, Token, digest_of, new_token, to_entry
 
+    wanted = [scope.strip() for scope in scopes.split(",")]
+    for scope in wanted:
+        if scope not in SCOPES:
+            raise UserError(f"unknown scope: {scope!r}; {expected_one_of(scope, SCOPES)}")
     # The same model checks the entry that a server checks when it reads the file.
     token = new_token()
     try:
         entry = Token(
             name=name,
             sha256=digest_of(token),
-            scopes=frozenset(scope.strip() for scope in scopes.split(",")),
+            scopes=frozenset(wanted),
             requests_per_minute=requests_per_minute,
             max_concurrent=max_concurrent,
         )

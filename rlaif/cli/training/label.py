@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from constitution.errors import UserError
-from rlaif.cli.judge.options import bulk_judge, longest_wait
+from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
     ConstitutionName,
@@ -24,7 +24,6 @@ from rlaif.cli.options import (
 
 if TYPE_CHECKING:
     from rlaif.feedback.labeler import LabelingSummary
-    from rlaif.feedback.pairs import Pairs
     from rlaif.labels.update import Update
 
 AllPairs = Annotated[
@@ -78,39 +77,27 @@ def label(
     Labels made by another constitution, judge or options are not overwritten: see --replace and
     --update.
     """
-    from constitution import Constitution
-    from judge_service.types import JudgeOptions
-    from rlaif.feedback.earlier_labels import Earlier
-    from rlaif.feedback.labeler import label as label_pairs
-    from rlaif.labels.update import update as update_labels
+    from rlaif.api.judging import label as label_pairs
+    from rlaif.api.judging import update_labels
 
     _check_label_options(constitution, old, update, replace)
-    pairs = _read_pairs(samples, all_pairs, seed)
-    options = JudgeOptions(sample_principles=sample_principles, seed=seed)
     max_wait = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
-        # An update reads the earlier labels first, and reports afterwards how they changed.
+    asked: dict[str, Any] = {
+        "out": out,
+        "judge": judge,
+        "server": "" if judge else server,
+        "constitution": constitution,
+        "wait": max_wait,
+        "pairs_per_prompt": None if all_pairs else 1,
+        "sample_principles": sample_principles,
+        "seed": seed,
+    }
+    with suggest_wait(judge, server, max_wait):
         if update:
-            updated = update_labels(
-                pairs.comparisons,
-                client,
-                out,
-                constitution=constitution,
-                options=options,
-                old=Constitution.load(old) if old else None,
-                identical=pairs.identical,
-            )
+            updated = update_labels(samples, old=old or "", **asked)
             _print_labels(updated.summary, out, _describe_update(updated))
             return
-        summary = label_pairs(
-            pairs.comparisons,
-            client,
-            out,
-            constitution=constitution,
-            options=options,
-            identical=pairs.identical,
-            earlier=Earlier.KEEP if replace else Earlier.REFUSE,
-        )
+        summary = label_pairs(samples, replace_labels=replace, **asked)
     counts = (
         f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
         f"{summary.pairs - summary.asked} pairs already answered"
@@ -129,20 +116,6 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
         )
     if replace and update:
         raise UserError("--replace and --update exclude each other; give one of them")
-
-
-def _read_pairs(samples: Path, all_pairs: bool, seed: int) -> Pairs:
-    from rlaif.data.records import Sample, read_jsonl
-    from rlaif.feedback.pairs import pairs_from_samples
-
-    pairs = pairs_from_samples(
-        read_jsonl(samples, Sample), pairs_per_prompt=None if all_pairs else 1, seed=seed
-    )
-    if not pairs.comparisons:
-        raise UserError(
-            f"{samples}: no prompt has two different responses; sample with n=2 or more"
-        )
-    return pairs
 
 
 def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:

@@ -78,7 +78,7 @@ def show(
 
 
 def _show(out: Console, label: Preference, receipt: Receipt) -> None:
-    from rich.table import Table
+    from rlaif.terminal_tables import print_table
 
     def say(text: str) -> None:
         out.print(text, markup=False, highlight=False)
@@ -95,11 +95,11 @@ def _show(out: Console, label: Preference, receipt: Receipt) -> None:
     same = {True: "yes", False: "no", None: "-"}[receipt.position_consistent]
     say(f"verdict {receipt.verdict.value}, order gap {gap}, same response in both orders: {same}")
     # Its reads, under the vote that each belongs to.
-    table = Table("principle", "trait", "weight", "P(A)", "order", "P(first)", "log-probs", "mass")
+    rows = []
     for vote in receipt.votes:
         for place, read in enumerate(vote.reads):
             first = place == 0
-            table.add_row(
+            rows.append([
                 vote.principle_id if first else "",
                 vote.trait if first else "",
                 f"{vote.weight:g}" if first else "",
@@ -108,8 +108,9 @@ def _show(out: Console, label: Preference, receipt: Receipt) -> None:
                 f"{read.prob_first:.4f}",
                 f"{read.logprob_first:.4f} {read.logprob_second:.4f}",
                 f"{read.label_mass:.3f}",
-            )
-    out.print(table)
+            ])  # fmt: skip
+    headings = ("principle", "trait", "weight", "P(A)", "order", "P(first)", "log-probs", "mass")
+    print_table(out, headings, rows, folded={"principle", "trait", "order", "log-probs"})
     # Its origin.
     origin = receipt.provenance
     say(
@@ -146,7 +147,7 @@ def show_stats(
 
 
 def _print_stats(out: Console, stats: LabelStats) -> None:
-    from rich.table import Table
+    from rlaif.terminal_tables import print_table
 
     def say(text: str) -> None:
         out.print(text, markup=False, highlight=False)
@@ -171,9 +172,8 @@ def _print_stats(out: Console, stats: LabelStats) -> None:
         low = 0.5 + place * width
         say(f"  {low:.2f} - {low + width:.2f} {'█' * round(40 * n / most):40} {n}")
     say("P(chosen) by trait: " + ", ".join(f"{t} {p:.3f}" for t, p in stats.traits.items()))
-    table = Table("principle", "trait", "labels", "P(A)", "P(chosen)", "decides", "agrees", "gap")
-    for p in stats.principles:
-        table.add_row(
+    rows = [
+        [
             p.principle_id,
             p.trait,
             str(p.labels),
@@ -182,8 +182,11 @@ def _print_stats(out: Console, stats: LabelStats) -> None:
             f"{p.decides:.1%}",
             f"{p.agrees:.1%}",
             _number(p.mean_order_gap),
-        )
-    out.print(table)
+        ]
+        for p in stats.principles
+    ]
+    headings = ("principle", "trait", "labels", "P(A)", "P(chosen)", "decides", "agrees", "gap")
+    print_table(out, headings, rows, folded={"principle", "trait"})
 
 
 def _share(share: Estimate) -> str:

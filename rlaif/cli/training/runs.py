@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from constitution.errors import UserError
-from rlaif.cli.judge.options import bulk_judge, longest_wait
+from rlaif.cli import complete
+from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
     ConstitutionName,
@@ -25,7 +26,12 @@ from rlaif.cli.options import (
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (quickstart) or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped recipe (quickstart) or a YAML file.", autocompletion=complete.recipes
+        ),
+    ],
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run's folder; by default runs/NAME.")
@@ -69,7 +75,12 @@ def run(
 
 
 def recipes(
-    name: Annotated[str, typer.Argument(help="Print this recipe's YAML, to copy and change.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Print this recipe's YAML, to copy and change.", autocompletion=complete.recipes
+        ),
+    ] = "",
 ) -> None:
     """List the recipes that ship, or print one of them."""
     from rlaif.pipeline.recipe import Recipe, recipe_text, shipped_recipes
@@ -103,32 +114,32 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders."""
-    from judge_service.types import JudgeOptions
-    from rlaif.data.records import Sample, read_jsonl
-    from rlaif.evaluation import policies
-    from rlaif.feedback.labeler import comparer
+    from rlaif.api.judging import evaluate as compare
     from rlaif.report.tables import print_table
 
-    # read all samples before a judge is started
-    runs = []
-    for item in responses:
-        name, equals, path = item.partition("=")
-        if not equals:
-            raise UserError(f"expected NAME=FILE: {item!r}; write e.g. dpo=responses/dpo.jsonl")
-        runs.append(policies.PolicyRun(name, read_jsonl(Path(path), Sample)))
-    first = policies.PolicyRun("start", read_jsonl(start, Sample))
-    # the journal keeps every answer of the judge, so that a killed evaluation resumes
+    files = dict(map(_named_file, responses))
     max_wait = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
-        compare = comparer(
-            client,
-            out / "answers.journal.jsonl",
+    with suggest_wait(judge, server, max_wait):
+        result = compare(
+            files,
+            start=start,
+            out=out,
+            judge=judge,
+            server="" if judge else server,
             constitution=constitution,
-            options=JudgeOptions(sample_principles=sample_principles, seed=seed),
+            wait=max_wait,
+            sample_principles=sample_principles,
+            seed=seed,
         )
-        result = policies.evaluate(first, runs, compare)
-    result.save(out / "evaluation.json")
     print_table(result, output())
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    """("dpo", the file) of "dpo=responses/dpo.jsonl"."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise UserError(f"expected NAME=FILE: {text!r}; write e.g. dpo=responses/dpo.jsonl")
+    return name, Path(path)
 
 
 def report(

@@ -7,17 +7,23 @@ from typing import Annotated
 
 import typer
 
-from rlaif.cli.options import (
-    OutFile,
-    Settings,
-    output,
-    report_split,
-)
+from rlaif.cli import complete
+from rlaif.cli.options import OutFile, Settings, output
 
 
 def sample(
-    prompts: Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")],
-    model: Annotated[str, typer.Option(help="The policy: short name, folder or hub id.")],
+    prompts: Annotated[
+        str,
+        typer.Argument(
+            help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The policy: short name, folder or hub id.", autocompletion=complete.models
+        ),
+    ],
     settings: Settings = None,
     out: OutFile = Path("samples.jsonl"),
     split: Annotated[
@@ -30,16 +36,8 @@ def sample(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
 ) -> None:
     """Sample responses from a policy. A killed run resumes where it stopped."""
-    from rlaif.data.prompts import read_prompts
-    from rlaif.generation import offline
-    from rlaif.generation.config import SamplingConfig
-    from rlaif.models import catalog
-    from rlaif.settings import configured
+    from rlaif.api.sampling import sample as draw
 
-    prompt_set = read_prompts(prompts)
-    selected = prompt_set.of(split)[:limit]
-    if split:
-        report_split(prompt_set)
-    config = configured(SamplingConfig, settings, {})
-    samples = offline.sample(catalog.resolve(model), selected, out, config)
-    output().print(f"{len(samples)} responses to {len(selected)} prompts: {out}", highlight=False)
+    samples = draw(prompts, model=model, out=out, split=split, limit=limit, config=settings or [])
+    answered = len({response.prompt.id for response in samples})
+    output().print(f"{len(samples)} responses to {answered} prompts: {out}", highlight=False)

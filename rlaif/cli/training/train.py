@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from constitution.errors import UserError
-from rlaif.cli.options import OutFolder, Settings, output, report_split
+from rlaif.cli import complete
+from rlaif.cli.options import OutFolder, Settings, output
+from rlaif.cli.settings_help import command_with_settings
 
 if TYPE_CHECKING:
-    from constitution import Constitution
-    from rlaif.algorithms.ppo.evaluation import HeldOutJudge
-    from rlaif.data.records import Preference, Prompt
-    from rlaif.models.reward_model import RewardFunction
-    from rlaif.rewards.base import OpenJudge
-    from rlaif.settings import Config
-    from rlaif.training.config import TrainConfig
+    from rlaif.api.plan import TrainingPlan
 
 app = typer.Typer(
     help="Train on labels. A killed run resumes when started again; for several GPUs: "
@@ -36,9 +30,19 @@ class Resume(StrEnum):
     never = "never"
 
 
-Preferences = Annotated[Path, typer.Argument(help="preferences.parquet, or JSONL of the same.")]
-Prompts = Annotated[str, typer.Argument(help="'quickstart' or a JSONL file of prompts.")]
-Model = Annotated[str, typer.Option(help="The start: short name, folder or hub id.")]
+Preferences = Annotated[
+    Path, typer.Argument(help="preferences.parquet, its folder, or JSONL of the same.")
+]
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(help="The start: short name, folder or hub id.", autocompletion=complete.models),
+]
 HeldOut = Annotated[
     Path | None,
     typer.Option("--eval", help="Held-out data of the same kind; its loss is logged."),
@@ -56,13 +60,18 @@ ResumeOption = Annotated[
     typer.Option(help="auto resumes; never starts from scratch and removes older checkpoints."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the settings, what would be done, and all that would be refused; do nothing.",
+    ),
 ]
 
 
 @app.command(
+    cls=command_with_settings("rlaif.algorithms.sft.config:SFTConfig"),
     epilog="Example: rlaif train sft revisions.jsonl --mix 0.2*books.jsonl --model smollm2-135m "
-    "(the whole model: lora=null learning_rate=2e-5)"
+    "(the whole model: lora=null learning_rate=2e-5)",
 )
 def sft(
     lessons: Annotated[
@@ -85,25 +94,16 @@ def sft(
     dry_run: DryRun = False,
 ) -> None:
     """Supervised fine-tuning: imitate responses, from one file or a weighted mix."""
-    from rlaif.algorithms.sft.config import SFTConfig
-    from rlaif.algorithms.sft.sources import SFTSource
-    from rlaif.data.datasets import read_lessons
-    from rlaif.models import catalog
+    from rlaif.api.pairs import plan_sft, train_sft
 
-    config = _config(SFTConfig, settings, resume)
-    sources = [SFTSource.read(text) for text in (lessons, *(mix or ()))]
-    folder = catalog.resolve(model)
-    if dry_run:
-        counts = {source.name: len(source.records) for source in sources}
-        rows = config.epochs * sum(counts.values())
-        return _plan(config, out, counts, _steps(rows, config.batch_size, 1), "steps")
-    from rlaif.algorithms.sft.train import train
-
-    with _together("policy", out):
-        train(config, folder, sources, out, read_lessons(heldout) if heldout else ())
+    asked = _asked(settings, resume, model=model, mix=mix or (), heldout=heldout, out=out)
+    _do(train_sft, plan_sft, dry_run, "policy", lessons, asked)
 
 
-@app.command(epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m")
+@app.command(
+    cls=command_with_settings("rlaif.algorithms.reward.config:RewardConfig"),
+    epilog="Example: rlaif train reward labels/preferences.parquet --model smollm2-135m",
+)
 def reward(
     preferences: Preferences,
     model: Model,
@@ -115,6 +115,7 @@ def reward(
             "-c",
             help="Gives the traits their weights: a name, or a YAML file; by default the shipped "
             "one that the labels' receipts name.",
+            autocompletion=complete.constitutions,
         ),
     ] = "",
     heldout: HeldOut = None,
@@ -123,25 +124,18 @@ def reward(
     dry_run: DryRun = False,
 ) -> None:
     """A reward model on soft labels: one head per trait, weighed by the constitution."""
-    from rlaif.algorithms.reward.config import RewardConfig
-    from rlaif.data.datasets import read_preferences
-    from rlaif.models import catalog
+    from rlaif.api.pairs import plan_reward, train_reward
 
-    config = _config(RewardConfig, settings, resume)
-    folder, pairs = catalog.resolve(model), read_preferences(preferences)
-    weights = _constitution(constitution, pairs).trait_weights
-    if dry_run:
-        steps = _steps(len(pairs), config.batch_size, config.epochs)
-        return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
-    from rlaif.algorithms.reward.train import train
-
-    with _together("reward model", out):
-        train(config, folder, pairs, out, weights, read_preferences(heldout) if heldout else ())
+    asked = _asked(
+        settings, resume, model=model, constitution=constitution, heldout=heldout, out=out
+    )
+    _do(train_reward, plan_reward, dry_run, "reward model", preferences, asked)
 
 
 @app.command(
+    cls=command_with_settings("rlaif.algorithms.dpo.config:DPOConfig"),
     epilog="Example: rlaif train dpo labels/preferences.parquet --model smollm2-135m "
-    "--eval heldout/preferences.parquet keep=best"
+    "--eval heldout/preferences.parquet keep=best",
 )
 def dpo(
     preferences: Preferences,
@@ -157,25 +151,18 @@ def dpo(
     dry_run: DryRun = False,
 ) -> None:
     """Direct preference optimization on soft labels (per-pair cDPO by default)."""
-    from rlaif.algorithms.dpo.config import DPOConfig
-    from rlaif.data.datasets import read_preferences
-    from rlaif.models import catalog
+    from rlaif.api.pairs import plan_dpo, train_dpo
 
-    config = _config(DPOConfig, settings, resume)
-    folder, pairs = catalog.resolve(model), read_preferences(preferences)
-    if dry_run:
-        steps = _steps(len(pairs), config.batch_size, config.epochs)
-        return _plan(config, out, {"pairs": len(pairs)}, steps, "steps")
-    from rlaif.algorithms.dpo.train import train
-
-    with _together("policy", out):
-        held = read_preferences(heldout) if heldout else ()
-        train(config, folder, pairs, out, held, reference_cache)
+    asked = _asked(
+        settings, resume, model=model, heldout=heldout, out=out, reference_cache=reference_cache
+    )
+    _do(train_dpo, plan_dpo, dry_run, "policy", preferences, asked)
 
 
 @app.command(
+    cls=command_with_settings("rlaif.algorithms.ppo.config:PPOConfig"),
     epilog="Example: rlaif train ppo quickstart --model smollm2-135m --reward runs/reward "
-    "--reward 0.1*my_rewards:shorter iterations=50"
+    "--reward 0.1*my_rewards:shorter iterations=50",
 )
 def ppo(
     prompts: Prompts,
@@ -200,28 +187,17 @@ def ppo(
     dry_run: DryRun = False,
 ) -> None:
     """Proximal policy optimization against scores, on the train split of the prompts."""
-    from rlaif.algorithms.ppo.config import PPOConfig
-    from rlaif.models import catalog
+    from rlaif.api.rollouts import plan_ppo, train_ppo
 
-    config = _config(PPOConfig, settings, resume)
-    folder, train_prompts = catalog.resolve(model), _train_split(prompts)
-    _check_rewards(rewards)
-    if bool(judge) != (start is not None):
-        raise UserError("--judge compares with --start: give both, or neither")
-    if dry_run:
-        return _plan(config, out, {"prompts": len(train_prompts)}, config.iterations, "iterations")
-    from rlaif.algorithms.ppo.train import train
-
-    with (
-        _together("policy", out),
-        _scores(rewards) as score,
-        _better_than(start, judge, out) as held_out_judge,
-    ):
-        train(config, folder, train_prompts, score, out, held_out_judge)
+    asked = _asked(
+        settings, resume, model=model, reward=rewards, server=judge, start=start, out=out
+    )
+    _do(train_ppo, plan_ppo, dry_run, "policy", prompts, asked)
 
 
 @app.command(
-    epilog="Example: rlaif train rest quickstart --model smollm2-135m --reward runs/reward"
+    cls=command_with_settings("rlaif.algorithms.rest.config:ReSTConfig"),
+    epilog="Example: rlaif train rest quickstart --model smollm2-135m --reward runs/reward",
 )
 def rest(
     prompts: Prompts,
@@ -233,130 +209,35 @@ def rest(
     dry_run: DryRun = False,
 ) -> None:
     """ReST: sample, keep what scores best, imitate it; on the train split of the prompts."""
-    from rlaif.algorithms.rest.config import ReSTConfig
-    from rlaif.models import catalog
+    from rlaif.api.rollouts import plan_rest, train_rest
 
-    config = _config(ReSTConfig, settings, resume)
-    folder, train_prompts = catalog.resolve(model), _train_split(prompts)
-    _check_rewards(rewards)
+    asked = _asked(settings, resume, model=model, reward=rewards, out=out)
+    _do(train_rest, plan_rest, dry_run, "policy", prompts, asked)
+
+
+def _asked(settings: list[str] | None, resume: Resume, **arguments: Any) -> dict[str, Any]:
+    """A command's arguments as keywords of its function; key=value settings win over --resume."""
+    return {**arguments, "config": settings or [], "resume": resume.value}
+
+
+def _do(
+    train: Callable[..., Path],
+    plan: Callable[..., TrainingPlan],
+    dry_run: bool,
+    what: str,
+    data: Path | str,
+    asked: dict[str, Any],
+) -> None:
+    """Train, print the folder and leave the processes of one launch; or show the plan."""
     if dry_run:
-        stages = config.grow_steps * len(config.quantiles)
-        counts = {"prompts": len(train_prompts), "responses each": config.samples_per_prompt}
-        return _plan(config, out, counts, stages, "improve steps")
-    from rlaif.algorithms.rest.train import train
+        from rlaif.cli.training.dry_run import show_plan
 
-    with _together("policy", out), _scores(rewards) as score:
-        train(config, folder, train_prompts, score, out)
-
-
-# ── shared by the commands ───────────────────────────────────────────────────────────────────
-
-
-def _config(kind: type[Config], settings: list[str] | None, resume: Resume) -> Config:
-    from rlaif.settings import configured
-
-    return configured(kind, settings, {"resume": resume.value})
-
-
-def _constitution(name: str, labels: Sequence[Preference]) -> Constitution:
-    """The constitution of this name or file; "" finds the shipped one that made the labels, and is
-    the default for labels without receipts. Raises UserError where that one does not ship."""
-    from constitution import DEFAULT_CONSTITUTION, Constitution
-    from rlaif.feedback.receipts import parse_receipt
-
-    if name:
-        return Constitution.load(name)
-    first = next((label for label in labels if label.receipt), None)
-    if first is None:
-        return Constitution.load(DEFAULT_CONSTITUTION)
-    origin = parse_receipt(first).provenance
-    for shipped in map(Constitution.load, Constitution.library_names()):
-        if shipped.digest == origin.constitution_sha256:
-            return shipped
-    raise UserError(
-        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
-        f"(sha256 {origin.constitution_sha256[:12]}), which does not ship; give its file with "
-        "--constitution"
-    )
-
-
-def _train_split(source: str) -> list[Prompt]:
-    """The prompts to train on; prints how a file without splits was split."""
-    from rlaif.data.prompts import read_prompts
-
-    prompts = read_prompts(source)
-    report_split(prompts)
-    return prompts.of("train")
-
-
-@contextmanager
-def _together(what: str, out: Path) -> Iterator[None]:
-    """Joins the processes of one launch, and leaves them once the result is printed."""
+        show_plan(plan(data, **asked))
+        return
+    out = train(data, **asked)
     from rlaif.distributed.processes import ProcessGroup
 
     workers = ProcessGroup.current()
-    yield
     if workers.is_main:
         output().print(f"{what}: {out}", highlight=False)
     workers.leave()
-
-
-def _check_rewards(texts: Sequence[str]) -> None:
-    from rlaif.rewards.sources import parse_source
-
-    for text in texts:
-        parse_source(text)
-
-
-@contextmanager
-def _scores(texts: Sequence[str]) -> Iterator[Path | RewardFunction]:
-    """The reward: a reward model's folder if it is the only source, else a function."""
-    from rlaif.rewards.sources import open_rewards, parse_source
-
-    sources = [parse_source(text) for text in texts]
-    if len(sources) == 1 and sources[0].kind == "folder" and sources[0].weight == 1:
-        yield Path(sources[0].where)
-        return
-    judge: OpenJudge | None = None
-    if any(source.kind == "judge" for source in sources):
-        from rlaif.feedback.client import judge_reward
-
-        judge = judge_reward
-    with open_rewards(texts, judge) as score:
-        yield score
-
-
-@contextmanager
-def _better_than(start: Path | None, server: str, out: Path) -> Iterator[HeldOutJudge | None]:
-    """Mean P(better than the start's first response) by the judge that runs there."""
-    if start is None:
-        yield None
-        return
-    from rlaif.data.records import Sample, read_jsonl
-    from rlaif.feedback.client import held_out_judge, judge_client
-    from rlaif.feedback.labeler import comparer
-
-    first = read_jsonl(start, Sample)
-    with judge_client("", "", out / "judge.log", server) as client:
-        yield held_out_judge(comparer(client, out / "answers.journal.jsonl"), first)
-
-
-def _steps(records: int, batch_size: int, epochs: int) -> int:
-    return epochs * -(-records // batch_size)
-
-
-def _plan(config: TrainConfig, out: Path, counts: dict[str, int], steps: int, unit: str) -> None:
-    """Print what training would do, from the records and the folder alone."""
-    from rlaif.training.checkpoints import steps_in
-
-    console = output()
-    data = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.print(f"{data}; {steps} {unit} if every record can be used", highlight=False)
-    saved = steps_in(out / "checkpoints")
-    if not saved:
-        plan = f"{out}: no checkpoint; would start"
-    elif config.resume == "never":
-        plan = f"{out}: would start anew and remove its {len(saved)} checkpoints"
-    else:
-        plan = f"{out}: would continue after step {saved[-1]}, if its inputs are the same"
-    console.print(plan, highlight=False, soft_wrap=True)

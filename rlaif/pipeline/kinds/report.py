@@ -54,11 +54,10 @@ class ReportStage(Stage):
         }
 
     def run(self, context: RunContext) -> None:
-        from rlaif.report.inputs import ReportInputs
-        from rlaif.report.inputs import ReportStage as ShownStage
+        from rlaif.report.inputs import ReportInputs, StageFolder
         from rlaif.report.page import write_page
 
-        stages = [ShownStage(s.name, s.kind, s.folder) for s in self.predecessors]
+        stages = [StageFolder(s.name, s.kind, s.folder) for s in self.predecessors]
         write_page(ReportInputs(run_facts(context), tuple(stages)), self._page)
 
     @property

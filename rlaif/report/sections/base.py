@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.report.figures import IntervalBar
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SectionContent:
     outcome: LabelOutcome | EvaluationOutcome | None = None
 
 
-SectionBuilder = Callable[[ReportStage, ReportInputs], SectionContent]
+SectionBuilder = Callable[[StageFolder, ReportInputs], SectionContent]
 """Builds a stage's section; the other stages say what topics the prompts have."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult, ResponseComparison
 from rlaif.report import figures
 from rlaif.report.excerpts import excerpt, prompts_that_fit
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import EvaluationOutcome, JudgeModel, SectionContent
 from rlaif.report.sections.responses import prompt_topics
 from rlaif.report.tables import (
@@ -26,12 +26,12 @@ VERDICTS = {"better": "better than the start", "tie": "tie", "worse": "worse", "
 """Value in the page → name in the filter."""
 
 
-def evaluation_section(stage: ReportStage, inputs: ReportInputs) -> SectionContent:
+def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionContent:
     """What the policies achieved, how sure that is, and the responses it is based on."""
     result = stage.load(EVALUATION, EvaluationResult.load)
     if result is None:
         return SectionContent("evaluation.html.j2", None, (EVALUATION,))
-    trained = result.policies[1:]
+    trained = result.policies[1:]  # the start is not compared with itself
     win_rates = figures.interval_bars((policy.name, policy.win_rate) for policy in trained)
     at_equal_length = figures.interval_bars(
         (policy.name, policy.length_controlled) for policy in trained
@@ -76,14 +76,14 @@ def _verdict(policy: PolicyResult) -> tuple[str, str]:
 def _finding(policy: PolicyResult) -> str:
     """The result of a policy in a sentence or two."""
     finding, numbers = _verdict(policy)
-    if policy.win_rate is None:
-        return f"{policy.name}: {finding}, {numbers}."
-    return (
-        f"{policy.name}: {finding}; {numbers}, at equal length "
-        f"{format_percent(policy.length_controlled)}. Reward score "
-        f"{format_signed(policy.reward_gain)} against the start, judge score "
-        f"{format_number(policy.judge_score)}."
-    )
+    sentence = f"{policy.name}: {finding}; {numbers}"
+    if policy.length_controlled:
+        sentence += f", at equal length {format_percent(policy.length_controlled)}"
+    if policy.judge_score:
+        sentence += f". Judge score {format_number(policy.judge_score)}"
+    if policy.reward_gain:
+        sentence += f"; reward score {format_signed(policy.reward_gain)} against the start"
+    return f"{sentence}."
 
 
 def _responses(result: EvaluationResult, topics: Mapping[str, str]) -> dict[str, Any]:
@@ -92,6 +92,7 @@ def _responses(result: EvaluationResult, topics: Mapping[str, str]) -> dict[str,
         {comparison.prompt: comparison for comparison in reversed(policy.verdicts)}
         for policy in result.policies
     ]
+    # side by side, the policies' responses to one prompt show what an average hides
     ids = list(result.prompts)
     shown = [ids[place] for place in prompts_that_fit(len(ids), len(result.policies))]
     names = [policy.name for policy in result.policies]

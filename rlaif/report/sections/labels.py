@@ -16,7 +16,7 @@ from rlaif.data.datasets import iter_preferences
 from rlaif.data.records import Preference
 from rlaif.report import figures
 from rlaif.report.excerpts import EXTREMES, MOST_ROWS, chosen_labels, excerpt
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import (
     JudgeModel,
     LabelOutcome,
@@ -88,7 +88,7 @@ class _Probabilities:
         return found
 
 
-def label_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def label_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """Reads the labels twice, so that only the shown ones are ever held in memory."""
     probs = stage.load(PREFERENCES, _Probabilities.read)
     summary = stage.load(SUMMARY, _LabelSummary.read)
@@ -97,6 +97,7 @@ def label_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
     missing = missing_files(found)
     if not probs or not probs.overall:
         return SectionContent("label.html.j2", None, missing)
+    # which labels to show depends on the probabilities of all: hence the second reading
     places = chosen_labels(probs.overall)
     labels = stage.load(PREFERENCES, lambda path: _at(places, path)) or []
     values = {

@@ -10,14 +10,14 @@ from typing import Any
 
 from rlaif.data.records import Prompt, Sample, read_jsonl
 from rlaif.report.excerpts import excerpt, prompts_that_fit
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import SectionContent
 
 SAMPLES = "samples.jsonl"
 START = "start"
 
 
-def sample_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def sample_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """All responses that were drawn, by prompt."""
     samples = stage.load(SAMPLES, _read)
     if not samples:
@@ -25,7 +25,7 @@ def sample_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
     return SectionContent("responses.html.j2", _values({"": samples}))
 
 
-def respond_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def respond_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """Every policy's responses, the starting policy first."""
     policies = policy_samples(stage)
     if not policies:
@@ -33,7 +33,7 @@ def respond_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
     return SectionContent("responses.html.j2", _values(policies))
 
 
-def policy_samples(stage: ReportStage) -> dict[str, list[Sample]]:
+def policy_samples(stage: StageFolder) -> dict[str, list[Sample]]:
     """Policy → its samples, from the <policy>.jsonl files of a respond stage, start first."""
     names = sorted(
         (path.stem for path in stage.folder.glob("*.jsonl") if "." not in path.stem),
@@ -42,7 +42,7 @@ def policy_samples(stage: ReportStage) -> dict[str, list[Sample]]:
     return {name: stage.load(f"{name}.jsonl", _read) or [] for name in names}
 
 
-def prompt_topics(stages: Iterable[ReportStage]) -> dict[str, str]:
+def prompt_topics(stages: Iterable[StageFolder]) -> dict[str, str]:
     """Prompt id → topic, as recorded with the responses of the respond stages."""
     return {
         sample.prompt.id: sample.prompt.topic

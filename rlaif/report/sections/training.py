@@ -7,7 +7,7 @@ from typing import Any
 
 from rlaif.evaluation.reward_models import RewardEvaluation
 from rlaif.report import curves, figures
-from rlaif.report.inputs import ReportInputs, ReportStage
+from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import SectionBuilder, SectionContent, missing_files
 
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
@@ -16,7 +16,7 @@ METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
 def policy_section(wanted: Sequence[curves.Curve]) -> SectionBuilder:
     """The builder of a policy's section, which plots the wanted metrics."""
 
-    def build(stage: ReportStage, _: ReportInputs) -> SectionContent:
+    def build(stage: StageFolder, _: ReportInputs) -> SectionContent:
         rows = stage.load(METRICS, curves.read_metrics)
         if rows is None:
             return SectionContent("training.html.j2", None, (METRICS,))
@@ -26,7 +26,7 @@ def policy_section(wanted: Sequence[curves.Curve]) -> SectionBuilder:
     return build
 
 
-def reward_section(stage: ReportStage, _: ReportInputs) -> SectionContent:
+def reward_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
     """A reward model: agreement with held-out labels, calibration, length, and its training."""
     rows = stage.load(METRICS, curves.read_metrics)
     evaluation = stage.load(EVALUATION, RewardEvaluation.load)

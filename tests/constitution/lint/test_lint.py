@@ -195,9 +195,12 @@ def test_a_file_that_does_not_load_is_a_finding_of_severity_error(tmp_path: Path
 def test_the_docs_list_exactly_the_rules_of_the_linter() -> None:
     modules = "".join(file.read_text(encoding="utf-8") for file in (CODE / "lint").glob("*.py"))
     known = set(re.findall(r'Severity\.\w+,\s+"([a-z-]+)",', modules)) | {"schema"}
-    assert len(known) >= 24
+    assert len(known) == 31
     table = PAGE[PAGE.index("## Every rule of the linter") :]
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == known
+    listed = dict(re.findall(r"^\| `([a-z-]+)` (\*?) ?\|", table, re.MULTILINE))
+    assert set(listed) == known
+    repairable = {"no-final-period", "doubled-space", "trailing-space"}
+    assert {rule for rule, mark in listed.items() if mark} == repairable
 
 
 # --- any text ------------------------------------------------------------------------------------
@@ -221,6 +224,9 @@ def test_any_compare_text_is_linted_and_findings_point_inside_the_file(texts: li
     for finding in lint_text(written):
         assert 1 <= finding.line <= len(rows)
         assert 1 <= finding.column <= len(rows[finding.line - 1]) + 1
+        assert 1 <= finding.end_line <= len(rows)
+        assert 1 <= finding.end_column <= len(rows[finding.end_line - 1]) + 1
+        assert (finding.line, finding.column) < (finding.end_line, finding.end_column)
 
 
 @settings(max_examples=60)

@@ -39,7 +39,7 @@ FIRES = [
 NEAR_MISSES = [
     "Prefer the reply with the better arithmetic.",  # names arithmetic
     "Prefer the reply that is good at naming dates.",
-    "Choose whichever is kinder.",
+    "Choose whichever is kinder to the losing side.",
     "The reply that names more dates wins.",
     "Bevorzuge die Antwort, die ein Datum nennt.",  # the rules ignore other languages
     "より丁寧な返答を選ぶ。",
@@ -124,8 +124,8 @@ def test_a_near_miss_gets_no_finding(text: str) -> None:
 
 def test_a_long_text_is_reported_with_its_number_of_words() -> None:
     words = ["word"] * (MAX_WORDS - 4)
-    assert rules(comparing(f"Prefer the reply that {' '.join(words)}")) == []
-    (found,) = lint(comparing(f"Prefer the reply that has {' '.join(words)}"))
+    assert rules(comparing(f"Prefer the reply that {' '.join(words)}.")) == []
+    (found,) = lint(comparing(f"Prefer the reply that has {' '.join(words)}."))
     assert found.rule == "compare-too-long"
     assert f"has {MAX_WORDS + 1} words (" in found.message
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from constitution.errors import UserError
 from rlaif.cli.main import OUR_PACKAGES, app
+from rlaif.cli.version import version_text
 from rlaif.pipeline.recipe import Recipe, shipped_recipes
 from rlaif.settings import configured, merge_settings
 
@@ -63,7 +66,7 @@ def test_a_module_missing_from_our_own_packages_is_not_blamed_on_the_install() -
         "models fetch", "models list", "sample", "label", "labels show", "labels stats",
         "labels verify", "labels export", "train sft", "train reward", "train dpo", "train ppo",
         "train rest", "reward weigh", "reward compare", "models merge", "revise", "evaluate",
-        "report", "run",
+        "report", "run", "doctor",
     ],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:
@@ -163,3 +166,33 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "8/8 report" in result.output
     assert not out.exists()
+
+
+def test_the_version_names_python_and_the_engines_without_importing_them() -> None:
+    script = (
+        "import sys; sys.argv = ['rlaif', '--version']\n"
+        "from rlaif.cli.main import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('torch', 'transformers', 'vllm') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    shown = dict(line.rsplit(" ", 1) for line in lines)
+    assert shown["rlaif"] == metadata.version("rlaif")
+    assert shown["Python"] == platform.python_version()
+    assert shown["torch"] == metadata.version("torch")
+    assert shown["transformers"] == metadata.version("transformers")
+
+
+def test_packages_that_are_not_installed_are_left_out_of_the_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("rlaif.cli.version.metadata.version", absent)
+    assert version_text() == (
+        f"rlaif of a checkout that is not installed\nPython {platform.python_version()}"
+    )

@@ -1,6 +1,5 @@
 """Labeling through the real client and server; only the engine is scripted."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +10,13 @@ import pytest
 from constitution.schema import Constitution, Message
 from constitution.writer import to_yaml
 from judge_service.client.sync import JudgeClient
-from judge_service.server.app import JudgeServer
-from judge_service.settings import ServerSettings
 from judge_service.types import Comparison
 from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import LabelingError, label
 from rlaif.labels.update import update
 from tests.support.fakes import FakeEngine
 from tests.support.feedback.constitutions import by_rule, edited
+from tests.support.service.thread_server import serving_in_thread
 
 PAIRS = [
     Comparison(
@@ -34,36 +32,17 @@ PAIRS = [
 @contextmanager
 def serving(engine: FakeEngine) -> Iterator[tuple[JudgeClient, threading.Event]]:
     """A client to a judge server in a thread of its own, and the event that ends the server."""
-    settings = ServerSettings(
-        model="fake",
-        constitutions=("harmless",),
-        allow_inline_constitutions=True,
-        port=0,
-        max_stream_in_flight=4,
-        grace_seconds=0,
-    )
-    ready, stop = threading.Event(), threading.Event()
-    address = []
-
-    async def live() -> None:
-        server = JudgeServer(settings, engine)
-        await server.start()
-        await server.load()
-        address.append(server.address)
-        ready.set()
-        while not stop.is_set():
-            await asyncio.sleep(0.01)
-        await server.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
-    thread.start()
-    try:
-        assert ready.wait(120)
-        with JudgeClient(address[0], reconnect_seconds=0.5) as client:
-            yield client, stop
-    finally:
-        stop.set()
-        thread.join(120)
+    with (
+        serving_in_thread(
+            engine,
+            constitutions=("harmless",),
+            allow_inline_constitutions=True,
+            max_stream_in_flight=4,
+            grace_seconds=0,
+        ) as (address, stop),
+        JudgeClient(address, reconnect_seconds=0.5) as client,
+    ):
+        yield client, stop
 
 
 def test_labels_made_over_a_socket_have_receipts(tmp_path: Path):

@@ -214,8 +214,12 @@ def test_graph_a_cycle_is_named_stage_by_stage():
 
 
 def test_graph_all_problems_are_reported_at_once():
-    message = problems({"dpo": {"betta": 1, "alpha": 2}, "ppo": {"clip": -1}})
-    assert message.count("\n") == 2
+    message = problems(
+        {"dpo": {"betta": 1, "alpha": 2}, "ppo": {"clip": -1}, "sft": {"model": "polcy"}}
+    )
+    assert [line.split(":")[0] for line in message.splitlines()] == [
+        "stages.dpo.betta", "stages.dpo.alpha", "stages.ppo.clip", "stages.sft.model",
+    ]  # fmt: skip
 
 
 def test_graph_a_judge_must_be_brought_along():

@@ -133,7 +133,7 @@ def test_a_run_that_began_on_a_processor_goes_on_with_its_prompts_on_a_gpu(
 def test_a_judge_behind_a_model_server_takes_no_memory_here(tmp_path, say, monkeypatch):
     machine(monkeypatch, 100)
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 1)
-    monkeypatch.setattr(machine_fit, "_size_of", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(machine_fit, "judge_size", lambda judge: ModelSize(4 * GIB, 0))
     flags = ("--engine", "openai", "--openai-url", "http://127.0.0.1:8000/v1")
     fit_to_machine(
         RECIPE.model_copy(
@@ -147,7 +147,7 @@ def test_a_judge_behind_a_model_server_takes_no_memory_here(tmp_path, say, monke
 
 def test_a_judge_that_does_not_fit_is_refused_before_anything_is_run(tmp_path, say, monkeypatch):
     machine(monkeypatch, 100)
-    monkeypatch.setattr(machine_fit, "_size_of", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(machine_fit, "judge_size", lambda judge: ModelSize(4 * GIB, 0))
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: GIB)
     with pytest.raises(UserError, match="too little memory for j in"):
         fit_to_machine(RECIPE, tmp_path, say)
@@ -159,7 +159,7 @@ def test_a_run_that_has_begun_is_not_refused_for_a_judge_that_it_may_not_need(
 ):
     """It may be finished, and print its table again."""
     machine(monkeypatch, 100)
-    monkeypatch.setattr(machine_fit, "_size_of", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(machine_fit, "judge_size", lambda judge: ModelSize(4 * GIB, 0))
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: 64 * GIB)
     fit_to_machine(RECIPE, tmp_path, say)
     monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: GIB)

@@ -160,7 +160,7 @@ def test_runner_a_failed_stage_leaves_the_others_results(diary: Diary) -> None:
     assert diary.ran == ["first", "free"], "a stage that takes nothing from it still runs"
     assert "stage first: the disk is full" in str(error.value)
     assert "stage second: it takes first, which failed" in str(error.value)
-    assert "the results of the 1 other stages are kept; run again to continue" in str(error.value)
+    assert "1 finished; run again to continue with the rest" in str(error.value)
     diary.first.work = lambda: None
     assert diary.run() == ["first", "second"]
 

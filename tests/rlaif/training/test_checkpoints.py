@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rlaif.training import checkpoints
+from rlaif.training.preflight import steps_in
 
 WRITER = """
 import os, signal, sys
@@ -54,7 +55,7 @@ def test_kill_9_at_any_moment_leaves_whole_checkpoints(
 ) -> None:
     done = subprocess.run([sys.executable, "-c", WRITER, str(tmp_path), moment], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert checkpoints.steps_in(tmp_path) == steps
+    assert steps_in(tmp_path) == steps
     for step in steps:
         state = checkpoints.read(tmp_path / f"step-{step}.pt")
         assert state["step"] == step
@@ -62,5 +63,5 @@ def test_kill_9_at_any_moment_leaves_whole_checkpoints(
 
     # What the killed process left behind does not disturb the next one.
     checkpoints.write(tmp_path / "step-2.pt", {"step": 2, "weight": torch.zeros(3)})
-    assert checkpoints.steps_in(tmp_path) == [1, 2]
+    assert steps_in(tmp_path) == [1, 2]
     assert not list(tmp_path.glob("*.partial"))

@@ -69,7 +69,7 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
     rest = {"samples_per_prompt": 2, "grow_steps": 1, "quantiles": [0.5], "max_new_tokens": 4}
     dpo: dict[str, Any] = {"kind": "dpo", "model": "sft", "labels": "labels", **TINY}
     watched = {"eval_every": 1, "eval_prompts": 2, "rollback_after": 5, "samples": "samples"}
-    policies = ["policy", "sft", "dpo_soft", "dpo_hard", "dpo_files", "ppo", "rest"]
+    policies = ["policy", "dpo_soft", "dpo_files", "ppo"]
     return Recipe.model_validate(
         {
             "name": "tiny",
@@ -77,6 +77,7 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
             "constitution": files["constitution"],
             "prompts": files["prompts"],
             "heldout_pairs": 0.3,
+            "results": ["evaluation", "dpo_hard", "rest"],
             "stages": {
                 "samples": {"kind": "sample", "model": "policy", **SAMPLING},
                 "labels": {"kind": "label", "samples": "samples"},

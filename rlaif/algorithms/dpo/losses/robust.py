@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class RobustConfig(DPOConfig):
     """Settings of DPO with loss=robust."""
 
-    label_noise: float = Field(gt=0, lt=0.5, description="share of labels that are flipped")
+    label_noise: float = Field(
+        gt=0, lt=0.5, description="share of labels that are flipped, ε (arXiv:2403.00409)"
+    )
 
 
 def robust_loss(h: Tensor, beta: float, label_noise: float) -> Tensor:

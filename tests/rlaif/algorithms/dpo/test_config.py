@@ -22,7 +22,7 @@ def test_settings_that_do_nothing_are_refused():
     with pytest.raises(ValidationError, match="label_noise belongs to loss=robust"):
         DPOConfig(loss="robust")
     with pytest.raises(
-        ValidationError, match="unknown loss 'sigmod'; known: soft_sigmoid, sigmoid"
+        ValidationError, match="unknown loss 'sigmod'; expected one of: soft_sigmoid, sigmoid"
     ):
         DPOConfig(loss="sigmod")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):

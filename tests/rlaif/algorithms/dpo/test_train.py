@@ -14,7 +14,8 @@ from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.losses import LOSSES, Loss
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache
 from rlaif.algorithms.dpo.train import evaluate, reference_logprobs, train, train_step
-from rlaif.batching.encode import BatchError, encode_pairs
+from rlaif.batching.encode import encode_pairs
+from rlaif.batching.unusable import BatchError
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig

@@ -40,7 +40,10 @@ CPU = torch.device("cpu")
     [
         ({"kl_horizon": 100}, "kl_horizon does nothing without kl_target"),
         ({"max_tokens": 64, "max_new_tokens": 64}, "max_new_tokens must leave room"),
-        ({"advantages": "gea"}, "unknown estimator 'gea'; known: gae, rloo, grpo"),
+        (
+            {"advantages": "gea"},
+            "unknown estimator 'gea'; expected one of: gae, rloo, grpo; did you mean 'gae'",
+        ),
         ({"advantages": "rloo"}, "advantages=rloo compares .* set group_size to 2 or more"),
         ({"advantages": "grpo", "group_size": 4, "vf_coef": 0.2}, "does not use vf_coef; remove"),
         ({"advantages": "rloo", "group_size": 2, "gamma": 1.0}, "does not use gamma; remove"),

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.reward.labels import head_weights, label_of
+from rlaif.algorithms.reward.heads import head_weights, label_of
 from rlaif.algorithms.reward.losses import preference_loss
 from rlaif.algorithms.reward.train import fresh_model, parameters, train, train_step
-from rlaif.batching.encode import BatchError, encode_pairs
+from rlaif.batching.encode import encode_pairs
+from rlaif.batching.unusable import BatchError
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
 from rlaif.models import reward_model as scoring
@@ -85,7 +86,7 @@ def test_hard_labels_give_trls_loss_with_centering():
 
 def test_a_step_has_trls_loss_and_gradients_on_the_same_weights(tiny_model):
     trl = pytest.importorskip("trl")
-    config = small(lora=None, labels="hard")
+    config = small(lora=None, label_kind="hard")
     model, pairs = some_model(tiny_model, config, varied_pairs(), {"manners": 1.0})
     model.heads.bias.requires_grad_(False)  # theirs has none
     trained = {**model.backbone.role_parameters("reward"), "head": model.heads.weight}
@@ -277,10 +278,12 @@ def test_pairs_whose_labels_have_no_side_are_left_out_by_name_when_labels_are_ha
     tiny_model, polite_pairs, tmp_path, capsys
 ):
     undecided = preference(9, "a", "b", traits={"manners": 0.5})
-    config = small(labels="hard")
+    config = small(label_kind="hard")
     train(config, tiny_model, [*polite_pairs, undecided], tmp_path / "a", {"manners": 1.0})
     assert "pair-9: no label with a side" in capsys.readouterr().err
-    with pytest.raises(TrainingError, match=r"none of the 1 pairs has a label .*set labels=soft"):
+    with pytest.raises(
+        TrainingError, match=r"none of the 1 pairs has a label .*set label_kind=soft"
+    ):
         train(config, tiny_model, [undecided], tmp_path / "b", {"manners": 1.0})
 
 
@@ -314,7 +317,7 @@ def test_soft_labels_beat_hard_ones_on_the_held_out_nll_of_labels_that_are_unsur
     pairs = [preference(i, f"Yes, {i} please.", f"No {i}!", 0.7) for i in range(10)]
     found = []
     for labels in ("soft", "hard"):
-        config = small(labels=labels, epochs=15, learning_rate=1e-2)
+        config = small(label_kind=labels, epochs=15, learning_rate=1e-2)
         out = train(config, tiny_model, pairs[:7], tmp_path / labels, {}, pairs[7:])
         found.append(RewardEvaluation.load(out / "evaluation.json"))
     compared = compare_nll(*found)
@@ -428,7 +431,7 @@ def test_unknown_settings_are_refused():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         RewardConfig(centerin=0.1)
     with pytest.raises(ValidationError, match="'soft' or 'hard'"):
-        RewardConfig(labels="medium")
+        RewardConfig(label_kind="medium")
 
 
 def test_heads_that_do_not_belong_to_the_model_are_named(tiny_model, polite_pairs, tmp_path):

@@ -17,7 +17,8 @@ from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import Pick, encode_lessons, mixture, plain_rows
 from rlaif.algorithms.sft.sources import SFTSource
 from rlaif.algorithms.sft.train import mean_loss, sft_loss, train, train_step
-from rlaif.batching.encode import BatchError, pad
+from rlaif.batching.encode import pad
+from rlaif.batching.unusable import BatchError
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone

@@ -12,8 +12,8 @@ from constitution import DEFAULT_CONSTITUTION, Constitution
 from constitution.errors import UserError
 from judge_service.server.app import JudgeServer
 from judge_service.settings import ServerSettings
+from rlaif.api.pairs import constitution_of
 from rlaif.cli.main import app
-from rlaif.cli.training.train import _constitution
 from rlaif.data.records import Prompt, Sample, write_jsonl
 from rlaif.pipeline.recipe import Recipe
 from tests.support.fakes import FakeEngine
@@ -150,13 +150,13 @@ def test_a_reward_model_is_weighted_by_the_constitution_that_made_the_labels(tmp
 
     labels = read_preferences(labeled(tmp_path / "labels"))
     with pytest.raises(UserError, match=r"made by small 1\.0\.0 .* give its file with --const"):
-        _constitution("", labels)
+        constitution_of("", labels)
     shipped = Constitution.load("hhh")
     receipt = json.loads(labels[0].receipt) | {"constitution_sha256": shipped.digest}
     by_hhh = [labels[0].model_copy(update={"receipt": json.dumps(receipt)})]
-    assert _constitution("", by_hhh) == shipped
-    assert _constitution("harmless", labels).name == "harmless"
-    assert _constitution("", [preference(0, "a", "b")]).name == DEFAULT_CONSTITUTION
+    assert constitution_of("", by_hhh) == shipped
+    assert constitution_of("harmless", labels).name == "harmless"
+    assert constitution_of("", [preference(0, "a", "b")]).name == DEFAULT_CONSTITUTION
 
 
 def test_an_update_from_an_old_constitution_needs_the_new_one(tmp_path):

@@ -44,7 +44,10 @@ def test_a_new_token_is_printed_once_and_its_entry_is_accepted_by_a_server(tmp_p
     ("arguments", "problem"),
     [
         (["a b"], "name must be letters"),
-        (["x", "--scopes", "judge,write"], "scopes must be a list of judge, read, admin"),
+        (
+            ["x", "--scopes", "judge,write"],
+            "unknown scope: .write.; expected one of: judge, read, admin",
+        ),
         (["x", "--requests-per-minute", "0"], "requests_per_minute must be a number above 0"),
         (["x", "--max-concurrent", "0"], "max_concurrent must be a whole number"),
     ],

@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
+from constitution.writer import to_yaml
 from rlaif.cli.main import app
 from rlaif.data.records import Sample, write_jsonl
 from tests.support.feedback import labeled as labeled
+from tests.support.feedback.constitutions import make_constitution, principle
 
 FAST = ["dtype=float32", "max_tokens=120", "batch_size=4", "checkpoint_every=1", "lora.rank=2"]
 
@@ -24,11 +26,11 @@ def pairs(polite_pairs, tmp_path):
     return str(path)
 
 
-def run(*arguments):
+def run(*arguments, code=0):
     found = CliRunner().invoke(app, ["train", *map(str, arguments)])
     if found.exception and not isinstance(found.exception, SystemExit):
         raise found.exception
-    assert found.exit_code == 0, found.output
+    assert found.exit_code == code, found.output
     return found.stdout
 
 
@@ -49,6 +51,7 @@ def test_a_dry_run_says_records_steps_and_where_it_would_go_on(
 ):
     out = tmp_path / "dpo"
     asked = ["dpo", pairs, "--model", tiny_model, "--out", out, "epochs=3", "batch_size=3"]
+    asked += ["max_tokens=200"]
     monkeypatch.setattr(
         "rlaif.models.backbone.Backbone.load", lambda *_, **__: pytest.fail("weights")
     )
@@ -68,15 +71,19 @@ def test_a_dry_run_says_records_steps_and_where_it_would_go_on(
     ("arguments", "said"),
     [
         (["sft", "PAIRS", "epochs=2"], "8 pairs; 2 steps"),
-        (["reward", "PAIRS"], "8 pairs; 2 steps"),
+        (["reward", "PAIRS", "--constitution=MANNERS"], "8 pairs; 2 steps"),
         (["ppo", "quickstart", "--reward=json:dumps", "iterations=7"], "prompts; 7 iterations"),
         (["rest", "quickstart", "--reward=json:dumps"], "8 responses each; 3 improve steps"),
     ],
 )
 def test_every_algorithm_has_a_dry_run(arguments, said, pairs, tiny_model, tmp_path):
+    manners = tmp_path / "manners.yaml"
+    manners.write_text(to_yaml(make_constitution(principle(0, trait="manners"))))
+    arguments = [a.replace("MANNERS", str(manners)) for a in arguments]
     arguments = [pairs if a == "PAIRS" else a for a in arguments]
     out = tmp_path / "out"
-    assert said in run(*arguments, "--model", tiny_model, "--out", out, "--dry-run")
+    asked = [*arguments, "max_tokens=200", "--model", tiny_model, "--out", out]
+    assert said in run(*asked, "--dry-run")
     assert not out.exists()
 
 
@@ -125,14 +132,14 @@ def test_ppo_adds_up_several_rewards(tiny_model, questions, tmp_path, monkeypatc
     assert steps(tmp_path / "ppo") == [1]
 
 
-def test_a_reward_that_is_nowhere_is_told_before_a_model_is_loaded(tiny_model, tmp_path):
+def test_a_reward_that_is_nowhere_is_refused_before_a_model_is_loaded(tiny_model, tmp_path):
     with pytest.raises(UserError, match="unknown source 'nowhere'; give judge:HOST:PORT, a reward"):
-        run("ppo", "quickstart", "--model", tiny_model, "--reward", "nowhere", "--dry-run")
+        run("ppo", "quickstart", "--model", tiny_model, "--reward", "nowhere")
 
 
 def test_a_misspelled_setting_of_the_adapter_names_the_nearest(pairs, tiny_model):
     with pytest.raises(UserError, match=r"lora.rnk: unknown setting; did you mean 'rank'\?"):
-        run("dpo", pairs, "--model", tiny_model, "lora.rnk=4", "--dry-run")
+        run("dpo", pairs, "--model", tiny_model, "lora.rnk=4")
 
 
 def test_settings_that_do_not_go_together_are_told_in_one_sentence(questions, tiny_model, tmp_path):
@@ -164,7 +171,7 @@ def test_a_judge_looks_at_ppo_underway(tiny_model, questions, tmp_path, monkeypa
     reported = []
 
     @contextmanager
-    def local(model, constitution, log, server):
+    def local(model, constitution, log, server, **_):
         reported.append(server)
         yield labeled.judge()
 

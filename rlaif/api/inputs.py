@@ -1,0 +1,132 @@
+"""Records, prompts and settings as a caller gives them: a file, or what is in memory.
+
+In memory, a record is one of ours (rlaif.data.records) or a mapping with the fields of a line of
+its file, such as a row of a `datasets.Dataset`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from rlaif.data.datasets import parse_lessons, parse_preferences, read_preferences
+from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, split_prompts
+from rlaif.data.prompts import parse_prompts, read_prompts
+from rlaif.data.records import (
+    Lesson,
+    Preference,
+    Prompt,
+    RecordError,
+    Sample,
+    as_record,
+    read_jsonl,
+)
+from rlaif.settings import InvalidSettingsError, configured
+
+if TYPE_CHECKING:
+    from rlaif.algorithms.sft.sources import SFTSource
+
+Pathlike: TypeAlias = str | os.PathLike[str]
+PreferencesLike: TypeAlias = Pathlike | Iterable[Preference | Mapping[str, Any]]
+"""A file of labels (or the folder that `label` wrote), or the labels themselves."""
+SamplesLike: TypeAlias = Pathlike | Iterable[Sample | Mapping[str, Any]]
+LessonsLike: TypeAlias = "Pathlike | SFTSource | Iterable[Lesson | Mapping[str, Any]]"
+"""FILE, "WEIGHT*FILE", an SFTSource, or the records to imitate themselves."""
+PromptsLike: TypeAlias = Pathlike | Iterable[Prompt | str | Mapping[str, Any]]
+"""'quickstart', a file, or the prompts themselves; a text is one user turn."""
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+_Any = TypeVar("_Any")
+SettingsLike: TypeAlias = ConfigT | Sequence[str] | None
+"""A config, or settings as on the command line: ["beta=0.2", "lora.rank=8"]."""
+
+
+def config_of(
+    kind: type[ConfigT], config: ConfigT | Sequence[str] | None, settings: Mapping[str, Any]
+) -> ConfigT:
+    """The config with keyword settings laid over it (key=value settings are laid over both).
+
+    Raises InvalidSettingsError for every unknown or invalid setting at once.
+    """
+    if config is None or isinstance(config, kind):
+        given = {} if config is None else config.model_dump(exclude_unset=True)
+        return configured(kind, None, given | dict(settings))
+    if isinstance(config, str) or not isinstance(config, Sequence):
+        raise InvalidSettingsError(
+            f"invalid config: {config!r}; give a {kind.__name__}, or settings as keywords"
+        )
+    return configured(kind, list(config), dict(settings))
+
+
+def preferences_of(labels: PreferencesLike, name: str = "labels") -> list[Preference]:
+    """Labeled pairs. Raises RecordError, also where there are none."""
+    if isinstance(labels, str | os.PathLike):
+        path = Path(labels).expanduser()
+        file = path / "preferences.parquet" if path.is_dir() else path
+        return _some(read_preferences(file), str(file))
+    return _some(list(parse_preferences(_rows(labels, name, Preference), name)), name)
+
+
+def samples_of(samples: SamplesLike, name: str = "samples") -> list[Sample]:
+    """Responses of a policy. Raises RecordError, also where there are none."""
+    if isinstance(samples, str | os.PathLike):
+        path = Path(samples).expanduser()
+        return _some(read_jsonl(path, Sample), str(path))
+    rows = _rows(samples, name, Sample)
+    return _some([r if isinstance(r, Sample) else as_record(r, Sample, w) for w, r in rows], name)
+
+
+def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:
+    """Records to imitate, as a source of the mix. Raises RecordError or TrainingError."""
+    from rlaif.algorithms.sft.sources import SFTSource
+
+    if isinstance(lessons, SFTSource):
+        return lessons
+    if isinstance(lessons, str | os.PathLike):
+        return SFTSource.read(os.fspath(lessons))
+    records = list(parse_lessons(_rows(lessons, name, Lesson), name))
+    return SFTSource(name, _some(records, name))
+
+
+def prompts_of(prompts: PromptsLike) -> PromptSet:
+    """Prompts with their splits, as `read_prompts` decides them. Raises RecordError."""
+    if isinstance(prompts, str | os.PathLike):
+        return read_prompts(os.fspath(prompts))
+    rows = [
+        (where, {"prompt": row} if isinstance(row, str) else row)
+        for where, row in _rows(prompts, "prompts", Prompt | str)
+    ]
+    found = _some(list(parse_prompts(rows)), "prompts")
+    return split_prompts("prompts", found, DEFAULT_RULE)
+
+
+def report_split(prompts: PromptSet) -> None:
+    """Print on stderr how prompts were split, if they do not name the splits themselves."""
+    if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
+        print(prompts.describe(), file=sys.stderr)
+
+
+def _rows(records: Any, name: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    """(its place, the record or its fields) of everything that a caller gave in memory."""
+    if isinstance(records, Mapping) or not isinstance(records, Iterable):
+        raise RecordError(f"{name}: expected a file or records: {_short(records)}")
+    for place, record in enumerate(records):
+        if not isinstance(record, kind | Mapping):
+            raise RecordError(f"{name}[{place}]: expected a record: {_short(record)}")
+        yield f"{name}[{place}]", record
+
+
+def _some(records: list[_Any], name: str) -> list[_Any]:
+    if not records:
+        raise RecordError(f"{name}: no records in it; give at least one")
+    return records
+
+
+def _short(value: object) -> str:
+    text = f"{type(value).__name__} {value!r}"
+    return text if len(text) <= 60 else text[:57] + "..."

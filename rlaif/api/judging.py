@@ -1,0 +1,289 @@
+"""What a judge compares: labels for training, and the evaluation of policies.
+
+    judge     a model (short name, folder or hub id), served for the length of the call
+    server    "HOST:PORT" of a running `rlaif serve`, or an open JudgeClient with token and TLS
+
+One of the two is given. The token and TLS files of a server at an address come from the
+environment (rlaif/feedback/connection.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from constitution import Constitution
+from constitution.errors import UserError
+from judge_service.types import JudgeOptions
+from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
+from rlaif.api.problems import Problems, checked
+from rlaif.data.records import RecordError, Sample
+from rlaif.feedback.client import FIND_TIMEOUT_S
+from rlaif.feedback.earlier_labels import Earlier
+from rlaif.feedback.pairs import Pairs, pairs_from_samples
+from rlaif.models import catalog
+from rlaif.training.preflight import require_folder, require_packages
+
+if TYPE_CHECKING:
+    from rlaif.evaluation.policies import EvaluationResult
+    from rlaif.feedback.labeler import LabelingClient, LabelingSummary
+    from rlaif.labels.update import Update
+
+ConstitutionLike = str | os.PathLike[str] | Constitution
+"""A name that the server knows ("": its default), a YAML file, or a Constitution; the latter needs
+a server that accepts inline constitutions, as one started by `judge=` does."""
+
+
+class JudgeArgumentError(UserError):
+    """A judge that cannot be used as it is named; the message says what to give."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConnection:
+    """A judge to connect to. wait: seconds that a running server may take to be ready."""
+
+    model: str
+    server: str | LabelingClient
+    constitution: str | Constitution
+    wait: float = FIND_TIMEOUT_S
+
+    @contextmanager
+    def connected(self, log: Path) -> Iterator[LabelingClient]:
+        """A client; log: where the output of a server goes that is started for the block."""
+        from rlaif.feedback.client import judge_client
+
+        if not isinstance(self.server, str):
+            yield self.server
+            return
+        served = self.constitution if isinstance(self.constitution, str) else ""
+        with judge_client(self.model, served, log, self.server, wait=self.wait) as client:
+            yield client
+
+
+def judge_of(
+    judge: Pathlike,
+    server: str | LabelingClient,
+    constitution: ConstitutionLike,
+    wait: float | None = None,
+) -> JudgeConnection:
+    """The judge that was named, checked as far as can be without a connection.
+
+    Raises JudgeArgumentError, ModelError or ConstitutionError.
+    """
+    model = os.fspath(judge)
+    if bool(model) == bool(server):
+        given = f"judge={model!r} and server={server!r}" if model else "none"
+        raise JudgeArgumentError(
+            f"expected one judge: {given}; give judge=MODEL to start a server for this call, or "
+            'server="HOST:PORT" of one that runs'
+        )
+    if model:
+        catalog.resolve(model)
+    by = constitution if isinstance(constitution, Constitution) else os.fspath(constitution)
+    # A name may be known to a running server alone; a file, and what we serve, is ours to check.
+    if isinstance(by, str) and by and (model or "/" in by or by.endswith((".yaml", ".yml"))):
+        Constitution.load(by)
+    return JudgeConnection(model, server, by, FIND_TIMEOUT_S if wait is None else wait)
+
+
+def label(
+    samples: SamplesLike,
+    *,
+    out: Pathlike = "labels",
+    judge: Pathlike = "",
+    server: str | LabelingClient = "",
+    constitution: ConstitutionLike = "",
+    wait: float | None = None,
+    pairs_per_prompt: int | None = 1,
+    sample_principles: int | None = None,
+    seed: int | None = None,
+    options: JudgeOptions | None = None,
+    replace_labels: bool = False,
+) -> LabelingSummary:
+    """Label pairs of responses into `out`/preferences.parquet; returns what was counted.
+
+    samples: a file of `sample`, or its records. wait: seconds that a running server may take to be
+    ready (10). pairs_per_prompt: None labels all pairs. sample_principles, seed: principles drawn
+    per pair, by default all that apply; `options` has the judge's other settings. Labels are saved
+    as they arrive, and a killed call resumes. Labels in `out` by another constitution, judge or
+    options are an error, or with replace_labels are kept beside the new ones.
+
+        rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", constitution="hhh").judged
+    """
+    from rlaif.feedback.labeler import label as label_pairs
+
+    asked = _checked(
+        samples,
+        out,
+        (judge, server, constitution, wait),
+        pairs_per_prompt,
+        _options(options, sample_principles, seed),
+    )
+    with asked.judge.connected(asked.out / "judge.log") as client:
+        return label_pairs(
+            asked.pairs.comparisons,
+            client,
+            asked.out,
+            constitution=asked.judge.constitution,
+            options=asked.options,
+            identical=asked.pairs.identical,
+            earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
+        )
+
+
+def update_labels(
+    samples: SamplesLike,
+    *,
+    out: Pathlike = "labels",
+    judge: Pathlike = "",
+    server: str | LabelingClient = "",
+    constitution: ConstitutionLike = "",
+    old: ConstitutionLike = "",
+    wait: float | None = None,
+    pairs_per_prompt: int | None = 1,
+    sample_principles: int | None = None,
+    seed: int | None = None,
+    options: JudgeOptions | None = None,
+) -> Update:
+    """Label again into `out` after an edit of the constitution; returns what changed.
+
+    old: the constitution before the edit; votes of unchanged principles then come from the labels'
+    receipts, and only the others are read. The previous labels stay as
+    preferences.previous.parquet. The other arguments: see `label`.
+
+        rlaif.update_labels("samples.jsonl", server="127.0.0.1:50051", constitution="new.yaml",
+                            old="old.yaml").change.changed
+    """
+    from rlaif.labels.update import update
+
+    if old and not constitution:
+        raise UserError("old needs the edited constitution; give constitution=..., too")
+    before = _loaded(old) if old else None
+    asked = _checked(
+        samples,
+        out,
+        (judge, server, constitution, wait),
+        pairs_per_prompt,
+        _options(options, sample_principles, seed),
+    )
+    with asked.judge.connected(asked.out / "judge.log") as client:
+        return update(
+            asked.pairs.comparisons,
+            client,
+            asked.out,
+            constitution=asked.judge.constitution,
+            options=asked.options,
+            old=before,
+            identical=asked.pairs.identical,
+        )
+
+
+def evaluate(
+    responses: Mapping[str, SamplesLike],
+    *,
+    start: SamplesLike,
+    out: Pathlike = "evaluation",
+    judge: Pathlike = "",
+    server: str | LabelingClient = "",
+    constitution: ConstitutionLike = "",
+    wait: float | None = None,
+    sample_principles: int | None = None,
+    seed: int | None = None,
+    options: JudgeOptions | None = None,
+) -> EvaluationResult:
+    """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
+
+    responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
+    on the same prompts. Saved as `out`/evaluation.json; a killed call resumes. The other arguments:
+    see `label`.
+
+        rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
+    """
+    from rlaif.evaluation import policies
+    from rlaif.feedback.labeler import comparer
+
+    # Everything is read before a judge is started.
+    problems, folder = Problems(), Path(out).expanduser()
+    first = problems.attempt(samples_of, start, "start")
+    runs = [(name, problems.attempt(samples_of, given, name)) for name, given in responses.items()]
+    if not responses:
+        problems.found.append(RecordError("responses: no policy in it; give at least one"))
+    connection = problems.attempt(judge_of, judge, server, constitution, wait)
+    problems.attempt(require_folder, folder)
+    problems.refuse()
+    with checked(connection).connected(folder / "judge.log") as client:
+        # The journal keeps every answer of the judge, so that a killed evaluation resumes.
+        compare = comparer(
+            client,
+            folder / "answers.journal.jsonl",
+            constitution=checked(connection).constitution,
+            options=_options(options, sample_principles, seed),
+        )
+        result = policies.evaluate(
+            policies.PolicyRun("start", checked(first)),
+            [policies.PolicyRun(name, checked(samples)) for name, samples in runs],
+            compare,
+        )
+    result.save(folder / "evaluation.json")
+    return result
+
+
+# ── shared ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class LabelingRequest:
+    """A checked call of `label` or `update_labels`."""
+
+    pairs: Pairs
+    out: Path
+    judge: JudgeConnection
+    options: JudgeOptions
+
+
+def _checked(
+    samples: SamplesLike,
+    out: Pathlike,
+    connection: tuple[Pathlike, str | LabelingClient, ConstitutionLike, float | None],
+    pairs_per_prompt: int | None,
+    options: JudgeOptions,
+) -> LabelingRequest:
+    problems, folder = Problems(), Path(out).expanduser()
+    records = problems.attempt(samples_of, samples)
+    pairs = None
+    if records is not None:
+        pairs = problems.attempt(_pairs, records, _name(samples), pairs_per_prompt, options.seed)
+    judge = problems.attempt(judge_of, *connection)
+    problems.attempt(require_folder, folder)
+    problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
+    problems.refuse()
+    return LabelingRequest(checked(pairs), folder, checked(judge), options)
+
+
+def _pairs(records: list[Sample], name: str, per_prompt: int | None, seed: int) -> Pairs:
+    pairs = pairs_from_samples(records, pairs_per_prompt=per_prompt, seed=seed)
+    if not pairs.comparisons:
+        raise RecordError(f"{name}: no prompt has two different responses; sample with n=2 or more")
+    return pairs
+
+
+def _name(samples: Any) -> str:
+    return os.fspath(samples) if isinstance(samples, str | os.PathLike) else "samples"
+
+
+def _options(
+    options: JudgeOptions | None, sample_principles: int | None, seed: int | None
+) -> JudgeOptions:
+    base = options or JudgeOptions()
+    drawn = base.sample_principles if sample_principles is None else sample_principles
+    return replace(base, sample_principles=drawn, seed=base.seed if seed is None else seed)
+
+
+def _loaded(constitution: ConstitutionLike) -> Constitution:
+    if isinstance(constitution, Constitution):
+        return constitution
+    return Constitution.load(constitution)

@@ -1,0 +1,270 @@
+"""Training on records: supervised fine-tuning, the reward model, DPO.
+
+Settings are keywords (`beta=0.2, lora={"rank": 8}`), a config, or both: keywords win. Their names,
+units and defaults: `rlaif train dpo --help`, or the config class of each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from constitution import DEFAULT_CONSTITUTION, Constitution
+from constitution.errors import UserError
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.heads import head_weights, labeled_pairs
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.algorithms.sft.sources import SFTSource, imitated, is_unsure, require_lessons
+from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences_of, source_of
+from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
+from rlaif.api.problems import checked
+from rlaif.batching.unusable import BatchError
+from rlaif.data.records import Lesson, Preference
+from rlaif.feedback.receipts import parse_receipt
+from rlaif.training.preflight import require_heldout
+
+
+def train_sft(
+    lessons: LessonsLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "sft",
+    mix: Sequence[LessonsLike] = (),
+    heldout: LessonsLike | None = None,
+    config: SFTConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> Path:
+    """Supervised fine-tuning: the policy imitates responses, of one source or a weighted mix.
+
+    lessons, mix: files of samples, demonstrations, preferences (the chosen response) or plain text,
+    as "FILE" or "WEIGHT*FILE"; or SFTSources; or the records. heldout: records whose loss is
+    logged, and decides which policy is kept. Returns `out`, with the adapter (with lora=None: the
+    model) and metrics.jsonl. Started again after a kill it resumes.
+
+        rlaif.train_sft("revisions.jsonl", mix=["0.2*books.jsonl"], model="smollm2-135m")
+    """
+    return plan_sft(
+        lessons, model=model, out=out, mix=mix, heldout=heldout, config=config, **settings
+    ).run()
+
+
+def train_reward(
+    labels: PreferencesLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "reward",
+    constitution: str | os.PathLike[str] | Constitution = "",
+    heldout: PreferencesLike | None = None,
+    config: RewardConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> Path:
+    """A reward model on soft labels: one head per trait, weighed by the constitution.
+
+    constitution: gives the traits their weights; "" finds the shipped one that the labels' receipts
+    name. heldout: pairs whose loss is logged, and which evaluation.json is about. Returns `out`.
+    Started again after a kill it resumes.
+
+        rlaif.train_reward("labels", model="smollm2-135m", out="reward", epochs=1)
+    """
+    return plan_reward(
+        labels,
+        model=model,
+        out=out,
+        constitution=constitution,
+        heldout=heldout,
+        config=config,
+        **settings,
+    ).run()
+
+
+def train_dpo(
+    labels: PreferencesLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "dpo",
+    heldout: PreferencesLike | None = None,
+    reference_cache: Pathlike | None = None,
+    config: DPOConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> Path:
+    """Direct preference optimization (arXiv:2305.18290) on soft labels.
+
+    heldout: pairs whose loss is logged, for keep="best". reference_cache: a folder of reference
+    log-probs that several runs share. Returns `out`, with the adapter (with lora=None: the model)
+    and metrics.jsonl. Started again after a kill it resumes.
+
+        rlaif.train_dpo("labels", model="smollm2-135m", out="dpo", beta=0.2)
+    """
+    return plan_dpo(
+        labels,
+        model=model,
+        out=out,
+        heldout=heldout,
+        reference_cache=reference_cache,
+        config=config,
+        **settings,
+    ).run()
+
+
+# ── what is checked before anything is loaded ────────────────────────────────────────────────
+
+
+def plan_sft(
+    lessons: LessonsLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "sft",
+    mix: Sequence[LessonsLike] = (),
+    heldout: LessonsLike | None = None,
+    config: SFTConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> TrainingPlan:
+    """`train_sft`, checked and not started."""
+    checks = check(SFTConfig, config, settings, model, out)
+    problems, found = checks.problems, checks.config
+    # Each source by itself, so that every file that cannot be read is named.
+    sources: list[SFTSource] = []
+    for place, given in enumerate((lessons, *mix)):
+        source = problems.attempt(source_of, given, "lessons" if place == 0 else f"mix {place}")
+        sources += [] if source is None else [source]
+    held = None if heldout is None else problems.attempt(source_of, heldout, "heldout")
+    held_records: Sequence[Lesson] = held.records if held else ()
+    # Then what they have to do with each other, where all of them could be read.
+    all_read = len(sources) == 1 + len(mix) and (heldout is None or held is not None)
+    if found is not None and all_read:
+        problems.attempt(require_lessons, found, sources, held_records)
+        for each in [*sources, *([held] if held else [])]:
+            problems.attempt(_require_imitable, each, found)
+    counts = {source.name: len(source.records) for source in sources}
+
+    def train() -> Path:
+        from rlaif.algorithms.sft.train import train
+
+        return train(checked(found), checked(checks.model), sources, checks.out, held_records)
+
+    # A run takes epochs times the rows of all sources, whatever their weights.
+    rows = found.epochs * sum(counts.values()) if found else 0
+    steps = steps_over(rows, found.batch_size, 1) if found else None
+    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train)
+
+
+def plan_reward(
+    labels: PreferencesLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "reward",
+    constitution: str | os.PathLike[str] | Constitution = "",
+    heldout: PreferencesLike | None = None,
+    config: RewardConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> TrainingPlan:
+    """`train_reward`, checked and not started."""
+    # Each argument by itself, so that everything that cannot be used is named.
+    checks = check(RewardConfig, config, settings, model, out)
+    problems, found = checks.problems, checks.config
+    pairs = problems.attempt(preferences_of, labels, "labels")
+    held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
+    weighing = problems.attempt(constitution_of, constitution, pairs or ())
+    _check_pairs(checks, pairs, held)
+    # The heads follow from labels and weights: a trait without a weight, labels without a side.
+    if found is not None and pairs is not None and weighing is not None:
+        kind = found.label_kind
+        heads = problems.attempt(head_weights, pairs, weighing.trait_weights, kind)
+        if heads is not None:
+            problems.attempt(labeled_pairs, pairs, heads, kind)
+
+    def train() -> Path:
+        from rlaif.algorithms.reward.train import train
+
+        weights = checked(weighing).trait_weights
+        model_name, given = checked(checks.model), checked(pairs)
+        return train(checked(found), model_name, given, checks.out, weights, checked(held))
+
+    counts = {"pairs": len(pairs or ())}
+    steps = steps_over(counts["pairs"], found.batch_size, found.epochs) if found else None
+    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train)
+
+
+def plan_dpo(
+    labels: PreferencesLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "dpo",
+    heldout: PreferencesLike | None = None,
+    reference_cache: Pathlike | None = None,
+    config: DPOConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> TrainingPlan:
+    """`train_dpo`, checked and not started."""
+    # Each argument by itself, so that everything that cannot be used is named.
+    checks = check(DPOConfig, config, settings, model, out)
+    problems, found = checks.problems, checks.config
+    pairs = problems.attempt(preferences_of, labels, "labels")
+    held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
+    cache = None if reference_cache is None else Path(reference_cache).expanduser()
+    _check_pairs(checks, pairs, held)
+
+    def train() -> Path:
+        from rlaif.algorithms.dpo.train import train
+
+        model_name, given = checked(checks.model), checked(pairs)
+        return train(checked(found), model_name, given, checks.out, checked(held), cache)
+
+    counts = {"pairs": len(pairs or ())}
+    steps = steps_over(counts["pairs"], found.batch_size, found.epochs) if found else None
+    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train)
+
+
+def constitution_of(
+    constitution: str | os.PathLike[str] | Constitution, labels: Sequence[Preference]
+) -> Constitution:
+    """The constitution of this name or file; "" finds the shipped one that made the labels, and is
+    the default for labels without receipts. Raises UserError where that one does not ship."""
+    if isinstance(constitution, Constitution):
+        return constitution
+    if constitution:
+        return Constitution.load(os.fspath(constitution))
+    first = next((label for label in labels if label.receipt), None)
+    if first is None:
+        return Constitution.load(DEFAULT_CONSTITUTION)
+    origin = parse_receipt(first).provenance
+    for shipped in map(Constitution.load, Constitution.library_names()):
+        if shipped.digest == origin.constitution_sha256:
+            return shipped
+    raise UserError(
+        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
+        f"(sha256 {origin.constitution_sha256[:12]}), which does not ship; give its file with "
+        "--constitution (constitution=...)"
+    )
+
+
+def _check_pairs(
+    checks: Checks[Any], pairs: Sequence[Preference] | None, heldout: Sequence[Preference] | None
+) -> None:
+    """What settings and records have to do with each other, where both could be read."""
+    if checks.config is None or pairs is None or heldout is None:
+        return
+    checks.problems.attempt(require_heldout, checks.config, heldout)
+    for given in (pairs, heldout):
+        checks.problems.attempt(require_responses, _both_responses(given), checks.config)
+
+
+def _both_responses(pairs: Iterable[Preference]) -> Iterable[tuple[str, str]]:
+    for pair in pairs:
+        yield f"{pair.id} (chosen)", pair.chosen_text
+        yield f"{pair.id} (rejected)", pair.rejected_text
+
+
+def _require_imitable(source: SFTSource, config: SFTConfig) -> None:
+    """Raises BatchError where a source has nothing to imitate, or empty responses."""
+    sure = [lesson for lesson in source.records if not is_unsure(lesson, config)]
+    if not sure:
+        raise BatchError(
+            f"{source.name}: nothing to imitate: all {len(source.records)} labels are below "
+            f"min_prob_chosen={config.min_prob_chosen}; lower it, or give surer labels"
+        )
+    texts = map(imitated, sure)
+    require_responses(((f"{source.name}: {name}", text) for name, _, text in texts), config)

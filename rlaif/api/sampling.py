@@ -1,0 +1,97 @@
+"""Responses of a policy, and a trained adapter as a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from constitution.errors import UserError
+from hardware.model_folder import inspect_model_folder
+from rlaif.api.inputs import Pathlike, PromptsLike, config_of, prompts_of, report_split
+from rlaif.api.problems import Problems, checked
+from rlaif.data.prompt_split import PromptSet
+from rlaif.data.records import Prompt, Sample
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.engines import choose_engine
+from rlaif.models import catalog
+from rlaif.models.lora_config import TrainDtype
+from rlaif.training.preflight import require_folder, require_packages
+
+
+def sample(
+    prompts: PromptsLike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "samples.jsonl",
+    split: str = "",
+    limit: int | None = None,
+    config: SamplingConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> list[Sample]:
+    """Sample responses from a policy into the file `out`, and return them.
+
+    prompts: 'quickstart', a file, or prompts in memory (a text is one user turn). split: "train" or
+    "heldout" prompts only, "" all; where the prompts name no split, one in five is held out. limit:
+    the first N only. Settings: n, temperature, max_new_tokens, ... (`rlaif sample --help`). A
+    killed call resumes.
+
+        rlaif.sample("quickstart", model="smollm2-135m", split="train", n=2)
+    """
+    # Everything is checked, and nothing is loaded.
+    problems, file = Problems(), Path(out).expanduser()
+    found = problems.attempt(config_of, SamplingConfig, config, settings)
+    name = problems.attempt(catalog.resolve, model)
+    prompt_set = problems.attempt(prompts_of, prompts)
+    selected = None
+    if prompt_set is not None:
+        selected = problems.attempt(_selected, prompt_set, split, limit)
+    if found is not None:
+        problems.attempt(choose_engine, found.engine)
+    problems.attempt(require_packages, ("torch", "transformers"))
+    problems.attempt(require_folder, file.parent)
+    problems.refuse()
+    # The prompts of the split, to a process of their own that holds the model.
+    if split:
+        report_split(checked(prompt_set))
+    from rlaif.generation import offline
+
+    return offline.sample(checked(name), checked(selected), file, checked(found))
+
+
+def _selected(prompts: PromptSet, split: str, limit: int | None) -> list[Prompt]:
+    if limit is not None and limit < 1:
+        raise UserError(f"invalid limit: {limit}; give 1 or more, or None for all prompts")
+    return prompts.of(split)[:limit]
+
+
+def merge_adapter(
+    model: Pathlike, adapter: Pathlike, *, out: Pathlike = "merged", dtype: TrainDtype = "auto"
+) -> Path:
+    """Merge a trained adapter into its base: an ordinary model folder for `sample`, vLLM or
+    transformers. Returns `out`, which must not exist yet.
+
+    dtype: of the saved weights, by default the base's; bfloat16 rounds small updates away.
+
+        rlaif.merge_adapter("smollm2-135m", "dpo", out="dpo-model")
+    """
+    problems, folder = Problems(), Path(out).expanduser()
+    trained = Path(adapter).expanduser()
+    if folder.exists():
+        problems.found.append(
+            UserError(f"output folder exists already: {folder}; give one that does not exist yet")
+        )
+    if not inspect_model_folder(trained).is_adapter:
+        problems.found.append(
+            UserError(
+                f"{trained}: not a LoRA adapter (adapter_config.json is missing); give a folder "
+                "that training wrote. A policy trained with lora=null needs no merging"
+            )
+        )
+    base = problems.attempt(catalog.resolve, model)
+    problems.attempt(require_packages, ("torch", "transformers", "peft"))
+    problems.refuse()
+    # torch is imported only once the arguments are known to be valid
+    from rlaif.models.merge import merge_adapter as merge
+
+    return merge(checked(base), trained, folder, dtype)

@@ -1,0 +1,82 @@
+"""Checks of a training run that need no torch: refused before anything is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from constitution.errors import UserError, install_hint
+from rlaif.training.config import HeldOutConfig, TrainingError
+
+TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "peft")
+
+
+class MissingPackageError(UserError):
+    """Packages that are not installed; the message names the extra that brings them."""
+
+
+def require_packages(packages: Sequence[str] = TRAIN_PACKAGES, extra: str = "train") -> None:
+    """Raises MissingPackageError naming every package that is not installed; imports none."""
+    missing = [name for name in packages if not _is_installed(name)]
+    if missing:
+        raise MissingPackageError(
+            f"packages that are not installed: {', '.join(missing)}; {install_hint(extra)}"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module that was put into sys.modules without a spec
+        return True
+
+
+def launched_processes() -> int:
+    """Processes of the `accelerate launch` that this one belongs to, as it tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def require_heldout(config: HeldOutConfig, heldout: Sequence[object]) -> None:
+    """Raises TrainingError for a setting that would do nothing without held-out pairs."""
+    given = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
+    given += ["keep=best"] if config.keep == "best" else []
+    if given and not heldout:
+        raise TrainingError(
+            f"{' and '.join(given)}: there are no held-out pairs to evaluate; give some, or remove "
+            "the setting"
+        )
+
+
+def require_context_of(model: str, max_tokens: int) -> None:
+    """As `require_within`, for a model folder whose config.json names its context; a hub id, or a
+    folder that does not, is checked once it is loaded."""
+    try:
+        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    context = found.get("text_config", found).get("max_position_embeddings")
+    if isinstance(context, int):
+        require_within(model, context, max_tokens)
+
+
+def require_within(model: str, context: int, max_tokens: int) -> None:
+    """Raises TrainingError when max_tokens exceeds the model's context length."""
+    if max_tokens > context:
+        raise TrainingError(
+            f"max_tokens={max_tokens} is more than {model} can read ({context}); lower max_tokens"
+        )
+
+
+def require_folder(out: Path) -> None:
+    """Raises TrainingError where the output folder is a file, or lies in one."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise TrainingError(f"not a folder: {place}; choose another output folder")
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in the folder, in order; no file is read."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))

@@ -1,0 +1,102 @@
+"""`rlaif train … --dry-run`: the settings in force, and everything refused at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.cli.training.dry_run import settings_in_force
+from rlaif.data.records import write_jsonl
+from tests.support.training.pairs import varied_pairs
+
+WATCHED = """
+import sys
+from rlaif.cli.main import main
+try:
+    main()
+finally:
+    print("torch:", "torch" in sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pairs, prompts, and a model folder that is complete but for its weights' content."""
+    write_jsonl(tmp_path / "pairs.jsonl", varied_pairs())
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Say hello.", "split": "train"}\n')
+    (tmp_path / "model").mkdir()
+    for name, content in (
+        ("config.json", {"max_position_embeddings": 2048}), ("tokenizer.json", {}),
+        ("model.safetensors", {}),
+    ):  # fmt: skip
+        (tmp_path / "model" / name).write_text(json.dumps(content))
+    return tmp_path
+
+
+def train(command: str, folder: Path) -> tuple[int, str]:
+    """(exit code, output) of `rlaif train COMMAND` in the folder; fails if it imports torch."""
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, "train", *command.split()],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "torch: False" in done.stderr, done.stdout + done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sft pairs.jsonl", "8 pairs; 2 steps"),
+        ("dpo pairs.jsonl batch_size=2", "8 pairs; 8 steps"),
+        ("ppo prompts.jsonl --reward json:dumps", "1 prompts; 100 iterations"),
+        ("rest prompts.jsonl --reward json:dumps", "8 responses each; 3 improve steps"),
+    ],
+)
+def test_a_dry_run_without_problems_imports_no_torch(command: str, said: str, folder: Path) -> None:
+    code, output = train(f"{command} --model ./model --dry-run", folder)
+    assert code == 0, output
+    assert said in output
+    assert not [path for path in folder.iterdir() if path.name in ("sft", "dpo", "ppo", "rest")]
+
+
+def test_a_dry_run_names_everything_refused_and_exits_with_1(folder: Path) -> None:
+    (folder / "taken").touch()
+    code, output = train(
+        "dpo missing.jsonl --model smollm --eval gone.jsonl --out taken bta=1 epochs=0 "
+        "lora.rnk=2 --dry-run",
+        folder,
+    )
+    assert code == 1
+    assert "would be refused, 7 problems:" in output
+    for named in (
+        "bta: unknown setting; did you mean 'beta'?", "epochs: Input should be greater",
+        "lora.rnk: unknown setting; did you mean 'rank'?", "unknown model 'smollm'",
+        "not a folder: taken", "missing.jsonl: no such file", "gone.jsonl: no such file",
+    ):  # fmt: skip
+        assert named in output
+    assert "settings (" not in output, "settings that are refused are not in force"
+
+
+def test_a_dry_run_marks_what_differs_from_its_default(folder: Path) -> None:
+    (folder / "pairs.jsonl").write_text('{"prompt": "a", "chosen": " ", "rejected": "b"}\n')
+    code, output = train(
+        "dpo pairs.jsonl --model ./model beta=0.3 lora.rank=8 epochs=2 --dry-run", folder
+    )
+    assert code == 1
+    assert "\n* beta=0.3\n" in output
+    assert "\n* lora.rank=8\n" in output
+    assert "\n  epochs=2\n" in output, "given, and the same as the default"
+    assert "1 problem:" in output
+    assert "1 of 2 responses are empty" in output
+
+
+def test_settings_are_printed_as_they_are_typed() -> None:
+    lines = settings_in_force(DPOConfig(loss="robust", label_noise=0.1, trackers=("wandb",)))
+    assert {"* loss=robust", "* label_noise=0.1", "* trackers=[wandb]"} <= {*lines}
+    assert "  eval_every=null" in lines
+    assert "* lora=null" in settings_in_force(DPOConfig(lora=None))
