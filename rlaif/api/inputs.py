@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from rlaif.data.datasets import read_preferences
+from rlaif.data.datasets import parse_lessons, parse_preferences, read_preferences
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, split_prompts
 from rlaif.data.prompts import parse_prompts, read_prompts
 from rlaif.data.records import (
@@ -26,8 +26,6 @@ from rlaif.data.records import (
     as_record,
     read_jsonl,
 )
-from rlaif.data.trl_format import lessons as lessons_of_row
-from rlaif.data.trl_format import preference as preference_of_row
 from rlaif.settings import InvalidSettingsError, configured
 
 if TYPE_CHECKING:
@@ -71,10 +69,7 @@ def preferences_of(labels: PreferencesLike, name: str = "labels") -> list[Prefer
         path = Path(labels).expanduser()
         file = path / "preferences.parquet" if path.is_dir() else path
         return _some(read_preferences(file), str(file))
-    rows = _rows(labels, name, Preference)
-    return _some(
-        [r if isinstance(r, Preference) else preference_of_row(r, w) for w, r in rows], name
-    )
+    return _some(list(parse_preferences(_rows(labels, name, Preference), name)), name)
 
 
 def samples_of(samples: SamplesLike, name: str = "samples") -> list[Sample]:
@@ -94,9 +89,7 @@ def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:
         return lessons
     if isinstance(lessons, str | os.PathLike):
         return SFTSource.read(os.fspath(lessons))
-    records: list[Lesson] = []
-    for where, row in _rows(lessons, name, Lesson):
-        records += lessons_of_row(row, where) if isinstance(row, Mapping) else [row]
+    records = list(parse_lessons(_rows(lessons, name, Lesson), name))
     return SFTSource(name, _some(records, name))
 
 

@@ -16,7 +16,7 @@ from rlaif.cli import commands, doctor, libraries
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.service import serve, store, token, top
 from rlaif.cli.settings_help import command_with_settings
-from rlaif.cli.training import label, labels, models, revise, reward, runs, sample, train
+from rlaif.cli.training import data, label, labels, models, revise, reward, runs, sample, train
 from rlaif.cli.version import Version
 
 OUR_PACKAGES = ("constitution", "hardware", "judge_service", "rlaif")
@@ -53,6 +53,7 @@ app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen
     label.label
 )
 app.add_typer(labels.app, name="labels")
+app.add_typer(data.app, name="data")
 app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(revise.revise)
 app.add_typer(train.app, name="train")
 app.add_typer(reward.app, name="reward")

@@ -1,8 +1,11 @@
 """Records that travel between stages, and their files.
 
 records.py       Prompt, Sample, Preference, Demonstration, PlainText; JSONL and Parquet
+rows.py          rows of JSONL, JSON arrays and Parquet, or an error with its place
+formats/         data sets made by others: how their rows become our records
 datasets.py      files of preferences and of responses to imitate → records
-trl_format.py    rows of data sets made for other trainers → records
+notes.py         what a reading left out, in one line
+convert.py       a public data set → a file of records
 prompts.py       prompts by name or from a file
 prompt_split.py  the split of prompts into training and held-out ones
 journal.py       an append-only file that survives kill -9 and a full disk

@@ -1,23 +1,24 @@
-"""Prompts by name or from a JSONL or Parquet file, in any of the usual shapes.
+"""Prompts by name or from a file of rows (rows.py), in any of the usual shapes.
 
     {"id": …, "messages": [{"role": …, "content": …}, …], "topic": …, "kind": …, "split": …}
     {"prompt": "text"}                                  one user turn
     {"prompt": [{"role": …, "content": …}, …]}          a conversation, as TRL's data sets have it
 
     {"chosen": [...], "rejected": [...]}                preferences: what the two share
+    a row of one of the data sets in formats/           the prompt of its pairs, each once
 
-All but the first get an id made from their content; other fields of such a line (a chosen response,
-a source) are ignored. `quickstart` names the prompts that ship. If no line names a split,
-`prompt_split` decides which prompts are held out.
+All but the first get an id made from their content. A `system` column begins the prompt; other
+fields of such a line (a chosen response, a source) are not used, and named in one line on stderr.
+`quickstart` names the prompts that ship. If no line names a split, `prompt_split` decides which
+prompts are held out.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ from pydantic import ValidationError
 
 from constitution.errors import nearest
 from constitution.validation import field_problems
+from rlaif.data.datasets import convert_rows
+from rlaif.data.formats import FORMATS, recognized
+from rlaif.data.formats.base import Fields, content_id
+from rlaif.data.formats.trl import COLUMNS, prompt_of
+from rlaif.data.notes import ReadingNotes
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
-from rlaif.data.records import Prompt, RecordError, iter_rows
-from rlaif.data.trl_format import preference
+from rlaif.data.records import Demonstration, Preference, Prompt, RecordError
+from rlaif.data.rows import Row, checked, iter_rows
 
 SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
 PROMPT_OF_OTHERS = {
@@ -74,7 +80,23 @@ def _read(path: Path) -> Iterator[Prompt]:
             f"{path}: cannot be read ({why}); give a JSONL or Parquet file of prompts, or a "
             f"shipped set: {names}"
         )
-    yield from parse_prompts(iter_rows(path))
+    rows = iter_rows(path)
+    first = next(rows, None)
+    if first is None:
+        return
+    name = recognized(first[1])
+    rows = chain([first], rows)
+    if _has_prompts(first[1]) or name in ("", "trl"):
+        yield from _of_rows(rows, path, repeats=name not in ("", "trl"))
+    else:
+        yield from _of_pairs(rows, path, name)
+
+
+def _has_prompts(fields: Fields) -> bool:
+    """Whether a row's prompt can be taken as it is, not as a transcript or a tree."""
+    prompt = fields.get("prompt")
+    transcript = isinstance(prompt, str) and prompt.lstrip().startswith("Human:")
+    return isinstance(prompt, str | list) and not transcript
 
 
 def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Iterator[Prompt]:
@@ -83,8 +105,12 @@ def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Ite
     A place is as `iter_rows` names it, or what a person finds the row by.
     """
     first_with: dict[str, str] = {}
-    for where, fields in rows:
-        prompt = fields if isinstance(fields, Prompt) else _parse(dict(fields), where)
+    for where, row in rows:
+        if isinstance(row, Prompt):
+            prompt = row
+        else:
+            ((_, fields),) = checked([(where, row)])
+            prompt = _parse(fields, where)
         first = first_with.setdefault(prompt.id, where)
         if first != where:
             raise RecordError(
@@ -92,6 +118,38 @@ def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Ite
                 f"{_place(first)}; delete one of them or give it its own id"
             )
         yield prompt
+
+
+def _of_rows(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Prompt]:
+    """The prompts of rows as they are. repeats: a prompt may be in several of them."""
+    notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys())
+    watched = notes.watch(rows)
+    for prompt in _each_once(watched) if repeats else parse_prompts(watched):
+        notes.records += 1
+        yield prompt
+    notes.print()
+
+
+def _each_once(rows: Iterable[Row]) -> Iterator[Prompt]:
+    seen = set()
+    for where, fields in rows:
+        prompt = _parse({n: value for n, value in fields.items() if n != "id"}, where)
+        if prompt.id not in seen:
+            seen.add(prompt.id)
+            yield prompt
+
+
+def _of_pairs(rows: Iterator[Row], path: Path, name: str) -> Iterator[Prompt]:
+    """The prompts of a data set's pairs or demonstrations, each once."""
+    notes, seen = ReadingNotes(str(path), name, FORMATS[name].columns), set()
+    for record in convert_rows(FORMATS[name], rows, notes, lessons=True):
+        if isinstance(record, Preference | Demonstration):
+            messages = [message.model_dump() for message in record.prompt]
+            prompt = _parse({"prompt": messages}, str(path))
+            if prompt.id not in seen:
+                seen.add(prompt.id)
+                yield prompt
+    notes.print()
 
 
 def _place(where: str) -> str:
@@ -119,11 +177,6 @@ def _parse(fields: dict[str, Any], where: str) -> Prompt:
 
 def _with_messages(fields: dict[str, Any], where: str) -> dict[str, Any]:
     """A {"prompt": …} or {"chosen": …, "rejected": …} line as our own fields."""
-    prompt = fields.get("prompt")
-    if prompt is None:
-        turns = preference(fields, where).prompt
-        prompt = [{"role": turn.role, "content": turn.content} for turn in turns]
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    content = json.dumps(messages, sort_keys=True, ensure_ascii=False)
+    messages = prompt_of(fields, where)
     own = {n: str(fields[n]) for n in PROMPT_OF_OTHERS & fields.keys() if fields[n] is not None}
-    return {"id": hashlib.sha256(content.encode()).hexdigest()[:16], **own, "messages": messages}
+    return {"id": content_id(messages), **own, "messages": messages}

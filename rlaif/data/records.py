@@ -23,16 +23,13 @@ from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from constitution.errors import UserError
 from constitution.schema import Message
 from constitution.validation import field_problems
+from rlaif.data.rows import RecordError as RecordError  # raised here, imported from here
+from rlaif.data.rows import iter_rows
 
 _ROWS_AT_ONCE = 1000
-"""Rows of a Parquet file that are held together while it is written or read."""
-
-
-class RecordError(UserError):
-    """A record file that cannot be read: the message names the file, the line and the field."""
+"""Rows of a Parquet file that are held together while it is written."""
 
 
 class _Record(BaseModel):
@@ -122,29 +119,13 @@ def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
 
 
 def iter_jsonl(path: Path, kind: type[Record]) -> Iterator[Record]:
-    """Yield the records of a JSONL file, read line by line; blank lines are skipped.
+    """Yield the records of a file of rows (rows.py), read one by one.
 
-    Raises RecordError for a missing file, text that is not UTF-8, or an invalid line, naming the
-    line and the field.
+    Raises RecordError as `iter_rows`, and for a row that is not such a record, naming the line and
+    the field.
     """
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _parse(line, kind, f"{path}:{number}")
-    except FileNotFoundError as error:
-        raise RecordError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise RecordError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
-        ) from error
-
-
-def _parse(line: str, kind: type[Record], where: str) -> Record:
-    try:
-        return kind.model_validate_json(line)
-    except ValidationError as error:
-        raise _unreadable(error, kind, where) from error
+    for where, fields in iter_rows(path):
+        yield as_record(fields, kind, where)
 
 
 def as_record(fields: Mapping[str, Any], kind: type[Record], where: str) -> Record:
@@ -253,62 +234,3 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
                 out.write_table(pyarrow.Table.from_pylist(chunk, schema))
         file.flush()
         os.fsync(file.fileno())
-
-
-def iter_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, fields) of each line of a JSONL file or row of a Parquet file.
-
-    The place (file, line or row) is for errors; blank lines are skipped. Raises RecordError for a
-    missing file, an invalid line, or a Parquet file that is damaged or lacks one of `columns`.
-    """
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file")
-    if path.suffix == ".parquet" or _begins_as_parquet(path):
-        for number, row in enumerate(_parquet_rows(path, columns)):
-            yield f"{path}: row {number}, id {row.get('id')!r}", row
-        return
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", _fields(line, f"{path}:{number}")
-    except UnicodeDecodeError as error:
-        raise RecordError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); give a JSONL or a "
-            "Parquet file"
-        ) from error
-
-
-def _begins_as_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
-
-
-def _fields(line: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RecordError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); correct or delete this line"
-        ) from error
-    if not isinstance(fields, dict):
-        raise RecordError(f"{where}: not a JSON object; correct or delete this line")
-    return fields
-
-
-def _parquet_rows(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            present = file.schema_arrow.names
-            if lacking := [name for name in columns if name not in present]:
-                raise RecordError(
-                    f"{path}: not a file of preferences: no column {', '.join(lacking)} (it has "
-                    f"{', '.join(present)}); rlaif label writes one"
-                )
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise RecordError(f"{path}: not a Parquet file ({error})") from error

@@ -79,7 +79,6 @@ def test_what_a_row_says_of_itself_is_kept_and_the_rest_left_aside(tmp_path: Pat
         ({**TEXTS, "prob_chosen": None}, r"Preference\.prob_chosen: .*found None"),
         ({**TEXTS, "prob_chosen": 1.5}, r"Preference\.prob_chosen: .*found 1\.5"),
         ({"chosen": "Since.", "rejected": "No."}, r"prompt: there is none, and chosen and"),
-        ({"chosen": [ASKED, GOOD], "rejected": [ASKED, GOOD]}, r"rejected: the same as chosen"),
         ({**MESSAGES, "chosen": [GOOD, ASKED, GOOD]}, r"chosen: after the prompt one reply"),
         ({**MESSAGES, "chosen": [ASKED]}, r"chosen: after the prompt one .* \(found nothing\)"),
         ({**MESSAGES, "rejected": [turn("user", "x")]}, r"rejected: .* \(found user\)"),
