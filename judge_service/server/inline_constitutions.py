@@ -36,8 +36,8 @@ class InlineConstitutions:
         """
         if not self.allowed:
             why = (
-                "this server accepts no inline constitution; name one that it has, or start it "
-                "with --allow-inline"
+                "this server accepts no constitution sent with a request (inline); name one that "
+                "it has, or start it with --allow-inline"
             )
             raise NotAllowed(f"{FIELD}: {why}", reason="INLINE_NOT_ALLOWED", fields={FIELD: why})
         key = hashlib.sha256(text.encode()).digest()

@@ -138,7 +138,8 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             self._metrics.call_ended(rpc.name, code, seconds, caller)
             outcome = {"request_id": request_id, "code": code, "caller": caller}
             span.set(**outcome)
-            _log.info("call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
+            level = logging.DEBUG if rpc.always_admitted and code == "OK" else logging.INFO  # polls
+            _log.log(level, "call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
 
     def _admit(self, context: Any) -> None:
         if self._draining:

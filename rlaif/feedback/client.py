@@ -103,7 +103,10 @@ def _await(client: JudgeClient, child: subprocess.Popen[bytes], log: Path) -> No
         if child.poll() is not None:
             raise JudgeServerError(f"the judge server exited before it was ready:\n{_tail(log)}")
 
-    with Console(stderr=True).status("the judge server is loading its model"):
+    console, loading = Console(stderr=True), "the judge server is loading its model"
+    if not console.is_terminal:  # where a spinner would show nothing for minutes
+        print(f"{loading}; its log is {log}", file=sys.stderr)
+    with console.status(loading):
         client.wait_until_ready(START_TIMEOUT_S, require_alive)
 
 

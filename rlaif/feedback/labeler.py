@@ -197,8 +197,7 @@ def judge_pairs(
                     entry = JournalEntry(key=keys[id], id=id, answer=answer)
                     places[keys[id]] = journal.append(entry)
                     usage += answer.usage
-                    rate = done / (time.monotonic() - started)
-                    report(before + done, f"{rate:.2f} pairs/s")
+                    report(before + done, _rate(done, time.monotonic() - started))
             except JudgeUnavailable as error:
                 raise LabelingError(
                     f"{error}\n{len(places)} of {len(wanted)} labels are saved in "
@@ -212,6 +211,13 @@ def judge_pairs(
     in_order = [places[keys[pair.id]] for pair in pairs]
     seconds = time.monotonic() - started
     return Answers(pairs, in_order, journal, judge, len(waiting), usage, seconds)
+
+
+def _rate(pairs: int, seconds: float) -> str:
+    """How fast pairs are judged: per second, or the seconds that each takes."""
+    if pairs >= seconds:
+        return f"{pairs / max(seconds, 1e-9):.1f} pairs/s"
+    return f"{seconds / pairs:.1f} s/pair"
 
 
 def _index(journal: Journal[JournalEntry], keys: set[str]) -> dict[str, int]:

@@ -221,10 +221,10 @@ def test_ppo_is_judged_against_the_starts_first_sample(work):
     judge = work.got["ppo"].named["judge"]
     prompts = work.context.prompts("train")[:3]
     # the start's first sample has three words; the scripted judge gives the longer one 0.9
-    assert judge(prompts, ["word " * 9] * 3) == pytest.approx(0.9)
-    assert judge(prompts, ["w"] * 3) == pytest.approx(0.1)
-    assert judge(prompts, ["word word word "] * 3) == 0.5
-    assert judge(prompts[:1], [""]) is None, "unjudged is no number"
+    assert judge(prompts, ["word " * 9] * 3) == pytest.approx([0.9] * 3)
+    assert judge(prompts, ["w"] * 3) == pytest.approx([0.1] * 3)
+    assert judge(prompts, ["word word word "] * 3) == [0.5] * 3
+    assert judge(prompts[:1], [""]) == [None], "unjudged is no number"
 
 
 def test_label_another_constitution_labels_again_in_its_folder(work, monkeypatch):
