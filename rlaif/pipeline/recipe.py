@@ -16,7 +16,7 @@ a checked graph; docs/recipes.md explains the form.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -27,6 +27,7 @@ from pydantic import Field, field_validator, model_validator
 from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
 from rlaif.data.prompt_split import DEFAULT_RULE
+from rlaif.plain_yaml import load_yaml
 from rlaif.settings import SettingsModel, configured
 
 NAME = r"^[A-Za-z0-9_-]+$"
@@ -136,7 +137,7 @@ class Recipe(SettingsModel):
         """
         text, source = _read(name)
         try:
-            base = yaml.load(text, _UniqueKeys)
+            base = load_yaml(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"{source}: not YAML: {error}") from error
         if not isinstance(base, dict):
@@ -219,23 +220,3 @@ def _full_key(base: Mapping[str, Any], setting: str) -> str:
     known = [*Recipe.model_fields, *stages, *models]
     hint = nearest(first, known) or f"known: {', '.join(sorted(known))}"
     raise UserError(f"{key}: unknown setting; {hint}")
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error: the first would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        for key, place in _repeated(node):
-            raise yaml.constructor.ConstructorError(
-                problem=f"{key} is given twice; rename or remove one", problem_mark=place
-            )
-        return super().construct_mapping(node, deep)
-
-
-def _repeated(node: yaml.MappingNode) -> Iterable[tuple[str, yaml.Mark]]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            yield key.value, key.start_mark
-        if isinstance(key.value, str):
-            seen.add(key.value)

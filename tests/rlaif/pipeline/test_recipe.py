@@ -105,6 +105,10 @@ def test_recipe_a_wrong_setting_names_its_key_and_the_nearest(setting, message):
         ("", "expected a mapping of settings (found None)"),
         ("name: x\nname: y", "name is given twice; rename or remove one"),
         ("stages:\n  a: {kind: sample}\n  a: {kind: label}", "a is given twice"),
+        ("name: x\n? [a]\n: 3", "found unhashable key"),
+        (f"name: x\nsplit_seed: {'9' * 5000}", "is not a value that can be read"),
+        ("name: x\ndescription: 2020-13-45", "2020-13-45 is not a value that can be read"),
+        ("name: " + "[" * 3000, "not YAML: nested too deeply; check its brackets"),
         ("name: x", "models: missing setting"),
         (
             "name: x\npolicy: p\njudge: j\ndpo: {beta: 1}\nppo: {}",
