@@ -1,4 +1,4 @@
-"""YAML as plain data, for recipes and key=value settings: whatever cannot be read is a YAMLError."""
+"""YAML as plain data, for recipes and settings: whatever cannot be read is a YAMLError."""
 
 from __future__ import annotations
 
