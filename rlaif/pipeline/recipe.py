@@ -16,7 +16,6 @@ a checked graph; docs/recipes.md explains the form.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -28,6 +27,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
+from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
 from rlaif.plain_yaml import load_yaml
 from rlaif.settings import SettingsModel, configured
@@ -139,7 +139,7 @@ class Recipe(SettingsModel):
     )
 
     @classmethod
-    def load(cls, name: str, settings: Sequence[str] = ()) -> Self:
+    def load(cls, name: str | Path, settings: Sequence[str] = ()) -> Self:
         """A shipped recipe by name, or a YAML file, with key=value settings laid over it.
 
         Raises RecipeError naming the file, the field, the value and the remedy.
@@ -157,7 +157,8 @@ class Recipe(SettingsModel):
                 "`stages:` as `rlaif recipes quickstart` shows, or see docs/recipes.md"
             )
         try:
-            return configured(cls, [_full_key(base, each) for each in settings], base)
+            given = [settings] if isinstance(settings, str) else settings
+            return configured(cls, [_full_key(base, each) for each in given], base)
         except UserError as error:
             raise RecipeError(f"{source}: {error}") from error
 
@@ -214,14 +215,14 @@ def shipped_recipes() -> dict[str, str]:
     }
 
 
-def recipe_text(name: str) -> str:
+def recipe_text(name: str | Path) -> str:
     """The YAML of a shipped recipe, or of a file. Raises RecipeError."""
     return _read(name)[0]
 
 
-def _read(name: str) -> tuple[str, str]:
+def _read(name: str | Path) -> tuple[str, str]:
     """(text, what to call it) of a shipped recipe or a file."""
-    path = Path(os.path.expanduser(name))  # Path.expanduser raises for unknown users
+    path = as_path(name, "recipe")
     if path.suffix in {".yaml", ".yml"}:
         try:
             return path.read_text(encoding="utf-8"), str(path)
@@ -229,12 +230,12 @@ def _read(name: str) -> tuple[str, str]:
             invalid = isinstance(error, UnicodeDecodeError)
             reason = "not UTF-8 text" if invalid else getattr(error, "strerror", None) or str(error)
             raise RecipeError(f"{path}: cannot be read: {reason}") from error
-    shipped = shipped_recipes()
-    if name not in shipped:
+    shipped, asked = shipped_recipes(), str(name)
+    if asked not in shipped:
         raise RecipeError(
-            f"unknown recipe {name!r}; {expected_one_of(name, shipped)}; or give a .yaml file"
+            f"unknown recipe {asked!r}; {expected_one_of(asked, shipped)}; or give a .yaml file"
         )
-    return shipped[name], f"recipe {name}"
+    return shipped[asked], f"recipe {asked}"
 
 
 def _full_key(base: Mapping[str, Any], setting: str) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlaif.data.datasets import read_preferences
+from rlaif.data.files import as_path
 from rlaif.data.records import Preference
 from rlaif.models import catalog
 from rlaif.pipeline.options import StageOptions
@@ -268,7 +269,7 @@ def model_files(folder: Path) -> Files:
 def model_content(name: str) -> Files | None:
     """The files of a model given as a folder; None for a short name, whose files `catalog` pins,
     and for a hub id."""
-    folder = Path(name).expanduser()
+    folder = as_path(name, "model")
     return model_files(folder) if name not in catalog.KNOWN and folder.is_dir() else None
 
 
