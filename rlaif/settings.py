@@ -77,7 +77,7 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """
     merged = copy.deepcopy(base)
     for setting in settings:
-        key, equals, text = setting.partition("=")
+        key, equals, text = str(setting).partition("=")
         if not equals or not key:
             raise InvalidSettingsError(
                 f"{setting!r} is not a setting; write key=value, e.g. seed=3"
