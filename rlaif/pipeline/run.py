@@ -13,6 +13,7 @@ from rich.markup import escape
 from constitution.errors import UserError
 from rlaif.data.files import as_path
 from rlaif.data.records import write_json
+from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.pipeline.context import RunContext, run_facts
 from rlaif.pipeline.graph import Graph, build_graph
@@ -28,7 +29,10 @@ from rlaif.pipeline.runner import (
     refuse_old_form,
     run_stages,
 )
-from rlaif.pipeline.stage import Stage
+from rlaif.pipeline.stage import Source, Stage
+from rlaif.training.config import TrainConfig
+from rlaif.training.preflight import launched_processes, require_context_of, require_folder
+from rlaif.training.trackers import require_trackers
 
 
 def run(
@@ -48,6 +52,7 @@ def run(
     _require_types(recipe, console)
     folder, console = as_path(folder, "folder"), console or Console()
     # 1. Everything that can be refused is, before the machine is measured and anything is written.
+    require_folder(folder)
     graph = build_graph(recipe, folder)
     selection = _select(graph, only, start)
     _check_models(graph.models)
@@ -80,6 +85,7 @@ def dry_run(
     start: str = "",
 ) -> None:
     """Print what `run` would do. Nothing is loaded, fetched or written."""
+    require_folder(folder)
     graph = build_graph(recipe, folder)
     selection = _select(graph, only, start)
     _check_models(graph.models)
@@ -148,19 +154,43 @@ def _check_constitutions(graph: Graph, context: RunContext) -> None:
 
 
 def _check_inputs(graph: Graph, selection: Selection, context: RunContext) -> None:
-    """Raises RecipeError naming every stage whose prompts or constitution are not there: it would
-    stop a run that has been going for hours."""
+    """Raises RecipeError naming every stage whose prompts or constitution are not there, or whose
+    settings its model or this machine refuses: it would stop a run that has been going for hours.
+    """
     problems: dict[str, list[str]] = {}
     for stage in graph.stages:
         try:
             if stage in selection:
                 stage.inputs(context)
+                _require_settings(stage)
         except UserError as error:  # one that many stages have, such as a missing file, once
             problems.setdefault(str(error), []).append(stage.name)
     if problems:
         raise RecipeError(
             "\n".join(f"stages.{', '.join(names)}: {error}" for error, names in problems.items())
         )
+
+
+def _require_settings(stage: Stage) -> None:
+    """Raises UserError for an engine or tracker that is not installed, and more tokens than the
+    model that training begins from can read."""
+    settings = stage.settings
+    if isinstance(settings, TrainConfig):
+        require_trackers(settings.trackers)
+        if (model := _untrained(stage.base)) is not None:
+            known = model.model in catalog.KNOWN
+            folder = catalog.model_folder(model.model) if known else as_path(model.model, "model")
+            require_context_of(str(folder), settings.max_tokens)
+    if (engine := getattr(settings, "engine", None)) is not None:
+        choose_engine(engine, launched_processes())
+
+
+def _untrained(base: Source | None) -> ModelSpec | None:
+    """The model of the recipe that a base goes back to, through merges and earlier training."""
+    while base is not None and base.stage is not None:
+        merged = base.stage.sources.get("policy", ())
+        base = merged[0] if merged else base.stage.base
+    return base.spec if base is not None else None
 
 
 def _check_packages(judges: Sequence[ModelSpec]) -> None:

@@ -159,3 +159,24 @@ def test_run_arguments_of_a_wrong_type_are_refused_in_words(arguments, message):
 def test_run_only_takes_one_name_as_it_takes_a_list(tmp_path, console):
     dry_run(a_recipe(), tmp_path / "run", console, only="dpo")
     assert "1/1 dpo" in said(console)
+
+
+def test_run_settings_that_a_model_refuses_are_found_before_the_first_stage(tmp_path, console):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"max_position_embeddings": 256}')
+    for name in ("tokenizer.json", "model.safetensors"):
+        (model / name).touch()
+    stages = {"dpo": {"model": "sft", "max_tokens": 512}, "reward": {"max_tokens": 256}}
+    stages |= {name: {"max_tokens": 256} for name in ("sft", "ppo", "rest")}
+    recipe = a_recipe(stages, models={"policy": str(model), "judge": "org/judge"})
+    for act in (running.run, dry_run):
+        with pytest.raises(RecipeError) as error:
+            act(recipe, tmp_path / "run", console)
+        assert str(error.value).startswith(f"stages.dpo: max_tokens=512 is more than {model} can")
+
+
+def test_dry_run_refuses_a_file_as_the_runs_folder(tmp_path, console):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="not a folder"):
+        dry_run(a_recipe(), tmp_path / "file", console)
