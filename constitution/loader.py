@@ -70,6 +70,9 @@ def read_source(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
 
     Raises ConstitutionError for an unknown name, and a file that is unreadable or not UTF-8.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        message, remedy = "invalid constitution", "give a name or a path"
+        raise ConstitutionError([Diagnostic(repr(name_or_path), 0, 0, message, remedy)])
     name = os.fspath(name_or_path)
     is_path = os.sep in name or "/" in name or name.endswith((".yaml", ".yml"))
     if is_path or not isinstance(name_or_path, str):

@@ -25,6 +25,7 @@ pipeline/             recipes and their stages
 api/                  the functions that this package exports
 cli/                  the `rlaif` command
 settings.py           settings given as key=value
+plain_yaml.py         YAML as plain data, with every mistake as a YAMLError
 settings_rows.py      a config class as rows of words, for help and docs
 progress.py           progress bars and lines
 terminal_tables.py    tables that never cut an identifier, at any width

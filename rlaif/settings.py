@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from constitution.errors import UserError
 from constitution.validation import field_problems, model_in
+from rlaif.plain_yaml import load_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -76,7 +77,7 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """
     merged = copy.deepcopy(base)
     for setting in settings:
-        key, equals, text = setting.partition("=")
+        key, equals, text = str(setting).partition("=")
         if not equals or not key:
             raise InvalidSettingsError(
                 f"{setting!r} is not a setting; write key=value, e.g. seed=3"
@@ -89,7 +90,7 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
                 raise InvalidSettingsError(f"{setting!r}: {part} has no settings of its own")
             place = inner
         try:
-            place[last] = yaml.safe_load(text)
+            place[last] = load_yaml(text)
         except yaml.YAMLError as error:
             raise InvalidSettingsError(f"{setting!r}: the value is not YAML ({error})") from error
         if isinstance(place[last], str):  # YAML 1.1 reads 1e-4 as text

@@ -76,6 +76,8 @@ def connection(
     for an invalid address, file or token, and JudgeUnavailable if none of several hosts can be
     resolved.
     """
+    if not isinstance(address, str):
+        raise JudgeRequestError(f"invalid address: {address!r}; give host:port as text")
     hosts = _hosts(address)
     local = all(map(_is_local, hosts))
     credentials = _credentials(ca, certificate, key)

@@ -51,7 +51,7 @@ def read_authority(setting: str, path: Path) -> bytes:
 
 def _read(setting: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()  # a caller may give text
     except OSError as error:
         raise PemError(f"{setting} {path} cannot be read: {error.strerror}") from None
 

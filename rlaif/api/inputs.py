@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from rlaif.data.datasets import parse_lessons, parse_preferences, read_preferences
+from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, split_prompts
 from rlaif.data.prompts import parse_prompts, read_prompts
 from rlaif.data.records import (
@@ -66,7 +66,7 @@ def config_of(
 def preferences_of(labels: PreferencesLike, name: str = "labels") -> list[Preference]:
     """Labeled pairs. Raises RecordError, also where there are none."""
     if isinstance(labels, str | os.PathLike):
-        path = Path(labels).expanduser()
+        path = as_path(labels, name)
         file = path / "preferences.parquet" if path.is_dir() else path
         return _some(read_preferences(file), str(file))
     return _some(list(parse_preferences(_rows(labels, name, Preference), name)), name)
@@ -75,7 +75,7 @@ def preferences_of(labels: PreferencesLike, name: str = "labels") -> list[Prefer
 def samples_of(samples: SamplesLike, name: str = "samples") -> list[Sample]:
     """Responses of a policy. Raises RecordError, also where there are none."""
     if isinstance(samples, str | os.PathLike):
-        path = Path(samples).expanduser()
+        path = as_path(samples, name)
         return _some(read_jsonl(path, Sample), str(path))
     rows = _rows(samples, name, Sample)
     return _some([r if isinstance(r, Sample) else as_record(r, Sample, w) for w, r in rows], name)
@@ -85,12 +85,19 @@ def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:
     """Records to imitate, as a source of the mix. Raises RecordError or TrainingError."""
     from rlaif.algorithms.sft.sources import SFTSource
 
-    if isinstance(lessons, SFTSource):
-        return lessons
     if isinstance(lessons, str | os.PathLike):
         return SFTSource.read(os.fspath(lessons))
+    weight: Any = 1.0
+    if isinstance(lessons, SFTSource):
+        source, lessons = lessons, lessons.records
+        name, weight = str(source.name), source.weight
+    if isinstance(lessons, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise RecordError(
+            f"source {name}: expected records and a number as their weight (found "
+            f"{_short(lessons)}, {weight!r}); SFTSource.read reads a file"
+        )
     records = list(parse_lessons(_rows(lessons, name, Lesson), name))
-    return SFTSource(name, _some(records, name))
+    return SFTSource(name, _some(records, name), weight)
 
 
 def prompts_of(prompts: PromptsLike) -> PromptSet:
@@ -113,11 +120,15 @@ def report_split(prompts: PromptSet) -> None:
 
 def _rows(records: Any, name: str, kind: Any) -> Iterator[tuple[str, Any]]:
     """(its place, the record or its fields) of everything that a caller gave in memory."""
-    if isinstance(records, Mapping) or not isinstance(records, Iterable):
-        raise RecordError(f"{name}: expected a file or records: {_short(records)}")
+    if hasattr(records, "to_dict") and hasattr(records, "columns"):  # iterates over its columns
+        records = records.to_dict("records")
+    if isinstance(records, Mapping | bytes) or not isinstance(records, Iterable):
+        raise RecordError(f"{name}: expected a file or a list of records: {_short(records)}")
     for place, record in enumerate(records):
         if not isinstance(record, kind | Mapping):
-            raise RecordError(f"{name}[{place}]: expected a record: {_short(record)}")
+            raise RecordError(
+                f"{name}[{place}]: expected a record or a mapping of its fields: {_short(record)}"
+            )
         yield f"{name}[{place}]", record
 
 

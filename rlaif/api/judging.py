@@ -21,6 +21,7 @@ from constitution.errors import UserError
 from judge_service.types import JudgeOptions
 from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
 from rlaif.api.problems import Problems, checked
+from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
 from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.earlier_labels import Earlier
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 ConstitutionLike = str | os.PathLike[str] | Constitution
 """A name that the server knows ("": its default), a YAML file, or a Constitution; the latter needs
 a server that accepts inline constitutions, as one started by `judge=` does."""
+
+
+START = "start"
+"""What an evaluation calls the policy that the others are compared with."""
 
 
 class JudgeArgumentError(UserError):
@@ -74,6 +79,22 @@ def judge_of(
 
     Raises JudgeArgumentError, ModelError or ConstitutionError.
     """
+    if not isinstance(judge, str | os.PathLike):
+        raise JudgeArgumentError(
+            f"invalid judge: {judge!r}; give a model's short name, folder or hub id, or an open "
+            "client as server=..."
+        )
+    if server is None or (not isinstance(server, str) and not hasattr(server, "stream")):
+        raise JudgeArgumentError(
+            f'invalid server: {server!r}; give "HOST:PORT" of a running server, or an open '
+            "JudgeClient"
+        )
+    if wait is not None and (not isinstance(wait, int | float) or not wait >= 0):
+        raise JudgeArgumentError(f"invalid wait: {wait!r}; give seconds, 0 or more")
+    if not isinstance(constitution, str | os.PathLike | Constitution):
+        raise JudgeArgumentError(
+            f"invalid constitution: {constitution!r}; give a name, a YAML file or a Constitution"
+        )
     model = os.fspath(judge)
     if bool(model) == bool(server):
         given = f"judge={model!r} and server={server!r}" if model else "none"
@@ -121,7 +142,7 @@ def label(
         out,
         (judge, server, constitution, wait),
         pairs_per_prompt,
-        _options(options, sample_principles, seed),
+        (options, sample_principles, seed),
     )
     with asked.judge.connected(asked.out / "judge.log") as client:
         return label_pairs(
@@ -162,13 +183,15 @@ def update_labels(
 
     if old and not constitution:
         raise UserError("old needs the edited constitution; give constitution=..., too")
+    if not isinstance(old, str | os.PathLike | Constitution):
+        raise UserError(f"invalid old: {old!r}; give a name, a YAML file or a Constitution")
     before = _loaded(old) if old else None
     asked = _checked(
         samples,
         out,
         (judge, server, constitution, wait),
         pairs_per_prompt,
-        _options(options, sample_principles, seed),
+        (options, sample_principles, seed),
     )
     with asked.judge.connected(asked.out / "judge.log") as client:
         return update(
@@ -207,11 +230,24 @@ def evaluate(
     from rlaif.feedback.labeler import comparer
 
     # Everything is read before a judge is started.
-    problems, folder = Problems(), Path(out).expanduser()
+    problems = Problems()
+    folder = problems.attempt(as_path, out, "out") or Path()
+    asked = problems.attempt(_options, options, sample_principles, seed)
+    if not isinstance(responses, Mapping):
+        raise RecordError(
+            f"invalid responses: {type(responses).__name__}; give each policy's samples by its "
+            'name, as in {"dpo": "dpo.jsonl"}'
+        )
     first = problems.attempt(samples_of, start, "start")
-    runs = [(name, problems.attempt(samples_of, given, name)) for name, given in responses.items()]
+    runs = [
+        (name, problems.attempt(samples_of, given, str(name))) for name, given in responses.items()
+    ]
     if not responses:
         problems.found.append(RecordError("responses: no policy in it; give at least one"))
+    if START in responses:
+        problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
+    for name, samples in runs if first else ():
+        problems.attempt(policies.require_counterparts, samples or (), first or (), str(name))
     connection = problems.attempt(judge_of, judge, server, constitution, wait)
     problems.attempt(require_folder, folder)
     problems.refuse()
@@ -221,11 +257,11 @@ def evaluate(
             client,
             folder / "answers.journal.jsonl",
             constitution=checked(connection).constitution,
-            options=_options(options, sample_principles, seed),
+            options=checked(asked),
         )
         result = policies.evaluate(
-            policies.PolicyRun("start", checked(first)),
-            [policies.PolicyRun(name, checked(samples)) for name, samples in runs],
+            policies.PolicyRun(START, checked(first)),
+            [policies.PolicyRun(str(name), checked(samples)) for name, samples in runs],
             compare,
         )
     result.save(folder / "evaluation.json")
@@ -250,21 +286,27 @@ def _checked(
     out: Pathlike,
     connection: tuple[Pathlike, str | LabelingClient, ConstitutionLike, float | None],
     pairs_per_prompt: int | None,
-    options: JudgeOptions,
+    judging: tuple[JudgeOptions | None, int | None, int | None],
 ) -> LabelingRequest:
-    problems, folder = Problems(), Path(out).expanduser()
+    problems = Problems()
+    folder = problems.attempt(as_path, out, "out") or Path()
+    options = problems.attempt(_options, *judging)
     records = problems.attempt(samples_of, samples)
     pairs = None
-    if records is not None:
+    if records is not None and options is not None:
         pairs = problems.attempt(_pairs, records, _name(samples), pairs_per_prompt, options.seed)
     judge = problems.attempt(judge_of, *connection)
     problems.attempt(require_folder, folder)
     problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
     problems.refuse()
-    return LabelingRequest(checked(pairs), folder, checked(judge), options)
+    return LabelingRequest(checked(pairs), folder, checked(judge), checked(options))
 
 
 def _pairs(records: list[Sample], name: str, per_prompt: int | None, seed: int) -> Pairs:
+    if per_prompt is not None and (type(per_prompt) is not int or per_prompt < 1):
+        raise UserError(
+            f"invalid pairs_per_prompt: {per_prompt!r}; give an integer, 1 or more, or None for all"
+        )
     pairs = pairs_from_samples(records, pairs_per_prompt=per_prompt, seed=seed)
     if not pairs.comparisons:
         raise RecordError(f"{name}: no prompt has two different responses; sample with n=2 or more")
@@ -278,6 +320,16 @@ def _name(samples: Any) -> str:
 def _options(
     options: JudgeOptions | None, sample_principles: int | None, seed: int | None
 ) -> JudgeOptions:
+    if options is not None and not isinstance(options, JudgeOptions):
+        raise UserError(f"invalid options: {options!r}; give judge_service.JudgeOptions(...)")
+    if sample_principles is not None and (
+        type(sample_principles) is not int or sample_principles < 1
+    ):
+        raise UserError(
+            f"invalid sample_principles: {sample_principles!r}; give an integer, 1 or more, or None"
+        )
+    if seed is not None and type(seed) is not int:
+        raise UserError(f"invalid seed: {seed!r}; give an integer")
     base = options or JudgeOptions()
     drawn = base.sample_principles if sample_principles is None else sample_principles
     return replace(base, sample_principles=drawn, seed=base.seed if seed is None else seed)

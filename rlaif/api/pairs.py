@@ -7,7 +7,7 @@ units and defaults: `rlaif train dpo --help`, or the config class of each.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences
 from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
 from rlaif.batching.unusable import BatchError
+from rlaif.data.files import as_path
 from rlaif.data.records import Lesson, Preference
 from rlaif.feedback.receipts import parse_receipt
 from rlaif.training.preflight import require_heldout
@@ -127,13 +128,14 @@ def plan_sft(
     problems, found = checks.problems, checks.config
     # Each source by itself, so that every file that cannot be read is named.
     sources: list[SFTSource] = []
-    for place, given in enumerate((lessons, *mix)):
+    more = problems.attempt(_listed, mix) or []
+    for place, given in enumerate((lessons, *more)):
         source = problems.attempt(source_of, given, "lessons" if place == 0 else f"mix {place}")
         sources += [] if source is None else [source]
     held = None if heldout is None else problems.attempt(source_of, heldout, "heldout")
     held_records: Sequence[Lesson] = held.records if held else ()
     # Then what they have to do with each other, where all of them could be read.
-    all_read = len(sources) == 1 + len(mix) and (heldout is None or held is not None)
+    all_read = len(sources) == 1 + len(more) and (heldout is None or held is not None)
     if found is not None and all_read:
         problems.attempt(require_lessons, found, sources, held_records)
         for each in [*sources, *([held] if held else [])]:
@@ -204,7 +206,9 @@ def plan_dpo(
     problems, found = checks.problems, checks.config
     pairs = problems.attempt(preferences_of, labels, "labels")
     held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
-    cache = None if reference_cache is None else Path(reference_cache).expanduser()
+    cache = None
+    if reference_cache is not None:
+        cache = problems.attempt(as_path, reference_cache, "reference_cache")
     _check_pairs(checks, pairs, held)
 
     def train() -> Path:
@@ -225,6 +229,10 @@ def constitution_of(
     the default for labels without receipts. Raises UserError where that one does not ship."""
     if isinstance(constitution, Constitution):
         return constitution
+    if not isinstance(constitution, str | os.PathLike):
+        raise UserError(
+            f"invalid constitution: {constitution!r}; give a name, a YAML file or a Constitution"
+        )
     if constitution:
         return Constitution.load(os.fspath(constitution))
     first = next((label for label in labels if label.receipt), None)
@@ -256,6 +264,12 @@ def _both_responses(pairs: Iterable[Preference]) -> Iterable[tuple[str, str]]:
     for pair in pairs:
         yield f"{pair.id} (chosen)", pair.chosen_text
         yield f"{pair.id} (rejected)", pair.rejected_text
+
+
+def _listed(mix: Sequence[LessonsLike]) -> list[LessonsLike]:
+    if isinstance(mix, str | bytes | Mapping) or not isinstance(mix, Iterable):
+        raise UserError(f"invalid mix: {mix!r}; give a list of sources, such as [{mix!r}]")
+    return list(mix)
 
 
 def _require_imitable(source: SFTSource, config: SFTConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from constitution.errors import UserError
 from rlaif.api.inputs import Pathlike, config_of
 from rlaif.api.problems import Problems, refuse
 from rlaif.batching.unusable import BatchError, require_response
+from rlaif.data.files import as_path
 from rlaif.models import catalog
 from rlaif.training.config import TrainConfig
 from rlaif.training.preflight import require_context_of, require_folder, require_packages
@@ -62,7 +62,8 @@ def check(
     out: Pathlike,
 ) -> Checks[ConfigT]:
     """Settings, model, output folder and installed packages."""
-    problems, folder = Problems(), Path(os.fspath(out)).expanduser()
+    problems = Problems()
+    folder = problems.attempt(as_path, out, "out") or Path()
     found = problems.attempt(lambda: config_of(kind, config, settings))
     name = problems.attempt(catalog.resolve, model)
     problems.attempt(require_folder, folder)

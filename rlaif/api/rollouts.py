@@ -204,18 +204,19 @@ def _checked_reward(problems: Problems, reward: RewardLike) -> NamedReward | Non
     if callable(reward):
         return reward
     texts = [reward] if isinstance(reward, str | os.PathLike) else reward
-    if not isinstance(texts, Sequence) or not texts:
+    named = isinstance(texts, Sequence) and all(isinstance(t, str | os.PathLike) for t in texts)
+    if not named or not texts:
         problems.found.append(
             RewardError(
                 f"invalid reward: {reward!r}; give a reward model's folder, judge:HOST:PORT, "
-                "module:function, a list of them, or a function"
+                "module:function, a list of these texts, or a function"
             )
         )
         return None
-    named = [os.fspath(text) for text in texts]
-    for text in named:
+    sources = [os.fspath(text) for text in texts]
+    for text in sources:
         problems.attempt(require_source, text)
-    return named
+    return sources
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from constitution.errors import UserError
 from hardware.model_folder import inspect_model_folder
 from rlaif.api.inputs import Pathlike, PromptsLike, config_of, prompts_of, report_split
 from rlaif.api.problems import Problems, checked
+from rlaif.data.files import as_path
 from rlaif.data.prompt_split import PromptSet
 from rlaif.data.records import Prompt, Sample
 from rlaif.generation.config import SamplingConfig
@@ -39,7 +40,8 @@ def sample(
         rlaif.sample("quickstart", model="smollm2-135m", split="train", n=2)
     """
     # Everything is checked, and nothing is loaded.
-    problems, file = Problems(), Path(out).expanduser()
+    problems = Problems()
+    file = problems.attempt(as_path, out, "out") or Path()
     found = problems.attempt(config_of, SamplingConfig, config, settings)
     name = problems.attempt(catalog.resolve, model)
     prompt_set = problems.attempt(prompts_of, prompts)
@@ -50,6 +52,10 @@ def sample(
         problems.attempt(choose_engine, found.engine)
     problems.attempt(require_packages, ("torch", "transformers"))
     problems.attempt(require_folder, file.parent)
+    if file.is_dir() and file != Path():
+        problems.found.append(
+            UserError(f"out is a folder: {file}; give a file, such as {file / 'samples.jsonl'}")
+        )
     problems.refuse()
     # The prompts of the split, to a process of their own that holds the model.
     if split:
@@ -60,7 +66,9 @@ def sample(
 
 
 def _selected(prompts: PromptSet, split: str, limit: int | None) -> list[Prompt]:
-    if limit is not None and limit < 1:
+    if not isinstance(split, str):
+        raise UserError(f"invalid split: {split!r}; give train, heldout, or '' for all prompts")
+    if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"invalid limit: {limit}; give 1 or more, or None for all prompts")
     return prompts.of(split)[:limit]
 
@@ -75,23 +83,27 @@ def merge_adapter(
 
         rlaif.merge_adapter("smollm2-135m", "dpo", out="dpo-model")
     """
-    problems, folder = Problems(), Path(out).expanduser()
-    trained = Path(adapter).expanduser()
-    if folder.exists():
+    problems = Problems()
+    folder = problems.attempt(as_path, out, "out")
+    trained = problems.attempt(as_path, adapter, "adapter")
+    if folder is not None and folder.exists():
         problems.found.append(
             UserError(f"output folder exists already: {folder}; give one that does not exist yet")
         )
-    if not inspect_model_folder(trained).is_adapter:
+    if trained is not None and not inspect_model_folder(trained).is_adapter:
         problems.found.append(
             UserError(
                 f"{trained}: not a LoRA adapter (adapter_config.json is missing); give a folder "
                 "that training wrote. A policy trained with lora=null needs no merging"
             )
         )
+    if dtype not in get_args(TrainDtype):
+        known = ", ".join(get_args(TrainDtype))
+        problems.found.append(UserError(f"invalid dtype: {dtype!r}; expected one of: {known}"))
     base = problems.attempt(catalog.resolve, model)
     problems.attempt(require_packages, ("torch", "transformers", "peft"))
     problems.refuse()
     # torch is imported only once the arguments are known to be valid
     from rlaif.models.merge import merge_adapter as merge
 
-    return merge(checked(base), trained, folder, dtype)
+    return merge(checked(base), checked(trained), checked(folder), dtype)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
+from constitution import Message
 from constitution.errors import nearest
 from rlaif.data.records import Prompt, RecordError
 
@@ -144,7 +145,12 @@ def place(text: str, seed: int) -> float:
 
 def text_of(prompt: Prompt) -> str:
     """Normalized text of a prompt: equal for prompts that differ in case and spacing only."""
-    turns = [[m.role, " ".join(m.content.split()).casefold()] for m in prompt.messages]
+    return text_of_messages(prompt.messages)
+
+
+def text_of_messages(messages: Sequence[Message]) -> str:
+    """Normalized text of a conversation, as `text_of`."""
+    turns = [[m.role, " ".join(m.content.split()).casefold()] for m in messages]
     return json.dumps(turns, ensure_ascii=False)
 
 

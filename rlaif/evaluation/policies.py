@@ -120,6 +120,17 @@ def judge_score(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
     return mean_estimate(values, 0.0, 1.0) if values else None
 
 
+def require_counterparts(policy: Sequence[Sample], start: Sequence[Sample], name: str) -> None:
+    """Raises EvaluationError if a response of the policy has no counterpart among the start's."""
+    known = {(sample.prompt.id, sample.index) for sample in start}
+    for sample in policy:
+        if (sample.prompt.id, sample.index) not in known:
+            raise EvaluationError(
+                f"{name}: the start has no response {sample.index} to prompt {sample.prompt.id!r}; "
+                "sample both policies on the same prompts, with the same number of responses"
+            )
+
+
 def compare_with_start(
     policy: Sequence[Sample], start: Sequence[Sample], compare: Compare, name: str = "policy"
 ) -> list[ResponseComparison]:
@@ -128,16 +139,12 @@ def compare_with_start(
     A hash of the texts decides which response is A. name: the policy's, for ids and errors. Raises
     EvaluationError if a response has no counterpart, or the judge's answer is missing.
     """
+    require_counterparts(policy, start, name)
     start_response = {(sample.prompt.id, sample.index): sample.response for sample in start}
     questions: list[Question] = []
     policy_is_a: dict[str, bool] = {}
     for sample in policy:
         key = (sample.prompt.id, sample.index)
-        if key not in start_response:
-            raise EvaluationError(
-                f"{name}: the start has no response {sample.index} to prompt {sample.prompt.id!r}; "
-                "sample both policies on the same prompts, with the same number of responses"
-            )
         if sample.response != start_response[key]:
             id = f"{name}/{sample.prompt.id}/{sample.index}"
             pair = (sample.response, start_response[key])

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hardware.model_folder import require_model_folder
-from rlaif.data.files import file_sha256
+from rlaif.data.files import as_path, file_sha256
 from rlaif.models.download import KnownModel, ModelError, Package, build
 
 MARK = "rlaif-model.json"  # in a finished folder: where it came from, size and sha256 of its files
@@ -108,13 +108,15 @@ def resolve(name: str | os.PathLike[str]) -> str:
     A short name wins over a folder of that name in the working directory; ./NAME gives the folder.
     Raises ModelError for a model not fetched yet, an unknown name, or an incomplete folder.
     """
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+        raise ModelError(f"invalid model: {name!r}; give a short name, a folder or a hub id")
     text = os.fspath(name)
     if text in KNOWN:
         folder = model_folder(text)
         if not _is_built(folder):
             raise ModelError(f"model {text} is not fetched yet; run `rlaif models fetch {text}`")
         return str(folder)
-    path = Path(text).expanduser()
+    path = as_path(text, "model")
     if path.exists():
         require_model_folder(path, ModelError)
         return str(path)

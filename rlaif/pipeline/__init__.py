@@ -4,7 +4,8 @@ recipe.py       Recipe, one YAML file with everything a run depends on
 stage.py        a stage: what it takes, gives and depends on; the base of all kinds
 kinds/          the kinds of stages, one file each
 options.py      what stages can say besides their inputs and settings
-graph.py        references resolved, types checked, stages in order
+references.py   what the inputs of a stage refer to
+graph.py        stages with their sources, types checked, in order
 drawing.py      the graph as text and as a Mermaid diagram
 context.py      what a recipe brings along for all stages: prompts, their split, judges
 scores.py       the scores that PPO and ReST train against

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from constitution import Constitution, Message
-from rlaif.data.prompt_split import HELD_OUT, TRAIN, PromptSet, SplitRule
+from rlaif.data.prompt_split import (
+    HELD_OUT,
+    TRAIN,
+    PromptSet,
+    SplitRule,
+    text_of_messages,
+)
 from rlaif.data.prompts import read_prompts
 from rlaif.data.records import Lesson, PlainText, Prompt, RecordError, Sample
 from rlaif.pipeline.options import PromptSelection
@@ -73,6 +79,18 @@ class RunContext:
             return prompts
         system = Message(role="system", content=self.recipe.system)
         return [p.model_copy(update={"messages": (system, *p.messages)}) for p in prompts]
+
+    def training_prompts(self, selection: PromptSelection | str) -> list[Prompt]:
+        """The same for training on the policy's own responses, without prompts that policies are
+        evaluated on. Raises RecordError when no prompt is left."""
+        chosen = self.prompts(selection)
+        left = [each for each in chosen if _text(each.messages) not in self.evaluated_texts]
+        if not left:
+            raise RecordError(
+                f"{self.recipe.prompts}: all {len(chosen)} prompts of this selection are held out, "
+                "and policies are evaluated on them; choose others, such as prompts: train"
+            )
+        return left
 
     def count(self, split: str) -> int | None:
         """How many prompts of a split there are, up to the recipe's limit; None for none."""
@@ -178,14 +196,15 @@ def _prompt_of(record: Lesson) -> tuple[Message, ...] | None:
 
 
 def _text(messages: Sequence[Message]) -> str:
-    """A conversation's text without its system message, which a recipe may have added."""
-    return "\0".join(message.content for message in messages if message.role != "system")
+    """A conversation's text without its system message, which a recipe may have added: equal for
+    those that differ in case and spacing only, as for the split of prompts."""
+    return text_of_messages([message for message in messages if message.role != "system"])
 
 
 def _place(record: Lesson) -> float:
-    """A number in [0, 1) from the text of the record's prompt; 1 for text without a prompt."""
+    """A number in [0, 1) from the record's prompt, alike with another system message, case or
+    spacing; 1 for text without a prompt."""
     messages = _prompt_of(record)
     if messages is None:
         return 1.0
-    text = "\0".join(message.content for message in messages)
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+    return int(hashlib.sha256(_text(messages).encode()).hexdigest()[:8], 16) / 2**32

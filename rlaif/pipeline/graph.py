@@ -12,7 +12,6 @@ of the wrong type, cycles, unused stages and models, two stages that write one f
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +23,10 @@ from constitution.errors import UserError, nearest
 from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.kinds.merge import MergeStage
 from rlaif.pipeline.options import StageOptions
-from rlaif.pipeline.recipe import NAME, ModelSpec, Recipe, RecipeError
-from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Slot, Source, Stage
+from rlaif.pipeline.recipe import ModelSpec, Recipe, RecipeError, name_problem
+from rlaif.pipeline.references import Resolver, StageDraft, fits
+from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Source, Stage
 from rlaif.settings import configured
-
-_RESERVED = {"start", *Recipe.model_fields}  # `start` is the first policy in results
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,12 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
     # Settings decide which inputs a stage has, so they are read first.
     stages = {name: draft.stage(folder / name, recipe) for name, draft in drafts.items()}
     for name, draft in drafts.items():
-        resolver = _Resolver(recipe, stages, draft, problems)
+        resolver = Resolver(recipe, stages, draft, problems)
         stages[name].sources = dict(resolver.sources())
     _raise(problems)
+    problems += _refused_by_kinds(stages.values())
     _refuse_cycles(stages)
+    _raise(problems)
     _add_merges(stages)
     for stage, draft in ((stages[name], drafts[name]) for name in drafts):
         stage.sources = _with_every_stage(stage, draft, stages.values())
@@ -98,27 +98,7 @@ def _raise(problems: Sequence[str]) -> None:
 # ── from YAML to stages ──────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A stage as written: its kind, its references by slot, its options and settings."""
-
-    name: str
-    kind: type[Stage]
-    references: Mapping[str, Any]
-    options: StageOptions
-    settings: Any
-
-    @property
-    def slots(self) -> Mapping[str, Slot]:
-        return self.kind.slots(self.settings)
-
-    def stage(self, folder: Path, recipe: Recipe) -> Stage:
-        """The stage, without its sources as yet."""
-        minutes = recipe.minutes.get(self.name, 0.0)
-        return self.kind(self.name, folder, {}, self.options, self.settings, minutes)
-
-
-def _drafts(recipe: Recipe, problems: list[str]) -> Iterator[tuple[str, _Draft]]:
+def _drafts(recipe: Recipe, problems: list[str]) -> Iterator[tuple[str, StageDraft]]:
     for name, written in recipe.stages.items():
         try:
             _require_name(name, recipe)
@@ -137,16 +117,17 @@ def _dot(line: str) -> str:
 
 
 def _require_name(name: str, recipe: Recipe) -> None:
-    if not re.match(NAME, name):
-        raise RecipeError("invalid name; use letters, digits, _ and -")
-    if name in _RESERVED or name in recipe.models:
-        taken = "one of the recipe's models" if name in recipe.models else "a key of recipes"
-        raise RecipeError(f"this name is taken by {taken}; choose another")
+    problem = name_problem(name)
+    # Policies write files of their names: upper and lower case are the same file on some disks.
+    if not problem and name.lower() in {model.lower() for model in recipe.models}:
+        problem = "this name is taken by one of the recipe's models; choose another"
+    if problem:
+        raise RecipeError(problem)
 
 
-def _draft(name: str, written: dict[str, Any]) -> _Draft:
+def _draft(name: str, written: dict[str, Any]) -> StageDraft:
     kind = written.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(str(kind), KINDS) if kind else ""
         known = hint or f"known: {', '.join(KINDS)}"
         raise RecipeError(f"unknown kind {kind!r}; {known}" if kind else f"missing kind; {known}")
@@ -160,7 +141,7 @@ def _draft(name: str, written: dict[str, Any]) -> _Draft:
     chosen = configured(
         stage.options_class, None, {k: v for k, v in written.items() if k in options}
     )
-    return _Draft(name, stage, {k: written[k] for k in slots & written.keys()}, chosen, checked)
+    return StageDraft(name, stage, {k: written[k] for k in slots & written.keys()}, chosen, checked)
 
 
 def _with_slots(error: UserError, stage: type[Stage], settings: Mapping[str, Any]) -> UserError:
@@ -174,122 +155,10 @@ def _with_slots(error: UserError, stage: type[Stage], settings: Mapping[str, Any
     return RecipeError("\n".join(lines))
 
 
-# ── from references to sources ───────────────────────────────────────────────────────────────
-
-
-class _Resolver:
-    """Turns the references of one stage into sources, noting every problem."""
-
-    def __init__(
-        self, recipe: Recipe, stages: Mapping[str, Stage], draft: _Draft, problems: list[str]
-    ) -> None:
-        self._recipe = recipe
-        self._stages = stages
-        self._draft = draft
-        self._problems = problems
-
-    def sources(self) -> Iterator[tuple[str, tuple[Source, ...]]]:
-        """(slot, its sources) for every slot in use."""
-        slots = self._draft.slots
-        for name in self._draft.references.keys() - slots.keys():
-            self._note(name, "has no effect with these settings; remove it")
-        for name, slot in slots.items():
-            written = self._draft.references.get(name)
-            if written is None and slot.default in self._recipe.models:
-                written = slot.default
-            if written is None:
-                if not slot.optional and slot.default != EVERY_STAGE:
-                    self._note(name, f"missing input; {self._offer(slot)}")
-                continue
-            found = [self._source(name, slot, *each) for each in self._listed(name, slot, written)]
-            known = tuple(source for source in found if source)
-            if len(known) == len(found) and len(known) < slot.least:
-                self._note(name, f"expected at least {slot.least}: {slot.doc}")
-            yield name, known
-
-    def _listed(self, name: str, slot: Slot, written: Any) -> list[tuple[str, float]]:
-        """(text, weight) of what is written in a slot: a name, a list, or names with weights.
-
-        Of a list, stages that the recipe leaves out by null are left out, too.
-        """
-        if isinstance(written, str):
-            return [(written, 1.0)]
-        pairs: list[tuple[Any, Any]] = []
-        if slot.many and isinstance(written, Mapping):
-            pairs = list(written.items())
-        elif slot.many and isinstance(written, Sequence):
-            pairs = [(each, 1.0) for each in written]
-        if not pairs:
-            form = "a name, a list of names, or {name: weight}" if slot.many else "a name"
-            self._note(name, f"expected {form} (found {written!r})")
-        kept: dict[str, float] = {}
-        for text, weight in pairs:
-            number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-            if not isinstance(text, str) or not number or not math.isfinite(weight) or not weight:
-                self._note(name, f"expected names and weights other than 0 (found {text!r}: "
-                           f"{weight!r})")  # fmt: skip
-            elif text in kept:
-                self._note(name, f"{text} is named twice; remove one")
-            elif self._recipe.stages.get(text, text) is not None:
-                kept[text] = float(weight)
-        return list(kept.items())
-
-    def _source(self, name: str, slot: Slot, text: str, weight: float) -> Source | None:
-        stage, model = self._stages.get(text), self._recipe.models.get(text)
-        if stage is not None:
-            if not _fits(stage, slot):
-                self._note(name, f"{text} gives {stage.gives}, not {_types(slot)}; "
-                           f"{self._offer(slot)}")  # fmt: skip
-                return None
-            return Source(text, stage, weight)
-        if model is not None:
-            if ArtifactType.MODEL not in slot.takes:
-                self._note(name, f"{text} is a model, not {_types(slot)}; {self._offer(slot)}")
-                return None
-            return Source(text, model, weight)
-        if self._recipe.stages.get(text) is not None:  # it has problems of its own
-            return None
-        if text in self._recipe.stages:
-            self._note(name, f"{text} is left out of this recipe; {self._offer(slot)}")
-            return None
-        if slot.texts and re.match(r"judge:|[\w.]+:\w+$", text):
-            return Source(text, text, weight)
-        path = Path(text).expanduser()
-        looks_like_path = "/" in text or path.suffix
-        if slot.files and looks_like_path and path.exists():
-            return Source(text, path, weight)
-        if slot.files and looks_like_path:
-            self._note(name, f"{text}: no such file; give a path from the working directory")
-            return None
-        hint = nearest(text, [*self._stages, *self._recipe.models]) or self._offer(slot)
-        self._note(name, f"unknown name {text!r}; {hint}")
-        return None
-
-    def _offer(self, slot: Slot) -> str:
-        """What would do in a slot."""
-        fitting = [s.name for s in self._stages.values() if _fits(s, slot)]
-        if ArtifactType.MODEL in slot.takes:
-            fitting += self._recipe.models
-        fitting = [name for name in fitting if name != self._draft.name]
-        kinds = ", ".join(k for k, kind in KINDS.items() if kind.gives in slot.takes)
-        also = ["a file"] if slot.files else []
-        also += slot.texts
-        if fitting or also:
-            return f"these would do: {', '.join([*fitting, *also])}"
-        return f"add a stage of kind {kinds}" if kinds else "name it under models"
-
-    def _note(self, slot: str, problem: str) -> None:
-        self._problems.append(f"stages.{self._draft.name}.{slot}: {problem}")
-
-
-def _fits(stage: Stage, slot: Slot) -> bool:
-    """Whether a slot takes what a stage gives; a policy does as a model, once it is merged."""
-    merged = stage.gives is ArtifactType.POLICY and ArtifactType.MODEL in slot.takes
-    return not slot.untrained and (stage.gives in slot.takes or merged)
-
-
-def _types(slot: Slot) -> str:
-    return " or ".join(slot.takes)
+def _refused_by_kinds(stages: Iterable[Stage]) -> Iterator[str]:
+    for stage in stages:
+        for slot, problem in stage.refused():
+            yield f"stages.{stage.name}.{slot}: {problem}"
 
 
 # ── the graph as a whole ─────────────────────────────────────────────────────────────────────
@@ -318,10 +187,16 @@ def _add_merges(stages: dict[str, Stage]) -> None:
 
 def _merged(source: Source, stages: dict[str, Stage]) -> Source:
     trained = source.stage
-    if trained is None or trained.gives is ArtifactType.MODEL or trained.settings.lora is None:
+    if trained is None or trained.gives is ArtifactType.MODEL or not trained.trains_adapter:
         return source
     name = f"{trained.name}-model"
-    if name not in stages:
+    existing = stages.get(name)
+    if existing is not None and not _is_merge_of(existing, trained):
+        raise RecipeError(
+            f"stages.{name}: this name is needed for {trained.name} merged into its model; choose "
+            "another"
+        )
+    if existing is None:
         policy = {"policy": (Source(trained.name, trained),)}
         folder = trained.folder.with_name(name)
         settings = MergeStage.settings_class()
@@ -329,8 +204,12 @@ def _merged(source: Source, stages: dict[str, Stage]) -> Source:
     return Source(source.text, stages[name], source.weight)
 
 
+def _is_merge_of(stage: Stage, trained: Stage) -> bool:
+    return isinstance(stage, MergeStage) and stage.source("policy").stage is trained
+
+
 def _with_every_stage(
-    stage: Stage, draft: _Draft, stages: Iterable[Stage]
+    stage: Stage, draft: StageDraft, stages: Iterable[Stage]
 ) -> Mapping[str, tuple[Source, ...]]:
     """The stage's sources, with all stages where a slot takes them by default."""
     every = {
@@ -383,7 +262,7 @@ def _unused(recipe: Recipe, graph: Graph) -> Iterator[str]:
 
 
 def _could_take(stage: Stage, other: Stage) -> bool:
-    return stage is not other and any(_fits(other, slot) for slot in stage.takes.values())
+    return stage is not other and any(fits(other, slot) for slot in stage.takes.values())
 
 
 def _written_twice(graph: Graph) -> Iterator[str]:

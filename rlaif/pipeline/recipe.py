@@ -16,21 +16,28 @@ a checked graph; docs/recipes.md explains the form.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
+from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
+from rlaif.plain_yaml import load_yaml
 from rlaif.settings import SettingsModel, configured
 
 NAME = r"^[A-Za-z0-9_-]+$"
+_LONGEST_NAME = 100  # it becomes the name of a folder
 _OLD_FORM = frozenset({"sample", "label", "sft", "reward", "dpo", "ppo", "rest", "respond"})
+
+
+Minutes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RecipeError(UserError):
@@ -117,26 +124,29 @@ class Recipe(SettingsModel):
         description="stages wanted for themselves; by default evaluations and reports, and where "
         "there are none, every stage that no other one takes",
     )
-    minutes: dict[str, float] = Field(
+    minutes: dict[str, Minutes] = Field(
         default_factory=dict, description="how long each stage took where it was measured"
     )
-    minutes_prompts: dict[Literal["train", "heldout"], int] = Field(
+    minutes_prompts: dict[Literal["train", "heldout"], PositiveInt] = Field(
         default_factory=dict,
         description="prompts with which the minutes were measured; by default the recipe's own",
     )
     gflops: float = Field(
-        default=120.0, gt=0, description="of the CPU on which the minutes were measured"
+        default=120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="of the CPU on which the minutes were measured",
     )
 
     @classmethod
-    def load(cls, name: str, settings: Sequence[str] = ()) -> Self:
+    def load(cls, name: str | Path, settings: Sequence[str] = ()) -> Self:
         """A shipped recipe by name, or a YAML file, with key=value settings laid over it.
 
         Raises RecipeError naming the file, the field, the value and the remedy.
         """
         text, source = _read(name)
         try:
-            base = yaml.load(text, _UniqueKeys)
+            base = load_yaml(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"{source}: not YAML: {error}") from error
         if not isinstance(base, dict):
@@ -147,14 +157,17 @@ class Recipe(SettingsModel):
                 "`stages:` as `rlaif recipes quickstart` shows, or see docs/recipes.md"
             )
         try:
-            return configured(cls, [_full_key(base, each) for each in settings], base)
+            given = [settings] if isinstance(settings, str) else settings
+            return configured(cls, [_full_key(base, each) for each in given], base)
         except UserError as error:
             raise RecipeError(f"{source}: {error}") from error
 
     @field_validator("models", mode="before")
     @classmethod
-    def _refuse_null(cls, models: Any) -> Any:
-        for name, spec in models.items() if isinstance(models, dict) else ():
+    def _check_models(cls, models: Any) -> Any:
+        for name, spec in models.items() if isinstance(models, Mapping) else ():
+            if problem := name_problem(name):
+                raise ValueError(f"{name}: {problem}")
             if spec is None:
                 raise ValueError(f"{name}: expected a short name, a folder or a hub id")
         return models
@@ -162,10 +175,34 @@ class Recipe(SettingsModel):
     @field_validator("stages", mode="before")
     @classmethod
     def _expect_mappings(cls, stages: Any) -> Any:
-        for name, stage in stages.items() if isinstance(stages, dict) else ():
+        """Every stage is a mapping of text; YAML reads `no`, `on` and `1` as something else."""
+        for name, stage in stages.items() if isinstance(stages, Mapping) else ():
             if stage is not None and not isinstance(stage, Mapping):
-                raise ValueError(f"{name}: expected {{kind: …}} or null (found {stage!r})")
+                raise ValueError(f"{name}: expected {{kind: …}} or null (found {shortened(stage)})")
+            for key in (name, *(stage or ())):
+                if not isinstance(key, str):
+                    where = "" if key is name else f"{name}: "
+                    raise ValueError(f"{where}YAML reads a name as {key!r}; write it in quotes")
         return stages
+
+
+def name_problem(name: Any) -> str:
+    """What is wrong with the name of a stage or model, and what to do; "" if it is valid."""
+    if not isinstance(name, str):
+        return f"YAML reads this name as {name!r}; write it in quotes"
+    if not re.fullmatch(NAME, name) or len(name) > _LONGEST_NAME:
+        return f"invalid name; use at most {_LONGEST_NAME} letters, digits, _ and -"
+    if name == "start":
+        return "this name is taken by the first policy in results; choose another"
+    if name in Recipe.model_fields:
+        return "this name is taken by a key of recipes; choose another"
+    return ""
+
+
+def shortened(value: Any) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -178,26 +215,27 @@ def shipped_recipes() -> dict[str, str]:
     }
 
 
-def recipe_text(name: str) -> str:
+def recipe_text(name: str | Path) -> str:
     """The YAML of a shipped recipe, or of a file. Raises RecipeError."""
     return _read(name)[0]
 
 
-def _read(name: str) -> tuple[str, str]:
+def _read(name: str | Path) -> tuple[str, str]:
     """(text, what to call it) of a shipped recipe or a file."""
-    path = Path(name).expanduser()
+    path = as_path(name, "recipe")
     if path.suffix in {".yaml", ".yml"}:
         try:
             return path.read_text(encoding="utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        except (OSError, ValueError) as error:  # UnicodeDecodeError; a name with a null character
+            invalid = isinstance(error, UnicodeDecodeError)
+            reason = "not UTF-8 text" if invalid else getattr(error, "strerror", None) or str(error)
             raise RecipeError(f"{path}: cannot be read: {reason}") from error
-    shipped = shipped_recipes()
-    if name not in shipped:
+    shipped, asked = shipped_recipes(), str(name)
+    if asked not in shipped:
         raise RecipeError(
-            f"unknown recipe {name!r}; {expected_one_of(name, shipped)}; or give a .yaml file"
+            f"unknown recipe {asked!r}; {expected_one_of(asked, shipped)}; or give a .yaml file"
         )
-    return shipped[name], f"recipe {name}"
+    return shipped[asked], f"recipe {asked}"
 
 
 def _full_key(base: Mapping[str, Any], setting: str) -> str:
@@ -207,35 +245,25 @@ def _full_key(base: Mapping[str, Any], setting: str) -> str:
     """
     key, equals, _ = setting.partition("=")
     first, *rest = key.split(".")
-    stages, models = (base.get(part) or {} for part in ("stages", "models"))
+    stages, models = (_mapping(base.get(part)) for part in ("stages", "models"))
     if not equals or first in Recipe.model_fields or first in Recipe.renamed:
         return setting
+    if rest and first in stages and stages[first] is None:
+        raise UserError(
+            f"{key}: the recipe leaves the stage {first} out (null); give it a kind, as in "
+            f"{first}={{kind: dpo, …}}, or remove this setting"
+        )
     if first in stages:
         return f"stages.{setting}"
     if first in models:
         if rest and isinstance(models[first], str):
             models[first] = {"model": models[first]}
         return f"models.{setting}"
-    known = [*Recipe.model_fields, *stages, *models]
+    known = [*Recipe.model_fields, *map(str, stages), *map(str, models)]
     hint = nearest(first, known) or f"known: {', '.join(sorted(known))}"
     raise UserError(f"{key}: unknown setting; {hint}")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error: the first would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        for key, place in _repeated(node):
-            raise yaml.constructor.ConstructorError(
-                problem=f"{key} is given twice; rename or remove one", problem_mark=place
-            )
-        return super().construct_mapping(node, deep)
-
-
-def _repeated(node: yaml.MappingNode) -> Iterable[tuple[str, yaml.Mark]]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            yield key.value, key.start_mark
-        if isinstance(key.value, str):
-            seen.add(key.value)
+def _mapping(value: Any) -> dict[str, Any]:
+    """The value where it is a mapping; what is not is refused when the recipe is validated."""
+    return value if isinstance(value, dict) else {}

@@ -10,14 +10,29 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from constitution.errors import UserError
+from rlaif.data.files import as_path
 from rlaif.data.records import write_json
+from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.pipeline.context import RunContext, run_facts
 from rlaif.pipeline.graph import Graph, build_graph
 from rlaif.pipeline.machine_fit import fit_to_machine, kept_size
-from rlaif.pipeline.recipe import ModelSpec, Recipe
-from rlaif.pipeline.runner import Selection, changes, digested, is_finished, run_stages
-from rlaif.pipeline.stage import Stage
+from rlaif.pipeline.recipe import ModelSpec, Recipe, RecipeError, shortened
+from rlaif.pipeline.runner import (
+    Selection,
+    changes,
+    digested,
+    is_finished,
+    locked,
+    refuse_foreign,
+    refuse_old_form,
+    run_stages,
+)
+from rlaif.pipeline.stage import Source, Stage
+from rlaif.training.config import TrainConfig
+from rlaif.training.preflight import launched_processes, require_context_of, require_folder
+from rlaif.training.trackers import require_trackers
 
 
 def run(
@@ -34,19 +49,28 @@ def run(
     only: just these stages. start: this stage and all that depend on it. Either way, what they take
     must be finished. Raises RecipeError before anything runs, and RunError where a stage failed.
     """
-    folder, console = Path(folder), console or Console()
+    _require_types(recipe, console)
+    folder, console = as_path(folder, "folder"), console or Console()
+    # 1. Everything that can be refused is, before the machine is measured and anything is written.
+    require_folder(folder)
     graph = build_graph(recipe, folder)
-    _select(graph, only, start)  # an unknown stage is reported before the machine is measured
-    _check_models(graph.models)
-    _check_constitutions(graph, RunContext(recipe, folder))
-    _check_packages(graph.judges)
-    recipe = fit_to_machine(_counted(recipe, folder), folder, console)
-    graph, context = build_graph(recipe, folder), RunContext(recipe, folder)
-    _say_split(context, console)
-    _fetch(graph.models)
     selection = _select(graph, only, start)
-    _describe(graph, context)
-    run_stages(graph.stages, context, console, selection)
+    _check_models(graph.models)
+    context = RunContext(recipe, folder)
+    _check_constitutions(graph, context)
+    _check_packages(graph.judges)
+    _check_inputs(graph, selection, context)
+    with locked(folder):
+        refuse_foreign([stage for stage in graph.stages if stage in selection], folder)
+        # 2. As many prompts as the machine has time for.
+        recipe = fit_to_machine(_counted(recipe, folder), folder, console)
+        graph, context = build_graph(recipe, folder), RunContext(recipe, folder)
+        _say_split(context, console)
+        _fetch(graph.models)
+        selection = _select(graph, only, start)
+        # 3. The stages, and what they found.
+        _describe(graph, context)
+        run_stages(graph.stages, context, console, selection)
     for stage in graph.stages:
         if stage in selection:
             stage.show(context, console)
@@ -61,9 +85,14 @@ def dry_run(
     start: str = "",
 ) -> None:
     """Print what `run` would do. Nothing is loaded, fetched or written."""
+    require_folder(folder)
     graph = build_graph(recipe, folder)
     selection = _select(graph, only, start)
     _check_models(graph.models)
+    _check_constitutions(graph, RunContext(recipe, folder))
+    _check_inputs(graph, selection, RunContext(recipe, folder))
+    refuse_old_form(folder)
+    refuse_foreign([stage for stage in graph.stages if stage in selection], folder)
     recipe = _counted(recipe, folder)
     sized = kept_size(recipe, folder)
     if recipe.fit is not None and sized is recipe:
@@ -96,8 +125,18 @@ def _select(graph: Graph, only: Sequence[str], start: str) -> Selection:
     """Raises RecipeError for an unknown stage."""
     if not only and not start:
         return Selection()
+    only = [only] if isinstance(only, str) else [str(name) for name in only]
     later = graph.from_stage(start) if start else []
     return Selection(frozenset([*(graph[name] for name in only), *later]))
+
+
+def _require_types(recipe: object, console: object) -> None:
+    if not isinstance(console, Console | None):
+        raise RecipeError(f"invalid console: {console!r}; give a rich.console.Console or None")
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"expected a Recipe (found {shortened(recipe)}); give Recipe.load(NAME or FILE)"
+        )
 
 
 def _check_models(models: Sequence[ModelSpec]) -> None:
@@ -112,6 +151,46 @@ def _check_constitutions(graph: Graph, context: RunContext) -> None:
     names = {getattr(stage.options, "constitution", "") for stage in graph.stages}
     for name in sorted(names):
         context.constitution(name)
+
+
+def _check_inputs(graph: Graph, selection: Selection, context: RunContext) -> None:
+    """Raises RecipeError naming every stage whose prompts or constitution are not there, or whose
+    settings its model or this machine refuses: it would stop a run that has been going for hours.
+    """
+    problems: dict[str, list[str]] = {}
+    for stage in graph.stages:
+        try:
+            if stage in selection:
+                stage.inputs(context)
+                _require_settings(stage)
+        except UserError as error:  # one that many stages have, such as a missing file, once
+            problems.setdefault(str(error), []).append(stage.name)
+    if problems:
+        raise RecipeError(
+            "\n".join(f"stages.{', '.join(names)}: {error}" for error, names in problems.items())
+        )
+
+
+def _require_settings(stage: Stage) -> None:
+    """Raises UserError for an engine or tracker that is not installed, and more tokens than the
+    model that training begins from can read."""
+    settings = stage.settings
+    if isinstance(settings, TrainConfig):
+        require_trackers(settings.trackers)
+        if (model := _untrained(stage.base)) is not None:
+            known = model.model in catalog.KNOWN
+            folder = catalog.model_folder(model.model) if known else as_path(model.model, "model")
+            require_context_of(str(folder), settings.max_tokens)
+    if (engine := getattr(settings, "engine", None)) is not None:
+        choose_engine(engine, launched_processes())
+
+
+def _untrained(base: Source | None) -> ModelSpec | None:
+    """The model of the recipe that a base goes back to, through merges and earlier training."""
+    while base is not None and base.stage is not None:
+        merged = base.stage.sources.get("policy", ())
+        base = merged[0] if merged else base.stage.base
+    return base.spec if base is not None else None
 
 
 def _check_packages(judges: Sequence[ModelSpec]) -> None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +53,18 @@ class Selection:
 def run_stages(
     stages: Sequence[Stage], context: RunContext, console: Console, selection: Selection
 ) -> None:
-    """Run the selected stages that are not finished, printing each and about how long is left.
+    """Run the selected stages that are not finished, printing each and about how long is left. The
+    caller holds the folder (`locked`).
 
     Raises RunError when a stage failed or could not start: after all others that could run.
     """
     chosen = [stage for stage in stages if stage in selection]
     failed: dict[Stage, str] = {}
-    with _locked(context.folder):
-        _refuse_old_form(context.folder)
-        spent = foreseen = _FLOW_MINUTES
-        for place, stage in enumerate(chosen, start=1):
-            head = f"[bold]{place}/{len(chosen)} {stage.name}[/bold]"
+    refuse_foreign(chosen, context.folder)
+    spent = foreseen = _FLOW_MINUTES
+    for place, stage in enumerate(chosen, start=1):
+        head = f"[bold]{place}/{len(chosen)} {stage.name}[/bold]"
+        try:
             # 1. What it takes has to be there.
             if reason := _obstacle(stage, context, selection, failed):
                 failed[stage] = reason
@@ -76,16 +79,23 @@ def run_stages(
             left = spent / foreseen * sum(later.minutes for later in chosen[place - 1 :])
             does = escape(stage.does(context))
             console.print(f"{head}  {does} [dim]({_about(left)})[/dim]", soft_wrap=True)
-            try:
-                seconds = _run(stage, context, inputs)
-            except UserError as error:
-                failed[stage] = str(error)
-                console.print(f"   [red]failed[/red]: {escape(str(error))}", soft_wrap=True)
-                continue
-            spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
-            console.print(f"   [dim]done in {seconds / 60:.1f} min[/dim]")
+            seconds = _run(stage, context, inputs)
+        except (UserError, OSError) as error:
+            failed[stage] = _reason(error)
+            console.print(f"   [red]failed[/red]: {escape(failed[stage])}", soft_wrap=True)
+            continue
+        spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
+        console.print(f"   [dim]done in {seconds / 60:.1f} min[/dim]")
     if failed:
         raise RunError(_summary(failed, len(chosen)))
+
+
+def _reason(error: UserError | OSError) -> str:
+    """Why a stage failed; of what the system refuses, such as a full disk, with the file."""
+    if isinstance(error, UserError) or not error.strerror:
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}; make it possible, and run again"
 
 
 def _about(minutes: float) -> str:
@@ -125,7 +135,7 @@ def is_finished(stage: Stage, run_dir: Path, inputs: Any) -> bool:
     return bool(
         mark.get("state") == "finished"
         and mark["inputs"] == inputs
-        and mark["files"] == files_of(stage)
+        and mark.get("files") == files_of(stage)
     )
 
 
@@ -157,8 +167,11 @@ def _with_digests(value: Any) -> Any:
     """The same with each `Files` replaced by name → sha256, or "absent"."""
     match value:
         case Files():
+            # By name, and with the folders between where the files lie in several.
+            top = os.path.commonpath([path.parent for path in value.paths] or [Path()])
             return {
-                path.name: _sha256(path) if path.is_file() else "absent" for path in value.paths
+                str(path.relative_to(top)): _sha256(path) if path.is_file() else "absent"
+                for path in value.paths
             }
         case dict():
             return {key: _with_digests(each) for key, each in value.items()}
@@ -191,8 +204,9 @@ def files_of(stage: Stage) -> dict[str, int]:
 
 
 def read_mark(stage: Stage, run_dir: Path) -> dict[str, Any]:
-    """What the stage last declared and wrote; empty for one that never ran."""
-    return _read_json(_mark(run_dir, stage))
+    """What the stage last declared and wrote; empty for one that never ran, or a damaged mark."""
+    mark = _read_json(_mark(run_dir, stage))
+    return mark if {"inputs", "state"} <= mark.keys() else {}
 
 
 def _read_json(mark: Path) -> dict[str, Any]:
@@ -206,12 +220,13 @@ def _read_json(mark: Path) -> dict[str, Any]:
 
 def _run(stage: Stage, context: RunContext, inputs: Any) -> float:
     """Run the stage in its folder and mark it as finished; the seconds it took."""
-    before = read_mark(stage, context.folder)
-    if before.get("inputs") != inputs and not stage.keeps_its_own:
-        shutil.rmtree(stage.folder, ignore_errors=True)
-    stage.folder.mkdir(parents=True, exist_ok=True)
-    mark = _mark(context.folder, stage)
+    before, mark = read_mark(stage, context.folder), _mark(context.folder, stage)
     started = {"form": FORM, "kind": stage.kind, "inputs": inputs}
+    if before.get("inputs") != inputs and not stage.keeps_its_own:
+        # The mark comes first: what a kill leaves half emptied is never taken for a stage's own.
+        write_json(mark, started | {"inputs": None, "state": "started"})
+        _empty(stage.folder)
+    stage.folder.mkdir(parents=True, exist_ok=True)
     write_json(mark, started | {"state": "started"})
     start = time.monotonic()
     stage.run(context)
@@ -221,16 +236,35 @@ def _run(stage: Stage, context: RunContext, inputs: Any) -> float:
     return seconds
 
 
+def _empty(folder: Path) -> None:
+    """Remove all that is in a folder, which may be a link to one on another disk."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _mark(run_dir: Path, stage: Stage) -> Path:
     return run_dir / ".stages" / f"{stage.name}.json"
 
 
 def _sha256(path: Path) -> str:
+    about = path.stat()
+    return _sha256_of(path, about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *unchanged: int) -> str:
+    """Cached while the file is `unchanged`: many stages depend on the weights of one model."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _refuse_old_form(run_dir: Path) -> None:
+# ── run folders ──────────────────────────────────────────────────────────────────────────────
+
+
+def refuse_old_form(run_dir: Path) -> None:
     """Raises RunError for the folder of a run before recipes were graphs: its marks say too little
     about what its stages depended on to take over any of them."""
     for mark in sorted((run_dir / ".stages").glob("*.json")):
@@ -242,11 +276,39 @@ def _refuse_old_form(run_dir: Path) -> None:
             )
 
 
+def refuse_foreign(stages: Sequence[Stage], run_dir: Path) -> None:
+    """Raises RunError where a stage's folder has files and no run made it: they would be lost."""
+    foreign = [
+        str(stage.folder)
+        for stage in stages
+        if not _mark(run_dir, stage).exists()
+        and stage.folder.is_dir()
+        and any(stage.folder.iterdir())
+    ]
+    if foreign:
+        raise RunError(
+            f"not made by a run of this recipe, which would replace their files: "
+            f"{', '.join(foreign)}; move them away, or choose another folder with --out"
+        )
+
+
 @contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """One run at a time per folder; the lock ends with the process, however that ends."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("w") as lock:
+def locked(run_dir: Path) -> Iterator[None]:
+    """One run at a time per folder; the lock ends with the process, however that ends.
+
+    Raises RunError, before anything is written, for a folder that another run uses, that an earlier
+    version made, or that cannot be written.
+    """
+    refuse_old_form(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / ".lock").open("w")
+    except OSError as error:
+        raise RunError(
+            f"{run_dir}: cannot be used as a run's folder ({error.strerror}); choose another with "
+            "--out"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

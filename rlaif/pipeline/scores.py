@@ -7,7 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlaif.pipeline.stage import ArtifactType, Slot, Source, is_model
+from constitution.errors import UserError
+from rlaif.pipeline.stage import ArtifactType, Files, Slot, Source, is_model
+from rlaif.rewards.callable import source_file
+from rlaif.rewards.sources import require_source
 
 if TYPE_CHECKING:
     from rlaif.models.reward_model import RewardFunction
@@ -16,9 +19,29 @@ REWARD_SLOT = Slot(
     (ArtifactType.REWARD_MODEL,),
     "what scores responses; several are added up by their weights",
     many=True,
+    weighted=True,
+    negative=True,
     files=True,
+    folders=True,
     texts=("judge:HOST:PORT", "module:function"),
 )
+
+
+def refused_rewards(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
+    """("reward", what is wrong) of each folder and text that cannot be a reward."""
+    for source in sources:
+        if source.stage is None:
+            try:
+                require_source(source.text)
+            except UserError as error:
+                yield "reward", str(error)
+
+
+def code_of(sources: Sequence[Source]) -> dict[str, Files]:
+    """The files of the modules of `module:function` rewards, as a part of a stage's inputs."""
+    found = (source_file(s.origin) for s in sources if isinstance(s.origin, str))
+    files = tuple(file for file in found if file is not None)
+    return {"reward_code": Files(files)} if files else {}
 
 
 @contextmanager

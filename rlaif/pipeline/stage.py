@@ -15,13 +15,14 @@ skips a stage whose declared inputs did not change, so a forgotten one would be 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlaif.data.datasets import read_preferences
+from rlaif.data.files import as_path
 from rlaif.data.records import Preference
 from rlaif.models import catalog
 from rlaif.pipeline.options import StageOptions
@@ -56,11 +57,11 @@ EVERY_STAGE = "every stage"
 class Slot:
     """An input of a kind of stage.
 
-    takes: the artifact types that fit. many: a list, or names with weights, may be given, of at
-    least `least`. untrained: only a model that the recipe brings along, as it judges through a
-    server. default: the name of the recipe's model that is used where a stage names none, or
-    EVERY_STAGE. optional: may be left out. files: a path may be given. texts: what else is accepted
-    as it is written, such as "judge:HOST:PORT".
+    takes: the artifact types that fit. many: a list may be given, of at least `least`. weighted:
+    names with weights, too, below 0 if `negative`. untrained: only a model that the recipe brings
+    along, as it judges through a server. default: the name of the recipe's model that is used where
+    a stage names none, or EVERY_STAGE. optional: may be left out. files: a path may be given; of a
+    folder if `folders`. texts: what else is accepted as it is written, such as "judge:HOST:PORT".
     """
 
     takes: tuple[ArtifactType, ...]
@@ -71,6 +72,9 @@ class Slot:
     default: str = ""
     optional: bool = False
     files: bool = False
+    folders: bool = False
+    weighted: bool = False
+    negative: bool = False
     texts: tuple[str, ...] = ()
 
 
@@ -176,6 +180,11 @@ class Stage(ABC):
         """The inputs that these settings use; those of `takes`, where they do not matter."""
         return cls.takes
 
+    def refused(self) -> Iterator[tuple[str, str]]:
+        """(input, what is wrong and what to do) of sources that cannot be used although their types
+        fit; found before anything runs, so neither torch nor files of other stages are read."""
+        yield from ()
+
     @abstractmethod
     def does(self, context: RunContext) -> str:
         """What the stage does, for a person."""
@@ -210,9 +219,15 @@ class Stage(ABC):
 
     @property
     def base(self) -> Source | None:
-        """The model that a trained policy or reward model began from; None for other stages."""
+        """The model that a trained policy or reward model began from, its input `model`; None for
+        other stages."""
         trained = self.gives in (ArtifactType.POLICY, ArtifactType.REWARD_MODEL)
-        return self.source("model") if trained else None
+        return self.source("model") if trained and "model" in self.sources else None
+
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether what it trains is an adapter over `base`; with lora: null, a whole model."""
+        return getattr(self.settings, "lora", None) is not None
 
     @property
     def predecessors(self) -> list[Stage]:
@@ -254,7 +269,7 @@ def model_files(folder: Path) -> Files:
 def model_content(name: str) -> Files | None:
     """The files of a model given as a folder; None for a short name, whose files `catalog` pins,
     and for a hub id."""
-    folder = Path(name).expanduser()
+    folder = as_path(name, "model")
     return model_files(folder) if name not in catalog.KNOWN and folder.is_dir() else None
 
 

@@ -55,6 +55,22 @@ def load_callable(where: str) -> RewardFunction:
     return function
 
 
+def source_file(where: str) -> Path | None:
+    """The file of the module in "package.module:name", found as `load_callable` finds it, without
+    importing it; None where there is none, as for "judge:HOST:PORT" or a built-in module."""
+    if not _FORM.fullmatch(where):
+        return None
+    search: list[str] | None = [str(Path.cwd()), *sys.path]
+    origin: str | None = None
+    for part in where.partition(":")[0].split("."):
+        spec = PathFinder.find_spec(part, search)
+        if spec is None:
+            return None
+        origin, search = spec.origin, list(spec.submodule_search_locations or ())
+    file = Path(origin) if origin else None
+    return file if file is not None and file.is_file() else None
+
+
 def _require(where: str) -> None:
     """The module is not imported, only looked for: it may be slow, or need torch."""
     package = where.partition(":")[0].partition(".")[0]

@@ -1,11 +1,11 @@
-"""WEIGHT*THING, as rewards and SFT's sources are named."""
+"""WEIGHT*THING, as rewards and SFT's sources are named, and key=value."""
 
 from __future__ import annotations
 
 import pytest
 
 from constitution.errors import UserError
-from rlaif.settings import Weighted, parse_weighted
+from rlaif.settings import Weighted, merge_settings, parse_weighted
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,20 @@ def test_a_negative_weight_is_valid_where_it_may_be() -> None:
     assert parse_weighted("-0.5*f", "reward", "SOURCE", negative=True) == Weighted(-0.5, "f")
     with pytest.raises(UserError, match="WEIGHT a number other than 0"):
         parse_weighted("0*f", "reward", "SOURCE", negative=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("9" * 5000, "is not a value that can be read; correct it, or quote it if it is text"),
+        ("2020-13-45", "2020-13-45 is not a value that can be read"),
+        ("[" * 3000, "nested too deeply; check its brackets"),
+        ("{a: 1, a: 2}", "a is given twice; rename or remove one"),
+        ("{[a]: 1}", "found unhashable key"),
+    ],
+)
+def test_settings_a_value_that_yaml_cannot_read_is_refused_in_words(value, message):
+    with pytest.raises(UserError) as error:
+        merge_settings({}, [f"seed={value}"])
+    assert message in str(error.value)
+    assert "the value is not YAML" in str(error.value)

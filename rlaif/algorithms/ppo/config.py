@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from constitution.errors import expected_one_of
-from rlaif.algorithms.ppo.estimators import ESTIMATORS, Estimator
+from rlaif.algorithms.ppo.estimator_base import Estimator
+from rlaif.algorithms.ppo.estimators import ESTIMATORS
 from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.training.config import TrainConfig, TrainingError
 

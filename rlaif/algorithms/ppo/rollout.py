@@ -30,7 +30,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rlaif.algorithms.ppo.advantages import explained_variance
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
-from rlaif.algorithms.ppo.estimators import ScoredResponses
+from rlaif.algorithms.ppo.estimator_base import ScoredResponses
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
 from rlaif.batching.logprobs import kl_k1, kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs

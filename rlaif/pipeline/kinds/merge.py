@@ -6,6 +6,8 @@ between by itself, as NAME-model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.stage import ArtifactType, Stage, one
 
@@ -16,6 +18,15 @@ class MergeStage(Stage):
     kind = "merge"
     takes = {"policy": one(ArtifactType.POLICY, "the adapter")}
     gives = ArtifactType.MODEL
+
+    def refused(self) -> Iterator[tuple[str, str]]:
+        policy = self.source("policy")
+        if policy.stage is not None and not policy.stage.trains_adapter:
+            yield (
+                "policy",
+                f"{policy.text} trains a whole model (lora: null), so there is nothing to merge; "
+                f"remove {self.name}, and name {policy.text} where it was taken",
+            )
 
     def does(self, context: RunContext) -> str:
         return f"folding the adapter of {self.source('policy').title} into its model"

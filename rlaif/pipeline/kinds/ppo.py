@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.data.records import Sample, read_jsonl
 from rlaif.pipeline.context import RunContext, first_samples
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig, PromptOptions
-from rlaif.pipeline.scores import REWARD_SLOT, open_scores
+from rlaif.pipeline.scores import REWARD_SLOT, code_of, open_scores, refused_rewards
 from rlaif.pipeline.stage import ArtifactType, Slot, Stage, judge_slot, names_of, one
 
 if TYPE_CHECKING:
@@ -48,20 +48,24 @@ class PPOStage(Stage):
             return cls.takes
         return {name: slot for name, slot in cls.takes.items() if name in ("model", "reward")}
 
+    def refused(self) -> Iterator[tuple[str, str]]:
+        yield from refused_rewards(self.sources["reward"])
+
     def does(self, context: RunContext) -> str:
         return f"training {self.source('model').title} against {names_of(self.sources['reward'])}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        prompts = {"prompts": context.prompts(self.options.prompts)}
+        prompts = context.training_prompts(self.options.prompts)
+        inputs = {"prompts": prompts, **code_of(self.sources["reward"])}
         if not self._judged:
-            return prompts
+            return inputs
         constitution = context.constitution(self.options.constitution)
-        return prompts | {"constitution": constitution.digest}
+        return inputs | {"constitution": constitution.digest}
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.ppo.train import train
 
-        prompts = context.prompts(self.options.prompts)
+        prompts = context.training_prompts(self.options.prompts)
         model = self.source("model")
         with open_scores(self.sources["reward"], model) as score:
             run = partial(train, self.settings, model.model, prompts, score, self.folder)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.data.prompt_split import TRAIN
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import PromptOptions
-from rlaif.pipeline.scores import REWARD_SLOT, open_scores
+from rlaif.pipeline.scores import REWARD_SLOT, code_of, open_scores, refused_rewards
 from rlaif.pipeline.stage import ArtifactType, Stage, names_of, one
 
 
@@ -25,6 +26,9 @@ class ReSTStage(Stage):
     options_class = PromptOptions
     grows_with = TRAIN
 
+    def refused(self) -> Iterator[tuple[str, str]]:
+        yield from refused_rewards(self.sources["reward"])
+
     def does(self, context: RunContext) -> str:
         return (
             f"training {self.source('model').title} on its responses that "
@@ -32,12 +36,13 @@ class ReSTStage(Stage):
         )
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        return {"prompts": context.prompts(self.options.prompts)}
+        prompts = context.training_prompts(self.options.prompts)
+        return {"prompts": prompts, **code_of(self.sources["reward"])}
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.rest.train import train
 
-        prompts = context.prompts(self.options.prompts)
+        prompts = context.training_prompts(self.options.prompts)
         model = self.source("model")
         with open_scores(self.sources["reward"], model) as score:
             train(self.settings, model.model, prompts, score, self.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rlaif.algorithms.sft.config import SFTConfig
@@ -22,6 +23,7 @@ class SFTStage(Stage):
             (ArtifactType.PREFERENCES, ArtifactType.SAMPLES, ArtifactType.DEMONSTRATIONS),
             "what to imitate; of preferences, the chosen response",
             many=True,
+            weighted=True,
             files=True,
         ),
     }
@@ -45,9 +47,12 @@ class SFTStage(Stage):
         # Every source is split by prompt; what is held out of any is looked at together.
         mix: list[SFTSource] = []
         heldout: list[Lesson] = []
+        labels = Counter(each.label for each in self.sources["data"])
         for each in self.sources["data"]:
             split = context.split(read_lessons(each.file), looks=self._looks)
-            mix.append(SFTSource(each.label, split.train, each.weight))
+            # Of files with the same name in different folders, the whole path is the name.
+            name = each.label if labels[each.label] == 1 else each.text
+            mix.append(SFTSource(name, split.train, each.weight))
             heldout += split.heldout
         train(self.settings, self.source("model").model, mix, self.folder, heldout)
 

@@ -32,9 +32,9 @@ def test_preferences_come_from_a_file_its_folder_or_memory(tmp_path):
     ("given", "said"),
     [
         ([], "labels: no records in it; give at least one"),
-        (42, "labels: expected a file or records: int 42"),
-        ({"train": [ROW]}, "labels: expected a file or records: dict"),
-        ([ROW, "a text"], r"labels\[1\]: expected a record: str 'a text'"),
+        (42, "labels: expected a file or a list of records: int 42"),
+        ({"train": [ROW]}, "labels: expected a file or a list of records: dict"),
+        ([ROW, "a text"], r"labels\[1\]: expected a record or a mapping of its fields: str"),
         ([ROW | {"chosen": 3}], r"labels\[0\]: chosen: a text or a list"),
         ("missing.parquet", "missing.parquet: no such file"),
     ],
@@ -66,7 +66,7 @@ def test_a_source_to_imitate_keeps_its_weight(tmp_path):
     read = source_of(f"0.2*{books}")
     assert (read.name, read.weight, len(read.records)) == ("books", 0.2, 1)
     made = SFTSource("mine", varied_pairs(2), 3.0)
-    assert source_of(made) is made
+    assert source_of(made) == made
     in_memory = source_of([{"prompt": "a", "completion": "b"}, *varied_pairs(1)], "mix 1")
     assert (in_memory.name, len(in_memory.records)) == ("mix 1", 2)
 
@@ -126,3 +126,33 @@ def test_what_is_no_config_is_refused_with_what_to_give(config):
         InvalidSettingsError, match=r"invalid config: .*give a DPOConfig, or settings as"
     ):
         config_of(DPOConfig, config, {})
+
+
+class Frame:
+    """A table as pandas has it, which iterates over the names of its columns. FAKE."""
+
+    columns = tuple(ROW)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+    def to_dict(self, orient):
+        return {"records": [ROW]}[orient]
+
+
+def test_preferences_of_a_data_frame_are_its_rows():
+    assert [pair.chosen_text for pair in preferences_of(Frame())] == ["Hello."]
+
+
+def test_a_source_of_rows_is_parsed_and_keeps_its_name_and_weight():
+    source = source_of(SFTSource("mine", [ROW], 2))
+    assert (source.name, source.weight) == ("mine", 2)
+    assert [lesson.chosen_text for lesson in source.records] == ["Hello."]
+
+
+@pytest.mark.parametrize(
+    "source", [SFTSource("mine", "books.jsonl"), SFTSource("mine", [ROW], "2")]
+)
+def test_a_source_that_is_made_wrongly_is_refused_by_its_name(source):
+    with pytest.raises(RecordError, match="source mine: expected records and a number as their"):
+        source_of(source)

@@ -54,7 +54,7 @@ def test_declared_changes_with_every_field_of_every_kind(kind: str, part: str, f
     stage, context = stage_of(kind), RunContext(EVERY_KIND, Path("run"))
     before = digested(stage, context)
     reads_options = {"prompts", "constitution"}  # used to find files: a value that exists
-    values = {"prompts": {"split": "heldout", "kind": ("harmful",)}, "constitution": "overall"}
+    values = {"prompts": {"split": "train", "kind": ("harmful",)}, "constitution": "overall"}
     value: Any = values[field] if field in reads_options else CHANGED
     model = getattr(stage, part)
     if field == "prompts":
@@ -109,6 +109,18 @@ def test_declared_changes_when_an_input_is_another_or_weighs_otherwise():
     for change in ({"labels": 2}, ["labels", "samples"]):
         other = a_recipe({"sft": {"data": change}})
         assert declared(other)["sft"] != declared(a_recipe())["sft"]
+
+
+@pytest.mark.parametrize("kind", ["ppo", "rest"])
+def test_declared_code_of_a_reward_function_is_part_of_its_stage(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "scores.py").write_text("def score(c, r): return [0.0 for _ in r]")
+    recipe = a_recipe({kind: {"reward": ["reward", "mine.scores:score"]}})
+    before = declared(recipe)
+    (tmp_path / "mine" / "scores.py").write_text("def score(c, r): return [1.0 for _ in r]")
+    after = declared(recipe)
+    assert {name for name in before if before[name] != after[name]} == {kind}
 
 
 def test_declared_of_a_judge_is_no_input_of_ppo_without_one():

@@ -81,6 +81,20 @@ def test_graph_training_from_a_fully_trained_policy_takes_it_as_it_is(graph_of):
     assert "sft-model" not in names(graph)
 
 
+def test_graph_a_merge_of_ones_own_is_used_under_the_name_that_would_be_added(graph_of):
+    graph = graph_of({"sft-model": {"kind": "merge", "policy": "sft"}, "dpo": {"model": "sft"}})
+    assert graph["dpo"].source("model").stage is graph["sft-model"]
+    assert not graph["sft-model"].added
+
+
+def test_graph_from_python_files_may_be_paths_and_lists_tuples(graph_of, tmp_path):
+    merged = tmp_path / "merged.parquet"
+    merged.touch()
+    graph = graph_of({"dpo": {"labels": ("labels", merged)}, "sft": {"data": {merged: 0.5}}})
+    assert graph["dpo"].sources["labels"][1].file == merged
+    assert graph["sft"].sources["data"][0].weight == 0.5
+
+
 def test_graph_sources_have_weights(graph_of):
     graph = graph_of({"sft": {"data": {"labels": 2, "samples": 0.5}}})
     assert [(s.text, s.weight) for s in graph["sft"].sources["data"]] == [
@@ -104,7 +118,7 @@ def test_graph_ppo_takes_a_judge_and_samples_only_to_be_watched(graph_of):
 
 
 def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
-    mix = {"reward": 1, "judge:127.0.0.1:50051": 0.5, "my.module:score": -0.1}
+    mix = {"reward": 1, "judge:127.0.0.1:50051": 0.5, "json:dumps": -0.1}
     sources = graph_of({"ppo": {"reward": mix}})["ppo"].sources["reward"]
     assert [(s.text, s.weight) for s in sources] == list(mix.items())
 
@@ -150,7 +164,7 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
         ({"dpo": {"model": ["policy"]}}, "stages.dpo.model: expected a name (found ['policy'])"),
         (
             {"dpo": {"labels": []}},
-            "stages.dpo.labels: expected a name, a list of names, or {name: weight} (found [])",
+            "stages.dpo.labels: expected a name or a list of names (found [])",
         ),
         (
             {"dpo": {"labels": ["labels", "labels"]}},
@@ -158,7 +172,7 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
         ),
         (
             {"sft": {"data": {"labels": 0}}},
-            "stages.sft.data: expected names and weights other than 0 (found 'labels': 0)",
+            "stages.sft.data: expected names and weights above 0 (found 'labels': 0)",
         ),
         (
             {"responses": {"policies": ["policy"]}},
@@ -174,7 +188,7 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
         ),
         (
             {"reward": None},
-            "stages.ppo.reward: reward is left out of this recipe; these would do: a file, "
+            "stages.ppo.reward: reward is left out of this recipe; these would do: a folder, "
             "judge:HOST:PORT",
         ),
         (
@@ -190,7 +204,39 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
             {"second": {"kind": "report"}},
             "stages.second: writes report.html, as report does; give one of them another name",
         ),
-        ({"a b": {"kind": "report"}}, "stages.a b: invalid name; use letters, digits, _ and -"),
+        ({"a b": {"kind": "report"}}, "stages.a b: invalid name; use at most 100 letters, digits"),
+        ({"a\n": {"kind": "report"}}, "stages.a\n: invalid name; use at most 100 letters, digits"),
+        ({"a" * 101: {"kind": "report"}}, ": invalid name; use at most 100 letters, digits"),
+        ({"dpo": {"kind": ["dpo"]}}, "stages.dpo: unknown kind ['dpo']"),
+        (
+            {"POLICY": {"kind": "report"}},
+            "stages.POLICY: this name is taken by one of the recipe's models; choose another",
+        ),
+        (  # nothing adds labels up by weights
+            {"dpo": {"labels": {"labels": 0.2}}},
+            "stages.dpo.labels: expected a name or a list of names (found {'labels': 0.2})",
+        ),
+        ({"sft": {"data": {"labels": -1}}}, "stages.sft.data: expected names and weights above 0"),
+        ({"sft": {"data": {"labels": 10**400}}}, "expected names and weights above 0 (found"),
+        ({"ppo": {"reward": {"reward": float("nan")}}}, "expected names and weights other than 0"),
+        ({"dpo": {"labels": "~nobody-here/a.parquet"}}, "~nobody-here/a.parquet: no such file"),
+        ({"dpo": {"labels": "x/" + "a" * 5000}}, ": no such file; give a file by its path"),
+        ({"dpo": {"labels": "./"}}, "stages.dpo.labels: ./: not a file; give a file by its path"),
+        ({"ppo": {"reward": "./no-such/"}}, "stages.ppo.reward: ./no-such/: no such folder"),
+        ({"ppo": {"reward": "./"}}, "stages.ppo.reward: .: not a reward model (reward.json is "),
+        ({"ppo": {"reward": "no_such:f"}}, "stages.ppo.reward: reward 'no_such:f': no module"),
+        (
+            {"sft": {"lora": None}, "whole": {"kind": "merge", "policy": "sft"}},
+            "stages.whole.policy: sft trains a whole model (lora: null), so there is nothing to "
+            "merge; remove whole, and name sft where it was taken",
+        ),
+        (
+            {
+                "sft-model": {"kind": "dpo", "model": "policy", "labels": "labels"},
+                "dpo": {"model": "sft"},
+            },
+            "stages.sft-model: this name is needed for sft merged into its model; choose another",
+        ),
         (
             {"prompts": {"kind": "report"}},
             "stages.prompts: this name is taken by a key of recipes; choose another",

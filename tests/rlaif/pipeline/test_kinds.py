@@ -4,13 +4,15 @@ samplers are stand-ins here; test_declared_inputs.py runs the real ones."""
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from rlaif.data.records import Sample, read_jsonl, write_jsonl
+from constitution import Message
+from rlaif.data.records import RecordError, Sample, read_jsonl, write_jsonl
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.feedback.labeler import label
@@ -172,20 +174,53 @@ def test_split_of_labels_is_by_the_text_of_the_prompt(work):
     labels = read_labels(work.graph["reward"].sources["labels"])
     split = work.context.split(labels, looks=True)
     for preference in split.heldout:
-        text = "\0".join(message.content for message in preference.prompt)
+        turns = [[m.role, " ".join(m.content.split()).casefold()] for m in preference.prompt]
+        text = json.dumps(turns, ensure_ascii=False)
         assert int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < 0.2
     assert len(split.train) + len(split.heldout) == 30
 
 
+def respelled(messages, system="Answer in verse."):
+    """The same conversation with another system message, in capitals, and with wider spaces."""
+    turns = [m for m in messages if m.role != "system"]
+    loud = [m.model_copy(update={"content": m.content.upper().replace(" ", "  ")}) for m in turns]
+    return (Message(role="system", content=system), *loud)
+
+
+@pytest.mark.parametrize("as_merged", [lambda messages: messages[1:], respelled])
 @pytest.mark.parametrize("looks", [False, True])
-def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(work, looks):
+def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(work, looks, as_merged):
     work.prepare(system="Be brief.")
     labels = read_labels(work.graph["reward"].sources["labels"])
-    evaluated = work.context.prompts("heldout")[0].messages
-    foreign = labels[0].model_copy(update={"id": "leak", "prompt": evaluated[1:]})
+    evaluated = as_merged(work.context.prompts("heldout")[0].messages)
+    foreign = labels[0].model_copy(update={"id": "leak", "prompt": evaluated})
     split = work.context.split([*labels, foreign], looks=looks)
     assert foreign not in split.train
     assert (foreign in split.heldout) == looks
+
+
+def test_split_pairs_of_a_prompt_are_on_one_side_however_files_spell_it(work):
+    work.prepare()
+    labels = read_labels(work.graph["reward"].sources["labels"])
+    merged = [
+        x.model_copy(update={"id": f"m{x.id}", "prompt": respelled(x.prompt)}) for x in labels
+    ]
+    split = work.context.split([*labels, *merged], looks=True)
+    sides = {x.id: side for side, records in enumerate(split) for x in records}
+    assert all(sides[x.id] == sides[f"m{x.id}"] for x in labels)
+
+
+@pytest.mark.parametrize("trainer", ["ppo", "rest"])
+def test_prompts_on_which_policies_are_evaluated_train_no_policy(work, trainer, tmp_path):
+    lines = [("Say a", "train"), ("say  A", "heldout"), ("Say b", "train"), ("Say c", "heldout")]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": p, "split": s}) + "\n" for p, s in lines))
+    work.make(prompts=str(file), train_prompts=None, heldout_prompts=None)
+    declared = work.graph[trainer].inputs(work.context)["prompts"]
+    assert [prompt.messages[-1].content for prompt in declared] == ["Say b"]
+    work.make({trainer: {"prompts": "heldout"}})
+    with pytest.raises(RecordError, match="prompts of this selection are held out, and policies"):
+        work.graph[trainer].inputs(work.context)
 
 
 def test_split_that_leaves_a_side_empty_is_refused(work):

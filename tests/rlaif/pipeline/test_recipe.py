@@ -86,6 +86,17 @@ def test_recipe_stages_come_and_go_by_a_setting():
         ("judge.dtype=int3", "models.judge.dtype: "),
         ("stages.dpo=3", "stages: dpo: expected {kind: …} or null (found 3)"),
         ("dpo", "'dpo' is not a setting; write key=value"),
+        ("stages=3", "stages: Input should be a valid dictionary (found 3)"),
+        ("models=[a, b]", "models: Input should be a valid dictionary (found ['a', 'b'])"),
+        ("stages={yes: {kind: dpo}}", "stages: YAML reads a name as True; write it in quotes"),
+        ("stages.dpo={kind: dpo, 1: 2}", "stages: dpo: YAML reads a name as 1; write it in quotes"),
+        ("models.start=a/b", "models: start: this name is taken by the first policy in results"),
+        ("models.gflops=a/b", "models: gflops: this name is taken by a key of recipes"),
+        ("models={../p: a/b}", "models: ../p: invalid name; use at most 100 letters, digits"),
+        ("minutes.dpo=-1", "minutes.dpo: Input should be greater than or equal to 0 (found -1)"),
+        ("minutes.dpo=.nan", "minutes.dpo: Input should be a finite number (found nan)"),
+        ("gflops=.inf", "gflops: Input should be a finite number (found inf)"),
+        ("minutes_prompts.train=0", "minutes_prompts.train: Input should be greater than 0"),
     ],
 )
 def test_recipe_a_wrong_setting_names_its_key_and_the_nearest(setting, message):
@@ -105,6 +116,10 @@ def test_recipe_a_wrong_setting_names_its_key_and_the_nearest(setting, message):
         ("", "expected a mapping of settings (found None)"),
         ("name: x\nname: y", "name is given twice; rename or remove one"),
         ("stages:\n  a: {kind: sample}\n  a: {kind: label}", "a is given twice"),
+        ("name: x\n? [a]\n: 3", "found unhashable key"),
+        (f"name: x\nsplit_seed: {'9' * 5000}", "is not a value that can be read"),
+        ("name: x\ndescription: 2020-13-45", "2020-13-45 is not a value that can be read"),
+        ("name: " + "[" * 3000, "not YAML: nested too deeply; check its brackets"),
         ("name: x", "models: missing setting"),
         (
             "name: x\npolicy: p\njudge: j\ndpo: {beta: 1}\nppo: {}",
@@ -131,6 +146,19 @@ def test_recipe_that_is_missing_or_no_text_is_refused(tmp_path):
         RecipeError, match=r"unknown recipe 'quikstart'; expected.*did you mean 'quickstart'"
     ):
         Recipe.load("quikstart")
+
+
+def test_recipe_a_setting_of_a_stage_that_is_left_out_says_so(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(shipped_recipes()["quickstart"].replace("  dpo: {", "  dpo: null\n  other: {"))
+    with pytest.raises(RecipeError, match=r"dpo\.beta: the recipe leaves the stage dpo out"):
+        Recipe.load(str(path), ["dpo.beta=0.2"])
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/a.yaml", "a\0.yaml"])
+def test_recipe_a_path_that_cannot_exist_is_refused(name):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.load(name)
 
 
 def test_recipe_from_python_is_the_same_as_from_yaml():

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from constitution.errors import UserError
 from rlaif.models.catalog import ModelError
 from rlaif.pipeline import run as running
 from rlaif.pipeline.recipe import RecipeError
 from rlaif.pipeline.run import dry_run
+from rlaif.pipeline.runner import RunError, locked
 from tests.support.training.recipes import a_recipe
 
 
@@ -90,3 +92,91 @@ def test_run_folder_of_a_path_is_where_stages_write(graph_of, tmp_path):
     assert {stage.folder for stage in graph_of().stages} == {
         Path(tmp_path / "run" / stage.name) for stage in graph_of().stages
     }
+
+
+def old_form(folder):
+    mark = folder / ".stages" / "sample.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text('{"inputs": "0", "state": "finished", "files": {}}')
+
+
+def test_run_in_a_folder_of_an_earlier_version_changes_nothing_in_it(tmp_path, console):
+    old_form(tmp_path / "run")
+    for act in (running.run, dry_run):
+        with pytest.raises(RunError, match="made by an earlier version"):
+            act(a_recipe(), tmp_path / "run", console)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".stages"]
+
+
+def test_run_in_a_folder_that_another_run_uses_changes_nothing_in_it(tmp_path, console):
+    with locked(tmp_path / "run"), pytest.raises(RunError, match="another run is using this"):
+        running.run(a_recipe(), tmp_path / "run", console)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_run_in_a_folder_with_results_of_ones_own_is_refused_before_the_machine_is_measured(
+    tmp_path, console
+):
+    (tmp_path / "dpo").mkdir()
+    (tmp_path / "dpo" / "adapter_model.safetensors").write_text("mine")
+    for act in (running.run, dry_run):
+        with pytest.raises(RunError, match=r"not made by a run of this recipe.*/dpo; move them"):
+            act(a_recipe(), tmp_path, console)
+    assert said(console) == ""
+
+
+def test_run_prompts_that_no_line_has_are_refused_at_once_with_their_stages(tmp_path, console):
+    recipe = a_recipe(
+        {
+            "samples": {"prompts": {"kind": ["no-such"]}},
+            "rest": {"prompts": {"kind": ["no-such"]}},
+            "responses": {"prompts": {"split": "heldout", "topic": ["nothing"]}},
+        }
+    )
+    for act in (running.run, dry_run):
+        with pytest.raises(RecipeError) as error:
+            act(recipe, tmp_path / "run", console)
+        first, second = str(error.value).splitlines()
+        assert first.startswith("stages.samples, rest: quickstart: no prompt of split 'train' has")
+        assert second.startswith("stages.responses: quickstart: no prompt of split 'heldout' has")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quickstart", "run"), "expected a Recipe (found 'quickstart'); give Recipe.load("),
+        ((a_recipe(), 3), "invalid folder: 3; give a path"),
+        ((a_recipe(), "run", print), "invalid console: <built-in function print>; give a rich"),
+    ],
+)
+def test_run_arguments_of_a_wrong_type_are_refused_in_words(arguments, message):
+    with pytest.raises(UserError) as error:
+        running.run(*arguments)
+    assert message in str(error.value)
+
+
+def test_run_only_takes_one_name_as_it_takes_a_list(tmp_path, console):
+    dry_run(a_recipe(), tmp_path / "run", console, only="dpo")
+    assert "1/1 dpo" in said(console)
+
+
+def test_run_settings_that_a_model_refuses_are_found_before_the_first_stage(tmp_path, console):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"max_position_embeddings": 256}')
+    for name in ("tokenizer.json", "model.safetensors"):
+        (model / name).touch()
+    stages = {"dpo": {"model": "sft", "max_tokens": 512}, "reward": {"max_tokens": 256}}
+    stages |= {name: {"max_tokens": 256} for name in ("sft", "ppo", "rest")}
+    recipe = a_recipe(stages, models={"policy": str(model), "judge": "org/judge"})
+    for act in (running.run, dry_run):
+        with pytest.raises(RecipeError) as error:
+            act(recipe, tmp_path / "run", console)
+        assert str(error.value).startswith(f"stages.dpo: max_tokens=512 is more than {model} can")
+
+
+def test_dry_run_refuses_a_file_as_the_runs_folder(tmp_path, console):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="not a folder"):
+        dry_run(a_recipe(), tmp_path / "file", console)

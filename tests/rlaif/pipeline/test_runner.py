@@ -23,6 +23,7 @@ from rlaif.pipeline.runner import (
     changes,
     digested,
     is_finished,
+    locked,
     run_stages,
 )
 from rlaif.pipeline.stage import ArtifactType, Files, Source, Stage
@@ -83,7 +84,8 @@ class Diary:
     def run(self, *stages: Stage, selection: Selection | None = None) -> list[str]:
         self.ran.clear()
         every = stages or (self.first, self.second, self.free)
-        run_stages(every, self.context, self.console, selection or Selection())
+        with locked(self.run_dir):
+            run_stages(every, self.context, self.console, selection or Selection())
         return self.ran
 
     @property
@@ -205,17 +207,110 @@ def test_runner_a_damaged_mark_runs_its_stage_again(diary: Diary) -> None:
     assert diary.run() == ["second"]
 
 
+@pytest.mark.parametrize("mark", ["[]", "null", '{"form": 2}', '{"form": 2, "state": "finished"}'])
+def test_runner_a_mark_without_what_it_should_have_runs_its_stage_again(
+    diary: Diary, mark: str
+) -> None:
+    diary.run()
+    (diary.run_dir / ".stages" / "second.json").write_text(mark)
+    assert changes(diary.second, diary.run_dir, {}) == ""
+    assert diary.run() == ["second"]
+
+
+def test_runner_a_folder_that_no_run_made_is_never_emptied(diary: Diary) -> None:
+    own = diary.run_dir / "second" / "adapter_model.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_text("a week of training")
+    with pytest.raises(RunError, match=r"not made by a run .*second; move them away, or choose"):
+        diary.run()
+    assert diary.ran == []
+    assert own.read_text() == "a week of training"
+    own.unlink()  # an empty folder is nothing to lose
+    assert diary.run() == ["first", "second", "free"]
+
+
+def test_runner_a_kill_while_a_folder_is_emptied_leaves_nothing_to_resume_from(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diary.run()
+    part = diary.run_dir / "second" / "part"
+    part.write_text("of a finished run")
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlaif.pipeline.runner._empty", killed)
+        diary.seeds["second"] = 2
+        with pytest.raises(KeyboardInterrupt):
+            diary.run()
+    del diary.seeds["second"]  # as in the finished run
+    assert diary.run() == ["second"]
+    assert not part.exists()
+
+
+def test_runner_a_stage_folder_on_another_disk_is_emptied_behind_its_link(
+    diary: Diary, tmp_path: Path
+) -> None:
+    diary.run()
+    elsewhere = tmp_path / "large_disk"
+    (diary.run_dir / "second").rename(elsewhere)
+    (diary.run_dir / "second").symlink_to(elsewhere)
+    (elsewhere / "part").write_text("half")
+    diary.seeds["first"] = 2
+    assert diary.run() == ["first", "second"]
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["out"]
+
+
+def test_runner_a_full_disk_fails_its_stage_and_leaves_the_others(diary: Diary) -> None:
+    diary.first.work = breaks(OSError(28, "No space left on device", "run/first/out"))
+    with pytest.raises(RunError, match="stage first: run/first/out: No space left on device"):
+        diary.run()
+    assert diary.ran == ["first", "free"]
+
+
+def test_runner_a_stage_whose_inputs_cannot_be_read_leaves_the_others(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def inputs(context: RunContext) -> dict[str, Any]:
+        raise UserError("no prompt of that kind")
+
+    monkeypatch.setattr(diary.first, "inputs", inputs)
+    with pytest.raises(RunError, match="stage first: no prompt of that kind"):
+        diary.run()
+    assert diary.ran == ["free"]
+
+
+def test_runner_files_of_one_name_in_several_folders_all_count(tmp_path: Path) -> None:
+    diary = Diary(tmp_path / "run")
+    paths = tuple(tmp_path / name / "metrics.jsonl" for name in ("a", "b"))
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("1")
+    diary.first.inputs = lambda context: {"files": Files(paths)}  # type: ignore[method-assign]
+    before = digested(diary.first, diary.context)
+    assert before["files"].keys() == {"a/metrics.jsonl", "b/metrics.jsonl"}
+    paths[0].write_text("2")
+    assert digested(diary.first, diary.context) != before
+
+
+def test_runner_a_run_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for folder in (file, file / "run"):
+        with pytest.raises(RunError, match=r"cannot be used as a run's folder .* choose another"):
+            Diary(folder).run()
+    assert file.read_text() == "mine"
+
+
 def test_runner_two_runs_in_one_folder_are_refused(diary: Diary) -> None:
     def work() -> None:
         script = textwrap.dedent(f"""
             from pathlib import Path
-            from rich.console import Console
-            from rlaif.pipeline.context import RunContext
-            from rlaif.pipeline.runner import RunError, Selection, run_stages
-            from tests.support.training.recipes import a_recipe
+            from rlaif.pipeline.runner import RunError, locked
             try:
-                context = RunContext(a_recipe(), Path({str(diary.run_dir)!r}))
-                run_stages([], context, Console(), Selection())
+                with locked(Path({str(diary.run_dir)!r})):
+                    print("no lock")
             except RunError as error:
                 print(error)
         """)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.ppo.estimators import ESTIMATORS, ScoredResponses
+from rlaif.algorithms.ppo.estimator_base import ScoredResponses
+from rlaif.algorithms.ppo.estimators import ESTIMATORS
 from rlaif.cli.main import app
 from rlaif.data.records import write_jsonl
 
@@ -50,7 +52,7 @@ def test_an_estimator_gives_returns_exactly_if_it_needs_a_value_function(name: s
 # ── an estimator of one's own ────────────────────────────────────────────────────────────────────
 
 SIGNED = """
-from rlaif.algorithms.ppo.estimators import AdvantageEstimate, Estimator
+from rlaif.algorithms.ppo.estimator_base import AdvantageEstimate, Estimator
 
 
 def signed(responses, kl_coef, config):
@@ -73,6 +75,12 @@ def signed(tmp_path, monkeypatch):
     monkeypatch.setitem(ESTIMATORS, "signed", ESTIMATOR)
     yield
     sys.modules.pop("my_estimators")
+
+
+def test_a_file_with_an_estimator_can_be_imported_by_the_table():
+    script = "import sys, rlaif.algorithms.ppo.estimator_base; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "rlaif.algorithms.ppo.estimators" not in run.stdout.split()
 
 
 def test_an_estimator_added_in_one_file_trains_by_the_command(

@@ -1,0 +1,191 @@
+"""What the inputs of a stage refer to: other stages, models, files, and texts such as judge:….
+
+labels: labels                         the stage of that name
+labels: [labels, extra.parquet]        several
+data: {labels: 1, books.jsonl: 0.2}    several with weights, where the slot adds them up
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from constitution.errors import nearest
+from rlaif.pipeline.kinds import KINDS
+from rlaif.pipeline.options import StageOptions
+from rlaif.pipeline.recipe import Recipe
+from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Slot, Source, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class StageDraft:
+    """A stage as written: its kind, its references by slot, its options and settings."""
+
+    name: str
+    kind: type[Stage]
+    references: Mapping[str, Any]
+    options: StageOptions
+    settings: Any
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        """The inputs that these settings use."""
+        return self.kind.slots(self.settings)
+
+    def stage(self, folder: Path, recipe: Recipe) -> Stage:
+        """The stage, without its sources as yet."""
+        minutes = recipe.minutes.get(self.name, 0.0)
+        return self.kind(self.name, folder, {}, self.options, self.settings, minutes)
+
+
+class Resolver:
+    """Turns the references of one stage into sources, noting every problem."""
+
+    def __init__(
+        self, recipe: Recipe, stages: Mapping[str, Stage], draft: StageDraft, problems: list[str]
+    ) -> None:
+        self._recipe = recipe
+        self._stages = stages
+        self._draft = draft
+        self._problems = problems
+
+    def sources(self) -> Iterator[tuple[str, tuple[Source, ...]]]:
+        """(slot, its sources) for every slot in use."""
+        slots = self._draft.slots
+        for name in self._draft.references.keys() - slots.keys():
+            self._note(name, "has no effect with these settings; remove it")
+        for name, slot in slots.items():
+            written = self._draft.references.get(name)
+            if written is None and slot.default in self._recipe.models:
+                written = slot.default
+            if written is None:
+                if not slot.optional and slot.default != EVERY_STAGE:
+                    self._note(name, f"missing input; {self._offer(slot)}")
+                continue
+            known = len(self._problems)
+            found = [self._source(name, slot, *each) for each in self._listed(name, slot, written)]
+            if len(self._problems) == known and len(found) < slot.least:
+                self._note(name, f"expected at least {slot.least}: {slot.doc}")
+            yield name, tuple(source for source in found if source)
+
+    def _listed(self, name: str, slot: Slot, written: Any) -> list[tuple[str, float]]:
+        """(text, weight) of what is written in a slot: a name, a list, or names with weights.
+
+        Of a list, stages that the recipe leaves out by null are left out, too.
+        """
+        pairs: list[tuple[Any, Any]] = []
+        if isinstance(written, str | os.PathLike):
+            return [(os.fspath(written), 1.0)]
+        if slot.weighted and isinstance(written, Mapping):
+            pairs = list(written.items())
+        elif slot.many and isinstance(written, Sequence):
+            pairs = [(each, 1.0) for each in written]
+        if not pairs:
+            forms = [
+                "a name",
+                *["a list of names"] * slot.many,
+                *["{name: weight}"] * slot.weighted,
+            ]
+            expected = (
+                " or ".join(forms) if len(forms) < 3 else f"{', '.join(forms[:-1])}, or {forms[-1]}"
+            )
+            self._note(name, f"expected {expected} (found {_short(written)})")
+        kept: dict[str, float] = {}
+        for each, weight in pairs:
+            text = os.fspath(each) if isinstance(each, os.PathLike) else each
+            if not isinstance(text, str) or not _is_weight(weight, slot):
+                bound = "other than 0" if slot.negative else "above 0"
+                expected = f"names and weights {bound}" if slot.weighted else "names"
+                found = f"{text!r}: {weight!r}" if isinstance(written, Mapping) else repr(text)
+                self._note(name, f"expected {expected} (found {_short_text(found)})")
+            elif text in kept:
+                self._note(name, f"{text} is named twice; remove one")
+            elif self._recipe.stages.get(text, text) is not None:
+                kept[text] = float(weight)
+        return list(kept.items())
+
+    def _source(self, name: str, slot: Slot, text: str, weight: float) -> Source | None:
+        stage, model = self._stages.get(text), self._recipe.models.get(text)
+        if stage is not None:
+            if not fits(stage, slot):
+                self._note(name, f"{text} gives {stage.gives}, not {_types(slot)}; "
+                           f"{self._offer(slot)}")  # fmt: skip
+                return None
+            return Source(text, stage, weight)
+        if model is not None:
+            if ArtifactType.MODEL not in slot.takes:
+                self._note(name, f"{text} is a model, not {_types(slot)}; {self._offer(slot)}")
+                return None
+            return Source(text, model, weight)
+        if self._recipe.stages.get(text) is not None:  # it has problems of its own
+            return None
+        if text in self._recipe.stages:
+            self._note(name, f"{text} is left out of this recipe; {self._offer(slot)}")
+            return None
+        if slot.texts and ":" in text:  # whether there is such a source, its kind of stage checks
+            return Source(text, text, weight)
+        if slot.files and ("/" in text or Path(text).suffix):
+            return self._file(name, slot, text, weight)
+        hint = nearest(text, [*self._stages, *self._recipe.models]) or self._offer(slot)
+        self._note(name, f"unknown name {text!r}; {hint}")
+        return None
+
+    def _file(self, name: str, slot: Slot, text: str, weight: float) -> Source | None:
+        """A path; for a slot that takes folders, the path of one."""
+        path = os.path.expanduser(text)  # Path.expanduser raises for unknown users
+        is_wanted = os.path.isdir if slot.folders else os.path.isfile
+        if is_wanted(path):
+            return Source(text, Path(path), weight)
+        wanted = "folder" if slot.folders else "file"
+        exists = os.path.exists(path)  # Path.exists raises for long names
+        wrong = f"not a {wanted}" if exists else f"no such {wanted}"
+        self._note(name, f"{text}: {wrong}; give a {wanted} by its path from the working directory")
+        return None
+
+    def _offer(self, slot: Slot) -> str:
+        """What would do in a slot."""
+        fitting = [s.name for s in self._stages.values() if fits(s, slot)]
+        if ArtifactType.MODEL in slot.takes:
+            fitting += self._recipe.models
+        fitting = [name for name in fitting if name != self._draft.name]
+        kinds = ", ".join(k for k, kind in KINDS.items() if kind.gives in slot.takes)
+        also = ["a folder" if slot.folders else "a file"] if slot.files else []
+        also += slot.texts
+        if fitting or also:
+            return f"these would do: {', '.join([*fitting, *also])}"
+        return f"add a stage of kind {kinds}" if kinds else "name it under models"
+
+    def _note(self, slot: str, problem: str) -> None:
+        self._problems.append(f"stages.{self._draft.name}.{slot}: {problem}")
+
+
+def fits(stage: Stage, slot: Slot) -> bool:
+    """Whether a slot takes what a stage gives; a policy does as a model, once it is merged."""
+    merged = stage.gives is ArtifactType.POLICY and ArtifactType.MODEL in slot.takes
+    return not slot.untrained and (stage.gives in slot.takes or merged)
+
+
+def _types(slot: Slot) -> str:
+    return " or ".join(slot.takes)
+
+
+def _is_weight(value: Any, slot: Slot) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        weight = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+    return math.isfinite(weight) and (weight > 0 or (slot.negative and weight < 0))
+
+
+def _short(value: Any) -> str:
+    return _short_text(repr(value))
+
+
+def _short_text(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
