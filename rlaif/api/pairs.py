@@ -7,7 +7,7 @@ units and defaults: `rlaif train dpo --help`, or the config class of each.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def plan_reward(
     problems, found = checks.problems, checks.config
     pairs = problems.attempt(preferences_of, labels, "labels")
     held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
-    weighing = problems.attempt(constitution_of, constitution, pairs or ())
+    weighing = problems.attempt(constitution_of, constitution, pairs or (), labels)
     _check_pairs(checks, pairs, held)
     # The heads follow from labels and weights: a trait without a weight, labels without a side.
     if found is not None and pairs is not None and weighing is not None:
@@ -223,10 +223,15 @@ def plan_dpo(
 
 
 def constitution_of(
-    constitution: str | os.PathLike[str] | Constitution, labels: Sequence[Preference]
+    constitution: str | os.PathLike[str] | Constitution,
+    labels: Sequence[Preference],
+    source: PreferencesLike = (),
 ) -> Constitution:
-    """The constitution of this name or file; "" finds the shipped one that made the labels, and is
-    the default for labels without receipts. Raises UserError where that one does not ship."""
+    """The constitution of this name or file; "" finds the one that made the labels, beside them or
+    among those that ship, and is the default for labels without receipts.
+
+    source: where the labels come from. Raises UserError where that one is not found.
+    """
     if isinstance(constitution, Constitution):
         return constitution
     if not isinstance(constitution, str | os.PathLike):
@@ -239,14 +244,26 @@ def constitution_of(
     if first is None:
         return Constitution.load(DEFAULT_CONSTITUTION)
     origin = parse_receipt(first).provenance
-    for shipped in map(Constitution.load, Constitution.library_names()):
-        if shipped.digest == origin.constitution_sha256:
-            return shipped
+    for known in (*_beside(source), *map(Constitution.load, Constitution.library_names())):
+        if known.digest == origin.constitution_sha256:
+            return known
     raise UserError(
         f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
-        f"(sha256 {origin.constitution_sha256[:12]}), which does not ship; give its file with "
-        "--constitution (constitution=...)"
+        f"(sha256 {origin.constitution_sha256[:12]}), which neither ships nor is beside them; give "
+        "its file with --constitution (constitution=...)"
     )
+
+
+def _beside(source: PreferencesLike) -> Iterator[Constitution]:
+    """The constitution that labeling left beside its labels."""
+    from rlaif.feedback.labeler import CONSTITUTION
+
+    if not isinstance(source, str | os.PathLike):
+        return
+    path = Path(source).expanduser()
+    file = (path if path.is_dir() else path.parent) / CONSTITUTION
+    if file.is_file():
+        yield Constitution.load(file)
 
 
 def _check_pairs(

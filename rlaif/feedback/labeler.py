@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from constitution.errors import UserError
 from constitution.schema import Constitution
+from constitution.writer import to_yaml
 from judge_service.client.sync import JudgeUnavailable
 from judge_service.server_info import ConstitutionSummary, ServerInfo, ServerState
 from judge_service.types import (
@@ -50,6 +51,7 @@ from rlaif.progress import progress
 JOURNAL = "labels.journal.jsonl"
 PREFERENCES = "preferences.parquet"
 UNJUDGED = "unjudged.jsonl"
+CONSTITUTION = "constitution.yaml"  # of labels by one that was given as a file
 SUMMARY = "labels.summary.json"
 
 # Reasons that another try may resolve: such answers in the journal are not reused.
@@ -321,8 +323,9 @@ def label(
     """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
-    and labels.summary.json atomically. identical: `Pairs.identical`, for the summary. earlier: what
-    to do with labels in the folder by another constitution, judge or options.
+    and labels.summary.json atomically, and constitution.yaml where one was given as a file.
+    identical: `Pairs.identical`, for the summary. earlier: what to do with labels in the folder by
+    another constitution, judge or options.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
@@ -357,6 +360,10 @@ def label(
         if isinstance(answer, Judgment)
     )
     write_preferences(labels, preferences, tally.traits)
+    rules = _load_if_file(constitution)
+    if isinstance(rules, Constitution):  # so that training finds the weights of its traits
+        with atomic_open(out / CONSTITUTION) as file:
+            file.write(to_yaml(rules))
     return summary
 
 

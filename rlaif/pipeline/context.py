@@ -123,7 +123,7 @@ class RunContext:
         heldout: list[Record] = []
         for record in records:
             evaluated = self._is_evaluated(record)
-            if looks and (evaluated or _place(record) < self.recipe.heldout_pairs):
+            if looks and (evaluated or self._place(record) < self.recipe.heldout_pairs):
                 heldout.append(record)
             elif not evaluated:
                 train.append(record)
@@ -136,7 +136,27 @@ class RunContext:
 
     def split_inputs(self, *, looks: bool) -> list[object]:
         """What `split` depends on besides the records: part of a stage's inputs."""
-        return [self.recipe.heldout_pairs if looks else None, sorted(self.evaluated_texts)]
+        places = [self.recipe.heldout_pairs, sorted(self._spelled.items())] if looks else None
+        return [places, sorted(self.evaluated_texts)]
+
+    @cached_property
+    def _spelled(self) -> dict[str, str]:
+        """The recipe's prompts, system message included, by their text in any spelling."""
+        system = [self.recipe.system] if self.recipe.system else []
+        return {
+            _text(prompt.messages): "\0".join([*system, *(m.content for m in prompt.messages)])
+            for prompt in self.prompt_set.prompts
+        }
+
+    def _place(self, record: Lesson) -> float:
+        """A number in [0, 1) from the record's prompt, alike with another system message, case or
+        spacing; 1 for text without a prompt."""
+        messages = _prompt_of(record)
+        if messages is None:
+            return 1.0
+        text = _text(messages)
+        spelled = self._spelled.get(text, text)
+        return int(hashlib.sha256(spelled.encode()).hexdigest()[:8], 16) / 2**32
 
     def _is_evaluated(self, record: Lesson) -> bool:
         messages = _prompt_of(record)
@@ -199,12 +219,3 @@ def _text(messages: Sequence[Message]) -> str:
     """A conversation's text without its system message, which a recipe may have added: equal for
     those that differ in case and spacing only, as for the split of prompts."""
     return text_of_messages([message for message in messages if message.role != "system"])
-
-
-def _place(record: Lesson) -> float:
-    """A number in [0, 1) from the record's prompt, alike with another system message, case or
-    spacing; 1 for text without a prompt."""
-    messages = _prompt_of(record)
-    if messages is None:
-        return 1.0
-    return int(hashlib.sha256(_text(messages).encode()).hexdigest()[:8], 16) / 2**32

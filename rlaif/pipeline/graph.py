@@ -248,17 +248,29 @@ def _unused(recipe: Recipe, graph: Graph) -> Iterator[str]:
     for stage in reversed(others):
         if stage in needed:
             needed |= set(stage.predecessors)
+    # What only an unused stage takes is not reported: the remedy is at the unused stage.
     for stage in others:
-        if stage not in needed:
-            takers = [s.name for s in graph.stages if _could_take(s, stage)]
+        if stage not in needed and stage not in taken:
+            before = _ancestors(stage)
+            takers = [s.name for s in others if s not in before and _could_take(s, stage)]
             could = f"{', '.join(takers)} could take it; or " if takers else ""
             yield (
-                f"stages.{stage.name}: nothing takes {stage.gives} from it; {could}remove "
+                f"stages.{stage.name}: only a report takes {stage.gives} from it; {could}remove "
                 f"it, or keep it with results: [{', '.join([*recipe.results, stage.name])}]"
             )
     for name, spec in recipe.models.items():
         if spec not in graph.models:
             yield f"models.{name}: no stage uses it; remove it, or name it in a stage"
+
+
+def _ancestors(stage: Stage) -> set[Stage]:
+    """All stages that a stage depends on."""
+    found: set[Stage] = set()
+    waiting = stage.predecessors
+    while waiting:
+        found.add(before := waiting.pop())
+        waiting += [each for each in before.predecessors if each not in found]
+    return found
 
 
 def _could_take(stage: Stage, other: Stage) -> bool:

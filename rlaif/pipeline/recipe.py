@@ -151,6 +151,11 @@ class Recipe(SettingsModel):
             raise RecipeError(f"{source}: not YAML: {error}") from error
         if not isinstance(base, dict):
             raise RecipeError(f"{source}: expected a mapping of settings (found {base!r})")
+        if "principles" in base:
+            raise RecipeError(
+                f"{source}: a constitution, not a recipe; run a recipe with it: "
+                f"`rlaif run quickstart constitution={source}`"
+            )
         if "stages" not in base and _OLD_FORM & base.keys():
             raise RecipeError(
                 f"{source}: recipes of this form are no longer read; write the stages under "

@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from constitution.errors import UserError
 from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeUnavailable
 from judge_service.server_info import FittedCalibration
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjudged, UnjudgedReason
+from rlaif.api.pairs import constitution_of
 from rlaif.data.datasets import read_preferences
 from rlaif.evaluation.policies import EvaluatorModel, JudgedPair
 from rlaif.feedback.earlier_labels import Earlier
@@ -267,6 +269,20 @@ def test_a_constitution_is_sent_inline_if_the_server_allows_it(tmp_path):
     assert identify(info, str(path)).constitution.sha256 == Constitution.load(path).digest
 
 
+def test_labels_by_a_file_keep_its_rules_where_training_finds_their_weights(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(CONSTITUTION)
+    judge = ScriptedJudge()
+    judge.sha256 = Constitution.load(path).digest
+    label(PAIRS, judge, tmp_path / "labels", constitution=str(path))
+    path.unlink()
+    labels = read_preferences(tmp_path / "labels" / "preferences.parquet")
+    for source in (tmp_path / "labels", tmp_path / "labels" / "preferences.parquet"):
+        assert constitution_of("", labels, source).digest == judge.sha256
+    with pytest.raises(UserError, match="neither ships nor is beside them"):
+        constitution_of("", labels)
+
+
 def test_a_comparer_judges_once_and_reports_pairs_without_a_judgment(tmp_path):
     judge = ScriptedJudge()
     compare = comparer(judge, tmp_path / "journal.jsonl")
@@ -283,7 +299,7 @@ def test_a_comparer_judges_once_and_reports_pairs_without_a_judgment(tmp_path):
 
 def test_progress_shows_the_count_and_the_rate(tmp_path, capsys):
     label(PAIRS, ScriptedJudge(), tmp_path)
-    assert re.search(r"labels: 6/6 pairs, [\d.]+ pairs/s", capsys.readouterr().err)
+    assert re.search(r"labels: 6/6 pairs, [\d.]+ (pairs/s|s/pair)", capsys.readouterr().err)
 
 
 def test_datasets_loads_the_file_directly(tmp_path):

@@ -193,8 +193,8 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
         ),
         (
             {"again": {"kind": "dpo", "model": "policy", "labels": "labels"}},
-            "stages.again: nothing takes a policy from it; samples, sft, reward, dpo, ppo, rest, "
-            "responses, report could take it; or remove it, or keep it with results: [again]",
+            "stages.again: only a report takes a policy from it; sft, reward, dpo, ppo, rest, "
+            "responses could take it; or remove it, or keep it with results: [again]",
         ),
         (
             {"DPO": {"kind": "report"}},
@@ -249,6 +249,12 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
 )
 def test_graph_a_mistake_names_the_stage_and_what_would_do(stages, message):
     assert message in problems(stages)
+
+
+def test_graph_what_only_an_unused_stage_takes_is_not_blamed():
+    message = problems({"responses": {"policies": ["policy", "sft", "dpo"]}, "rest": None})
+    assert message.startswith("stages.ppo: only a report takes a policy from it; ")
+    assert "stages.reward" not in message
 
 
 def test_graph_a_cycle_is_named_stage_by_stage():

@@ -174,8 +174,7 @@ def test_split_of_labels_is_by_the_text_of_the_prompt(work):
     labels = read_labels(work.graph["reward"].sources["labels"])
     split = work.context.split(labels, looks=True)
     for preference in split.heldout:
-        turns = [[m.role, " ".join(m.content.split()).casefold()] for m in preference.prompt]
-        text = json.dumps(turns, ensure_ascii=False)
+        text = "\0".join(message.content for message in preference.prompt)
         assert int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 < 0.2
     assert len(split.train) + len(split.heldout) == 30
 

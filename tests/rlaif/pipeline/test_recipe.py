@@ -121,6 +121,7 @@ def test_recipe_a_wrong_setting_names_its_key_and_the_nearest(setting, message):
         ("name: x\ndescription: 2020-13-45", "2020-13-45 is not a value that can be read"),
         ("name: " + "[" * 3000, "not YAML: nested too deeply; check its brackets"),
         ("name: x", "models: missing setting"),
+        ("name: x\nprinciples: []", "a constitution, not a recipe; run a recipe with it: "),
         (
             "name: x\npolicy: p\njudge: j\ndpo: {beta: 1}\nppo: {}",
             "recipes of this form are no longer read; write the stages under `stages:`",
