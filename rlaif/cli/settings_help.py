@@ -10,6 +10,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from constitution.errors import UserError
 from rlaif.cli.commands import RlaifCommand
 
 if TYPE_CHECKING:
@@ -29,6 +32,19 @@ def command_with_settings(config: str) -> type[RlaifCommand]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.context_settings = {"max_content_width": WIDEST, **self.context_settings}
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """As usual; a setting that is written as a flag is answered with how to write it."""
+            try:
+                return super().parse_args(ctx, args)
+            except typer.BadParameter:
+                raise
+            except Exception as error:  # click's NoSuchOption, which typer does not export
+                flag = getattr(error, "option_name", "")
+                key = flag.lstrip("-").replace("-", "_")
+                if key and key in _keys(_load(config)):
+                    raise UserError(f"{flag} is a setting: write {key}=...") from None
+                raise
 
         def format_options(self, ctx: Any, formatter: Any) -> None:
             """Arguments and options, then the settings."""
@@ -51,6 +67,10 @@ def _sections(config: type[SettingsModel]) -> list[tuple[str, list[SettingRow]]]
 
     own = [(f"Settings with {key}", rows) for key, rows in variant_rows(config).items()]
     return [(TITLE, setting_rows(config)), *own]
+
+
+def _keys(config: type[SettingsModel]) -> set[str]:
+    return {row.key for _, rows in _sections(config) for row in rows}
 
 
 def _load(config: str) -> type[SettingsModel]:

@@ -28,6 +28,6 @@ class LoraConfig(SettingsModel):
     )
     targets: str | tuple[str, ...] = Field(
         default="all-linear",
-        description="layers that are adapted: a name, [several], or all-linear without routers and "
-        "fused experts (arXiv:2305.14314, section 4)",
+        description="adapted layers: all-linear, but no routers and fused experts; or a name, or "
+        "[several] (arXiv:2305.14314, section 4)",
     )

@@ -78,7 +78,7 @@ def run_stages(
             # 3. The work; the time it takes says how fast this machine is.
             left = spent / foreseen * sum(later.minutes for later in chosen[place - 1 :])
             does = escape(stage.does(context))
-            console.print(f"{head}  {does} [dim]({_about(left)})[/dim]", soft_wrap=True)
+            console.print(f"{head}  {does}{_about(left)}", soft_wrap=True)
             seconds = _run(stage, context, inputs)
         except (UserError, OSError) as error:
             failed[stage] = _reason(error)
@@ -99,7 +99,8 @@ def _reason(error: UserError | OSError) -> str:
 
 
 def _about(minutes: float) -> str:
-    return f"about {minutes:.0f} min to the end" if minutes else "time left unknown"
+    """The time to the end; nothing where the recipe has no `minutes` to tell it from."""
+    return f" [dim](about {minutes:.0f} min to the end)[/dim]" if minutes else ""
 
 
 def _obstacle(

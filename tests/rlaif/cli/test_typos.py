@@ -32,6 +32,8 @@ TYPOS = [
     ("label samples.jsonl --sever x", "--server"),
     ("run quickstart --dry-rum", "--dry-run"),
     ("run quickstrat", "did you mean 'quickstart'?"),
+    ("train dpo x --model m --beta 0.2", "--beta is a setting: write beta=..."),
+    ("sample quickstart --model m --max-new-tokens 4", "write max_new_tokens=..."),
     ("run quickstart dop.beta=1", "did you mean 'dpo'?"),
     ("run quickstart --from dop", "did you mean 'dpo'?"),
     ("recipes quickstrat", "did you mean 'quickstart'?"),
