@@ -64,9 +64,15 @@ def all_rows() -> list[tuple[str, SettingRow]]:
 
 @pytest.mark.parametrize("command", CONFIGS)
 def test_help_lists_every_setting_with_type_and_default(command: str) -> None:
-    shown = " ".join(help_of(command).partition(TITLE)[2].split())
+    shown = squeezed(help_of(command).partition(TITLE)[2])
     for row in setting_rows(CONFIGS[command]):
-        assert f" {row.key} {row.description} [{row.type}; default: {row.default}]" in shown
+        expected = f"{row.key} {row.description} [{row.type}; default: {row.default}]"
+        assert squeezed(expected) in shown
+
+
+def squeezed(text: str) -> str:
+    """Without white space: lines also break after hyphens."""
+    return "".join(text.split())
 
 
 def test_help_lists_the_own_settings_of_every_loss() -> None:
