@@ -28,6 +28,7 @@ def rlaif(*arguments: str | Path) -> Result:
 def store(tmp_path: Path) -> Path:
     """100 reads, half of them forty days old, and one writing."""
     path = tmp_path / "reads.sqlite"
+    old = int(time.time()) - 40 * 86400  # before the reads, so that none is a second too young
 
     async def fill() -> None:
         kept = open_store(path)
@@ -38,7 +39,6 @@ def store(tmp_path: Path) -> Path:
 
     asyncio.run(fill())
     with closing(sqlite3.connect(path)) as file, file:
-        old = int(time.time()) - 40 * 86400
         file.execute("UPDATE reads SET created = ? WHERE key < ?", (old, (50).to_bytes(32, "big")))
     return path
 
