@@ -23,9 +23,8 @@ from rlaif.data.records import (
     Prompt,
     RecordError,
     Sample,
-    as_record,
-    read_jsonl,
 )
+from rlaif.data.samples import parse_samples, read_samples
 from rlaif.settings import InvalidSettingsError, configured
 
 if TYPE_CHECKING:
@@ -76,9 +75,8 @@ def samples_of(samples: SamplesLike, name: str = "samples") -> list[Sample]:
     """Responses of a policy. Raises RecordError, also where there are none."""
     if isinstance(samples, str | os.PathLike):
         path = as_path(samples, name)
-        return _some(read_jsonl(path, Sample), str(path))
-    rows = _rows(samples, name, Sample)
-    return _some([r if isinstance(r, Sample) else as_record(r, Sample, w) for w, r in rows], name)
+        return _some(read_samples(path), str(path))
+    return _some(list(parse_samples(_rows(samples, name, Sample))), name)
 
 
 def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:

@@ -6,6 +6,7 @@ formats/         data sets made by others: how their rows become our records
 datasets.py      files of preferences and of responses to imitate → records
 notes.py         what a reading left out, in one line
 convert.py       a public data set → a file of records
+samples.py       responses to judge, ours or anybody's
 prompts.py       prompts by name or from a file
 prompt_split.py  the split of prompts into training and held-out ones
 journal.py       an append-only file that survives kill -9 and a full disk

@@ -58,7 +58,12 @@ OldConstitution = Annotated[
 
 
 def label(
-    samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
+    samples: Annotated[
+        Path,
+        typer.Argument(
+            help="Samples of `rlaif sample`, or lines of a prompt and its responses (docs/data.md)."
+        ),
+    ],
     constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
     wait: Wait = False,

@@ -41,10 +41,10 @@ def revise(
 
     Rounds are saved as they arrive; a killed run resumes.
     """
-    from rlaif.data.records import Sample, read_jsonl
+    from rlaif.data.samples import read_samples
     from rlaif.feedback.revise import revise as revise_samples
 
-    responses = read_jsonl(samples, Sample)
+    responses = read_samples(samples)
     max_wait = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
         done = revise_samples(

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from rlaif.data.prompt_split import TRAIN
-from rlaif.data.records import Sample, read_jsonl
+from rlaif.data.samples import read_samples
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
 from rlaif.pipeline.stage import ArtifactType, Files, Stage, judge_slot, one
@@ -50,7 +50,7 @@ class LabelStage(Stage):
         from rlaif.feedback.labeler import label
         from rlaif.feedback.pairs import pairs_from_samples
 
-        samples = [s for each in self.sources["samples"] for s in read_jsonl(each.file, Sample)]
+        samples = [s for each in self.sources["samples"] for s in read_samples(each.file)]
         pairs = pairs_from_samples(samples, pairs_per_prompt=self.settings.pairs_per_prompt)
         judge, constitution = self.source("judge").spec, self.options.constitution
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:

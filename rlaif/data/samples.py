@@ -1,0 +1,69 @@
+"""Responses to judge: those that `sample` drew, or anybody's.
+
+    {"prompt": {"id": …, "messages": […]}, "index": 0, "response": "…", "tokens": 9, …}   ours
+    {"prompt": "text", "response": "…"}                     one response to a line
+    {"prompt": "text", "responses": ["…", "…"]}             all responses to a prompt
+    {"prompt": [{"role": …, "content": …}, …], …}           a conversation in place of the text
+
+Of others, lines with the same prompt belong together, in their order; a response counts as finished
+by itself, and its tokens are not known (0).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaif.data.prompts import parse_prompts
+from rlaif.data.records import Prompt, RecordError, Sample, as_record
+from rlaif.data.rows import checked, iter_rows, shown
+
+_OURS = {"index", "tokens", "seed"}
+_FORMS = '"response": "..." or "responses": ["...", "..."]'
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The responses in a JSONL or Parquet file. RecordError names file, line and field."""
+    return list(parse_samples(iter_rows(path)))
+
+
+def parse_samples(rows: Iterable[tuple[str, Sample | Mapping[str, Any]]]) -> Iterator[Sample]:
+    """The responses of (place, fields) rows. Raises RecordError for a bad row."""
+    seen: Counter[str] = Counter()  # responses to each prompt so far, by its id
+    for where, row in rows:
+        if isinstance(row, Sample):
+            yield row
+            continue
+        ((_, fields),) = checked([(where, row)])
+        if fields.keys() >= _OURS:
+            yield as_record(fields, Sample, where)
+            continue
+        prompt = _prompt(fields, where)
+        for response in _responses(fields, where):
+            yield Sample(
+                prompt=prompt, index=seen[prompt.id], response=response, tokens=0, complete=True,
+                seed=0,
+            )  # fmt: skip
+            seen[prompt.id] += 1
+
+
+def _prompt(fields: Mapping[str, Any], where: str) -> Prompt:
+    given = fields.get("prompt")
+    if given is None:
+        raise RecordError(f'{where}: missing field: prompt; expected {{"prompt": "...", {_FORMS}}}')
+    row = given if isinstance(given, Mapping) else {"prompt": given}
+    (prompt,) = parse_prompts([(where, row)])
+    return prompt
+
+
+def _responses(fields: Mapping[str, Any], where: str) -> list[str]:
+    one, several = fields.get("response"), fields.get("responses")
+    if (one is None) == (several is None):
+        raise RecordError(f"{where}: expected {_FORMS}")
+    given = [one] if several is None else several
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        name = "response" if several is None else "responses"
+        raise RecordError(f"{where}: {name}: expected text (found {shown(one or several)})")
+    return given
