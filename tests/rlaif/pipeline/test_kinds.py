@@ -408,8 +408,16 @@ def test_evaluate_has_every_policy_with_traits_kinds_and_rewards(work, monkeypat
 def test_evaluate_says_whether_the_judge_also_labeled(work):
     work.prepare()
     said = work.graph["evaluation"]._sizes(work.context)
-    assert said == ("30 labels of org/judge, which also judged the policies on 6 held-out prompts")
+    assert said == (
+        "30 labels of org/judge, which also judged the policies on 6 held-out prompts: too few to "
+        "tell policies apart"
+    )
     other = {"policy": "p/q", "judge": "j/k", "second": "other/judge"}
     work.make({"evaluation": {"judge": "second"}}, models=other)
     said = work.graph["evaluation"]._sizes(work.context)
-    assert said == "judged by other/judge on 6 held-out prompts"
+    assert said == "judged by other/judge on 6 held-out prompts: too few to tell policies apart"
+
+
+def test_evaluate_calls_twenty_prompts_no_longer_few(work):
+    work.prepare(heldout_prompts=20)
+    assert work.graph["evaluation"]._sizes(work.context).endswith("on 20 held-out prompts")
