@@ -16,6 +16,10 @@ _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
 
 
+# Horizons in a run: e^(0.2 · 20) = 55 is the most that kl_coef can grow by (guards.adapt_kl_coef).
+HORIZONS = 20
+
+
 class PPOConfig(TrainConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
@@ -74,8 +78,11 @@ class PPOConfig(TrainConfig):
         description="nats per response that kl_coef adapts to; null keeps it fixed (ours; "
         "arXiv:1909.08593)",
     )
-    kl_horizon: float = Field(
-        default=1e4, gt=0, description="responses over which kl_coef adapts (arXiv:1909.08593)"
+    kl_horizon: float | None = Field(
+        default=None,
+        gt=0,
+        description="responses over which kl_coef adapts; null: a twentieth of the run's, so that "
+        "it can change by a factor of 50 (ours; TRL: 10000)",
     )
     kl_ceiling: float = Field(
         default=0.05,
@@ -154,6 +161,11 @@ class PPOConfig(TrainConfig):
     def responses(self) -> int:
         """Responses of one iteration."""
         return self.prompts_per_iteration * self.group_size
+
+    @property
+    def horizon(self) -> float:
+        """Responses over which kl_coef adapts."""
+        return self.kl_horizon or self.iterations * self.responses / HORIZONS
 
     @property
     def estimator(self) -> Estimator:

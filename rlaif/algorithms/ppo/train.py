@@ -193,7 +193,7 @@ def iterate(
             metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "skipped": float(data.skipped)}
             if config.kl_target is not None:
                 count, kl = len(rollout.rows), metrics["kl_k1"]
-                kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, count, config.kl_horizon)
+                kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, count, config.horizon)
             metrics["memory_gib"] = workers.max(memory_gib())
 
             # Evaluation may put the weights of the best checkpoint back, before they are saved.

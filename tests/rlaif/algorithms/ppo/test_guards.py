@@ -7,6 +7,7 @@ import re
 import pytest
 
 from rlaif.algorithms.ppo import guards
+from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.guards import (
     LOW_SD,
     RollbackState,
@@ -27,6 +28,17 @@ def test_the_kl_coefficient_adapts_to_the_golden_value() -> None:
 
 def test_the_kl_coefficient_is_held_off_0_however_low_the_kl() -> None:
     assert adapt_kl_coef(0.2, -50.0, 6.0, 100, 1e3) == pytest.approx(0.2 * (1 - 0.2 * 0.1))
+
+
+@pytest.mark.parametrize("iterations", [20, 100, 1000])
+def test_the_kl_coefficient_can_follow_its_target_in_a_run_of_any_length(iterations: int) -> None:
+    """With a horizon of 10000 responses, a KL of 1000 against a target of 3 moved .05 to .0516."""
+    config = PPOConfig(iterations=iterations, kl_target=3.0, prompts_per_iteration=16)
+    kl_coef = config.kl_coef
+    for _ in range(iterations):
+        kl_coef = adapt_kl_coef(kl_coef, 1000.0, 3.0, config.responses, config.horizon)
+    assert 30 < kl_coef / config.kl_coef < 56
+    assert PPOConfig(kl_target=3.0, kl_horizon=50).horizon == 50
 
 
 NEW, ON, BACK, END = "new best", "go on", "roll back", "end"
