@@ -227,6 +227,7 @@ def evaluate(
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
     from rlaif.evaluation import policies
+    from rlaif.evaluation.comparison import require_counterparts
     from rlaif.feedback.labeler import comparer
 
     # Everything is read before a judge is started.
@@ -247,7 +248,7 @@ def evaluate(
     if START in responses:
         problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
     for name, samples in runs if first else ():
-        problems.attempt(policies.require_counterparts, samples or (), first or (), str(name))
+        problems.attempt(require_counterparts, samples or (), first or (), str(name))
     connection = problems.attempt(judge_of, judge, server, constitution, wait)
     problems.attempt(require_folder, folder)
     problems.refuse()

@@ -1,5 +1,6 @@
 """How good a policy or a reward model is, with 95 % intervals. Nothing here queries a judge.
 
+comparison.py       responses compared with the start's, and the win rates
 policies.py         trained policies against their starting policy: win rate, scores, KL, lengths
 reward_models.py    a reward model against held-out labels: accuracy, NLL, calibration error
 intervals.py        means and shares with their 95 % intervals: Wilson, Student's t (no bootstrap)

@@ -32,7 +32,7 @@ from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeClient, JudgeRequestError, JudgeUnavailable
 from judge_service.types import JudgeOptions, Score, Unjudged
 from rlaif.data.records import Prompt, Sample
-from rlaif.evaluation.policies import Compare, compare_with_start
+from rlaif.evaluation.comparison import Compare, compare_with_start
 from rlaif.feedback.connection import judge_at, wait_until_ready
 
 START_TIMEOUT_S = 900.0

@@ -40,7 +40,7 @@ from judge_service.types import (
 )
 from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
-from rlaif.evaluation.policies import Compare, EvaluatorModel, JudgedPair, Question
+from rlaif.evaluation.comparison import Compare, EvaluatorModel, JudgedPair, Question
 from rlaif.feedback import earlier_labels
 from rlaif.feedback.counts import Tally
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy

@@ -28,7 +28,7 @@ from rlaif.pipeline.recipe import ModelSpec, Recipe, RecipeError
 
 if TYPE_CHECKING:
     from judge_service.client.sync import JudgeClient
-    from rlaif.evaluation.policies import Compare
+    from rlaif.evaluation.comparison import Compare
     from rlaif.pipeline.options import JudgingConfig
 
 Record = TypeVar("Record", bound=Lesson)

@@ -12,16 +12,9 @@ from constitution.schema import Message
 from judge_service.types import Comparison
 from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Preference, Prompt, Sample, write_jsonl
+from rlaif.evaluation.comparison import EvaluatorModel, JudgedPair, Question
 from rlaif.evaluation.intervals import Estimate
-from rlaif.evaluation.policies import (
-    KL,
-    EvaluationResult,
-    EvaluatorModel,
-    JudgedPair,
-    PolicyRun,
-    Question,
-    evaluate,
-)
+from rlaif.evaluation.policies import KL, EvaluationResult, PolicyRun, evaluate
 from rlaif.evaluation.reward_models import PairMetrics, RewardEvaluation, evaluate_reward
 from rlaif.feedback.labeler import label
 from tests.support.feedback.scripted_judge import MODEL, ScriptedJudge

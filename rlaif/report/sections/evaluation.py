@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlaif.evaluation.policies import EvaluationResult, PolicyResult, ResponseComparison
+from rlaif.evaluation.comparison import ResponseComparison
+from rlaif.evaluation.policies import EvaluationResult, PolicyResult
 from rlaif.report import figures
 from rlaif.report.excerpts import excerpt, prompts_that_fit
 from rlaif.report.inputs import ReportInputs, StageFolder

@@ -9,23 +9,25 @@ from hypothesis import strategies as st
 
 from constitution.schema import Message
 from rlaif.data.records import Prompt, Sample
-from rlaif.evaluation.policies import (
+from rlaif.evaluation.comparison import (
     EvaluationError,
-    EvaluationResult,
     EvaluatorModel,
     JudgedPair,
-    PolicyRun,
     ResponseComparison,
     compare_with_start,
-    estimate_kl,
-    evaluate,
     judge_score,
     length_controlled,
+    trait_win_rates,
+    win_rate,
+)
+from rlaif.evaluation.policies import (
+    EvaluationResult,
+    PolicyRun,
+    estimate_kl,
+    evaluate,
     length_stats,
     mean_self_bleu,
     refusal_rate,
-    trait_win_rates,
-    win_rate,
 )
 
 

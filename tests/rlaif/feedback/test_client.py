@@ -14,7 +14,7 @@ from judge_service.server.app import JudgeServer
 from judge_service.settings import ServerSettings
 from judge_service.types import JudgeOptions, Unjudged, UnjudgedReason
 from rlaif.data.records import Prompt, Sample
-from rlaif.evaluation.policies import EvaluationError, JudgedPair
+from rlaif.evaluation.comparison import EvaluationError, JudgedPair
 from rlaif.feedback import client as judging
 from rlaif.feedback.client import JudgeReward, held_out_judge, judge_reward
 from rlaif.rewards.mix import Reward

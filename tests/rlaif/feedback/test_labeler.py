@@ -23,7 +23,7 @@ from judge_service.server_info import FittedCalibration
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjudged, UnjudgedReason
 from rlaif.api.pairs import constitution_of
 from rlaif.data.datasets import read_preferences
-from rlaif.evaluation.policies import EvaluatorModel, JudgedPair
+from rlaif.evaluation.comparison import EvaluatorModel, JudgedPair
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.labeler import LabelingError, comparer, identify, judge_pairs, label
 from rlaif.feedback.receipts import preference
@@ -319,7 +319,7 @@ def test_datasets_loads_the_file_directly(tmp_path):
 SLOW_LABELING = """
 import sys, time
 from pathlib import Path
-from rlaif.evaluation.policies import EvaluatorModel, JudgedPair
+from rlaif.evaluation.comparison import EvaluatorModel, JudgedPair
 from rlaif.feedback.labeler import label
 from tests.support.feedback.scripted_judge import ScriptedJudge
 from tests.rlaif.feedback.test_labeler import comparison
