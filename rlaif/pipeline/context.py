@@ -7,6 +7,7 @@ side in whatever a stage reads, whichever labels or files it comes from.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -116,8 +117,8 @@ class RunContext:
         """Records by side: held out are those of held-out prompts and, where a stage looks at some
         while it trains, the share `heldout_pairs` of the others, by a digest of their prompt.
 
-        Where a stage does not look, it trains on all but those of held-out prompts. Raises
-        RecipeError when a side that is needed is empty.
+        Where a stage does not look, it trains on all but those of held-out prompts; how many those
+        were is printed. Raises RecipeError when a side that is needed is empty.
         """
         train: list[Record] = []
         heldout: list[Record] = []
@@ -131,6 +132,12 @@ class RunContext:
             raise RecipeError(
                 f"heldout_pairs={self.recipe.heldout_pairs} leaves {len(train)} records to train "
                 f"on and {len(heldout)} held out; label more pairs or change it"
+            )
+        if left_out := len(records) - len(train) - len(heldout):
+            print(
+                f"left out {left_out} of {len(records)} records: their prompts are held out, and "
+                "policies are evaluated on them",
+                file=sys.stderr,
             )
         return SplitRecords(train, heldout)
 

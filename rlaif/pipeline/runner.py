@@ -33,7 +33,7 @@ from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.stage import Files, Stage
 
 FORM = 2  # of the marks
-_FLOW_MINUTES = 2.0  # a prior for the machine's speed, so that one short stage does not decide
+_PRIOR_MINUTES = 2.0  # of the machine's speed, so that one short stage does not decide
 
 
 class RunError(UserError):
@@ -61,7 +61,7 @@ def run_stages(
     chosen = [stage for stage in stages if stage in selection]
     failed: dict[Stage, str] = {}
     refuse_foreign(chosen, context.folder)
-    spent = foreseen = _FLOW_MINUTES
+    spent = foreseen = _PRIOR_MINUTES
     for place, stage in enumerate(chosen, start=1):
         head = f"[bold]{place}/{len(chosen)} {stage.name}[/bold]"
         try:

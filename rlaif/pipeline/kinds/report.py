@@ -42,7 +42,6 @@ class ReportStage(Stage):
     }
     gives = ArtifactType.REPORT
     settings_class = ReportConfig
-    is_result = True
 
     def does(self, context: RunContext) -> str:
         return f"writing the report on {names_of(self.sources['of'])}"

@@ -1,17 +1,13 @@
 """A judge's scores as a reward, and how it compares a policy with its start."""
 
-import asyncio
 import threading
 import time
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from constitution.schema import Message
 from judge_service.client.sync import JudgeRequestError, JudgeUnavailable
-from judge_service.server.app import JudgeServer
-from judge_service.settings import ServerSettings
 from judge_service.types import JudgeOptions, Unjudged, UnjudgedReason
 from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.comparison import EvaluationError, JudgedPair
@@ -21,6 +17,7 @@ from rlaif.rewards.mix import Reward
 from rlaif.rewards.sources import open_rewards
 from tests.support.fakes import FakeEngine, like_longer
 from tests.support.service.serving import one_principle
+from tests.support.service.thread_server import serving_in_thread
 
 CONVERSATION = (Message(role="user", content="Name a fruit"),)
 
@@ -97,35 +94,9 @@ def test_no_more_scores_are_requested_at_a_time_than_allowed():
     assert client.most <= 3
 
 
-@contextmanager
-def judge_server(**values):
-    """The address of a real server over a scripted engine."""
-    settings = ServerSettings(model="fake", port=0, grace_seconds=0, **values)
-    ready, stop, address = threading.Event(), threading.Event(), []
-
-    async def live():
-        server = JudgeServer(settings, FakeEngine(like_longer))
-        await server.start()
-        await server.load()
-        address.append(server.address)
-        ready.set()
-        while not stop.is_set():
-            await asyncio.sleep(0.01)
-        await server.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
-    thread.start()
-    try:
-        assert ready.wait(120)
-        yield address[0]
-    finally:
-        stop.set()
-        thread.join(120)
-
-
 def test_scores_come_over_the_socket_as_ratings_rescaled(tmp_path):
     constitution = one_principle(tmp_path)
-    with judge_server(constitutions=(constitution,)) as address:
+    with serving_in_thread(FakeEngine(like_longer), constitutions=(constitution,)) as (address, _):
         with open_rewards(
             [f"judge:{address}"], lambda where: judge_reward(where, "brief")
         ) as reward:

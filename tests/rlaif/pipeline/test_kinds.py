@@ -12,99 +12,13 @@ from types import SimpleNamespace
 import pytest
 
 from constitution import Message
-from rlaif.data.records import RecordError, Sample, read_jsonl, write_jsonl
-from rlaif.evaluation.intervals import Estimate
-from rlaif.evaluation.policies import EvaluationResult
-from rlaif.feedback.labeler import label
-from rlaif.feedback.pairs import pairs_from_samples
-from rlaif.models import catalog
+from rlaif.data.records import RecordError
 from rlaif.pipeline.context import RunContext
-from rlaif.pipeline.graph import build_graph
-from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.recipe import RecipeError
 from rlaif.pipeline.stage import read_labels
 from tests.support.feedback.scripted_judge import ScriptedJudge
 from tests.support.training.recipes import a_recipe
-
-TRAINERS = {
-    "sft": "rlaif.algorithms.sft.train.train",
-    "reward": "rlaif.algorithms.reward.train.train",
-    "dpo": "rlaif.algorithms.dpo.train.train",
-    "ppo": "rlaif.algorithms.ppo.train.train",
-    "rest": "rlaif.algorithms.rest.train.train",
-}
-POLICY = "/models/org/policy"
-FROM_SFT = {name: {"model": "sft"} for name in ("reward", "dpo", "ppo", "rest")}
-
-
-class WorkShop:
-    """Graphs over made-up samples and labels; `got` has what each trainer was handed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.got = {}
-        self.merged = []
-
-    def make(self, stages=None, **changes):
-        recipe = a_recipe(stages, **changes)
-        self.graph, self.context = build_graph(recipe, self.folder), RunContext(recipe, self.folder)
-        return self
-
-    def prepare(self, stages=None, **changes):
-        self.make(stages, **changes)
-        samples, labels = self.graph["samples"], self.graph["labels"]
-        answers = [
-            Sample(
-                prompt=p, index=i, response="word " * (3 + 2 * i), tokens=5, complete=True, seed=0
-            )
-            for p in self.context.prompts("train")
-            for i in range(2)
-        ]
-        samples.folder.mkdir(parents=True, exist_ok=True)
-        write_jsonl(samples.outputs.paths[0], answers)
-        pairs = pairs_from_samples(answers)
-        label(pairs.comparisons, ScriptedJudge(), labels.folder, constitution="hhh")
-        return self
-
-    def train(self):
-        for stage in self.graph.stages:
-            if stage.kind in {*TRAINERS, "merge"}:
-                stage.folder.mkdir(exist_ok=True)
-                stage.run(self.context)
-        return self
-
-    def trainer(self, name, leaves="adapter_config.json"):
-        def train(config, model, records, *rest, **named):
-            out = next(item for item in rest if isinstance(item, Path) and item.name == name)
-            (out / leaves).write_text("{}")
-            self.got[name] = SimpleNamespace(
-                config=config, model=model, records=records, rest=rest, named=named
-            )
-
-        return train
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    shop = WorkShop(tmp_path)
-    monkeypatch.setattr(catalog, "resolve", lambda name: f"/models/{name}")
-    for name, train in TRAINERS.items():
-        monkeypatch.setattr(train, shop.trainer(name))
-
-    def merge(base, adapter, out, dtype):
-        shop.merged.append((base, adapter.name))
-        out.mkdir(exist_ok=True)
-        return out
-
-    monkeypatch.setattr("rlaif.models.backbone.merge_adapter", merge)
-
-    @contextmanager
-    def judge_client(self, judge, constitution, log):
-        yield ScriptedJudge()
-
-    monkeypatch.setattr(RunContext, "judge_client", judge_client)
-    return shop
-
+from tests.support.training.workshop import FROM_SFT, POLICY, TRAINERS
 
 # ── what trainers are given ──────────────────────────────────────────────────────────────────
 
@@ -188,7 +102,9 @@ def respelled(messages, system="Answer in verse."):
 
 @pytest.mark.parametrize("as_merged", [lambda messages: messages[1:], respelled])
 @pytest.mark.parametrize("looks", [False, True])
-def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(work, looks, as_merged):
+def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(
+    work, looks, as_merged, capsys
+):
     work.prepare(system="Be brief.")
     labels = read_labels(work.graph["reward"].sources["labels"])
     evaluated = as_merged(work.context.prompts("heldout")[0].messages)
@@ -196,6 +112,8 @@ def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(work, 
     split = work.context.split([*labels, foreign], looks=looks)
     assert foreign not in split.train
     assert (foreign in split.heldout) == looks
+    said = "left out 1 of 31 records: their prompts are held out"
+    assert (said in capsys.readouterr().err) != looks
 
 
 def test_split_pairs_of_a_prompt_are_on_one_side_however_files_spell_it(work):
@@ -330,94 +248,3 @@ def test_ppo_reads_a_reward_model_of_another_base_over_that_base(work, monkeypat
     work.prepare({"ppo": {"model": "sft"}}).train()
     assert loaded == [(POLICY, "reward")]
     assert not isinstance(work.got["ppo"].rest[0], Path)
-
-
-# ── responses and evaluation ─────────────────────────────────────────────────────────────────
-
-
-def test_respond_samples_each_policy_over_what_it_began_from(work, monkeypatch):
-    work.prepare(FROM_SFT).train()
-    (work.folder / "dpo" / "config.json").write_text("{}")  # as full fine-tuning leaves it
-    asked = []
-    monkeypatch.setattr(
-        "rlaif.generation.offline.sample",
-        lambda model, prompts, out, config: asked.append((out.stem, model)),
-    )
-    work.merged.clear()
-    responses = work.graph["responses"].folder
-    responses.mkdir()
-    work.graph["responses"].run(work.context)
-    assert asked == [
-        ("start", POLICY),
-        ("sft", str(responses / "sft-merged")),
-        ("dpo", str(work.folder / "dpo")),
-        ("ppo", str(responses / "ppo-merged")),
-        ("rest", str(responses / "rest-merged")),
-    ]
-    from_sft = str(work.folder / "sft-model")
-    assert work.merged == [(POLICY, "sft"), (from_sft, "ppo"), (from_sft, "rest")]
-    assert list(responses.iterdir()) == [], "merged models are not kept"
-
-
-def test_evaluate_kl_is_to_the_start_whatever_training_began_from(work, monkeypatch):
-    work.prepare(FROM_SFT).train()
-    loaded = []
-
-    def logprobs(model, adapter):
-        loaded.append((model, adapter))
-        level = {POLICY: -2.0}.get(model, -1.0)
-        return SimpleNamespace(
-            reference=lambda samples: [[level]] * len(samples),
-            policy=lambda samples: [[level + 0.5 * (adapter is not None)]] * len(samples),
-        )
-
-    monkeypatch.setattr("rlaif.models.sample_logprobs.response_logprobs", logprobs)
-    samples = read_jsonl(work.graph["samples"].outputs.paths[0], Sample)[:2]
-    evaluation = work.graph["evaluation"]
-    assert evaluation._kl("sft", samples).k1.value == pytest.approx(-1.5 + 2.0)
-    assert evaluation._kl("dpo", samples).k1.value == pytest.approx(-0.5 + 2.0)
-    from_sft = str(work.folder / "sft-model")
-    assert loaded[1:] == [(from_sft, work.folder / "dpo"), (POLICY, None)]
-
-
-def test_evaluate_has_every_policy_with_traits_kinds_and_rewards(work, monkeypatch):
-    work.prepare().train()
-    respond, evaluation = work.graph["responses"], work.graph["evaluation"]
-    respond.folder.mkdir()
-    evaluation.folder.mkdir()
-    for words, name in enumerate(respond.policies, start=2):
-        answers = [
-            Sample(prompt=p, index=0, response="word " * words, tokens=5, complete=True, seed=0)
-            for p in work.context.prompts("heldout")
-        ]
-        write_jsonl(respond.responses(name), answers)
-    scorer = SimpleNamespace(overall_scores=lambda prompts, texts: [float(len(t)) for t in texts])
-    monkeypatch.setattr("rlaif.models.reward_model.RewardModel.load", lambda model, folder: scorer)
-    monkeypatch.setattr(EvaluateStage, "_kl", lambda self, name, samples: None)
-    monkeypatch.setattr("rlaif.generation.offline.tokens_per_second", lambda path: 1.0)
-    evaluation.run(work.context)
-    found = EvaluationResult.load(evaluation.outputs.paths[0])
-    assert [policy.name for policy in found.policies] == ["start", "sft", "dpo", "ppo", "rest"]
-    rest = found.policies[-1]
-    assert rest.win_rate.value == 1.0
-    assert rest.traits["helpful"] == Estimate(1.0, pytest.approx(0.61, abs=0.01), 1.0, 6)
-    assert rest.reward_gain.value == 20.0
-    assert {kind.kind for kind in rest.kinds} >= {"everyday"}
-
-
-def test_evaluate_says_whether_the_judge_also_labeled(work):
-    work.prepare()
-    said = work.graph["evaluation"]._sizes(work.context)
-    assert said == (
-        "30 labels of org/judge, which also judged the policies on 6 held-out prompts: too few to "
-        "tell policies apart"
-    )
-    other = {"policy": "p/q", "judge": "j/k", "second": "other/judge"}
-    work.make({"evaluation": {"judge": "second"}}, models=other)
-    said = work.graph["evaluation"]._sizes(work.context)
-    assert said == "judged by other/judge on 6 held-out prompts: too few to tell policies apart"
-
-
-def test_evaluate_calls_twenty_prompts_no_longer_few(work):
-    work.prepare(heldout_prompts=20)
-    assert work.graph["evaluation"]._sizes(work.context).endswith("on 20 held-out prompts")

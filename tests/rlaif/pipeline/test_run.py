@@ -1,4 +1,4 @@
-"""A whole run, and what one would do: refused early, selected, told in words."""
+"""A whole run, and what one would do: refused early, selected, and reported in words."""
 
 from __future__ import annotations
 

@@ -6,9 +6,7 @@ training are real.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,8 @@ from typing import Any
 from rlaif.data.records import write_preferences
 from rlaif.pipeline.recipe import Recipe
 from tests.support.fakes import FakeEngine
-from tests.support.service.serving import one_principle, serving
+from tests.support.service.serving import one_principle
+from tests.support.service.thread_server import serving_in_thread
 from tests.support.training.pairs import preference
 
 TINY = {"max_tokens": 128, "batch_size": 4, "epochs": 1, "lora": {"rank": 2}}
@@ -27,25 +26,8 @@ SAMPLING = {"max_new_tokens": 4, "engine": "transformers", "prompts_per_chunk": 
 @contextmanager
 def judge_in_thread(constitution: str) -> Iterator[str]:
     """The address of a judge server with a fake engine, in a thread of this process."""
-    address: list[str] = []
-    ready, loop = threading.Event(), asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        async with serving(FakeEngine(), constitutions=(constitution,)) as server:
-            address.append(server.address)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield address[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
-        loop.close()
+    with serving_in_thread(FakeEngine(), constitutions=(constitution,)) as (address, _):
+        yield address
 
 
 def tiny_files(folder: Path) -> dict[str, str]:

@@ -80,7 +80,7 @@ def trained(name: str, model: str, out: Path) -> None:
             prompts = [
                 p.model_copy(update={"id": f"{p.id}-{i}"}) for i in range(4) for p in PROMPTS
             ]
-            prompts = prompts[:16]  # with 11 of them, a fall in two evaluations can be told
+            prompts = prompts[:16]  # with 11 of them, a fall can be detected in two evaluations
         if "grouped" in how:  # micro-batches of both kinds: responses that share a prompt, and not
             steps |= {"advantages": "rloo", "group_size": 3, "update_batch_size": 8}
             budget = 300

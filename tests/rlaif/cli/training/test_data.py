@@ -43,9 +43,9 @@ def test_convert_writes_the_pairs_and_names_what_it_left_aside(
 
 
 def test_a_dry_run_of_convert_shows_three_records(nectar: Path, tmp_path: Path) -> None:
-    told = run(nectar, "--out", tmp_path / "pairs.jsonl", "--from", "nectar", "--dry-run")
-    assert told.count('"prob_chosen": 1.0') == 3
-    assert "pairs.jsonl: 3 records would be written" in told
+    output = run(nectar, "--out", tmp_path / "pairs.jsonl", "--from", "nectar", "--dry-run")
+    assert output.count('"prob_chosen": 1.0') == 3
+    assert "pairs.jsonl: 3 records would be written" in output
     assert not (tmp_path / "pairs.jsonl").exists()
 
 

@@ -149,8 +149,8 @@ def test_a_pair_whose_scores_do_not_prefer_chosen_is_left_out(
         scored(OTHER, 8, 7), scored(OTHER, None, 7),
     )  # fmt: skip
     assert [each.chosen_text for each in read(path)] == ["So.", "So."]
-    told = capsys.readouterr().err
-    assert "left out 3: 2 equal scores, 1 a lower score of chosen" in told
+    output = capsys.readouterr().err
+    assert "left out 3: 2 equal scores, 1 a lower score of chosen" in output
 
 
 def test_a_label_of_its_own_outweighs_the_scores(tmp_path: Path) -> None:
