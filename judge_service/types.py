@@ -46,13 +46,18 @@ class UnjudgedReason(StrEnum):
 class Comparison:
     """Two responses to one conversation, before labeling.
 
-    id: the caller's own; a stream returns it with the judgment.
+    id: the caller's own; a stream returns it with the judgment. How the responses ended is for the
+    caller's labels: it is not part of a request, and no judge reads it.
     """
 
     id: str
     conversation: Conversation
     response_a: str
     response_b: str
+    complete_a: bool = True  # ended by itself, not cut off by a length limit
+    complete_b: bool = True
+    end_token_a: str = ""  # that ended it, such as "<|im_end|>"; "" if it is not known
+    end_token_b: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ units and defaults: `rlaif train dpo --help`, or the config class of each.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences
 from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
 from rlaif.batching.unusable import BatchError
+from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, pairs_for
 from rlaif.data.files import as_path
 from rlaif.data.records import Lesson, Preference
 from rlaif.feedback.receipts import parse_receipt
-from rlaif.training.preflight import require_heldout
+from rlaif.training.preflight import require_heldout, require_kept
 
 
 def train_sft(
@@ -150,7 +151,9 @@ def plan_sft(
     # A run takes epochs times the rows of all sources, whatever their weights.
     rows = found.epochs * sum(counts.values()) if found else 0
     steps = steps_over(rows, found.batch_size, 1) if found else None
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train)
+    cut = count_lessons(lesson for source in sources for lesson in source.records)
+    notes = _notes(cut, "records", found.cut_off if found else "keep")
+    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train, notes)
 
 
 def plan_reward(
@@ -185,9 +188,7 @@ def plan_reward(
         model_name, given = checked(checks.model), checked(pairs)
         return train(checked(found), model_name, given, checks.out, weights, checked(held))
 
-    counts = {"pairs": len(pairs or ())}
-    steps = steps_over(counts["pairs"], found.batch_size, found.epochs) if found else None
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train)
+    return _pair_plan(checks, pairs or (), train)
 
 
 def plan_dpo(
@@ -217,9 +218,7 @@ def plan_dpo(
         model_name, given = checked(checks.model), checked(pairs)
         return train(checked(found), model_name, given, checks.out, checked(held), cache)
 
-    counts = {"pairs": len(pairs or ())}
-    steps = steps_over(counts["pairs"], found.batch_size, found.epochs) if found else None
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train)
+    return _pair_plan(checks, pairs or (), train)
 
 
 def constitution_of(
@@ -273,8 +272,27 @@ def _check_pairs(
     if checks.config is None or pairs is None or heldout is None:
         return
     checks.problems.attempt(require_heldout, checks.config, heldout)
+    checks.problems.attempt(require_kept, pairs, checks.config)
     for given in (pairs, heldout):
         checks.problems.attempt(require_responses, _both_responses(given), checks.config)
+
+
+def _pair_plan(
+    checks: Checks[RewardConfig] | Checks[DPOConfig],
+    pairs: Sequence[Preference],
+    train: Callable[[], Path],
+) -> TrainingPlan:
+    found, steps, notes = checks.config, None, []
+    if found is not None:
+        used = pairs_for(pairs, found.cut_off)
+        steps = steps_over(len(used), found.batch_size, found.epochs)
+        notes = _notes(count_pairs(pairs), "pairs", found.cut_off)
+    counts, problems = {"pairs": len(pairs)}, checks.problems.found
+    return TrainingPlan(found, checks.out, counts, steps, "steps", problems, train, notes)
+
+
+def _notes(cut: CutResponses, what: str, cut_off: CutOff) -> list[str]:
+    return [line] if (line := cut.describe(what, cut_off == "skip")) else []
 
 
 def _both_responses(pairs: Iterable[Preference]) -> Iterable[tuple[str, str]]:
@@ -298,4 +316,5 @@ def _require_imitable(source: SFTSource, config: SFTConfig) -> None:
             f"min_prob_chosen={config.min_prob_chosen}; lower it, or give surer labels"
         )
     texts = map(imitated, sure)
-    require_responses(((f"{source.name}: {name}", text) for name, _, text in texts), config)
+    named = ((f"{source.name}: {text.name}", text.response) for text in texts)
+    require_responses(named, config)

@@ -27,7 +27,8 @@ class TrainingPlan:
     """What a training would do, and everything that would be refused.
 
     config: None where the settings are refused. counts: records by what they are. steps, unit: how
-    long it would be, None where that is not known. train: loads the model and trains.
+    long it would be, None where that is not known. train: loads the model and trains. notes: what
+    the run would say of its records.
     """
 
     config: TrainConfig | None
@@ -37,6 +38,7 @@ class TrainingPlan:
     unit: str
     problems: Sequence[UserError]
     train: Callable[[], Path]
+    notes: Sequence[str] = ()
 
     def run(self) -> Path:
         """Train, and return the folder. Raises the problem, or RefusedError for several."""

@@ -1,11 +1,12 @@
 """Prompts and pairs as token ids, and dense batches of them.
 
-    [ prompt ......... | response ... eos | pad pad ]       ids (B, T)
+    [ prompt ......... | response ... end | pad pad ]       ids (B, T)
       False  False       True  True   True  False           response_mask: the tokens that count
 
-Training batches are padded on the right, so that a causal model never attends to pads and needs no
-attention mask. Masks are made from lengths, so a tokenizer whose pad token is its eos works as
-well. Nothing is truncated: a record that does not fit is an error, or is skipped and counted.
+A response that was cut off has no end token. Training batches are padded on the right, so that a
+causal model never attends to pads and needs no attention mask. Masks are made from lengths, so a
+tokenizer whose pad token is its eos works as well. Nothing is truncated: a record that does not fit
+is an error, or is skipped and counted.
 prefix_sharing.py puts several responses to one prompt into one row.
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from constitution.schema import Message
 from rlaif.batching.unusable import BatchError, Unusable, require_response
+from rlaif.data.cut_off import ending_of
 from rlaif.data.records import Preference, Prompt, Sample
 
 
@@ -58,7 +60,7 @@ class Batch:
     """Rows padded on the right to one length."""
 
     ids: Tensor  # (B, T) long
-    response_mask: Tensor  # (B, T) bool: the response's tokens, eos included
+    response_mask: Tensor  # (B, T) bool: the response's tokens, end token included
     last: Tensor  # (B,) long: index of the last real token
 
 
@@ -96,16 +98,25 @@ def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list
 
 
 def encode_row(
-    tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
+    tokenizer: Any,
+    id: str,
+    conversation: Iterable[Message],
+    response: str,
+    max_tokens: int,
+    *,
+    complete: bool = True,
+    end_token: str = "",
 ) -> Row:
-    """Encode a conversation and its response as a row that ends with the eos token.
+    """Encode a conversation and its response as a row, which ends with an end token if the
+    response ended by itself.
 
-    id: names the record in errors. Raises BatchError when the row exceeds max_tokens, or the
-    tokenizer has no chat template.
+    id: names the record in errors. complete, end_token: as in Sample; a response that was cut off
+    gets no end token, so that none is learned. Raises BatchError when the row exceeds max_tokens,
+    or the tokenizer has no chat template.
     """
     prompt = encode_conversation(tokenizer, conversation)
     answer = tokenizer.encode(response, add_special_tokens=False)
-    ids = (*prompt, *answer, tokenizer.eos_token_id)
+    ids = (*prompt, *answer, *_end_ids(tokenizer, complete, end_token))
     if len(ids) > max_tokens:
         raise BatchError(
             f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit in "
@@ -114,14 +125,35 @@ def encode_row(
     return Row(id, ids, len(prompt))
 
 
+def _end_ids(tokenizer: Any, complete: bool, end_token: str) -> tuple[int, ...]:
+    """The end token as ids: the one that was drawn, where the tokenizer has it as a token of its
+    own, or else its end of a turn; none after a response that was cut off."""
+    if not complete:
+        return ()
+    drawn: int | None = tokenizer.convert_tokens_to_ids(end_token) if end_token else None
+    if drawn is not None and drawn in tokenizer.added_tokens_decoder:
+        return (drawn,)
+    return (tokenizer.eos_token_id,)
+
+
+def response_row(
+    tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
+) -> Row:
+    """`encode_row` of a text that may be a ResponseText, which knows how it ended."""
+    complete, end_token = ending_of(response)
+    return encode_row(
+        tokenizer, id, conversation, response, max_tokens, complete=complete, end_token=end_token
+    )
+
+
 def sample_row(tokenizer: Any, sample: Sample) -> Row:
-    """Encode a sampled response from its text, with the eos token only if it is complete.
+    """Encode a sampled response from its text, with an end token only if it is complete.
 
     Raises BatchError when the tokenizer has no chat template.
     """
     prompt = encode_conversation(tokenizer, sample.prompt.messages)
     answer = tokenizer.encode(sample.response, add_special_tokens=False)
-    end = [tokenizer.eos_token_id] if sample.complete else []
+    end = _end_ids(tokenizer, sample.complete, sample.end_token)
     return Row(f"{sample.prompt.id}#{sample.index}", (*prompt, *answer, *end), len(prompt))
 
 
@@ -138,11 +170,13 @@ def encode_pairs(
         # a pair is used only if both of its responses can be
         try:
             chosen = _labeled_row(
-                tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens
-            )
+                tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens,
+                complete=p.chosen_complete, end_token=p.chosen_end_token,
+            )  # fmt: skip
             rejected = _labeled_row(
-                tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens
-            )
+                tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens,
+                complete=p.rejected_complete, end_token=p.rejected_end_token,
+            )  # fmt: skip
         except BatchError as error:
             if unusable == "error":
                 raise
@@ -156,10 +190,13 @@ def encode_pairs(
 
 
 def _labeled_row(
-    tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
-) -> Row:
+    tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int,
+    *, complete: bool, end_token: str,
+) -> Row:  # fmt: skip
     require_response(id, response)
-    return encode_row(tokenizer, id, conversation, response, max_tokens)
+    return encode_row(
+        tokenizer, id, conversation, response, max_tokens, complete=complete, end_token=end_token
+    )
 
 
 def encode_prompts(

@@ -7,8 +7,8 @@
     PlainText      text without turns, as in pre-training data
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
-`rejected`, each a list of {role, content}), plus `prob_chosen`, `traits` and `receipt`. Such
-files, and files made for TRL, are read by datasets.py.
+`rejected`, each a list of {role, content}), plus those of Preference below. Such files, and files
+made for TRL, are read by datasets.py.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Sample(_Record):
     tokens: int  # length of the response, end token included
     complete: bool  # ended by an end token, not by max_new_tokens
     seed: int  # this response was drawn with
+    end_token: str = ""  # the one that ended it, such as "<|im_end|>"; "": none, or not known
 
 
 class Preference(_Record):
@@ -71,6 +72,8 @@ class Preference(_Record):
 
     prob_chosen: P(chosen is better), at least ½ in labels of ours. traits: the same by trait, in
     [0, 1], since a trait may disagree with the whole; None where the trait was not judged.
+    complete, end_token: as in Sample; a response of unknown origin counts as complete. No loss
+    teaches an end after a response that was cut off.
     """
 
     id: str
@@ -79,6 +82,10 @@ class Preference(_Record):
     rejected: tuple[Message, ...] = Field(min_length=1, max_length=1)
     prob_chosen: float = Field(ge=0.0, le=1.0)
     traits: dict[str, float | None] = Field(default_factory=dict)
+    chosen_complete: bool = True
+    rejected_complete: bool = True
+    chosen_end_token: str = ""
+    rejected_end_token: str = ""
     receipt: str = ""  # JSON: where the label came from (feedback/receipts.py)
 
     @property
@@ -226,6 +233,8 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
     columns = {"id": text, **columns, "prob_chosen": number}
     if traits:  # Parquet has no struct without fields
         columns["traits"] = pyarrow.struct(dict.fromkeys(traits, number))
+    columns |= {"chosen_complete": pyarrow.bool_(), "rejected_complete": pyarrow.bool_()}
+    columns |= {"chosen_end_token": text, "rejected_end_token": text}
     schema = pyarrow.schema(columns | {"receipt": text})
     rows = (preference.model_dump() for preference in preferences)
     with path.open("wb") as file:

@@ -292,6 +292,7 @@ class LabelingSummary:
     unjudged: int
     unjudged_by_reason: dict[str, int]
     identical: int  # responses dropped before pairing, as duplicates for the same prompt
+    cut_off: int  # pairs with a response that a length limit cut off
     asked: int  # pairs judged in this run; the others were in the journal
     mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
     position_consistency: float | None  # share with the same response in both orders
@@ -380,6 +381,7 @@ def _summarize(
         unjudged=len(answers.pairs) - tally.judged,
         unjudged_by_reason=dict(tally.reasons.most_common()),
         identical=identical,
+        cut_off=sum(not (pair.complete_a and pair.complete_b) for pair in answers.pairs),
         asked=answers.judged_now,
         mean_prob_chosen=tally.prob_chosen.value,
         position_consistency=tally.consistent.value,

@@ -71,6 +71,10 @@ def _comparison(one: Sample, other: Sample, seed: int) -> Comparison:
         conversation=one.prompt.messages,
         response_a=a.response,
         response_b=b.response,
+        complete_a=a.complete,
+        complete_b=b.complete,
+        end_token_a=a.end_token,
+        end_token_b=b.end_token,
     )
 
 

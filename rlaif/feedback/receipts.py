@@ -55,14 +55,17 @@ _JUDGMENT, _OUTCOME = TypeAdapter(Judgment), TypeAdapter(_Outcome)
 _PROVENANCE = TypeAdapter(Provenance)
 
 
-def receipt(judgment: Judgment) -> dict[str, Any]:
-    """The receipt of a judgment as JSON values: all of its fields but usage and time."""
+def receipt(pair: Comparison, judgment: Judgment) -> dict[str, Any]:
+    """The receipt of a judgment as JSON values: all of its fields but usage and time, and which
+    responses of the pair ended by themselves."""
     fields: dict[str, Any] = _JUDGMENT.dump_python(judgment, mode="json")
     kept = ("verdict", "prob_a", "raw_prob_a", "spread", "order_gap", "position_consistent")
     return {
         "chosen": "A" if judgment.prob_a >= 0.5 else "B",
         **fields["provenance"],
         **{name: fields[name] for name in kept},
+        "complete_a": pair.complete_a,
+        "complete_b": pair.complete_b,
         "votes": fields["votes"],
     }
 
@@ -70,17 +73,21 @@ def receipt(judgment: Judgment) -> dict[str, Any]:
 def preference(pair: Comparison, judgment: Judgment) -> Preference:
     """A label: the judged pair, ordered, with its receipt. At exactly ½, A is the chosen one."""
     a_chosen = judgment.prob_a >= 0.5
-    chosen, rejected = (
-        (pair.response_a, pair.response_b) if a_chosen else (pair.response_b, pair.response_a)
-    )
+    a = pair.response_a, pair.complete_a, pair.end_token_a
+    b = pair.response_b, pair.complete_b, pair.end_token_b
+    chosen, rejected = (a, b) if a_chosen else (b, a)
     return Preference(
         id=pair.id,
         prompt=pair.conversation,
-        chosen=(Message(role="assistant", content=chosen),),
-        rejected=(Message(role="assistant", content=rejected),),
+        chosen=(Message(role="assistant", content=chosen[0]),),
+        rejected=(Message(role="assistant", content=rejected[0]),),
         prob_chosen=toward(judgment.prob_a, a_chosen),
         traits={trait: toward(p, a_chosen) for trait, p in judgment.trait_probs.items()},
-        receipt=json.dumps(receipt(judgment), ensure_ascii=False),
+        chosen_complete=chosen[1],
+        rejected_complete=rejected[1],
+        chosen_end_token=chosen[2],
+        rejected_end_token=rejected[2],
+        receipt=json.dumps(receipt(pair, judgment), ensure_ascii=False),
     )
 
 
@@ -117,6 +124,10 @@ def parse_receipt(label: Preference) -> Receipt:
 
 def comparison(label: Preference, receipt: Receipt) -> Comparison:
     """The pair with its responses as A and B, as the judge read it."""
-    chosen, rejected = label.chosen_text, label.rejected_text
+    chosen = label.chosen_text, label.chosen_complete, label.chosen_end_token
+    rejected = label.rejected_text, label.rejected_complete, label.rejected_end_token
     a, b = (chosen, rejected) if receipt.chosen == "A" else (rejected, chosen)
-    return Comparison(label.id, label.prompt, a, b)
+    return Comparison(
+        label.id, label.prompt, a[0], b[0],
+        complete_a=a[1], complete_b=b[1], end_token_a=a[2], end_token_b=b[2],
+    )  # fmt: skip

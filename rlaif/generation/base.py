@@ -28,6 +28,7 @@ from constitution.errors import UserError
 from hardware import vllm_cpu
 from hardware.dtypes import Dtype
 from hardware.memory import GIB
+from rlaif.data.cut_off import ResponseText
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,15 @@ class Generated:
     ids: list[int]  # with the end token if it is complete
     logprobs: list[float]  # of each token, in the distribution it was drawn from; nats
     complete: bool  # ended by an end token, not by max_new_tokens
+
+
+def response_text(tokenizer: Any, drawn: Generated) -> ResponseText:
+    """The text of a response, without its end token, and how it ended."""
+    if not drawn.complete:
+        return ResponseText(tokenizer.decode(drawn.ids, skip_special_tokens=True), complete=False)
+    *ids, end = drawn.ids
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    return ResponseText(text, end_token=tokenizer.convert_ids_to_tokens(end))
 
 
 class Sampler(Protocol):

@@ -217,6 +217,7 @@ def _samples(
             tokens=response["tokens"],
             complete=response["complete"],
             seed=request.seed,
+            end_token=response.get("end_token", ""),  # files of earlier versions lack it
         )
         for requests, chunk in zip(chunks, done, strict=True)
         for request, response in zip(requests, chunk["responses"], strict=True)

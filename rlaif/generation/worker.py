@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from constitution.errors import UserError
 from hardware.dtypes import Dtype
-from rlaif.generation.base import FolderModel, Generated, SamplingError
+from rlaif.generation.base import FolderModel, Generated, SamplingError, response_text
 from rlaif.generation.engines import open_folder_sampler
 
 
@@ -56,6 +56,7 @@ class GeneratedResponse:
     text: str
     tokens: int  # end token included
     complete: bool  # ended by an end token, not by max_new_tokens
+    end_token: str = ""  # that one's text, where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def run(job: Job, send: Callable[[dict[str, Any]], None]) -> None:
         sampler.sync()
         seeds = [request.seed for request in requests]
         drawn = sampler.generate(ids, job.max_new_tokens, job.temperature, seeds, job.top_p)
-        responses = [_decoded(tokenizer, each) for each in drawn]
+        responses = [_response(tokenizer, each) for each in drawn]
         send(asdict(Chunk(responses, time.monotonic() - begin)))
 
 
@@ -139,12 +140,9 @@ def tokenize(job: Job, tokenizer: Any, context: int) -> list[list[list[int]]]:
     return chunks
 
 
-def _decoded(tokenizer: Any, drawn: Generated) -> GeneratedResponse:
-    """The text of a response; its end token counts, but is not part of the text."""
-    text = drawn.ids[:-1] if drawn.complete else drawn.ids
-    return GeneratedResponse(
-        tokenizer.decode(text, skip_special_tokens=True), len(drawn.ids), drawn.complete
-    )
+def _response(tokenizer: Any, drawn: Generated) -> GeneratedResponse:
+    text = response_text(tokenizer, drawn)
+    return GeneratedResponse(str(text), len(drawn.ids), text.complete, text.end_token)
 
 
 def job_from_json(line: str) -> Job:

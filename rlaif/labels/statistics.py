@@ -23,6 +23,7 @@ from pathlib import Path
 
 from judge_service.judge.aggregation import weighted_prob
 from judge_service.types import PrincipleVote, Verdict
+from rlaif.data.cut_off import cut_in_pair
 from rlaif.data.records import Preference, RecordError
 from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate, wilson
 from rlaif.feedback.counts import Mean
@@ -57,6 +58,7 @@ class LabelStats:
     prompts: int
     chosen_a: Estimate
     ties: int  # verdict TIE
+    cut_off: int  # labels with a response that a length limit cut off
     mean_prob_chosen: float
     histogram: tuple[int, ...]  # of prob_chosen: HISTOGRAM_BINS of equal width over [0.5, 1]
     position_consistency: float | None
@@ -117,7 +119,8 @@ class _Count:
 
     def __init__(self, trait_weights: TraitWeights) -> None:
         self._trait_weights = trait_weights
-        self.labels = self.ties = self.void_reads = self.reads = self.stored_reads = 0
+        self.labels = self.ties = self.cut_off = 0
+        self.void_reads = self.reads = self.stored_reads = 0
         self.chosen_a, self.prob_chosen, self.consistent = Mean(), Mean(), Mean()
         self.order_gap, self.label_mass = Mean(), Mean()
         self.lowest_label_mass: float | None = None
@@ -133,6 +136,7 @@ class _Count:
         self.labels += 1
         self.chosen_a.add(receipt.chosen == "A")
         self.ties += receipt.verdict is Verdict.TIE
+        self.cut_off += cut_in_pair(label) > 0
         self.prob_chosen.add(label.prob_chosen)
         place = int((label.prob_chosen - 0.5) * 2 * HISTOGRAM_BINS)
         self.histogram[max(0, min(place, HISTOGRAM_BINS - 1))] += 1
@@ -196,6 +200,7 @@ def stats(
         prompts=len(longer),
         chosen_a=Estimate(a_chosen, *wilson(a_chosen, count.labels), n=count.labels),
         ties=count.ties,
+        cut_off=count.cut_off,
         mean_prob_chosen=prob_chosen,
         histogram=tuple(count.histogram),
         position_consistency=count.consistent.value,

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
-from rlaif.batching.encode import Pair, Row, encode_row
+from rlaif.batching.encode import Pair, Row, response_row
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.batching.unusable import BatchError
 from rlaif.data.files import file_sha256
@@ -225,13 +225,16 @@ class RewardModel:
     def overall_scores(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """Normalized overall score of each response; None for an empty or a too long one."""
+        """Normalized overall score of each response; None for an empty or a too long one.
+
+        A ResponseText that was cut off is scored without an end token, as it was trained on.
+        """
         tokenizer, context = self.backbone.tokenizer, self.backbone.context
         rows: dict[int, Row] = {}
         for place, (messages, response) in enumerate(zip(conversations, responses, strict=True)):
             if response.strip():
                 with suppress(BatchError):
-                    rows[place] = encode_row(tokenizer, "", messages, response, context)
+                    rows[place] = response_row(tokenizer, "", messages, response, context)
         per_trait = self.heads.normalized(self.raw_rows(list(rows.values())))
         scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
@@ -242,7 +245,7 @@ class RewardModel:
         tokenizer, context = self.backbone.tokenizer, self.backbone.context
         return self.raw_rows(
             [
-                encode_row(tokenizer, f"response {i}", conversation, response, context)
+                response_row(tokenizer, f"response {i}", conversation, response, context)
                 for i, (conversation, response) in enumerate(
                     zip(conversations, responses, strict=True)
                 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlaif.data.cut_off import CutResponses
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.config import TrainingError
@@ -37,6 +38,12 @@ def report_skipped(skipped: Sequence[str]) -> None:
     if skipped and ProcessGroup.current().is_main:
         shown = "".join(f"\n  {reason}" for reason in skipped[:3])
         print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
+
+
+def report_cut_off(cut: CutResponses, what: str, left_out: bool) -> None:
+    """Print on stderr, in the main process, how many records hold a cut-off response, if any."""
+    if cut.records and ProcessGroup.current().is_main:
+        print(cut.describe(what, left_out), file=sys.stderr)
 
 
 def memory_gib() -> float:

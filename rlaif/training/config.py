@@ -8,12 +8,19 @@ from pydantic import Field
 
 from constitution.errors import UserError
 from rlaif.batching.unusable import Unusable
+from rlaif.data.cut_off import CutOff
 from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.settings import SettingsModel
 from rlaif.training.trackers import TrackerName
 
 # what a run's outcome does not depend on
 HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "trackers"}
+
+
+CUT_OFF = (
+    "responses that a length limit cut off: keep trains on them without an end token, so that no "
+    "end is learned; skip leaves out the {} (ours)"
+)
 
 
 class TrainingError(UserError):
@@ -92,6 +99,8 @@ class TrainConfig(SettingsModel):
 
 class HeldOutConfig(TrainConfig):
     """Settings of trainers that evaluate on held-out pairs (reward model, DPO)."""
+
+    cut_off: CutOff = Field(default="keep", description=CUT_OFF.format("pairs that hold one"))
 
     eval_every: int | None = Field(
         default=None,

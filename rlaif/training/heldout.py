@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rlaif.batching.encode import EncodedPairs, encode_pairs
+from rlaif.data.cut_off import count_pairs, pairs_for
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
-from rlaif.training.checks import report_skipped, require_context
+from rlaif.training.checks import report_cut_off, report_skipped, require_context
 from rlaif.training.config import HeldOutConfig, TrainingError
 from rlaif.training.learner import Learner
-from rlaif.training.preflight import require_heldout
+from rlaif.training.preflight import require_heldout, require_kept
 from rlaif.training.run import Run, records_digest, run_inputs
 
 
@@ -31,16 +32,18 @@ def load_and_encode(
 ) -> tuple[Backbone, EncodedPairs, EncodedPairs]:
     """Load the base, and encode the training and held-out pairs with the same limits.
 
-    Skipped pairs are reported on stderr. Raises TrainingError for settings that cannot work,
-    BackboneError for the model, and BatchError for an unusable pair.
+    Skipped pairs and cut-off responses are reported on stderr. Raises TrainingError for settings
+    that cannot work, BackboneError for the model, and BatchError for an unusable pair.
     """
     require_heldout(config, heldout)
+    require_kept(preferences, config)
     backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
-    encoded = encode_pairs(backbone.tokenizer, preferences, *bounds)
+    report_cut_off(count_pairs(preferences), "pairs", config.cut_off == "skip")
+    encoded = encode_pairs(backbone.tokenizer, pairs_for(preferences, config.cut_off), *bounds)
     encoded_heldout = EncodedPairs([], [])
-    if heldout:
+    if heldout := pairs_for(heldout, config.cut_off):
         encoded_heldout = encode_pairs(backbone.tokenizer, heldout, *bounds)
     report_skipped(encoded.skipped + encoded_heldout.skipped)
     return backbone, encoded, encoded_heldout

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from constitution.errors import UserError, install_hint
+from rlaif.data.cut_off import pairs_for
+from rlaif.data.records import Preference
 from rlaif.training.config import HeldOutConfig, TrainingError
 
 TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "peft")
@@ -47,6 +49,15 @@ def require_heldout(config: HeldOutConfig, heldout: Sequence[object]) -> None:
         raise TrainingError(
             f"{' and '.join(given)}: there are no held-out pairs to evaluate; give some, or remove "
             "the setting"
+        )
+
+
+def require_kept(pairs: Sequence[Preference], config: HeldOutConfig) -> None:
+    """Raises TrainingError when cut_off=skip leaves no pair to train on."""
+    if pairs and not pairs_for(pairs, config.cut_off):
+        raise TrainingError(
+            f"all {len(pairs)} pairs hold a response that was cut off, and cut_off=skip leaves "
+            "them out; set cut_off=keep, or sample again with a higher max_new_tokens"
         )
 
 

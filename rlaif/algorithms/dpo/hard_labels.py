@@ -51,6 +51,10 @@ def _turned(pair: Preference) -> Preference:
             "chosen": pair.rejected,
             "rejected": pair.chosen,
             "prob_chosen": 1 - pair.prob_chosen,
+            "chosen_complete": pair.rejected_complete,
+            "rejected_complete": pair.chosen_complete,
+            "chosen_end_token": pair.rejected_end_token,
+            "rejected_end_token": pair.chosen_end_token,
             "traits": {t: None if p is None else 1 - p for t, p in pair.traits.items()},
             "receipt": "",
         }

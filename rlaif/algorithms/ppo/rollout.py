@@ -34,9 +34,10 @@ from rlaif.algorithms.ppo.estimator_base import ScoredResponses
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
 from rlaif.batching.logprobs import kl_k1, kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
+from rlaif.data.cut_off import ResponseText
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
-from rlaif.generation.base import Generated, Sampler, response_seed
+from rlaif.generation.base import Generated, Sampler, response_seed, response_text
 from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, backbones_of, checked_scores, require_a_score
 from rlaif.rewards.base import reasons, reasons_since
@@ -210,10 +211,10 @@ def sample(
         return models.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
 
 
-def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[str]:
+def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[ResponseText]:
     """Texts of the sampled responses, without special tokens."""
     tokenizer = models.policy.tokenizer
-    return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
+    return [response_text(tokenizer, g) for g in generated]
 
 
 def measure(

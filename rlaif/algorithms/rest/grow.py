@@ -19,7 +19,7 @@ from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.batching.encode import EncodedPrompt, in_groups
 from rlaif.data.journal import Journal
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.base import Sampler, response_seed
+from rlaif.generation.base import Sampler, response_seed, response_text
 from rlaif.models.backbone import Backbone, all_whole
 from rlaif.models.reward_model import RewardFunction, checked_scores, require_a_score
 from rlaif.progress import progress
@@ -122,7 +122,7 @@ class GrowStep:
             self.config.temperature,
             seeds,
         )
-        texts = [self.tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
+        texts = [response_text(self.tokenizer, g) for g in generated]
         prompts = [prompt.prompt for prompt, _ in repeated]
         scores = checked_scores(self.score, prompts, texts, f"ReST, grow {step}")
         return [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlaif.training.config import TrainConfig
+from rlaif.data.cut_off import CutOff
+from rlaif.training.config import CUT_OFF, TrainConfig
 
 
 class SFTConfig(TrainConfig):
@@ -22,6 +23,7 @@ class SFTConfig(TrainConfig):
         le=1,
         description="probability below which a chosen response is not imitated (ours)",
     )
+    cut_off: CutOff = Field(default="keep", description=CUT_OFF.format("records that are one"))
     eval_every: int | None = Field(
         default=None,
         ge=1,

@@ -1,8 +1,8 @@
 """Data of SFT: records encoded as rows of token ids, and the mix of sources.
 
-Records to imitate (`records.Lesson`): a Sample (its end token only where it is complete), a
-Demonstration, the chosen response of a Preference whose prob_chosen is at least min_prob_chosen (a
-label near ½ carries no information), and PlainText, where every token counts: a share of
+Records to imitate (`records.Lesson`): a Sample, a Demonstration, the chosen response of a
+Preference whose prob_chosen is at least min_prob_chosen (a label near ½ carries no information),
+and PlainText, where every token counts: a share of
 pre-training text keeps a model fluent (arXiv:2203.02155, section 3.5, does so in PPO).
 Constitutional AI mixes revisions with helpful answers (arXiv:2212.08073, section 3.2).
 
@@ -22,7 +22,8 @@ from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.sources import imitated, is_unsure
 from rlaif.batching.encode import Row, encode_row
 from rlaif.batching.unusable import BatchError, require_response
-from rlaif.data.records import Lesson, PlainText, Sample
+from rlaif.data.cut_off import is_cut
+from rlaif.data.records import Lesson, PlainText
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class EncodedLessons:
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # one reason per record left out
     unsure: int = 0  # preferences below min_prob_chosen
+    cut: int = 0  # left out by cut_off=skip
 
 
 def encode_lessons(
@@ -44,10 +46,13 @@ def encode_lessons(
     """
     rows: list[Row] = []
     skipped: list[str] = []
-    unsure = 0
+    unsure = cut = 0
     for lesson in lessons:
         if is_unsure(lesson, config):
             unsure += 1
+            continue
+        if config.cut_off == "skip" and is_cut(lesson):
+            cut += 1
             continue
         try:
             rows += _rows(tokenizer, lesson, config.max_tokens)
@@ -57,20 +62,22 @@ def encode_lessons(
             skipped.append(str(error))
     if not rows:
         why = f"; {unsure} below min_prob_chosen={config.min_prob_chosen}" if unsure else ""
+        why += f"; {cut} cut off, and cut_off=skip leaves them out" if cut else ""
         why += f"; first because {skipped[0]}" if skipped else ""
         raise BatchError(f"{name}: nothing to imitate among {len(lessons)} records{why}")
-    return EncodedLessons(rows, skipped, unsure)
+    return EncodedLessons(rows, skipped, unsure, cut)
 
 
 def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
     if isinstance(lesson, PlainText):
         return plain_rows(tokenizer, lesson, max_tokens)
-    id, prompt, response = imitated(lesson)
-    require_response(id, response)
-    row = encode_row(tokenizer, id, prompt, response, max_tokens)
-    if isinstance(lesson, Sample) and not lesson.complete:  # cut off: its end is not to be learned
-        return [Row(row.id, row.ids[:-1], row.start)]
-    return [row]
+    name, prompt, response, complete, end_token = imitated(lesson)
+    require_response(name, response)
+    return [
+        encode_row(
+            tokenizer, name, prompt, response, max_tokens, complete=complete, end_token=end_token
+        )
+    ]
 
 
 def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:

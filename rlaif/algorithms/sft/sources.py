@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
@@ -33,15 +34,27 @@ class SFTSource:
         return cls(path.stem, read_lessons(path), weight)
 
 
-def imitated(lesson: Lesson) -> tuple[str, Sequence[Message], str]:
-    """(name, prompt, response) of what is imitated; the prompt of a plain text is empty."""
+class Imitated(NamedTuple):
+    """What is imitated of a record; the prompt of a plain text is empty."""
+
+    name: str
+    prompt: Sequence[Message]
+    response: str
+    complete: bool = True  # as in Sample
+    end_token: str = ""
+
+
+def imitated(lesson: Lesson) -> Imitated:
+    """The response to imitate, of a Preference the chosen one."""
     if isinstance(lesson, PlainText):
-        return lesson.id, (), lesson.text
+        return Imitated(lesson.id, (), lesson.text)
     if isinstance(lesson, Preference):
-        return f"{lesson.id} (chosen)", lesson.prompt, lesson.chosen_text
+        name, ending = f"{lesson.id} (chosen)", (lesson.chosen_complete, lesson.chosen_end_token)
+        return Imitated(name, lesson.prompt, lesson.chosen_text, *ending)
     if isinstance(lesson, Sample):
-        return f"{lesson.prompt.id}#{lesson.index}", lesson.prompt.messages, lesson.response
-    return lesson.id, lesson.prompt, lesson.response
+        name, ending = f"{lesson.prompt.id}#{lesson.index}", (lesson.complete, lesson.end_token)
+        return Imitated(name, lesson.prompt.messages, lesson.response, *ending)
+    return Imitated(lesson.id, lesson.prompt, lesson.response)
 
 
 def is_unsure(lesson: Lesson, config: SFTConfig) -> bool:

@@ -25,11 +25,18 @@ from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, encode_lessons, mixture
 from rlaif.algorithms.sft.sources import SFTSource, require_lessons
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
+from rlaif.data.cut_off import count_lessons
 from rlaif.data.records import Lesson
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
 from rlaif.progress import progress
-from rlaif.training.checks import memory_gib, report_skipped, require_context, require_finite
+from rlaif.training.checks import (
+    memory_gib,
+    report_cut_off,
+    report_skipped,
+    require_context,
+    require_finite,
+)
 from rlaif.training.learner import Learner
 from rlaif.training.run import Run, records_digest, run_inputs
 
@@ -65,6 +72,8 @@ def train(
     encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
     skipped = [reason for source in encoded for reason in source.skipped]
     report_skipped(skipped)
+    cut = count_lessons(lesson for s in sources for lesson in s.records)
+    report_cut_off(cut, "records", config.cut_off == "skip")
     heldout: list[Row] = []
     if eval_samples:
         heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
@@ -83,7 +92,10 @@ def train(
 
     # 3. Steps.
     eval_every = config.eval_every or math.ceil(len(batches) / config.epochs)
-    left_out = {"skipped": len(skipped), "unsure": sum(source.unsure for source in encoded)}
+    left_out = {
+        "skipped": len(skipped) + sum(source.cut for source in encoded),
+        "unsure": sum(source.unsure for source in encoded),
+    }
     with progress("SFT", len(batches), "steps") as report:
         report(done)
         for step, batch in enumerate(batches[done:], start=done + 1):

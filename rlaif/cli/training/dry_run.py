@@ -36,6 +36,7 @@ def _lines(plan: TrainingPlan) -> Iterator[str]:
         yield f"would be refused, {len(refused)} {'problem' if len(refused) == 1 else 'problems'}:"
         yield from (f"  {line}" for line in refused)
         return
+    yield from plan.notes
     yield f"{counts}; {plan.steps} {plan.unit} if every record can be used"
     yield _start(plan)
 

@@ -130,6 +130,12 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.cut_off:
+        console.print(
+            f"{summary.cut_off} of {summary.pairs} pairs hold a response that was cut off by its "
+            "length limit: no training teaches an end for it",
+            highlight=False,
+        )
     if summary.kept:
         console.print(f"earlier labels are kept: {out / summary.kept}", highlight=False)
     console.print(details, highlight=False)

@@ -153,6 +153,8 @@ def _print_stats(out: Console, stats: LabelStats) -> None:
         out.print(text, markup=False, highlight=False)
 
     say(f"{stats.labels} labels of {stats.prompts} prompts, {stats.ties} ties")
+    if stats.cut_off:
+        say(f"{stats.cut_off} with a response that was cut off by its length limit")
     for kind, counts in (("constitution", stats.constitutions), ("judge", stats.models)):
         say(f"{kind}: " + "; ".join(f"{name}: {n}" for name, n in counts.items()))
     if stats.unjudged:

@@ -70,6 +70,12 @@ COLUMNS = frozenset(
     | {"chosen_rating", "rejected_rating", "chosen-rating", "rejected-rating"}
 )
 
+_OURS = (
+    *("traits", "receipt", "chosen_complete", "rejected_complete"),
+    *("chosen_end_token", "rejected_end_token"),
+)
+"""Columns of our labels besides TRL's; a response without the flag counts as complete."""
+
 
 def preference(fields: Fields, where: str) -> Preference | LeftOut:
     """Convert one row to a Preference, or say why it is left out.
@@ -91,9 +97,7 @@ def preference(fields: Fields, where: str) -> Preference | LeftOut:
     if content["chosen"] == content["rejected"]:
         return LeftOut("identical responses")
     content |= {"id": _id(fields, content), "prob_chosen": fields.get("prob_chosen", 1.0)}
-    optional = {
-        name: fields[name] for name in ("traits", "receipt") if fields.get(name) is not None
-    }
+    optional = {name: fields[name] for name in _OURS if fields.get(name) is not None}
     return as_record(content | optional, Preference, where)
 
 

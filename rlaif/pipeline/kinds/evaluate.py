@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import Sample, read_jsonl
 from rlaif.pipeline.context import RunContext
@@ -93,7 +94,8 @@ class EvaluateStage(Stage):
         rewards = None
         if scorer:
             conversations = [s.prompt.messages for s in samples]
-            rewards = scorer.overall_scores(conversations, [s.response for s in samples])
+            responses = [ResponseText(s.response, s.complete, s.end_token) for s in samples]
+            rewards = scorer.overall_scores(conversations, responses)
         kl = None if name == START else self._kl(name, samples)
         return PolicyRun(name, samples, rewards, kl, tokens_per_second(path))
 

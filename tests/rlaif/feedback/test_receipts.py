@@ -55,7 +55,7 @@ def test_a_label_and_its_receipt_reproduce_the_judged_pair(judged, prob):
 def test_a_receipt_without_newer_fields_is_parsed_with_defaults(judged):
     pair, judgment = judged
     label = preference(pair, judgment)
-    old = receipt(judgment)
+    old = receipt(pair, judgment)
     for name in ("protocol", "calibration", "raw_prob_a", "spread"):
         del old[name]
     for vote in old["votes"]:
