@@ -86,7 +86,7 @@ class TrainConfig(SettingsModel):
         gt=0,
         le=1,
         description="share of the steps at the end in which the rate falls, with schedule=wsd "
-        "(arXiv:2405.18392: 0.2)",
+        "(arXiv:2405.18392: 0.1 to 0.2)",
     )
     weight_decay: float = Field(
         default=0.0,

@@ -5,9 +5,10 @@
 
 The decoder layers are those that transformers marks for it. transformers' own switch works in
 training mode only, which would turn on the dropout that some layers have in their own code; here
-the model stays in eval mode, so that log-probs of all passes agree. A pass without gradient is left
-as it is. The same kernels run on the same inputs again, and LoRA's dropout draws the same masks
-(torch keeps the state of its generators), so the gradient is the same to the bit on a CPU. Under
+the model stays in eval mode, so that log-probs of all passes agree. A layer is computed again under
+the role of its forward pass, since another role's may have come in between. A pass without gradient
+is left as it is. The same kernels run on the same inputs again, and LoRA's dropout draws the same
+masks (torch keeps the state of its generators): on a CPU the gradient is the same to the bit. Under
 FSDP a layer is gathered once for its recomputation and its backward pass.
 """
 
@@ -39,15 +40,15 @@ def recompute_layers(backbone: Backbone, config: TrainConfig) -> None:
     inside = {id(inner) for layer in layers for inner in list(layer.modules())[1:]}
     for layer in layers:
         if id(layer) not in inside:
-            layer.forward = _recomputed(layer.forward)
+            layer.forward = _recomputed(layer.forward, backbone)
 
 
-def _recomputed(forward: Any) -> Any:
+def _recomputed(forward: Any, backbone: Backbone) -> Any:
     """A layer's forward whose activations are dropped and computed again."""
 
     def recomputed(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return checkpoint(backbone.bound_to_role(forward), *args, use_reentrant=False, **kwargs)
 
     return recomputed

@@ -3,7 +3,7 @@
     w = max(1, ⌈warmup·T⌉)    the peak step, of T steps, counted from 1
     factor(s) = s / w                                  s ≤ w: a linear rise; at step w exactly 1
     linear      1 - x                                  x = (s - w) / (T + 1 - w), after w
-    cosine      ½ (1 + cos πx)                         arXiv:1608.03983, Eq. 5, without restarts
+    cosine      ½ (1 + cos πx)                         Eq. 5, arXiv:1608.03983, without restarts
     wsd         1 until step T + 1 - D, then 1 - √x    x = (s - (T + 1 - D)) / D, D = ⌈cooldown·T⌉
                                                        arXiv:2405.18392, section 3; its WSD is
                                                        warmup, stable, decay
