@@ -45,12 +45,14 @@ def field_problems(
     """Every problem of a validation, in pydantic's order; at least one.
 
     With `known`, a model or a function, an unknown key is answered with the nearest known one.
-    noun: what a key is called where the values come from, such as "setting" or "field".
+    noun: what a key is called where the values come from, such as "setting" or "field". A default
+    that could not be had, because of another problem, is none of its own.
     """
     keys_at = partial(keys_of, known) if isinstance(known, type) else known
     return tuple(
         FieldProblem(tuple(each["loc"]), each["type"], _message(each, keys_at, noun))
         for each in error.errors(include_url=False)
+        if each["type"] != "default_factory_not_called"
     )
 
 

@@ -46,11 +46,11 @@ def setting_rows(
 
 
 def variant_rows(config: type[SettingsModel]) -> dict[str, list[SettingRow]]:
-    """The settings that only a variant has, by the setting that selects it: {"loss=robust": …}."""
-    known = config.model_fields
+    """The settings that a variant adds or defines anew, by what selects it: {"loss=robust": …}."""
     own = {
-        selects: list(_rows(variant, [n for n in variant.model_fields if n not in known], {}, str))
+        selects: list(_rows(variant, own_names(variant), {}, str))
         for selects, variant in config.variants().items()
+        if variant is not config
     }
     return {selects: rows for selects, rows in own.items() if rows}
 
@@ -130,9 +130,14 @@ def _annotation_words(annotation: Any, code: Code) -> tuple[str, bool]:
 
 
 def default_words(field: FieldInfo, code: Code = str) -> str:
-    """The default as it is typed; a group of settings has its own rows below."""
+    """The default as it is typed; a group of settings has its own rows below.
+
+    A default that depends on other settings (a factory that takes them) says so itself.
+    """
     if field.is_required():
         return "required"
+    if field.default_factory_takes_validated_data:
+        return str(field.default_factory)
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "below"

@@ -48,7 +48,7 @@ _ACCEPTED_SETTINGS = {
     "FSDP_OFFLOAD_PARAMS": (("false",), "set it to false, and launch more processes"),
     "FSDP_ACTIVATION_CHECKPOINTING": (
         ("false",),
-        "set it to false; a smaller micro_batch_tokens saves activation memory",
+        "set it to false; the trainer's setting gradient_checkpointing=true does it",
     ),
     "FSDP_FORWARD_PREFETCH": (("false",), "set it to false"),
     "FSDP_IGNORED_MODULES": (("",), "remove it"),

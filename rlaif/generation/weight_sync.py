@@ -1,6 +1,6 @@
 """Handover of the trainer's current weights to a vLLM engine in the same process.
 
-    base + (alpha / rank)·B A  ──named_weights──►  engine's own layout  ──►  no stale prefix is read
+    base + s·B A (lora.py)     ──named_weights──►  engine's own layout  ──►  no stale prefix is read
 
 A reload must do more than write the weights; both were seen by comparing log-probs afterwards:
 

@@ -16,7 +16,7 @@ gone after the first step: compute log-probs of role None before it, or take a `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -261,6 +261,17 @@ class Backbone:
             )
         self._adapters.activate(None if role == self._whole else role)
         self._active = role
+
+    def bound_to_role(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """`compute`, to run under the role that is active now whenever it is called."""
+        role = self._active
+
+        def under_role(*args: Any, **kwargs: Any) -> Any:
+            if role != self._active:
+                self._activate(role)
+            return compute(*args, **kwargs)
+
+        return under_role
 
     @contextmanager
     def merged(self, role: Role | None) -> Iterator[None]:

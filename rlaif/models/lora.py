@@ -1,12 +1,15 @@
 """LoRA adapters over one model, one of them active at a time (arXiv:2106.09685).
 
-    y = W x + (alpha / rank) B A x        W frozen; A (rank, in), B (out, rank) train in float32
+    y = W x + s B A x        W frozen; A (rank, in), B (out, rank) train in float32
+    s = alpha / rank, or with rslora alpha / √rank (arXiv:2312.03732)
+    dropout zeroes a share of x before A, where gradients are computed and nowhere else: neither
+    references, scores and evaluations nor samples have it
 
 peft creates, loads and saves them, in its own format. `LeanLinear` replaces the computation of
 every layer: over a bfloat16 base, peft carries A x, B A x and their sum through the layer in
 float32; here x stays as it is and A and B are rounded to it, as autocast would, which saves half
 a dozen passes over the activations and their float32 copies (docs/log.md has the measurement).
-Left out: dropout, and LoRA's variants (DoRA and the like): adapters with those run as in peft.
+Left out: LoRA's variants (DoRA and the like): adapters with those run as in peft.
 """
 
 from __future__ import annotations
@@ -34,15 +37,32 @@ class LeanLinear(peft_lora.Linear):  # type: ignore[misc]
     """peft's adapted linear layer, computed in the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """W x, plus (alpha / rank) B A x of the active adapter: (..., in) → (..., out)."""
+        """W x, plus s B A x of the active adapter: (..., in) → (..., out)."""
         base: Tensor = self.base_layer(x)
         name = self.active_adapters[0]  # one role is on at a time
         if self.disable_adapters or name not in self.lora_A:
             return base
         a = self.lora_A[name].weight.to(base.dtype)  # (rank, in)
         b = (self.scaling[name] * self.lora_B[name].weight).to(base.dtype)  # (out, rank)
-        inner = (x.to(base.dtype) @ a.T).flatten(0, -2)  # (N, rank)
+        x = self.lora_dropout[name](x.to(base.dtype))
+        inner = (x @ a.T).flatten(0, -2)  # (N, rank)
         return torch.addmm(base.flatten(0, -2), inner, b.T).view_as(base)
+
+
+class GradientDropout(torch.nn.Module):
+    """Dropout where gradients are computed, whatever the mode of the model: that is always eval,
+    so that the base's own dropout is off.
+
+    Masks come from torch's global generator, whose state is in checkpoints.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x with a share of its elements zeroed and the others scaled up; x without gradient."""
+        return torch.dropout(x, self.share, train=True) if torch.is_grad_enabled() else x
 
 
 def _plain(layer: Any) -> bool:
@@ -82,6 +102,8 @@ class Adapters:
         config = peft.LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
+            use_rslora=lora.rslora,
+            lora_dropout=lora.dropout,
             target_modules=targets,
             fan_in_fan_out=all(isinstance(self._layers.usable[t], Conv1D) for t in targets),
             task_type="CAUSAL_LM",
@@ -94,7 +116,7 @@ class Adapters:
             else:
                 self._peft.add_adapter(role, config)
         self._trainable.add(role)
-        self._take_up(role, self.name)
+        self._take_up(role, self.name, lora.dropout)
 
     def load(self, role: Role, folder: Path) -> None:
         """Load a saved adapter, frozen. Raises BackboneError when it does not fit this model."""
@@ -157,9 +179,9 @@ class Adapters:
             if ProcessGroup.current().is_main:
                 print(f"{self.name}: {self._layers.note}", file=sys.stderr)
 
-    def _take_up(self, role: Role, what: str) -> None:
+    def _take_up(self, role: Role, what: str, dropout: float = 0.0) -> None:
         """Refuse an adapter of layers that are computed elsewhere (embeddings, or the
-        head over the hidden states); of the others, take over the computing."""
+        head over the hidden states); of the others, take over the computing and the dropout."""
         head = self.model.get_output_embeddings()
         for name, layer in adapted_layers(self.model, role):
             if layer is head or not isinstance(layer, peft_lora.Linear):
@@ -168,6 +190,8 @@ class Adapters:
                     "be adapted here: merge it (`rlaif models merge`) and give the merged model"
                 )
             layer.__class__ = LeanLinear if _plain(layer) else peft_lora.Linear
+            # a frozen adapter's own dropout was for its training
+            layer.lora_dropout[role] = GradientDropout(dropout) if dropout else torch.nn.Identity()
         self._parameters[role] = {
             n: p for n, p in self.model.named_parameters() if "lora_" in n and f".{role}." in n
         }

@@ -26,6 +26,18 @@ class LoraConfig(SettingsModel):
         gt=0,
         description="factor of the update, which is scaled by alpha / rank (ours: twice the rank)",
     )
+    rslora: bool = Field(
+        default=False,
+        description="scale the update by alpha / √rank instead, so that high ranks learn as fast "
+        "(arXiv:2312.03732)",
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the adapter's inputs that are zeroed in training steps; not in PPO "
+        "(arXiv:2305.14314: 0.05 or 0.1; ours: 0)",
+    )
     targets: str | tuple[str, ...] = Field(
         default="all-linear",
         description="adapted layers: all-linear, but no routers and fused experts; or a name, or "

@@ -1,4 +1,5 @@
-"""Adapters folded into the weights they adapt: W + (alpha / rank) B A (arXiv:2106.09685).
+"""Adapters folded into the weights they adapt: W + s B A (arXiv:2106.09685), s = alpha / rank
+(or alpha / √rank, where the adapter was trained with rslora).
 
 In memory for the length of a block, as a stream of tensors for a sampler, or as a model folder.
 The sum is computed in float32, then rounded to the base's dtype. Over a float32 base the log-probs
@@ -38,7 +39,7 @@ def adapted_layers(model: Any, adapter: str) -> Iterator[tuple[str, Any]]:
 
 @torch.no_grad()
 def folded_weight(layer: Any, adapter: str) -> Tensor:
-    """W + (alpha / rank) B A of one linear layer: a new tensor (out, in), in the dtype of W."""
+    """W + s B A of one linear layer: a new tensor (out, in), in the dtype of W."""
     weight: Tensor = layer.get_base_layer().weight
     delta: Tensor = layer.get_delta_weight(adapter)
     return (weight.float() + delta.float()).to(weight.dtype)

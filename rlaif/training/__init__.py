@@ -1,7 +1,9 @@
 """What the trainers share. config, preflight and trackers import no torch.
 
 config.py         settings of every trainer, and TrainingError
+schedules.py      the learning rate by step
 learner.py        the optimizer and its state
+recompute.py      gradient checkpointing: layers computed again instead of kept
 run.py            a run's folder: checkpoints, exact resume, metrics
 checkpoints.py    checkpoint files, written atomically
 checks.py         finite losses, the model's context, peak memory

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from constitution.errors import UserError
 from rlaif.batching.unusable import Unusable
 from rlaif.data.cut_off import CutOff
 from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.settings import SettingsModel
+from rlaif.training.schedules import Schedule
 from rlaif.training.trackers import TrackerName
 
 # what a run's outcome does not depend on
@@ -25,6 +28,31 @@ CUT_OFF = (
 
 class TrainingError(UserError):
     """Training that cannot start or continue; the message has the step, reason and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateByMode:
+    """Default learning rates of an algorithm; as a field's default_factory it picks by `lora`.
+
+    An adapter's best rate is about ten times that of the whole model (Schulman et al. 2025, "LoRA
+    Without Regret"): its B starts at zero.
+    """
+
+    adapter: float
+    whole: float  # with lora=null
+
+    def __call__(self, data: dict[str, Any]) -> float:
+        """The rate for settings validated so far, of which `lora` is one."""
+        return self.whole if data.get("lora", ...) is None else self.adapter
+
+    def __str__(self) -> str:
+        return f"{self.adapter:g}; with lora=null {self.whole:g}"
+
+
+def rate_field(adapter: float, whole: float, source: str) -> Any:
+    """The field `learning_rate` of an algorithm, whose default depends on `lora`."""
+    default: Callable[[dict[str, Any]], float] = RateByMode(adapter, whole)
+    return Field(default_factory=default, gt=0, description=f"peak step size of AdamW ({source})")
 
 
 class TrainConfig(SettingsModel):
@@ -45,17 +73,33 @@ class TrainConfig(SettingsModel):
     )
     lora: LoraConfig | None = Field(
         default=LoraConfig(),
-        description="the adapter; null trains the whole model, at a rate of about 2e-5 "
+        description="the adapter; null trains the whole model, by default at a lower rate "
         "(arXiv:2106.09685)",
     )
-    learning_rate: float = Field(
-        default=2e-4, gt=0, description="peak step size of AdamW, for an adapter (arXiv:2305.14314)"
+    learning_rate: float = rate_field(2e-4, 2e-5, "arXiv:2305.14314: 2e-4; TRL's SFT: 2e-5")
+    schedule: Schedule = Field(
+        default="linear",
+        description="how the rate falls after the warmup; wsd: only in the cooldown; constant: not "
+        "at all (TRL: linear)",
     )
     warmup: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="share of the steps with a rising rate; then linear decay (ours)",
+        description="share of the steps in which the rate rises to learning_rate (ours)",
+    )
+    cooldown: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="share of the steps at the end in which the rate falls, with schedule=wsd "
+        "(arXiv:2405.18392: 0.1 to 0.2)",
+    )
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="share of each trained matrix, times the rate, that a step of AdamW takes off; "
+        "not of biases and norms (TRL, transformers: 0)",
     )
     max_grad_norm: float = Field(
         default=1.0,
@@ -67,6 +111,11 @@ class TrainConfig(SettingsModel):
         ge=1,
         description="tokens per forward pass, padding included; decides memory, not the gradient "
         "(ours)",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute every layer again in the backward pass instead of keeping its "
+        "activations: less memory, more time, the same gradient (ours)",
     )
     max_tokens: int = Field(
         default=1024,
@@ -95,6 +144,17 @@ class TrainConfig(SettingsModel):
     trackers: tuple[TrackerName, ...] = Field(
         default=(), description="where metrics go besides metrics.jsonl: tensorboard, wandb (ours)"
     )
+
+    @model_validator(mode="after")
+    def _refuse_idle_schedule_settings(self) -> Self:
+        if "cooldown" in self.model_fields_set and self.schedule != "wsd":
+            raise ValueError(f"schedule={self.schedule} does not use cooldown; remove it")
+        if self.schedule == "wsd" and self.warmup + self.cooldown > 1:
+            raise ValueError(
+                f"warmup={self.warmup:g} and cooldown={self.cooldown:g} are more than all steps; "
+                "lower one of them"
+            )
+        return self
 
 
 class HeldOutConfig(TrainConfig):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,17 +13,23 @@ from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.training.checks import require_finite
 from rlaif.training.config import TrainConfig
+from rlaif.training.schedules import rate_factor
 
 _MOMENTS = "optimiser"  # the key in checkpoints, spelled as the first ones have it
 
 
-class Learner:
-    """AdamW (no weight decay) over named float32 parameters, with gradient clipping.
+def decays(parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices (also A and B of adapters, and heads), not to
+    biases and norms, whose zero means nothing."""
+    return parameter.ndim >= 2
 
-    groups: (named parameters, peak learning rate) pairs. total_steps: of the run; the rate rises
-    over the share config.warmup of them, then falls linearly. It depends on the step only, so there
-    is no scheduler state. Of a sharded parameter each process updates its shard, and `state` has
-    all of it (distributed/fsdp.py).
+
+class Learner:
+    """AdamW over named float32 parameters, with gradient clipping.
+
+    groups: (named parameters, peak learning rate) pairs; all follow one schedule (schedules.py).
+    total_steps: of the run. Weight decay applies to matrices (`decays`). Of a sharded parameter
+    each process updates its shard, and `state` has all of it (distributed/fsdp.py).
     """
 
     def __init__(
@@ -34,21 +39,31 @@ class Learner:
         config: TrainConfig,
         workers: ProcessGroup,
     ) -> None:
-        self.parameters = {name: p for named, _ in groups for name, p in named.items()}
+        # (parameters, peak rate, weight decay), in the order of the optimizer's state
+        split = [
+            ({name: p for name, p in named.items() if decays(p) is decayed}, rate, decay)
+            for named, rate in groups
+            for decayed, decay in ((True, config.weight_decay), (False, 0.0))
+        ]
+        split = [group for group in split if group[0]]
+        self.parameters = {name: p for named, *_ in split for name, p in named.items()}
         self.pieces = {name: fsdp.local(p) for name, p in self.parameters.items()}
-        self.peaks = [rate for _, rate in groups]
-        self.total, self.warmup = total_steps, math.ceil(config.warmup * total_steps)
+        self.total, self.config = total_steps, config
         self.max_grad_norm = config.max_grad_norm
         self.workers = workers
+        self.peaks = [rate for _, rate, _ in split]
         self.optimizer = torch.optim.AdamW(
-            [{"params": [self.pieces[n] for n in named], "lr": rate} for named, rate in groups],
-            weight_decay=0.0,
+            [
+                {"params": [self.pieces[n] for n in named], "lr": rate, "weight_decay": decay}
+                for named, rate, decay in split
+            ],
             fused=True,  # one pass over each weight instead of ten
         )
 
     def schedule(self, step: int) -> float:
         """Set the learning rates of a step, counted from 1; returns the first group's."""
-        factor = min(step / max(self.warmup, 1), 1 - (step - 1) / self.total)
+        config = self.config
+        factor = rate_factor(config.schedule, step, self.total, config.warmup, config.cooldown)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         return self.peaks[0] * factor

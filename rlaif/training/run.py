@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel
 
 from rlaif.data.records import atomic_open
@@ -66,7 +67,8 @@ class Run:
     def resume(self) -> dict[str, Any] | None:
         """State of the newest readable checkpoint, or else of the best; None to start from scratch.
 
-        Cuts the metrics back to its step, and restores random generators. With resume=never it
+        Cuts the metrics back to its step, and restores random generators (of a fresh run with
+        lora.dropout they are seeded, apart for each process). With resume=never it
         deletes the folder's checkpoints and metrics first. Raises TrainingError when the checkpoint
         was made from other inputs, or processes see different checkpoints.
         """
@@ -81,6 +83,8 @@ class Run:
         if state is not None:
             self._require_same_inputs(state["inputs"])
             set_random_states(state["random"][self.workers.rank % len(state["random"])])
+        elif self.config.lora is not None and self.config.lora.dropout:
+            torch.manual_seed(self.config.seed * 1_000_003 + self.workers.rank)  # masks
         if self.workers.is_main:
             if start_anew:
                 for old in self.folder.glob("*.pt"):

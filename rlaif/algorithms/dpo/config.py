@@ -9,7 +9,7 @@ from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_va
 
 from constitution.errors import expected_one_of
 from rlaif.settings import SettingsModel
-from rlaif.training.config import HeldOutConfig
+from rlaif.training.config import HeldOutConfig, rate_field
 
 
 class DPOConfig(HeldOutConfig):
@@ -19,13 +19,18 @@ class DPOConfig(HeldOutConfig):
     RobustConfig(...)
     """
 
+    learning_rate: float = rate_field(
+        5e-5,
+        1e-6,
+        "TRL: 1e-6 for a whole model; M. Labonne's NeuralHermes-2.5: 5e-5 for an adapter",
+    )
     epochs: int = Field(default=2, ge=1, description="passes over the pairs (ours)")
     batch_size: int = Field(default=8, ge=1, description="pairs per optimizer step (TRL: 8)")
     beta: float = Field(
         default=0.1,
         gt=0,
         description="how strongly the policy is held to the reference, factor of the log-ratio in "
-        "nats (arXiv:2305.18290)",
+        "nats; some losses have a default of their own (arXiv:2305.18290)",
     )
     loss: str = Field(
         default="soft_sigmoid",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.hard_labels import hard_labels
-from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratio_margin
+from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratios
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.batching.encode import Pair, epoch_batches
 from rlaif.data.records import Preference
@@ -33,6 +33,7 @@ from rlaif.training.checks import memory_gib, require_finite
 from rlaif.training.config import TrainingError
 from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.training.learner import Learner
+from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run
 
 
@@ -59,6 +60,7 @@ def train(
         model, preferences, eval_preferences, config, workers
     )
     backbone.add_role("policy", config.lora, config.seed)
+    recompute_layers(backbone, config)
     backbone.shard(workers)
 
     # 2. The optimizer and the run's folder.
@@ -203,13 +205,12 @@ def micro_batches(
         yield PairMicroBatch(losses, logprobs, batch.tokens)
 
 
-def metric_sums(part: PairMicroBatch, beta: float) -> Tensor:
+def metric_sums(part: PairMicroBatch, config: DPOConfig) -> Tensor:
     """Sums of the METRICS over the pairs, in their order: (5,) float64, without gradient."""
-    pairs = part.pairs
-    h = log_ratio_margin(pairs)  # (B,)
-    chosen = beta * (pairs.chosen - pairs.ref_chosen)  # (B,)
-    rejected = beta * (pairs.rejected - pairs.ref_rejected)  # (B,)
-    columns = (part.losses, beta * h, (h > 0).float(), chosen, rejected)
+    ratios = log_ratios(part.pairs, per_token=LOSSES[config.loss].per_token)
+    chosen, rejected = config.beta * ratios.chosen, config.beta * ratios.rejected  # (B,) each
+    margin = chosen - rejected  # (B,)
+    columns = (part.losses, margin, (margin > 0).float(), chosen, rejected)
     return torch.stack([column.detach().double().sum() for column in columns])
 
 
@@ -228,6 +229,7 @@ def train_step(
 
     loss       mean over pairs                    margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
+               (losses per token: h and log π/ref per token too)
     grad_norm  before clipping                    tokens_per_s  computed, without padding
     memory_gib peak so far
 
@@ -239,7 +241,7 @@ def train_step(
     for part in micro_batches(backbone, pairs, ref_logprobs, config, workers):
         # Divided by all pairs: neither micro-batches nor processes change the gradient.
         (part.losses.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
-        sums += metric_sums(part, config.beta)
+        sums += metric_sums(part, config)
         tokens += part.tokens
     own = dict(zip(METRICS, sums.tolist(), strict=True))
     total = workers.all_reduce(own | {"tokens": float(tokens)})
@@ -269,7 +271,7 @@ def evaluate(
     """
     sums = torch.zeros(len(METRICS), dtype=torch.float64, device=backbone.device)
     for part in micro_batches(backbone, pairs, ref_logprobs, config, workers):
-        sums += metric_sums(part, config.beta)
+        sums += metric_sums(part, config)
     total = workers.all_reduce(dict(zip(METRICS, sums.tolist(), strict=True)))
     require_finite(torch.tensor(total["loss"]), "held-out loss", where)
     names = ("loss", "margin", "accuracy")

@@ -10,7 +10,7 @@ from constitution.errors import expected_one_of
 from rlaif.algorithms.ppo.estimator_base import Estimator
 from rlaif.algorithms.ppo.estimators import ESTIMATORS
 from rlaif.generation.engines import EngineChoice, engine_choices
-from rlaif.training.config import TrainConfig, TrainingError
+from rlaif.training.config import TrainConfig, TrainingError, rate_field
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
@@ -23,6 +23,7 @@ HORIZONS = 20
 class PPOConfig(TrainConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
+    learning_rate: float = rate_field(5e-5, 2e-6, "ours; TRL 1.12: 3e-6 for a whole model")
     iterations: int = Field(
         default=100, ge=1, description="rollouts, each followed by updates (ours)"
     )
@@ -208,6 +209,11 @@ class PPOConfig(TrainConfig):
         given = self.model_fields_set
         if self.kl_target is None and "kl_horizon" in given:
             raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout={self.lora.dropout:g} would make the update's policy another one "
+                "than the rollout's, and every ratio noise; set it to 0"
+            )
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
         idle = [name for name in _unread_by(self.estimator) if name in given]

@@ -64,6 +64,7 @@ from rlaif.progress import progress
 from rlaif.training.checks import memory_gib, report_skipped, require_context
 from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
+from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, run_inputs
 
 
@@ -99,6 +100,7 @@ def train(
     # 2. The roles. With lora=null the policy's base moves, and the others live on a copy of it.
     frozen = policy if config.lora else policy.frozen_copy()
     policy.add_role("policy", config.lora, config.seed)
+    recompute_layers(policy, config)
     critic = _critic(policy, frozen, config) if config.estimator.needs_value else None
     score = reward_function(reward, frozen)
     for backbone in (policy, frozen, *backbones_of(score)):
@@ -291,6 +293,8 @@ def _say_if_blind(config: PPOConfig, workers: ProcessGroup) -> None:
 def _critic(policy: Backbone, frozen: Backbone, config: PPOConfig) -> Critic:
     if config.value == "head":
         return Critic.on_policy(policy)
+    if frozen is not policy:
+        recompute_layers(frozen, config)
     return Critic.beside(frozen, config.lora or LoraConfig(), config.seed + 1)
 
 

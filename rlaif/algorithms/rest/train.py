@@ -48,6 +48,7 @@ from rlaif.progress import progress
 from rlaif.training.checks import report_skipped, require_context
 from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
+from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, run_inputs
 
 
@@ -73,6 +74,7 @@ def train(
     encoded, skipped = encode_prompts(backbone.tokenizer, prompts, prompt_tokens, config.unusable)
     report_skipped(skipped)
     backbone.add_role("policy", config.lora, config.seed)
+    recompute_layers(backbone, config)
     # A reward model becomes a role of a base that does not move.
     score = reward_function(reward, backbone if config.lora else backbone.frozen_copy())
     models = [backbone, *backbones_of(score)]

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from rlaif.training.config import HeldOutConfig
+from rlaif.training.config import HeldOutConfig, rate_field
 
 LabelKind = Literal["soft", "hard"]
 
@@ -16,6 +16,9 @@ class RewardConfig(HeldOutConfig):
 
     renamed: ClassVar[dict[str, str]] = {"labels": "label_kind"}
 
+    learning_rate: float = rate_field(
+        1e-4, 1e-5, "TRL: 1e-4; arXiv:2203.02155, appendix C.2: 9e-6 for a whole model"
+    )
     epochs: int = Field(
         default=2, ge=1, description="passes over the pairs; more of them overfit (ours)"
     )

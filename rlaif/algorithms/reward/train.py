@@ -36,6 +36,7 @@ from rlaif.training.checks import memory_gib, require_finite
 from rlaif.training.config import TrainingError
 from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.training.learner import Learner
+from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run
 
 
@@ -126,6 +127,7 @@ def fresh_model(
 ) -> RewardModel:
     """Add the role "reward" to the backbone, with untrained heads, one per trait weight."""
     backbone.add_role("reward", config.lora, config.seed)
+    recompute_layers(backbone, config)
     heads = Heads(list(trait_weights), backbone.hidden_size)
     heads.randomize(config.seed)
     tuning: Literal["lora", "full"] = "lora" if config.lora else "full"

@@ -38,6 +38,7 @@ from rlaif.training.checks import (
     require_finite,
 )
 from rlaif.training.learner import Learner
+from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, records_digest, run_inputs
 
 
@@ -78,6 +79,7 @@ def train(
     if eval_samples:
         heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
     backbone.add_role("policy", config.lora, config.seed)
+    recompute_layers(backbone, config)
     backbone.shard(workers)
 
     # 2. The optimizer, and the state of an earlier run.

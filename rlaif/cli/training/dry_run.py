@@ -68,5 +68,9 @@ def _rows(
         if isinstance(value, BaseModel):
             yield from _rows(value, type(value), f"{prefix}{name}.")
             continue
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if field.is_required():
+            default = None
+        else:  # which may depend on the other settings
+            settings = dict(config)
+            default = field.get_default(call_default_factory=True, validated_data=settings)
         yield f"{prefix}{name}", shown(value), field.is_required() or value != default

@@ -113,7 +113,7 @@ def test_two_sharded_processes_compute_the_gradient_of_one_and_hold_half_each(
     model.save_pretrained(f"{tiny_model}-untied")
     names = (
         "sft", "sft-full", "sft-untied", "reward", "reward-full", "dpo", "dpo-full",
-        "dpo-full-untied",
+        "dpo-full-untied", "dpo-recomputing", "sft-full-recomputing",
     )  # fmt: skip
     results = one_and_two(tiny_model, tmp_path, names, SHARDED)
     assert_sharded_like_the_one(tmp_path, results)
@@ -121,7 +121,7 @@ def test_two_sharded_processes_compute_the_gradient_of_one_and_hold_half_each(
 
 SAMPLING = (
     "rest", "rest-full-scored", "ppo", "ppo-grouped", "ppo-scored-adapter", "ppo-full-guarded",
-    "ppo-full-scored-adapter",
+    "ppo-full-scored-adapter", "ppo-full-scored-adapter-recomputing",
 )  # fmt: skip
 
 

@@ -79,6 +79,8 @@ def test_help_lists_the_own_settings_of_every_loss() -> None:
     shown = " ".join(help_of("train dpo").split())
     assert "Settings with loss=robust: label_noise share of labels that are flipped" in shown
     assert "[number > 0, < 0.5; required]" in shown
+    assert "Settings with loss=sigmoid_norm: beta factor of the log-ratio per token" in shown
+    assert "(arXiv:2411.15124: 5) [number > 0; default: 5]" in shown
     assert f"[one of {', '.join(LOSSES)}; default: soft_sigmoid]" in shown
 
 
@@ -131,5 +133,5 @@ def test_types_are_named_in_words() -> None:
 
 def test_own_settings_come_before_inherited_ones() -> None:
     keys = [row.key for row in setting_rows(DPOConfig)]
-    assert keys[:4] == ["epochs", "batch_size", "beta", "loss"]
+    assert keys[:5] == ["learning_rate", "epochs", "batch_size", "beta", "loss"]
     assert keys.index("keep") < keys.index("seed") < keys.index("lora.rank")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import peft
@@ -9,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
 from rlaif.models.lora import LeanLinear
+from tests.support.training.architectures import SHARED, save_architecture
 from tests.support.training.perturb import shaken
 
 IDS = torch.tensor([[1, 5, 6, 7, 8, 9], [1, 4, 4, 4, 4, 2]])
@@ -91,3 +93,82 @@ def test_a_whole_model_is_not_an_adapter(tiny_model, tmp_path):
         BackboneError, match=r"a whole model, not an adapter .* give it as the model"
     ):
         backbone.load_role("reward", Path(tiny_model))
+
+
+# ── rsLoRA and dropout ───────────────────────────────────────────────────────────────────────────
+
+
+def test_rslora_scales_by_the_root_of_the_rank(tiny_model):
+    scalings = {}
+    for rslora in (False, True):
+        backbone = Backbone.load(tiny_model, "float32")
+        backbone.add_role("policy", LoraConfig(rank=4, alpha=8, rslora=rslora), 0)
+        scalings[rslora] = backbone.trunk.layers[0].mlp.up_proj.scaling["policy"]
+    assert scalings == {False: 8 / 4, True: 8 / 2}
+
+
+def test_an_adapter_with_rslora_means_the_same_loaded_merged_and_in_peft(tiny_model, tmp_path):
+    backbone = Backbone.load(tiny_model, "float32")
+    backbone.add_role("policy", LoraConfig(rank=4, alpha=8, rslora=True, dropout=0.3), 0)
+    shaken(backbone, "policy", std=0.1)
+    backbone.save_role("policy", tmp_path / "adapter")
+    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (saved["use_rslora"], saved["lora_dropout"]) == (True, 0.3)
+    with torch.no_grad():  # without dropout
+        expected = backbone.hidden_states("policy", IDS)
+        with backbone.merged("policy"):
+            torch.testing.assert_close(backbone.hidden_states("policy", IDS), expected)
+
+    other = Backbone.load(tiny_model, "float32")
+    other.load_role("reward", tmp_path / "adapter")
+    torch.testing.assert_close(other.hidden_states("reward", IDS), expected)  # frozen: no dropout
+    merged = merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
+    whole = Backbone.load(str(merged), "float32")
+    torch.testing.assert_close(whole.hidden_states(None, IDS), expected, atol=1e-4, rtol=1e-4)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+    torch.testing.assert_close(theirs.base_model.model.model(IDS).last_hidden_state, expected)
+
+
+def test_dropout_is_on_with_gradient_and_off_without(tiny_model):
+    backbone = Backbone.load(tiny_model, "float32")
+    backbone.add_role("policy", LoraConfig(dropout=0.5), 0)
+    shaken(backbone, "policy", std=0.1)
+    exact = Backbone.load(tiny_model, "float32")
+    exact.add_role("policy", LoraConfig(), 0)
+    shaken(exact, "policy", std=0.1)
+    with torch.no_grad():
+        expected = exact.hidden_states("policy", IDS)
+        assert torch.equal(backbone.hidden_states("policy", IDS), expected)
+        reference = exact.hidden_states(None, IDS)
+    first, second = (backbone.hidden_states("policy", IDS) for _ in range(2))
+    assert not torch.equal(first, expected)
+    assert not torch.equal(first, second)
+    assert torch.equal(backbone.hidden_states(None, IDS), reference)  # the base has none
+
+
+def test_a_layer_with_dropout_computes_by_hand(tiny_model):
+    backbone = Backbone.load(tiny_model, "float32")
+    backbone.add_role("policy", LoraConfig(rank=4, alpha=8, dropout=0.25), 0)
+    shaken(backbone, "policy", std=0.1)
+    backbone.hidden_states("policy", IDS)  # the policy is on
+    layer = backbone.trunk.layers[0].mlp.up_proj
+    x = torch.linspace(-1, 1, 5 * 32).view(5, 32)
+    torch.manual_seed(3)
+    found = layer(x)
+    torch.manual_seed(3)
+    dropped = torch.nn.functional.dropout(x, 0.25)
+    a, b = layer.lora_A["policy"].weight, layer.lora_B["policy"].weight
+    torch.testing.assert_close(found, layer.base_layer(x) + 2 * dropped @ a.T @ b.T)
+    assert (dropped == 0).any()
+
+
+def test_dropout_reaches_the_layers_that_peft_computes(tiny_model, tmp_path):
+    folder = save_architecture(tmp_path / "gpt2", tiny_model, "GPT2Config", SHARED["GPT2Config"])
+    backbone = Backbone.load(folder, "float32")
+    backbone.add_role("policy", LoraConfig(dropout=0.5), 0)
+    shaken(backbone, "policy", std=0.1)
+    with torch.no_grad():
+        still = [backbone.hidden_states("policy", IDS) for _ in range(2)]
+    assert torch.equal(*still)
+    assert not torch.equal(backbone.hidden_states("policy", IDS), still[0])

@@ -14,8 +14,11 @@ from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.losses import LOSSES, Loss
 from rlaif.algorithms.ppo import train as ppo
+from rlaif.algorithms.rest import train as rest
 from rlaif.algorithms.reward import train as reward_model
+from rlaif.algorithms.sft import train as sft
 from rlaif.distributed.processes import ProcessGroup
+from rlaif.training import recompute
 from rlaif.training.checkpoints import CheckpointError
 from rlaif.training.checks import require_finite
 from rlaif.training.config import TrainConfig, TrainingError
@@ -53,6 +56,75 @@ def trainers(tiny_model, polite_pairs, questions):
         "dpo": lambda out: dpo.train(dpo_config, tiny_model, polite_pairs, out),
         "ppo": lambda out: ppo.train(ppo_config, tiny_model, questions, score, out),
     }
+
+
+DROPOUT = {"lora": {"dropout": 0.5}}
+
+
+@pytest.mark.parametrize("algorithm", ["reward", "dpo", "sft"])
+def test_dropout_resumes_to_the_bit_and_follows_the_seed(
+    algorithm, tiny_model, polite_pairs, tmp_path, monkeypatch
+):
+    def train(out, **settings):
+        given = COMMON | {"epochs": 3, "batch_size": 4} | DROPOUT | settings
+        if algorithm == "sft":
+            sources = [sft.SFTSource("pairs", polite_pairs)]
+            sft.train(sft.SFTConfig(**given), tiny_model, sources, out)
+        elif algorithm == "dpo":
+            dpo.train(DPOConfig(**given), tiny_model, polite_pairs, out)
+        else:
+            config = reward_model.RewardConfig(**given)
+            reward_model.train(config, tiny_model, polite_pairs, out, {"manners": 1.0})
+
+    train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(KilledError):
+            train(tmp_path / "parts")
+    torch.manual_seed(6)  # a new process has another state
+    train(tmp_path / "parts")
+    assert_same_outcome(tmp_path / "whole", tmp_path / "parts")
+    train(tmp_path / "without", lora={"dropout": 0.0})
+    ours, without = weights(tmp_path / "whole"), weights(tmp_path / "without")
+    assert any(not torch.equal(ours[name], without[name]) for name in ours)
+
+
+@pytest.mark.parametrize("algorithm", ["reward", "dpo", "ppo", "ppo-adapter", "sft", "rest"])
+def test_gradient_checkpointing_changes_no_bit_of_any_trainer(
+    algorithm, tiny_model, polite_pairs, questions, tmp_path, monkeypatch
+):
+    def train(out, **settings):
+        given = COMMON | settings
+        pairs = given | {"epochs": 1, "batch_size": 8}
+        sampled = given | {"max_tokens": 60, "max_new_tokens": 8, "engine": "transformers"}
+        if algorithm == "sft":
+            sources = [sft.SFTSource("pairs", polite_pairs)]
+            sft.train(sft.SFTConfig(**pairs), tiny_model, sources, out)
+        elif algorithm == "dpo":
+            dpo.train(DPOConfig(**pairs), tiny_model, polite_pairs, out)
+        elif algorithm == "reward":
+            config = reward_model.RewardConfig(**pairs)
+            reward_model.train(config, tiny_model, polite_pairs, out, {"manners": 1.0})
+        elif algorithm == "rest":
+            made = rest.ReSTConfig(**sampled, samples_per_prompt=3, quantiles=(0.3,))
+            rest.train(made, tiny_model, questions, score, out)
+        else:
+            value = "adapter" if algorithm == "ppo-adapter" else "head"
+            made = ppo.PPOConfig(**sampled, iterations=2, prompts_per_iteration=4, value=value)
+            ppo.train(made, tiny_model, questions, score, out)
+
+    def score(conversations, responses):
+        return [float(len(set(r))) for r in responses]
+
+    train(tmp_path / "plain")
+    computed_again = []
+    again = recompute.checkpoint
+    monkeypatch.setattr(
+        recompute, "checkpoint", lambda *a, **k: (computed_again.append(1), again(*a, **k))[1]
+    )
+    train(tmp_path / "recomputing", gradient_checkpointing=True)
+    assert computed_again
+    assert_same_outcome(tmp_path / "plain", tmp_path / "recomputing")
 
 
 @pytest.mark.parametrize("algorithm", ["reward", "dpo", "ppo"])

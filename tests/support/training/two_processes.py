@@ -49,6 +49,7 @@ def trained(name: str, model: str, out: Path) -> None:
     pairs: dict[str, Any] = {**COMMON, "epochs": 2, "batch_size": 7, "micro_batch_tokens": budget}
     trainer, *how = name.split("-")
     lora = pairs["lora"] = None if "full" in how else LoraConfig()
+    pairs["gradient_checkpointing"] = "recomputing" in how
     if "untied" in how:
         model += "-untied"
     if trainer == "sft":
@@ -90,6 +91,7 @@ def trained(name: str, model: str, out: Path) -> None:
         config = ppo.PPOConfig(
             **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
             micro_batch_tokens=budget, engine="transformers",
+            gradient_checkpointing="recomputing" in how,
         )  # fmt: skip
         ppo.train(config, model, prompts, reward(model, how), out, judge)
 

@@ -12,7 +12,7 @@
 
     log π_c, log π_r    chosen, rejected of PairLogprobs: sums over the response tokens, (B,)
     log ref             ref_chosen, ref_rejected: the same before training
-    β                   beta
+    β                   beta: 0.1 by default, sigmoid_norm 5, ipo_mean 1
 
     base.py       log-probs of pairs, and the log-ratio margins made of them
     sigmoid.py    soft_sigmoid, sigmoid, sigmoid_norm
@@ -33,6 +33,7 @@ from rlaif.algorithms.dpo.losses.base import (
     PairLogprobs,
     log_ratio_margin,
     log_ratio_margin_per_token,
+    log_ratios,
     logsigmoid,
 )
 from rlaif.algorithms.dpo.losses.ipo import IPO_MEAN, IPO_SUM
@@ -45,6 +46,7 @@ __all__ = [
     "PairLogprobs",
     "log_ratio_margin",
     "log_ratio_margin_per_token",
+    "log_ratios",
     "logsigmoid",
 ]
 

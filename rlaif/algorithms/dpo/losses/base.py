@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from rlaif.algorithms.dpo.config import DPOConfig
 
@@ -34,22 +34,40 @@ class Loss(Generic[ConfigT]):
     config     DPOConfig, or a subclass with the settings that only this loss has
     soft       whether it weighs by prob_chosen; otherwise ties are left out, and pairs labeled the
                other way round are turned (hard_labels.py)
+    per_token  whether its log-ratios are divided by token counts; so are those in metrics, then
     """
 
     compute: Callable[[PairLogprobs, Tensor, ConfigT], Tensor]
     config: type[ConfigT]
     soft: bool = False
+    per_token: bool = False
+
+
+class LogRatios(NamedTuple):
+    """log π - log ref of B pairs' responses, in nats, or nats per token."""
+
+    chosen: Tensor  # (B,)
+    rejected: Tensor  # (B,)
+
+
+def log_ratios(pairs: PairLogprobs, *, per_token: bool) -> LogRatios:
+    """The log-ratios of both responses, summed over their tokens or averaged."""
+    chosen, rejected = pairs.chosen - pairs.ref_chosen, pairs.rejected - pairs.ref_rejected
+    if not per_token:
+        return LogRatios(chosen, rejected)
+    return LogRatios(chosen / pairs.chosen_tokens, rejected / pairs.rejected_tokens)
 
 
 def log_ratio_margin(pairs: PairLogprobs) -> Tensor:
     """h = (log π_c - log π_r) - (log ref_c - log ref_r), (B,) nats."""
-    return (pairs.chosen - pairs.ref_chosen) - (pairs.rejected - pairs.ref_rejected)
+    ratios = log_ratios(pairs, per_token=False)
+    return ratios.chosen - ratios.rejected
 
 
 def log_ratio_margin_per_token(pairs: PairLogprobs) -> Tensor:
     """h with every log-prob divided by its response's token count, (B,) nats per token."""
-    chosen = (pairs.chosen - pairs.ref_chosen) / pairs.chosen_tokens  # (B,)
-    return chosen - (pairs.rejected - pairs.ref_rejected) / pairs.rejected_tokens
+    ratios = log_ratios(pairs, per_token=True)
+    return ratios.chosen - ratios.rejected
 
 
 def logsigmoid(x: Tensor) -> Tensor:

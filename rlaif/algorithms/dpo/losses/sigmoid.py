@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.losses.base import (
     Loss,
@@ -15,6 +17,17 @@ from rlaif.algorithms.dpo.losses.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class SigmoidNormConfig(DPOConfig):
+    """Settings of DPO with loss=sigmoid_norm."""
+
+    beta: float = Field(
+        default=5.0,
+        gt=0,
+        description="factor of the log-ratio per token in nats; 5 at 50 tokens is sigmoid's 0.1 "
+        "(arXiv:2411.15124: 5)",
+    )
 
 
 def soft_sigmoid_loss(h: Tensor, prob_chosen: Tensor, beta: float) -> Tensor:
@@ -44,4 +57,4 @@ def _sigmoid_norm(pairs: PairLogprobs, _prob_chosen: Tensor, config: DPOConfig) 
 
 SOFT_SIGMOID = Loss(_soft_sigmoid, DPOConfig, soft=True)
 SIGMOID = Loss(_sigmoid, DPOConfig)
-SIGMOID_NORM = Loss(_sigmoid_norm, DPOConfig)
+SIGMOID_NORM = Loss(_sigmoid_norm, SigmoidNormConfig, per_token=True)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratio_margin
 from rlaif.algorithms.dpo.losses.sigmoid import soft_sigmoid_loss
+from rlaif.algorithms.dpo.train import PairMicroBatch, metric_sums
 from rlaif.cli.main import app
 from rlaif.data.records import write_jsonl
 
@@ -66,6 +67,63 @@ def test_ipo_is_least_at_a_margin_of_half_over_beta():
     x = some_pairs()
     h = log_ratio_margin(x)
     torch.testing.assert_close(loss("ipo_sum", x, h, 0.1), (h - 5.0) ** 2)
+
+
+def test_every_loss_has_the_beta_of_its_source():
+    own = {"label_noise": 0.2}
+    found = {
+        name: DPOConfig(loss=name, **(own if name == "robust" else {})).beta for name in LOSSES
+    }
+    assert found == {
+        "soft_sigmoid": 0.1, "sigmoid": 0.1, "robust": 0.1, "ipo_sum": 0.1,
+        "ipo_mean": 1.0, "sigmoid_norm": 5.0,
+    }  # fmt: skip
+    assert DPOConfig(loss="sigmoid_norm", beta=0.1).beta == 0.1
+
+
+def slope(name: str, h: float, tokens: int = 50) -> float:
+    """-dL/dh at the loss's own beta, of a pair of responses of `tokens` each, h nats in sum."""
+    chosen = torch.tensor([-60.0 + h], requires_grad=True)
+    other, count = torch.tensor([-60.0]), torch.tensor([tokens])
+    config = DPOConfig(loss=name, **({"label_noise": 0.1} if name == "robust" else {}))
+    pairs = PairLogprobs(chosen, other, other, other, count, count)
+    LOSSES[name].compute(pairs, torch.tensor([0.9]), config).sum().backward()
+    return -chosen.grad.item()
+
+
+@pytest.mark.parametrize("h", [-1.0, 0.0, 1.0])
+def test_the_gradient_of_every_loss_is_within_a_factor_of_10_of_sigmoids_but_of_a_square(h):
+    slopes = {name: slope(name, h) / slope("sigmoid", h) for name in LOSSES}
+    assert slopes["sigmoid_norm"] == pytest.approx(1.0)  # 5 over 50 tokens is 0.1
+    square = slopes.pop("ipo_sum")  # 2 (1/(2β) - h): steep, far from its least value
+    assert all(1 / 10 < each < 10 for each in slopes.values()), slopes
+    assert 100 < square < 300
+    assert slope("ipo_sum", 0.0) == pytest.approx(10.0)
+    assert slope("ipo_mean", 0.0) == pytest.approx(1 / 50)
+
+
+def test_sigmoid_norm_at_the_beta_of_sums_has_a_fiftieth_of_its_gradient():
+    small = DPOConfig(loss="sigmoid_norm", beta=0.1)
+    h = torch.tensor([0.0], requires_grad=True)
+    zero, count = torch.tensor([0.0]), torch.tensor([50])
+    LOSSES["sigmoid_norm"].compute(
+        PairLogprobs(h, zero, zero, zero, count, count), zero, small
+    ).sum().backward()
+    assert slope("sigmoid", 0.0) / -h.grad.item() == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("sigmoid", (0.6, -0.2, 0.8)), ("sigmoid_norm", (5.0, -2.0, 7.0))]
+)
+def test_metrics_are_in_the_terms_of_the_loss(name, expected):
+    pairs = PairLogprobs(
+        torch.tensor([-4.0]), torch.tensor([-7.0]), torch.tensor([-10.0]), torch.tensor([-5.0]),
+        torch.tensor([6]), torch.tensor([5]),
+    )  # fmt: skip
+    part = PairMicroBatch(torch.tensor([0.5]), pairs, tokens=11)
+    loss_sum, margin, accuracy, chosen, rejected = metric_sums(part, DPOConfig(loss=name)).tolist()
+    assert (chosen, rejected, margin) == pytest.approx(expected)
+    assert (loss_sum, accuracy) == (0.5, 1.0)
 
 
 # ── a loss of one's own ──────────────────────────────────────────────────────────────────────────

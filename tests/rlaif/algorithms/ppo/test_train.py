@@ -39,6 +39,7 @@ CPU = torch.device("cpu")
     ("settings", "message"),
     [
         ({"kl_horizon": 100}, "kl_horizon does nothing without kl_target"),
+        ({"lora": {"dropout": 0.1}}, r"lora.dropout=0.1 would make the update's policy another"),
         ({"max_tokens": 64, "max_new_tokens": 64}, "max_new_tokens must leave room"),
         (
             {"advantages": "gea"},
