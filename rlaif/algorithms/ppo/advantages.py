@@ -9,16 +9,19 @@
                                                     for each token of response i
     grpo    A_i = (s_i - mean s) / std s            section 4.1.2, arXiv:2402.03300; over the group,
                                                     the same for each token
+    dr_grpo A_i = s_i - mean s                      arXiv:2503.20783: division by std favors prompts
+                                                    that are nearly always or never solved
 
     k1, values, mask          (B, R): R tokens of the longest response, mask True on the real ones
     scores                    (B,) of whole responses, their penalties taken off
     groups                    (B,) a number per prompt; the n responses of one are a group
 
 The KL is where each paper has it: inside the reward for gae (arXiv:2203.02155) and rloo, in the
-loss for grpo (k3 with a gradient, Eq. 4 there), so grpo's advantages are made of scores alone.
+loss for grpo and dr_grpo (k3 with a gradient, Eq. 4 of grpo's; Dr. GRPO itself has none, which is
+kl_coef=0), so their advantages are made of scores alone.
 std is the unbiased one, with 1e-4 added. A response alone in its group (the others had no score)
 cannot be compared: its advantage is 0, as are those of a group with equal scores.
-Left out: whitening of rloo's and grpo's advantages, which neither paper does.
+Left out: whitening of the group estimators' advantages, which no paper of theirs does.
 """
 
 from __future__ import annotations
@@ -94,11 +97,17 @@ def grpo_advantages(scores: Tensor, groups: Tensor) -> Tensor:
 
     0 for a group of one. All (B,).
     """
-    count, total = _group_sums(scores, groups)  # (B,) each
-    centered = torch.where(count > 1, scores - total / count, 0.0)  # (B,)
-    squares = _group_sums(centered.square(), groups)[1]  # (B,)
+    centered = centered_advantages(scores, groups)  # (B,)
+    count, squares = _group_sums(centered.square(), groups)  # (B,) each
     std = (squares / (count - 1).clamp(min=1)).sqrt()  # (B,)
     return centered / (std + GROUP_EPS)  # section 4.1.2, arXiv:2402.03300
+
+
+def centered_advantages(scores: Tensor, groups: Tensor) -> Tensor:
+    """Dr. GRPO: each score's distance from its group's mean (arXiv:2503.20783); 0 in a group of
+    one. All (B,)."""
+    count, total = _group_sums(scores, groups)  # (B,) each
+    return torch.where(count > 1, scores - total / count, 0.0)
 
 
 def _group_sums(values: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

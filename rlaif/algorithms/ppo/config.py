@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +19,29 @@ _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
 
 # Horizons in a run: e^(0.2 · 20) = 55 is the most that kl_coef can grow by (guards.adapt_kl_coef).
 HORIZONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _ClipByRatio:
+    """A default of `clip` or `clip_high`, by `ratio`: the mean log-ratio of a response moves far
+    less than that of a token. `like` names the setting that it follows where that is given."""
+
+    token: float
+    sequence: float
+    like: str = ""
+
+    def __call__(self, data: dict[str, Any]) -> float:
+        by_ratio = self.sequence if data.get("ratio") == "sequence" else self.token
+        given = data.get(self.like)
+        return given if given is not None and given != _CLIP(data) else by_ratio
+
+    def __str__(self) -> str:
+        like = f"as {self.like}" if self.like else f"{self.token:g}"
+        return f"{like}; with ratio=sequence {self.sequence:g}"
+
+
+_CLIP = _ClipByRatio(0.2, 3e-4)
+_CLIP_HIGH = _ClipByRatio(0.2, 4e-4, "clip")
 
 
 class PPOConfig(TrainConfig):
@@ -55,8 +79,11 @@ class PPOConfig(TrainConfig):
         description="bound of the ratio π_old / sampler of a token (TRL: 2; ppo/train.py)",
     )
     epochs: int = Field(default=1, ge=1, description="passes over a rollout (ours; TRL: 4)")
-    update_batch_size: int = Field(
-        default=4, ge=1, description="responses per optimizer step (ours)"
+    update_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="responses per optimizer step, drawn from the whole rollout, which is the most; "
+        "null: a quarter of it (ours; TRL: all of it)",
     )
     value: Literal["head", "adapter"] = Field(
         default="head",
@@ -110,10 +137,28 @@ class PPOConfig(TrainConfig):
         description="factor between bias (0) and variance (1) of advantages (TRL: 0.95; "
         "arXiv:1506.02438)",
     )
+    ratio: Literal["token", "sequence"] = Field(
+        default="token",
+        description="what is compared with the rollout's policy and clipped: each token, or the "
+        "geometric mean over a response, as GSPO does (arXiv:1707.06347: token; arXiv:2507.18071)",
+    )
     clip: float = Field(
-        default=0.2,
+        default_factory=_CLIP,
         gt=0,
-        description="range of the policy's ratio around 1 (arXiv:1707.06347, table 1)",
+        lt=1,
+        description="how far the policy's ratio may fall below 1 before its gradient ends; 3e-4 "
+        "with ratio=sequence (arXiv:1707.06347, table 1; arXiv:2507.18071)",
+    )
+    clip_high: float = Field(
+        default_factory=_CLIP_HIGH,
+        gt=0,
+        description="the same above 1, where more room keeps rare tokens possible "
+        "(arXiv:1707.06347; arXiv:2503.14476: 0.28; arXiv:2507.18071: 4e-4)",
+    )
+    truncated: Literal["penalty", "mask"] = Field(
+        default="penalty",
+        description="responses that max_new_tokens cut off: scored less by missing_eos_penalty, or "
+        "without a loss, their score only compared with (ours; arXiv:2503.14476: mask)",
     )
     value_clip: float = Field(
         default=0.2, gt=0, description="range of v around v_old, in units of the score (TRL: 0.2)"
@@ -162,6 +207,16 @@ class PPOConfig(TrainConfig):
     def responses(self) -> int:
         """Responses of one iteration."""
         return self.prompts_per_iteration * self.group_size
+
+    @property
+    def batch_rows(self) -> int:
+        """Responses of an optimizer step."""
+        return self.update_batch_size or -(-self.responses // 4)
+
+    @property
+    def eos_penalty(self) -> float:
+        """What is taken off the score of a response that was cut off."""
+        return self.missing_eos_penalty if self.truncated == "penalty" else 0.0
 
     @property
     def horizon(self) -> float:
@@ -213,6 +268,11 @@ class PPOConfig(TrainConfig):
             raise ValueError(
                 f"lora.dropout={self.lora.dropout:g} would make the update's policy another one "
                 "than the rollout's, and every ratio noise; set it to 0"
+            )
+        if self.truncated == "mask" and "missing_eos_penalty" in given:
+            raise ValueError(
+                "missing_eos_penalty does nothing with truncated=mask, where responses without an "
+                "end have no loss; remove one of them"
             )
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")

@@ -3,6 +3,7 @@
     gae     GAE over a value function's predictions (arXiv:1506.02438)
     rloo    the score and KL of a response less the mean of its group's others (arXiv:2402.14740)
     grpo    the score in standard deviations off its group's mean (arXiv:2402.03300)
+    dr_grpo the score less its group's mean (arXiv:2503.20783)
 
 The equations are in advantages.py. To add an estimator: a file with an `Estimator` (of
 estimator_base.py), and its line in ESTIMATORS.
@@ -44,8 +45,21 @@ def _grpo(responses: ScoredResponses, _kl_coef: float, _config: PPOSettings) -> 
     return AdvantageEstimate(on_every_token(advantages, responses.mask), responses.scores, None)
 
 
+def _dr_grpo(
+    responses: ScoredResponses, _kl_coef: float, _config: PPOSettings
+) -> AdvantageEstimate:
+    from rlaif.algorithms.ppo.advantages import centered_advantages, on_every_token
+
+    advantages = centered_advantages(responses.scores, responses.groups)  # (B,)
+    return AdvantageEstimate(on_every_token(advantages, responses.mask), responses.scores, None)
+
+
+# Settings of estimators whose advantage is the same for all tokens of a response.
+_OF_RESPONSES = ("ratio", "truncated")
+
 ESTIMATORS: dict[str, Estimator] = {
     "gae": Estimator(_gae, needs_value=True, settings=("gamma", "gae_lambda")),
-    "rloo": Estimator(_rloo, min_group_size=2),
-    "grpo": Estimator(_grpo, min_group_size=2, kl_in_loss=True),
+    "rloo": Estimator(_rloo, min_group_size=2, settings=_OF_RESPONSES),
+    "grpo": Estimator(_grpo, min_group_size=2, kl_in_loss=True, settings=_OF_RESPONSES),
+    "dr_grpo": Estimator(_dr_grpo, min_group_size=2, kl_in_loss=True, settings=_OF_RESPONSES),
 }

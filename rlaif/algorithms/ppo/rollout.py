@@ -112,6 +112,7 @@ class Rollout:
     advantages: Tensor  # (B, R)
     targets: ValueTargets | None  # None without a value function
     reference_weight: float  # of k3 to the reference in the loss: kl_coef, or 0 if not kl_in_loss
+    trained: list[int]  # places of the rows that have a loss (truncated=mask: the complete ones)
 
 
 def importance_weights(old_logprobs: Tensor, sampler_logprobs: Tensor) -> Tensor:
@@ -277,6 +278,7 @@ def assemble(
                           R (rloo), the penalized score (grpo)
     explained_variance    of V before the updates, with a value function
     unscored              responses without a score, in no other metric
+    masked                responses that were cut off, and have no loss (truncated=mask)
     """
     kept = [(place, r) for place, group in enumerate(groups) for r in group if r.score is not None]
     responses = [r for _, r in kept]
@@ -292,7 +294,7 @@ def assemble(
     scores = torch.tensor([r.score for r in responses], device=device)  # (B,)
     complete = torch.tensor([r.complete for r in responses], device=device)  # (B,)
     scored = ScoredResponses(
-        scores=scores - config.missing_eos_penalty * (~complete).float(),
+        scores=scores - config.eos_penalty * (~complete).float(),
         groups=torch.tensor([place for place, _ in kept], device=device),
         kl_k1=torch.where(mask, kl_k1(old, ref), 0.0),
         values=padded([r.values for r in responses]),
@@ -309,10 +311,12 @@ def assemble(
         advantages=estimate.advantages,
         targets=_targets(scored.values, estimate.returns),
         reference_weight=kl_coef if config.estimator.kl_in_loss else 0.0,
+        trained=[i for i, r in enumerate(responses) if r.complete or config.truncated != "mask"],
     )
     metrics = rollout_metrics(rollout, responses, importance, config)
     metrics["reward"] = float(estimate.rewards.mean())
     metrics["unscored"] = float(sum(map(len, groups)) - len(responses))
+    metrics["masked"] = float(len(responses) - len(rollout.trained))
     if rollout.targets is not None:
         of_value = rollout.targets.values, rollout.targets.returns
         metrics["explained_variance"] = explained_variance(*of_value, mask)

@@ -1,9 +1,9 @@
 """Proximal policy optimization (arXiv:1707.06347) of responses against a score.
 
     A        advantages, (B, R): gae, rloo or grpo            advantages.py, estimators.py
-    ratio    = exp(log π - log π_old)
+    ratio    = exp(log π - log π_old)                         of a token, or of a whole response
     w        = min(π_old / sampler, importance_cap)           no gradient; 1 with an exact sampler
-    L_π      = w·max(-A·ratio, -A·clip(ratio, 1±clip))        Eq. 7, arXiv:1707.06347
+    L_π      = w·max(-A·ratio, -A·clip(ratio, 1±clip))        Eq. 7, arXiv:1707.06347; losses.py
     L_V      = ½·max((v-R)², (clip(v, v_old±value_clip)-R)²)  with a value function: critic.py
     L        = mean over counted tokens of L_π + vf_coef·L_V,
                with grpo + kl_coef·k3(π, reference)           Eq. 4, arXiv:2402.03300
@@ -23,8 +23,10 @@ the trainer's own forward is exact: its log-probs are π_old, and the policy's f
 A response whose score is None is masked out of everything and counted (unscored), never scored 0.
 The mean is over the tokens of an optimizer step's batch for all three: rloo's paper sums over a
 response's tokens (another step size), grpo's divides by each response's length (which favors
-short good and long bad ones, arXiv:2503.20783).
-Left out: an entropy bonus, whitening of scores, sequence-level importance weights.
+short good and long bad ones, arXiv:2503.20783). With ratio=sequence it is over the responses. The
+rows of a step's batch are drawn from the whole rollout (update.py).
+Left out: an entropy bonus, whitening of scores, Dr. GRPO's division by max_new_tokens, which only
+scales the step.
 """
 
 from __future__ import annotations
@@ -191,7 +193,7 @@ def iterate(
             batch = [data.prompts[i] for i in places]
             rollout, metrics = roll_out(models, batch, step, kl_coef, config, workers)
             require_kl_within(metrics["kl_k1"], config.max_kl, where)
-            metrics |= update(models, learner, rollout, config, workers, where)
+            metrics |= update(models, learner, rollout, config, workers, step)
             metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "skipped": float(data.skipped)}
             if config.kl_target is not None:
                 count, kl = len(rollout.rows), metrics["kl_k1"]

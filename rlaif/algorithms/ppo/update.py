@@ -1,7 +1,7 @@
-"""The updates of one PPO iteration: losses, their gradients in micro-batches, the KL guard.
+"""The updates of one PPO iteration: batches, gradients in micro-batches, the KL guard.
 
-The equations are at the top of train.py. Tensors have counted tokens only: (N,) are the response
-tokens of a micro-batch's rows, one after the other, so no masks are needed.
+The equations are at the top of losses.py and train.py. Tensors have counted tokens only: (N,) are
+the response tokens of a micro-batch's rows, one after the other, so no masks are needed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,13 @@ from torch import Tensor
 
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
+from rlaif.algorithms.ppo.losses import (
+    is_clipped,
+    policy_losses,
+    reference_losses,
+    row_means,
+    value_losses,
+)
 from rlaif.algorithms.ppo.rollout import PPOModels, Rollout
 from rlaif.batching.encode import in_groups
 from rlaif.batching.logprobs import kl_k3
@@ -23,35 +30,6 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training.checks import require_finite
 from rlaif.training.learner import Learner
-
-
-def policy_losses(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
-) -> Tensor:
-    """PPO's clipped policy loss per token, L_π before importance weights; any shape.
-
-    logprobs, old_logprobs: nats. clip: range of the ratio around 1.
-    """
-    ratio = torch.exp(logprobs - old_logprobs)
-    clipped = ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(-advantages * ratio, -advantages * clipped)  # Eq. 7, arXiv:1707.06347
-
-
-def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float) -> Tensor:
-    """Clipped squared error of the values per token, L_V; any shape.
-
-    value_clip: range of values around old_values, in units of the score.
-    """
-    clipped = torch.clamp(values, old_values - value_clip, old_values + value_clip)
-    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
-
-
-def reference_losses(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """KL(π, reference) per token by estimator k3, nats, with gradient; any shape.
-
-    Used by estimators with kl_in_loss.
-    """
-    return kl_k3(logprobs, ref_logprobs)  # Eq. 4, arXiv:2402.03300
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +55,29 @@ class MicroBatch:
         """Select these rows' response tokens: (B, R) of the whole rollout → (N,)."""
         return values[self.places][self.rollout.mask[self.places]]
 
+    def lengths(self) -> Tensor:
+        """Response tokens of each row: (B,) long."""
+        return self.rollout.mask[self.places].sum(1)
+
+
+def shuffled_batches(
+    rows: Sequence[int], size: int, config: PPOConfig, iteration: int
+) -> list[list[int]]:
+    """The rows of every optimizer step of an iteration: `epochs` passes, each in an order of its
+    own.
+
+    A function of seed, iteration and epoch: the same in every process and after a resume. Without
+    a shuffle a batch would hold the responses to few prompts, or to one.
+    """
+    batches: list[list[int]] = []
+    for epoch in range(config.epochs):
+        generator = torch.Generator().manual_seed(
+            (config.seed * 1_000_003 + iteration) * 1_000_003 + epoch
+        )
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        batches += [[rows[place] for place in group] for group in in_groups(order, size)]
+    return batches
+
 
 def update(
     models: PPOModels,
@@ -84,14 +85,14 @@ def update(
     rollout: Rollout,
     config: PPOConfig,
     workers: ProcessGroup,
-    where: str,
+    iteration: int,
 ) -> dict[str, float]:
     """Make `epochs` passes of optimizer steps over one rollout. Metrics, means over the steps made:
 
     loss                  policy_loss + vf_coef·value_loss
     policy_loss           the KL term included, with kl_in_loss
     value_loss            before vf_coef; with a value function
-    clip_fraction         share of tokens whose ratio is out of 1±clip
+    clip_fraction         share of ratios that are out of their range
     update_kl             k3 of KL(π_old, π), nats per token, the largest seen
     kl_guard              1 when it stopped the updates
     sampler_gap           mean |log π - the sampler's| before the first step, nats per token
@@ -99,14 +100,14 @@ def update(
     update_seconds        of all updates
     update_tokens_per_s   response tokens over them
 
-    where: names the iteration in errors. Raises TrainingError for a loss or gradient that is not
+    iteration: decides the order of the rows, and is named in errors. Without rows to train on
+    (truncated=mask) no step is made. Raises TrainingError for a loss or gradient that is not
     finite.
     """
-    started = time.perf_counter()
+    started, where = time.perf_counter(), f"PPO, iteration {iteration}"
     steps: list[dict[str, float]] = []
     largest_kl, guard, tokens, sampler_gap = 0.0, 0.0, 0, None
-    batches = list(in_groups(range(len(rollout.rows)), config.update_batch_size))
-    for rows in batches * config.epochs:
+    for rows in shuffled_batches(rollout.trained, config.batch_rows, config, iteration):
         metrics = policy_gradients(models, rollout, rows, config, workers, where)
         gap, kl = metrics.pop("sampler_gap"), metrics.pop("update_kl")
         sampler_gap = gap if sampler_gap is None else sampler_gap
@@ -141,25 +142,21 @@ def policy_gradients(
     workers: ProcessGroup,
     where: str,
 ) -> dict[str, float]:
-    """Accumulate this process's gradient of the mean policy loss over the tokens of `rows`.
+    """Accumulate this process's gradient of the mean policy loss over the tokens of `rows`, or
+    (ratio=sequence) over the rows.
 
     With a critic on the policy's trunk, vf_coef times the mean value loss is included, in the same
     backward. Returns means over all processes. Raises TrainingError for a loss that is not finite.
     """
     count = _token_count(rollout, rows)
+    terms = len(rows) if config.ratio == "sequence" else count
     sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
     if models.critic is not None and models.critic.shares_trunk:
         sums["value_loss"] = 0.0
     for part in _micro_batches(rollout, rows, config, workers, models.policy):
         logprobs, values = models.read(part.batch, config.temperature)  # (N,) each
-        old_logprobs = part.tokens_of(rollout.old_logprobs)  # (N,)
-        advantages = part.tokens_of(rollout.advantages)  # (N,)
-        losses = policy_losses(logprobs, old_logprobs, advantages, config.clip)  # (N,)
-        losses = losses * part.tokens_of(rollout.importance)  # (N,)
-        if rollout.reference_weight:
-            ref_logprobs = part.tokens_of(rollout.ref_logprobs)  # (N,)
-            losses = losses + rollout.reference_weight * reference_losses(logprobs, ref_logprobs)
-        policy_loss = losses.sum() / count
+        losses, clipped = _policy_terms(part, logprobs, config)
+        policy_loss = losses.sum() / terms
         require_finite(policy_loss, "policy loss", where)
         # one backward for both losses where policy and value share their trunk
         loss = policy_loss
@@ -169,13 +166,32 @@ def policy_gradients(
             sums["value_loss"] += float(value_loss.detach())
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            clipped = ((logprobs - old_logprobs).exp() - 1).abs().gt(config.clip)  # (N,)
+            old_logprobs = part.tokens_of(rollout.old_logprobs)  # (N,)
             gap = (logprobs - part.tokens_of(rollout.sampler_logprobs)).abs()  # (N,)
             sums["policy_loss"] += float(policy_loss)
-            sums["clip_fraction"] += float(clipped.sum()) / count
+            sums["clip_fraction"] += float(clipped.sum()) / terms
             sums["update_kl"] += float(kl_k3(old_logprobs, logprobs).sum()) / count
             sums["sampler_gap"] += float(gap.sum()) / count
     return workers.all_reduce(sums)
+
+
+def _policy_terms(part: MicroBatch, logprobs: Tensor, config: PPOConfig) -> tuple[Tensor, Tensor]:
+    """(the losses to sum, whether each is clipped): of the N tokens, or of the rows."""
+    rollout, low, high = part.rollout, config.clip, config.clip_high
+    old = part.tokens_of(rollout.old_logprobs)  # (N,)
+    advantages = part.tokens_of(rollout.advantages)  # (N,)
+    importance = part.tokens_of(rollout.importance)  # (N,)
+    reference = torch.zeros_like(old)  # (N,)
+    if rollout.reference_weight:
+        ref_logprobs = part.tokens_of(rollout.ref_logprobs)  # (N,)
+        reference = rollout.reference_weight * reference_losses(logprobs, ref_logprobs)
+    if config.ratio == "sequence":  # a response is one action: all of it becomes its rows' means
+        lengths = part.lengths()  # (B,)
+        logprobs, old = row_means(logprobs, lengths), row_means(old, lengths)
+        advantages, reference = row_means(advantages, lengths), row_means(reference, lengths)
+        importance = row_means(importance.log(), lengths).exp()
+    losses = policy_losses(logprobs, old, advantages, low, high) * importance + reference
+    return losses, is_clipped(logprobs.detach(), old, low, high)
 
 
 def value_gradients(

@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
         ({"max_tokens": 64, "max_new_tokens": 64}, "max_new_tokens must leave room"),
         (
             {"advantages": "gea"},
-            "unknown estimator 'gea'; expected one of: gae, rloo, grpo; did you mean 'gae'",
+            "unknown estimator 'gea'; expected one of: gae, rloo, grpo, dr_grpo; did you mean 'gae'",
         ),
         ({"advantages": "rloo"}, "advantages=rloo compares .* set group_size to 2 or more"),
         ({"advantages": "grpo", "group_size": 4, "vf_coef": 0.2}, "does not use vf_coef; remove"),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.ppo.losses import policy_losses, reference_losses, value_losses
 from rlaif.algorithms.ppo.rollout import PPOModels, Rollout, importance_weights, roll_out
-from rlaif.algorithms.ppo.update import policy_losses, reference_losses, update, value_losses
+from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import pad
 from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.distributed.processes import ProcessGroup
@@ -18,13 +19,13 @@ from tests.support.training.ppo_runs import ALONE, encoded, forwards_of, models_
 def test_the_policy_loss_is_clipped_where_it_would_gain() -> None:
     ratio = torch.tensor([1.5, 1.5, 0.5, 0.5])
     advantages = torch.tensor([2.0, -2.0, 2.0, -2.0])
-    losses = policy_losses(ratio.log(), torch.zeros(4), advantages, 0.2)
+    losses = policy_losses(ratio.log(), torch.zeros(4), advantages, 0.2, 0.2)
     torch.testing.assert_close(losses, torch.tensor([-2.4, 3.0, -1.0, 1.6]))
 
 
 def test_at_ratio_1_the_policy_loss_is_the_advantage_negated() -> None:
     advantages, same = torch.randn(5), torch.randn(5)
-    torch.testing.assert_close(policy_losses(same, same, advantages, 0.2), -advantages)
+    torch.testing.assert_close(policy_losses(same, same, advantages, 0.2, 0.2), -advantages)
 
 
 def test_the_value_loss_takes_the_worse_of_clipped_and_plain() -> None:
@@ -66,7 +67,7 @@ def gradients(
     if models.critic is not None:
         parameters |= models.critic.parameters()
     learner = GradientKeeper([(parameters, 1e-3)], 1, config, ALONE)
-    update(models, learner, rollout, config, workers, "here")
+    update(models, learner, rollout, config, workers, 1)
     return learner.gradients
 
 
