@@ -15,7 +15,7 @@ from rlaif.batching.encode import Row
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.base import Generated
 from rlaif.generation.engines import open_sampler
-from rlaif.models.reward_model import RewardModelError
+from rlaif.models.reward.weights import RewardModelError
 from rlaif.rewards.mix import Reward
 from rlaif.training.config import TrainingError
 from tests.support.training.killed import KilledError, assert_same_outcome, kill_after
