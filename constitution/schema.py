@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -228,6 +229,15 @@ class Constitution(_Value):
     def trait_weights(self) -> dict[str, float]:
         """Each trait's weight by its name, for combining the votes into one label."""
         return {name: trait.weight for name, trait in self.traits.items()}
+
+    @property
+    def label_weights(self) -> dict[str, float]:
+        """Each trait's weight in a label that all principles vote on: t·Σ w_k, its own weight times
+        the sum of its principles' weights."""
+        return {
+            name: trait.weight * math.fsum(p.weight for p in self.principles if p.trait == name)
+            for name, trait in self.traits.items()
+        }
 
     def principle(self, principle_id: str) -> Principle:
         """The principle with that id. Raises KeyError, which suggests the nearest id."""

@@ -167,7 +167,7 @@ class Judgment:
 
     verdict: Verdict
     prob_a: float  # P(response A is better), in [0, 1], calibrated where provenance says so
-    trait_probs: dict[str, float]  # the same per trait, never calibrated
+    trait_probs: dict[str, float]  # the same per trait, calibrated by the same curve
     votes: tuple[PrincipleVote, ...]
     position_consistent: bool | None  # both orders name the same response; None with one order
     order_gap: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.our_training import HEAD, settings
+from benchmarks.peers.our_training import settings
 from benchmarks.peers.sides import SideOutcome, StepClock, Stopwatch, answer, peak_gib
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.data.records import Prompt, read_jsonl
@@ -13,7 +13,9 @@ from rlaif.generation.base import Sampler
 from rlaif.generation.engines import choose_engine
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
-from rlaif.models.reward_model import Heads, RewardModel
+from rlaif.models.reward.heads import RewardHeads
+from rlaif.models.reward.weights import Weighing
+from rlaif.models.reward_model import RewardModel
 from rlaif.training.run import Run
 
 
@@ -49,9 +51,9 @@ def prepare(job: dict[str, Any]) -> SideOutcome:
     """
     backbone = Backbone.load(job["model"], job["dtype"])
     backbone.add_role("reward", LoraConfig.model_validate(job["lora"]), 0)
-    heads = Heads([HEAD], backbone.hidden_size)
+    heads = RewardHeads((), backbone.hidden_size)
     heads.randomize(0)
-    RewardModel(backbone, heads, {HEAD: 1.0}).save(Path(job["reward"]))
+    RewardModel(backbone, heads, Weighing({}, {})).save(Path(job["reward"]))
     return SideOutcome([], [], peak_gib())
 
 

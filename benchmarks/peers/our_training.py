@@ -12,8 +12,6 @@ from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.training.run import Run
 
-HEAD = "overall"  # the one head of pairs without traits
-
 
 def watch(clock: StepClock, losses: list[float]) -> None:
     """Tick when a step's metrics arrive, before they are written."""
@@ -85,7 +83,9 @@ def sft(job: dict[str, Any], _: Stopwatch) -> None:
 
 def prepare(job: dict[str, Any]) -> SideOutcome:
     """Write the adapters and the head that training starts from, for the other side to take."""
-    from rlaif.models.reward_model import Heads, RewardModel
+    from rlaif.models.reward.heads import RewardHeads
+    from rlaif.models.reward.weights import Weighing
+    from rlaif.models.reward_model import RewardModel
 
     role = "reward" if job["algorithm"] == "reward" else "policy"
     folder = Path(job["initial"])
@@ -95,9 +95,9 @@ def prepare(job: dict[str, Any]) -> SideOutcome:
     if role == "policy":
         backbone.save_role("policy", folder)
     else:
-        heads = Heads([HEAD], backbone.hidden_size)
+        heads = RewardHeads((), backbone.hidden_size)  # the label's alone: pairs have no traits
         heads.randomize(0)
-        RewardModel(backbone, heads, {HEAD: 1.0}).save(folder)
+        RewardModel(backbone, heads, Weighing({}, {})).save(folder)
     return SideOutcome([], [], peak_gib())
 
 

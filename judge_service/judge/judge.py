@@ -334,16 +334,18 @@ class Judge:
                 provenance.template_version,
                 provenance.protocol,
             )
-        prob_a = raw
+        prob_a, trait_probs = raw, aggregation.trait_probs(votes)
         if calibration is not None:
+            # Traits too: a reward model learns them beside the label that they are parts of.
             prob_a = calibration.apply(raw)
+            trait_probs = {trait: calibration.apply(p) for trait, p in trait_probs.items()}
             provenance = replace(provenance, calibration=calibration.sha256)
 
         consistent, gap = aggregation.compare_orders(votes, weights)
         judgment = Judgment(
             verdict=aggregation.verdict(prob_a, options.tie_margin),
             prob_a=prob_a,
-            trait_probs=aggregation.trait_probs(votes),
+            trait_probs=trait_probs,
             votes=votes,
             position_consistent=consistent,
             order_gap=gap,

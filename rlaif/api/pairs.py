@@ -177,14 +177,14 @@ def plan_reward(
     # The heads follow from labels and weights: a trait without a weight, labels without a side.
     if found is not None and pairs is not None and weighing is not None:
         kind = found.label_kind
-        heads = problems.attempt(head_weights, pairs, weighing.trait_weights, kind)
+        heads = problems.attempt(head_weights, pairs, weighing.label_weights, kind)
         if heads is not None:
             problems.attempt(labeled_pairs, pairs, heads, kind)
 
     def train() -> Path:
         from rlaif.algorithms.reward.train import train
 
-        weights = checked(weighing).trait_weights
+        weights = checked(weighing).label_weights
         model_name, given = checked(checks.model), checked(pairs)
         return train(checked(found), model_name, given, checks.out, weights, checked(held))
 

@@ -120,7 +120,8 @@ def answer_key(pair: Comparison, judge: JudgeIdentity, options: JudgeOptions) ->
     conversation = [[message.role, message.content] for message in pair.conversation]
     identity = [judge.constitution.sha256, asdict(judge.model), judge.template_version]
     if options.calibrated:
-        identity += judge.calibrations
+        # "and traits": answers that were kept when only the label was calibrated are other answers.
+        identity += [f"{calibration} and traits" for calibration in judge.calibrations]
     return digest([conversation, pair.response_a, pair.response_b, identity, relevant])
 
 

@@ -110,9 +110,14 @@ def _parts(
     if not receipt.provenance.calibration:
         yield "P(A), not calibrated,", receipt.prob_a, receipt.raw_prob_a
     for trait, prob in trait_probs(receipt.votes).items():
-        recorded = label.traits.get(trait)
-        if recorded is not None:
-            yield f"P(chosen) by {trait}", recorded, toward(prob, a_chosen)
+        recorded, computed = label.traits.get(trait), toward(prob, a_chosen)
+        if recorded is None:
+            continue
+        if not receipt.provenance.calibration:
+            yield f"P(chosen) by {trait}", recorded, computed
+        # A calibration, whose curve is not in the receipt, leaves every probability on its side.
+        elif (recorded - 0.5) * (computed - 0.5) < 0:
+            yield f"P(chosen) by {trait}, before calibration,", recorded, computed
     yield "P(chosen)", label.prob_chosen, toward(receipt.prob_a, a_chosen)
     yield "P(chosen)", label.prob_chosen, max(receipt.prob_a, 1.0 - receipt.prob_a)
 

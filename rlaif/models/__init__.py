@@ -10,6 +10,7 @@ lora_config.py      settings of LoRA and the trainers' number format; imports no
 lora_targets.py     which layers get an adapter
 merge.py            an adapter folded into its base
 attention/          attention kernels, and the check at load that a model is computed exactly
-reward_model.py     heads that score a response, and the reward model made of them
+reward/             a reward model's heads, and the weights of its traits
+reward_model.py     a reward model: heads over a backbone that score responses
 sample_logprobs.py  log-probs of sampled responses under policy and base
 """

@@ -1,23 +1,21 @@
 """Reward models: linear heads over hidden states, and the scores that they give.
 
-    s_k = (w_k · h + b_k - mean_k) / std_k      one head k per trait (or one named "overall")
-    overall = Σ_k weight_k s_k                  the constitution's trait weights
-
-h is the hidden state at the response's end token. mean and std are those of the training responses
-(0 and 1 until training ends). A trained reward model is a folder:
+One head has learned the label, P(chosen is better) by the whole constitution, and scores for PPO
+and ReST; one more per trait serves reports, several objectives and other weights
+(reward/weights.py). Every score is in its own standard deviations from the mean of the training
+responses (reward/heads.py). A trained reward model is a folder:
 
     adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
     config.json, model.safetensors, tokenizer …        trained with lora=null, a whole model
-    heads.safetensors                                  weight, bias, mean, std
-    reward.json                                        trait weights (`reweigh`), base, dtype
+    heads.safetensors                                  weight, bias, mean, covariance
+    reward.json                                        trait weights, base, dtype
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,8 @@ from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role, load_tensors, save_tensors
 from rlaif.models.lora_config import TrainDtype
+from rlaif.models.reward.heads import LABEL, RewardHeads
+from rlaif.models.reward.weights import RewardModelError, Weighing, read_facts, weighing_of
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -43,51 +43,12 @@ SCORE_TOKENS = 4096  # padded tokens per forward
 RewardFunction = Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence[float | None]]
 
 
-class RewardModelError(UserError):
-    """A reward model or reward function that cannot be used; the message has the remedy."""
-
-
-class Heads(torch.nn.Module):
-    """K linear heads in float32, one per name, over hidden states of width d; initially zero."""
-
-    def __init__(self, names: Sequence[str], hidden_size: int) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        self.weight = torch.nn.Parameter(torch.zeros(len(names), hidden_size))
-        self.bias = torch.nn.Parameter(torch.zeros(len(names)))
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.zeros(len(names)))
-        self.register_buffer("std", torch.ones(len(names)))
-
-    def randomize(self, seed: int) -> None:
-        """Draw the weights with std 1/√(d+1) ("N implementation details of RLHF with PPO")."""
-        generator = torch.Generator().manual_seed(seed)
-        std = 1 / math.sqrt(self.weight.shape[1] + 1)
-        with torch.no_grad():
-            self.weight.copy_(torch.randn(self.weight.shape, generator=generator) * std)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Raw scores, not normalized: (..., d) → (..., K) float32."""
-        return torch.nn.functional.linear(hidden.float(), self.weight, self.bias)
-
-    def normalize_on(self, raw: Tensor) -> None:
-        """Set mean and std to those of raw scores (N, K); a constant head keeps std 1."""
-        std = raw.std(dim=0, correction=0)  # (K,)
-        self.mean.copy_(raw.mean(dim=0))
-        self.std.copy_(torch.where(std > 0, std, 1.0))
-
-    def normalized(self, raw: Tensor) -> Tensor:
-        """Raw scores in standard deviations from the training responses' mean: (..., K)."""
-        return (raw - self.mean) / self.std
-
-
 @dataclass(frozen=True, slots=True)
 class ScoredResponse:
-    """Normalized scores of one response."""
+    """Scores of one response, each in its own standard deviations of the training responses."""
 
-    overall: float  # weighted sum of the traits
-    traits: dict[str, float]  # by head, in standard deviations of the training responses
+    overall: float  # by the head on the label; after `reweigh` by a sum of the traits
+    traits: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +59,8 @@ class RewardModel:
     """
 
     backbone: Backbone
-    heads: Heads
-    trait_weights: dict[str, float]  # of the overall score, in the heads' order
+    heads: RewardHeads
+    weights: Weighing
     tuning: Literal["lora", "full"] = "lora"
     role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
 
@@ -116,18 +77,18 @@ class RewardModel:
         model: its base, unused if it was fully tuned. dtype: None for that of its training.
         workers: as for Backbone.load.
         """
-        facts = _read_facts(folder)
+        facts = read_facts(folder)
         chosen: TrainDtype = dtype or facts["dtype"] or "auto"
         if facts.get("tuning") != "full":
             return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
         backbone = Backbone.load(str(folder), chosen, workers=workers)
-        heads = _read_heads(folder, facts, backbone)
-        return cls(backbone, heads, facts["trait_weights"], "full", None)
+        weights = weighing_of(facts, folder)
+        return cls(backbone, _read_heads(folder, weights, backbone), weights, "full", None)
 
     @classmethod
     def attach(cls, backbone: Backbone, folder: Path) -> RewardModel:
         """Load a trained adapter as the role "reward"; RewardModelError if over another base."""
-        facts = _read_facts(folder)
+        facts = read_facts(folder)
         if facts.get("tuning") == "full":
             raise RewardModelError(
                 f"{folder}: trained with lora=null, so it is a whole model and no adapter over "
@@ -138,8 +99,9 @@ class RewardModel:
                 f"{folder}: trained over another base ({facts['base_name']}) than {backbone.name}; "
                 "give the base it was trained over, or train it again over this one"
             )
+        weights = weighing_of(facts, folder)
         backbone.load_role("reward", folder)
-        return cls(backbone, _read_heads(folder, facts, backbone), facts["trait_weights"])
+        return cls(backbone, _read_heads(folder, weights, backbone), weights)
 
     def save(self, folder: Path) -> None:
         """Write the folder, reward.json last. Raises BackboneError or RewardModelError."""
@@ -158,8 +120,10 @@ class RewardModel:
                 "base": self.backbone.fingerprint,
                 "base_name": self.backbone.name,
                 "dtype": str(self.backbone.dtype).removeprefix("torch."),
-                "trait_weights": self.trait_weights,  # in the heads' order; free to be changed
-                "mean": self.heads.mean.tolist(),  # raw scores of the training responses
+                "label_weights": self.weights.label,
+                "trait_weights": self.weights.now,
+                # Raw scores of the training responses: by the head on the label, then by trait.
+                "mean": self.heads.mean.tolist(),
                 "std": self.heads.std.tolist(),
             },
         )
@@ -171,12 +135,12 @@ class RewardModel:
 
     def raw_pairs(self, batch: SharedBatch) -> Tensor:
         """Raw scores of a batch of pairs, chosen first: (B, 2, K), differentiable."""
-        return self.raw(batch).view(-1, 2, len(self.heads.names))
+        return self.raw(batch).view(-1, 2, self.heads.count)
 
     @torch.no_grad()
     def raw_rows(self, rows: Sequence[Row], budget: int = SCORE_TOKENS) -> Tensor:
         """Raw scores of N rows, without gradient: (N, K). budget: padded tokens per forward."""
-        outputs = torch.empty(len(rows), len(self.heads.names))  # (N, K)
+        outputs = torch.empty(len(rows), self.heads.count)  # (N, K)
         for group in self.backbone.micro_batches(rows, budget):
             batch = pad_packs([[rows[i] for i in pack] for pack in group], self.backbone.device)
             outputs[[i for pack in group for i in pack]] = self.raw(batch).cpu()
@@ -195,7 +159,7 @@ class RewardModel:
         report: called with the number of pairs done. pad_batches: that of a ProcessGroup, for a
         model that may be sharded.
         """
-        outputs = torch.empty(len(pairs), 2, len(self.heads.names))  # (N, 2, K)
+        outputs = torch.empty(len(pairs), 2, self.heads.count)  # (N, 2, K)
         done = 0
         for group in pad_batches(self.backbone.pair_batches(pairs, budget)):
             batch = self.backbone.batch_pairs([pairs[i] for i in group])
@@ -204,22 +168,24 @@ class RewardModel:
             report(done)
         return outputs.to(self.backbone.device)
 
-    def overall(self, per_trait: Tensor) -> Tensor:
-        """Overall score, the heads' sum by trait weight: (..., K) → (...)."""
-        return per_trait @ per_trait.new_tensor(list(self.trait_weights.values()))
+    def overall(self, raw: Tensor) -> Tensor:
+        """The score from raw ones: by the head on the label, or at other weights by the traits.
 
-    def mean(self, per_trait: Tensor) -> Tensor:
-        """The heads' mean by trait weight: (..., K) → (...)."""
-        return self.overall(per_trait) / sum(self.trait_weights.values())
+        (..., K) → (...), in its own standard deviations.
+        """
+        if self.weights.by_label:
+            return self.heads.normalized(raw)[..., LABEL]
+        return self.heads.weighted(raw, list(self.weights.now.values()))
 
     def score(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[ScoredResponse]:
         """Normalized scores of responses. Raises BatchError for one longer than the context."""
-        scores = self.heads.normalized(self._raw_responses(conversations, responses))  # (N, K)
+        raw = self._raw_responses(conversations, responses)  # (N, K)
+        traits = self.heads.normalized(raw)[:, LABEL + 1 :]  # (N, K - 1)
         return [
-            ScoredResponse(overall, dict(zip(self.heads.names, row, strict=True)))
-            for overall, row in zip(self.overall(scores).tolist(), scores.tolist(), strict=True)
+            ScoredResponse(overall, dict(zip(self.heads.traits, row, strict=True)))
+            for overall, row in zip(self.overall(raw).tolist(), traits.tolist(), strict=True)
         ]
 
     def overall_scores(
@@ -235,8 +201,8 @@ class RewardModel:
             if response.strip():
                 with suppress(BatchError):
                     rows[place] = response_row(tokenizer, "", messages, response, context)
-        per_trait = self.heads.normalized(self.raw_rows(list(rows.values())))
-        scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
+        raw = self.raw_rows(list(rows.values()))
+        scores = dict(zip(rows, self.overall(raw).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
 
     def _raw_responses(
@@ -359,45 +325,8 @@ def require_a_score(scores: Sequence[float | None], where: str) -> None:
         )
 
 
-def reweigh(folder: Path, weights: Mapping[str, float]) -> dict[str, float]:
-    """Change trait weights of a trained reward model without training; returns all weights.
-
-    Earlier scores and evaluations are not recomputed. Raises RewardModelError for a trait without a
-    head, a weight that is not a finite number ≥ 0, or if all would be 0.
-    """
-    facts = _read_facts(folder)
-    old: dict[str, float] = facts["trait_weights"]
-    unknown = [name for name in weights if name not in old]
-    if unknown:
-        raise RewardModelError(
-            f"{folder}: no head for the trait {unknown[0]!r} (it has: {', '.join(old)}); "
-            "only a trait that labels were trained on can be weighed"
-        )
-    for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise RewardModelError(f"{name}={weight}: a weight is a finite number of at least 0")
-    new = {name: float(weights.get(name, weight)) for name, weight in old.items()}  # heads' order
-    if not any(new.values()):
-        raise RewardModelError(
-            f"{folder}: all weights are 0, so every score would be 0; give at least one above 0"
-        )
-    write_json(folder / "reward.json", {**facts, "trait_weights": new})
-    return new
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    path = folder / "reward.json"
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RewardModelError(
-            f"{folder}: not a reward model ({error}); make one with `rlaif train reward`"
-        ) from error
-    return facts
-
-
-def _read_heads(folder: Path, facts: Mapping[str, Any], backbone: Backbone) -> Heads:
-    heads = Heads(list(facts["trait_weights"]), backbone.hidden_size)
+def _read_heads(folder: Path, weights: Weighing, backbone: Backbone) -> RewardHeads:
+    heads = RewardHeads(weights.traits, backbone.hidden_size)
     path = folder / "heads.safetensors"
     try:
         heads.load_state_dict(load_tensors(path))

@@ -125,7 +125,7 @@ PPO = (
     Curve(
         "score",
         "reward model's score",
-        "Rises. Each trait's score is in standard deviations over the training responses.",
+        "Rises. A reward model's score is in standard deviations over its training responses.",
         min_span=0.5,
     ),
     Curve(

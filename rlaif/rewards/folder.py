@@ -1,6 +1,6 @@
 """A trained reward model as a source.
 
-Its overall score is in standard deviations from the mean of its training responses.
+Its score is in standard deviations from the mean of its training responses.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from constitution.schema import Message
 from hardware.model_folder import inspect_model_folder
+from rlaif.models.reward.weights import read_facts
 from rlaif.rewards.base import OpenJudge, RewardError, SourceKind
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _require(where: str) -> None:
             f"{folder}: not a reward model (reward.json is missing); make one with `rlaif train "
             "reward`"
         )
+    read_facts(folder)  # raises for one of an earlier version
 
 
 def _identity(where: str) -> Any:

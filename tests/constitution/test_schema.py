@@ -141,6 +141,13 @@ class TestLookUps:
     def test_trait_weights_are_those_of_the_file(self) -> None:
         assert constitution(traits={"kind": {"weight": 2}}).trait_weights == {"kind": 2.0}
 
+    def test_a_trait_weighs_its_weight_times_those_of_its_principles_in_the_label(self) -> None:
+        # helpful 1·(2 + 1 + 1), honest 1·(1 + 1), kind ¾·(1 + 1), safe 1·(1.5 + 1): ten in all
+        weights = Constitution.load("customer_support").label_weights
+        by_hand = {"helpful": 4.0, "honest": 2.0, "kind": 1.5, "safe": 2.5}
+        assert weights == by_hand
+        assert weights["helpful"] / sum(weights.values()) == 0.40
+
     def test_an_unknown_name_raises_with_the_nearest_and_all_names(self) -> None:
         with pytest.raises(ConstitutionError) as caught:
             Constitution.load("customersupport")

@@ -82,8 +82,8 @@ class PPOConfig(TrainConfig):
     update_batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="responses per optimizer step, drawn from the whole rollout, which is the most; "
-        "null: a quarter of it (ours; TRL: all of it)",
+        description="responses per optimizer step, drawn from the whole rollout and at most all of "
+        "it; null: a quarter (ours; TRL: all of it)",
     )
     value: Literal["head", "adapter"] = Field(
         default="head",

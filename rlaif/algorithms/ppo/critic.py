@@ -20,7 +20,7 @@ from torch import Tensor
 from rlaif.batching.prefix_sharing import SharedBatch
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
-from rlaif.models.reward_model import Heads
+from rlaif.models.reward.heads import Heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +68,4 @@ class Critic:
 
 
 def _head(backbone: Backbone) -> Heads:
-    return Heads(["value"], backbone.hidden_size).to(backbone.device)
+    return Heads(1, backbone.hidden_size).to(backbone.device)

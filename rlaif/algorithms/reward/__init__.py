@@ -2,7 +2,7 @@
 
 config.py    settings
 losses.py    the Bradley-Terry loss on soft labels
-heads.py     the traits that get a head, and each pair's label for it
+heads.py     the traits that get a head, and each pair's labels
 labels.py    the labels of a batch as tensors
 train.py     the training loop and the held-out evaluation
 """

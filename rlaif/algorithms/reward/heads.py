@@ -1,11 +1,11 @@
-"""The traits that get a head, and each pair's label for it. Imports no torch.
+"""The traits that get a head, and each pair's labels. Imports no torch.
 
 A pair is a Preference, or one as token ids (batching/encode.py): what counts is its labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from rlaif.algorithms.reward.config import LabelKind
@@ -31,19 +31,21 @@ class TraitLabels(Protocol):
 PairT = TypeVar("PairT", bound=TraitLabels)
 
 
-def label_of(pair: TraitLabels, name: str, kind: LabelKind) -> float | None:
-    """P(chosen is better) by one trait, or None without a label; "overall" is the whole pair's.
+def labels_by_head(pair: TraitLabels, traits: Iterable[str], kind: LabelKind) -> list[float | None]:
+    """P(chosen is better) as a whole, then by each of the traits; None without a label.
 
     kind="hard" rounds to 0 or 1, and gives None at exactly ½. Raises TrainingError for a
     label that is not a probability.
     """
-    p = pair.prob_chosen if name == "overall" else pair.traits.get(name)
+    by_trait = [_target(pair, f"the label for {t}", pair.traits.get(t), kind) for t in traits]
+    return [_target(pair, "prob_chosen", pair.prob_chosen, kind), *by_trait]
+
+
+def _target(pair: TraitLabels, name: str, p: float | None, kind: LabelKind) -> float | None:
     if p is None:
         return None
     if not 0 <= p <= 1:  # NaN too
-        raise TrainingError(
-            f"{pair.id}: the label for {name} is not a probability: {p}; fix the record"
-        )
+        raise TrainingError(f"{pair.id}: {name} is not a probability: {p}; fix the record")
     if kind == "hard":
         return None if p == 0.5 else float(p > 0.5)
     return p
@@ -52,10 +54,10 @@ def label_of(pair: TraitLabels, name: str, kind: LabelKind) -> float | None:
 def head_weights(
     pairs: Sequence[TraitLabels], trait_weights: Mapping[str, float], kind: LabelKind
 ) -> dict[str, float]:
-    """Heads to train, sorted by name, with their weights in the overall score.
+    """Traits that get a head beside the label's own, sorted by name, with their weights.
 
-    {"overall": 1.0} when no pair has a trait label. A trait without any label gets no head, since
-    it would stay random. Raises TrainingError for a labeled trait without a weight.
+    A trait without any label gets none, since its head would stay random. Raises TrainingError for
+    a labeled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
     unknown = sorted(seen - trait_weights.keys())
@@ -64,17 +66,15 @@ def head_weights(
             f"unknown trait in the labels: {unknown[0]!r}; known: "
             f"{', '.join(sorted(trait_weights)) or 'none'}; give the constitution that made them"
         )
-    if not seen:
-        return {"overall": 1.0}
     return {
         trait: trait_weights[trait]
         for trait in sorted(seen)
-        if any(label_of(pair, trait, kind) is not None for pair in pairs)
+        if any(labels_by_head(pair, [trait], kind)[1] is not None for pair in pairs)
     }
 
 
 def labeled_pairs(
-    pairs: Sequence[PairT], heads: Mapping[str, float], kind: LabelKind
+    pairs: Sequence[PairT], traits: Collection[str], kind: LabelKind
 ) -> tuple[list[PairT], list[str]]:
     """(the pairs that some head can learn from, the reason for each of the others).
 
@@ -83,12 +83,11 @@ def labeled_pairs(
     usable: list[PairT] = []
     reasons: list[str] = []
     for pair in pairs:
-        labels = [label_of(pair, name, kind) for name in heads]  # all are checked: a bad one raises
-        if any(label is not None for label in labels):
+        # Soft labels always have the whole pair's; hard ones may all be ½.
+        if any(label is not None for label in labels_by_head(pair, traits, kind)):
             usable.append(pair)
         else:
-            why = "no trait label" if kind == "soft" else "no label with a side"
-            reasons.append(f"{pair.id}: {why}")
+            reasons.append(f"{pair.id}: no label with a side")
     if not usable:
         first = reasons[0] if reasons else "no pairs were given"
         raise TrainingError(

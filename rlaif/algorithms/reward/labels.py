@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlaif.algorithms.reward.config import LabelKind
-from rlaif.algorithms.reward.heads import label_of, labeled_pairs
+from rlaif.algorithms.reward.heads import labeled_pairs, labels_by_head
 from rlaif.batching.encode import EncodedPairs, Pair
 from rlaif.training.checks import report_skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of B pairs for K heads."""
+    """The labels of B pairs for K heads: the whole pair's first, then one per trait."""
 
     prob_chosen: Tensor  # (B, K), 0.5 where not labeled
     labeled: Tensor  # (B, K) bool
 
 
-def labels_of(pairs: Sequence[Pair], names: Sequence[str], kind: LabelKind) -> Labels:
-    """Labels of the pairs for the heads `names`, on the CPU; B pairs, K names.
+def labels_of(pairs: Sequence[Pair], traits: Sequence[str], kind: LabelKind) -> Labels:
+    """Labels of B pairs for the K = 1 + len(traits) heads of `RewardHeads`, on the CPU.
 
     Raises TrainingError for a label that is not a probability.
     """
-    table = [[label_of(pair, name, kind) for name in names] for pair in pairs]
+    table = [labels_by_head(pair, traits, kind) for pair in pairs]
     known = [[label is not None for label in row] for row in table]
     values = [[0.5 if label is None else label for label in row] for row in table]
-    shape = len(pairs), len(names)
+    shape = len(pairs), 1 + len(traits)
     return Labels(
         torch.tensor(values).view(shape), torch.tensor(known, dtype=torch.bool).view(shape)
     )
 
 
 def without_unlabeled(
-    encoded: EncodedPairs, heads: Mapping[str, float], kind: LabelKind
+    encoded: EncodedPairs, traits: Collection[str], kind: LabelKind
 ) -> EncodedPairs:
     """The pairs that some head can learn from; the others are reported on stderr and skipped.
 
     Raises TrainingError when no pair is left.
     """
-    pairs, reasons = labeled_pairs(encoded.pairs, heads, kind)
+    pairs, reasons = labeled_pairs(encoded.pairs, traits, kind)
     report_skipped(reasons)
     return EncodedPairs(pairs, encoded.skipped + reasons)

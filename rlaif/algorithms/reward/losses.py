@@ -1,10 +1,10 @@
-"""The reward model's loss: Bradley-Terry on soft labels, one head per trait.
+"""The reward model's loss: Bradley-Terry on soft labels, a head for the label and one per trait.
 
     L = -[p·logsigmoid(Δ) + (1-p)·logsigmoid(-Δ)] + c·(s_chosen + s_rejected)²     mean over labels
 
     Δ                     margins = chosen - rejected   (B, K)  Eq. 1, arXiv:2203.02155
     s_chosen, s_rejected  chosen, rejected              (B, K)  scores of K heads
-    p                     prob_chosen                   (B, K)  P(chosen better), by trait
+    p                     prob_chosen                   (B, K)  P(chosen better), whole and by trait
     labeled                                             (B, K)  False masks a trait without a label
     c                     centering, Eq. 2 of arXiv:2312.09244: scores stay around 0
 

@@ -1,11 +1,11 @@
-"""Reward model: one head per trait over the role "reward", trained on soft preference labels.
+"""Reward model: heads over the role "reward", trained on soft preference labels.
 
-The loss and its equations are in losses.py. label_kind=hard rounds p to 0 or 1 (a p of ½ has no
-side: not labeled); `compare_nll` of rlaif/evaluation/reward_models.py measures what that costs.
-Pairs without any trait label (plain preference data) train one head called "overall" on the pair's
-own prob_chosen. After training each head is shifted and scaled so that the training responses have
-mean 0 and std 1; overall = Σ trait weight · head, and the weights may be changed later
-(`reweigh` of rlaif/models/reward_model.py).
+The loss and its equations are in losses.py. One head learns the label, prob_chosen, and scores for
+PPO and ReST; one more per trait learns the trait's label. Plain preference data, without trait
+labels, trains the first alone. label_kind=hard rounds p to 0 or 1 (a p of ½ has no side: not
+labeled); `compare_nll` of rlaif/evaluation/reward_models.py measures what that costs. After
+training each head is shifted and scaled so that the training responses have mean 0 and std 1. The
+traits may be weighed anew later (rlaif/models/reward/weights.py).
 
 A pair computes its prompt once for both rows where that saves work (batching/prefix_sharing.py).
 """
@@ -30,7 +30,9 @@ from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluate_reward
 from rlaif.models.backbone import Backbone
-from rlaif.models.reward_model import Heads, RewardModel
+from rlaif.models.reward.heads import LABEL, RewardHeads
+from rlaif.models.reward.weights import Weighing
+from rlaif.models.reward_model import RewardModel
 from rlaif.progress import progress
 from rlaif.training.checks import memory_gib, require_finite
 from rlaif.training.config import TrainingError
@@ -51,12 +53,12 @@ def train(
     """Train on labeled pairs; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
 
     model: short name, folder or hub id of the base. trait_weights: weight of each trait in the
-    overall score. eval_preferences: held-out pairs, whose loss
-    is logged (training/heldout.py) and whose evaluation.json is written
+    label, `label_weights` of its constitution. eval_preferences: held-out pairs, whose loss is
+    logged (training/heldout.py) and whose evaluation.json is written
     (evaluation/reward_models.py). A killed run resumes from the last checkpoint in `out`.
     Raises TrainingError, BatchError for an unusable pair, or BackboneError for the model.
     """
-    # 1. The base, the pairs, one head per trait.
+    # 1. The base, the pairs, a head for the label and one per trait.
     workers = ProcessGroup.current()
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
@@ -73,7 +75,7 @@ def train(
     trained = [(parameters(reward_model), config.learning_rate)]
     learner = Learner(trained, len(batches), config, workers)
     inputs = pair_inputs("reward", config, backbone, preferences, eval_preferences)
-    run = Run(out, inputs | {"traits": weights}, config, workers)
+    run = Run(out, inputs | {"label_weights": weights}, config, workers)
     saved = run.resume()
     if saved:
         learner.load(saved["learner"])
@@ -125,13 +127,14 @@ def normalize(
 def fresh_model(
     backbone: Backbone, trait_weights: Mapping[str, float], config: RewardConfig
 ) -> RewardModel:
-    """Add the role "reward" to the backbone, with untrained heads, one per trait weight."""
+    """Add the role "reward" to the backbone, with untrained heads: the label's, one per trait."""
     backbone.add_role("reward", config.lora, config.seed)
     recompute_layers(backbone, config)
-    heads = Heads(list(trait_weights), backbone.hidden_size)
+    weights = Weighing.as_labeled(trait_weights)
+    heads = RewardHeads(weights.traits, backbone.hidden_size)
     heads.randomize(config.seed)
     tuning: Literal["lora", "full"] = "lora" if config.lora else "full"
-    return RewardModel(backbone, heads.to(backbone.device), dict(trait_weights), tuning)
+    return RewardModel(backbone, heads.to(backbone.device), weights, tuning)
 
 
 def parameters(model: RewardModel) -> dict[str, Tensor]:
@@ -180,9 +183,9 @@ class HeldOutPairs:
         kept = [p for p in self.preferences if p.id in usable]
         traits = {
             name: PairScores(*raw[:, :, k].T.tolist())
-            for k, name in enumerate(self.model.heads.names)
+            for k, name in enumerate(self.model.heads.traits, start=LABEL + 1)
         }
-        chosen, rejected = self.model.mean(raw).T.tolist()
+        chosen, rejected = raw[:, :, LABEL].T.tolist()
         return evaluate_reward(kept, chosen, rejected, traits)
 
 
@@ -203,8 +206,8 @@ def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
 def heldout_metrics(result: RewardEvaluation) -> dict[str, float | None]:
     """Metrics of a held-out evaluation, under the names of metrics.jsonl:
 
-    heldout_loss         mean cross-entropy of sigmoid(Δ) against the soft labels, nats; Δ of the
-                         heads' weighted mean, without centering. log 2: no better than chance
+    heldout_loss         mean cross-entropy of sigmoid(Δ) against prob_chosen, nats; Δ of the head
+                         on the label, without centering. log 2: no better than chance
     heldout_accuracy     share of labels ≠ ½ whose side Δ is on, mean over prompts
     heldout_ece          expected calibration error (evaluation/reward_models.py)
     """
@@ -234,8 +237,8 @@ def train_step(
     gradient that is not finite.
     """
     started, workers = time.perf_counter(), learner.workers
-    device, names = model.backbone.device, model.heads.names
-    count = int(labels_of(pairs, names, config.label_kind).labeled.sum())
+    device, traits = model.backbone.device, model.heads.traits
+    count = int(labels_of(pairs, traits, config.label_kind).labeled.sum())
     if not count:
         raise TrainingError(f"{where}: none of the {len(pairs)} pairs has a label; remove them")
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
@@ -244,7 +247,7 @@ def train_step(
     groups = model.backbone.pair_batches(own, config.micro_batch_tokens)
     for group in workers.pad_batches(groups):
         batch = model.backbone.batch_pairs([own[i] for i in group])
-        labels = labels_of([own[i] for i in group], names, config.label_kind)
+        labels = labels_of([own[i] for i in group], traits, config.label_kind)
         p, labeled = labels.prob_chosen.to(device), labels.labeled.to(device)  # (B, K) each
         chosen, rejected = model.raw_pairs(batch).unbind(1)  # (B, K) each
         loss = preference_loss(chosen, rejected, p, labeled, config.centering)
@@ -265,7 +268,7 @@ def train_step(
         "loss": total["loss"] / count,
         "accuracy": total["right"] / total["clear"] if total["clear"] else None,
         "margin": total["margin"] / count,
-        "score": total["score"] / (2 * len(pairs) * len(names)),
+        "score": total["score"] / (2 * len(pairs) * model.heads.count),
         "grad_norm": norm,
         "tokens_per_s": total["tokens"] / (time.perf_counter() - started),
         "memory_gib": memory_gib(),

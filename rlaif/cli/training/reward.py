@@ -19,14 +19,23 @@ Folder = Annotated[Path, typer.Argument(help="The folder written by rlaif train 
 def weigh(
     folder: Folder,
     weights: Annotated[
-        list[str], typer.Argument(help="New trait weights.", metavar="TRAIT=WEIGHT...")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="New trait weights, beside those that it prints without any.",
+            metavar="[TRAIT=WEIGHT]...",
+        ),
+    ] = None,
 ) -> None:
-    """Change the trait weights of the overall score, without training again."""
-    from rlaif.models.reward_model import reweigh
+    """Change what the traits weigh in the score, without training again; or show it.
+
+    At the label's own weights, each trait's times the sum of its principles', the head on the label
+    scores. At others a sum of the traits does: it averages log-odds where the judge averages
+    probabilities, so it approximates the label that the judge would give.
+    """
+    from rlaif.models.reward.weights import reweigh
 
     wanted = {}
-    for text in weights:
+    for text in weights or ():
         trait, _, number = text.partition("=")
         try:
             wanted[trait] = float(number)
@@ -34,8 +43,16 @@ def weigh(
             raise UserError(
                 f"invalid weight: {text!r}; write TRAIT=NUMBER, e.g. helpful=2"
             ) from None
-    for trait, weight in reweigh(folder, wanted).items():
-        output().print(f"{trait}: {weight:g}", highlight=False)
+    weighing, console = reweigh(folder, wanted), output()
+    total = sum(weighing.now.values())
+    for trait, weight in weighing.now.items():
+        learned = weighing.label[trait]
+        label = "" if weight == learned else f", {learned:g} in the label"
+        console.print(f"{trait}: {weight:g} ({weight / total:.0%}){label}", highlight=False)
+    scorer = "the head on the label" if weighing.by_label else (
+        "the sum of the traits at these weights, approximately the label that the judge would give"
+    )  # fmt: skip
+    console.print(f"scored by {scorer}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: rlaif reward compare runs/soft runs/hard")

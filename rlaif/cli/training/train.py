@@ -123,7 +123,7 @@ def reward(
     resume: ResumeOption = Resume.auto,
     dry_run: DryRun = False,
 ) -> None:
-    """A reward model on soft labels: one head per trait, weighed by the constitution."""
+    """A reward model on soft labels: a head for the label, and one per trait."""
     from rlaif.api.pairs import plan_reward, train_reward
 
     asked = _asked(

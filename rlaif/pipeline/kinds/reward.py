@@ -12,7 +12,7 @@ from rlaif.pipeline.stage import ArtifactType, Stage, one, read_labels
 
 
 class RewardStage(Stage):
-    """Trains a reward model, one head per trait, weighed by the constitution."""
+    """Trains a reward model: a head for the label, and one per trait of the constitution."""
 
     kind = "reward"
     takes = {
@@ -30,13 +30,13 @@ class RewardStage(Stage):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         return {
             "split": context.split_inputs(looks=True),
-            "trait_weights": context.constitution(self.options.constitution).trait_weights,
+            "label_weights": context.constitution(self.options.constitution).label_weights,
         }
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.reward.train import train
 
         split = context.split(read_labels(self.sources["labels"]), looks=True)
-        weights = context.constitution(self.options.constitution).trait_weights
+        weights = context.constitution(self.options.constitution).label_weights
         model = self.source("model").model
         train(self.settings, model, split.train, self.folder, weights, split.heldout)

@@ -121,6 +121,16 @@ def test_a_trait_s_probability_ignores_the_other_traits() -> None:
     }
 
 
+def test_the_label_is_the_mean_of_its_traits_by_their_label_weights() -> None:
+    rules = Constitution.load("customer_support")
+    votes = [
+        cast(0.1 + 0.08 * i, 0.5, p.id, p.trait, p.weight) for i, p in enumerate(rules.principles)
+    ]
+    weights, traits = rules.label_weights, trait_probs(votes)
+    mean = sum(weights[t] * traits[t] for t in traits) / sum(weights.values())
+    assert weighted_prob(votes, rules.trait_weights) == pytest.approx(mean, abs=1e-12)
+
+
 def test_orders_that_name_the_same_response_are_consistent() -> None:
     assert compare_orders([cast(0.9, 0.4)], {}) == (True, pytest.approx(0.3))
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constitution.schema import Constitution, Message, Principle, Scope, Trait
+from judge_service.judge.calibration import Calibration, Calibrations, Temperature, model_sha256
 from judge_service.judge.judge import Judge, RankingError
 from judge_service.judge.prompts import TEMPLATE_VERSION
 from judge_service.judge.revise import UnknownPrinciple
@@ -98,6 +99,32 @@ async def test_the_label_is_the_weighted_mean_of_the_votes() -> None:
     assert judgment.trait_probs == {"helpful": pytest.approx(0.9), "honest": pytest.approx(0.2)}
     assert judgment.position_consistent is True
     assert judgment.order_gap == pytest.approx(0.0)
+
+
+async def test_a_calibration_corrects_the_label_and_its_traits_alike() -> None:
+    # Both principles read P(A) = 10/11 = .909. T = 6: sigmoid(log(10) / 6) = .595.
+    def answer(prompt: str) -> tuple[float, float]:
+        likes_a = 10 / 11 if parse(prompt).first == "Eight minutes." else 1 / 11
+        return math.log(likes_a), math.log(1 - likes_a)
+
+    engine = FakeEngine(answer)
+    fitted = Calibration(
+        "test", CONSTITUTION.digest, "fake", model_sha256(engine.identity), TEMPLATE_VERSION,
+        "pairwise", 100, Temperature(6.0),
+    )  # fmt: skip
+    judge = Judge(engine, Calibrations([fitted]))
+    judgment = await judge.compare(pair(), CONSTITUTION)
+    swapped = await judge.compare(pair("No.", "Eight minutes."), CONSTITUTION)
+    raw = await judge.compare(pair(), CONSTITUTION, JudgeOptions(calibrated=False))
+    assert isinstance(judgment, Judgment)
+    assert isinstance(swapped, Judgment)
+    assert isinstance(raw, Judgment)
+    assert judgment.prob_a == pytest.approx(0.5948, abs=1e-4)
+    for trait in ("helpful", "honest"):
+        assert judgment.trait_probs[trait] == pytest.approx(judgment.prob_a, abs=1e-12)
+        assert swapped.trait_probs[trait] == pytest.approx(1 - judgment.prob_a, abs=1e-12)
+        assert raw.trait_probs[trait] == pytest.approx(10 / 11)
+    assert [vote.prob_a for vote in judgment.votes] == [pytest.approx(10 / 11)] * 2
 
 
 async def test_the_receipt_names_everything_that_made_the_label() -> None:

@@ -231,7 +231,7 @@ def test_a_reward_module_of_the_working_folder_is_found_and_not_run(
 
 
 def test_a_weighted_folder_is_a_function_and_a_plain_one_a_folder(tmp_path):
-    (tmp_path / "reward.json").touch()
+    (tmp_path / "reward.json").write_text('{"label_weights": {}}')
     with open_reward([str(tmp_path)]) as plain:
         assert plain == tmp_path
     with open_reward(letters) as function:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from judge_service.judge.calibration import Temperature
 from judge_service.types import JudgeOptions, ModelIdentity
 from rlaif.data.datasets import read_preferences
 from rlaif.feedback.labeler import label
@@ -103,6 +104,31 @@ def test_swapped_texts_are_detected_by_a_trait_probability(file):
     rewrite(file, 2, lambda one: one.model_copy(update={"traits": {"honest": 0.123}}))
     found = verify_offline(read_preferences(file), WEIGHTS)
     assert "'q2': P(chosen) by honest is 0.123" in found.examples[0]
+
+
+def test_traits_that_a_calibration_moved_to_the_other_side_are_detected(file):
+    def calibrate(temperature):
+        """As a judge with this temperature would have labeled, its digest in the receipt."""
+        curve = Temperature(abs(temperature))
+
+        def change(one):
+            receipt = json.loads(one.receipt)
+            prob = curve.apply(receipt["raw_prob_a"])
+            changed = json.dumps(receipt | {"prob_a": prob, "calibration": "c" * 64})
+            traits = {name: curve.apply(p) for name, p in one.traits.items()}
+            if temperature < 0:
+                traits = {name: 1 - p for name, p in traits.items()}
+            new = {"receipt": changed, "prob_chosen": max(prob, 1 - prob), "traits": traits}
+            return one.model_copy(update=new)
+
+        return change
+
+    rewrite(file, 2, calibrate(3.0))
+    assert verify_offline(read_preferences(file), WEIGHTS).passed
+    rewrite(file, 5, calibrate(-3.0))
+    found = verify_offline(read_preferences(file), WEIGHTS)
+    assert found.wrong == 1
+    assert re.search(r"'q5': P\(chosen\) by \w+, before calibration, is", found.examples[0])
 
 
 def test_without_the_constitution_the_sum_is_not_checked_and_this_is_reported(file):

@@ -9,33 +9,84 @@ import pytest
 
 from rlaif.algorithms.reward.config import RewardConfig
 from rlaif.algorithms.reward.train import train
+from rlaif.models.reward.weights import RewardModelError, reweigh
 from rlaif.models.reward_model import (
     RewardModel,
-    RewardModelError,
     checked_scores,
     require_a_score,
     reward_function,
     reward_identity,
-    reweigh,
 )
+from rlaif.rewards.sources import require_source
 from tests.support.training.pairs import varied_pairs
 
 
 @pytest.fixture
 def folder(tiny_model, tmp_path):
-    """A reward model with the heads brevity and manners."""
+    """A reward model with heads for the label, brevity and manners."""
     config = RewardConfig(dtype="float32", epochs=1, max_tokens=200)
     return train(config, tiny_model, varied_pairs(), tmp_path, {"manners": 1.0, "brevity": 2.0})
 
 
+def training_scores(tiny_model, folder):
+    """(raw scores (N, K), scores) of the responses that the folder was trained on."""
+    model = RewardModel.load(tiny_model, folder)
+    pairs = varied_pairs()
+    conversations = [p.prompt for p in pairs] * 2
+    responses = [p.chosen_text for p in pairs] + [p.rejected_text for p in pairs]
+    raw = model._raw_responses(conversations, responses)
+    return raw, model.score(conversations, responses)
+
+
 def test_a_changed_weight_changes_the_overall_score_and_no_trait(tiny_model, folder):
-    conversation = [p.prompt for p in varied_pairs(1)]
-    before = RewardModel.load(tiny_model, folder).score(conversation, ["Yes."])[0]
-    assert reweigh(folder, {"manners": 5}) == {"brevity": 2.0, "manners": 5.0}
-    after = RewardModel.load(tiny_model, folder).score(conversation, ["Yes."])[0]
-    assert after.traits == before.traits
-    by_hand = 2 * after.traits["brevity"] + 5 * after.traits["manners"]
-    assert after.overall == pytest.approx(by_hand, abs=1e-5)
+    _, before = training_scores(tiny_model, folder)
+    weighing = reweigh(folder, {"manners": 5})
+    assert weighing.now == {"brevity": 2.0, "manners": 5.0}
+    assert weighing.label == {"brevity": 2.0, "manners": 1.0}
+    raw, after = training_scores(tiny_model, folder)
+    assert [s.traits for s in after] == [s.traits for s in before]
+    assert [s.overall for s in after] != [s.overall for s in before]
+    # By hand: the sum of log-odds 2 r_brevity + 5 r_manners, from its mean in its own std.
+    total = 2 * raw[:, 1] + 5 * raw[:, 2]
+    by_hand = (total - total.mean()) / total.std(correction=0)
+    assert [s.overall for s in after] == pytest.approx(by_hand.tolist(), abs=1e-4)
+
+
+def test_the_label_s_own_head_scores_at_the_label_s_weights_or_a_multiple(tiny_model, folder):
+    raw, before = training_scores(tiny_model, folder)
+    label = (raw[:, 0] - raw[:, 0].mean()) / raw[:, 0].std(correction=0)
+    assert [s.overall for s in before] == pytest.approx(label.tolist(), abs=1e-4)
+    assert not reweigh(folder, {"manners": 5}).by_label
+    assert reweigh(folder, {"manners": 3, "brevity": 6}).by_label
+    assert training_scores(tiny_model, folder)[1] == before
+
+
+def test_a_folder_of_an_earlier_version_is_refused_with_the_remedy(tiny_model, folder):
+    facts = json.loads((folder / "reward.json").read_text())
+    del facts["label_weights"]
+    (folder / "reward.json").write_text(json.dumps(facts))
+    old = r"trained by an earlier version.*train it again with `rlaif train reward`"
+    with pytest.raises(RewardModelError, match=old):
+        RewardModel.load(tiny_model, folder)
+    with pytest.raises(RewardModelError, match=old):
+        reweigh(folder, {"manners": 1.0})
+    with pytest.raises(RewardModelError, match=old):
+        require_source(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"manners": 1.0}, "'brevity' has no weight or no head"),
+        ({"manners": 0.0, "brevity": 0.0}, "all are 0"),
+        ({"manners": "much", "brevity": 1.0}, "invalid trait weights"),
+    ],
+)
+def test_weights_written_by_hand_are_checked(weights, message, tiny_model, folder):
+    facts = json.loads((folder / "reward.json").read_text()) | {"trait_weights": weights}
+    (folder / "reward.json").write_text(json.dumps(facts))
+    with pytest.raises(RewardModelError, match=message):
+        RewardModel.load(tiny_model, folder)
 
 
 def test_weights_keep_the_order_of_the_heads_and_the_rest_of_the_file(folder):

@@ -11,7 +11,9 @@ import torch
 from constitution.schema import Message
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.models.backbone import Backbone, LoraConfig
-from rlaif.models.reward_model import Heads, RewardModel, reward_function, reward_identity
+from rlaif.models.reward.heads import RewardHeads
+from rlaif.models.reward.weights import Weighing
+from rlaif.models.reward_model import RewardModel, reward_function, reward_identity
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.mix import Reward, mixed
 from rlaif.rewards.sources import RewardSource, open_rewards, parse_source
@@ -192,9 +194,9 @@ def test_a_judge_is_opened_by_what_the_caller_gives_and_closed_again():
 def reward_folder(backbone, folder, seed):
     """An untrained reward model, saved: its head is random, so its scores differ."""
     backbone.add_role("reward", LoraConfig(), seed)
-    heads = Heads(["overall"], backbone.hidden_size)
+    heads = RewardHeads((), backbone.hidden_size)
     heads.randomize(seed)
-    RewardModel(backbone, heads, {"overall": 1.0}).save(folder)
+    RewardModel(backbone, heads, Weighing({}, {})).save(folder)
     return folder
 
 

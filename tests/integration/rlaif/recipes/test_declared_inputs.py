@@ -138,7 +138,7 @@ def test_a_stage_opens_only_what_it_declares(tiny_run: TinyRun, name: str) -> No
     inputs = stage.inputs(context)
     if {"prompts", "split"} & inputs.keys():
         allowed.add(Path(tiny_run.files["prompts"]))
-    if {"constitution", "trait_weights", "facts"} & inputs.keys():
+    if {"constitution", "label_weights", "facts"} & inputs.keys():
         allowed.add(Path(tiny_run.files["constitution"]))
     model = Path(tiny_run.recipe.models["policy"].model)
     roots = [tiny_run.folder, Path(tiny_run.files["prompts"]).parent, model]

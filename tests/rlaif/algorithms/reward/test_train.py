@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.reward.heads import head_weights, label_of
+from rlaif.algorithms.reward.heads import head_weights, labels_by_head
 from rlaif.algorithms.reward.losses import preference_loss
 from rlaif.algorithms.reward.train import fresh_model, parameters, train, train_step
 from rlaif.batching.encode import encode_pairs
@@ -23,7 +23,9 @@ from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
 from rlaif.models import reward_model as scoring
 from rlaif.models.backbone import Backbone, save_tensors
 from rlaif.models.lora_config import LoraConfig
-from rlaif.models.reward_model import Heads, ModelScores, RewardModel, RewardModelError
+from rlaif.models.reward.heads import Heads, RewardHeads
+from rlaif.models.reward.weights import RewardModelError
+from rlaif.models.reward_model import ModelScores, RewardModel
 from rlaif.training.config import TrainingError
 from tests.support.training.gradients import ALONE, GradientKeeper, summed_over_processes
 from tests.support.training.killed import (
@@ -87,7 +89,7 @@ def test_hard_labels_give_trls_loss_with_centering():
 def test_a_step_has_trls_loss_and_gradients_on_the_same_weights(tiny_model):
     trl = pytest.importorskip("trl")
     config = small(lora=None, label_kind="hard")
-    model, pairs = some_model(tiny_model, config, varied_pairs(), {"manners": 1.0})
+    model, pairs = some_model(tiny_model, config, varied_pairs(), {})
     model.heads.bias.requires_grad_(False)  # theirs has none
     trained = {**model.backbone.role_parameters("reward"), "head": model.heads.weight}
     learner = GradientKeeper([(trained, 1e-3)], 1, config, ALONE)
@@ -129,13 +131,13 @@ def test_an_unlabeled_trait_has_no_loss_and_no_gradient():
 
 
 def test_heads_start_with_a_std_of_one_over_root_d_plus_one():
-    heads = Heads(["a", "b"], 1000)
+    heads = Heads(2, 1000)
     heads.randomize(0)
     assert heads.weight.std().item() == pytest.approx(1 / math.sqrt(1001), rel=0.05)
 
 
 def test_normalized_scores_have_mean_0_and_std_1():
-    heads, raw = Heads(["a", "b"], 3), torch.tensor([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
+    heads, raw = RewardHeads(["a"], 3), torch.tensor([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
     heads.normalize_on(raw)
     scores = heads.normalized(raw)
     torch.testing.assert_close(scores.mean(0), torch.zeros(2))
@@ -143,7 +145,7 @@ def test_normalized_scores_have_mean_0_and_std_1():
     assert scores[:, 1].tolist() == [0, 0, 0]  # a constant head says nothing
 
 
-def test_there_is_a_head_for_every_labeled_trait_and_one_for_plain_pairs(tiny_model):
+def test_there_is_a_head_for_every_labeled_trait_and_none_for_plain_pairs(tiny_model):
     tokenizer = Backbone.load(tiny_model).tokenizer
     labeled = [preference(1, "a", "b", traits={"kind": 0.7, "safe": None})]
     pairs = encode_pairs(tokenizer, labeled, 200, "error").pairs
@@ -151,7 +153,7 @@ def test_there_is_a_head_for_every_labeled_trait_and_one_for_plain_pairs(tiny_mo
     with pytest.raises(TrainingError, match="unknown trait in the labels: 'kind'; known: safe"):
         head_weights(pairs, {"safe": 1.0}, "soft")
     plain = encode_pairs(tokenizer, [preference(1, "a", "b")], 200, "error").pairs
-    assert head_weights(plain, {"kind": 2.0}, "soft") == {"overall": 1.0}
+    assert head_weights(plain, {"kind": 2.0}, "soft") == {}
 
 
 def small(**settings) -> RewardConfig:
@@ -177,10 +179,10 @@ def test_it_learns_a_set_by_heart_and_scores_it(tiny_model, polite_pairs, tmp_pa
     chosen = model.score(conversations, [p.chosen_text for p in polite_pairs])
     rejected = model.score(conversations, [p.rejected_text for p in polite_pairs])
     assert all(c.overall > r.overall for c, r in zip(chosen, rejected, strict=True))
-    assert all(s.overall == pytest.approx(2 * s.traits["manners"]) for s in chosen + rejected)
-    every = torch.tensor([s.traits["manners"] for s in chosen + rejected])
-    assert every.mean().item() == pytest.approx(0, abs=1e-4)
-    assert every.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    for score in (lambda s: s.overall, lambda s: s.traits["manners"]):
+        every = torch.tensor([score(s) for s in chosen + rejected])
+        assert every.mean().item() == pytest.approx(0, abs=1e-4)
+        assert every.std(correction=0).item() == pytest.approx(1, abs=1e-4)
     assert json.loads((out / "evaluation.json").read_text())["pairs"] == 8
 
 
@@ -227,12 +229,43 @@ def test_the_pad_token_makes_no_difference(make_tiny_model, tiny_model, polite_p
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_pairs_without_a_trait_label_are_left_out_by_name(
-    tiny_model, polite_pairs, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("kind", "prob", "trait", "taught"),
+    [
+        ("soft", 0.9, None, [True, False]),
+        ("soft", 0.9, 0.2, [True, True]),
+        ("hard", 0.9, 0.5, [True, False]),
+        ("hard", 0.5, 0.2, [False, True]),
+    ],
+)
+def test_a_pair_teaches_the_label_s_head_and_those_of_its_traits(
+    kind, prob, trait, taught, tiny_model
 ):
-    pairs = [*polite_pairs[:3], preference(9, "a", "b", traits={"manners": None})]
-    train(small(), tiny_model, pairs, tmp_path, {"manners": 1.0})
-    assert "left out 1 records, among them\n  pair-9: no trait label" in capsys.readouterr().err
+    pairs = [preference(9, "a", "bcd", prob, {"manners": trait})]
+    config = small(label_kind=kind)
+    model, encoded = some_model(tiny_model, config, pairs, {"manners": 1.0})
+    learner = GradientKeeper([(parameters(model), 1e-3)], 1, config, ALONE)
+    train_step(model, learner, encoded, config, "here")
+    rows = learner.gradients["weight"].abs().sum(1)
+    assert (rows > 0).tolist() == taught
+
+
+def test_a_trait_called_overall_is_only_a_trait(tiny_model, tmp_path):
+    # The judge's label and the trait of that name disagree about every pair.
+    pairs = [
+        preference(i, f"Yes, {i} please.", f"No {i}!", 0.9, {"overall": 0.1}) for i in range(8)
+    ]
+    config = small(epochs=15, learning_rate=1e-2)
+    out = train(config, tiny_model, pairs, tmp_path, {"overall": 3.0}, pairs)
+    model = RewardModel.load(tiny_model, out)
+    conversations = [p.prompt for p in pairs]
+    chosen = model.score(conversations, [p.chosen_text for p in pairs])
+    rejected = model.score(conversations, [p.rejected_text for p in pairs])
+    for c, r in zip(chosen, rejected, strict=True):
+        assert c.overall > r.overall
+        assert c.traits["overall"] < r.traits["overall"]
+    found = RewardEvaluation.load(out / "evaluation.json")
+    assert found.accuracy.value == found.traits["overall"].accuracy.value == 1
 
 
 @pytest.mark.parametrize("lora", [LoraConfig(rank=2), None])
@@ -269,15 +302,14 @@ def test_hard_labels_are_rounded_and_one_half_is_left_out(tiny_model):
     labels = {"a": 0.51, "b": 0.2, "c": 0.5, "d": None}
     tokenizer = Backbone.load(tiny_model).tokenizer
     (pair,) = encode_pairs(tokenizer, [preference(1, "a", "b", 0.7, labels)], 200, "error").pairs
-    assert [label_of(pair, name, "soft") for name in "abcd"] == [0.51, 0.2, 0.5, None]
-    assert [label_of(pair, name, "hard") for name in "abcd"] == [1.0, 0.0, None, None]
-    assert [label_of(pair, "overall", kind) for kind in ("soft", "hard")] == [0.7, 1.0]
+    assert labels_by_head(pair, "abcd", "soft") == [0.7, 0.51, 0.2, 0.5, None]
+    assert labels_by_head(pair, "abcd", "hard") == [1.0, 1.0, 0.0, None, None]
 
 
 def test_pairs_whose_labels_have_no_side_are_left_out_by_name_when_labels_are_hard(
     tiny_model, polite_pairs, tmp_path, capsys
 ):
-    undecided = preference(9, "a", "b", traits={"manners": 0.5})
+    undecided = preference(9, "a", "b", 0.5, {"manners": 0.5})
     config = small(label_kind="hard")
     train(config, tiny_model, [*polite_pairs, undecided], tmp_path / "a", {"manners": 1.0})
     assert "pair-9: no label with a side" in capsys.readouterr().err
@@ -297,17 +329,22 @@ def test_a_trait_that_hard_labels_teach_nothing_of_has_no_head(tiny_model):
 
 
 def test_a_batch_without_a_label_is_refused(tiny_model):
-    pairs = [preference(9, "a", "b", traits={"manners": None})]
-    model, encoded = some_model(tiny_model, small(), pairs, {"manners": 1.0})
-    learner = GradientKeeper([(dict(model.heads.named_parameters()), 1e-3)], 1, small(), ALONE)
+    pairs = [preference(9, "a", "b", 0.5, {"manners": None})]
+    config = small(label_kind="hard")
+    model, encoded = some_model(tiny_model, config, pairs, {"manners": 1.0})
+    learner = GradientKeeper([(dict(model.heads.named_parameters()), 1e-3)], 1, config, ALONE)
     with pytest.raises(TrainingError, match="step 3: none of the 1 pairs has a label"):
-        train_step(model, learner, encoded, small(), "step 3")
+        train_step(model, learner, encoded, config, "step 3")
 
 
 @pytest.mark.parametrize("label", [1.2, -0.1, float("nan")])
-def test_a_label_that_is_not_a_probability_is_named(label, tiny_model, polite_pairs, tmp_path):
-    wrong = polite_pairs[0].model_copy(update={"traits": {"manners": label}})
-    with pytest.raises(TrainingError, match=r"pair-0: the label for manners is not a probability"):
+@pytest.mark.parametrize("name", ["the label for manners", "prob_chosen"])
+def test_a_label_that_is_not_a_probability_is_named(
+    name, label, tiny_model, polite_pairs, tmp_path
+):
+    wrong = {"prob_chosen": label} if name == "prob_chosen" else {"traits": {"manners": label}}
+    wrong = polite_pairs[0].model_copy(update=wrong)
+    with pytest.raises(TrainingError, match=f"pair-0: {name} is not a probability"):
         train(small(), tiny_model, [*polite_pairs[1:], wrong], tmp_path, {"manners": 1.0})
 
 
@@ -436,7 +473,7 @@ def test_unknown_settings_are_refused():
 
 def test_heads_that_do_not_belong_to_the_model_are_named(tiny_model, polite_pairs, tmp_path):
     out = train(small(), tiny_model, polite_pairs, tmp_path, {"manners": 1.0})
-    heads = Heads(["manners"], 7)
+    heads = RewardHeads(["manners"], 7)
     save_tensors(heads.state_dict(), out / "heads.safetensors")
     with pytest.raises(RewardModelError, match=r"heads.safetensors: not the heads of this reward"):
         RewardModel.load(tiny_model, out)

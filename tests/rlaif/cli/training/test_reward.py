@@ -15,7 +15,9 @@ from tests.rlaif.evaluation.test_reward_models import PAIRS
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "reward.json").write_text(json.dumps({"trait_weights": {"kind": 1.0, "true": 2.0}}))
+    weights = {"kind": 1.0, "true": 2.0}
+    facts = {"label_weights": weights, "trait_weights": weights}
+    (tmp_path / "reward.json").write_text(json.dumps(facts))
     return tmp_path
 
 
@@ -26,15 +28,26 @@ def rlaif(*words: str) -> str:
     return done.output
 
 
-def test_new_weights_are_written_and_all_are_printed(folder: Path) -> None:
-    assert rlaif("reward", "weigh", str(folder), "kind=0.5").split() == [
-        "kind:",
-        "0.5",
-        "true:",
-        "2",
+def test_new_weights_are_written_and_all_are_printed_with_what_scores(folder: Path) -> None:
+    assert rlaif("reward", "weigh", str(folder), "kind=0.5").splitlines() == [
+        "kind: 0.5 (20%), 1 in the label",
+        "true: 2 (80%)",
+        "scored by the sum of the traits at these weights, approximately the label that the judge "
+        "would give",
     ]
     facts = json.loads((folder / "reward.json").read_text())
     assert facts["trait_weights"] == {"kind": 0.5, "true": 2.0}
+    assert facts["label_weights"] == {"kind": 1.0, "true": 2.0}
+
+
+def test_without_weights_those_that_score_are_shown_and_nothing_is_written(folder: Path) -> None:
+    before = (folder / "reward.json").read_bytes()
+    assert rlaif("reward", "weigh", str(folder)).splitlines() == [
+        "kind: 1 (33%)",
+        "true: 2 (67%)",
+        "scored by the head on the label",
+    ]
+    assert (folder / "reward.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
