@@ -1,11 +1,12 @@
 """Prompts and pairs as token ids, and dense batches of them.
 
-    [ prompt ......... | response ... eos | pad pad ]       ids (B, T)
+    [ prompt ......... | response ... end | pad pad ]       ids (B, T)
       False  False       True  True   True  False           response_mask: the tokens that count
 
 Training batches are padded on the right, so that a causal model never attends to pads and needs no
-attention mask. Masks are made from lengths, so a tokenizer whose pad token is its eos works as
-well. Nothing is truncated: a record that does not fit is an error, or is skipped and counted.
+attention mask. Masks are made from lengths, so a tokenizer whose pad token is its end token works
+as well. chat.py says how a prompt is written and which token ends a response. Nothing is truncated:
+a record that does not fit is an error, or is skipped and counted.
 prefix_sharing.py puts several responses to one prompt into one row.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from constitution.schema import Message
+from rlaif.batching.chat import ChatTemplateError, prompt_ids, turn_end_id
 from rlaif.batching.unusable import BatchError, Unusable, require_response
 from rlaif.data.records import Preference, Prompt, Sample
 
@@ -58,7 +60,7 @@ class Batch:
     """Rows padded on the right to one length."""
 
     ids: Tensor  # (B, T) long
-    response_mask: Tensor  # (B, T) bool: the response's tokens, eos included
+    response_mask: Tensor  # (B, T) bool: the response's tokens, end token included
     last: Tensor  # (B,) long: index of the last real token
 
 
@@ -78,10 +80,13 @@ class EncodedPrompt:
     ids: tuple[int, ...]
 
 
-def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list[int]:
+def encode_conversation(
+    tokenizer: Any, conversation: Iterable[Message], id: str = "conversation"
+) -> list[int]:
     """Token ids of a conversation in the chat template, ending where the assistant's turn begins.
 
-    Raises BatchError when the tokenizer has no chat template.
+    id: names the record in errors. Raises BatchError when the tokenizer has no chat template, and
+    ChatTemplateError for a conversation that it cannot carry.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise BatchError(
@@ -89,23 +94,23 @@ def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list
             "use an instruction-tuned model, or set tokenizer.chat_template and save it"
         )
     messages = [{"role": m.role, "content": m.content} for m in conversation]
-    ids: list[int] = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=False
-    )
-    return ids
+    try:
+        return prompt_ids(tokenizer, messages)
+    except ChatTemplateError as error:
+        raise ChatTemplateError(f"{id}: {error}, drop the record, or set unusable=skip") from error
 
 
 def encode_row(
     tokenizer: Any, id: str, conversation: Iterable[Message], response: str, max_tokens: int
 ) -> Row:
-    """Encode a conversation and its response as a row that ends with the eos token.
+    """Encode a conversation and its response as a row that ends as the chat template ends a turn.
 
     id: names the record in errors. Raises BatchError when the row exceeds max_tokens, or the
-    tokenizer has no chat template.
+    tokenizer has no chat template that takes the conversation.
     """
-    prompt = encode_conversation(tokenizer, conversation)
+    prompt = encode_conversation(tokenizer, conversation, id)
     answer = tokenizer.encode(response, add_special_tokens=False)
-    ids = (*prompt, *answer, tokenizer.eos_token_id)
+    ids = (*prompt, *answer, turn_end_id(tokenizer))
     if len(ids) > max_tokens:
         raise BatchError(
             f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit in "
@@ -115,13 +120,13 @@ def encode_row(
 
 
 def sample_row(tokenizer: Any, sample: Sample) -> Row:
-    """Encode a sampled response from its text, with the eos token only if it is complete.
+    """Encode a sampled response from its text, with the end token only if it is complete.
 
-    Raises BatchError when the tokenizer has no chat template.
+    Raises BatchError when the tokenizer has no chat template that takes the prompt.
     """
-    prompt = encode_conversation(tokenizer, sample.prompt.messages)
+    prompt = encode_conversation(tokenizer, sample.prompt.messages, sample.prompt.id)
     answer = tokenizer.encode(sample.response, add_special_tokens=False)
-    end = [tokenizer.eos_token_id] if sample.complete else []
+    end = [turn_end_id(tokenizer)] if sample.complete else []
     return Row(f"{sample.prompt.id}#{sample.index}", (*prompt, *answer, *end), len(prompt))
 
 
@@ -167,13 +172,19 @@ def encode_prompts(
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """Encode prompts; returns them with one reason per skipped prompt.
 
-    Raises BatchError for a prompt longer than max_prompt_tokens, or with unusable="skip" when all
-    are.
+    Raises BatchError for a prompt that is longer than max_prompt_tokens or that the chat template
+    refuses, or with unusable="skip" when all are unusable.
     """
     encoded: list[EncodedPrompt] = []
     skipped: list[str] = []
     for prompt in prompts:
-        ids = encode_conversation(tokenizer, prompt.messages)
+        try:
+            ids = encode_conversation(tokenizer, prompt.messages, prompt.id)
+        except ChatTemplateError as error:
+            if unusable == "error":
+                raise
+            skipped.append(str(error))
+            continue
         if len(ids) <= max_prompt_tokens:
             encoded.append(EncodedPrompt(prompt, tuple(ids)))
             continue

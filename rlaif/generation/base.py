@@ -45,6 +45,11 @@ class Generated:
     logprobs: list[float]  # of each token, in the distribution it was drawn from; nats
     complete: bool  # ended by an end token, not by max_new_tokens
 
+    @property
+    def text_ids(self) -> list[int]:
+        """The ids without the end token, which not every tokenizer counts as a special one."""
+        return self.ids[:-1] if self.complete else self.ids
+
 
 class Sampler(Protocol):
     """Samples responses of one model."""

@@ -9,7 +9,8 @@ h is the hidden state at the response's end token. mean and std are those of the
     adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
     config.json, model.safetensors, tokenizer …        trained with lora=null, a whole model
     heads.safetensors                                  weight, bias, mean, std
-    reward.json                                        trait weights (`reweigh`), base, dtype
+    reward.json                                        trait weights (`reweigh`), base, dtype,
+                                                       variables of the chat template
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
+from rlaif.batching.chat import ChatTemplateError, template_kwargs_of, with_template_kwargs
 from rlaif.batching.encode import Pair, Row, encode_row
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.batching.unusable import BatchError
@@ -102,6 +103,7 @@ class RewardModel:
     trait_weights: dict[str, float]  # of the overall score, in the heads' order
     tuning: Literal["lora", "full"] = "lora"
     role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
+    own_tokenizer: Any = None  # with the template variables of its training; None: the backbone's
 
     @classmethod
     def load(
@@ -118,9 +120,11 @@ class RewardModel:
         """
         facts = _read_facts(folder)
         chosen: TrainDtype = dtype or facts["dtype"] or "auto"
+        kwargs = facts.get("chat_template_kwargs")  # absent in folders of earlier versions
         if facts.get("tuning") != "full":
-            return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
-        backbone = Backbone.load(str(folder), chosen, workers=workers)
+            backbone = Backbone.load(model, chosen, workers=workers, template_kwargs=kwargs)
+            return cls.attach(backbone, folder)
+        backbone = Backbone.load(str(folder), chosen, workers=workers, template_kwargs=kwargs)
         heads = _read_heads(folder, facts, backbone)
         return cls(backbone, heads, facts["trait_weights"], "full", None)
 
@@ -139,7 +143,14 @@ class RewardModel:
                 "give the base it was trained over, or train it again over this one"
             )
         backbone.load_role("reward", folder)
-        return cls(backbone, _read_heads(folder, facts, backbone), facts["trait_weights"])
+        heads = _read_heads(folder, facts, backbone)
+        tokenizer = with_template_kwargs(backbone.tokenizer, facts.get("chat_template_kwargs"))
+        return cls(backbone, heads, facts["trait_weights"], own_tokenizer=tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer with which conversations are read as in its training."""
+        return self.backbone.tokenizer if self.own_tokenizer is None else self.own_tokenizer
 
     def save(self, folder: Path) -> None:
         """Write the folder, reward.json last. Raises BackboneError or RewardModelError."""
@@ -161,6 +172,7 @@ class RewardModel:
                 "trait_weights": self.trait_weights,  # in the heads' order; free to be changed
                 "mean": self.heads.mean.tolist(),  # raw scores of the training responses
                 "std": self.heads.std.tolist(),
+                "chat_template_kwargs": template_kwargs_of(self.tokenizer),
             },
         )
 
@@ -225,13 +237,21 @@ class RewardModel:
     def overall_scores(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:
-        """Normalized overall score of each response; None for an empty or a too long one."""
-        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        """Normalized overall score of each response; None for an empty or a too long one.
+
+        Raises ChatTemplateError for a conversation that this model's chat template refuses.
+        """
+        tokenizer, context = self.tokenizer, self.backbone.context
         rows: dict[int, Row] = {}
         for place, (messages, response) in enumerate(zip(conversations, responses, strict=True)):
             if response.strip():
-                with suppress(BatchError):
-                    rows[place] = encode_row(tokenizer, "", messages, response, context)
+                name = f"response {place} to the reward model"
+                try:
+                    rows[place] = encode_row(tokenizer, name, messages, response, context)
+                except ChatTemplateError:
+                    raise
+                except BatchError:  # too long
+                    continue
         per_trait = self.heads.normalized(self.raw_rows(list(rows.values())))
         scores = dict(zip(rows, self.overall(per_trait).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
@@ -239,7 +259,7 @@ class RewardModel:
     def _raw_responses(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> Tensor:
-        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        tokenizer, context = self.tokenizer, self.backbone.context
         return self.raw_rows(
             [
                 encode_row(tokenizer, f"response {i}", conversation, response, context)

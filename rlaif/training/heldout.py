@@ -35,7 +35,9 @@ def load_and_encode(
     BackboneError for the model, and BatchError for an unusable pair.
     """
     require_heldout(config, heldout)
-    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
+    backbone = Backbone.load(
+        model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
+    )
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
     encoded = encode_pairs(backbone.tokenizer, preferences, *bounds)

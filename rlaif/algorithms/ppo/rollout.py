@@ -213,7 +213,7 @@ def sample(
 def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[str]:
     """Texts of the sampled responses, without special tokens."""
     tokenizer = models.policy.tokenizer
-    return [tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
+    return [tokenizer.decode(g.text_ids, skip_special_tokens=True) for g in generated]
 
 
 def measure(

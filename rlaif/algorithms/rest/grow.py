@@ -122,7 +122,7 @@ class GrowStep:
             self.config.temperature,
             seeds,
         )
-        texts = [self.tokenizer.decode(g.ids, skip_special_tokens=True) for g in generated]
+        texts = [self.tokenizer.decode(g.text_ids, skip_special_tokens=True) for g in generated]
         prompts = [prompt.prompt for prompt, _ in repeated]
         scores = checked_scores(self.score, prompts, texts, f"ReST, grow {step}")
         return [
