@@ -97,14 +97,14 @@ def template_kwargs_of(tokenizer: Any) -> dict[str, Any]:
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of a conversation that the user ends, up to where the assistant's turn begins.
 
-    messages: {"role": …, "content": …} each. Raises ChatTemplateError, which names neither record
-    nor file, for one that the assistant ends, or that the template refuses or cuts.
+    messages: {"role": …, "content": …} each. Raises ChatTemplateError for one that the assistant
+    ends, or that the template refuses or cuts; callers say which record it is.
     """
     if messages and messages[-1]["role"] == "assistant":
         raise ChatTemplateError(
-            "the conversation ends with a turn of the assistant (a prefill), which a chat template "
-            "would close before it opens a second one; move that text to the beginning of each "
-            "response"
+            f"the conversation ({_shown(messages)}) ends with a turn of the assistant (a prefill), "
+            "which a chat template would close before it opens a second one; move that text to the "
+            "beginning of each response"
         )
     text = _rendered(tokenizer, messages, generate=True)
     # What a template leaves out, it leaves out of a longer message, too.
@@ -114,8 +114,8 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[in
             others = [*messages[:place], longer, *messages[place + 1 :]]
             if _rendered(tokenizer, others, generate=True) == text:
                 raise ChatTemplateError(
-                    f"the chat template of {tokenizer.name_or_path} leaves out the system message; "
-                    "put its text at the beginning of the first user turn"
+                    f"the chat template of {tokenizer.name_or_path} leaves out the system message "
+                    f"({_shown(messages)}); put its text at the beginning of the first user turn"
                 )
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
@@ -179,10 +179,19 @@ def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, generate
     except Exception as error:  # a template is a program, and may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ChatTemplateError(
-            f"the chat template of {tokenizer.name_or_path} refuses this conversation: {reason}; "
-            "change its turns (a system message can begin the first user turn instead)"
+            f"the chat template of {tokenizer.name_or_path} refuses the conversation "
+            f"({_shown(messages)}): {reason}; change its turns (a system message can begin the "
+            "first user turn instead)"
         ) from error
     return text
+
+
+def _shown(messages: Sequence[Mapping[str, str]]) -> str:
+    """A conversation in an error: its roles, and the beginning of its last text."""
+    if not messages:
+        return "no messages"
+    roles, text = ", ".join(m["role"] for m in messages), " ".join(messages[-1]["content"].split())
+    return f"{roles}: {text[:40]!r}" if len(text) <= 40 else f"{roles}: {text[:40]!r}…"
 
 
 def _variables(tokenizer: Any) -> set[str]:
