@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from transformers import AutoTokenizer
 
 from judge_service.engines.model_folder import ModelFolderError
 
+PINNED_DATE = datetime(2024, 7, 26)
+"""For templates that ask for today's date: tomorrow the same question has the same tokens, and its
+reads are still in the store. As in rlaif/batching/chat.py, which the judge cannot import."""
+
 
 class HFTokenizer:
     """The `ChatTokenizer` of a model folder. control_ids: the ids that `encode_data` never yields.
 
-    Raises ModelFolderError for an unreadable or slow tokenizer, or one without a chat template.
+    Raises ModelFolderError for an unreadable or slow tokenizer, one without a chat template, or one
+    whose template drops the system turn or cannot be rendered.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,6 +48,7 @@ class HFTokenizer:
                 f"{folder}: no chat template (chat_template.jinja, or in tokenizer_config.json); "
                 "the judge needs an instruction-tuned model"
             )
+        self._refuse_dropped_system(folder)
         spec = json.loads(self._chat.backend_tokenizer.to_str())
         spec["truncation"] = spec["padding"] = None
         self._template = Tokenizer.from_str(json.dumps(spec))
@@ -79,8 +86,8 @@ class HFTokenizer:
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
         """The (role, content) turns in the model's chat template, with thinking turned off.
 
-        For a template without a system turn (Gemma's), the system text is put at the beginning of
-        the user's turn.
+        For a template that refuses a system turn (Gemma's), the system text is put at the beginning
+        of the user's turn. A template that asks for the date gets PINNED_DATE.
         """
         try:
             return self._render(messages)
@@ -105,10 +112,34 @@ class HFTokenizer:
         times = Counter(texts)
         return {i: text for i, text in enumerate(texts) if times[text] == 1}
 
+    def _refuse_dropped_system(self, folder: Path) -> None:
+        """The system turn is the judge's task: without it every label would be another one's."""
+        try:
+            one, other = (
+                self.render_chat((("system", text), ("user", "Hello")))
+                for text in ("Judge this.", "Praise this.")
+            )
+        except Exception as error:  # a template is a program, and may raise anything
+            raise ModelFolderError(
+                f"{folder}: its chat template cannot be rendered ({error}); the judge needs one "
+                "that takes a system and a user turn"
+            ) from error
+        if one == other:
+            raise ModelFolderError(
+                f"{folder}: its chat template leaves out the system turn, which has the judge's "
+                "instructions; write that turn in chat_template.jinja, or call raise_exception "
+                "there (the judge then puts the instructions into the user's turn), or use another "
+                "model"
+            )
+
     def _render(self, messages: Sequence[tuple[str, str]]) -> str:
         turns = [{"role": role, "content": content} for role, content in messages]
         return str(
             self._chat.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                turns,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+                strftime_now=PINNED_DATE.strftime,
             )
         )

@@ -1,5 +1,6 @@
 """Token ids in dense batches, and the log-probabilities computed from them.
 
+chat.py             a model's chat template: prompts, the end of a turn, its settings
 encode.py           prompts and pairs as token ids, padded batches, the order of batches
 prefix_sharing.py   several responses to one prompt in one row, the prompt computed once
 unusable.py         what to do with records that cannot be trained on: fail or skip

@@ -5,8 +5,9 @@
 
 A response that was cut off has no end token. Training batches are padded on the right, so that a
 causal model never attends to pads and needs no attention mask. Masks are made from lengths, so a
-tokenizer whose pad token is its eos works as well. Nothing is truncated: a record that does not fit
-is an error, or is skipped and counted.
+tokenizer whose pad token is its end token works as well. chat.py says how a prompt is written and
+which token ends a response. Nothing is truncated: a record that does not fit is an error, or is
+skipped and counted.
 prefix_sharing.py puts several responses to one prompt into one row.
 """
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from constitution.schema import Message
+from rlaif.batching.chat import ChatTemplateError, prompt_ids, turn_end_id
 from rlaif.batching.unusable import BatchError, Unusable, require_response
 from rlaif.data.cut_off import ending_of
 from rlaif.data.records import Preference, Prompt, Sample
@@ -80,10 +82,13 @@ class EncodedPrompt:
     ids: tuple[int, ...]
 
 
-def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list[int]:
+def encode_conversation(
+    tokenizer: Any, conversation: Iterable[Message], id: str = "conversation"
+) -> list[int]:
     """Token ids of a conversation in the chat template, ending where the assistant's turn begins.
 
-    Raises BatchError when the tokenizer has no chat template.
+    id: names the record in errors. Raises BatchError when the tokenizer has no chat template, and
+    ChatTemplateError for a conversation that it cannot carry.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise BatchError(
@@ -91,10 +96,10 @@ def encode_conversation(tokenizer: Any, conversation: Iterable[Message]) -> list
             "use an instruction-tuned model, or set tokenizer.chat_template and save it"
         )
     messages = [{"role": m.role, "content": m.content} for m in conversation]
-    ids: list[int] = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=False
-    )
-    return ids
+    try:
+        return prompt_ids(tokenizer, messages)
+    except ChatTemplateError as error:
+        raise ChatTemplateError(f"{id}: {error}, drop the record, or set unusable=skip") from error
 
 
 def encode_row(
@@ -107,14 +112,14 @@ def encode_row(
     complete: bool = True,
     end_token: str = "",
 ) -> Row:
-    """Encode a conversation and its response as a row, which ends with an end token if the
-    response ended by itself.
+    """Encode a conversation and its response as a row, which ends as the chat template ends a turn
+    if the response ended by itself.
 
     id: names the record in errors. complete, end_token: as in Sample; a response that was cut off
     gets no end token, so that none is learned. Raises BatchError when the row exceeds max_tokens,
-    or the tokenizer has no chat template.
+    or the tokenizer has no chat template that takes the conversation.
     """
-    prompt = encode_conversation(tokenizer, conversation)
+    prompt = encode_conversation(tokenizer, conversation, id)
     answer = tokenizer.encode(response, add_special_tokens=False)
     ids = (*prompt, *answer, *_end_ids(tokenizer, complete, end_token))
     if len(ids) > max_tokens:
@@ -133,7 +138,7 @@ def _end_ids(tokenizer: Any, complete: bool, end_token: str) -> tuple[int, ...]:
     drawn: int | None = tokenizer.convert_tokens_to_ids(end_token) if end_token else None
     if drawn is not None and drawn in tokenizer.added_tokens_decoder:
         return (drawn,)
-    return (tokenizer.eos_token_id,)
+    return (turn_end_id(tokenizer),)
 
 
 def response_row(
@@ -149,9 +154,9 @@ def response_row(
 def sample_row(tokenizer: Any, sample: Sample) -> Row:
     """Encode a sampled response from its text, with an end token only if it is complete.
 
-    Raises BatchError when the tokenizer has no chat template.
+    Raises BatchError when the tokenizer has no chat template that takes the prompt.
     """
-    prompt = encode_conversation(tokenizer, sample.prompt.messages)
+    prompt = encode_conversation(tokenizer, sample.prompt.messages, sample.prompt.id)
     answer = tokenizer.encode(sample.response, add_special_tokens=False)
     end = _end_ids(tokenizer, sample.complete, sample.end_token)
     return Row(f"{sample.prompt.id}#{sample.index}", (*prompt, *answer, *end), len(prompt))
@@ -204,13 +209,19 @@ def encode_prompts(
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """Encode prompts; returns them with one reason per skipped prompt.
 
-    Raises BatchError for a prompt longer than max_prompt_tokens, or with unusable="skip" when all
-    are.
+    Raises BatchError for a prompt that is longer than max_prompt_tokens or that the chat template
+    refuses, or with unusable="skip" when all are unusable.
     """
     encoded: list[EncodedPrompt] = []
     skipped: list[str] = []
     for prompt in prompts:
-        ids = encode_conversation(tokenizer, prompt.messages)
+        try:
+            ids = encode_conversation(tokenizer, prompt.messages, prompt.id)
+        except ChatTemplateError as error:
+            if unusable == "error":
+                raise
+            skipped.append(str(error))
+            continue
         if len(ids) <= max_prompt_tokens:
             encoded.append(EncodedPrompt(prompt, tuple(ids)))
             continue

@@ -46,14 +46,17 @@ class Generated:
     logprobs: list[float]  # of each token, in the distribution it was drawn from; nats
     complete: bool  # ended by an end token, not by max_new_tokens
 
+    @property
+    def text_ids(self) -> list[int]:
+        """The ids without the end token, which not every tokenizer counts as a special one."""
+        return self.ids[:-1] if self.complete else self.ids
+
 
 def response_text(tokenizer: Any, drawn: Generated) -> ResponseText:
     """The text of a response, without its end token, and how it ended."""
-    if not drawn.complete:
-        return ResponseText(tokenizer.decode(drawn.ids, skip_special_tokens=True), complete=False)
-    *ids, end = drawn.ids
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    return ResponseText(text, end_token=tokenizer.convert_ids_to_tokens(end))
+    text = tokenizer.decode(drawn.text_ids, skip_special_tokens=True)
+    end = tokenizer.convert_ids_to_tokens(drawn.ids[-1]) if drawn.complete else ""
+    return ResponseText(text, drawn.complete, end)
 
 
 class Sampler(Protocol):

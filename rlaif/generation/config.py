@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from hardware.dtypes import Dtype
+from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.settings import SettingsModel
 
@@ -46,6 +47,11 @@ class SamplingConfig(SettingsModel):
     )
     kv_cache_gib: float = Field(
         1.0, gt=0, description="most GiB of keys and values held at a time (ours)"
+    )
+    chat_template_kwargs: ChatTemplateKwargs = Field(
+        default_factory=dict,
+        description="variables for the model's chat template, e.g. {enable_thinking: false}; one "
+        "that the template does not read is an error (ours)",
     )
 
     @classmethod

@@ -48,8 +48,11 @@ def sample(
     done = kept.read()
     if len(done) < len(chunks):
         settings = config.model_dump(
-            include={"dtype", "max_new_tokens", "temperature", "top_p", "kv_cache_gib"}
-        )
+            include={
+                "dtype", "max_new_tokens", "temperature", "top_p", "kv_cache_gib",
+                "chat_template_kwargs",
+            }
+        )  # fmt: skip
         job = Job(model=model, engine=engine, start=len(done), chunks=chunks, **settings)
         done += _collect(job, kept, len(done), len(prompts), config.prompts_per_chunk)
     # The samples first: the speed file belongs to a finished one.

@@ -15,11 +15,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from constitution.errors import UserError
 from hardware.dtypes import Dtype
+from rlaif.batching.chat import ChatTemplateError, prompt_ids, with_template_kwargs
 from rlaif.generation.base import FolderModel, Generated, SamplingError, response_text
 from rlaif.generation.engines import open_folder_sampler
 
@@ -47,6 +48,7 @@ class Job:
     kv_cache_gib: float
     start: int  # index of the first chunk to sample; earlier ones count for the longest prompt
     chunks: list[list[Request]]
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,12 @@ class Chunk:
 def run(job: Job, send: Callable[[dict[str, Any]], None]) -> None:
     """Sample the chunks from `job.start` on, and send each when it is finished.
 
-    send: called with a JSON object per message. Raises SamplingError or BackboneError for a prompt
-    that is too long, or a model or engine that cannot be used.
+    send: called with a JSON object per message. Raises SamplingError, BackboneError or
+    ChatTemplateError for a prompt that is too long or that the chat template refuses, or a model or
+    engine that cannot be used.
     """
     tokenizer, context = _load_tokenizer(job.model)
+    tokenizer = with_template_kwargs(tokenizer, job.chat_template_kwargs)
     chunks = tokenize(job, tokenizer, context)
     send({"loading": job.engine})
     model = FolderModel(
@@ -119,16 +123,14 @@ def tokenize(job: Job, tokenizer: Any, context: int) -> list[list[list[int]]]:
     """Token ids of every request, by chunk, in the model's chat template.
 
     context: tokens the model can read. Raises SamplingError for a prompt that leaves no room for
-    its response.
+    its response, or that the template refuses.
     """
     chunks: list[list[list[int]]] = []
     for requests in job.chunks:
         chunk: list[list[int]] = []
         for request in requests:
             if request.index == 0:
-                ids = tokenizer.apply_chat_template(
-                    request.messages, add_generation_prompt=True, return_dict=False
-                )
+                ids = _prompt_ids(tokenizer, request)
             if len(ids) + job.max_new_tokens > context:
                 raise SamplingError(
                     f"prompt {request.prompt} is too long: {len(ids)} tokens, and max_new_tokens="
@@ -138,6 +140,13 @@ def tokenize(job: Job, tokenizer: Any, context: int) -> list[list[list[int]]]:
             chunk.append(ids)
         chunks.append(chunk)
     return chunks
+
+
+def _prompt_ids(tokenizer: Any, request: Request) -> list[int]:
+    try:
+        return prompt_ids(tokenizer, request.messages)
+    except ChatTemplateError as error:
+        raise SamplingError(f"prompt {request.prompt}: {error}, or drop the prompt") from error
 
 
 def _response(tokenizer: Any, drawn: Generated) -> GeneratedResponse:

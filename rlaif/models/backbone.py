@@ -16,7 +16,7 @@ gone after the first step: compute log-probs of role None before it, or take a `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from hardware.dtypes import resolve_dtype
+from rlaif.batching.chat import template_kwargs_of, with_template_kwargs
 from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
@@ -100,19 +101,21 @@ class Backbone:
     @classmethod
     def load(
         cls, model: str, dtype: TrainDtype = "auto", train_fully: bool = False,
-        workers: ProcessGroup | None = None,
+        workers: ProcessGroup | None = None, template_kwargs: Mapping[str, Any] | None = None,
     ) -> Backbone:  # fmt: skip
         """Load the base from a model folder or hub id, and check that it is computed exactly.
 
         train_fully: keep weights in float32, for `add_role(role, None, seed)`. workers: of an FSDP
         launch, all of which must load it; it stays on the CPU until `shard`. Else it is unsharded.
-        Raises BackboneError when it cannot be loaded, or the check fails (attention/check.py).
+        template_kwargs: variables of the chat template (batching/chat.py). Raises BackboneError
+        when it cannot be loaded, or the check fails (attention/check.py), and ChatTemplateError.
         """
         cut = workers if workers is not None and workers.sharded else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         computed = resolve_dtype(dtype)
         with fsdp.ram_efficient_loading() if cut else nullcontext():
             base, tokenizer = read_model(model, torch.float32 if train_fully else computed)
+        tokenizer = with_template_kwargs(tokenizer, template_kwargs)
         loaded = cls(base if cut else base.to(device), tokenizer, model, computed)
         # Of processes that share a host, only one may have read the weights: the main process
         # checks for all, still on its CPU. Unsharded, each checks its own copy, with one outcome.
@@ -134,7 +137,8 @@ class Backbone:
     def frozen_copy(self) -> Backbone:
         """Load the untrained base again, as a backbone with roles of its own."""
         dtype: TrainDtype = "bfloat16" if self.dtype is torch.bfloat16 else "float32"
-        return Backbone.load(self.name, dtype, workers=self.workers)
+        kwargs = template_kwargs_of(self.tokenizer)
+        return Backbone.load(self.name, dtype, workers=self.workers, template_kwargs=kwargs)
 
     @property
     def head_weight(self) -> Tensor:

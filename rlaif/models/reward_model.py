@@ -8,7 +8,8 @@ responses (reward/heads.py). A trained reward model is a folder:
     adapter_config.json, adapter_model.safetensors     the "reward" role, in peft's format; or,
     config.json, model.safetensors, tokenizer …        trained with lora=null, a whole model
     heads.safetensors                                  weight, bias, mean, covariance
-    reward.json                                        trait weights, base, dtype
+    reward.json                                        trait weights, base, dtype, variables of the
+                                                       chat template
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from constitution.errors import UserError
 from constitution.schema import Message
+from rlaif.batching.chat import ChatTemplateError, template_kwargs_of, with_template_kwargs
 from rlaif.batching.encode import Pair, Row, response_row
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
 from rlaif.batching.unusable import BatchError
@@ -63,6 +64,7 @@ class RewardModel:
     weights: Weighing
     tuning: Literal["lora", "full"] = "lora"
     role: Role | None = "reward"  # None: a backbone that was loaded from a fully tuned folder
+    own_tokenizer: Any = None  # with the template variables of its training; None: the backbone's
 
     @classmethod
     def load(
@@ -79,9 +81,11 @@ class RewardModel:
         """
         facts = read_facts(folder)
         chosen: TrainDtype = dtype or facts["dtype"] or "auto"
+        kwargs = facts.get("chat_template_kwargs")  # absent in folders of earlier versions
         if facts.get("tuning") != "full":
-            return cls.attach(Backbone.load(model, chosen, workers=workers), folder)
-        backbone = Backbone.load(str(folder), chosen, workers=workers)
+            backbone = Backbone.load(model, chosen, workers=workers, template_kwargs=kwargs)
+            return cls.attach(backbone, folder)
+        backbone = Backbone.load(str(folder), chosen, workers=workers, template_kwargs=kwargs)
         weights = weighing_of(facts, folder)
         return cls(backbone, _read_heads(folder, weights, backbone), weights, "full", None)
 
@@ -101,7 +105,14 @@ class RewardModel:
             )
         weights = weighing_of(facts, folder)
         backbone.load_role("reward", folder)
-        return cls(backbone, _read_heads(folder, weights, backbone), weights)
+        heads = _read_heads(folder, weights, backbone)
+        tokenizer = with_template_kwargs(backbone.tokenizer, facts.get("chat_template_kwargs"))
+        return cls(backbone, heads, weights, own_tokenizer=tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer with which conversations are read as in its training."""
+        return self.backbone.tokenizer if self.own_tokenizer is None else self.own_tokenizer
 
     def save(self, folder: Path) -> None:
         """Write the folder, reward.json last. Raises BackboneError or RewardModelError."""
@@ -125,6 +136,7 @@ class RewardModel:
                 # Raw scores of the training responses: by the head on the label, then by trait.
                 "mean": self.heads.mean.tolist(),
                 "std": self.heads.std.tolist(),
+                "chat_template_kwargs": template_kwargs_of(self.tokenizer),
             },
         )
 
@@ -193,14 +205,20 @@ class RewardModel:
     ) -> list[float | None]:
         """Normalized overall score of each response; None for an empty or a too long one.
 
-        A ResponseText that was cut off is scored without an end token, as it was trained on.
+        A ResponseText that was cut off is scored without an end token, as it was trained on. Raises
+        ChatTemplateError for a conversation that this model's chat template refuses.
         """
-        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        tokenizer, context = self.tokenizer, self.backbone.context
         rows: dict[int, Row] = {}
         for place, (messages, response) in enumerate(zip(conversations, responses, strict=True)):
             if response.strip():
-                with suppress(BatchError):
-                    rows[place] = response_row(tokenizer, "", messages, response, context)
+                name = f"response {place} to the reward model"
+                try:
+                    rows[place] = response_row(tokenizer, name, messages, response, context)
+                except ChatTemplateError:
+                    raise
+                except BatchError:  # too long
+                    continue
         raw = self.raw_rows(list(rows.values()))
         scores = dict(zip(rows, self.overall(raw).tolist(), strict=True))
         return [scores.get(place) for place in range(len(responses))]
@@ -208,7 +226,7 @@ class RewardModel:
     def _raw_responses(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> Tensor:
-        tokenizer, context = self.backbone.tokenizer, self.backbone.context
+        tokenizer, context = self.tokenizer, self.backbone.context
         return self.raw_rows(
             [
                 response_row(tokenizer, f"response {i}", conversation, response, context)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,15 +24,19 @@ class ReferenceAndPolicy(NamedTuple):
 
 
 def response_logprobs(
-    model: str, adapter: Path | None, dtype: TrainDtype = "auto"
+    model: str,
+    adapter: Path | None,
+    dtype: TrainDtype = "auto",
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> ReferenceAndPolicy:
     """Load a base and its adapter, to compute log-probs of sampled responses under both.
 
     Without an adapter both functions use the model itself. Responses are tokenized again from
-    their text, with the end token if they are complete. Raises BackboneError when base or adapter
-    cannot be loaded.
+    their text, with the end token if they are complete. template_kwargs: variables of the chat
+    template that they were sampled with. Raises BackboneError when base or adapter cannot be
+    loaded.
     """
-    backbone = Backbone.load(model, dtype)
+    backbone = Backbone.load(model, dtype, template_kwargs=template_kwargs)
     trained: Role | None = None
     if adapter is not None:
         backbone.load_role("policy", adapter)

@@ -28,6 +28,8 @@ from rlaif.pipeline.references import Resolver, StageDraft, fits
 from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Source, Stage
 from rlaif.settings import configured
 
+_KWARGS = "chat_template_kwargs"
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -56,13 +58,30 @@ class Graph:
     def models(self) -> list[ModelSpec]:
         """The models that the recipe brings along and a stage uses, each once."""
         sources = (s for stage in self.stages for each in stage.sources.values() for s in each)
-        return list(dict.fromkeys(s.origin for s in sources if isinstance(s.origin, ModelSpec)))
+        return _each_once(s.origin for s in sources if isinstance(s.origin, ModelSpec))
 
     @property
     def judges(self) -> list[ModelSpec]:
         """The models among them that judge."""
         stages = (stage for stage in self.stages if "judge" in stage.sources)
-        return list(dict.fromkeys(stage.source("judge").spec for stage in stages))
+        return _each_once(stage.source("judge").spec for stage in stages)
+
+    @property
+    def answering(self) -> list[ModelSpec]:
+        """The models among them that answer or are trained."""
+        slots = ("model", "policies")
+        sources = (
+            s for stage in self.stages for slot in slots for s in stage.sources.get(slot, ())
+        )
+        return _each_once(s.origin for s in sources if isinstance(s.origin, ModelSpec))
+
+
+def _each_once(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
+    found: list[ModelSpec] = []
+    for spec in specs:
+        if spec not in found:
+            found.append(spec)
+    return found
 
 
 def build_graph(recipe: Recipe, folder: Path) -> Graph:
@@ -82,6 +101,7 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
     _refuse_cycles(stages)
     _raise(problems)
     _add_merges(stages)
+    problems += _set_template_kwargs(stages.values())
     for stage, draft in ((stages[name], drafts[name]) for name in drafts):
         stage.sources = _with_every_stage(stage, draft, stages.values())
     graph = Graph(tuple(_in_order(stages)))
@@ -185,6 +205,22 @@ def _add_merges(stages: dict[str, Stage]) -> None:
                 stage.sources = {**stage.sources, name: merged}
 
 
+def _set_template_kwargs(stages: Iterable[Stage]) -> Iterator[str]:
+    """Give every stage that samples or trains a model the variables of that model's chat template.
+
+    A stage of a recipe cannot have its own: rows of one model would not be alike in all stages.
+    """
+    for stage in stages:
+        if getattr(stage.settings, _KWARGS, None):
+            yield (
+                f"stages.{stage.name}.{_KWARGS}: set once for all stages of a model; write it "
+                f"under models, as {{model: …, {_KWARGS}: …}}, and remove it here"
+            )
+        elif "model" in stage.sources and _KWARGS in type(stage.settings).model_fields:
+            kwargs = stage.source("model").template_kwargs
+            stage.settings = stage.settings.model_copy(update={_KWARGS: kwargs})
+
+
 def _merged(source: Source, stages: dict[str, Stage]) -> Source:
     trained = source.stage
     if trained is None or trained.gives is ArtifactType.MODEL or not trained.trains_adapter:
@@ -261,6 +297,8 @@ def _unused(recipe: Recipe, graph: Graph) -> Iterator[str]:
     for name, spec in recipe.models.items():
         if spec not in graph.models:
             yield f"models.{name}: no stage uses it; remove it, or name it in a stage"
+        elif spec.chat_template_kwargs and spec not in graph.answering:
+            yield f"models.{name}.{_KWARGS}: has no effect on a judge; remove it"
 
 
 def _ancestors(stage: Stage) -> set[Stage]:

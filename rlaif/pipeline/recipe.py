@@ -27,6 +27,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
+from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
 from rlaif.plain_yaml import load_yaml
@@ -45,7 +46,8 @@ class RecipeError(UserError):
 
 
 class ModelSpec(SettingsModel):
-    """A model that the recipe brings along. dtype and flags matter where it judges."""
+    """A model that the recipe brings along. dtype and flags matter where it judges,
+    chat_template_kwargs where it answers or is trained: in every such stage alike."""
 
     model: str = Field(min_length=1, description="short name, folder or hub id")
     dtype: Dtype = Field(
@@ -55,6 +57,11 @@ class ModelSpec(SettingsModel):
     )
     flags: tuple[str, ...] = Field(
         default=(), description="further flags of `rlaif serve` for it as a judge"
+    )
+    chat_template_kwargs: ChatTemplateKwargs = Field(
+        default_factory=dict,
+        description="variables for its chat template, in all stages that sample or train it, e.g. "
+        "{enable_thinking: false}",
     )
 
     @model_validator(mode="before")

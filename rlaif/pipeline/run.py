@@ -29,7 +29,7 @@ from rlaif.pipeline.runner import (
     refuse_old_form,
     run_stages,
 )
-from rlaif.pipeline.stage import Source, Stage
+from rlaif.pipeline.stage import Stage
 from rlaif.training.config import TrainConfig
 from rlaif.training.preflight import launched_processes, require_context_of, require_folder
 from rlaif.training.trackers import require_trackers
@@ -177,20 +177,12 @@ def _require_settings(stage: Stage) -> None:
     settings = stage.settings
     if isinstance(settings, TrainConfig):
         require_trackers(settings.trackers)
-        if (model := _untrained(stage.base)) is not None:
+        if stage.base is not None and (model := stage.base.untrained) is not None:
             known = model.model in catalog.KNOWN
             folder = catalog.model_folder(model.model) if known else as_path(model.model, "model")
             require_context_of(str(folder), settings.max_tokens)
     if (engine := getattr(settings, "engine", None)) is not None:
         choose_engine(engine, launched_processes())
-
-
-def _untrained(base: Source | None) -> ModelSpec | None:
-    """The model of the recipe that a base goes back to, through merges and earlier training."""
-    while base is not None and base.stage is not None:
-        merged = base.stage.sources.get("policy", ())
-        base = merged[0] if merged else base.stage.base
-    return base.spec if base is not None else None
 
 
 def _check_packages(judges: Sequence[ModelSpec]) -> None:

@@ -123,6 +123,21 @@ class Source:
         return self.origin
 
     @property
+    def untrained(self) -> ModelSpec | None:
+        """The model of the recipe that this one goes back to, through merges and training."""
+        if not isinstance(self.origin, Stage):
+            return self.origin if isinstance(self.origin, ModelSpec) else None
+        merged = self.origin.sources.get("policy", ())
+        base = merged[0] if merged else self.origin.base
+        return base.untrained if base is not None else None
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """Variables for the model's chat template, as the recipe sets them."""
+        model = self.untrained
+        return model.chat_template_kwargs if model is not None else {}
+
+    @property
     def file(self) -> Path:
         """The file to read: the one that was given, or the main one that the stage gives."""
         if isinstance(self.origin, Stage):

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from constitution.errors import UserError
+from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.batching.unusable import Unusable
 from rlaif.data.cut_off import CutOff
 from rlaif.models.lora_config import LoraConfig, TrainDtype
@@ -125,7 +126,13 @@ class TrainConfig(SettingsModel):
     )
     unusable: Unusable = Field(
         default="error",
-        description="records that are too long or empty: an error, or skipped and counted (ours)",
+        description="records that are too long or empty, or that the chat template refuses: an "
+        "error, or skipped and counted (ours)",
+    )
+    chat_template_kwargs: ChatTemplateKwargs = Field(
+        default_factory=dict,
+        description="variables for the model's chat template, e.g. {enable_thinking: false}; one "
+        "that the template does not read is an error (ours)",
     )
     checkpoint_every: int = Field(
         default=10, ge=1, description="optimizer steps (PPO: iterations) between checkpoints (ours)"

@@ -37,7 +37,9 @@ def load_and_encode(
     """
     require_heldout(config, heldout)
     require_kept(preferences, config)
-    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
+    backbone = Backbone.load(
+        model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
+    )
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
     report_cut_off(count_pairs(preferences), "pairs", config.cut_off == "skip")

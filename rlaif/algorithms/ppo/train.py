@@ -91,7 +91,9 @@ def train(
     # 1. The processes, the base, the prompts.
     workers = ProcessGroup.current()
     _require_possible(config, judge, workers)
-    policy = Backbone.load(model, config.dtype, config.lora is None, workers)
+    policy = Backbone.load(
+        model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
+    )
     data = _prepare_prompts(policy, prompts, judge, config, workers)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),

@@ -68,7 +68,9 @@ def train(
     """
     # 1. The base, the prompts, the policy, the score.
     workers = ProcessGroup.current()
-    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
+    backbone = Backbone.load(
+        model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
+    )
     require_context(backbone, config.max_tokens)
     prompt_tokens = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(backbone.tokenizer, prompts, prompt_tokens, config.unusable)

@@ -68,7 +68,9 @@ def train(
     # 1. The base, the rows of every source, the policy.
     workers = ProcessGroup.current()
     require_lessons(config, sources, eval_samples)
-    backbone = Backbone.load(model, config.dtype, config.lora is None, workers)
+    backbone = Backbone.load(
+        model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
+    )
     require_context(backbone, config.max_tokens)
     encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
     skipped = [reason for source in encoded for reason in source.skipped]

@@ -51,6 +51,7 @@ class EvaluateStage(Stage):
         return {
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
+            **self._respond.template_kwargs,
         }
 
     def run(self, context: RunContext) -> None:
@@ -108,11 +109,12 @@ class EvaluateStage(Stage):
         trained = policy.stage
         # A whole model is read by itself, an adapter over the model that it was trained on.
         if trained is None or is_model(trained.folder):
-            logprobs = response_logprobs(policy.model, None)
+            logprobs = response_logprobs(policy.model, None, template_kwargs=policy.template_kwargs)
             return estimate_kl(samples, logprobs.policy, _reference(start))
         assert trained.base is not None
-        logprobs = response_logprobs(trained.base.model, trained.folder)
-        same = trained.base.model == start.model
+        kwargs = policy.template_kwargs
+        logprobs = response_logprobs(trained.base.model, trained.folder, template_kwargs=kwargs)
+        same = (trained.base.model, kwargs) == (start.model, start.template_kwargs)
         reference = logprobs.reference if same else _reference(start)
         return estimate_kl(samples, logprobs.policy, reference)
 
@@ -155,11 +157,11 @@ def _reference(start: Source) -> Any:
     """Log-probs under the start: a whole model, or an adapter over its base."""
     from rlaif.models.sample_logprobs import response_logprobs
 
-    trained = start.stage
+    trained, kwargs = start.stage, start.template_kwargs
     if trained is None or is_model(trained.folder):
-        return response_logprobs(start.model, None).reference
+        return response_logprobs(start.model, None, template_kwargs=kwargs).reference
     assert trained.base is not None
-    return response_logprobs(trained.base.model, trained.folder).policy
+    return response_logprobs(trained.base.model, trained.folder, template_kwargs=kwargs).policy
 
 
 def _judged(stage: LabelStage) -> int:

@@ -48,21 +48,29 @@ class RespondStage(Stage):
         return f"{names_of(self.sources['policies'])} answer {prompts} held-out prompts"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        return {"prompts": context.prompts(self.options.prompts)}
+        return {"prompts": context.prompts(self.options.prompts), **self.template_kwargs}
 
     def run(self, context: RunContext) -> None:
         from rlaif.generation.offline import sample
 
         prompts = context.prompts(self.options.prompts)
         for name, policy in self.policies.items():
+            kwargs = {"chat_template_kwargs": policy.template_kwargs}
+            settings = self.settings.model_copy(update=kwargs)
             with whole_model(policy, self.folder / f"{name}-merged") as model:
-                sample(model, prompts, self.responses(name), self.settings)
+                sample(model, prompts, self.responses(name), settings)
 
     @property
     def policies(self) -> dict[str, Source]:
         """The policies by the name that results show: `start` for the first."""
         first, *others = self.sources["policies"]
         return {START: first} | {policy.text: policy for policy in others}
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """Variables for the policies' chat templates, as a part of a stage's inputs."""
+        given = {n: policy.template_kwargs for n, policy in self.policies.items()}
+        return {"chat_template_kwargs": given} if any(given.values()) else {}
 
     def responses(self, name: str) -> Path:
         """The samples of a policy."""

@@ -42,7 +42,8 @@ def test_evaluate_kl_is_to_the_start_whatever_training_began_from(work, monkeypa
     work.prepare(FROM_SFT).train()
     loaded = []
 
-    def logprobs(model, adapter):
+    def logprobs(model, adapter, *, template_kwargs):
+        assert template_kwargs == {}
         loaded.append((model, adapter))
         level = {POLICY: -2.0}.get(model, -1.0)
         return SimpleNamespace(
