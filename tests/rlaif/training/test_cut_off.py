@@ -1,0 +1,115 @@
+"""No loss teaches an end after a cut-off response; a drawn end token is taught as it was drawn."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.algorithms.sft.lessons import encode_lessons
+from rlaif.batching.chat import turn_end_id
+from rlaif.batching.encode import encode_pairs, encode_row, response_row, sample_row
+from rlaif.data.cut_off import ResponseText
+from rlaif.data.records import Sample
+from rlaif.models.backbone import Backbone
+from tests.support.training.pairs import preference
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_model) -> Backbone:
+    return Backbone.load(tiny_model, "float32")
+
+
+def cut_pair(i: int = 0):
+    return preference(i, "Yes, and", "No.").model_copy(update={"chosen_complete": False})
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_dpo_loss_has_no_gradient_by_the_end_of_a_cut_response(loss, backbone) -> None:
+    """log P(end) at the place after each response: a leaf that only enters where it is taught."""
+    tokenizer = backbone.tokenizer
+    (pair,) = encode_pairs(tokenizer, [cut_pair()], 100, "error").pairs
+    end = turn_end_id(tokenizer)
+    text, log_end = torch.tensor([-3.0, -4.0]), torch.zeros(2, requires_grad=True)
+    taught = torch.tensor([float(row.ids[-1] == end) for row in pair.rows])
+    logprobs = text + taught * log_end  # what the row's mask sums
+    lengths = torch.tensor([[float(row.response_length)] for row in pair.rows])
+    pairs = PairLogprobs(
+        chosen=logprobs[:1], rejected=logprobs[1:], ref_chosen=torch.tensor([-3.1]),
+        ref_rejected=torch.tensor([-3.9]), chosen_tokens=lengths[0], rejected_tokens=lengths[1],
+    )  # fmt: skip
+    settings = {"label_noise": 0.1} if loss == "robust" else {}
+    config = DPOConfig(loss=loss, **settings)
+    LOSSES[loss].compute(pairs, torch.tensor([0.8]), config).sum().backward()
+    assert log_end.grad[0] == 0.0
+    assert log_end.grad[1] != 0.0
+
+
+def test_rows_end_only_where_the_response_did(backbone) -> None:
+    tokenizer, end = backbone.tokenizer, turn_end_id(backbone.tokenizer)
+    (pair,) = encode_pairs(tokenizer, [cut_pair()], 100, "error").pairs
+    assert end not in pair.chosen.ids[pair.chosen.start :]
+    assert pair.rejected.ids[-1] == end
+    assert tokenizer.decode(pair.chosen.ids[pair.chosen.start :]) == "Yes, and"
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_sft_teaches_an_end_to_complete_responses_only(complete, backbone) -> None:
+    pair = preference(0, "Yes.", "No.").model_copy(update={"chosen_complete": complete})
+    prompt = {"id": "p", "messages": [{"role": "user", "content": "Hi"}]}
+    sample = Sample(
+        prompt=prompt, index=0, response="Yes.", tokens=4, complete=complete, seed=0
+    )  # fmt: skip
+    encoded = encode_lessons(backbone.tokenizer, "x", [pair, sample], SFTConfig())
+    ends = [row.ids[-1] == turn_end_id(backbone.tokenizer) for row in encoded.rows]
+    assert ends == [complete, complete]
+    assert sample_row(backbone.tokenizer, sample).ids == encoded.rows[1].ids
+
+
+def test_the_end_token_that_was_drawn_is_the_one_taught(backbone) -> None:
+    tokenizer = backbone.tokenizer
+    conversation = preference(0, "a", "b").prompt
+    drawn = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
+    assert tokenizer.pad_token_id != turn_end_id(tokenizer)
+    row = encode_row(tokenizer, "r", conversation, "Hi", 100, end_token=drawn)
+    assert row.ids[-1] == tokenizer.pad_token_id
+    unknown = encode_row(tokenizer, "r", conversation, "Hi", 100, end_token="<|other|>")
+    assert unknown.ids[-1] == turn_end_id(tokenizer)
+
+
+def test_a_reward_model_scores_a_cut_response_as_it_was_trained(backbone) -> None:
+    conversation = preference(0, "a", "b").prompt
+    text = ResponseText("Yes, and", complete=False)
+    plain = response_row(backbone.tokenizer, "r", conversation, "Yes, and", 100)
+    row = response_row(backbone.tokenizer, "r", conversation, text, 100)
+    assert plain.ids == (*row.ids, turn_end_id(backbone.tokenizer))
+
+
+@pytest.mark.parametrize("config", [DPOConfig, RewardConfig])
+def test_training_says_how_many_pairs_are_cut_and_leaves_them_out(
+    config, tiny_model, tmp_path, capsys
+) -> None:
+    pairs = [cut_pair(i) if i < 2 else preference(i, f"Yes {i}.", f"No {i}.") for i in range(6)]
+    settings = {
+        "epochs": 1,
+        "dtype": "float32",
+        "cut_off": "skip",
+        "batch_size": 2,
+        "max_tokens": 100,
+    }
+    if config is DPOConfig:
+        from rlaif.algorithms.dpo.train import train
+
+        train(DPOConfig(**settings), tiny_model, pairs, tmp_path / "out")
+    else:
+        from rlaif.algorithms.reward.train import train as train_reward
+
+        train_reward(RewardConfig(**settings), tiny_model, pairs, tmp_path / "out", {})
+    assert "2 of 6 pairs hold a response that was cut off" in capsys.readouterr().err
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]  # four pairs, two a step
