@@ -27,7 +27,7 @@ from rlaif.data.records import Demonstration, Preference, Prompt, Sample
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardModel
 from rlaif.models.sample_logprobs import response_logprobs
-from tests.support.training.chat_templates import GEMMA, THINKING, Shape
+from tests.support.chat_templates import GEMMA, THINKING, Shape
 from tests.support.training.pairs import varied_pairs
 
 SMALL: dict[str, Any] = {"dtype": "float32", "max_tokens": 200}
