@@ -140,6 +140,28 @@ def test_a_chat_template_without_system_turn_gets_it_in_the_user_turn(tmp_path: 
     Template(tokenizer, PROTOCOL_PROMPTS["pairwise"].direct)
 
 
+def test_a_chat_template_that_leaves_out_the_system_turn_is_refused(tmp_path: Path) -> None:
+    dropping = CHAT.replace("in messages %}", "in messages if m.role != 'system' %}")
+    with pytest.raises(
+        ModelFolderError, match=r"leaves out the system turn.*; write that turn .*raise_exception"
+    ):
+        HFTokenizer(save(like_qwen(), tmp_path, dropping))
+
+
+@pytest.mark.parametrize(
+    "broken", ["{{ raise_exception('never') }}", "{{ 1 + messages[0].content }}", "{% if %}"]
+)
+def test_a_chat_template_that_cannot_be_rendered_is_refused(tmp_path: Path, broken: str) -> None:
+    with pytest.raises(ModelFolderError, match=r"its chat template cannot be rendered \("):
+        HFTokenizer(save(like_qwen(), tmp_path, broken + CHAT))
+
+
+def test_a_date_in_the_chat_template_is_the_same_tomorrow(tmp_path: Path) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}" + CHAT
+    rendered = HFTokenizer(save(like_qwen(), tmp_path, dated)).render_chat((("user", "Hello"),))
+    assert rendered.startswith("26 Jul 2024<|im_start|>user")
+
+
 def test_a_model_without_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match=r"no chat template.*instruction-tuned"):
         HFTokenizer(save(like_qwen(), tmp_path, None))

@@ -25,7 +25,7 @@ from rlaif.batching.encode import encode_pairs, encode_prompts, encode_row, samp
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import Preference, Prompt, Sample
 from rlaif.models.backbone import Backbone
-from tests.support.training.chat_templates import (
+from tests.support.chat_templates import (
     BRACKETS,
     CHATML,
     DROPS_SYSTEM,

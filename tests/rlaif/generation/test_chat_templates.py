@@ -19,7 +19,7 @@ from rlaif.generation.engines import open_folder_sampler, open_sampler
 from rlaif.generation.offline import sample
 from rlaif.generation.vllm import _end_tokens
 from rlaif.models.backbone import Backbone, LoraConfig
-from tests.support.training.chat_templates import GEMMA, THINKING, Shape
+from tests.support.chat_templates import GEMMA, THINKING, Shape
 from tests.support.training.sampling_here import sampling_here
 
 __all__ = ["sampling_here"]  # a fixture

@@ -97,6 +97,16 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
             {"models": {"policy": "org/policy", "judge": {"model": "org/judge", "flags": ["-x"]}}},
             {"labels", "ppo", "evaluation"},
         ),
+        (
+            {"models": {
+                "policy": {"model": "org/policy", "chat_template_kwargs": {"x": 1}},
+                "judge": "org/judge",
+            }},
+            {  # also what began from files of sft-model
+                "samples", "sft", "sft-model", "reward", "dpo", "ppo", "rest", "responses",
+                "evaluation", "report",
+            },
+        ),
         ({"minutes": {"dpo": 3}, "gflops": 2, "description": "other"}, set()),
     ],
 )  # fmt: skip

@@ -347,3 +347,48 @@ def test_drawing_mermaid_ids_are_safe_and_different(tmp_path):
     ids = {line.strip().partition("[")[0] for line in drawn.splitlines() if "<br/>" in line}
     assert len(ids) == 3
     assert "end" not in ids
+
+
+# ── variables of chat templates ──────────────────────────────────────────────────────────────
+
+SILENT = {"enable_thinking": False}
+THINKER = {"policy": {"model": "org/policy", "chat_template_kwargs": SILENT}, "judge": "org/judge"}
+
+
+def test_graph_all_stages_of_a_model_have_its_template_s_variables(graph_of):
+    later = {"ppo": {"model": "sft"}}  # over sft-model, the merged adapter
+    graph = graph_of(later, models=THINKER)
+    of_the_model = ("samples", "sft", "reward", "dpo", "ppo", "rest")
+    assert all(graph[name].settings.chat_template_kwargs == SILENT for name in of_the_model)
+    respond = graph["responses"]
+    assert {name: p.template_kwargs for name, p in respond.policies.items()} == dict.fromkeys(
+        ["start", "sft", "dpo", "ppo", "rest"], SILENT
+    )
+    assert graph_of(later)["ppo"].settings.chat_template_kwargs == {}
+
+
+def test_graph_template_variables_can_be_set_on_the_command_line(tmp_path):
+    recipe = Recipe.load("quickstart", ["policy.chat_template_kwargs.enable_thinking=false"])
+    graph = build_graph(recipe, tmp_path)
+    assert graph["dpo"].settings.chat_template_kwargs == SILENT
+    assert len(graph.models) == 2
+
+
+def test_graph_a_stage_cannot_have_template_variables_of_its_own():
+    for stage in ("dpo", "responses"):
+        assert problems({stage: {"chat_template_kwargs": SILENT}}) == (
+            f"stages.{stage}.chat_template_kwargs: set once for all stages of a model; write it "
+            "under models, as {model: …, chat_template_kwargs: …}, and remove it here"
+        )
+
+
+def test_graph_template_variables_of_a_judge_are_refused():
+    models = {"policy": "org/policy", "judge": THINKER["policy"] | {"model": "org/judge"}}
+    assert problems(models=models) == (
+        "models.judge.chat_template_kwargs: has no effect on a judge; remove it"
+    )
+
+
+def test_graph_a_variable_that_every_template_has_already_is_refused_with_its_place():
+    with pytest.raises(RecipeError, match=r"chat_template_kwargs: messages is given to the templ"):
+        Recipe.load("quickstart", ["policy.chat_template_kwargs.messages=x"])

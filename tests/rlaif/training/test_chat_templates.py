@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from constitution.schema import Message
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.train import train as train_dpo
 from rlaif.algorithms.ppo.config import PPOConfig
@@ -26,10 +27,11 @@ from rlaif.data.records import Demonstration, Preference, Prompt, Sample
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardModel
 from rlaif.models.sample_logprobs import response_logprobs
-from tests.support.training.chat_templates import GEMMA, THINKING, Shape
+from tests.support.chat_templates import GEMMA, THINKING, Shape
 from tests.support.training.pairs import varied_pairs
 
 SMALL: dict[str, Any] = {"dtype": "float32", "max_tokens": 200}
+WEIGHTS = {"manners": 1.0, "brevity": 1.0}
 SILENT = {"chat_template_kwargs": {"enable_thinking": False}}
 PROMPTS = [
     Prompt(id=f"q{i}", messages=({"role": "user", "content": "Say " + "x" * i},)) for i in range(4)
@@ -41,14 +43,24 @@ def as_long(conversations: Any, responses: Any) -> list[float]:
     return [float(len(response)) for response in responses]
 
 
-TRAINERS: dict[str, Callable[[str, Path, dict[str, Any]], Any]] = {
-    "sft": lambda m, out, c: train_sft(
-        SFTConfig(**c), m, [SFTSource("pairs", varied_pairs(2), 1.0)], out
+class Work(NamedTuple):
+    """What a trainer is given."""
+
+    model: str
+    out: Path
+    config: dict[str, Any] = SMALL
+    pairs: Sequence[Preference] = varied_pairs(3)
+    prompts: Sequence[Prompt] = PROMPTS
+
+
+TRAINERS: dict[str, Callable[[Work], Any]] = {
+    "sft": lambda w: train_sft(
+        SFTConfig(**w.config), w.model, [SFTSource("pairs", w.pairs, 1.0)], w.out
     ),
-    "reward": lambda m, out, c: train_reward(RewardConfig(**c), m, varied_pairs(2), out),
-    "dpo": lambda m, out, c: train_dpo(DPOConfig(**c), m, varied_pairs(2), out),
-    "ppo": lambda m, out, c: train_ppo(PPOConfig(**c), m, PROMPTS, as_long, out),
-    "rest": lambda m, out, c: train_rest(ReSTConfig(**c), m, PROMPTS, as_long, out),
+    "reward": lambda w: train_reward(RewardConfig(**w.config), w.model, w.pairs, w.out, WEIGHTS),
+    "dpo": lambda w: train_dpo(DPOConfig(**w.config), w.model, w.pairs, w.out),
+    "ppo": lambda w: train_ppo(PPOConfig(**w.config), w.model, w.prompts, as_long, w.out),
+    "rest": lambda w: train_rest(ReSTConfig(**w.config), w.model, w.prompts, as_long, w.out),
 }
 
 
@@ -66,34 +78,20 @@ def test_a_variable_that_the_model_s_template_does_not_read_stops_every_trainer(
     with pytest.raises(
         ChatTemplateError, match=r"chat_template_kwargs\.enable_thinking: .* does not read"
     ):
-        TRAINERS[algorithm](tiny_model, tmp_path, SMALL | SILENT)
+        TRAINERS[algorithm](Work(tiny_model, tmp_path, SMALL | SILENT))
 
 
 @pytest.mark.parametrize("algorithm", TRAINERS)
 def test_a_record_that_the_template_refuses_is_an_error_of_every_trainer(
-    folder_of: Callable[[Shape], str],
-    tmp_path: Path,
-    algorithm: str,
-    monkeypatch: pytest.MonkeyPatch,
+    folder_of: Callable[[Shape], str], tmp_path: Path, algorithm: str
 ) -> None:
-    system = {"role": "system", "content": "Be brief."}
-    monkeypatch.setattr(
-        f"{__name__}.PROMPTS",
-        [
-            Prompt.model_validate(
-                {"id": "bad", "messages": [system, *PROMPTS[0].model_dump()["messages"]]}
-            )
-        ],
-    )
-    pairs = [
-        Preference.model_validate(
-            p.model_dump() | {"id": "bad", "prompt": [system, *p.model_dump()["prompt"]]}
-        )
-        for p in varied_pairs(1)
-    ]
-    monkeypatch.setattr(f"{__name__}.varied_pairs", lambda count: pairs)
+    system = Message(role="system", content="Be brief.")
+    pair, prompt = varied_pairs(3)[2], PROMPTS[0]
+    bad_pair = pair.model_copy(update={"id": "bad", "prompt": (system, *pair.prompt)})
+    bad_prompt = prompt.model_copy(update={"id": "bad", "messages": (system, *prompt.messages)})
+    work = Work(folder_of(GEMMA), tmp_path, SMALL, [bad_pair], [bad_prompt])
     with pytest.raises(ChatTemplateError, match=r"bad.*: the chat template of .*System role not"):
-        TRAINERS[algorithm](folder_of(GEMMA), tmp_path, SMALL)
+        TRAINERS[algorithm](work)
 
 
 def test_lessons_that_the_template_refuses_are_skipped_and_counted(
@@ -124,7 +122,7 @@ def test_a_reward_model_scores_with_the_variables_that_it_was_trained_with(
 ) -> None:
     model, whole = folder_of(THINKING), {"lora": None} if lora == "whole" else {}
     config = RewardConfig(**SMALL, **SILENT, **whole, epochs=1)
-    train_reward(config, model, varied_pairs(), tmp_path, {"manners": 1.0})
+    train_reward(config, model, varied_pairs(), tmp_path, WEIGHTS)
     facts = json.loads((tmp_path / "reward.json").read_text())
     assert facts["chat_template_kwargs"] == {"enable_thinking": False}
     loaded = RewardModel.load(model, tmp_path)
@@ -139,7 +137,7 @@ def test_a_reward_model_over_a_policy_s_base_keeps_its_own_variables(
 ) -> None:
     model = folder_of(THINKING)
     config = RewardConfig(**SMALL, **SILENT, epochs=1)
-    train_reward(config, model, varied_pairs(), tmp_path, {"manners": 1.0})
+    train_reward(config, model, varied_pairs(), tmp_path, WEIGHTS)
     policy = Backbone.load(model, "float32")  # it thinks
     attached = RewardModel.attach(policy, tmp_path)
     alone = RewardModel.load(model, tmp_path)
@@ -151,7 +149,7 @@ def test_a_reward_model_whose_template_refuses_a_prompt_says_so(
     folder_of: Callable[[Shape], str], tmp_path: Path
 ) -> None:
     model = folder_of(GEMMA)
-    train_reward(RewardConfig(**SMALL, epochs=1), model, varied_pairs(), tmp_path, {"manners": 1.0})
+    train_reward(RewardConfig(**SMALL, epochs=1), model, varied_pairs(), tmp_path, WEIGHTS)
     loaded = RewardModel.load(model, tmp_path)
     asked = [(*PROMPTS[0].messages, *PROMPTS[1].messages)]
     with pytest.raises(ChatTemplateError, match=r"response 0 to the reward model: .*alternate"):
@@ -164,8 +162,8 @@ def test_kl_is_read_with_the_variables_that_responses_were_sampled_with(
 ) -> None:
     model = folder_of(THINKING)
     record = {
-        "prompt": PROMPTS[0], "index": 0, "response": "Hi", "tokens": 3, "complete": True,
-        "seed": 0,
+        "prompt": PROMPTS[0], "index": 0, "response": "Hi", "tokens": 3,
+        "complete": True, "seed": 0,
     }  # fmt: skip
     samples = [Sample.model_validate(record)]
     silent = response_logprobs(model, None, "float32", {"enable_thinking": False}).policy(samples)
