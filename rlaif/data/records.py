@@ -32,6 +32,10 @@ _ROWS_AT_ONCE = 1000
 """Rows of a Parquet file that are held together while it is written."""
 
 
+ENDS = ("chosen_complete", "rejected_complete", "chosen_end_token", "rejected_end_token")
+"""Fields of a Preference that say how its responses ended; files of others lack them."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -5,8 +5,8 @@
     {"prompt": "text", "responses": ["…", "…"]}             all responses to a prompt
     {"prompt": [{"role": …, "content": …}, …], …}           a conversation in place of the text
 
-Of others, lines with the same prompt belong together, in their order; a response counts as finished
-by itself, and its tokens are not known (0).
+Of others, lines with the same prompt belong together, in their order. A response counts as finished
+by itself unless the line says `"complete": false`; its tokens are not known (0).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rlaif.data.records import Prompt, RecordError, Sample, as_record
 from rlaif.data.rows import checked, iter_rows, shown
 
 _OURS = {"index", "tokens", "seed"}
+_ENDS = ("complete", "end_token")
 _FORMS = '"response": "..." or "responses": ["...", "..."]'
 
 
@@ -40,13 +41,17 @@ def parse_samples(rows: Iterable[tuple[str, Sample | Mapping[str, Any]]]) -> Ite
         if fields.keys() >= _OURS:
             yield as_record(fields, Sample, where)
             continue
-        prompt = _prompt(fields, where)
+        prompt, end = _prompt(fields, where), _end(fields)
         for response in _responses(fields, where):
-            yield Sample(
-                prompt=prompt, index=seen[prompt.id], response=response, tokens=0, complete=True,
-                seed=0,
-            )  # fmt: skip
+            drawn = {"prompt": prompt, "index": seen[prompt.id], "response": response}
+            yield as_record({**drawn, "tokens": 0, "seed": 0, **end}, Sample, where)
             seen[prompt.id] += 1
+
+
+def _end(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """How the responses of a row ended, as fields of a Sample."""
+    given = {name: fields[name] for name in _ENDS if fields.get(name) is not None}
+    return {"complete": True, **given}
 
 
 def _prompt(fields: Mapping[str, Any], where: str) -> Prompt:

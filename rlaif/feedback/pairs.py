@@ -78,6 +78,12 @@ def _comparison(one: Sample, other: Sample, seed: int) -> Comparison:
     )
 
 
+def same_question(one: Comparison, other: Comparison) -> bool:
+    """Whether a judge reads the same: how the responses ended is not shown to it."""
+    texts = (one.id, one.conversation, one.response_a, one.response_b)
+    return texts == (other.id, other.conversation, other.response_a, other.response_b)
+
+
 def digest(value: Any) -> str:
     """sha256 (hex) of a JSON value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -1,12 +1,13 @@
 """Export of labels in the formats of other trainers, one JSON object per line.
 
-trl        prompt, chosen, rejected as messages (TRL's conversational preference format), and
-           prob_chosen; `datasets.load_dataset("json", data_files=…)`
+trl        prompt, chosen, rejected as messages (TRL's conversational preference format),
+           prob_chosen, and how the responses ended (chosen_complete, …), which TRL does not
+           read; `datasets.load_dataset("json", data_files=…)`
 openrlhf   the same messages, for `--prompt_key prompt --chosen_key chosen --rejected_key
            rejected --apply_chat_template`, and margin, which `--margin_loss` subtracts from the
            difference of rewards: the log-odds ln(p / (1 - p)) of p = prob_chosen
 jsonl      plain text: the prompt (its turns joined, each with its role, if there is more than
-           one), chosen, rejected, prob_chosen
+           one), chosen, rejected, prob_chosen, chosen_complete, …
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.records import Preference, RecordError, atomic_open
+from rlaif.data.records import ENDS, Preference, RecordError, atomic_open
 
 HIGHEST_MARGIN = 10.0
 """Log-odds; 10 corresponds to a probability of 0.99995. A label of 1 has no finite margin."""
@@ -71,7 +72,11 @@ def margin(prob_chosen: float) -> float:
 
 def _messages(label: Preference) -> dict[str, Any]:
     kept = label.model_dump(include={"id", "prompt", "chosen", "rejected"})
-    return {**kept, "prob_chosen": label.prob_chosen}
+    return {**kept, "prob_chosen": label.prob_chosen, **_ends(label)}
+
+
+def _ends(label: Preference) -> dict[str, Any]:
+    return label.model_dump(include=set(ENDS))
 
 
 def _with_margin(label: Preference) -> dict[str, Any]:
@@ -91,6 +96,7 @@ def _text(label: Preference) -> dict[str, Any]:
         "chosen": label.chosen_text,
         "rejected": label.rejected_text,
         "prob_chosen": label.prob_chosen,
+        **_ends(label),
     }
 
 

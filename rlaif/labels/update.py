@@ -49,7 +49,7 @@ from rlaif.feedback.labeler import (
     judge_pairs,
     label,
 )
-from rlaif.feedback.pairs import digest
+from rlaif.feedback.pairs import digest, same_question
 from rlaif.feedback.receipts import Receipt, comparison, parse_receipt
 from rlaif.labels.reaggregate import (
     changed_principles,
@@ -275,7 +275,8 @@ class _Reusable:
             if pair is None:
                 continue
             receipt = parse_receipt(earlier)
-            if comparison(earlier, receipt) == pair and self._is_comparable(receipt):
+            read = comparison(earlier, receipt)
+            if same_question(read, pair) and self._is_comparable(receipt):
                 answered = set(receipt.provenance.principle_ids).difference(self.changed)
                 unanswered = unanswered_principles(self.new, pair.conversation, answered)
                 drawn = {p.id for p in self.drawn(pair)}

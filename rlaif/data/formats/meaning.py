@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 
 from rlaif.data.formats.base import WEIGHTS, Fields, Turn, number, optional_text
-from rlaif.data.records import Preference, RecordError
+from rlaif.data.records import ENDS, Preference, RecordError
 from rlaif.data.rows import shown, shown_name
 
 _LIKE_OURS = 0.85  # difflib's ratio from which a column is a misspelled one of ours
@@ -93,8 +93,8 @@ def refuse_misspelled(fields: Fields, where: str) -> None:
 
 @lru_cache(maxsize=64)  # the rows of a file have the same columns
 def _misspelled(names: tuple[str, ...]) -> str:
-    ours = Preference.model_fields.keys()
-    for name in sorted(set(names) - ours):
+    ours = Preference.model_fields.keys() - set(ENDS)  # others have chosen_completion, chosen_token
+    for name in sorted(set(names) - ours - set(ENDS)):
         near = difflib.get_close_matches(name[:64], ours - set(names), n=1, cutoff=_LIKE_OURS)
         if near:
             return f"{shown_name(name)}: unknown field; did you mean {near[0]}?"

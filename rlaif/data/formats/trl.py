@@ -54,6 +54,7 @@ from rlaif.data.formats.meaning import (
     without_weight,
 )
 from rlaif.data.records import (
+    ENDS,
     Demonstration,
     PlainText,
     Preference,
@@ -70,10 +71,7 @@ COLUMNS = frozenset(
     | {"chosen_rating", "rejected_rating", "chosen-rating", "rejected-rating"}
 )
 
-_OURS = (
-    *("traits", "receipt", "chosen_complete", "rejected_complete"),
-    *("chosen_end_token", "rejected_end_token"),
-)
+_OURS = ("traits", "receipt", *ENDS)
 """Columns of our labels besides TRL's; a response without the flag counts as complete."""
 
 

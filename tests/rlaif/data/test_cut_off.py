@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,8 @@ from rlaif.algorithms.dpo.hard_labels import hard_labels
 from rlaif.data.cut_off import ResponseText, count_lessons, count_pairs, ending_of, pairs_for
 from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Demonstration, Preference, Prompt, Sample, write_preferences
-from rlaif.feedback.pairs import pairs_from_samples
+from rlaif.data.samples import read_samples
+from rlaif.feedback.pairs import pairs_from_samples, same_question
 from rlaif.training.config import TrainingError
 from rlaif.training.preflight import require_kept
 from tests.support.training.pairs import preference
@@ -60,6 +62,25 @@ def test_data_of_others_counts_as_complete(tmp_path) -> None:
     file.write_text('{"prompt": "Hi", "chosen": "Hello.", "rejected": "What"}\n')
     (pair,) = read_preferences(file)
     assert (pair.chosen_complete, pair.rejected_complete) == (True, True)
+
+
+def test_columns_of_others_with_like_names_are_no_misspellings(tmp_path) -> None:
+    file = tmp_path / "others.jsonl"
+    row = '{"prompt": "Hi", "chosen": "Hello.", "rejected": "What", "chosen_completion": "x"}'
+    file.write_text(row + "\n")
+    assert len(read_preferences(file)) == 1
+
+
+def test_ones_own_responses_may_say_that_they_were_cut_off(tmp_path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"prompt": "Hi", "response": "Hello, I", "complete": false}\n')
+    assert [s.complete for s in read_samples(file)] == [False]
+
+
+def test_labels_from_before_answer_the_same_question() -> None:
+    old = Comparison("p", PROMPT.messages, "a", "b")
+    assert same_question(old, replace(old, complete_a=False))
+    assert not same_question(old, replace(old, response_a="c"))
 
 
 def test_a_pair_that_is_turned_round_turns_its_endings_too() -> None:

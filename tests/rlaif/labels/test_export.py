@@ -36,7 +36,17 @@ GOOD, BAD = ({"role": "assistant", "content": text} for text in ("good ünï", "
 def test_trl_reads_messages(tmp_path):
     export([preference(0, 0.9)], tmp_path / "o.jsonl", "trl")
     assert rows(tmp_path / "o.jsonl") == [
-        {"id": "l0", "prompt": [USER], "chosen": [GOOD], "rejected": [BAD], "prob_chosen": 0.9}
+        {
+            "id": "l0",
+            "prompt": [USER],
+            "chosen": [GOOD],
+            "rejected": [BAD],
+            "prob_chosen": 0.9,
+            "chosen_complete": True,
+            "rejected_complete": True,
+            "chosen_end_token": "",
+            "rejected_end_token": "",
+        }  # fmt: skip
     ]
 
 
