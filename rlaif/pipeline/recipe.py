@@ -27,6 +27,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
+from judge_service.planted.file import planted_file
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
 from rlaif.plain_yaml import load_yaml
@@ -47,7 +48,9 @@ class RecipeError(UserError):
 class ModelSpec(SettingsModel):
     """A model that the recipe brings along. dtype and flags matter where it judges."""
 
-    model: str = Field(min_length=1, description="short name, folder or hub id")
+    model: str = Field(
+        min_length=1, description="short name, folder or hub id; or planted:FILE for a judge"
+    )
     dtype: Dtype = Field(
         default="auto",
         description="what it computes in as a judge; auto: bfloat16 where the hardware multiplies "
@@ -66,6 +69,11 @@ class ModelSpec(SettingsModel):
     def is_served_elsewhere(self) -> bool:
         """Whether it runs behind a model server and is only named here."""
         return "--engine" in self.flags
+
+    @property
+    def is_planted(self) -> bool:
+        """Whether it is a simulated judge, planted:FILE, and no model."""
+        return planted_file(self.model) is not None
 
 
 class Fit(SettingsModel):
