@@ -1,1 +1,1 @@
-"""Experiments whose truth is known: a planted judge, and a tiny policy that can show every trait."""
+"""Experiments whose truth is known: a planted judge, and a policy that can show every trait."""

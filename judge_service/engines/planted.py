@@ -100,7 +100,7 @@ class PlantedEngine:
     ) -> LabelLogprobs:
         """As `Engine.read`. Raises EngineError for a principle without a gold rule."""
         if not self._alive:
-            raise EngineError("the planted judge is not running: start() it first, or it was closed")
+            raise EngineError("the planted judge is not running; start() it first")
         try:
             question = parse_question(self._tokenizer.last_turn(prompt_ids, "user"))
         except UnknownQuestion as error:

@@ -1,23 +1,24 @@
 """The YAML file of a planted judge, named as the model `planted:FILE`.
 
-    seed: 0                        # of every draw
-    constitution: constitution.yaml  # relative to this file, or a shipped name
-    traits:                        # principle id → gold rule (gold.py)
-      declines: declines_harmful
-      short: two_sentences
-    flip: 0.1                      # errors, all optional; equations in corrupter.py
-    length_bias: 0.5
-    position_bias: 1.0
-    annotators: [0.95, 0.8, 0.6]
-    votes: 1
+seed: 0                        # of every draw
+constitution: constitution.yaml  # relative to this file, or a shipped name
+traits:                        # principle id → gold rule (gold.py)
+  declines: declines_harmful
+  short: two_sentences
+flip: 0.1                      # errors, all optional; equations in corrupter.py
+length_bias: 0.5
+position_bias: 1.0
+annotators: [0.95, 0.8, 0.6]
+votes: 1
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -69,7 +70,9 @@ class PlantedJudge:
     name: `planted:` and the file's stem. digest: of all that its answers depend on.
     """
 
-    def __init__(self, name: str, gold: GoldStandard, errors: Errors, rules: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, gold: GoldStandard, errors: Errors, rules: Mapping[str, str]
+    ) -> None:
         self.name = name
         self.gold = gold
         self.errors = errors
@@ -155,7 +158,9 @@ def _known() -> str:
     return ", ".join(_PlantedFile.model_fields)
 
 
-def _require_every_principle(path: Path, constitution: Constitution, traits: dict[str, Any]) -> None:
+def _require_every_principle(
+    path: Path, constitution: Constitution, traits: Mapping[str, str]
+) -> None:
     """Each principle has a rule, or the truth of a label would be unknown."""
     ids = [principle.id for principle in constitution.principles]
     problems = [

@@ -57,11 +57,10 @@ def judge_client(
 ) -> Iterator[JudgeClient]:
     """Yield a client to a judge server that is ready.
 
-    With a `model`, start `rlaif serve` on a free port with that model (planted:FILE is served by the
-    engine planted), with `constitution` (one or
+    With a `model`, start `rlaif serve` on a free port with that model, with `constitution` (one or
     several; the first is the default, "" leaves it to the server) and with `flags`. Its output goes
-    to `log`; it accepts inline constitutions, and is stopped at the end of the block. Without a
-    model, connect to `server`, which must be ready within `wait` seconds, with the credentials of
+    to `log`; it accepts inline constitutions, and is stopped at the end of the block. A planted
+    judge (planted:FILE) is served by the engine planted, and stderr says so. Without a model, connect to `server`, which must be ready within `wait` seconds, with the credentials of
     `rlaif.feedback.connection`.
 
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
@@ -79,6 +78,7 @@ def judge_client(
     command += [word for name in distinct for word in ("--constitution", name)]
     if planted_file(model) is not None:
         command += ["--engine", "planted"]
+        print(f"the judge {model} is planted: simulated by rules, not a model", file=sys.stderr)
     command += ["--allow-inline", "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:

@@ -124,12 +124,16 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
 
 
 def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
+    from judge_service.planted.file import PREFIX
+
     console, made_by = output(), summary.judge.constitution
     console.print(
         f"{summary.judged} labels by {made_by.name} {made_by.version}, "
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if (model := summary.judge.model).name.startswith(PREFIX):
+        console.print(f"labeled by {model.name}: planted, simulated by rules, no model")
     if summary.kept:
         console.print(f"earlier labels are kept: {out / summary.kept}", highlight=False)
     console.print(details, highlight=False)
