@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 )
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY = 640
-CONTEXT = 256  # tokens
+CONTEXT = 1024  # tokens
 STEPS, BATCH = 240, 32
 LEARNING_RATE = 4e-3
 TRAIN_PROMPTS, HELDOUT_PROMPTS = 400, 200

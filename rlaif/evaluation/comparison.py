@@ -18,7 +18,6 @@ from rlaif.data.records import Sample
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
 from rlaif.evaluation.length_control import PairOutcome, length_controlled_win_rate
 
-
 PLANTED = "planted:"
 """What the name of a simulated judge begins with (judge_service/planted/file.py): no model."""
 

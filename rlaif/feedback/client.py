@@ -60,7 +60,8 @@ def judge_client(
     With a `model`, start `rlaif serve` on a free port with that model, with `constitution` (one or
     several; the first is the default, "" leaves it to the server) and with `flags`. Its output goes
     to `log`; it accepts inline constitutions, and is stopped at the end of the block. A planted
-    judge (planted:FILE) is served by the engine planted, and stderr says so. Without a model, connect to `server`, which must be ready within `wait` seconds, with the credentials of
+    judge (planted:FILE) is served by the engine planted, and stderr says so. Without a model,
+    connect to `server`, which must be ready within `wait` seconds, with the credentials of
     `rlaif.feedback.connection`.
 
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
