@@ -62,6 +62,7 @@ class CellResult:
     gain: float
     length_ratio: float  # mean characters of its responses over the start's
     seconds: float  # of training and sampling, a reward model that it had to train included
+    cpu_seconds: float | None = None  # of all threads, in them
 
 
 def annotators(accuracy: float) -> list[float]:
@@ -119,8 +120,9 @@ def measured(cell: Cell, arm: str, accuracy: float, length_bias: float) -> CellR
     judge = PlantedJudge.load(cell.folder / "judge.yaml")
     gold = judge.gold.score
     started = time.perf_counter()
+    cpu_started = time.process_time()
     responses = ARMS[arm](cell, arm)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     start = read_jsonl(cell.folder.parent / "heldout.jsonl", Sample)
     found = gold_policy(arm, responses, start, gold)
     assert found.gain is not None
@@ -137,6 +139,7 @@ def measured(cell: Cell, arm: str, accuracy: float, length_bias: float) -> CellR
         gain=found.gain.value,
         length_ratio=_length(responses) / _length(start),
         seconds=seconds,
+        cpu_seconds=cpu,
     )
 
 

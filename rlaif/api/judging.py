@@ -1,6 +1,7 @@
 """What a judge compares: labels for training, and the evaluation of policies.
 
-    judge     a model (short name, folder or hub id), served for the length of the call
+    judge     a model (short name, folder or hub id; or planted:FILE, a simulated judge), served
+              for the length of the call
     server    "HOST:PORT" of a running `rlaif serve`, or an open JudgeClient with token and TLS
 
 One of the two is given. The token and TLS files of a server at an address come from the
