@@ -18,6 +18,7 @@ server_info.py        a server's description of itself
 file_watch.py         detects changed files
 judge/                what is asked, and how answers become labels
 engines/              ways to run the judge model
+planted/              a simulated judge whose truth is known, for experiments
 store/                where reads are kept
 security/             tokens, quotas, TLS
 observability/        metrics, traces, logs

@@ -24,6 +24,7 @@ from constitution.validation import FieldProblem, field_problems
 from hardware.dtypes import Dtype
 from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError
+from judge_service.planted.file import PREFIX, planted_file
 from judge_service.store.base import display_name, is_url
 
 
@@ -76,7 +77,7 @@ class ServerSettings(BaseModel):
     model: Annotated[str, Shown(MODEL, "model")] = Field(
         min_length=1,
         description="Judge model: a folder or a hub id; with engine openai, its name at the "
-        "model server.",
+        "model server; with engine planted, planted:FILE.",
     )
     constitutions: Annotated[
         tuple[str, ...], Shown(CONSTITUTIONS, "name or file", names=("--constitution", "-c"))
@@ -103,7 +104,8 @@ class ServerSettings(BaseModel):
     engine: Annotated[str, Shown(MODEL)] = Field(
         "vllm",
         description="How the model runs. vllm: in this server. openai: behind the "
-        "OpenAI-compatible server at openai_url, such as `vllm serve`.",
+        "OpenAI-compatible server at openai_url, such as `vllm serve`. planted: rules in place "
+        "of a model, for experiments; whatever it judges says so.",
     )
     openai_url: Annotated[str | None, Shown(MODEL, "URL")] = Field(
         None,
@@ -331,18 +333,25 @@ def _together(settings: ServerSettings) -> list[tuple[str, str]]:
 
 
 def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
-    """Settings of vllm do nothing with openai, and the other way round; other engines read any."""
+    """Settings of one engine do nothing with another; engines added from outside read any."""
     of_openai = {"openai_url", "openai_tokenizer"}
     of_vllm = {"dtype", "kv_cache_gib", "step_tokens", "tensor_parallel_size"}
     foreign, remedy = {
         "vllm": (of_openai, "set engine to openai, or leave it out"),
         "openai": (of_vllm, "set it where the model server is started, and leave it out here"),
+        "planted": (of_openai | of_vllm, "leave it out"),
     }.get(settings.engine, (set[str](), ""))
     problems = []
     for name in sorted(foreign):
         if getattr(settings, name) != ServerSettings.model_fields[name].default:
             problem = f"setting '{name}' does nothing with engine {settings.engine}: {remedy}"
             problems.append((name, problem))
+    if (settings.engine == "planted") is not (planted_file(settings.model) is not None):
+        problem = (
+            f"engine {settings.engine} does not go with model {settings.model}: the engine planted "
+            f"takes a model {PREFIX}FILE, and no other engine does"
+        )
+        problems.append(("engine", problem))
     if settings.engine == "openai" and settings.openai_url is None:
         problem = "engine openai needs the URL of a model server: set `openai_url`"
         problems.append(("engine", problem))

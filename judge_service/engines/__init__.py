@@ -1,6 +1,7 @@
 """Ways to run the judge model, and the table by which `settings.engine` names them.
 
 vllm.py                  vLLM in this process, on CPU and CUDA
+planted.py               rules in place of a model, for experiments (judge_service/planted/)
 parent_watchdog.py       ends vLLM's processes when the server is killed
 openai.py                a model behind an OpenAI-compatible server
 openai_capabilities.py   what such a server can do, found by trying
@@ -64,6 +65,7 @@ def _in_file(name: str, *, needs_extra: str) -> EngineFactory:
 ENGINES: dict[str, EngineFactory] = {
     "vllm": _in_file("vllm", needs_extra="vllm"),
     "openai": _in_file("openai", needs_extra="openai"),
+    "planted": _in_file("planted", needs_extra="serve"),
 }
 
 

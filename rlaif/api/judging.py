@@ -1,6 +1,7 @@
 """What a judge compares: labels for training, and the evaluation of policies.
 
-    judge     a model (short name, folder or hub id), served for the length of the call
+    judge     a model (short name, folder or hub id; or planted:FILE, a simulated judge), served
+              for the length of the call
     server    "HOST:PORT" of a running `rlaif serve`, or an open JudgeClient with token and TLS
 
 One of the two is given. The token and TLS files of a server at an address come from the
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from constitution import Constitution
 from constitution.errors import UserError
+from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
 from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
 from rlaif.api.problems import Problems, checked
@@ -77,7 +79,7 @@ def judge_of(
 ) -> JudgeConnection:
     """The judge that was named, checked as far as can be without a connection.
 
-    Raises JudgeArgumentError, ModelError or ConstitutionError.
+    Raises JudgeArgumentError, ModelError, PlantedError or ConstitutionError.
     """
     if not isinstance(judge, str | os.PathLike):
         raise JudgeArgumentError(
@@ -102,7 +104,9 @@ def judge_of(
             f"expected one judge: {given}; give judge=MODEL to start a server for this call, or "
             'server="HOST:PORT" of one that runs'
         )
-    if model:
+    if planted_file(model) is not None:
+        PlantedJudge.load(model)
+    elif model:
         catalog.resolve(model)
     by = constitution if isinstance(constitution, Constitution) else os.fspath(constitution)
     # A name may be known to a running server alone; a file, and what we serve, is ours to check.

@@ -3,6 +3,7 @@
 comparison.py       responses compared with the start's, and the win rates
 policies.py         trained policies against their starting policy: win rate, scores, KL, lengths
 reward_models.py    a reward model against held-out labels: accuracy, NLL, calibration error
+gold.py             what is truly better, where a planted judge defines it: labels, policies
 intervals.py        means and shares with their 95 % intervals: Wilson, Student's t (no bootstrap)
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU

@@ -18,6 +18,9 @@ from rlaif.data.records import Sample
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
 from rlaif.evaluation.length_control import PairOutcome, length_controlled_win_rate
 
+PLANTED = "planted:"
+"""What the name of a simulated judge begins with (judge_service/planted/file.py): no model."""
+
 
 class EvaluationError(UserError):
     """An evaluation that cannot be made; the message says why, and the remedy."""

@@ -30,6 +30,7 @@ from rich.console import Console
 from constitution.errors import UserError
 from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeClient, JudgeRequestError, JudgeUnavailable
+from judge_service.planted.file import planted_file
 from judge_service.types import JudgeOptions, Score, Unjudged
 from rlaif.data.records import Prompt, Sample
 from rlaif.evaluation.comparison import Compare, compare_with_start
@@ -58,8 +59,9 @@ def judge_client(
 
     With a `model`, start `rlaif serve` on a free port with that model, with `constitution` (one or
     several; the first is the default, "" leaves it to the server) and with `flags`. Its output goes
-    to `log`; it accepts inline constitutions, and is stopped at the end of the block. Without a
-    model, connect to `server`, which must be ready within `wait` seconds, with the credentials of
+    to `log`; it accepts inline constitutions, and is stopped at the end of the block. A planted
+    judge (planted:FILE) is served by the engine planted, and stderr says so. Without a model,
+    connect to `server`, which must be ready within `wait` seconds, with the credentials of
     `rlaif.feedback.connection`.
 
     Raises JudgeServerError, or JudgeUnavailable when `server` does not answer.
@@ -75,6 +77,9 @@ def judge_client(
     names = [constitution] if isinstance(constitution, str) else constitution
     distinct = dict.fromkeys(name for name in names if name)
     command += [word for name in distinct for word in ("--constitution", name)]
+    if planted_file(model) is not None:
+        command += ["--engine", "planted"]
+        print(f"the judge {model} is planted: simulated by rules, not a model", file=sys.stderr)
     command += ["--allow-inline", "--exit-on-stdin-close", *flags]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:

@@ -73,7 +73,7 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
     size = _kept(recipe, run_dir)
     graph = build_graph(recipe, run_dir)
     for judge in graph.judges:
-        if size is None and not judge.is_served_elsewhere:
+        if size is None and not judge.is_served_elsewhere and not judge.is_planted:
             vllm_cpu.check_memory(judge.model, judge_size(judge), dtype_name(judge.dtype))
         console.print(_judge_memory(judge), highlight=False, soft_wrap=True)
     slower = recipe.gflops / machine.gflops
@@ -179,6 +179,8 @@ def _describe(machine: Machine) -> str:
 
 def _judge_memory(judge: ModelSpec) -> str:
     """The memory that a judge will take."""
+    if judge.is_planted:
+        return f"the judge {judge.model} is planted: simulated by rules, not a model"
     if judge.is_served_elsewhere:
         return f"the judge {judge.model} runs behind a model server"
     dtype, size = dtype_name(judge.dtype), judge_size(judge)

@@ -27,6 +27,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from constitution.errors import UserError, expected_one_of, nearest
 from hardware.dtypes import Dtype
+from judge_service.planted.file import planted_file
 from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
@@ -49,7 +50,9 @@ class ModelSpec(SettingsModel):
     """A model that the recipe brings along. dtype and flags matter where it judges,
     chat_template_kwargs where it answers or is trained: in every such stage alike."""
 
-    model: str = Field(min_length=1, description="short name, folder or hub id")
+    model: str = Field(
+        min_length=1, description="short name, folder or hub id; or planted:FILE for a judge"
+    )
     dtype: Dtype = Field(
         default="auto",
         description="what it computes in as a judge; auto: bfloat16 where the hardware multiplies "
@@ -73,6 +76,11 @@ class ModelSpec(SettingsModel):
     def is_served_elsewhere(self) -> bool:
         """Whether it runs behind a model server and is only named here."""
         return "--engine" in self.flags
+
+    @property
+    def is_planted(self) -> bool:
+        """Whether it is a simulated judge, planted:FILE, and no model."""
+        return planted_file(self.model) is not None
 
 
 class Fit(SettingsModel):

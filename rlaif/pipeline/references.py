@@ -120,6 +120,10 @@ class Resolver:
             if ArtifactType.MODEL not in slot.takes:
                 self._note(name, f"{text} is a model, not {_types(slot)}; {self._offer(slot)}")
                 return None
+            if model.is_planted and not slot.untrained:
+                self._note(name, f"{text} is a planted judge, which can neither be sampled nor "
+                           f"trained; {self._offer(slot)}")  # fmt: skip
+                return None
             return Source(text, model, weight)
         if self._recipe.stages.get(text) is not None:  # it has problems of its own
             return None

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from constitution.errors import UserError
+from judge_service.planted.file import PlantedJudge
 from rlaif.data.files import as_path
 from rlaif.data.records import write_json
 from rlaif.generation.engines import choose_engine
@@ -140,9 +141,12 @@ def _require_types(recipe: object, console: object) -> None:
 
 
 def _check_models(models: Sequence[ModelSpec]) -> None:
-    """Raises ModelError for a mistyped model before anything is loaded or fetched."""
+    """Raises ModelError for a mistyped model, and PlantedError for an invalid file of a planted
+    judge, before anything is loaded or fetched."""
     for spec in models:
-        if spec.model not in catalog.KNOWN and not spec.is_served_elsewhere:
+        if spec.is_planted:
+            PlantedJudge.load(spec.model)
+        elif spec.model not in catalog.KNOWN and not spec.is_served_elsewhere:
             catalog.resolve(spec.model)
 
 
@@ -188,7 +192,7 @@ def _require_settings(stage: Stage) -> None:
 def _check_packages(judges: Sequence[ModelSpec]) -> None:
     """Raises ModuleNotFoundError for a missing extra: a later stage would stop after an hour."""
     needed = ["torch", "transformers", "accelerate", "peft", "datasets", "jinja2"]
-    if any(not judge.is_served_elsewhere for judge in judges):
+    if any(not (judge.is_served_elsewhere or judge.is_planted) for judge in judges):
         needed.append("vllm")
     for name in needed:
         if find_spec(name) is None:

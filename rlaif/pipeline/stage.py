@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from judge_service.planted.file import PlantedJudge, planted_file
 from rlaif.data.datasets import read_preferences
 from rlaif.data.files import as_path
 from rlaif.data.records import Preference
@@ -281,9 +282,11 @@ def model_files(folder: Path) -> Files:
     )
 
 
-def model_content(name: str) -> Files | None:
-    """The files of a model given as a folder; None for a short name, whose files `catalog` pins,
-    and for a hub id."""
+def model_content(name: str) -> Files | str | None:
+    """The files of a model given as a folder, the digest of a planted judge; None for a short name,
+    whose files `catalog` pins, and for a hub id. Raises PlantedError."""
+    if planted_file(name) is not None:
+        return PlantedJudge.load(name).digest
     folder = as_path(name, "model")
     return model_files(folder) if name not in catalog.KNOWN and folder.is_dir() else None
 

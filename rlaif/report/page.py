@@ -30,6 +30,7 @@ from rlaif.report.sections.base import (
     LabelOutcome,
     SectionContent,
 )
+from rlaif.report.sections.gold import planted_warning
 from rlaif.report.tables import NO_VALUE, format_number, format_percent
 
 OWN_KIND = "report"  # the stage that writes this page; it has no section
@@ -131,6 +132,8 @@ def who_judged(
             sentences.append(f"{_named(labelers)} labeled the training pairs.")
         if evaluators:
             sentences.append(f"{_named(evaluators)} judged the evaluation.")
+    planted = [planted_warning(judge.name) for judge in _distinct([*labelers, *evaluators])]
+    sentences += dict.fromkeys(text for text in planted if text)
     # what is not recorded is said, not guessed
     silent = [outcome.stage for outcome in labeled if outcome.judge is None]
     silent += [outcome.stage for outcome in evaluated if not outcome.judges]

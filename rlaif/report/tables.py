@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from rlaif.evaluation.comparison import PLANTED
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult, KindResult, PolicyResult
 
@@ -88,6 +89,9 @@ def print_table(result: EvaluationResult, console: Console) -> None:
         for row in result_table.rows:
             table.add_row(*row)
         console.print(table)
+    for evaluator in result.evaluators:
+        if evaluator.name.startswith(PLANTED):
+            console.print(f"judged by {evaluator.name}: planted, simulated by rules, no model")
     for policy in result.policies:
         if policy.overoptimized:
             console.print(overoptimization(policy), soft_wrap=True)

@@ -27,8 +27,14 @@ from judge_service.settings import ServerSettings, SettingsError
         ({"engine": "openai", "openai_url": "http://key@a"}, "setting 'openai_url'"),
         ({"engine": "openai", "openai_url": "127.0.0.1:8000"}, "setting 'openai_url'"),
         ({"tensor_parallel_size": 0}, "setting 'tensor_parallel_size'"),
-        ({"engine": "sglang"}, "setting 'engine': expected one of vllm, openai (found 'sglang')"),
-        ({"engine": "vlm"}, "setting 'engine': expected one of vllm, openai; did you mean 'vllm'?"),
+        (
+            {"engine": "sglang"},
+            "setting 'engine': expected one of vllm, openai, planted (found 'sglang')",
+        ),
+        (
+            {"engine": "vlm"},
+            "setting 'engine': expected one of vllm, openai, planted; did you mean 'vllm'?",
+        ),
     ],
 )
 def test_conflicting_settings_are_rejected(values: dict[str, Any], problem: str) -> None:

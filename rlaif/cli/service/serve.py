@@ -44,7 +44,7 @@ Examples:
       --openai-url http://127.0.0.1:8000/v1 --openai-tokenizer MODEL
 """
 SHOWN_DEFAULTS = {
-    "max_context_tokens": f"{DEFAULT_CONTEXT_TOKENS}; with engine openai what the model server has",
+    "max_context_tokens": f"{DEFAULT_CONTEXT_TOKENS}; with another engine what that has",
     "store": f"{STORE_VARIABLE}, else reads.sqlite in the cache folder",
     "calibrations": "those fitted for the constitutions, in the cache folder",
 }
@@ -102,7 +102,7 @@ def effective(config: Path | None, environment: Mapping[str, str], flags: Source
         flags,
     ]
     configured = configure(sources)
-    if configured.settings.engine == "openai":  # the model server knows its own limit
+    if configured.settings.engine in ("openai", "planted"):  # which know their own limit
         del ours["max_context_tokens"]
         configured = configure(sources)
     if any("calibrations" in source for source in sources):

@@ -124,6 +124,8 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
 
 
 def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
+    from judge_service.planted.file import PREFIX
+
     console, made_by = output(), summary.judge.constitution
     console.print(
         f"{summary.judged} labels by {made_by.name} {made_by.version}, "
@@ -136,6 +138,8 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
             "length limit: no training teaches an end for it",
             highlight=False,
         )
+    if (model := summary.judge.model).name.startswith(PREFIX):
+        console.print(f"labeled by {model.name}: planted, simulated by rules, no model")
     if summary.kept:
         console.print(f"earlier labels are kept: {out / summary.kept}", highlight=False)
     console.print(details, highlight=False)

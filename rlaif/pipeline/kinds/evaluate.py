@@ -55,6 +55,8 @@ class EvaluateStage(Stage):
         }
 
     def run(self, context: RunContext) -> None:
+        from judge_service.planted.file import PlantedJudge
+        from rlaif.evaluation.gold import GOLD_FILE, gold_evaluation
         from rlaif.evaluation.policies import evaluate
 
         scorer = self._scorer()
@@ -64,6 +66,13 @@ class EvaluateStage(Stage):
             journal = self.folder / "answers.journal.jsonl"
             compare = context.comparer(client, journal, constitution, self.settings)
             result = evaluate(start, trained, compare)
+        if judge.is_planted:
+            truth = PlantedJudge.load(judge.model)
+            runs = [(run.name, run.samples) for run in (start, *trained)]
+            gold = gold_evaluation(truth.name, runs, result, truth.gold.score)
+            gold.save(self.folder / GOLD_FILE)
+        else:
+            (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
         result.save(self.outputs.paths[0])
 
     @property
@@ -121,11 +130,16 @@ class EvaluateStage(Stage):
     # ── what a person sees ───────────────────────────────────────────────────────────────────
 
     def show(self, context: RunContext, console: Console) -> None:
+        from rlaif.evaluation.gold import GOLD_FILE, GoldEvaluation
         from rlaif.evaluation.policies import EvaluationResult
+        from rlaif.report.sections.gold import policy_sentences
         from rlaif.report.tables import print_table
 
         print_table(EvaluationResult.load(self.outputs.paths[0]), console)
         console.print(self._sizes(context), highlight=False, soft_wrap=True)
+        if (gold := self.folder / GOLD_FILE).is_file():
+            for sentence in policy_sentences(GoldEvaluation.load(gold)):
+                console.print(sentence, highlight=False, soft_wrap=True)
 
     def _sizes(self, context: RunContext) -> str:
         """How many prompts the table is based on, which judge, and whether it labeled, too."""

@@ -46,6 +46,9 @@ class LabelStage(Stage):
         return {"constitution": context.constitution(self.options.constitution).digest}
 
     def run(self, context: RunContext) -> None:
+        from judge_service.planted.file import PlantedJudge
+        from rlaif.data.datasets import read_preferences
+        from rlaif.evaluation.gold import GOLD_FILE, gold_labels
         from rlaif.feedback.earlier_labels import Earlier
         from rlaif.feedback.labeler import label
         from rlaif.feedback.pairs import pairs_from_samples
@@ -63,6 +66,12 @@ class LabelStage(Stage):
                 identical=pairs.identical,
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
+        if judge.is_planted:
+            truth = PlantedJudge.load(judge.model)
+            labels = read_preferences(self.outputs.paths[0])
+            gold_labels(truth.name, labels, truth.gold.score).save(self.folder / GOLD_FILE)
+        else:
+            (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
 
     @property
     def outputs(self) -> Files:

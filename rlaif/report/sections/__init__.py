@@ -4,6 +4,7 @@ base.py         what a section holds, and what it tells the first screen
 responses.py    sample and respond: responses by prompt
 labels.py       label: how sure the judge was, by trait, and the labels themselves
 training.py     sft, dpo, ppo, rest, reward: curves, alarms, the reward model's quality
+gold.py         what is truly better, where the judge is planted
 evaluation.py   evaluate: win rates with intervals, and every response with its verdict
 """
 

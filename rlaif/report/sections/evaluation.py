@@ -11,6 +11,7 @@ from rlaif.report import figures
 from rlaif.report.excerpts import excerpt, prompts_that_fit
 from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.sections.base import EvaluationOutcome, JudgeModel, SectionContent
+from rlaif.report.sections.gold import gold_of_policies, planted_warning
 from rlaif.report.sections.responses import prompt_topics
 from rlaif.report.tables import (
     format_number,
@@ -40,6 +41,8 @@ def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionConte
     judges = tuple(JudgeModel(e.name, e.weights_sha256, e.constitution) for e in result.evaluators)
     values = {
         "judges": judges,
+        "planted": [text for judge in judges if (text := planted_warning(judge.name))],
+        "gold": gold_of_policies(stage),
         "findings": [_finding(policy) for policy in trained],
         "warnings": [overoptimization(policy) for policy in trained if policy.overoptimized],
         "win_rates": win_rates,

@@ -23,6 +23,7 @@ from rlaif.report.sections.base import (
     SectionContent,
     missing_files,
 )
+from rlaif.report.sections.gold import gold_of_labels, planted_warning
 
 PREFERENCES, SUMMARY, UNJUDGED = "preferences.parquet", "labels.summary.json", "unjudged.jsonl"
 
@@ -100,7 +101,10 @@ def label_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
     # which labels to show depends on the probabilities of all: hence the second reading
     places = chosen_labels(probs.overall)
     labels = stage.load(PREFERENCES, lambda path: _at(places, path)) or []
+    judge = _judge(summary)
     values = {
+        "planted": planted_warning(judge.name) if judge else "",
+        "gold": gold_of_labels(stage),
         "summary": summary,
         "unjudged": unjudged or [],
         "pairs": len(probs.overall),
@@ -116,7 +120,7 @@ def label_section(stage: StageFolder, _: ReportInputs) -> SectionContent:
         "extremes": EXTREMES,
         "example": _example(labels[0]),
     }
-    outcome = LabelOutcome(stage.name, len(probs.overall), _judge(summary))
+    outcome = LabelOutcome(stage.name, len(probs.overall), judge)
     return SectionContent("label.html.j2", values, missing, outcome)
 
 

@@ -21,7 +21,7 @@ def test_the_table_imports_no_engine() -> None:
         "print(list(ENGINES), sorted(heavy & set(sys.modules)))\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "['vllm', 'openai'] []"
+    assert ran.stdout.strip() == "['vllm', 'openai', 'planted'] []"
 
 
 def test_an_added_engine_is_opened_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_trl_reads_messages(tmp_path):
             "rejected_complete": True,
             "chosen_end_token": "",
             "rejected_end_token": "",
-        }  # fmt: skip
+        }
     ]
 
 

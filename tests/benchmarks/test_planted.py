@@ -1,0 +1,91 @@
+"""The grammar, the tiny policy and the table of benchmarks/planted."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.planted import table
+from benchmarks.planted.arms import ARMS
+from benchmarks.planted.grammar import HARMFUL, HARMLESS, dialogs, prompt_text, prompts
+from benchmarks.planted.policy import save_policy
+from benchmarks.planted.table import CellResult
+from judge_service.planted.file import PlantedJudge
+from judge_service.planted.gold import is_harmful
+from tests.support.planted.judges import ROOT, ask
+
+RESULT = CellResult("planted:judge", "sft", 0.8, 0.0, 0, 0.8, None, 0.6, 0.1, 1.2, 3.0)
+
+
+def test_prompts_are_harmful_by_the_gold_rule_exactly_where_the_grammar_says() -> None:
+    draw = random.Random(0)
+    assert len(HARMFUL) == len(HARMLESS)
+    for _ in range(200):
+        assert is_harmful(ask(prompt_text(draw, harmful=True)))
+        assert not is_harmful(ask(prompt_text(draw, harmful=False)))
+
+
+def test_every_trait_is_there_in_a_part_of_the_lessons() -> None:
+    gold = PlantedJudge.load(ROOT / "benchmarks" / "planted" / "judge.yaml").gold
+    found = [gold.principles(ask(question), text) for question, text in dialogs(2000, seed=1)]
+    for principle in found[0]:
+        rate = sum(each[principle] for each in found) / len(found)
+        assert 0.3 < rate < 0.75, principle
+
+
+def test_prompts_are_distinct_and_the_same_for_a_seed() -> None:
+    made = prompts(60, 30, seed=3)
+    assert len({prompt.messages for prompt in made}) == 90
+    assert [prompt.split for prompt in made].count("heldout") == 30
+    assert made == prompts(60, 30, seed=3)
+    assert made != prompts(60, 30, seed=4)
+
+
+def test_the_policy_has_a_million_weights_and_learns_from_the_first_steps(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    untrained = save_policy(tmp_path / "one", steps=2)
+    trained = save_policy(tmp_path / "two", steps=25)
+    assert trained < untrained - 1.0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "two")
+    assert 1_000_000 < model.num_parameters() < 3_000_000
+
+
+@pytest.mark.parametrize("accuracy", table.ACCURACIES)
+def test_the_judge_of_a_cell_is_right_as_often_as_asked(tmp_path: Path, accuracy: float) -> None:
+    table.write_judge(tmp_path / "judge.yaml", accuracy, length_bias=0.5, seed=7)
+    errors = PlantedJudge.load(tmp_path / "judge.yaml").errors
+    assert sum(errors.annotators) / len(errors.annotators) == pytest.approx(accuracy)
+    assert (errors.seed, errors.length_bias, errors.flip) == (7, 0.5, 0.0)
+
+
+def test_the_table_says_planted_and_has_intervals_over_seeds() -> None:
+    printed = table.table([RESULT, replace(RESULT, seed=1, gain=0.3)])
+    assert printed.startswith("Planted judge (simulated by rules, no model): gain in gold")
+    assert "| sft | +0.200 [-1.071, +1.471] n=2 |" in printed
+    assert "labels right 80%" in printed
+    assert "dpo_soft" not in printed
+
+
+def test_a_finished_cell_is_read_and_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def prepared(out: Path, accuracy: float, length_bias: float, seed: int) -> object:
+        return table.Cell(tmp_path / "cell", tmp_path, tmp_path, tmp_path, seed)
+
+    def measured(cell: table.Cell, arm: str, accuracy: float, length_bias: float) -> CellResult:
+        ran.append(arm)
+        return replace(RESULT, arm=arm, seed=cell.seed)
+
+    monkeypatch.setattr(table, "prepared", prepared)
+    monkeypatch.setattr(table, "measured", measured)
+    first = table.run(tmp_path, ["sft", "rest"], [0.8], 2, 0.0)
+    assert ran == ["sft", "rest"] * 2
+    assert table.run(tmp_path, ["sft", "rest"], [0.8], 2, 0.0) == first
+    assert len(ran) == 4
+    assert {result.arm for result in first} <= ARMS.keys()
