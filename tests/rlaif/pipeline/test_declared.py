@@ -82,7 +82,7 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
         ({"system": "Be brief."}, {"samples", "sft", "reward", "ppo", "rest", "responses"}),
         ({"train_prompts": 20}, {"samples", "ppo", "rest"}),
         ({"heldout_prompts": 5}, {"responses"}),
-        ({"heldout_pairs": 0.3}, {"sft", "reward"}),  # it looks at held-out pairs, and begins at sft
+        ({"heldout_pairs": 0.3}, {"sft", "reward"}),  # reward looks at pairs, from sft
         (
             {"models": {"policy": "other/policy", "judge": "org/judge"}},
             {  # not reward and ppo, which begin from files of sft-model
