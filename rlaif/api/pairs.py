@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from constitution import DEFAULT_CONSTITUTION, Constitution
+from constitution import DEFAULT_CONSTITUTION, Constitution, Message
 from constitution.errors import UserError
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.reward.config import RewardConfig
@@ -24,6 +24,7 @@ from rlaif.api.problems import checked
 from rlaif.batching.unusable import BatchError
 from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, pairs_for
 from rlaif.data.files import as_path
+from rlaif.data.prompt_split import require_apart
 from rlaif.data.records import Lesson, Preference
 from rlaif.feedback.receipts import parse_receipt
 from rlaif.training.preflight import require_heldout, require_kept
@@ -139,6 +140,7 @@ def plan_sft(
     all_read = len(sources) == 1 + len(more) and (heldout is None or held is not None)
     if found is not None and all_read:
         problems.attempt(require_lessons, found, sources, held_records)
+        problems.attempt(_require_unseen, sources, held_records)
         for each in [*sources, *([held] if held else [])]:
             problems.attempt(_require_imitable, each, found)
     counts = {source.name: len(source.records) for source in sources}
@@ -273,6 +275,8 @@ def _check_pairs(
         return
     checks.problems.attempt(require_heldout, checks.config, heldout)
     checks.problems.attempt(require_kept, pairs, checks.config)
+    prompts, looked_at = ([(pair.id, pair.prompt) for pair in each] for each in (pairs, heldout))
+    checks.problems.attempt(require_apart, prompts, looked_at)
     for given in (pairs, heldout):
         checks.problems.attempt(require_responses, _both_responses(given), checks.config)
 
@@ -305,6 +309,18 @@ def _listed(mix: Sequence[LessonsLike]) -> list[LessonsLike]:
     if isinstance(mix, str | bytes | Mapping) or not isinstance(mix, Iterable):
         raise UserError(f"invalid mix: {mix!r}; give a list of sources, such as [{mix!r}]")
     return list(mix)
+
+
+def _require_unseen(sources: Sequence[SFTSource], heldout: Sequence[Lesson]) -> None:
+    """Raises RecordError where a held-out prompt, or plain text, is imitated by a source."""
+    train = (_asked(lesson) for source in sources for lesson in source.records)
+    require_apart(train, map(_asked, heldout))
+
+
+def _asked(lesson: Lesson) -> tuple[str, Sequence[Message]]:
+    """(id, prompt) of a record; plain text stands for itself."""
+    of = imitated(lesson)
+    return of.name, of.prompt or (Message(role="assistant", content=of.response),)
 
 
 def _require_imitable(source: SFTSource, config: SFTConfig) -> None:

@@ -32,6 +32,7 @@ from rlaif.api.inputs import (
 from rlaif.api.judging import JudgeConnection, judge_of
 from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
+from rlaif.data.prompt_split import require_splits_apart, text_of
 from rlaif.data.records import Prompt, Sample
 from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
@@ -137,7 +138,8 @@ def plan_ppo(
         problems.attempt(choose_engine, found.engine, launched_processes())
         problems.attempt(found.require_judge, judged)
         if trained is not None and judged:
-            problems.attempt(require_prompts_left, len(trained), found.eval_prompts)
+            distinct = len({text_of(prompt) for prompt in trained})
+            problems.attempt(require_prompts_left, distinct, found.eval_prompts)
 
     def train() -> Path:
         from rlaif.algorithms.ppo.train import train
@@ -191,6 +193,7 @@ def _train_split(prompts: PromptsLike) -> list[Prompt]:
     """The prompts to train on; prints how prompts without splits were split."""
     found = prompts_of(prompts)
     report_split(found)
+    require_splits_apart(found)
     return found.of("train")
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -152,6 +152,47 @@ def text_of_messages(messages: Sequence[Message]) -> str:
     """Normalized text of a conversation, as `text_of`."""
     turns = [[m.role, " ".join(m.content.split()).casefold()] for m in messages]
     return json.dumps(turns, ensure_ascii=False)
+
+
+def require_apart(
+    train: Iterable[tuple[str, Sequence[Message]]], heldout: Iterable[tuple[str, Sequence[Message]]]
+) -> None:
+    """Raises RecordError when a held-out prompt is trained on, under whatever id.
+
+    train, heldout: (id of the record, its prompt) of each. Prompts are equal when their
+    `text_of_messages` is.
+    """
+    trained: dict[str, str] = {}
+    for name, messages in train:
+        trained.setdefault(text_of_messages(messages), name)
+    both = [
+        (name, trained[text])
+        for name, messages in heldout
+        if (text := text_of_messages(messages)) in trained
+    ]
+    if both:
+        held, of_training = both[0]
+        records = (
+            "record has a prompt that is" if len(both) == 1 else "records have prompts that are"
+        )
+        raise RecordError(
+            f"{len(both)} held-out {records} also trained on: {held!r} (held out) asks the same as "
+            f"{of_training!r}, up to case and spacing; remove such prompts from one of the two, so "
+            "that what is held out is new to the model"
+        )
+
+
+def require_splits_apart(prompts: PromptSet) -> None:
+    """Raises RecordError when a source names both splits for prompts of equal text."""
+    sides: dict[str, list[Prompt]] = {
+        side: [prompt for prompt in prompts.prompts if _is_in(prompt.split, side)]
+        for side in (TRAIN, HELD_OUT)
+    }
+    train, heldout = ([(p.id, p.messages) for p in side] for side in sides.values())
+    try:
+        require_apart(train, heldout)
+    except RecordError as error:
+        raise RecordError(f"{prompts.source}: {error}") from error
 
 
 def _names_split(prompt: Prompt) -> bool:

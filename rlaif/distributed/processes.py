@@ -12,6 +12,8 @@ so n processes make the same step as one, up to rounding, whatever the sizes of 
     shard = group.shard(batch)
     group.all_reduce_gradients(parameters)         (Learner.step does this)
     metrics = group.all_reduce({"loss": loss})
+    with group.raise_together():                   what one process may raise alone
+        scores = score(shard)
 
 Accelerate starts the processes and moves the tensors. Left out: overlapping the all-reduce with
 the backward pass (an adapter's gradient is small; DDP's hooks would need the model wrapped). Under
@@ -24,6 +26,7 @@ import atexit
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -59,6 +62,10 @@ _WORLD_SIZE_VARIABLES = {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_
 
 class ProcessGroupError(UserError):
     """Launch settings that cannot work; the message names them and the remedy."""
+
+
+class PeerError(UserError):
+    """An error of another process, with its message: this one stops, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,27 @@ class ProcessGroup:
             for parameter, total in zip(bucket, sums, strict=True):
                 parameter.grad = total.view_as(parameter)
 
+    @contextmanager
+    def raise_together(self) -> Iterator[None]:
+        """For a block without collectives: where one process raises, all do at the block's end.
+
+        A process that raised alone would leave the others waiting in their next collective. The
+        error is raised as it is where it happened, and as a PeerError elsewhere. Every process
+        waits here for the slowest.
+        """
+        problem: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            problem = error
+        if not self.all_reduce({"raised": float(problem is not None)})["raised"]:
+            return
+        texts = self.gather([None if problem is None else _in_words(problem)])
+        if problem is not None:
+            raise problem
+        rank, text = next((rank, text) for rank, text in enumerate(texts) if text is not None)
+        raise PeerError(f"process {rank} of {self.count} stopped, and so do the others: {text}")
+
     def barrier(self) -> None:
         """Wait until every process has reached this call."""
         if self.count > 1:
@@ -165,6 +193,10 @@ class ProcessGroup:
         """Shut the process group down; the program's last collective."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _refuse_ignored_settings() -> None:

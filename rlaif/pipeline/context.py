@@ -81,11 +81,19 @@ class RunContext:
         system = Message(role="system", content=self.recipe.system)
         return [p.model_copy(update={"messages": (system, *p.messages)}) for p in prompts]
 
-    def training_prompts(self, selection: PromptSelection | str) -> list[Prompt]:
+    def training_prompts(
+        self, selection: PromptSelection | str, *, holds_out: bool = False
+    ) -> list[Prompt]:
         """The same for training on the policy's own responses, without prompts that policies are
-        evaluated on. Raises RecordError when no prompt is left."""
+        evaluated on and, with `holds_out` (Stage.holds_out), those of held-out pairs. Raises
+        RecordError when no prompt is left."""
         chosen = self.prompts(selection)
-        left = [each for each in chosen if _text(each.messages) not in self.evaluated_texts]
+        left = [
+            each
+            for each in chosen
+            if _text(each.messages) not in self.evaluated_texts
+            and not (holds_out and self._place(each.messages) < self.recipe.heldout_pairs)
+        ]
         if not left:
             raise RecordError(
                 f"{self.recipe.prompts}: all {len(chosen)} prompts of this selection are held out, "
@@ -113,37 +121,51 @@ class RunContext:
 
     # ── labels and lessons ───────────────────────────────────────────────────────────────────
 
-    def split(self, records: Sequence[Record], *, looks: bool) -> SplitRecords[Record]:
-        """Records by side: held out are those of held-out prompts and, where a stage looks at some
-        while it trains, the share `heldout_pairs` of the others, by a digest of their prompt.
+    def split(
+        self, records: Sequence[Record], *, looks: bool, holds_out: bool = False
+    ) -> SplitRecords[Record]:
+        """Records by side: held out are those of held-out prompts and, where the stage or one that
+        depends on it looks at some while it trains (`holds_out`: Stage.holds_out), the share
+        `heldout_pairs` of the others, by a digest of their prompt.
 
-        Where a stage does not look, it trains on all but those of held-out prompts; how many those
-        were is printed. Raises RecipeError when a side that is needed is empty.
+        Where a stage does not look itself, they are left out, and their number is printed. Raises
+        RecipeError when a side that is needed is empty.
         """
         train: list[Record] = []
         heldout: list[Record] = []
+        evaluated = 0
         for record in records:
-            evaluated = self._is_evaluated(record)
-            if looks and (evaluated or self._place(record) < self.recipe.heldout_pairs):
-                heldout.append(record)
-            elif not evaluated:
+            messages = _prompt_of(record)
+            if messages is not None and _text(messages) in self.evaluated_texts:
+                evaluated += 1
+                apart = True
+            else:
+                apart = (looks or holds_out) and self._place(messages) < self.recipe.heldout_pairs
+            if not apart:
                 train.append(record)
+            elif looks:
+                heldout.append(record)
         if not train or (looks and not heldout):
             raise RecipeError(
                 f"heldout_pairs={self.recipe.heldout_pairs} leaves {len(train)} records to train "
                 f"on and {len(heldout)} held out; label more pairs or change it"
             )
-        if left_out := len(records) - len(train) - len(heldout):
-            print(
-                f"left out {left_out} of {len(records)} records: their prompts are held out, and "
-                "policies are evaluated on them",
-                file=sys.stderr,
-            )
+        left_out = 0 if looks else len(records) - len(train)
+        for count, why in (
+            (min(evaluated, left_out), "policies are evaluated on them"),
+            (left_out - evaluated, "a stage that depends on this one is evaluated on them"),
+        ):
+            if count > 0:
+                print(
+                    f"left out {count} of {len(records)} records: their prompts are held out, and "
+                    f"{why}",
+                    file=sys.stderr,
+                )
         return SplitRecords(train, heldout)
 
-    def split_inputs(self, *, looks: bool) -> list[object]:
+    def split_inputs(self, *, holds_out: bool) -> list[object]:
         """What `split` depends on besides the records: part of a stage's inputs."""
-        places = [self.recipe.heldout_pairs, sorted(self._spelled.items())] if looks else None
+        places = [self.recipe.heldout_pairs, sorted(self._spelled.items())] if holds_out else None
         return [places, sorted(self.evaluated_texts)]
 
     @cached_property
@@ -155,19 +177,14 @@ class RunContext:
             for prompt in self.prompt_set.prompts
         }
 
-    def _place(self, record: Lesson) -> float:
-        """A number in [0, 1) from the record's prompt, alike with another system message, case or
-        spacing; 1 for text without a prompt."""
-        messages = _prompt_of(record)
+    def _place(self, messages: Sequence[Message] | None) -> float:
+        """A number in [0, 1) from a prompt, alike with another system message, case or spacing; 1
+        for text without a prompt."""
         if messages is None:
             return 1.0
         text = _text(messages)
         spelled = self._spelled.get(text, text)
         return int(hashlib.sha256(spelled.encode()).hexdigest()[:8], 16) / 2**32
-
-    def _is_evaluated(self, record: Lesson) -> bool:
-        messages = _prompt_of(record)
-        return messages is not None and _text(messages) in self.evaluated_texts
 
     # ── judges ───────────────────────────────────────────────────────────────────────────────
 

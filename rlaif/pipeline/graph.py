@@ -105,6 +105,7 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
     for stage, draft in ((stages[name], drafts[name]) for name in drafts):
         stage.sources = _with_every_stage(stage, draft, stages.values())
     graph = Graph(tuple(_in_order(stages)))
+    _hold_out(graph)
     problems += [*_unused(recipe, graph), *_written_twice(graph)]
     _raise(problems)
     return graph
@@ -267,6 +268,15 @@ def _in_order(stages: Mapping[str, Stage]) -> Iterator[Stage]:
         stage = ready.pop(0)
         yield stage
         sorter.done(stage)
+
+
+def _hold_out(graph: Graph) -> None:
+    """Mark the stages whose held-out pairs are looked at, by themselves or by what they lead to: a
+    model that has imitated a pair must not begin the training that is evaluated on it."""
+    for stage in reversed(graph.stages):
+        stage.holds_out |= stage.looks
+        for before in stage.predecessors:
+            before.holds_out |= stage.holds_out
 
 
 def _unused(recipe: Recipe, graph: Graph) -> Iterator[str]:

@@ -171,7 +171,8 @@ class Stage(ABC):
     The folder is emptied when the declared inputs change, unless `keeps_its_own`: such a stage
     decides item by item what is still valid. minutes: the time it took where it was measured, for
     the estimate shown to the user; grows_with: the split whose number of prompts that time is
-    proportional to, None where it does not depend on prompts.
+    proportional to, None where it does not depend on prompts. holds_out: whether this stage or one
+    that depends on it looks at held-out pairs, so that this one must not train on their prompts.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Stage(ABC):
     settings: Any
     minutes: float = 0.0
     added: bool = field(default=False)  # by the graph: no stage of the recipe
+    holds_out: bool = field(default=False)  # set by the graph: it, or what depends on it, looks
 
     kind: ClassVar[str]
     takes: ClassVar[Mapping[str, Slot]]
@@ -212,6 +214,11 @@ class Stage(ABC):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         """What the outcome depends on besides kind, options, settings and `sources`."""
         return {}
+
+    @property
+    def looks(self) -> bool:
+        """Whether it evaluates on held-out pairs while it trains."""
+        return False
 
     @property
     def outputs(self) -> Files:

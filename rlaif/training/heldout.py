@@ -77,13 +77,14 @@ def load_kept(config: HeldOutConfig, run: Run, learner: Learner) -> None:
     if config.keep == "last":
         return
     best: Mapping[str, Any] | None
-    try:
-        best, why = run.best(), "it is gone"
-    except Exception as error:  # whatever torch raises for a damaged file
-        best, why = None, str(error).splitlines()[0]
-    if best is None:
-        raise TrainingError(
-            f"{run.folder}: the best checkpoint cannot be read ({why}); set keep=last, or train "
-            "again with resume=never"
-        )
+    with run.workers.raise_together():
+        try:
+            best, why = run.best(), "it is gone"
+        except Exception as error:  # whatever torch raises for a damaged file
+            best, why = None, str(error).splitlines()[0]
+        if best is None:
+            raise TrainingError(
+                f"{run.folder}: the best checkpoint cannot be read ({why}); set keep=last, or "
+                "train again with resume=never"
+            )
     learner.load(best["learner"])

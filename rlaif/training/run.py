@@ -59,10 +59,10 @@ class Run:
         self.config, self.workers = config, workers
         self._best_score: float | None = None
         self._history: list[dict[str, Any]] = []  # the metrics that alarms watch, by step
-        if workers.is_main:
-            _make_folder(self.folder)
-            self._trackers = Trackers(config.trackers, out, self.inputs)
-        workers.barrier()
+        with workers.raise_together():
+            if workers.is_main:
+                _make_folder(self.folder)
+                self._trackers = Trackers(config.trackers, out, self.inputs)
 
     def resume(self) -> dict[str, Any] | None:
         """State of the newest readable checkpoint, or else of the best; None to start from scratch.
@@ -80,20 +80,20 @@ class Run:
                 f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
                 "that all hosts share"
             )
-        if state is not None:
-            self._require_same_inputs(state["inputs"])
-            set_random_states(state["random"][self.workers.rank % len(state["random"])])
-        elif self.config.lora is not None and self.config.lora.dropout:
-            torch.manual_seed(self.config.seed * 1_000_003 + self.workers.rank)  # masks
-        if self.workers.is_main:
-            if start_anew:
-                for old in self.folder.glob("*.pt"):
-                    old.unlink()
-            self._best_score = self._saved_best_score()
-            if path is not None and state is not None:  # killed between its save and best.pt's
-                self._keep_if_best(path, state["score"])
-            self._cut_metrics(step)
-        self.workers.barrier()
+        with self.workers.raise_together():
+            if state is not None:
+                self._require_same_inputs(state["inputs"])
+                set_random_states(state["random"][self.workers.rank % len(state["random"])])
+            elif self.config.lora is not None and self.config.lora.dropout:
+                torch.manual_seed(self.config.seed * 1_000_003 + self.workers.rank)  # masks
+            if self.workers.is_main:
+                if start_anew:
+                    for old in self.folder.glob("*.pt"):
+                        old.unlink()
+                self._best_score = self._saved_best_score()
+                if path is not None and state is not None:  # killed between its save and best.pt's
+                    self._keep_if_best(path, state["score"])
+                self._cut_metrics(step)
         return state
 
     def _saved_best_score(self) -> float | None:
@@ -138,14 +138,14 @@ class Run:
         earlier checkpoints are kept then.
         """
         states = self.workers.gather([random_states()])
-        if self.workers.is_main:
-            path = self.folder / f"step-{step:06d}.pt"
-            own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
-            write(path, {**state, **own})
-            self._keep_if_best(path, score)
-            for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
-                old.unlink()
-        self.workers.barrier()
+        with self.workers.raise_together():
+            if self.workers.is_main:
+                path = self.folder / f"step-{step:06d}.pt"
+                own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
+                write(path, {**state, **own})
+                self._keep_if_best(path, score)
+                for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
+                    old.unlink()
 
     def _keep_if_best(self, path: Path, score: float | None) -> None:
         best = -math.inf if self._best_score is None else self._best_score
@@ -159,8 +159,11 @@ class Run:
         The line names the active alarms; new ones are printed on stderr. Raises TrainingError when
         the file cannot be written.
         """
-        if not self.workers.is_main:
-            return
+        with self.workers.raise_together():
+            if self.workers.is_main:
+                self._write(step, metrics)
+
+    def _write(self, step: int, metrics: Mapping[str, float | None]) -> None:
         line: dict[str, Any] = {"step": step, **metrics}
         before = self._history[-1]["alarms"] if self._history else []
         self._history.append({name: line.get(name) for name in alarms.WATCHED})
@@ -188,9 +191,9 @@ class Run:
         Collective. Raises BackboneError when it cannot be written.
         """
         backbone.gather(self.workers)
-        if self.workers.is_main:
-            backbone.save_role("policy", self.out)
-        self.workers.barrier()
+        with self.workers.raise_together():
+            if self.workers.is_main:
+                backbone.save_role("policy", self.out)
         self.finish()
 
     def finish(self) -> None:

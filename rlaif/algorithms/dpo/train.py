@@ -142,29 +142,45 @@ def reference_logprobs(
     TrainingError for a log-prob that is not finite.
     """
     own = {cache.key(pair): pair for pair in workers.shard(pairs)}
-    known = cache.read(own)
+    with workers.raise_together():
+        known = cache.read(own)
     missing = [(key, pair) for key, pair in own.items() if key not in known]
     groups = backbone.pair_batches([pair for _, pair in missing], config.micro_batch_tokens)
+    problem: TrainingError | None = None
     with progress("DPO, reference log-probs", len(own), "pairs") as report:
         for group in workers.pad_batches(groups):
             report(len(known))
             part = [missing[i] for i in group]
             batch = backbone.batch_pairs([pair for _, pair in part])
             values = backbone.response_sums(None, batch).logprobs.view(-1, 2)  # (B, 2)
-            if not values.isfinite().all():
-                raise TrainingError(
-                    f"the reference log-probs of pairs {', '.join(p.id for _, p in part)} are not "
-                    "all finite: the model overflows or is damaged; set dtype=float32"
-                )
-            computed = {
-                key: ReferenceLogprobs(*row)
-                for (key, _), row in zip(part, values.tolist(), strict=True)
-            }
-            cache.append(computed)  # per batch: a killed run goes on after the last one
-            known |= computed
+            try:  # raised below: the forward passes of a sharded model are collective
+                computed = _finite_logprobs(part, values)
+                cache.append(computed)  # per batch: a killed run goes on after the last one
+                known |= computed
+            except TrainingError as error:
+                problem = problem or error
+                if not workers.sharded:
+                    break
         report(len(known))
+    with workers.raise_together():
+        if problem is not None:
+            raise problem
     rows = [known[cache.key(pair)] for pair in workers.shard(pairs)]
     return torch.tensor(workers.gather(rows)).reshape(-1, 2)
+
+
+def _finite_logprobs(
+    part: Sequence[tuple[str, Pair]], values: Tensor
+) -> dict[str, ReferenceLogprobs]:
+    """The log-probs (B, 2) of these B pairs by their keys. Raises TrainingError."""
+    if not values.isfinite().all():
+        raise TrainingError(
+            f"the reference log-probs of pairs {', '.join(p.id for _, p in part)} are not all "
+            "finite: the model overflows or is damaged; set dtype=float32"
+        )
+    return {
+        key: ReferenceLogprobs(*row) for (key, _), row in zip(part, values.tolist(), strict=True)
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from constitution.errors import UserError
 from rlaif.algorithms.ppo.config import PPOConfig, require_prompts_left
 from rlaif.algorithms.ppo.rollout import PPOModels, decoded, sample
 from rlaif.batching.encode import EncodedPrompt
+from rlaif.data.prompt_split import text_of
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.base import response_seed
@@ -35,13 +36,18 @@ def split_off(
 ) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
     """Split prompts at random, by the seed, into (training, `count` held out), each in order.
 
+    Of prompts with equal text (`text_of`) one may be held out; the others are then on no side.
     Raises TrainingError when no prompt would be left to train on.
     """
-    require_prompts_left(len(prompts), count)
+    texts = [text_of(prompt.prompt) for prompt in prompts]
+    require_prompts_left(len(set(texts)), count)
     generator = torch.Generator().manual_seed(seed)
-    heldout = set(torch.randperm(len(prompts), generator=generator)[:count].tolist())
-    train = [prompt for i, prompt in enumerate(prompts) if i not in heldout]
-    return train, [prompt for i, prompt in enumerate(prompts) if i in heldout]
+    heldout: dict[str, int] = {}  # text → its place
+    for place in torch.randperm(len(prompts), generator=generator).tolist():
+        if len(heldout) < count:
+            heldout.setdefault(texts[place], place)
+    train = [prompt for prompt, text in zip(prompts, texts, strict=True) if text not in heldout]
+    return train, [prompts[place] for place in sorted(heldout.values())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,10 @@ class HeldOutEvaluation:
         """
         own = workers.shard(self.prompts)
         seeds = [response_seed(config.seed, f"{p.prompt.id}@held-out", 0) for p in own]
-        responses = workers.gather(decoded(models, sample(models, own, seeds, config)))
+        responses = workers.gather(decoded(models, sample(models, own, seeds, config, workers)))
         # The main process queries the judge; a sum carries its answers to the others.
-        scores = self._query_judge(responses, where) if workers.is_main else []
+        with workers.raise_together():
+            scores = self._query_judge(responses, where) if workers.is_main else []
         sums: dict[str, float] = {}
         for i in range(len(self.prompts)):
             score = scores[i] if scores else None

@@ -143,7 +143,7 @@ def roll_out(
     """
     own = workers.shard([(prompt, place) for place, prompt in enumerate(prompts)])
     reasons_before = reasons(models.score)
-    responses, seconds = _respond(models, own, step, config)
+    responses, seconds = _respond(models, own, step, config, workers)
     unscored = sum(r.score is None for r in responses)
     # gathered: every process assembles the same rollout
     by_reason = workers.gather([reasons_since(reasons_before, models.score, unscored)])
@@ -161,7 +161,11 @@ def roll_out(
 
 
 def _respond(
-    models: PPOModels, prompts: Sequence[tuple[EncodedPrompt, int]], step: int, config: PPOConfig
+    models: PPOModels,
+    prompts: Sequence[tuple[EncodedPrompt, int]],
+    step: int,
+    config: PPOConfig,
+    workers: ProcessGroup,
 ) -> tuple[list[RolloutResponse], dict[str, float]]:
     """The responses to (prompt, its place in the iteration), group by group, and the seconds."""
     n = config.group_size
@@ -173,11 +177,11 @@ def _respond(
         for index in range(n)
     ]
     times = [time.perf_counter()]
-    generated = sample(models, repeated, seeds, config)
+    generated = sample(models, repeated, seeds, config, workers)
     times.append(time.perf_counter())
     texts = decoded(models, generated)
     where = f"PPO, iteration {step}"
-    with all_whole(backbones_of(models.score)):
+    with all_whole(backbones_of(models.score)), workers.raise_together():
         scores = checked_scores(models.score, [p.prompt for p in repeated], texts, where)
     times.append(time.perf_counter())
     rows = [
@@ -198,18 +202,25 @@ def _respond(
 
 
 def sample(
-    models: PPOModels, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], config: PPOConfig
+    models: PPOModels,
+    prompts: Sequence[EncodedPrompt],
+    seeds: Sequence[int],
+    config: PPOConfig,
+    workers: ProcessGroup,
 ) -> list[Generated]:
     """Sample one response of the current policy to each prompt, from its own seed.
 
-    Collective when the policy is sharded, even for a process without prompts.
+    Collective, also for a process without prompts, which gathers a sharded model with the others.
     """
     ids = [prompt.ids for prompt in prompts]
-    with models.policy.unsharded():
-        if not prompts:  # a process without prompts gathers a sharded model with the others
-            return []
-        models.sampler.sync()
-        return models.sampler.generate(ids, config.max_new_tokens, config.temperature, seeds)
+    generated: list[Generated] = []
+    with models.policy.unsharded(), workers.raise_together():
+        if prompts:
+            models.sampler.sync()
+            generated = models.sampler.generate(
+                ids, config.max_new_tokens, config.temperature, seeds
+            )
+    return generated
 
 
 def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[ResponseText]:

@@ -232,12 +232,13 @@ def _load_best(
     run: Run, learner: Learner, where: str, rollback: RollbackState, workers: ProcessGroup
 ) -> None:
     """Policy, value function and optimizer as they were at the best evaluation."""
-    best = run.best()
-    if best is None:
-        raise TrainingError(
-            f"{run.folder}: the judged policy got worse, and the best checkpoint is missing; start "
-            "again in a new folder"
-        )
+    with workers.raise_together():
+        best = run.best()
+        if best is None:
+            raise TrainingError(
+                f"{run.folder}: the judged policy got worse, and the best checkpoint is missing; "
+                "start again in a new folder"
+            )
     learner.load(best["learner"])
     if workers.is_main:
         end = "; training ends, since this is the second time" if rollback.ended else ""

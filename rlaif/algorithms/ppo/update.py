@@ -157,11 +157,10 @@ def policy_gradients(
         logprobs, values = models.read(part.batch, config.temperature)  # (N,) each
         losses, clipped = _policy_terms(part, logprobs, config)
         policy_loss = losses.sum() / terms
-        require_finite(policy_loss, "policy loss", where)
         # one backward for both losses where policy and value share their trunk
         loss = policy_loss
         if values is not None:
-            value_loss = _value_loss(part, values, config, where) / count
+            value_loss = _value_loss(part, values, config) / count
             loss = policy_loss + config.vf_coef * value_loss  # Eq. 9, arXiv:1707.06347
             sums["value_loss"] += float(value_loss.detach())
         loss.backward()  # type: ignore[no-untyped-call]
@@ -172,7 +171,7 @@ def policy_gradients(
             sums["clip_fraction"] += float(clipped.sum()) / terms
             sums["update_kl"] += float(kl_k3(old_logprobs, logprobs).sum()) / count
             sums["sampler_gap"] += float(gap.sum()) / count
-    return workers.all_reduce(sums)
+    return _finite(workers.all_reduce(sums), where)
 
 
 def _policy_terms(part: MicroBatch, logprobs: Tensor, config: PPOConfig) -> tuple[Tensor, Tensor]:
@@ -210,20 +209,27 @@ def value_gradients(
     count = _token_count(rollout, rows)
     sums = {"value_loss": 0.0}
     for part in _micro_batches(rollout, rows, config, workers, critic.backbone):
-        loss = _value_loss(part, critic.values(part.batch), config, where) / count
+        loss = _value_loss(part, critic.values(part.batch), config) / count
         (config.vf_coef * loss).backward()  # type: ignore[no-untyped-call]
         sums["value_loss"] += float(loss.detach())
-    return workers.all_reduce(sums)
+    return _finite(workers.all_reduce(sums), where)
 
 
-def _value_loss(batch: MicroBatch, values: Tensor, config: PPOConfig, where: str) -> Tensor:
+def _finite(sums: dict[str, float], where: str) -> dict[str, float]:
+    """The sums of all processes, whose losses are checked after the sum, so that every process
+    stops and none waits for another. Raises TrainingError."""
+    for name in ("policy_loss", "value_loss"):
+        if name in sums:
+            require_finite(torch.tensor(sums[name]), name.replace("_", " "), where)
+    return sums
+
+
+def _value_loss(batch: MicroBatch, values: Tensor, config: PPOConfig) -> Tensor:
     """L_V summed over the micro-batch's tokens."""
     targets = batch.rollout.targets
     assert targets is not None, "a critic without targets"
     old_values, returns = batch.tokens_of(targets.values), batch.tokens_of(targets.returns)
-    loss = value_losses(values, old_values, returns, config.value_clip).sum()
-    require_finite(loss, "value loss", where)
-    return loss
+    return value_losses(values, old_values, returns, config.value_clip).sum()
 
 
 def _token_count(rollout: Rollout, rows: Sequence[int]) -> int:

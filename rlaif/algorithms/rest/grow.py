@@ -59,7 +59,7 @@ class GrowStep:
         step: g, from 1. Collective. Raises RewardModelError when no response has a score.
         """
         saved = self._saved(step)
-        with all_whole(self.models):
+        with all_whole(self.models), self.workers.raise_together():
             own = self._own_chunks(step, saved)
         samples = [sample for chunk in self.workers.gather(own) for sample in chunk]
         require_a_score([sample.score for sample in samples], f"ReST, grow {step}")

@@ -196,11 +196,11 @@ def save(model: RewardModel, heldout: HeldOutPairs, out: Path) -> None:
     """
     evaluation = heldout.evaluate() if heldout.pairs else None
     model.backbone.gather(heldout.workers)
-    if heldout.workers.is_main:
-        model.save(out)
-        if evaluation:
-            evaluation.save(out / "evaluation.json")
-    heldout.workers.barrier()
+    with heldout.workers.raise_together():
+        if heldout.workers.is_main:
+            model.save(out)
+            if evaluation:
+                evaluation.save(out / "evaluation.json")
 
 
 def heldout_metrics(result: RewardEvaluation) -> dict[str, float | None]:

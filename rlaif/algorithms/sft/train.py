@@ -119,7 +119,8 @@ def train(
             report(step, f"loss {metrics['loss']:.3f}")
 
     # 4. The policy: with held-out records the best, else the last.
-    best = run.best() if heldout else None
+    with workers.raise_together():
+        best = run.best() if heldout else None
     if best is not None:
         learner.load(best["learner"])
     run.save_policy(backbone)
@@ -177,13 +178,13 @@ def train_step(
     for group in learner.workers.pad_batches(groups):
         batch = pad([own[i][0] for i in group], backbone.device)
         logprobs = backbone.logprobs("policy", batch)  # (B, T)
-        loss = sft_loss(logprobs, batch.response_mask, count)
-        require_finite(loss, "loss", where)
-        loss.backward()  # type: ignore[no-untyped-call]
+        sft_loss(logprobs, batch.response_mask, count).backward()  # type: ignore[no-untyped-call]
         for i, value in zip(group, logprobs.detach().sum(1).tolist(), strict=True):
             nats[own[i][1]] -= value
-    norm = learner.step(where)
     nats = learner.workers.all_reduce(nats)
+    # Checked after the sum, so that every process stops and none waits for another.
+    require_finite(torch.tensor(sum(nats.values())), "loss", where)
+    norm = learner.step(where)
     by_source = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
     return {
         "loss": sum(nats.values()) / count,

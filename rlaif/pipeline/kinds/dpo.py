@@ -26,15 +26,16 @@ class DPOStage(Stage):
         return f"training {self.source('model').title} on {names_of(self.sources['labels'])}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        return {"split": context.split_inputs(looks=self._looks)}
+        return {"split": context.split_inputs(holds_out=self.holds_out)}
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.dpo.train import train
 
-        split = context.split(read_labels(self.sources["labels"]), looks=self._looks)
+        labels = read_labels(self.sources["labels"])
+        split = context.split(labels, looks=self.looks, holds_out=self.holds_out)
         train(self.settings, self.source("model").model, split.train, self.folder, split.heldout)
 
     @property
-    def _looks(self) -> bool:
+    def looks(self) -> bool:
         """Whether training looks at held-out pairs."""
         return self.settings.eval_every is not None or self.settings.keep == "best"

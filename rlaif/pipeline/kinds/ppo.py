@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.data.records import Sample, read_jsonl
+from rlaif.data.records import Prompt, Sample, read_jsonl
 from rlaif.pipeline.context import RunContext, first_samples
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig, PromptOptions
 from rlaif.pipeline.scores import REWARD_SLOT, code_of, open_scores, refused_rewards
@@ -55,17 +55,20 @@ class PPOStage(Stage):
         return f"training {self.source('model').title} against {names_of(self.sources['reward'])}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        prompts = context.training_prompts(self.options.prompts)
+        prompts = self._prompts(context)
         inputs = {"prompts": prompts, **code_of(self.sources["reward"])}
         if not self._judged:
             return inputs
         constitution = context.constitution(self.options.constitution)
         return inputs | {"constitution": constitution.digest}
 
+    def _prompts(self, context: RunContext) -> list[Prompt]:
+        return context.training_prompts(self.options.prompts, holds_out=self.holds_out)
+
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.ppo.train import train
 
-        prompts = context.training_prompts(self.options.prompts)
+        prompts = self._prompts(context)
         model = self.source("model")
         with open_scores(self.sources["reward"], model) as score:
             run = partial(train, self.settings, model.model, prompts, score, self.folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.data.prompt_split import TRAIN
+from rlaif.data.records import Prompt
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import PromptOptions
 from rlaif.pipeline.scores import REWARD_SLOT, code_of, open_scores, refused_rewards
@@ -36,13 +37,16 @@ class ReSTStage(Stage):
         )
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        prompts = context.training_prompts(self.options.prompts)
+        prompts = self._prompts(context)
         return {"prompts": prompts, **code_of(self.sources["reward"])}
+
+    def _prompts(self, context: RunContext) -> list[Prompt]:
+        return context.training_prompts(self.options.prompts, holds_out=self.holds_out)
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.rest.train import train
 
-        prompts = context.training_prompts(self.options.prompts)
+        prompts = self._prompts(context)
         model = self.source("model")
         with open_scores(self.sources["reward"], model) as score:
             train(self.settings, model.model, prompts, score, self.folder)

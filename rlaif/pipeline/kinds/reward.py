@@ -29,7 +29,7 @@ class RewardStage(Stage):
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         return {
-            "split": context.split_inputs(looks=True),
+            "split": context.split_inputs(holds_out=True),
             "label_weights": context.constitution(self.options.constitution).label_weights,
         }
 
@@ -40,3 +40,8 @@ class RewardStage(Stage):
         weights = context.constitution(self.options.constitution).label_weights
         model = self.source("model").model
         train(self.settings, model, split.train, self.folder, weights, split.heldout)
+
+    @property
+    def looks(self) -> bool:
+        """Always: a reward model is reported by its held-out pairs."""
+        return True

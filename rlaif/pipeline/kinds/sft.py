@@ -38,7 +38,7 @@ class SFTStage(Stage):
         )
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        return {"split": context.split_inputs(looks=self._looks)}
+        return {"split": context.split_inputs(holds_out=self.holds_out)}
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.sft.sources import SFTSource
@@ -49,7 +49,8 @@ class SFTStage(Stage):
         heldout: list[Lesson] = []
         labels = Counter(each.label for each in self.sources["data"])
         for each in self.sources["data"]:
-            split = context.split(read_lessons(each.file), looks=self._looks)
+            records = read_lessons(each.file)
+            split = context.split(records, looks=self.looks, holds_out=self.holds_out)
             # Of files with the same name in different folders, the whole path is the name.
             name = each.label if labels[each.label] == 1 else each.text
             mix.append(SFTSource(name, split.train, each.weight))
@@ -57,6 +58,6 @@ class SFTStage(Stage):
         train(self.settings, self.source("model").model, mix, self.folder, heldout)
 
     @property
-    def _looks(self) -> bool:
+    def looks(self) -> bool:
         """Whether training looks at held-out data."""
         return self.settings.eval_every is not None

@@ -181,6 +181,28 @@ def test_two_processes_write_one_run_that_one_process_can_resume(tiny_model, tmp
         assert json.loads(ours)["loss"] == pytest.approx(json.loads(theirs)["loss"], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("what", "of_main", "of_other"),
+    [
+        ("sft", "SFT, step 1: the loss is nan", "SFT, step 1: the loss is nan"),
+        ("dpo", "DPO, step 1: the loss is nan", "DPO, step 1: the loss is nan"),
+        ("dpo-reference", "process 1 of 2 stopped, and so do the others: the ref", "the reference"),
+        ("reward", "reward model, step 1: the loss is nan", "reward model, step 1: the loss is"),
+        ("ppo", "iteration 1: the policy loss is nan", "iteration 1: the policy loss is nan"),
+        ("ppo-reward", "process 1 of 2 stopped, and so do the others: PPO, iter", "out of memory"),
+        ("ppo-judge", "the judge is away", "process 0 of 2 stopped, and so do the others: PPO"),
+        ("disk", "metrics.jsonl: cannot be", "process 0 of 2 stopped, and so do the others: "),
+    ],
+)
+def test_an_error_of_one_process_stops_both_in_words(what, of_main, of_other, tiny_model, tmp_path):  # noqa: F811
+    script = "tests/support/training/one_raises.py"
+    done = launch(script, what, tiny_model, str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    said = dict(line[1:].split("] ", 1) for line in done.stdout.splitlines() if line[0] == "[")
+    assert of_main in said["0"]
+    assert of_other in said["1"]
+
+
 CONFIG = """\
 compute_environment: LOCAL_MACHINE
 distributed_type: FSDP
@@ -196,16 +218,17 @@ fsdp_config:
 
 def test_a_sharded_run_resumes_unsharded_and_the_other_way_round(tiny_model, tmp_path):  # noqa: F811
     """By a config file of accelerate, with the weights kept gathered until backward; the last
-    batch of an epoch has one row, so one process has none."""
+    batch of an epoch has one row or two, so one process may have none."""
     pairs = [pair.model_copy(update={"traits": {}}) for pair in PAIRS]  # one head, "overall"
-    write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    write_jsonl(tmp_path / "pairs.jsonl", pairs[2:])
+    write_jsonl(tmp_path / "heldout.jsonl", pairs[:2])
     (tmp_path / "fsdp.yaml").write_text(CONFIG)
     sharded = partial(launch, how=(f"--config_file={tmp_path / 'fsdp.yaml'}",))
 
     def command(out: str) -> list[str]:
         return [
             "-m", "rlaif", "train", "reward", str(tmp_path / "pairs.jsonl"), 
-            "--eval", str(tmp_path / "pairs.jsonl"), "--model", tiny_model, "--out",
+            "--eval", str(tmp_path / "heldout.jsonl"), "--model", tiny_model, "--out",
             str(tmp_path / out), "dtype=float32", "lora=null", "max_tokens=120", "epochs=2",
             "batch_size=3", "checkpoint_every=1", "keep_checkpoints=6", "eval_every=2", "keep=best",
             "learning_rate=1e-4",

@@ -63,7 +63,7 @@ def test_dpo_trains_on_labels_in_memory_and_returns_its_folder(polite_pairs, tin
 def test_sft_imitates_a_mix_of_records_and_weighted_files(polite_pairs, tiny_model, tmp_path):
     (tmp_path / "books.jsonl").write_text('{"id": "b", "text": "Once upon a time."}\n')
     out = rlaif.train_sft(
-        polite_pairs, mix=[f"0.5*{tmp_path}/books.jsonl"], heldout=polite_pairs[:2],
+        polite_pairs[2:], mix=[f"0.5*{tmp_path}/books.jsonl"], heldout=polite_pairs[:2],
         model=tiny_model, out=tmp_path / "sft", **FAST,
     )  # fmt: skip
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -79,10 +79,10 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
     ("change", "stages"),
     [
         ({"constitution": "overall"}, {"labels", "reward", "ppo", "evaluation", "report"}),
-        ({"system": "Be brief."}, {"samples", "reward", "ppo", "rest", "responses"}),
+        ({"system": "Be brief."}, {"samples", "sft", "reward", "ppo", "rest", "responses"}),
         ({"train_prompts": 20}, {"samples", "ppo", "rest"}),
         ({"heldout_prompts": 5}, {"responses"}),
-        ({"heldout_pairs": 0.3}, {"reward"}),  # the only stage here that looks at held-out pairs
+        ({"heldout_pairs": 0.3}, {"sft", "reward"}),  # reward looks at pairs, from sft
         (
             {"models": {"policy": "other/policy", "judge": "org/judge"}},
             {  # not reward and ppo, which begin from files of sft-model

@@ -140,6 +140,54 @@ def test_prompts_on_which_policies_are_evaluated_train_no_policy(work, trainer, 
         work.graph[trainer].inputs(work.context)
 
 
+def prompts_seen(got):
+    """Texts of what a trainer was handed: records, prompts, or sources of records."""
+    records = [r for each in got.records for r in getattr(each, "records", [each])]
+    prompts = [getattr(record, "prompt", record) for record in records]
+    return {"\n".join(m.content for m in getattr(prompt, "messages", prompt)) for prompt in prompts}
+
+
+def looked_at(got):
+    """Texts of the prompts that a trainer evaluates on while it trains."""
+    [heldout] = [r for r in got.rest if isinstance(r, list)]
+    return {"\n".join(m.content for m in label.prompt) for label in heldout}
+
+
+@pytest.mark.parametrize(
+    ("changes", "look"),
+    [
+        (FROM_SFT, ["reward"]),
+        (FROM_SFT | {"dpo": {"model": "sft", "keep": "best"}}, ["reward", "dpo"]),
+        (FROM_SFT | {"dpo": {"model": "ppo", "eval_every": 5}}, ["reward", "dpo"]),
+        (FROM_SFT | {"dpo": {"model": "rest", "eval_every": 5}}, ["reward", "dpo"]),
+        (FROM_SFT | {"sft": {"eval_every": 5}}, ["reward", "sft"]),
+    ],
+)
+def test_split_no_stage_trains_on_a_pair_that_a_stage_after_it_is_evaluated_on(work, changes, look):
+    work.prepare(changes).train()
+    evaluated = {"\n".join(m.content for m in p.messages) for p in work.context.prompts("heldout")}
+    for name, got in work.got.items():
+        seen = prompts_seen(got)
+        assert seen
+        assert not seen & evaluated
+        for later in work.graph.from_stage(name):
+            if later.name in look:
+                assert not seen & looked_at(work.got[later.name]), f"{name} before {later.name}"
+    for name in look:
+        assert looked_at(work.got[name])
+
+
+def test_split_a_stage_that_leads_to_no_evaluation_on_pairs_trains_on_all_of_them(work, capsys):
+    work.prepare().train()
+    assert len(prompts_seen(work.got["dpo"])) == len(prompts_seen(work.got["sft"])) == 30
+    assert "left out" not in capsys.readouterr().err
+    work.prepare(FROM_SFT).train()
+    left_out = len(looked_at(work.got["reward"]))
+    assert len(prompts_seen(work.got["sft"])) == 30 - left_out
+    said = f"left out {left_out} of 30 records: their prompts are held out, and a stage that"
+    assert said in capsys.readouterr().err
+
+
 def test_split_that_leaves_a_side_empty_is_refused(work):
     work.prepare(heldout_pairs=0.0001)
     labels = read_labels(work.graph["reward"].sources["labels"])
