@@ -7,6 +7,7 @@ datasets.py      files of preferences and of responses to imitate → records
 notes.py         what a reading left out, in one line
 convert.py       a public data set → a file of records
 samples.py       responses to judge, ours or anybody's
+cut_off.py       responses that a length limit cut off: carried, counted, left out
 prompts.py       prompts by name or from a file
 prompt_split.py  the split of prompts into training and held-out ones
 journal.py       an append-only file that survives kill -9 and a full disk
