@@ -172,9 +172,8 @@ def require_apart(
     ]
     if both:
         held, of_training = both[0]
-        records = (
-            "record has a prompt that is" if len(both) == 1 else "records have prompts that are"
-        )
+        one = len(both) == 1
+        records = "record has a prompt that is" if one else "records have prompts that are"
         raise RecordError(
             f"{len(both)} held-out {records} also trained on: {held!r} (held out) asks the same as "
             f"{of_training!r}, up to case and spacing; remove such prompts from one of the two, so "

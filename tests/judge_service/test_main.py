@@ -91,7 +91,7 @@ def test_every_setting_has_a_flag_with_its_description() -> None:
     assert shown["tokens"] == ("<file>", "unset")
     assert shown["kv_cache_gib"] == ("<GiB>", "unset")
     assert shown["dtype"] == ("<auto|bfloat16|float16|float32>", "auto")
-    assert shown["engine"] == ("<vllm|openai>", "vllm")
+    assert shown["engine"] == ("<vllm|openai|planted>", "vllm")
     assert shown["insecure"] == ("", "off")
     assert shown["model"] == ("<model>", "")
 
@@ -166,7 +166,7 @@ def test_a_negated_flag_overrides_the_file(
         ([], "error: setting 'model' is missing; set it"),
         (["--model", "m", "--port", "70000"], "error: --port: setting 'port': "),
         (["--model", "m", "--port", "many"], "error: --port: setting 'port': "),
-        (["--model", "m", "--engine", "vlm"], "openai; did you mean 'vllm'? (found 'vlm')"),
+        (["--model", "m", "--engine", "vlm"], "planted; did you mean 'vllm'? (found 'vlm')"),
         (["--model", "m", "--store", "a", "--no-store"], "exclude each other"),
         (["--config", "none.yaml"], "none.yaml: the settings cannot be read"),
         (["--model", "m", "--port", "1", "--probe"], "error: 127.0.0.1:1 does not answer"),

@@ -195,10 +195,10 @@ def test_two_processes_write_one_run_that_one_process_can_resume(tiny_model, tmp
     ],
 )
 def test_an_error_of_one_process_stops_both_in_words(what, of_main, of_other, tiny_model, tmp_path):  # noqa: F811
-    script = "tests/support/training/one_raises.py"
+    script = "tests/support/one_raises.py"
     done = launch(script, what, tiny_model, str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    said = dict(line[1:].split("] ", 1) for line in done.stdout.splitlines() if line[0] == "[")
+    said = dict(line[1:].split("] ", 1) for line in done.stdout.splitlines() if line[:1] == "[")
     assert of_main in said["0"]
     assert of_other in said["1"]
 

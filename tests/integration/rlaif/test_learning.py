@@ -206,7 +206,7 @@ def test_the_reward_model_distinguishes_the_polite_ending_from_the_words_elsewhe
 
 
 def test_dpo_moves_the_policy_to_polite_endings(policy, tmp_path):
-    config = dpo.DPOConfig(**COMMON, lora=ROOMY, epochs=3, batch_size=16, learning_rate=2e-3)
+    config = dpo.DPOConfig(**COMMON, lora=ROOMY, epochs=4, batch_size=16, learning_rate=2e-3)
     out = dpo.train(config, policy, pairs(TRAINED, 320, 4), tmp_path / "dpo")
     before, after = politeness(policy, None), politeness(policy, out)
     assert after > 0.8 > before + 0.3

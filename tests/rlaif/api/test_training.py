@@ -9,6 +9,7 @@ import pytest
 
 import rlaif
 from constitution.errors import UserError
+from constitution.schema import Message
 from rlaif.api import pairs as api_pairs
 from rlaif.api.pairs import constitution_of, plan_dpo, plan_reward, plan_sft
 from rlaif.api.plan import require_responses
@@ -152,6 +153,31 @@ def test_sft_names_a_model_and_an_empty_response_together():
     assert len(found) == 2
     assert "unknown model 'smollm'" in found[0]
     assert "1 of 1 responses are empty: lessons: " in found[1]
+
+
+@pytest.mark.parametrize("plan", [plan_sft, plan_reward, plan_dpo])
+def test_a_held_out_record_whose_prompt_is_trained_on_is_refused(plan, polite_pairs, tiny_model):
+    loud = (Message(role="user", content=polite_pairs[1].prompt[0].content.upper()),)
+    again = polite_pairs[0].model_copy(update={"id": "again", "prompt": loud})
+    more = {"constitution": MANNERS}
+    given = more if plan is plan_reward else {}
+    (problem,) = problems_of(plan(polite_pairs, model=tiny_model, heldout=[again], **PLAN, **given))
+    assert "1 held-out record has a prompt that is also trained on: 'again" in problem
+    assert "asks the same as 'pair-1" in problem
+    assert not plan(polite_pairs[2:], model=tiny_model, heldout=[again], **PLAN, **given).problems
+
+
+def test_sft_refuses_plain_text_that_is_trained_on_and_held_out(tiny_model):
+    trained, heldout = [{"id": "b", "text": "Once upon"}], [{"id": "h", "text": "once  UPON"}]
+    (problem,) = problems_of(plan_sft(trained, model=tiny_model, heldout=heldout, **PLAN))
+    assert "'h' (held out) asks the same as 'b'" in problem
+
+
+@pytest.mark.parametrize("plan", [plan_ppo, plan_rest])
+def test_prompts_of_one_text_on_both_sides_train_no_policy(plan, tiny_model):
+    given = [{"prompt": "Say a", "split": "train"}, {"prompt": "say A", "split": "heldout"}]
+    (problem,) = problems_of(plan(given, model=tiny_model, reward=letters, **PLAN))
+    assert "prompts: 1 held-out record has a prompt that is also trained on" in problem
 
 
 def test_settings_that_need_held_out_records_are_refused_without(polite_pairs, tiny_model):

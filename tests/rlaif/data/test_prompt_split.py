@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rlaif.cli.main import app
-from rlaif.data.prompt_split import SplitRule, held_out, place, text_of
+from rlaif.data.prompt_split import (
+    SplitRule,
+    held_out,
+    place,
+    require_apart,
+    require_splits_apart,
+    text_of,
+)
 from rlaif.data.prompts import load_prompts, read_prompts
 from rlaif.data.records import Prompt, RecordError
 from rlaif.pipeline.context import RunContext
@@ -38,6 +45,35 @@ def lines(path, *rows):
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1)
 rules = st.builds(SplitRule, st.floats(0.01, 0.99), st.integers(0, 9))
+
+
+# ── equal prompts on both sides ──────────────────────────────────────────────────────────────
+
+
+def asked(*texts):
+    return [(prompt.id, prompt.messages) for prompt in prompts(texts)]
+
+
+def test_equal_prompts_under_other_ids_in_both_files_are_refused_and_counted():
+    train, heldout = asked("Say a", "Say b", "say  A"), asked("Say c", "SAY A", "say b ")
+    with pytest.raises(RecordError) as caught:
+        require_apart(train, heldout)
+    assert str(caught.value) == (
+        "2 held-out records have prompts that are also trained on: 'p1' (held out) asks the same "
+        "as 'p0', up to case and spacing; remove such prompts from one of the two, so that what "
+        "is held out is new to the model"
+    )
+    with pytest.raises(RecordError, match=r"^1 held-out record has a prompt that is also trained"):
+        require_apart(train, heldout[1:2])
+    require_apart(train, heldout[:1])
+
+
+def test_a_file_that_names_both_splits_for_one_prompt_trains_no_policy(tmp_path):
+    rows = [("Say a", "train"), ("say  A", "test"), ("Say b", "train"), ("Say c", "other")]
+    file = lines(tmp_path / "own.jsonl", *({"prompt": p, "split": s} for p, s in rows))
+    with pytest.raises(RecordError, match=r"own.jsonl: 1 held-out record has a prompt that is "):
+        require_splits_apart(read_prompts(file))
+    require_splits_apart(read_prompts(lines(file, {"prompt": "Say a"}, {"prompt": "say a"})))
 
 
 # ── the rule ─────────────────────────────────────────────────────────────────────────────────

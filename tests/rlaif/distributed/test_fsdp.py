@@ -64,7 +64,7 @@ def test_the_defaults_of_accelerates_launcher_and_config_are_accepted(launched):
     [
         ("FSDP_VERSION", "1", "--fsdp_version 2"),
         ("FSDP_OFFLOAD_PARAMS", "true", "more processes"),
-        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "micro_batch_tokens"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "gradient_checkpointing=true"),
         ("FSDP_AUTO_WRAP_POLICY", "SIZE_BASED_WRAP", "TRANSFORMER_BASED_WRAP"),
         ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "FULL_STATE_DICT"),
         ("FSDP_RESHARD_AFTER_FORWARD", "SHARD_GRAD_OP", "true or false"),

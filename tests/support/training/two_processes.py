@@ -79,9 +79,9 @@ def trained(name: str, model: str, out: Path) -> None:
             scores = iter((0.9, 0.5))
             judge = lambda asked, _responses: [next(scores)] * len(asked)  # noqa: E731
             prompts = [
-                p.model_copy(update={"id": f"{p.id}-{i}"}) for i in range(4) for p in PROMPTS
-            ]
-            prompts = prompts[:16]  # with 11 of them, a fall can be detected in two evaluations
+                Prompt(id=f"q{i}", messages=(Message(role="user", content="Say " + "x" * i),))
+                for i in range(16)
+            ]  # with 11 of them, a fall can be detected in two evaluations
         if "grouped" in how:  # micro-batches of both kinds: responses that share a prompt, and not
             steps |= {"advantages": "rloo", "group_size": 3, "update_batch_size": 8}
             budget = 300

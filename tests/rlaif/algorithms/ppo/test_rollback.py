@@ -7,7 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from constitution.schema import Message
+from rlaif.algorithms.ppo.evaluation import split_off
 from rlaif.algorithms.ppo.train import train
+from rlaif.batching.encode import EncodedPrompt
+from rlaif.data.prompt_split import text_of
 from rlaif.data.records import Prompt
 from rlaif.training.config import TrainingError
 from rlaif.training.run import Run
@@ -173,3 +176,19 @@ def test_too_few_held_out_prompts_are_reported_and_never_roll_back(
     assert [m["rollback"] for m in metrics(out)] == [0, 0, 0]
     said = capsys.readouterr().err
     assert "eval_prompts=4 cannot tell a fall of 0.05 from chance in 3 evaluations" in said
+
+
+def test_prompts_of_equal_text_are_never_on_both_sides():
+    texts = ["a", "b", "A", "c", "b ", "d"]
+    encoded = [
+        EncodedPrompt(Prompt(id=f"q{i}", messages=(Message(role="user", content=t),)), (1,))
+        for i, t in enumerate(texts)
+    ]
+    for seed in range(20):
+        train, heldout = split_off(encoded, 2, seed)
+        sides = [{text_of(each.prompt) for each in side} for side in (train, heldout)]
+        assert len(heldout) == len(sides[1]) == 2
+        assert not sides[0] & sides[1]
+        assert len(sides[0]) == 2, "all other texts are trained on"
+    with pytest.raises(TrainingError, match="eval_prompts=4 of 4 usable prompts leaves none"):
+        split_off(encoded, 4, 0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from constitution.errors import UserError
+from constitution.schema import Message
 from constitution.writer import to_yaml
 from rlaif.cli.main import app
 from rlaif.data.records import Sample, write_jsonl
@@ -87,18 +89,23 @@ def test_every_algorithm_has_a_dry_run(arguments, said, pairs, tiny_model, tmp_p
     assert not out.exists()
 
 
-def test_training_again_changes_nothing_and_never_starts_anew(pairs, tiny_model, tmp_path):
+def test_training_again_changes_nothing_and_never_starts_anew(
+    pairs, polite_pairs, tiny_model, tmp_path
+):
     out = tmp_path / "dpo"
     asked = ["dpo", pairs, "--model", tiny_model, "--out", out, *FAST, "epochs=1"]
-    assert run(*asked, "--eval", pairs) == f"policy: {out}\n"
+    heldout = pairs.replace("pairs.jsonl", "heldout.jsonl")
+    other = (Message(role="user", content="Shall we?"),)
+    write_jsonl(Path(heldout), [polite_pairs[0].model_copy(update={"prompt": other})])
+    assert run(*asked, "--eval", heldout) == f"policy: {out}\n"
     assert steps(out) == [1, 2]
     written = (out / "metrics.jsonl").read_text()
     assert "heldout_loss" in written
     assert (out / "adapter_model.safetensors").is_file()
-    run(*asked, "--eval", pairs)
+    run(*asked, "--eval", heldout)
     assert (out / "metrics.jsonl").read_text() == written
     with pytest.raises(UserError, match=r"config.epochs \(1, now 2\)"):
-        run(*asked, "--eval", pairs, "epochs=2")
+        run(*asked, "--eval", heldout, "epochs=2")
     run(*asked, "epochs=2", "--resume=never")
     assert steps(out) == [1, 2, 3, 4]
 
