@@ -102,10 +102,11 @@ if __name__ == "__main__":
     name, tiny, folder = sys.argv[1:]
     try:
         train(name, tiny, Path(folder))
+        said = "trained"
     except Exception as error:
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        print(f"[{ProcessGroup.current().rank}] {kind}{error}", flush=True)
-    else:
-        print(f"[{ProcessGroup.current().rank}] trained", flush=True)
+        said = f"{kind}{error}"
+    # One write for the whole line: the other process writes to the same pipe.
+    print(f"[{ProcessGroup.current().rank}] {said}\n", end="", flush=True)
     ProcessGroup.current().barrier()  # both are here, and none waits elsewhere
     ProcessGroup.current().leave()
