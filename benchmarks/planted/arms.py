@@ -23,8 +23,7 @@ WHOLE: dict[str, Any] = QUIET | {"lora": None}
 HELDOUT_SAMPLES = 2  # responses per held-out prompt
 CANDIDATES = 8  # of best-of-n
 
-# Peak learning rates of a model of a million weights, tuned in full: first guesses, not tuned, which the
-# table does not use.
+# Peak learning rates of a model of a million weights, trained in full: first guesses, not tuned.
 SFT_RATE, DPO_RATE, REWARD_RATE, PPO_RATE = 5e-4, 2e-4, 2e-3, 3e-4
 
 
