@@ -21,6 +21,7 @@ from rlaif.cli.judge.options import (
     longest_wait,
     open_judge,
     read_text,
+    say_if_planted,
 )
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -140,6 +141,7 @@ def _show_judgment(judgment: Judgment) -> None:
         f"by {constitution}, {origin.protocol}: {describe(judgment.usage, judgment.seconds)}",
         highlight=False,
     )
+    say_if_planted(origin)
 
 
 @app.command(epilog='Example: rlaif judge rank "Name a fruit" "An apple." "A stone." "Pears!"')
@@ -160,7 +162,7 @@ def rank(
     """Rank candidates by their Bradley-Terry strength over judged pairs."""
     from rich.table import Table
 
-    from judge_service.types import JudgeOptions
+    from judge_service.types import JudgeOptions, Judgment
 
     texts = [read_text(candidate) for candidate in candidates]
     options = JudgeOptions(
@@ -180,6 +182,9 @@ def rank(
         table.add_row(str(ranked.rank), strength, error, shown)
     output().print(table)
     output().print(describe(ranking.usage, ranking.seconds), highlight=False)
+    judged = (answer for _, _, answer in ranking.pairs if isinstance(answer, Judgment))
+    if (first := next(judged, None)) is not None:
+        say_if_planted(first.provenance)
 
 
 app.command(epilog='Example: rlaif judge score "Name a fruit" "An apple."')(response.score)

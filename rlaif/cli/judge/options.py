@@ -15,7 +15,7 @@ from rlaif.cli.options import DEFAULT_WAIT_S
 if TYPE_CHECKING:
     from judge_service.client.calls import ConstitutionRef
     from judge_service.client.sync import JudgeClient
-    from judge_service.types import Usage
+    from judge_service.types import Provenance, Usage
 
 PROBE_S = 2.0  # time limit of a request for the server's state
 
@@ -137,6 +137,16 @@ def _resolve(client: JudgeClient, constitution: str) -> ConstitutionRef:
     loaded = Constitution.load(constitution)
     known = {summary.sha256 for summary in client.constitutions()}
     return loaded.digest if loaded.digest in known else loaded
+
+
+def say_if_planted(origin: Provenance) -> None:
+    """A line that no model judged, where a simulated judge did."""
+    from judge_service.planted.file import PREFIX
+    from rlaif.cli.options import output
+
+    name = origin.model.name
+    if name.startswith(PREFIX):
+        output().print(f"judged by {name}: planted, simulated by rules, no model", highlight=False)
 
 
 def describe(usage: Usage, seconds: float) -> str:

@@ -18,6 +18,7 @@ from rlaif.cli.judge.options import (
     longest_wait,
     open_judge,
     read_text,
+    say_if_planted,
 )
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -83,6 +84,7 @@ def score(
     traits = ", ".join(f"{trait} {value:+.2f}" for trait, value in answer.trait_scores.items())
     out.print(f"[bold]{answer.score:+.3f}[/bold] on a scale of -1 to 1  ({traits})")
     out.print(describe(answer.usage, answer.seconds), highlight=False)
+    say_if_planted(answer.provenance)
 
 
 def critique(
