@@ -30,7 +30,7 @@ from judge_service.planted.tokenizer import ByteTokenizer
 from judge_service.settings import ServerSettings
 from judge_service.types import ModelIdentity
 
-DEFAULT_CONTEXT_TOKENS = 65_536  # bytes; nothing is computed over them, so there is no cost
+DEFAULT_CONTEXT_TOKENS = 65_536  # bytes of a prompt; a long one costs nothing here
 
 
 class PlantedEngine:

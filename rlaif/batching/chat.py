@@ -124,7 +124,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[in
 def turn_end_id(tokenizer: Any) -> int:
     """Id of the token that ends the assistant's turn in the chat template.
 
-    `eos_token_id` where the template writes no control token there, or there is no template.
+    `eos_token_id` for a template that writes no control token there, or without a template.
     Derived from the rendered template, once for each tokenizer. Raises ChatTemplateError for a
     tokenizer that has neither.
     """

@@ -10,7 +10,7 @@
     constant    1
 
 They are transformers' schedules over T + 1 steps without the first, whose rate is 0: every step
-here moves the weights, the last one too. A factor depends on the step only, so there is no state.
+here moves the weights, the last one too. A factor depends on the step only: nothing is saved.
 Imports no torch: settings read the table.
 """
 

@@ -24,7 +24,7 @@ from tests.support.training.two_processes import COMMON, PAIRS, PROMPTS, OwnMode
 PAIR_SETTINGS: dict[str, Any] = {**COMMON, "epochs": 1, "batch_size": 7}
 PPO_SETTINGS: dict[str, Any] = {
     **COMMON, "iterations": 1, "prompts_per_iteration": 4, "max_new_tokens": 6,
-    "engine": "transformers",
+    "engine": "transformers", "update_batch_size": 4,  # both have a share of each step
 }  # fmt: skip
 
 

@@ -188,6 +188,7 @@ def test_two_processes_write_one_run_that_one_process_can_resume(tiny_model, tmp
         ("dpo", "DPO, step 1: the loss is nan", "DPO, step 1: the loss is nan"),
         ("dpo-reference", "process 1 of 2 stopped, and so do the others: the ref", "the reference"),
         ("reward", "reward model, step 1: the loss is nan", "reward model, step 1: the loss is"),
+        ("ppo", "iteration 1: the policy loss is nan", "iteration 1: the policy loss is nan"),
         ("ppo-reward", "process 1 of 2 stopped, and so do the others: PPO, iter", "out of memory"),
         ("ppo-judge", "the judge is away", "process 0 of 2 stopped, and so do the others: PPO"),
         ("disk", "metrics.jsonl: cannot be", "process 0 of 2 stopped, and so do the others: "),

@@ -77,8 +77,8 @@ def test_labels_are_as_right_as_the_file_says_and_their_receipts_say_planted(
     sure = gold_labels(judge.name, surer, judge.gold.score)
     assert sure.accuracy is not None
     assert sure.accuracy.value > found.accuracy.value, "surer labels are more often right"
-    told = stats(labels, lambda digest: judge.gold.constitution.trait_weights, {})
-    assert list(told.models) == [
+    found = stats(labels, lambda digest: judge.gold.constitution.trait_weights, {})
+    assert list(found.models) == [
         "planted:noisy (float64, planted: simulated by rules, not a model)"
     ]
     summary = json.loads((tmp_path / "labels" / "labels.summary.json").read_text())
