@@ -7,7 +7,7 @@ the responses of its policy to the held-out prompts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ WHOLE: dict[str, Any] = QUIET | {"lora": None}
 HELDOUT_SAMPLES = 2  # responses per held-out prompt
 CANDIDATES = 8  # of best-of-n
 
-# Peak learning rates of a model of a million weights, trained in full: first guesses, not tuned.
-SFT_RATE, DPO_RATE, REWARD_RATE, PPO_RATE = 5e-4, 2e-4, 2e-3, 3e-4
+RATES: Mapping[str, float] = {"sft": 5e-4, "reward": 2e-3, "dpo": 2e-4, "ppo": 3e-4}
+"""Peak learning rates of a model of a million weights, found by benchmarks/planted/rates.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Cell:
     prompts: Path
     constitution: Path
     seed: int
+    rates: Mapping[str, float] = field(default_factory=lambda: RATES)
 
     @property
     def labels(self) -> list[Preference]:
@@ -49,7 +50,7 @@ class Cell:
             model=self.start,
             out=self.folder / "reward",
             constitution=self.constitution,
-            learning_rate=REWARD_RATE,
+            learning_rate=self.rates["reward"],
             epochs=3,
             batch_size=16,
             seed=self.seed,
@@ -76,15 +77,15 @@ def _trained(train: Callable[[Cell, Path], Path], cell: Cell, name: str) -> list
 
 def _sft(cell: Cell, out: Path) -> Path:
     return rlaif.train_sft(
-        cell.labels, model=cell.start, out=out, learning_rate=SFT_RATE, epochs=2, batch_size=16,
-        min_prob_chosen=0.5, seed=cell.seed, **WHOLE,
+        cell.labels, model=cell.start, out=out, learning_rate=cell.rates["sft"], epochs=2,
+        batch_size=16, min_prob_chosen=0.5, seed=cell.seed, **WHOLE,
     )  # fmt: skip
 
 
 def _dpo(loss: str, cell: Cell, out: Path) -> Path:
     return rlaif.train_dpo(
-        cell.labels, model=cell.start, out=out, loss=loss, learning_rate=DPO_RATE, epochs=3,
-        batch_size=16, beta=0.1, seed=cell.seed, **WHOLE,
+        cell.labels, model=cell.start, out=out, loss=loss, learning_rate=cell.rates["dpo"],
+        epochs=3, batch_size=16, beta=0.1, seed=cell.seed, **WHOLE,
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def _ppo(advantages: str, cell: Cell, out: Path) -> Path:
     return rlaif.train_ppo(
         cell.prompts, model=cell.start, out=out, reward=cell.reward(), advantages=advantages,
         iterations=12, prompts_per_iteration=64 // group, group_size=group, epochs=2,
-        update_batch_size=32, learning_rate=PPO_RATE, 
+        update_batch_size=32, learning_rate=cell.rates["ppo"],
         seed=cell.seed, **SHORT, **WHOLE,
     )  # fmt: skip
 
@@ -101,8 +102,8 @@ def _ppo(advantages: str, cell: Cell, out: Path) -> Path:
 def _rest(cell: Cell, out: Path) -> Path:
     return rlaif.train_rest(
         cell.prompts, model=cell.start, out=out, reward=cell.reward(), samples_per_prompt=4,
-        quantiles=(0.75,), threshold="prompt", learning_rate=SFT_RATE, epochs=2, batch_size=16,
-        prompts_per_chunk=200, seed=cell.seed, **SHORT, **WHOLE,
+        quantiles=(0.75,), threshold="prompt", learning_rate=cell.rates["sft"], epochs=2,
+        batch_size=16, prompts_per_chunk=200, seed=cell.seed, **SHORT, **WHOLE,
     )  # fmt: skip
 
 
