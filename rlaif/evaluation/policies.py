@@ -39,7 +39,7 @@ from rlaif.evaluation.comparison import (
 )
 from rlaif.evaluation.diversity import distinct_n, self_bleu
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
-from rlaif.evaluation.refusals import HARMFUL, refuses
+from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────
 
