@@ -86,9 +86,7 @@ def measure_by_rules(
     return tuple(results)
 
 
-def _result(
-    rule: Rule, own: Mapping[str, float], before: Mapping[str, float] | None
-) -> RuleResult:
+def _result(rule: Rule, own: Mapping[str, float], before: Mapping[str, float] | None) -> RuleResult:
     values = list(own.values())
     value = share_estimate(values) if rule.is_share else mean_estimate(values, 0.0)
     change = None

@@ -76,7 +76,9 @@ _ACTION = re.compile(
 
 # ── the detail ───────────────────────────────────────────────────────────────────────────────
 
-_NUMBER = r"(?:\d+|an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|few|couple of)"
+_NUMBER = (
+    r"(?:\d+|an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|few|couple of)"
+)
 _UNIT = r"(?:second|minute|hour|day|week|month)s?\b"
 _DETAIL = re.compile(
     "|".join(
