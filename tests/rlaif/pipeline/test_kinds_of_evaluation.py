@@ -85,17 +85,12 @@ def test_evaluate_has_every_policy_with_traits_kinds_and_rewards(work, monkeypat
     assert {kind.kind for kind in rest.kinds} >= {"everyday"}
 
 
-def test_evaluate_says_whether_the_judge_also_labeled(work):
+def test_evaluate_says_on_how_much_its_table_rests(work):
     work.prepare()
     said = work.graph["evaluation"]._sizes(work.context)
     assert said == (
-        "30 labels of org/judge, which also judged the policies on 6 held-out prompts: too few to "
-        "tell policies apart"
+        "trained on 30 labels, judged on 6 held-out prompts: too few to tell policies apart"
     )
-    other = {"policy": "p/q", "judge": "j/k", "second": "other/judge"}
-    work.make({"evaluation": {"judge": "second"}}, models=other)
-    said = work.graph["evaluation"]._sizes(work.context)
-    assert said == "judged by other/judge on 6 held-out prompts: too few to tell policies apart"
 
 
 def test_evaluate_calls_twenty_prompts_no_longer_few(work):
