@@ -14,7 +14,6 @@ skips a stage whose declared inputs did not change, so a forgotten one would be 
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,9 +49,6 @@ class ArtifactType(StrEnum):
     EVALUATION = "an evaluation"
     REPORT = "a report"
 
-
-ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
-"""HOST:PORT of a server."""
 
 EVERY_STAGE = "every stage"
 """The default of a slot that takes all stages of fitting types."""
@@ -335,11 +331,16 @@ def evaluator_slot(doc: str, *, many: bool = False, prefers: str = "") -> Slot:
 
 def refused_judges(slot: str, sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
     """(slot, what is wrong) of each text that is no address of a server."""
+    from rlaif.feedback.connection import ADDRESS
+
     for source in sources:
         if isinstance(source.origin, str) and not ADDRESS.fullmatch(source.origin):
-            yield slot, (
-                f"invalid judge {source.origin!r}; give a model of the recipe, HOST:PORT of a "
-                "server that runs, or planted:FILE"
+            yield (
+                slot,
+                (
+                    f"invalid judge {source.origin!r}; give a model of the recipe, HOST:PORT of a "
+                    "server that runs, or planted:FILE"
+                ),
             )
 
 

@@ -1,9 +1,9 @@
 """Who judged, in words: what stands beside every win rate, on the page and on the terminal.
 
-    who      the judge and its constitution, and whether it labeled the training data, too
-    worth    how often it is right on gold, beside naming the longer response; or "not known on gold"
-    floor    what a win rate would be without a judge: by chance, and by naming the longer response
-    agree    how often two judges name the same winner, beside chance
+who      the judge and its constitution, and whether it labeled the training data, too
+worth    how often it is right on gold, beside naming the longer response; or "not known on gold"
+floor    what a win rate would be without a judge: by chance, and by naming the longer response
+agree    how often two judges name the same winner, beside chance
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rlaif.data.records import atomic_open
+from rlaif.report.formats import NO_VALUE, format_number, format_percent
 from rlaif.report.inputs import ReportInputs, StageFolder
 from rlaif.report.judged_by import LABELED_TOO
 from rlaif.report.sections import SECTIONS
@@ -32,7 +33,6 @@ from rlaif.report.sections.base import (
     SectionContent,
 )
 from rlaif.report.sections.gold import planted_warning
-from rlaif.report.formats import NO_VALUE, format_number, format_percent
 
 OWN_KIND = "report"  # the stage that writes this page; it has no section
 

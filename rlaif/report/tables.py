@@ -19,6 +19,7 @@ from rlaif.report.formats import (
 )
 from rlaif.report.judged_by import judged_by
 
+
 @dataclass(frozen=True, slots=True)
 class ResultTable:
     """Headings (the first column's too) and rows of text."""

@@ -84,7 +84,8 @@ def column_of(
     comparisons: Mapping[str, Sequence[ResponseComparison]],
     start: Mapping[tuple[str, int], str],
 ) -> JudgeColumn:
-    """A judge's column. comparisons: by policy; start: (prompt id, index) → the start's response."""
+    """A judge's column. comparisons: by policy; start: the start's response to each (prompt id,
+    index)."""
     return JudgeColumn(
         evaluator, tuple(_policy(name, own, start) for name, own in comparisons.items())
     )

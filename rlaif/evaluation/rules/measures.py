@@ -98,7 +98,7 @@ def _result(rule: Rule, own: Mapping[str, float], before: Mapping[str, float] | 
 
 
 def _by_prompt(rule: Rule, samples: Sequence[Sample]) -> dict[str, float]:
-    """Prompt id → mean of the measure over its responses, for the prompts that the rule is about."""
+    """Prompt id → mean of the measure over its responses; of prompts that the rule is about."""
     groups: dict[str, list[float]] = {}
     for sample in samples:
         if rule.about(sample):

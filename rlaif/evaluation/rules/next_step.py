@@ -89,9 +89,9 @@ _DETAIL = re.compile(
             r"\bend of (?:the |this )?(?:day|week|month)\b",
             rf"\b{_NUMBER}(?: to \w+| or \w+)? (?:(?:working|business|more) )?{_UNIT}",
             # where
-            r"\b(?:by|via|over|through|an?|your|the|this|our) (?:\w+ )?(?:e-?mail|phone|chat|sms|app"
-            r"|website|web page|page|portal|link|form|settings|inbox|button|menu|tab|helpline|"
-            r"hotline|branch|post office|message|label|receipt)\b",
+            r"\b(?:by|via|over|through|an?|your|the|this|our) (?:\w+ )?(?:e-?mail|phone|chat|sms|"
+            r"app|website|web page|page|portal|link|form|settings|inbox|button|menu|tab|"
+            r"helpline|hotline|branch|post office|message|label|receipt)\b",
             r"\b(?:in|under|into|to) (?:your|the) (?:account|profile|settings|dashboard)\b",
             r"\bsettings\b|\bhere\b|@|\bwww\.|https?:",
             # which

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import Sample, read_jsonl
-from rlaif.evaluation.judges.worth import JudgeWorth, read_worth, shipped_worth
+from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -77,6 +77,11 @@ class EvaluateStage(Stage):
 
     def refused(self) -> Iterator[tuple[str, str]]:
         yield from refused_judges("judges", self.sources["judges"])
+        for path in self._worth_files:
+            try:
+                read_worth(path)
+            except WorthError as error:
+                yield "judge_worth", str(error)
 
     def does(self, context: RunContext) -> str:
         trained = ", ".join(name for name in self._respond.policies if name != START)
@@ -88,12 +93,9 @@ class EvaluateStage(Stage):
         """Also the policies, whose KL to the start is computed from their weights, and the labels
         that they were trained on, whose receipts say who labeled."""
         policies = self._respond.policies
-        worth = self._worth_files
-        for path in worth:
-            read_worth(path)  # one that cannot be read is an error before anything runs
         return {
             "labels": [Files((source.file,)) for source in self._labels],
-            "worth": Files(worth),
+            "worth": Files(self._worth_files),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
             **self._respond.template_kwargs,

@@ -52,9 +52,7 @@ def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionConte
     }
     findings = [(policy.name, *_verdict(policy)) for policy in trained]
     basis = (*map(worth_line, columns_of(result)), floor_line(result))
-    outcome = EvaluationOutcome(
-        stage.name, len(result.prompts), judges, findings, win_rates, basis
-    )
+    outcome = EvaluationOutcome(stage.name, len(result.prompts), judges, findings, win_rates, basis)
     return SectionContent("evaluation.html.j2", values, outcome=outcome)
 
 

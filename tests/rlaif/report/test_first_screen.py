@@ -22,7 +22,9 @@ def test_the_first_screen_says_who_judged_how_much_and_what_came_out(graph_page)
 
 
 def test_a_judge_that_labels_and_evaluates_is_pointed_out(whole_page):
-    assert "The judge that evaluates also labeled the training data. (scripted)" in first_screen(whole_page)
+    assert "The judge that evaluates also labeled the training data. (scripted)" in first_screen(
+        whole_page
+    )
 
 
 def test_another_judge_of_the_evaluation_is_named(copy):
@@ -35,7 +37,9 @@ def test_another_judge_of_the_evaluation_is_named(copy):
 
 def test_a_renamed_copy_of_the_labeler_is_the_same_model(copy):
     edit_evaluation(copy, lambda saved: saved["evaluators"][0].update(name="renamed"))
-    assert "The judge that evaluates also labeled the training data. (renamed)" in first_screen(render(copy))
+    assert "The judge that evaluates also labeled the training data. (renamed)" in first_screen(
+        render(copy)
+    )
 
 
 def test_an_evaluation_that_does_not_record_its_judge_claims_nothing(copy):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rlaif.evaluation.comparison import EvaluatorModel
+from rlaif.evaluation.intervals import wilson
 from rlaif.evaluation.judges.worth import (
     JudgeWorth,
     WorthError,
@@ -12,7 +13,6 @@ from rlaif.evaluation.judges.worth import (
     shipped_worth,
     worth_of,
 )
-from rlaif.evaluation.intervals import wilson
 from rlaif.models.catalog import KNOWN
 
 FIGURES = {
