@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from constitution import Constitution
 from constitution.errors import UserError
-from rlaif.algorithms.ppo.config import PPOConfig, require_prompts_left
+from rlaif.algorithms.ppo.config import PPOConfig, idle_processes, require_prompts_left
 from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.api.inputs import (
     Pathlike,
@@ -124,7 +124,7 @@ def plan_ppo(
     """`train_ppo`, checked and not started."""
     # Each argument by itself, so that everything that cannot be used is named.
     checks = check(PPOConfig, config, settings, model, out)
-    problems, found = checks.problems, checks.config
+    problems, found, notes = checks.problems, checks.config, list[str]()
     trained = problems.attempt(_train_split, prompts)
     source = _checked_reward(problems, reward)
     # The judge of held-out responses, and the start that it compares with: both or neither.
@@ -137,6 +137,7 @@ def plan_ppo(
     if found is not None:
         problems.attempt(choose_engine, found.engine, launched_processes())
         problems.attempt(found.require_judge, judged)
+        notes += filter(None, [idle_processes(found, launched_processes())])
         if trained is not None and judged:
             distinct = len({text_of(prompt) for prompt in trained})
             problems.attempt(require_prompts_left, distinct, found.eval_prompts)
@@ -154,7 +155,7 @@ def plan_ppo(
 
     counts = {"prompts": len(trained or ())}
     steps = found.iterations if found else None
-    return TrainingPlan(found, checks.out, counts, steps, "iterations", problems.found, train)
+    return TrainingPlan(found, checks.out, counts, steps, "iterations", problems.found, train, notes)
 
 
 def plan_rest(

@@ -17,6 +17,9 @@ _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
 
 
+# What bounds how far several steps on one rollout may move: nothing has moved before the first.
+_OF_SEVERAL_STEPS = ("clip", "clip_high", "value_clip", "kl_ceiling")
+
 # Horizons in a run: e^(0.2 · 20) = 55 is the most that kl_coef can grow by (guards.adapt_kl_coef).
 HORIZONS = 20
 
@@ -214,6 +217,11 @@ class PPOConfig(TrainConfig):
         return self.update_batch_size or -(-self.responses // 4)
 
     @property
+    def steps_per_iteration(self) -> int:
+        """Optimizer steps on one rollout, of which every response has a loss."""
+        return self.epochs * -(-self.responses // self.batch_rows)
+
+    @property
     def eos_penalty(self) -> float:
         """What is taken off the score of a response that was cut off."""
         return self.missing_eos_penalty if self.truncated == "penalty" else 0.0
@@ -274,6 +282,16 @@ class PPOConfig(TrainConfig):
                 "missing_eos_penalty does nothing with truncated=mask, where responses without an "
                 "end have no loss; remove one of them"
             )
+        unmoved = [name for name in _OF_SEVERAL_STEPS if name in given]
+        if unmoved and self.steps_per_iteration == 1:
+            verb = "does" if len(unmoved) == 1 else "do"
+            raise ValueError(
+                f"{', '.join(unmoved)} {verb} nothing with one optimizer step per rollout, before "
+                f"which the policy has not moved and every ratio is 1 (update_batch_size="
+                f"{self.batch_rows} of {self.responses} responses); set epochs to 2 or more, lower "
+                f"update_batch_size, or remove "
+                f"{'it' if len(unmoved) == 1 else 'them'}"
+            )
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
         idle = [name for name in _unread_by(self.estimator) if name in given]
@@ -289,6 +307,18 @@ class PPOConfig(TrainConfig):
                 f"{self.estimator.min_group_size} or more"
             )
         return self
+
+
+def idle_processes(config: PPOConfig, processes: int) -> str:
+    """A line for users where an optimizer step has fewer responses than there are processes; ""
+    where all of them have some."""
+    if config.batch_rows >= processes:
+        return ""
+    return (
+        f"update_batch_size={config.batch_rows} gives {processes - config.batch_rows} of the "
+        f"{processes} processes nothing to compute in an update; raise it (the "
+        f"{config.responses} responses of an iteration at most), or launch fewer"
+    )
 
 
 def require_prompts_left(usable: int, eval_prompts: int) -> None:

@@ -39,7 +39,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.ppo.config import PPOConfig, idle_processes
 from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.evaluation import HeldOutEvaluation, HeldOutJudge, split_off
 from rlaif.algorithms.ppo.guards import (
@@ -316,10 +316,13 @@ def _learner(
 
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
-    """Raise TrainingError for settings that do not fit the judge or the processes."""
+    """Raise TrainingError for settings that do not fit the judge or the processes; print when some
+    processes wait during updates."""
     config.require_judge(judge is not None)
     if config.prompts_per_iteration < workers.count:
         raise TrainingError(
             f"prompts_per_iteration={config.prompts_per_iteration} is less than the "
             f"{workers.count} processes; raise it, or launch fewer"
         )
+    if workers.is_main and (idle := idle_processes(config, workers.count)):
+        print(idle, file=sys.stderr)

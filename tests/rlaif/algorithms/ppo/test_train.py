@@ -324,7 +324,7 @@ def test_the_kl_guard_stops_the_updates_of_an_iteration(tiny_model, questions, t
 def test_over_max_kl_training_ends_with_an_error_and_the_checkpoints_stay(
     tiny_model, questions, tmp_path
 ):
-    config = small(iterations=9, learning_rate=0.05, warmup=0.0, kl_ceiling=9.0, max_kl=1e-3)
+    config = small(iterations=9, learning_rate=0.05, warmup=0.0, max_kl=1e-3)
     with pytest.raises(TrainingError, match=r"PPO, iteration \d: .* over max_kl=0.001"):
         train(config, tiny_model, questions, count_x, tmp_path)
     assert (tmp_path / "checkpoints/step-000001.pt").exists()
