@@ -155,7 +155,9 @@ def plan_ppo(
 
     counts = {"prompts": len(trained or ())}
     steps = found.iterations if found else None
-    return TrainingPlan(found, checks.out, counts, steps, "iterations", problems.found, train, notes)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "iterations", problems.found, train, notes
+    )
 
 
 def plan_rest(

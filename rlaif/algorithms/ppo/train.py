@@ -26,7 +26,7 @@ response's tokens (another step size), grpo's divides by each response's length 
 short good and long bad ones, arXiv:2503.20783). With ratio=sequence it is over the responses. The
 rows of a step's batch are drawn from the whole rollout (update.py).
 Left out: an entropy bonus, whitening of scores, Dr. GRPO's division by max_new_tokens, which only
-scales the step.
+scales the step, and the ratio as a factor of k3 (TRL 1.16's default, not in grpo's paper).
 """
 
 from __future__ import annotations

@@ -91,7 +91,10 @@ def test_a_step_takes_a_quarter_of_the_rollout_unless_told(given, expected) -> N
     [
         ({"ratio": "sequence"}, "advantages=gae does not use ratio"),
         ({"truncated": "mask"}, "advantages=gae does not use truncated"),
-        ({"epochs": 1, "update_batch_size": 16, "clip": 0.1}, "clip does nothing with one optimizer"),
+        (
+            {"epochs": 1, "update_batch_size": 16, "clip": 0.1},
+            "clip does nothing with one optimizer",
+        ),
         (
             {**GROUPS, "update_batch_size": 4, "clip_high": 0.3, "kl_ceiling": 1.0},
             "clip_high, kl_ceiling do nothing with one .*update_batch_size=4 of 4 responses",
