@@ -201,12 +201,12 @@ def test_by_tokens_loss_and_gradient_are_trls(case, tiny_model, tmp_path) -> Non
 
 
 BY_SEQUENCES = {
-    "wide": ({"clip": 0.01, "clip_high": 0.04}, {"epsilon": 0.01, "epsilon_high": 0.04}, 1.0),
+    "wide": ({"clip": 0.01, "clip_high": 0.02}, {"epsilon": 0.01, "epsilon_high": 0.02}, 1.0),
     "gspo": ({"clip": 3e-4, "clip_high": 4e-4}, {"epsilon": 3e-4, "epsilon_high": 4e-4}, 1.0),
     # TRL's mean counts the masked responses, whose loss is 0, ours does not
     "mask": (
-        {"clip": 0.01, "clip_high": 0.04, "truncated": "mask"},
-        {"epsilon": 0.01, "epsilon_high": 0.04, "mask_truncated_completions": True},
+        {"clip": 0.01, "clip_high": 0.02, "truncated": "mask"},
+        {"epsilon": 0.01, "epsilon_high": 0.02, "mask_truncated_completions": True},
         COUNT / WHOLE,
     ),
 }
