@@ -6,7 +6,7 @@ import copy
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from constitution.errors import UserError
-from rlaif.batching.chat import ChatTemplateError, turn_end_id
+from rlaif.batching.chat import end_ids
 
 # Settings by which classes of transformers change W h, and names by which they limit positions.
 _SCALED_LOGITS = (
@@ -130,12 +130,8 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
     """Ids of the tokens that end a response: the chat template's (batching/chat.py), the
     tokenizer's and those of generation_config."""
     also = generation_config.eos_token_id
-    ends = set([] if also is None else also if isinstance(also, list) else [also])
-    if tokenizer.eos_token_id is not None:
-        ends.add(tokenizer.eos_token_id)
-    with suppress(ChatTemplateError):  # neither a template's end nor an eos_token
-        ends.add(turn_end_id(tokenizer))
-    return frozenset(ends)
+    others = [] if also is None else also if isinstance(also, list) else [also]
+    return end_ids(tokenizer).union(others)
 
 
 @contextmanager
