@@ -275,6 +275,7 @@ def _check_pairs(
         return
     checks.problems.attempt(require_heldout, checks.config, heldout)
     checks.problems.attempt(require_kept, pairs, checks.config)
+    checks.problems.attempt(require_kept, heldout, checks.config, "held-out pairs")
     prompts, looked_at = ([(pair.id, pair.prompt) for pair in each] for each in (pairs, heldout))
     checks.problems.attempt(require_apart, prompts, looked_at)
     for given in (pairs, heldout):

@@ -52,11 +52,11 @@ def require_heldout(config: HeldOutConfig, heldout: Sequence[object]) -> None:
         )
 
 
-def require_kept(pairs: Sequence[Preference], config: HeldOutConfig) -> None:
-    """Raises TrainingError when cut_off=skip leaves no pair to train on."""
+def require_kept(pairs: Sequence[Preference], config: HeldOutConfig, what: str = "pairs") -> None:
+    """Raises TrainingError when cut_off=skip leaves none of the pairs. what: names them."""
     if pairs and not pairs_for(pairs, config.cut_off):
         raise TrainingError(
-            f"all {len(pairs)} pairs hold a response that was cut off, and cut_off=skip leaves "
+            f"all {len(pairs)} {what} hold a response that was cut off, and cut_off=skip leaves "
             "them out; set cut_off=keep, or sample again with a higher max_new_tokens"
         )
 

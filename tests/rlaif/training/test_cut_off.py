@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.train import train as train_dpo
 from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.train import train as train_reward
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import encode_lessons
+from rlaif.algorithms.sft.sources import SFTSource
+from rlaif.algorithms.sft.train import train as train_sft
 from rlaif.batching.chat import turn_end_id
 from rlaif.batching.encode import encode_pairs, encode_row, response_row, sample_row
 from rlaif.data.cut_off import ResponseText
@@ -85,26 +89,28 @@ def test_a_reward_model_scores_a_cut_response_as_it_was_trained(backbone) -> Non
     assert plain.ids == (*row.ids, turn_end_id(backbone.tokenizer))
 
 
-@pytest.mark.parametrize("config", [DPOConfig, RewardConfig])
-def test_training_says_how_many_pairs_are_cut_and_leaves_them_out(
-    config, tiny_model, tmp_path, capsys
+@pytest.mark.parametrize("cut_off", ["keep", "skip"])
+@pytest.mark.parametrize("config", [DPOConfig, RewardConfig, SFTConfig])
+def test_training_says_how_many_are_cut_and_leaves_them_out_if_asked(
+    config, cut_off, tiny_model, tmp_path, capsys
 ) -> None:
     pairs = [cut_pair(i) if i < 2 else preference(i, f"Yes {i}.", f"No {i}.") for i in range(6)]
     settings = {
-        "epochs": 1,
-        "dtype": "float32",
-        "cut_off": "skip",
-        "batch_size": 2,
-        "max_tokens": 100,
-    }
+        "epochs": 1, "dtype": "float32", "cut_off": cut_off, "batch_size": 2, "max_tokens": 100,
+    }  # fmt: skip
+    out, heldout = tmp_path / "out", pairs[1:3]
     if config is DPOConfig:
-        from rlaif.algorithms.dpo.train import train
-
-        train(DPOConfig(**settings), tiny_model, pairs, tmp_path / "out")
+        train_dpo(DPOConfig(**settings), tiny_model, pairs, out, heldout)
+    elif config is RewardConfig:
+        train_reward(RewardConfig(**settings), tiny_model, pairs, out, {}, heldout)
     else:
-        from rlaif.algorithms.reward.train import train as train_reward
-
-        train_reward(RewardConfig(**settings), tiny_model, pairs, tmp_path / "out", {})
-    assert "2 of 6 pairs hold a response that was cut off" in capsys.readouterr().err
-    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]  # four pairs, two a step
+        train_sft(SFTConfig(**settings), tiny_model, [SFTSource("x", pairs)], out, heldout)
+    said, what = capsys.readouterr().err, "records" if config is SFTConfig else "pairs"
+    assert f"2 of 6 {what} hold a response that was cut off" in said
+    assert f"1 of 2 held-out {what} hold a response that was cut off" in said
+    assert said.count(": left out") == (2 if cut_off == "skip" else 0)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    # six records or the four others, two a step
+    assert [line["step"] for line in lines] == ([1, 2, 3] if cut_off == "keep" else [1, 2])
+    assert {line["cut_responses"] for line in lines} == {2}
+    assert {line.get("cut_pairs", 2) for line in lines} == {2}
