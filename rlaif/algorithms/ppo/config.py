@@ -95,6 +95,12 @@ class PPOConfig(TrainConfig):
         description="peak step size of the value function's head and adapter, which start "
         "untrained (ours)",
     )
+    standardize_scores: Literal["auto", "none"] = Field(
+        default="auto",
+        description="auto: a judge's ratings, before their weight, less the mean and over the "
+        "standard deviation of the run's first ones; none: as they are, in [-1, 1] (ours; "
+        "rewards/scale.py)",
+    )
     kl_coef: float = Field(
         default=0.05,
         ge=0,
