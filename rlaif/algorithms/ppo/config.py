@@ -79,14 +79,14 @@ class PPOConfig(TrainConfig):
     importance_cap: float = Field(
         default=2.0,
         ge=1,
-        description="bound of the ratio π_old / sampler of a token (TRL: 2; ppo/train.py)",
+        description="bound of the ratio π_old / sampler of a token (ours; ppo/train.py)",
     )
-    epochs: int = Field(default=1, ge=1, description="passes over a rollout (ours; TRL: 4)")
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout (ours; TRL 1.12: 4)")
     update_batch_size: int | None = Field(
         default=None,
         ge=1,
         description="responses per optimizer step, drawn from the whole rollout and at most all of "
-        "it; null: a quarter (ours; TRL: all of it)",
+        "it; null: a quarter (ours; TRL 1.12: all of it)",
     )
     value: Literal["head", "adapter"] = Field(
         default="head",
@@ -98,10 +98,16 @@ class PPOConfig(TrainConfig):
         description="peak step size of the value function's head and adapter, which start "
         "untrained (ours)",
     )
+    standardize_scores: Literal["auto", "none"] = Field(
+        default="auto",
+        description="auto: a judge's ratings, before their weight, less the mean and over the "
+        "standard deviation of the run's first ones; none: as they are, in [-1, 1] (ours; "
+        "rewards/scale.py)",
+    )
     kl_coef: float = Field(
         default=0.05,
         ge=0,
-        description="weight of the KL to the reference, score per nat (TRL: 0.05)",
+        description="weight of the KL to the reference, score per nat (TRL 1.12: 0.05)",
     )
     kl_target: float | None = Field(
         default=None,
@@ -113,7 +119,7 @@ class PPOConfig(TrainConfig):
         default=None,
         gt=0,
         description="responses over which kl_coef adapts; null: a twentieth of the run's, so that "
-        "it can change by a factor of 50 (ours; TRL: 10000)",
+        "it can change by a factor of 50 (ours; TRL 0.11: 10000)",
     )
     kl_ceiling: float = Field(
         default=0.05,
@@ -132,12 +138,14 @@ class PPOConfig(TrainConfig):
         description="how advantages are estimated, a name in ESTIMATORS of estimators.py "
         "(arXiv:1707.06347: gae)",
     )
-    gamma: float = Field(default=1.0, ge=0, le=1, description="discount factor per token (TRL: 1)")
+    gamma: float = Field(
+        default=1.0, ge=0, le=1, description="discount factor per token (TRL 1.12: 1)"
+    )
     gae_lambda: float = Field(
         default=0.95,
         ge=0,
         le=1,
-        description="factor between bias (0) and variance (1) of advantages (TRL: 0.95; "
+        description="factor between bias (0) and variance (1) of advantages (TRL 1.12: 0.95; "
         "arXiv:1506.02438)",
     )
     ratio: Literal["token", "sequence"] = Field(
@@ -164,18 +172,20 @@ class PPOConfig(TrainConfig):
         "without a loss, their score only compared with (ours; arXiv:2503.14476: mask)",
     )
     value_clip: float = Field(
-        default=0.2, gt=0, description="range of v around v_old, in units of the score (TRL: 0.2)"
+        default=0.2,
+        gt=0,
+        description="range of v around v_old, in units of the score (TRL 1.12: 0.2)",
     )
     vf_coef: float = Field(
         default=0.1,
         ge=0,
-        description="weight of the value loss, c1 of Eq. 9 in arXiv:1707.06347 (TRL: 0.1)",
+        description="weight of the value loss, c1 of Eq. 9 in arXiv:1707.06347 (TRL 1.12: 0.1)",
     )
     missing_eos_penalty: float = Field(
         default=1.0,
         ge=0,
         description="taken off the score of a response without end token, in units of the score "
-        "(TRL: 1 in its examples)",
+        "(TRL 1.12: 1 in its examples)",
     )
     eval_every: int = Field(
         default=10,
