@@ -134,6 +134,16 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
     return end_ids(tokenizer).union(others)
 
 
+def name_ends(model: Any, tokenizer: Any) -> None:
+    """Let generation_config name every token that ends a response (`end_token_ids`), so that vLLM
+    and transformers stop at them when they sample from the saved model. In place."""
+    config = model.generation_config
+    named = config.eos_token_id
+    known = [] if named is None else named if isinstance(named, list) else [named]
+    ends = [*known, *sorted(end_token_ids(tokenizer, config).difference(known))]
+    config.eos_token_id = ends[0] if len(ends) == 1 else ends
+
+
 @contextmanager
 def readable_errors(what: str) -> Iterator[None]:
     """Turn the errors of loading `what` into BackboneErrors that name it; hides progress bars."""
@@ -186,6 +196,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         whole = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+        name_ends(whole, tokenizer)
         with without_bars():
             whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
