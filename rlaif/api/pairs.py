@@ -21,6 +21,7 @@ from rlaif.algorithms.reward.heads import head_weights, labeled_pairs
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.sources import SFTSource, imitated, is_unsure, require_lessons
 from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences_of, source_of
+from rlaif.api.origins import naming_files
 from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
 from rlaif.batching.unusable import BatchError
@@ -150,7 +151,11 @@ def plan_sft(
     def train() -> Path:
         from rlaif.algorithms.sft.train import train
 
-        return train(checked(found), checked(checks.model), sources, checks.out, held_records)
+        read = [
+            (argument, s.records) for argument, s in zip((lessons, *more), sources, strict=True)
+        ]
+        with naming_files(*read, (heldout, held_records)):
+            return train(checked(found), checked(checks.model), sources, checks.out, held_records)
 
     # A run takes epochs times the rows of all sources, whatever their weights.
     rows = found.epochs * sum(counts.values()) if found else 0
@@ -189,8 +194,9 @@ def plan_reward(
         from rlaif.algorithms.reward.train import train
 
         weights = checked(weighing).label_weights
-        model_name, given = checked(checks.model), checked(pairs)
-        return train(checked(found), model_name, given, checks.out, weights, checked(held))
+        model_name, given, unseen = checked(checks.model), checked(pairs), checked(held)
+        with naming_files((labels, given), (heldout, unseen)):
+            return train(checked(found), model_name, given, checks.out, weights, unseen)
 
     return _pair_plan(checks, pairs or (), train)
 
@@ -226,8 +232,9 @@ def plan_dpo(
     def train() -> Path:
         from rlaif.algorithms.dpo.train import train
 
-        model_name, given = checked(checks.model), checked(pairs)
-        return train(checked(found), model_name, given, checks.out, checked(held), cache)
+        model_name, given, unseen = checked(checks.model), checked(pairs), checked(held)
+        with naming_files((labels, given), (heldout, unseen)):
+            return train(checked(found), model_name, given, checks.out, unseen, cache)
 
     return _pair_plan(checks, used or (), train, notes)
 

@@ -30,6 +30,7 @@ from rlaif.api.inputs import (
     samples_of,
 )
 from rlaif.api.judging import JudgeConnection, judge_of
+from rlaif.api.origins import naming_files
 from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
 from rlaif.data.prompt_split import require_splits_apart, text_of
@@ -150,6 +151,7 @@ def plan_ppo(
         with (
             open_reward(source) as score,
             _better_than(first, comparer, checks.out) as held_out_judge,
+            naming_files((prompts, given)),
         ):
             return train(checked(found), named, given, score, checks.out, held_out_judge)
 
@@ -182,7 +184,7 @@ def plan_rest(
 
         assert source is not None, "refused above"
         named, given = checked(checks.model), checked(trained)
-        with open_reward(source) as score:
+        with open_reward(source) as score, naming_files((prompts, given)):
             return train(checked(found), named, given, score, checks.out)
 
     counts, steps = {"prompts": len(trained or ())}, None

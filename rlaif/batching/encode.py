@@ -99,7 +99,8 @@ def encode_conversation(
     try:
         return prompt_ids(tokenizer, messages)
     except ChatTemplateError as error:
-        raise ChatTemplateError(f"{id}: {error}, drop the record, or set unusable=skip") from error
+        message = f"{id}: {error}, drop the record, or set unusable=skip"
+        raise ChatTemplateError(message, id) from error
 
 
 def encode_row(
@@ -125,7 +126,8 @@ def encode_row(
     if len(ids) > max_tokens:
         raise BatchError(
             f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit in "
-            f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip"
+            f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip",
+            id,
         )
     return Row(id, ids, len(prompt))
 
@@ -231,7 +233,7 @@ def encode_prompts(
             f"{max_prompt_tokens}); raise max_tokens, drop the prompt, or set unusable=skip"
         )
         if unusable == "error":
-            raise BatchError(reason)
+            raise BatchError(reason, prompt.id)
         skipped.append(reason)
     if not encoded:
         why = f"; the first error: {skipped[0]}" if skipped else ""
