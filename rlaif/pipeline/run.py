@@ -14,6 +14,7 @@ from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge
 from rlaif.data.files import as_path
 from rlaif.data.records import write_json
+from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.pipeline.context import RunContext, run_facts
@@ -176,8 +177,8 @@ def _check_inputs(graph: Graph, selection: Selection, context: RunContext) -> No
 
 
 def _require_settings(stage: Stage) -> None:
-    """Raises UserError for an engine or tracker that is not installed, and more tokens than the
-    model that training begins from can read."""
+    """Raises UserError for an engine or tracker that is not installed, and for a model to begin
+    from that reads fewer tokens, or that the stage cannot sample from."""
     settings = stage.settings
     if isinstance(settings, TrainConfig):
         require_trackers(settings.trackers)
@@ -185,6 +186,8 @@ def _require_settings(stage: Stage) -> None:
             known = model.model in catalog.KNOWN
             folder = catalog.model_folder(model.model) if known else as_path(model.model, "model")
             require_context_of(str(folder), settings.max_tokens)
+            if hasattr(settings, "engine"):
+                require_attention_of(str(folder))
     if (engine := getattr(settings, "engine", None)) is not None:
         choose_engine(engine, launched_processes())
 

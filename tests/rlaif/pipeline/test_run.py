@@ -176,6 +176,20 @@ def test_run_settings_that_a_model_refuses_are_found_before_the_first_stage(tmp_
         assert str(error.value).startswith(f"stages.dpo: max_tokens=512 is more than {model} can")
 
 
+def test_a_policy_that_cannot_be_sampled_is_found_before_the_first_stage(tmp_path, console):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "mamba"}')
+    for name in ("tokenizer.json", "model.safetensors"):
+        (model / name).touch()
+    recipe = a_recipe(models={"policy": str(model), "judge": "org/judge"})
+    for act in (running.run, dry_run):
+        with pytest.raises(RecipeError) as error:
+            act(recipe, tmp_path / "run", console)
+        (line,) = str(error.value).splitlines()
+        assert line.startswith("stages.ppo, rest: PPO and ReST cannot sample from a model without")
+
+
 def test_dry_run_refuses_a_file_as_the_runs_folder(tmp_path, console):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="not a folder"):
