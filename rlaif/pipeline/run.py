@@ -60,16 +60,17 @@ def run(
     _check_models(graph.models)
     context = RunContext(recipe, folder)
     _check_constitutions(graph, context)
-    _check_packages(graph.judges)
+    _check_packages(graph.only(selection).judges)
     _check_inputs(graph, selection, context)
     with locked(folder):
         refuse_foreign([stage for stage in graph.stages if stage in selection], folder)
         # 2. As many prompts as the machine has time for.
-        recipe = fit_to_machine(_counted(recipe, folder), folder, console)
+        judges = graph.only(selection).judges
+        recipe = fit_to_machine(_counted(recipe, folder), folder, console, judges)
         graph, context = build_graph(recipe, folder), RunContext(recipe, folder)
         _say_split(context, console)
-        _fetch(graph.models)
         selection = _select(graph, only, start)
+        _fetch(graph.only(selection).needed)
         # 3. The stages, and what they found.
         _describe(graph, context)
         run_stages(graph.stages, context, console, selection)
