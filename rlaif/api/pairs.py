@@ -30,6 +30,7 @@ from rlaif.data.files import as_path
 from rlaif.data.prompt_split import require_apart
 from rlaif.data.records import Lesson, Preference
 from rlaif.feedback.receipts import parse_receipt
+from rlaif.feedback.undecided import report_undecided, undecided_in
 from rlaif.training.preflight import require_heldout, require_kept
 
 
@@ -324,7 +325,14 @@ def _pair_plan(
         steps = steps_over(len(used), found.batch_size, found.epochs)
         notes += _notes(count_pairs(pairs), "pairs", found.cut_off)
     counts, problems = {"pairs": len(pairs)}, checks.problems.found
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems, train, notes)
+    warning = undecided_in(pair.prob_chosen for pair in pairs)
+    notes += [warning] if warning else []
+
+    def train_and_warn() -> Path:
+        report_undecided(warning)
+        return train()
+
+    return TrainingPlan(found, checks.out, counts, steps, "steps", problems, train_and_warn, notes)
 
 
 def _notes(cut: CutResponses, what: str, cut_off: CutOff) -> list[str]:

@@ -35,6 +35,7 @@ from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
 from rlaif.data.prompt_split import require_splits_apart, text_of
 from rlaif.data.records import Prompt, Sample
+from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.sources import parse_source, require_source
@@ -135,6 +136,8 @@ def plan_ppo(
     comparer = problems.attempt(judge_of, judge, server, constitution) if judged else None
     first = None if start is None else problems.attempt(samples_of, start, "start")
     # Then the settings, beside the judge and the prompts.
+    if checks.model is not None:
+        problems.attempt(require_attention_of, checks.model)
     if found is not None:
         problems.attempt(choose_engine, found.engine, launched_processes())
         problems.attempt(found.require_judge, judged)
@@ -176,6 +179,8 @@ def plan_rest(
     problems, found = checks.problems, checks.config
     trained = problems.attempt(_train_split, prompts)
     source = _checked_reward(problems, reward)
+    if checks.model is not None:
+        problems.attempt(require_attention_of, checks.model)
     if found is not None:
         problems.attempt(choose_engine, found.engine, launched_processes())
 

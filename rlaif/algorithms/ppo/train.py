@@ -60,7 +60,7 @@ from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.base import kv_cache_needed
+from rlaif.generation.base import kv_cache_needed, require_attention
 from rlaif.generation.engines import choose_engine, open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
@@ -98,6 +98,7 @@ def train(
     policy = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
+    require_attention(policy.model.config, policy.name)
     data = _prepare_prompts(policy, prompts, judge, config, workers)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),

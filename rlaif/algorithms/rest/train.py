@@ -41,6 +41,7 @@ from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batc
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
+from rlaif.generation.base import require_attention
 from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
@@ -72,6 +73,7 @@ def train(
     backbone = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
+    require_attention(backbone.model.config, backbone.name)
     require_context(backbone, config.max_tokens)
     prompt_tokens = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(backbone.tokenizer, prompts, prompt_tokens, config.unusable)
