@@ -282,6 +282,11 @@ class PPOConfig(TrainConfig):
         given = self.model_fields_set
         if self.kl_target is None and "kl_horizon" in given:
             raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError(
+                f"kl_target={self.kl_target:g} does nothing with kl_coef=0, which it would multiply; "
+                "raise kl_coef, or remove kl_target"
+            )
         if self.lora is not None and self.lora.dropout:
             raise ValueError(
                 f"lora.dropout={self.lora.dropout:g} would make the update's policy another one "
@@ -343,5 +348,5 @@ def require_prompts_left(usable: int, eval_prompts: int) -> None:
 def _unread_by(estimator: Estimator) -> list[str]:
     """Settings that have no effect with this estimator: other estimators', and the value's."""
     others = [name for other in ESTIMATORS.values() for name in other.settings]
-    unread = [name for name in others if name not in estimator.settings]
+    unread = [name for name in dict.fromkeys(others) if name not in estimator.settings]
     return unread if estimator.needs_value else [*unread, *_OF_VALUE]

@@ -133,6 +133,11 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.identical:
+        console.print(
+            f"{summary.identical} responses left out: identical to another one to their prompt",
+            highlight=False,
+        )
     if summary.cut_off:
         console.print(
             f"{summary.cut_off} of {summary.pairs} pairs hold a response that was cut off by its "

@@ -39,6 +39,9 @@ CPU = torch.device("cpu")
     ("settings", "message"),
     [
         ({"kl_horizon": 100}, "kl_horizon does nothing without kl_target"),
+        ({"kl_target": 3, "kl_coef": 0}, "kl_target=3 does nothing with kl_coef=0, which it would"),
+        ({"ratio": "sequence"}, "advantages=gae does not use ratio; remove it"),
+        ({"truncated": "mask", "ratio": "token"}, "gae does not use ratio, truncated; remove them"),
         ({"lora": {"dropout": 0.1}}, r"lora.dropout=0.1 would make the update's policy another"),
         ({"max_tokens": 64, "max_new_tokens": 64}, "max_new_tokens must leave room"),
         (
