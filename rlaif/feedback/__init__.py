@@ -9,5 +9,6 @@ receipts.py         a judgment as a label with its receipt, and back
 counts.py           running counts and means of judgments
 earlier_labels.py   what happens to labels in the folder that were made differently
 revise.py           critique and revision of samples, for supervised fine-tuning
+undecided.py        labels that hardly tell the responses apart
 trl_reward.py       the judge as a reward function of TRL's trainers
 """
