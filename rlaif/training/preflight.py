@@ -53,9 +53,7 @@ def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> Non
             if heldout
             else "there are no held-out pairs to evaluate"
         )
-        raise TrainingError(
-            f"{' and '.join(given)}: {without}; give some, or remove the setting"
-        )
+        raise TrainingError(f"{' and '.join(given)}: {without}; give some, or remove the setting")
 
 
 def require_kept(pairs: Sequence[Preference], config: HeldOutConfig) -> None:

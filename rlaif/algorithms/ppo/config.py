@@ -266,8 +266,8 @@ class PPOConfig(TrainConfig):
             raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError(
-                f"kl_target={self.kl_target:g} does nothing with kl_coef=0, which it would multiply; "
-                "raise kl_coef, or remove kl_target"
+                f"kl_target={self.kl_target:g} does nothing with kl_coef=0, which it would "
+                "multiply; raise kl_coef, or remove kl_target"
             )
         if self.lora is not None and self.lora.dropout:
             raise ValueError(
