@@ -215,7 +215,9 @@ def plan_dpo(
     if reference_cache is not None:
         cache = problems.attempt(as_path, reference_cache, "reference_cache")
     # A loss on hard labels leaves out ties before anything else looks at the pairs.
-    used, used_held, notes = pairs, held, list[str]()
+    notes: list[str] = []
+    used: Sequence[Preference] | None = pairs
+    used_held: Sequence[Preference] | None = held
     if found is not None and not LOSSES[found.loss].soft:
         used = _hard(checks, pairs, "pairs", notes)
         used_held = _hard(checks, held, "held-out pairs", notes)
