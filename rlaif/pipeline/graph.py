@@ -76,8 +76,11 @@ class Graph:
     @property
     def judges(self) -> list[ModelSpec]:
         """The models among them that judge."""
-        stages = (stage for stage in self.stages if "judge" in stage.sources)
-        return _each_once(stage.source("judge").spec for stage in stages)
+        slots = ("judge", "judges")
+        sources = (
+            s for stage in self.stages for slot in slots for s in stage.sources.get(slot, ())
+        )
+        return _each_once(s.origin for s in sources if isinstance(s.origin, ModelSpec))
 
     @property
     def answering(self) -> list[ModelSpec]:
