@@ -1,0 +1,5 @@
+"""Gold sets: questions whose right answers are known, read from public benchmarks. No judge here.
+
+questions.py    GoldQuestion, and `read_gold` for any file of them
+formats.py      schemas: RewardBench 1 and 2, RM-Bench, JudgeBench, HHH, LLMBar, PandaLM, XSTest
+"""
