@@ -2,4 +2,6 @@
 
 questions.py    GoldQuestion, and `read_gold` for any file of them
 formats.py      schemas: RewardBench 1 and 2, RM-Bench, JudgeBench, HHH, LLMBar, PandaLM, XSTest
+answers.py      answers as log-odds, and the credit that a leaderboard gives them
+figures.py      the leaderboards' own figures, with intervals clustered by prompt
 """
