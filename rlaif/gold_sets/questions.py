@@ -122,3 +122,15 @@ def load_gold_set(path: Path, format: str | None = None) -> GoldSet:
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
         raise RecordError(f"{path}: contains no usable question ({reasons}); see docs/bench.md")
     return GoldSet(path, name, tuple(questions), left_out)
+
+
+def draw(questions: Sequence[GoldQuestion], limit: int | None, seed: int = 0) -> list[GoldQuestion]:
+    """A seeded sample of the questions, in their order; all without a limit.
+
+    A larger sample includes a smaller one with the same seed.
+    """
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    keys = [content_id([seed, q.prompt_id, q.id, *q.responses]) for q in questions]
+    drawn = sorted(range(len(questions)), key=lambda n: (keys[n], n))[:limit]
+    return [questions[n] for n in sorted(drawn)]
