@@ -24,8 +24,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from constitution.schema import Constitution, Message
+from judge_service.client.sync import JudgeRequestError
 from judge_service.judge.aggregation import in_each_order
-from judge_service.types import Comparison, JudgeOptions, Judgment, Score, Unjudged, Usage
+from judge_service.types import (
+    Comparison,
+    JudgeOptions,
+    Judgment,
+    Score,
+    Unjudged,
+    UnjudgedReason,
+    Usage,
+)
 from rlaif.bench.obedience import ALL, Obedience, ObediencePair, obedience
 from rlaif.bench.result import Answered, BenchCost
 from rlaif.bench.scores import ScoreEntry, ScoreRequest, scored_questions
@@ -143,6 +152,8 @@ class JudgeBench:
             for place, n in enumerate(drawn)
             for pair in self._obedience_pairs(questions[n], found[n], inverse[place])
         ]
+        if not pairs:
+            return [], ["obedience was not measured: no pair was judged by both principles"]
         return obedience(pairs), []
 
     def _obedience_pairs(
@@ -170,9 +181,12 @@ class JudgeBench:
         by = self.constitution.name if served else self.constitution
 
         def score(request: ScoreRequest) -> ScoreEntry:
-            answer = self.client.score(
-                request.messages, request.response, by, self.options, timeout=SCORE_TIMEOUT_S
-            )
+            try:
+                answer = self.client.score(
+                    request.messages, request.response, by, self.options, timeout=SCORE_TIMEOUT_S
+                )
+            except JudgeRequestError as error:  # such as a response that is too long
+                return ScoreEntry(key=request.key, score=None, reason=_refusal(error), final=False)
             usage = answer.usage
             counts = {
                 "reads": usage.reads,
@@ -212,6 +226,12 @@ class JudgeBench:
 
 
 _Judged = tuple[Comparison, Judgment | Unjudged]
+
+
+def _refusal(error: JudgeRequestError) -> str:
+    """The reason of a refused score, in the words of a stream's answers."""
+    too_long = "too long" in str(error)
+    return (UnjudgedReason.TOO_LONG if too_long else UnjudgedReason.REFUSED).value
 
 
 def _needs_scores(question: GoldQuestion) -> bool:

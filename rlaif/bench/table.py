@@ -13,7 +13,7 @@ from rlaif.terminal_tables import print_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-MOST_GROUPS = 12  # that are shown; all are in bench.json
+MOST_GROUPS, FEWEST_QUESTIONS = 12, 5  # of groups that are shown; all are in bench.json
 
 
 def print_result(result: BenchResult, console: Console) -> None:
@@ -25,6 +25,7 @@ def print_result(result: BenchResult, console: Console) -> None:
     line(_heading(result))
     names = [floor.name for floor in result.floors]
     groups = [figure for figure in result.figures if figure.level == "group"]
+    large = [figure for figure in groups if figure.questions >= FEWEST_QUESTIONS][:MOST_GROUPS]
     shown = [figure for figure in result.figures if figure.level != "group"]
     rows = [
         [
@@ -32,12 +33,12 @@ def print_result(result: BenchResult, console: Console) -> None:
             *(_share(floor.value if figure.level == "overall" else floor.groups.get(figure.name))
               for floor in result.floors),
         ]
-        for figure in (*shown, *groups[:MOST_GROUPS])
+        for figure in (*shown, *large)
     ]  # fmt: skip
     headings = ["", "questions", "accuracy [95 %]", *names]
     print_table(console, headings, rows, folded=[""])
-    if len(groups) > MOST_GROUPS:
-        line(f"and {len(groups) - MOST_GROUPS} smaller groups (--json has them)")
+    if len(groups) > len(large):
+        line(f"and {len(groups) - len(large)} smaller groups (--json has them)")
     line(f"verdict: {result.verdict}")
     for text in (_length(result), _position(result), _cost(result), *result.notes):
         if text:
