@@ -70,7 +70,7 @@ def _moments(
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FittedLine:
     """y = intercept + slope·x by weighted least squares, the slope with its clustered interval."""
 
     intercept: float
@@ -82,7 +82,7 @@ def clustered_line(
     y: Sequence[float],
     clusters: Sequence[Hashable],
     weights: Sequence[float] | None = None,
-) -> Line | None:
+) -> FittedLine | None:
     """Fit the line; None where x does not vary.
 
     With e_i the residual and z_i = x_i - mean(x): slope = Σ w z y / Σ w z², and its variance
@@ -104,10 +104,10 @@ def clustered_line(
         sums[cluster] += wi * (xi - mean_x) * (yi - mean_y - slope * (xi - mean_x))
     n, intercept = len(sums), mean_y - slope * mean_x
     if n < 3:
-        return Line(intercept, Estimate(slope, None, None, n))
+        return FittedLine(intercept, Estimate(slope, None, None, n))
     variance = n / (n - 1) * math.fsum(s * s for s in sums.values()) / spread**2
     half = student_t(n - 1) * math.sqrt(variance)
-    return Line(intercept, Estimate(slope, slope - half, slope + half, n))
+    return FittedLine(intercept, Estimate(slope, slope - half, slope + half, n))
 
 
 def folds_by_prompt(prompts: Sequence[str], folds: int, seed: int) -> list[int]:
