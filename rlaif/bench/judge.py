@@ -14,7 +14,6 @@ reason and is in no figure. Answers are on disk before the next is asked for.
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,11 +35,11 @@ from judge_service.types import (
     Usage,
 )
 from rlaif.bench.obedience import ALL, Obedience, ObediencePair, obedience
+from rlaif.bench.plan import comparisons, drawn_places, needs_scores
 from rlaif.bench.result import Answered, BenchCost
 from rlaif.bench.scores import ScoreEntry, ScoreRequest, scored_questions
-from rlaif.data.formats.base import content_id
 from rlaif.feedback.labeler import TRANSIENT, Answers, LabelingClient, identify, judge_pairs
-from rlaif.gold_sets.answers import TIES, GoldAnswer, from_scores
+from rlaif.gold_sets.answers import GoldAnswer, from_scores
 from rlaif.gold_sets.questions import GoldQuestion
 
 COMPARISONS = "comparisons.journal.jsonl"
@@ -86,8 +85,8 @@ class JudgeBench:
     def answer(self, questions: Sequence[GoldQuestion]) -> Answered:
         """Ask the judge. Raises as `judge_pairs`: what was answered is kept, and the same call
         continues with the rest."""
-        scored = [q for q in questions if self.by_scores or _needs_scores(q)]
-        compared = [q for q in questions if not (self.by_scores or _needs_scores(q))]
+        scored = [q for q in questions if self.by_scores or needs_scores(q)]
+        compared = [q for q in questions if not (self.by_scores or needs_scores(q))]
         parts = []
         if compared:
             parts.append(self._compare(compared))
@@ -232,40 +231,6 @@ def _refusal(error: JudgeRequestError) -> str:
     """The reason of a refused score, in the words of a stream's answers."""
     too_long = "too long" in str(error)
     return (UnjudgedReason.TOO_LONG if too_long else UnjudgedReason.REFUSED).value
-
-
-def _needs_scores(question: GoldQuestion) -> bool:
-    return question.source == "reward_bench_2" and question.group == TIES
-
-
-def comparisons(question: GoldQuestion, prefix: str) -> list[Comparison]:
-    """A comparison for every (right, wrong) pair; A is the response with the smaller hash, so that
-    its name does not depend on which is right."""
-    found = []
-    for right, wrong in question.pairs:
-        texts = (question.responses[right], question.responses[wrong])
-        a, b = sorted(texts, key=lambda text: content_id([question.prompt_id, text]))
-        found.append(Comparison(f"{prefix}/{right}-{wrong}", question.messages, a, b))
-    return found
-
-
-def count_reads(
-    questions: Sequence[GoldQuestion], constitution: Constitution, by_scores: bool
-) -> int:
-    """How many reads the questions take, if none is known yet."""
-    reads = 0
-    for question in questions:
-        principles = sum(p.applies_to(question.messages) for p in constitution.principles)
-        alone = by_scores or _needs_scores(question)
-        reads += principles * (len(question.responses) if alone else 2 * len(question.pairs))
-    return reads
-
-
-def drawn_places(count: int, wanted: int, seed: int) -> list[int]:
-    """A seeded draw of `wanted` of `count` places, in order; all if there are not more."""
-    if wanted >= count:
-        return list(range(count))
-    return sorted(random.Random(seed).sample(range(count), wanted))
 
 
 def answers_of_scores(

@@ -121,9 +121,7 @@ def judge_bench(
     words), how far the labels follow length and position, and whether they turn around with the
     principle. Intervals are 95 %, clustered by prompt.
     """
-    from rlaif.bench.judge import JudgeBench, uncalibrated
     from rlaif.bench.obedience import inverse_of, require_same_principles
-    from rlaif.bench.result import result
     from rlaif.models.catalog import cache_folder
 
     # Everything that can be refused is refused before a judge is loaded.
@@ -138,8 +136,10 @@ def judge_bench(
             gold, shown, opposite or inverse_of(shown), 0 if scores else obedience, seed, scores
         )
         return
-    folder = out or cache_folder() / "bench"
-    found = []
+    from rlaif.bench.judge import JudgeBench, uncalibrated
+    from rlaif.bench.result import result
+
+    folder, found = out or cache_folder() / "bench", []
     waited = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, folder / "judge.log", server, waited) as client:
         by = expected or client.constitution(constitution)
@@ -193,7 +193,6 @@ def reward_bench(
     Beside them: what needs no model (random, the longer response, surface features, a bag of
     words), and how far the scores follow length. Intervals are 95 %, clustered by prompt.
     """
-    from rlaif.bench.result import result
     from rlaif.models.catalog import cache_folder
     from rlaif.models.reward.weights import read_facts
 
@@ -204,6 +203,7 @@ def reward_bench(
             responses = sum(len(question.responses) for question in questions)
             _say(f"{_described(each, questions)}; {responses} responses to score")
         return
+    from rlaif.bench.result import result
     from rlaif.bench.reward import load_reward_model, reward_answers
 
     loaded: RewardModel = load_reward_model(folder, model)
@@ -262,7 +262,7 @@ def _print_plan(
     seed: int,
     scores: bool,
 ) -> None:
-    from rlaif.bench.judge import count_reads, drawn_places
+    from rlaif.bench.plan import count_reads, drawn_places
 
     for each, questions in gold:
         reads = count_reads(questions, constitution, scores)

@@ -12,8 +12,9 @@ import pytest
 
 from constitution import Constitution
 from judge_service.client.sync import JudgeClient
-from rlaif.bench.judge import JudgeBench, comparisons, count_reads, drawn_places
+from rlaif.bench.judge import JudgeBench
 from rlaif.bench.obedience import inverse_of
+from rlaif.bench.plan import comparisons, count_reads, drawn_places
 from rlaif.bench.result import Answered
 from rlaif.gold_sets.length import length_bias
 from rlaif.gold_sets.questions import GoldQuestion, as_messages

@@ -10,15 +10,19 @@ from typing import Any, cast
 import pytest
 
 from constitution.schema import Message
-from rlaif.bench.reward import reward_answers
+from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.train import train
+from rlaif.bench.reward import load_reward_model, reward_answers
 from rlaif.gold_sets.questions import GoldQuestion
 from rlaif.models.reward_model import RewardModel
+from tests.support.training.pairs import varied_pairs
 
 QUESTIONS = [
     GoldQuestion.pair("a", "longer one", "short"),
     GoldQuestion.pair("b", "short", "the longer one"),
     GoldQuestion.pair("c", "x" * 50, "short"),
 ]
+TRAITS = {"manners": 1.0, "brevity": 2.0}
 
 
 class LengthScorer:
@@ -66,3 +70,18 @@ def test_scores_on_disk_are_not_computed_again_unless_the_model_changed(
     (folder / "reward.json").write_text('{"label_weights": {}, "trait_weights": {"a": 1}}')
     reward_answers(QUESTIONS, folder, model, tmp_path / "out")
     assert scorer.scored == 6 + 6
+
+
+def test_a_trained_reward_model_is_loaded_over_its_base_and_gives_its_own_scores(
+    tiny_model: str, tmp_path: Path
+) -> None:
+    config = RewardConfig(dtype="float32", epochs=1, max_tokens=200)
+    folder = train(config, tiny_model, varied_pairs(), tmp_path / "reward", TRAITS)
+    model = load_reward_model(folder)
+    found = reward_answers(QUESTIONS[:2], folder, model, tmp_path / "out")
+    for answer in found.answers:
+        question = answer.question
+        right, wrong = model.overall_scores([question.messages] * 2, question.responses)
+        assert right is not None
+        assert wrong is not None
+        assert answer.gaps == pytest.approx((right - wrong,), abs=1e-5)
