@@ -1,7 +1,8 @@
-"""Results for the terminal: one table per file, and in lines below what it means."""
+"""Results for the terminal: a table per file and what it means, then all files at a glance."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,34 @@ def print_result(result: BenchResult, console: Console) -> None:
             line(text)
     if result.obedience:
         _print_obedience(result.obedience, console)
+
+
+def print_overview(results: Sequence[BenchResult], console: Console) -> None:
+    """Print one row per file: accuracy, the best floor, length, position and obedience."""
+    rows = []
+    for each in results:
+        best = max(each.floors, key=lambda floor: floor.value)
+        chosen, right = each.length.longer_chosen, each.length.longer_right
+        slope = each.length.slope
+        obeyed = each.obedience[0] if each.obedience else None
+        rows.append(
+            [
+                Path(each.file).name,
+                interval(each.overall),
+                f"{best.value:.2f} {best.name}",
+                "-"
+                if chosen is None or right is None
+                else f"{chosen.value:.2f} ({right.value:.2f})",
+                "-" if slope is None else interval(slope, signed=True),
+                "-" if each.consistent is None else f"{each.consistent.value:.2f}",
+                "-" if obeyed is None else f"{obeyed.inverted.value:.2f} ({obeyed.follower:.2f})",
+            ]
+        )
+    headings = [
+        "file", "accuracy [95 %]", "best floor", "longer chosen (right)", "slope", "orders agree",
+        "inverted (if followed)",
+    ]  # fmt: skip
+    print_table(console, headings, rows, folded=["file"])
 
 
 def _heading(result: BenchResult) -> str:

@@ -83,7 +83,8 @@ def judge_bench(
         int,
         typer.Option(
             min=0,
-            help="Ask N questions of each file by the inverted principles too; 0: none.",
+            help="Ask N questions of each file by the inverted principles, too, and say whether "
+            "the labels turn around; 0: none. Not with --scores.",
             metavar="N",
         ),
     ] = 100,
@@ -292,7 +293,7 @@ def _show(found: Sequence[BenchResult], folder: Path, as_json: bool) -> None:
     import json
 
     from rlaif.bench.result import RESULTS, write_results
-    from rlaif.bench.table import print_result
+    from rlaif.bench.table import print_overview, print_result
 
     write_results(folder / "bench.json", found)
     if as_json:
@@ -300,6 +301,8 @@ def _show(found: Sequence[BenchResult], folder: Path, as_json: bool) -> None:
         return
     for each in found:
         print_result(each, output())
+    if len(found) > 1:
+        print_overview(found, output())
     print(f"results: {folder / 'bench.json'}", file=sys.stderr)
 
 

@@ -80,6 +80,18 @@ def test_json_holds_every_file_and_every_figure(address: str, gold: Path, tmp_pa
     assert second["verdict"] == "not above chance"  # one question says nothing
 
 
+def test_several_files_are_shown_at_a_glance(address: str, gold: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(gold.read_text().splitlines(keepends=True)[:12]))
+    ran = rlaif("judge", "bench", gold, other, "--server", address, "--out", tmp_path / "out",
+                "--obedience", 12)  # fmt: skip
+    overview = ran.output[ran.output.rindex("best floor") :]
+    assert "│ gold.jsonl  │ 1.00 [0.86, 1.00] │" in overview
+    assert "│ other.jsonl │ 1.00 [0.76, 1.00] │" in overview
+    # The longer is never chosen nor right; by the inverted principle it is as if it followed.
+    assert overview.count("0.00 (0.00)") == 4
+
+
 def test_a_dry_run_counts_reads_and_shows_the_inverted_principles(gold: Path) -> None:
     ran = rlaif("judge", "bench", gold, "--dry-run", "--limit", 10, "--obedience", 4)
     lines = ran.output.splitlines()
