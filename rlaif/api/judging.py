@@ -21,7 +21,7 @@ from constitution import Constitution
 from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
-from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
+from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
@@ -221,18 +221,27 @@ def evaluate(
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
+    until: str | float | None = None,
+    human: HumanVerdictsLike = (),
+    round_robin: bool = False,
 ) -> EvaluationResult:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
     responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
-    on the same prompts. Saved as `out`/evaluation.json; a killed call resumes. The other arguments:
-    see `label`.
+    on the same prompts. Saved as `out`/evaluation.json; a killed call resumes. until: "settled", or
+    how wide a win rate's interval may be: judging stops there, and intervals are anytime ones.
+    human: verdicts of people on some of the pairs (HumanVerdict), for win rates by people. The two
+    exclude each other, and `until` and round_robin do. round_robin: compare every two policies, and
+    give all strengths. The other arguments: see `label`.
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
     from rlaif.evaluation import policies
+    from rlaif.evaluation.anytime import stop_rule
     from rlaif.evaluation.comparison import require_counterparts
+    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
     from rlaif.feedback.labeler import comparer
+    from rlaif.feedback.tournament import round_robin as strengths_of
 
     # Everything is read before a judge is started.
     problems = Problems()
@@ -253,9 +262,18 @@ def evaluate(
         problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
     for name, samples in runs if first else ():
         problems.attempt(require_counterparts, samples or (), first or (), str(name))
+    verdicts = problems.attempt(verdicts_of, human) or []
+    known = {str(name): samples for name, samples in runs if samples}
+    if len(known) == len(responses):
+        problems.attempt(require_known, verdicts, known)
+    rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
     connection = problems.attempt(judge_of, judge, server, constitution, wait)
     problems.attempt(require_folder, folder)
     problems.refuse()
+    policy_runs = [
+        policies.PolicyRun(START, checked(first)),
+        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+    ]
     with checked(connection).connected(folder / "judge.log") as client:
         # The journal keeps every answer of the judge, so that a killed evaluation resumes.
         compare = comparer(
@@ -264,11 +282,11 @@ def evaluate(
             constitution=checked(connection).constitution,
             options=checked(asked),
         )
-        result = policies.evaluate(
-            policies.PolicyRun(START, checked(first)),
-            [policies.PolicyRun(str(name), checked(samples)) for name, samples in runs],
-            compare,
-        )
+        result = policies.evaluate(policy_runs[0], policy_runs[1:], compare, until=rule)
+        if round_robin:
+            result = replace(result, strengths=strengths_of(policy_runs, compare))
+    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+    result = replace(result, human=human_win_rates(verdicts, comparisons))
     result.save(folder / "evaluation.json")
     return result
 

@@ -26,8 +26,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
+from constitution.errors import UserError
 from rlaif.evaluation.intervals import Estimate
 
 ALPHA = 0.05
@@ -54,6 +56,66 @@ def anytime_interval(values: Sequence[float], alpha: float = ALPHA) -> tuple[flo
 def anytime_estimate(values: Sequence[float]) -> Estimate:
     """Mean with its 95 % anytime interval. values: one per prompt, in the order of judging."""
     return Estimate(fmean(values), *anytime_interval(values), n=len(values))
+
+
+SETTLED = "settled"
+
+
+class StopRuleError(UserError):
+    """A rule for when to stop judging that cannot be read; the message says what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """When a win rate is known well enough: its interval excludes ½, or is `width` wide at most.
+
+    StopRule.parse("settled")    StopRule.parse("0.2")
+    """
+
+    width: float | None = None
+
+    @classmethod
+    def parse(cls, text: str | float) -> StopRule:
+        """`settled`, or a width between 0 and 1. Raises StopRuleError."""
+        if text == SETTLED:
+            return cls()
+        try:
+            width = float(text)
+        except (TypeError, ValueError):
+            width = math.nan
+        if isinstance(text, bool) or not 0 < width < 1:
+            raise StopRuleError(
+                f"invalid until: {text!r}; write settled, to stop when the interval excludes 50 %, "
+                "or how wide it may be, such as 0.2 for 20 points"
+            )
+        return cls(width)
+
+    def __str__(self) -> str:
+        return SETTLED if self.width is None else f"{self.width:g}"
+
+    def reached(self, estimate: Estimate) -> bool:
+        """Whether an anytime estimate is good enough."""
+        low, high = estimate.low, estimate.high
+        if low is None or high is None:
+            return False
+        if self.width is None:
+            return not low <= 0.5 <= high
+        return high - low <= self.width
+
+
+def stop_rule(until: str | float | None, *, human: bool, round_robin: bool) -> StopRule | None:
+    """The rule that was asked for; None for none. human, round_robin: whether those were asked for,
+    too. Raises StopRuleError, also for a combination whose intervals would not hold."""
+    if until is None or until == "":
+        return None
+    rule = StopRule.parse(until)
+    for asked, name in ((human, "human"), (round_robin, "round_robin")):
+        if asked:
+            raise StopRuleError(
+                f"until and {name} exclude each other: the intervals of {name} hold for a number "
+                "of prompts that is fixed before judging; leave one of them out"
+            )
+    return rule
 
 
 def _bets(values: Sequence[float], alpha: float) -> list[float]:

@@ -25,26 +25,32 @@ verdicts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from rlaif.evaluation.intervals import Estimate, share_estimate, student_t
+from rlaif.data.records import HumanVerdict, RecordError, Sample
+from rlaif.evaluation.comparison import ResponseComparison, win_point
+from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate, student_t
+
+_POINTS = {"better": 1.0, "tie": 0.5, "worse": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
 class HumanWinRate:
     """A policy's win rate against the start by people.
 
-    corrected: PPI++; its n counts the prompts with human verdicts. human: by people alone, Wilson.
-    judge_weight: λ. agreement: share of those prompts where judge and people have the same outcome.
+    corrected: PPI++; n counts the prompts with human verdicts. human: by people alone, Wilson's.
+    judge_weight: λ. judge_only: N. agreement: share of the pairs with verdicts of both on which
+    judge and people (their majority) have the same outcome; None without such pairs.
     """
 
     corrected: Estimate
     human: Estimate
     judge_weight: float
-    judged_only: int  # N
-    agreement: float
+    judge_only: int
+    agreement: float | None
 
 
 def prediction_powered_mean(
@@ -85,3 +91,72 @@ def _tuned_weight(
 
 def _variance(values: Sequence[float]) -> float:
     return variance(values) if len(values) > 1 else 0.0
+
+
+# ── verdicts on policies ─────────────────────────────────────────────────────────────────────
+
+
+def require_known(
+    verdicts: Iterable[HumanVerdict], policies: Mapping[str, Sequence[Sample]]
+) -> None:
+    """Raises RecordError for a verdict on what is not evaluated. policies: samples by name."""
+    evaluated = {
+        name: {(s.prompt.id, s.index): s.response for s in samples}
+        for name, samples in policies.items()
+    }
+    for verdict in verdicts:
+        where = f"human verdict on {verdict.policy!r}, prompt {verdict.prompt!r}"
+        if verdict.policy not in evaluated:
+            raise RecordError(f"{where}: unknown policy; expected {', '.join(evaluated)}")
+        response = evaluated[verdict.policy].get((verdict.prompt, verdict.index))
+        if response is None:
+            raise RecordError(
+                f"{where}: the policy has no response {verdict.index} to it; remove this verdict"
+            )
+        if verdict.response not in (None, response):
+            raise RecordError(
+                f"{where}: it is on another response than the evaluated one; remove this verdict, "
+                "or evaluate the responses that people read"
+            )
+
+
+def human_win_rates(
+    verdicts: Iterable[HumanVerdict], policies: Mapping[str, Sequence[ResponseComparison]]
+) -> dict[str, HumanWinRate]:
+    """The win rate by people of each policy with verdicts. policies: the judge's comparisons."""
+    voted: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for verdict in verdicts:
+        voted[verdict.policy][verdict.prompt, verdict.index].append(_POINTS[verdict.verdict])
+    return {
+        name: _human_win_rate(
+            {pair: fmean(points) for pair, points in voted[name].items()}, comparisons
+        )
+        for name, comparisons in policies.items()
+        if name in voted
+    }
+
+
+def _human_win_rate(
+    voted: Mapping[tuple[str, int], float], comparisons: Iterable[ResponseComparison]
+) -> HumanWinRate:
+    judged = {(c.prompt, c.index): win_point(c.prob) for c in comparisons if c.prob is not None}
+    both = [pair for pair in voted if pair in judged]
+    seen = {prompt for prompt, _ in voted}
+    others = [pair for pair in judged if pair[0] not in seen]
+
+    alone = share_estimate(_averaged(voted, voted))
+    judge_only = _averaged(others, judged)
+    corrected, weight = (
+        prediction_powered_mean(_averaged(both, voted), _averaged(both, judged), judge_only)
+        if both
+        else (alone, 0.0)
+    )
+    agree = [win_point(voted[pair]) == judged[pair] for pair in both]
+    return HumanWinRate(corrected, alone, weight, len(judge_only), fmean(agree) if agree else None)
+
+
+def _averaged(
+    pairs: Iterable[tuple[str, int]], points: Mapping[tuple[str, int], float]
+) -> list[float]:
+    """The mean point of each prompt, in the order of its first pair."""
+    return by_prompt((prompt, points[prompt, index]) for prompt, index in pairs)

@@ -24,6 +24,8 @@ from pydantic import TypeAdapter
 
 from constitution.schema import Message
 from rlaif.data.records import Sample, write_json
+from rlaif.evaluation.anytime import StopRule
+from rlaif.evaluation.bradley_terry import StrengthTable
 from rlaif.evaluation.comparison import (
     Compare,
     EvaluationError,
@@ -31,6 +33,7 @@ from rlaif.evaluation.comparison import (
     JudgedPair,
     Question,
     ResponseComparison,
+    compare_until,
     compare_with_start,
     judge_score,
     length_controlled,
@@ -38,6 +41,7 @@ from rlaif.evaluation.comparison import (
     win_rate,
 )
 from rlaif.evaluation.diversity import distinct_n, self_bleu
+from rlaif.evaluation.human_verdicts import HumanWinRate
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
 from rlaif.evaluation.refusals import HARMFUL, refuses
 
@@ -166,12 +170,17 @@ class PolicyResult:
 class EvaluationResult:
     """The start first, then the trained policies; prompts: the conversations by prompt id.
 
-    evaluators: the models that judged; none in files written before they were recorded.
+    evaluators: the models that judged; none in files written before they were recorded. until: the
+    rule that judging stopped by, as it was given. strengths: of a round robin. human: win rates by
+    people, by policy.
     """
 
     policies: tuple[PolicyResult, ...]
     prompts: dict[str, tuple[Message, ...]]
     evaluators: tuple[EvaluatorModel, ...] = ()
+    until: str = ""
+    strengths: StrengthTable | None = None
+    human: dict[str, HumanWinRate] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the result as JSON."""
@@ -186,9 +195,16 @@ class EvaluationResult:
 _RESULT = TypeAdapter(EvaluationResult)
 
 
-def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -> EvaluationResult:
+def evaluate(
+    start: PolicyRun,
+    trained: Sequence[PolicyRun],
+    compare: Compare,
+    *,
+    until: StopRule | None = None,
+) -> EvaluationResult:
     """Compare every trained policy with the start, on the start's prompts.
 
+    until: judge each policy's prompts in random order until its win rate meets this rule.
     Raises EvaluationError if there are no samples, or as `compare_with_start` does.
     """
     if not start.samples:
@@ -203,14 +219,23 @@ def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -
     own = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
     results = [_result(start, start, own, {})]
     for run in trained:
-        comparisons = compare_with_start(run.samples, start.samples, noting_who_judged, run.name)
+        comparisons = _compared(run, start, noting_who_judged, until)
         unjudged = Counter(c.reason for c in comparisons if c.prob is None)
         results.append(_result(run, start, comparisons, unjudged))
     return EvaluationResult(
         tuple(results),
         {s.prompt.id: s.prompt.messages for s in start.samples},
         tuple(sorted(evaluators, key=lambda evaluator: evaluator.name)),
+        until="" if until is None else str(until),
     )
+
+
+def _compared(
+    run: PolicyRun, start: PolicyRun, compare: Compare, until: StopRule | None
+) -> list[ResponseComparison]:
+    if until is None:
+        return compare_with_start(run.samples, start.samples, compare, run.name)
+    return compare_until(run.samples, start.samples, compare, run.name, until)
 
 
 def _result(

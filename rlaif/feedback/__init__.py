@@ -7,6 +7,7 @@ pairs.py            samples → pairs to compare; content digests
 receipts.py         a judgment as a label with its receipt, and back
 counts.py           running counts and means of judgments
 earlier_labels.py   what happens to labels in the folder that were made differently
+tournament.py       every policy compared with every other: strengths
 revise.py           critique and revision of samples, for supervised fine-tuning
 trl_reward.py       the judge as a reward function of TRL's trainers
 """

@@ -9,4 +9,5 @@ figures.py    how a plot is drawn, as inline SVG
 axes.py       ranges and ticks of a plot
 excerpts.py   which records of a long file are shown
 tables.py     an evaluation as tables, on the page and on the terminal
+beyond_win_rates.py   when judging stopped, win rates by people, strengths of a round robin
 """

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, model_validator
+
+from constitution.errors import UserError
 from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
-from rlaif.data.records import Sample, read_jsonl
+from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
+from rlaif.evaluation.anytime import stop_rule
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -25,6 +31,30 @@ if TYPE_CHECKING:
 FEW_PROMPTS = 20  # with fewer, a win rate's 95 % interval is over 40 points wide
 
 
+class EvaluateOptions(ConstitutionOptions):
+    """By which constitution policies are compared, on how many prompts, and what else is found."""
+
+    until: str | float | None = Field(
+        default=None,
+        description="stop judging a policy when its win rate is settled (its interval excludes "
+        "50 %), or its interval is this wide, such as 0.2; all prompts by default",
+    )
+    human: str = Field(
+        default="", description="JSON lines of human verdicts, for win rates by people (PPI++)"
+    )
+    round_robin: bool = Field(
+        default=False, description="compare every two policies, too: Bradley-Terry strengths"
+    )
+
+    @model_validator(mode="after")
+    def _intervals_hold(self) -> EvaluateOptions:
+        try:
+            stop_rule(self.until, human=bool(self.human), round_robin=self.round_robin)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class EvaluateStage(Stage):
     """Judges every policy's responses against the start's, in both orders."""
 
@@ -36,7 +66,7 @@ class EvaluateStage(Stage):
     }
     gives = ArtifactType.EVALUATION
     settings_class = JudgingConfig
-    options_class = ConstitutionOptions
+    options_class = EvaluateOptions
     keeps_its_own = True  # the journal has every answer by its content
     is_result = True
     grows_with = HELD_OUT
@@ -48,7 +78,9 @@ class EvaluateStage(Stage):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         """Also the policies, whose KL to the start is computed from their weights."""
         policies = self._respond.policies
+        verdicts = self._verdicts()
         return {
+            "human": Files((Path(self.options.human).expanduser(),) if verdicts else ()),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
             **self._respond.template_kwargs,
@@ -57,15 +89,24 @@ class EvaluateStage(Stage):
     def run(self, context: RunContext) -> None:
         from judge_service.planted.file import PlantedJudge
         from rlaif.evaluation.gold import GOLD_FILE, gold_evaluation
+        from rlaif.evaluation.human_verdicts import human_win_rates, require_known
         from rlaif.evaluation.policies import evaluate
+        from rlaif.feedback.tournament import round_robin
 
         scorer = self._scorer()
         start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
+        verdicts = self._verdicts()
+        require_known(verdicts, {run.name: run.samples for run in trained})
         judge, constitution = self.source("judge").spec, self.options.constitution
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
             journal = self.folder / "answers.journal.jsonl"
             compare = context.comparer(client, journal, constitution, self.settings)
-            result = evaluate(start, trained, compare)
+            until = stop_rule(self.options.until, human=False, round_robin=False)
+            result = evaluate(start, trained, compare, until=until)
+            if self.options.round_robin:
+                result = replace(result, strengths=round_robin((start, *trained), compare))
+        comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+        result = replace(result, human=human_win_rates(verdicts, comparisons))
         if judge.is_planted:
             truth = PlantedJudge.load(judge.model)
             runs = [(run.name, run.samples) for run in (start, *trained)]
@@ -74,6 +115,20 @@ class EvaluateStage(Stage):
         else:
             (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
         result.save(self.outputs.paths[0])
+
+    def _verdicts(self) -> list[HumanVerdict]:
+        """Those of people. Raises RecordError, also for one on a policy that is not evaluated."""
+        if not self.options.human:
+            return []
+        verdicts = read_jsonl(Path(self.options.human).expanduser(), HumanVerdict)
+        names = [name for name in self._respond.policies if name != START]
+        for verdict in verdicts:
+            if verdict.policy not in names:
+                raise RecordError(
+                    f"{self.options.human}: unknown policy {verdict.policy!r}; expected one of "
+                    f"{', '.join(names)}"
+                )
+        return verdicts
 
     @property
     def outputs(self) -> Files:
@@ -132,10 +187,10 @@ class EvaluateStage(Stage):
     def show(self, context: RunContext, console: Console) -> None:
         from rlaif.evaluation.gold import GOLD_FILE, GoldEvaluation
         from rlaif.evaluation.policies import EvaluationResult
+        from rlaif.report.beyond_win_rates import print_evaluation
         from rlaif.report.sections.gold import policy_sentences
-        from rlaif.report.tables import print_table
 
-        print_table(EvaluationResult.load(self.outputs.paths[0]), console)
+        print_evaluation(EvaluationResult.load(self.outputs.paths[0]), console)
         console.print(self._sizes(context), highlight=False, soft_wrap=True)
         if (gold := self.folder / GOLD_FILE).is_file():
             for sentence in policy_sentences(GoldEvaluation.load(gold)):
