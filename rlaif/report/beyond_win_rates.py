@@ -59,9 +59,9 @@ def further_tables(result: EvaluationResult) -> list[ResultTable]:
             )
             for row in (*result.strengths.policies, *result.strengths.arms)
         ]
-        headings = ("policy", "strength (log-odds)", "P(better than the start)")
         title = "Round robin, Bradley-Terry (95 % intervals, by prompt)"
-        tables.append(ResultTable(title, headings, tuple(strengths)))
+        columns = ("policy", "strength (log-odds)", "P(better than the start)")
+        tables.append(ResultTable(title, columns, tuple(strengths)))
     return tables
 
 

@@ -15,8 +15,15 @@ import random
 import numpy as np
 import pytest
 
-from rlaif.evaluation.human_verdicts import prediction_powered_mean
+from rlaif.data.records import HumanVerdict, RecordError
+from rlaif.evaluation.comparison import ResponseComparison
+from rlaif.evaluation.human_verdicts import (
+    human_win_rates,
+    prediction_powered_mean,
+    require_known,
+)
 from rlaif.evaluation.intervals import share_estimate, student_t
+from tests.rlaif.evaluation.test_policies import sample
 
 HUMAN = [1, 0, 1, 1, 0.5, 0, 1, 0, 1, 0]
 JUDGE = [1, 0, 1, 1, 1, 0.5, 1, 1, 1, 0]
@@ -102,3 +109,66 @@ def test_a_good_judge_makes_the_interval_narrower_than_human_verdicts_alone():
     estimate, _ = prediction_powered_mean(*run)
     alone = share_estimate(run[0])
     assert estimate.high - estimate.low < 0.75 * (alone.high - alone.low)
+
+
+# ── verdicts on policies ─────────────────────────────────────────────────────────────────────
+
+
+def compared(*probs, index=0):
+    return [ResponseComparison(f"p{i}", index, f"text {i}", p) for i, p in enumerate(probs)]
+
+
+def verdict(prompt, said, index=0, **more):
+    return HumanVerdict(policy="dpo", prompt=prompt, index=index, verdict=said, **more)
+
+
+def test_verdicts_are_paired_with_the_judges_by_prompt():
+    # people: 1, 0, ½; the judge on the same: 1, 1, 0; on the others 1, 1, 0
+    said = [verdict("p0", "better"), verdict("p1", "worse"), verdict("p2", "tie")]
+    comparisons = compared(0.9, 0.8, 0.3, 0.7, 0.6, 0.4, None)
+    rate = human_win_rates(said, {"dpo": comparisons, "ppo": comparisons})["dpo"]
+    expected, weight = prediction_powered_mean([1, 0, 0.5], [1, 1, 0], [1, 1, 0])
+    assert (rate.corrected, rate.judge_weight) == (expected, weight)
+    assert (rate.human, rate.judge_only) == (share_estimate([1, 0, 0.5]), 3)
+    assert rate.agreement == pytest.approx(1 / 3)
+
+
+def test_a_policy_without_verdicts_has_no_rate():
+    assert human_win_rates([verdict("p0", "tie")], {"ppo": compared(0.9)}) == {}
+
+
+def test_several_people_on_one_pair_are_averaged():
+    said = [verdict("p0", v, annotator=a) for a, v in (("a", "better"), ("b", "tie"))]
+    assert human_win_rates(said, {"dpo": compared(0.9, 0.1)})["dpo"].human.value == 0.75
+
+
+def test_responses_to_one_prompt_count_once_and_the_judge_is_compared_on_those_seen():
+    comparisons = compared(0.9, 0.9) + compared(0.1, 0.9, index=1)
+    rate = human_win_rates([verdict("p0", "better", index=1)], {"dpo": comparisons})["dpo"]
+    assert (rate.human.n, rate.judge_only, rate.agreement) == (1, 1, 0.0)
+
+
+def test_pairs_that_the_judge_did_not_judge_leave_the_human_rate():
+    rate = human_win_rates([verdict("p0", "worse")], {"dpo": compared(None, 0.9)})["dpo"]
+    assert (rate.corrected, rate.agreement) == (share_estimate([0.0]), None)
+
+
+SAMPLES = {"dpo": [sample("p0", "text 0")]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (HumanVerdict(policy="ppo", prompt="p0", verdict="tie"), "unknown policy; expected dpo"),
+        (verdict("p9", "tie"), "has no response 0 to it"),
+        (verdict("p0", "tie", index=1), "has no response 1 to it"),
+        (verdict("p0", "tie", response="other"), "another response than the evaluated one"),
+    ],
+)
+def test_a_verdict_on_what_is_not_evaluated_is_named(given, message):
+    with pytest.raises(RecordError, match=message):
+        require_known([given], SAMPLES)
+
+
+def test_a_verdict_with_the_text_that_is_evaluated_passes():
+    require_known([verdict("p0", "tie", response="text 0"), verdict("p0", "worse")], SAMPLES)
