@@ -23,7 +23,7 @@ def responses(text, count=100, each=1):
     return [sample(f"p{i:03}", f"{text} {i} {j}", j) for i in range(count) for j in range(each)]
 
 
-class Judge:
+class PrefersWord:
     """Prefers the response that begins with `likes`, with P = 0.9, and counts what it is asked."""
 
     def __init__(self, likes="good"):
@@ -50,7 +50,7 @@ def one_in_two(questions):
 
 
 def test_judging_stops_at_the_first_look_that_is_clear():
-    judge = Judge()
+    judge = PrefersWord()
     compared = compare_until(responses("good"), responses("bad"), judge, "dpo", SETTLED)
     assert judge.batches == [LOOK_EVERY]
     assert sum(c.prob is not None for c in compared) == LOOK_EVERY
@@ -75,7 +75,7 @@ def test_a_width_stops_when_the_interval_is_that_narrow():
 
 
 def test_prompts_come_in_an_order_of_their_own_and_the_same_every_time():
-    first, again, other = Judge(), Judge(), Judge()
+    first, again, other = PrefersWord(), PrefersWord(), PrefersWord()
     policy = responses("good", each=2)
     start = responses("bad", each=2)
     compare_until(policy, start, first, "dpo", SETTLED)
@@ -106,7 +106,7 @@ def test_equal_responses_take_their_turn_as_ties_by_every_trait():
     policy = [
         sample(s.prompt.id, s.response if i % 4 else f"good {i}") for i, s in enumerate(start)
     ]
-    compared = compare_until(policy, start, Judge(), "dpo", SETTLED)
+    compared = compare_until(policy, start, PrefersWord(), "dpo", SETTLED)
     judged = [c for c in compared if c.prob is not None]
     assert len(judged) < 200
     ties = [c for c in judged if c.prob == 0.5]
@@ -119,7 +119,7 @@ def test_an_evaluation_records_the_rule():
     result = evaluate(
         PolicyRun("start", responses("bad")),
         [PolicyRun("dpo", responses("good"))],
-        Judge(),
+        PrefersWord(),
         until=StopRule(0.5),
     )
     assert result.until == "0.5"
@@ -129,7 +129,7 @@ def test_an_evaluation_records_the_rule():
 
 def test_without_a_rule_intervals_are_those_of_fixed_n():
     result = evaluate(
-        PolicyRun("start", responses("bad")), [PolicyRun("dpo", responses("good"))], Judge()
+        PolicyRun("start", responses("bad")), [PolicyRun("dpo", responses("good"))], PrefersWord()
     )
     assert result.policies[1].win_rate.low == pytest.approx(0.963, abs=1e-3)  # Wilson, 100 of 100
 

@@ -11,7 +11,7 @@ from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult, PolicyRun, evaluate
 from rlaif.feedback.tournament import round_robin
 from rlaif.report.beyond_win_rates import further_sentences, further_tables, print_evaluation
-from tests.rlaif.evaluation.test_comparison import Judge, one_in_two, responses
+from tests.rlaif.evaluation.test_comparison import PrefersWord, one_in_two, responses
 from tests.rlaif.feedback.test_tournament import RUNS, by_strength
 from tests.rlaif.report.test_tables import policy, start
 
@@ -57,7 +57,7 @@ def stopped(judge, rule):
 
 
 def test_a_stop_is_said_with_the_kind_of_interval():
-    rule, stop = further_sentences(stopped(Judge(), StopRule()))
+    rule, stop = further_sentences(stopped(PrefersWord(), StopRule()))
     assert "until a win rate's interval excludes 50 %" in rule
     assert "anytime intervals" in rule
     assert stop.startswith("dpo: stopped after 16 of 100 prompts, win rate 100 % [")
@@ -71,7 +71,7 @@ def test_judging_all_prompts_is_said():
 
 def test_the_terminal_shows_all_of_it():
     out = io.StringIO()
-    result = stopped(Judge(), StopRule())
+    result = stopped(PrefersWord(), StopRule())
     print_evaluation(result, Console(file=out, width=200))
     assert "Against the start" in out.getvalue()
     assert "stopped after 16 of 100 prompts" in out.getvalue()
