@@ -10,5 +10,6 @@ human_verdicts.py   the win rate by people on some pairs and a judge on all: PPI
 bradley_terry.py    strengths of policies that were all compared with each other
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
-refusals.py         whether a response refuses, by rules
+judges/             what each judge says, how far two agree, and what a judge is worth on gold
+rules/              what texts show without a judge: refusals, lengths, concrete next steps
 """

@@ -6,7 +6,7 @@ with the start that the judge's journal already has are not read again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 from rlaif.evaluation.bradley_terry import SoftWin, StrengthTable, bradley_terry
@@ -27,3 +27,14 @@ def round_robin(runs: Sequence[PolicyRun], compare: Compare) -> StrengthTable:
             if comparison.prob is not None
         ]
     return bradley_terry([run.name for run in runs], wins)
+
+
+def also_round_robin(
+    judges: Iterable[Compare], runs: Sequence[PolicyRun], strengths: list[StrengthTable]
+) -> Iterator[Compare]:
+    """Yields the judges; once the first has done what it was yielded for, and while it is still
+    connected, it also judges the round robin, whose table is appended to `strengths`."""
+    for compare in judges:
+        yield compare
+        if not strengths:
+            strengths.append(round_robin(runs, compare))

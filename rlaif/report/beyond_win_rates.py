@@ -9,14 +9,8 @@ from rich.console import Console
 from rlaif.evaluation.anytime import SETTLED
 from rlaif.evaluation.comparison import LOOK_EVERY, NOT_ASKED
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult
-from rlaif.report.tables import (
-    NO_VALUE,
-    ResultTable,
-    format_percent,
-    format_signed,
-    print_result_table,
-    print_table,
-)
+from rlaif.report.formats import NO_VALUE, format_percent, format_signed
+from rlaif.report.tables import ResultTable, print_result_table, print_table
 
 
 def print_evaluation(result: EvaluationResult, console: Console) -> None:

@@ -125,6 +125,7 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
 
 def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
     from judge_service.planted.file import PREFIX
+    from rlaif.feedback.undecided import undecided_warning
 
     console, made_by = output(), summary.judge.constitution
     console.print(
@@ -132,12 +133,20 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.identical:
+        console.print(
+            f"{summary.identical} responses left out: identical to another one to their prompt",
+            highlight=False,
+        )
     if summary.cut_off:
         console.print(
             f"{summary.cut_off} of {summary.pairs} pairs hold a response that was cut off by its "
             "length limit: no training teaches an end for it",
             highlight=False,
         )
+    warning = undecided_warning(summary.undecided, summary.judged, summary.mean_entropy)
+    if warning:
+        console.print(warning, highlight=False)
     if (model := summary.judge.model).name.startswith(PREFIX):
         console.print(f"labeled by {model.name}: planted, simulated by rules, no model")
     if summary.kept:
