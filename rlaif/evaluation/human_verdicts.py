@@ -18,8 +18,8 @@ degrees of freedom in place of the normal distribution; and var_n(Y - λ·f) cou
 on which people and judge contradict each other, once each way (Y, f = 0, 1 and 1, 0), as Agresti
 and Coull (1998) do for a share. Where the judge errs seldom, n prompts may hold no error at all,
 and the plain variance is then near 0: at n = 20 the plain interval covered the truth in 74 to 91 %
-of simulated runs, this one in 95 % or more (docs/log.md). With λ = 0 it is Wilson's over the n human
-verdicts.
+of simulated runs, this one in 95 % or more (docs/log.md). With λ = 0 it is Wilson's over the n
+human verdicts.
 """
 
 from __future__ import annotations
