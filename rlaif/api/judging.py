@@ -251,8 +251,8 @@ def evaluate(
     from rlaif.evaluation.comparison import require_counterparts
     from rlaif.evaluation.human_verdicts import human_win_rates, require_known
     from rlaif.evaluation.judges.worth import read_worth, shipped_worth
+    from rlaif.evaluation.tournament import also_round_robin
     from rlaif.feedback.labelers import labelers_of
-    from rlaif.feedback.tournament import also_round_robin
 
     # Everything is read before a judge is started.
     problems = Problems()

@@ -8,6 +8,7 @@ intervals.py        means and shares with their 95 % intervals: Wilson, Student'
 anytime.py          an interval that holds at every look, so that judging may stop early
 human_verdicts.py   the win rate by people on some pairs and a judge on all: PPI++
 bradley_terry.py    strengths of policies that were all compared with each other
+tournament.py       every policy compared with every other, by a judge
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
 judges/             what each judge says, how far two agree, and what a judge is worth on gold

@@ -8,7 +8,6 @@ labelers.py         who labeled: the models that the receipts of labels name
 receipts.py         a judgment as a label with its receipt, and back
 counts.py           running counts and means of judgments
 earlier_labels.py   what happens to labels in the folder that were made differently
-tournament.py       every policy compared with every other: strengths
 revise.py           critique and revision of samples, for supervised fine-tuning
 undecided.py        labels that hardly tell the responses apart
 trl_reward.py       the judge as a reward function of TRL's trainers

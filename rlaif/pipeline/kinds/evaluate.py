@@ -130,7 +130,7 @@ class EvaluateStage(Stage):
     def run(self, context: RunContext) -> None:
         from rlaif.evaluation.human_verdicts import human_win_rates, require_known
         from rlaif.evaluation.policies import evaluate_by
-        from rlaif.feedback.tournament import also_round_robin
+        from rlaif.evaluation.tournament import also_round_robin
 
         scorer = self._scorer()
         start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)

@@ -19,11 +19,11 @@ from rlaif.evaluation.policies import (
     PolicyRun,
     evaluate,
 )
-from rlaif.feedback.tournament import round_robin
+from rlaif.evaluation.tournament import round_robin
 from rlaif.report.beyond_win_rates import further_sentences, further_tables, print_evaluation
 from rlaif.report.tables import kind_table, print_table, result_tables
 from tests.rlaif.evaluation.test_comparison import PrefersWord, one_in_two, responses
-from tests.rlaif.feedback.test_tournament import RUNS, by_strength
+from tests.rlaif.evaluation.test_tournament import RUNS, by_strength
 
 
 def estimate(value, half=0.12):

@@ -6,7 +6,7 @@ import pytest
 
 from rlaif.evaluation.comparison import EvaluationError, JudgedPair
 from rlaif.evaluation.policies import PolicyRun
-from rlaif.feedback.tournament import round_robin
+from rlaif.evaluation.tournament import round_robin
 from tests.rlaif.evaluation.test_policies import sample
 
 STRENGTH = {"bad": -1.0, "fair": 0.0, "good": 0.7}
