@@ -4,9 +4,11 @@ import math
 
 import pytest
 
+from rlaif.evaluation.anytime import StopRule
 from rlaif.evaluation.comparison import EvaluationError, JudgedPair
-from rlaif.evaluation.policies import PolicyRun
-from rlaif.evaluation.tournament import round_robin
+from rlaif.evaluation.policies import PolicyRun, evaluate_by
+from rlaif.evaluation.tournament import also_round_robin, round_robin
+from tests.rlaif.evaluation.test_comparison import PrefersWord, one_in_two, responses
 from tests.rlaif.evaluation.test_policies import sample
 
 STRENGTH = {"bad": -1.0, "fair": 0.0, "good": 0.7}
@@ -66,3 +68,34 @@ def test_equal_responses_are_ties():
 def test_policies_on_different_prompts_are_refused():
     with pytest.raises(EvaluationError, match="ppo and dpo: the start has no response"):
         round_robin((RUNS[0], run("dpo", "good", 6), run("ppo", "bad")), by_strength())
+
+
+def test_the_first_of_several_judges_plays_it_while_it_is_connected():
+    events = []
+
+    def in_turn():
+        for name in ("first", "second"):
+            events.append(f"{name} connected")
+            yield by_strength(events)
+            events.append(f"{name} closed")
+
+    tables = []
+    for _ in also_round_robin(in_turn(), RUNS, tables):
+        events.append("evaluated")
+    assert len(tables) == 1
+    assert events[:2] == ["first connected", "evaluated"]
+    assert events[-4:] == ["first closed", "second connected", "evaluated", "second closed"]
+    assert len(events) == 6 + 3 * 12, "the second judges no round robin"
+
+
+def test_every_judge_stops_for_itself():
+    start, policy = responses("bad"), responses("good")
+    result = evaluate_by(
+        PolicyRun("start", start),
+        [PolicyRun("dpo", policy)],
+        [PrefersWord("good"), one_in_two],
+        until=StopRule(),
+    )
+    judged = [column.policies[0].win_rate.n for column in result.judges]
+    assert judged == [16, 100]
+    assert result.policies[1].win_rate.n == 16, "a policy's own rates are the first judge's"
