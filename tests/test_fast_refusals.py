@@ -82,6 +82,8 @@ def test_a_dry_run_says_what_would_be_done(recipe: str, folder: Path) -> None:
         ("train rest missing.jsonl --model smollm2-135m --reward r --out o", "missing.jsonl"),
         ("train rest prompts.jsonl --model smollm2-135m --reward r --out o", "'r'"),
         ("evaluate a=missing.jsonl --start s.jsonl --judge smollm2-135m", "no such file"),
+        ("evaluate a=pairs.jsonl --start s.jsonl --judge x --until soon", "write settled"),
+        ("evaluate a=pairs.jsonl --start s.jsonl --judge x --human h.jsonl", "h.jsonl"),
         ("labels stats missing.parquet", "missing.parquet"),
         ("labels show missing.parquet x", "missing.parquet"),
         ("models merge smollm2-135m missing --out o", "missing"),
