@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from rlaif.bench.obedience import Obedience
-from rlaif.data.records import write_json
 from rlaif.evaluation.clustered import clustered_mean, clustered_share
 from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.judges.worth import JudgeWorth
 from rlaif.gold_sets.answers import TIES, GoldAnswer
 from rlaif.gold_sets.figures import BenchFigure, figures, question_weights, ties_score
 from rlaif.gold_sets.floors import Floor, floors, random_ties
@@ -178,6 +178,9 @@ def _consistency(answers: Sequence[GoldAnswer]) -> Estimate | None:
     return clustered_share([value for value, _ in known], [prompt for _, prompt in known])
 
 
-def write_results(path: Path, results: Sequence[BenchResult]) -> None:
-    """Write the results as JSON, atomically. Raises RecordError."""
-    write_json(path, RESULTS.dump_python(tuple(results), mode="json"))
+def as_json(results: Sequence[BenchResult], worth: Sequence[JudgeWorth] = ()) -> dict[str, Any]:
+    """The results as one JSON object, which `rlaif evaluate --worth` reads for a judge's."""
+    return {
+        "worth": [each.model_dump(mode="json") for each in worth],
+        "results": RESULTS.dump_python(tuple(results), mode="json"),
+    }
