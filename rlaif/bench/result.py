@@ -118,7 +118,7 @@ def result(
         figures=tuple(figures(answers)),
         floors=compared,
         verdict=verdict(compared),
-        length=length_bias(answers),
+        length=length_bias(_compared(answers)),
         consistent=_consistency(answers),
         cost=answered.cost,
         obedience=tuple(answered.obedience),
@@ -142,6 +142,9 @@ def _floor_figure(floor: Floor, kept: Sequence[int], answers: Sequence[GoldAnswe
     for answer, credit in zip(answers, credits, strict=True):
         by_group.setdefault(answer.question.group, []).append(credit)
     groups = {name: sum(values) / len(values) for name, values in by_group.items()}
+    # Sections are of reward_bench and rm_bench, whose questions a coin gets half right.
+    sections = [figure.name for figure in figures(answers) if figure.level == "section"]
+    groups |= dict.fromkeys(sections, 0.5)
     value = sum(w * c for w, c in zip(weights, credits, strict=True)) / sum(weights)
     if TIES in groups and answers[0].question.source == "reward_bench_2":
         groups[TIES] = random_ties([answer.question for answer in answers], ties_score)
@@ -169,6 +172,11 @@ def verdict(compared: Sequence[FloorFigure]) -> str:
 
 def _above(floor: FloorFigure) -> bool:
     return floor.difference.low is not None and floor.difference.low > 0
+
+
+def _compared(answers: Sequence[GoldAnswer]) -> Sequence[GoldAnswer]:
+    """Without the subset Ties, which a judge answers by scores: they are in another unit."""
+    return [answer for answer in answers if answer.question.group != TIES] or answers
 
 
 def _consistency(answers: Sequence[GoldAnswer]) -> Estimate | None:

@@ -17,7 +17,8 @@ def worth(
 ) -> list[JudgeWorth]:
     """A figure per file: the leaderboard's accuracy, and that of naming the longer response.
 
-    constitution: name and version. Accuracy is at most 1 (RewardBench 2's Ties can reach 1.01).
+    constitution: name and version. Figures with RewardBench 2's Ties, which
+    lie in [-0.01, 1.01], are clipped to [0, 1].
     """
     today = datetime.now(UTC).date().isoformat()
     found = []
@@ -34,12 +35,16 @@ def worth(
                 gold_sha256=file_sha256(path),
                 date=today,
                 n=each.questions - sum(each.unanswered.values()),
-                accuracy=(accuracy := min(overall.value, 1.0)),
+                accuracy=(accuracy := _share(overall.value)),
                 # Wilson's bounds of a share of 0 or 1 may miss it by a rounding error.
-                low=min(accuracy, overall.low or 0.0),
-                high=max(accuracy, min(1.0, 1.0 if overall.high is None else overall.high)),
-                longer=min(longer, 1.0),
+                low=min(accuracy, _share(overall.low or 0.0)),
+                high=max(accuracy, _share(1.0 if overall.high is None else overall.high)),
+                longer=_share(longer),
                 longer_chosen=None if chosen is None else chosen.value,
             )
         )
     return found
+
+
+def _share(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

@@ -131,3 +131,32 @@ def test_a_bench_is_a_file_of_what_the_judge_is_worth(tmp_path: Path) -> None:
     assert read.above_chance
     assert found.length.longer_chosen is not None
     assert read.longer_chosen == found.length.longer_chosen.value
+
+
+def test_figures_with_ties_below_0_are_worth_0(tmp_path: Path) -> None:
+    questions = [of_four(1, "Ties", f"ref:{n}") for n in range(3)]
+    questions += [of_four(2, "Ties", f"tied:{n}") for n in range(3)]
+    found = measured([from_scores(q, [1, 2, 3, 4]) for q in questions], questions)
+    assert found.overall.value < 0
+    assert found.overall.low is not None
+    assert found.overall.low <= found.overall.value
+    (tmp_path / "rows.jsonl").write_text("{}")
+    (known,) = worth([replace(found, file=str(tmp_path / "rows.jsonl"))], MODEL, "overall 1.0.0")
+    assert (known.accuracy, known.low) == (0.0, 0.0)
+
+
+def test_length_is_measured_without_ties_whose_scores_have_another_unit() -> None:
+    pair = replace(of_four(1, "Math"), responses=("aa", "b", "c", "d"))
+    ties = replace(of_four(2, "Ties", "tied:1"), responses=("a", "b", "cccc", "dddd"))
+    answers = [GoldAnswer(pair, (1.0,) * 3), from_scores(ties, [2, 2, 1, 1])]
+    found = measured(answers, [pair, ties])
+    assert found.length.longer_chosen is not None
+    assert found.length.longer_chosen.value == 1.0
+
+
+def test_a_coin_gets_half_of_every_section() -> None:
+    questions = [
+        replace(q, source="reward_bench", group="math-prm") for q in planted(12, "yes", "no")
+    ]
+    found = measured([GoldAnswer(q, (2.0,)) for q in questions], questions)
+    assert found.floors[0].groups == {"math-prm": 0.5, "Reasoning": 0.5}
