@@ -25,7 +25,6 @@ from pydantic import TypeAdapter
 from constitution.schema import Message
 from rlaif.data.records import Sample, write_json
 from rlaif.evaluation.anytime import StopRule
-from rlaif.evaluation.bradley_terry import StrengthTable
 from rlaif.evaluation.comparison import (
     Compare,
     EvaluationError,
@@ -46,6 +45,7 @@ from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share
 from rlaif.evaluation.judges.agreement import JudgeAgreement, agreements
 from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, described
 from rlaif.evaluation.judges.worth import JudgeWorth
+from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
 from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules
 from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 

@@ -15,8 +15,8 @@ from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
 from rlaif.evaluation.anytime import stop_rule
-from rlaif.evaluation.bradley_terry import StrengthTable
 from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
+from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -130,7 +130,7 @@ class EvaluateStage(Stage):
     def run(self, context: RunContext) -> None:
         from rlaif.evaluation.human_verdicts import human_win_rates, require_known
         from rlaif.evaluation.policies import evaluate_by
-        from rlaif.evaluation.tournament import also_round_robin
+        from rlaif.evaluation.round_robin.tournament import also_round_robin
 
         scorer = self._scorer()
         start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from rlaif.evaluation.bradley_terry import SoftWin, StrengthTable, bradley_terry
 from rlaif.evaluation.comparison import Compare, compare_with_start
 from rlaif.evaluation.policies import PolicyRun
+from rlaif.evaluation.round_robin.bradley_terry import SoftWin, StrengthTable, bradley_terry
 
 
 def round_robin(runs: Sequence[PolicyRun], compare: Compare) -> StrengthTable:

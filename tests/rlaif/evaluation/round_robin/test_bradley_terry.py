@@ -10,8 +10,8 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from rlaif.evaluation.bradley_terry import SoftWin, bradley_terry
 from rlaif.evaluation.intervals import student_t
+from rlaif.evaluation.round_robin.bradley_terry import SoftWin, bradley_terry
 
 NAMES = ("start", "sft", "dpo", "ppo")
 TRUTH = (0.0, 0.5, 1.2, -0.4)

@@ -7,7 +7,7 @@ import pytest
 from rlaif.evaluation.anytime import StopRule
 from rlaif.evaluation.comparison import EvaluationError, JudgedPair
 from rlaif.evaluation.policies import PolicyRun, evaluate_by
-from rlaif.evaluation.tournament import also_round_robin, round_robin
+from rlaif.evaluation.round_robin.tournament import also_round_robin, round_robin
 from tests.rlaif.evaluation.test_comparison import PrefersWord, one_in_two, responses
 from tests.rlaif.evaluation.test_policies import sample
 
