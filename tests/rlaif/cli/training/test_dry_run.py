@@ -14,7 +14,7 @@ from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.cli.main import app
 from rlaif.cli.training.dry_run import settings_in_force
 from rlaif.data.records import write_jsonl
-from tests.support.training.pairs import varied_pairs
+from tests.support.training.pairs import preference, varied_pairs
 
 WATCHED = """
 import sys
@@ -112,7 +112,7 @@ def write_pairs(folder: Path, *pairs: dict[str, object]) -> None:
         ("dpo loss=sigmoid", {"prob_chosen": 0.5}, "all 2 pairs are ties"),
         ("dpo cut_off=skip", {"chosen_complete": False}, "all 2 pairs hold a response"),
         ("reward label_kind=hard", {"prob_chosen": 0.5}, "none of the 2 pairs has a label"),
-        ("sft cut_off=skip", {"chosen_complete": False}, "all 2 responses were cut off"),
+        ("sft cut_off=skip", {"chosen_complete": False}, "all 1 responses were cut off"),
         ("sft", {"prob_chosen": 0.5}, "all 2 labels are below min_prob_chosen"),
     ],
 )
@@ -139,7 +139,8 @@ def test_a_dry_run_counts_the_pairs_that_are_left_of_hard_labels_and_cut_respons
         {"chosen_complete": False}, {}, {"prob_chosen": 0.9},
     )  # fmt: skip
     code, output = train(
-        "dpo pairs.jsonl --model someone/elsewhere --dry-run loss=sigmoid cut_off=skip batch_size=1 epochs=1",
+        "dpo pairs.jsonl --model someone/elsewhere --dry-run loss=sigmoid cut_off=skip "
+        "batch_size=1 epochs=1",
         folder,
     )
     assert code == 0, output
@@ -154,7 +155,8 @@ def test_keep_best_is_refused_where_cut_off_leaves_no_held_out_pair(folder: Path
     (folder / "pairs.jsonl").rename(folder / "heldout.jsonl")
     write_pairs(folder, {}, {})
     code, output = train(
-        "dpo pairs.jsonl --eval heldout.jsonl --model someone/elsewhere --dry-run cut_off=skip keep=best",
+        "dpo pairs.jsonl --eval heldout.jsonl --model someone/elsewhere --dry-run cut_off=skip "
+        "keep=best",
         folder,
     )
     assert code == 1
@@ -171,7 +173,7 @@ def test_settings_are_printed_as_they_are_typed() -> None:
 def test_only_the_first_problems_are_printed_and_the_others_counted(
     tiny_model: str, tmp_path: Path
 ) -> None:
-    write_jsonl(tmp_path / "pairs.jsonl", varied_pairs(25))
+    write_jsonl(tmp_path / "pairs.jsonl", [preference(n, "Yes.", "No.") for n in range(25)])
     asked = ["dpo", str(tmp_path / "pairs.jsonl"), "--model", tiny_model, "max_tokens=10"]
     found = CliRunner().invoke(app, ["train", *asked, "--dry-run"])
     assert found.exit_code == 1, found.output
