@@ -1,4 +1,4 @@
-"""Mistakes and dry runs are answered before torch, transformers or vLLM is imported.
+"""Mistakes, and dry runs of recipes, are answered before torch, transformers or vLLM is imported.
 
 Those imports take ten seconds of CPU. What is looked at is `sys.modules`, not the clock.
 """

@@ -7,11 +7,11 @@ units and defaults: `rlaif train dpo --help`, or the config class of each.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from constitution import DEFAULT_CONSTITUTION, Constitution, Message
+from constitution import Constitution, Message
 from constitution.errors import UserError
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.hard_labels import hard_labels
@@ -19,19 +19,29 @@ from rlaif.algorithms.dpo.losses import LOSSES
 from rlaif.algorithms.reward.config import RewardConfig
 from rlaif.algorithms.reward.heads import head_weights, labeled_pairs
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.sources import SFTSource, imitated, is_unsure, require_lessons
-from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences_of, source_of
-from rlaif.api.origins import naming_files
-from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
+from rlaif.algorithms.sft.sources import SFTSource, imitable, imitated, require_lessons
+from rlaif.api.encoding import examine_lessons, examine_pairs
+from rlaif.api.inputs import (
+    LessonsLike,
+    Pathlike,
+    PreferencesLike,
+    constitution_of,
+    preferences_of,
+    source_of,
+)
+from rlaif.api.plan import Checks, Examined, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
 from rlaif.batching.unusable import BatchError
-from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, is_cut, pairs_for
+from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, pairs_for
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import require_apart
 from rlaif.data.records import Lesson, Preference
-from rlaif.feedback.receipts import parse_receipt
 from rlaif.feedback.undecided import report_undecided, undecided_in
+from rlaif.training.origins import naming_files
 from rlaif.training.preflight import require_heldout, require_kept
+
+if TYPE_CHECKING:
+    from rlaif.batching.encode import Pair
 
 
 def train_sft(
@@ -147,6 +157,11 @@ def plan_sft(
         problems.attempt(_require_unseen, sources, held_records)
         for each in [*sources, *([held] if held else [])]:
             problems.attempt(_require_imitable, each, found)
+
+    def examine() -> Examined:
+        read = zip((lessons, *more), sources, strict=True) if all_read else ()
+        return examine_lessons(checks, list(read), (heldout, held) if held else None)
+
     counts = {source.name: len(source.records) for source in sources}
 
     def train() -> Path:
@@ -159,11 +174,16 @@ def plan_sft(
             return train(checked(found), checked(checks.model), sources, checks.out, held_records)
 
     # A run takes epochs times the rows of all sources, whatever their weights.
-    rows = found.epochs * sum(counts.values()) if found else 0
-    steps = steps_over(rows, found.batch_size, 1) if found else None
     cut = count_lessons(lesson for source in sources for lesson in source.records)
-    notes = _notes(cut, "records", found.cut_off if found else "keep")
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train, notes)
+    notes, steps = _notes(cut, "records", found.cut_off if found else "keep"), None
+    if found is not None:
+        left = [imitable(source.records, found) for source in sources]
+        steps = steps_over(found.epochs * sum(len(e.lessons) for e in left), found.batch_size, 1)
+        said = (e.describe(source.name) for e, source in zip(left, sources, strict=True))
+        notes += filter(None, said)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "steps", problems.found, train, notes, examine
+    )
 
 
 def plan_reward(
@@ -199,7 +219,15 @@ def plan_reward(
         with naming_files((labels, given), (heldout, unseen)):
             return train(checked(found), model_name, given, checks.out, weights, unseen)
 
-    return _pair_plan(checks, pairs or (), train)
+    def require_heads(left: Sequence[Pair]) -> None:
+        kind = checked(found).label_kind
+        labeled_pairs(left, head_weights(left, checked(weighing).label_weights, kind), kind)
+
+    def examine() -> Examined:
+        then = require_heads if weighing is not None else None
+        return examine_pairs(checks, [(labels, pairs), (heldout, held)], then)
+
+    return _pair_plan(checks, pairs or (), train, examine)
 
 
 def plan_dpo(
@@ -237,51 +265,10 @@ def plan_dpo(
         with naming_files((labels, given), (heldout, unseen)):
             return train(checked(found), model_name, given, checks.out, unseen, cache)
 
-    return _pair_plan(checks, used or (), train, notes)
+    def examine() -> Examined:
+        return examine_pairs(checks, [(labels, used), (heldout, used_held)])
 
-
-def constitution_of(
-    constitution: str | os.PathLike[str] | Constitution,
-    labels: Sequence[Preference],
-    source: PreferencesLike = (),
-) -> Constitution:
-    """The constitution of this name or file; "" finds the one that made the labels, beside them or
-    among those that ship, and is the default for labels without receipts.
-
-    source: where the labels come from. Raises UserError where that one is not found.
-    """
-    if isinstance(constitution, Constitution):
-        return constitution
-    if not isinstance(constitution, str | os.PathLike):
-        raise UserError(
-            f"invalid constitution: {constitution!r}; give a name, a YAML file or a Constitution"
-        )
-    if constitution:
-        return Constitution.load(os.fspath(constitution))
-    first = next((label for label in labels if label.receipt), None)
-    if first is None:
-        return Constitution.load(DEFAULT_CONSTITUTION)
-    origin = parse_receipt(first).provenance
-    for known in (*_beside(source), *map(Constitution.load, Constitution.library_names())):
-        if known.digest == origin.constitution_sha256:
-            return known
-    raise UserError(
-        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
-        f"(sha256 {origin.constitution_sha256[:12]}), which neither ships nor is beside them; give "
-        "its file with --constitution (constitution=...)"
-    )
-
-
-def _beside(source: PreferencesLike) -> Iterator[Constitution]:
-    """The constitution that labeling left beside its labels."""
-    from rlaif.feedback.labeler import CONSTITUTION
-
-    if not isinstance(source, str | os.PathLike):
-        return
-    path = Path(source).expanduser()
-    file = (path if path.is_dir() else path.parent) / CONSTITUTION
-    if file.is_file():
-        yield Constitution.load(file)
+    return _pair_plan(checks, used or (), train, examine, notes)
 
 
 def _check_pairs(
@@ -317,6 +304,7 @@ def _pair_plan(
     checks: Checks[RewardConfig] | Checks[DPOConfig],
     pairs: Sequence[Preference],
     train: Callable[[], Path],
+    examine: Callable[[], Examined],
     said: Sequence[str] = (),
 ) -> TrainingPlan:
     found, steps, notes = checks.config, None, list(said)
@@ -332,7 +320,9 @@ def _pair_plan(
         report_undecided(warning)
         return train()
 
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems, train_and_warn, notes)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "steps", problems, train_and_warn, notes, examine
+    )
 
 
 def _notes(cut: CutResponses, what: str, cut_off: CutOff) -> list[str]:
@@ -365,16 +355,15 @@ def _asked(lesson: Lesson) -> tuple[str, Sequence[Message]]:
 
 def _require_imitable(source: SFTSource, config: SFTConfig) -> None:
     """Raises BatchError where a source has nothing to imitate, or empty responses."""
-    sure = [lesson for lesson in source.records if not is_unsure(lesson, config)]
-    if not sure:
+    kept, unsure, _, cut = imitable(source.records, config)
+    if unsure == len(source.records):
         raise BatchError(
             f"{source.name}: nothing to imitate: all {len(source.records)} labels are below "
             f"min_prob_chosen={config.min_prob_chosen}; lower it, or give surer labels"
         )
-    kept = [lesson for lesson in sure if config.cut_off == "keep" or not is_cut(lesson)]
     if not kept:
         raise BatchError(
-            f"{source.name}: nothing to imitate: all {len(sure)} responses were cut off, and "
+            f"{source.name}: nothing to imitate: all {cut} responses were cut off, and "
             "cut_off=skip leaves them out; set cut_off=keep, or sample again with a higher "
             "max_new_tokens"
         )

@@ -21,6 +21,7 @@ from constitution import Constitution
 from constitution.errors import UserError
 from rlaif.algorithms.ppo.config import PPOConfig, idle_processes, require_prompts_left
 from rlaif.algorithms.rest.config import ReSTConfig
+from rlaif.api.encoding import examine_prompts
 from rlaif.api.inputs import (
     Pathlike,
     PromptsLike,
@@ -30,7 +31,6 @@ from rlaif.api.inputs import (
     samples_of,
 )
 from rlaif.api.judging import JudgeConnection, judge_of
-from rlaif.api.origins import naming_files
 from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
 from rlaif.data.prompt_split import require_splits_apart, text_of
@@ -39,10 +39,12 @@ from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.sources import parse_source, require_source
+from rlaif.training.origins import naming_files
 from rlaif.training.preflight import launched_processes
 
 if TYPE_CHECKING:
     from rlaif.algorithms.ppo.evaluation import HeldOutJudge
+    from rlaif.batching.encode import EncodedPrompt
     from rlaif.feedback.labeler import LabelingClient
     from rlaif.models.reward_model import RewardFunction
     from rlaif.rewards.base import OpenJudge
@@ -158,10 +160,15 @@ def plan_ppo(
         ):
             return train(checked(found), named, given, score, checks.out, held_out_judge)
 
+    def require_left(usable: Sequence[EncodedPrompt]) -> None:
+        distinct = len({text_of(each.prompt) for each in usable})
+        require_prompts_left(distinct, checked(found).eval_prompts if judged else 0)
+
     counts = {"prompts": len(trained or ())}
     steps = found.iterations if found else None
+    examine = partial(examine_prompts, checks, prompts, trained, require_left)
     return TrainingPlan(
-        found, checks.out, counts, steps, "iterations", problems.found, train, notes
+        found, checks.out, counts, steps, "iterations", problems.found, train, notes, examine
     )
 
 
@@ -196,7 +203,10 @@ def plan_rest(
     if found is not None:
         counts["responses each"] = found.samples_per_prompt
         steps = found.grow_steps * len(found.quantiles)
-    return TrainingPlan(found, checks.out, counts, steps, "improve steps", problems.found, train)
+    examine = partial(examine_prompts, checks, prompts, trained)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "improve steps", problems.found, train, examine=examine
+    )
 
 
 def _train_split(prompts: PromptsLike) -> list[Prompt]:

@@ -9,7 +9,6 @@ from typing import Any, get_args
 from constitution.errors import UserError
 from hardware.model_folder import inspect_model_folder
 from rlaif.api.inputs import Pathlike, PromptsLike, config_of, prompts_of, report_split
-from rlaif.api.origins import naming_prompts
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import PromptSet
@@ -18,6 +17,7 @@ from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.models.lora_config import TrainDtype
+from rlaif.training.origins import naming_prompts
 from rlaif.training.preflight import require_folder, require_packages
 
 

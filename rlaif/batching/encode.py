@@ -13,7 +13,7 @@ prefix_sharing.py puts several responses to one prompt into one row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from constitution.schema import Message
 from rlaif.batching.chat import ChatTemplateError, end_ids, prompt_ids, turn_end_id
-from rlaif.batching.unusable import BatchError, Unusable, require_response
+from rlaif.batching.unusable import BatchError, NoneUsableError, Unusable, require_response
 from rlaif.data.cut_off import ending_of
 from rlaif.data.records import Preference, Prompt, Sample
 
@@ -71,7 +71,7 @@ class EncodedPairs:
     """The pairs that can be trained on, and the reasons why others are skipped."""
 
     pairs: list[Pair]
-    skipped: list[str]  # one reason per record left out
+    skipped: list[BatchError]  # one per record left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,10 @@ class EncodedPrompt:
 
     prompt: Prompt
     ids: tuple[int, ...]
+
+
+def _unreported(done: int) -> None:
+    """A `report` that shows nothing."""
 
 
 def encode_conversation(
@@ -166,15 +170,21 @@ def sample_row(tokenizer: Any, sample: Sample) -> Row:
 
 
 def encode_pairs(
-    tokenizer: Any, preferences: Sequence[Preference], max_tokens: int, unusable: Unusable
+    tokenizer: Any,
+    preferences: Sequence[Preference],
+    max_tokens: int,
+    unusable: Unusable,
+    report: Callable[[int], None] = _unreported,
 ) -> EncodedPairs:
     """Encode preferences as pairs; each response has at most max_tokens, prompt included.
 
-    Raises BatchError for an unusable preference (too long, empty), or with unusable="skip" when
+    report: called with the number of preferences done. Raises BatchError for an unusable preference
+    (too long, empty, refused by the chat template), or with unusable="skip" NoneUsableError when
     all are unusable.
     """
     encoded = EncodedPairs([], [])
-    for p in preferences:
+    for done, p in enumerate(preferences):
+        report(done)
         # a pair is used only if both of its responses can be
         try:
             chosen = _labeled_row(
@@ -188,12 +198,13 @@ def encode_pairs(
         except BatchError as error:
             if unusable == "error":
                 raise
-            encoded.skipped.append(str(error))
+            encoded.skipped.append(error)
             continue
         encoded.pairs.append(Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits)))
     if not encoded.pairs:
         why = f"; the first error: {encoded.skipped[0]}" if encoded.skipped else ""
-        raise BatchError(f"no usable pair among {len(preferences)} preferences{why}")
+        message = f"no usable pair among {len(preferences)} preferences{why}"
+        raise NoneUsableError(message, encoded.skipped)
     return encoded
 
 
@@ -208,22 +219,28 @@ def _labeled_row(
 
 
 def encode_prompts(
-    tokenizer: Any, prompts: Sequence[Prompt], max_prompt_tokens: int, unusable: Unusable
-) -> tuple[list[EncodedPrompt], list[str]]:
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    max_prompt_tokens: int,
+    unusable: Unusable,
+    report: Callable[[int], None] = _unreported,
+) -> tuple[list[EncodedPrompt], list[BatchError]]:
     """Encode prompts; returns them with one reason per skipped prompt.
 
-    Raises BatchError for a prompt that is longer than max_prompt_tokens or that the chat template
-    refuses, or with unusable="skip" when all are unusable.
+    report: called with the number of prompts done. Raises BatchError for a prompt that is longer
+    than max_prompt_tokens or that the chat template refuses, or with unusable="skip"
+    NoneUsableError when all are unusable.
     """
     encoded: list[EncodedPrompt] = []
-    skipped: list[str] = []
-    for prompt in prompts:
+    skipped: list[BatchError] = []
+    for done, prompt in enumerate(prompts):
+        report(done)
         try:
             ids = encode_conversation(tokenizer, prompt.messages, prompt.id)
         except ChatTemplateError as error:
             if unusable == "error":
                 raise
-            skipped.append(str(error))
+            skipped.append(error)
             continue
         if len(ids) <= max_prompt_tokens:
             encoded.append(EncodedPrompt(prompt, tuple(ids)))
@@ -232,12 +249,13 @@ def encode_prompts(
             f"{prompt.id}: a prompt of {len(ids)} tokens leaves no room for the response (at most "
             f"{max_prompt_tokens}); raise max_tokens, drop the prompt, or set unusable=skip"
         )
+        too_long = BatchError(reason, prompt.id)
         if unusable == "error":
-            raise BatchError(reason, prompt.id)
-        skipped.append(reason)
+            raise too_long
+        skipped.append(too_long)
     if not encoded:
         why = f"; the first error: {skipped[0]}" if skipped else ""
-        raise BatchError(f"no usable prompt among {len(prompts)}{why}")
+        raise NoneUsableError(f"no usable prompt among {len(prompts)}{why}", skipped)
     return encoded, skipped
 
 

@@ -63,6 +63,11 @@ def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
         raise BackboneError(
             f"{name}: unsupported head: logits are not W h alone ({obstacle}); choose another model"
         )
+    require_end_token(tokenizer, name)
+
+
+def require_end_token(tokenizer: Any, name: str) -> None:
+    """Raise BackboneError for a tokenizer without end token. name: for the message."""
     if tokenizer.eos_token_id is None:
         raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
 
@@ -87,15 +92,23 @@ def refuse_unknown_tokens(model: Any, tokenizer: Any, name: str) -> None:
         )
 
 
-def refuse_encoder_decoders(name: str) -> None:
-    """Raise BackboneError for a model with an encoder, or whose config cannot be read."""
+def refuse_encoder_decoders(name: str, *, local: bool = False) -> Any:
+    """Return a model's config; raise BackboneError for one with an encoder, or where the config
+    cannot be read. local: download nothing."""
     with readable_errors(name):
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
     if getattr(config, "is_encoder_decoder", False):
         raise BackboneError(
             f"{name}: an encoder-decoder model ({config.model_type}); choose a decoder-only "
             "language model"
         )
+    return config
+
+
+def read_tokenizer(name: str, *, local: bool = False) -> Any:
+    """Load the tokenizer of a folder or hub id; local: download nothing. Raises BackboneError."""
+    with readable_errors(name):
+        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=local)
 
 
 def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -104,8 +117,8 @@ def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     Raises BackboneError for what is not a causal language model, or cannot be read.
     """
     refuse_encoder_decoders(name)
+    tokenizer = read_tokenizer(name)
     with readable_errors(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, attn_implementation="eager"
         )

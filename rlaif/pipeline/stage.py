@@ -310,9 +310,9 @@ def is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def read_labels(sources: Sequence[Source]) -> list[Preference]:
-    """The preferences of all sources, in order. Raises RecordError."""
-    return [label for source in sources for label in read_preferences(source.file)]
+def labels_by_file(sources: Sequence[Source]) -> list[tuple[Path, list[Preference]]]:
+    """(file, its preferences) of every source, in order. Raises RecordError."""
+    return [(source.file, read_preferences(source.file)) for source in sources]
 
 
 def judge_slot(doc: str) -> Slot:

@@ -78,10 +78,14 @@ class PPOStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.ppo.train import train
+        from rlaif.training.origins import naming_files
 
         prompts = self._prompts(context)
         model = self.source("model")
-        with open_scores(self.sources["reward"], model) as score:
+        with (
+            open_scores(self.sources["reward"], model) as score,
+            naming_files((context.recipe.prompts, prompts)),
+        ):
             run = partial(train, self.settings, model.model, prompts, score, self.folder)
             if not self._judged:
                 run()

@@ -32,9 +32,11 @@ class SampleStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.generation.offline import sample
+        from rlaif.training.origins import naming_prompts
 
         prompts = context.prompts(self.options.prompts)
-        sample(self.source("model").model, prompts, self.outputs.paths[0], self.settings)
+        with naming_prompts(context.recipe.prompts, prompts):
+            sample(self.source("model").model, prompts, self.outputs.paths[0], self.settings)
 
     @property
     def outputs(self) -> Files:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from rlaif.batching.unusable import BatchError
@@ -17,24 +18,47 @@ from rlaif.generation.base import SamplingError
 from rlaif.settings import parse_weighted
 
 
-@contextmanager
-def naming_files(*given: tuple[Any, Sequence[Lesson | Prompt]]) -> Iterator[None]:
-    """Put the file before the message of a BatchError that names one of its records.
+class Origins:
+    """The files that records came from.
 
     given: (what the caller gave, the records read from it); only a path, or "WEIGHT*FILE", names a
-    file. Where several files have a record of that name, all are named.
+    file.
     """
+
+    def __init__(self, *given: tuple[Any, Sequence[Lesson | Prompt]]) -> None:
+        self._given = given
+
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        """The files of each record's name, without repeats."""
+        files: dict[str, list[str]] = {}
+        for argument, records in self._given:
+            if isinstance(argument, str | os.PathLike):
+                file = _file(argument)
+                for name in set(_names(records)):
+                    files.setdefault(name, []).append(file)
+        return files
+
+    def named(self, error: BatchError) -> BatchError:
+        """The error with the file before its message if it names one of the records, else as it is.
+        Where several files have a record of that name, all are named."""
+        files = self._files.get(error.record)
+        if not files:
+            return error
+        return type(error)(f"{' or '.join(dict.fromkeys(files))}: {error}", error.record)
+
+
+@contextmanager
+def naming_files(*given: tuple[Any, Sequence[Lesson | Prompt]]) -> Iterator[None]:
+    """Put the file before the message of a BatchError that names one of its records; given: as in
+    `Origins`."""
     try:
         yield
     except BatchError as error:
-        files = [
-            _file(argument)
-            for argument, records in given
-            if isinstance(argument, str | os.PathLike) and error.record in set(_names(records))
-        ]
-        if not files:
+        named = Origins(*given).named(error)
+        if named is error:
             raise
-        raise type(error)(f"{' or '.join(files)}: {error}", error.record) from error
+        raise named from error
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import rlaif
-from rlaif.api.origins import naming_files
 from rlaif.batching.chat import ChatTemplateError
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import write_preferences
 from rlaif.generation.base import SamplingError
+from rlaif.training.origins import naming_files
 from tests.support.chat_templates import GEMMA
 from tests.support.training.pairs import preference
 
