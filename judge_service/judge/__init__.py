@@ -10,5 +10,6 @@ ranking.py               pair probabilities -> Bradley-Terry strengths
 score.py                 the expected rating of one response
 revise.py                critiques and revisions of one response
 calibration.py           temperature and isotonic calibration, and their files
+reader.py                a fitted reader of all reads of a pair, in place of a calibration's curve
 calibration_metrics.py   accuracy, NLL, Brier score, calibration error
 """

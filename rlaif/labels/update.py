@@ -369,6 +369,7 @@ def _combine(
             orders=options.orders,
             seed=options.seed,
             calibration="",
+            reader="",
         ),
         usage=usage + Usage(stored_reads=sum(len(vote.reads) for vote in kept)),
         seconds=seconds,

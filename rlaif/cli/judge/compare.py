@@ -130,12 +130,12 @@ def _show_judgment(judgment: Judgment) -> None:
         f"spread {judgment.spread:.3f} over principles and orders  ({traits})"
     )
     origin = judgment.provenance
-    calibration = origin.calibration
-    if calibration and judgment.raw_prob_a is not None:
-        out.print(
-            f"calibrated from {judgment.raw_prob_a:.3f} (calibration {calibration[:16]}…)",
-            highlight=False,
-        )
+    raw = judgment.raw_prob_a
+    if origin.reader and raw is not None:
+        out.print(f"{raw:.3f} before the reader {origin.reader[:16]}…", highlight=False)
+    if origin.calibration and raw is not None:
+        digest = origin.calibration[:16]
+        out.print(f"calibrated from {raw:.3f} (calibration {digest}…)", highlight=False)
     constitution = f"{origin.constitution_name} {origin.constitution_version}"
     out.print(
         f"by {constitution}, {origin.protocol}: {describe(judgment.usage, judgment.seconds)}",
