@@ -8,4 +8,5 @@ update.py               label again after an edit, reusing earlier votes
 recalibrate.py          apply a calibration or reader to labels from their receipts
 calibrate.py            fit a calibration of the judge to gold pairs
 calibration_report.py   the metrics and the selected curve, for the terminal
+promotion/              adopt what judges held-back gold pairs better
 """

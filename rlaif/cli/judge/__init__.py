@@ -1,6 +1,7 @@
 """The commands `rlaif judge …` and `rlaif constitution …`.
 
 compare.py              judge compare, rank and calibrate
+promote.py              judge promote
 response.py             judge score, critique, revise and preview
 constitution.py         constitution new, show and lint
 constitution_tools.py   constitution test, diff, ablate and try

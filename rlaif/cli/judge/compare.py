@@ -1,4 +1,4 @@
-"""`rlaif judge compare | rank | calibrate`: use a judge server, and calibrate it."""
+"""`rlaif judge compare | rank | calibrate | promote`: use a judge server, and improve it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 from rlaif.cli import complete
-from rlaif.cli.judge import response
+from rlaif.cli.judge import promote, response
 from rlaif.cli.judge.options import (
     Fresh,
     Protocol,
@@ -198,6 +198,13 @@ app.command(
     epilog='Example: rlaif judge preview "Name a fruit" "An apple." "A stone." '
     "--sample-principles 1"
 )(response.preview)
+
+
+app.command(
+    "promote",
+    epilog="Example: rlaif judge promote --gold pairs.jsonl --candidate reader "
+    "--candidate constitution:mine.yaml --judge qwen2.5-coder-1.5b",
+)(promote.promote_judge)
 
 
 @app.command(

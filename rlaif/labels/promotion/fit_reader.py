@@ -4,7 +4,7 @@
 
     y_i   1 if A is better, 0 if B; or P(A is better) of a soft gold label
     v_i   1 / pairs of its prompt, so that every prompt counts once
-    s_j   root mean square of x_j: the penalty does not depend on a feature's unit
+    s_j   root mean square of x_j, so weighted: the penalty does not depend on a feature's unit
     λ     of RIDGES, the one with the lowest loss on held-back folds of prompts
 
 There is no intercept and no centering, because both would break the symmetry: a pair and its mirror
@@ -56,15 +56,15 @@ def fit_reader(rows: Sequence[GoldReads], *, seed: int = 0, command: str = "") -
         )
     names = sorted({name for row in rows for name in row.features})
     x = np.array([[row.features.get(name, 0.0) for name in names] for row in rows])
-    scale = np.sqrt(np.mean(x**2, axis=0))
+    counts = Counter(prompts)
+    weight = np.array([1.0 / counts[prompt] for prompt in prompts])
+    scale = np.sqrt(weight @ x**2 / weight.sum())
     varying = scale > 0
     if not varying.any():
         raise CalibrationError("no feature differs from 0; give gold pairs that the judge can tell")
     names = [name for name, varies in zip(names, varying, strict=True) if varies]
     x, scale = x[:, varying] / scale[varying], scale[varying]
     y = np.array([row.gold for row in rows])
-    counts = Counter(prompts)
-    weight = np.array([1.0 / counts[prompt] for prompt in prompts])
 
     # λ by cross-validation; the largest of equals, which is nearest to no opinion.
     fold_of = np.array(folds_by_prompt(prompts, FOLDS, seed))
