@@ -1,8 +1,8 @@
 """Reads of gold pairs by several wordings and numbers of examples, for `length.py`. Resumable.
 
     python -m benchmarks.judge.length_reads --data DIR --out reads.jsonl [--files hhh_221.jsonl ...]
-        [--model qwen2.5-coder-1.5b] [--limit 32] [--skip 66] [--longest 700] [--shots 2 4]
-        [--shot-pairs 40]
+        [--model qwen2.5-coder-1.5b] [--limit 32] [--skip 66] [--longest 450]
+        [--wordings joint ...] [--shots 2 4] [--shot-pairs 20]
 
 Each file of DIR holds JSON lines {id, prompt, chosen, rejected}. Of every file, `limit` pairs are
 drawn after those that `quality.py --skip` and earlier choices of the prompt used; pairs with more
@@ -129,11 +129,13 @@ async def collect(options: argparse.Namespace) -> None:
     if options.out.exists():
         lines = options.out.read_text(encoding="utf-8").splitlines()
         done = {(line["file"], line["id"], line["way"]) for line in map(json.loads, lines)}
-    work = []
-    for place, row in enumerate(rows):
-        work.append((PAIR, row, dict(WORDINGS)))
-        for n in options.shots if place < options.shot_pairs else ():
-            work.append((with_shots(n), row, {f"{JOINT}, {n} shots": WORDINGS[JOINT]}))
+    wordings = {name: WORDINGS[name] for name in options.wordings}
+    first, others = rows[: options.shot_pairs], rows[options.shot_pairs :]
+    work = [(PAIR, row, wordings) for row in first]
+    for n in options.shots:
+        shots = {f"{JOINT}, {n} shots": WORDINGS[JOINT]}
+        work += [(with_shots(n), row, shots) for row in first]
+    work += [(PAIR, row, wordings) for row in others]
     engine = VLLMEngine(catalog.resolve(options.model), kv_cache_gib=options.kv_cache_gib)
     await engine.start()
     started = time.monotonic()
@@ -175,9 +177,10 @@ def main() -> None:
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--limit", type=int, default=32, help="pairs per file")
     parser.add_argument("--skip", type=int, default=66, help="pairs that earlier choices used")
-    parser.add_argument("--longest", type=int, default=700, help="characters of a whole pair")
+    parser.add_argument("--longest", type=int, default=450, help="characters of a whole pair")
+    parser.add_argument("--wordings", nargs="+", choices=WORDINGS, default=list(WORDINGS))
     parser.add_argument("--shots", nargs="*", type=int, default=[2, 4])
-    parser.add_argument("--shot-pairs", type=int, default=40)
+    parser.add_argument("--shot-pairs", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=60.0, help="stop reading after these")
     parser.add_argument("--kv-cache-gib", type=float, default=1.0)
     asyncio.run(collect(parser.parse_args()))
