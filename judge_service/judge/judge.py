@@ -29,8 +29,8 @@ from judge_service.judge.prompt_runner import (
 )
 from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, REVISION
 from judge_service.judge.reader import Lengths
-from judge_service.judge.revise import write_text
-from judge_service.judge.score import score_response
+from judge_service.judge.single.revise import write_text
+from judge_service.judge.single.score import score_response
 from judge_service.judge.template import Prefix, Template
 from judge_service.types import (
     Comparison,
