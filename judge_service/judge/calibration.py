@@ -37,7 +37,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from constitution.errors import UserError
 from constitution.validation import field_problems
 from judge_service.judge.calibration_metrics import EPSILON, clipped, confidence, right
-from judge_service.judge.reader import Lengths, Reader
+from judge_service.judge.reader import FittedReader, Lengths
 from judge_service.types import ModelIdentity, PrincipleVote, Provenance
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 100.0
@@ -219,7 +219,7 @@ class Calibration:
     template_version: str
     protocol: str  # "pairwise" or "pointwise"
     pairs: Annotated[int, Field(ge=1)]  # gold pairs it was fitted on
-    curve: Annotated[Curve | Reader, Field(discriminator="kind")]
+    curve: Annotated[Curve | FittedReader, Field(discriminator="kind")]
 
     @property
     def kind(self) -> str:
@@ -248,14 +248,14 @@ class Calibration:
         Swapping the responses gives the complement to the last bit.
         """
         curve = self.curve
-        if isinstance(curve, Reader):
+        if isinstance(curve, FittedReader):
             return curve.prob_a(votes, lengths), curve.trait_probs(votes, lengths)
         # Traits too: a reward model learns them beside the label that they are parts of.
         return curve.apply(prob_a), {trait: curve.apply(p) for trait, p in trait_probs.items()}
 
     def recorded_in(self, provenance: Provenance) -> Provenance:
         """The provenance of a judgment that this was applied to."""
-        if isinstance(self.curve, Reader):
+        if isinstance(self.curve, FittedReader):
             return replace(provenance, reader=self.sha256)
         return replace(provenance, calibration=self.sha256)
 

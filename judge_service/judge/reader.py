@@ -90,7 +90,7 @@ def _finite(weights: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], 
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class FittedReader:
     """Weights of the features by name; features without a weight do not count."""
 
     weights: Annotated[tuple[tuple[str, float], ...], AfterValidator(_finite)]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from judge_service.judge.calibration import CalibrationError
-from judge_service.judge.reader import Reader
+from judge_service.judge.reader import FittedReader
 from rlaif.labels.calibrate import folds_by_prompt
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -42,7 +42,7 @@ class GoldReads:
     gold: float  # P(A is better), in [0, 1]
 
 
-def fit_reader(rows: Sequence[GoldReads], *, seed: int = 0, command: str = "") -> Reader:
+def fit_reader(rows: Sequence[GoldReads], *, seed: int = 0, command: str = "") -> FittedReader:
     """The reader with the lowest penalized loss, its λ selected on folds of prompts.
 
     Raises CalibrationError for fewer than 20 prompts, or features of which none varies.
@@ -72,7 +72,7 @@ def fit_reader(rows: Sequence[GoldReads], *, seed: int = 0, command: str = "") -
     ridge = min(reversed(RIDGES), key=lambda candidate: losses[candidate])
     w = ridge_logistic(x, y, weight, ridge) / scale
     weights = tuple(zip(names, map(float, w), strict=True))
-    return Reader(weights=weights, ridge=ridge, command=command)
+    return FittedReader(weights=weights, ridge=ridge, command=command)
 
 
 def _held_back_loss(

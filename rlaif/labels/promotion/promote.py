@@ -24,7 +24,7 @@ from judge_service.judge.calibration import (
     model_sha256,
     read_calibrations,
 )
-from judge_service.judge.reader import Lengths, Reader, features
+from judge_service.judge.reader import FittedReader, Lengths, features
 from judge_service.types import Comparison, JudgeOptions, Judgment
 from rlaif.data.records import RecordError
 from rlaif.feedback.earlier_labels import JudgeIdentity
@@ -100,7 +100,7 @@ def sample_prompts(gold: Sequence[GoldPair], limit: int | None, seed: int) -> li
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _JudgedGold:
     """A gold pair with its judgment."""
 
     pair: GoldPair
@@ -201,7 +201,7 @@ def _judge_all(
     candidates: Sequence[Candidate],
     connect: Connect,
     journal_file: Path,
-) -> tuple[list[_Row], JudgeIdentity, dict[Candidate, list[Judged]]]:
+) -> tuple[list[_JudgedGold], JudgeIdentity, dict[Candidate, list[Judged]]]:
     """(judged rows of the judge as it is, who it is, the answers of candidates with own reads)."""
     answers: dict[Candidate, list[Judged]] = {}
     wordings = [c.value for c in candidates if c.kind is Kind.CONSTITUTION]
@@ -231,7 +231,7 @@ def _judge_all(
 
 def _metric(calibration: Calibration | None) -> Metric:
     """Accuracy where a verdict can change, else log loss."""
-    curve = calibration is not None and not isinstance(calibration.curve, Reader)
+    curve = calibration is not None and not isinstance(calibration.curve, FittedReader)
     return Metric.LOG_LOSS if curve else Metric.ACCURACY
 
 
@@ -241,7 +241,7 @@ def _judge(
     journal_file: Path,
     constitution: str,
     protocol: str = "",
-) -> tuple[list[_Row], JudgeIdentity]:
+) -> tuple[list[_JudgedGold], JudgeIdentity]:
     """The gold pairs with a judgment, and who judged."""
     answers = judge_pairs(
         [comparison(pair) for pair in gold],
@@ -251,14 +251,16 @@ def _judge(
         options=JudgeOptions(protocol=protocol),
     )
     rows = [
-        _Row(pair, compared, answer)
+        _JudgedGold(pair, compared, answer)
         for pair, (compared, answer) in zip(gold, answers.by_pair(), strict=True)
         if isinstance(answer, Judgment)
     ]
     return rows, answers.judge
 
 
-def _fit(candidate: Candidate, rows: Sequence[_Row], seed: int, command: str) -> Curve | Reader:
+def _fit(
+    candidate: Candidate, rows: Sequence[_JudgedGold], seed: int, command: str
+) -> Curve | FittedReader:
     if candidate.kind is Kind.READER:
         reads = [
             GoldReads(
@@ -273,7 +275,9 @@ def _fit(candidate: Candidate, rows: Sequence[_Row], seed: int, command: str) ->
     return choose(probs, [row.pair.prompt_digest for row in rows], FOLDS, seed).curve
 
 
-def _calibration(curve: Curve | Reader, judge: JudgeIdentity, rows: Sequence[_Row]) -> Calibration:
+def _calibration(
+    curve: Curve | FittedReader, judge: JudgeIdentity, rows: Sequence[_JudgedGold]
+) -> Calibration:
     return Calibration(
         constitution=judge.constitution.name,
         constitution_sha256=judge.constitution.sha256,
@@ -286,7 +290,7 @@ def _calibration(curve: Curve | Reader, judge: JudgeIdentity, rows: Sequence[_Ro
     )
 
 
-def _from_file(path: Path, row: _Row) -> Calibration:
+def _from_file(path: Path, row: _JudgedGold) -> Calibration:
     """The calibration of a file that was fitted for the judge as it is."""
     calibrations = read_calibrations(path)
     differences = [each.unfit_for(row.judgment.provenance) for each in calibrations]

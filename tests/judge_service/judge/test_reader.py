@@ -23,7 +23,7 @@ from judge_service.judge.calibration import (
 )
 from judge_service.judge.judge import Judge
 from judge_service.judge.prompts import TEMPLATE_VERSION
-from judge_service.judge.reader import Lengths, Reader, features
+from judge_service.judge.reader import FittedReader, Lengths, features
 from judge_service.types import (
     Comparison,
     Judgment,
@@ -67,7 +67,7 @@ def test_the_features_are_those_of_the_equations() -> None:
 
 
 def test_the_probability_is_the_sigmoid_of_the_weighted_features() -> None:
-    reader = Reader((("p0/log_odds", 2.0), ("length", -1.0), ("elsewhere/mass", 9.0)), 1.0)
+    reader = FittedReader((("p0/log_odds", 2.0), ("length", -1.0), ("elsewhere/mass", 9.0)), 1.0)
     # log-odds ½ by both orders, lengths 3 : 1.
     one = vote((-1.0, -1.5), (-1.5, -1.0))
     odds = math.exp(2.0 * 0.5) / 3
@@ -94,7 +94,7 @@ def test_swapping_the_responses_gives_the_complement_to_the_last_bit(
 ) -> None:
     votes = [vote(ab, ba, f"p{i}") for i, (ab, ba) in enumerate(reads)]
     names = features(votes, Lengths(*characters))
-    reader = Reader(tuple((name, data.draw(weights)) for name in names), 1.0)
+    reader = FittedReader(tuple((name, data.draw(weights)) for name in names), 1.0)
     prob = reader.prob_a(votes, Lengths(*characters))
     mirrored = reader.prob_a([swapped(v) for v in votes], Lengths(*reversed(characters)))
     assert prob + mirrored == 1.0
@@ -116,7 +116,7 @@ CONSTITUTION = Constitution(
         Principle(id="p0", trait="helpful", compare="Be helpful.", critique="c", revise="r"),
     ),
 )
-SHORTER = Reader((("length", -2.0), ("p0/log_odds", 0.1)), 3.0, "by hand")
+SHORTER = FittedReader((("length", -2.0), ("p0/log_odds", 0.1)), 3.0, "by hand")
 
 
 def fitted(model: ModelIdentity = MODEL, digest: str = CONSTITUTION.digest) -> Calibration:

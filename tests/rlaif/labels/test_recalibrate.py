@@ -16,7 +16,7 @@ from judge_service.judge.calibration import (
     write_calibration,
 )
 from judge_service.judge.prompts import TEMPLATE_VERSION
-from judge_service.judge.reader import Lengths, Reader
+from judge_service.judge.reader import FittedReader, Lengths
 from rlaif.cli.main import app
 from rlaif.data.datasets import read_preferences
 from rlaif.feedback.receipts import comparison, parse_receipt
@@ -25,10 +25,10 @@ from rlaif.labels.verify import verify_offline
 from tests.support.feedback.labeled import CONSTITUTION, judge, labeled, rewrite
 
 WEIGHTS = {CONSTITUTION.digest: CONSTITUTION.trait_weights}.get
-TURNS_ROUND = Reader((("p0/log_odds", -1.0), ("p2/log_odds", -2.0), ("length", 3.0)), 1.0)
+TURNS_ROUND = FittedReader((("p0/log_odds", -1.0), ("p2/log_odds", -2.0), ("length", 3.0)), 1.0)
 
 
-def fitted(curve: Curve | Reader) -> Calibration:
+def fitted(curve: Curve | FittedReader) -> Calibration:
     return Calibration(
         CONSTITUTION.name, CONSTITUTION.digest, "fake", model_sha256(judge().engine.identity),
         TEMPLATE_VERSION, "pairwise", 40, curve,

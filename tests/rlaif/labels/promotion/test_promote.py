@@ -20,7 +20,7 @@ from judge_service.judge.calibration import (
     Temperature,
     read_calibrations,
 )
-from judge_service.judge.reader import Reader
+from judge_service.judge.reader import FittedReader
 from judge_service.types import ModelIdentity
 from rlaif.cli.main import app
 from rlaif.labels.calibrate import GoldPair
@@ -108,7 +108,7 @@ def test_a_reader_that_undoes_a_preference_for_length_is_adopted(tmp_path: Path)
     assert (report.fitted_on, report.tested_on, trial.gain.n) == (40, 40, 40)
     assert report.calibration is not None
     assert report.calibration.pairs == 40
-    assert isinstance(report.calibration.curve, Reader)
+    assert isinstance(report.calibration.curve, FittedReader)
     assert report.calibration.curve.command == "by a test"
     assert report.calibration.constitution_sha256 == CONSTITUTION.digest
 
