@@ -49,6 +49,7 @@ from rlaif.labels.promotion.fit_reader import GoldReads, fit_reader
 from rlaif.labels.promotion.gain import held_back_prompts, paired_gain
 
 SIMILAR = 1.25
+FEWEST = 16  # rows of a way that is shown
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,8 @@ def figures(
 ) -> dict[str, str]:
     """One line of the table, over the rows that this way has judged."""
     judged = [row for row in rows if row.id in probs]
-    if not judged:
-        return {"n": "0"}
+    if len(judged) < 2:
+        return {"n": str(len(judged))}
     qs = [_toward_right(row, probs) for row in judged]
     share = accuracy(qs)
     low, high = wilson(share, len(qs))
@@ -199,7 +200,11 @@ def all_ways(
     rows: Sequence[JudgedRow], choose: Sequence[JudgedRow]
 ) -> tuple[dict[str, dict[str, float]], dict[str, FittedReader]]:
     """P(A) of every row by every way, and the fitted readers."""
-    asked = list(dict.fromkeys(way for row in rows for way in row.votes))
+    asked = [
+        way
+        for way in dict.fromkeys(way for row in rows for way in row.votes)
+        if sum(way in row.votes for row in rows) >= FEWEST
+    ]
     ways = {way: by_wording(rows, way) for way in asked}
     ways["residual"] = residual(rows, choose)
     readers: dict[str, FittedReader] = {}
@@ -210,6 +215,8 @@ def all_ways(
         ("reader, no length", [JOINT], False),
         ("reader, all wordings", wordings, True),
     ):
+        if name == "reader, all wordings" and len(of) < 2:
+            continue
         ways[name], readers[name] = by_reader(rows, choose, of, length)
     ways["longer"] = longer(rows)
     return ways, readers

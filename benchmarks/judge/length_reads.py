@@ -2,7 +2,7 @@
 
     python -m benchmarks.judge.length_reads --data DIR --out reads.jsonl [--files hhh_221.jsonl ...]
         [--model qwen2.5-coder-1.5b] [--limit 32] [--skip 66] [--longest 450]
-        [--wordings joint ...] [--shots 2 4] [--shot-pairs 20]
+        [--wordings joint ...] [--shots 2 4] [--shot-pairs 20] [--journal FILE]
 
 Each file of DIR holds JSON lines {id, prompt, chosen, rejected}. Of every file, `limit` pairs are
 drawn after those that `quality.py --skip` and earlier choices of the prompt used; pairs with more
@@ -10,7 +10,8 @@ than `longest` characters of prompt and responses are not drawn, because a read 
 
 Every pair is read in both orders by each of WORDINGS, in the shipped prompt; the first `shot-pairs`
 also by the joint principle after 2 and 4 of its worked examples, as turns of the chat. One line per
-pair and way of asking; a second run reads only what is missing.
+pair and way of asking; a second run reads only what is missing. `--journal` reads nothing: it takes
+over the answers by `overall` of a run of quality.py (WORK/answers.journal.jsonl), of any length.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from judge_service.engines.vllm import VLLMEngine
 from judge_service.judge.prompt_runner import run_prompts
 from judge_service.judge.prompts import PROTOCOL_PROMPTS
 from judge_service.judge.template import PromptSpec, Template
-from judge_service.types import Order
+from judge_service.types import Judgment, Order
+from rlaif.data.journal import Journal
+from rlaif.feedback.labeler import JournalEntry
 from rlaif.feedback.pairs import digest
 from rlaif.labels.calibrate import GoldPair, comparison, load_gold
 from rlaif.models import catalog
@@ -125,10 +128,7 @@ async def read_pair(
 async def collect(options: argparse.Namespace) -> None:
     """Read everything that the file of reads lacks, and append it."""
     rows = draw(options.data, options.files, options.skip, options.limit, options.longest)
-    done = set()
-    if options.out.exists():
-        lines = options.out.read_text(encoding="utf-8").splitlines()
-        done = {(line["file"], line["id"], line["way"]) for line in map(json.loads, lines)}
+    done = _done(options.out)
     wordings = {name: WORDINGS[name] for name in options.wordings}
     first, others = rows[: options.shot_pairs], rows[options.shot_pairs :]
     work = [(PAIR, row, wordings) for row in first]
@@ -152,6 +152,38 @@ async def collect(options: argparse.Namespace) -> None:
     finally:
         await engine.close()
     print(f"{time.monotonic() - started:.0f} s for {options.out}")
+
+
+def take_over(options: argparse.Namespace) -> None:
+    """Append the joint reads of a journal of quality.py that the file of reads lacks."""
+    gold = {
+        f"{Path(file).stem}/{pair.id}": GoldRow(Path(file).stem, pair)
+        for file in options.files
+        for pair in load_gold(options.data / file)
+    }
+    done = _done(options.out)
+    with Journal(options.journal, JournalEntry) as journal, options.out.open("a") as out:
+        for _, entry in journal.scan():
+            row, answer = gold.get(entry.id), entry.answer
+            if row is None or not isinstance(answer, Judgment):
+                continue
+            origin = answer.provenance
+            as_asked = (origin.constitution_name, origin.protocol) == ("overall", "pairwise")
+            (vote,) = answer.votes
+            if as_asked and len(vote.reads) == 2 and (row.file, row.pair.id, JOINT) not in done:
+                by_order = {
+                    read.order: LabelLogprobs((read.logprob_first, read.logprob_second), 0, 0)
+                    for read in vote.reads
+                }
+                out.write(json.dumps(_line(row, JOINT, by_order)) + "\n")
+
+
+def _done(path: Path) -> set[tuple[str, str, str]]:
+    """(file, id, way) of every line of a file of reads."""
+    if not path.exists():
+        return set()
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {(line["file"], line["id"], line["way"]) for line in lines}
 
 
 def _line(row: GoldRow, way: str, by_order: dict[Order, LabelLogprobs]) -> dict[str, object]:
@@ -183,7 +215,12 @@ def main() -> None:
     parser.add_argument("--shot-pairs", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=60.0, help="stop reading after these")
     parser.add_argument("--kv-cache-gib", type=float, default=1.0)
-    asyncio.run(collect(parser.parse_args()))
+    parser.add_argument("--journal", type=Path, help="answers of quality.py to take over")
+    options = parser.parse_args()
+    if options.journal:
+        take_over(options)
+    else:
+        asyncio.run(collect(options))
 
 
 if __name__ == "__main__":

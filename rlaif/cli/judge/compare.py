@@ -271,6 +271,7 @@ def calibrate_judge(
             folds=folds,
             seed=seed,
         )
+    before = read_calibrations(path) if path.exists() else []
     write_calibration(path, report.calibration)
     digest = report.calibration.sha256
     if as_json:
@@ -281,6 +282,13 @@ def calibrate_judge(
     if path != default_path:
         use = f"servers look for it in {default_path}"
     output().print(f"written to {path}; {use} (sha256 {digest[:16]}…)", highlight=False)
+    for other in before:
+        if other.kind == "reader" and other.key == report.calibration.key:
+            output().print(
+                f"it replaces the reader {other.sha256[:16]}…; `rlaif judge promote` would have "
+                "compared the two",
+                highlight=False,
+            )
 
 
 def _print_plan(pairs: Sequence[GoldPair], constitution: Constitution, path: Path) -> None:

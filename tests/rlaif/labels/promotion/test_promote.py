@@ -236,6 +236,10 @@ def test_the_command_writes_the_reader_and_a_record_and_exits_by_what_it_found(
     stored = tmp_path / "brief.calibration.json"
     (entry,) = read_calibrations(stored)
     assert entry.kind == "reader"
+    with server(constitution) as address:
+        curve = ["judge", "calibrate", "--gold", str(path), "-c", constitution]
+        replaced = CliRunner().invoke(app, [*curve, "--server", address])
+    assert f"it replaces the reader {entry.sha256[:16]}" in " ".join(replaced.output.split())
     assert entry.sha256[:16] in adopted.output
     assert nobody.exit_code == 1
     found = json.loads(nobody.stdout)
