@@ -284,7 +284,7 @@ async def test_a_calibration_file_is_applied_unless_the_caller_wants_raw_numbers
     assert calibrated.provenance.calibration == calibration.sha256
     assert raw.provenance.calibration == ""
     assert raw.prob_a == raw.raw_prob_a == calibrated.raw_prob_a
-    assert calibrated.prob_a == pytest.approx(calibration.apply(raw.prob_a))
+    assert calibrated.prob_a == pytest.approx(calibration.curve.apply(raw.prob_a))
     assert raw.prob_a < calibrated.prob_a < 0.5
 
 
