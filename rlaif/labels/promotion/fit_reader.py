@@ -4,7 +4,8 @@
 
     y_i   1 if A is better, 0 if B; or P(A is better) of a soft gold label
     v_i   1 / pairs of its prompt, so that every prompt counts once
-    s_j   root mean square of x_j, so weighted: the penalty does not depend on a feature's unit
+    s_j   root mean square of x_j, so weighted, but at least 0.1: the penalty does not depend on a
+          feature's unit, and what differs by less, as bfloat16 reads do by chance, gets no say
     λ     of RIDGES, the one with the lowest loss on held-back folds of prompts
 
 There is no intercept and no centering, because both would break the symmetry: a pair and its mirror
@@ -28,6 +29,7 @@ from rlaif.labels.calibrate import folds_by_prompt
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 FEWEST_PROMPTS = 20
+SMALLEST_SCALE = 0.1  # nats
 FOLDS = 5
 
 _Floats = npt.NDArray[np.float64]
@@ -59,11 +61,12 @@ def fit_reader(rows: Sequence[GoldReads], *, seed: int = 0, command: str = "") -
     counts = Counter(prompts)
     weight = np.array([1.0 / counts[prompt] for prompt in prompts])
     scale = np.sqrt(weight @ x**2 / weight.sum())
-    varying = scale > 0
+    varying = scale > 1e-9  # rounding
     if not varying.any():
         raise CalibrationError("no feature differs from 0; give gold pairs that the judge can tell")
     names = [name for name, varies in zip(names, varying, strict=True) if varies]
-    x, scale = x[:, varying] / scale[varying], scale[varying]
+    scale = np.maximum(scale[varying], SMALLEST_SCALE)
+    x = x[:, varying] / scale
     y = np.array([row.gold for row in rows])
 
     # λ by cross-validation; the largest of equals, which is nearest to no opinion.

@@ -77,6 +77,22 @@ def test_a_prompt_counts_once_however_many_pairs_it_has():
     assert dict(fit_reader(repeated).weights) == pytest.approx(dict(fit_reader(one).weights))
 
 
+def test_differences_as_small_as_rounding_get_no_say():
+    rng = random.Random(0)
+    noisy = [
+        GoldReads(
+            row.prompt,
+            {**row.features, "p0/mass": rng.gauss(0.0, 1e-3), "p1/mass": rng.gauss(0.0, 1e-15)},
+            row.gold,
+        )
+        for row in rows(100)
+    ]
+    with_noise, without = dict(fit_reader(noisy).weights), dict(fit_reader(rows(100)).weights)
+    assert with_noise.keys() == {"p0/log_odds", "length", "p0/mass"}
+    assert abs(with_noise["p0/mass"]) * 1e-3 < 0.01
+    assert with_noise["length"] == pytest.approx(without["length"], abs=0.01)
+
+
 def test_too_few_prompts_and_features_that_never_vary_are_refused():
     with pytest.raises(CalibrationError, match="too few prompts to fit a reader: 19"):
         fit_reader([*rows(19), *rows(19)])
