@@ -2,6 +2,7 @@
 
 problems.py   several refusals reported together
 inputs.py     records, prompts and settings, from files or from memory
+origins.py    the file of a record, in errors that name the record
 plan.py       a training that was checked and not yet started
 pairs.py      train_sft, train_reward, train_dpo: training on records
 rollouts.py   train_ppo, train_rest: training on the policy's own responses

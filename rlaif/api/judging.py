@@ -4,16 +4,18 @@
               for the length of the call
     server    "HOST:PORT" of a running `rlaif serve`, or an open JudgeClient with token and TLS
 
-One of the two is given. The token and TLS files of a server at an address come from the
-environment (rlaif/feedback/connection.py).
+One of the two is given; `evaluate` takes several of either or of both, one after another. The
+token and TLS files of a server at an address come from the environment
+(rlaif/feedback/connection.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
+from rlaif.evaluation.judges.column import Labelers
 from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.pairs import Pairs, pairs_from_samples
@@ -32,6 +35,7 @@ from rlaif.models import catalog
 from rlaif.training.preflight import require_folder, require_packages
 
 if TYPE_CHECKING:
+    from rlaif.evaluation.comparison import Compare
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.labeler import LabelingClient, LabelingSummary
     from rlaif.labels.update import Update
@@ -220,25 +224,31 @@ def evaluate(
     *,
     start: SamplesLike,
     out: Pathlike = "evaluation",
-    judge: Pathlike = "",
-    server: str | LabelingClient = "",
+    judge: Pathlike | Sequence[Pathlike] = "",
+    server: str | LabelingClient | Sequence[str | LabelingClient] = "",
     constitution: ConstitutionLike = "",
     wait: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
+    labels: Pathlike | Sequence[Pathlike] = (),
+    worth: Pathlike | Sequence[Pathlike] = (),
 ) -> EvaluationResult:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
     responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
-    on the same prompts. Saved as `out`/evaluation.json; a killed call resumes. The other arguments:
-    see `label`.
+    on the same prompts. judge, server: one or several, which judge one after another and have a
+    column each (`result.judges`, `result.agreement`). labels: files that the policies were trained
+    on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
+    judges are right on gold (rlaif/evaluation/judges/worth.py). Saved as `out`/evaluation.json; a
+    killed call resumes. The other arguments: see `label`.
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
     from rlaif.evaluation import policies
     from rlaif.evaluation.comparison import require_counterparts
-    from rlaif.feedback.labeler import comparer
+    from rlaif.evaluation.judges.worth import read_worth, shipped_worth
+    from rlaif.feedback.labelers import labelers_of
 
     # Everything is read before a judge is started.
     problems = Problems()
@@ -259,24 +269,62 @@ def evaluate(
         problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
     for name, samples in runs if first else ():
         problems.attempt(require_counterparts, samples or (), first or (), str(name))
-    connection = problems.attempt(judge_of, judge, server, constitution, wait)
+    judges = [
+        problems.attempt(judge_of, model, address, constitution, wait)
+        for model, address in _each_judge(judge, server)
+    ]
+    known = [problems.attempt(read_worth, Path(path)) or () for path in _several(worth)]
+    trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
     problems.attempt(require_folder, folder)
     problems.refuse()
-    with checked(connection).connected(folder / "judge.log") as client:
-        # The journal keeps every answer of the judge, so that a killed evaluation resumes.
-        compare = comparer(
-            client,
-            folder / "answers.journal.jsonl",
-            constitution=checked(connection).constitution,
-            options=checked(asked),
-        )
-        result = policies.evaluate(
-            policies.PolicyRun(START, checked(first)),
-            [policies.PolicyRun(str(name), checked(samples)) for name, samples in runs],
-            compare,
-        )
+    result = policies.evaluate_by(
+        policies.PolicyRun(START, checked(first)),
+        [policies.PolicyRun(str(name), checked(samples)) for name, samples in runs],
+        _in_turn([checked(each) for each in judges], folder, checked(asked)),
+    )
+    # Without a file nobody is known to have labeled, and nobody not to have.
+    labelers = labelers_of(trained_on) if trained_on else Labelers()
+    result = result.known(labelers, [*shipped_worth(), *chain.from_iterable(known)])
     result.save(folder / "evaluation.json")
     return result
+
+
+def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
+    """(judge, server) of every judge that was named, one of them "", for `judge_of`; of none, ""
+    twice, which it refuses."""
+    named = [*((each, "") for each in _several(judge)), *(("", s) for s in _several(server))]
+    return named or [("", "")]
+
+
+def _several(given: Any) -> list[Any]:
+    """What was given as a list: none for "", one for a name, a path or a client."""
+    if isinstance(given, list | tuple):
+        return list(given)
+    return [given] if given or not isinstance(given, str) else []
+
+
+def _label_file(path: Pathlike) -> Path:
+    file = as_path(path, "labels")
+    if not file.is_file():
+        raise RecordError(f"{file}: no such file")
+    return file
+
+
+def _in_turn(
+    judges: Sequence[JudgeConnection], folder: Path, options: JudgeOptions
+) -> Iterator[Compare]:
+    """Each judge, connected only while it compares. The journal keeps every answer of every judge,
+    so that a killed evaluation resumes and reads nothing twice."""
+    from rlaif.feedback.labeler import comparer
+
+    for judge in judges:
+        with judge.connected(folder / "judge.log") as client:
+            yield comparer(
+                client,
+                folder / "answers.journal.jsonl",
+                constitution=judge.constitution,
+                options=options,
+            )
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from constitution.errors import UserError
 from hardware.model_folder import inspect_model_folder
 from rlaif.api.inputs import Pathlike, PromptsLike, config_of, prompts_of, report_split
+from rlaif.api.origins import naming_prompts
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import PromptSet
@@ -62,7 +63,9 @@ def sample(
         report_split(checked(prompt_set))
     from rlaif.generation import offline
 
-    return offline.sample(checked(name), checked(selected), file, checked(found))
+    asked = checked(selected)
+    with naming_prompts(prompts, asked):
+        return offline.sample(checked(name), asked, file, checked(found))
 
 
 def _selected(prompts: PromptSet, split: str, limit: int | None) -> list[Prompt]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from constitution.schema import Message
-from rlaif.batching.chat import ChatTemplateError, prompt_ids, turn_end_id
+from rlaif.batching.chat import ChatTemplateError, end_ids, prompt_ids, turn_end_id
 from rlaif.batching.unusable import BatchError, Unusable, require_response
 from rlaif.data.cut_off import ending_of
 from rlaif.data.records import Preference, Prompt, Sample
@@ -99,7 +99,8 @@ def encode_conversation(
     try:
         return prompt_ids(tokenizer, messages)
     except ChatTemplateError as error:
-        raise ChatTemplateError(f"{id}: {error}, drop the record, or set unusable=skip") from error
+        message = f"{id}: {error}, drop the record, or set unusable=skip"
+        raise ChatTemplateError(message, id) from error
 
 
 def encode_row(
@@ -125,19 +126,21 @@ def encode_row(
     if len(ids) > max_tokens:
         raise BatchError(
             f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit in "
-            f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip"
+            f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip",
+            id,
         )
     return Row(id, ids, len(prompt))
 
 
 def _end_ids(tokenizer: Any, complete: bool, end_token: str) -> tuple[int, ...]:
-    """The end token as ids: the one that was drawn, where the tokenizer has it as a token of its
-    own, or else its end of a turn; none after a response that was cut off."""
+    """The end token as ids: the one that was drawn, where it ends responses of this tokenizer's
+    model, or else the end of a turn; none after a response that was cut off."""
     if not complete:
         return ()
-    drawn: int | None = tokenizer.convert_tokens_to_ids(end_token) if end_token else None
-    if drawn is not None and drawn in tokenizer.added_tokens_decoder:
-        return (drawn,)
+    if end_token:
+        for end in end_ids(tokenizer):
+            if tokenizer.convert_ids_to_tokens(end) == end_token:
+                return (end,)
     return (turn_end_id(tokenizer),)
 
 
@@ -230,7 +233,7 @@ def encode_prompts(
             f"{max_prompt_tokens}); raise max_tokens, drop the prompt, or set unusable=skip"
         )
         if unusable == "error":
-            raise BatchError(reason)
+            raise BatchError(reason, prompt.id)
         skipped.append(reason)
     if not encoded:
         why = f"; the first error: {skipped[0]}" if skipped else ""

@@ -7,5 +7,6 @@ gold.py             what is truly better, where a planted judge defines it: labe
 intervals.py        means and shares with their 95 % intervals: Wilson, Student's t (no bootstrap)
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
-refusals.py         whether a response refuses, by rules
+judges/             what each judge says, how far two agree, and what a judge is worth on gold
+rules/              what texts show without a judge: refusals, lengths, concrete next steps
 """

@@ -296,6 +296,8 @@ class LabelingSummary:
     cut_off: int  # pairs with a response that a length limit cut off
     asked: int  # pairs judged in this run; the others were in the journal
     mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
+    mean_entropy: float | None  # of prob_chosen, bits: 1 = the judge cannot tell
+    undecided: int  # labels with prob_chosen at most 0.55
     position_consistency: float | None  # share with the same response in both orders
     mean_order_gap: float | None  # mean |P(A | order AB) - P(A | order BA)|
     mean_label_mass: float | None  # probability on the two labels, over all valid reads
@@ -387,6 +389,8 @@ def _summarize(
         cut_off=sum(not (pair.complete_a and pair.complete_b) for pair in answers.pairs),
         asked=answers.judged_now,
         mean_prob_chosen=tally.prob_chosen.value,
+        mean_entropy=tally.decisiveness.mean_entropy,
+        undecided=tally.decisiveness.undecided,
         position_consistency=tally.consistent.value,
         mean_order_gap=tally.order_gap.value,
         mean_label_mass=tally.label_mass.value,

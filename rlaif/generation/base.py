@@ -20,8 +20,10 @@ Left out: engines in other processes or on other GPUs (see docs/distributed.md f
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from constitution.errors import UserError
@@ -32,6 +34,10 @@ from rlaif.data.cut_off import ResponseText
 
 if TYPE_CHECKING:
     import torch
+
+
+# Model types of transformers without attention: recurrent states in place of keys and values.
+WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
 
 
 class SamplingError(UserError):
@@ -106,6 +112,35 @@ class SizedModel(Protocol):
 
     model: Any  # of transformers
     dtype: torch.dtype  # of its keys and values
+
+
+def has_attention(config: Any) -> bool:
+    """Whether a loaded model has keys and values to sample with. config: of transformers."""
+    return hasattr(config.get_text_config(), "num_attention_heads")
+
+
+def require_attention(config: Any, name: str) -> None:
+    """Raises SamplingError for a policy that PPO and ReST cannot sample from: `has_attention`."""
+    if not has_attention(config):
+        raise _without_attention(name)
+
+
+def require_attention_of(model: str) -> None:
+    """As `require_attention`, by the config.json of a model folder; a hub id, or a type that is not
+    in WITHOUT_ATTENTION, is checked once it is loaded."""
+    try:
+        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if found.get("text_config", found).get("model_type") in WITHOUT_ATTENTION:
+        raise _without_attention(model)
+
+
+def _without_attention(name: str) -> SamplingError:
+    return SamplingError(
+        f"PPO and ReST cannot sample from a model without attention: {name}; train it with dpo, "
+        "or give a model with attention"
+    )
 
 
 def response_seed(seed: int, prompt_id: str, index: int) -> int:

@@ -1,8 +1,9 @@
 """Verification of labels: from their receipts without a model, or by judging them again.
 
     offline   p_k from the reads of principle k, p from all p_k and the weights: equal to the label
-              within 1e-9 (receipts keep every digit; only JSON and a sum are in between). With the
-              calibration or reader that the receipt names, the label made by it, too
+              within 1e-9 (receipts keep every digit; only JSON and a sum are in between); with the
+              calibration or reader that the receipt names, the label made by it, too; and which
+              responses were cut off, as the receipt has it
     replay    the same prompts, computed again: |Δ p| within the tolerance of the judge's arithmetic
 
 When a read is repeated in a batch with other requests, the engine sums in another order, and both
@@ -92,17 +93,43 @@ def verify_offline(
             report.without_weights[_constitution(receipt)] += 1
         elif weights is None:
             weights = {}  # a single trait's weight cancels out
-        # The first difference suffices: everything computed from it differs too.
-        for name, recorded, computed in _parts(label, receipt, weights, by_digest):
-            if computed is None or not abs(recorded - computed) <= EXACT:
-                report.wrong += 1
-                if len(report.examples) < SHOWN:
-                    shown = "none" if computed is None else f"{computed:.9f}"
-                    report.examples.append(
-                        f"label {label.id!r}: {name} is {recorded:.9f}, recomputed {shown}"
-                    )
-                break
+        difference = _other_ending(label, receipt) or _other_number(
+            label, receipt, weights, by_digest
+        )
+        if difference:
+            report.wrong += 1
+            if len(report.examples) < SHOWN:
+                report.examples.append(f"label {label.id!r}: {difference}")
     return report
+
+
+def _other_ending(label: Preference, receipt: Receipt) -> str:
+    """A response that ended otherwise than its receipt says; "" if there is none."""
+    a_chosen = receipt.chosen == "A"
+    chosen, rejected = label.chosen_complete, label.rejected_complete
+    of_label = (chosen, rejected) if a_chosen else (rejected, chosen)
+    names = ("chosen", "rejected") if a_chosen else ("rejected", "chosen")
+    of_receipt = receipt.complete_a, receipt.complete_b
+    for name, recorded, then in zip(names, of_label, of_receipt, strict=True):
+        if then is not None and then != recorded:
+            ended = {True: "ended by itself", False: "was cut off"}
+            return f"the {name} response {ended[recorded]}, by its receipt it {ended[then]}"
+    return ""
+
+
+def _other_number(
+    label: Preference,
+    receipt: Receipt,
+    weights: Mapping[str, float] | None,
+    calibrations: Mapping[str, Calibration],
+) -> str:
+    """The first number that differs from its inputs, since all computed from it differ too; ""
+    if there is none."""
+    for name, recorded, computed in _parts(label, receipt, weights, calibrations):
+        if computed is None or not abs(recorded - computed) <= EXACT:
+            shown = "none" if computed is None else f"{computed:.9f}"
+            return f"{name} is {recorded:.9f}, recomputed {shown}"
+    return ""
 
 
 def _parts(

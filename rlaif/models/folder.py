@@ -6,7 +6,7 @@ import copy
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from constitution.errors import UserError
-from rlaif.batching.chat import ChatTemplateError, turn_end_id
+from rlaif.batching.chat import end_ids
 
 # Settings by which classes of transformers change W h, and names by which they limit positions.
 _SCALED_LOGITS = (
@@ -130,12 +130,18 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
     """Ids of the tokens that end a response: the chat template's (batching/chat.py), the
     tokenizer's and those of generation_config."""
     also = generation_config.eos_token_id
-    ends = set([] if also is None else also if isinstance(also, list) else [also])
-    if tokenizer.eos_token_id is not None:
-        ends.add(tokenizer.eos_token_id)
-    with suppress(ChatTemplateError):  # neither a template's end nor an eos_token
-        ends.add(turn_end_id(tokenizer))
-    return frozenset(ends)
+    others = [] if also is None else also if isinstance(also, list) else [also]
+    return end_ids(tokenizer).union(others)
+
+
+def name_ends(model: Any, tokenizer: Any) -> None:
+    """Let generation_config name every token that ends a response (`end_token_ids`), so that vLLM
+    and transformers stop at them when they sample from the saved model. In place."""
+    config = model.generation_config
+    named = config.eos_token_id
+    known = [] if named is None else named if isinstance(named, list) else [named]
+    ends = [*known, *sorted(end_token_ids(tokenizer, config).difference(known))]
+    config.eos_token_id = ends[0] if len(ends) == 1 else ends
 
 
 @contextmanager
@@ -190,6 +196,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         whole = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+        name_ends(whole, tokenizer)
         with without_bars():
             whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

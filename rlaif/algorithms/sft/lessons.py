@@ -90,7 +90,8 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = [*begin, *tokenizer.encode(text.text, add_special_tokens=False), tokenizer.eos_token_id]
     if len(ids) < 3:
-        raise BatchError(f"{text.id}: the text is empty; drop the record, or set unusable=skip")
+        message = f"{text.id}: the text is empty; drop the record, or set unusable=skip"
+        raise BatchError(message, text.id)
     step = max_tokens - 1
     return [
         Row(f"{text.id}, from token {at}", tuple(ids[at : at + max_tokens]), 1)

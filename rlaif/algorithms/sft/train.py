@@ -77,6 +77,7 @@ def train(
     report_skipped(skipped)
     cut = count_lessons(lesson for s in sources for lesson in s.records)
     report_cut_off(cut, "records", config.cut_off == "skip")
+    report_cut_off(count_lessons(eval_samples), "held-out records", config.cut_off == "skip")
     heldout: list[Row] = []
     if eval_samples:
         heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
@@ -99,6 +100,7 @@ def train(
     left_out = {
         "skipped": len(skipped) + sum(source.cut for source in encoded),
         "unsure": sum(source.unsure for source in encoded),
+        "cut_responses": cut.responses,
     }
     with progress("SFT", len(batches), "steps") as report:
         report(done)

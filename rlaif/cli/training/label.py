@@ -135,6 +135,7 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
 
 def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
     from judge_service.planted.file import PREFIX
+    from rlaif.feedback.undecided import undecided_warning
 
     console, made_by = output(), summary.judge.constitution
     console.print(
@@ -142,6 +143,11 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.identical:
+        console.print(
+            f"{summary.identical} responses left out: identical to another one to their prompt",
+            highlight=False,
+        )
     if summary.cut_off:
         console.print(
             f"{summary.cut_off} of {summary.pairs} pairs hold a response that was cut off by its "
@@ -154,6 +160,9 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
             "--max-length-ratio",
             highlight=False,
         )
+    warning = undecided_warning(summary.undecided, summary.judged, summary.mean_entropy)
+    if warning:
+        console.print(warning, highlight=False)
     if (model := summary.judge.model).name.startswith(PREFIX):
         console.print(f"labeled by {model.name}: planted, simulated by rules, no model")
     if summary.kept:

@@ -154,6 +154,7 @@ def show_stats(
 
 
 def _print_stats(out: Console, stats: LabelStats) -> None:
+    from rlaif.feedback.undecided import undecided_warning
     from rlaif.terminal_tables import print_table
 
     def say(text: str) -> None:
@@ -174,7 +175,10 @@ def _print_stats(out: Console, stats: LabelStats) -> None:
     mass, lowest = _number(stats.mean_label_mass), _number(stats.lowest_label_mass)
     say(f"label mass, mean: {mass}, lowest {lowest}")
     say(f"reads: {stats.reads}, {stats.stored_reads} of them stored; void: {stats.void_reads}")
-    say(f"prob_chosen, mean: {stats.mean_prob_chosen:.3f}")
+    entropy = f"entropy, mean: {stats.mean_entropy:.3f} bits"
+    say(f"prob_chosen, mean: {stats.mean_prob_chosen:.3f}; {entropy}")
+    if warning := undecided_warning(stats.undecided, stats.labels, stats.mean_entropy):
+        say(warning)
     # The histogram, scaled to its largest bin; then each principle.
     width, most = 0.5 / len(stats.histogram), max(stats.histogram)
     for place, n in enumerate(stats.histogram):

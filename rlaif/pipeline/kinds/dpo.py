@@ -30,8 +30,10 @@ class DPOStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.dpo.train import train
+        from rlaif.feedback.undecided import report_undecided, undecided_in
 
         labels = read_labels(self.sources["labels"])
+        report_undecided(undecided_in(label.prob_chosen for label in labels))
         split = context.split(labels, looks=self.looks, holds_out=self.holds_out)
         train(self.settings, self.source("model").model, split.train, self.folder, split.heldout)
 

@@ -58,6 +58,7 @@ class LabelStage(Stage):
         from rlaif.feedback.earlier_labels import Earlier
         from rlaif.feedback.labeler import label
         from rlaif.feedback.pairs import pairs_from_samples
+        from rlaif.feedback.undecided import report_undecided, undecided_warning
 
         samples = [s for each in self.sources["samples"] for s in read_samples(each.file)]
         pairs = pairs_from_samples(
@@ -67,7 +68,7 @@ class LabelStage(Stage):
         )
         judge, constitution = self.source("judge").spec, self.options.constitution
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
-            label(
+            done = label(
                 pairs.comparisons,
                 client,
                 self.folder,
@@ -77,6 +78,7 @@ class LabelStage(Stage):
                 unequal=pairs.unequal,
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
+        report_undecided(undecided_warning(done.undecided, done.judged, done.mean_entropy))
         if judge.is_planted:
             truth = PlantedJudge.load(judge.model)
             labels = read_preferences(self.outputs.paths[0])

@@ -35,8 +35,11 @@ class RewardStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.reward.train import train
+        from rlaif.feedback.undecided import report_undecided, undecided_in
 
-        split = context.split(read_labels(self.sources["labels"]), looks=True)
+        labels = read_labels(self.sources["labels"])
+        report_undecided(undecided_in(label.prob_chosen for label in labels))
+        split = context.split(labels, looks=True)
         weights = context.constitution(self.options.constitution).label_weights
         model = self.source("model").model
         train(self.settings, model, split.train, self.folder, weights, split.heldout)

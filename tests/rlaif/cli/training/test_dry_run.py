@@ -95,6 +95,67 @@ def test_a_dry_run_marks_what_differs_from_its_default(folder: Path) -> None:
     assert "1 of 2 responses are empty" in output
 
 
+LABELED = {"prompt": "Say it.", "chosen": "Yes.", "rejected": "No."}
+
+
+def write_pairs(folder: Path, *pairs: dict[str, object]) -> None:
+    lines = [json.dumps({**LABELED, "id": str(n), **pair}) for n, pair in enumerate(pairs)]
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("command", "pair", "said"),
+    [
+        ("dpo loss=sigmoid", {"prob_chosen": 0.5}, "all 2 pairs are ties"),
+        ("dpo cut_off=skip", {"chosen_complete": False}, "all 2 pairs hold a response"),
+        ("reward label_kind=hard", {"prob_chosen": 0.5}, "none of the 2 pairs has a label"),
+        ("sft cut_off=skip", {"chosen_complete": False}, "all 2 responses were cut off"),
+        ("sft", {"prob_chosen": 0.5}, "all 2 labels are below min_prob_chosen"),
+    ],
+)
+def test_a_dry_run_refuses_labels_of_which_nothing_is_left_to_train_on(
+    command: str, pair: dict[str, object], said: str, folder: Path
+) -> None:
+    write_pairs(folder, pair, pair)
+    algorithm, _, settings = command.partition(" ")
+    code, output = train(f"{algorithm} pairs.jsonl --model ./model --dry-run {settings}", folder)
+    assert code == 1
+    assert "1 problem:" in output
+    assert said in output
+
+
+def test_a_dry_run_counts_the_pairs_that_are_left_of_hard_labels_and_cut_responses(
+    folder: Path,
+) -> None:
+    """Ties go first, then pairs with a response that was cut off: 6, 4, 3 of them."""
+    cut_tie = {"prob_chosen": 0.5, "rejected_complete": False}
+    write_pairs(
+        folder, {"prob_chosen": 0.5}, cut_tie, {"prob_chosen": 0.2},
+        {"chosen_complete": False}, {}, {"prob_chosen": 0.9},
+    )  # fmt: skip
+    code, output = train(
+        "dpo pairs.jsonl --model ./model --dry-run loss=sigmoid cut_off=skip batch_size=1 epochs=1",
+        folder,
+    )
+    assert code == 0, output
+    assert "pairs: 2 ties (prob_chosen ½) left out, 1 pairs with prob_chosen under ½" in output
+    assert "1 of 4 pairs hold a response that was cut off by its length limit: left out" in output
+    assert "4 pairs; 3 steps" in output
+
+
+def test_keep_best_is_refused_where_cut_off_leaves_no_held_out_pair(folder: Path) -> None:
+    """It was an error at the end of the run: the best checkpoint is gone."""
+    write_pairs(folder, {"rejected_complete": False, "prompt": "Held out."})
+    (folder / "pairs.jsonl").rename(folder / "heldout.jsonl")
+    write_pairs(folder, {}, {})
+    code, output = train(
+        "dpo pairs.jsonl --eval heldout.jsonl --model ./model --dry-run cut_off=skip keep=best",
+        folder,
+    )
+    assert code == 1
+    assert "keep=best: all 1 held-out pairs hold a response that was cut off" in output
+
+
 def test_settings_are_printed_as_they_are_typed() -> None:
     lines = settings_in_force(DPOConfig(loss="robust", label_noise=0.1, trackers=("wandb",)))
     assert {"* loss=robust", "* label_noise=0.1", "* trackers=[wandb]"} <= {*lines}
