@@ -5,13 +5,13 @@
         [--wordings joint ...] [--shots 2 4] [--shot-pairs 20] [--journal FILE]
 
 Each file of DIR holds JSON lines {id, prompt, chosen, rejected}. Of every file, `limit` pairs are
-drawn after those that `quality.py --skip` and earlier choices of the prompt used; pairs with more
-than `longest` characters of prompt and responses are not drawn, because a read of them is slow.
+drawn after the `skip` that earlier choices of the prompt used (docs/log.md); pairs with more than
+`longest` characters of prompt and responses are not drawn: reads of long ones are slow.
 
 Every pair is read in both orders by each of WORDINGS, in the shipped prompt; the first `shot-pairs`
 also by the joint principle after 2 and 4 of its worked examples, as turns of the chat. One line per
 pair and way of asking; a second run reads only what is missing. `--journal` reads nothing: it takes
-over the answers by `overall` of a run of quality.py (WORK/answers.journal.jsonl), of any length.
+over answers by `overall` from a journal of `judge_pairs` whose ids are FILE/ID, of any length.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ async def collect(options: argparse.Namespace) -> None:
 
 
 def take_over(options: argparse.Namespace) -> None:
-    """Append the joint reads of a journal of quality.py that the file of reads lacks."""
+    """Append the joint reads of a journal that the file of reads lacks."""
     gold = {
         f"{Path(file).stem}/{pair.id}": GoldRow(Path(file).stem, pair)
         for file in options.files
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--shot-pairs", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=60.0, help="stop reading after these")
     parser.add_argument("--kv-cache-gib", type=float, default=1.0)
-    parser.add_argument("--journal", type=Path, help="answers of quality.py to take over")
+    parser.add_argument("--journal", type=Path, help="answers to take over")
     options = parser.parse_args()
     if options.journal:
         take_over(options)

@@ -5,6 +5,7 @@ policies.py         trained policies against their starting policy: win rate, sc
 reward_models.py    a reward model against held-out labels: accuracy, NLL, calibration error
 gold.py             what is truly better, where a planted judge defines it: labels, policies
 intervals.py        means and shares with their 95 % intervals: Wilson, Student's t (no bootstrap)
+clustered.py        weighted means, lines and folds where values of a prompt are alike
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
 judges/             what each judge says, how far two agree, and what a judge is worth on gold

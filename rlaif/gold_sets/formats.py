@@ -36,7 +36,7 @@ from rlaif.data.formats import recognized as recognized_data
 from rlaif.data.formats.base import Fields, LeftOut, optional_text, text, wrong
 from rlaif.data.formats.pairs import transcript
 from rlaif.data.records import Preference, RecordError
-from rlaif.gold_sets.questions import GoldQuestion, as_messages, prompt_id
+from rlaif.gold_sets.record import GoldQuestion, as_messages, prompt_id
 
 Rows = Iterable[tuple[str, Fields]]
 Found = Iterator[GoldQuestion | LeftOut]

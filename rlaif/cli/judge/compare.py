@@ -12,7 +12,7 @@ import typer
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 from rlaif.cli import complete
-from rlaif.cli.judge import promote, response
+from rlaif.cli.judge import bench, promote, response
 from rlaif.cli.judge.options import (
     Fresh,
     Protocol,
@@ -198,6 +198,12 @@ app.command(
     epilog='Example: rlaif judge preview "Name a fruit" "An apple." "A stone." '
     "--sample-principles 1"
 )(response.preview)
+
+app.command(
+    "bench",
+    epilog="Examples: rlaif judge bench hhh.jsonl --judge qwen2.5-coder-1.5b --limit 100; "
+    "rlaif judge bench reward-bench.parquet rm-bench.json --server 127.0.0.1:50051 --dry-run",
+)(bench.judge_bench)
 
 
 app.command(

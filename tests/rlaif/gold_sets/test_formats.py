@@ -149,7 +149,7 @@ def test_unknown_formats_columns_and_empty_files_are_refused(tmp_path: Path) -> 
     path = written(tmp_path, [{"a": 1}])
     with pytest.raises(RecordError, match="unknown columns: a; rows need prompt, chosen"):
         read_gold(path)
-    with pytest.raises(RecordError, match="unknown format: 'llm_bar'; .*did you mean 'llmbar'"):
+    with pytest.raises(RecordError, match=r"unknown format: 'llm_bar'; .*did you mean 'llmbar'"):
         read_gold(path, "llm_bar")
     with pytest.raises(RecordError, match="contains no rows"):
         read_gold(written(tmp_path, []))
