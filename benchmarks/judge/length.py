@@ -19,7 +19,8 @@ slope on length are fitted on these. The other half are the test-rows. Ways of j
     slope      of the log-odds on the log length ratio, through 0: how much length decides
     similar    accuracy on rows whose lengths differ by at most a quarter, and their number
 
-The last line is one JSON object: name, ours (reader), peer (joint), unit, ratio, on the test-rows.
+A third table has all rows, for the ways that nothing is fitted for. The last line is one JSON
+object: name, ours (reader), peer (joint), unit, ratio, on the test-rows.
 """
 
 from __future__ import annotations
@@ -244,6 +245,12 @@ def main() -> None:
             found = figures(own, probs, ways[JOINT])
             table.add_row(way, *(found.get(column, "-") for column in columns))
         console.print(table)
+    table = Table("all rows", *columns)
+    for way in [way for way in ways if any(way in row.votes for row in rows)] + ["longer"]:
+        # Nothing was fitted for these. Gains are on rows that were read in both ways.
+        found = figures(rows, ways[way], ways[JOINT])
+        table.add_row(way, *(found.get(column, "-") for column in columns))
+    console.print(table)
     by_file = Table("accuracy on test-rows of", "n", *ways)
     for file in sorted({row.file for row in rows}):
         own = [row for row in parts["test-rows"] if row.file == file]
