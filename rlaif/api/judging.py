@@ -128,6 +128,7 @@ def label(
     constitution: ConstitutionLike = "",
     wait: float | None = None,
     pairs_per_prompt: int | None = 1,
+    max_length_ratio: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
@@ -136,10 +137,12 @@ def label(
     """Label pairs of responses into `out`/preferences.parquet; returns what was counted.
 
     samples: a file of `sample`, or its records. wait: seconds that a running server may take to be
-    ready (10). pairs_per_prompt: None labels all pairs. sample_principles, seed: principles drawn
-    per pair, by default all that apply; `options` has the judge's other settings. Labels are saved
-    as they arrive, and a killed call resumes. Labels in `out` by another constitution, judge or
-    options are an error, or with replace_labels are kept beside the new ones.
+    ready (10). pairs_per_prompt: None labels all pairs. max_length_ratio: only pairs whose longer
+    response has at most so many times the characters of the other. sample_principles, seed:
+    principles drawn per pair, by default all that apply; `options` has the judge's other settings.
+    Labels are saved as they arrive, and a killed call resumes. Labels in `out` by another
+    constitution, judge or options are an error, or with replace_labels are kept beside the new
+    ones.
 
         rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", constitution="hhh").judged
     """
@@ -149,7 +152,7 @@ def label(
         samples,
         out,
         (judge, server, constitution, wait),
-        pairs_per_prompt,
+        (pairs_per_prompt, max_length_ratio),
         (options, sample_principles, seed),
     )
     with asked.judge.connected(asked.out / "judge.log") as client:
@@ -160,6 +163,7 @@ def label(
             constitution=asked.judge.constitution,
             options=asked.options,
             identical=asked.pairs.identical,
+            unequal=asked.pairs.unequal,
             earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
         )
 
@@ -174,6 +178,7 @@ def update_labels(
     old: ConstitutionLike = "",
     wait: float | None = None,
     pairs_per_prompt: int | None = 1,
+    max_length_ratio: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
@@ -198,7 +203,7 @@ def update_labels(
         samples,
         out,
         (judge, server, constitution, wait),
-        pairs_per_prompt,
+        (pairs_per_prompt, max_length_ratio),
         (options, sample_principles, seed),
     )
     with asked.judge.connected(asked.out / "judge.log") as client:
@@ -210,6 +215,7 @@ def update_labels(
             options=asked.options,
             old=before,
             identical=asked.pairs.identical,
+            unequal=asked.pairs.unequal,
         )
 
 
@@ -363,7 +369,7 @@ def _checked(
     samples: SamplesLike,
     out: Pathlike,
     connection: tuple[Pathlike, str | LabelingClient, ConstitutionLike, float | None],
-    pairs_per_prompt: int | None,
+    drawing: tuple[int | None, float | None],
     judging: tuple[JudgeOptions | None, int | None, int | None],
 ) -> LabelingRequest:
     problems = Problems()
@@ -372,7 +378,7 @@ def _checked(
     records = problems.attempt(samples_of, samples)
     pairs = None
     if records is not None and options is not None:
-        pairs = problems.attempt(_pairs, records, _name(samples), pairs_per_prompt, options.seed)
+        pairs = problems.attempt(_pairs, records, _name(samples), drawing, options.seed)
     judge = problems.attempt(judge_of, *connection)
     problems.attempt(require_folder, folder)
     problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
@@ -380,12 +386,24 @@ def _checked(
     return LabelingRequest(checked(pairs), folder, checked(judge), checked(options))
 
 
-def _pairs(records: list[Sample], name: str, per_prompt: int | None, seed: int) -> Pairs:
+def _pairs(
+    records: list[Sample], name: str, drawing: tuple[int | None, float | None], seed: int
+) -> Pairs:
+    per_prompt, ratio = drawing
     if per_prompt is not None and (type(per_prompt) is not int or per_prompt < 1):
         raise UserError(
             f"invalid pairs_per_prompt: {per_prompt!r}; give an integer, 1 or more, or None for all"
         )
-    pairs = pairs_from_samples(records, pairs_per_prompt=per_prompt, seed=seed)
+    if ratio is not None and type(ratio) not in (int, float):
+        raise UserError(f"invalid max_length_ratio: {ratio!r}; give a number, 1 or more, or None")
+    pairs = pairs_from_samples(
+        records, pairs_per_prompt=per_prompt, seed=seed, max_length_ratio=ratio
+    )
+    if not pairs.comparisons and pairs.unequal:
+        raise RecordError(
+            f"{name}: the lengths of all {pairs.unequal} pairs differ by more than "
+            f"max_length_ratio, {ratio:g}; raise it, or sample with a larger n"
+        )
     if not pairs.comparisons:
         raise RecordError(f"{name}: no prompt has two different responses; sample with n=2 or more")
     return pairs

@@ -66,6 +66,20 @@ def test_label_takes_all_pairs_and_the_judges_options(tmp_path):
     assert given == {"sample_principles": 1, "seed": 3, "tie_margin": 0.1}
 
 
+def test_label_draws_pairs_of_similar_length_and_counts_the_others(tmp_path):
+    samples = responses("yes", "no", "a much longer response than those")
+    summary = rlaif.label(
+        samples, server=judge(), out=tmp_path, pairs_per_prompt=None, max_length_ratio=1.5
+    )
+    assert (summary.pairs, summary.unequal) == (4, 8)
+    recorded = json.loads((tmp_path / "labels.summary.json").read_text())
+    assert recorded["unequal"] == 8
+    with pytest.raises(RecordError, match=r"lengths of all 4 pairs differ .* max_length_ratio, 1"):
+        rlaif.label(
+            responses("yes", "no more"), server=judge(), out=tmp_path / "x", max_length_ratio=1
+        )
+
+
 def test_labels_made_differently_are_kept_only_where_asked(tmp_path):
     samples = responses("yes", "no")
     rlaif.label(samples, server=judge(), out=tmp_path)
