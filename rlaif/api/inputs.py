@@ -18,11 +18,14 @@ from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, split_prompts
 from rlaif.data.prompts import parse_prompts, read_prompts
 from rlaif.data.records import (
+    HumanVerdict,
     Lesson,
     Preference,
     Prompt,
     RecordError,
     Sample,
+    as_record,
+    read_jsonl,
 )
 from rlaif.data.samples import parse_samples, read_samples
 from rlaif.settings import InvalidSettingsError, configured
@@ -38,6 +41,8 @@ LessonsLike: TypeAlias = "Pathlike | SFTSource | Iterable[Lesson | Mapping[str, 
 """FILE, "WEIGHT*FILE", an SFTSource, or the records to imitate themselves."""
 PromptsLike: TypeAlias = Pathlike | Iterable[Prompt | str | Mapping[str, Any]]
 """'quickstart', a file, or the prompts themselves; a text is one user turn."""
+
+HumanVerdictsLike: TypeAlias = Pathlike | Iterable[HumanVerdict | Mapping[str, Any]]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 _Any = TypeVar("_Any")
@@ -77,6 +82,18 @@ def samples_of(samples: SamplesLike, name: str = "samples") -> list[Sample]:
         path = as_path(samples, name)
         return _some(read_samples(path), str(path))
     return _some(list(parse_samples(_rows(samples, name, Sample))), name)
+
+
+def verdicts_of(verdicts: HumanVerdictsLike, name: str = "human") -> list[HumanVerdict]:
+    """What people said of pairs. Raises RecordError, also for a file without any."""
+    if isinstance(verdicts, str | os.PathLike):
+        path = as_path(verdicts, name)
+        return _some(read_jsonl(path, HumanVerdict), str(path))
+    rows = _rows(verdicts, name, HumanVerdict)
+    return [
+        row if isinstance(row, HumanVerdict) else as_record(row, HumanVerdict, where)
+        for where, row in rows
+    ]
 
 
 def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:

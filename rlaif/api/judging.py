@@ -23,7 +23,7 @@ from constitution import Constitution
 from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
-from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
+from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
@@ -233,6 +233,9 @@ def evaluate(
     options: JudgeOptions | None = None,
     labels: Pathlike | Sequence[Pathlike] = (),
     worth: Pathlike | Sequence[Pathlike] = (),
+    until: str | float | None = None,
+    human: HumanVerdictsLike = (),
+    round_robin: bool = False,
 ) -> EvaluationResult:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
@@ -240,14 +243,21 @@ def evaluate(
     on the same prompts. judge, server: one or several, which judge one after another and have a
     column each (`result.judges`, `result.agreement`). labels: files that the policies were trained
     on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
-    judges are right on gold (rlaif/evaluation/judges/worth.py). Saved as `out`/evaluation.json; a
-    killed call resumes. The other arguments: see `label`.
+    judges are right on gold (rlaif/evaluation/judges/worth.py). until: "settled", or how wide a
+    win rate's interval may be: judging stops there, and intervals are anytime ones. human: verdicts
+    of people on some of the pairs (HumanVerdict), for win rates by people. round_robin: compare
+    every two policies by the first judge, and give all strengths. `until` excludes the latter two.
+    Saved as `out`/evaluation.json; a killed call resumes. The other arguments: see `label`.
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
     from rlaif.evaluation import policies
+    from rlaif.evaluation.anytime import stop_rule
     from rlaif.evaluation.comparison import require_counterparts
+    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
     from rlaif.evaluation.judges.worth import read_worth, shipped_worth
+    from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+    from rlaif.evaluation.round_robin.tournament import also_round_robin
     from rlaif.feedback.labelers import labelers_of
 
     # Everything is read before a judge is started.
@@ -269,6 +279,11 @@ def evaluate(
         problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
     for name, samples in runs if first else ():
         problems.attempt(require_counterparts, samples or (), first or (), str(name))
+    verdicts = problems.attempt(verdicts_of, human) or []
+    evaluated = {str(name): samples for name, samples in runs if samples}
+    if len(evaluated) == len(responses):
+        problems.attempt(require_known, verdicts, evaluated)
+    rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
     judges = [
         problems.attempt(judge_of, model, address, constitution, wait)
         for model, address in _each_judge(judge, server)
@@ -277,11 +292,21 @@ def evaluate(
     trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
     problems.attempt(require_folder, folder)
     problems.refuse()
-    result = policies.evaluate_by(
+    policy_runs = [
         policies.PolicyRun(START, checked(first)),
-        [policies.PolicyRun(str(name), checked(samples)) for name, samples in runs],
-        _in_turn([checked(each) for each in judges], folder, checked(asked)),
+        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+    ]
+    strengths: list[StrengthTable] = []
+    in_turn = _in_turn([checked(each) for each in judges], folder, checked(asked))
+    result = policies.evaluate_by(
+        policy_runs[0],
+        policy_runs[1:],
+        also_round_robin(in_turn, policy_runs, strengths) if round_robin else in_turn,
+        until=rule,
     )
+    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+    human_rates = human_win_rates(verdicts, comparisons)
+    result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
     # Without a file nobody is known to have labeled, and nobody not to have.
     labelers = labelers_of(trained_on) if trained_on else Labelers()
     result = result.known(labelers, [*shipped_worth(), *chain.from_iterable(known)])

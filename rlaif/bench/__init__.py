@@ -6,5 +6,6 @@ reward.py         a reward model's answers: its scores; resumable
 scores.py         scores on disk, so that a killed run goes on where it stopped
 obedience.py      whether labels turn around with the principle: inversion, and its figures
 result.py         one file's result: figures, floors, length, obedience, cost, and the verdict
+worth.py          what a judge is worth, for `rlaif evaluate --worth`
 table.py          results as tables for the terminal
 """

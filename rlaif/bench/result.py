@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from rlaif.bench.obedience import Obedience
-from rlaif.data.records import write_json
 from rlaif.evaluation.clustered import clustered_mean, clustered_share
 from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.judges.worth import JudgeWorth
 from rlaif.gold_sets.answers import TIES, GoldAnswer
 from rlaif.gold_sets.figures import BenchFigure, figures, question_weights, ties_score
 from rlaif.gold_sets.floors import Floor, floors, random_ties
@@ -118,7 +118,7 @@ def result(
         figures=tuple(figures(answers)),
         floors=compared,
         verdict=verdict(compared),
-        length=length_bias(answers),
+        length=length_bias(_compared(answers)),
         consistent=_consistency(answers),
         cost=answered.cost,
         obedience=tuple(answered.obedience),
@@ -142,6 +142,9 @@ def _floor_figure(floor: Floor, kept: Sequence[int], answers: Sequence[GoldAnswe
     for answer, credit in zip(answers, credits, strict=True):
         by_group.setdefault(answer.question.group, []).append(credit)
     groups = {name: sum(values) / len(values) for name, values in by_group.items()}
+    # Sections are of reward_bench and rm_bench, whose questions a coin gets half right.
+    sections = [figure.name for figure in figures(answers) if figure.level == "section"]
+    groups |= dict.fromkeys(sections, 0.5)
     value = sum(w * c for w, c in zip(weights, credits, strict=True)) / sum(weights)
     if TIES in groups and answers[0].question.source == "reward_bench_2":
         groups[TIES] = random_ties([answer.question for answer in answers], ties_score)
@@ -171,6 +174,11 @@ def _above(floor: FloorFigure) -> bool:
     return floor.difference.low is not None and floor.difference.low > 0
 
 
+def _compared(answers: Sequence[GoldAnswer]) -> Sequence[GoldAnswer]:
+    """Without the subset Ties, which a judge answers by scores: they are in another unit."""
+    return [answer for answer in answers if answer.question.group != TIES] or answers
+
+
 def _consistency(answers: Sequence[GoldAnswer]) -> Estimate | None:
     known = [(a.consistent, a.question.prompt_id) for a in answers if a.consistent is not None]
     if not known:
@@ -178,6 +186,9 @@ def _consistency(answers: Sequence[GoldAnswer]) -> Estimate | None:
     return clustered_share([value for value, _ in known], [prompt for _, prompt in known])
 
 
-def write_results(path: Path, results: Sequence[BenchResult]) -> None:
-    """Write the results as JSON, atomically. Raises RecordError."""
-    write_json(path, RESULTS.dump_python(tuple(results), mode="json"))
+def as_json(results: Sequence[BenchResult], worth: Sequence[JudgeWorth] = ()) -> dict[str, Any]:
+    """The results as one JSON object, which `rlaif evaluate --worth` reads for a judge's."""
+    return {
+        "worth": [each.model_dump(mode="json") for each in worth],
+        "results": RESULTS.dump_python(tuple(results), mode="json"),
+    }

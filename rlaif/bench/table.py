@@ -14,7 +14,7 @@ from rlaif.terminal_tables import print_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-MOST_GROUPS, FEWEST_QUESTIONS = 12, 5  # of groups that are shown; all are in bench.json
+MOST_GROUPS = 12  # that are shown, the largest; all are in bench.json
 
 
 def print_result(result: BenchResult, console: Console) -> None:
@@ -26,7 +26,7 @@ def print_result(result: BenchResult, console: Console) -> None:
     line(_heading(result))
     names = [floor.name for floor in result.floors]
     groups = [figure for figure in result.figures if figure.level == "group"]
-    large = [figure for figure in groups if figure.questions >= FEWEST_QUESTIONS][:MOST_GROUPS]
+    large = groups[:MOST_GROUPS]
     shown = [figure for figure in result.figures if figure.level != "group"]
     rows = [
         [
@@ -39,7 +39,7 @@ def print_result(result: BenchResult, console: Console) -> None:
     headings = ["", "questions", "accuracy [95 %]", *names]
     print_table(console, headings, rows, folded=[""])
     if len(groups) > len(large):
-        line(f"and {len(groups) - len(large)} smaller groups (--json has them)")
+        line(f"smaller groups, not shown: {len(groups) - len(large)} (--json has them)")
     line(f"verdict: {result.verdict}")
     for text in (_length(result), _position(result), _cost(result), *result.notes):
         if text:

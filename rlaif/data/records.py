@@ -5,6 +5,7 @@
     Preference     a labeled pair: chosen, rejected, and P(chosen is better)
     Demonstration  a response to imitate, written by a person or a model
     PlainText      text without turns, as in pre-training data
+    HumanVerdict   what a person says of a policy's response beside the start's
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
 `rejected`, each a list of {role, content}), plus those of Preference below. Such files, and files
@@ -19,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -116,6 +117,20 @@ class PlainText(_Record):
 
     id: str
     text: str
+
+
+class HumanVerdict(_Record):
+    """What a person says of a policy's response beside the start's to the same prompt.
+
+    response: the text that was read, to be sure that it is the one that is evaluated.
+    """
+
+    policy: str
+    prompt: str  # prompt id
+    index: int = 0
+    verdict: Literal["better", "worse", "tie"]
+    response: str | None = None
+    annotator: str = ""
 
 
 Lesson = Sample | Preference | Demonstration | PlainText

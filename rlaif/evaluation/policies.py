@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from constitution.schema import Message
 from rlaif.data.records import Sample, write_json
+from rlaif.evaluation.anytime import StopRule
 from rlaif.evaluation.comparison import (
     Compare,
     EvaluationError,
@@ -31,6 +32,7 @@ from rlaif.evaluation.comparison import (
     JudgedPair,
     Question,
     ResponseComparison,
+    compare_until,
     compare_with_start,
     judge_score,
     length_controlled,
@@ -38,10 +40,12 @@ from rlaif.evaluation.comparison import (
     win_rate,
 )
 from rlaif.evaluation.diversity import distinct_n, self_bleu
+from rlaif.evaluation.human_verdicts import HumanWinRate
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
 from rlaif.evaluation.judges.agreement import JudgeAgreement, agreements
 from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, described
 from rlaif.evaluation.judges.worth import JudgeWorth
+from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
 from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules
 from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 
@@ -173,7 +177,8 @@ class EvaluationResult:
 
     evaluators: the models that judged; judges: what each of them says, of which the policies' own
     rates are the first one's. Both are empty in files written before they were recorded. agreement:
-    of every two judges.
+    of every two judges. until: the rule that judging stopped by, as it was given. strengths: of a
+    round robin. human: win rates by people, by policy. The latter two are by the first judge.
     """
 
     policies: tuple[PolicyResult, ...]
@@ -181,6 +186,9 @@ class EvaluationResult:
     evaluators: tuple[EvaluatorModel, ...] = ()
     judges: tuple[JudgeColumn, ...] = ()
     agreement: tuple[JudgeAgreement, ...] = ()
+    until: str = ""
+    strengths: StrengthTable | None = None
+    human: dict[str, HumanWinRate] = field(default_factory=dict)
 
     def known(self, labelers: Labelers, worth: Sequence[JudgeWorth]) -> EvaluationResult:
         """The same, with whether each judge labeled, and what it is worth on gold."""
@@ -199,21 +207,33 @@ class EvaluationResult:
 _RESULT = TypeAdapter(EvaluationResult)
 
 
-def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -> EvaluationResult:
+def evaluate(
+    start: PolicyRun,
+    trained: Sequence[PolicyRun],
+    compare: Compare,
+    *,
+    until: StopRule | None = None,
+) -> EvaluationResult:
     """Compare every trained policy with the start, on the start's prompts, by one judge.
 
+    until: judge each policy's prompts in random order until its win rate meets this rule.
     Raises EvaluationError if there are no samples, or as `compare_with_start` does.
     """
-    return evaluate_by(start, trained, [compare])
+    return evaluate_by(start, trained, [compare], until=until)
 
 
 def evaluate_by(
-    start: PolicyRun, trained: Sequence[PolicyRun], judges: Iterable[Compare]
+    start: PolicyRun,
+    trained: Sequence[PolicyRun],
+    judges: Iterable[Compare],
+    *,
+    until: StopRule | None = None,
 ) -> EvaluationResult:
     """The same by each of several judges in turn; the policies' own rates are the first one's.
 
     judges: taken one after another, so that a generator may hold one model in memory at a time.
-    Raises as `evaluate`, and EvaluationError where a judge changes while it judges.
+    until: each judge stops by this rule for itself. Raises as `evaluate`, and EvaluationError where
+    a judge changes while it judges.
     """
     if not start.samples:
         raise EvaluationError("no held-out responses to evaluate; sample some prompts first")
@@ -221,7 +241,7 @@ def evaluate_by(
     columns: list[JudgeColumn] = []
     judged: dict[str, list[ResponseComparison]] = {}
     for compare in judges:
-        evaluator, comparisons = _judged_by(compare, start, trained)
+        evaluator, comparisons = _judged_by(compare, start, trained, until)
         columns.append(column_of(evaluator, comparisons, responses))
         judged = judged or comparisons
     if not columns:
@@ -240,11 +260,12 @@ def evaluate_by(
         tuple(column.evaluator for column in columns if column.evaluator),
         tuple(columns),
         agreements(columns),
+        until="" if until is None else str(until),
     )
 
 
 def _judged_by(
-    compare: Compare, start: PolicyRun, trained: Sequence[PolicyRun]
+    compare: Compare, start: PolicyRun, trained: Sequence[PolicyRun], until: StopRule | None
 ) -> tuple[EvaluatorModel | None, dict[str, list[ResponseComparison]]]:
     """(the model that judged, every policy's comparisons with the start) by one judge."""
     evaluators: set[EvaluatorModel] = set()
@@ -254,16 +275,21 @@ def _judged_by(
         evaluators.update(a.evaluator for a in answers.values() if a.evaluator)
         return answers
 
-    comparisons = {
-        run.name: compare_with_start(run.samples, start.samples, noting_who_judged, run.name)
-        for run in trained
-    }
+    comparisons = {run.name: _compared(run, start, noting_who_judged, until) for run in trained}
     if len(evaluators) > 1:
         names = ", ".join(sorted(evaluator.name for evaluator in evaluators))
         raise EvaluationError(
             f"the judge changed while it judged ({names}); evaluate again with one of them"
         )
     return next(iter(evaluators), None), comparisons
+
+
+def _compared(
+    run: PolicyRun, start: PolicyRun, compare: Compare, until: StopRule | None
+) -> list[ResponseComparison]:
+    if until is None:
+        return compare_with_start(run.samples, start.samples, compare, run.name)
+    return compare_until(run.samples, start.samples, compare, run.name, until)
 
 
 def _result(

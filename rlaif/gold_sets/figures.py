@@ -263,4 +263,5 @@ def _bootstrap_error(prompts: Sequence[_TiePrompt]) -> float:
 
 
 def _normal(value: float, error: float, n: int) -> Estimate:
-    return Estimate(value, max(0.0, value - _Z * error), min(1.01, value + _Z * error), n)
+    low, high = max(-0.01, value - _Z * error), min(1.01, value + _Z * error)
+    return Estimate(value, low, high, n)

@@ -140,11 +140,13 @@ def who_judged(
     silent += [outcome.stage for outcome in evaluated if not outcome.judges]
     if silent:
         sentences.append(f"Who judged is not recorded in {', '.join(silent)}.")
-    if shared := [judge for judge in evaluators if judge.weights_sha256 in _weights(labelers)]:
+    shared = [judge for judge in evaluators if judge.weights_sha256 in _weights(labelers)]
+    if shared:
         names = " and ".join(dict.fromkeys(judge.name for judge in shared))
-        sentences.append(
-            f"{LABELED_TOO} ({names}) Its errors count twice, and the evaluation cannot show them."
-        )
+        said = f"Of the judges that evaluate, {names} also labeled the training data."
+        if len(shared) == len(evaluators):
+            said = f"{LABELED_TOO} ({names})"
+        sentences.append(f"{said} Its errors count twice, and its column cannot show them.")
     elif labelers and evaluators:
         sentences.append("The model that evaluated is not the one that labeled.")
     return sentences

@@ -113,18 +113,23 @@ def print_table(result: EvaluationResult, console: Console) -> None:
     On a narrow terminal long names fold: a cut name could be any of several stages.
     """
     for result_table in result_tables(result):
-        table = Table(title=result_table.title)
-        table.add_column(result_table.headings[0], overflow="fold")
-        for heading in result_table.headings[1:]:
-            table.add_column(heading, justify="right", overflow="fold")
-        for row in result_table.rows:
-            table.add_row(*row)
-        console.print(table)
+        print_result_table(result_table, console)
     for line in judged_by(result):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     for policy in result.policies:
         if policy.overoptimized:
             console.print(overoptimization(policy), soft_wrap=True)
+
+
+def print_result_table(result_table: ResultTable, console: Console) -> None:
+    """Print one table; on a narrow terminal its cells fold."""
+    table = Table(title=result_table.title)
+    table.add_column(result_table.headings[0], overflow="fold")
+    for heading in result_table.headings[1:]:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in result_table.rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def overoptimization(policy: PolicyResult) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from constitution import Constitution
     from rlaif.bench.result import BenchResult
+    from rlaif.evaluation.judges.worth import JudgeWorth
     from rlaif.gold_sets.questions import GoldQuestion, GoldSet
     from rlaif.models.reward_model import RewardModel
 
@@ -139,6 +140,7 @@ def judge_bench(
         return
     from rlaif.bench.judge import JudgeBench, uncalibrated
     from rlaif.bench.result import result
+    from rlaif.bench.worth import worth
 
     folder, found = out or cache_folder() / "bench", []
     waited = longest_wait(wait, wait_timeout)
@@ -146,7 +148,7 @@ def judge_bench(
         by = expected or client.constitution(constitution)
         if opposite:
             require_same_principles(by, opposite, inverted)
-        info = client.server_info()
+        served = client.server_info().model
         asked = JudgeBench(
             client=client,
             folder=folder,
@@ -163,12 +165,13 @@ def judge_bench(
             by_scores=scores,
             seed=seed,
         )
-        name = f"{info.model.name if info.model else 'judge'} by {by.name} {by.version}"
+        name = f"{served.name if served else 'judge'} by {by.name} {by.version}"
         for each, questions in gold:
             answered = asked.answer(questions)
             measured = result(each, questions, answered, name, seed=seed, floor_train=train)
             found.append(_required(measured, each, answered.unanswered))
-    _show(found, folder, as_json)
+    known = worth(found, served, f"{by.name} {by.version}") if served else []
+    _show(found, folder, as_json, known)
 
 
 def reward_bench(
@@ -289,15 +292,22 @@ def _described(gold: GoldSet, questions: Sequence[GoldQuestion]) -> str:
     return f"{text}, {left_out} rows left out" if left_out else text
 
 
-def _show(found: Sequence[BenchResult], folder: Path, as_json: bool) -> None:
+def _show(
+    found: Sequence[BenchResult],
+    folder: Path,
+    as_json: bool,
+    known_worth: Sequence[JudgeWorth] = (),
+) -> None:
     import json
 
-    from rlaif.bench.result import RESULTS, write_results
+    from rlaif.bench.result import as_json as to_json
     from rlaif.bench.table import print_overview, print_result
+    from rlaif.data.records import write_json
 
-    write_results(folder / "bench.json", found)
+    content = to_json(found, known_worth)
+    write_json(folder / "bench.json", content)
     if as_json:
-        print(json.dumps(RESULTS.dump_python(tuple(found), mode="json"), ensure_ascii=False))
+        print(json.dumps(content, ensure_ascii=False))
         return
     for each in found:
         print_result(each, output())

@@ -129,6 +129,22 @@ def evaluate(
     out: OutFolder = Path("evaluation"),
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
+    until: Annotated[
+        str,
+        typer.Option(
+            help="Stop judging a policy when its win rate is `settled` (the interval excludes "
+            "50 %), or its interval is this wide, e.g. 0.2. The interval holds at every look.",
+            metavar="settled|WIDTH",
+        ),
+    ] = "",
+    human: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of human verdicts on some pairs: win rates by people."),
+    ] = None,
+    round_robin: Annotated[
+        bool,
+        typer.Option("--round-robin", help="Compare every two policies, too; give strengths."),
+    ] = False,
 ) -> None:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
@@ -136,7 +152,7 @@ def evaluate(
     """
     from rlaif.api.judging import evaluate as compare
     from rlaif.feedback.connection import ADDRESS
-    from rlaif.report.tables import print_table
+    from rlaif.report.beyond_win_rates import print_evaluation
 
     files = dict(map(_named_file, responses))
     max_wait = longest_wait(wait, wait_timeout)
@@ -156,8 +172,11 @@ def evaluate(
             seed=seed,
             labels=labels or (),
             worth=worth or (),
+            until=until,
+            human=human or (),
+            round_robin=round_robin,
         )
-    print_table(result, output())
+    print_evaluation(result, output())
 
 
 def _named_file(text: str) -> tuple[str, Path]:

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from constitution.errors import UserError
 from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
-from rlaif.data.records import Sample, read_jsonl
+from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
+from rlaif.evaluation.anytime import stop_rule
 from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
+from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -44,7 +47,8 @@ FEW_PROMPTS = 20  # with fewer, a win rate's 95 % interval is over 40 points wid
 
 
 class EvaluateOptions(ConstitutionOptions):
-    """By which constitution the judges judge, and what they are known to be worth."""
+    """By which constitution the judges judge, what they are known to be worth, on how many
+    prompts, and what else is found."""
 
     judge_worth: tuple[str, ...] = Field(
         default=(),
@@ -52,10 +56,30 @@ class EvaluateOptions(ConstitutionOptions):
         "figures are known",
     )
 
+    until: str | float | None = Field(
+        default=None,
+        description="stop judging a policy when its win rate is settled (its interval excludes "
+        "50 %), or its interval is this wide, such as 0.2; all prompts by default",
+    )
+    human: str = Field(
+        default="", description="JSON lines of human verdicts, for win rates by people (PPI++)"
+    )
+    round_robin: bool = Field(
+        default=False, description="compare every two policies, too: Bradley-Terry strengths"
+    )
+
     @field_validator("judge_worth", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _intervals_hold(self) -> EvaluateOptions:
+        try:
+            stop_rule(self.until, human=bool(self.human), round_robin=self.round_robin)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class EvaluateStage(Stage):
@@ -93,20 +117,33 @@ class EvaluateStage(Stage):
         """Also the policies, whose KL to the start is computed from their weights, and the labels
         that they were trained on, whose receipts say who labeled."""
         policies = self._respond.policies
+        verdicts = self._verdicts()
         return {
             "labels": [Files((source.file,)) for source in self._labels],
             "worth": Files(self._worth_files),
+            "human": Files((Path(self.options.human).expanduser(),) if verdicts else ()),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
             **self._respond.template_kwargs,
         }
 
     def run(self, context: RunContext) -> None:
+        from rlaif.evaluation.human_verdicts import human_win_rates, require_known
         from rlaif.evaluation.policies import evaluate_by
+        from rlaif.evaluation.round_robin.tournament import also_round_robin
 
         scorer = self._scorer()
         start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
-        result = evaluate_by(start, trained, self._in_turn(context))
+        verdicts = self._verdicts()
+        require_known(verdicts, {run.name: run.samples for run in trained})
+        judges, strengths = self._in_turn(context), list[StrengthTable]()
+        if self.options.round_robin:
+            judges = also_round_robin(judges, (start, *trained), strengths)
+        until = stop_rule(self.options.until, human=False, round_robin=False)
+        result = evaluate_by(start, trained, judges, until=until)
+        comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+        human = human_win_rates(verdicts, comparisons)
+        result = replace(result, human=human, strengths=strengths[0] if strengths else None)
         result = result.known(self._labelers(), self._worth())
         self._save_gold((start, *trained), result)
         result.save(self.outputs.paths[0])
@@ -131,6 +168,20 @@ class EvaluateStage(Stage):
                 gold.save(self.folder / GOLD_FILE)
                 return
         (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+
+    def _verdicts(self) -> list[HumanVerdict]:
+        """Those of people. Raises RecordError, also for one on a policy that is not evaluated."""
+        if not self.options.human:
+            return []
+        verdicts = read_jsonl(Path(self.options.human).expanduser(), HumanVerdict)
+        names = [name for name in self._respond.policies if name != START]
+        for verdict in verdicts:
+            if verdict.policy not in names:
+                raise RecordError(
+                    f"{self.options.human}: unknown policy {verdict.policy!r}; expected one of "
+                    f"{', '.join(names)}"
+                )
+        return verdicts
 
     # ── what is known of the judges ──────────────────────────────────────────────────────────
 
@@ -233,10 +284,10 @@ class EvaluateStage(Stage):
     def show(self, context: RunContext, console: Console) -> None:
         from rlaif.evaluation.gold import GOLD_FILE, GoldEvaluation
         from rlaif.evaluation.policies import EvaluationResult
+        from rlaif.report.beyond_win_rates import print_evaluation
         from rlaif.report.sections.gold import policy_sentences
-        from rlaif.report.tables import print_table
 
-        print_table(EvaluationResult.load(self.outputs.paths[0]), console)
+        print_evaluation(EvaluationResult.load(self.outputs.paths[0]), console)
         console.print(self._sizes(context), highlight=False, soft_wrap=True)
         if (gold := self.folder / GOLD_FILE).is_file():
             for sentence in policy_sentences(GoldEvaluation.load(gold)):

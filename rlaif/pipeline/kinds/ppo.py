@@ -61,7 +61,9 @@ class PPOStage(Stage):
         yield from refused_judges("judge", self.sources.get("judge", ()))
 
     def does(self, context: RunContext) -> str:
-        return f"training {self.source('model').title} against {names_of(self.sources['reward'])}"
+        guard = f", guarded by {self.source('judge').title}" if self._judged else ""
+        rewards = names_of(self.sources["reward"])
+        return f"training {self.source('model').title} against {rewards}{guard}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         prompts = self._prompts(context)

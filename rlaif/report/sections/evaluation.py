@@ -8,6 +8,7 @@ from typing import Any
 from rlaif.evaluation.comparison import ResponseComparison
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult
 from rlaif.report import figures
+from rlaif.report.beyond_win_rates import further_sentences, further_tables
 from rlaif.report.excerpts import excerpt, prompts_that_fit
 from rlaif.report.formats import format_number, format_percent, format_signed
 from rlaif.report.inputs import ReportInputs, StageFolder
@@ -45,7 +46,8 @@ def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionConte
         "win_rates": win_rates,
         "at_equal_length": at_equal_length,
         "judge_scores": figures.interval_bars((p.name, p.judge_score) for p in trained),
-        "tables": result_tables(result),
+        "tables": [*result_tables(result), *further_tables(result)],
+        "further": further_sentences(result),
         "kinds": kind_table(result.policies),
         "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
         **_responses(result, prompt_topics(inputs.stages)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,18 @@ from rlaif.bench.result import (
     BenchCost,
     BenchResult,
     FloorFigure,
+    as_json,
     result,
     verdict,
-    write_results,
 )
+from rlaif.bench.worth import worth
 from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.judges.worth import read_worth
 from rlaif.gold_sets.answers import GoldAnswer, from_scores
 from rlaif.gold_sets.floors import longer
 from rlaif.gold_sets.questions import GoldQuestion, GoldSet
 from tests.rlaif.gold_sets.test_floors import of_four, planted
+from tests.support.feedback.builders import MODEL
 
 COST = BenchCost(10, 0, 100, 1.0)
 
@@ -100,11 +104,59 @@ def test_no_answer_is_no_result() -> None:
     assert result(gold, questions, Answered([], Counter(too_long=4), COST), "a judge") is None
 
 
-def test_results_are_written_as_json_and_read_again(tmp_path: Path) -> None:
+def test_results_are_json_and_can_be_read_again() -> None:
     questions = planted(80, "yes", "no")
     found = measured([GoldAnswer(q, (2.0,), ((0.9, 0.8),)) for q in questions], questions)
-    write_results(tmp_path / "bench.json", [found])
-    again = RESULTS.validate_python(json.loads((tmp_path / "bench.json").read_text()))
+    again = RESULTS.validate_python(json.loads(json.dumps(as_json([found])["results"])))
     assert again == (found,)
     assert found.consistent is not None
     assert found.consistent.value == 1.0
+
+
+def test_a_bench_is_a_file_of_what_the_judge_is_worth(tmp_path: Path) -> None:
+    questions = planted(80, "yes and more", "no")
+    found = measured([GoldAnswer(q, (2.0,)) for q in questions], questions)
+    (tmp_path / "rows.jsonl").write_text("{}")
+    known = worth([replace(found, file=str(tmp_path / "rows.jsonl"))], MODEL, "overall 1.0.0")
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(as_json([found], known)))
+    (read,) = read_worth(path)
+    assert (read.judge, read.weights_sha256, read.constitution) == (
+        "fake",
+        "0" * 64,
+        "overall 1.0.0",
+    )
+    assert (read.gold, read.n, read.accuracy) == ("rows.jsonl", 80, 1.0)
+    assert read.longer == next(f.value for f in found.floors if f.name == "longer")
+    assert read.above_chance
+    assert found.length.longer_chosen is not None
+    assert read.longer_chosen == found.length.longer_chosen.value
+
+
+def test_figures_with_ties_below_0_are_worth_0(tmp_path: Path) -> None:
+    questions = [of_four(1, "Ties", f"ref:{n}") for n in range(3)]
+    questions += [of_four(2, "Ties", f"tied:{n}") for n in range(3)]
+    found = measured([from_scores(q, [1, 2, 3, 4]) for q in questions], questions)
+    assert found.overall.value < 0
+    assert found.overall.low is not None
+    assert found.overall.low <= found.overall.value
+    (tmp_path / "rows.jsonl").write_text("{}")
+    (known,) = worth([replace(found, file=str(tmp_path / "rows.jsonl"))], MODEL, "overall 1.0.0")
+    assert (known.accuracy, known.low) == (0.0, 0.0)
+
+
+def test_length_is_measured_without_ties_whose_scores_have_another_unit() -> None:
+    pair = replace(of_four(1, "Math"), responses=("aa", "b", "c", "d"))
+    ties = replace(of_four(2, "Ties", "tied:1"), responses=("a", "b", "cccc", "dddd"))
+    answers = [GoldAnswer(pair, (1.0,) * 3), from_scores(ties, [2, 2, 1, 1])]
+    found = measured(answers, [pair, ties])
+    assert found.length.longer_chosen is not None
+    assert found.length.longer_chosen.value == 1.0
+
+
+def test_a_coin_gets_half_of_every_section() -> None:
+    questions = [
+        replace(q, source="reward_bench", group="math-prm") for q in planted(12, "yes", "no")
+    ]
+    found = measured([GoldAnswer(q, (2.0,)) for q in questions], questions)
+    assert found.floors[0].groups == {"math-prm": 0.5, "Reasoning": 0.5}

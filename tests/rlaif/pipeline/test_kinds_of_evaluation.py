@@ -199,6 +199,8 @@ def test_ppo_is_guarded_by_the_judge_that_it_names(work, served):
     stages = {"ppo": {"eval_every": 1, "eval_prompts": 2, "samples": "samples", "judge": "second"}}
     work.prepare(stages, models=SECOND).train()
     assert served == ["other/judge", "other/judge stopped after 0"]
+    said = work.graph["ppo"].does(work.context)
+    assert said == "training p/q against reward, guarded by other/judge"
     assert work.got["ppo"].named["judge"] is not None
 
 

@@ -35,6 +35,17 @@ def test_another_judge_of_the_evaluation_is_named(copy):
     assert "also labeled the training data" not in screen
 
 
+def test_of_several_judges_the_one_that_labeled_is_pointed_out(copy):
+    def second(saved):
+        other = dict(saved["evaluators"][0], name="b", weights_sha256="1")
+        saved["evaluators"].append(other)
+
+    edit_evaluation(copy, second)
+    screen = first_screen(render(copy))
+    assert "Of the judges that evaluate, scripted also labeled the training data." in screen
+    assert "The judge that evaluates also" not in screen
+
+
 def test_a_renamed_copy_of_the_labeler_is_the_same_model(copy):
     edit_evaluation(copy, lambda saved: saved["evaluators"][0].update(name="renamed"))
     assert "The judge that evaluates also labeled the training data. (renamed)" in first_screen(

@@ -65,7 +65,8 @@ def test_a_bench_prints_figures_floors_verdict_length_obedience_and_cost(
         "│ better-on-the-whole │ 6     │ 1.00 [0.61, 1.00] │ 0.00 [0.00, 0.39] │ 0.00" in ran.output
     )
     written = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert written[0]["figures"][0]["estimate"]["value"] == 1.0
+    assert written["results"][0]["figures"][0]["estimate"]["value"] == 1.0
+    assert [(each["judge"], each["gold"]) for each in written["worth"]] == [("fake", "gold.jsonl")]
 
 
 def test_json_holds_every_file_and_every_figure(address: str, gold: Path, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_json_holds_every_file_and_every_figure(address: str, gold: Path, tmp_pa
     other.write_text(json.dumps(row) + "\n")
     ran = rlaif("judge", "bench", gold, other, "--server", address, "--out", tmp_path / "out",
                 "--limit", 5, "--json", "--obedience", 0)  # fmt: skip
-    first, second = json.loads(ran.stdout)
+    first, second = json.loads(ran.stdout)["results"]
     assert (first["questions"], second["questions"]) == (5, 1)
     assert (second["format"], second["obedience"]) == ("llmbar", [])
     assert second["verdict"] == "not above chance"  # one question says nothing
