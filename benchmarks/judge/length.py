@@ -15,8 +15,9 @@ slope on length are fitted on these. The other half are the test-rows. Ways of j
 
     accuracy   with Wilson's 95 % interval; a tie counts ½
     gain       in accuracy over `joint` on the same rows, with the interval of `promote`
-    longer     share of rows on which the longer response is chosen
-    slope      of the log-odds on the log length ratio, through 0: how much length decides
+    longer     share of rows on which the longer response is chosen; in brackets that of `joint` on
+               the same rows
+    slope      of the log-odds on the log length ratio, through 0: how much length decides; likewise
     similar    accuracy on rows whose lengths differ by at most a quarter, and their number
 
 A third table has all rows, for the ways that nothing is fitted for. The last line is one JSON
@@ -177,8 +178,6 @@ def figures(
         (row.prompt, right(q) - right(_toward_right(row, joint)))
         for row, q in zip(judged, qs, strict=True)
     ))  # fmt: skip
-    unequal = [row for row in judged if row.lengths.a != row.lengths.b]
-    picks = [right(probs[r.id] if r.log_ratio > 0 else 1 - probs[r.id]) for r in unequal]
     similar = [
         q for row, q in zip(judged, qs, strict=True) if abs(row.log_ratio) <= math.log(SIMILAR)
     ]
@@ -187,10 +186,16 @@ def figures(
         "accuracy": f"{share:.2f} [{low:.2f}, {high:.2f}]",
         "gain": f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
         "NLL": f"{nll(qs):.3f}",
-        "longer": f"{fmean(picks):.2f}",
-        "slope": f"{slope(judged, probs):+.2f}",
+        "longer": f"{longer_chosen(judged, probs):.2f} ({longer_chosen(judged, joint):.2f})",
+        "slope": f"{slope(judged, probs):+.2f} ({slope(judged, joint):+.2f})",
         "similar": f"{accuracy(similar):.2f} ({len(similar)})" if similar else "-",
     }
+
+
+def longer_chosen(rows: Sequence[JudgedRow], probs: Mapping[str, float]) -> float:
+    """Share of the rows with different lengths on which the longer response is chosen."""
+    unequal = [row for row in rows if row.lengths.a != row.lengths.b]
+    return fmean(right(probs[r.id] if r.log_ratio > 0 else 1 - probs[r.id]) for r in unequal)
 
 
 def _toward_right(row: JudgedRow, probs: Mapping[str, float]) -> float:
