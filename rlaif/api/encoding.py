@@ -21,6 +21,7 @@ from rlaif.algorithms.sft.sources import SFTSource
 from rlaif.api.plan import Checks, Examined, steps_over
 from rlaif.api.problems import Problems
 from rlaif.batching.chat import with_template_kwargs
+from rlaif.batching.origins import Origins
 from rlaif.batching.unusable import (
     BatchError,
     EmptyResponseError,
@@ -32,7 +33,6 @@ from rlaif.data.records import Lesson, Preference, Prompt
 from rlaif.models.catalog import is_here
 from rlaif.progress import progress
 from rlaif.training.config import TrainConfig
-from rlaif.training.origins import Origins
 from rlaif.training.preflight import MissingPackageError, require_within
 
 if TYPE_CHECKING:

@@ -31,13 +31,13 @@ from rlaif.api.inputs import (
 )
 from rlaif.api.plan import Checks, Examined, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
+from rlaif.batching.origins import naming_files
 from rlaif.batching.unusable import BatchError
 from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, pairs_for
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import require_apart
 from rlaif.data.records import Lesson, Preference
 from rlaif.feedback.undecided import report_undecided, undecided_in
-from rlaif.training.origins import naming_files
 from rlaif.training.preflight import require_heldout, require_kept
 
 if TYPE_CHECKING:

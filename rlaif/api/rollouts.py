@@ -33,13 +33,13 @@ from rlaif.api.inputs import (
 from rlaif.api.judging import JudgeConnection, judge_of
 from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
+from rlaif.batching.origins import naming_files
 from rlaif.data.prompt_split import require_splits_apart, text_of
 from rlaif.data.records import Prompt, Sample
 from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.sources import parse_source, require_source
-from rlaif.training.origins import naming_files
 from rlaif.training.preflight import launched_processes
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import PromptSet
 from rlaif.data.records import Prompt, Sample
+from rlaif.generation.base import naming_prompts
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.models.lora_config import TrainDtype
-from rlaif.training.origins import naming_prompts
 from rlaif.training.preflight import require_folder, require_packages
 
 

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +33,7 @@ from hardware import vllm_cpu
 from hardware.dtypes import Dtype
 from hardware.memory import GIB
 from rlaif.data.cut_off import ResponseText
+from rlaif.data.records import Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +45,20 @@ WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm
 
 class SamplingError(UserError):
     """Sampling that cannot start or continue; the message has the reason and the remedy."""
+
+
+@contextmanager
+def naming_prompts(given: Any, prompts: Sequence[Prompt]) -> Iterator[None]:
+    """Put the file before a SamplingError that names one of its prompts; such errors come as text
+    from a sampler's own process. given: what the caller gave; only a path names a file."""
+    try:
+        yield
+    except SamplingError as error:
+        names = [f"prompt {prompt.id}{after}" for prompt in prompts for after in (":", " ")]
+        named = any(name in str(error) for name in names)
+        if not (named and isinstance(given, str | os.PathLike)):
+            raise
+        raise SamplingError(f"{os.fspath(given)}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ recompute.py      gradient checkpointing: layers computed again instead of kept
 run.py            a run's folder: checkpoints, exact resume, metrics
 checkpoints.py    checkpoint files, written atomically
 checks.py         finite losses, the model's context, peak memory
-origins.py        the file of a record, in errors that name the record
 preflight.py      what is refused before torch is imported
 heldout.py        held-out pairs: when they are evaluated, which checkpoint is kept
 alarms.py         training failures that the loss does not show

@@ -30,8 +30,8 @@ class DPOStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.dpo.train import train
+        from rlaif.batching.origins import naming_files
         from rlaif.feedback.undecided import report_undecided, undecided_in
-        from rlaif.training.origins import naming_files
 
         files = labels_by_file(self.sources["labels"])
         labels = [label for _, of_file in files for label in of_file]

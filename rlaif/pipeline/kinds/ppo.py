@@ -78,7 +78,7 @@ class PPOStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.ppo.train import train
-        from rlaif.training.origins import naming_files
+        from rlaif.batching.origins import naming_files
 
         prompts = self._prompts(context)
         model = self.source("model")

@@ -51,8 +51,8 @@ class RespondStage(Stage):
         return {"prompts": context.prompts(self.options.prompts), **self.template_kwargs}
 
     def run(self, context: RunContext) -> None:
+        from rlaif.generation.base import naming_prompts
         from rlaif.generation.offline import sample
-        from rlaif.training.origins import naming_prompts
 
         prompts = context.prompts(self.options.prompts)
         for name, policy in self.policies.items():

@@ -45,7 +45,7 @@ class ReSTStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.rest.train import train
-        from rlaif.training.origins import naming_files
+        from rlaif.batching.origins import naming_files
 
         prompts = self._prompts(context)
         model = self.source("model")

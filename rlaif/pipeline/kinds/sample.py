@@ -31,8 +31,8 @@ class SampleStage(Stage):
         return {"prompts": context.prompts(self.options.prompts)}
 
     def run(self, context: RunContext) -> None:
+        from rlaif.generation.base import naming_prompts
         from rlaif.generation.offline import sample
-        from rlaif.training.origins import naming_prompts
 
         prompts = context.prompts(self.options.prompts)
         with naming_prompts(context.recipe.prompts, prompts):

@@ -44,7 +44,7 @@ class SFTStage(Stage):
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.sft.sources import SFTSource
         from rlaif.algorithms.sft.train import train
-        from rlaif.training.origins import naming_files
+        from rlaif.batching.origins import naming_files
 
         # Every source is split by prompt; what is held out of any is looked at together.
         mix: list[SFTSource] = []

@@ -14,7 +14,6 @@ from typing import Any
 
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import Lesson, Preference, Prompt, Sample
-from rlaif.generation.base import SamplingError
 from rlaif.settings import parse_weighted
 
 
@@ -59,19 +58,6 @@ def naming_files(*given: tuple[Any, Sequence[Lesson | Prompt]]) -> Iterator[None
         if named is error:
             raise
         raise named from error
-
-
-@contextmanager
-def naming_prompts(given: Any, prompts: Sequence[Prompt]) -> Iterator[None]:
-    """As `naming_files`, for the SamplingErrors of a sampler's own process, which are text."""
-    try:
-        yield
-    except SamplingError as error:
-        names = [f"prompt {prompt.id}{after}" for prompt in prompts for after in (":", " ")]
-        named = any(name in str(error) for name in names)
-        if not (named and isinstance(given, str | os.PathLike)):
-            raise
-        raise SamplingError(f"{os.fspath(given)}: {error}") from error
 
 
 def _file(argument: str | os.PathLike[str]) -> str:

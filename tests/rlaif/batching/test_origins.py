@@ -12,10 +12,10 @@ import pytest
 
 import rlaif
 from rlaif.batching.chat import ChatTemplateError
+from rlaif.batching.origins import naming_files
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import write_preferences
 from rlaif.generation.base import SamplingError
-from rlaif.training.origins import naming_files
 from tests.support.chat_templates import GEMMA
 from tests.support.training.pairs import preference
 
