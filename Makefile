@@ -19,8 +19,8 @@ AS_PIP = pip_has() { $(PY) -m pip config list 2>/dev/null | sed -n "s/^global\.$
 	cert=$$(pip_has cert); test -z "$$cert" || export SSL_CERT_FILE="$$cert"; \
 	index=$$(pip_has index-url); test -z "$$index" || export UV_DEFAULT_INDEX="$$index";
 
-# Every script in these folders, except the server that two of them share.
-BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py, \
+# Every script in these folders, except a server that two of them share, and two that need gold data.
+BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py %/length.py %/length_reads.py, \
 	$(wildcard $(addprefix benchmarks/,judge/*.py service/*.py training/*.py)))))
 
 # Bytecode caches make every start faster, especially that of the command line.

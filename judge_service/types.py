@@ -136,6 +136,7 @@ class Provenance:
     seed: int
     protocol: str = "pairwise"  # or "pointwise"; "rating" and "writing" without a comparison
     calibration: str = ""  # digest of the calibration that was applied; "": none
+    reader: str = ""  # digest of the fitted reader that was applied in its place; "": none
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Judgment:
     provenance: Provenance
     usage: Usage
     seconds: float
-    raw_prob_a: float | None = None  # before calibration; None: the same as prob_a
+    raw_prob_a: float | None = None  # before calibration or reader; None: the same as prob_a
     spread: float = 0.0  # weighted standard deviation of P(A) over the reads, in [0, 0.5]
 
     @property

@@ -19,6 +19,8 @@ distributed/          the processes of one `accelerate launch`, FSDP2
 training/             what all trainers share: settings, optimizer, checkpoints, metrics
 algorithms/           SFT, reward model, DPO, PPO, ReST
 evaluation/           policies and reward models, with 95 % intervals
+gold_sets/            public benchmarks of judges: questions, figures, floors
+bench/                a judge or a reward model on gold sets
 report/               the HTML page of a run
 constitution_tools/   test, diff, ablate and try a constitution
 pipeline/             recipes and their stages

@@ -86,6 +86,11 @@ def merge_settings(base: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         *outer, last = key.split(".")
         for part in outer:
             inner = place.setdefault(part, {})
+            if inner is None:
+                raise InvalidSettingsError(
+                    f"{setting!r}: {part}=null was given, and leaves {part} without settings; "
+                    "remove one of the two"
+                )
             if not isinstance(inner, dict):
                 raise InvalidSettingsError(f"{setting!r}: {part} has no settings of its own")
             place = inner

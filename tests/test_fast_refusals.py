@@ -1,4 +1,4 @@
-"""Mistakes and dry runs are answered before torch, transformers or vLLM is imported.
+"""Mistakes, and dry runs of recipes, are answered before torch, transformers or vLLM is imported.
 
 Those imports take ten seconds of CPU. What is looked at is `sys.modules`, not the clock.
 """
@@ -81,7 +81,12 @@ def test_a_dry_run_says_what_would_be_done(recipe: str, folder: Path) -> None:
         ("train ppo prompts.jsonl --model smollm2-135m --reward r --out o", "'r'"),
         ("train rest missing.jsonl --model smollm2-135m --reward r --out o", "missing.jsonl"),
         ("train rest prompts.jsonl --model smollm2-135m --reward r --out o", "'r'"),
+        ("judge bench missing.jsonl --judge smollm2-135m", "missing.jsonl: no such file"),
+        ("judge bench pairs.jsonl -c hhhh.yaml --judge smollm2-135m", "hhhh.yaml"),
+        ("reward bench missing pairs.jsonl", "missing: not a reward model"),
         ("evaluate a=missing.jsonl --start s.jsonl --judge smollm2-135m", "no such file"),
+        ("evaluate a=pairs.jsonl --start s.jsonl --judge x --until soon", "write settled"),
+        ("evaluate a=pairs.jsonl --start s.jsonl --judge x --human h.jsonl", "h.jsonl"),
         ("labels stats missing.parquet", "missing.parquet"),
         ("labels show missing.parquet x", "missing.parquet"),
         ("models merge smollm2-135m missing --out o", "missing"),

@@ -59,6 +59,9 @@ def prepare(job: dict[str, Any]) -> SideOutcome:
 
 def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
     """Our PPO with the settings that the other side has too."""
+    several_steps = job["epochs"] > 1 or len(job["prompts"]) > job["update_batch"]
+    # never reached: every update is made, as on the other side; before the first none could be
+    ceiling = {"kl_ceiling": 1e6} if several_steps else {}
     return ppo.PPOConfig(
         **settings(job),
         iterations=job["iterations"],
@@ -70,8 +73,8 @@ def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
         value=job["value"],
         value_learning_rate=job["learning_rate"],  # the other side has one rate
         missing_eos_penalty=0.0,  # no response ends by itself here
-        kl_ceiling=1e6,  # never reached: every update is made, as on the other side
         engine=job["engine"],
+        **ceiling,
     )
 
 

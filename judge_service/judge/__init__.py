@@ -7,8 +7,8 @@ prompt_runner.py         runs the prompts of a request on the engine
 label_probs.py           label log-probabilities -> probability and label mass
 aggregation.py           reads over orders and principles -> one soft label
 ranking.py               pair probabilities -> Bradley-Terry strengths
-score.py                 the expected rating of one response
-revise.py                critiques and revisions of one response
+single/                  one response alone: its score, its critique and revision
 calibration.py           temperature and isotonic calibration, and their files
+reader.py                a fitted reader of all reads of a pair, in place of a calibration's curve
 calibration_metrics.py   accuracy, NLL, Brier score, calibration error
 """

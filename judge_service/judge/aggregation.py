@@ -127,6 +127,23 @@ def verdict(prob: float, tie_margin: float) -> Verdict:
     return Verdict.A if prob > 0.5 else Verdict.B
 
 
+def in_each_order(
+    votes: Sequence[PrincipleVote], trait_weights: Mapping[str, float]
+) -> tuple[float, float] | None:
+    """The weighted P(A) with A shown first, and second, over the votes that have both orders.
+
+    None when no vote has both.
+    """
+    both = [v for v in votes if v.order_gap is not None]
+    if not both:
+        return None
+    ab, ba = (
+        _mean([(_weight(v, trait_weights), _prob_in(v.reads, order)) for v in both])
+        for order in (Order.AB, Order.BA)
+    )
+    return ab, ba
+
+
 def compare_orders(
     votes: Sequence[PrincipleVote], trait_weights: Mapping[str, float]
 ) -> tuple[bool | None, float | None]:
@@ -135,13 +152,10 @@ def compare_orders(
     position_consistent: the weighted P(A) of both orders lies on the same side of 0.5. order_gap:
     the absolute difference of the two. (None, None) when no vote has both orders.
     """
-    both = [v for v in votes if v.order_gap is not None]
-    if not both:
+    probs = in_each_order(votes, trait_weights)
+    if probs is None:
         return None, None
-    ab, ba = (
-        _mean([(_weight(v, trait_weights), _prob_in(v.reads, order)) for v in both])
-        for order in (Order.AB, Order.BA)
-    )
+    ab, ba = probs
     return verdict(ab, 0.0) is verdict(ba, 0.0), abs(ab - ba)
 
 

@@ -10,6 +10,9 @@ Which response is called A is arbitrary, so a gold pair is two samples, (q, 1) a
 curve is defined by its upper half, p ≥ ½: apply(1 - p) = 1 - apply(p) to the last bit. A curve
 never flips a verdict. Probabilities are kept within [ε, 1 - ε], ε = 10⁻⁶, before and after.
 
+In place of a curve, a calibration may hold a fitted reader (reader.py), which sees all reads of a
+pair, not their mean alone, and may flip a verdict.
+
 Left out: a negative temperature (a judge that prefers the worse response needs another model, not
 a calibration) and a curve per principle or per trait.
 """
@@ -22,9 +25,9 @@ import json
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,7 +37,8 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from constitution.errors import UserError
 from constitution.validation import field_problems
 from judge_service.judge.calibration_metrics import EPSILON, clipped, confidence, right
-from judge_service.types import ModelIdentity
+from judge_service.judge.reader import FittedReader, Lengths
+from judge_service.types import ModelIdentity, PrincipleVote, Provenance
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 100.0
 SUFFIX = ".calibration.json"
@@ -205,7 +209,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A curve, and the only setup it is valid for: constitution, model, template, protocol."""
+    """A curve or a reader, and the only setup it is valid for: constitution, model, template,
+    protocol."""
 
     constitution: str  # its name, for people
     constitution_sha256: Digest
@@ -214,11 +219,11 @@ class Calibration:
     template_version: str
     protocol: str  # "pairwise" or "pointwise"
     pairs: Annotated[int, Field(ge=1)]  # gold pairs it was fitted on
-    curve: Annotated[Curve, Field(discriminator="kind")]
+    curve: Annotated[Curve | FittedReader, Field(discriminator="kind")]
 
     @property
     def kind(self) -> str:
-        """The curve's kind, temperature or isotonic."""
+        """The curve's kind: temperature, isotonic or reader."""
         return self.curve.kind
 
     @property
@@ -231,12 +236,44 @@ class Calibration:
         """The setup it is valid for; a file and a server hold one calibration per key."""
         return self.constitution_sha256, self.model_sha256, self.template_version, self.protocol
 
-    def apply(self, prob_a: float) -> float:
-        """The calibrated P(A is better), in (0, 1).
+    def apply(
+        self,
+        prob_a: float,
+        trait_probs: Mapping[str, float],
+        votes: Sequence[PrincipleVote],
+        lengths: Lengths,
+    ) -> tuple[float, dict[str, float]]:
+        """(P(A is better), the same per trait), calibrated from those of the votes.
 
-        Mirrored at ½, so that swapping the responses gives the complement to the last bit.
+        Swapping the responses gives the complement to the last bit.
         """
-        return self.curve.apply(prob_a)
+        curve = self.curve
+        if isinstance(curve, FittedReader):
+            return curve.prob_a(votes, lengths), curve.trait_probs(votes, lengths)
+        # Traits too: a reward model learns them beside the label that they are parts of.
+        return curve.apply(prob_a), {trait: curve.apply(p) for trait, p in trait_probs.items()}
+
+    def recorded_in(self, provenance: Provenance) -> Provenance:
+        """The provenance of a judgment that this was applied to."""
+        if isinstance(self.curve, FittedReader):
+            return replace(provenance, reader=self.sha256)
+        return replace(provenance, calibration=self.sha256)
+
+    def unfit_for(self, provenance: Provenance) -> str:
+        """How the setup of a judgment differs from the one it is valid for; "" if it does not."""
+        digests = (self.constitution_sha256, provenance.constitution_sha256)
+        model = model_sha256(provenance.model)
+        pairs = (
+            ("constitution", self.constitution, provenance.constitution_name, digests),
+            ("model", self.model, provenance.model.name, (self.model_sha256, model)),
+            ("template", "", "", (self.template_version, provenance.template_version)),
+            ("protocol", "", "", (self.protocol, provenance.protocol)),
+        )
+        return ", ".join(
+            f"{what} {f'{name} '.lstrip()}{fitted[:12]}, not {f'{other} '.lstrip()}{given[:12]}"
+            for what, name, other, (fitted, given) in pairs
+            if fitted != given
+        )
 
 
 _CALIBRATIONS = TypeAdapter(list[Calibration])

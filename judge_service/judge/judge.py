@@ -28,8 +28,9 @@ from judge_service.judge.prompt_runner import (
     usage_of_writing,
 )
 from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, REVISION
-from judge_service.judge.revise import write_text
-from judge_service.judge.score import score_response
+from judge_service.judge.reader import Lengths
+from judge_service.judge.single.revise import write_text
+from judge_service.judge.single.score import score_response
 from judge_service.judge.template import Prefix, Template
 from judge_service.types import (
     Comparison,
@@ -142,7 +143,8 @@ class Judge:
         provenance = self._runner.provenance(
             constitution, principles, protocol, options.seed, tuple(prefixes)
         )
-        judgment = self._judgment(valid, constitution, options, provenance, usage)
+        lengths = Lengths.of(comparison.response_a, comparison.response_b)
+        judgment = self._judgment(valid, lengths, constitution, options, provenance, usage)
         seconds = time.perf_counter() - started
         return replace(judgment, seconds=seconds) if isinstance(judgment, Judgment) else judgment
 
@@ -315,6 +317,7 @@ class Judge:
     def _judgment(
         self,
         votes: tuple[PrincipleVote, ...],
+        lengths: Lengths,
         constitution: Constitution,
         options: JudgeOptions,
         provenance: Provenance,
@@ -336,10 +339,8 @@ class Judge:
             )
         prob_a, trait_probs = raw, aggregation.trait_probs(votes)
         if calibration is not None:
-            # Traits too: a reward model learns them beside the label that they are parts of.
-            prob_a = calibration.apply(raw)
-            trait_probs = {trait: calibration.apply(p) for trait, p in trait_probs.items()}
-            provenance = replace(provenance, calibration=calibration.sha256)
+            prob_a, trait_probs = calibration.apply(raw, trait_probs, votes, lengths)
+            provenance = calibration.recorded_in(provenance)
 
         consistent, gap = aggregation.compare_orders(votes, weights)
         judgment = Judgment(

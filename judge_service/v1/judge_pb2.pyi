@@ -230,7 +230,7 @@ class ModelIdentity(_message.Message):
     def __init__(self, name: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., dtype: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("constitution", "model", "template_version", "principle_ids", "orders", "seed", "protocol", "calibration")
+    __slots__ = ("constitution", "model", "template_version", "principle_ids", "orders", "seed", "protocol", "calibration", "reader")
     CONSTITUTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class Provenance(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    READER_FIELD_NUMBER: _ClassVar[int]
     constitution: ConstitutionSummary
     model: ModelIdentity
     template_version: str
@@ -247,7 +248,8 @@ class Provenance(_message.Message):
     seed: int
     protocol: str
     calibration: str
-    def __init__(self, constitution: _Optional[_Union[ConstitutionSummary, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., principle_ids: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[_Union[Order, str]]] = ..., seed: _Optional[int] = ..., protocol: _Optional[str] = ..., calibration: _Optional[str] = ...) -> None: ...
+    reader: str
+    def __init__(self, constitution: _Optional[_Union[ConstitutionSummary, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., template_version: _Optional[str] = ..., principle_ids: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[_Union[Order, str]]] = ..., seed: _Optional[int] = ..., protocol: _Optional[str] = ..., calibration: _Optional[str] = ..., reader: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "cached_tokens", "output_tokens", "reads", "stored_reads")

@@ -190,6 +190,7 @@ def provenance_to_proto(provenance: Provenance) -> pb.Provenance:
         seed=provenance.seed,
         protocol=provenance.protocol,
         calibration=provenance.calibration,
+        reader=provenance.reader,
     )
 
 
@@ -206,6 +207,7 @@ def provenance_from_proto(provenance: pb.Provenance) -> Provenance:
         seed=provenance.seed,
         protocol=provenance.protocol,
         calibration=provenance.calibration,
+        reader=provenance.reader,
     )
 
 

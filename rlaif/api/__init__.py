@@ -1,7 +1,8 @@
 """The public functions of `import rlaif`, for scripts and notebooks; the commands call them too.
 
 problems.py   several refusals reported together
-inputs.py     records, prompts and settings, from files or from memory
+inputs.py     records, prompts, constitution and settings, from files or from memory
+encoding.py   every record encoded as the run encodes it, for a dry run
 plan.py       a training that was checked and not yet started
 pairs.py      train_sft, train_reward, train_dpo: training on records
 rollouts.py   train_ppo, train_rest: training on the policy's own responses

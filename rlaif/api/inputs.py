@@ -1,4 +1,4 @@
-"""Records, prompts and settings as a caller gives them: a file, or what is in memory.
+"""Records, prompts, constitution and settings as a caller gives them: a file, or in memory.
 
 In memory, a record is one of ours (rlaif.data.records) or a mapping with the fields of a line of
 its file, such as a row of a `datasets.Dataset`.
@@ -9,22 +9,29 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from constitution import DEFAULT_CONSTITUTION, Constitution
+from constitution.errors import UserError
 from rlaif.data.datasets import parse_lessons, parse_preferences, read_preferences
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, split_prompts
 from rlaif.data.prompts import parse_prompts, read_prompts
 from rlaif.data.records import (
+    HumanVerdict,
     Lesson,
     Preference,
     Prompt,
     RecordError,
     Sample,
+    as_record,
+    read_jsonl,
 )
 from rlaif.data.samples import parse_samples, read_samples
+from rlaif.feedback.receipts import parse_receipt
 from rlaif.settings import InvalidSettingsError, configured
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ LessonsLike: TypeAlias = "Pathlike | SFTSource | Iterable[Lesson | Mapping[str, 
 """FILE, "WEIGHT*FILE", an SFTSource, or the records to imitate themselves."""
 PromptsLike: TypeAlias = Pathlike | Iterable[Prompt | str | Mapping[str, Any]]
 """'quickstart', a file, or the prompts themselves; a text is one user turn."""
+
+HumanVerdictsLike: TypeAlias = Pathlike | Iterable[HumanVerdict | Mapping[str, Any]]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 _Any = TypeVar("_Any")
@@ -79,6 +88,18 @@ def samples_of(samples: SamplesLike, name: str = "samples") -> list[Sample]:
     return _some(list(parse_samples(_rows(samples, name, Sample))), name)
 
 
+def verdicts_of(verdicts: HumanVerdictsLike, name: str = "human") -> list[HumanVerdict]:
+    """What people said of pairs. Raises RecordError, also for a file without any."""
+    if isinstance(verdicts, str | os.PathLike):
+        path = as_path(verdicts, name)
+        return _some(read_jsonl(path, HumanVerdict), str(path))
+    rows = _rows(verdicts, name, HumanVerdict)
+    return [
+        row if isinstance(row, HumanVerdict) else as_record(row, HumanVerdict, where)
+        for where, row in rows
+    ]
+
+
 def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:
     """Records to imitate, as a source of the mix. Raises RecordError or TrainingError."""
     from rlaif.algorithms.sft.sources import SFTSource
@@ -114,6 +135,50 @@ def report_split(prompts: PromptSet) -> None:
     """Print on stderr how prompts were split, if they do not name the splits themselves."""
     if prompts.rule is not None and os.environ.get("RANK", "0") == "0":
         print(prompts.describe(), file=sys.stderr)
+
+
+def constitution_of(
+    constitution: str | os.PathLike[str] | Constitution,
+    labels: Sequence[Preference],
+    source: PreferencesLike = (),
+) -> Constitution:
+    """The constitution of this name or file; "" finds the one that made the labels, beside them or
+    among those that ship, and is the default for labels without receipts.
+
+    source: where the labels come from. Raises UserError where that one is not found.
+    """
+    if isinstance(constitution, Constitution):
+        return constitution
+    if not isinstance(constitution, str | os.PathLike):
+        raise UserError(
+            f"invalid constitution: {constitution!r}; give a name, a YAML file or a Constitution"
+        )
+    if constitution:
+        return Constitution.load(os.fspath(constitution))
+    first = next((label for label in labels if label.receipt), None)
+    if first is None:
+        return Constitution.load(DEFAULT_CONSTITUTION)
+    origin = parse_receipt(first).provenance
+    for known in (*_beside(source), *map(Constitution.load, Constitution.library_names())):
+        if known.digest == origin.constitution_sha256:
+            return known
+    raise UserError(
+        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
+        f"(sha256 {origin.constitution_sha256[:12]}), which neither ships nor is beside them; give "
+        "its file with --constitution (constitution=...)"
+    )
+
+
+def _beside(source: PreferencesLike) -> Iterator[Constitution]:
+    """The constitution that labeling left beside its labels."""
+    from rlaif.feedback.labeler import CONSTITUTION
+
+    if not isinstance(source, str | os.PathLike):
+        return
+    path = Path(source).expanduser()
+    file = (path if path.is_dir() else path.parent) / CONSTITUTION
+    if file.is_file():
+        yield Constitution.load(file)
 
 
 def _rows(records: Any, name: str, kind: Any) -> Iterator[tuple[str, Any]]:

@@ -4,16 +4,18 @@
               for the length of the call
     server    "HOST:PORT" of a running `rlaif serve`, or an open JudgeClient with token and TLS
 
-One of the two is given. The token and TLS files of a server at an address come from the
-environment (rlaif/feedback/connection.py).
+One of the two is given; `evaluate` takes several of either or of both, one after another. The
+token and TLS files of a server at an address come from the environment
+(rlaif/feedback/connection.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +23,11 @@ from constitution import Constitution
 from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
-from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
+from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
+from rlaif.evaluation.judges.column import Labelers
 from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.pairs import Pairs, pairs_from_samples
@@ -32,6 +35,7 @@ from rlaif.models import catalog
 from rlaif.training.preflight import require_folder, require_packages
 
 if TYPE_CHECKING:
+    from rlaif.evaluation.comparison import Compare
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.labeler import LabelingClient, LabelingSummary
     from rlaif.labels.update import Update
@@ -124,6 +128,7 @@ def label(
     constitution: ConstitutionLike = "",
     wait: float | None = None,
     pairs_per_prompt: int | None = 1,
+    max_length_ratio: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
@@ -132,10 +137,12 @@ def label(
     """Label pairs of responses into `out`/preferences.parquet; returns what was counted.
 
     samples: a file of `sample`, or its records. wait: seconds that a running server may take to be
-    ready (10). pairs_per_prompt: None labels all pairs. sample_principles, seed: principles drawn
-    per pair, by default all that apply; `options` has the judge's other settings. Labels are saved
-    as they arrive, and a killed call resumes. Labels in `out` by another constitution, judge or
-    options are an error, or with replace_labels are kept beside the new ones.
+    ready (10). pairs_per_prompt: None labels all pairs. max_length_ratio: only pairs whose longer
+    response has at most so many times the characters of the other. sample_principles, seed:
+    principles drawn per pair, by default all that apply; `options` has the judge's other settings.
+    Labels are saved as they arrive, and a killed call resumes. Labels in `out` by another
+    constitution, judge or options are an error, or with replace_labels are kept beside the new
+    ones.
 
         rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", constitution="hhh").judged
     """
@@ -145,7 +152,7 @@ def label(
         samples,
         out,
         (judge, server, constitution, wait),
-        pairs_per_prompt,
+        (pairs_per_prompt, max_length_ratio),
         (options, sample_principles, seed),
     )
     with asked.judge.connected(asked.out / "judge.log") as client:
@@ -156,6 +163,7 @@ def label(
             constitution=asked.judge.constitution,
             options=asked.options,
             identical=asked.pairs.identical,
+            unequal=asked.pairs.unequal,
             earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
         )
 
@@ -170,6 +178,7 @@ def update_labels(
     old: ConstitutionLike = "",
     wait: float | None = None,
     pairs_per_prompt: int | None = 1,
+    max_length_ratio: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
@@ -194,7 +203,7 @@ def update_labels(
         samples,
         out,
         (judge, server, constitution, wait),
-        pairs_per_prompt,
+        (pairs_per_prompt, max_length_ratio),
         (options, sample_principles, seed),
     )
     with asked.judge.connected(asked.out / "judge.log") as client:
@@ -206,6 +215,7 @@ def update_labels(
             options=asked.options,
             old=before,
             identical=asked.pairs.identical,
+            unequal=asked.pairs.unequal,
         )
 
 
@@ -214,25 +224,41 @@ def evaluate(
     *,
     start: SamplesLike,
     out: Pathlike = "evaluation",
-    judge: Pathlike = "",
-    server: str | LabelingClient = "",
+    judge: Pathlike | Sequence[Pathlike] = "",
+    server: str | LabelingClient | Sequence[str | LabelingClient] = "",
     constitution: ConstitutionLike = "",
     wait: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
+    labels: Pathlike | Sequence[Pathlike] = (),
+    worth: Pathlike | Sequence[Pathlike] = (),
+    until: str | float | None = None,
+    human: HumanVerdictsLike = (),
+    round_robin: bool = False,
 ) -> EvaluationResult:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
     responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
-    on the same prompts. Saved as `out`/evaluation.json; a killed call resumes. The other arguments:
-    see `label`.
+    on the same prompts. judge, server: one or several, which judge one after another and have a
+    column each (`result.judges`, `result.agreement`). labels: files that the policies were trained
+    on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
+    judges are right on gold (rlaif/evaluation/judges/worth.py). until: "settled", or how wide a
+    win rate's interval may be: judging stops there, and intervals are anytime ones. human: verdicts
+    of people on some of the pairs (HumanVerdict), for win rates by people. round_robin: compare
+    every two policies by the first judge, and give all strengths. `until` excludes the latter two.
+    Saved as `out`/evaluation.json; a killed call resumes. The other arguments: see `label`.
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
     from rlaif.evaluation import policies
+    from rlaif.evaluation.anytime import stop_rule
     from rlaif.evaluation.comparison import require_counterparts
-    from rlaif.feedback.labeler import comparer
+    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
+    from rlaif.evaluation.judges.worth import read_worth, shipped_worth
+    from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+    from rlaif.evaluation.round_robin.tournament import also_round_robin
+    from rlaif.feedback.labelers import labelers_of
 
     # Everything is read before a judge is started.
     problems = Problems()
@@ -253,24 +279,77 @@ def evaluate(
         problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
     for name, samples in runs if first else ():
         problems.attempt(require_counterparts, samples or (), first or (), str(name))
-    connection = problems.attempt(judge_of, judge, server, constitution, wait)
+    verdicts = problems.attempt(verdicts_of, human) or []
+    evaluated = {str(name): samples for name, samples in runs if samples}
+    if len(evaluated) == len(responses):
+        problems.attempt(require_known, verdicts, evaluated)
+    rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
+    judges = [
+        problems.attempt(judge_of, model, address, constitution, wait)
+        for model, address in _each_judge(judge, server)
+    ]
+    known = [problems.attempt(read_worth, Path(path)) or () for path in _several(worth)]
+    trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
     problems.attempt(require_folder, folder)
     problems.refuse()
-    with checked(connection).connected(folder / "judge.log") as client:
-        # The journal keeps every answer of the judge, so that a killed evaluation resumes.
-        compare = comparer(
-            client,
-            folder / "answers.journal.jsonl",
-            constitution=checked(connection).constitution,
-            options=checked(asked),
-        )
-        result = policies.evaluate(
-            policies.PolicyRun(START, checked(first)),
-            [policies.PolicyRun(str(name), checked(samples)) for name, samples in runs],
-            compare,
-        )
+    policy_runs = [
+        policies.PolicyRun(START, checked(first)),
+        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+    ]
+    strengths: list[StrengthTable] = []
+    in_turn = _in_turn([checked(each) for each in judges], folder, checked(asked))
+    result = policies.evaluate_by(
+        policy_runs[0],
+        policy_runs[1:],
+        also_round_robin(in_turn, policy_runs, strengths) if round_robin else in_turn,
+        until=rule,
+    )
+    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+    human_rates = human_win_rates(verdicts, comparisons)
+    result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
+    # Without a file nobody is known to have labeled, and nobody not to have.
+    labelers = labelers_of(trained_on) if trained_on else Labelers()
+    result = result.known(labelers, [*shipped_worth(), *chain.from_iterable(known)])
     result.save(folder / "evaluation.json")
     return result
+
+
+def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
+    """(judge, server) of every judge that was named, one of them "", for `judge_of`; of none, ""
+    twice, which it refuses."""
+    named = [*((each, "") for each in _several(judge)), *(("", s) for s in _several(server))]
+    return named or [("", "")]
+
+
+def _several(given: Any) -> list[Any]:
+    """What was given as a list: none for "", one for a name, a path or a client."""
+    if isinstance(given, list | tuple):
+        return list(given)
+    return [given] if given or not isinstance(given, str) else []
+
+
+def _label_file(path: Pathlike) -> Path:
+    file = as_path(path, "labels")
+    if not file.is_file():
+        raise RecordError(f"{file}: no such file")
+    return file
+
+
+def _in_turn(
+    judges: Sequence[JudgeConnection], folder: Path, options: JudgeOptions
+) -> Iterator[Compare]:
+    """Each judge, connected only while it compares. The journal keeps every answer of every judge,
+    so that a killed evaluation resumes and reads nothing twice."""
+    from rlaif.feedback.labeler import comparer
+
+    for judge in judges:
+        with judge.connected(folder / "judge.log") as client:
+            yield comparer(
+                client,
+                folder / "answers.journal.jsonl",
+                constitution=judge.constitution,
+                options=options,
+            )
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────────────
@@ -290,7 +369,7 @@ def _checked(
     samples: SamplesLike,
     out: Pathlike,
     connection: tuple[Pathlike, str | LabelingClient, ConstitutionLike, float | None],
-    pairs_per_prompt: int | None,
+    drawing: tuple[int | None, float | None],
     judging: tuple[JudgeOptions | None, int | None, int | None],
 ) -> LabelingRequest:
     problems = Problems()
@@ -299,7 +378,7 @@ def _checked(
     records = problems.attempt(samples_of, samples)
     pairs = None
     if records is not None and options is not None:
-        pairs = problems.attempt(_pairs, records, _name(samples), pairs_per_prompt, options.seed)
+        pairs = problems.attempt(_pairs, records, _name(samples), drawing, options.seed)
     judge = problems.attempt(judge_of, *connection)
     problems.attempt(require_folder, folder)
     problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
@@ -307,12 +386,24 @@ def _checked(
     return LabelingRequest(checked(pairs), folder, checked(judge), checked(options))
 
 
-def _pairs(records: list[Sample], name: str, per_prompt: int | None, seed: int) -> Pairs:
+def _pairs(
+    records: list[Sample], name: str, drawing: tuple[int | None, float | None], seed: int
+) -> Pairs:
+    per_prompt, ratio = drawing
     if per_prompt is not None and (type(per_prompt) is not int or per_prompt < 1):
         raise UserError(
             f"invalid pairs_per_prompt: {per_prompt!r}; give an integer, 1 or more, or None for all"
         )
-    pairs = pairs_from_samples(records, pairs_per_prompt=per_prompt, seed=seed)
+    if ratio is not None and type(ratio) not in (int, float):
+        raise UserError(f"invalid max_length_ratio: {ratio!r}; give a number, 1 or more, or None")
+    pairs = pairs_from_samples(
+        records, pairs_per_prompt=per_prompt, seed=seed, max_length_ratio=ratio
+    )
+    if not pairs.comparisons and pairs.unequal:
+        raise RecordError(
+            f"{name}: the lengths of all {pairs.unequal} pairs differ by more than "
+            f"max_length_ratio, {ratio:g}; raise it, or sample with a larger n"
+        )
     if not pairs.comparisons:
         raise RecordError(f"{name}: no prompt has two different responses; sample with n=2 or more")
     return pairs

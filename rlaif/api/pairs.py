@@ -7,27 +7,41 @@ units and defaults: `rlaif train dpo --help`, or the config class of each.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from constitution import DEFAULT_CONSTITUTION, Constitution, Message
+from constitution import Constitution, Message
 from constitution.errors import UserError
 from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.algorithms.dpo.hard_labels import hard_labels
+from rlaif.algorithms.dpo.losses import LOSSES
 from rlaif.algorithms.reward.config import RewardConfig
 from rlaif.algorithms.reward.heads import head_weights, labeled_pairs
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.sources import SFTSource, imitated, is_unsure, require_lessons
-from rlaif.api.inputs import LessonsLike, Pathlike, PreferencesLike, preferences_of, source_of
-from rlaif.api.plan import Checks, TrainingPlan, check, require_responses, steps_over
+from rlaif.algorithms.sft.sources import SFTSource, imitable, imitated, require_lessons
+from rlaif.api.encoding import examine_lessons, examine_pairs
+from rlaif.api.inputs import (
+    LessonsLike,
+    Pathlike,
+    PreferencesLike,
+    constitution_of,
+    preferences_of,
+    source_of,
+)
+from rlaif.api.plan import Checks, Examined, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
+from rlaif.batching.origins import naming_files
 from rlaif.batching.unusable import BatchError
 from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, pairs_for
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import require_apart
 from rlaif.data.records import Lesson, Preference
-from rlaif.feedback.receipts import parse_receipt
+from rlaif.feedback.undecided import report_undecided, undecided_in
 from rlaif.training.preflight import require_heldout, require_kept
+
+if TYPE_CHECKING:
+    from rlaif.batching.encode import Pair
 
 
 def train_sft(
@@ -143,19 +157,33 @@ def plan_sft(
         problems.attempt(_require_unseen, sources, held_records)
         for each in [*sources, *([held] if held else [])]:
             problems.attempt(_require_imitable, each, found)
+
+    def examine() -> Examined:
+        read = zip((lessons, *more), sources, strict=True) if all_read else ()
+        return examine_lessons(checks, list(read), (heldout, held) if held else None)
+
     counts = {source.name: len(source.records) for source in sources}
 
     def train() -> Path:
         from rlaif.algorithms.sft.train import train
 
-        return train(checked(found), checked(checks.model), sources, checks.out, held_records)
+        read = [
+            (argument, s.records) for argument, s in zip((lessons, *more), sources, strict=True)
+        ]
+        with naming_files(*read, (heldout, held_records)):
+            return train(checked(found), checked(checks.model), sources, checks.out, held_records)
 
     # A run takes epochs times the rows of all sources, whatever their weights.
-    rows = found.epochs * sum(counts.values()) if found else 0
-    steps = steps_over(rows, found.batch_size, 1) if found else None
     cut = count_lessons(lesson for source in sources for lesson in source.records)
-    notes = _notes(cut, "records", found.cut_off if found else "keep")
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems.found, train, notes)
+    notes, steps = _notes(cut, "records", found.cut_off if found else "keep"), None
+    if found is not None:
+        left = [imitable(source.records, found) for source in sources]
+        steps = steps_over(found.epochs * sum(len(e.lessons) for e in left), found.batch_size, 1)
+        said = (e.describe(source.name) for e, source in zip(left, sources, strict=True))
+        notes += filter(None, said)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "steps", problems.found, train, notes, examine
+    )
 
 
 def plan_reward(
@@ -178,19 +206,28 @@ def plan_reward(
     _check_pairs(checks, pairs, held)
     # The heads follow from labels and weights: a trait without a weight, labels without a side.
     if found is not None and pairs is not None and weighing is not None:
-        kind = found.label_kind
-        heads = problems.attempt(head_weights, pairs, weighing.label_weights, kind)
-        if heads is not None:
-            problems.attempt(labeled_pairs, pairs, heads, kind)
+        used, kind = pairs_for(pairs, found.cut_off), found.label_kind
+        heads = problems.attempt(head_weights, used, weighing.label_weights, kind)
+        if used and heads is not None:
+            problems.attempt(labeled_pairs, used, heads, kind)
 
     def train() -> Path:
         from rlaif.algorithms.reward.train import train
 
         weights = checked(weighing).label_weights
-        model_name, given = checked(checks.model), checked(pairs)
-        return train(checked(found), model_name, given, checks.out, weights, checked(held))
+        model_name, given, unseen = checked(checks.model), checked(pairs), checked(held)
+        with naming_files((labels, given), (heldout, unseen)):
+            return train(checked(found), model_name, given, checks.out, weights, unseen)
 
-    return _pair_plan(checks, pairs or (), train)
+    def require_heads(left: Sequence[Pair]) -> None:
+        kind = checked(found).label_kind
+        labeled_pairs(left, head_weights(left, checked(weighing).label_weights, kind), kind)
+
+    def examine() -> Examined:
+        then = require_heads if weighing is not None else None
+        return examine_pairs(checks, [(labels, pairs), (heldout, held)], then)
+
+    return _pair_plan(checks, pairs or (), train, examine)
 
 
 def plan_dpo(
@@ -212,59 +249,26 @@ def plan_dpo(
     cache = None
     if reference_cache is not None:
         cache = problems.attempt(as_path, reference_cache, "reference_cache")
-    _check_pairs(checks, pairs, held)
+    # A loss on hard labels leaves out ties before anything else looks at the pairs.
+    used: Sequence[Preference] | None = pairs
+    used_held: Sequence[Preference] | None = held
+    notes: list[str] = []
+    if found is not None and not LOSSES[found.loss].soft:
+        used = _hard(checks, pairs, "pairs", notes)
+        used_held = _hard(checks, held, "held-out pairs", notes)
+    _check_pairs(checks, used, used_held)
 
     def train() -> Path:
         from rlaif.algorithms.dpo.train import train
 
-        model_name, given = checked(checks.model), checked(pairs)
-        return train(checked(found), model_name, given, checks.out, checked(held), cache)
+        model_name, given, unseen = checked(checks.model), checked(pairs), checked(held)
+        with naming_files((labels, given), (heldout, unseen)):
+            return train(checked(found), model_name, given, checks.out, unseen, cache)
 
-    return _pair_plan(checks, pairs or (), train)
+    def examine() -> Examined:
+        return examine_pairs(checks, [(labels, used), (heldout, used_held)])
 
-
-def constitution_of(
-    constitution: str | os.PathLike[str] | Constitution,
-    labels: Sequence[Preference],
-    source: PreferencesLike = (),
-) -> Constitution:
-    """The constitution of this name or file; "" finds the one that made the labels, beside them or
-    among those that ship, and is the default for labels without receipts.
-
-    source: where the labels come from. Raises UserError where that one is not found.
-    """
-    if isinstance(constitution, Constitution):
-        return constitution
-    if not isinstance(constitution, str | os.PathLike):
-        raise UserError(
-            f"invalid constitution: {constitution!r}; give a name, a YAML file or a Constitution"
-        )
-    if constitution:
-        return Constitution.load(os.fspath(constitution))
-    first = next((label for label in labels if label.receipt), None)
-    if first is None:
-        return Constitution.load(DEFAULT_CONSTITUTION)
-    origin = parse_receipt(first).provenance
-    for known in (*_beside(source), *map(Constitution.load, Constitution.library_names())):
-        if known.digest == origin.constitution_sha256:
-            return known
-    raise UserError(
-        f"the labels were made by {origin.constitution_name} {origin.constitution_version} "
-        f"(sha256 {origin.constitution_sha256[:12]}), which neither ships nor is beside them; give "
-        "its file with --constitution (constitution=...)"
-    )
-
-
-def _beside(source: PreferencesLike) -> Iterator[Constitution]:
-    """The constitution that labeling left beside its labels."""
-    from rlaif.feedback.labeler import CONSTITUTION
-
-    if not isinstance(source, str | os.PathLike):
-        return
-    path = Path(source).expanduser()
-    file = (path if path.is_dir() else path.parent) / CONSTITUTION
-    if file.is_file():
-        yield Constitution.load(file)
+    return _pair_plan(checks, used or (), train, examine, notes)
 
 
 def _check_pairs(
@@ -275,24 +279,50 @@ def _check_pairs(
         return
     checks.problems.attempt(require_heldout, checks.config, heldout)
     checks.problems.attempt(require_kept, pairs, checks.config)
+    checks.problems.attempt(require_kept, heldout, checks.config, "held-out pairs")
     prompts, looked_at = ([(pair.id, pair.prompt) for pair in each] for each in (pairs, heldout))
     checks.problems.attempt(require_apart, prompts, looked_at)
     for given in (pairs, heldout):
         checks.problems.attempt(require_responses, _both_responses(given), checks.config)
 
 
+def _hard(
+    checks: Checks[DPOConfig], pairs: Sequence[Preference] | None, what: str, notes: list[str]
+) -> Sequence[Preference] | None:
+    """The pairs for a loss on hard labels; what was left out or turned round is added to notes."""
+    if checks.config is None or pairs is None:
+        return None
+    hard = checks.problems.attempt(hard_labels, pairs, checks.config.loss)
+    if hard is None:
+        return None
+    if said := hard.describe():
+        notes.append(f"{what}: {said}")
+    return hard.pairs
+
+
 def _pair_plan(
     checks: Checks[RewardConfig] | Checks[DPOConfig],
     pairs: Sequence[Preference],
     train: Callable[[], Path],
+    examine: Callable[[], Examined],
+    said: Sequence[str] = (),
 ) -> TrainingPlan:
-    found, steps, notes = checks.config, None, []
+    found, steps, notes = checks.config, None, list(said)
     if found is not None:
         used = pairs_for(pairs, found.cut_off)
         steps = steps_over(len(used), found.batch_size, found.epochs)
-        notes = _notes(count_pairs(pairs), "pairs", found.cut_off)
+        notes += _notes(count_pairs(pairs), "pairs", found.cut_off)
     counts, problems = {"pairs": len(pairs)}, checks.problems.found
-    return TrainingPlan(found, checks.out, counts, steps, "steps", problems, train, notes)
+    warning = undecided_in(pair.prob_chosen for pair in pairs)
+    notes += [warning] if warning else []
+
+    def train_and_warn() -> Path:
+        report_undecided(warning)
+        return train()
+
+    return TrainingPlan(
+        found, checks.out, counts, steps, "steps", problems, train_and_warn, notes, examine
+    )
 
 
 def _notes(cut: CutResponses, what: str, cut_off: CutOff) -> list[str]:
@@ -325,12 +355,18 @@ def _asked(lesson: Lesson) -> tuple[str, Sequence[Message]]:
 
 def _require_imitable(source: SFTSource, config: SFTConfig) -> None:
     """Raises BatchError where a source has nothing to imitate, or empty responses."""
-    sure = [lesson for lesson in source.records if not is_unsure(lesson, config)]
-    if not sure:
+    kept, unsure, _, cut = imitable(source.records, config)
+    if unsure == len(source.records):
         raise BatchError(
             f"{source.name}: nothing to imitate: all {len(source.records)} labels are below "
             f"min_prob_chosen={config.min_prob_chosen}; lower it, or give surer labels"
         )
-    texts = map(imitated, sure)
+    if not kept:
+        raise BatchError(
+            f"{source.name}: nothing to imitate: all {cut} responses were cut off, and "
+            "cut_off=skip leaves them out; set cut_off=keep, or sample again with a higher "
+            "max_new_tokens"
+        )
+    texts = map(imitated, kept)
     named = ((f"{source.name}: {text.name}", text.response) for text in texts)
     require_responses(named, config)

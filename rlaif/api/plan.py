@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,12 +23,27 @@ _SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """What encoding every record with the model's tokenizer found (encoding.py).
+
+    notes: what the run would say of its records. steps: None where it changes nothing. unchecked:
+    why records were not encoded, "" where they were.
+    """
+
+    problems: Sequence[UserError] = ()
+    notes: Sequence[str] = ()
+    steps: int | None = None
+    unchecked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """What a training would do, and everything that would be refused.
 
     config: None where the settings are refused. counts: records by what they are. steps, unit: how
     long it would be, None where that is not known. train: loads the model and trains. notes: what
-    the run would say of its records.
+    the run would say of its records. examine: encodes every record, for a dry run; unchecked: why
+    that did not happen, None before.
     """
 
     config: TrainConfig | None
@@ -39,6 +54,20 @@ class TrainingPlan:
     problems: Sequence[UserError]
     train: Callable[[], Path]
     notes: Sequence[str] = ()
+    examine: Callable[[], Examined] = Examined
+    unchecked: str | None = None
+
+    def examined(self) -> TrainingPlan:
+        """The plan after every record was encoded with the model's own tokenizer and chat template:
+        also with the records that the run would refuse. Imports transformers and torch."""
+        found = self.examine()
+        return replace(
+            self,
+            problems=[*self.problems, *found.problems],
+            notes=[*self.notes, *found.notes],
+            steps=self.steps if found.steps is None else found.steps,
+            unchecked=found.unchecked,
+        )
 
     def run(self) -> Path:
         """Train, and return the folder. Raises the problem, or RefusedError for several."""
@@ -80,8 +109,8 @@ def check(
 def require_responses(responses: Iterable[tuple[str, str]], config: TrainConfig) -> None:
     """Raises BatchError naming the records, (name, response) each, whose response is empty.
 
-    With unusable=skip only where no other is left. Records that are too long show later: to count
-    tokens takes the model's tokenizer.
+    With unusable=skip only where no other is left. Records that are too long show later, or in a
+    dry run (encoding.py): to count tokens takes the model's tokenizer.
     """
     refused: list[str] = []
     total = 0

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from constitution import Constitution
 from constitution.errors import UserError
-from rlaif.algorithms.ppo.config import PPOConfig, require_prompts_left
+from rlaif.algorithms.ppo.config import PPOConfig, idle_processes, require_prompts_left
 from rlaif.algorithms.rest.config import ReSTConfig
+from rlaif.api.encoding import examine_prompts
 from rlaif.api.inputs import (
     Pathlike,
     PromptsLike,
@@ -32,8 +33,10 @@ from rlaif.api.inputs import (
 from rlaif.api.judging import JudgeConnection, judge_of
 from rlaif.api.plan import TrainingPlan, check
 from rlaif.api.problems import Problems, checked
+from rlaif.batching.origins import naming_files
 from rlaif.data.prompt_split import require_splits_apart, text_of
 from rlaif.data.records import Prompt, Sample
+from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.sources import parse_source, require_source
@@ -41,6 +44,7 @@ from rlaif.training.preflight import launched_processes
 
 if TYPE_CHECKING:
     from rlaif.algorithms.ppo.evaluation import HeldOutJudge
+    from rlaif.batching.encode import EncodedPrompt
     from rlaif.feedback.labeler import LabelingClient
     from rlaif.models.reward_model import RewardFunction
     from rlaif.rewards.base import OpenJudge
@@ -124,7 +128,7 @@ def plan_ppo(
     """`train_ppo`, checked and not started."""
     # Each argument by itself, so that everything that cannot be used is named.
     checks = check(PPOConfig, config, settings, model, out)
-    problems, found = checks.problems, checks.config
+    problems, found, notes = checks.problems, checks.config, list[str]()
     trained = problems.attempt(_train_split, prompts)
     source = _checked_reward(problems, reward)
     # The judge of held-out responses, and the start that it compares with: both or neither.
@@ -134,9 +138,12 @@ def plan_ppo(
     comparer = problems.attempt(judge_of, judge, server, constitution) if judged else None
     first = None if start is None else problems.attempt(samples_of, start, "start")
     # Then the settings, beside the judge and the prompts.
+    if checks.model is not None:
+        problems.attempt(require_attention_of, checks.model)
     if found is not None:
         problems.attempt(choose_engine, found.engine, launched_processes())
         problems.attempt(found.require_judge, judged)
+        notes += filter(None, [idle_processes(found, launched_processes())])
         if trained is not None and judged:
             distinct = len({text_of(prompt) for prompt in trained})
             problems.attempt(require_prompts_left, distinct, found.eval_prompts)
@@ -149,12 +156,20 @@ def plan_ppo(
         with (
             open_reward(source) as score,
             _better_than(first, comparer, checks.out) as held_out_judge,
+            naming_files((prompts, given)),
         ):
             return train(checked(found), named, given, score, checks.out, held_out_judge)
 
+    def require_left(usable: Sequence[EncodedPrompt]) -> None:
+        distinct = len({text_of(each.prompt) for each in usable})
+        require_prompts_left(distinct, checked(found).eval_prompts if judged else 0)
+
     counts = {"prompts": len(trained or ())}
     steps = found.iterations if found else None
-    return TrainingPlan(found, checks.out, counts, steps, "iterations", problems.found, train)
+    examine = partial(examine_prompts, checks, prompts, trained, require_left)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "iterations", problems.found, train, notes, examine
+    )
 
 
 def plan_rest(
@@ -171,6 +186,8 @@ def plan_rest(
     problems, found = checks.problems, checks.config
     trained = problems.attempt(_train_split, prompts)
     source = _checked_reward(problems, reward)
+    if checks.model is not None:
+        problems.attempt(require_attention_of, checks.model)
     if found is not None:
         problems.attempt(choose_engine, found.engine, launched_processes())
 
@@ -179,14 +196,17 @@ def plan_rest(
 
         assert source is not None, "refused above"
         named, given = checked(checks.model), checked(trained)
-        with open_reward(source) as score:
+        with open_reward(source) as score, naming_files((prompts, given)):
             return train(checked(found), named, given, score, checks.out)
 
     counts, steps = {"prompts": len(trained or ())}, None
     if found is not None:
         counts["responses each"] = found.samples_per_prompt
         steps = found.grow_steps * len(found.quantiles)
-    return TrainingPlan(found, checks.out, counts, steps, "improve steps", problems.found, train)
+    examine = partial(examine_prompts, checks, prompts, trained)
+    return TrainingPlan(
+        found, checks.out, counts, steps, "improve steps", problems.found, train, examine=examine
+    )
 
 
 def _train_split(prompts: PromptsLike) -> list[Prompt]:

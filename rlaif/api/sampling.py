@@ -13,6 +13,7 @@ from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import PromptSet
 from rlaif.data.records import Prompt, Sample
+from rlaif.generation.base import naming_prompts
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
@@ -62,7 +63,9 @@ def sample(
         report_split(checked(prompt_set))
     from rlaif.generation import offline
 
-    return offline.sample(checked(name), checked(selected), file, checked(found))
+    asked = checked(selected)
+    with naming_prompts(prompts, asked):
+        return offline.sample(checked(name), asked, file, checked(found))
 
 
 def _selected(prompts: PromptSet, split: str, limit: int | None) -> list[Prompt]:

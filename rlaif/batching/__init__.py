@@ -3,6 +3,7 @@
 chat.py             a model's chat template: prompts, the end of a turn, its settings
 encode.py           prompts and pairs as token ids, padded batches, the order of batches
 prefix_sharing.py   several responses to one prompt in one row, the prompt computed once
+origins.py          the file of a record, in errors that name the record
 unusable.py         what to do with records that cannot be trained on: fail or skip
 logprobs.py         token log-probabilities, KL estimators, masked statistics
 """

@@ -39,6 +39,7 @@ _OURS = frozenset({
     "continue_final_message", "chat_template", "strftime_now", "raise_exception",
 })  # fmt: skip
 _KWARGS = "rlaif_template_kwargs"  # attribute of a tokenizer that has some
+_END_IDS = "rlaif_end_ids"  # attribute of a tokenizer whose model's ends are known
 _GENERATION_TAG = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # a tag of transformers' own
 
 # Texts that no template writes by itself.
@@ -139,6 +140,23 @@ def turn_end_id(tokenizer: Any) -> int:
             )
         _ends[tokenizer] = end
     return _ends[tokenizer]
+
+
+def bind_end_ids(tokenizer: Any, ids: frozenset[int]) -> None:
+    """Note on a tokenizer which tokens end a response of its model, for `end_ids`. Not saved."""
+    setattr(tokenizer, _END_IDS, ids)
+
+
+def end_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of the tokens that end a response: those of the tokenizer's model (`bind_end_ids`), or,
+    where that is not known, the chat template's and the tokenizer's own."""
+    bound: frozenset[int] | None = getattr(tokenizer, _END_IDS, None)
+    if bound is not None:
+        return bound
+    ends = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
+    with suppress(ChatTemplateError):  # neither a template's end nor an eos_token
+        ends.add(turn_end_id(tokenizer))
+    return frozenset(ends)
 
 
 def _written_end(tokenizer: Any) -> int | None:

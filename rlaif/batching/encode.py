@@ -13,7 +13,7 @@ prefix_sharing.py puts several responses to one prompt into one row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from constitution.schema import Message
-from rlaif.batching.chat import ChatTemplateError, prompt_ids, turn_end_id
-from rlaif.batching.unusable import BatchError, Unusable, require_response
+from rlaif.batching.chat import ChatTemplateError, end_ids, prompt_ids, turn_end_id
+from rlaif.batching.unusable import BatchError, NoneUsableError, Unusable, require_response
 from rlaif.data.cut_off import ending_of
 from rlaif.data.records import Preference, Prompt, Sample
 
@@ -71,7 +71,7 @@ class EncodedPairs:
     """The pairs that can be trained on, and the reasons why others are skipped."""
 
     pairs: list[Pair]
-    skipped: list[str]  # one reason per record left out
+    skipped: list[BatchError]  # one per record left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,10 @@ class EncodedPrompt:
 
     prompt: Prompt
     ids: tuple[int, ...]
+
+
+def _unreported(done: int) -> None:
+    """A `report` that shows nothing."""
 
 
 def encode_conversation(
@@ -99,7 +103,8 @@ def encode_conversation(
     try:
         return prompt_ids(tokenizer, messages)
     except ChatTemplateError as error:
-        raise ChatTemplateError(f"{id}: {error}, drop the record, or set unusable=skip") from error
+        message = f"{id}: {error}, drop the record, or set unusable=skip"
+        raise ChatTemplateError(message, id) from error
 
 
 def encode_row(
@@ -125,19 +130,21 @@ def encode_row(
     if len(ids) > max_tokens:
         raise BatchError(
             f"{id}: {len(ids)} tokens ({len(prompt)} of them the prompt) do not fit in "
-            f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip"
+            f"max_tokens={max_tokens}; raise max_tokens, drop the record, or set unusable=skip",
+            id,
         )
     return Row(id, ids, len(prompt))
 
 
 def _end_ids(tokenizer: Any, complete: bool, end_token: str) -> tuple[int, ...]:
-    """The end token as ids: the one that was drawn, where the tokenizer has it as a token of its
-    own, or else its end of a turn; none after a response that was cut off."""
+    """The end token as ids: the one that was drawn, where it ends responses of this tokenizer's
+    model, or else the end of a turn; none after a response that was cut off."""
     if not complete:
         return ()
-    drawn: int | None = tokenizer.convert_tokens_to_ids(end_token) if end_token else None
-    if drawn is not None and drawn in tokenizer.added_tokens_decoder:
-        return (drawn,)
+    if end_token:
+        for end in end_ids(tokenizer):
+            if tokenizer.convert_ids_to_tokens(end) == end_token:
+                return (end,)
     return (turn_end_id(tokenizer),)
 
 
@@ -163,15 +170,21 @@ def sample_row(tokenizer: Any, sample: Sample) -> Row:
 
 
 def encode_pairs(
-    tokenizer: Any, preferences: Sequence[Preference], max_tokens: int, unusable: Unusable
+    tokenizer: Any,
+    preferences: Sequence[Preference],
+    max_tokens: int,
+    unusable: Unusable,
+    report: Callable[[int], None] = _unreported,
 ) -> EncodedPairs:
     """Encode preferences as pairs; each response has at most max_tokens, prompt included.
 
-    Raises BatchError for an unusable preference (too long, empty), or with unusable="skip" when
+    report: called with the number of preferences done. Raises BatchError for an unusable preference
+    (too long, empty, refused by the chat template), or with unusable="skip" NoneUsableError when
     all are unusable.
     """
     encoded = EncodedPairs([], [])
-    for p in preferences:
+    for done, p in enumerate(preferences):
+        report(done)
         # a pair is used only if both of its responses can be
         try:
             chosen = _labeled_row(
@@ -185,12 +198,13 @@ def encode_pairs(
         except BatchError as error:
             if unusable == "error":
                 raise
-            encoded.skipped.append(str(error))
+            encoded.skipped.append(error)
             continue
         encoded.pairs.append(Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits)))
     if not encoded.pairs:
         why = f"; the first error: {encoded.skipped[0]}" if encoded.skipped else ""
-        raise BatchError(f"no usable pair among {len(preferences)} preferences{why}")
+        message = f"no usable pair among {len(preferences)} preferences{why}"
+        raise NoneUsableError(message, encoded.skipped)
     return encoded
 
 
@@ -205,22 +219,28 @@ def _labeled_row(
 
 
 def encode_prompts(
-    tokenizer: Any, prompts: Sequence[Prompt], max_prompt_tokens: int, unusable: Unusable
-) -> tuple[list[EncodedPrompt], list[str]]:
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    max_prompt_tokens: int,
+    unusable: Unusable,
+    report: Callable[[int], None] = _unreported,
+) -> tuple[list[EncodedPrompt], list[BatchError]]:
     """Encode prompts; returns them with one reason per skipped prompt.
 
-    Raises BatchError for a prompt that is longer than max_prompt_tokens or that the chat template
-    refuses, or with unusable="skip" when all are unusable.
+    report: called with the number of prompts done. Raises BatchError for a prompt that is longer
+    than max_prompt_tokens or that the chat template refuses, or with unusable="skip"
+    NoneUsableError when all are unusable.
     """
     encoded: list[EncodedPrompt] = []
-    skipped: list[str] = []
-    for prompt in prompts:
+    skipped: list[BatchError] = []
+    for done, prompt in enumerate(prompts):
+        report(done)
         try:
             ids = encode_conversation(tokenizer, prompt.messages, prompt.id)
         except ChatTemplateError as error:
             if unusable == "error":
                 raise
-            skipped.append(str(error))
+            skipped.append(error)
             continue
         if len(ids) <= max_prompt_tokens:
             encoded.append(EncodedPrompt(prompt, tuple(ids)))
@@ -229,12 +249,13 @@ def encode_prompts(
             f"{prompt.id}: a prompt of {len(ids)} tokens leaves no room for the response (at most "
             f"{max_prompt_tokens}); raise max_tokens, drop the prompt, or set unusable=skip"
         )
+        too_long = BatchError(reason, prompt.id)
         if unusable == "error":
-            raise BatchError(reason)
-        skipped.append(reason)
+            raise too_long
+        skipped.append(too_long)
     if not encoded:
         why = f"; the first error: {skipped[0]}" if skipped else ""
-        raise BatchError(f"no usable prompt among {len(prompts)}{why}")
+        raise NoneUsableError(f"no usable prompt among {len(prompts)}{why}", skipped)
     return encoded, skipped
 
 

@@ -45,10 +45,16 @@ class CutResponses(NamedTuple):
         if not self.records:
             return ""
         then = "left out" if left_out else "no end is taught for it"
+        more = f" ({self.responses} responses)" if self.responses > self.records else ""
         return (
             f"{self.records} of {self.of_records} {what} hold a response that was cut off by its "
-            f"length limit: {then}"
+            f"length limit{more}: {then}"
         )
+
+    def pair_metrics(self) -> dict[str, float]:
+        """The counts of training pairs as metrics: cut_responses, cut_pairs. Those of cut_off=skip
+        are counted, too: they are what was left out."""
+        return {"cut_responses": float(self.responses), "cut_pairs": float(self.records)}
 
 
 def ending_of(response: str) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from constitution.errors import nearest
 from constitution.validation import field_problems
 from rlaif.data.datasets import convert_rows
 from rlaif.data.formats import FORMATS, recognized
-from rlaif.data.formats.base import Fields, content_id
+from rlaif.data.formats.base import Fields, Turn, content_id
 from rlaif.data.formats.trl import COLUMNS, prompt_of
 from rlaif.data.notes import ReadingNotes
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
@@ -86,10 +86,18 @@ def _read(path: Path) -> Iterator[Prompt]:
         return
     name = recognized(first[1])
     rows = chain([first], rows)
+    if turns := FORMATS[name].prompt if name else None:
+        rows = _with_turns(rows, turns)
     if _has_prompts(first[1]) or name in ("", "trl"):
         yield from _of_rows(rows, path, repeats=name not in ("", "trl"))
     else:
         yield from _of_pairs(rows, path, name)
+
+
+def _with_turns(rows: Iterator[Row], turns: Callable[[str], list[Turn]]) -> Iterator[Row]:
+    for where, fields in rows:
+        prompt = fields.get("prompt")
+        yield where, {**fields, "prompt": turns(prompt) if isinstance(prompt, str) else prompt}
 
 
 def _has_prompts(fields: Fields) -> bool:

@@ -5,6 +5,7 @@
     Preference     a labeled pair: chosen, rejected, and P(chosen is better)
     Demonstration  a response to imitate, written by a person or a model
     PlainText      text without turns, as in pre-training data
+    HumanVerdict   what a person says of a policy's response beside the start's
 
 Preference files have the columns that TRL and OpenRLHF read as they are (`prompt`, `chosen`,
 `rejected`, each a list of {role, content}), plus those of Preference below. Such files, and files
@@ -19,9 +20,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from constitution.schema import Message
 from constitution.validation import field_problems
@@ -34,6 +35,16 @@ _ROWS_AT_ONCE = 1000
 
 ENDS = ("chosen_complete", "rejected_complete", "chosen_end_token", "rejected_end_token")
 """Fields of a Preference that say how its responses ended; files of others lack them."""
+
+
+def _not_empty(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if not messages[-1].content.strip():
+        raise ValueError("the last message is empty")
+    return messages
+
+
+_Asked = Annotated[tuple[Message, ...], Field(min_length=1), AfterValidator(_not_empty)]
+"""The prompt of a record, whose last message is not empty."""
 
 
 class _Record(BaseModel):
@@ -54,9 +65,7 @@ class Prompt(_Record):
     def _ends_with_the_user(cls, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if messages[-1].role != "user":
             raise ValueError("the last message must be the user's")
-        if not messages[-1].content.strip():
-            raise ValueError("the last message is empty")
-        return messages
+        return _not_empty(messages)
 
 
 class Sample(_Record):
@@ -81,7 +90,7 @@ class Preference(_Record):
     """
 
     id: str
-    prompt: tuple[Message, ...]
+    prompt: _Asked
     chosen: tuple[Message, ...] = Field(min_length=1, max_length=1)
     rejected: tuple[Message, ...] = Field(min_length=1, max_length=1)
     prob_chosen: float = Field(ge=0.0, le=1.0)
@@ -107,7 +116,7 @@ class Demonstration(_Record):
     """A conversation with a response to imitate, written by a person or a model."""
 
     id: str
-    prompt: tuple[Message, ...] = Field(min_length=1)
+    prompt: _Asked
     response: str
 
 
@@ -116,6 +125,20 @@ class PlainText(_Record):
 
     id: str
     text: str
+
+
+class HumanVerdict(_Record):
+    """What a person says of a policy's response beside the start's to the same prompt.
+
+    response: the text that was read, to be sure that it is the one that is evaluated.
+    """
+
+    policy: str
+    prompt: str  # prompt id
+    index: int = 0
+    verdict: Literal["better", "worse", "tie"]
+    response: str | None = None
+    annotator: str = ""
 
 
 Lesson = Sample | Preference | Demonstration | PlainText

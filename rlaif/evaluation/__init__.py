@@ -5,7 +5,12 @@ policies.py         trained policies against their starting policy: win rate, sc
 reward_models.py    a reward model against held-out labels: accuracy, NLL, calibration error
 gold.py             what is truly better, where a planted judge defines it: labels, policies
 intervals.py        means and shares with their 95 % intervals: Wilson, Student's t (no bootstrap)
+anytime.py          an interval that holds at every look, so that judging may stop early
+human_verdicts.py   the win rate by people on some pairs and a judge on all: PPI++
+clustered.py        weighted means, lines and folds where values of a prompt are alike
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
-refusals.py         whether a response refuses, by rules
+round_robin/        policies that were all compared with each other, and their strengths
+judges/             what each judge says, how far two agree, and what a judge is worth on gold
+rules/              what texts show without a judge: refusals, lengths, concrete next steps
 """

@@ -4,19 +4,24 @@ win rate           (wins + ½ ties) / judged, against the starting policy on hel
 length-controlled  the win rate at equal length (length_control.py)
 judge score        mean P(policy's response better than the start's): the soft win rate
 trait win rate     the win rate by one trait's probability alone; equal texts are ties
+
+Judged all at once (`compare_with_start`), or prompt by prompt in a seeded random order until a rule
+is met (`compare_until`): the rates then have intervals that hold at every look (anytime.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.data.records import Sample
+from rlaif.evaluation.anytime import StopRule, anytime_estimate
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
 from rlaif.evaluation.length_control import PairOutcome, length_controlled_win_rate
+from rlaif.progress import progress
 
 PLANTED = "planted:"
 """What the name of a simulated judge begins with (judge_service/planted/file.py): no model."""
@@ -58,7 +63,8 @@ class ResponseComparison:
     """One response of a policy compared with the start's to the same prompt.
 
     prob: P(the policy's response is better), None where the judge gave no label; traits: the same
-    for each trait. Equal responses get ½ without a query: the two orders cancel out.
+    for each trait. Equal responses get ½ without a query: the two orders cancel out. look: the look
+    before which it was judged, from 1; 0 if all were judged at once.
     """
 
     prompt: str  # prompt id
@@ -68,40 +74,61 @@ class ResponseComparison:
     reason: str = ""
     gap: int = 0  # length of the response minus that of the start's, characters
     traits: dict[str, float] = field(default_factory=dict)
+    look: int = 0
 
 
 def win_rate(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
-    """(wins + ½ ties) / judged, Wilson's interval over prompts; None when nothing was judged."""
-    values = by_prompt((c.prompt, _point(c.prob)) for c in comparisons if c.prob is not None)
-    return share_estimate(values) if values else None
+    """(wins + ½ ties) / judged, over prompts; None when nothing was judged.
+
+    Wilson's interval, or the anytime one of comparisons that were looked at while judging.
+    """
+    values = by_prompt((c.prompt, win_point(c.prob)) for c in comparisons if c.prob is not None)
+    if not values:
+        return None
+    return anytime_estimate(values) if _looked_at(comparisons) else share_estimate(values)
 
 
-def _point(prob: float) -> float:
+def _looked_at(comparisons: Sequence[ResponseComparison]) -> bool:
+    """Whether intervals of fixed n do not hold: the number judged depends on what was seen."""
+    return any(comparison.look for comparison in comparisons)
+
+
+def win_point(prob: float) -> float:
+    """1 for a win, ½ for a tie, 0 for a loss."""
     return 0.5 if prob == 0.5 else float(prob > 0.5)
 
 
 def length_controlled(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
-    """The win rate at equal length; see length_control.py for the model and its interval."""
-    return length_controlled_win_rate(
-        [PairOutcome(c.prompt, _point(c.prob), c.gap) for c in comparisons if c.prob is not None]
+    """The win rate at equal length; see length_control.py for the model and its interval.
+
+    It has no interval where comparisons were looked at while judging: none holds then.
+    """
+    rate = length_controlled_win_rate(
+        [PairOutcome(c.prompt, win_point(c.prob), c.gap) for c in comparisons if c.prob is not None]
     )
+    return replace(rate, low=None, high=None) if rate and _looked_at(comparisons) else rate
 
 
 def trait_win_rates(comparisons: Sequence[ResponseComparison]) -> dict[str, Estimate]:
     """The win rate by each trait alone; equal texts are ties by every trait."""
     names = sorted({trait for comparison in comparisons for trait in comparison.traits})
+    estimate = anytime_estimate if _looked_at(comparisons) else share_estimate
     return {
-        trait: share_estimate(
-            by_prompt((c.prompt, _point(c.traits[trait])) for c in comparisons if trait in c.traits)
+        trait: estimate(
+            by_prompt(
+                (c.prompt, win_point(c.traits[trait])) for c in comparisons if trait in c.traits
+            )
         )
         for trait in names
     }
 
 
 def judge_score(comparisons: Sequence[ResponseComparison]) -> Estimate | None:
-    """Mean P(better than the start) with Student's t interval over prompts."""
+    """Mean P(better than the start) with Student's t interval over prompts, or the anytime one."""
     values = by_prompt((c.prompt, c.prob) for c in comparisons if c.prob is not None)
-    return mean_estimate(values, 0.0, 1.0) if values else None
+    if not values:
+        return None
+    return anytime_estimate(values) if _looked_at(comparisons) else mean_estimate(values, 0.0, 1.0)
 
 
 def require_counterparts(policy: Sequence[Sample], start: Sequence[Sample], name: str) -> None:
@@ -152,6 +179,64 @@ def compare_with_start(
         other = start_response[sample.prompt.id, sample.index]
         comparisons.append(_comparison(sample, other, answer, policy_is_a.get(id, True)))
     return comparisons
+
+
+NOT_ASKED = "not asked"
+"""Why a comparison has no label: the rule of `compare_until` was met before its turn."""
+
+LOOK_EVERY = 16  # prompts between two looks: a batch that keeps a judge busy
+
+
+def compare_until(
+    policy: Sequence[Sample],
+    start: Sequence[Sample],
+    compare: Compare,
+    name: str,
+    rule: StopRule,
+) -> list[ResponseComparison]:
+    """The same in chunks of prompts, until the win rate's anytime interval meets the rule.
+
+    The order of the prompts is that of a digest of their ids: random to the outcomes, and the same
+    for every policy and whenever a run resumes. Returns the comparisons in the order of judging;
+    those that were not judged come last, with the reason NOT_ASKED. Raises as `compare_with_start`.
+    """
+    require_counterparts(policy, start, name)
+    groups: dict[str, list[Sample]] = {}
+    for sample in policy:
+        groups.setdefault(sample.prompt.id, []).append(sample)
+    order = sorted(groups, key=lambda id: hashlib.sha256(f"look\0{id}".encode()).digest())
+
+    judged: list[ResponseComparison] = []
+    with progress(f"judging {name} until {rule}", len(order), "prompts") as report:
+        for look, begin in enumerate(range(0, len(order), LOOK_EVERY), start=1):
+            samples = [s for id in order[begin : begin + LOOK_EVERY] for s in groups[id]]
+            judged += [
+                replace(comparison, look=look)
+                for comparison in compare_with_start(samples, start, compare, name)
+            ]
+            report(min(begin + LOOK_EVERY, len(order)))
+            rate = win_rate(judged)
+            if rate is not None and rule.reached(rate):
+                break
+    asked = {comparison.prompt for comparison in judged}
+    left = [s for id in order if id not in asked for s in groups[id]]
+    return _with_trait_ties(judged, start) + [
+        ResponseComparison(s.prompt.id, s.index, s.response, None, NOT_ASKED) for s in left
+    ]
+
+
+def _with_trait_ties(
+    judged: Sequence[ResponseComparison], start: Sequence[Sample]
+) -> list[ResponseComparison]:
+    """Equal responses are ties by every trait, also where their chunk had nothing to judge."""
+    traits = sorted({trait for comparison in judged for trait in comparison.traits})
+    equal = {(sample.prompt.id, sample.index, sample.response) for sample in start}
+    return [
+        replace(c, traits=dict.fromkeys(traits, 0.5))
+        if (c.prompt, c.index, c.response) in equal
+        else c
+        for c in judged
+    ]
 
 
 def _comparison(

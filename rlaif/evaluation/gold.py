@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from constitution.schema import Message
 from rlaif.data.records import Preference, Sample, write_json
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
-from rlaif.evaluation.policies import EvaluationResult
+from rlaif.evaluation.judges.column import JudgeColumn
 
 GoldScore = Callable[[Sequence[Message], str], float]
 """(conversation, response) → G."""
@@ -124,11 +124,12 @@ def gold_policy(
 def gold_evaluation(
     judge: str,
     policies: Sequence[tuple[str, Sequence[Sample]]],
-    result: EvaluationResult,
+    column: JudgeColumn,
     gold: GoldScore,
 ) -> GoldEvaluation:
-    """The truth about evaluated policies: (name, samples) of each, the start first."""
-    scores = {policy.name: policy.judge_score for policy in result.policies}
+    """The truth about policies that this judge compared: (name, samples) of each, the start
+    first."""
+    scores = {policy.name: policy.judge_score for policy in column.policies}
     (first, start), *trained = policies
     return GoldEvaluation(
         judge,

@@ -27,7 +27,7 @@ class Estimate:
     n: int
 
 
-def wilson(value: float, n: int) -> tuple[float, float]:
+def wilson(value: float, n: float) -> tuple[float, float]:
     """95 % score interval of a share `value` over n (Wilson 1927; Brown, Cai, DasGupta 2001).
 
     Conservative for values in [0, 1] other than 0 and 1 (ties as ½, means within a prompt): their

@@ -7,16 +7,16 @@ overoptimized      the reward gain's interval is above 0 and the judge score's i
                    too few responses for the judge to show a difference
 KL k1, k3          Σ_t d_t and Σ_t (e^(-d_t) - 1 + d_t), d = logπ - logπ_ref, on its own samples
 distinct-n, self-BLEU   diversity of its responses (diversity.py)
-refusal rate       share of responses that refuse (refusals.py): on harmful prompts, and on the
-                   others, where every refusal is unwanted
+judges             a column of win rates for each judge, and their agreement (judges/)
+rules              what needs no judge: lengths, cut-offs, refusals, next steps (rules/)
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 
@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from constitution.schema import Message
 from rlaif.data.records import Sample, write_json
+from rlaif.evaluation.anytime import StopRule
 from rlaif.evaluation.comparison import (
     Compare,
     EvaluationError,
@@ -31,6 +32,7 @@ from rlaif.evaluation.comparison import (
     JudgedPair,
     Question,
     ResponseComparison,
+    compare_until,
     compare_with_start,
     judge_score,
     length_controlled,
@@ -38,8 +40,14 @@ from rlaif.evaluation.comparison import (
     win_rate,
 )
 from rlaif.evaluation.diversity import distinct_n, self_bleu
+from rlaif.evaluation.human_verdicts import HumanWinRate
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
-from rlaif.evaluation.refusals import HARMFUL, refuses
+from rlaif.evaluation.judges.agreement import JudgeAgreement, agreements
+from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, described
+from rlaif.evaluation.judges.worth import JudgeWorth
+from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules
+from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,6 +160,7 @@ class PolicyResult:
     refusals_safe: Estimate | None = None  # on prompts with a kind other than harmful
     refusals_harmful: Estimate | None = None
     kinds: tuple[KindResult, ...] = ()  # sorted by name; prompts without a kind are in none
+    rules: tuple[RuleResult, ...] = ()
 
     @property
     def overoptimized(self) -> bool:
@@ -166,12 +175,24 @@ class PolicyResult:
 class EvaluationResult:
     """The start first, then the trained policies; prompts: the conversations by prompt id.
 
-    evaluators: the models that judged; none in files written before they were recorded.
+    evaluators: the models that judged; judges: what each of them says, of which the policies' own
+    rates are the first one's. Both are empty in files written before they were recorded. agreement:
+    of every two judges. until: the rule that judging stopped by, as it was given. strengths: of a
+    round robin. human: win rates by people, by policy. The latter two are by the first judge.
     """
 
     policies: tuple[PolicyResult, ...]
     prompts: dict[str, tuple[Message, ...]]
     evaluators: tuple[EvaluatorModel, ...] = ()
+    judges: tuple[JudgeColumn, ...] = ()
+    agreement: tuple[JudgeAgreement, ...] = ()
+    until: str = ""
+    strengths: StrengthTable | None = None
+    human: dict[str, HumanWinRate] = field(default_factory=dict)
+
+    def known(self, labelers: Labelers, worth: Sequence[JudgeWorth]) -> EvaluationResult:
+        """The same, with whether each judge labeled, and what it is worth on gold."""
+        return replace(self, judges=described(self.judges, labelers, worth))
 
     def save(self, path: Path) -> None:
         """Write the result as JSON."""
@@ -186,13 +207,67 @@ class EvaluationResult:
 _RESULT = TypeAdapter(EvaluationResult)
 
 
-def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -> EvaluationResult:
-    """Compare every trained policy with the start, on the start's prompts.
+def evaluate(
+    start: PolicyRun,
+    trained: Sequence[PolicyRun],
+    compare: Compare,
+    *,
+    until: StopRule | None = None,
+) -> EvaluationResult:
+    """Compare every trained policy with the start, on the start's prompts, by one judge.
 
+    until: judge each policy's prompts in random order until its win rate meets this rule.
     Raises EvaluationError if there are no samples, or as `compare_with_start` does.
+    """
+    return evaluate_by(start, trained, [compare], until=until)
+
+
+def evaluate_by(
+    start: PolicyRun,
+    trained: Sequence[PolicyRun],
+    judges: Iterable[Compare],
+    *,
+    until: StopRule | None = None,
+) -> EvaluationResult:
+    """The same by each of several judges in turn; the policies' own rates are the first one's.
+
+    judges: taken one after another, so that a generator may hold one model in memory at a time.
+    until: each judge stops by this rule for itself. Raises as `evaluate`, and EvaluationError where
+    a judge changes while it judges.
     """
     if not start.samples:
         raise EvaluationError("no held-out responses to evaluate; sample some prompts first")
+    responses = {(s.prompt.id, s.index): s.response for s in start.samples}
+    columns: list[JudgeColumn] = []
+    judged: dict[str, list[ResponseComparison]] = {}
+    for compare in judges:
+        evaluator, comparisons = _judged_by(compare, start, trained, until)
+        columns.append(column_of(evaluator, comparisons, responses))
+        judged = judged or comparisons
+    if not columns:
+        raise EvaluationError("no judge to evaluate by; name one")
+    own = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
+    return EvaluationResult(
+        (
+            _result(start, start, own, {}),
+            *(
+                _result(run, start, own, Counter(c.reason for c in own if c.prob is None))
+                for run in trained
+                for own in [judged[run.name]]
+            ),
+        ),
+        {s.prompt.id: s.prompt.messages for s in start.samples},
+        tuple(column.evaluator for column in columns if column.evaluator),
+        tuple(columns),
+        agreements(columns),
+        until="" if until is None else str(until),
+    )
+
+
+def _judged_by(
+    compare: Compare, start: PolicyRun, trained: Sequence[PolicyRun], until: StopRule | None
+) -> tuple[EvaluatorModel | None, dict[str, list[ResponseComparison]]]:
+    """(the model that judged, every policy's comparisons with the start) by one judge."""
     evaluators: set[EvaluatorModel] = set()
 
     def noting_who_judged(questions: Sequence[Question]) -> Mapping[str, JudgedPair]:
@@ -200,17 +275,21 @@ def evaluate(start: PolicyRun, trained: Sequence[PolicyRun], compare: Compare) -
         evaluators.update(a.evaluator for a in answers.values() if a.evaluator)
         return answers
 
-    own = [ResponseComparison(s.prompt.id, s.index, s.response, None) for s in start.samples]
-    results = [_result(start, start, own, {})]
-    for run in trained:
-        comparisons = compare_with_start(run.samples, start.samples, noting_who_judged, run.name)
-        unjudged = Counter(c.reason for c in comparisons if c.prob is None)
-        results.append(_result(run, start, comparisons, unjudged))
-    return EvaluationResult(
-        tuple(results),
-        {s.prompt.id: s.prompt.messages for s in start.samples},
-        tuple(sorted(evaluators, key=lambda evaluator: evaluator.name)),
-    )
+    comparisons = {run.name: _compared(run, start, noting_who_judged, until) for run in trained}
+    if len(evaluators) > 1:
+        names = ", ".join(sorted(evaluator.name for evaluator in evaluators))
+        raise EvaluationError(
+            f"the judge changed while it judged ({names}); evaluate again with one of them"
+        )
+    return next(iter(evaluators), None), comparisons
+
+
+def _compared(
+    run: PolicyRun, start: PolicyRun, compare: Compare, until: StopRule | None
+) -> list[ResponseComparison]:
+    if until is None:
+        return compare_with_start(run.samples, start.samples, compare, run.name)
+    return compare_until(run.samples, start.samples, compare, run.name, until)
 
 
 def _result(
@@ -240,6 +319,7 @@ def _result(
         refusals_safe=refusal_rate([s for s in run.samples if s.prompt.kind not in ("", HARMFUL)]),
         refusals_harmful=refusal_rate([s for s in run.samples if s.prompt.kind == HARMFUL]),
         kinds=_kind_results(run.samples, comparisons),
+        rules=measure_by_rules(run.samples, None if run is start else start.samples),
     )
 
 

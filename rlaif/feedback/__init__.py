@@ -4,9 +4,11 @@ client.py           a judge server for training: start one or connect; scores, h
 connection.py       a server's address, with a token and TLS files from flags or the environment
 labeler.py          judge pairs once, resumably, and write them as a labeled set
 pairs.py            samples → pairs to compare; content digests
+labelers.py         who labeled: the models that the receipts of labels name
 receipts.py         a judgment as a label with its receipt, and back
 counts.py           running counts and means of judgments
 earlier_labels.py   what happens to labels in the folder that were made differently
 revise.py           critique and revision of samples, for supervised fine-tuning
+undecided.py        labels that hardly tell the responses apart
 trl_reward.py       the judge as a reward function of TRL's trainers
 """

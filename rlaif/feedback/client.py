@@ -188,6 +188,8 @@ class JudgeReward:
     a text too long for the judge), or an `UnjudgedReason`.
     """
 
+    own_scale = False  # PPO and ReST standardize its scores (rlaif/rewards/scale.py)
+
     def __init__(
         self,
         client: ScoringClient,

@@ -12,6 +12,7 @@ takes precedence:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from judge_service.client.sync import JudgeClient
+
+ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
+"""HOST:PORT of a server, where it stands among names of models."""
 
 
 @dataclass(frozen=True, slots=True)

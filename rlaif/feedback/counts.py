@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from judge_service.types import Judgment, Unjudged, Usage
+from rlaif.feedback.undecided import Decisiveness
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Tally:
     judged: int = 0
     reasons: Counter[str] = field(default_factory=Counter)  # of pairs without a judgment
     prob_chosen: Mean = field(default_factory=Mean)
+    decisiveness: Decisiveness = field(default_factory=Decisiveness)
     consistent: Mean = field(default_factory=Mean)
     order_gap: Mean = field(default_factory=Mean)
     label_mass: Mean = field(default_factory=Mean)
@@ -48,7 +50,9 @@ class Tally:
             self.reasons[answer.reason.value] += 1
             return
         self.judged += 1
-        self.prob_chosen.add(max(answer.prob_a, 1.0 - answer.prob_a))
+        prob_chosen = max(answer.prob_a, 1.0 - answer.prob_a)
+        self.prob_chosen.add(prob_chosen)
+        self.decisiveness.add(prob_chosen)
         self.consistent.add(answer.position_consistent)
         self.order_gap.add(answer.order_gap)
         self.traits.update(answer.trait_probs)

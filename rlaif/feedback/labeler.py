@@ -296,6 +296,8 @@ class LabelingSummary:
     cut_off: int  # pairs with a response that a length limit cut off
     asked: int  # pairs judged in this run; the others were in the journal
     mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
+    mean_entropy: float | None  # of prob_chosen, bits: 1 = the judge cannot tell
+    undecided: int  # labels with prob_chosen at most 0.55
     position_consistency: float | None  # share with the same response in both orders
     mean_order_gap: float | None  # mean |P(A | order AB) - P(A | order BA)|
     mean_label_mass: float | None  # probability on the two labels, over all valid reads
@@ -310,6 +312,7 @@ class LabelingSummary:
     judge: JudgeIdentity
     options: dict[str, Any]  # the judge options that labels depend on
     kept: str | None = None  # file name of earlier labels made differently, if any were kept
+    unequal: int = 0  # pairs that were not drawn, because their lengths differ too much
 
 
 def label(
@@ -320,14 +323,15 @@ def label(
     constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
     identical: int = 0,
+    unequal: int = 0,
     earlier: Earlier = Earlier.REFUSE,
 ) -> LabelingSummary:
     """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
     and labels.summary.json atomically, and constitution.yaml where one was given as a file.
-    identical: `Pairs.identical`, for the summary. earlier: what to do with labels in the folder by
-    another constitution, judge or options.
+    identical, unequal: those of `Pairs`, for the summary. earlier: what to do with labels in the
+    folder by another constitution, judge or options.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
@@ -349,7 +353,7 @@ def label(
     kept = None
     if earlier is Earlier.KEEP and tally.judged:  # only now: judging can no longer fail
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
-    summary = _summarize(answers, tally, identical, options, kept)
+    summary = replace(_summarize(answers, tally, identical, options, kept), unequal=unequal)
     write_json(out / SUMMARY, asdict(summary))
     if not summary.judged:
         raise LabelingError(
@@ -385,6 +389,8 @@ def _summarize(
         cut_off=sum(not (pair.complete_a and pair.complete_b) for pair in answers.pairs),
         asked=answers.judged_now,
         mean_prob_chosen=tally.prob_chosen.value,
+        mean_entropy=tally.decisiveness.mean_entropy,
+        undecided=tally.decisiveness.undecided,
         position_consistency=tally.consistent.value,
         mean_order_gap=tally.order_gap.value,
         mean_label_mass=tally.label_mass.value,

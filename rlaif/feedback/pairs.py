@@ -13,27 +13,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from constitution.errors import UserError
 from judge_service.types import Comparison
 from rlaif.data.records import RecordError, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Comparisons to judge, and how many responses were dropped as duplicates of another."""
+    """Comparisons to judge, and what was left out of them."""
 
     comparisons: tuple[Comparison, ...]
-    identical: int
+    identical: int  # responses dropped as duplicates of another
+    unequal: int = 0  # pairs of distinct responses whose lengths differ by more than allowed
 
 
 def pairs_from_samples(
-    samples: Iterable[Sample], *, pairs_per_prompt: int | None = 1, seed: int = 0
+    samples: Iterable[Sample],
+    *,
+    pairs_per_prompt: int | None = 1,
+    seed: int = 0,
+    max_length_ratio: float | None = None,
 ) -> Pairs:
     """Up to `pairs_per_prompt` pairs of distinct responses for every prompt; None: all pairs.
 
     Pairs that share no response come first: 0-1, 2-3, then 0-2, 1-3, ... Responses that differ only
     in leading or trailing white space count as one. A hash of (seed, prompt, texts) decides which
-    of the two is called A. Raises RecordError when one prompt id has two conversations.
+    of the two is called A. max_length_ratio: of the longer to the shorter response, in characters;
+    pairs above it are not drawn, so that a judge that prefers the longer response decides little;
+    None: any. Raises RecordError when one prompt id has two conversations, and UserError for a
+    ratio below 1.
     """
+    if max_length_ratio is not None and not max_length_ratio >= 1:
+        raise UserError(
+            f"invalid max_length_ratio: {max_length_ratio:g}; give 1 (equal lengths) or more"
+        )
     by_prompt: dict[str, list[Sample]] = {}
     for sample in samples:
         group = by_prompt.setdefault(sample.prompt.id, [])
@@ -45,7 +58,7 @@ def pairs_from_samples(
         group.append(sample)
 
     comparisons: list[Comparison] = []
-    identical = 0
+    identical = unequal = 0
     for group in by_prompt.values():
         distinct: dict[str, Sample] = {}
         for sample in sorted(group, key=lambda s: s.index):
@@ -57,10 +70,24 @@ def pairs_from_samples(
             itertools.combinations(range(len(responses)), 2),
             key=lambda pair: (pair[0] ^ pair[1], pair),
         )
+        if max_length_ratio is not None:
+            possible = len(index_pairs)
+            index_pairs = [
+                (i, j)
+                for i, j in index_pairs
+                if _length_ratio(responses[i], responses[j]) <= max_length_ratio
+            ]
+            unequal += possible - len(index_pairs)
         comparisons += [
             _comparison(responses[i], responses[j], seed) for i, j in index_pairs[:pairs_per_prompt]
         ]
-    return Pairs(tuple(comparisons), identical)
+    return Pairs(tuple(comparisons), identical, unequal)
+
+
+def _length_ratio(one: Sample, other: Sample) -> float:
+    """Characters of the longer response to those of the shorter, which counts as at least 1."""
+    shorter, longer = sorted(len(sample.response.strip()) for sample in (one, other))
+    return longer / max(1, shorter)
 
 
 def _comparison(one: Sample, other: Sample, seed: int) -> Comparison:

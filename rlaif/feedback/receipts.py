@@ -34,11 +34,14 @@ class _Outcome:
     position_consistent: bool | None = None
     raw_prob_a: float | None = None
     spread: float = 0.0
+    complete_a: bool | None = None
+    complete_b: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The origin of a label: who judged it, and how. The fields are those of `Judgment`."""
+    """The origin of a label: who judged it, and how. The fields are those of `Judgment`, and of the
+    `Comparison` whether each response ended by itself."""
 
     chosen: Literal["A", "B"]  # which response the label calls chosen
     provenance: Provenance
@@ -49,6 +52,8 @@ class Receipt:
     order_gap: float | None
     position_consistent: bool | None
     spread: float
+    complete_a: bool | None = None  # ended by itself; None: a receipt of before does not say
+    complete_b: bool | None = None
 
 
 _JUDGMENT, _OUTCOME = TypeAdapter(Judgment), TypeAdapter(_Outcome)
@@ -119,6 +124,8 @@ def parse_receipt(label: Preference) -> Receipt:
         order_gap=outcome.order_gap,
         position_consistent=outcome.position_consistent,
         spread=outcome.spread,
+        complete_a=outcome.complete_a,
+        complete_b=outcome.complete_b,
     )
 
 

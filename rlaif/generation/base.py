@@ -20,8 +20,12 @@ Left out: engines in other processes or on other GPUs (see docs/distributed.md f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from constitution.errors import UserError
@@ -29,13 +33,32 @@ from hardware import vllm_cpu
 from hardware.dtypes import Dtype
 from hardware.memory import GIB
 from rlaif.data.cut_off import ResponseText
+from rlaif.data.records import Prompt
 
 if TYPE_CHECKING:
     import torch
 
 
+# Model types of transformers without attention: recurrent states in place of keys and values.
+WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
+
+
 class SamplingError(UserError):
     """Sampling that cannot start or continue; the message has the reason and the remedy."""
+
+
+@contextmanager
+def naming_prompts(given: Any, prompts: Sequence[Prompt]) -> Iterator[None]:
+    """Put the file before a SamplingError that names one of its prompts; such errors come as text
+    from a sampler's own process. given: what the caller gave; only a path names a file."""
+    try:
+        yield
+    except SamplingError as error:
+        names = [f"prompt {prompt.id}{after}" for prompt in prompts for after in (":", " ")]
+        named = any(name in str(error) for name in names)
+        if not (named and isinstance(given, str | os.PathLike)):
+            raise
+        raise SamplingError(f"{os.fspath(given)}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,35 @@ class SizedModel(Protocol):
 
     model: Any  # of transformers
     dtype: torch.dtype  # of its keys and values
+
+
+def has_attention(config: Any) -> bool:
+    """Whether a loaded model has keys and values to sample with. config: of transformers."""
+    return hasattr(config.get_text_config(), "num_attention_heads")
+
+
+def require_attention(config: Any, name: str) -> None:
+    """Raises SamplingError for a policy that PPO and ReST cannot sample from: `has_attention`."""
+    if not has_attention(config):
+        raise _without_attention(name)
+
+
+def require_attention_of(model: str) -> None:
+    """As `require_attention`, by the config.json of a model folder; a hub id, or a type that is not
+    in WITHOUT_ATTENTION, is checked once it is loaded."""
+    try:
+        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if found.get("text_config", found).get("model_type") in WITHOUT_ATTENTION:
+        raise _without_attention(model)
+
+
+def _without_attention(name: str) -> SamplingError:
+    return SamplingError(
+        f"PPO and ReST cannot sample from a model without attention: {name}; train it with dpo, "
+        "or give a model with attention"
+    )
 
 
 def response_seed(seed: int, prompt_id: str, index: int) -> int:

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from hardware.memory import GIB
 from rlaif.batching.encode import in_groups
-from rlaif.generation.base import FolderModel, Generated, SamplingError, bytes_per_token
+from rlaif.generation.base import (
+    FolderModel,
+    Generated,
+    SamplingError,
+    bytes_per_token,
+    has_attention,
+)
 from rlaif.models.backbone import Backbone
 from rlaif.models.causal_lm import CausalLM, last_hidden
 
@@ -114,7 +120,7 @@ def load_model(model: FolderModel) -> CausalLM:
     Raises BackboneError when it cannot be loaded, and SamplingError for one without attention.
     """
     loaded = CausalLM.load(model.name, model.tokenizer, model.dtype)
-    if not hasattr(loaded.model.config.get_text_config(), "num_attention_heads"):
+    if not has_attention(loaded.model.config):
         raise SamplingError(
             f"engine=transformers cannot sample from a model without attention: {model.name}; "
             "choose engine=vllm"

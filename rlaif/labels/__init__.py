@@ -5,6 +5,8 @@ verify.py               recompute labels from their receipts, or judge a sample 
 export.py               labels in the formats of TRL and OpenRLHF, or as plain JSON lines
 reaggregate.py          a label under an edited constitution, from the votes it already has
 update.py               label again after an edit, reusing earlier votes
+recalibrate.py          apply a calibration or reader to labels from their receipts
 calibrate.py            fit a calibration of the judge to gold pairs
 calibration_report.py   the metrics and the selected curve, for the terminal
+promotion/              adopt what judges held-back gold pairs better
 """

@@ -46,6 +46,7 @@ from judge_service.judge.calibration_metrics import (
 )
 from judge_service.types import Comparison, JudgeOptions, Unjudged
 from rlaif.data.records import RecordError, _Record, iter_jsonl
+from rlaif.evaluation.clustered import folds_by_prompt as folds_by_prompt
 from rlaif.evaluation.intervals import Estimate
 from rlaif.feedback.earlier_labels import JudgeIdentity
 from rlaif.feedback.labeler import Answers, LabelingClient, judge_pairs
@@ -131,19 +132,6 @@ def longer_is_right(pairs: Iterable[GoldPair]) -> float:
 
 
 # ── cross-validation ─────────────────────────────────────────────────────────────────────────
-
-
-def folds_by_prompt(prompts: Sequence[str], folds: int, seed: int) -> list[int]:
-    """The fold of each pair, given its prompt: folds of similar size, no prompt in two of them."""
-    sizes = Counter(prompts)
-    shuffled = sorted(sizes)
-    random.Random(seed).shuffle(shuffled)
-    pairs_in_fold = [0] * folds
-    fold_of = {}
-    for prompt in shuffled:
-        fold_of[prompt] = pairs_in_fold.index(min(pairs_in_fold))
-        pairs_in_fold[fold_of[prompt]] += sizes[prompt]
-    return [fold_of[prompt] for prompt in prompts]
 
 
 def held_back(

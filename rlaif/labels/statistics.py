@@ -28,6 +28,7 @@ from rlaif.data.records import Preference, RecordError
 from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate, wilson
 from rlaif.feedback.counts import Mean
 from rlaif.feedback.receipts import Receipt, parse_receipt
+from rlaif.feedback.undecided import Decisiveness
 
 HISTOGRAM_BINS = 10
 """Number of bins of prob_chosen over [0.5, 1]."""
@@ -60,6 +61,8 @@ class LabelStats:
     ties: int  # verdict TIE
     cut_off: int  # labels with a response that a length limit cut off
     mean_prob_chosen: float
+    mean_entropy: float  # of prob_chosen, bits: 1 = the judge cannot tell
+    undecided: int  # labels with prob_chosen at most 0.55
     histogram: tuple[int, ...]  # of prob_chosen: HISTOGRAM_BINS of equal width over [0.5, 1]
     position_consistency: float | None
     mean_order_gap: float | None
@@ -121,6 +124,7 @@ class _Count:
         self._trait_weights = trait_weights
         self.labels = self.ties = self.cut_off = 0
         self.void_reads = self.reads = self.stored_reads = 0
+        self.decisiveness = Decisiveness()
         self.chosen_a, self.prob_chosen, self.consistent = Mean(), Mean(), Mean()
         self.order_gap, self.label_mass = Mean(), Mean()
         self.lowest_label_mass: float | None = None
@@ -138,6 +142,7 @@ class _Count:
         self.ties += receipt.verdict is Verdict.TIE
         self.cut_off += cut_in_pair(label) > 0
         self.prob_chosen.add(label.prob_chosen)
+        self.decisiveness.add(label.prob_chosen)
         place = int((label.prob_chosen - 0.5) * 2 * HISTOGRAM_BINS)
         self.histogram[max(0, min(place, HISTOGRAM_BINS - 1))] += 1
         self.consistent.add(receipt.position_consistent)
@@ -202,6 +207,8 @@ def stats(
         ties=count.ties,
         cut_off=count.cut_off,
         mean_prob_chosen=prob_chosen,
+        mean_entropy=count.decisiveness.mean_entropy or 0.0,
+        undecided=count.decisiveness.undecided,
         histogram=tuple(count.histogram),
         position_consistency=count.consistent.value,
         mean_order_gap=count.order_gap.value,

@@ -108,6 +108,7 @@ def update(
     options: JudgeOptions | None = None,
     old: Constitution | None = None,
     identical: int = 0,
+    unequal: int = 0,
 ) -> Update:
     """Label the pairs again into `out`, by an edited constitution or with other judge settings.
 
@@ -131,6 +132,7 @@ def update(
             constitution=constitution,
             options=options,
             identical=identical,
+            unequal=unequal,
             earlier=Earlier.OVERWRITE,  # `before` has a copy
         )
     except Exception:
@@ -369,6 +371,7 @@ def _combine(
             orders=options.orders,
             seed=options.seed,
             calibration="",
+            reader="",
         ),
         usage=usage + Usage(stored_reads=sum(len(vote.reads) for vote in kept)),
         seconds=seconds,

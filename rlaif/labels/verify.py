@@ -1,7 +1,9 @@
 """Verification of labels: from their receipts without a model, or by judging them again.
 
     offline   p_k from the reads of principle k, p from all p_k and the weights: equal to the label
-              within 1e-9 (receipts keep every digit; only JSON and a sum are in between)
+              within 1e-9 (receipts keep every digit; only JSON and a sum are in between); with the
+              calibration or reader that the receipt names, the label made by it, too; and which
+              responses were cut off, as the receipt has it
     replay    the same prompts, computed again: |Δ p| within the tolerance of the judge's arithmetic
 
 When a read is repeated in a batch with other requests, the engine sums in another order, and both
@@ -23,7 +25,9 @@ from statistics import fmean
 
 from constitution.schema import Constitution
 from judge_service.judge.aggregation import trait_probs, weighted_prob
+from judge_service.judge.calibration import Calibration
 from judge_service.judge.label_probs import PROTOCOLS, prob_first
+from judge_service.judge.reader import Lengths
 from judge_service.server_info import ServerInfo
 from judge_service.types import (
     Comparison,
@@ -66,13 +70,21 @@ class OfflineReport:
         return self.labels > 0 and not self.wrong
 
 
-def verify_offline(labels: Iterable[Preference], trait_weights: TraitWeights) -> OfflineReport:
+def verify_offline(
+    labels: Iterable[Preference],
+    trait_weights: TraitWeights,
+    calibrations: Iterable[Calibration] = (),
+) -> OfflineReport:
     """Recompute every label from the reads in its receipt.
+
+    calibrations: those that receipts may name by digest. Of a label by another one, only what comes
+    before calibration is recomputed.
 
     A label of several traits needs the trait weights of its constitution. If that is not available,
     the label is counted in `without_weights`, and checked except for the sum over its traits.
     """
     report = OfflineReport()
+    by_digest = {calibration.sha256: calibration for calibration in calibrations}
     for label in labels:
         receipt = parse_receipt(label)
         report.labels += 1
@@ -81,21 +93,50 @@ def verify_offline(labels: Iterable[Preference], trait_weights: TraitWeights) ->
             report.without_weights[_constitution(receipt)] += 1
         elif weights is None:
             weights = {}  # a single trait's weight cancels out
-        # The first difference suffices: everything computed from it differs too.
-        for name, recorded, computed in _parts(label, receipt, weights):
-            if computed is None or not abs(recorded - computed) <= EXACT:
-                report.wrong += 1
-                if len(report.examples) < SHOWN:
-                    shown = "none" if computed is None else f"{computed:.9f}"
-                    report.examples.append(
-                        f"label {label.id!r}: {name} is {recorded:.9f}, recomputed {shown}"
-                    )
-                break
+        difference = _other_ending(label, receipt) or _other_number(
+            label, receipt, weights, by_digest
+        )
+        if difference:
+            report.wrong += 1
+            if len(report.examples) < SHOWN:
+                report.examples.append(f"label {label.id!r}: {difference}")
     return report
 
 
+def _other_ending(label: Preference, receipt: Receipt) -> str:
+    """A response that ended otherwise than its receipt says; "" if there is none."""
+    a_chosen = receipt.chosen == "A"
+    chosen, rejected = label.chosen_complete, label.rejected_complete
+    of_label = (chosen, rejected) if a_chosen else (rejected, chosen)
+    names = ("chosen", "rejected") if a_chosen else ("rejected", "chosen")
+    of_receipt = receipt.complete_a, receipt.complete_b
+    for name, recorded, then in zip(names, of_label, of_receipt, strict=True):
+        if then is not None and then != recorded:
+            ended = {True: "ended by itself", False: "was cut off"}
+            return f"the {name} response {ended[recorded]}, by its receipt it {ended[then]}"
+    return ""
+
+
+def _other_number(
+    label: Preference,
+    receipt: Receipt,
+    weights: Mapping[str, float] | None,
+    calibrations: Mapping[str, Calibration],
+) -> str:
+    """The first number that differs from its inputs, since all computed from it differ too; ""
+    if there is none."""
+    for name, recorded, computed in _parts(label, receipt, weights, calibrations):
+        if computed is None or not abs(recorded - computed) <= EXACT:
+            shown = "none" if computed is None else f"{computed:.9f}"
+            return f"{name} is {recorded:.9f}, recomputed {shown}"
+    return ""
+
+
 def _parts(
-    label: Preference, receipt: Receipt, weights: Mapping[str, float] | None
+    label: Preference,
+    receipt: Receipt,
+    weights: Mapping[str, float] | None,
+    calibrations: Mapping[str, Calibration],
 ) -> Iterator[tuple[str, float, float | None]]:
     """(name, recorded value, value computed from its inputs), from the reads up to the label."""
     combine = PROTOCOLS.get(receipt.provenance.protocol)
@@ -104,22 +145,40 @@ def _parts(
             prob = prob_first(read.logprob_first, read.logprob_second)
             yield f"a read of {vote.principle_id}", read.prob_first, prob
         yield f"P(A) by {vote.principle_id}", vote.prob_a, combine(vote.reads) if combine else None
-    a_chosen = receipt.chosen == "A"
     if receipt.votes and weights is not None:
         yield "P(A)", receipt.raw_prob_a, weighted_prob(receipt.votes, weights)
-    if not receipt.provenance.calibration:
-        yield "P(A), not calibrated,", receipt.prob_a, receipt.raw_prob_a
-    for trait, prob in trait_probs(receipt.votes).items():
+    yield from _calibrated_parts(label, receipt, calibrations)
+    yield "P(chosen)", label.prob_chosen, toward(receipt.prob_a, receipt.chosen == "A")
+    yield "P(chosen)", label.prob_chosen, max(receipt.prob_a, 1.0 - receipt.prob_a)
+
+
+def _calibrated_parts(
+    label: Preference, receipt: Receipt, calibrations: Mapping[str, Calibration]
+) -> Iterator[tuple[str, float, float | None]]:
+    """What the label and its traits are after calibration, as far as it is known."""
+    a_chosen, origin = receipt.chosen == "A", receipt.provenance
+    digest = origin.reader or origin.calibration
+    applied, prob_a, traits = (
+        calibrations.get(digest),
+        receipt.raw_prob_a,
+        trait_probs(receipt.votes),
+    )
+    if applied is not None:
+        pair = comparison(label, receipt)
+        lengths = Lengths.of(pair.response_a, pair.response_b)
+        prob_a, traits = applied.apply(prob_a, traits, receipt.votes, lengths)
+    if applied is not None or not digest:
+        yield f"P(A), {'' if digest else 'not '}calibrated,", receipt.prob_a, prob_a
+    for trait, prob in traits.items():
         recorded, computed = label.traits.get(trait), toward(prob, a_chosen)
         if recorded is None:
             continue
-        if not receipt.provenance.calibration:
+        if applied is not None or not digest:
             yield f"P(chosen) by {trait}", recorded, computed
-        # A calibration, whose curve is not in the receipt, leaves every probability on its side.
-        elif (recorded - 0.5) * (computed - 0.5) < 0:
+        # A curve, which is not in the receipt, leaves every probability on its side; a reader may
+        # not.
+        elif origin.calibration and (recorded - 0.5) * (computed - 0.5) < 0:
             yield f"P(chosen) by {trait}, before calibration,", recorded, computed
-    yield "P(chosen)", label.prob_chosen, toward(receipt.prob_a, a_chosen)
-    yield "P(chosen)", label.prob_chosen, max(receipt.prob_a, 1.0 - receipt.prob_a)
 
 
 def _constitution(receipt: Receipt) -> str:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from hardware.dtypes import resolve_dtype
-from rlaif.batching.chat import template_kwargs_of, with_template_kwargs
+from rlaif.batching.chat import bind_end_ids, template_kwargs_of, with_template_kwargs
 from rlaif.batching.encode import Batch, Pair, Row, length_buckets
 from rlaif.batching.logprobs import token_logprobs
 from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
@@ -84,6 +84,7 @@ class Backbone:
         self.name = name
         self.dtype = dtype
         self.tokenizer = tokenizer
+        bind_end_ids(tokenizer, end_token_ids(tokenizer, model.generation_config))
         self.model = model.eval().requires_grad_(False)  # eval: no dropout anywhere
         self.trunk = decoder_of(model)
         self._head: Tensor = model.get_output_embeddings().weight.detach().float()  # (V, d)

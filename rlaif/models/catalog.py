@@ -127,6 +127,17 @@ def resolve(name: str | os.PathLike[str]) -> str:
     raise ModelError(f"unknown model {text!r}; {_nearest(text)}")
 
 
+def is_here(model: str) -> bool:
+    """Whether a model as `resolve` returns it is on this machine: a folder, or a hub id whose
+    config and tokenizer are in Hugging Face's cache. Downloads nothing."""
+    if Path(model).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("config.json", "tokenizer_config.json")
+    return all(isinstance(try_to_load_from_cache(model, file), str) for file in files)
+
+
 def fetch(name: str) -> Path:
     """Download a model by its short name, with progress on stderr; returns its folder.
 

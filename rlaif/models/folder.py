@@ -6,7 +6,7 @@ import copy
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from constitution.errors import UserError
-from rlaif.batching.chat import ChatTemplateError, turn_end_id
+from rlaif.batching.chat import end_ids
 
 # Settings by which classes of transformers change W h, and names by which they limit positions.
 _SCALED_LOGITS = (
@@ -63,6 +63,11 @@ def refuse_unknown_heads(model: Any, tokenizer: Any, name: str) -> None:
         raise BackboneError(
             f"{name}: unsupported head: logits are not W h alone ({obstacle}); choose another model"
         )
+    require_end_token(tokenizer, name)
+
+
+def require_end_token(tokenizer: Any, name: str) -> None:
+    """Raise BackboneError for a tokenizer without end token. name: for the message."""
     if tokenizer.eos_token_id is None:
         raise BackboneError(f"{name}: its tokenizer has no end token; set tokenizer.eos_token")
 
@@ -87,15 +92,23 @@ def refuse_unknown_tokens(model: Any, tokenizer: Any, name: str) -> None:
         )
 
 
-def refuse_encoder_decoders(name: str) -> None:
-    """Raise BackboneError for a model with an encoder, or whose config cannot be read."""
+def refuse_encoder_decoders(name: str, *, local: bool = False) -> Any:
+    """Return a model's config; raise BackboneError for one with an encoder, or where the config
+    cannot be read. local: download nothing."""
     with readable_errors(name):
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
     if getattr(config, "is_encoder_decoder", False):
         raise BackboneError(
             f"{name}: an encoder-decoder model ({config.model_type}); choose a decoder-only "
             "language model"
         )
+    return config
+
+
+def read_tokenizer(name: str, *, local: bool = False) -> Any:
+    """Load the tokenizer of a folder or hub id; local: download nothing. Raises BackboneError."""
+    with readable_errors(name):
+        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=local)
 
 
 def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -104,8 +117,8 @@ def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     Raises BackboneError for what is not a causal language model, or cannot be read.
     """
     refuse_encoder_decoders(name)
+    tokenizer = read_tokenizer(name)
     with readable_errors(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, attn_implementation="eager"
         )
@@ -130,12 +143,18 @@ def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
     """Ids of the tokens that end a response: the chat template's (batching/chat.py), the
     tokenizer's and those of generation_config."""
     also = generation_config.eos_token_id
-    ends = set([] if also is None else also if isinstance(also, list) else [also])
-    if tokenizer.eos_token_id is not None:
-        ends.add(tokenizer.eos_token_id)
-    with suppress(ChatTemplateError):  # neither a template's end nor an eos_token
-        ends.add(turn_end_id(tokenizer))
-    return frozenset(ends)
+    others = [] if also is None else also if isinstance(also, list) else [also]
+    return end_ids(tokenizer).union(others)
+
+
+def name_ends(model: Any, tokenizer: Any) -> None:
+    """Let generation_config name every token that ends a response (`end_token_ids`), so that vLLM
+    and transformers stop at them when they sample from the saved model. In place."""
+    config = model.generation_config
+    named = config.eos_token_id
+    known = [] if named is None else named if isinstance(named, list) else [named]
+    ends = [*known, *sorted(end_token_ids(tokenizer, config).difference(known))]
+    config.eos_token_id = ends[0] if len(ends) == 1 else ends
 
 
 @contextmanager
@@ -190,6 +209,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         whole = model if model.dtype == dtype else copy.deepcopy(model).to(dtype)
+        name_ends(whole, tokenizer)
         with without_bars():
             whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

@@ -23,7 +23,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.core_model_loading import WeightConverter, revert_weight_conversion
 
-from rlaif.models.folder import BackboneError, readable_errors, without_bars
+from rlaif.models.folder import BackboneError, name_ends, readable_errors, without_bars
 from rlaif.models.lora_config import TrainDtype
 
 
@@ -103,6 +103,7 @@ def merge_adapter(model: str, adapter: Path, out: Path, dtype: TrainDtype = "aut
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        name_ends(merged, tokenizer)
         with without_bars():
             merged.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

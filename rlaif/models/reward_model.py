@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ from rlaif.models.backbone import Backbone, Role, load_tensors, save_tensors
 from rlaif.models.lora_config import TrainDtype
 from rlaif.models.reward.heads import LABEL, RewardHeads
 from rlaif.models.reward.weights import RewardModelError, Weighing, read_facts, weighing_of
+
+Result = TypeVar("Result")
 
 SCORE_TOKENS = 4096  # padded tokens per forward
 
@@ -305,15 +307,15 @@ def reward_identity(reward: Path | RewardFunction) -> Any:
         ) from error
 
 
-def checked_scores(
-    score: RewardFunction, prompts: Sequence[Prompt], responses: Sequence[str], where: str
-) -> list[float | None]:
-    """Call a reward function; raise RewardModelError unless it gives finite numbers or None.
-
-    where: names the step in errors. UserErrors that the function raises pass through.
-    """
+def score_responses(
+    function: Callable[[Sequence[Sequence[Message]], Sequence[str]], Sequence[Result]],
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    where: str,
+) -> list[Result]:
+    """One result of `function` for each response; errors as in `checked_scores`."""
     try:
-        scores = list(score([p.messages for p in prompts], responses))
+        scores = list(function([p.messages for p in prompts], responses))
     except UserError:
         raise
     except Exception as error:
@@ -325,6 +327,17 @@ def checked_scores(
         raise RewardModelError(
             f"{where}: the reward function gave {len(scores)} scores for {len(responses)} responses"
         )
+    return scores
+
+
+def checked_scores(
+    score: RewardFunction, prompts: Sequence[Prompt], responses: Sequence[str], where: str
+) -> list[float | None]:
+    """Call a reward function; raise RewardModelError unless it gives finite numbers or None.
+
+    where: names the step in errors. UserErrors that the function raises pass through.
+    """
+    scores = score_responses(score, prompts, responses, where)
     for prompt, value in zip(prompts, scores, strict=True):
         if value is not None and not math.isfinite(value):
             raise RewardModelError(

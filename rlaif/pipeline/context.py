@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -197,22 +197,35 @@ class RunContext:
         return Constitution.load(self.constitution_source(name))
 
     def judge_client(
-        self, judge: ModelSpec, constitution: str, log: Path
+        self, judge: ModelSpec | str, constitution: str, log: Path
     ) -> AbstractContextManager[JudgeClient]:
-        """A judge server of our own with this model, and a client to it."""
+        """A client to a judge server: of our own with this model, or the one at this HOST:PORT."""
         from rlaif.feedback.client import judge_client
 
+        if isinstance(judge, str):
+            return judge_client("", "", log, judge)
         flags = ("--dtype", judge.dtype, *judge.flags)
         return judge_client(judge.model, self.constitution_source(constitution), log, flags=flags)
 
-    def comparer(
-        self, client: JudgeClient, journal: Path, constitution: str, judging: JudgingConfig
-    ) -> Compare:
-        """Compares responses by the judge; every answer is kept in `journal`."""
+    @contextmanager
+    def compared_by(
+        self, judge: ModelSpec | str, folder: Path, constitution: str, judging: JudgingConfig
+    ) -> Iterator[Compare]:
+        """Compares responses by the judge, which is served for the block; every answer is kept in
+        the journal in `folder`.
+
+        A server that runs must have the constitution in this form, or accept it with a request.
+        """
         from rlaif.feedback.labeler import comparer
 
-        name = self.constitution(constitution).name
-        return comparer(client, journal, constitution=name, options=judging.options())
+        with self.judge_client(judge, constitution, folder / "judge.log") as client:
+            rules = self.constitution(constitution)
+            yield comparer(
+                client,
+                folder / "answers.journal.jsonl",
+                constitution=rules if isinstance(judge, str) else rules.name,
+                options=judging.options(),
+            )
 
 
 def run_facts(context: RunContext) -> dict[str, str]:

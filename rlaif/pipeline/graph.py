@@ -13,7 +13,7 @@ of the wrong type, cycles, unused stages and models, two stages that write one f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -29,6 +29,7 @@ from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Source, Stage
 from rlaif.settings import configured
 
 _KWARGS = "chat_template_kwargs"
+_TRAINED = (ArtifactType.MODEL, ArtifactType.POLICY, ArtifactType.REWARD_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,18 @@ class Graph:
                 chosen.add(stage)
         return [stage for stage in self.stages if stage in chosen]
 
+    def only(self, selection: Container[Stage]) -> Graph:
+        """The selected stages alone, in order; what they take stays what it is."""
+        return Graph(tuple(stage for stage in self.stages if stage in selection))
+
+    @property
+    def needed(self) -> list[ModelSpec]:
+        """The models that these stages load: those they use, and those under what they take."""
+        taken = [s for stage in self.stages for each in stage.sources.values() for s in each]
+        trained = (s for s in taken if s.stage is not None and s.stage.gives in _TRAINED)
+        bases = (s.untrained for s in trained)
+        return _each_once([*self.models, *(spec for spec in bases if spec is not None)])
+
     @property
     def models(self) -> list[ModelSpec]:
         """The models that the recipe brings along and a stage uses, each once."""
@@ -63,8 +76,11 @@ class Graph:
     @property
     def judges(self) -> list[ModelSpec]:
         """The models among them that judge."""
-        stages = (stage for stage in self.stages if "judge" in stage.sources)
-        return _each_once(stage.source("judge").spec for stage in stages)
+        slots = ("judge", "judges")
+        sources = (
+            s for stage in self.stages for slot in slots for s in stage.sources.get(slot, ())
+        )
+        return _each_once(s.origin for s in sources if isinstance(s.origin, ModelSpec))
 
     @property
     def answering(self) -> list[ModelSpec]:

@@ -10,7 +10,7 @@ busier by then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,13 @@ def look_at_machine() -> Machine:
     return Machine(cores(), dtype_name("auto"), gflops, gpu)
 
 
-def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
+def fit_to_machine(
+    recipe: Recipe, run_dir: Path, console: Console, judges: Sequence[ModelSpec] | None = None
+) -> Recipe:
     """The recipe with this machine's minutes and, once per run folder, prompts; says both.
 
-    Raises UserError when the judge of a new run does not fit into free memory. A run that was
+    judges: those of the stages that will run; None for all. Raises UserError when one of them, in
+    a new run, does not fit into free memory. A run that was
     started before may not need its judge any more; if it does, the judge itself refuses.
     """
     machine = look_at_machine()
@@ -72,7 +75,7 @@ def fit_to_machine(recipe: Recipe, run_dir: Path, console: Console) -> Recipe:
         return kept_size(recipe, run_dir)
     size = _kept(recipe, run_dir)
     graph = build_graph(recipe, run_dir)
-    for judge in graph.judges:
+    for judge in graph.judges if judges is None else judges:
         if size is None and not judge.is_served_elsewhere and not judge.is_planted:
             vllm_cpu.check_memory(judge.model, judge_size(judge), dtype_name(judge.dtype))
         console.print(_judge_memory(judge), highlight=False, soft_wrap=True)

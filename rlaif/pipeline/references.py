@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from constitution.errors import nearest
+from judge_service.planted.file import planted_file
 from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.options import StageOptions
-from rlaif.pipeline.recipe import Recipe
+from rlaif.pipeline.recipe import ModelSpec, Recipe
 from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Slot, Source, Stage
 
 
@@ -60,8 +61,9 @@ class Resolver:
             self._note(name, "has no effect with these settings; remove it")
         for name, slot in slots.items():
             written = self._draft.references.get(name)
-            if written is None and slot.default in self._recipe.models:
-                written = slot.default
+            for default in (slot.prefers, slot.default):
+                if written is None and default in self._recipe.models:
+                    written = default
             if written is None:
                 if not slot.optional and slot.default != EVERY_STAGE:
                     self._note(name, f"missing input; {self._offer(slot)}")
@@ -130,6 +132,8 @@ class Resolver:
         if text in self._recipe.stages:
             self._note(name, f"{text} is left out of this recipe; {self._offer(slot)}")
             return None
+        if slot.untrained and slot.texts and planted_file(text) is not None:
+            return Source(text, ModelSpec(model=text), weight)
         if slot.texts and ":" in text:  # whether there is such a source, its kind of stage checks
             return Source(text, text, weight)
         if slot.files and ("/" in text or Path(text).suffix):

@@ -14,6 +14,7 @@ from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge
 from rlaif.data.files import as_path
 from rlaif.data.records import write_json
+from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.pipeline.context import RunContext, run_facts
@@ -59,16 +60,17 @@ def run(
     _check_models(graph.models)
     context = RunContext(recipe, folder)
     _check_constitutions(graph, context)
-    _check_packages(graph.judges)
+    _check_packages(graph.only(selection).judges)
     _check_inputs(graph, selection, context)
     with locked(folder):
         refuse_foreign([stage for stage in graph.stages if stage in selection], folder)
         # 2. As many prompts as the machine has time for.
-        recipe = fit_to_machine(_counted(recipe, folder), folder, console)
+        judges = graph.only(selection).judges
+        recipe = fit_to_machine(_counted(recipe, folder), folder, console, judges)
         graph, context = build_graph(recipe, folder), RunContext(recipe, folder)
         _say_split(context, console)
-        _fetch(graph.models)
         selection = _select(graph, only, start)
+        _fetch(graph.only(selection).needed)
         # 3. The stages, and what they found.
         _describe(graph, context)
         run_stages(graph.stages, context, console, selection)
@@ -176,8 +178,8 @@ def _check_inputs(graph: Graph, selection: Selection, context: RunContext) -> No
 
 
 def _require_settings(stage: Stage) -> None:
-    """Raises UserError for an engine or tracker that is not installed, and more tokens than the
-    model that training begins from can read."""
+    """Raises UserError for an engine or tracker that is not installed, and for a model to begin
+    from that reads fewer tokens, or that the stage cannot sample from."""
     settings = stage.settings
     if isinstance(settings, TrainConfig):
         require_trackers(settings.trackers)
@@ -185,6 +187,8 @@ def _require_settings(stage: Stage) -> None:
             known = model.model in catalog.KNOWN
             folder = catalog.model_folder(model.model) if known else as_path(model.model, "model")
             require_context_of(str(folder), settings.max_tokens)
+            if hasattr(settings, "engine"):
+                require_attention_of(str(folder))
     if (engine := getattr(settings, "engine", None)) is not None:
         choose_engine(engine, launched_processes())
 

@@ -46,7 +46,7 @@ class Selection:
 
     chosen: frozenset[Stage] | None = None
 
-    def __contains__(self, stage: Stage) -> bool:
+    def __contains__(self, stage: object) -> bool:
         return self.chosen is None or stage in self.chosen
 
 

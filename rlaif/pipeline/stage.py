@@ -61,8 +61,9 @@ class Slot:
     takes: the artifact types that fit. many: a list may be given, of at least `least`. weighted:
     names with weights, too, below 0 if `negative`. untrained: only a model that the recipe brings
     along, as it judges through a server. default: the name of the recipe's model that is used where
-    a stage names none, or EVERY_STAGE. optional: may be left out. files: a path may be given; of a
-    folder if `folders`. texts: what else is accepted as it is written, such as "judge:HOST:PORT".
+    a stage names none, or EVERY_STAGE; prefers: the one used instead where the recipe has it.
+    optional: may be left out. files: a path may be given; of a folder if `folders`. texts: what
+    else is accepted as it is written, such as "judge:HOST:PORT".
     """
 
     takes: tuple[ArtifactType, ...]
@@ -71,6 +72,7 @@ class Slot:
     least: int = 1
     untrained: bool = False
     default: str = ""
+    prefers: str = ""
     optional: bool = False
     files: bool = False
     folders: bool = False
@@ -122,6 +124,11 @@ class Source:
         """The model as the recipe names it, for one that no stage trains."""
         assert isinstance(self.origin, ModelSpec), f"{self.text} is not among the models"
         return self.origin
+
+    @property
+    def judge(self) -> ModelSpec | str:
+        """The model that judges, or the HOST:PORT of a server that runs."""
+        return self.origin if isinstance(self.origin, str) else self.spec
 
     @property
     def untrained(self) -> ModelSpec | None:
@@ -303,14 +310,38 @@ def is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def read_labels(sources: Sequence[Source]) -> list[Preference]:
-    """The preferences of all sources, in order. Raises RecordError."""
-    return [label for source in sources for label in read_preferences(source.file)]
+def labels_by_file(sources: Sequence[Source]) -> list[tuple[Path, list[Preference]]]:
+    """(file, its preferences) of every source, in order. Raises RecordError."""
+    return [(source.file, read_preferences(source.file)) for source in sources]
 
 
 def judge_slot(doc: str) -> Slot:
     """A slot for the judge's model: by default the one that the recipe calls `judge`."""
     return one(ArtifactType.MODEL, doc, untrained=True, default="judge")
+
+
+def evaluator_slot(doc: str, *, many: bool = False, prefers: str = "") -> Slot:
+    """A slot for what judges and does not label: also a server that runs, or a planted judge."""
+    texts = ("HOST:PORT", "planted:FILE")
+    return one(
+        ArtifactType.MODEL, doc, untrained=True, default="judge", prefers=prefers, many=many,
+        texts=texts,
+    )  # fmt: skip
+
+
+def refused_judges(slot: str, sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
+    """(slot, what is wrong) of each text that is no address of a server."""
+    from rlaif.feedback.connection import ADDRESS
+
+    for source in sources:
+        if isinstance(source.origin, str) and not ADDRESS.fullmatch(source.origin):
+            yield (
+                slot,
+                (
+                    f"invalid judge {source.origin!r}; give a model of the recipe, HOST:PORT of a "
+                    "server that runs, or planted:FILE"
+                ),
+            )
 
 
 def one(kind: ArtifactType, doc: str, **more: Any) -> Slot:

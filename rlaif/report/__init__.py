@@ -8,5 +8,8 @@ curves.py     which metrics are plotted and how they are captioned; alarms
 figures.py    how a plot is drawn, as inline SVG
 axes.py       ranges and ticks of a plot
 excerpts.py   which records of a long file are shown
+formats.py    estimates as text, with their intervals
+judged_by.py  who judged, what that judge is worth, and the floor, in words
 tables.py     an evaluation as tables, on the page and on the terminal
+beyond_win_rates.py   when judging stopped, win rates by people, strengths of a round robin
 """

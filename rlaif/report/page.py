@@ -22,7 +22,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rlaif.data.records import atomic_open
+from rlaif.report.formats import NO_VALUE, format_number, format_percent
 from rlaif.report.inputs import ReportInputs, StageFolder
+from rlaif.report.judged_by import LABELED_TOO
 from rlaif.report.sections import SECTIONS
 from rlaif.report.sections.base import (
     EvaluationOutcome,
@@ -31,7 +33,6 @@ from rlaif.report.sections.base import (
     SectionContent,
 )
 from rlaif.report.sections.gold import planted_warning
-from rlaif.report.tables import NO_VALUE, format_number, format_percent
 
 OWN_KIND = "report"  # the stage that writes this page; it has no section
 
@@ -139,12 +140,13 @@ def who_judged(
     silent += [outcome.stage for outcome in evaluated if not outcome.judges]
     if silent:
         sentences.append(f"Who judged is not recorded in {', '.join(silent)}.")
-    if shared := [judge for judge in evaluators if judge.weights_sha256 in _weights(labelers)]:
+    shared = [judge for judge in evaluators if judge.weights_sha256 in _weights(labelers)]
+    if shared:
         names = " and ".join(dict.fromkeys(judge.name for judge in shared))
-        sentences.append(
-            f"The same model labeled and evaluated ({names}): its errors count twice, and the "
-            "evaluation cannot show them."
-        )
+        said = f"Of the judges that evaluate, {names} also labeled the training data."
+        if len(shared) == len(evaluators):
+            said = f"{LABELED_TOO} ({names})"
+        sentences.append(f"{said} Its errors count twice, and its column cannot show them.")
     elif labelers and evaluators:
         sentences.append("The model that evaluated is not the one that labeled.")
     return sentences

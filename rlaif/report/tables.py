@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from rlaif.evaluation.comparison import PLANTED
-from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.policies import EvaluationResult, KindResult, PolicyResult
-
-NO_VALUE = "—"  # nothing to measure, or not measured
+from rlaif.evaluation.rules.measures import RuleResult
+from rlaif.report.formats import (
+    NO_VALUE,
+    format_number,
+    format_percent,
+    format_signed,
+    formatted,
+)
+from rlaif.report.judged_by import judged_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +30,8 @@ class ResultTable:
 
 
 def result_tables(result: EvaluationResult) -> list[ResultTable]:
-    """One row per policy: against the start, its responses, refusal rates, win rate by trait.
-
-    Refusal rates only if prompts have a kind, traits only if several were judged.
+    """One row per policy: against the start, by each of several judges, its responses, the rules,
+    win rate by trait (where several were judged).
     """
     tables = [
         ResultTable(
@@ -41,18 +45,8 @@ def result_tables(result: EvaluationResult) -> list[ResultTable]:
             tuple(map(_response_cells, result.policies)),
         ),
     ]
-    # refusal rates need prompts with a kind: whether a refusal is wanted depends on it
-    if any(policy.kinds for policy in result.policies):
-        refusals = [
-            (
-                policy.name,
-                format_percent(policy.refusals_safe),
-                format_percent(policy.refusals_harmful),
-            )
-            for policy in result.policies
-        ]
-        headings = ("policy", "on harmless prompts", "on harmful prompts")
-        tables.append(ResultTable("Refusal rate", headings, tuple(refusals)))
+    tables[1:1] = _judge_tables(result)
+    tables += _rule_tables(result)
     traits = sorted({trait for policy in result.policies for trait in policy.traits})
     if len(traits) > 1:  # a single trait has the overall win rate
         rows = [
@@ -61,6 +55,43 @@ def result_tables(result: EvaluationResult) -> list[ResultTable]:
         ]
         tables.append(ResultTable("Win rate by trait", ("policy", *traits), tuple(rows)))
     return tables
+
+
+def _judge_tables(result: EvaluationResult) -> list[ResultTable]:
+    """A column of win rates for each of several judges; none for one, which the first table has."""
+    if len(result.judges) < 2:
+        return []
+    columns = [{p.name: p.win_rate for p in judge.policies} for judge in result.judges]
+    rows = [
+        (policy.name, *(format_percent(column.get(policy.name)) for column in columns))
+        for policy in result.policies[1:]
+    ]
+    headings = ("policy", *(judge.name for judge in result.judges))
+    return [ResultTable("Win rate by judge", headings, tuple(rows))]
+
+
+def _rule_tables(result: EvaluationResult) -> list[ResultTable]:
+    """One row per rule and policy; none for results written before there were rules."""
+    order = list(dict.fromkeys(r.rule for policy in result.policies for r in policy.rules))
+    rows = [
+        (each.rule, policy.name, str(each.value.n), *_rule_cells(each))
+        for rule in order
+        for policy in result.policies
+        for each in policy.rules
+        if each.rule == rule
+    ]
+    headings = ("rule", "policy", "prompts", "value", "less the start's")
+    return [ResultTable("By rule, without a judge", headings, tuple(rows))] if rows else []
+
+
+def _rule_cells(result: RuleResult) -> tuple[str, str]:
+    if result.is_share:
+        points = formatted(result.change, lambda x: f"{100 * x:+.0f}", " points")
+        return format_percent(result.value), points
+    return (
+        formatted(result.value, lambda x: f"{x:.1f}"),
+        formatted(result.change, lambda x: f"{x:+.1f}"),
+    )
 
 
 def kind_table(policies: Iterable[PolicyResult]) -> ResultTable | None:
@@ -82,19 +113,23 @@ def print_table(result: EvaluationResult, console: Console) -> None:
     On a narrow terminal long names fold: a cut name could be any of several stages.
     """
     for result_table in result_tables(result):
-        table = Table(title=result_table.title)
-        table.add_column(result_table.headings[0], overflow="fold")
-        for heading in result_table.headings[1:]:
-            table.add_column(heading, justify="right", overflow="fold")
-        for row in result_table.rows:
-            table.add_row(*row)
-        console.print(table)
-    for evaluator in result.evaluators:
-        if evaluator.name.startswith(PLANTED):
-            console.print(f"judged by {evaluator.name}: planted, simulated by rules, no model")
+        print_result_table(result_table, console)
+    for line in judged_by(result):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     for policy in result.policies:
         if policy.overoptimized:
             console.print(overoptimization(policy), soft_wrap=True)
+
+
+def print_result_table(result_table: ResultTable, console: Console) -> None:
+    """Print one table; on a narrow terminal its cells fold."""
+    table = Table(title=result_table.title)
+    table.add_column(result_table.headings[0], overflow="fold")
+    for heading in result_table.headings[1:]:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in result_table.rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def overoptimization(policy: PolicyResult) -> str:
@@ -137,27 +172,3 @@ def _kind_cells(result: KindResult) -> tuple[str, ...]:
         format_percent(result.refusal_rate),
         f"{result.mean_tokens:.0f}",
     )
-
-
-def format_percent(estimate: Estimate | None) -> str:
-    """A share in percent: 66 % [48, 80]"""
-    return _format(estimate, lambda x: f"{100 * x:.0f}", " %")
-
-
-def format_number(estimate: Estimate | None) -> str:
-    """Two decimals: 0.52 [0.49, 0.56]"""
-    return _format(estimate, lambda x: f"{x:.2f}")
-
-
-def format_signed(estimate: Estimate | None) -> str:
-    """Two decimals with a sign: +0.03 [-0.35, +0.41]"""
-    return _format(estimate, lambda x: f"{x:+.2f}")
-
-
-def _format(estimate: Estimate | None, number: Callable[[float], str], unit: str = "") -> str:
-    if estimate is None:
-        return NO_VALUE
-    text = number(estimate.value) + unit
-    if estimate.low is not None and estimate.high is not None:
-        text += f" [{number(estimate.low)}, {number(estimate.high)}]"
-    return text

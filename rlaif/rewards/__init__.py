@@ -5,5 +5,7 @@ folder.py     runs/reward: a reward model
 judge.py      judge:HOST:PORT: a judge service
 callable.py   package.module:function
 mix.py        the weighted sum of several sources
+scale.py      mean and standard deviation of scores without a scale of their own
+standardized.py  a reward whose sources all have a scale: a judge's ratings are standardized
 sources.py    SOURCES, the table of kinds; parsing and opening the sources a user names
 """

@@ -44,6 +44,14 @@ class SourceKind:
     require: Callable[[str], None] = lambda where: None
 
 
+def has_own_scale(function: RewardFunction) -> bool:
+    """Whether a function's scores are used as they are: unless its `own_scale` is False.
+
+    A reward model's scores are in standard deviations; whoever writes a callable sets its scale.
+    """
+    return bool(getattr(function, "own_scale", True))
+
+
 def reasons(function: RewardFunction) -> Counter[str]:
     """Counts of a function's missing scores so far, by reason: its `unscored`, or nothing."""
     counts = getattr(function, "unscored", None)

@@ -1,10 +1,11 @@
 """The weighted sum of several reward sources.
 
     score = Σ_i weight_i · score_i          None if any source has none
+    score_i is standardized first where the source has no scale of its own (standardized.py)
 
 Missing scores are counted by source and reason in `Reward.unscored`, and each reason is printed on
 stderr once.
-Left out: normalizing the sources against each other; a weight is in score per unit of its source.
+Left out: normalizing sources that have a scale; their weight is in score per unit of the source.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from constitution.schema import Message
-from rlaif.rewards.base import RewardError, reasons, reasons_since
+from rlaif.rewards.base import RewardError, has_own_scale, reasons, reasons_since
 from rlaif.rewards.folder import RewardFolder
 
 if TYPE_CHECKING:
@@ -48,9 +49,22 @@ class Reward:
 
         Raises RewardError for a source that does not return a number or None per response.
         """
-        totals: list[float | None] = [0.0] * len(responses)
-        for name, weight, function in self._sources:
-            open_places = [i for i, total in enumerate(totals) if total is not None]
+        return [
+            None if raw is None else self.total(raw) for raw in self.raw(conversations, responses)
+        ]
+
+    def total(self, scores: Sequence[float]) -> float:
+        """The weighted sum of one response's scores, one of each source."""
+        weighted = zip(self._sources, scores, strict=True)
+        return sum((weight * score for (_, weight, _), score in weighted), 0.0)
+
+    def raw(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        """Scores of each response, one of each source and without its weight, or None as above."""
+        found: list[tuple[float, ...] | None] = [()] * len(responses)
+        for name, _, function in self._sources:
+            open_places = [i for i, scores in enumerate(found) if scores is not None]
             if not open_places:
                 break
             known = reasons(function)
@@ -62,11 +76,16 @@ class Reward:
                 len(open_places),
             )
             for place, score in zip(open_places, scores, strict=True):
-                before = totals[place]
+                before = found[place]
                 assert before is not None
-                totals[place] = None if score is None else before + weight * score
+                found[place] = None if score is None else (*before, score)
             self._count(name, reasons_since(known, function, scores.count(None)))
-        return totals
+        return found
+
+    @property
+    def scaled(self) -> list[tuple[str, bool]]:
+        """(name, whether its scores have a scale of their own) of each source."""
+        return [(name, has_own_scale(function)) for name, _, function in self._sources]
 
     @property
     def backbones(self) -> list[Backbone]:

@@ -6,6 +6,8 @@
     length_grows_with_score   response_length of the last WINDOW > LENGTH_GROWTH · that of the first
                               and r(response_length, score) over the last TREND > LENGTH_CORRELATION
     diversity_falling         distinct_2 of the last WINDOW < DIVERSITY_LEFT · that of the first
+    nothing_trained           masked of the last step > 0 and its eos_rate 0: truncated=mask left
+                              every response out of the loss
     scores_parting            the last judge_score was below its best beyond chance (rollback is 1,
                               ppo/guards.py), while score is above what it was at that best
 
@@ -34,6 +36,7 @@ DIVERSITY_LEFT = 0.7  # of distinct_2 at the start; RLHF costs diversity: arXiv:
 
 WATCHED = (
     "kl_k1", "eos_rate", "response_length", "score", "distinct_2", "judge_score", "rollback",
+    "masked",
 )  # fmt: skip
 
 History = Sequence[Mapping[str, Any]]
@@ -54,6 +57,7 @@ def active_alarms(history: History) -> list[Alarm]:
         eos_rate_falling,
         length_grows_with_score,
         diversity_falling,
+        nothing_trained,
         scores_parting,
     )
     return [alarm for check in every if (alarm := check(history)) is not None]
@@ -114,6 +118,19 @@ def diversity_falling(history: History) -> Alarm | None:
         "diversity_falling",
         f"distinct_2 fell from {ends[0]:.2f} to {ends[1]:.2f}: responses become alike (mode "
         "collapse); raise kl_coef, lower learning_rate, or use an earlier checkpoint",
+    )
+
+
+def nothing_trained(history: History) -> Alarm | None:
+    """Alarm when truncated=mask left out every response of the last step. One step is enough: it
+    had no loss, and cannot be noise."""
+    masked, ends = (history[-1].get(name) for name in ("masked", "eos_rate")) if history else (0, 0)
+    if not masked or ends:
+        return None
+    return Alarm(
+        "nothing_trained",
+        f"all {masked:.0f} responses were cut off, and truncated=mask leaves them out of the loss: "
+        "this step trained nothing; raise max_new_tokens, or set truncated=penalty",
     )
 
 

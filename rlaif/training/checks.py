@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlaif.batching.unusable import BatchError, describe_skipped
 from rlaif.data.cut_off import CutResponses
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
@@ -33,11 +34,10 @@ def require_finite(value: Tensor, what: str, where: str) -> None:
         )
 
 
-def report_skipped(skipped: Sequence[str]) -> None:
+def report_skipped(skipped: Sequence[BatchError | str]) -> None:
     """Print on stderr, in the main process, how many records are skipped, and the first reasons."""
     if skipped and ProcessGroup.current().is_main:
-        shown = "".join(f"\n  {reason}" for reason in skipped[:3])
-        print(f"left out {len(skipped)} records, among them{shown}", file=sys.stderr)
+        print(describe_skipped(skipped), file=sys.stderr)
 
 
 def report_cut_off(cut: CutResponses, what: str, left_out: bool) -> None:

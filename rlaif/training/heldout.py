@@ -37,12 +37,14 @@ def load_and_encode(
     """
     require_heldout(config, heldout)
     require_kept(preferences, config)
+    require_kept(heldout, config, "held-out pairs")
     backbone = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
     report_cut_off(count_pairs(preferences), "pairs", config.cut_off == "skip")
+    report_cut_off(count_pairs(heldout), "held-out pairs", config.cut_off == "skip")
     encoded = encode_pairs(backbone.tokenizer, pairs_for(preferences, config.cut_off), *bounds)
     encoded_heldout = EncodedPairs([], [])
     if heldout := pairs_for(heldout, config.cut_off):

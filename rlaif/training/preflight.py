@@ -41,22 +41,26 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def require_heldout(config: HeldOutConfig, heldout: Sequence[object]) -> None:
-    """Raises TrainingError for a setting that would do nothing without held-out pairs."""
+def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:
+    """Raises TrainingError for a setting that would do nothing without held-out pairs, of which
+    cut_off=skip may leave none."""
     given = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
     given += ["keep=best"] if config.keep == "best" else []
-    if given and not heldout:
-        raise TrainingError(
-            f"{' and '.join(given)}: there are no held-out pairs to evaluate; give some, or remove "
-            "the setting"
+    if given and not pairs_for(heldout, config.cut_off):
+        without = (
+            f"all {len(heldout)} held-out pairs hold a response that was cut off, and cut_off=skip "
+            "leaves them out"
+            if heldout
+            else "there are no held-out pairs to evaluate"
         )
+        raise TrainingError(f"{' and '.join(given)}: {without}; give some, or remove the setting")
 
 
-def require_kept(pairs: Sequence[Preference], config: HeldOutConfig) -> None:
-    """Raises TrainingError when cut_off=skip leaves no pair to train on."""
+def require_kept(pairs: Sequence[Preference], config: HeldOutConfig, what: str = "pairs") -> None:
+    """Raises TrainingError when cut_off=skip leaves none of the pairs. what: names them."""
     if pairs and not pairs_for(pairs, config.cut_off):
         raise TrainingError(
-            f"all {len(pairs)} pairs hold a response that was cut off, and cut_off=skip leaves "
+            f"all {len(pairs)} {what} hold a response that was cut off, and cut_off=skip leaves "
             "them out; set cut_off=keep, or sample again with a higher max_new_tokens"
         )
 

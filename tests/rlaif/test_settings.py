@@ -53,3 +53,15 @@ def test_settings_a_value_that_yaml_cannot_read_is_refused_in_words(value, messa
         merge_settings({}, [f"seed={value}"])
     assert message in str(error.value)
     assert "the value is not YAML" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "settings"), [({}, ["lora=null", "lora.rank=4"]), ({"lora": None}, ["lora.rank=4"])]
+)
+def test_a_setting_of_what_was_set_to_null_is_refused_with_that_reason(
+    base: dict[str, object], settings: list[str]
+) -> None:
+    with pytest.raises(UserError, match=r"'lora.rank=4': lora=null was given, and leaves lora"):
+        merge_settings(base, settings)
+    with pytest.raises(UserError, match=r"'seed.x=4': seed has no settings of its own"):
+        merge_settings({"seed": 0}, ["seed.x=4"])

@@ -25,6 +25,7 @@ from rlaif.algorithms.dpo.hard_labels import hard_labels
 from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratios
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.batching.encode import Pair, epoch_batches
+from rlaif.data.cut_off import count_pairs
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
@@ -80,6 +81,7 @@ def train(
         ref_logprobs = reference_logprobs(backbone, pairs, config, cache, workers)  # (N, 2)
 
     # 4. Steps.
+    cut = count_pairs(preferences).pair_metrics()
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("DPO", len(batches), "steps") as report:
         report(done)
@@ -87,7 +89,7 @@ def train(
             rate = learner.schedule(step)
             pairs, where = [encoded.pairs[i] for i in batch], f"DPO, step {step}"
             metrics = train_step(backbone, learner, pairs, ref_logprobs[batch], config, where)
-            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
+            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
             score = None
             if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
                 ref = ref_logprobs[len(encoded.pairs) :]

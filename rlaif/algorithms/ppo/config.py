@@ -17,6 +17,9 @@ _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
 
 
+# What bounds how far several steps on one rollout may move: nothing has moved before the first.
+_OF_SEVERAL_STEPS = ("clip", "clip_high", "value_clip", "kl_ceiling")
+
 # Horizons in a run: e^(0.2 · 20) = 55 is the most that kl_coef can grow by (guards.adapt_kl_coef).
 HORIZONS = 20
 
@@ -76,14 +79,14 @@ class PPOConfig(TrainConfig):
     importance_cap: float = Field(
         default=2.0,
         ge=1,
-        description="bound of the ratio π_old / sampler of a token (TRL: 2; ppo/train.py)",
+        description="bound of the ratio π_old / sampler of a token (ours; ppo/train.py)",
     )
-    epochs: int = Field(default=1, ge=1, description="passes over a rollout (ours; TRL: 4)")
+    epochs: int = Field(default=1, ge=1, description="passes over a rollout (ours; TRL 1.12: 4)")
     update_batch_size: int | None = Field(
         default=None,
         ge=1,
         description="responses per optimizer step, drawn from the whole rollout and at most all of "
-        "it; null: a quarter (ours; TRL: all of it)",
+        "it; null: a quarter (ours; TRL 1.12: all of it)",
     )
     value: Literal["head", "adapter"] = Field(
         default="head",
@@ -95,10 +98,16 @@ class PPOConfig(TrainConfig):
         description="peak step size of the value function's head and adapter, which start "
         "untrained (ours)",
     )
+    standardize_scores: Literal["auto", "none"] = Field(
+        default="auto",
+        description="auto: a judge's ratings, before their weight, less the mean and over the "
+        "standard deviation of the run's first ones; none: as they are, in [-1, 1] (ours; "
+        "rewards/scale.py)",
+    )
     kl_coef: float = Field(
         default=0.05,
         ge=0,
-        description="weight of the KL to the reference, score per nat (TRL: 0.05)",
+        description="weight of the KL to the reference, score per nat (TRL 1.12: 0.05)",
     )
     kl_target: float | None = Field(
         default=None,
@@ -110,7 +119,7 @@ class PPOConfig(TrainConfig):
         default=None,
         gt=0,
         description="responses over which kl_coef adapts; null: a twentieth of the run's, so that "
-        "it can change by a factor of 50 (ours; TRL: 10000)",
+        "it can change by a factor of 50 (ours; TRL 0.11: 10000)",
     )
     kl_ceiling: float = Field(
         default=0.05,
@@ -129,12 +138,14 @@ class PPOConfig(TrainConfig):
         description="how advantages are estimated, a name in ESTIMATORS of estimators.py "
         "(arXiv:1707.06347: gae)",
     )
-    gamma: float = Field(default=1.0, ge=0, le=1, description="discount factor per token (TRL: 1)")
+    gamma: float = Field(
+        default=1.0, ge=0, le=1, description="discount factor per token (TRL 1.12: 1)"
+    )
     gae_lambda: float = Field(
         default=0.95,
         ge=0,
         le=1,
-        description="factor between bias (0) and variance (1) of advantages (TRL: 0.95; "
+        description="factor between bias (0) and variance (1) of advantages (TRL 1.12: 0.95; "
         "arXiv:1506.02438)",
     )
     ratio: Literal["token", "sequence"] = Field(
@@ -161,18 +172,20 @@ class PPOConfig(TrainConfig):
         "without a loss, their score only compared with (ours; arXiv:2503.14476: mask)",
     )
     value_clip: float = Field(
-        default=0.2, gt=0, description="range of v around v_old, in units of the score (TRL: 0.2)"
+        default=0.2,
+        gt=0,
+        description="range of v around v_old, in units of the score (TRL 1.12: 0.2)",
     )
     vf_coef: float = Field(
         default=0.1,
         ge=0,
-        description="weight of the value loss, c1 of Eq. 9 in arXiv:1707.06347 (TRL: 0.1)",
+        description="weight of the value loss, c1 of Eq. 9 in arXiv:1707.06347 (TRL 1.12: 0.1)",
     )
     missing_eos_penalty: float = Field(
         default=1.0,
         ge=0,
         description="taken off the score of a response without end token, in units of the score "
-        "(TRL: 1 in its examples)",
+        "(TRL 1.12: 1 in its examples)",
     )
     eval_every: int = Field(
         default=10,
@@ -212,6 +225,11 @@ class PPOConfig(TrainConfig):
     def batch_rows(self) -> int:
         """Responses of an optimizer step."""
         return self.update_batch_size or -(-self.responses // 4)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Optimizer steps on one rollout, of which every response has a loss."""
+        return self.epochs * -(-self.responses // self.batch_rows)
 
     @property
     def eos_penalty(self) -> float:
@@ -264,6 +282,11 @@ class PPOConfig(TrainConfig):
         given = self.model_fields_set
         if self.kl_target is None and "kl_horizon" in given:
             raise ValueError("kl_horizon does nothing without kl_target; set both or neither")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError(
+                f"kl_target={self.kl_target:g} does nothing with kl_coef=0, which it would "
+                "multiply; raise kl_coef, or remove kl_target"
+            )
         if self.lora is not None and self.lora.dropout:
             raise ValueError(
                 f"lora.dropout={self.lora.dropout:g} would make the update's policy another one "
@@ -273,6 +296,16 @@ class PPOConfig(TrainConfig):
             raise ValueError(
                 "missing_eos_penalty does nothing with truncated=mask, where responses without an "
                 "end have no loss; remove one of them"
+            )
+        unmoved = [name for name in _OF_SEVERAL_STEPS if name in given]
+        if unmoved and self.steps_per_iteration == 1:
+            verb = "does" if len(unmoved) == 1 else "do"
+            raise ValueError(
+                f"{', '.join(unmoved)} {verb} nothing with one optimizer step per rollout, before "
+                f"which the policy has not moved and every ratio is 1 (update_batch_size="
+                f"{self.batch_rows} of {self.responses} responses); set epochs to 2 or more, lower "
+                f"update_batch_size, or remove "
+                f"{'it' if len(unmoved) == 1 else 'them'}"
             )
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
@@ -291,6 +324,18 @@ class PPOConfig(TrainConfig):
         return self
 
 
+def idle_processes(config: PPOConfig, processes: int) -> str:
+    """A line for users where an optimizer step has fewer responses than there are processes; ""
+    where all of them have some."""
+    if config.batch_rows >= processes:
+        return ""
+    return (
+        f"update_batch_size={config.batch_rows} gives {processes - config.batch_rows} of the "
+        f"{processes} processes nothing to compute in an update; raise it (the "
+        f"{config.responses} responses of an iteration at most), or launch fewer"
+    )
+
+
 def require_prompts_left(usable: int, eval_prompts: int) -> None:
     """Raises TrainingError when nothing would be left to train on."""
     if eval_prompts >= usable:
@@ -303,5 +348,5 @@ def require_prompts_left(usable: int, eval_prompts: int) -> None:
 def _unread_by(estimator: Estimator) -> list[str]:
     """Settings that have no effect with this estimator: other estimators', and the value's."""
     others = [name for other in ESTIMATORS.values() for name in other.settings]
-    unread = [name for name in others if name not in estimator.settings]
+    unread = [name for name in dict.fromkeys(others) if name not in estimator.settings]
     return unread if estimator.needs_value else [*unread, *_OF_VALUE]

@@ -1,7 +1,9 @@
 """Guards against a policy that drifts too far or gets worse: pure functions, no tensors.
 
     adaptive KL    kl_coef ← kl_coef·(1 + clip(kl/target - 1, ±0.2)·n/horizon)
-                   kl nats per response (kl_k1), n responses; section 2.2, arXiv:1909.08593
+                   kl nats per response (kl_k1), n responses; section 2.2, arXiv:1909.08593. For n
+                   over the horizon, which the paper has not, (1 + clip(...))^(n/horizon): the
+                   factor above would be 0 at n = 5 horizons, and reward KL beyond
     KL guard       k3 of KL(π_old, π) on an update's batch over kl_ceiling: the update is dropped,
                    and the iteration's remaining ones (update.py)
     max_kl         kl_k1 of a rollout over it: training ends with an error
@@ -57,10 +59,15 @@ Decision = Literal["go on", "new best", "roll back", "end"]
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, count: int, horizon: float) -> float:
     """Next kl_coef of the adaptive KL controller (arXiv:1909.08593, section 2.2).
 
-    kl, target: nats per response, kl the mean over `count` responses; horizon: in responses.
+    kl, target: nats per response, kl the mean over `count` responses; horizon: in responses. The
+    result has the sign of kl_coef for any count.
+
+    >>> round(adapt_kl_coef(0.05, kl=0.0, target=3.0, count=20, horizon=2.0), 6)  # 0.05 * 0.8**10
+    0.005369
     """
     error = min(max(kl / target - 1, -MAX_ERROR), MAX_ERROR)
-    return kl_coef * (1 + error * count / horizon)
+    horizons = count / horizon
+    return kl_coef * ((1 + error) ** horizons if horizons > 1 else 1 + error * horizons)
 
 
 def require_kl_within(kl: float, max_kl: float | None, where: str) -> None:

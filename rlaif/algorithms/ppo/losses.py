@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -32,10 +34,19 @@ def policy_losses(
     return torch.maximum(-advantages * ratio, -advantages * clipped)  # Eq. 7, arXiv:1707.06347
 
 
-def is_clipped(logprobs: Tensor, old_logprobs: Tensor, clip: float, clip_high: float) -> Tensor:
-    """Whether the ratio is out of its range, bool; any shape."""
+class ClippedRatios(NamedTuple):
+    """Which ratios are out of their range, bool tensors of the ratios' shape."""
+
+    low: Tensor  # below 1 - clip
+    high: Tensor  # above 1 + clip_high
+
+
+def clipped_ratios(
+    logprobs: Tensor, old_logprobs: Tensor, clip: float, clip_high: float
+) -> ClippedRatios:
+    """Which ratios are out of their range, whatever the sign of the advantage; any shape."""
     ratio = torch.exp(logprobs - old_logprobs)
-    return (ratio < 1 - clip) | (ratio > 1 + clip_high)
+    return ClippedRatios(ratio < 1 - clip, ratio > 1 + clip_high)
 
 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float) -> Tensor:

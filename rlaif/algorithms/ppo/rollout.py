@@ -39,8 +39,9 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
 from rlaif.generation.base import Generated, Sampler, response_seed, response_text
 from rlaif.models.backbone import Backbone, all_whole
-from rlaif.models.reward_model import RewardFunction, backbones_of, checked_scores, require_a_score
+from rlaif.models.reward_model import RewardFunction, backbones_of, require_a_score
 from rlaif.rewards.base import reasons, reasons_since
+from rlaif.rewards.standardized import raw_scores, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,8 @@ def _respond(
     texts = decoded(models, generated)
     where = f"PPO, iteration {step}"
     with all_whole(backbones_of(models.score)), workers.raise_together():
-        scores = checked_scores(models.score, [p.prompt for p in repeated], texts, where)
+        raws = raw_scores(models.score, [p.prompt for p in repeated], texts, where)
+    scores = settle(models.score, raws, workers)
     times.append(time.perf_counter())
     rows = [
         Row(prompt.prompt.id, (*prompt.ids, *g.ids), len(prompt.ids))
@@ -343,7 +345,8 @@ def rollout_metrics(
 ) -> dict[str, float]:
     """Metrics of the scored responses. importance: (B, R), before truncation.
 
-    score                 mean, before the missing-EOS penalty
+    score                 mean, before the missing-EOS penalty; a judge's ratings in standard
+                          deviations from the mean of the first ones (rewards/standardized.py)
     kl_k1, kl_k3          to the reference: mean over responses of Σ_t, nats
     entropy               mean of -log π_old over the sampled tokens, an estimate of it, nats
     response_length       mean tokens, end token included

@@ -25,8 +25,11 @@ The mean is over the tokens of an optimizer step's batch for all three: rloo's p
 response's tokens (another step size), grpo's divides by each response's length (which favors
 short good and long bad ones, arXiv:2503.20783). With ratio=sequence it is over the responses. The
 rows of a step's batch are drawn from the whole rollout (update.py).
-Left out: an entropy bonus, whitening of scores, Dr. GRPO's division by max_new_tokens, which only
-scales the step.
+A judge's ratings, in [-1, 1], are standardized once (rewards/standardized.py), so that the defaults
+of kl_coef, missing_eos_penalty and value_clip fit them as they fit a reward model's.
+Left out: an entropy bonus, whitening of each batch's scores, Dr. GRPO's division by max_new_tokens,
+which only scales the step, and the ratio as a factor of k3 (TRL 1.16's default, not in grpo's
+paper).
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.ppo.config import PPOConfig, idle_processes
 from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.evaluation import HeldOutEvaluation, HeldOutJudge, split_off
 from rlaif.algorithms.ppo.guards import (
@@ -57,12 +60,13 @@ from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.base import kv_cache_needed
+from rlaif.generation.base import kv_cache_needed, require_attention
 from rlaif.generation.engines import choose_engine, open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
+from rlaif.rewards.standardized import load_scales, scales_state, standardized
 from rlaif.training.checks import memory_gib, report_skipped, require_context
 from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
@@ -94,6 +98,7 @@ def train(
     policy = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
+    require_attention(policy.model.config, policy.name)
     data = _prepare_prompts(policy, prompts, judge, config, workers)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),
@@ -106,14 +111,14 @@ def train(
     policy.add_role("policy", config.lora, config.seed)
     recompute_layers(policy, config)
     critic = _critic(policy, frozen, config) if config.estimator.needs_value else None
-    score = reward_function(reward, frozen)
+    score = standardized(reward_function(reward, frozen), config.standardize_scores)
     for backbone in (policy, frozen, *backbones_of(score)):
         backbone.shard(workers)
 
     # 3. The optimizer, and the state of an earlier run.
     learner = _learner(policy, critic, config, workers)
     run = Run(out, inputs, config, workers)
-    state = _resumed(run, learner, config)
+    state = _resumed(run, learner, score, config)
 
     # 4. Iterations.
     if not state.finished(config):
@@ -220,7 +225,7 @@ def iterate(
             run.log(step, line)
             due = evaluation is not None or step % config.checkpoint_every == 0
             if due or state.finished(config):
-                run.save(step, _checkpoint(learner, state), best)
+                run.save(step, _checkpoint(learner, models.score, state), best)
             report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
 
 
@@ -249,17 +254,18 @@ def _load_best(
         )
 
 
-def _checkpoint(learner: Learner, state: PPOState) -> dict[str, object]:
+def _checkpoint(learner: Learner, score: RewardFunction, state: PPOState) -> dict[str, object]:
     # "watch": the key that the first checkpoints have
     rest = {"kl_coef": state.kl_coef, "watch": asdict(state.rollback)}
-    return {"learner": learner.state(), **rest}
+    return {"learner": learner.state(), "scales": scales_state(score), **rest}
 
 
-def _resumed(run: Run, learner: Learner, config: PPOConfig) -> PPOState:
+def _resumed(run: Run, learner: Learner, score: RewardFunction, config: PPOConfig) -> PPOState:
     saved = run.resume()
     if saved is None:
         return PPOState(0, config.kl_coef, RollbackState())
     learner.load(saved["learner"])
+    load_scales(score, saved["scales"])
     watch = saved["watch"]
     rollback = RollbackState(tuple(watch["best"]), watch["rollbacks"])
     return PPOState(saved["step"], saved["kl_coef"], rollback)
@@ -316,10 +322,13 @@ def _learner(
 
 
 def _require_possible(config: PPOConfig, judge: HeldOutJudge | None, workers: ProcessGroup) -> None:
-    """Raise TrainingError for settings that do not fit the judge or the processes."""
+    """Raise TrainingError for settings that do not fit the judge or the processes; print when some
+    processes wait during updates."""
     config.require_judge(judge is not None)
     if config.prompts_per_iteration < workers.count:
         raise TrainingError(
             f"prompts_per_iteration={config.prompts_per_iteration} is less than the "
             f"{workers.count} processes; raise it, or launch fewer"
         )
+    if workers.is_main and (idle := idle_processes(config, workers.count)):
+        print(idle, file=sys.stderr)

@@ -16,7 +16,8 @@ from torch import Tensor
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
 from rlaif.algorithms.ppo.losses import (
-    is_clipped,
+    ClippedRatios,
+    clipped_ratios,
     policy_losses,
     reference_losses,
     row_means,
@@ -92,7 +93,9 @@ def update(
     loss                  policy_loss + vf_coef·value_loss
     policy_loss           the KL term included, with kl_in_loss
     value_loss            before vf_coef; with a value function
-    clip_fraction         share of ratios that are out of their range
+    clip_fraction         share of ratios that are out of their range: the sum of the next two
+    clip_fraction_low     below 1 - clip
+    clip_fraction_high    above 1 + clip_high
     update_kl             k3 of KL(π_old, π), nats per token, the largest seen
     kl_guard              1 when it stopped the updates
     sampler_gap           mean |log π - the sampler's| before the first step, nats per token
@@ -134,6 +137,12 @@ def update(
     }
 
 
+_POLICY_METRICS = (
+    "policy_loss", "clip_fraction", "clip_fraction_low", "clip_fraction_high", "update_kl",
+    "sampler_gap",
+)  # fmt: skip
+
+
 def policy_gradients(
     models: PPOModels,
     rollout: Rollout,
@@ -150,7 +159,7 @@ def policy_gradients(
     """
     count = _token_count(rollout, rows)
     terms = len(rows) if config.ratio == "sequence" else count
-    sums = dict.fromkeys(("policy_loss", "clip_fraction", "update_kl", "sampler_gap"), 0.0)
+    sums = dict.fromkeys(_POLICY_METRICS, 0.0)
     if models.critic is not None and models.critic.shares_trunk:
         sums["value_loss"] = 0.0
     for part in _micro_batches(rollout, rows, config, workers, models.policy):
@@ -168,14 +177,19 @@ def policy_gradients(
             old_logprobs = part.tokens_of(rollout.old_logprobs)  # (N,)
             gap = (logprobs - part.tokens_of(rollout.sampler_logprobs)).abs()  # (N,)
             sums["policy_loss"] += float(policy_loss)
-            sums["clip_fraction"] += float(clipped.sum()) / terms
+            low, high = (float(side.sum()) / terms for side in clipped)
+            sums["clip_fraction"] += low + high
+            sums["clip_fraction_low"] += low
+            sums["clip_fraction_high"] += high
             sums["update_kl"] += float(kl_k3(old_logprobs, logprobs).sum()) / count
             sums["sampler_gap"] += float(gap.sum()) / count
     return _finite(workers.all_reduce(sums), where)
 
 
-def _policy_terms(part: MicroBatch, logprobs: Tensor, config: PPOConfig) -> tuple[Tensor, Tensor]:
-    """(the losses to sum, whether each is clipped): of the N tokens, or of the rows."""
+def _policy_terms(
+    part: MicroBatch, logprobs: Tensor, config: PPOConfig
+) -> tuple[Tensor, ClippedRatios]:
+    """(the losses to sum, which of them are clipped): of the N tokens, or of the rows."""
     rollout, low, high = part.rollout, config.clip, config.clip_high
     old = part.tokens_of(rollout.old_logprobs)  # (N,)
     advantages = part.tokens_of(rollout.advantages)  # (N,)
@@ -190,7 +204,7 @@ def _policy_terms(part: MicroBatch, logprobs: Tensor, config: PPOConfig) -> tupl
         advantages, reference = row_means(advantages, lengths), row_means(reference, lengths)
         importance = row_means(importance.log(), lengths).exp()
     losses = policy_losses(logprobs, old, advantages, low, high) * importance + reference
-    return losses, is_clipped(logprobs.detach(), old, low, high)
+    return losses, clipped_ratios(logprobs.detach(), old, low, high)
 
 
 def value_gradients(

@@ -32,6 +32,12 @@ class ReSTConfig(TrainConfig):
         default="global",
         description="quantile of all scores, or of each prompt's own (arXiv:2308.08998: global)",
     )
+    standardize_scores: Literal["auto", "none"] = Field(
+        default="auto",
+        description="auto: a judge's ratings, before their weight, less the mean and over the "
+        "standard deviation of the run's first ones; none: as they are, in [-1, 1] (ours; "
+        "rewards/scale.py)",
+    )
     start: Literal["last", "base"] = Field(
         default="last",
         description="where an Improve step starts: the one before, or the base (arXiv:2308.08998: "

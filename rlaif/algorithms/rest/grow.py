@@ -21,8 +21,9 @@ from rlaif.data.journal import Journal
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.generation.base import Sampler, response_seed, response_text
 from rlaif.models.backbone import Backbone, all_whole
-from rlaif.models.reward_model import RewardFunction, checked_scores, require_a_score
+from rlaif.models.reward_model import RewardFunction, require_a_score
 from rlaif.progress import progress
+from rlaif.rewards.standardized import StandardizedReward, raw_scores, settle
 
 
 class GrownSample(BaseModel):
@@ -37,6 +38,8 @@ class GrownSample(BaseModel):
     ids: list[int]  # token ids as sampled, with the end token if there is one
     complete: bool  # ended by an end token, not by max_new_tokens
     score: float | None
+    # raw scores by source, where some are standardized; `score` is None in the file then
+    raw: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,19 @@ class GrowStep:
         saved = self._saved(step)
         with all_whole(self.models), self.workers.raise_together():
             own = self._own_chunks(step, saved)
-        samples = [sample for chunk in self.workers.gather(own) for sample in chunk]
+        samples = self._scored([s for chunk in self.workers.gather(own) for s in chunk])
         require_a_score([sample.score for sample in samples], f"ReST, grow {step}")
         return samples
+
+    def _scored(self, samples: list[GrownSample]) -> list[GrownSample]:
+        """With the scores of standardized sources, which take those of the whole first step."""
+        if not isinstance(self.score, StandardizedReward):
+            return samples
+        # every process has all samples: the estimate is one process's
+        scores = settle(self.score, [s.raw for s in samples], ProcessGroup(self.workers.rank, 1))
+        return [
+            s.model_copy(update={"score": score}) for s, score in zip(samples, scores, strict=True)
+        ]
 
     def _saved(self, step: int) -> dict[tuple[str, int], GrownSample]:
         """The responses in the step's files, however many processes wrote them."""
@@ -124,13 +137,15 @@ class GrowStep:
         )
         texts = [response_text(self.tokenizer, g) for g in generated]
         prompts = [prompt.prompt for prompt, _ in repeated]
-        scores = checked_scores(self.score, prompts, texts, f"ReST, grow {step}")
+        raws = raw_scores(self.score, prompts, texts, f"ReST, grow {step}")
+        pending = isinstance(self.score, StandardizedReward)
         return [
             GrownSample(
                 run=self.run, prompt=prompt.prompt.id, index=i, response=text, ids=g.ids,
-                complete=g.complete, score=score,
+                complete=g.complete, score=None if pending or raw is None else raw[0],
+                raw=raw if pending else None,
             )
-            for (prompt, i), g, text, score in zip(repeated, generated, texts, scores, strict=True)
+            for (prompt, i), g, text, raw in zip(repeated, generated, texts, raws, strict=True)
         ]  # fmt: skip
 
 

@@ -41,10 +41,12 @@ from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batc
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
+from rlaif.generation.base import require_attention
 from rlaif.generation.engines import open_sampler
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
+from rlaif.rewards.standardized import load_scales, scales_state, standardized
 from rlaif.training.checks import report_skipped, require_context
 from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
@@ -71,6 +73,7 @@ def train(
     backbone = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
+    require_attention(backbone.model.config, backbone.name)
     require_context(backbone, config.max_tokens)
     prompt_tokens = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(backbone.tokenizer, prompts, prompt_tokens, config.unusable)
@@ -79,6 +82,7 @@ def train(
     recompute_layers(backbone, config)
     # A reward model becomes a role of a base that does not move.
     score = reward_function(reward, backbone if config.lora else backbone.frozen_copy())
+    score = standardized(score, config.standardize_scores)
     models = [backbone, *backbones_of(score)]
     for each in models:
         each.shard(workers)
@@ -91,6 +95,7 @@ def train(
     at = (saved["grow"], saved["improve"]) if saved else (0, 0)
     step = saved["step"] if saved else 0
     if saved:
+        load_scales(score, saved["scales"])
         for name, parameter in backbone.role_parameters("policy").items():
             fsdp.set_full(parameter, saved["learner"]["parameters"][name])
 
@@ -112,7 +117,9 @@ def train(
                 if base is not None:
                     _set_policy_weights(backbone, base)
                 rows = _rows(encoded, kept)
-                stage = ImproveStep(grow, improve, rows, kept.metrics, config, workers)
+                stage = ImproveStep(
+                    grow, improve, rows, kept.metrics, scales_state(score), config, workers
+                )
                 step = stage.train(backbone, run, step, saved if (grow, improve) == at else None)
     if step == 0:
         raise TrainingError(
@@ -144,6 +151,7 @@ class ImproveStep:
     improve: int  # i, from 1
     rows: Sequence[Row]
     set_metrics: dict[str, float | None]  # those of improve_set
+    scales: dict[str, tuple[float, float]]  # of standardized scores, for checkpoints
     config: ReSTConfig
     workers: ProcessGroup
 
@@ -184,7 +192,8 @@ class ImproveStep:
                 finished = place == len(batches)
                 if finished or step % config.checkpoint_every == 0:
                     cursor = {"grow": self.grow, "improve": self.improve, "done": place}
-                    state = {"learner": learner.state(), **cursor, "finished": finished}
+                    rest = {"scales": self.scales, **cursor, "finished": finished}
+                    state = {"learner": learner.state(), **rest}
                     run.save(step, state)
                 share_kept = self.set_metrics["share_kept"]
                 report(place, f"loss {metrics['loss']:.3f}, kept {share_kept:.0%}")

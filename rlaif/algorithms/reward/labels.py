@@ -11,6 +11,7 @@ from torch import Tensor
 from rlaif.algorithms.reward.config import LabelKind
 from rlaif.algorithms.reward.heads import labeled_pairs, labels_by_head
 from rlaif.batching.encode import EncodedPairs, Pair
+from rlaif.batching.unusable import BatchError
 from rlaif.training.checks import report_skipped
 
 
@@ -45,4 +46,4 @@ def without_unlabeled(
     """
     pairs, reasons = labeled_pairs(encoded.pairs, traits, kind)
     report_skipped(reasons)
-    return EncodedPairs(pairs, encoded.skipped + reasons)
+    return EncodedPairs(pairs, [*encoded.skipped, *map(BatchError, reasons)])

@@ -26,6 +26,7 @@ from rlaif.algorithms.reward.heads import head_weights
 from rlaif.algorithms.reward.labels import labels_of, without_unlabeled
 from rlaif.algorithms.reward.losses import preference_loss
 from rlaif.batching.encode import Pair, epoch_batches
+from rlaif.data.cut_off import count_pairs
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluate_reward
@@ -81,6 +82,7 @@ def train(
         learner.load(saved["learner"])
 
     # 3. Steps.
+    cut = count_pairs(preferences).pair_metrics()
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("reward model", len(batches), "steps") as report:
         report(done)
@@ -88,7 +90,7 @@ def train(
             rate = learner.schedule(step)
             pairs, where = [encoded.pairs[i] for i in batch], f"reward model, step {step}"
             metrics = train_step(reward_model, learner, pairs, config, where)
-            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped)}
+            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
             score = None
             if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
                 result = evaluation.evaluate()

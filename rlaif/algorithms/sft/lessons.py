@@ -1,9 +1,10 @@
 """Data of SFT: records encoded as rows of token ids, and the mix of sources.
 
 Records to imitate (`records.Lesson`): a Sample, a Demonstration, the chosen response of a
-Preference whose prob_chosen is at least min_prob_chosen (a label near ½ carries no information),
-and PlainText, where every token counts: a share of
-pre-training text keeps a model fluent (arXiv:2203.02155, section 3.5, does so in PPO).
+Preference whose prob_chosen is at least min_prob_chosen (a label near ½ carries no information) and
+whose chosen response is the best of its prompt (sources.py), and PlainText, where every token
+counts: a share of pre-training text keeps a model fluent (arXiv:2203.02155, section 3.5, does so in
+PPO).
 Constitutional AI mixes revisions with helpful answers (arXiv:2212.08073, section 3.2).
 
 The mix is by rows and exact: after n rows, source i has given weight_i·n of them, less than one row
@@ -12,17 +13,16 @@ off for two sources. Each source is repeated in a seeded order, a new one each t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.sources import imitated, is_unsure
+from rlaif.algorithms.sft.sources import imitable, imitated
 from rlaif.batching.encode import Row, encode_row
-from rlaif.batching.unusable import BatchError, require_response
-from rlaif.data.cut_off import is_cut
+from rlaif.batching.unusable import BatchError, NoneUsableError, require_response
 from rlaif.data.records import Lesson, PlainText
 
 
@@ -31,41 +31,44 @@ class EncodedLessons:
     """One source as rows of token ids, with the records left out."""
 
     rows: list[Row] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)  # one reason per record left out
+    skipped: list[BatchError] = field(default_factory=list)  # one per record left out
     unsure: int = 0  # preferences below min_prob_chosen
+    aside: int = 0  # preferences whose chosen response is not the best of its prompt, or repeats it
     cut: int = 0  # left out by cut_off=skip
 
 
 def encode_lessons(
-    tokenizer: Any, name: str, lessons: Sequence[Lesson], config: SFTConfig
+    tokenizer: Any,
+    name: str,
+    lessons: Sequence[Lesson],
+    config: SFTConfig,
+    report: Callable[[int], None] | None = None,
 ) -> EncodedLessons:
     """Encode the records of one source as rows.
 
-    name: the source's, for errors. Raises BatchError for an unusable record, or with
-    unusable="skip" when no record is usable.
+    name: the source's, for errors. report: called with the number of records done. Raises
+    BatchError for an unusable record, or with unusable="skip" NoneUsableError when no record is
+    usable.
     """
     rows: list[Row] = []
-    skipped: list[str] = []
-    unsure = cut = 0
-    for lesson in lessons:
-        if is_unsure(lesson, config):
-            unsure += 1
-            continue
-        if config.cut_off == "skip" and is_cut(lesson):
-            cut += 1
-            continue
+    skipped: list[BatchError] = []
+    left, unsure, aside, cut = imitable(lessons, config)
+    for done, lesson in enumerate(left):
+        if report is not None:
+            report(done)
         try:
             rows += _rows(tokenizer, lesson, config.max_tokens)
         except BatchError as error:
             if config.unusable == "error":
                 raise
-            skipped.append(str(error))
+            skipped.append(error)
     if not rows:
         why = f"; {unsure} below min_prob_chosen={config.min_prob_chosen}" if unsure else ""
         why += f"; {cut} cut off, and cut_off=skip leaves them out" if cut else ""
         why += f"; first because {skipped[0]}" if skipped else ""
-        raise BatchError(f"{name}: nothing to imitate among {len(lessons)} records{why}")
-    return EncodedLessons(rows, skipped, unsure, cut)
+        message = f"{name}: nothing to imitate among {len(lessons)} records{why}"
+        raise NoneUsableError(message, skipped)
+    return EncodedLessons(rows, skipped, unsure, aside, cut)
 
 
 def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:
@@ -85,12 +88,18 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
 
     Every token is trained on once: each row begins with the last token of the previous one, as
     context only, and the first with the tokenizer's begin token (without one, the text's first
-    token is context too). Raises BatchError for an empty text.
+    token is context too). Raises BatchError for an empty text, or a tokenizer without end token.
     """
+    if tokenizer.eos_token_id is None:
+        raise BatchError(
+            f"the tokenizer of {tokenizer.name_or_path} has no end token, which ends a plain text; "
+            "set tokenizer.eos_token and save it"
+        )
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = [*begin, *tokenizer.encode(text.text, add_special_tokens=False), tokenizer.eos_token_id]
     if len(ids) < 3:
-        raise BatchError(f"{text.id}: the text is empty; drop the record, or set unusable=skip")
+        message = f"{text.id}: the text is empty; drop the record, or set unusable=skip"
+        raise BatchError(message, text.id)
     step = max_tokens - 1
     return [
         Row(f"{text.id}, from token {at}", tuple(ids[at : at + max_tokens]), 1)

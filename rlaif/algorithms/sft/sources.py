@@ -1,14 +1,21 @@
-"""The sources that SFT mixes: records to imitate and their share of the rows. No torch."""
+"""The sources that SFT mixes: records to imitate and their share of the rows. No torch.
+
+Several preferences may be about one prompt: all pairs of a ranked set, every chosen response with
+every rejected one. Of those, only the best response is imitated, and once (`imitable`): the third
+best of four is a chosen response, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
+from rlaif.data.cut_off import is_cut
 from rlaif.data.datasets import read_lessons
 from rlaif.data.records import Lesson, PlainText, Preference, Sample
 from rlaif.settings import parse_weighted
@@ -60,6 +67,56 @@ def imitated(lesson: Lesson) -> Imitated:
 def is_unsure(lesson: Lesson, config: SFTConfig) -> bool:
     """Whether it is a preference whose label is too near ½ to imitate its chosen response."""
     return isinstance(lesson, Preference) and lesson.prob_chosen < config.min_prob_chosen
+
+
+class Imitable(NamedTuple):
+    """The records of a source that are imitated, and how many are not, by reason."""
+
+    lessons: list[Lesson]
+    unsure: int  # preferences below min_prob_chosen
+    aside: int  # preferences whose chosen response is not the best of its prompt, or repeats it
+    cut: int  # left out by cut_off=skip
+
+    def describe(self, name: str) -> str:
+        """A line on the preferences left aside, for users; "" where there are none. name: of the
+        source."""
+        if not self.aside:
+            return ""
+        return (
+            f"{name}: left aside {self.aside} preferences: of the responses to a prompt only the "
+            "best is imitated, and once"
+        )
+
+
+def imitable(lessons: Sequence[Lesson], config: SFTConfig) -> Imitable:
+    """The records to imitate, in order.
+
+    The best responses to a prompt are those that were rejected least often (never, in a ranking)
+    in the preferences that are sure enough; each of them is imitated once.
+    """
+    sure = [lesson for lesson in lessons if not is_unsure(lesson, config)]
+    pairs = [lesson for lesson in sure if isinstance(lesson, Preference)]
+    defeats = Counter((_prompt_key(pair), pair.rejected_text) for pair in pairs)
+    fewest: dict[Hashable, int] = {}
+    for pair in pairs:
+        prompt = _prompt_key(pair)
+        count = defeats[prompt, pair.chosen_text]
+        fewest[prompt] = min(count, fewest.get(prompt, count))
+    best: list[Lesson] = []
+    taken: set[tuple[Hashable, str]] = set()
+    for lesson in sure:
+        if isinstance(lesson, Preference):
+            response = _prompt_key(lesson), lesson.chosen_text
+            if response in taken or defeats[response] > fewest[response[0]]:
+                continue
+            taken.add(response)
+        best.append(lesson)
+    kept = [lesson for lesson in best if config.cut_off == "keep" or not is_cut(lesson)]
+    return Imitable(kept, len(lessons) - len(sure), len(sure) - len(best), len(best) - len(kept))
+
+
+def _prompt_key(pair: Preference) -> Hashable:
+    return tuple((message.role, message.content) for message in pair.prompt)
 
 
 def require_lessons(

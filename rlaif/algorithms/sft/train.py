@@ -13,6 +13,7 @@ Left out: packing rows without padding (batches are by length instead), loss on 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, encode_lessons, mixture
-from rlaif.algorithms.sft.sources import SFTSource, require_lessons
+from rlaif.algorithms.sft.sources import SFTSource, imitable, require_lessons
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
 from rlaif.data.cut_off import count_lessons
 from rlaif.data.records import Lesson
@@ -75,8 +76,12 @@ def train(
     encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
     skipped = [reason for source in encoded for reason in source.skipped]
     report_skipped(skipped)
+    for source in sources:
+        if workers.is_main and (line := imitable(source.records, config).describe(source.name)):
+            print(line, file=sys.stderr)
     cut = count_lessons(lesson for s in sources for lesson in s.records)
     report_cut_off(cut, "records", config.cut_off == "skip")
+    report_cut_off(count_lessons(eval_samples), "held-out records", config.cut_off == "skip")
     heldout: list[Row] = []
     if eval_samples:
         heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
@@ -99,6 +104,8 @@ def train(
     left_out = {
         "skipped": len(skipped) + sum(source.cut for source in encoded),
         "unsure": sum(source.unsure for source in encoded),
+        "left_aside": sum(source.aside for source in encoded),
+        "cut_responses": cut.responses,
     }
     with progress("SFT", len(batches), "steps") as report:
         report(done)

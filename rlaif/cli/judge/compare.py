@@ -1,4 +1,4 @@
-"""`rlaif judge compare | rank | calibrate`: use a judge server, and calibrate it."""
+"""`rlaif judge compare | rank | calibrate | promote`: use a judge server, and improve it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 from rlaif.cli import complete
-from rlaif.cli.judge import response
+from rlaif.cli.judge import bench, promote, response
 from rlaif.cli.judge.options import (
     Fresh,
     Protocol,
@@ -130,12 +130,12 @@ def _show_judgment(judgment: Judgment) -> None:
         f"spread {judgment.spread:.3f} over principles and orders  ({traits})"
     )
     origin = judgment.provenance
-    calibration = origin.calibration
-    if calibration and judgment.raw_prob_a is not None:
-        out.print(
-            f"calibrated from {judgment.raw_prob_a:.3f} (calibration {calibration[:16]}…)",
-            highlight=False,
-        )
+    raw = judgment.raw_prob_a
+    if origin.reader and raw is not None:
+        out.print(f"{raw:.3f} before the reader {origin.reader[:16]}…", highlight=False)
+    if origin.calibration and raw is not None:
+        digest = origin.calibration[:16]
+        out.print(f"calibrated from {raw:.3f} (calibration {digest}…)", highlight=False)
     constitution = f"{origin.constitution_name} {origin.constitution_version}"
     out.print(
         f"by {constitution}, {origin.protocol}: {describe(judgment.usage, judgment.seconds)}",
@@ -198,6 +198,19 @@ app.command(
     epilog='Example: rlaif judge preview "Name a fruit" "An apple." "A stone." '
     "--sample-principles 1"
 )(response.preview)
+
+app.command(
+    "bench",
+    epilog="Examples: rlaif judge bench hhh.jsonl --judge qwen2.5-coder-1.5b --limit 100; "
+    "rlaif judge bench reward-bench.parquet rm-bench.json --server 127.0.0.1:50051 --dry-run",
+)(bench.judge_bench)
+
+
+app.command(
+    "promote",
+    epilog="Example: rlaif judge promote --gold pairs.jsonl --candidate reader "
+    "--candidate constitution:mine.yaml --judge qwen2.5-coder-1.5b",
+)(promote.promote_judge)
 
 
 @app.command(
@@ -264,6 +277,7 @@ def calibrate_judge(
             folds=folds,
             seed=seed,
         )
+    before = read_calibrations(path) if path.exists() else []
     write_calibration(path, report.calibration)
     digest = report.calibration.sha256
     if as_json:
@@ -274,6 +288,13 @@ def calibrate_judge(
     if path != default_path:
         use = f"servers look for it in {default_path}"
     output().print(f"written to {path}; {use} (sha256 {digest[:16]}…)", highlight=False)
+    for other in before:
+        if other.kind == "reader" and other.key == report.calibration.key:
+            output().print(
+                f"it replaces the reader {other.sha256[:16]}…; `rlaif judge promote` would have "
+                "compared the two",
+                highlight=False,
+            )
 
 
 def _print_plan(pairs: Sequence[GoldPair], constitution: Constitution, path: Path) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rlaif.api.plan import TrainingPlan
     from rlaif.training.config import TrainConfig
 
+_MOST = 20
+"""Lines of problems that are printed; the others are counted."""
+
 
 def show_plan(plan: TrainingPlan) -> None:
     """Print what training would do; exit with code 1 if anything would be refused."""
@@ -34,10 +37,15 @@ def _lines(plan: TrainingPlan) -> Iterator[str]:
     if plan.problems:
         refused = [line for problem in plan.problems for line in str(problem).splitlines()]
         yield f"would be refused, {len(refused)} {'problem' if len(refused) == 1 else 'problems'}:"
-        yield from (f"  {line}" for line in refused)
+        yield from (f"  {line}" for line in refused[:_MOST])
+        if len(refused) > _MOST:
+            yield f"  … and {len(refused) - _MOST} more"
+        yield from filter(None, [plan.unchecked])
         return
     yield from plan.notes
-    yield f"{counts}; {plan.steps} {plan.unit} if every record can be used"
+    yield from filter(None, [plan.unchecked])
+    checked = plan.unchecked == ""
+    yield f"{counts}; {plan.steps} {plan.unit}{'' if checked else ' if every record can be used'}"
     yield _start(plan)
 
 

@@ -30,6 +30,14 @@ AllPairs = Annotated[
     bool,
     typer.Option("--all-pairs", help="Label every pair of a prompt's responses, not just one."),
 ]
+MaxLengthRatio = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        help="Only pairs whose longer response has at most so many times the characters of the "
+        "shorter one; default: any.",
+    ),
+]
 UpdateOption = Annotated[
     bool,
     typer.Option(
@@ -73,6 +81,7 @@ def label(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     all_pairs: AllPairs = False,
+    max_length_ratio: MaxLengthRatio = None,
     replace: ReplaceOption = False,
     update: UpdateOption = False,
     old: OldConstitution = None,
@@ -94,6 +103,7 @@ def label(
         "constitution": constitution,
         "wait": max_wait,
         "pairs_per_prompt": None if all_pairs else 1,
+        "max_length_ratio": max_length_ratio,
         "sample_principles": sample_principles,
         "seed": seed,
     }
@@ -125,6 +135,7 @@ def _check_label_options(constitution: str, old: Path | None, update: bool, repl
 
 def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
     from judge_service.planted.file import PREFIX
+    from rlaif.feedback.undecided import undecided_warning
 
     console, made_by = output(), summary.judge.constitution
     console.print(
@@ -132,12 +143,26 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.identical:
+        console.print(
+            f"{summary.identical} responses left out: identical to another one to their prompt",
+            highlight=False,
+        )
     if summary.cut_off:
         console.print(
             f"{summary.cut_off} of {summary.pairs} pairs hold a response that was cut off by its "
             "length limit: no training teaches an end for it",
             highlight=False,
         )
+    if summary.unequal:
+        console.print(
+            f"{summary.unequal} pairs were not drawn: their lengths differ by more than "
+            "--max-length-ratio",
+            highlight=False,
+        )
+    warning = undecided_warning(summary.undecided, summary.judged, summary.mean_entropy)
+    if warning:
+        console.print(warning, highlight=False)
     if (model := summary.judge.model).name.startswith(PREFIX):
         console.print(f"labeled by {model.name}: planted, simulated by rules, no model")
     if summary.kept:

@@ -1,4 +1,4 @@
-"""`rlaif labels …`: show, count, verify and export labels."""
+"""`rlaif labels …`: show, count, verify, recalibrate and export labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
-from rlaif.cli.options import DEFAULT_SERVER, AsJson, OutFile, OwnJudge, Seed, Server, output
+from rlaif.cli.options import (
+    DEFAULT_SERVER,
+    AsJson,
+    OutFile,
+    OutFolder,
+    OwnJudge,
+    Seed,
+    Server,
+    output,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
     from rlaif.labels.statistics import LabelStats, TraitWeights
     from rlaif.labels.verify import OfflineReport, Replay
 
-app = typer.Typer(help="Show, verify and export labels.", no_args_is_help=True)
+app = typer.Typer(help="Show, verify, recalibrate and export labels.", no_args_is_help=True)
 
 LabelFile = Annotated[
     Path, typer.Argument(help="preferences.parquet, a .jsonl of preferences, or their folder.")
@@ -120,11 +129,9 @@ def _show(out: Console, label: Preference, receipt: Receipt) -> None:
     model = origin.model
     say(f"model {model.name}, {model.dtype}, {model.engine}, weights {model.weights_sha256}")
     say(f"template {origin.template_version}, read {origin.protocol}, seed {origin.seed}")
-    say(
-        f"calibration {origin.calibration}, P(A) before it = {receipt.raw_prob_a:.4f}"
-        if origin.calibration
-        else "calibration none"
-    )
+    applied = [("reader", origin.reader), ("calibration", origin.calibration)]
+    named = [f"{what} {digest}" for what, digest in applied if digest]
+    say(f"{named[0]}, P(A) before it = {receipt.raw_prob_a:.4f}" if named else "calibration none")
 
 
 # ── stats ────────────────────────────────────────────────────────────────────────────────────
@@ -147,6 +154,7 @@ def show_stats(
 
 
 def _print_stats(out: Console, stats: LabelStats) -> None:
+    from rlaif.feedback.undecided import undecided_warning
     from rlaif.terminal_tables import print_table
 
     def say(text: str) -> None:
@@ -167,7 +175,10 @@ def _print_stats(out: Console, stats: LabelStats) -> None:
     mass, lowest = _number(stats.mean_label_mass), _number(stats.lowest_label_mass)
     say(f"label mass, mean: {mass}, lowest {lowest}")
     say(f"reads: {stats.reads}, {stats.stored_reads} of them stored; void: {stats.void_reads}")
-    say(f"prob_chosen, mean: {stats.mean_prob_chosen:.3f}")
+    entropy = f"entropy, mean: {stats.mean_entropy:.3f} bits"
+    say(f"prob_chosen, mean: {stats.mean_prob_chosen:.3f}; {entropy}")
+    if warning := undecided_warning(stats.undecided, stats.labels, stats.mean_entropy):
+        say(warning)
     # The histogram, scaled to its largest bin; then each principle.
     width, most = 0.5 / len(stats.histogram), max(stats.histogram)
     for place, n in enumerate(stats.histogram):
@@ -226,6 +237,14 @@ def verify(
         ),
     ] = False,
     constitution: Constitutions = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibration",
+            help="With --offline: a file of calibrations that receipts name, so that what they "
+            "made is recomputed too; repeatable.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute labels and compare; exits with 1 if they do not reproduce."""
@@ -233,11 +252,16 @@ def verify(
     from rlaif.feedback.client import judge_client
     from rlaif.labels.verify import draw, replay, verify_offline
 
+    if calibration and not offline:
+        raise UserError("--calibration needs --offline: a replay compares what comes before it")
     # Both ways give a report with `passed`; only a replay needs a judge.
     path = _file(file)
     report: OfflineReport | Replay
     if offline:
-        report = verify_offline(iter_preferences(path), _trait_weights(constitution))
+        from judge_service.judge.calibration import read_calibrations
+
+        named = [fitted for file in calibration or () for fitted in read_calibrations(file)]
+        report = verify_offline(iter_preferences(path), _trait_weights(constitution), named)
         if not report.labels:
             raise UserError(f"{path}: the file contains no labels to verify; give another file")
         text = _offline_text(report)
@@ -289,6 +313,41 @@ def _replay_text(report: Replay) -> str:
     lines += [f"{n} labels not recomputed: {reason}" for reason, n in report.no_answer.items()]
     lines.append("the labels reproduce" if report.passed else "the labels do not reproduce")
     return "\n".join(lines)
+
+
+# ── recalibrate ──────────────────────────────────────────────────────────────────────────────
+
+
+@app.command(
+    epilog="Example: rlaif labels recalibrate labels --calibration overall.calibration.json "
+    "--out recalibrated"
+)
+def recalibrate(
+    file: LabelFile,
+    calibration: Annotated[
+        Path, typer.Option(help="Calibration file; its entry for these labels is applied.")
+    ],
+    out: OutFolder,
+) -> None:
+    """Apply a calibration or a fitted reader to labels from their receipts, without a read."""
+    from rlaif.data.datasets import iter_preferences
+    from rlaif.data.records import write_preferences
+    from rlaif.labels.recalibrate import Recalibrated, find_calibration, recalibrate_all
+
+    path, target = _file(file), out / "preferences.parquet"
+    if target.exists():
+        raise UserError(f"{target}: exists already; choose another folder with --out")
+    first = next(iter_preferences(path), None)
+    if first is None:
+        raise UserError(f"{path}: the file contains no labels; give another file")
+    fitted, counts = find_calibration(calibration, first), Recalibrated()
+    write_preferences(target, recalibrate_all(iter_preferences(path), fitted, counts))
+    output().print(
+        f"{counts.labels} labels by {fitted.kind} {fitted.sha256[:16]}…: {target}; "
+        f"{counts.changed} choose the other response now",
+        markup=False,
+        highlight=False,
+    )
 
 
 # ── export ───────────────────────────────────────────────────────────────────────────────────

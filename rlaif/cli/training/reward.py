@@ -1,4 +1,4 @@
-"""`rlaif reward …`: reweigh and compare trained reward models."""
+"""`rlaif reward …`: reweigh, compare and benchmark trained reward models."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from constitution.errors import UserError
+from rlaif.cli.judge.bench import reward_bench
 from rlaif.cli.options import AsJson, output
 
-app = typer.Typer(help="Reweigh and compare trained reward models.", no_args_is_help=True)
+app = typer.Typer(
+    help="Reweigh, compare and benchmark trained reward models.", no_args_is_help=True
+)
 
 Folder = Annotated[Path, typer.Argument(help="The folder written by rlaif train reward.")]
 
@@ -79,6 +82,11 @@ def compare(folder: Folder, other: Folder, as_json: AsJson = False) -> None:
     )
     for trait, (one, two) in comparison.traits.items():
         console.print(f"  {trait}: {one:.4f} and {two:.4f}", highlight=False)
+
+
+app.command(
+    "bench", epilog="Example: rlaif reward bench runs/reward reward-bench-2.parquet --limit 200"
+)(reward_bench)
 
 
 def _evaluation(folder: Path) -> Path:

@@ -14,7 +14,6 @@ from rlaif.cli.options import (
     DEFAULT_SERVER,
     ConstitutionName,
     OutFolder,
-    OwnJudge,
     SamplePrinciples,
     Seed,
     Server,
@@ -23,6 +22,16 @@ from rlaif.cli.options import (
     WaitTimeout,
     output,
 )
+
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge",
+        help="Start a judge server with this model while it judges, or use the one at HOST:PORT; "
+        "may be repeated: a column of win rates for each.",
+        autocompletion=complete.models,
+    ),
+]
 
 
 def run(
@@ -108,30 +117,66 @@ def evaluate(
     server: Server = DEFAULT_SERVER,
     wait: Wait = False,
     wait_timeout: WaitTimeout = None,
-    judge: OwnJudge = "",
+    judge: Judges = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labels that a policy was trained on; says if a judge made them, too."),
+    ] = None,
+    worth: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON with how often judges are right on gold; shown beside them."),
+    ] = None,
     out: OutFolder = Path("evaluation"),
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
+    until: Annotated[
+        str,
+        typer.Option(
+            help="Stop judging a policy when its win rate is `settled` (the interval excludes "
+            "50 %), or its interval is this wide, e.g. 0.2. The interval holds at every look.",
+            metavar="settled|WIDTH",
+        ),
+    ] = "",
+    human: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of human verdicts on some pairs: win rates by people."),
+    ] = None,
+    round_robin: Annotated[
+        bool,
+        typer.Option("--round-robin", help="Compare every two policies, too; give strengths."),
+    ] = False,
 ) -> None:
-    """Compare policies with their start: win rates with 95 % intervals, judged in both orders."""
+    """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
+
+    Several judges have a column each, and their agreement.
+    """
     from rlaif.api.judging import evaluate as compare
-    from rlaif.report.tables import print_table
+    from rlaif.feedback.connection import ADDRESS
+    from rlaif.report.beyond_win_rates import print_evaluation
 
     files = dict(map(_named_file, responses))
     max_wait = longest_wait(wait, wait_timeout)
-    with suggest_wait(judge, server, max_wait):
+    addresses = [name for name in judge or () if ADDRESS.fullmatch(name)]
+    models = [name for name in judge or () if name not in addresses]
+    servers = addresses if judge else [server]
+    with suggest_wait("".join(models), "".join(servers[:1]), max_wait):
         result = compare(
             files,
             start=start,
             out=out,
-            judge=judge,
-            server="" if judge else server,
+            judge=models,
+            server=servers,
             constitution=constitution,
             wait=max_wait,
             sample_principles=sample_principles,
             seed=seed,
+            labels=labels or (),
+            worth=worth or (),
+            until=until,
+            human=human or (),
+            round_robin=round_robin,
         )
-    print_table(result, output())
+    print_evaluation(result, output())
 
 
 def _named_file(text: str) -> tuple[str, Path]:

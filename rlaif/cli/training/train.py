@@ -232,7 +232,7 @@ def _do(
     if dry_run:
         from rlaif.cli.training.dry_run import show_plan
 
-        show_plan(plan(data, **asked))
+        show_plan(plan(data, **asked).examined())
         return
     out = train(data, **asked)
     from rlaif.distributed.processes import ProcessGroup

@@ -42,7 +42,8 @@ class Format:
     recognize: whether a file is in this format, from the fields of its first row. convert: rows to
     Preferences, or to Demonstrations where the format has no pairs. columns: the columns that it
     reads. url: the format's public description. lessons: the same to records to imitate, where
-    those are more than the preferences' chosen responses.
+    those are not the preferences' chosen responses. prompt: the turns in a row's column `prompt`,
+    where that is a text with more than the user's turn and not a transcript.
     """
 
     recognize: Callable[[Fields], bool]
@@ -50,6 +51,7 @@ class Format:
     columns: frozenset[str]
     url: str
     lessons: Convert | None = None
+    prompt: Callable[[str], list[Turn]] | None = None
 
 
 def by_row(convert_row: Callable[[Fields, str], Iterable[Converted]]) -> Convert:

@@ -10,6 +10,9 @@ helpsteer3            https://huggingface.co/datasets/nvidia/HelpSteer3: context
                       response1, response2, `overall_preference` as above, and
                       `individual_preference`, the scores of up to three annotators.
 
+A prompt of HelpSteer2 is the user's first turn; where it has more, the next ones are in the same
+text, each after a line "<extra_id_1>Assistant" or "<extra_id_1>User" (of Nemotron's chat template).
+
 A soft label where single votes are kept (helpsteer3): prob_chosen is the share of annotators on the
 side of the overall preference, where a score of 0 counts half. The strength of an overall score is
 a distance, not a probability (HelpSteer2-Preference weighs the loss by it: arXiv:2410.01257,
@@ -18,6 +21,7 @@ section 4), so the others are hard labels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
@@ -27,6 +31,8 @@ from rlaif.data.formats.base import (
     Fields,
     Format,
     LeftOut,
+    Turn,
+    assistant,
     by_row,
     has,
     needed_number,
@@ -34,8 +40,24 @@ from rlaif.data.formats.base import (
     objects,
     ranked_pairs,
     text,
+    user,
 )
 from rlaif.data.formats.comparisons import pair
+
+_NEXT_TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)\n")
+
+
+def turns_of(prompt: str) -> list[Turn]:
+    """The turns of a prompt of HelpSteer2.
+
+    >>> turns_of("Hi\\n<extra_id_1>Assistant\\nHello")[1:]
+    [{'role': 'assistant', 'content': 'Hello'}]
+    """
+    first, *others = _NEXT_TURN.split(prompt)
+    turns = [user(first)] if first.strip() or not others else []
+    for speaker, said in zip(others[::2], others[1::2], strict=True):
+        turns.append(user(said) if speaker == "User" else assistant(said))
+    return turns
 
 
 def _helpsteer2(rows: Iterable[tuple[str, Fields]]) -> Iterator[Converted]:
@@ -50,13 +72,15 @@ def _helpsteer2(rows: Iterable[tuple[str, Fields]]) -> Iterator[Converted]:
         if len(answers) < 2:
             yield LeftOut("a single response")
         for found in ranked_pairs(answers):
-            yield found if isinstance(found, LeftOut) else pair(prompt, *found, same[0][0])
+            where = same[0][0]
+            yield found if isinstance(found, LeftOut) else pair(turns_of(prompt), *found, where)
 
 
 def _helpsteer2_preference(fields: Fields, where: str) -> Iterator[Converted]:
     first, second = (text(fields, f"response_{place}", where) for place in (1, 2))
     strength = needed_number(fields, "preference_strength", where)
-    yield _second_is_better(text(fields, "prompt", where), first, second, strength, where)
+    prompt = turns_of(text(fields, "prompt", where))
+    yield _second_is_better(prompt, first, second, strength, where)
 
 
 def _helpsteer3(fields: Fields, where: str) -> Iterator[Converted]:
@@ -104,12 +128,14 @@ HELPSTEER2 = Format(
     convert=_helpsteer2,
     columns=frozenset({"prompt", "response", "helpfulness"}),
     url="https://huggingface.co/datasets/nvidia/HelpSteer2",
+    prompt=turns_of,
 )
 HELPSTEER2_PREFERENCE = Format(
     recognize=has("prompt", "response_1", "response_2", "preference_strength"),
     convert=by_row(_helpsteer2_preference),
     columns=frozenset({"prompt", "response_1", "response_2", "preference_strength"}),
     url="https://huggingface.co/datasets/nvidia/HelpSteer2",
+    prompt=turns_of,
 )
 HELPSTEER3 = Format(
     recognize=has("context", "response1", "response2", "overall_preference"),

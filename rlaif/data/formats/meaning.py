@@ -20,6 +20,9 @@ SYSTEM = ("system", "system_prompt")
 NOT_TEXT = ("tools", "images", "image", "videos", "audios", "history", "chat_template_kwargs")
 """Columns that add something to the prompt which these shapes do not carry."""
 
+_VERDICTS = ("status", "winner")
+"""Columns that may say "tie"."""
+
 _LIKE_PROMPTS = ("question", "instruction", "input", "query", "context", "messages")
 """Columns in which other data sets keep a prompt."""
 
@@ -28,10 +31,14 @@ def why_left_out(fields: Fields, where: str) -> str:
     """Why the row's own columns say that it must not be learned from; "" where they do not."""
     if not _label(fields, where):
         return "label: false"
-    if fields.get("deleted") is True:
+    if _flag(fields, "deleted", where, "it does not say that the row is withdrawn"):
         return "deleted"
     if fields.get("prob_chosen") is not None:
         return ""
+    if _flag(fields, "tie", where, "it does not say that neither response is better") or any(
+        fields.get(name) == "tie" for name in _VERDICTS
+    ):
+        return "equal scores"
     for better, worse in _score_columns(tuple(fields)):
         chosen, rejected = number(fields.get(better)), number(fields.get(worse))
         if chosen is not None and rejected is not None and chosen <= rejected:
@@ -52,17 +59,24 @@ def _score_columns(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 def _label(fields: Fields, where: str) -> bool:
     """The label of an unpaired preference; true where there is none."""
     for name in ("label", "kto_tag"):
-        label = fields.get(name)
-        if label is None:
-            continue
-        if not isinstance(label, bool | int) or label not in (0, 1):
-            raise RecordError(
-                f"{where}: {name}: true or false is needed (found {shown(label)}); rename the "
-                "column if it does not say whether the response is a good one"
-            )
-        if not label:
+        label = _flag(fields, name, where, "it does not say whether the response is a good one")
+        if label is False:
             return False
     return True
+
+
+def _flag(fields: Fields, name: str, where: str, otherwise: str) -> bool | None:
+    """A column of true and false, or 1 and 0; None where the row has none. otherwise: why a column
+    of this name may hold something else."""
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, bool | int) or value not in (0, 1):
+        raise RecordError(
+            f"{where}: {name}: true or false is needed (found {shown(value)}); rename the "
+            f"column if {otherwise}"
+        )
+    return bool(value)
 
 
 def refuse_other_inputs(fields: Fields, where: str) -> None:

@@ -17,10 +17,11 @@ content. A column whose name is nearly one of ours is an error.
 
 Columns that change what a row means are heeded: `system` (and `system_prompt`) begins the prompt;
 `label: false` (an unpaired preference, KTO) and `deleted: true` leave the row out; so do equal
-responses and, without prob_chosen, scores (`score_chosen` and `score_rejected`, `chosen-rating`
-and the like, or a `rating` of two) of which that of `chosen` is not the higher one. A reply whose
-message has `weight: 0` (or `loss` or `train: false`) is no lesson. Tools, images and other inputs
-that are not text are refused, as is a prompt that ends with the assistant's turn.
+responses and, without prob_chosen, a tie (`tie: true`, or "tie" as `status` or `winner`) and scores
+(`score_chosen` and `score_rejected`, `chosen-rating` and the like, or a `rating` of two) of which
+that of `chosen` is not the higher one. A reply whose message has `weight: 0` (or `loss` or `train:
+false`) is no lesson. Tools, images and other inputs that are not text are refused, as is a prompt
+that ends with the assistant's turn.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ from rlaif.data.rows import shown, shown_name
 
 COLUMNS = frozenset(
     {*Preference.model_fields, *Sample.model_fields, *SYSTEM, *NOT_TEXT}
-    | {"completion", "messages", "text", "label", "kto_tag", "deleted"}
+    | {"completion", "messages", "text", "label", "kto_tag", "deleted", "tie"}
     | {"score_chosen", "score_rejected", "chosen_score", "rejected_score"}
     | {"chosen_rating", "rejected_rating", "chosen-rating", "rejected-rating"}
 )

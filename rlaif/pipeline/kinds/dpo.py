@@ -7,7 +7,7 @@ from typing import Any
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.data.prompt_split import TRAIN
 from rlaif.pipeline.context import RunContext
-from rlaif.pipeline.stage import ArtifactType, Stage, names_of, one, read_labels
+from rlaif.pipeline.stage import ArtifactType, Stage, labels_by_file, names_of, one
 
 
 class DPOStage(Stage):
@@ -30,10 +30,16 @@ class DPOStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.dpo.train import train
+        from rlaif.batching.origins import naming_files
+        from rlaif.feedback.undecided import report_undecided, undecided_in
 
-        labels = read_labels(self.sources["labels"])
+        files = labels_by_file(self.sources["labels"])
+        labels = [label for _, of_file in files for label in of_file]
+        report_undecided(undecided_in(label.prob_chosen for label in labels))
         split = context.split(labels, looks=self.looks, holds_out=self.holds_out)
-        train(self.settings, self.source("model").model, split.train, self.folder, split.heldout)
+        model = self.source("model").model
+        with naming_files(*files):
+            train(self.settings, model, split.train, self.folder, split.heldout)
 
     @property
     def looks(self) -> bool:

@@ -1,79 +1,231 @@
-"""evaluate: policies compared with their start by a judge, with 95 % intervals."""
+"""evaluate: policies compared with their start by one judge or several, with 95 % intervals."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, field_validator, model_validator
+
+from constitution.errors import UserError
 from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
-from rlaif.data.records import Sample, read_jsonl
+from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
+from rlaif.evaluation.anytime import stop_rule
+from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
+from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
-from rlaif.pipeline.stage import ArtifactType, Files, Source, Stage, is_model, judge_slot, one
+from rlaif.pipeline.recipe import ModelSpec
+from rlaif.pipeline.stage import (
+    ArtifactType,
+    Files,
+    Source,
+    Stage,
+    evaluator_slot,
+    is_model,
+    names_of,
+    one,
+    refused_judges,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif.evaluation.policies import KL, PolicyRun
+    from rlaif.evaluation.comparison import Compare
+    from rlaif.evaluation.judges.column import Labelers
+    from rlaif.evaluation.policies import KL, EvaluationResult, PolicyRun
     from rlaif.models.reward_model import RewardModel
 
 
 FEW_PROMPTS = 20  # with fewer, a win rate's 95 % interval is over 40 points wide
 
 
+class EvaluateOptions(ConstitutionOptions):
+    """By which constitution the judges judge, what they are known to be worth, on how many
+    prompts, and what else is found."""
+
+    judge_worth: tuple[str, ...] = Field(
+        default=(),
+        description="JSON files with how often the judges are right on gold; shipped judges' "
+        "figures are known",
+    )
+
+    until: str | float | None = Field(
+        default=None,
+        description="stop judging a policy when its win rate is settled (its interval excludes "
+        "50 %), or its interval is this wide, such as 0.2; all prompts by default",
+    )
+    human: str = Field(
+        default="", description="JSON lines of human verdicts, for win rates by people (PPI++)"
+    )
+    round_robin: bool = Field(
+        default=False, description="compare every two policies, too: Bradley-Terry strengths"
+    )
+
+    @field_validator("judge_worth", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _intervals_hold(self) -> EvaluateOptions:
+        try:
+            stop_rule(self.until, human=bool(self.human), round_robin=self.round_robin)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class EvaluateStage(Stage):
-    """Judges every policy's responses against the start's, in both orders."""
+    """Judges every policy's responses against the start's, in both orders, by one judge after
+    another."""
 
     kind = "evaluate"
     takes = {
         "responses": one(ArtifactType.RESPONSES, "what is compared"),
-        "judge": judge_slot("what compares"),
+        "judges": evaluator_slot("what compares; one or several", many=True, prefers="second"),
         "reward": one(ArtifactType.REWARD_MODEL, "scores the responses, too", optional=True),
     }
     gives = ArtifactType.EVALUATION
     settings_class = JudgingConfig
-    options_class = ConstitutionOptions
+    options_class = EvaluateOptions
     keeps_its_own = True  # the journal has every answer by its content
     is_result = True
     grows_with = HELD_OUT
 
+    def refused(self) -> Iterator[tuple[str, str]]:
+        yield from refused_judges("judges", self.sources["judges"])
+        for path in self._worth_files:
+            try:
+                read_worth(path)
+            except WorthError as error:
+                yield "judge_worth", str(error)
+
     def does(self, context: RunContext) -> str:
         trained = ", ".join(name for name in self._respond.policies if name != START)
-        return f"{self.source('judge').title} compares {trained} with the start"
+        judges = self.sources["judges"]
+        compare = "compares" if len(judges) == 1 else "compare"
+        return f"{names_of(judges)} {compare} {trained} with the start"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        """Also the policies, whose KL to the start is computed from their weights."""
+        """Also the policies, whose KL to the start is computed from their weights, and the labels
+        that they were trained on, whose receipts say who labeled."""
         policies = self._respond.policies
+        verdicts = self._verdicts()
         return {
+            "labels": [Files((source.file,)) for source in self._labels],
+            "worth": Files(self._worth_files),
+            "human": Files((Path(self.options.human).expanduser(),) if verdicts else ()),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
             **self._respond.template_kwargs,
         }
 
     def run(self, context: RunContext) -> None:
-        from judge_service.planted.file import PlantedJudge
-        from rlaif.evaluation.gold import GOLD_FILE, gold_evaluation
-        from rlaif.evaluation.policies import evaluate
+        from rlaif.evaluation.human_verdicts import human_win_rates, require_known
+        from rlaif.evaluation.policies import evaluate_by
+        from rlaif.evaluation.round_robin.tournament import also_round_robin
 
         scorer = self._scorer()
         start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
-        judge, constitution = self.source("judge").spec, self.options.constitution
-        with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
-            journal = self.folder / "answers.journal.jsonl"
-            compare = context.comparer(client, journal, constitution, self.settings)
-            result = evaluate(start, trained, compare)
-        if judge.is_planted:
-            truth = PlantedJudge.load(judge.model)
-            runs = [(run.name, run.samples) for run in (start, *trained)]
-            gold = gold_evaluation(truth.name, runs, result, truth.gold.score)
-            gold.save(self.folder / GOLD_FILE)
-        else:
-            (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+        verdicts = self._verdicts()
+        require_known(verdicts, {run.name: run.samples for run in trained})
+        judges, strengths = self._in_turn(context), list[StrengthTable]()
+        if self.options.round_robin:
+            judges = also_round_robin(judges, (start, *trained), strengths)
+        until = stop_rule(self.options.until, human=False, round_robin=False)
+        result = evaluate_by(start, trained, judges, until=until)
+        comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+        human = human_win_rates(verdicts, comparisons)
+        result = replace(result, human=human, strengths=strengths[0] if strengths else None)
+        result = result.known(self._labelers(), self._worth())
+        self._save_gold((start, *trained), result)
         result.save(self.outputs.paths[0])
+
+    def _in_turn(self, context: RunContext) -> Iterator[Compare]:
+        """Each judge, served only while it compares: two models may not fit into memory."""
+        for source in self.sources["judges"]:
+            constitution, judging = self.options.constitution, self.settings
+            with context.compared_by(source.judge, self.folder, constitution, judging) as compare:
+                yield compare
+
+    def _save_gold(self, runs: Sequence[PolicyRun], result: EvaluationResult) -> None:
+        """Beside the result what is truly better, where a judge is planted: by the first such."""
+        from judge_service.planted.file import PlantedJudge
+        from rlaif.evaluation.gold import GOLD_FILE, gold_evaluation
+
+        for source, column in zip(self.sources["judges"], result.judges, strict=True):
+            if isinstance(source.judge, ModelSpec) and source.judge.is_planted:
+                truth = PlantedJudge.load(source.judge.model)
+                samples = [(run.name, run.samples) for run in runs]
+                gold = gold_evaluation(truth.name, samples, column, truth.gold.score)
+                gold.save(self.folder / GOLD_FILE)
+                return
+        (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+
+    def _verdicts(self) -> list[HumanVerdict]:
+        """Those of people. Raises RecordError, also for one on a policy that is not evaluated."""
+        if not self.options.human:
+            return []
+        verdicts = read_jsonl(Path(self.options.human).expanduser(), HumanVerdict)
+        names = [name for name in self._respond.policies if name != START]
+        for verdict in verdicts:
+            if verdict.policy not in names:
+                raise RecordError(
+                    f"{self.options.human}: unknown policy {verdict.policy!r}; expected one of "
+                    f"{', '.join(names)}"
+                )
+        return verdicts
+
+    # ── what is known of the judges ──────────────────────────────────────────────────────────
+
+    @property
+    def _worth_files(self) -> tuple[Path, ...]:
+        return tuple(Path(name).expanduser() for name in self.options.judge_worth)
+
+    def _worth(self) -> tuple[JudgeWorth, ...]:
+        given = (worth for path in self._worth_files for worth in read_worth(path))
+        return (*shipped_worth(), *given)
+
+    def _labelers(self) -> Labelers:
+        """Who labeled what the policies were trained on; incomplete where a judge's scores were
+        the reward, or a reward model is from elsewhere."""
+        from rlaif.feedback.labelers import labelers_of
+
+        found = labelers_of(source.file for source in self._labels)
+        rewards = (s for stage in self._before for s in stage.sources.get("reward", ()))
+        unknown = any(not isinstance(source.origin, Stage) for source in rewards)
+        return replace(found, complete=found.complete and not unknown)
+
+    @property
+    def _labels(self) -> list[Source]:
+        """The labels that the evaluated policies were trained on, each file once."""
+        found: dict[str, Source] = {}
+        for stage in self._before:
+            for slot, sources in stage.sources.items():
+                if ArtifactType.PREFERENCES in stage.takes[slot].takes:
+                    for source in sources:
+                        if source.stage is None or isinstance(source.stage, LabelStage):
+                            found.setdefault(str(source.file), source)
+        return list(found.values())
+
+    @property
+    def _before(self) -> list[Stage]:
+        """All stages that this one depends on."""
+        found: dict[Stage, None] = {}
+        waiting: list[Stage] = [self]
+        while waiting:
+            stage = waiting.pop()
+            if stage not in found:
+                found[stage] = None
+                waiting += stage.predecessors
+        return list(found)[1:]
 
     @property
     def outputs(self) -> Files:
@@ -132,39 +284,22 @@ class EvaluateStage(Stage):
     def show(self, context: RunContext, console: Console) -> None:
         from rlaif.evaluation.gold import GOLD_FILE, GoldEvaluation
         from rlaif.evaluation.policies import EvaluationResult
+        from rlaif.report.beyond_win_rates import print_evaluation
         from rlaif.report.sections.gold import policy_sentences
-        from rlaif.report.tables import print_table
 
-        print_table(EvaluationResult.load(self.outputs.paths[0]), console)
+        print_evaluation(EvaluationResult.load(self.outputs.paths[0]), console)
         console.print(self._sizes(context), highlight=False, soft_wrap=True)
         if (gold := self.folder / GOLD_FILE).is_file():
             for sentence in policy_sentences(GoldEvaluation.load(gold)):
                 console.print(sentence, highlight=False, soft_wrap=True)
 
     def _sizes(self, context: RunContext) -> str:
-        """How many prompts the table is based on, which judge, and whether it labeled, too."""
-        judge = self.source("judge").spec.model
+        """How many labels and prompts the table is based on."""
         heldout = len(context.prompts(self._respond.options.prompts))
-        labels = sum(_judged(stage) for stage in self._labeled_by(judge))
+        labels = sum(_judged(stage) for stage in self._before if isinstance(stage, LabelStage))
         few = ": too few to tell policies apart" if heldout < FEW_PROMPTS else ""
-        if not labels:
-            return f"judged by {judge} on {heldout} held-out prompts{few}"
-        return (
-            f"{labels} labels of {judge}, which also judged the policies on {heldout} held-out "
-            f"prompts{few}"
-        )
-
-    def _labeled_by(self, judge: str) -> list[LabelStage]:
-        """The label stages of this judge that the evaluated policies were trained on."""
-        found: dict[Stage, None] = {}
-        waiting: list[Stage] = [self]
-        while waiting:
-            stage = waiting.pop()
-            if stage not in found:
-                found[stage] = None
-                waiting += stage.predecessors
-        labels = [stage for stage in found if isinstance(stage, LabelStage)]
-        return [stage for stage in labels if stage.source("judge").spec.model == judge]
+        trained = f"trained on {labels} labels, " if labels else ""
+        return f"{trained}judged on {heldout} held-out prompts{few}"
 
 
 def _reference(start: Source) -> Any:

@@ -19,6 +19,12 @@ class LabelingConfig(JudgingConfig):
     pairs_per_prompt: int = Field(
         default=1, ge=1, description="of its responses; the first ones share no response"
     )
+    max_length_ratio: float | None = Field(
+        default=None,
+        ge=1,
+        description="of the longer response to the shorter one, in characters; pairs above it are "
+        "not drawn, so that a preference for length decides little",
+    )
 
 
 class LabelStage(Stage):
@@ -52,20 +58,27 @@ class LabelStage(Stage):
         from rlaif.feedback.earlier_labels import Earlier
         from rlaif.feedback.labeler import label
         from rlaif.feedback.pairs import pairs_from_samples
+        from rlaif.feedback.undecided import report_undecided, undecided_warning
 
         samples = [s for each in self.sources["samples"] for s in read_samples(each.file)]
-        pairs = pairs_from_samples(samples, pairs_per_prompt=self.settings.pairs_per_prompt)
+        pairs = pairs_from_samples(
+            samples,
+            pairs_per_prompt=self.settings.pairs_per_prompt,
+            max_length_ratio=self.settings.max_length_ratio,
+        )
         judge, constitution = self.source("judge").spec, self.options.constitution
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
-            label(
+            done = label(
                 pairs.comparisons,
                 client,
                 self.folder,
                 constitution=context.constitution(constitution).name,
                 options=self.settings.options(),
                 identical=pairs.identical,
+                unequal=pairs.unequal,
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
+        report_undecided(undecided_warning(done.undecided, done.judged, done.mean_entropy))
         if judge.is_planted:
             truth = PlantedJudge.load(judge.model)
             labels = read_preferences(self.outputs.paths[0])

@@ -13,11 +13,19 @@ from rlaif.data.records import Prompt, Sample, read_jsonl
 from rlaif.pipeline.context import RunContext, first_samples
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig, PromptOptions
 from rlaif.pipeline.scores import REWARD_SLOT, code_of, open_scores, refused_rewards
-from rlaif.pipeline.stage import ArtifactType, Slot, Stage, judge_slot, names_of, one
+from rlaif.pipeline.stage import (
+    ArtifactType,
+    Slot,
+    Stage,
+    evaluator_slot,
+    names_of,
+    one,
+    refused_judges,
+)
 
 if TYPE_CHECKING:
-    from judge_service.client.sync import JudgeClient
     from rlaif.algorithms.ppo.evaluation import HeldOutJudge
+    from rlaif.evaluation.comparison import Compare
 
 
 class PPOOptions(PromptOptions, ConstitutionOptions):
@@ -35,7 +43,7 @@ class PPOStage(Stage):
     takes = {
         "model": one(ArtifactType.MODEL, "what training begins from, and the reference"),
         "reward": REWARD_SLOT,
-        "judge": judge_slot("decides on going back"),
+        "judge": evaluator_slot("decides on going back"),
         "samples": one(ArtifactType.SAMPLES, "of `model`, which it compares with", files=True),
     }
     gives = ArtifactType.POLICY
@@ -50,9 +58,12 @@ class PPOStage(Stage):
 
     def refused(self) -> Iterator[tuple[str, str]]:
         yield from refused_rewards(self.sources["reward"])
+        yield from refused_judges("judge", self.sources.get("judge", ()))
 
     def does(self, context: RunContext) -> str:
-        return f"training {self.source('model').title} against {names_of(self.sources['reward'])}"
+        guard = f", guarded by {self.source('judge').title}" if self._judged else ""
+        rewards = names_of(self.sources["reward"])
+        return f"training {self.source('model').title} against {rewards}{guard}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         prompts = self._prompts(context)
@@ -67,28 +78,34 @@ class PPOStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.ppo.train import train
+        from rlaif.batching.origins import naming_files
 
         prompts = self._prompts(context)
         model = self.source("model")
-        with open_scores(self.sources["reward"], model) as score:
+        with (
+            open_scores(self.sources["reward"], model) as score,
+            naming_files((context.recipe.prompts, prompts)),
+        ):
             run = partial(train, self.settings, model.model, prompts, score, self.folder)
             if not self._judged:
                 run()
                 return
-            judge, log = self.source("judge").spec, self.folder / "judge.log"
-            with context.judge_client(judge, self.options.constitution, log) as client:
-                run(judge=self._better_than_the_start(context, client))
+            with context.compared_by(
+                self.source("judge").judge,
+                self.folder,
+                self.options.constitution,
+                self.options.judging,
+            ) as compare:
+                run(judge=self._better_than_the_start(compare))
 
     @property
     def _judged(self) -> bool:
         return "judge" in self.sources
 
-    def _better_than_the_start(self, context: RunContext, client: JudgeClient) -> HeldOutJudge:
+    def _better_than_the_start(self, compare: Compare) -> HeldOutJudge:
         """Mean P(better than the start's first sample), on training prompts that PPO holds out:
         the recipe's held-out ones stay for evaluation."""
         from rlaif.feedback.client import held_out_judge
 
-        journal = self.folder / "answers.journal.jsonl"
-        compare = context.comparer(client, journal, self.options.constitution, self.options.judging)
         start = first_samples(read_jsonl(self.source("samples").file, Sample))
         return held_out_judge(compare, start)

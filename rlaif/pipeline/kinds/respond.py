@@ -51,13 +51,17 @@ class RespondStage(Stage):
         return {"prompts": context.prompts(self.options.prompts), **self.template_kwargs}
 
     def run(self, context: RunContext) -> None:
+        from rlaif.generation.base import naming_prompts
         from rlaif.generation.offline import sample
 
         prompts = context.prompts(self.options.prompts)
         for name, policy in self.policies.items():
             kwargs = {"chat_template_kwargs": policy.template_kwargs}
             settings = self.settings.model_copy(update=kwargs)
-            with whole_model(policy, self.folder / f"{name}-merged") as model:
+            with (
+                whole_model(policy, self.folder / f"{name}-merged") as model,
+                naming_prompts(context.recipe.prompts, prompts),
+            ):
                 sample(model, prompts, self.responses(name), settings)
 
     @property

@@ -45,8 +45,12 @@ class ReSTStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.rest.train import train
+        from rlaif.batching.origins import naming_files
 
         prompts = self._prompts(context)
         model = self.source("model")
-        with open_scores(self.sources["reward"], model) as score:
+        with (
+            open_scores(self.sources["reward"], model) as score,
+            naming_files((context.recipe.prompts, prompts)),
+        ):
             train(self.settings, model.model, prompts, score, self.folder)

@@ -8,7 +8,7 @@ from rlaif.algorithms.reward.config import RewardConfig
 from rlaif.data.prompt_split import TRAIN
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import ConstitutionOptions
-from rlaif.pipeline.stage import ArtifactType, Stage, one, read_labels
+from rlaif.pipeline.stage import ArtifactType, Stage, labels_by_file, one
 
 
 class RewardStage(Stage):
@@ -35,11 +35,17 @@ class RewardStage(Stage):
 
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.reward.train import train
+        from rlaif.batching.origins import naming_files
+        from rlaif.feedback.undecided import report_undecided, undecided_in
 
-        split = context.split(read_labels(self.sources["labels"]), looks=True)
+        files = labels_by_file(self.sources["labels"])
+        labels = [label for _, of_file in files for label in of_file]
+        report_undecided(undecided_in(label.prob_chosen for label in labels))
+        split = context.split(labels, looks=True)
         weights = context.constitution(self.options.constitution).label_weights
         model = self.source("model").model
-        train(self.settings, model, split.train, self.folder, weights, split.heldout)
+        with naming_files(*files):
+            train(self.settings, model, split.train, self.folder, weights, split.heldout)
 
     @property
     def looks(self) -> bool:

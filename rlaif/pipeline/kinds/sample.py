@@ -31,10 +31,12 @@ class SampleStage(Stage):
         return {"prompts": context.prompts(self.options.prompts)}
 
     def run(self, context: RunContext) -> None:
+        from rlaif.generation.base import naming_prompts
         from rlaif.generation.offline import sample
 
         prompts = context.prompts(self.options.prompts)
-        sample(self.source("model").model, prompts, self.outputs.paths[0], self.settings)
+        with naming_prompts(context.recipe.prompts, prompts):
+            sample(self.source("model").model, prompts, self.outputs.paths[0], self.settings)
 
     @property
     def outputs(self) -> Files:

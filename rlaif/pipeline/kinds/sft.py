@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from rlaif.algorithms.sft.config import SFTConfig
@@ -43,19 +44,23 @@ class SFTStage(Stage):
     def run(self, context: RunContext) -> None:
         from rlaif.algorithms.sft.sources import SFTSource
         from rlaif.algorithms.sft.train import train
+        from rlaif.batching.origins import naming_files
 
         # Every source is split by prompt; what is held out of any is looked at together.
         mix: list[SFTSource] = []
         heldout: list[Lesson] = []
+        files: list[tuple[Path, list[Lesson]]] = []
         labels = Counter(each.label for each in self.sources["data"])
         for each in self.sources["data"]:
             records = read_lessons(each.file)
+            files.append((each.file, records))
             split = context.split(records, looks=self.looks, holds_out=self.holds_out)
             # Of files with the same name in different folders, the whole path is the name.
             name = each.label if labels[each.label] == 1 else each.text
             mix.append(SFTSource(name, split.train, each.weight))
             heldout += split.heldout
-        train(self.settings, self.source("model").model, mix, self.folder, heldout)
+        with naming_files(*files):
+            train(self.settings, self.source("model").model, mix, self.folder, heldout)
 
     @property
     def looks(self) -> bool:

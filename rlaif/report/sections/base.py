@@ -36,6 +36,7 @@ class EvaluationOutcome:
     """For the first screen: who compared the policies on how many prompts, and what came out.
 
     judges: empty if they are not recorded. findings: (policy, whether it is better, the numbers).
+    basis: what each judge is worth on gold, and the floor of a win rate, in words.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class EvaluationOutcome:
     judges: tuple[JudgeModel, ...]
     findings: Sequence[tuple[str, str, str]]
     bars: Sequence[IntervalBar]
+    basis: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

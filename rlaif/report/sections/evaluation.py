@@ -8,19 +8,15 @@ from typing import Any
 from rlaif.evaluation.comparison import ResponseComparison
 from rlaif.evaluation.policies import EvaluationResult, PolicyResult
 from rlaif.report import figures
+from rlaif.report.beyond_win_rates import further_sentences, further_tables
 from rlaif.report.excerpts import excerpt, prompts_that_fit
+from rlaif.report.formats import format_number, format_percent, format_signed
 from rlaif.report.inputs import ReportInputs, StageFolder
+from rlaif.report.judged_by import LABELED_TOO, columns_of, floor_line, judged_by, worth_line
 from rlaif.report.sections.base import EvaluationOutcome, JudgeModel, SectionContent
 from rlaif.report.sections.gold import gold_of_policies, planted_warning
 from rlaif.report.sections.responses import prompt_topics
-from rlaif.report.tables import (
-    format_number,
-    format_percent,
-    format_signed,
-    kind_table,
-    overoptimization,
-    result_tables,
-)
+from rlaif.report.tables import kind_table, overoptimization, result_tables
 
 EVALUATION = "evaluation.json"
 PERCENT = "\N{NO-BREAK SPACE}%"
@@ -41,6 +37,8 @@ def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionConte
     judges = tuple(JudgeModel(e.name, e.weights_sha256, e.constitution) for e in result.evaluators)
     values = {
         "judges": judges,
+        "judged_by": judged_by(result),
+        "labeled_too": LABELED_TOO,
         "planted": [text for judge in judges if (text := planted_warning(judge.name))],
         "gold": gold_of_policies(stage),
         "findings": [_finding(policy) for policy in trained],
@@ -48,13 +46,15 @@ def evaluation_section(stage: StageFolder, inputs: ReportInputs) -> SectionConte
         "win_rates": win_rates,
         "at_equal_length": at_equal_length,
         "judge_scores": figures.interval_bars((p.name, p.judge_score) for p in trained),
-        "tables": result_tables(result),
+        "tables": [*result_tables(result), *further_tables(result)],
+        "further": further_sentences(result),
         "kinds": kind_table(result.policies),
         "unjudged": {policy.name: policy.unjudged for policy in trained if policy.unjudged},
         **_responses(result, prompt_topics(inputs.stages)),
     }
     findings = [(policy.name, *_verdict(policy)) for policy in trained]
-    outcome = EvaluationOutcome(stage.name, len(result.prompts), judges, findings, win_rates)
+    basis = (*map(worth_line, columns_of(result)), floor_line(result))
+    outcome = EvaluationOutcome(stage.name, len(result.prompts), judges, findings, win_rates, basis)
     return SectionContent("evaluation.html.j2", values, outcome=outcome)
 
 

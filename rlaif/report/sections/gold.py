@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rlaif.evaluation.comparison import PLANTED
 from rlaif.evaluation.gold import GOLD_FILE, GoldEvaluation, GoldLabels, GoldPolicy
+from rlaif.report.formats import format_number, format_percent, format_signed
 from rlaif.report.inputs import StageFolder
-from rlaif.report.tables import format_number, format_percent, format_signed
 
 
 def planted_warning(judge: str) -> str:

@@ -49,6 +49,7 @@ class _LabelSummary(BaseModel):
     unjudged: int
     unjudged_by_reason: dict[str, int]
     identical: int
+    unequal: int = 0
     position_consistency: float | None
     mean_order_gap: float | None
     mean_label_mass: float | None

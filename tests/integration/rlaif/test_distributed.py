@@ -77,7 +77,7 @@ def assert_same_gradients(name, one, two):
 
 
 def test_two_processes_compute_the_gradient_of_one(tiny_model, tmp_path):  # noqa: F811
-    names = ("reward", "dpo", "dpo-full", "ppo", "ppo-grouped")
+    names = ("reward", "dpo", "dpo-full", "ppo", "ppo-grouped", "ppo-few", "ppo-few-adapter")
     for name, (one, two) in one_and_two(tiny_model, tmp_path, names, WHOLE).items():
         assert_same_gradients(name, one["gradients"], two["gradients"])
         assert two["held"] == 2 * one["held"]
@@ -121,7 +121,7 @@ def test_two_sharded_processes_compute_the_gradient_of_one_and_hold_half_each(
 
 SAMPLING = (
     "rest", "rest-full-scored", "ppo", "ppo-grouped", "ppo-scored-adapter", "ppo-full-guarded",
-    "ppo-full-scored-adapter", "ppo-full-scored-adapter-recomputing",
+    "ppo-full-scored-adapter", "ppo-full-scored-adapter-recomputing", "ppo-few-adapter",
 )  # fmt: skip
 
 

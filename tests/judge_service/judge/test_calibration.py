@@ -40,6 +40,7 @@ from judge_service.judge.calibration_metrics import (
     measure,
     nll,
 )
+from judge_service.judge.reader import Lengths
 from judge_service.types import ModelIdentity
 
 probabilities = st.floats(0.0, 1.0)
@@ -263,7 +264,7 @@ def test_lookup_returns_a_calibration_only_for_what_it_was_fitted_for() -> None:
 def test_the_digest_differs_between_curves() -> None:
     assert calibration().sha256 == calibration().sha256
     assert len({calibration(Temperature(t)).sha256 for t in (1.0, 2.0, 3.0)}) == 3
-    assert calibration().apply(0.9) == pytest.approx(0.75)
+    assert calibration().apply(0.9, {}, (), Lengths(1, 1))[0] == pytest.approx(0.75)
 
 
 @given(curves)

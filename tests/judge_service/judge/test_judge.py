@@ -13,7 +13,7 @@ from constitution.schema import Constitution, Message, Principle, Scope, Trait
 from judge_service.judge.calibration import Calibration, Calibrations, Temperature, model_sha256
 from judge_service.judge.judge import Judge, RankingError
 from judge_service.judge.prompts import TEMPLATE_VERSION
-from judge_service.judge.revise import UnknownPrinciple
+from judge_service.judge.single.revise import UnknownPrinciple
 from judge_service.types import (
     Comparison,
     JudgeOptions,

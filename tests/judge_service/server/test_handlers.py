@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from judge_service.judge.calibration import (
 )
 from judge_service.judge.prompt_runner import PromptRunner
 from judge_service.judge.prompts import TEMPLATE_VERSION
+from judge_service.judge.reader import FittedReader
 from judge_service.judge.template import TemplateError
 from judge_service.server.app import JudgeServer
 from judge_service.server_info import FittedCalibration
@@ -31,6 +33,7 @@ from judge_service.types import (
     Score,
     Unjudged,
     UnjudgedReason,
+    Verdict,
     Writing,
     WritingOptions,
 )
@@ -284,8 +287,19 @@ async def test_a_calibration_file_is_applied_unless_the_caller_wants_raw_numbers
     assert calibrated.provenance.calibration == calibration.sha256
     assert raw.provenance.calibration == ""
     assert raw.prob_a == raw.raw_prob_a == calibrated.raw_prob_a
-    assert calibrated.prob_a == pytest.approx(calibration.apply(raw.prob_a))
+    assert calibrated.prob_a == pytest.approx(calibration.curve.apply(raw.prob_a))
     assert raw.prob_a < calibrated.prob_a < 0.5
+
+    # A reader of the same file is applied over the wire, too, and named apart.
+    write_calibration(file, replace(calibration, curve=FittedReader((("length", -5.0),), 1.0)))
+    async with (
+        serving(FakeEngine(), constitutions=[constitution], calibrations=[str(file)]) as server,
+        AsyncJudgeClient(server.address) as client,
+    ):
+        read = await client.compare("x", "a", "a longer one")
+    assert isinstance(read, Judgment)
+    assert (read.provenance.reader != "", read.provenance.calibration) == (True, "")
+    assert (read.raw_prob_a, read.verdict) == (raw.prob_a, Verdict.A)
 
 
 def test_a_calibration_file_that_is_missing_stops_the_start(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ provenances = st.builds(
     st.integers(-(2**63), 2**63 - 1),
     protocol=texts,
     calibration=texts,
+    reader=texts,
 )
 any_judgment = st.builds(
     Judgment,

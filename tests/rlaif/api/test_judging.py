@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from rlaif.evaluation.policies import EvaluationResult
 from rlaif.feedback.earlier_labels import EarlierLabelsError
 from rlaif.models.download import ModelError
 from rlaif.training.preflight import MissingPackageError
+from tests.support.fakes import FakeEngine, prefer_longer
 from tests.support.feedback.constitutions import edited, engine
 from tests.support.feedback.labeled import CONSTITUTION, judge
 from tests.support.feedback.local_judge import LocalJudge
@@ -39,6 +41,14 @@ def responses(*texts, count=4):
     ]
 
 
+class OtherEngine(FakeEngine):
+    """Another model."""
+
+    @property
+    def identity(self):
+        return replace(super().identity, name="other", weights_sha256="e" * 64)
+
+
 def test_label_writes_preferences_and_returns_the_counts(tmp_path):
     summary = rlaif.label(responses("yes", "no"), server=judge(), out=tmp_path / "labels")
     assert (summary.judged, summary.unjudged, summary.pairs) == (4, 0, 4)
@@ -54,6 +64,20 @@ def test_label_takes_all_pairs_and_the_judges_options(tmp_path):
     assert summary.pairs == 12
     given = {name: summary.options[name] for name in ("sample_principles", "seed", "tie_margin")}
     assert given == {"sample_principles": 1, "seed": 3, "tie_margin": 0.1}
+
+
+def test_label_draws_pairs_of_similar_length_and_counts_the_others(tmp_path):
+    samples = responses("yes", "no", "a much longer response than those")
+    summary = rlaif.label(
+        samples, server=judge(), out=tmp_path, pairs_per_prompt=None, max_length_ratio=1.5
+    )
+    assert (summary.pairs, summary.unequal) == (4, 8)
+    recorded = json.loads((tmp_path / "labels.summary.json").read_text())
+    assert recorded["unequal"] == 8
+    with pytest.raises(RecordError, match=r"lengths of all 4 pairs differ .* max_length_ratio, 1"):
+        rlaif.label(
+            responses("yes", "no more"), server=judge(), out=tmp_path / "x", max_length_ratio=1
+        )
 
 
 def test_labels_made_differently_are_kept_only_where_asked(tmp_path):
@@ -89,6 +113,61 @@ def test_evaluate_compares_policies_and_saves_the_result(tmp_path):
     assert [policy.name for policy in result.policies] == ["start", "dpo"]
     assert result.policies[1].win_rate is not None
     assert EvaluationResult.load(tmp_path / "evaluation.json") == result
+
+
+def test_evaluate_by_several_judges_has_a_column_each_and_resumes_without_a_read(tmp_path):
+    rlaif.label(responses("yes", "no"), server=judge(), out=tmp_path / "labels")
+
+    def judges():
+        engines = engine(), engine(prefer_longer, OtherEngine)
+        return [LocalJudge(CONSTITUTION, engine=each) for each in engines]
+
+    def evaluated(servers):
+        return rlaif.evaluate(
+            {"dpo": responses("yes indeed")}, start=responses("no"), server=servers,
+            out=tmp_path / "e", labels=tmp_path / "labels" / "preferences.parquet",
+        )  # fmt: skip
+
+    first = judges()
+    result = evaluated(first)
+    assert [column.name for column in result.judges] == [first[0].engine.identity.name, "other"]
+    assert [column.also_labeled for column in result.judges] == [True, False]
+    assert [agreed.pairs for agreed in result.agreement] == [4]
+    assert all(each.engine.prompts for each in first)
+    again = judges()
+    assert evaluated(again) == result
+    assert [each.engine.prompts for each in again] == [[], []], "nothing is read twice"
+
+
+def test_evaluate_knows_a_judge_on_gold_from_a_file_and_otherwise_says_nothing(tmp_path):
+    figures = {
+        "judge": judge().engine.identity.name, "gold": "g.jsonl", "n": 9, "accuracy": 0.5,
+        "low": 0.2, "high": 0.8, "longer": 0.6,
+    }  # fmt: skip
+    (tmp_path / "worth.json").write_text(json.dumps(figures))
+
+    def evaluated(**given):
+        return rlaif.evaluate(
+            {"dpo": responses("yes")}, start=responses("no"), server=judge(), out=tmp_path, **given
+        )
+
+    (plain,) = evaluated().judges
+    assert (plain.worth, plain.also_labeled) == ((), None)
+    (known,) = evaluated(worth=tmp_path / "worth.json").judges
+    assert [(worth.gold, worth.accuracy) for worth in known.worth] == [("g.jsonl", 0.5)]
+
+
+def test_evaluate_refuses_labels_and_figures_that_are_not_there(no_server):
+    with pytest.raises(RefusedError) as caught:
+        rlaif.evaluate(
+            {"dpo": responses("yes")}, start=responses("no"), server="127.0.0.1:1",
+            labels="no.parquet", worth=["no.json"],
+        )  # fmt: skip
+    assert [str(p) for p in caught.value.problems] == [
+        "no.json: cannot be read: No such file or directory", "no.parquet: no such file",
+    ]  # fmt: skip
+    with pytest.raises(JudgeArgumentError, match="expected one judge: none"):
+        rlaif.evaluate({"dpo": responses("yes")}, start=responses("no"), judge=[])
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────

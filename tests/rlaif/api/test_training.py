@@ -11,7 +11,8 @@ import rlaif
 from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.api import pairs as api_pairs
-from rlaif.api.pairs import constitution_of, plan_dpo, plan_reward, plan_sft
+from rlaif.api.inputs import constitution_of
+from rlaif.api.pairs import plan_dpo, plan_reward, plan_sft
 from rlaif.api.plan import require_responses
 from rlaif.api.problems import RefusedError
 from rlaif.api.rollouts import open_reward, plan_ppo, plan_rest

@@ -59,6 +59,8 @@ MERGE = {"model": "org/model", "adapter": "no-such-adapter"}
         ),
         ("label", LABEL | {"seed": "x"}, "invalid seed: 'x'; give an integer"),
         ("label", LABEL | {"pairs_per_prompt": "all"}, "invalid pairs_per_prompt: 'all'; give an"),
+        ("label", LABEL | {"max_length_ratio": 0.5}, "invalid max_length_ratio: 0.5; give 1"),
+        ("label", LABEL | {"max_length_ratio": "2"}, "invalid max_length_ratio: '2'; give a nu"),
         ("label", LABEL | {"out": None}, "invalid out: None; give a path"),
         (
             "update_labels",

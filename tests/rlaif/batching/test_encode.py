@@ -78,7 +78,7 @@ def test_skipped_records_are_listed_with_their_reasons(tokenizer):
     encoded = encode_pairs(tokenizer, pairs, 100, "skip")
     assert [pair.id for pair in encoded.pairs] == ["pair-1"]
     assert len(encoded.skipped) == 2
-    assert encoded.skipped[0].startswith("pair-2 (rejected)")
+    assert str(encoded.skipped[0]).startswith("pair-2 (rejected)")
 
 
 def test_skipping_every_pair_is_an_error(tokenizer):

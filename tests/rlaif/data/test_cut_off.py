@@ -98,10 +98,15 @@ def test_cut_off_responses_are_counted_by_response_and_by_pair() -> None:
     ]
     counted = count_pairs(pairs)
     assert counted == (3, 2, 3)
-    line = "2 of 3 pairs hold a response that was cut off by its length limit: "
+    line = "2 of 3 pairs hold a response that was cut off by its length limit (3 responses): "
     assert counted.describe("pairs", left_out=False) == line + "no end is taught for it"
     assert counted.describe("pairs", left_out=True) == line + "left out"
     assert count_pairs(pairs[:1]).describe("pairs", left_out=False) == ""
+    assert counted.pair_metrics() == {"cut_responses": 3.0, "cut_pairs": 2.0}
+    one_each = count_pairs([pairs[2]]).describe("pairs", left_out=True)
+    assert one_each == (
+        "1 of 1 pairs hold a response that was cut off by its length limit: left out"
+    )
     assert pairs_for(pairs, "skip") == pairs[:1]
     assert pairs_for(pairs, "keep") == pairs
 
@@ -119,8 +124,11 @@ def test_sft_counts_the_responses_that_it_imitates() -> None:
 def test_leaving_out_every_pair_is_refused_with_the_remedy() -> None:
     pairs = [cut(preference(0, "a", "b"), chosen=False)]
     require_kept(pairs, DPOConfig())
+    skip = DPOConfig(cut_off="skip")
     with pytest.raises(TrainingError, match=r"all 1 pairs .* cut_off=skip .* set cut_off=keep"):
-        require_kept(pairs, DPOConfig(cut_off="skip"))
+        require_kept(pairs, skip)
+    with pytest.raises(TrainingError, match=r"all 1 held-out pairs hold .* set cut_off=keep"):
+        require_kept(pairs, skip, "held-out pairs")
 
 
 def test_a_text_keeps_its_ending_between_processes() -> None:

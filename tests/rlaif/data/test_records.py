@@ -12,7 +12,13 @@ import pytest
 from pyarrow import parquet
 
 from constitution.schema import Message
-from rlaif.data.datasets import iter_preferences, read_preferences
+from rlaif.data.datasets import (
+    iter_preferences,
+    parse_lessons,
+    parse_preferences,
+    read_preferences,
+)
+from rlaif.data.prompts import parse_prompts
 from rlaif.data.records import (
     Preference,
     Prompt,
@@ -162,3 +168,19 @@ def test_a_file_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
         out.write("half")
         assert not (tmp_path / "a.txt").exists()
     assert (tmp_path / "a.txt").read_text() == "half"
+
+
+EMPTY_PROMPTS = ["", " \n", [{"role": "user", "content": ""}]]
+
+
+@pytest.mark.parametrize("prompt", EMPTY_PROMPTS)
+@pytest.mark.parametrize("replies", [{"chosen": "a", "rejected": "b"}, {"completion": "a"}])
+def test_an_empty_prompt_is_refused_in_pairs_and_lessons_as_in_prompts(prompt, replies):
+    rows = [("rows:1", {"prompt": prompt, **replies})]
+    with pytest.raises(RecordError, match=r"rows:1: .*prompt: .*the last message is empty"):
+        list(parse_lessons(rows, "rows"))
+    if "chosen" in replies:
+        with pytest.raises(RecordError, match=r"rows:1: .*prompt: .*the last message is empty"):
+            list(parse_preferences(rows, "rows"))
+    with pytest.raises(RecordError, match=r"rows:1: .*the last message is empty"):
+        list(parse_prompts([("rows:1", {"prompt": prompt})]))

@@ -94,7 +94,9 @@ def test_an_evaluation_has_the_start_and_every_policy_and_survives_saving(tmp_pa
         [PolicyRun("dpo", better)],
         lambda questions: {id: JudgedPair(0.9) for id, *_ in questions},
     )
-    found = gold_evaluation("planted:j", [("start", start), ("dpo", better)], result, truth)
+    found = gold_evaluation(
+        "planted:j", [("start", start), ("dpo", better)], result.judges[0], truth
+    )
     assert [policy.name for policy in found.policies] == ["start", "dpo"]
     assert found.policies[1].gain is not None
     assert found.policies[1].gain.value == pytest.approx(0.2 / 3)

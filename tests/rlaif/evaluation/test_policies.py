@@ -25,6 +25,7 @@ from rlaif.evaluation.policies import (
     PolicyRun,
     estimate_kl,
     evaluate,
+    evaluate_by,
     length_stats,
     mean_self_bleu,
     refusal_rate,
@@ -258,21 +259,75 @@ def result():
 def test_an_evaluation_records_who_judged_it_and_older_files_name_nobody(tmp_path):
     start = PolicyRun("start", [sample("p", "aa"), sample("q", "bb")])
     trained = PolicyRun("dpo", [sample("p", "aaaa"), sample("q", "b")])
-    who = [EvaluatorModel(name, "0" * 64, "hhh 1.0.0") for name in ("large", "small")]
-
-    def compare(questions):  # the two questions are answered by two judges
-        return {
-            q[0]: JudgedPair(0.9, evaluator=judge)
-            for q, judge in zip(questions, who[::-1], strict=True)
-        }
-
     path = tmp_path / "evaluation.json"
-    evaluate(start, [trained], compare).save(path)
-    assert EvaluationResult.load(path).evaluators == tuple(who)
+    evaluate(start, [trained], judge_named("large", 0.9)).save(path)
+    found = EvaluationResult.load(path)
+    assert [evaluator.name for evaluator in found.evaluators] == ["large"]
+    assert [column.name for column in found.judges] == ["large"]
     saved = json.loads(path.read_text())
-    del saved["evaluators"]
+    for key in ("evaluators", "judges", "agreement"):
+        del saved[key]
     path.write_text(json.dumps(saved))
-    assert EvaluationResult.load(path).evaluators == ()
+    older = EvaluationResult.load(path)
+    assert (older.evaluators, older.judges, older.agreement) == ((), (), ())
+
+
+def judge_named(name: str, prob: float):
+    """A judge that gives the first response of every question this probability."""
+    who = EvaluatorModel(name, name[0] * 64, "hhh 1.0.0")
+    return lambda questions: {q[0]: JudgedPair(prob, evaluator=who) for q in questions}
+
+
+def test_a_judge_that_changes_while_it_judges_is_refused():
+    start = PolicyRun("start", [sample("p", "aa")])
+    trained = [PolicyRun(name, [sample("p", name)]) for name in ("dpo", "ppo")]
+    judges = iter((judge_named("large", 0.9), judge_named("small", 0.9)))
+
+    def restarted(questions):  # as a server that another model is loaded into
+        return next(judges)(questions)
+
+    with pytest.raises(EvaluationError, match=r"the judge changed .*\(large, small\)"):
+        evaluate(start, trained, restarted)
+
+
+def test_several_judges_have_a_column_each_and_are_opened_in_turn():
+    start = PolicyRun("start", [sample("p", "aa"), sample("q", "bb"), sample("r", "same")])
+    trained = PolicyRun("dpo", [sample("p", "aaaa"), sample("q", "b"), sample("r", "same")])
+    opened = []
+
+    def by_length(sign, name):
+        who = EvaluatorModel(name, name * 64, "hhh 1.0.0")
+
+        def compare(questions):
+            return {
+                id: JudgedPair(0.8 if sign * len(a) > sign * len(b) else 0.2, evaluator=who)
+                for id, _, a, b in questions
+            }
+
+        return compare
+
+    def one_at_a_time():
+        for sign, name in ((1, "a"), (-1, "b")):
+            opened.append(name)
+            yield by_length(sign, name)
+            opened.append(f"{name} done")
+
+    result = evaluate_by(start, [trained], one_at_a_time())
+    assert opened == ["a", "a done", "b", "b done"]
+    longer, shorter = result.judges
+    assert result.policies[1].win_rate == longer.policies[0].win_rate
+    assert longer.policies[0].judge_score.value == pytest.approx(0.5)
+    assert [v.prob for v in longer.policies[0].verdicts] == pytest.approx([0.8, 0.2])
+    assert [v.prob for v in shorter.policies[0].verdicts] == pytest.approx([0.2, 0.8])
+    (agreed,) = result.agreement
+    assert (agreed.first, agreed.second, agreed.pairs) == ("a", "b", 2)
+    assert (agreed.same_winner.value, agreed.by_chance, agreed.kappa) == (0.0, 0.5, -1.0)
+
+
+def test_without_a_judge_nothing_is_evaluated():
+    start = PolicyRun("start", [sample("p", "aa")])
+    with pytest.raises(EvaluationError, match="no judge"):
+        evaluate_by(start, [PolicyRun("dpo", [sample("p", "b")])], [])
 
 
 def test_an_evaluation_counts_unjudged_comparisons_by_reason(result):

@@ -21,7 +21,7 @@ from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeUnavailable
 from judge_service.server_info import FittedCalibration
 from judge_service.types import Comparison, JudgeOptions, Judgment, Order, Unjudged, UnjudgedReason
-from rlaif.api.pairs import constitution_of
+from rlaif.api.inputs import constitution_of
 from rlaif.data.datasets import read_preferences
 from rlaif.evaluation.comparison import EvaluatorModel, JudgedPair
 from rlaif.feedback.earlier_labels import Earlier

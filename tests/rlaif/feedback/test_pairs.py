@@ -2,6 +2,7 @@
 
 import pytest
 
+from constitution.errors import UserError
 from constitution.schema import Message
 from rlaif.data.records import Prompt, RecordError, Sample
 from rlaif.feedback.pairs import pairs_from_samples
@@ -51,3 +52,19 @@ def test_the_first_pairs_share_no_response():
     found = pairs_from_samples(four, pairs_per_prompt=2).comparisons
     assert [c.id for c in found] == ["p/0-1", "p/2-3"]
     assert len(pairs_from_samples(four, pairs_per_prompt=None).comparisons) == 6
+
+
+def test_pairs_of_unequal_length_are_not_drawn_and_are_counted():
+    three = samples("p", "a" * 100, "b" * 10, "c" * 120, "  " + "d" * 80 + "  ")
+    found = pairs_from_samples(three, max_length_ratio=1.25)
+    assert [c.id for c in found.comparisons] == ["p/0-2"]
+    assert found.unequal == 4  # three with the short response, and 120 : 80
+    every = pairs_from_samples(three, pairs_per_prompt=None, max_length_ratio=1.25)
+    assert [c.id for c in every.comparisons] == ["p/0-2", "p/0-3"]
+    assert pairs_from_samples(three, pairs_per_prompt=None).unequal == 0
+
+
+def test_an_empty_response_has_one_character_and_a_ratio_below_one_is_refused():
+    assert pairs_from_samples(samples("p", "", "ab"), max_length_ratio=2.0).unequal == 0
+    with pytest.raises(UserError, match=r"invalid max_length_ratio: 0.5; give 1"):
+        pairs_from_samples([], max_length_ratio=0.5)

@@ -242,7 +242,7 @@ def test_a_judge_right_in_three_of_four_pairs_at_odds_nine_gets_temperature_two(
     assert report.choice.before == measure([0.9] * 30 + [1 - 0.9] * 10)
     assert report.choice.before.ece == pytest.approx(0.15)
     assert report.pick_longer == 0.75
-    assert report.calibration.apply(0.9) == pytest.approx(0.75)
+    assert report.calibration.curve.apply(0.9) == pytest.approx(0.75)
     assert report.calibration.constitution_sha256 == judge.sha256
     assert report.calibration.model_sha256 == model_sha256(MODEL)
     assert report.calibration.pairs == 40

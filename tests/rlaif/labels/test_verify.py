@@ -100,6 +100,36 @@ def test_a_label_that_differs_from_its_reads_is_named(file, change, message):
     assert re.search(message, example)
 
 
+@pytest.mark.parametrize("which", ["chosen", "rejected"])
+def test_a_response_that_ended_otherwise_than_its_receipt_says_is_named(file, which):
+    """Changed in the label, and the other way round in the receipt, whose A and B it calls them."""
+    rewrite(file, 3, lambda one: one.model_copy(update={f"{which}_complete": False}))
+
+    def cut_in_receipt(receipt):
+        chosen = receipt["chosen"].lower()
+        rejected = "b" if chosen == "a" else "a"
+        receipt[f"complete_{chosen if which == 'chosen' else rejected}"] = False
+
+    rewrite(file, 5, with_receipt(cut_in_receipt))
+    found = verify_offline(read_preferences(file), WEIGHTS)
+    assert found.examples == [
+        f"label 'q3': the {which} response was cut off, by its receipt it ended by itself",
+        f"label 'q5': the {which} response ended by itself, by its receipt it was cut off",
+    ]
+    assert found.wrong == 2
+
+
+def test_a_receipt_from_before_says_nothing_of_endings(file):
+    def forget(receipt):
+        del receipt["complete_a"], receipt["complete_b"]
+
+    def change(one):
+        return with_receipt(forget)(one.model_copy(update={"chosen_complete": False}))
+
+    rewrite(file, 3, change)
+    assert verify_offline(read_preferences(file), WEIGHTS).passed
+
+
 def test_swapped_texts_are_detected_by_a_trait_probability(file):
     rewrite(file, 2, lambda one: one.model_copy(update={"traits": {"honest": 0.123}}))
     found = verify_offline(read_preferences(file), WEIGHTS)

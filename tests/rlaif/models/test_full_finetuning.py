@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlaif.batching.encode import Row, pad
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
+from tests.support.chat_templates import GEMMA
 
 ROWS = [Row("a", (1, 5, 6, 7, 8, 2), 3), Row("b", (1, 9, 2), 2)]
 
@@ -127,3 +128,30 @@ def test_adapters_and_full_fine_tuning_do_not_mix(tiny_model, tmp_path):
         adapted.add_role("value", None, 0)
     with pytest.raises(BackboneError, match="load it with train_fully"):
         Backbone.load(tiny_model, "bfloat16").add_role("policy", None, 0)
+
+
+def test_a_saved_model_names_the_end_that_its_template_writes(make_tiny_model, tmp_path):
+    """As vLLM and transformers read it, whether the base was trained or an adapter merged."""
+    shape = {"template": GEMMA.template, "special": GEMMA.special, "eos": GEMMA.eos}
+    model = make_tiny_model(**shape, bos=GEMMA.bos)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    eos, end = tokenizer.convert_tokens_to_ids([GEMMA.eos, GEMMA.end])
+    assert GenerationConfig.from_pretrained(model).eos_token_id == eos  # without the template's
+
+    full = whole(model)
+    full.save_role("policy", tmp_path / "full")
+    assert GenerationConfig.from_pretrained(tmp_path / "full").eos_token_id == [eos, end]
+    full.save_role("policy", tmp_path / "full")
+    assert GenerationConfig.from_pretrained(tmp_path / "full").eos_token_id == [eos, end]
+
+    adapted = Backbone.load(model, "float32")
+    adapted.add_role("policy", LoraConfig(), 0)
+    adapted.save_role("policy", tmp_path / "adapter")
+    merged = merge_adapter(model, tmp_path / "adapter", tmp_path / "merged")
+    assert GenerationConfig.from_pretrained(merged).eos_token_id == [eos, end]
+
+
+def test_a_saved_model_whose_template_ends_with_eos_keeps_its_one_end(tiny_model, tmp_path):
+    whole(tiny_model).save_role("policy", tmp_path)
+    ends = GenerationConfig.from_pretrained(tmp_path).eos_token_id
+    assert ends == AutoTokenizer.from_pretrained(tiny_model).eos_token_id

@@ -283,8 +283,8 @@ def test_graph_a_judge_must_be_brought_along():
 
 
 def test_graph_a_model_that_no_stage_uses_is_refused():
-    message = problems(models={"policy": "a/b", "judge": "a/c", "second": "a/d"})
-    assert message == "models.second: no stage uses it; remove it, or name it in a stage"
+    message = problems(models={"policy": "a/b", "judge": "a/c", "spare": "a/d"})
+    assert message == "models.spare: no stage uses it; remove it, or name it in a stage"
 
 
 def test_graph_results_keep_a_stage_that_nothing_takes(graph_of):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,21 @@ from types import SimpleNamespace
 import pytest
 
 from constitution import Message
+from rlaif.batching.unusable import BatchError
 from rlaif.data.records import RecordError
+from rlaif.generation.base import SamplingError
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.recipe import RecipeError
-from rlaif.pipeline.stage import read_labels
+from rlaif.pipeline.stage import labels_by_file
 from tests.support.feedback.scripted_judge import ScriptedJudge
 from tests.support.training.recipes import a_recipe
 from tests.support.training.workshop import FROM_SFT, POLICY, TRAINERS
+
+
+def labels_of(work):
+    files = labels_by_file(work.graph["reward"].sources["labels"])
+    return [label for _, labels in files for label in labels]
+
 
 # ── what trainers are given ──────────────────────────────────────────────────────────────────
 
@@ -80,12 +89,44 @@ def write_labels(work, source, repeat):
     write_preferences(work.graph["labels"].outputs.paths[0], copies, sorted(labels[0].traits))
 
 
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "ppo", "rest"])
+def test_a_record_that_a_trainer_refuses_is_named_with_its_file(work, kind, monkeypatch):
+    work.prepare(FROM_SFT).train()
+    stage, records = work.graph[kind], work.got[kind].records
+    if kind in ("ppo", "rest"):
+        file, name = work.context.recipe.prompts, records[0].id
+    else:
+        pair = records[0].records[0] if kind == "sft" else records[0]
+        file, name = work.graph["labels"].outputs.paths[0], f"{pair.id} (chosen)"
+
+    def refuse(*args, **named):
+        raise BatchError(f"{name}: 9 tokens", name)
+
+    monkeypatch.setattr(TRAINERS[kind], refuse)
+    with pytest.raises(BatchError, match=rf"^{re.escape(f'{file}: {name}: 9 tokens')}$"):
+        stage.run(work.context)
+
+
+@pytest.mark.parametrize("kind", ["sample", "respond"])
+def test_a_prompt_that_a_sampler_refuses_is_named_with_its_file(work, kind, monkeypatch):
+    work.make()
+    prompt = work.context.prompts("train" if kind == "sample" else "heldout")[0]
+
+    def refuse(*args, **named):
+        raise SamplingError(f"the sampler failed: prompt {prompt.id}: refused")
+
+    monkeypatch.setattr("rlaif.generation.offline.sample", refuse)
+    stage = next(stage for stage in work.graph.stages if stage.kind == kind)
+    with pytest.raises(SamplingError, match=rf"^{re.escape(work.context.recipe.prompts)}: the sam"):
+        stage.run(work.context)
+
+
 # ── one split for all stages ─────────────────────────────────────────────────────────────────
 
 
 def test_split_of_labels_is_by_the_text_of_the_prompt(work):
     work.prepare()
-    labels = read_labels(work.graph["reward"].sources["labels"])
+    labels = labels_of(work)
     split = work.context.split(labels, looks=True)
     for preference in split.heldout:
         text = "\0".join(message.content for message in preference.prompt)
@@ -106,7 +147,7 @@ def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(
     work, looks, as_merged, capsys
 ):
     work.prepare(system="Be brief.")
-    labels = read_labels(work.graph["reward"].sources["labels"])
+    labels = labels_of(work)
     evaluated = as_merged(work.context.prompts("heldout")[0].messages)
     foreign = labels[0].model_copy(update={"id": "leak", "prompt": evaluated})
     split = work.context.split([*labels, foreign], looks=looks)
@@ -118,7 +159,7 @@ def test_split_no_stage_trains_on_a_prompt_that_policies_are_evaluated_on(
 
 def test_split_pairs_of_a_prompt_are_on_one_side_however_files_spell_it(work):
     work.prepare()
-    labels = read_labels(work.graph["reward"].sources["labels"])
+    labels = labels_of(work)
     merged = [
         x.model_copy(update={"id": f"m{x.id}", "prompt": respelled(x.prompt)}) for x in labels
     ]
@@ -190,7 +231,7 @@ def test_split_a_stage_that_leads_to_no_evaluation_on_pairs_trains_on_all_of_the
 
 def test_split_that_leaves_a_side_empty_is_refused(work):
     work.prepare(heldout_pairs=0.0001)
-    labels = read_labels(work.graph["reward"].sources["labels"])
+    labels = labels_of(work)
     with pytest.raises(
         RecipeError, match=r"heldout_pairs=0.0001 leaves 30 records to train on and"
     ):

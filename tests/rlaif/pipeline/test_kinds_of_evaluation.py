@@ -3,14 +3,25 @@ test_declared_inputs.py runs the real ones."""
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from constitution import Constitution
 from rlaif.data.records import Sample, read_jsonl, write_jsonl
 from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.judges.column import Labelers
 from rlaif.evaluation.policies import EvaluationResult
+from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
+from rlaif.pipeline.recipe import RecipeError
+from tests.support.feedback.scripted_judge import MODEL, ScriptedJudge
 from tests.support.training.workshop import FROM_SFT, POLICY
 
 
@@ -60,21 +71,141 @@ def test_evaluate_kl_is_to_the_start_whatever_training_began_from(work, monkeypa
     assert loaded[1:] == [(from_sft, work.folder / "dpo"), (POLICY, None)]
 
 
-def test_evaluate_has_every_policy_with_traits_kinds_and_rewards(work, monkeypatch):
-    work.prepare().train()
-    respond, evaluation = work.graph["responses"], work.graph["evaluation"]
-    respond.folder.mkdir()
-    evaluation.folder.mkdir()
-    for words, name in enumerate(respond.policies, start=2):
-        answers = [
-            Sample(prompt=p, index=0, response="word " * words, tokens=5, complete=True, seed=0)
-            for p in work.context.prompts("heldout")
-        ]
-        write_jsonl(respond.responses(name), answers)
+@pytest.fixture
+def sampled(work, monkeypatch):
+    """sampled(stages, **changes): a graph whose policies have answered, and its evaluation."""
+
+    def make(stages=None, **changes):
+        work.prepare(stages, **changes).train()
+        respond, evaluation = work.graph["responses"], work.graph["evaluation"]
+        for stage in (respond, evaluation):
+            stage.folder.mkdir(exist_ok=True)
+        for words, name in enumerate(respond.policies, start=2):
+            answers = [
+                Sample(prompt=p, index=0, response="word " * words, tokens=5, complete=True, seed=0)
+                for p in work.context.prompts("heldout")
+            ]
+            write_jsonl(respond.responses(name), answers)
+        return evaluation
+
     scorer = SimpleNamespace(overall_scores=lambda prompts, texts: [float(len(t)) for t in texts])
     monkeypatch.setattr("rlaif.models.reward_model.RewardModel.load", lambda model, folder: scorer)
     monkeypatch.setattr(EvaluateStage, "_kl", lambda self, name, samples: None)
     monkeypatch.setattr("rlaif.generation.offline.tokens_per_second", lambda path: 1.0)
+    return make
+
+
+SECOND = {"policy": "p/q", "judge": "j/k", "second": "other/judge"}
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The judges in the order in which they were served, each with when it stopped."""
+    log = []
+
+    @contextmanager
+    def judge_client(self, judge, constitution, folder):
+        name = judge if isinstance(judge, str) else judge.model
+        client = ScriptedJudge()
+        if name != "j/k":  # the labeler of `prepare` is the scripted judge, too
+            client.model = client.judged_by = replace(MODEL, name=name, weights_sha256="9" * 64)
+        if isinstance(judge, str):  # a server that runs has the recipe's constitution, or refuses
+            client.sha256 = Constitution.load("hhh").digest
+        log.append(name)
+        yield client
+        log.append(f"{name} stopped after {len(client.received)}")
+
+    monkeypatch.setattr(RunContext, "judge_client", judge_client)
+    return log
+
+
+def test_evaluate_by_the_second_judge_where_the_recipe_names_one(work, sampled, served):
+    evaluation = sampled(models=SECOND)
+    assert (
+        evaluation.does(work.context) == "other/judge compares sft, dpo, ppo, rest with the start"
+    )
+    evaluation.run(work.context)
+    (column,) = EvaluationResult.load(evaluation.outputs.paths[0]).judges
+    assert (column.name, column.also_labeled) == ("other/judge", False)
+
+
+def test_evaluate_by_the_labeler_is_recorded_and_said(work, sampled, served):
+    evaluation = sampled(models={"policy": "p/q", "judge": "j/k"})
+    evaluation.run(work.context)
+    (column,) = EvaluationResult.load(evaluation.outputs.paths[0]).judges
+    assert column.also_labeled is True
+    console = Console(file=StringIO(), width=300)
+    evaluation.show(work.context, console)
+    printed = console.file.getvalue()
+    assert "The judge that evaluates also labeled the training data." in printed
+    assert "scripted is not known on gold" in printed
+    assert "Floor of a win rate: 50 % by chance; naming the longer response gives sft" in printed
+
+
+def test_evaluate_serves_one_judge_at_a_time_and_reads_nothing_twice(work, sampled, served):
+    models = {"policy": "p/q", "judge": "j/k"}
+    evaluation = sampled({"evaluation": {"judges": ["judge", "localhost:50051"]}}, models=models)
+    evaluation.run(work.context)
+    assert served == [
+        "j/k", "j/k stopped after 24", "localhost:50051", "localhost:50051 stopped after 24",
+    ]  # fmt: skip
+    result = EvaluationResult.load(evaluation.outputs.paths[0])
+    assert [column.also_labeled for column in result.judges] == [True, False]
+    assert [(a.pairs, a.same_winner.value) for a in result.agreement] == [(24, 1.0)]
+    served.clear()
+    evaluation.run(work.context)
+    assert served[1::2] == ["j/k stopped after 0", "localhost:50051 stopped after 0"]
+    assert EvaluationResult.load(evaluation.outputs.paths[0]) == result
+
+
+def test_evaluate_knows_only_in_part_who_labeled_where_a_judge_scored_the_training(work):
+    work.prepare(models=SECOND)
+    assert work.graph["evaluation"]._labelers() == Labelers(frozenset({"a" * 64}), complete=True)
+    work.make({"ppo": {"reward": "judge:localhost:1"}}, models=SECOND)
+    assert work.graph["evaluation"]._labelers() == Labelers(frozenset({"a" * 64}), complete=False)
+
+
+def test_evaluate_shows_what_a_file_says_of_the_judge_on_gold(work, sampled, served, tmp_path):
+    figures = {
+        "judge": "other/judge", "gold": "mine.jsonl", "n": 40, "accuracy": 0.8, "low": 0.65,
+        "high": 0.9, "longer": 0.6,
+    }  # fmt: skip
+    file = tmp_path / "worth.json"
+    file.write_text(json.dumps(figures))
+    evaluation = sampled({"evaluation": {"judge_worth": str(file)}}, models=SECOND)
+    evaluation.run(work.context)
+    console = Console(file=StringIO(), width=300)
+    evaluation.show(work.context, console)
+    assert (
+        "On gold, other/judge is right on 80 % [65, 90] of 40 pairs of mine.jsonl (naming the "
+        "longer: 60 %, above both)."
+    ) in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"judges": ["judge", "localhost:port"]}, "invalid judge 'localhost:port'; give a model"),
+        ({"judge_worth": "no.json"}, "judge_worth: no.json: cannot be read"),
+        ({"judge": "second"}, "judge: unknown setting; did you mean 'judges'?"),
+    ],
+)
+def test_evaluate_refuses_judges_and_figures_that_cannot_be(work, given, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        work.make({"evaluation": given}, models=SECOND)
+
+
+def test_ppo_is_guarded_by_the_judge_that_it_names(work, served):
+    stages = {"ppo": {"eval_every": 1, "eval_prompts": 2, "samples": "samples", "judge": "second"}}
+    work.prepare(stages, models=SECOND).train()
+    assert served == ["other/judge", "other/judge stopped after 0"]
+    said = work.graph["ppo"].does(work.context)
+    assert said == "training p/q against reward, guarded by other/judge"
+    assert work.got["ppo"].named["judge"] is not None
+
+
+def test_evaluate_has_every_policy_with_traits_kinds_rules_and_rewards(work, sampled):
+    evaluation = sampled()
     evaluation.run(work.context)
     found = EvaluationResult.load(evaluation.outputs.paths[0])
     assert [policy.name for policy in found.policies] == ["start", "sft", "dpo", "ppo", "rest"]
@@ -83,19 +214,15 @@ def test_evaluate_has_every_policy_with_traits_kinds_and_rewards(work, monkeypat
     assert rest.traits["helpful"] == Estimate(1.0, pytest.approx(0.61, abs=0.01), 1.0, 6)
     assert rest.reward_gain.value == 20.0
     assert {kind.kind for kind in rest.kinds} >= {"everyday"}
+    assert {rule.rule for rule in rest.rules} >= {"tokens", "cut off", "longer than the start"}
 
 
-def test_evaluate_says_whether_the_judge_also_labeled(work):
+def test_evaluate_says_on_how_much_its_table_rests(work):
     work.prepare()
     said = work.graph["evaluation"]._sizes(work.context)
     assert said == (
-        "30 labels of org/judge, which also judged the policies on 6 held-out prompts: too few to "
-        "tell policies apart"
+        "trained on 30 labels, judged on 6 held-out prompts: too few to tell policies apart"
     )
-    other = {"policy": "p/q", "judge": "j/k", "second": "other/judge"}
-    work.make({"evaluation": {"judge": "second"}}, models=other)
-    said = work.graph["evaluation"]._sizes(work.context)
-    assert said == "judged by other/judge on 6 held-out prompts: too few to tell policies apart"
 
 
 def test_evaluate_calls_twenty_prompts_no_longer_few(work):

@@ -154,6 +154,14 @@ def test_a_judge_that_does_not_fit_is_refused_before_anything_is_run(tmp_path, s
     assert not list(tmp_path.iterdir())
 
 
+def test_a_judge_that_no_chosen_stage_uses_takes_no_memory(tmp_path, say, monkeypatch):
+    machine(monkeypatch, 100)
+    monkeypatch.setattr(machine_fit, "judge_size", lambda judge: ModelSize(4 * GIB, 0))
+    monkeypatch.setattr(vllm_cpu, "available_bytes", lambda: GIB)
+    fit_to_machine(RECIPE, tmp_path, say, judges=[])
+    assert "the judge j" not in say.file.getvalue()
+
+
 def test_a_run_that_has_begun_is_not_refused_for_a_judge_that_it_may_not_need(
     tmp_path, say, monkeypatch
 ):

@@ -42,6 +42,38 @@ def test_run_an_unknown_stage_is_refused_before_anything_is_written(tmp_path, co
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("chosen", "fetched", "judges"),
+    [
+        ({"only": ["samples"]}, ["smollm2-135m"], 0),
+        ({"only": ["labels"]}, ["qwen2.5-coder-1.5b"], 1),
+        ({"only": ["dpo", "reward"]}, ["smollm2-135m"], 0),
+        ({"only": ["responses"]}, ["smollm2-135m"], 0),  # also the base of adapters
+        ({"start": "evaluation"}, ["qwen2.5-coder-1.5b", "smollm2-135m"], 1),
+        ({}, ["qwen2.5-coder-1.5b", "smollm2-135m"], 1),
+    ],
+)
+def test_run_fetches_and_measures_only_the_models_of_the_chosen_stages(
+    chosen, fetched, judges, tmp_path, console, monkeypatch
+):
+    got, measured = [], []
+    monkeypatch.setattr(running.catalog, "fetch", got.append)
+    monkeypatch.setattr(
+        running, "fit_to_machine", lambda recipe, *_: measured.extend(_[2]) or recipe
+    )
+    monkeypatch.setattr(running, "_require_settings", lambda stage: None)
+    models = {"policy": "smollm2-135m", "judge": "qwen2.5-coder-1.5b"}
+
+    def stop(*given):
+        raise RunError("before the first stage")
+
+    monkeypatch.setattr(running, "run_stages", stop)
+    with pytest.raises(RunError, match="before the first stage"):
+        running.run(a_recipe(models=models), tmp_path / "run", console, **chosen)
+    assert sorted(got) == fetched
+    assert len(measured) == judges
+
+
 def test_dry_run_lists_every_stage_and_writes_nothing(tmp_path, console):
     dry_run(a_recipe(minutes={"labels": 8}), tmp_path / "run", console)
     lines = said(console).splitlines()
@@ -174,6 +206,20 @@ def test_run_settings_that_a_model_refuses_are_found_before_the_first_stage(tmp_
         with pytest.raises(RecipeError) as error:
             act(recipe, tmp_path / "run", console)
         assert str(error.value).startswith(f"stages.dpo: max_tokens=512 is more than {model} can")
+
+
+def test_a_policy_that_cannot_be_sampled_is_found_before_the_first_stage(tmp_path, console):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "mamba"}')
+    for name in ("tokenizer.json", "model.safetensors"):
+        (model / name).touch()
+    recipe = a_recipe(models={"policy": str(model), "judge": "org/judge"})
+    for act in (running.run, dry_run):
+        with pytest.raises(RecipeError) as error:
+            act(recipe, tmp_path / "run", console)
+        (line,) = str(error.value).splitlines()
+        assert line.startswith("stages.ppo, rest: PPO and ReST cannot sample from a model without")
 
 
 def test_dry_run_refuses_a_file_as_the_runs_folder(tmp_path, console):

@@ -22,7 +22,9 @@ def test_the_first_screen_says_who_judged_how_much_and_what_came_out(graph_page)
 
 
 def test_a_judge_that_labels_and_evaluates_is_pointed_out(whole_page):
-    assert "The same model labeled and evaluated (scripted)" in first_screen(whole_page)
+    assert "The judge that evaluates also labeled the training data. (scripted)" in first_screen(
+        whole_page
+    )
 
 
 def test_another_judge_of_the_evaluation_is_named(copy):
@@ -30,19 +32,32 @@ def test_another_judge_of_the_evaluation_is_named(copy):
     screen = first_screen(render(copy))
     assert "b (constitution hhh 1.0.0) judged the evaluation." in screen
     assert "The model that evaluated is not the one that labeled." in screen
-    assert "same model" not in screen
+    assert "also labeled the training data" not in screen
+
+
+def test_of_several_judges_the_one_that_labeled_is_pointed_out(copy):
+    def second(saved):
+        other = dict(saved["evaluators"][0], name="b", weights_sha256="1")
+        saved["evaluators"].append(other)
+
+    edit_evaluation(copy, second)
+    screen = first_screen(render(copy))
+    assert "Of the judges that evaluate, scripted also labeled the training data." in screen
+    assert "The judge that evaluates also" not in screen
 
 
 def test_a_renamed_copy_of_the_labeler_is_the_same_model(copy):
     edit_evaluation(copy, lambda saved: saved["evaluators"][0].update(name="renamed"))
-    assert "The same model labeled and evaluated (renamed)" in first_screen(render(copy))
+    assert "The judge that evaluates also labeled the training data. (renamed)" in first_screen(
+        render(copy)
+    )
 
 
 def test_an_evaluation_that_does_not_record_its_judge_claims_nothing(copy):
     edit_evaluation(copy, lambda saved: saved.pop("evaluators"))
     screen = first_screen(render(copy))
     assert "Who judged is not recorded in evaluation." in screen
-    assert "same model" not in screen
+    assert "also labeled the training data" not in screen
 
 
 @pytest.mark.parametrize(

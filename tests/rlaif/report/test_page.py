@@ -28,7 +28,7 @@ def test_a_complete_run_shows_every_part(whole_page):
     assert "Missing" not in page.text
     for expected in (
         "made-up sample run", "hhh 1.0.0", "empty_response 1", "helpful", "at equal length",
-        "self-BLEU", "Refusal rate", "By kind of prompt", "Win rate by trait",
+        "self-BLEU", "By rule, without a judge", "By kind of prompt", "Win rate by trait",
         "Alarms: kl over ceiling: from step 50, in 11 of 60 steps.",
         "ppo: the reward score is up by",
     ):  # fmt: skip

@@ -132,3 +132,27 @@ def test_a_finding_mentions_only_what_was_measured(copy):
     assert "Judge score" in sft
     assert "reward score" not in sft
     assert re.search(r"; reward score [+-]\d\.\d\d \[.*\] against the start\.$", dpo)
+
+
+def test_an_evaluation_shows_its_stop_the_win_rate_by_people_and_the_strengths(copy):
+    estimate = {"value": 0.58, "low": 0.48, "high": 0.68, "n": 40}
+    human = {
+        "corrected": estimate, "human": estimate, "judge_weight": 0.4, "judge_only": 36,
+        "agreement": 0.75,
+    }  # fmt: skip
+    row = {"name": "dpo", "strength": estimate, "wins_start": estimate}
+
+    def add(saved):
+        saved.update(until="settled", human={"dpo": human}, strengths={"policies": [row]})
+        for verdict in saved["policies"][1]["verdicts"][3:]:
+            verdict.update(prob=None, reason="not asked")
+
+    edit_evaluation(copy, add)
+    text = text_of(section(render(copy), "stage-evaluation"))
+    assert "interval excludes 50 %. Intervals are anytime intervals" in text
+    assert "stopped after 3 of" in text
+    assert "Win rate by people (95 % intervals)" in text
+    assert "58 % [48, 68]" in text
+    assert "40 + 36" in text
+    assert "Round robin, Bradley-Terry" in text
+    assert "+0.58 [+0.48, +0.68]" in text

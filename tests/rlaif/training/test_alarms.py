@@ -52,6 +52,12 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
             "from 22 to 47 tokens and their score with them (r = 1.00)",
         ),
         (
+            "nothing_trained",
+            history(masked=[16.0, 15.0], eos_rate=[0.0, 1 / 16]),
+            history(masked=[16.0], eos_rate=[0.0]),
+            "all 16 responses were cut off, and truncated=mask leaves them out of the loss",
+        ),
+        (
             "scores_parting",
             history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 0.0]),
             history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 1.0]),

@@ -106,7 +106,7 @@ def test_lessons_that_the_template_refuses_are_skipped_and_counted(
     ]
     found = encode_lessons(tokenizer, "it", lessons, SFTConfig(**SMALL, unusable="skip"))
     assert [tokenizer.decode(row.ids[row.start :]) for row in found.rows] == ["Hi<end_of_turn>"]
-    assert [reason.partition(":")[0] for reason in found.skipped] == ["bad", "open"]
+    assert [str(reason).partition(":")[0] for reason in found.skipped] == ["bad", "open"]
 
 
 def test_a_frozen_copy_keeps_the_variables(folder_of: Callable[[Shape], str]) -> None:

@@ -1,17 +1,23 @@
-"""No loss teaches an end after a cut-off response; a drawn end token is taught as it was drawn."""
+"""Rows of cut-off responses have no end; a drawn end token is taught as it was drawn.
+
+What the losses do with such rows: test_cut_off_gradients.py.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-import torch
 
 from rlaif.algorithms.dpo.config import DPOConfig
-from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs
+from rlaif.algorithms.dpo.train import train as train_dpo
 from rlaif.algorithms.reward.config import RewardConfig
+from rlaif.algorithms.reward.train import train as train_reward
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import encode_lessons
+from rlaif.algorithms.sft.sources import SFTSource
+from rlaif.algorithms.sft.train import train as train_sft
 from rlaif.batching.chat import turn_end_id
 from rlaif.batching.encode import encode_pairs, encode_row, response_row, sample_row
 from rlaif.data.cut_off import ResponseText
@@ -27,27 +33,6 @@ def backbone(tiny_model) -> Backbone:
 
 def cut_pair(i: int = 0):
     return preference(i, "Yes, and", "No.").model_copy(update={"chosen_complete": False})
-
-
-@pytest.mark.parametrize("loss", sorted(LOSSES))
-def test_a_dpo_loss_has_no_gradient_by_the_end_of_a_cut_response(loss, backbone) -> None:
-    """log P(end) at the place after each response: a leaf that only enters where it is taught."""
-    tokenizer = backbone.tokenizer
-    (pair,) = encode_pairs(tokenizer, [cut_pair()], 100, "error").pairs
-    end = turn_end_id(tokenizer)
-    text, log_end = torch.tensor([-3.0, -4.0]), torch.zeros(2, requires_grad=True)
-    taught = torch.tensor([float(row.ids[-1] == end) for row in pair.rows])
-    logprobs = text + taught * log_end  # what the row's mask sums
-    lengths = torch.tensor([[float(row.response_length)] for row in pair.rows])
-    pairs = PairLogprobs(
-        chosen=logprobs[:1], rejected=logprobs[1:], ref_chosen=torch.tensor([-3.1]),
-        ref_rejected=torch.tensor([-3.9]), chosen_tokens=lengths[0], rejected_tokens=lengths[1],
-    )  # fmt: skip
-    settings = {"label_noise": 0.1} if loss == "robust" else {}
-    config = DPOConfig(loss=loss, **settings)
-    LOSSES[loss].compute(pairs, torch.tensor([0.8]), config).sum().backward()
-    assert log_end.grad[0] == 0.0
-    assert log_end.grad[1] != 0.0
 
 
 def test_rows_end_only_where_the_response_did(backbone) -> None:
@@ -71,15 +56,29 @@ def test_sft_teaches_an_end_to_complete_responses_only(complete, backbone) -> No
     assert sample_row(backbone.tokenizer, sample).ids == encoded.rows[1].ids
 
 
-def test_the_end_token_that_was_drawn_is_the_one_taught(backbone) -> None:
-    tokenizer = backbone.tokenizer
+def taught_end(tokenizer, drawn: str) -> int:
     conversation = preference(0, "a", "b").prompt
-    drawn = tokenizer.convert_ids_to_tokens(tokenizer.pad_token_id)
-    assert tokenizer.pad_token_id != turn_end_id(tokenizer)
-    row = encode_row(tokenizer, "r", conversation, "Hi", 100, end_token=drawn)
-    assert row.ids[-1] == tokenizer.pad_token_id
-    unknown = encode_row(tokenizer, "r", conversation, "Hi", 100, end_token="<|other|>")
-    assert unknown.ids[-1] == turn_end_id(tokenizer)
+    return encode_row(tokenizer, "r", conversation, "Hi", 100, end_token=drawn).ids[-1]
+
+
+def test_the_end_token_that_was_drawn_is_taught_where_it_is_one_of_the_models_ends(
+    backbone, make_tiny_model
+) -> None:
+    """A model with two ends, of which the template writes the first."""
+    two_ends = Path(make_tiny_model())
+    pad, turn_end = backbone.tokenizer.pad_token_id, turn_end_id(backbone.tokenizer)
+    file = two_ends / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": [turn_end, pad]}))
+    tokenizer = Backbone.load(str(two_ends), "float32").tokenizer
+    assert taught_end(tokenizer, "<pad>") == pad != turn_end
+    assert taught_end(tokenizer, "<|im_end|>") == taught_end(tokenizer, "") == turn_end
+
+
+@pytest.mark.parametrize("drawn", ["<pad>", "<|im_start|>", "<|eot_id|>", "a"])
+def test_a_token_that_ends_no_response_of_the_model_is_not_taught_as_one(drawn, backbone) -> None:
+    """Drawn from another model, or written into a file: special here, unknown or a text's."""
+    tokenizer = backbone.tokenizer
+    assert taught_end(tokenizer, drawn) == turn_end_id(tokenizer)
 
 
 def test_a_reward_model_scores_a_cut_response_as_it_was_trained(backbone) -> None:
@@ -90,26 +89,28 @@ def test_a_reward_model_scores_a_cut_response_as_it_was_trained(backbone) -> Non
     assert plain.ids == (*row.ids, turn_end_id(backbone.tokenizer))
 
 
-@pytest.mark.parametrize("config", [DPOConfig, RewardConfig])
-def test_training_says_how_many_pairs_are_cut_and_leaves_them_out(
-    config, tiny_model, tmp_path, capsys
+@pytest.mark.parametrize("cut_off", ["keep", "skip"])
+@pytest.mark.parametrize("config", [DPOConfig, RewardConfig, SFTConfig])
+def test_training_says_how_many_are_cut_and_leaves_them_out_if_asked(
+    config, cut_off, tiny_model, tmp_path, capsys
 ) -> None:
     pairs = [cut_pair(i) if i < 2 else preference(i, f"Yes {i}.", f"No {i}.") for i in range(6)]
     settings = {
-        "epochs": 1,
-        "dtype": "float32",
-        "cut_off": "skip",
-        "batch_size": 2,
-        "max_tokens": 100,
-    }
+        "epochs": 1, "dtype": "float32", "cut_off": cut_off, "batch_size": 2, "max_tokens": 100,
+    }  # fmt: skip
+    out, heldout = tmp_path / "out", pairs[1:3]
     if config is DPOConfig:
-        from rlaif.algorithms.dpo.train import train
-
-        train(DPOConfig(**settings), tiny_model, pairs, tmp_path / "out")
+        train_dpo(DPOConfig(**settings), tiny_model, pairs, out, heldout)
+    elif config is RewardConfig:
+        train_reward(RewardConfig(**settings), tiny_model, pairs, out, {}, heldout)
     else:
-        from rlaif.algorithms.reward.train import train as train_reward
-
-        train_reward(RewardConfig(**settings), tiny_model, pairs, tmp_path / "out", {})
-    assert "2 of 6 pairs hold a response that was cut off" in capsys.readouterr().err
-    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]  # four pairs, two a step
+        train_sft(SFTConfig(**settings), tiny_model, [SFTSource("x", pairs)], out, heldout)
+    said, what = capsys.readouterr().err, "records" if config is SFTConfig else "pairs"
+    assert f"2 of 6 {what} hold a response that was cut off" in said
+    assert f"1 of 2 held-out {what} hold a response that was cut off" in said
+    assert said.count(": left out") == (2 if cut_off == "skip" else 0)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    # six records or the four others, two a step
+    assert [line["step"] for line in lines] == ([1, 2, 3] if cut_off == "keep" else [1, 2])
+    assert {line["cut_responses"] for line in lines} == {2}
+    assert {line.get("cut_pairs", 2) for line in lines} == {2}

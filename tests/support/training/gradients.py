@@ -31,16 +31,19 @@ class GradientKeeper(Learner):
 class OneOfSeveral(ProcessGroup):
     """One process's share of the work, without the others: sums are its own part of them."""
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
+    def all_reduce(self, values: Mapping[str, float]) -> dict[str, float]:
         return dict(values)
+
+    def max(self, value: float) -> float:
+        return value
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
         return list(items)
 
-    def add_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
         pass
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         pass
 
 

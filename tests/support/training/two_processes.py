@@ -69,7 +69,9 @@ def trained(name: str, model: str, out: Path) -> None:
         rest.train(made, model, PROMPTS, reward(model, how), out)
     else:
         steps: dict[str, Any] = {"iterations": 1, "update_batch_size": 3}
-        judge, prompts = None, PROMPTS
+        judge, prompts, asked = None, PROMPTS, 5
+        if "few" in how:  # a quarter of two responses is one: the second process has none
+            steps, asked = {"iterations": 1}, 2
         if "guarded" in how:
             # twice a rollout's second pass is stopped, its gradient dropped; then back to the best
             steps = {
@@ -89,7 +91,7 @@ def trained(name: str, model: str, out: Path) -> None:
             value = "adapter" if "adapter" in how else "head"
             steps |= {"value": value, "value_learning_rate": 1e-6}
         config = ppo.PPOConfig(
-            **COMMON, **steps, lora=lora, prompts_per_iteration=5, max_new_tokens=6,
+            **COMMON, **steps, lora=lora, prompts_per_iteration=asked, max_new_tokens=6,
             micro_batch_tokens=budget, engine="transformers",
             gradient_checkpointing="recomputing" in how,
         )  # fmt: skip

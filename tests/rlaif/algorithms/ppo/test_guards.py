@@ -41,6 +41,24 @@ def test_the_kl_coefficient_can_follow_its_target_in_a_run_of_any_length(iterati
     assert PPOConfig(kl_target=3.0, kl_horizon=50).horizon == 50
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 3, 4, 5])
+def test_the_kl_coefficient_stays_a_penalty_in_a_run_of_few_iterations(iterations: int) -> None:
+    """One iteration is then several horizons: 1 - 0.2 * n/horizon was -1 at two iterations."""
+    config = PPOConfig(iterations=iterations, kl_target=3.0)
+    horizons = config.responses / config.horizon
+    assert horizons == pytest.approx(20 / iterations)
+    low = adapt_kl_coef(0.05, 0.0, 3.0, config.responses, config.horizon)
+    high = adapt_kl_coef(0.05, 1000.0, 3.0, config.responses, config.horizon)
+    assert low == pytest.approx(0.05 * 0.8**horizons)
+    assert high == pytest.approx(0.05 * 1.2**horizons)
+
+
+def test_the_kl_coefficient_adapts_alike_just_below_and_above_a_horizon() -> None:
+    below, above = (adapt_kl_coef(0.05, 0.0, 3.0, count, 1000.0) for count in (1000, 1001))
+    assert below == pytest.approx(0.05 * 0.8)
+    assert above == pytest.approx(below, rel=1e-3)
+
+
 NEW, ON, BACK, END = "new best", "go on", "roll back", "end"
 PROMPTS = 40
 

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from rlaif.algorithms.ppo.advantages import centered_advantages, grpo_advantages
-from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.ppo.losses import is_clipped, policy_losses, row_means
+from rlaif.algorithms.ppo.config import PPOConfig, idle_processes
+from rlaif.algorithms.ppo.losses import clipped_ratios, policy_losses, row_means
 from rlaif.algorithms.ppo.rollout import roll_out
 from rlaif.algorithms.ppo.update import policy_gradients, shuffled_batches, update
 from rlaif.training.learner import Learner
@@ -26,7 +26,9 @@ def test_clip_higher_lets_a_ratio_rise_further_than_it_may_fall() -> None:
     torch.testing.assert_close(losses, torch.tensor([-0.7, -1.25, -1.28]))
     down = policy_losses(ratio.log(), torch.zeros(3), -torch.ones(3), 0.2, 0.28)
     torch.testing.assert_close(down, torch.tensor([0.8, 1.25, 1.4]))
-    assert is_clipped(ratio.log(), torch.zeros(3), 0.2, 0.28).tolist() == [True, False, True]
+    low, high = clipped_ratios(ratio.log(), torch.zeros(3), 0.2, 0.28)
+    assert low.tolist() == [True, False, False]
+    assert high.tolist() == [False, False, True]
 
 
 def test_row_means_are_those_of_each_responses_tokens() -> None:
@@ -90,6 +92,15 @@ def test_a_step_takes_a_quarter_of_the_rollout_unless_told(given, expected) -> N
         ({"ratio": "sequence"}, "advantages=gae does not use ratio"),
         ({"truncated": "mask"}, "advantages=gae does not use truncated"),
         (
+            {"epochs": 1, "update_batch_size": 16, "clip": 0.1},
+            "clip does nothing with one optimizer",
+        ),
+        (
+            {**GROUPS, "update_batch_size": 4, "clip_high": 0.3, "kl_ceiling": 1.0},
+            "clip_high, kl_ceiling do nothing with one .*update_batch_size=4 of 4 responses",
+        ),
+        ({"prompts_per_iteration": 1, "value_clip": 0.1}, "value_clip does nothing with one"),
+        (
             {**GROUPS, "truncated": "mask", "missing_eos_penalty": 1.0},
             "missing_eos_penalty does nothing with truncated=mask",
         ),
@@ -98,6 +109,22 @@ def test_a_step_takes_a_quarter_of_the_rollout_unless_told(given, expected) -> N
 def test_settings_that_cannot_have_an_effect_are_refused(settings, words) -> None:
     with pytest.raises(ValidationError, match=words):
         PPOConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 2, "update_batch_size": 16}, {"update_batch_size": 15}, {}]
+)
+def test_a_clip_is_accepted_where_a_rollout_has_a_second_step(settings) -> None:
+    assert PPOConfig(clip=0.1, **settings).steps_per_iteration > 1
+
+
+def test_processes_without_a_response_in_a_step_are_said() -> None:
+    few = PPOConfig(prompts_per_iteration=4)
+    assert idle_processes(few, 1) == ""
+    assert idle_processes(few, 3).startswith(
+        "update_batch_size=1 gives 2 of the 3 processes nothing to compute in an update; raise it "
+        "(the 4 responses"
+    )
 
 
 def test_the_clip_fits_what_is_clipped() -> None:
@@ -145,3 +172,15 @@ def test_by_sequences_each_response_weighs_the_same_whatever_its_length(
     sums = policy_gradients(models, rows, rows.trained, config, ALONE, "here")
     assert sums["policy_loss"] == pytest.approx(-1.0, abs=1e-5)
     assert sums["clip_fraction"] == 0.0
+
+
+def test_clip_fractions_say_on_which_side_ratios_are_out(tiny_model, questions) -> None:
+    """Old log-probs moved by hand: all ratios of one response are e, of another 1/e."""
+    models, rollout, _, config = rolled_out(tiny_model, questions, update_batch_size=2)
+    moved = rollout.old_logprobs + torch.tensor([[-1.0], [1.0], [0.0], [0.0]])
+    rows = replace(rollout, old_logprobs=moved)
+    lengths = [row.response_length for row in rows.rows]
+    sums = policy_gradients(models, rows, rows.trained, config, ALONE, "here")
+    assert sums["clip_fraction_high"] == pytest.approx(lengths[0] / sum(lengths))
+    assert sums["clip_fraction_low"] == pytest.approx(lengths[1] / sum(lengths))
+    assert sums["clip_fraction"] == pytest.approx(sum(lengths[:2]) / sum(lengths))

@@ -44,7 +44,7 @@ class ScriptedScores:
 def judged(**settings):
     return small(
         prompts_per_iteration=3, max_new_tokens=4, eval_every=1, eval_prompts=ASIDE,
-        learning_rate=0.01, warmup=0.0, kl_ceiling=9.0, **settings,
+        learning_rate=0.01, warmup=0.0, **settings,
     )  # fmt: skip
 
 

@@ -39,6 +39,9 @@ CPU = torch.device("cpu")
     ("settings", "message"),
     [
         ({"kl_horizon": 100}, "kl_horizon does nothing without kl_target"),
+        ({"kl_target": 3, "kl_coef": 0}, "kl_target=3 does nothing with kl_coef=0, which it would"),
+        ({"ratio": "sequence"}, "advantages=gae does not use ratio; remove it"),
+        ({"truncated": "mask", "ratio": "token"}, "gae does not use ratio, truncated; remove them"),
         ({"lora": {"dropout": 0.1}}, r"lora.dropout=0.1 would make the update's policy another"),
         ({"max_tokens": 64, "max_new_tokens": 64}, "max_new_tokens must leave room"),
         (
@@ -324,7 +327,7 @@ def test_the_kl_guard_stops_the_updates_of_an_iteration(tiny_model, questions, t
 def test_over_max_kl_training_ends_with_an_error_and_the_checkpoints_stay(
     tiny_model, questions, tmp_path
 ):
-    config = small(iterations=9, learning_rate=0.05, warmup=0.0, kl_ceiling=9.0, max_kl=1e-3)
+    config = small(iterations=9, learning_rate=0.05, warmup=0.0, max_kl=1e-3)
     with pytest.raises(TrainingError, match=r"PPO, iteration \d: .* over max_kl=0.001"):
         train(config, tiny_model, questions, count_x, tmp_path)
     assert (tmp_path / "checkpoints/step-000001.pt").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import pad
 from rlaif.batching.prefix_sharing import pad_packs
 from rlaif.distributed.processes import ProcessGroup
-from tests.support.training.gradients import GradientKeeper
+from tests.support.training.gradients import GradientKeeper, OneOfSeveral
 from tests.support.training.ppo_runs import ALONE, encoded, forwards_of, models_over, small
 
 
@@ -52,6 +54,9 @@ def test_importance_weights_make_the_samplers_tokens_count_as_the_trainers() -> 
     torch.testing.assert_close((sampler * weights * reward).sum(), (trainer * reward).sum())
 
 
+BY_SEQUENCE = {"advantages": "grpo", "group_size": 2, "ratio": "sequence"}
+
+
 def rolled_out(model: str, questions, **settings) -> tuple[PPOModels, Rollout, PPOConfig]:
     config = small(**settings)
     models = models_over(model, config)
@@ -69,18 +74,6 @@ def gradients(
     learner = GradientKeeper([(parameters, 1e-3)], 1, config, ALONE)
     update(models, learner, rollout, config, workers, 1)
     return learner.gradients
-
-
-class Silent(ProcessGroup):
-    """One of several processes that hears nothing of the others."""
-
-    __slots__ = ()
-
-    def sum(self, values):
-        return dict(values)
-
-    def max(self, value):
-        return value
 
 
 @pytest.mark.parametrize(
@@ -102,11 +95,25 @@ def test_micro_batches_and_processes_do_not_change_the_gradient(
     tight = config.model_copy(update={"micro_batch_tokens": 40})
     for parts in (
         [gradients(models, rollout, tight)],
-        [gradients(models, rollout, config, Silent(rank, 2)) for rank in (0, 1)],
-        [gradients(models, rollout, tight, Silent(rank, 3)) for rank in (0, 1, 2)],
+        [gradients(models, rollout, config, OneOfSeveral(rank, 2)) for rank in (0, 1)],
+        [gradients(models, rollout, tight, OneOfSeveral(rank, 3)) for rank in (0, 1, 2)],
     ):
         for name, gradient in whole.items():
             assert (gradient - sum(part[name] for part in parts)).abs().max() < 1e-6, name
+
+
+@pytest.mark.parametrize("settings", [{"value": "head"}, {"value": "adapter"}, BY_SEQUENCE])
+def test_a_step_with_fewer_responses_than_processes_has_the_gradient_of_one(
+    settings, tiny_model, questions
+) -> None:
+    models, rollout, config = rolled_out(tiny_model, questions, update_batch_size=2, **settings)
+    few = replace(rollout, trained=rollout.trained[:2])  # one step
+    whole = gradients(models, few, config)
+    shares = [gradients(models, few, config, OneOfSeveral(rank, 3)) for rank in range(3)]
+    assert not any(gradient.any() for gradient in shares[2].values())
+    assert all(any(gradient.any() for gradient in share.values()) for share in shares[:2])
+    for name, gradient in whole.items():
+        torch.testing.assert_close(sum(share[name] for share in shares), gradient)
 
 
 def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
@@ -119,7 +126,7 @@ def test_a_rollout_shared_out_and_gathered_is_that_of_one_process(
     alone, reported = roll_out(models, prompts, 1, 0.05, config, ALONE)
     shares: list[list] = []
 
-    class One(Silent):
+    class One(OneOfSeveral):
         __slots__ = ()
 
         def gather(self, items):
@@ -153,8 +160,6 @@ def test_with_a_head_the_trunk_gets_both_losses_gradients_in_one_pass(
     tiny_model, questions, monkeypatch
 ) -> None:
     """∇(L_π + c L_V) = ∇L_π + c ∇L_V, of one forward; with advantages 0, L_V's alone is seen."""
-    from dataclasses import replace
-
     settings = {"update_batch_size": 6, "prompts_per_iteration": 6}
     models, rollout, config = rolled_out(tiny_model, questions, vf_coef=0.3, **settings)
     made = forwards_of(models.policy, monkeypatch)
@@ -192,8 +197,6 @@ def test_logprobs_and_values_are_measured_by_one_forward_of_the_policy(
 
 
 def test_the_importance_weight_multiplies_the_gradient_and_has_none(tiny_model, questions) -> None:
-    from dataclasses import replace
-
     settings = {"update_batch_size": 6, "value": "adapter"}  # so that L_V stays out of the policy
     models, rollout, config = rolled_out(tiny_model, questions, **settings)
     plain = gradients(models, rollout, config)

@@ -12,7 +12,7 @@ from constitution import DEFAULT_CONSTITUTION, Constitution
 from constitution.errors import UserError
 from judge_service.server.app import JudgeServer
 from judge_service.settings import ServerSettings
-from rlaif.api.pairs import constitution_of
+from rlaif.api.inputs import constitution_of
 from rlaif.cli.main import app
 from rlaif.data.records import Prompt, Sample, write_jsonl
 from rlaif.pipeline.recipe import Recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,5 +57,17 @@ def test_labels_and_their_statistics_are_said_to_be_planted(address: str, tmp_pa
     )
     assert labeled.exit_code == 0, labeled.output
     assert f"labeled by {SAID}" in labeled.output
+    assert "identical" not in labeled.output
     stats = CliRunner().invoke(app, ["labels", "stats", str(out / "preferences.parquet")])
     assert "planted:noisy" in stats.output
+
+
+def test_labeling_says_how_many_responses_were_identical(address: str, tmp_path: Path) -> None:
+    rows = [{"prompt": "How?", "responses": [*ANSWERS, ANSWERS[0], f" {ANSWERS[1]} "]}]
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labeled = CliRunner().invoke(
+        app, ["label", str(samples), "--server", address, "--out", str(tmp_path / "labels")]
+    )
+    assert labeled.exit_code == 0, labeled.output
+    assert "2 responses left out: identical to another one to their prompt" in labeled.output

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from rlaif.algorithms.dpo.config import DPOConfig
+from rlaif.cli.main import app
 from rlaif.cli.training.dry_run import settings_in_force
 from rlaif.data.records import write_jsonl
-from tests.support.training.pairs import varied_pairs
+from tests.support.training.pairs import preference, varied_pairs
 
 WATCHED = """
 import sys
@@ -26,15 +28,9 @@ finally:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pairs, prompts, and a model folder that is complete but for its weights' content."""
+    """Pairs and prompts."""
     write_jsonl(tmp_path / "pairs.jsonl", varied_pairs())
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Say hello.", "split": "train"}\n')
-    (tmp_path / "model").mkdir()
-    for name, content in (
-        ("config.json", {"max_position_embeddings": 2048}), ("tokenizer.json", {}),
-        ("model.safetensors", {}),
-    ):  # fmt: skip
-        (tmp_path / "model" / name).write_text(json.dumps(content))
     return tmp_path
 
 
@@ -57,10 +53,16 @@ def train(command: str, folder: Path) -> tuple[int, str]:
         ("rest prompts.jsonl --reward json:dumps", "8 responses each; 3 improve steps"),
     ],
 )
-def test_a_dry_run_without_problems_imports_no_torch(command: str, said: str, folder: Path) -> None:
-    code, output = train(f"{command} --model ./model --dry-run", folder)
+def test_a_dry_run_for_a_model_that_is_not_here_imports_no_torch_and_says_so(
+    command: str, said: str, folder: Path
+) -> None:
+    code, output = train(f"{command} --model someone/elsewhere --dry-run", folder)
     assert code == 0, output
-    assert said in output
+    assert f"{said} if every record can be used" in output
+    assert (
+        "the chat template and lengths were not checked: someone/elsewhere is not on this machine "
+        "yet" in output
+    )
     assert not [path for path in folder.iterdir() if path.name in ("sft", "dpo", "ppo", "rest")]
 
 
@@ -80,12 +82,13 @@ def test_a_dry_run_names_everything_refused_and_exits_with_1(folder: Path) -> No
     ):  # fmt: skip
         assert named in output
     assert "settings (" not in output, "settings that are refused are not in force"
+    assert "the chat template and lengths were not checked: correct these first" in output
 
 
 def test_a_dry_run_marks_what_differs_from_its_default(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text('{"prompt": "a", "chosen": " ", "rejected": "b"}\n')
     code, output = train(
-        "dpo pairs.jsonl --model ./model beta=0.3 lora.rank=8 epochs=2 --dry-run", folder
+        "dpo pairs.jsonl --model someone/elsewhere beta=0.3 lora.rank=8 epochs=2 --dry-run", folder
     )
     assert code == 1
     assert "\n* beta=0.3\n" in output
@@ -95,8 +98,85 @@ def test_a_dry_run_marks_what_differs_from_its_default(folder: Path) -> None:
     assert "1 of 2 responses are empty" in output
 
 
+LABELED = {"prompt": "Say it.", "chosen": "Yes.", "rejected": "No."}
+
+
+def write_pairs(folder: Path, *pairs: dict[str, object]) -> None:
+    lines = [json.dumps({**LABELED, "id": str(n), **pair}) for n, pair in enumerate(pairs)]
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("command", "pair", "said"),
+    [
+        ("dpo loss=sigmoid", {"prob_chosen": 0.5}, "all 2 pairs are ties"),
+        ("dpo cut_off=skip", {"chosen_complete": False}, "all 2 pairs hold a response"),
+        ("reward label_kind=hard", {"prob_chosen": 0.5}, "none of the 2 pairs has a label"),
+        ("sft cut_off=skip", {"chosen_complete": False}, "all 1 responses were cut off"),
+        ("sft", {"prob_chosen": 0.5}, "all 2 labels are below min_prob_chosen"),
+    ],
+)
+def test_a_dry_run_refuses_labels_of_which_nothing_is_left_to_train_on(
+    command: str, pair: dict[str, object], said: str, folder: Path
+) -> None:
+    write_pairs(folder, pair, pair)
+    algorithm, _, settings = command.partition(" ")
+    code, output = train(
+        f"{algorithm} pairs.jsonl --model someone/elsewhere --dry-run {settings}", folder
+    )
+    assert code == 1
+    assert "1 problem:" in output
+    assert said in output
+
+
+def test_a_dry_run_counts_the_pairs_that_are_left_of_hard_labels_and_cut_responses(
+    folder: Path,
+) -> None:
+    """Ties go first, then pairs with a response that was cut off: 6, 4, 3 of them."""
+    cut_tie = {"prob_chosen": 0.5, "rejected_complete": False}
+    write_pairs(
+        folder, {"prob_chosen": 0.5}, cut_tie, {"prob_chosen": 0.2},
+        {"chosen_complete": False}, {}, {"prob_chosen": 0.9},
+    )  # fmt: skip
+    code, output = train(
+        "dpo pairs.jsonl --model someone/elsewhere --dry-run loss=sigmoid cut_off=skip "
+        "batch_size=1 epochs=1",
+        folder,
+    )
+    assert code == 0, output
+    assert "pairs: 2 ties (prob_chosen ½) left out, 1 pairs with prob_chosen under ½" in output
+    assert "1 of 4 pairs hold a response that was cut off by its length limit: left out" in output
+    assert "4 pairs; 3 steps" in output
+
+
+def test_keep_best_is_refused_where_cut_off_leaves_no_held_out_pair(folder: Path) -> None:
+    """It was an error at the end of the run: the best checkpoint is gone."""
+    write_pairs(folder, {"rejected_complete": False, "prompt": "Held out."})
+    (folder / "pairs.jsonl").rename(folder / "heldout.jsonl")
+    write_pairs(folder, {}, {})
+    code, output = train(
+        "dpo pairs.jsonl --eval heldout.jsonl --model someone/elsewhere --dry-run cut_off=skip "
+        "keep=best",
+        folder,
+    )
+    assert code == 1
+    assert "keep=best: all 1 held-out pairs hold a response that was cut off" in output
+
+
 def test_settings_are_printed_as_they_are_typed() -> None:
     lines = settings_in_force(DPOConfig(loss="robust", label_noise=0.1, trackers=("wandb",)))
     assert {"* loss=robust", "* label_noise=0.1", "* trackers=[wandb]"} <= {*lines}
     assert "  eval_every=null" in lines
     assert "* lora=null" in settings_in_force(DPOConfig(lora=None))
+
+
+def test_only_the_first_problems_are_printed_and_the_others_counted(
+    tiny_model: str, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "pairs.jsonl", [preference(n, "Yes.", "No.") for n in range(25)])
+    asked = ["dpo", str(tmp_path / "pairs.jsonl"), "--model", tiny_model, "max_tokens=10"]
+    found = CliRunner().invoke(app, ["train", *asked, "--dry-run"])
+    assert found.exit_code == 1, found.output
+    assert "would be refused, 25 problems:" in found.stdout
+    assert found.stdout.count("do not fit in max_tokens=10") == 20
+    assert found.stdout.rstrip().endswith("… and 5 more")

@@ -116,6 +116,16 @@ def test_stats_prints_counts_and_a_histogram(file, constitution_file):
     assert "█" in output
     found = json.loads(rlaif("labels", "stats", file, "--json"))
     assert sum(found["histogram"]) == found["labels"] == 12
+    assert f"entropy, mean: {found['mean_entropy']:.3f} bits" in output
+    assert 0 < found["mean_entropy"] < 1
+
+
+def test_stats_warns_of_labels_that_hardly_prefer_a_response(file):
+    assert "hardly prefer a response" not in rlaif("labels", "stats", file)
+    for place in range(12):
+        rewrite(file, place, lambda one: one.model_copy(update={"prob_chosen": 0.52}))
+    output = " ".join(rlaif("labels", "stats", file).split())
+    assert "12 of 12 labels hardly prefer a response: prob_chosen is within 0.05 of 0.5" in output
 
 
 def test_verify_offline_needs_only_the_constitution(file, constitution_file):

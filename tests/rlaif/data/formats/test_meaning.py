@@ -100,6 +100,33 @@ def test_single_responses_are_no_pairs_and_the_message_says_who_reads_them(tmp_p
         read_preferences(path)
 
 
+@pytest.mark.parametrize("value", ["true", 2, 0.5])
+@pytest.mark.parametrize("name", ["deleted", "tie"])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    """`deleted: "true"` was learned from, and not even named."""
+    path = lines(tmp_path / "x.jsonl", OTHER | {name: False}, PAIR | {name: value})
+    with pytest.raises(RecordError, match=rf"x\.jsonl:2: {name}: true or false is needed \(found"):
+        read_preferences(path)
+
+
+@pytest.mark.parametrize("tie", [{"tie": True}, {"tie": 1}, {"status": "tie"}, {"winner": "tie"}])
+def test_a_tie_is_left_out_unless_prob_chosen_gives_the_label(
+    tie: dict[str, object], tmp_path: Path
+) -> None:
+    rows = PAIR | tie, OTHER | dict.fromkeys(tie)
+    path = lines(tmp_path / "x.jsonl", *rows)
+    assert prompts_of(read_preferences(path)) == [[("user", "How?")]]
+    path = lines(tmp_path / "x.jsonl", {**PAIR, **tie, "prob_chosen": 0.5})
+    assert [found.prob_chosen for found in read_preferences(path)] == [0.5]
+
+
+def test_a_row_with_deleted_1_is_left_out(tmp_path: Path) -> None:
+    path = lines(tmp_path / "x.jsonl", PAIR | {"deleted": 1}, OTHER | {"deleted": 0})
+    assert prompts_of(read_preferences(path)) == [[("user", "How?")]]
+
+
 @pytest.mark.parametrize("read", READERS)
 def test_a_deleted_row_is_left_out(read: Reader, tmp_path: Path) -> None:
     path = lines(tmp_path / "x.jsonl", {**PAIR, "deleted": True}, {**OTHER, "deleted": False})

@@ -188,6 +188,25 @@ def test_the_four_ratings_of_ultrafeedback_outweigh_its_overall_score(tmp_path: 
     assert ("Name a fruit", "Apple", "Car") in pairs(path)
 
 
+@pytest.mark.parametrize("name", ["helpsteer2", "helpsteer2_preference"])
+def test_later_turns_in_a_prompt_of_helpsteer2_become_turns(name: str, tmp_path: Path) -> None:
+    """They were one user turn, with the marks of another model's template in it."""
+    prompt = "Hi\n<extra_id_1>Assistant\nHello.\n\n<extra_id_1>User\nName a fruit"
+    path = lines(tmp_path / "x.jsonl", *({**row, "prompt": prompt} for row in PUBLIC_ROWS[name]))
+    turns = [("user", "Hi"), ("assistant", "Hello."), ("user", "Name a fruit")]
+    (found,) = read_preferences(path)
+    assert [(m.role, m.content) for m in found.prompt] == turns
+    (asked,) = load_prompts(path)
+    assert [(m.role, m.content) for m in asked.messages] == turns
+
+
+def test_a_mark_of_turns_within_a_line_of_helpsteer2_is_text(tmp_path: Path) -> None:
+    asked = "What does <extra_id_1>User mean in T5?"
+    rows = changed("helpsteer2_preference", prompt=asked)
+    (found,) = read_preferences(lines(tmp_path / "x.jsonl", *rows))
+    assert [m.content for m in found.prompt] == [asked]
+
+
 def test_annotators_of_helpsteer3_make_a_soft_label(tmp_path: Path) -> None:
     def label(overall: int, *scores: int) -> float:
         votes = [{"score": score} for score in scores]

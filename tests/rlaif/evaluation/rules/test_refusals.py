@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlaif.evaluation.refusals import refuses
+from rlaif.evaluation.rules.refusals import refuses
 
 
 @pytest.mark.parametrize(

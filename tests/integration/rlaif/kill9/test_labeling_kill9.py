@@ -46,7 +46,7 @@ import sys
 from pathlib import Path
 from judge_service.client import JudgeClient
 from rlaif.feedback.labeler import label
-from tests.integration.rlaif.test_labeling_kill9 import pairs
+from tests.integration.rlaif.kill9.test_labeling_kill9 import pairs
 with JudgeClient(sys.argv[1], reconnect_seconds=60) as judge:
     label(pairs(), judge, Path(sys.argv[2]))
 """
