@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -47,7 +47,7 @@ def gain(out: Path, arm: str, rates: Mapping[str, float], name: str, seed: int) 
         if name == "reward":
             shutil.rmtree(cell.folder / "reward", ignore_errors=True)
         result = measured(cell, arm, ACCURACY, 0.0)
-        write_json(path, asdict(result))
+        write_json(path, result.model_dump())
         shutil.rmtree(cell.folder / arm, ignore_errors=True)
         print(f"{path.stem}: {result.gain:+.3f}, {result.seconds:.0f} s", file=sys.stderr)
     return float(json.loads(path.read_text(encoding="utf-8"))["gain"])

@@ -3,8 +3,8 @@
     python -m benchmarks.planted.table OUT                                   # everything
     python -m benchmarks.planted.table OUT --arms sft,dpo_soft --accuracies .6,1 --seeds 2
 
-Every training's result is a JSON file in OUT/results, and one that is there is not run again: kill
-it and start it again. The gain is the mean gold score of a policy's responses to held-out prompts
+Every training's result is a line of RESULTS, and one that is there is not run again: kill it and
+start it again. The gain is the mean gold score of a policy's responses to held-out prompts
 less the start's (0 to 1 is the whole range), with Student's t interval over seeds.
 
 Labels come from a planted judge (judge_service/planted/), through server, client and labeling as
@@ -16,16 +16,15 @@ log-odds per unit of the log length ratio, and the second table shows how long r
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
 import yaml
+from pydantic import BaseModel
 
 import rlaif
 from benchmarks.planted.arms import ARMS, HELDOUT_SAMPLES, SHORT, Cell
@@ -34,7 +33,8 @@ from benchmarks.planted.policy import save_policy
 from benchmarks.planted.sampling import sampling_here
 from benchmarks.planted.served import serving
 from judge_service.planted.file import PlantedJudge
-from rlaif.data.records import Sample, read_jsonl, write_json, write_jsonl
+from rlaif.data.journal import Journal
+from rlaif.data.records import Sample, read_jsonl, write_jsonl
 from rlaif.evaluation.gold import gold_labels, gold_policy, reward_accuracy
 from rlaif.evaluation.intervals import Estimate, mean_estimate
 from rlaif.models.reward_model import RewardModel
@@ -47,8 +47,7 @@ TRAIN_PROMPTS, HELDOUT_PROMPTS, SAMPLES = 200, 100, 4
 MOST_SPREAD, SUREST, LEAST_SURE = 0.18, 0.98, 0.52
 
 
-@dataclass(frozen=True, slots=True)
-class CellResult:
+class CellResult(BaseModel, frozen=True):
     """One training, by gold: nothing here was measured with a real judge."""
 
     judge: str
@@ -204,31 +203,39 @@ def _text(estimate: Estimate) -> str:
 
 
 def run(
-    out: Path, arms: Sequence[str], accuracies: Sequence[float], seeds: int, length_bias: float
+    out: Path,
+    results: Path,
+    arms: Sequence[str],
+    accuracies: Sequence[float],
+    seeds: int,
+    length_bias: float,
 ) -> list[CellResult]:
-    """Every cell that is asked for; those in OUT/results are read, not run."""
-    folder = out / "results"
-    folder.mkdir(parents=True, exist_ok=True)
-    results = []
-    for seed in range(seeds):
-        for accuracy in accuracies:
-            for arm in arms:
-                path = folder / f"{arm}-{accuracy:.2f}-length-{length_bias:g}-seed-{seed}.json"
-                if not path.is_file():
-                    cell = prepared(out, accuracy, length_bias, seed)
-                    result = measured(cell, arm, accuracy, length_bias)
-                    write_json(path, asdict(result))
-                    shutil.rmtree(cell.folder / arm, ignore_errors=True)  # 5 MB a policy
-                    print(f"{path.stem}: {result.gain:+.3f}, {result.seconds:.0f} s",
-                          file=sys.stderr)  # fmt: skip
-                results.append(CellResult(**json.loads(path.read_text(encoding="utf-8"))))
-    return results
+    """Every cell that is asked for; those in the file of results are read, not run."""
+    wanted = [(arm, a, length_bias, s) for s in range(seeds) for a in accuracies for arm in arms]
+    with Journal(results, CellResult) as journal:
+        found = {_key(result): result for _, result in journal.scan()}
+        for key in wanted:
+            if key in found:
+                continue
+            arm, accuracy, _, seed = key
+            cell = prepared(out, accuracy, length_bias, seed)
+            found[key] = result = measured(cell, arm, accuracy, length_bias)
+            journal.append(result)
+            shutil.rmtree(cell.folder / arm, ignore_errors=True)  # 5 MB a policy
+            print(f"{arm} at {accuracy:.0%}, seed {seed}: {result.gain:+.3f}, "
+                  f"{result.seconds:.0f} s", file=sys.stderr)  # fmt: skip
+    return [found[key] for key in wanted]
+
+
+def _key(result: CellResult) -> tuple[str, float, float, int]:
+    return result.arm, result.accuracy, result.length_bias, result.seed
 
 
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--results", type=Path, help="a JSONL file; OUT/results.jsonl by default")
     parser.add_argument("--arms", default=",".join(ARMS), help="separated by commas")
     parser.add_argument("--accuracies", default=",".join(map(str, ACCURACIES)))
     parser.add_argument("--seeds", type=int, default=SEEDS, help="0 to this, exclusive")
@@ -239,9 +246,10 @@ def main() -> None:
         parser.error(f"unknown arm: {unknown[0]}; expected some of {', '.join(ARMS)}")
     accuracies = [float(each) for each in given.accuracies.split(",")]
     given.out.mkdir(parents=True, exist_ok=True)
+    results = given.results or given.out / "results.jsonl"
     with sampling_here():
-        results = run(given.out, arms, accuracies, given.seeds, given.length_bias)
-    print(table(results))
+        found = run(given.out, results, arms, accuracies, given.seeds, given.length_bias)
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,10 @@ from judge_service.planted.file import PlantedJudge
 from judge_service.planted.gold import is_harmful
 from tests.support.planted.judges import ROOT, ask
 
-RESULT = CellResult("planted:judge", "sft", 0.8, 0.0, 0, 0.8, None, 0.6, 0.1, 1.2, 3.0)
+RESULT = CellResult(
+    judge="planted:judge", arm="sft", accuracy=0.8, length_bias=0.0, seed=0, label_accuracy=0.8,
+    reward_accuracy=None, gold=0.6, gain=0.1, length_ratio=1.2, seconds=3.0,
+)  # fmt: skip
 
 
 def test_prompts_are_harmful_by_the_gold_rule_exactly_where_the_grammar_says() -> None:
@@ -63,7 +65,7 @@ def test_the_judge_of_a_cell_is_right_as_often_as_asked(tmp_path: Path, accuracy
 
 
 def test_the_table_says_planted_and_has_intervals_over_seeds() -> None:
-    printed = table.table([RESULT, replace(RESULT, seed=1, gain=0.3)])
+    printed = table.table([RESULT, RESULT.model_copy(update={"seed": 1, "gain": 0.3})])
     assert printed.startswith("Planted judge (simulated by rules, no model): gain in gold")
     assert "| sft | +0.200 [-1.071, +1.471] n=2 |" in printed
     assert "labels right 80%" in printed
@@ -80,12 +82,12 @@ def test_a_finished_cell_is_read_and_not_run_again(
 
     def measured(cell: table.Cell, arm: str, accuracy: float, length_bias: float) -> CellResult:
         ran.append(arm)
-        return replace(RESULT, arm=arm, seed=cell.seed)
+        return RESULT.model_copy(update={"arm": arm, "seed": cell.seed})
 
     monkeypatch.setattr(table, "prepared", prepared)
     monkeypatch.setattr(table, "measured", measured)
-    first = table.run(tmp_path, ["sft", "rest"], [0.8], 2, 0.0)
+    first = table.run(tmp_path, tmp_path / "r.jsonl", ["sft", "rest"], [0.8], 2, 0.0)
     assert ran == ["sft", "rest"] * 2
-    assert table.run(tmp_path, ["sft", "rest"], [0.8], 2, 0.0) == first
+    assert table.run(tmp_path, tmp_path / "r.jsonl", ["sft", "rest"], [0.8], 2, 0.0) == first
     assert len(ran) == 4
     assert {result.arm for result in first} <= ARMS.keys()
