@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from tests.rlaif.evaluation.test_tournament import RUNS, by_strength
 
 from rlaif.evaluation.anytime import StopRule
 from rlaif.evaluation.human_verdicts import HumanWinRate
@@ -23,6 +22,7 @@ from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
 from rlaif.evaluation.round_robin.tournament import round_robin
 from rlaif.report.beyond_win_rates import further_sentences, further_tables, print_evaluation
 from rlaif.report.tables import kind_table, print_table, result_tables
+from tests.rlaif.evaluation.round_robin.test_tournament import RUNS, by_strength
 from tests.rlaif.evaluation.test_comparison import PrefersWord, one_in_two, responses
 
 
