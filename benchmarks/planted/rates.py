@@ -3,10 +3,10 @@
     python -m benchmarks.planted.rates OUT                       # every rate
     python -m benchmarks.planted.rates OUT --names dpo,ppo
 
-For each kind of training, the rates of GRID times the present one (RATES in arms.py) are tried at
-a label accuracy of 80 % on HELD_BACK seeds; what counts is the mean gain in gold of the arms that
-train with it. The reward model is judged by the best-of-n that it chooses. Results are kept as in
-the table: kill it and start it again.
+For each kind of training, FIRST_GUESS times 1/3, 1 and 3 is tried at a label accuracy of 80 % on
+HELD_BACK seeds, and on by the same factor where the best rate is the first or the last. What counts
+is the mean gain in gold of the arms that train with it; the reward model is judged by the best-of-n
+that it chooses. Every training's result is a file in OUT/results: kill it and start it again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.planted.arms import RATES
 from benchmarks.planted.sampling import sampling_here
 from benchmarks.planted.table import measured, prepared
 from rlaif.data.records import write_json
 
 HELD_BACK = (1000, 1001)
 ACCURACY = 0.8
-GRID = (0.3, 1.0, 3.0)
+FIRST_GUESS: Mapping[str, float] = {"reward": 2e-3, "sft": 5e-4, "dpo": 2e-4, "ppo": 3e-4}
+FACTOR = 3.0
 TRIED: Mapping[str, Sequence[str]] = {
     "reward": ["best_of_n"],
     "sft": ["sft", "rest"],
@@ -41,7 +41,7 @@ def gain(out: Path, arm: str, rates: Mapping[str, float], name: str, seed: int) 
     """The gain in gold of one training, measured or read from OUT/results."""
     folder = out / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{arm}-{name}-{rates[name]:g}-seed-{seed}.json"
+    path = folder / f"{arm}-{name}-{rates[name]:.2g}-seed-{seed}.json"
     if not path.is_file():
         cell = replace(prepared(out, ACCURACY, 0.0, seed), rates=rates)
         if name == "reward":
@@ -53,6 +53,16 @@ def gain(out: Path, arm: str, rates: Mapping[str, float], name: str, seed: int) 
     return float(json.loads(path.read_text(encoding="utf-8"))["gain"])
 
 
+def mean_gain(out: Path, name: str, rates: Mapping[str, float]) -> float:
+    """Over the arms that show this rate, and the seeds; printed arm by arm."""
+    found = {
+        arm: fmean(gain(out, arm, rates, name, seed) for seed in HELD_BACK) for arm in TRIED[name]
+    }
+    arms = ", ".join(f"{arm} {value:+.3f}" for arm, value in found.items())
+    print(f"{name} {rates[name]:.2g}: {arms}", flush=True)
+    return fmean(found.values())
+
+
 def main() -> None:
     """Try every rate, and print the gain of each and the best of each name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -62,20 +72,18 @@ def main() -> None:
     names = given.names.split(",")
     if unknown := [name for name in names if name not in TRIED]:
         parser.error(f"unknown rate: {unknown[0]}; expected some of {', '.join(TRIED)}")
-    best = dict(RATES)
+    best = dict(FIRST_GUESS)
     with sampling_here():
         for name in names:
             gains: dict[float, float] = {}
-            for rate in [RATES[name] * factor for factor in GRID]:
-                rates = best | {name: rate}
-                found = {
-                    arm: fmean(gain(given.out, arm, rates, name, seed) for seed in HELD_BACK)
-                    for arm in TRIED[name]
-                }
-                gains[rate] = fmean(found.values())
-                arms = ", ".join(f"{arm} {value:+.3f}" for arm, value in found.items())
-                print(f"{name} {rate:g}: {arms}", flush=True)
-            best[name] = max(gains, key=gains.__getitem__)
+            waiting = [best[name] / FACTOR, best[name], best[name] * FACTOR]
+            while waiting:
+                rate = waiting.pop(0)
+                gains[rate] = mean_gain(given.out, name, best | {name: rate})
+                best_rate = max(gains, key=gains.__getitem__)
+                if not waiting and best_rate in (min(gains), max(gains)):
+                    waiting = [best_rate * (FACTOR if best_rate == max(gains) else 1 / FACTOR)]
+            best[name] = best_rate
             if name == "reward":  # the arms after it train their own, at the rate that was best
                 for folder in given.out.glob("seed-*/accuracy-*/reward"):
                     shutil.rmtree(folder)

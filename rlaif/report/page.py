@@ -145,7 +145,7 @@ def who_judged(
         names = " and ".join(dict.fromkeys(judge.name for judge in shared))
         said = f"Of the judges that evaluate, {names} also labeled the training data."
         if len(shared) == len(evaluators):
-            said = f"{LABELED_TOO} ({names})"
+            said = f"{LABELED_TOO.removesuffix('.')} ({names})."
         sentences.append(f"{said} Its errors count twice, and its column cannot show them.")
     elif labelers and evaluators:
         sentences.append("The model that evaluated is not the one that labeled.")

@@ -22,7 +22,7 @@ def test_the_first_screen_says_who_judged_how_much_and_what_came_out(graph_page)
 
 
 def test_a_judge_that_labels_and_evaluates_is_pointed_out(whole_page):
-    assert "The judge that evaluates also labeled the training data. (scripted)" in first_screen(
+    assert "The judge that evaluates also labeled the training data (scripted)." in first_screen(
         whole_page
     )
 
@@ -48,7 +48,7 @@ def test_of_several_judges_the_one_that_labeled_is_pointed_out(copy):
 
 def test_a_renamed_copy_of_the_labeler_is_the_same_model(copy):
     edit_evaluation(copy, lambda saved: saved["evaluators"][0].update(name="renamed"))
-    assert "The judge that evaluates also labeled the training data. (renamed)" in first_screen(
+    assert "The judge that evaluates also labeled the training data (renamed)." in first_screen(
         render(copy)
     )
 
