@@ -92,6 +92,8 @@ def promote_judge(
         read_calibrations,
         write_calibration,
     )
+    from rlaif.api.judging import judge_of
+    from rlaif.feedback.connection import ADDRESS
     from rlaif.labels.promotion.candidates import Candidate, Kind
     from rlaif.labels.promotion.gain import Metric
     from rlaif.labels.promotion.promote import (
@@ -99,6 +101,7 @@ def promote_judge(
         gold_pairs,
         promote,
         record,
+        require_enough_prompts,
         sample_prompts,
     )
     from rlaif.models.catalog import cache_folder
@@ -110,12 +113,18 @@ def promote_judge(
     if len(set(named)) < len(named):
         raise UserError("a candidate is named twice; give each once")
     loaded = Constitution.load(constitution)
+    judge_of(judge, "" if judge else server, constitution)
     for each in named:
-        if each.kind is Kind.CONSTITUTION:
+        if each.kind is Kind.JUDGE:
+            judge_of(each.value, "", constitution)
+        elif each.kind is Kind.SERVER and not ADDRESS.fullmatch(each.value):
+            raise UserError(f"invalid candidate: '{each}'; write server:HOST:PORT")
+        elif each.kind is Kind.CONSTITUTION:
             Constitution.load(each.value)
         elif each.kind is Kind.CALIBRATION and each.value:
             read_calibrations(Path(each.value))
     pairs = sample_prompts(gold_pairs(gold), limit, seed)
+    require_enough_prompts(pairs, named)
     folder = cache_folder() / "calibrations"
     path = out or calibration_file(constitution, folder)
     if path.exists():
@@ -193,12 +202,14 @@ def _print_report(out: Console, report: PromotionReport, path: Path, log: Path) 
         out.print(text, markup=False, highlight=False)
 
     prompts = max((each.gain.n for each in report.trials), default=0)
+    by = report.judge.constitution
+    say(f"now: {report.judge.model.name} by {by.name} {by.version}")
     say(
         f"tested on {report.tested_on} pairs of {prompts} prompts; fitted on {report.fitted_on} "
         f"others. Intervals are 95 % for all candidates together."
     )
     if report.adopted is None:
-        say("nothing is adopted: no interval is above 0, or there are fewer than 20 test prompts")
+        say("nothing is adopted: no interval is above 0 on 20 judged prompts or more")
     elif report.calibration is not None:
         digest = report.calibration.sha256
         say(

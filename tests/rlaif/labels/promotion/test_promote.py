@@ -241,6 +241,7 @@ def test_the_command_writes_the_reader_and_a_record_and_exits_by_what_it_found(
         replaced = CliRunner().invoke(app, [*curve, "--server", address])
     assert f"it replaces the reader {entry.sha256[:16]}" in " ".join(replaced.output.split())
     assert entry.sha256[:16] in adopted.output
+    assert f"now: {FakeEngine().identity.name} by brief" in adopted.output
     assert nobody.exit_code == 1
     found = json.loads(nobody.stdout)
     assert (found["adopted"], found["file"]) == (None, None)
@@ -255,13 +256,19 @@ def test_a_dry_run_needs_no_judge_and_a_mistake_is_found_before_one_is_asked(
     path = write_gold(tmp_path / "gold.jsonl", gold(40))
     constitution = one_principle(tmp_path)
     command = ["judge", "promote", "--gold", str(path), "-c", constitution, "--server", "x:1"]
-    shown = CliRunner().invoke(app, [*command, "--dry-run", "--candidate", "judge:other"])
+    shown = CliRunner().invoke(app, [*command, "--dry-run", "--candidate", "server:y:2"])
     assert shown.exit_code == 0, shown.output
     assert "would judge 40 pairs with about 80 reads" in shown.output
     assert not cache.exists()
     for more, message in (
         (["--by", "speed"], "unknown metric: 'speed'; --by takes accuracy or log_loss"),
         (["--candidate", "reader", "--candidate", "reader"], "named twice"),
+        (["--candidate", "judge:nobody"], "unknown model 'nobody'"),
+        (["--candidate", "server:nobody"], "'server:nobody'; write server:HOST:PORT"),
+        (["--judge", "nobody"], "unknown model 'nobody'"),
+        # Too few prompts are known before a judge is asked, in a dry run as in the run.
+        (["--limit", "39", "--dry-run"], "too few gold prompts to adopt anything: 39; give 40 or"),
+        (["--limit", "19", "--candidate", "protocol:pointwise"], "19; give 20 or more, to test on"),
     ):
         refused = CliRunner().invoke(app, [*command, *more])
         assert message in str(refused.exception)
