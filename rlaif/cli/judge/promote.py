@@ -153,7 +153,8 @@ def promote_judge(
         digest = report.calibration.sha256 if report.calibration else None
         print(json.dumps({**asdict(report), "file": written, "sha256": digest}))
     else:
-        _print_report(output(), report, path, folder / RECORD)
+        found = path == calibration_file(constitution, folder)
+        _print_report(output(), report, path, folder / RECORD, found=found)
     if report.adopted is None:
         raise typer.Exit(1)
 
@@ -177,7 +178,10 @@ def _print_plan(candidates: Sequence[Candidate], pairs: int, reads: int, path: P
     )
 
 
-def _print_report(out: Console, report: PromotionReport, path: Path, log: Path) -> None:
+def _print_report(
+    out: Console, report: PromotionReport, path: Path, log: Path, *, found: bool
+) -> None:
+    """Print the trials and what follows. found: whether a server looks for `path` by itself."""
     from rich.table import Table
 
     table = Table(
@@ -212,9 +216,10 @@ def _print_report(out: Console, report: PromotionReport, path: Path, log: Path) 
         say("nothing is adopted: no interval is above 0 on 20 judged prompts or more")
     elif report.calibration is not None:
         digest = report.calibration.sha256
+        flag = "this constitution" if found else f"--calibration {path}"
         say(
-            f"written to {path} (sha256 {digest[:16]}…): servers started with this constitution "
-            "apply it, and `rlaif labels recalibrate` applies it to labels that you have"
+            f"written to {path} (sha256 {digest[:16]}…): servers started with {flag} apply it, and "
+            "`rlaif labels recalibrate` applies it to labels that you have"
         )
     else:
         say(f"judge with {report.adopted.name} from now on: nothing had to be written for it")

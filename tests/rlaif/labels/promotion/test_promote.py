@@ -232,6 +232,7 @@ def test_the_command_writes_the_reader_and_a_record_and_exits_by_what_it_found(
         command += ["--server", address]
         adopted = CliRunner().invoke(app, [*command, "--candidate", "reader"])
         nobody = CliRunner().invoke(app, [*command, "--candidate", "protocol:pairwise", "--json"])
+        elsewhere = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "own.json")])
     assert adopted.exit_code == 0, adopted.output
     stored = tmp_path / "brief.calibration.json"
     (entry,) = read_calibrations(stored)
@@ -242,12 +243,16 @@ def test_the_command_writes_the_reader_and_a_record_and_exits_by_what_it_found(
     assert f"it replaces the reader {entry.sha256[:16]}" in " ".join(replaced.output.split())
     assert entry.sha256[:16] in adopted.output
     assert f"now: {FakeEngine().identity.name} by brief" in adopted.output
+    # A server does not look for a file of another name by itself.
+    said = " ".join(adopted.output.split()), "".join(elsewhere.output.split())
+    assert "servers started with this constitution apply it" in said[0]
+    assert f"serversstartedwith--calibration{tmp_path / 'own.json'}applyit" in said[1]
     assert nobody.exit_code == 1
     found = json.loads(nobody.stdout)
     assert (found["adopted"], found["file"]) == (None, None)
     lines = (cache / "calibrations" / "promotions.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    assert [r["calibration"] for r in records] == [entry.sha256, None]
+    assert [r["calibration"] for r in records[:2]] == [entry.sha256, None]
 
 
 def test_a_dry_run_needs_no_judge_and_a_mistake_is_found_before_one_is_asked(
