@@ -244,10 +244,11 @@ def evaluate(
     on the same prompts. judge, server: one or several, which judge one after another and have a
     column each (`result.judges`, `result.agreement`); the first one's rates are the policies' own,
     and "HOST:PORT" among the judges is a server in its place. labels: files or folders of labels
-    that the policies were trained on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
-    judges are right on gold (rlaif/evaluation/judges/worth.py). until: "settled", or how wide a
-    win rate's interval may be: judging stops there, and intervals are anytime ones. human: verdicts
-    of people on some of the pairs (HumanVerdict), for win rates by people. round_robin: compare
+    that the policies were trained on, whose receipts say whether a judge labeled them, too. worth: JSON
+    files with how often judges are right on gold (rlaif/evaluation/judges/worth.py). until:
+    "settled", or how wide a win rate's interval may be: judging stops there, and intervals are
+    anytime ones. human: verdicts of people on some of the pairs (HumanVerdict), for win rates by
+    people. round_robin: compare
     every two policies by the first judge, and give all strengths. `until` excludes the latter two.
     Saved as `out`/evaluation.json; a killed call resumes. The other arguments: see `label`.
 
@@ -317,8 +318,8 @@ def evaluate(
 
 
 def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
-    """(judge, server) of every judge that was named, one of them "", in their order, for `judge_of`;
-    of none, "" twice, which it refuses."""
+    """(judge, server) of every judge that was named, in their order, one of them "", for
+    `judge_of`; of none, "" twice, which it refuses."""
     named = [
         ("", each) if isinstance(each, str) and ADDRESS.fullmatch(each) else (each, "")
         for each in _several(judge)

@@ -189,7 +189,9 @@ def _choices(fields: Fields, where: str) -> tuple[list[str], list[float]]:
         case targets, _:
             raise wrong(where, "targets", "choices and as many labels", targets)
     if not all(isinstance(each, str) for each in choices) or not all(n in (0, 1) for n in labels):
-        raise wrong(where, "targets", "texts with labels 0 or 1", dict(zip(choices, labels, strict=True)))
+        raise wrong(
+            where, "targets", "texts with labels 0 or 1", dict(zip(choices, labels, strict=True))
+        )
     return choices, labels
 
 

@@ -279,7 +279,7 @@ def _constitution(name: str) -> Constitution:
 
 
 def _unanswered(gold: GoldSet, reasons: dict[str, int]) -> str:
-    """The problem of a file without an answer: its reasons, and what helps against the first one."""
+    """The problem of a file without an answer: its reasons, and what helps against the first."""
     counts = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
     remedy = (
         "raise the model's context, or give shorter questions"

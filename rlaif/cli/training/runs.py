@@ -121,7 +121,8 @@ def evaluate(
     labels: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Labels that a policy was trained on, or their folder; says if a judge made them, too."
+            help="Labels that a policy was trained on, or their folder; says if a judge made "
+            "them, too."
         ),
     ] = None,
     worth: Annotated[

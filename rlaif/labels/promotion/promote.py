@@ -169,8 +169,8 @@ def promote(
     rows, identity, answers = _judge_all(fit, test, judge, candidates, connect, journal_file)
     if not rows:
         raise CalibrationError(
-            f"none of {len(fit) + len(test)} gold pairs could be judged; `rlaif judge bench` on the "
-            "same file says why"
+            f"none of {len(fit) + len(test)} gold pairs could be judged; `rlaif judge bench` says "
+            "why"
         )
 
     # Readers and curves: from the reads of the judge as it is.

@@ -49,22 +49,23 @@ def questions(count: int) -> list[GoldQuestion]:
     ]  # fmt: skip
 
 
-def answers(
-    folder: Path, asked: list[GoldQuestion], inverted: int = 0, **errors: Any
-) -> Answered:
+def answers(folder: Path, asked: list[GoldQuestion], inverted: int = 0, **errors: Any) -> Answered:
     rules = folder / "brief.yaml"
     rules.write_text(RULES)
     facts = {"constitution": str(rules), "traits": {"short": "two_sentences"}, **errors}
     (folder / "judge.yaml").write_text(yaml.safe_dump(facts))
     engine = PlantedEngine(PlantedJudge.load(folder / "judge.yaml"))
     with (
-        serving_in_thread(
-            engine, constitutions=(str(rules),), allow_inline_constitutions=True
-        ) as (address, _),
+        serving_in_thread(engine, constitutions=(str(rules),), allow_inline_constitutions=True) as (
+            address,
+            _,
+        ),
         JudgeClient(address) as client,
     ):
         by = Constitution.load(rules)
-        bench = JudgeBench(client, folder, by, inverted=inverse_of(by), obedience_questions=inverted)
+        bench = JudgeBench(
+            client, folder, by, inverted=inverse_of(by), obedience_questions=inverted
+        )
         return bench.answer(asked)
 
 
