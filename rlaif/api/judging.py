@@ -256,7 +256,7 @@ def evaluate(
     from rlaif.evaluation.comparison import require_counterparts
     from rlaif.evaluation.human_verdicts import human_win_rates, require_known
     from rlaif.evaluation.judges.worth import read_worth, shipped_worth
-    from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+    from rlaif.evaluation.round_robin.strengths import StrengthTable
     from rlaif.evaluation.round_robin.tournament import also_round_robin
     from rlaif.feedback.labelers import labelers_of
 

@@ -21,8 +21,8 @@ _SMALLEST_STEP = 1e-10  # of a coefficient: the fit has converged
 def ridge_logistic(x: Floats, y: Floats, weights: Floats, ridge: float) -> Floats:
     """The coefficients b that minimize the module's loss: (K,).
 
-    x: (N, K). y: (N,), P(row i is 1), in [0, 1]. weights: v, (N,), positive. ridge: over 0, or 0
-    where no b separates the labels; else the minimum is at infinity.
+    x: (N, K), K may be 0. y: (N,), P(row i is 1), in [0, 1]. weights: v, (N,), positive. ridge:
+    over 0, or 0 where no b separates the labels; else the minimum is at infinity.
     """
     if 0 < len(x) < x.shape[1] and ridge > 0:
         # b is a sum of rows of x: with xᵀ = Q R, b = Q c and c fits Rᵀ, of N columns instead of K.
@@ -45,7 +45,7 @@ def ridge_logistic(x: Floats, y: Floats, weights: Floats, ridge: float) -> Float
         if new > best:
             break
         b, best = b - size * step, new
-        if np.abs(step).max() < _SMALLEST_STEP:
+        if np.abs(step).max(initial=0.0) < _SMALLEST_STEP:
             break
     return b
 

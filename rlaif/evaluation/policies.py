@@ -45,7 +45,7 @@ from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share
 from rlaif.evaluation.judges.agreement import JudgeAgreement, agreements
 from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, described
 from rlaif.evaluation.judges.worth import JudgeWorth
-from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+from rlaif.evaluation.round_robin.strengths import StrengthTable
 from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules
 from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 

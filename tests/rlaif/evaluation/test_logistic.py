@@ -57,3 +57,7 @@ def test_swapping_right_and_wrong_turns_the_fit_around() -> None:
     d = np.random.default_rng(3).normal(size=(30, 4))
     y = w = np.ones(30)
     assert ridge_logistic(-d, y, w, 1.0) == pytest.approx(-ridge_logistic(d, y, w, 1.0), abs=1e-6)
+
+
+def test_no_features_have_no_coefficients() -> None:
+    assert ridge_logistic(np.zeros((4, 0)), np.ones(4), np.ones(4), 1.0).shape == (0,)

@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from rlaif.evaluation.intervals import student_t
-from rlaif.evaluation.round_robin.bradley_terry import SoftWin, bradley_terry
+from rlaif.evaluation.round_robin.bradley_terry import bradley_terry
+from rlaif.evaluation.round_robin.strengths import SoftWin
 
 NAMES = ("start", "sft", "dpo", "ppo")
 TRUTH = (0.0, 0.5, 1.2, -0.4)
