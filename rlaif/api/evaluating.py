@@ -1,0 +1,162 @@
+"""Evaluation of policies against their start, by one judge or several, one after another.
+
+Each judge is given as in judging.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from judge_service.types import JudgeOptions
+from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
+from rlaif.api.judging import ConstitutionLike, JudgeConnection, judge_of, judge_options
+from rlaif.api.problems import Problems, checked
+from rlaif.data.files import as_path
+from rlaif.data.records import RecordError
+from rlaif.evaluation.judges.column import Labelers
+from rlaif.training.preflight import require_folder
+
+if TYPE_CHECKING:
+    from rlaif.evaluation.comparison import Compare
+    from rlaif.evaluation.policies import EvaluationResult
+    from rlaif.evaluation.round_robin.strengths import StrengthTable
+    from rlaif.feedback.labeler import LabelingClient
+
+START = "start"
+"""What an evaluation calls the policy that the others are compared with."""
+
+
+def evaluate(
+    responses: Mapping[str, SamplesLike],
+    *,
+    start: SamplesLike,
+    out: Pathlike = "evaluation",
+    judge: Pathlike | Sequence[Pathlike] = "",
+    server: str | LabelingClient | Sequence[str | LabelingClient] = "",
+    constitution: ConstitutionLike = "",
+    wait: float | None = None,
+    sample_principles: int | None = None,
+    seed: int | None = None,
+    options: JudgeOptions | None = None,
+    labels: Pathlike | Sequence[Pathlike] = (),
+    worth: Pathlike | Sequence[Pathlike] = (),
+    until: str | float | None = None,
+    human: HumanVerdictsLike = (),
+    round_robin: bool = False,
+) -> EvaluationResult:
+    """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
+
+    responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
+    on the same prompts. judge, server: one or several, which judge one after another and have a
+    column each (`result.judges`, `result.agreement`). labels: files that the policies were trained
+    on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
+    judges are right on gold (rlaif/evaluation/judges/worth.py). until: "settled", or how wide a
+    win rate's interval may be: judging stops there, and intervals are anytime ones. human: verdicts
+    of people on some of the pairs (HumanVerdict), for win rates by people. round_robin: compare
+    every two policies by the first judge, and give all strengths. `until` excludes the latter two.
+    Saved as `out`/evaluation.json; a killed call resumes. The other arguments: see `label`.
+
+        rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
+    """
+    from rlaif.evaluation import policies
+    from rlaif.evaluation.anytime import stop_rule
+    from rlaif.evaluation.comparison import require_counterparts
+    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
+    from rlaif.evaluation.judges.worth import read_worth, shipped_worth
+    from rlaif.evaluation.round_robin.tournament import also_round_robin
+    from rlaif.feedback.labelers import labelers_of
+
+    # Everything is read before a judge is started.
+    problems = Problems()
+    folder = problems.attempt(as_path, out, "out") or Path()
+    asked = problems.attempt(judge_options, options, sample_principles, seed)
+    if not isinstance(responses, Mapping):
+        raise RecordError(
+            f"invalid responses: {type(responses).__name__}; give each policy's samples by its "
+            'name, as in {"dpo": "dpo.jsonl"}'
+        )
+    first = problems.attempt(samples_of, start, "start")
+    runs = [
+        (name, problems.attempt(samples_of, given, str(name))) for name, given in responses.items()
+    ]
+    if not responses:
+        problems.found.append(RecordError("responses: no policy in it; give at least one"))
+    if START in responses:
+        problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
+    for name, samples in runs if first else ():
+        problems.attempt(require_counterparts, samples or (), first or (), str(name))
+    verdicts = problems.attempt(verdicts_of, human) or []
+    evaluated = {str(name): samples for name, samples in runs if samples}
+    if len(evaluated) == len(responses):
+        problems.attempt(require_known, verdicts, evaluated)
+    rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
+    judges = [
+        problems.attempt(judge_of, model, address, constitution, wait)
+        for model, address in _each_judge(judge, server)
+    ]
+    known = [problems.attempt(read_worth, Path(path)) or () for path in _several(worth)]
+    trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
+    problems.attempt(require_folder, folder)
+    problems.refuse()
+    policy_runs = [
+        policies.PolicyRun(START, checked(first)),
+        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+    ]
+    strengths: list[StrengthTable] = []
+    in_turn = _in_turn([checked(each) for each in judges], folder, checked(asked))
+    result = policies.evaluate_by(
+        policy_runs[0],
+        policy_runs[1:],
+        also_round_robin(in_turn, policy_runs, strengths) if round_robin else in_turn,
+        until=rule,
+    )
+    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+    human_rates = human_win_rates(verdicts, comparisons)
+    result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
+    # Without a file nobody is known to have labeled, and nobody not to have.
+    labelers = labelers_of(trained_on) if trained_on else Labelers()
+    result = result.known(labelers, [*shipped_worth(), *chain.from_iterable(known)])
+    result.save(folder / "evaluation.json")
+    return result
+
+
+def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
+    """(judge, server) of every judge that was named, one of them "", for `judge_of`; of none, ""
+    twice, which it refuses."""
+    named = [*((each, "") for each in _several(judge)), *(("", s) for s in _several(server))]
+    return named or [("", "")]
+
+
+def _several(given: Any) -> list[Any]:
+    """What was given as a list: none for "", one for a name, a path or a client."""
+    if isinstance(given, list | tuple):
+        return list(given)
+    return [given] if given or not isinstance(given, str) else []
+
+
+def _label_file(path: Pathlike) -> Path:
+    file = as_path(path, "labels")
+    if not file.is_file():
+        raise RecordError(f"{file}: no such file")
+    return file
+
+
+def _in_turn(
+    judges: Sequence[JudgeConnection], folder: Path, options: JudgeOptions
+) -> Iterator[Compare]:
+    """Each judge, connected only while it compares. The journal keeps every answer of every judge,
+    so that a killed evaluation resumes and reads nothing twice."""
+    from rlaif.feedback.labeler import comparer
+
+    for judge in judges:
+        with judge.connected(folder / "judge.log") as client:
+            yield comparer(
+                client,
+                folder / "answers.journal.jsonl",
+                constitution=judge.constitution,
+                options=options,
+            )
