@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from rlaif.api.sampling import merge_adapter, sample
     from rlaif.data.records import Preference, Prompt, Sample
     from rlaif.evaluation.policies import EvaluationResult
-    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.feedback.counts import LabelingSummary
     from rlaif.generation.config import SamplingConfig
     from rlaif.labels.update import Update
     from rlaif.models.lora_config import LoraConfig
@@ -111,7 +111,7 @@ _HOMES = {
     "rlaif.api.sampling": {"merge_adapter", "sample"},
     "rlaif.data.records": {"Preference", "Prompt", "Sample"},
     "rlaif.evaluation.policies": {"EvaluationResult"},
-    "rlaif.feedback.labeler": {"LabelingSummary"},
+    "rlaif.feedback.counts": {"LabelingSummary"},
     "rlaif.generation.config": {"SamplingConfig"},
     "rlaif.labels.update": {"Update"},
     "rlaif.models.lora_config": {"LoraConfig"},

@@ -32,7 +32,8 @@ from rlaif.models import catalog
 from rlaif.training.preflight import require_folder, require_packages
 
 if TYPE_CHECKING:
-    from rlaif.feedback.labeler import LabelingClient, LabelingSummary
+    from rlaif.feedback.counts import LabelingSummary
+    from rlaif.feedback.labeler import LabelingClient
     from rlaif.labels.update import Update
 
 ConstitutionLike = str | os.PathLike[str] | Constitution

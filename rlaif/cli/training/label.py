@@ -23,7 +23,7 @@ from rlaif.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.feedback.counts import LabelingSummary
     from rlaif.labels.update import Update
 
 AllPairs = Annotated[
