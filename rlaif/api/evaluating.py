@@ -119,7 +119,7 @@ def evaluate(
     result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
     # Without a file nobody is known to have labeled, and nobody not to have.
     labelers = labelers_of(trained_on) if trained_on else Labelers()
-    result = result.known(labelers, [*shipped_worth(), *chain.from_iterable(known)])
+    result = result.with_judge_facts(labelers, [*shipped_worth(), *chain.from_iterable(known)])
     result.save(folder / "evaluation.json")
     return result
 

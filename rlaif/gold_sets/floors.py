@@ -1,4 +1,4 @@
-"""Floors: what accuracy needs no judge, from what is on the surface of the responses.
+"""Floors: the accuracy that needs no judge, only surface features of the responses.
 
     random     an unbiased coin: its expected credit, exactly (of the subset Ties, over seeded
                draws of scores)

@@ -144,7 +144,7 @@ class EvaluateStage(Stage):
         comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
         human = human_win_rates(verdicts, comparisons)
         result = replace(result, human=human, strengths=strengths[0] if strengths else None)
-        result = result.known(self._labelers(), self._worth())
+        result = result.with_judge_facts(self._labelers(), self._worth())
         self._save_gold((start, *trained), result)
         result.save(self.outputs.paths[0])
 
