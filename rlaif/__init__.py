@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from rlaif.algorithms.reward.config import RewardConfig
     from rlaif.algorithms.sft.config import SFTConfig
     from rlaif.algorithms.sft.sources import SFTSource
-    from rlaif.api.evaluating import evaluate
-    from rlaif.api.judging import label, update_labels
+    from rlaif.api.judging import evaluate
+    from rlaif.api.labeling import label, update_labels
     from rlaif.api.pairs import train_dpo, train_reward, train_sft
     from rlaif.api.problems import RefusedError
     from rlaif.api.rollouts import train_ppo, train_rest
@@ -103,8 +103,8 @@ _HOMES = {
     "rlaif.algorithms.reward.config": {"RewardConfig"},
     "rlaif.algorithms.sft.config": {"SFTConfig"},
     "rlaif.algorithms.sft.sources": {"SFTSource"},
-    "rlaif.api.evaluating": {"evaluate"},
-    "rlaif.api.judging": {"label", "update_labels"},
+    "rlaif.api.judging": {"evaluate"},
+    "rlaif.api.labeling": {"label", "update_labels"},
     "rlaif.api.pairs": {"train_dpo", "train_reward", "train_sft"},
     "rlaif.api.problems": {"RefusedError"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},

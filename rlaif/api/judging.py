@@ -1,19 +1,21 @@
-"""Labels for training, made by a judge; and the judge that these functions take.
+"""Evaluation of policies by judges, and the judge that a function is given.
 
     judge     a model (short name, folder or hub id; or planted:FILE, a simulated judge), served
               for the length of the call
     server    "HOST:PORT" of a running `rlaif serve`, or an open JudgeClient with token and TLS
 
-One of the two is given. The token and TLS files of a server at an address come from the environment
+One of the two is given; `evaluate` takes several of either or of both, one after another. The
+token and TLS files of a server at an address come from the environment
 (rlaif/feedback/connection.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +23,27 @@ from constitution import Constitution
 from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
-from rlaif.api.inputs import Pathlike, SamplesLike, samples_of
+from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
-from rlaif.data.records import RecordError, Sample
+from rlaif.data.records import RecordError
+from rlaif.evaluation.judges.column import Labelers
 from rlaif.feedback.client import FIND_TIMEOUT_S
-from rlaif.feedback.earlier_labels import Earlier
-from rlaif.feedback.pairs import Pairs, pairs_from_samples
 from rlaif.models import catalog
-from rlaif.training.preflight import require_folder, require_packages
+from rlaif.training.preflight import require_folder
 
 if TYPE_CHECKING:
-    from rlaif.feedback.counts import LabelingSummary
+    from rlaif.evaluation.comparison import Compare
+    from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.labeler import LabelingClient
-    from rlaif.labels.update import Update
 
 ConstitutionLike = str | os.PathLike[str] | Constitution
 """A name that the server knows ("": its default), a YAML file, or a Constitution; the latter needs
 a server that accepts inline constitutions, as one started by `judge=` does."""
+
+
+START = "start"
+"""What an evaluation calls the policy that the others are compared with."""
 
 
 class JudgeArgumentError(UserError):
@@ -111,172 +116,143 @@ def judge_of(
     return JudgeConnection(model, server, by, FIND_TIMEOUT_S if wait is None else wait)
 
 
-def label(
-    samples: SamplesLike,
+def evaluate(
+    responses: Mapping[str, SamplesLike],
     *,
-    out: Pathlike = "labels",
-    judge: Pathlike = "",
-    server: str | LabelingClient = "",
+    start: SamplesLike,
+    out: Pathlike = "evaluation",
+    judge: Pathlike | Sequence[Pathlike] = "",
+    server: str | LabelingClient | Sequence[str | LabelingClient] = "",
     constitution: ConstitutionLike = "",
     wait: float | None = None,
-    pairs_per_prompt: int | None = 1,
-    max_length_ratio: float | None = None,
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
-    replace_labels: bool = False,
-) -> LabelingSummary:
-    """Label pairs of responses into `out`/preferences.parquet; returns what was counted.
+    labels: Pathlike | Sequence[Pathlike] = (),
+    worth: Pathlike | Sequence[Pathlike] = (),
+    until: str | float | None = None,
+    human: HumanVerdictsLike = (),
+    round_robin: bool = False,
+) -> EvaluationResult:
+    """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
-    samples: a file of `sample`, or its records. wait: seconds that a running server may take to be
-    ready (10). pairs_per_prompt: None labels all pairs. max_length_ratio: only pairs whose longer
-    response has at most so many times the characters of the other. sample_principles, seed:
-    principles drawn per pair, by default all that apply; `options` has the judge's other settings.
-    Labels are saved as they arrive, and a killed call resumes. Labels in `out` by another
-    constitution, judge or options are an error, or with replace_labels are kept beside the new
-    ones.
+    responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
+    on the same prompts. judge, server: one or several, which judge one after another and have a
+    column each (`result.judges`, `result.agreement`). labels: files that the policies were trained
+    on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
+    judges are right on gold (rlaif/evaluation/judges/worth.py). until: "settled", or how wide a
+    win rate's interval may be: judging stops there, and intervals are anytime ones. human: verdicts
+    of people on some of the pairs (HumanVerdict), for win rates by people. round_robin: compare
+    every two policies by the first judge, and give all strengths. `until` excludes the latter two.
+    Saved as `out`/evaluation.json; a killed call resumes. The other arguments: see `label`.
 
-        rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", constitution="hhh").judged
+        rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
-    from rlaif.feedback.labeler import label as label_pairs
+    from rlaif.evaluation import policies
+    from rlaif.evaluation.anytime import stop_rule
+    from rlaif.evaluation.comparison import require_counterparts
+    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
+    from rlaif.evaluation.judges.worth import read_worth, shipped_worth
+    from rlaif.evaluation.round_robin.strengths import StrengthTable
+    from rlaif.evaluation.round_robin.tournament import also_round_robin
+    from rlaif.feedback.labelers import labelers_of
 
-    asked = _checked(
-        samples,
-        out,
-        (judge, server, constitution, wait),
-        (pairs_per_prompt, max_length_ratio),
-        (options, sample_principles, seed),
-    )
-    with asked.judge.connected(asked.out / "judge.log") as client:
-        return label_pairs(
-            asked.pairs.comparisons,
-            client,
-            asked.out,
-            constitution=asked.judge.constitution,
-            options=asked.options,
-            identical=asked.pairs.identical,
-            unequal=asked.pairs.unequal,
-            earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
-        )
-
-
-def update_labels(
-    samples: SamplesLike,
-    *,
-    out: Pathlike = "labels",
-    judge: Pathlike = "",
-    server: str | LabelingClient = "",
-    constitution: ConstitutionLike = "",
-    old: ConstitutionLike = "",
-    wait: float | None = None,
-    pairs_per_prompt: int | None = 1,
-    max_length_ratio: float | None = None,
-    sample_principles: int | None = None,
-    seed: int | None = None,
-    options: JudgeOptions | None = None,
-) -> Update:
-    """Label again into `out` after an edit of the constitution; returns what changed.
-
-    old: the constitution before the edit; votes of unchanged principles then come from the labels'
-    receipts, and only the others are read. The previous labels stay as
-    preferences.previous.parquet. The other arguments: see `label`.
-
-        rlaif.update_labels("samples.jsonl", server="127.0.0.1:50051", constitution="new.yaml",
-                            old="old.yaml").change.changed
-    """
-    from rlaif.labels.update import update
-
-    if old and not constitution:
-        raise UserError("old needs the edited constitution; give constitution=..., too")
-    if not isinstance(old, str | os.PathLike | Constitution):
-        raise UserError(f"invalid old: {old!r}; give a name, a YAML file or a Constitution")
-    before = _loaded(old) if old else None
-    asked = _checked(
-        samples,
-        out,
-        (judge, server, constitution, wait),
-        (pairs_per_prompt, max_length_ratio),
-        (options, sample_principles, seed),
-    )
-    with asked.judge.connected(asked.out / "judge.log") as client:
-        return update(
-            asked.pairs.comparisons,
-            client,
-            asked.out,
-            constitution=asked.judge.constitution,
-            options=asked.options,
-            old=before,
-            identical=asked.pairs.identical,
-            unequal=asked.pairs.unequal,
-        )
-
-
-# ── shared ───────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class LabelingRequest:
-    """A checked call of `label` or `update_labels`."""
-
-    pairs: Pairs
-    out: Path
-    judge: JudgeConnection
-    options: JudgeOptions
-
-
-def _checked(
-    samples: SamplesLike,
-    out: Pathlike,
-    connection: tuple[Pathlike, str | LabelingClient, ConstitutionLike, float | None],
-    drawing: tuple[int | None, float | None],
-    judging: tuple[JudgeOptions | None, int | None, int | None],
-) -> LabelingRequest:
+    # Everything is read before a judge is started.
     problems = Problems()
     folder = problems.attempt(as_path, out, "out") or Path()
-    options = problems.attempt(judge_options, *judging)
-    records = problems.attempt(samples_of, samples)
-    pairs = None
-    if records is not None and options is not None:
-        pairs = problems.attempt(_pairs, records, _name(samples), drawing, options.seed)
-    judge = problems.attempt(judge_of, *connection)
-    problems.attempt(require_folder, folder)
-    problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
-    problems.refuse()
-    return LabelingRequest(checked(pairs), folder, checked(judge), checked(options))
-
-
-def _pairs(
-    records: list[Sample], name: str, drawing: tuple[int | None, float | None], seed: int
-) -> Pairs:
-    per_prompt, ratio = drawing
-    if per_prompt is not None and (type(per_prompt) is not int or per_prompt < 1):
-        raise UserError(
-            f"invalid pairs_per_prompt: {per_prompt!r}; give an integer, 1 or more, or None for all"
-        )
-    if ratio is not None and type(ratio) not in (int, float):
-        raise UserError(f"invalid max_length_ratio: {ratio!r}; give a number, 1 or more, or None")
-    pairs = pairs_from_samples(
-        records, pairs_per_prompt=per_prompt, seed=seed, max_length_ratio=ratio
-    )
-    if not pairs.comparisons and pairs.unequal:
+    asked = problems.attempt(judge_options, options, sample_principles, seed)
+    if not isinstance(responses, Mapping):
         raise RecordError(
-            f"{name}: the lengths of all {pairs.unequal} pairs differ by more than "
-            f"max_length_ratio, {ratio:g}; raise it, or sample with a larger n"
+            f"invalid responses: {type(responses).__name__}; give each policy's samples by its "
+            'name, as in {"dpo": "dpo.jsonl"}'
         )
-    if not pairs.comparisons:
-        raise RecordError(f"{name}: no prompt has two different responses; sample with n=2 or more")
-    return pairs
+    first = problems.attempt(samples_of, start, "start")
+    runs = [
+        (name, problems.attempt(samples_of, given, str(name))) for name, given in responses.items()
+    ]
+    if not responses:
+        problems.found.append(RecordError("responses: no policy in it; give at least one"))
+    if START in responses:
+        problems.found.append(RecordError(f"responses: the name {START} is taken; rename it"))
+    for name, samples in runs if first else ():
+        problems.attempt(require_counterparts, samples or (), first or (), str(name))
+    verdicts = problems.attempt(verdicts_of, human) or []
+    evaluated = {str(name): samples for name, samples in runs if samples}
+    if len(evaluated) == len(responses):
+        problems.attempt(require_known, verdicts, evaluated)
+    rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
+    judges = [
+        problems.attempt(judge_of, model, address, constitution, wait)
+        for model, address in _each_judge(judge, server)
+    ]
+    known = [problems.attempt(read_worth, Path(path)) or () for path in _several(worth)]
+    trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
+    problems.attempt(require_folder, folder)
+    problems.refuse()
+    policy_runs = [
+        policies.PolicyRun(START, checked(first)),
+        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+    ]
+    strengths: list[StrengthTable] = []
+    in_turn = _in_turn([checked(each) for each in judges], folder, checked(asked))
+    result = policies.evaluate_by(
+        policy_runs[0],
+        policy_runs[1:],
+        also_round_robin(in_turn, policy_runs, strengths) if round_robin else in_turn,
+        until=rule,
+    )
+    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
+    human_rates = human_win_rates(verdicts, comparisons)
+    result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
+    # Without a file nobody is known to have labeled, and nobody not to have.
+    labelers = labelers_of(trained_on) if trained_on else Labelers()
+    result = result.with_judge_facts(labelers, [*shipped_worth(), *chain.from_iterable(known)])
+    result.save(folder / "evaluation.json")
+    return result
 
 
-def _name(samples: Any) -> str:
-    return os.fspath(samples) if isinstance(samples, str | os.PathLike) else "samples"
+def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
+    """(judge, server) of every judge that was named, one of them "", for `judge_of`; of none, ""
+    twice, which it refuses."""
+    named = [*((each, "") for each in _several(judge)), *(("", s) for s in _several(server))]
+    return named or [("", "")]
+
+
+def _several(given: Any) -> list[Any]:
+    """What was given as a list: none for "", one for a name, a path or a client."""
+    if isinstance(given, list | tuple):
+        return list(given)
+    return [given] if given or not isinstance(given, str) else []
+
+
+def _label_file(path: Pathlike) -> Path:
+    file = as_path(path, "labels")
+    if not file.is_file():
+        raise RecordError(f"{file}: no such file")
+    return file
+
+
+def _in_turn(
+    judges: Sequence[JudgeConnection], folder: Path, options: JudgeOptions
+) -> Iterator[Compare]:
+    """Each judge, connected only while it compares. The journal keeps every answer of every judge,
+    so that a killed evaluation resumes and reads nothing twice."""
+    from rlaif.feedback.labeler import comparer
+
+    for judge in judges:
+        with judge.connected(folder / "judge.log") as client:
+            yield comparer(
+                client,
+                folder / "answers.journal.jsonl",
+                constitution=judge.constitution,
+                options=options,
+            )
 
 
 def judge_options(
     options: JudgeOptions | None, sample_principles: int | None, seed: int | None
 ) -> JudgeOptions:
-    """The judge's options with the principles and the seed that were given beside them. Raises
-    UserError."""
+    """The judge's options, with the principles and the seed given beside them. Raises UserError."""
     if options is not None and not isinstance(options, JudgeOptions):
         raise UserError(f"invalid options: {options!r}; give judge_service.JudgeOptions(...)")
     if sample_principles is not None and (
@@ -290,9 +266,3 @@ def judge_options(
     base = options or JudgeOptions()
     drawn = base.sample_principles if sample_principles is None else sample_principles
     return replace(base, sample_principles=drawn, seed=base.seed if seed is None else seed)
-
-
-def _loaded(constitution: ConstitutionLike) -> Constitution:
-    if isinstance(constitution, Constitution):
-        return constitution
-    return Constitution.load(constitution)

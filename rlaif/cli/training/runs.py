@@ -150,7 +150,7 @@ def evaluate(
 
     Several judges have a column each, and their agreement.
     """
-    from rlaif.api.evaluating import evaluate as compare
+    from rlaif.api.judging import evaluate as compare
     from rlaif.feedback.connection import ADDRESS
     from rlaif.report.beyond_win_rates import print_evaluation
 

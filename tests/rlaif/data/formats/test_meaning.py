@@ -1,4 +1,4 @@
-"""Columns that change a row's meaning are respected or refused; the others are named in one line."""
+"""Columns that change a row's meaning are respected or refused, the others named in one line."""
 
 from __future__ import annotations
 
