@@ -33,13 +33,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 
 from rlaif.evaluation.clustered import clustered_share
-from rlaif.evaluation.intervals import Z95, Estimate
+from rlaif.evaluation.intervals import Estimate
 from rlaif.gold_sets.answers import TIES, GoldAnswer
 
 DRAWS = 1000  # of the bootstrap
+_Z = NormalDist().inv_cdf(0.975)
 
 SECTIONS: Mapping[str, Mapping[str, int]] = {
     "Chat": {
@@ -249,7 +250,7 @@ def _with_ties(
     own = BenchFigure(TIES, "group", _normal(score, error, len(prompts)), len(ties))
     # The mean of independent subsets: their variances add up.
     estimates = [figure.estimate for figure in groups]
-    errors = [error, *(((e.high or 1.0) - (e.low or 0.0)) / (2 * Z95) for e in estimates)]
+    errors = [error, *(((e.high or 1.0) - (e.low or 0.0)) / (2 * _Z) for e in estimates)]
     mean = fmean([score, *(e.value for e in estimates)])
     total = _normal(mean, math.hypot(*errors) / len(errors), sum(e.n for e in estimates)
                     + len(prompts))  # fmt: skip
@@ -262,5 +263,5 @@ def _bootstrap_error(prompts: Sequence[_TiePrompt]) -> float:
 
 
 def _normal(value: float, error: float, n: int) -> Estimate:
-    low, high = max(-0.01, value - Z95 * error), min(1.01, value + Z95 * error)
+    low, high = max(-0.01, value - _Z * error), min(1.01, value + _Z * error)
     return Estimate(value, low, high, n)
