@@ -77,7 +77,8 @@ def bradley_terry(names: Sequence[str], wins: Sequence[SoftWin]) -> StrengthTabl
 
 
 def _ranked(rows: Iterable[PolicyStrength]) -> tuple[PolicyStrength, ...]:
-    return tuple(sorted(rows, key=lambda row: -row.strength.value))
+    """Strongest first; those that differ by rounding alone stay in their order."""
+    return tuple(sorted(rows, key=lambda row: -round(row.strength.value, 9)))
 
 
 def _arms(names: Sequence[str]) -> dict[str, list[int]]:
