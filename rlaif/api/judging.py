@@ -29,6 +29,7 @@ from rlaif.data.files import as_path
 from rlaif.data.records import RecordError
 from rlaif.evaluation.judges.column import Labelers
 from rlaif.feedback.client import FIND_TIMEOUT_S
+from rlaif.feedback.connection import ADDRESS
 from rlaif.models import catalog
 from rlaif.training.preflight import require_folder
 
@@ -138,8 +139,9 @@ def evaluate(
 
     responses: each policy's samples on held-out prompts, by its name. start: the starting policy's
     on the same prompts. judge, server: one or several, which judge one after another and have a
-    column each (`result.judges`, `result.agreement`). labels: files that the policies were trained
-    on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
+    column each (`result.judges`, `result.agreement`); the first one's rates are the policies' own,
+    and "HOST:PORT" among the judges is a server in its place. labels: files or folders of labels
+    that the policies were trained on, whose receipts say whether a judge labeled them, too. worth: JSON files with how often
     judges are right on gold (rlaif/evaluation/judges/worth.py). until: "settled", or how wide a
     win rate's interval may be: judging stops there, and intervals are anytime ones. human: verdicts
     of people on some of the pairs (HumanVerdict), for win rates by people. round_robin: compare
@@ -212,9 +214,13 @@ def evaluate(
 
 
 def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
-    """(judge, server) of every judge that was named, one of them "", for `judge_of`; of none, ""
-    twice, which it refuses."""
-    named = [*((each, "") for each in _several(judge)), *(("", s) for s in _several(server))]
+    """(judge, server) of every judge that was named, one of them "", in their order, for `judge_of`;
+    of none, "" twice, which it refuses."""
+    named = [
+        ("", each) if isinstance(each, str) and ADDRESS.fullmatch(each) else (each, "")
+        for each in _several(judge)
+    ]
+    named += [("", each) for each in _several(server)]
     return named or [("", "")]
 
 
@@ -227,9 +233,10 @@ def _several(given: Any) -> list[Any]:
 
 def _label_file(path: Pathlike) -> Path:
     file = as_path(path, "labels")
-    if not file.is_file():
-        raise RecordError(f"{file}: no such file")
-    return file
+    found = file / "preferences.parquet" if file.is_dir() else file
+    if not found.is_file():
+        raise RecordError(f"{found}: no such file; give labels, or the folder of `rlaif label`")
+    return found
 
 
 def _in_turn(

@@ -141,7 +141,17 @@ class JudgeBench:
             for pair in self._obedience_pairs(questions[n], found[n], inverse[place])
         ]
         if not pairs:
-            return [], ["obedience was not measured: no pair was judged by both principles"]
+            failed = Counter(
+                answer.reason.value
+                for question in inverse
+                for _, answer in question
+                if isinstance(answer, Unjudged)
+            )
+            why = ", ".join(f"{reason} {count}" for reason, count in failed.most_common())
+            return [], [
+                "obedience was not measured: no pair was judged by both principles"
+                + (f" (by the inverted ones: {why})" if why else "")
+            ]
         return obedience(pairs), []
 
     def _obedience_pairs(
@@ -155,7 +165,7 @@ class JudgeBench:
                 continue
             probs, others = _by_principle(answer, several), _by_principle(opposite, several)
             is_a = compared.response_a == question.responses[right]
-            for name in probs.keys() & others.keys():
+            for name in (name for name in probs if name in others):  # in order: a set has none
                 p, q = probs[name], others[name]
                 if not is_a:
                     p, q = 1 - p, 1 - q

@@ -109,9 +109,18 @@ def require_known(
         if verdict.policy not in evaluated:
             raise RecordError(f"{where}: unknown policy; expected {', '.join(evaluated)}")
         response = evaluated[verdict.policy].get((verdict.prompt, verdict.index))
+        if response is None and verdict.prompt not in {
+            prompt for prompt, _ in evaluated[verdict.policy]
+        }:
+            first = next(prompt for prompt, _ in evaluated[verdict.policy])
+            raise RecordError(
+                f"{where}: no prompt of its samples has this id (the first one's is {first!r}); "
+                "give the id of the samples' prompt (docs/evaluation.md), or remove this verdict"
+            )
         if response is None:
             raise RecordError(
-                f"{where}: the policy has no response {verdict.index} to it; remove this verdict"
+                f"{where}: the policy has no response {verdict.index} to it; correct the index, or "
+                "remove this verdict"
             )
         if verdict.response not in (None, response):
             raise RecordError(

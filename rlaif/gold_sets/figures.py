@@ -22,7 +22,8 @@ gap of a right over a wrong answer, d the spread of the scores of the right ones
 
 each a mean, the last three over prompts asked both ways; tanh is 0 where 0 is divided by 0. It
 needs a score per response. Intervals are clustered by prompt (rlaif/evaluation/clustered.py); that
-of Ties, and of a mean with it, comes from a seeded bootstrap over its prompts.
+of Ties, and of a mean with it, comes from a seeded bootstrap over its prompts, and is at least as
+wide as Wilson's over as many: prompts that are all alike say nothing of the spread.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from itertools import combinations
 from statistics import NormalDist, fmean, stdev
 
 from rlaif.evaluation.clustered import clustered_share
-from rlaif.evaluation.intervals import Estimate
+from rlaif.evaluation.intervals import Estimate, wilson
 from rlaif.gold_sets.answers import TIES, GoldAnswer
 
 DRAWS = 1000  # of the bootstrap
@@ -246,7 +247,9 @@ def _with_ties(
     answers: Sequence[GoldAnswer], groups: list[BenchFigure], ties: Sequence[GoldAnswer]
 ) -> list[BenchFigure]:
     prompts = _tie_prompts(ties)
-    score, error = _ties_score(prompts), _bootstrap_error(prompts)
+    score = _ties_score(prompts)
+    low, high = wilson(min(max(score, 0.0), 1.0), len(prompts))
+    error = max(_bootstrap_error(prompts), (high - low) / (2 * _Z))
     own = BenchFigure(TIES, "group", _normal(score, error, len(prompts)), len(ties))
     # The mean of independent subsets: their variances add up.
     estimates = [figure.estimate for figure in groups]

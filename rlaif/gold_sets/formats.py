@@ -137,6 +137,9 @@ def _lists(source: str, column: str) -> Callable[[Rows, Path], Found]:
                     f"{where}: chosen, rejected: three styles each are expected (found {found}); "
                     "correct or delete this line"
                 )
+            right = fields.get("num_correct")
+            if right is not None and right != len(chosen):
+                raise wrong(where, "num_correct", f"{len(chosen)} (as many as chosen has)", right)
             yield _question(
                 text(fields, "prompt", where), (*chosen, *rejected), range(len(chosen)),
                 group=optional_text(fields, column, where), source=source, id=fields.get("id"),
@@ -186,7 +189,9 @@ def _choices(fields: Fields, where: str) -> tuple[list[str], list[float]]:
         case targets, _:
             raise wrong(where, "targets", "choices and as many labels", targets)
     if not all(isinstance(each, str) for each in choices) or not all(n in (0, 1) for n in labels):
-        raise wrong(where, "targets", "texts with labels 0 or 1", choices)
+        raise wrong(
+            where, "targets", "texts with labels 0 or 1", dict(zip(choices, labels, strict=True))
+        )
     return choices, labels
 
 

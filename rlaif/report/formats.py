@@ -20,8 +20,8 @@ def format_number(estimate: Estimate | None) -> str:
 
 
 def format_signed(estimate: Estimate | None) -> str:
-    """Two decimals with a sign: +0.03 [-0.35, +0.41]"""
-    return formatted(estimate, lambda x: f"{x:+.2f}")
+    """Two decimals with a sign: +0.03 [-0.35, +0.41]; rounding errors have no sign of their own."""
+    return formatted(estimate, lambda x: f"{round(x, 9) + 0.0:+.2f}")  # -0.0 + 0.0 = 0.0
 
 
 def formatted(estimate: Estimate | None, number: Callable[[float], str], unit: str = "") -> str:

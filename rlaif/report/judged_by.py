@@ -4,10 +4,14 @@ who      the judge and its constitution, and whether it labeled the training dat
 worth    how often it is right on gold, beside naming the longer response; or "not known on gold"
 floor    what a win rate would be without a judge: by chance, and by naming the longer response
 agree    how often two judges name the same winner, beside chance
+failed   pairs that a judge could not judge, by policy and reason
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rlaif.evaluation.comparison import NOT_ASKED
 from rlaif.evaluation.judges.agreement import JudgeAgreement
 from rlaif.evaluation.judges.column import JudgeColumn
 from rlaif.evaluation.judges.worth import JudgeWorth
@@ -25,7 +29,8 @@ def judged_by(result: EvaluationResult) -> list[str]:
     lines = [_who(judge, alone=len(judges) == 1) for judge in judges]
     if not judges:
         lines.append(f"Which judge decided is not recorded, so it is {UNKNOWN}.")
-    return [*lines, floor_line(result), *map(_agreement, result.agreement)]
+    failed = [line for judge in judges for line in _failed(judge)]
+    return [*lines, floor_line(result), *map(_agreement, result.agreement), *failed]
 
 
 def columns_of(result: EvaluationResult) -> tuple[JudgeColumn, ...]:
@@ -59,6 +64,18 @@ def _who(judge: JudgeColumn, *, alone: bool) -> str:
         return "No judge was needed: every response equals the start's."
     said = f"Judged by {judge.name}, constitution {judge.evaluator.constitution}."
     return " ".join((said, _labeled(judge, alone=alone), worth_line(judge)))
+
+
+def _failed(judge: JudgeColumn) -> Iterator[str]:
+    """Which pairs are in none of its rates, and why; what was not asked is told elsewhere."""
+    counts = {
+        policy.name: [f"{n} {reason}" for reason, n in policy.unjudged.items()
+                      if reason != NOT_ASKED]
+        for policy in judge.policies
+    }  # fmt: skip
+    of_policies = [f"{name} {', '.join(reasons)}" for name, reasons in counts.items() if reasons]
+    if of_policies:
+        yield f"Pairs that {judge.name} could not judge: {'; '.join(of_policies)}."
 
 
 def _labeled(judge: JudgeColumn, *, alone: bool) -> str:

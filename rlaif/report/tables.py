@@ -157,7 +157,7 @@ def _response_cells(policy: PolicyResult) -> tuple[str, ...]:
     return (
         policy.name,
         format_number(None if policy.kl is None else policy.kl.k1),
-        f"{policy.length.mean:.0f}",
+        _tokens(policy.length.mean),
         NO_VALUE if policy.tokens_per_second is None else f"{policy.tokens_per_second:.0f}",
         format_number(policy.self_bleu),
         NO_VALUE if policy.distinct_2 is None else f"{policy.distinct_2:.2f}",
@@ -170,5 +170,10 @@ def _kind_cells(result: KindResult) -> tuple[str, ...]:
         format_percent(result.win_rate),
         format_number(result.judge_score),
         format_percent(result.refusal_rate),
-        f"{result.mean_tokens:.0f}",
+        _tokens(result.mean_tokens),
     )
+
+
+def _tokens(mean: float) -> str:
+    """A mean length; responses of other programs have no known number of tokens (0)."""
+    return f"{mean:.0f}" if mean else NO_VALUE

@@ -127,7 +127,13 @@ def judge_bench(
     from rlaif.models.catalog import cache_folder
 
     # Everything that can be refused is refused before a judge is loaded.
-    gold, train = _load(files, format, limit, seed), _train(floor_train)
+    gold = _load(files, format, limit, seed)
+    train = _train(floor_train, gold)
+    if inverted and (scores or not obedience):
+        raise UserError(
+            "--inverted is for obedience, which is not measured with "
+            f"{'--scores' if scores else '--obedience 0'}; leave one of them out"
+        )
     opposite = _constitution(inverted) if inverted else None
     expected = _constitution(constitution) if _is_local(constitution) else None
     if opposite and expected:
@@ -142,7 +148,9 @@ def judge_bench(
     from rlaif.bench.result import result
     from rlaif.bench.worth import worth
 
-    folder, found = out or cache_folder() / "bench", []
+    folder = out or cache_folder() / "bench"
+    found: list[BenchResult] = []
+    problems: list[str] = []
     waited = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, folder / "judge.log", server, waited) as client:
         by = expected or client.constitution(constitution)
@@ -169,9 +177,12 @@ def judge_bench(
         for each, questions in gold:
             answered = asked.answer(questions)
             measured = result(each, questions, answered, name, seed=seed, floor_train=train)
-            found.append(_required(measured, each, answered.unanswered))
+            if measured is None:
+                problems.append(_unanswered(each, answered.unanswered))
+            else:
+                found.append(measured)
     known = worth(found, served, f"{by.name} {by.version}") if served else []
-    _show(found, folder, as_json, known)
+    _finish(found, problems, folder, as_json, known)
 
 
 def reward_bench(
@@ -200,7 +211,8 @@ def reward_bench(
     from rlaif.models.catalog import cache_folder
     from rlaif.models.reward.weights import read_facts
 
-    gold, train = _load(files, format, limit, seed), _train(floor_train)
+    gold = _load(files, format, limit, seed)
+    train = _train(floor_train, gold)
     read_facts(folder)  # raises for what is not a reward model
     if dry_run:
         for each, questions in gold:
@@ -211,12 +223,17 @@ def reward_bench(
     from rlaif.bench.reward import load_reward_model, reward_answers
 
     loaded: RewardModel = load_reward_model(folder, model)
-    kept, found = out or cache_folder() / "bench", []
+    kept = out or cache_folder() / "bench"
+    found: list[BenchResult] = []
+    problems: list[str] = []
     for each, questions in gold:
         answered = reward_answers(questions, folder, loaded, kept)
         measured = result(each, questions, answered, f"{folder}", seed=seed, floor_train=train)
-        found.append(_required(measured, each, answered.unanswered))
-    _show(found, kept, as_json)
+        if measured is None:
+            problems.append(_unanswered(each, answered.unanswered))
+        else:
+            found.append(measured)
+    _finish(found, problems, kept, as_json)
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────────────
@@ -231,10 +248,23 @@ def _load(files: Sequence[Path], format: str, limit: int | None, seed: int) -> _
     return [(each, draw(each.questions, limit, seed)) for each in sets]
 
 
-def _train(path: Path | None) -> Sequence[GoldQuestion] | None:
+def _train(path: Path | None, gold: _Gold) -> Sequence[GoldQuestion] | None:
+    """The questions to fit floors on; refused where the prompts that are not asked are too few."""
+    if path is None:
+        return None
+    from rlaif.gold_sets.floors import FEWEST_PROMPTS
     from rlaif.gold_sets.questions import read_gold
 
-    return None if path is None else read_gold(path)
+    train = read_gold(path)
+    for each, questions in gold:
+        asked = {question.prompt_id for question in questions}
+        others = {question.prompt_id for question in train} - asked
+        if len(others) < FEWEST_PROMPTS:
+            raise UserError(
+                f"{path}: too few prompts to fit floors on that {each.path.name} does not ask: "
+                f"{len(others)}; give {FEWEST_PROMPTS} or more, or leave out --floor-train"
+            )
+    return train
 
 
 def _is_local(constitution: str) -> bool:
@@ -248,14 +278,15 @@ def _constitution(name: str) -> Constitution:
     return Constitution.load(name)
 
 
-def _required(found: BenchResult | None, gold: GoldSet, reasons: dict[str, int]) -> BenchResult:
-    if found is None:
-        counts = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
-        raise UserError(
-            f"{gold.path}: no question could be answered ({counts}); raise the model's context, or "
-            "give other questions"
-        )
-    return found
+def _unanswered(gold: GoldSet, reasons: dict[str, int]) -> str:
+    """The problem of a file without an answer: its reasons, and what helps against the first one."""
+    counts = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
+    remedy = (
+        "raise the model's context, or give shorter questions"
+        if next(iter(reasons), "") == "too_long"
+        else "see the judge's log, or ask another judge"
+    )
+    return f"{gold.path}: no question could be answered ({counts}); {remedy}"
 
 
 def _print_plan(
@@ -292,11 +323,22 @@ def _described(gold: GoldSet, questions: Sequence[GoldQuestion]) -> str:
     return f"{text}, {left_out} rows left out" if left_out else text
 
 
-def _show(
+def _finish(
     found: Sequence[BenchResult],
+    problems: Sequence[str],
     folder: Path,
     as_json: bool,
     known_worth: Sequence[JudgeWorth] = (),
+) -> None:
+    """Show the results, and then raise UserError for the files without an answer."""
+    if found:
+        _show(found, folder, as_json, known_worth)
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _show(
+    found: Sequence[BenchResult], folder: Path, as_json: bool, known_worth: Sequence[JudgeWorth]
 ) -> None:
     import json
 

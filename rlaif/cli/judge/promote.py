@@ -92,6 +92,8 @@ def promote_judge(
         read_calibrations,
         write_calibration,
     )
+    from rlaif.api.judging import judge_of
+    from rlaif.feedback.connection import ADDRESS
     from rlaif.labels.promotion.candidates import Candidate, Kind
     from rlaif.labels.promotion.gain import Metric
     from rlaif.labels.promotion.promote import (
@@ -99,6 +101,7 @@ def promote_judge(
         gold_pairs,
         promote,
         record,
+        require_enough_prompts,
         sample_prompts,
     )
     from rlaif.models.catalog import cache_folder
@@ -110,12 +113,18 @@ def promote_judge(
     if len(set(named)) < len(named):
         raise UserError("a candidate is named twice; give each once")
     loaded = Constitution.load(constitution)
+    judge_of(judge, "" if judge else server, constitution)
     for each in named:
-        if each.kind is Kind.CONSTITUTION:
+        if each.kind is Kind.JUDGE:
+            judge_of(each.value, "", constitution)
+        elif each.kind is Kind.SERVER and not ADDRESS.fullmatch(each.value):
+            raise UserError(f"invalid candidate: '{each}'; write server:HOST:PORT")
+        elif each.kind is Kind.CONSTITUTION:
             Constitution.load(each.value)
         elif each.kind is Kind.CALIBRATION and each.value:
             read_calibrations(Path(each.value))
     pairs = sample_prompts(gold_pairs(gold), limit, seed)
+    require_enough_prompts(pairs, named)
     folder = cache_folder() / "calibrations"
     path = out or calibration_file(constitution, folder)
     if path.exists():
@@ -144,7 +153,8 @@ def promote_judge(
         digest = report.calibration.sha256 if report.calibration else None
         print(json.dumps({**asdict(report), "file": written, "sha256": digest}))
     else:
-        _print_report(output(), report, path, folder / RECORD)
+        found = path == calibration_file(constitution, folder)
+        _print_report(output(), report, path, folder / RECORD, found=found)
     if report.adopted is None:
         raise typer.Exit(1)
 
@@ -168,7 +178,10 @@ def _print_plan(candidates: Sequence[Candidate], pairs: int, reads: int, path: P
     )
 
 
-def _print_report(out: Console, report: PromotionReport, path: Path, log: Path) -> None:
+def _print_report(
+    out: Console, report: PromotionReport, path: Path, log: Path, *, found: bool
+) -> None:
+    """Print the trials and what follows. found: whether a server looks for `path` by itself."""
     from rich.table import Table
 
     table = Table(
@@ -193,17 +206,20 @@ def _print_report(out: Console, report: PromotionReport, path: Path, log: Path) 
         out.print(text, markup=False, highlight=False)
 
     prompts = max((each.gain.n for each in report.trials), default=0)
+    by = report.judge.constitution
+    say(f"now: {report.judge.model.name} by {by.name} {by.version}")
     say(
         f"tested on {report.tested_on} pairs of {prompts} prompts; fitted on {report.fitted_on} "
         f"others. Intervals are 95 % for all candidates together."
     )
     if report.adopted is None:
-        say("nothing is adopted: no interval is above 0, or there are fewer than 20 test prompts")
+        say("nothing is adopted: no interval is above 0 on 20 judged prompts or more")
     elif report.calibration is not None:
         digest = report.calibration.sha256
+        flag = "this constitution" if found else f"--calibration {path}"
         say(
-            f"written to {path} (sha256 {digest[:16]}…): servers started with this constitution "
-            "apply it, and `rlaif labels recalibrate` applies it to labels that you have"
+            f"written to {path} (sha256 {digest[:16]}…): servers started with {flag} apply it, and "
+            "`rlaif labels recalibrate` applies it to labels that you have"
         )
     else:
         say(f"judge with {report.adopted.name} from now on: nothing had to be written for it")

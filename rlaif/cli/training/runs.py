@@ -120,7 +120,9 @@ def evaluate(
     judge: Judges = None,
     labels: Annotated[
         list[Path] | None,
-        typer.Option(help="Labels that a policy was trained on; says if a judge made them, too."),
+        typer.Option(
+            help="Labels that a policy was trained on, or their folder; says if a judge made them, too."
+        ),
     ] = None,
     worth: Annotated[
         list[Path] | None,
@@ -156,16 +158,14 @@ def evaluate(
 
     files = dict(map(_named_file, responses))
     max_wait = longest_wait(wait, wait_timeout)
-    addresses = [name for name in judge or () if ADDRESS.fullmatch(name)]
-    models = [name for name in judge or () if name not in addresses]
-    servers = addresses if judge else [server]
-    with suggest_wait("".join(models), "".join(servers[:1]), max_wait):
+    models = [name for name in judge or () if not ADDRESS.fullmatch(name)]
+    with suggest_wait("".join(models), judge[0] if judge else server, max_wait):
         result = compare(
             files,
             start=start,
             out=out,
-            judge=models,
-            server=servers,
+            judge=judge or (),
+            server="" if judge else server,
             constitution=constitution,
             wait=max_wait,
             sample_principles=sample_principles,

@@ -1,6 +1,6 @@
 """What rules say about a policy's responses, beside the start's: no judge, so no judge's errors.
 
-    tokens, sentences       mean length of a response
+    tokens, sentences       mean length of a response; tokens where they are known (0: not counted)
     longer than the start   share of responses with more characters than the start's, a tie ½: what
                             a judge that always names the longer one would give as win rate
     cut off                 share that reached max_new_tokens before they ended
@@ -38,7 +38,12 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("tokens", lambda sample: float(sample.tokens), is_share=False),
+    Rule(
+        "tokens",
+        lambda sample: float(sample.tokens),
+        is_share=False,
+        about=lambda sample: sample.tokens > 0,
+    ),
     Rule("sentences", lambda sample: float(len(sentences(sample.response))), is_share=False),
     Rule("cut off", lambda sample: float(not sample.complete)),
     Rule(

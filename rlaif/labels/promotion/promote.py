@@ -35,6 +35,7 @@ from rlaif.labels.calibrate import GoldPair, choose, comparison
 from rlaif.labels.promotion.candidates import Candidate, Kind
 from rlaif.labels.promotion.fit_reader import GoldReads, fit_reader
 from rlaif.labels.promotion.gain import (
+    FEWEST_PROMPTS,
     Judged,
     Metric,
     Trial,
@@ -99,6 +100,19 @@ def sample_prompts(gold: Sequence[GoldPair], limit: int | None, seed: int) -> li
     return [pair for pair in gold if pair.prompt_digest in kept]
 
 
+def require_enough_prompts(gold: Sequence[GoldPair], candidates: Sequence[Candidate]) -> None:
+    """Raise CalibrationError where no candidate could be adopted, however good it is: fewer than 20
+    prompts to test on, or to fit on."""
+    prompts = len({pair.prompt_digest for pair in gold})
+    fitted = any(candidate.is_fitted for candidate in candidates)
+    needed = 2 * FEWEST_PROMPTS if fitted else FEWEST_PROMPTS
+    if prompts < needed:
+        why = "half to fit on, half to test on" if fitted else "to test on"
+        raise CalibrationError(
+            f"too few gold prompts to adopt anything: {prompts}; give {needed} or more, {why}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _JudgedGold:
     """A gold pair with its judgment."""
@@ -155,8 +169,8 @@ def promote(
     rows, identity, answers = _judge_all(fit, test, judge, candidates, connect, journal_file)
     if not rows:
         raise CalibrationError(
-            f"none of {len(fit) + len(test)} gold pairs could be judged; give shorter texts, or "
-            "another judge"
+            f"none of {len(fit) + len(test)} gold pairs could be judged; `rlaif judge bench` on the "
+            "same file says why"
         )
 
     # Readers and curves: from the reads of the judge as it is.

@@ -174,6 +174,8 @@ class EvaluateStage(Stage):
         if not self.options.human:
             return []
         verdicts = read_jsonl(Path(self.options.human).expanduser(), HumanVerdict)
+        if not verdicts:
+            raise RecordError(f"{self.options.human}: no records in it; give at least one")
         names = [name for name in self._respond.policies if name != START]
         for verdict in verdicts:
             if verdict.policy not in names:

@@ -164,7 +164,8 @@ def test_evaluate_refuses_labels_and_figures_that_are_not_there(no_server):
             labels="no.parquet", worth=["no.json"],
         )  # fmt: skip
     assert [str(p) for p in caught.value.problems] == [
-        "no.json: cannot be read: No such file or directory", "no.parquet: no such file",
+        "no.json: cannot be read: No such file or directory",
+        "no.parquet: no such file; give labels, or the folder of `rlaif label`",
     ]  # fmt: skip
     with pytest.raises(JudgeArgumentError, match="expected one judge: none"):
         rlaif.evaluate({"dpo": responses("yes")}, start=responses("no"), judge=[])

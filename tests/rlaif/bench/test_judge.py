@@ -13,7 +13,7 @@ import pytest
 from constitution import Constitution
 from judge_service.client.sync import JudgeClient
 from rlaif.bench.judge import JudgeBench
-from rlaif.bench.obedience import inverse_of
+from rlaif.bench.obedience import ALL, inverse_of
 from rlaif.bench.plan import comparisons, count_reads, drawn_places
 from rlaif.bench.result import Answered
 from rlaif.gold_sets.length import length_bias
@@ -39,7 +39,7 @@ def bench(
         serving_in_thread(engine, **served) as (address, _),
         JudgeClient(address) as client,
     ):
-        yield JudgeBench(client, folder, OVERALL, **values), engine
+        yield JudgeBench(client, folder, **{"constitution": OVERALL, **values}), engine
 
 
 def answered(
@@ -70,6 +70,17 @@ def test_a_judge_that_does_not_read_its_principle_is_found_out(tmp_path: Path) -
     )
     (obeyed,) = found.obedience
     assert (obeyed.pairs, obeyed.inverted.value, obeyed.turned.value) == (12, 1.0, 0.0)
+
+
+def test_obedience_lists_principles_in_the_order_of_the_constitution(tmp_path: Path) -> None:
+    rules = Constitution.load("customer_support")
+    found = answered(
+        knows_right, tmp_path, PAIRS[:2], constitution=rules, inverted=inverse_of(rules),
+        obedience_questions=2,
+    )  # fmt: skip
+    asked = [p.id for p in rules.principles if p.applies_to(PAIRS[0].messages)]
+    assert len(asked) > 3
+    assert [each.principle for each in found.obedience] == [ALL, *asked]
 
 
 def test_a_judge_of_length_has_a_slope_and_follows_the_longer(tmp_path: Path) -> None:

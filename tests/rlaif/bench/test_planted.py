@@ -14,6 +14,7 @@ from judge_service.client.sync import JudgeClient
 from judge_service.engines.planted import PlantedEngine
 from judge_service.planted.file import PlantedJudge
 from rlaif.bench.judge import JudgeBench
+from rlaif.bench.obedience import inverse_of
 from rlaif.bench.result import Answered
 from rlaif.gold_sets.length import length_bias
 from rlaif.gold_sets.questions import GoldQuestion
@@ -48,17 +49,24 @@ def questions(count: int) -> list[GoldQuestion]:
     ]  # fmt: skip
 
 
-def answers(folder: Path, asked: list[GoldQuestion], **errors: Any) -> Answered:
+def answers(folder: Path, asked: list[GoldQuestion], inverted: int = 0, **errors: Any) -> Answered:
     rules = folder / "brief.yaml"
     rules.write_text(RULES)
     facts = {"constitution": str(rules), "traits": {"short": "two_sentences"}, **errors}
     (folder / "judge.yaml").write_text(yaml.safe_dump(facts))
     engine = PlantedEngine(PlantedJudge.load(folder / "judge.yaml"))
     with (
-        serving_in_thread(engine, constitutions=(str(rules),)) as (address, _),
+        serving_in_thread(engine, constitutions=(str(rules),), allow_inline_constitutions=True) as (
+            address,
+            _,
+        ),
         JudgeClient(address) as client,
     ):
-        return JudgeBench(client, folder, Constitution.load(rules)).answer(asked)
+        by = Constitution.load(rules)
+        bench = JudgeBench(
+            client, folder, by, inverted=inverse_of(by), obedience_questions=inverted
+        )
+        return bench.answer(asked)
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.7, -1.2])
@@ -89,3 +97,13 @@ def test_a_strong_position_bias_leaves_no_agreement_of_the_orders(tmp_path: Path
     found = answers(tmp_path, questions(20), position_bias=9.0)
     assert {answer.consistent for answer in found.answers} == {0.0}
     assert {answer.credit for answer in found.answers} == {1.0}
+
+
+def test_obedience_that_was_not_measured_says_why(tmp_path: Path) -> None:
+    # A planted judge knows the principles of its file, and not their inversions.
+    found = answers(tmp_path, questions(3), inverted=3)
+    assert not found.obedience
+    assert found.notes == [
+        "obedience was not measured: no pair was judged by both principles (by the inverted ones: "
+        "engine_failed 3)"
+    ]

@@ -160,7 +160,7 @@ SAMPLES = {"dpo": [sample("p0", "text 0")]}
     ("given", "message"),
     [
         (HumanVerdict(policy="ppo", prompt="p0", verdict="tie"), "unknown policy; expected dpo"),
-        (verdict("p9", "tie"), "has no response 0 to it"),
+        (verdict("p9", "tie"), "no prompt of its samples has this id .the first one's is 'p0'."),
         (verdict("p0", "tie", index=1), "has no response 1 to it"),
         (verdict("p0", "tie", response="other"), "another response than the evaluated one"),
     ],

@@ -142,6 +142,11 @@ def test_reward_bench_2_is_the_mean_of_its_subsets_with_the_score_of_ties() -> N
         "overall": pytest.approx((1.01 + 0.5 + 1) / 3, abs=1e-6), "Focus": 0.5, "Math": 1.0,
         "Ties": 1.01,
     }  # fmt: skip
+    (own,) = (figure.estimate for figure in found if figure.name == "Ties")
+    assert own.low is not None
+    # One prompt: no draw differs from it, and still nothing is certain. Wilson's [0.21, 1] is as
+    # wide.
+    assert own.low == pytest.approx(1.01 - 0.79 / 2, abs=0.01)
     overall = found[0].estimate
     assert overall.low is not None
     assert overall.high is not None

@@ -134,7 +134,9 @@ def test_pairs_of_other_data_sets_are_questions_too(tmp_path: Path) -> None:
         ("hhh", {"targets": {"choices": ["a"], "labels": []}}, "rows.jsonl:1: targets: choices"),
         ("hhh", {"targets": {"choices": ["a", "b"], "labels": [2, 0]}}, "labels 0 or 1"),
         ("rm_bench", {"chosen": ["a", "b"]}, "three styles each are expected .found 2 and 3."),
+        ("hhh", {"targets": {"choices": ["a", "b"], "labels": [2, 0]}}, "found .*'a': 2"),
         ("reward_bench_2", {"rejected": "no"}, "rows.jsonl:1: rejected: a list of texts"),
+        ("reward_bench_2", {"num_correct": 7}, "num_correct: 1 .as many as chosen has. is needed"),
     ],
 )
 def test_an_invalid_row_is_refused_by_line_and_field(

@@ -77,6 +77,9 @@ def test_verdicts_on_an_unknown_policy_are_refused_before_anything_runs(work, tm
     work.make({"evaluation": {"human": str(file)}})
     with pytest.raises(RecordError, match=r"unknown policy 'dop'; expected one of sft, dpo, ppo"):
         work.graph["evaluation"].inputs(work.context)
+    file.write_text("")
+    with pytest.raises(RecordError, match=r"human.jsonl: no records in it; give at least one"):
+        work.graph["evaluation"].inputs(work.context)
 
 
 @pytest.mark.parametrize(

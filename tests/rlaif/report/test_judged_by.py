@@ -132,6 +132,18 @@ def test_a_planted_judge_is_planted_in_every_part_that_shows_its_rates(copy):
         assert "Planted: simulated by rules, no model" in text_of(part)
 
 
+def test_pairs_that_could_not_be_judged_are_counted_by_their_reason(result):
+    def unjudged(reasons):
+        first, second, *_ = result.judges[0].policies
+        policies = (replace(first, unjudged=reasons), replace(second, unjudged={}))
+        return judged_by(replace(result, judges=(replace(result.judges[0], policies=policies),)))
+
+    failed = "Pairs that scripted could not judge: sft 3 engine_failed, 1 too_long."
+    assert failed in unjudged({"engine_failed": 3, "too_long": 1})
+    asked = unjudged({"not asked": 7})
+    assert not [line for line in asked if line.startswith("Pairs that")]
+
+
 def test_the_floor_is_chance_and_what_naming_the_longer_gives(result):
     floor = judged_by(result)[1]
     assert re.match(

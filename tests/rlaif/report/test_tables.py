@@ -21,6 +21,7 @@ from rlaif.evaluation.policies import (
 from rlaif.evaluation.round_robin.strengths import StrengthTable
 from rlaif.evaluation.round_robin.tournament import round_robin
 from rlaif.report.beyond_win_rates import further_sentences, further_tables, print_evaluation
+from rlaif.report.formats import format_signed
 from rlaif.report.tables import kind_table, print_table, result_tables
 from tests.rlaif.evaluation.round_robin.test_tournament import RUNS, by_strength
 from tests.rlaif.evaluation.test_comparison import PrefersWord, one_in_two, responses
@@ -187,3 +188,7 @@ def test_the_terminal_shows_all_of_it():
     assert "Win rate by people" in text
     assert "Round robin" in text
     assert max(len(line) for line in text.splitlines() if "│" in line) <= 100
+
+
+def test_a_rounding_error_below_zero_has_no_minus_and_a_small_loss_keeps_it():
+    assert format_signed(Estimate(-1e-17, -0.004, 0.2, 9)) == "+0.00 [-0.00, +0.20]"

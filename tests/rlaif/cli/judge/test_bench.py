@@ -93,6 +93,18 @@ def test_several_files_are_shown_at_a_glance(address: str, gold: Path, tmp_path:
     assert overview.count("0.00 (0.00)") == 4
 
 
+def test_a_file_without_an_answer_leaves_the_others_results(
+    address: str, gold: Path, tmp_path: Path
+) -> None:
+    long = {"prompt": "q", "chosen": "a right one", "rejected": "word " * 6000}
+    (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
+    with pytest.raises(UserError, match=r"long.jsonl: no question could be answered .too_long 1."):
+        rlaif("judge", "bench", tmp_path / "long.jsonl", gold, "--server", address,
+              "--out", tmp_path / "out", "--obedience", 0)  # fmt: skip
+    (found,) = json.loads((tmp_path / "out" / "bench.json").read_text())["results"]
+    assert (found["file"], found["questions"]) == (str(gold), 24)
+
+
 def test_a_dry_run_counts_reads_and_shows_the_inverted_principles(gold: Path) -> None:
     ran = rlaif("judge", "bench", gold, "--dry-run", "--limit", 10, "--obedience", 4)
     lines = ran.output.splitlines()
@@ -110,6 +122,9 @@ def test_a_dry_run_counts_reads_and_shows_the_inverted_principles(gold: Path) ->
         (("--format", "llmbar"), "gold.jsonl:1: output_1: a text is needed"),
         (("--inverted", "harmless", "-c", "./own.yaml"), "other principles than overall"),
         (("--floor-train", "nothing.jsonl"), "nothing.jsonl: no such file"),
+        (("--floor-train", "gold.jsonl"), "floors on that gold.jsonl does not ask: 0; give 10"),
+        (("--inverted", "harmless", "--scores"), "not measured with --scores; leave one"),
+        (("--inverted", "harmless", "--obedience", "0"), "not measured with --obedience 0"),
     ],
 )
 def test_mistakes_are_refused_before_a_judge_is_reached(

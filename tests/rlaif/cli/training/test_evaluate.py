@@ -71,6 +71,16 @@ def test_models_are_served_and_addresses_are_used_each_with_a_column(files, conn
     assert "org/m and scripted name the same winner in 100 %" in printed
 
 
+def test_judges_keep_the_order_in_which_they_are_named(files, connected):
+    # The first one's rates are the policies' own; labels may be named by their folder.
+    printed = evaluated(
+        files, "--judge", "localhost:7", "--judge", "org/m", "--labels", files / "labels"
+    )
+    assert connected == [("", "localhost:7"), ("org/m", "")]
+    assert "scripted and org/m name the same winner in 100 %" in printed
+    assert "scripted also labeled the training data." in printed
+
+
 def test_without_a_judge_the_server_decides_and_who_labeled_is_not_known(files, connected):
     printed = evaluated(files, "--server", "localhost:9", "--wait")
     assert connected == [("", "localhost:9")]

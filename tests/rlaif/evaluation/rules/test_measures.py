@@ -39,6 +39,12 @@ def test_responses_to_one_prompt_are_one_value():
     assert (longer.low, longer.high) == wilson(0.5, 2)
 
 
+def test_tokens_are_not_measured_where_they_are_not_known():
+    other_programs = [sample("a", "a long response", tokens=0)]
+    assert "tokens" not in found(other_programs, other_programs)
+    assert found([sample("a", "x", tokens=3)], other_programs)["tokens"].change is None
+
+
 def test_a_rule_counts_only_the_prompts_that_it_is_about():
     start = [
         sample("a", REFUSAL, "harmful"),

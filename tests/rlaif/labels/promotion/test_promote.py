@@ -232,6 +232,7 @@ def test_the_command_writes_the_reader_and_a_record_and_exits_by_what_it_found(
         command += ["--server", address]
         adopted = CliRunner().invoke(app, [*command, "--candidate", "reader"])
         nobody = CliRunner().invoke(app, [*command, "--candidate", "protocol:pairwise", "--json"])
+        elsewhere = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "own.json")])
     assert adopted.exit_code == 0, adopted.output
     stored = tmp_path / "brief.calibration.json"
     (entry,) = read_calibrations(stored)
@@ -241,12 +242,17 @@ def test_the_command_writes_the_reader_and_a_record_and_exits_by_what_it_found(
         replaced = CliRunner().invoke(app, [*curve, "--server", address])
     assert f"it replaces the reader {entry.sha256[:16]}" in " ".join(replaced.output.split())
     assert entry.sha256[:16] in adopted.output
+    assert f"now: {FakeEngine().identity.name} by brief" in adopted.output
+    # A server does not look for a file of another name by itself.
+    said = " ".join(adopted.output.split()), "".join(elsewhere.output.split())
+    assert "servers started with this constitution apply it" in said[0]
+    assert f"serversstartedwith--calibration{tmp_path / 'own.json'}applyit" in said[1]
     assert nobody.exit_code == 1
     found = json.loads(nobody.stdout)
     assert (found["adopted"], found["file"]) == (None, None)
     lines = (cache / "calibrations" / "promotions.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    assert [r["calibration"] for r in records] == [entry.sha256, None]
+    assert [r["calibration"] for r in records[:2]] == [entry.sha256, None]
 
 
 def test_a_dry_run_needs_no_judge_and_a_mistake_is_found_before_one_is_asked(
@@ -255,13 +261,19 @@ def test_a_dry_run_needs_no_judge_and_a_mistake_is_found_before_one_is_asked(
     path = write_gold(tmp_path / "gold.jsonl", gold(40))
     constitution = one_principle(tmp_path)
     command = ["judge", "promote", "--gold", str(path), "-c", constitution, "--server", "x:1"]
-    shown = CliRunner().invoke(app, [*command, "--dry-run", "--candidate", "judge:other"])
+    shown = CliRunner().invoke(app, [*command, "--dry-run", "--candidate", "server:y:2"])
     assert shown.exit_code == 0, shown.output
     assert "would judge 40 pairs with about 80 reads" in shown.output
     assert not cache.exists()
     for more, message in (
         (["--by", "speed"], "unknown metric: 'speed'; --by takes accuracy or log_loss"),
         (["--candidate", "reader", "--candidate", "reader"], "named twice"),
+        (["--candidate", "judge:nobody"], "unknown model 'nobody'"),
+        (["--candidate", "server:nobody"], "'server:nobody'; write server:HOST:PORT"),
+        (["--judge", "nobody"], "unknown model 'nobody'"),
+        # Too few prompts are known before a judge is asked, in a dry run as in the run.
+        (["--limit", "39", "--dry-run"], "too few gold prompts to adopt anything: 39; give 40 or"),
+        (["--limit", "19", "--candidate", "protocol:pointwise"], "19; give 20 or more, to test on"),
     ):
         refused = CliRunner().invoke(app, [*command, *more])
         assert message in str(refused.exception)
