@@ -47,14 +47,15 @@ if TYPE_CHECKING:
     from rlaif.algorithms.reward.config import RewardConfig
     from rlaif.algorithms.sft.config import SFTConfig
     from rlaif.algorithms.sft.sources import SFTSource
-    from rlaif.api.judging import evaluate, label, update_labels
+    from rlaif.api.judging import evaluate
+    from rlaif.api.labeling import label, update_labels
     from rlaif.api.pairs import train_dpo, train_reward, train_sft
     from rlaif.api.problems import RefusedError
     from rlaif.api.rollouts import train_ppo, train_rest
     from rlaif.api.sampling import merge_adapter, sample
     from rlaif.data.records import Preference, Prompt, Sample
     from rlaif.evaluation.policies import EvaluationResult
-    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.feedback.counts import LabelingSummary
     from rlaif.generation.config import SamplingConfig
     from rlaif.labels.update import Update
     from rlaif.models.lora_config import LoraConfig
@@ -102,14 +103,15 @@ _HOMES = {
     "rlaif.algorithms.reward.config": {"RewardConfig"},
     "rlaif.algorithms.sft.config": {"SFTConfig"},
     "rlaif.algorithms.sft.sources": {"SFTSource"},
-    "rlaif.api.judging": {"evaluate", "label", "update_labels"},
+    "rlaif.api.judging": {"evaluate"},
+    "rlaif.api.labeling": {"label", "update_labels"},
     "rlaif.api.pairs": {"train_dpo", "train_reward", "train_sft"},
     "rlaif.api.problems": {"RefusedError"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},
     "rlaif.api.sampling": {"merge_adapter", "sample"},
     "rlaif.data.records": {"Preference", "Prompt", "Sample"},
     "rlaif.evaluation.policies": {"EvaluationResult"},
-    "rlaif.feedback.labeler": {"LabelingSummary"},
+    "rlaif.feedback.counts": {"LabelingSummary"},
     "rlaif.generation.config": {"SamplingConfig"},
     "rlaif.labels.update": {"Update"},
     "rlaif.models.lora_config": {"LoraConfig"},

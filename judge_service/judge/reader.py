@@ -9,7 +9,7 @@
 
 Swapping A and B turns d_AB into -d_BA and exchanges the masses, so every x changes its sign to the
 last bit. There is no intercept, hence p(A, B) = 1 - p(B, A) exactly. Unlike a curve of
-calibration.py, a reader may turn a verdict round: it weighs principles by what they say about gold
+calibration.py, a reader may reverse a verdict: it weighs principles by what they say about gold
 labels, and a negative weight of `length` undoes a preference for the longer response. A principle
 without a vote adds nothing.
 

@@ -7,7 +7,8 @@ plan.py       a training that was checked and not yet started
 pairs.py      train_sft, train_reward, train_dpo: training on records
 rollouts.py   train_ppo, train_rest: training on the policy's own responses
 sampling.py   sample, merge_adapter
-judging.py    label, update_labels, evaluate: what a judge compares
+labeling.py   label, update_labels: pairs that a judge compares, for training
+judging.py    evaluate; the judge that a function is given
 
 Each function checks all of its arguments before it imports torch, loads a model or starts a server,
 and raises a UserError that names what is wrong and what to do: of the argument's own kind for one

@@ -1,4 +1,4 @@
-"""What a judge compares: labels for training, and the evaluation of policies.
+"""Evaluation of policies by judges, and the judge that a function is given.
 
     judge     a model (short name, folder or hub id; or planted:FILE, a simulated judge), served
               for the length of the call
@@ -26,20 +26,17 @@ from judge_service.types import JudgeOptions
 from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
-from rlaif.data.records import RecordError, Sample
+from rlaif.data.records import RecordError
 from rlaif.evaluation.judges.column import Labelers
 from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.connection import ADDRESS
-from rlaif.feedback.earlier_labels import Earlier
-from rlaif.feedback.pairs import Pairs, pairs_from_samples
 from rlaif.models import catalog
-from rlaif.training.preflight import require_folder, require_packages
+from rlaif.training.preflight import require_folder
 
 if TYPE_CHECKING:
     from rlaif.evaluation.comparison import Compare
     from rlaif.evaluation.policies import EvaluationResult
-    from rlaif.feedback.labeler import LabelingClient, LabelingSummary
-    from rlaif.labels.update import Update
+    from rlaif.feedback.labeler import LabelingClient
 
 ConstitutionLike = str | os.PathLike[str] | Constitution
 """A name that the server knows ("": its default), a YAML file, or a Constitution; the latter needs
@@ -120,106 +117,6 @@ def judge_of(
     return JudgeConnection(model, server, by, FIND_TIMEOUT_S if wait is None else wait)
 
 
-def label(
-    samples: SamplesLike,
-    *,
-    out: Pathlike = "labels",
-    judge: Pathlike = "",
-    server: str | LabelingClient = "",
-    constitution: ConstitutionLike = "",
-    wait: float | None = None,
-    pairs_per_prompt: int | None = 1,
-    max_length_ratio: float | None = None,
-    sample_principles: int | None = None,
-    seed: int | None = None,
-    options: JudgeOptions | None = None,
-    replace_labels: bool = False,
-) -> LabelingSummary:
-    """Label pairs of responses into `out`/preferences.parquet; returns what was counted.
-
-    samples: a file of `sample`, or its records. wait: seconds that a running server may take to be
-    ready (10). pairs_per_prompt: None labels all pairs. max_length_ratio: only pairs whose longer
-    response has at most so many times the characters of the other. sample_principles, seed:
-    principles drawn per pair, by default all that apply; `options` has the judge's other settings.
-    Labels are saved as they arrive, and a killed call resumes. Labels in `out` by another
-    constitution, judge or options are an error, or with replace_labels are kept beside the new
-    ones.
-
-        rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", constitution="hhh").judged
-    """
-    from rlaif.feedback.labeler import label as label_pairs
-
-    asked = _checked(
-        samples,
-        out,
-        (judge, server, constitution, wait),
-        (pairs_per_prompt, max_length_ratio),
-        (options, sample_principles, seed),
-    )
-    with asked.judge.connected(asked.out / "judge.log") as client:
-        return label_pairs(
-            asked.pairs.comparisons,
-            client,
-            asked.out,
-            constitution=asked.judge.constitution,
-            options=asked.options,
-            identical=asked.pairs.identical,
-            unequal=asked.pairs.unequal,
-            earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
-        )
-
-
-def update_labels(
-    samples: SamplesLike,
-    *,
-    out: Pathlike = "labels",
-    judge: Pathlike = "",
-    server: str | LabelingClient = "",
-    constitution: ConstitutionLike = "",
-    old: ConstitutionLike = "",
-    wait: float | None = None,
-    pairs_per_prompt: int | None = 1,
-    max_length_ratio: float | None = None,
-    sample_principles: int | None = None,
-    seed: int | None = None,
-    options: JudgeOptions | None = None,
-) -> Update:
-    """Label again into `out` after an edit of the constitution; returns what changed.
-
-    old: the constitution before the edit; votes of unchanged principles then come from the labels'
-    receipts, and only the others are read. The previous labels stay as
-    preferences.previous.parquet. The other arguments: see `label`.
-
-        rlaif.update_labels("samples.jsonl", server="127.0.0.1:50051", constitution="new.yaml",
-                            old="old.yaml").change.changed
-    """
-    from rlaif.labels.update import update
-
-    if old and not constitution:
-        raise UserError("old needs the edited constitution; give constitution=..., too")
-    if not isinstance(old, str | os.PathLike | Constitution):
-        raise UserError(f"invalid old: {old!r}; give a name, a YAML file or a Constitution")
-    before = _loaded(old) if old else None
-    asked = _checked(
-        samples,
-        out,
-        (judge, server, constitution, wait),
-        (pairs_per_prompt, max_length_ratio),
-        (options, sample_principles, seed),
-    )
-    with asked.judge.connected(asked.out / "judge.log") as client:
-        return update(
-            asked.pairs.comparisons,
-            client,
-            asked.out,
-            constitution=asked.judge.constitution,
-            options=asked.options,
-            old=before,
-            identical=asked.pairs.identical,
-            unequal=asked.pairs.unequal,
-        )
-
-
 def evaluate(
     responses: Mapping[str, SamplesLike],
     *,
@@ -244,8 +141,8 @@ def evaluate(
     on the same prompts. judge, server: one or several, which judge one after another and have a
     column each (`result.judges`, `result.agreement`); the first one's rates are the policies' own,
     and "HOST:PORT" among the judges is a server in its place. labels: files or folders of labels
-    that the policies were trained on, whose receipts say whether a judge labeled them, too. worth: JSON
-    files with how often judges are right on gold (rlaif/evaluation/judges/worth.py). until:
+    that the policies were trained on, whose receipts say whether a judge labeled them, too. worth:
+    JSON files with how often judges are right on gold (rlaif/evaluation/judges/worth.py). until:
     "settled", or how wide a win rate's interval may be: judging stops there, and intervals are
     anytime ones. human: verdicts of people on some of the pairs (HumanVerdict), for win rates by
     people. round_robin: compare
@@ -259,14 +156,14 @@ def evaluate(
     from rlaif.evaluation.comparison import require_counterparts
     from rlaif.evaluation.human_verdicts import human_win_rates, require_known
     from rlaif.evaluation.judges.worth import read_worth, shipped_worth
-    from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+    from rlaif.evaluation.round_robin.strengths import StrengthTable
     from rlaif.evaluation.round_robin.tournament import also_round_robin
     from rlaif.feedback.labelers import labelers_of
 
     # Everything is read before a judge is started.
     problems = Problems()
     folder = problems.attempt(as_path, out, "out") or Path()
-    asked = problems.attempt(_options, options, sample_principles, seed)
+    asked = problems.attempt(judge_options, options, sample_principles, seed)
     if not isinstance(responses, Mapping):
         raise RecordError(
             f"invalid responses: {type(responses).__name__}; give each policy's samples by its "
@@ -312,7 +209,7 @@ def evaluate(
     result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
     # Without a file nobody is known to have labeled, and nobody not to have.
     labelers = labelers_of(trained_on) if trained_on else Labelers()
-    result = result.known(labelers, [*shipped_worth(), *chain.from_iterable(known)])
+    result = result.with_judge_facts(labelers, [*shipped_worth(), *chain.from_iterable(known)])
     result.save(folder / "evaluation.json")
     return result
 
@@ -360,70 +257,10 @@ def _in_turn(
             )
 
 
-# ── shared ───────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class LabelingRequest:
-    """A checked call of `label` or `update_labels`."""
-
-    pairs: Pairs
-    out: Path
-    judge: JudgeConnection
-    options: JudgeOptions
-
-
-def _checked(
-    samples: SamplesLike,
-    out: Pathlike,
-    connection: tuple[Pathlike, str | LabelingClient, ConstitutionLike, float | None],
-    drawing: tuple[int | None, float | None],
-    judging: tuple[JudgeOptions | None, int | None, int | None],
-) -> LabelingRequest:
-    problems = Problems()
-    folder = problems.attempt(as_path, out, "out") or Path()
-    options = problems.attempt(_options, *judging)
-    records = problems.attempt(samples_of, samples)
-    pairs = None
-    if records is not None and options is not None:
-        pairs = problems.attempt(_pairs, records, _name(samples), drawing, options.seed)
-    judge = problems.attempt(judge_of, *connection)
-    problems.attempt(require_folder, folder)
-    problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
-    problems.refuse()
-    return LabelingRequest(checked(pairs), folder, checked(judge), checked(options))
-
-
-def _pairs(
-    records: list[Sample], name: str, drawing: tuple[int | None, float | None], seed: int
-) -> Pairs:
-    per_prompt, ratio = drawing
-    if per_prompt is not None and (type(per_prompt) is not int or per_prompt < 1):
-        raise UserError(
-            f"invalid pairs_per_prompt: {per_prompt!r}; give an integer, 1 or more, or None for all"
-        )
-    if ratio is not None and type(ratio) not in (int, float):
-        raise UserError(f"invalid max_length_ratio: {ratio!r}; give a number, 1 or more, or None")
-    pairs = pairs_from_samples(
-        records, pairs_per_prompt=per_prompt, seed=seed, max_length_ratio=ratio
-    )
-    if not pairs.comparisons and pairs.unequal:
-        raise RecordError(
-            f"{name}: the lengths of all {pairs.unequal} pairs differ by more than "
-            f"max_length_ratio, {ratio:g}; raise it, or sample with a larger n"
-        )
-    if not pairs.comparisons:
-        raise RecordError(f"{name}: no prompt has two different responses; sample with n=2 or more")
-    return pairs
-
-
-def _name(samples: Any) -> str:
-    return os.fspath(samples) if isinstance(samples, str | os.PathLike) else "samples"
-
-
-def _options(
+def judge_options(
     options: JudgeOptions | None, sample_principles: int | None, seed: int | None
 ) -> JudgeOptions:
+    """The judge's options, with the principles and the seed given beside them. Raises UserError."""
     if options is not None and not isinstance(options, JudgeOptions):
         raise UserError(f"invalid options: {options!r}; give judge_service.JudgeOptions(...)")
     if sample_principles is not None and (
@@ -437,9 +274,3 @@ def _options(
     base = options or JudgeOptions()
     drawn = base.sample_principles if sample_principles is None else sample_principles
     return replace(base, sample_principles=drawn, seed=base.seed if seed is None else seed)
-
-
-def _loaded(constitution: ConstitutionLike) -> Constitution:
-    if isinstance(constitution, Constitution):
-        return constitution
-    return Constitution.load(constitution)

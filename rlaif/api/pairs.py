@@ -289,7 +289,7 @@ def _check_pairs(
 def _hard(
     checks: Checks[DPOConfig], pairs: Sequence[Preference] | None, what: str, notes: list[str]
 ) -> Sequence[Preference] | None:
-    """The pairs for a loss on hard labels; what was left out or turned round is added to notes."""
+    """The pairs for a loss on hard labels; what was left out or swapped is added to notes."""
     if checks.config is None or pairs is None:
         return None
     hard = checks.problems.attempt(hard_labels, pairs, checks.config.loss)

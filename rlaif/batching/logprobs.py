@@ -10,7 +10,7 @@ tokens, and the language-model head is applied to them in chunks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,3 +112,15 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """
     log_ratio = logprobs - ref_logprobs
     return torch.expm1(-log_ratio) + log_ratio
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Values (N,) at the N places where mask (B, T) is True, in a (B, T) tensor of zeros."""
+    return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
+
+
+class ResponseSums(NamedTuple):
+    """Summed log-probs and token counts of R responses."""
+
+    logprobs: Tensor  # (R,) nats: log π summed over the response's tokens
+    tokens: Tensor  # (R,) tokens summed over

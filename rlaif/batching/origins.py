@@ -1,4 +1,4 @@
-"""Errors of a record that came from a file: they name the file, too.
+"""Errors about records name the file that the record came from.
 
 Records do not carry their file, and trainers take records of any origin; only the caller's
 arguments tell.

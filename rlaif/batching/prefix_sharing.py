@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlaif.batching.encode import Row
+from rlaif.batching.encode import Row, length_buckets
 
 Pack = Sequence[Row]
 
@@ -84,6 +84,35 @@ def pack_by_prompt(
             packs.append([index])
             lengths.append(len(row.ids))
     return packs
+
+
+def batch_packs(
+    rows: Sequence[Row], packs: Sequence[list[int]], budget: int
+) -> list[list[list[int]]]:
+    """Group packs of similar length into batches, for `pad_packs`; returns indices into `rows`.
+
+    packs: indices of each pack's rows. A batch has at most `budget` padded tokens, unless it is a
+    single longer pack.
+    """
+    lengths = [packed_length([rows[i] for i in pack]) for pack in packs]
+    return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
+
+
+def group_pairs(
+    pairs: Sequence[tuple[Row, Row]], packed: Sequence[bool], budget: int
+) -> list[list[int]]:
+    """Group pairs of similar length into batches of at most `budget` padded tokens, or one pair.
+
+    packed: whether each pair shares a row. Pairs in one row and pairs in two are in different
+    batches, so that neither is padded to the other's length. Returns indices.
+    """
+    batches: list[list[int]] = []
+    for one_row in (True, False):
+        places = [place for place, shares in enumerate(packed) if shares == one_row]
+        own = [pairs[place] for place in places]
+        longest = [packed_length(p) if one_row else 2 * max(len(r.ids) for r in p) for p in own]
+        batches += [[places[i] for i in group] for group in length_buckets(longest, budget)]
+    return batches
 
 
 def pad_packs(packs: Sequence[Pack], device: torch.device | str = "cpu") -> SharedBatch:

@@ -3,8 +3,8 @@
 judge.py          a judge's answers: pairs in both orders, or scores; resumable
 plan.py           what a judge is asked, and how many reads that takes
 reward.py         a reward model's answers: its scores; resumable
-scores.py         scores on disk, so that a killed run goes on where it stopped
-obedience.py      whether labels turn around with the principle: inversion, and its figures
+scores.py         scores on disk, so that a killed run resumes
+obedience.py      whether labels reverse with the principle: inversion, and its figures
 result.py         one file's result: figures, floors, length, obedience, cost, and the verdict
 worth.py          what a judge is worth, for `rlaif evaluate --worth`
 table.py          results as tables for the terminal

@@ -22,14 +22,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from constitution.schema import Constitution, Message
+from constitution.schema import Constitution
 from judge_service.client.sync import JudgeRequestError
 from judge_service.judge.aggregation import in_each_order
 from judge_service.types import (
     Comparison,
     JudgeOptions,
     Judgment,
-    Score,
     Unjudged,
     UnjudgedReason,
     Usage,
@@ -38,6 +37,7 @@ from rlaif.bench.obedience import ALL, Obedience, ObediencePair, obedience
 from rlaif.bench.plan import comparisons, drawn_places, needs_scores
 from rlaif.bench.result import Answered, BenchCost
 from rlaif.bench.scores import ScoreEntry, ScoreRequest, scored_questions
+from rlaif.feedback.client import ScoringClient
 from rlaif.feedback.labeler import TRANSIENT, Answers, LabelingClient, identify, judge_pairs
 from rlaif.gold_sets.answers import GoldAnswer, from_scores
 from rlaif.gold_sets.questions import GoldQuestion
@@ -49,19 +49,8 @@ _IN_FLIGHT = 16
 _NEAREST = 1e-12  # P is kept this far from 0 and 1, so that log-odds are finite
 
 
-class BenchClient(LabelingClient, Protocol):
-    """The part of `JudgeClient` that a bench uses. `score` is called from several threads."""
-
-    def score(
-        self,
-        conversation: tuple[Message, ...],
-        response: str,
-        constitution: str | Constitution,
-        options: JudgeOptions,
-        *,
-        timeout: float | None,
-    ) -> Score | Unjudged:
-        """Rate one response, within `timeout` seconds."""
+class BenchClient(LabelingClient, ScoringClient, Protocol):
+    """The part of `JudgeClient` that a bench uses."""
 
 
 def uncalibrated(**values: Any) -> JudgeOptions:

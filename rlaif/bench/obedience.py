@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from constitution.errors import UserError
 from constitution.schema import Constitution
 from rlaif.evaluation.clustered import clustered_share
+from rlaif.evaluation.comparison import win_point
 from rlaif.evaluation.intervals import Estimate
 
 ALL = "all principles"
@@ -78,14 +79,10 @@ def _of_principle(name: str, pairs: Sequence[ObediencePair]) -> Obedience:
     return Obedience(
         principle=name,
         pairs=len(pairs),
-        accuracy=share([_point(p.prob) for p in pairs]),
-        inverted=share([_point(p.inverted_prob) for p in pairs]),
-        turned=share([abs(_point(p.prob) - _point(p.inverted_prob)) for p in pairs]),
+        accuracy=share([win_point(p.prob) for p in pairs]),
+        inverted=share([win_point(p.inverted_prob) for p in pairs]),
+        turned=share([abs(win_point(p.prob) - win_point(p.inverted_prob)) for p in pairs]),
     )
-
-
-def _point(prob: float) -> float:
-    return 0.5 if prob == 0.5 else float(prob > 0.5)
 
 
 # ── inversion ────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""Scores of single responses on disk, one line each: a killed run goes on where it stopped."""
+"""Scores of single responses on disk, one line each, so that a killed run resumes."""
 
 from __future__ import annotations
 

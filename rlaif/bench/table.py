@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlaif.bench.obedience import Obedience
 from rlaif.bench.result import BenchResult
-from rlaif.evaluation.intervals import Estimate
+from rlaif.report.formats import format_number, format_signed
 from rlaif.terminal_tables import print_table
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def print_result(result: BenchResult, console: Console) -> None:
     shown = [figure for figure in result.figures if figure.level != "group"]
     rows = [
         [
-            figure.name, str(figure.questions), interval(figure.estimate),
+            figure.name, str(figure.questions), format_number(figure.estimate),
             *(_share(floor.value if figure.level == "overall" else floor.groups.get(figure.name))
               for floor in result.floors),
         ]
@@ -59,12 +59,12 @@ def print_overview(results: Sequence[BenchResult], console: Console) -> None:
         rows.append(
             [
                 Path(each.file).name,
-                interval(each.overall),
+                format_number(each.overall),
                 f"{best.value:.2f} {best.name}",
                 "-"
                 if chosen is None or right is None
                 else f"{chosen.value:.2f} ({right.value:.2f})",
-                "-" if slope is None else interval(slope, signed=True),
+                "-" if slope is None else format_signed(slope),
                 "-" if each.consistent is None else f"{each.consistent.value:.2f}",
                 "-" if obeyed is None else f"{obeyed.inverted.value:.2f} ({obeyed.follower:.2f})",
             ]
@@ -90,11 +90,11 @@ def _length(result: BenchResult) -> str:
     if found.longer_chosen is None or found.longer_right is None:
         return "length: no pair differs in length"
     text = (
-        f"length: the longer is chosen in {interval(found.longer_chosen)} and right in "
+        f"length: the longer is chosen in {format_number(found.longer_chosen)} and right in "
         f"{found.longer_right.value:.2f}"
     )
     if found.slope is not None:
-        text += f"; slope {interval(found.slope, signed=True)} per ln(length ratio)"
+        text += f"; slope {format_signed(found.slope)} per ln(length ratio)"
     if found.correlation is not None:
         text += f", r {found.correlation:+.2f}"
     return text
@@ -103,7 +103,7 @@ def _length(result: BenchResult) -> str:
 def _position(result: BenchResult) -> str:
     if result.consistent is None:
         return ""
-    return f"position: both orders agree in {interval(result.consistent)}"
+    return f"position: both orders agree in {format_number(result.consistent)}"
 
 
 def _cost(result: BenchResult) -> str:
@@ -122,22 +122,14 @@ def _cost(result: BenchResult) -> str:
 def _print_obedience(figures: tuple[Obedience, ...], console: Console) -> None:
     rows = [
         [
-            each.principle, str(each.pairs), interval(each.accuracy), interval(each.inverted),
-            f"{each.follower:.2f}", interval(each.turned),
+            each.principle, str(each.pairs),
+            format_number(each.accuracy), format_number(each.inverted),
+            f"{each.follower:.2f}", format_number(each.turned),
         ]
         for each in figures
     ]  # fmt: skip
     headings = ["principle", "pairs", "accuracy [95 %]", "inverted", "if it followed", "turned"]
     print_table(console, headings, rows, folded=["principle"])
-
-
-def interval(estimate: Estimate, *, signed: bool = False) -> str:
-    """A value with its interval: `0.72 [0.66, 0.78]`."""
-    sign = "+" if signed else ""
-    text = f"{estimate.value:{sign}.2f}"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} [{estimate.low:{sign}.2f}, {estimate.high:{sign}.2f}]"
 
 
 def _share(value: float | None) -> str:

@@ -19,6 +19,7 @@ from rlaif.constitution_tools.ablate import (
 )
 from rlaif.constitution_tools.reweigh import FEWEST, Refit, refit
 from rlaif.evaluation.intervals import Estimate
+from rlaif.report.formats import formatted
 from rlaif.terminal_tables import print_table
 
 PAIRS_SHOWN = 5
@@ -165,12 +166,7 @@ class AblationReport:
 
 
 def _estimate(estimate: Estimate | None, number: str) -> str:
-    if estimate is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return number.format(estimate.value)
-    low, high = number.format(estimate.low), number.format(estimate.high)
-    return f"{number.format(estimate.value)} [{low}, {high}]"
+    return "-" if estimate is None else formatted(estimate, number.format)
 
 
 def _number(value: float | None) -> str:

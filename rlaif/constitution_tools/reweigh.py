@@ -21,8 +21,9 @@ import numpy as np
 
 from constitution.schema import Constitution
 from rlaif.constitution_tools.ablate import Floats, VoteTable
+from rlaif.evaluation.clustered import folds_by_prompt
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate
-from rlaif.labels.calibrate import folds_by_prompt
+from rlaif.evaluation.logistic import logistic_losses, sigmoid
 
 FOLDS = 5
 FEWEST = 20
@@ -108,9 +109,7 @@ def refit(table: VoteTable) -> Refit | None:
 
 def nll(x: Floats, y: Floats, beta: Floats) -> Floats:
     """(N,) -log P(y) in nats."""
-    z = x @ beta
-    loss: Floats = np.logaddexp(0.0, z) - y * z
-    return loss
+    return logistic_losses(x @ beta, y)
 
 
 def scaled(x: Floats, y: Floats, weights: Floats) -> Floats:
@@ -119,7 +118,7 @@ def scaled(x: Floats, y: Floats, weights: Floats) -> Floats:
     z, target = x @ direction, _smoothed(y)
 
     def slope(s: float) -> float:
-        return float(z @ (_sigmoid(s * z) - target))
+        return float(z @ (sigmoid(s * z) - target))
 
     low, high = 0.0, _MAX_SCALE
     if slope(low) >= 0:  # these weights are wrong more often than right
@@ -140,7 +139,7 @@ def fit(x: Floats, y: Floats, weights: Floats) -> Floats:
     beta = ahead = center
     momentum = 1.0
     for _ in range(_STEPS):
-        slope = x.T @ (_sigmoid(x @ ahead) - target) + (ahead - center) / spread**2
+        slope = x.T @ (sigmoid(x @ ahead) - target) + (ahead - center) / spread**2
         moved = np.maximum(ahead - step * slope, 0.0)
         next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = moved + (momentum - 1) / next_momentum * (moved - beta)
@@ -156,8 +155,3 @@ def _smoothed(y: Floats) -> Floats:
     high = (len(y) + 1) / (len(y) + 2)
     target: Floats = np.where(y == 1, high, 1 - high)
     return target
-
-
-def _sigmoid(z: Floats) -> Floats:
-    logistic: Floats = 0.5 * (1 + np.tanh(z / 2))
-    return logistic

@@ -8,6 +8,7 @@ intervals.py        means and shares with their 95 % intervals: Wilson, Student'
 anytime.py          an interval that holds at every look, so that judging may stop early
 human_verdicts.py   the win rate by people on some pairs and a judge on all: PPI++
 clustered.py        weighted means, lines and folds where values of a prompt are alike
+logistic.py         ridge logistic regression, with soft labels and weights
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
 round_robin/        policies that were all compared with each other, and their strengths

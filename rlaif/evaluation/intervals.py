@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
-_Z = NormalDist().inv_cdf(0.975)  # 1.95996: two-sided 95 %
+Z95 = NormalDist().inv_cdf(0.975)  # 1.95996: two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ def wilson(value: float, n: float) -> tuple[float, float]:
     variance is at most p(1 - p) (Bhatia, Davis 2000), the variance of a binary outcome. Unlike a
     bootstrap or a normal interval it does not collapse at 0 % and 100 %.
     """
-    z2 = _Z * _Z
+    z2 = Z95 * Z95
     center = (value + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(value * (1 - value) / n + z2 / (4 * n * n))
+    half = Z95 / (1 + z2 / n) * math.sqrt(value * (1 - value) / n + z2 / (4 * n * n))
     return max(0.0, center - half), min(1.0, center + half)
 
 

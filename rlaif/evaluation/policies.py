@@ -43,9 +43,9 @@ from rlaif.evaluation.diversity import distinct_n, self_bleu
 from rlaif.evaluation.human_verdicts import HumanWinRate
 from rlaif.evaluation.intervals import Estimate, by_prompt, mean_estimate, share_estimate
 from rlaif.evaluation.judges.agreement import JudgeAgreement, agreements
-from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, described
+from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, with_judge_facts
 from rlaif.evaluation.judges.worth import JudgeWorth
-from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+from rlaif.evaluation.round_robin.strengths import StrengthTable
 from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules
 from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 
@@ -190,9 +190,9 @@ class EvaluationResult:
     strengths: StrengthTable | None = None
     human: dict[str, HumanWinRate] = field(default_factory=dict)
 
-    def known(self, labelers: Labelers, worth: Sequence[JudgeWorth]) -> EvaluationResult:
-        """The same, with whether each judge labeled, and what it is worth on gold."""
-        return replace(self, judges=described(self.judges, labelers, worth))
+    def with_judge_facts(self, labelers: Labelers, worth: Sequence[JudgeWorth]) -> EvaluationResult:
+        """This result, with whether each judge labeled and what it is worth on gold."""
+        return replace(self, judges=with_judge_facts(self.judges, labelers, worth))
 
     def save(self, path: Path) -> None:
         """Write the result as JSON."""

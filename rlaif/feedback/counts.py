@@ -1,11 +1,13 @@
-"""Running counts and means of judgments, in constant memory."""
+"""Running counts and means of judgments, in constant memory, and the summary of a labeled set."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from judge_service.types import Judgment, Unjudged, Usage
+from rlaif.feedback.earlier_labels import JudgeIdentity
 from rlaif.feedback.undecided import Decisiveness
 
 
@@ -60,3 +62,34 @@ class Tally:
             self.void_reads += vote.void_reads
             for read in vote.reads:
                 self.label_mass.add(read.label_mass)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelingSummary:
+    """The counts and means in labels.summary.json; the mean of no values is None."""
+
+    pairs: int
+    judged: int
+    unjudged: int
+    unjudged_by_reason: dict[str, int]
+    identical: int  # responses dropped before pairing, as duplicates for the same prompt
+    cut_off: int  # pairs with a response that a length limit cut off
+    asked: int  # pairs judged in this run; the others were in the journal
+    mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
+    mean_entropy: float | None  # of prob_chosen, bits: 1 = the judge cannot tell
+    undecided: int  # labels with prob_chosen at most 0.55
+    position_consistency: float | None  # share with the same response in both orders
+    mean_order_gap: float | None  # mean |P(A | order AB) - P(A | order BA)|
+    mean_label_mass: float | None  # probability on the two labels, over all valid reads
+    void_reads: int
+    reads: int  # computed for these labels
+    stored_reads: int  # from the server's store, or taken from receipts
+    prompt_tokens: int
+    cached_tokens: int
+    asked_reads: int  # those of `reads` in this run
+    asked_stored_reads: int
+    seconds: float  # wall time of this run
+    judge: JudgeIdentity
+    options: dict[str, Any]  # the judge options that labels depend on
+    kept: str | None = None  # file name of earlier labels made differently, if any were kept
+    unequal: int = 0  # pairs that were not drawn, because their lengths differ too much

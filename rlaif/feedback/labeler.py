@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -42,7 +42,7 @@ from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
 from rlaif.evaluation.comparison import Compare, EvaluatorModel, JudgedPair, Question
 from rlaif.feedback import earlier_labels
-from rlaif.feedback.counts import Tally
+from rlaif.feedback.counts import LabelingSummary, Tally
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy
 from rlaif.feedback.pairs import digest
 from rlaif.feedback.receipts import preference
@@ -282,37 +282,6 @@ def comparer(
 
 
 # ── labels ───────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class LabelingSummary:
-    """The counts and means in labels.summary.json; the mean of no values is None."""
-
-    pairs: int
-    judged: int
-    unjudged: int
-    unjudged_by_reason: dict[str, int]
-    identical: int  # responses dropped before pairing, as duplicates for the same prompt
-    cut_off: int  # pairs with a response that a length limit cut off
-    asked: int  # pairs judged in this run; the others were in the journal
-    mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
-    mean_entropy: float | None  # of prob_chosen, bits: 1 = the judge cannot tell
-    undecided: int  # labels with prob_chosen at most 0.55
-    position_consistency: float | None  # share with the same response in both orders
-    mean_order_gap: float | None  # mean |P(A | order AB) - P(A | order BA)|
-    mean_label_mass: float | None  # probability on the two labels, over all valid reads
-    void_reads: int
-    reads: int  # computed for these labels
-    stored_reads: int  # from the server's store, or taken from receipts
-    prompt_tokens: int
-    cached_tokens: int
-    asked_reads: int  # those of `reads` in this run
-    asked_stored_reads: int
-    seconds: float  # wall time of this run
-    judge: JudgeIdentity
-    options: dict[str, Any]  # the judge options that labels depend on
-    kept: str | None = None  # file name of earlier labels made differently, if any were kept
-    unequal: int = 0  # pairs that were not drawn, because their lengths differ too much
 
 
 def label(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 BAND = 0.05
 """An undecided label is at most this far from ½: over 0.99 of a bit."""
 
-MOST = 0.8
+REPORTED_SHARE = 0.8
 """The share of undecided labels from which on a set is reported."""
 
 
@@ -45,13 +45,13 @@ class Decisiveness:
         return self.entropy / self.labels if self.labels else None
 
     def warning(self) -> str:
-        """A line for users where most labels are undecided; "" else."""
+        """A line for users where most labels are undecided, or ""."""
         return undecided_warning(self.undecided, self.labels, self.mean_entropy)
 
 
 def undecided_warning(undecided: int, labels: int, mean_entropy: float | None) -> str:
     """The line of `Decisiveness.warning`, from its figures."""
-    if not labels or mean_entropy is None or undecided < MOST * labels:
+    if not labels or mean_entropy is None or undecided < REPORTED_SHARE * labels:
         return ""
     return (
         f"{undecided} of {labels} labels hardly prefer a response: prob_chosen is within {BAND:g} "
@@ -62,7 +62,7 @@ def undecided_warning(undecided: int, labels: int, mean_entropy: float | None) -
 
 
 def undecided_in(probs: Iterable[float]) -> str:
-    """The warning of labels with these prob_chosen; "" without one."""
+    """The warning about labels with these prob_chosen, or ""."""
     found = Decisiveness()
     for prob in probs:
         found.add(prob)
@@ -70,6 +70,6 @@ def undecided_in(probs: Iterable[float]) -> str:
 
 
 def report_undecided(warning: str) -> None:
-    """Print a warning, if it is one, on stderr; of several processes in the main one only."""
+    """Print a warning on stderr, unless it is empty; only the main process prints."""
     if warning and os.environ.get("RANK", "0") == "0":
         print(warning, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Floors: what accuracy needs no judge, from what is on the surface of the responses.
+"""Floors: the accuracy that needs no judge, only surface features of the responses.
 
     random     an unbiased coin: its expected credit, exactly (of the subset Ties, over seeded
                draws of scores)
@@ -12,10 +12,10 @@ For a right response r and a wrong one w of a question, with features f and d = 
     P(r is better) = sigmoid(b·d)       no intercept: swapping the responses swaps the answer
     b minimizes  Σ (1 / pairs of the question) log(1 + exp(-b·d)) + ridge/2 |b|²
 
-by Newton's method. Of the surface, columns of d are divided by their root mean square, so that one
-ridge fits all. Both fits are cross-validated by prompt, so no question is predicted by a fit that
-has seen its prompt; or fitted once on questions of another file, without prompts that are asked
-here too.
+Of the surface, columns of d are divided by their root mean square, so that one ridge fits all. Both
+fits (rlaif/evaluation/logistic.py) are cross-validated by prompt, so no question is predicted by a
+fit that has seen its prompt; or fitted once on questions of another file, without prompts that are
+asked here too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlaif.evaluation.clustered import folds_by_prompt
+from rlaif.evaluation.logistic import Floats, ridge_logistic
 from rlaif.gold_sets.answers import TIES, GoldAnswer, from_scores
 from rlaif.gold_sets.questions import GoldQuestion
 
@@ -42,8 +42,7 @@ MOST_WORDS = 1000  # the most frequent ones; more hardly help and cost their squ
 RIDGE = 1.0
 _DRAWS = 1000  # of scores, for the subset Ties
 
-Matrix = NDArray[np.float64]
-Features = Callable[[Sequence[str]], Matrix]
+Features = Callable[[Sequence[str]], Floats]
 """Responses → a row of features each (N, K)."""
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -138,7 +137,7 @@ def random_ties(questions: Sequence[GoldQuestion], score: Callable[..., float]) 
 # ── fits ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def surface_features(responses: Sequence[str]) -> Matrix:
+def surface_features(responses: Sequence[str]) -> Floats:
     """The features of SURFACE: (N, 10)."""
     return np.array([[f(text) for f in SURFACE.values()] for text in responses], dtype=float)
 
@@ -149,7 +148,7 @@ def word_features(training: Sequence[str]) -> Features:
     frequent = [w for w, n in seen.most_common(MOST_WORDS) if n >= FEWEST_RESPONSES]
     index = {word: place for place, word in enumerate(frequent)}
 
-    def features(responses: Sequence[str]) -> Matrix:
+    def features(responses: Sequence[str]) -> Floats:
         bags = np.zeros((len(responses), len(index)))
         for row, text in enumerate(responses):
             for word, count in Counter(_words(text)).items():
@@ -202,7 +201,8 @@ def _predict(
     if features is not None:  # bags of words have a common scale already
         scale = np.sqrt((differences**2).mean(axis=0))
         scale[scale == 0] = 1.0
-    fitted = fit_logistic(differences / scale, weights, RIDGE) / scale
+    right = np.ones(len(differences))
+    fitted = ridge_logistic(differences / scale, right, weights, RIDGE) / scale
     found = []
     for question in questions:
         scores = of(question.responses) @ fitted
@@ -211,7 +211,7 @@ def _predict(
     return found
 
 
-def _differences(questions: Sequence[GoldQuestion], rows: Matrix) -> tuple[Matrix, Matrix]:
+def _differences(questions: Sequence[GoldQuestion], rows: Floats) -> tuple[Floats, Floats]:
     """d of every pair (P, K), and its weight (P,). rows: features of all responses, in order."""
     right, wrong, weights, first = [], [], [], 0
     for question in questions:
@@ -221,34 +221,3 @@ def _differences(questions: Sequence[GoldQuestion], rows: Matrix) -> tuple[Matri
             weights.append(1 / len(question.pairs))
         first += len(question.responses)
     return rows[right] - rows[wrong], np.array(weights)
-
-
-def fit_logistic(differences: Matrix, weights: Matrix, ridge: float) -> Matrix:
-    """b of the module's equation, (K,), by Newton's method with halved steps.
-
-    differences: d, (P, K). weights: (P,). ridge: over 0, so that the minimum is unique and finite.
-    """
-    if len(differences) < differences.shape[1]:
-        # b is a sum of rows of d: with dᵀ = Q R, b = Q c and c fits Rᵀ, of P columns instead of K.
-        basis, triangle = np.linalg.qr(differences.T)
-        return np.asarray(basis @ fit_logistic(triangle.T, weights, ridge))
-    width = differences.shape[1]
-    b = np.zeros(width)
-
-    def loss(at: Matrix) -> float:
-        return float(weights @ np.logaddexp(0.0, -differences @ at) + ridge / 2 * at @ at)
-
-    value = loss(b)
-    for _ in range(50):
-        prob_wrong = 0.5 * (1 - np.tanh(differences @ b / 2))  # sigmoid(-b·d)
-        gradient = ridge * b - differences.T @ (weights * prob_wrong)
-        curvature = weights * prob_wrong * (1 - prob_wrong)
-        hessian = differences.T @ (curvature[:, None] * differences) + ridge * np.eye(width)
-        step = np.linalg.solve(hessian, gradient)
-        if float(gradient @ step) < 1e-9 * (1 + value):
-            break
-        size = 1.0
-        while (lower := loss(b - size * step)) > value and size > 1e-6:
-            size /= 2
-        b, value = b - size * step, lower
-    return b

@@ -46,7 +46,7 @@ from judge_service.judge.calibration_metrics import (
 )
 from judge_service.types import Comparison, JudgeOptions, Unjudged
 from rlaif.data.records import RecordError, _Record, iter_jsonl
-from rlaif.evaluation.clustered import folds_by_prompt as folds_by_prompt
+from rlaif.evaluation.clustered import folds_by_prompt
 from rlaif.evaluation.intervals import Estimate
 from rlaif.feedback.earlier_labels import JudgeIdentity
 from rlaif.feedback.labeler import Answers, LabelingClient, judge_pairs

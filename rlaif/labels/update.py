@@ -36,6 +36,7 @@ from judge_service.types import (
 from rlaif.data.datasets import iter_preferences
 from rlaif.data.journal import Journal
 from rlaif.data.records import Preference, RecordError
+from rlaif.feedback.counts import LabelingSummary
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity
 from rlaif.feedback.labeler import (
     JOURNAL,
@@ -43,7 +44,6 @@ from rlaif.feedback.labeler import (
     JournalEntry,
     LabelingClient,
     LabelingError,
-    LabelingSummary,
     answer_key,
     identify,
     judge_pairs,

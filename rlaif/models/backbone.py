@@ -19,16 +19,22 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hardware.dtypes import resolve_dtype
 from rlaif.batching.chat import bind_end_ids, template_kwargs_of, with_template_kwargs
-from rlaif.batching.encode import Batch, Pair, Row, length_buckets
-from rlaif.batching.logprobs import token_logprobs
-from rlaif.batching.prefix_sharing import SharedBatch, pack_by_prompt, packed_length, pad_packs
+from rlaif.batching.encode import Batch, Pair, Row
+from rlaif.batching.logprobs import ResponseSums, spread, token_logprobs
+from rlaif.batching.prefix_sharing import (
+    SharedBatch,
+    batch_packs,
+    group_pairs,
+    pack_by_prompt,
+    pad_packs,
+)
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.attention.check import CheckOutcome, examine, obey
@@ -39,35 +45,22 @@ from rlaif.models.folder import (
     decoder_of,
     end_token_ids,
     fingerprint,
-    load_tensors,
     read_model,
     refuse_unknown_heads,
     refuse_unknown_tokens,
     save_model,
-    save_tensors,
 )
 from rlaif.models.lora import Adapters, Role
 from rlaif.models.lora_config import LoraConfig, TrainDtype
-from rlaif.models.merge import folded_in, folded_weights, merge_adapter
+from rlaif.models.merge import folded_in, folded_weights
 
 __all__ = [
     "Backbone",
     "BackboneError",
     "LoraConfig",
-    "ResponseSums",
     "Role",
     "all_whole",
-    "load_tensors",
-    "merge_adapter",
-    "save_tensors",
 ]
-
-
-class ResponseSums(NamedTuple):
-    """Summed log-probs and token counts of R responses."""
-
-    logprobs: Tensor  # (R,) nats: log π summed over the response's tokens
-    tokens: Tensor  # (R,) tokens summed over
 
 
 class Backbone:
@@ -328,7 +321,7 @@ class Backbone:
         hidden = self.hidden_states(role, batch.ids)[:, :-1][batch.response_mask[:, 1:]]  # (N, d)
         targets = batch.ids[batch.response_mask]  # (N,)
         values = token_logprobs(hidden, targets, self.head_weight, temperature)  # (N,)
-        return _spread(values, batch.response_mask)
+        return spread(values, batch.response_mask)
 
     def pack_rows(self, rows: Sequence[Row], most: float = math.inf) -> list[list[int]]:
         """Group rows into packs of at most `most` tokens (`pack_by_prompt`); returns their indices.
@@ -344,26 +337,15 @@ class Backbone:
 
         A batch has at most `budget` padded tokens, unless it is a single longer row.
         """
-        packs = self.pack_rows(rows, budget)
-        lengths = [packed_length([rows[i] for i in pack]) for pack in packs]
-        return [[packs[i] for i in group] for group in length_buckets(lengths, budget)]
+        return batch_packs(rows, self.pack_rows(rows, budget), budget)
 
     def pair_batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
         """Group pairs into batches of at most `budget` padded tokens, for `batch_pairs`.
 
-        Returns indices. Pairs packed into one row and pairs in two rows are in different batches,
-        so that neither is padded to the other's length.
+        Returns indices (`group_pairs`).
         """
-        batches: list[list[int]] = []
-        packs = [len(self.pack_rows(pair.rows)) for pair in pairs]
-        for rows in (1, 2):  # of a pair
-            places = [place for place, count in enumerate(packs) if count == rows]
-            own = [pairs[place].rows for place in places]
-            longest = [
-                packed_length(p) if rows == 1 else 2 * max(len(r.ids) for r in p) for p in own
-            ]
-            batches += [[places[i] for i in group] for group in length_buckets(longest, budget)]
-        return batches
+        packed = [len(self.pack_rows(pair.rows)) == 1 for pair in pairs]
+        return group_pairs([pair.rows for pair in pairs], packed, budget)
 
     def batch_pairs(self, pairs: Sequence[Pair]) -> SharedBatch:
         """Pad pairs to a batch of R = 2 B responses: chosen, rejected, chosen, …"""
@@ -383,7 +365,7 @@ class Backbone:
     ) -> ResponseSums:
         """Log-probs of the batch's R responses, summed over their tokens."""
         values = self.logprobs_from(self.predicting(role, batch), batch, temperature)  # (N,)
-        return ResponseSums(_spread(values, batch.mask).sum(1), batch.mask.sum(1))
+        return ResponseSums(spread(values, batch.mask).sum(1), batch.mask.sum(1))
 
     def ends(self, role: Role | None, batch: SharedBatch) -> Tensor:
         """Hidden states at the last tokens of the batch's R responses: (R, d)."""
@@ -410,8 +392,3 @@ def all_whole(backbones: Iterable[Backbone]) -> Iterator[None]:
         for backbone in backbones:
             stack.enter_context(backbone.unsharded())
         yield
-
-
-def _spread(values: Tensor, mask: Tensor) -> Tensor:
-    """(N,) values to their places in a (B, T) tensor of zeros."""
-    return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)

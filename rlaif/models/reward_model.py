@@ -33,7 +33,8 @@ from rlaif.batching.unusable import BatchError
 from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, write_json
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, Role, load_tensors, save_tensors
+from rlaif.models.backbone import Backbone, Role
+from rlaif.models.folder import load_tensors, save_tensors
 from rlaif.models.lora_config import TrainDtype
 from rlaif.models.reward.heads import LABEL, RewardHeads
 from rlaif.models.reward.weights import RewardModelError, Weighing, read_facts, weighing_of

@@ -1,5 +1,5 @@
-"""What an evaluation has beside win rates, as tables and sentences: when judging stopped, win rates
-by people, and the strengths of a round robin.
+"""Tables and sentences on results of an evaluation beyond its win rates: when judging stopped, win
+rates by people, and the strengths of a round robin.
 """
 
 from __future__ import annotations

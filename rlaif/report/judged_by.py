@@ -1,4 +1,4 @@
-"""Who judged, in words: what stands beside every win rate, on the page and on the terminal.
+"""Sentences on who judged, shown beside every win rate on the page and on the terminal.
 
 who      the judge and its constitution, and whether it labeled the training data, too
 worth    how often it is right on gold, beside naming the longer response; or "not known on gold"

@@ -1,4 +1,4 @@
-"""A reward whose sources all have a scale: those without one of their own are standardized.
+"""Standardized rewards: sources without a scale of their own get one from the run's first scores.
 
     raw     what the sources say of a process's responses
     settle  the scores; while a scale is missing it is estimated on those of all processes

@@ -67,6 +67,11 @@ principles:
         preferred: A
 """
 
+MY_GOLD = (
+    {"prompt": "My parcel is late.", "chosen": "I will call the depot now.", "rejected": "Sorry."},
+    {"prompt": "Where is it?", "chosen": "At the depot, until noon.", "rejected": "Somewhere."},
+)
+
 
 def not_run(command: str) -> bool:
     return any(command.startswith(start) for start in NOT_RUN)
@@ -161,6 +166,7 @@ class Reader:
             "OMP_NUM_THREADS": "1",
         }
         (self.folder / "my_rules.yaml").write_text(MY_RULES)
+        (self.folder / "my_gold.jsonl").write_text("\n".join(map(json.dumps, MY_GOLD)))
         prompts = [json.dumps({"prompt": f"Say {n}."}) for n in range(20)]
         (self.folder / "my_prompts.jsonl").write_text("\n".join(prompts))
 

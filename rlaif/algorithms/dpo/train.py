@@ -109,7 +109,7 @@ def train(
 def labels_for(
     loss: str, preferences: Sequence[Preference], what: str, workers: ProcessGroup
 ) -> Sequence[Preference]:
-    """The pairs as the loss needs their labels; prints what was left out or turned round."""
+    """The pairs as the loss needs their labels; prints what was left out or swapped."""
     if LOSSES[loss].soft:
         return preferences
     hard = hard_labels(preferences, loss)

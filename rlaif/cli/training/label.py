@@ -23,7 +23,7 @@ from rlaif.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rlaif.feedback.labeler import LabelingSummary
+    from rlaif.feedback.counts import LabelingSummary
     from rlaif.labels.update import Update
 
 AllPairs = Annotated[
@@ -91,8 +91,8 @@ def label(
     Labels made by another constitution, judge or options are not overwritten: see --replace and
     --update.
     """
-    from rlaif.api.judging import label as label_pairs
-    from rlaif.api.judging import update_labels
+    from rlaif.api.labeling import label as label_pairs
+    from rlaif.api.labeling import update_labels
 
     _check_label_options(constitution, old, update, replace)
     max_wait = longest_wait(wait, wait_timeout)

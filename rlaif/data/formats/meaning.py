@@ -1,4 +1,4 @@
-"""Columns that change what a row of TRL's shapes means: heeded or refused, never dropped."""
+"""Columns that change what a row of TRL's shapes means: respected or refused, never dropped."""
 
 from __future__ import annotations
 

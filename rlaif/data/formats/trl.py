@@ -15,7 +15,7 @@ only turn, a text response the assistant's. `chosen` may repeat the prompt befor
 `prob_chosen` the label is a hard one: prob_chosen = 1. Without `id` the id is made from the
 content. A column whose name is nearly one of ours is an error.
 
-Columns that change what a row means are heeded: `system` (and `system_prompt`) begins the prompt;
+Columns that change a row's meaning are respected: `system` (and `system_prompt`) begins the prompt;
 `label: false` (an unpaired preference, KTO) and `deleted: true` leave the row out; so do equal
 responses and, without prob_chosen, a tie (`tie: true`, or "tie" as `status` or `winner`) and scores
 (`score_chosen` and `score_rejected`, `chosen-rating` and the like, or a `rating` of two) of which

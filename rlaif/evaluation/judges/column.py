@@ -108,10 +108,10 @@ def _policy(
     )
 
 
-def described(
+def with_judge_facts(
     columns: Sequence[JudgeColumn], labelers: Labelers, worth: Sequence[JudgeWorth]
 ) -> tuple[JudgeColumn, ...]:
-    """The columns with whether each judge labeled, and what is known of it on gold."""
+    """The columns, with whether each judge labeled and what is known of it on gold."""
     return tuple(
         replace(
             column,

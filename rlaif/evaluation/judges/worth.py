@@ -4,8 +4,8 @@
      "gold": "hhh_221.jsonl", "date": "2026-11-29", "n": 36,
      "accuracy": 0.75, "low": 0.59, "high": 0.86, "longer": 0.69, "longer_chosen": 0.6}
 
-A file holds one such object, a list of them, or {"worth": [...]}; other keys are ignored. A
-bench.json of `rlaif judge bench` is read, too: its judge is "NAME by CONSTITUTION VERSION".
+A file holds one such object, a list of them, or {"worth": [...]}, as the bench.json that `rlaif
+judge bench` writes; other keys are ignored.
 
 Figures count for a judge with the same weights (by name where the file has no digest) and the same
 constitution (where the file names one). A judge is above chance where its interval is over ½, and
@@ -113,30 +113,4 @@ def _parsed(text: bytes, name: str) -> tuple[JudgeWorth, ...]:
 
 def _listed(content: Any) -> Any:
     """The list of figures in any of the forms."""
-    if isinstance(content, dict):
-        content = content.get("worth", [content])
-    return [_of_bench(each) for each in content] if isinstance(content, list) else content
-
-
-def _of_bench(figures: Any) -> Any:
-    """The figures of one file in a bench.json as ours; others as they are."""
-    if not isinstance(figures, dict) or "answered_by" not in figures:
-        return figures
-    judge, _, constitution = str(figures["answered_by"]).rpartition(" by ")
-    try:
-        overall = figures["figures"][0]["estimate"]
-        floors = {floor["name"]: floor["value"] for floor in figures["floors"]}
-        longer_chosen = figures["length"]["longer_chosen"]
-        return {
-            "judge": judge or constitution,
-            "constitution": constitution if judge else "",
-            "gold": Path(figures["file"]).name,
-            "n": overall["n"],
-            "accuracy": overall["value"],
-            "low": overall["low"],
-            "high": overall["high"],
-            "longer": floors.get("longer"),
-            "longer_chosen": longer_chosen and longer_chosen["value"],
-        }
-    except (KeyError, IndexError, TypeError):  # another form: what is missing is named
-        return figures
+    return content.get("worth", [content]) if isinstance(content, dict) else content

@@ -1,5 +1,6 @@
 """Policies that were all compared with each other.
 
 tournament.py       every policy compared with every other, by a judge
-bradley_terry.py    their strengths, with standard errors by prompt
+strengths.py        types of comparisons and strengths
+bradley_terry.py    strengths from comparisons, with standard errors by prompt
 """

@@ -31,49 +31,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import NamedTuple
 
-from rlaif.evaluation.intervals import Estimate, student_t
+import numpy as np
+
+from rlaif.evaluation.intervals import Z95, Estimate, student_t
+from rlaif.evaluation.logistic import Floats, information, ridge_logistic, sigmoid
+from rlaif.evaluation.round_robin.strengths import PolicyStrength, SoftWin, StrengthTable
 
 SEED_MARK = "@"
-_Z = NormalDist().inv_cdf(0.975)
-_Matrix = list[list[float]]
-
-
-class SoftWin(NamedTuple):
-    """One judged comparison: P(the response of `one` is better than that of `other`)."""
-
-    prompt: str  # prompt id
-    one: str
-    other: str
-    prob: float
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyStrength:
-    """A policy's log-odds of being preferred to the start, with a 95 % interval over n prompts.
-
-    wins_start: the same as P(better than the start); seeds: over 1 for the mean of an arm.
-    """
-
-    name: str
-    strength: Estimate
-    wins_start: Estimate
-    seeds: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class StrengthTable:
-    """Strongest first, the start among them with 0. infinite: why there are no strengths, or ''.
-
-    arms: means over the seeds of each method that has several.
-    """
-
-    policies: tuple[PolicyStrength, ...]
-    arms: tuple[PolicyStrength, ...] = ()
-    infinite: str = ""
 
 
 def bradley_terry(names: Sequence[str], wins: Sequence[SoftWin]) -> StrengthTable:
@@ -84,26 +51,34 @@ def bradley_terry(names: Sequence[str], wins: Sequence[SoftWin]) -> StrengthTabl
     weighted = _weighted(names, wins)
     if reason := _separation(names, weighted):
         return StrengthTable((), infinite=reason)
-    theta, hessian = _fit(len(names), weighted)
+    x = np.zeros((len(weighted), len(names)))  # a row's log-odds are x·θ
+    for i, row in enumerate(weighted):
+        x[i, row.one], x[i, row.other] = 1.0, -1.0
+    x = x[:, 1:]  # θ_0 = 0
+    y = np.array([row.prob for row in weighted])
+    weights = np.array([row.weight for row in weighted])
+    fitted = ridge_logistic(x, y, weights, ridge=0.0)
+    theta = [0.0, *map(float, fitted)]
     prompts = len({row.prompt for row in weighted})
-    covariance = _sandwich(theta, hessian, weighted) if prompts > 1 else None
+    covariance = _sandwich(x, y, weights, sigmoid(x @ fitted), weighted) if prompts > 1 else None
 
     rows = [
-        _strength(name, theta[i], _error(covariance, {i: 1.0}), prompts)
+        _strength(name, theta[i], _error(covariance, [i], len(names)), prompts)
         for i, name in enumerate(names)
     ]
     arms = []
     for arm, members in _arms(names).items():
         strengths = [theta[i] for i in members]
-        se = _error(covariance, dict.fromkeys(members, 1 / len(members)))
+        se = _error(covariance, members, len(names))
         between = student_t(len(members) - 1) * stdev(strengths) / math.sqrt(len(members))
-        spread = None if se is None else math.hypot(se, between / _Z)
+        spread = None if se is None else math.hypot(se, between / Z95)
         arms.append(_strength(arm, fmean(strengths), spread, prompts, len(members)))
     return StrengthTable(_ranked(rows), _ranked(arms))
 
 
 def _ranked(rows: Iterable[PolicyStrength]) -> tuple[PolicyStrength, ...]:
-    return tuple(sorted(rows, key=lambda row: -row.strength.value))
+    """Strongest first; those that differ by rounding alone stay in their order."""
+    return tuple(sorted(rows, key=lambda row: -round(row.strength.value, 9)))
 
 
 def _arms(names: Sequence[str]) -> dict[str, list[int]]:
@@ -123,7 +98,7 @@ def _strength(
         bounds: tuple[float | None, float | None] = (None, None)
         shares = bounds
     else:
-        bounds = low, high = theta - _Z * error, theta + _Z * error
+        bounds = low, high = theta - Z95 * error, theta + Z95 * error
         shares = (_sigmoid(low), _sigmoid(high))
     return PolicyStrength(
         name,
@@ -196,107 +171,25 @@ def _reached(start: int, edges: Mapping[int, set[int]]) -> set[int]:
     return found
 
 
-def _fit(count: int, rows: Sequence[_WeightedWin]) -> tuple[list[float], _Matrix]:
-    """(θ with θ_0 = 0, minus the Hessian over θ_1 …), by Newton's method with halved steps."""
-    totals: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for row in rows:  # Σw·y and Σw of every two policies are all that the fit depends on
-        total = totals[row.one, row.other]
-        total[0] += row.weight * row.prob
-        total[1] += row.weight
-    theta = [0.0] * count
-    best = _likelihood(theta, totals)
-    for _ in range(100):
-        gradient = [0.0] * count
-        for (one, other), (won, weight) in totals.items():
-            slope = won - weight * _sigmoid(theta[one] - theta[other])
-            gradient[one] += slope
-            gradient[other] -= slope
-        step = [0.0, *_times(_inverse(_information(theta, totals)), gradient[1:])]
-        size = 1.0
-        while True:
-            moved = [t + size * s for t, s in zip(theta, step, strict=True)]
-            if (new := _likelihood(moved, totals)) >= best or size < 1e-6:
-                break
-            size /= 2
-        theta, best = moved, max(best, new)
-        if max(map(abs, step)) < 1e-10:
-            break
-    return theta, _information(theta, totals)
-
-
-def _likelihood(theta: Sequence[float], totals: Mapping[tuple[int, int], Sequence[float]]) -> float:
-    total = 0.0
-    for (one, other), (won, weight) in totals.items():
-        z = theta[one] - theta[other]
-        total += won * z - weight * (max(z, 0.0) + math.log1p(math.exp(-abs(z))))
-    return total
-
-
-def _information(
-    theta: Sequence[float], totals: Mapping[tuple[int, int], Sequence[float]]
-) -> _Matrix:
-    size = len(theta) - 1
-    matrix = [[0.0] * size for _ in range(size)]
-    for (one, other), (_, weight) in totals.items():
-        q = _sigmoid(theta[one] - theta[other])
-        curve = weight * q * (1 - q)
-        for i, j in ((one, one), (other, other)):
-            if i:
-                matrix[i - 1][j - 1] += curve
-        if one and other:
-            matrix[one - 1][other - 1] -= curve
-            matrix[other - 1][one - 1] -= curve
-    return matrix
-
-
 def _sandwich(
-    theta: Sequence[float], information: _Matrix, rows: Sequence[_WeightedWin]
-) -> _Matrix:
-    """V over θ_1 …, from the gradients of each prompt."""
-    size = len(theta) - 1
-    scores: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(theta))
-    for row in rows:
-        slope = row.weight * (row.prob - _sigmoid(theta[row.one] - theta[row.other]))
-        scores[row.prompt][row.one] += slope
-        scores[row.prompt][row.other] -= slope
-    bread = _inverse(information)
-    # H⁻¹·g_p per prompt; V is the sum of their outer products
-    moved = [_times(bread, score[1:]) for score in scores.values()]
-    factor = len(moved) / (len(moved) - 1)
-    return [
-        [factor * math.fsum(m[i] * m[j] for m in moved) for j in range(size)] for i in range(size)
-    ]
+    x: Floats, y: Floats, weights: Floats, prob: Floats, rows: Sequence[_WeightedWin]
+) -> Floats:
+    """V over θ_1 …, from the gradients of each prompt: (P - 1, P - 1)."""
+    place = {prompt: i for i, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
+    gradients = np.zeros((len(place), x.shape[1]))
+    np.add.at(gradients, [place[row.prompt] for row in rows], x * (weights * (y - prob))[:, None])
+    moved = np.linalg.solve(information(x, prob, weights), gradients.T)  # H⁻¹·g_p per prompt
+    return np.asarray(len(place) / (len(place) - 1) * moved @ moved.T)
 
 
-def _error(covariance: _Matrix | None, weights: Mapping[int, float]) -> float | None:
-    """Standard error of Σ weight·θ; θ_0 has none."""
+def _error(covariance: Floats | None, members: Sequence[int], policies: int) -> float | None:
+    """Standard error of the mean strength of these policies; θ_0 has none."""
     if covariance is None:
         return None
-    free = [(i - 1, weight) for i, weight in weights.items() if i]
-    return math.sqrt(
-        max(0.0, math.fsum(a * b * covariance[i][j] for i, a in free for j, b in free))
-    )
-
-
-def _inverse(matrix: _Matrix) -> _Matrix:
-    """Gauss-Jordan with pivoting; the matrix is positive definite."""
-    size = len(matrix)
-    rows = [[*row, *(float(i == j) for j in range(size))] for i, row in enumerate(matrix)]
-    for column in range(size):
-        pivot = max(range(column, size), key=lambda r: abs(rows[r][column]))
-        rows[column], rows[pivot] = rows[pivot], rows[column]
-        scale = rows[column][column]
-        rows[column] = [value / scale for value in rows[column]]
-        for r in range(size):
-            if r != column and rows[r][column]:
-                factor = rows[r][column]
-                rows[r] = [a - factor * b for a, b in zip(rows[r], rows[column], strict=True)]
-    return [row[size:] for row in rows]
-
-
-def _times(matrix: _Matrix, vector: Sequence[float]) -> list[float]:
-    return [math.fsum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
+    share = np.zeros(policies)
+    share[list(members)] = 1 / len(members)
+    return math.sqrt(max(0.0, float(share[1:] @ covariance @ share[1:])))
 
 
 def _sigmoid(z: float) -> float:
-    return 1 / (1 + math.exp(-z)) if z >= 0 else 1 - 1 / (1 + math.exp(z))
+    return float(sigmoid(np.array(z)))

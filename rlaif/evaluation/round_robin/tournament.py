@@ -11,7 +11,8 @@ from itertools import combinations
 
 from rlaif.evaluation.comparison import Compare, compare_with_start
 from rlaif.evaluation.policies import PolicyRun
-from rlaif.evaluation.round_robin.bradley_terry import SoftWin, StrengthTable, bradley_terry
+from rlaif.evaluation.round_robin.bradley_terry import bradley_terry
+from rlaif.evaluation.round_robin.strengths import SoftWin, StrengthTable
 
 
 def round_robin(runs: Sequence[PolicyRun], compare: Compare) -> StrengthTable:

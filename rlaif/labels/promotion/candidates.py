@@ -69,5 +69,5 @@ class Candidate:
 
     @property
     def needs_reads(self) -> bool:
-        """Whether the reads of the judge as it is do not suffice."""
+        """Whether it needs reads other than the current judge's."""
         return self.kind not in (Kind.READER, Kind.CALIBRATION)

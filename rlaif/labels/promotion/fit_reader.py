@@ -9,9 +9,7 @@
     λ     of RIDGES, the one with the lowest loss on held-back folds of prompts
 
 There is no intercept and no centering, because both would break the symmetry: a pair and its mirror
-image (-x, 1 - y) have the same loss. The loss is strictly convex for λ > 0, and is minimized by
-Newton's method (iteratively reweighted least squares; Hastie, Tibshirani, Friedman 2009, section
-4.4.1), with steps halved where they overshoot.
+image (-x, 1 - y) have the same loss. rlaif/evaluation/logistic.py minimizes it.
 """
 
 from __future__ import annotations
@@ -25,14 +23,13 @@ import numpy.typing as npt
 
 from judge_service.judge.calibration import CalibrationError
 from judge_service.judge.reader import FittedReader
-from rlaif.labels.calibrate import folds_by_prompt
+from rlaif.evaluation.clustered import folds_by_prompt
+from rlaif.evaluation.logistic import Floats, logistic_losses, ridge_logistic
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 FEWEST_PROMPTS = 20
 SMALLEST_SCALE = 0.1  # nats
 FOLDS = 5
-
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,44 +76,11 @@ def fit_reader(rows: Sequence[GoldReads], *, seed: int = 0, command: str = "") -
 
 
 def _held_back_loss(
-    x: _Floats, y: _Floats, weight: _Floats, fold_of: npt.NDArray[np.int_], ridge: float
+    x: Floats, y: Floats, weight: Floats, fold_of: npt.NDArray[np.int_], ridge: float
 ) -> float:
     total = 0.0
     for fold in range(FOLDS):
         train, test = fold_of != fold, fold_of == fold
         w = ridge_logistic(x[train], y[train], weight[train], ridge)
-        total += float(weight[test] @ _losses(x[test] @ w, y[test]))
+        total += float(weight[test] @ logistic_losses(x[test] @ w, y[test]))
     return total
-
-
-def ridge_logistic(x: _Floats, y: _Floats, weight: _Floats, ridge: float) -> _Floats:
-    """The weights w that minimize the module's loss for features of scale 1.
-
-    x: (n, k). y, weight: (n,). ridge: λ, above 0. Returns (k,).
-    """
-    w = np.zeros(x.shape[1])
-
-    def loss(at: _Floats) -> float:
-        return float(weight @ _losses(x @ at, y) + ridge / 2 * at @ at)
-
-    best = loss(w)
-    for _ in range(100):
-        p = 1.0 / (1.0 + np.exp(-np.clip(x @ w, -500.0, 500.0)))
-        gradient = x.T @ (weight * (p - y)) + ridge * w
-        hessian = (x.T * (weight * p * (1.0 - p))) @ x + ridge * np.eye(len(w))
-        step = np.linalg.solve(hessian, gradient)
-        # Far from the minimum a full step can overshoot; the loss never rises.
-        size = 1.0
-        while (new := loss(w - size * step)) > best and size > 1e-6:
-            size /= 2
-        if new > best:
-            break
-        w, best = w - size * step, new
-        if np.abs(step).max() < 1e-10:
-            break
-    return w
-
-
-def _losses(z: _Floats, y: _Floats) -> _Floats:
-    """log(1 + e^z) - y z, without overflow."""
-    return np.logaddexp(0.0, z) - y * z

@@ -53,11 +53,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One candidate on the test rows, beside the judge as it is."""
+    """One candidate on the test rows, beside the current judge."""
 
     name: str
     metric: Metric
-    base: float  # the metric's mean over prompts, of the judge as it is; log loss as NLL
+    base: float  # the metric's mean over prompts, of the current judge; log loss as NLL
     candidate: float  # the same of the candidate
     gain: Estimate  # simultaneous over all candidates; n counts prompts
     pairs: int  # that both have judged

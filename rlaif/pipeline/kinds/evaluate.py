@@ -16,7 +16,7 @@ from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
 from rlaif.evaluation.anytime import stop_rule
 from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
-from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+from rlaif.evaluation.round_robin.strengths import StrengthTable
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -144,7 +144,7 @@ class EvaluateStage(Stage):
         comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
         human = human_win_rates(verdicts, comparisons)
         result = replace(result, human=human, strengths=strengths[0] if strengths else None)
-        result = result.known(self._labelers(), self._worth())
+        result = result.with_judge_facts(self._labelers(), self._worth())
         self._save_gold((start, *trained), result)
         result.save(self.outputs.paths[0])
 

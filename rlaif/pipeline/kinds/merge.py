@@ -32,7 +32,7 @@ class MergeStage(Stage):
         return f"folding the adapter of {self.source('policy').title} into its model"
 
     def run(self, context: RunContext) -> None:
-        from rlaif.models.backbone import merge_adapter
+        from rlaif.models.merge import merge_adapter
 
         policy = self.source("policy").stage
         assert policy is not None

@@ -95,7 +95,7 @@ def whole_model(policy: Source, merged: Path) -> Iterator[str]:
     if trained is None or is_model(trained.folder):
         yield policy.model
         return
-    from rlaif.models.backbone import merge_adapter
+    from rlaif.models.merge import merge_adapter
 
     assert trained.base is not None
     merge_adapter(trained.base.model, trained.folder, merged, "float32")

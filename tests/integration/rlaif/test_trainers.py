@@ -12,7 +12,8 @@ from rlaif.algorithms.dpo import train as dpo
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.reward import train as reward_model
 from rlaif.data.records import Preference, Prompt, Sample
-from rlaif.models.backbone import Backbone, merge_adapter
+from rlaif.models.backbone import Backbone
+from rlaif.models.merge import merge_adapter
 from rlaif.models.sample_logprobs import response_logprobs
 
 pytestmark = [

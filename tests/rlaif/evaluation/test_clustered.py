@@ -8,6 +8,8 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlaif.evaluation.clustered import (
     clustered_line,
@@ -90,12 +92,24 @@ def test_a_line_needs_values_of_x_that_differ() -> None:
     assert (line.slope.value, line.slope.low) == (1.0, None)
 
 
-def test_no_prompt_is_in_two_folds_and_folds_are_of_similar_size() -> None:
-    prompts = [f"p{n % 17}" for n in range(60)]
-    folds = folds_by_prompt(prompts, 5, seed=3)
-    assert all(
-        len({f for f, p in zip(folds, prompts, strict=True) if p == q}) == 1 for q in prompts
-    )
+@given(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60), st.integers(2, 6))
+def test_no_prompt_is_in_two_folds(prompts: list[str], folds: int) -> None:
+    fold_of = folds_by_prompt(prompts, folds, seed=3)
+    assert len(set(zip(prompts, fold_of, strict=True))) == len(set(prompts))
+    assert set(fold_of) <= set(range(folds))
+    if len(set(prompts)) >= folds:
+        assert len(set(fold_of)) == folds, "no fold is empty"
+    assert fold_of == folds_by_prompt(prompts, folds, seed=3)
+
+
+def test_folds_of_single_prompts_have_equal_size_and_depend_on_the_seed() -> None:
+    prompts = [str(i) for i in range(50)]
+    fold_of = folds_by_prompt(prompts, 5, seed=0)
+    assert sorted(fold_of) == sorted(list(range(5)) * 10)
+    assert fold_of != folds_by_prompt(prompts, 5, seed=1)
+
+
+def test_folds_are_of_similar_size_where_prompts_are_not() -> None:
+    folds = folds_by_prompt([f"p{n % 17}" for n in range(60)], 5, seed=3)
     sizes = [folds.count(fold) for fold in range(5)]
     assert max(sizes) - min(sizes) <= 4
-    assert folds == folds_by_prompt(prompts, 5, seed=3) != folds_by_prompt(prompts, 5, seed=4)

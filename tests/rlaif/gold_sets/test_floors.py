@@ -6,13 +6,11 @@ import math
 import random
 from statistics import fmean
 
-import numpy as np
 import pytest
 
 from rlaif.gold_sets.figures import ties_score
 from rlaif.gold_sets.floors import (
     SURFACE,
-    fit_logistic,
     floors,
     longer,
     random_credit,
@@ -107,26 +105,6 @@ def test_a_fit_on_another_file_leaves_out_prompts_that_are_asked_here() -> None:
     # All that is left without the two shared prompts is too little.
     few = [q for q in others if q.messages[0].content in {f"p{n}" for n in range(11)}]
     assert "words" not in accuracy(asked, train=few)
-
-
-@pytest.mark.parametrize("shape", [(40, 5), (6, 20)])
-def test_the_fit_is_where_the_gradient_vanishes(shape: tuple[int, int]) -> None:
-    draw = np.random.default_rng(2)
-    d, w, ridge = draw.normal(size=shape), draw.uniform(0.2, 1, size=shape[0]), 0.7
-    b = fit_logistic(d, w, ridge)
-
-    def loss(at: np.ndarray) -> float:
-        return float(w @ np.log1p(np.exp(-d @ at)) + ridge / 2 * at @ at)
-
-    step = 1e-5
-    for unit in np.eye(shape[1]):
-        assert abs(loss(b + step * unit) - loss(b - step * unit)) / (2 * step) < 1e-4
-
-
-def test_swapping_right_and_wrong_turns_the_fit_around() -> None:
-    d = np.random.default_rng(3).normal(size=(30, 4))
-    w = np.ones(30)
-    assert fit_logistic(-d, w, 1.0) == pytest.approx(-fit_logistic(d, w, 1.0), abs=1e-6)
 
 
 def test_features_of_a_text_by_hand() -> None:

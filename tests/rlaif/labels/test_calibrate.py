@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -37,7 +35,6 @@ from rlaif.labels.calibrate import (
     changes,
     choose,
     comparison,
-    folds_by_prompt,
     held_back,
     load_gold,
     longer_is_right,
@@ -137,23 +134,6 @@ def test_the_baseline_picks_the_longer_and_counts_a_tie_half() -> None:
 
 
 # ── cross-validation ─────────────────────────────────────────────────────────────────────────
-
-
-@given(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60), st.integers(2, 6))
-def test_no_prompt_is_in_two_folds(prompts: list[str], folds: int) -> None:
-    fold_of = folds_by_prompt(prompts, folds, seed=3)
-    assert len(set(zip(prompts, fold_of, strict=True))) == len(set(prompts))
-    assert set(fold_of) <= set(range(folds))
-    if len(set(prompts)) >= folds:
-        assert len(set(fold_of)) == folds, "no fold is empty"
-    assert fold_of == folds_by_prompt(prompts, folds, seed=3)
-
-
-def test_folds_of_single_prompts_have_equal_size_and_depend_on_the_seed() -> None:
-    prompts = [str(i) for i in range(50)]
-    fold_of = folds_by_prompt(prompts, 5, seed=0)
-    assert sorted(fold_of) == sorted(list(range(5)) * 10)
-    assert fold_of != folds_by_prompt(prompts, 5, seed=1)
 
 
 def test_a_pair_is_calibrated_by_the_other_folds_only() -> None:

@@ -16,8 +16,9 @@ from transformers import (
 
 from rlaif.batching.encode import Row, pad
 from rlaif.batching.prefix_sharing import pad_packs
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
 from rlaif.models.causal_lm import CausalLM
+from rlaif.models.merge import merge_adapter
 from tests.support.training.architectures import (
     ALONE,
     OWN_ATTENTION,

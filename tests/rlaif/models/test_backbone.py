@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.batching.encode import Row, pad
 from rlaif.data.records import Sample
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.merge import merge_adapter
 from rlaif.models.sample_logprobs import response_logprobs
 from tests.support.training.perturb import shaken
 

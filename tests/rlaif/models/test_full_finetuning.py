@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlaif.batching.encode import Row, pad
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.merge import merge_adapter
 from tests.support.chat_templates import GEMMA
 
 ROWS = [Row("a", (1, 5, 6, 7, 8, 2), 3), Row("b", (1, 9, 2), 2)]

@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
 from rlaif.models.lora import LeanLinear
+from rlaif.models.merge import merge_adapter
 from tests.support.training.architectures import SHARED, save_architecture
 from tests.support.training.perturb import shaken
 

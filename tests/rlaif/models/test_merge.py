@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.core_model_loading import Concatenate, WeightConverter, WeightRenaming
 
-from rlaif.models.backbone import Backbone, BackboneError, LoraConfig, merge_adapter
+from rlaif.models.backbone import Backbone, BackboneError, LoraConfig
+from rlaif.models.merge import merge_adapter
 from tests.support.training.perturb import shaken
 
 IDS = torch.tensor([[1, 5, 6, 7, 8, 9]])

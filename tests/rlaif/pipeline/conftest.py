@@ -39,7 +39,7 @@ def work(tmp_path, monkeypatch):
         out.mkdir(exist_ok=True)
         return out
 
-    monkeypatch.setattr("rlaif.models.backbone.merge_adapter", merge)
+    monkeypatch.setattr("rlaif.models.merge.merge_adapter", merge)
 
     @contextmanager
     def judge_client(self, judge, constitution, log):

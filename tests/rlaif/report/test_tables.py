@@ -18,7 +18,7 @@ from rlaif.evaluation.policies import (
     PolicyRun,
     evaluate,
 )
-from rlaif.evaluation.round_robin.bradley_terry import StrengthTable
+from rlaif.evaluation.round_robin.strengths import StrengthTable
 from rlaif.evaluation.round_robin.tournament import round_robin
 from rlaif.report.beyond_win_rates import further_sentences, further_tables, print_evaluation
 from rlaif.report.formats import format_signed

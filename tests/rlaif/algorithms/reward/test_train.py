@@ -21,7 +21,8 @@ from rlaif.batching.unusable import BatchError
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
 from rlaif.models import reward_model as scoring
-from rlaif.models.backbone import Backbone, save_tensors
+from rlaif.models.backbone import Backbone
+from rlaif.models.folder import save_tensors
 from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward.heads import Heads, RewardHeads
 from rlaif.models.reward.weights import RewardModelError

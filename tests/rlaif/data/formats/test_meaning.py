@@ -1,4 +1,4 @@
-"""Columns that change what a row means are heeded or refused, and the others named in one line."""
+"""Columns that change a row's meaning are respected or refused, the others named in one line."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rlaif.evaluation.comparison import EvaluatorModel, ResponseComparison
 from rlaif.evaluation.intervals import wilson
 from rlaif.evaluation.judges.agreement import agreement, agreements, cohens_kappa
-from rlaif.evaluation.judges.column import Labelers, column_of, described
+from rlaif.evaluation.judges.column import Labelers, column_of, with_judge_facts
 from rlaif.evaluation.judges.worth import JudgeWorth
 
 START = {(f"p{i}", 0): "start" for i in range(9)}
@@ -71,13 +71,13 @@ def test_three_judges_have_three_agreements_and_strangers_none():
 
 def test_a_labeler_is_known_by_its_weights_whatever_its_name():
     columns = [column("a", [0.9]), column("b", [0.9])]
-    known = described(columns, Labelers(frozenset({"a" * 64}), complete=True), ())
+    known = with_judge_facts(columns, Labelers(frozenset({"a" * 64}), complete=True), ())
     assert [each.also_labeled for each in known] == [True, False]
-    unknown = described(columns, Labelers(frozenset({"a" * 64}), complete=False), ())
+    unknown = with_judge_facts(columns, Labelers(frozenset({"a" * 64}), complete=False), ())
     assert [each.also_labeled for each in unknown] == [True, None]
 
 
 def test_columns_are_described_by_what_their_judge_is_worth():
     worth = JudgeWorth(judge="b", gold="g", n=9, accuracy=0.5, low=0.2, high=0.8, longer=0.5)
-    known = described([column("a", [0.9]), column("b", [0.9])], Labelers(), [worth])
+    known = with_judge_facts([column("a", [0.9]), column("b", [0.9])], Labelers(), [worth])
     assert [each.worth for each in known] == [(), (worth,)]

@@ -27,7 +27,7 @@ def saved(tmp_path, content):
     return path
 
 
-@pytest.mark.parametrize("content", [FIGURES, [FIGURES], {"worth": [FIGURES]}])
+@pytest.mark.parametrize("content", [FIGURES, [FIGURES], {"worth": [FIGURES], "results": []}])
 def test_a_file_holds_one_judge_or_several(tmp_path, content):
     (worth,) = read_worth(saved(tmp_path, content))
     assert (worth.accuracy, worth.longer_chosen) == (0.75, None)
@@ -36,27 +36,6 @@ def test_a_file_holds_one_judge_or_several(tmp_path, content):
 def test_keys_that_are_not_of_ours_are_ignored(tmp_path):
     (worth,) = read_worth(saved(tmp_path, FIGURES | {"ece": 0.1}))
     assert worth.n == 36
-
-
-def test_a_bench_json_is_read_as_the_figures_of_the_judge_that_answered(tmp_path):
-    bench = {
-        "file": "data/hh.jsonl", "format": "pairs", "answered_by": "org/m by overall 1.0.0",
-        "questions": 50, "length": {"longer_chosen": {"value": 0.9, "low": 0.8, "high": 1, "n": 9}},
-        "figures": [
-            {"name": "overall", "estimate": {"value": 0.6, "low": 0.5, "high": 0.7, "n": 48}},
-            {"name": "chat", "estimate": {"value": 0.1, "low": 0.0, "high": 0.2, "n": 8}},
-        ],
-        "floors": [{"name": "random", "value": 0.5}, {"name": "longer", "value": 0.64}],
-    }  # fmt: skip
-    (worth,) = read_worth(saved(tmp_path, [bench]))
-    assert worth == JudgeWorth(
-        judge="org/m", constitution="overall 1.0.0", gold="hh.jsonl", n=48, accuracy=0.6, low=0.5,
-        high=0.7, longer=0.64, longer_chosen=0.9,
-    )  # fmt: skip
-    with pytest.raises(WorthError, match=r"worth\.json: 0\.longer"):
-        read_worth(saved(tmp_path, bench | {"floors": []}))
-    with pytest.raises(WorthError, match=r"worth\.json: 0\.judge"):
-        read_worth(saved(tmp_path, bench | {"figures": []}))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from rlaif.evaluation.intervals import student_t
-from rlaif.evaluation.round_robin.bradley_terry import SoftWin, bradley_terry
+from rlaif.evaluation.round_robin.bradley_terry import bradley_terry
+from rlaif.evaluation.round_robin.strengths import SoftWin
 
 NAMES = ("start", "sft", "dpo", "ppo")
 TRUTH = (0.0, 0.5, 1.2, -0.4)
@@ -158,3 +159,15 @@ def test_swapping_the_sides_of_a_comparison_changes_nothing():
     swapped = [SoftWin(w.prompt, w.other, w.one, 1 - w.prob) for w in wins]
     one, other = bradley_terry(NAMES, wins), bradley_terry(NAMES, swapped)
     assert strengths(one) == pytest.approx(strengths(other))
+
+
+def test_equally_strong_policies_stay_in_the_order_that_they_were_given_in():
+    # Everyone beats the next one as often as it loses to it: all strengths are 0 up to rounding.
+    names = ("start", "d", "c", "b", "a")
+    wins = [
+        SoftWin(f"p{i}", one, other, prob)
+        for i in range(3)
+        for one, other in zip(names, names[1:] + names[:1], strict=True)
+        for prob in (0.9, 0.1)
+    ]
+    assert tuple(row.name for row in bradley_terry(names, wins).policies) == names

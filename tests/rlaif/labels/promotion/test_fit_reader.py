@@ -1,44 +1,11 @@
-"""Ridge logistic regression by Newton's method, against closed forms and its own gradient."""
+"""Readers fitted to gold pairs: what they find, what they leave alone, and what is refused."""
 
-import math
 import random
 
-import numpy as np
 import pytest
 
 from judge_service.judge.calibration import CalibrationError
-from rlaif.labels.promotion.fit_reader import GoldReads, fit_reader, ridge_logistic
-
-
-def test_one_feature_of_equal_pairs_gets_the_log_odds_of_being_right():
-    # x = 1 for every pair, three of four right, hardly any ridge: sigmoid(w) = 3/4.
-    x, y = np.ones((8, 1)), np.array([1.0, 1, 1, 0] * 2)
-    (w,) = ridge_logistic(x, y, np.ones(8), 1e-9)
-    assert w == pytest.approx(math.log(3), abs=1e-6)
-
-
-def test_soft_gold_labels_are_fitted_as_probabilities():
-    (w,) = ridge_logistic(np.ones((2, 1)), np.array([0.9, 0.7]), np.ones(2), 1e-9)
-    assert w == pytest.approx(math.log(0.8 / 0.2), abs=1e-6)
-
-
-def test_at_the_minimum_the_gradient_is_zero_and_a_stronger_ridge_shrinks():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(60, 3)), rng.integers(0, 2, 60).astype(float)
-    weight = rng.uniform(0.2, 1.0, 60)
-    norms = []
-    for ridge in (0.1, 1.0, 100.0):
-        w = ridge_logistic(x, y, weight, ridge)
-        p = 1 / (1 + np.exp(-x @ w))
-        assert np.abs(x.T @ (weight * (p - y)) + ridge * w).max() < 1e-7
-        norms.append(float(w @ w))
-    assert norms == sorted(norms, reverse=True)
-
-
-def test_perfectly_separated_pairs_have_a_finite_weight():
-    # The minimum of log(1 + e^-w)·4 + 0.05 w²: w (1 + e^w) = 40.
-    (w,) = ridge_logistic(np.ones((4, 1)), np.ones(4), np.ones(4), 0.1)
-    assert w * (1 + math.exp(w)) == pytest.approx(40.0)
+from rlaif.labels.promotion.fit_reader import GoldReads, fit_reader
 
 
 def rows(n: int, right: float = 0.8, seed: int = 0) -> list[GoldReads]:
