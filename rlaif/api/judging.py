@@ -184,10 +184,9 @@ def evaluate(
     if len(evaluated) == len(responses):
         problems.attempt(require_known, verdicts, evaluated)
     rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
-    judges = [
-        problems.attempt(judge_of, model, address, constitution, wait)
-        for model, address in _each_judge(judge, server)
-    ]
+    named = _each_judge(judge, server)
+    problems.attempt(_require_distinct, named)
+    judges = [problems.attempt(judge_of, *each, constitution, wait) for each in named]
     known = [problems.attempt(read_worth, Path(path)) or () for path in _several(worth)]
     trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
     problems.attempt(require_folder, folder)
@@ -223,6 +222,12 @@ def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:
     ]
     named += [("", each) for each in _several(server)]
     return named or [("", "")]
+
+
+def _require_distinct(judges: Sequence[tuple[Any, Any]]) -> None:
+    texts = [str(each) for pair in judges for each in pair if each and isinstance(each, str | Path)]
+    if twice := next((text for text in texts if texts.count(text) > 1), None):
+        raise JudgeArgumentError(f"the judge {twice} is given twice; name each judge once")
 
 
 def _several(given: Any) -> list[Any]:

@@ -171,6 +171,12 @@ def test_evaluate_refuses_labels_and_figures_that_are_not_there(no_server):
         rlaif.evaluate({"dpo": responses("yes")}, start=responses("no"), judge=[])
 
 
+@pytest.mark.parametrize("name", ["smollm2-135m", "127.0.0.1:1"])
+def test_evaluate_refuses_a_judge_that_is_named_twice(name, no_server):
+    with pytest.raises(JudgeArgumentError, match=f"the judge {name} is given twice"):
+        rlaif.evaluate({"dpo": responses("yes")}, start=responses("no"), judge=[name, name])
+
+
 # ── what is refused ──────────────────────────────────────────────────────────────────────────
 
 
