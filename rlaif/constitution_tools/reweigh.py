@@ -32,6 +32,7 @@ PER_WEIGHT = 10
 """Minimum number of gold pairs per weight for a reliable fit (Peduzzi et al. 1996)."""
 
 _STEPS = 2000
+_SMALLEST_STEP = 1e-9  # of a weight: the fit has converged
 _MAX_SCALE = 1e4  # enough even for right votes that are all within 0.001 of one half
 
 
@@ -142,8 +143,9 @@ def fit(x: Floats, y: Floats, weights: Floats) -> Floats:
         slope = x.T @ (sigmoid(x @ ahead) - target) + (ahead - center) / spread**2
         moved = np.maximum(ahead - step * slope, 0.0)
         next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        # Momentum can stand still where it turns around, with a slope that is not 0.
+        done = max(np.abs(moved - beta).max(), np.abs(moved - ahead).max()) < _SMALLEST_STEP
         ahead = moved + (momentum - 1) / next_momentum * (moved - beta)
-        done = np.abs(moved - beta).max() < 1e-9
         beta, momentum = moved, next_momentum
         if done:
             break

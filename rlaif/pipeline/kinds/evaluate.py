@@ -106,6 +106,10 @@ class EvaluateStage(Stage):
                 read_worth(path)
             except WorthError as error:
                 yield "judge_worth", str(error)
+        try:
+            self._verdicts()
+        except RecordError as error:
+            yield "human", str(error)
 
     def does(self, context: RunContext) -> str:
         trained = ", ".join(name for name in self._respond.policies if name != START)
@@ -117,11 +121,11 @@ class EvaluateStage(Stage):
         """Also the policies, whose KL to the start is computed from their weights, and the labels
         that they were trained on, whose receipts say who labeled."""
         policies = self._respond.policies
-        verdicts = self._verdicts()
+        human = self.options.human
         return {
             "labels": [Files((source.file,)) for source in self._labels],
             "worth": Files(self._worth_files),
-            "human": Files((Path(self.options.human).expanduser(),) if verdicts else ()),
+            "human": Files((Path(human).expanduser(),) if human else ()),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
             **self._respond.template_kwargs,

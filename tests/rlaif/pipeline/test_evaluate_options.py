@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlaif.data.records import RecordError, Sample, write_jsonl
+from rlaif.data.records import Sample, write_jsonl
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.pipeline.graph import build_graph
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
@@ -71,15 +71,17 @@ def test_a_stage_corrects_win_rates_by_people(evaluated, work, tmp_path):
     assert first.paths == (file,)
 
 
-def test_verdicts_on_an_unknown_policy_are_refused_before_anything_runs(work, tmp_path):
+def test_verdicts_on_an_unknown_policy_are_refused_before_anything_runs(tmp_path):
     file = tmp_path / "human.jsonl"
     file.write_text('{"policy": "dop", "prompt": "p", "verdict": "tie"}\n')
-    work.make({"evaluation": {"human": str(file)}})
-    with pytest.raises(RecordError, match=r"unknown policy 'dop'; expected one of sft, dpo, ppo"):
-        work.graph["evaluation"].inputs(work.context)
+    recipe = a_recipe({"evaluation": {"human": str(file)}})
+    with pytest.raises(
+        RecipeError, match=r"evaluation\.human: .*unknown policy 'dop'; expected one"
+    ):
+        build_graph(recipe, tmp_path)
     file.write_text("")
-    with pytest.raises(RecordError, match=r"human.jsonl: no records in it; give at least one"):
-        work.graph["evaluation"].inputs(work.context)
+    with pytest.raises(RecipeError, match=r"human.jsonl: no records in it; give at least one"):
+        build_graph(recipe, tmp_path)
 
 
 @pytest.mark.parametrize(
