@@ -43,5 +43,5 @@ def test_the_planted_recipe_ends_with_gold_beside_labels_and_policies(tmp_path: 
     gold = json.loads((tmp_path / "run" / "evaluation" / "gold.json").read_text())
     assert [each["name"] for each in gold["policies"]] == ["start", "dpo", "ppo"]
     assert all(0 <= each["gold"]["value"] <= 1 for each in gold["policies"])
-    page = text_of((tmp_path / "run" / "report" / "report.html").read_text())
+    page = text_of((tmp_path / "run" / "report.html").read_text())
     assert "planted" in page
