@@ -67,7 +67,7 @@ def _who(judge: JudgeColumn, *, alone: bool) -> str:
 
 
 def _failed(judge: JudgeColumn) -> Iterator[str]:
-    """Which pairs are in none of its rates, and why; what was not asked is told elsewhere."""
+    """Which pairs are in none of its rates, and why; what was not asked is reported elsewhere."""
     counts = {
         policy.name: [f"{n} {reason}" for reason, n in policy.unjudged.items()
                       if reason != NOT_ASKED]

@@ -1,6 +1,6 @@
 """PPI++ against figures of ppi-python, the equations in numpy, and its promise with a biased judge.
 
-ppi-python is no part of the test environment: with its dependencies it takes 450 MB. Its figures:
+ppi-python is not part of the test environment: with its dependencies it takes 450 MB. Its figures:
 
     pip install ppi-python==0.2.3
     python -c "import numpy as np; from ppi_py import ppi_mean_ci, ppi_mean_pointestimate as mean
