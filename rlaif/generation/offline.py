@@ -8,6 +8,7 @@ if never interrupted. The model runs in a process of its own (worker.py).
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rlaif.data.files import file_sha256
 from rlaif.data.records import Prompt, Sample, write_json, write_jsonl
 from rlaif.generation.base import SamplingError, response_seed
 from rlaif.generation.config import SamplingConfig
@@ -34,7 +36,8 @@ def sample(
 
     model: folder or hub id (`rlaif.models.catalog.resolve` gives it). A killed run resumes after
     its last complete chunk. Raises SamplingError for two prompts with one id, a prompt longer than
-    the context, an engine that is not installed, a model that cannot be loaded, or a full disk.
+    the context, an engine that is not installed, a model that cannot be loaded, a full disk, or
+    another process that samples into the same file.
     """
     _check(prompts)
     # Chunks hold all responses to their prompts, so that the engine reads each prompt once.
@@ -43,24 +46,23 @@ def sample(
         for group in _groups(prompts, config.prompts_per_chunk)
     ]
     engine = choose_engine(config.engine)
-    # What an earlier run of the same inputs finished is not sampled again.
-    kept = _Unfinished(out, _fingerprint(model, engine, prompts, config))
-    done = kept.read()
-    if len(done) < len(chunks):
-        settings = config.model_dump(
-            include={
-                "dtype", "max_new_tokens", "temperature", "top_p", "kv_cache_gib",
-                "chat_template_kwargs",
-            }
-        )  # fmt: skip
-        job = Job(model=model, engine=engine, start=len(done), chunks=chunks, **settings)
-        done += _collect(job, kept, len(done), len(prompts), config.prompts_per_chunk)
-    # The samples first: the speed file belongs to a finished one.
-    samples = _samples(prompts, chunks, done)
-    write_jsonl(out, samples)
-    tokens, seconds = sum(s.tokens for s in samples), sum(chunk["seconds"] for chunk in done)
-    write_json(_speed_file(out), {"tokens": tokens, "seconds": seconds, "engine": engine})
-    kept.path.unlink()
+    with _Unfinished(out, _fingerprint(model, engine, prompts, config)) as kept:
+        done = kept.read()  # what an earlier run of the same inputs finished is not sampled again
+        if len(done) < len(chunks):
+            settings = config.model_dump(
+                include={
+                    "dtype", "max_new_tokens", "temperature", "top_p", "kv_cache_gib",
+                    "chat_template_kwargs",
+                }
+            )  # fmt: skip
+            job = Job(model=model, engine=engine, start=len(done), chunks=chunks, **settings)
+            done += _collect(job, kept, len(done), len(prompts), config.prompts_per_chunk)
+        # The samples first: the speed file belongs to a finished one.
+        samples = _samples(prompts, chunks, done)
+        write_jsonl(out, samples)
+        tokens, seconds = sum(s.tokens for s in samples), sum(chunk["seconds"] for chunk in done)
+        write_json(_speed_file(out), {"tokens": tokens, "seconds": seconds, "engine": engine})
+        kept.path.unlink()
     return samples
 
 
@@ -93,39 +95,67 @@ def _request(prompt: Prompt, index: int, seed: int) -> Request:
 
 
 def _fingerprint(model: str, engine: str, prompts: Sequence[Prompt], config: SamplingConfig) -> str:
-    """A digest of all that the text depends on: a chunk of another model or config is not kept."""
-    weights = [
-        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
-        for file in sorted(Path(model).glob("*.*"))
-    ]
+    """A digest of all that the text depends on: a chunk of another model or config is not kept.
+
+    A model folder counts by its files' content, wherever it lies; a hub id by its name.
+    """
+    files = sorted(file for file in Path(model).glob("*.*") if file.is_file())
+    weights = [(file.name, file_sha256(file)) for file in files]
     texts = [prompt.model_dump(include={"id", "messages"}) for prompt in prompts]
-    whole = json.dumps([model, weights, engine, config.model_dump(), texts])
+    whole = json.dumps([weights or model, engine, config.model_dump(), texts])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
 class _Unfinished:
-    """The finished chunks of a run that is not: a fingerprint, then one line per chunk."""
+    """The finished chunks of a run that is not: a fingerprint, then one line per chunk.
+
+    One process at a time may have it open; its lock ends with the process, however that ends.
+    Use as a context manager. Raises SamplingError where another one samples into the same file.
+    """
 
     def __init__(self, out: Path, fingerprint: str) -> None:
         self.path = out.with_name(out.name + ".unfinished")
-        self._header = json.dumps({"fingerprint": fingerprint}) + "\n"
+        self._header = json.dumps({"fingerprint": fingerprint}).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise SamplingError(
+                f"{out}: another process samples into this file; wait for it or stop it"
+            ) from error
 
     def read(self) -> list[dict[str, Any]]:
         """The whole chunks that belong to this run; all else in the file is cut away."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        if not lines or lines[0] != self._header.encode():
-            self.path.write_text(self._header, encoding="utf-8")
-            return []
+        self._file.seek(0)
+        lines = self._file.readlines()
         whole = [line for line in lines[1:] if line.endswith(b"\n")]  # the last may be half written
-        os.truncate(self.path, len(lines[0]) + sum(map(len, whole)))
-        return [json.loads(line) for line in whole]
+        if lines and lines[0] == self._header:
+            self._file.truncate(len(lines[0]) + sum(map(len, whole)))
+            return [json.loads(line) for line in whole]
+        if whole:
+            print(
+                f"{self.path}: is of other prompts, settings or another model; sampling anew",
+                file=sys.stderr,
+            )
+        self._file.truncate(0)
+        self._write(self._header)
+        return []
 
     def append(self, chunk: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(chunk) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._write(json.dumps(chunk).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> _Unfinished:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def _collect(

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 WINDOW = 5  # steps of a mean: one batch alone is noise
 TREND = 20  # steps of a correlation
@@ -40,6 +40,7 @@ WATCHED = (
 )  # fmt: skip
 
 History = Sequence[Mapping[str, Any]]
+Metrics = TypeVar("Metrics", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,22 @@ def active_alarms(history: History) -> list[Alarm]:
         scores_parting,
     )
     return [alarm for check in every if (alarm := check(history)) is not None]
+
+
+def shortened(history: Sequence[Metrics]) -> list[Metrics]:
+    """The steps of a history that alarms still need: whatever is added, the same ones ring.
+
+    At most 2 · WINDOW steps of each watched metric, TREND of the correlation and one best judge
+    score are left, so that a long run does not walk through its past at every step.
+    """
+    needed = {len(history) - 1} if history else set[int]()
+    for name in WATCHED:
+        logged = [step for step, metrics in enumerate(history) if metrics.get(name) is not None]
+        needed.update(logged[:WINDOW], logged[-WINDOW:])
+    needed.update(_with(history, "response_length", "score")[-TREND:])
+    if judged := _with(history, "judge_score", "score"):
+        needed.add(max(judged, key=lambda step: history[step]["judge_score"]))
+    return [history[step] for step in sorted(needed)]
 
 
 def kl_over_ceiling(history: History) -> Alarm | None:
@@ -91,11 +108,8 @@ def eos_rate_falling(history: History) -> Alarm | None:
 def length_grows_with_score(history: History) -> Alarm | None:
     """Alarm when responses grow and score correlates with length: length may be rewarded."""
     ends = _ends(history, "response_length")
-    both = [
-        (h["response_length"], h["score"])
-        for h in history
-        if h.get("response_length") is not None and h.get("score") is not None
-    ][-TREND:]
+    recent = _with(history, "response_length", "score")[-TREND:]
+    both = [(history[step]["response_length"], history[step]["score"]) for step in recent]
     if ends is None or len(both) < TREND or not ends[1] > LENGTH_GROWTH * ends[0]:
         return None
     correlation = _correlation(both)
@@ -137,9 +151,8 @@ def nothing_trained(history: History) -> Alarm | None:
 def scores_parting(history: History) -> Alarm | None:
     """Alarm when judge_score falls while score rises: reward-model overoptimization."""
     judged = [
-        (h["judge_score"], h["score"], h.get("rollback"))
-        for h in history
-        if h.get("judge_score") is not None and h.get("score") is not None
+        (history[step]["judge_score"], history[step]["score"], history[step].get("rollback"))
+        for step in _with(history, "judge_score", "score")
     ]
     if len(judged) < 2 or not judged[-1][2]:
         return None
@@ -157,6 +170,15 @@ def scores_parting(history: History) -> Alarm | None:
 
 def _values(history: History, name: str) -> list[float]:
     return [h[name] for h in history if h.get(name) is not None]
+
+
+def _with(history: History, one: str, other: str) -> list[int]:
+    """The places of the steps that logged both metrics."""
+    return [
+        step
+        for step, metrics in enumerate(history)
+        if metrics.get(one) is not None and metrics.get(other) is not None
+    ]
 
 
 def _ends(history: History, name: str) -> tuple[float, float] | None:

@@ -39,6 +39,7 @@ from rlaif.training.config import HOUSEKEEPING, TrainConfig, TrainingError
 from rlaif.training.trackers import Trackers
 
 BEST = "best.pt"
+LONG_HISTORY = 256  # steps; alarms.shortened leaves fewer
 
 
 class Run:
@@ -167,6 +168,8 @@ class Run:
         line: dict[str, Any] = {"step": step, **metrics}
         before = self._history[-1]["alarms"] if self._history else []
         self._history.append({name: line.get(name) for name in alarms.WATCHED})
+        if len(self._history) > LONG_HISTORY:  # so a step costs the same however many came before
+            self._history = alarms.shortened(self._history)
         active = alarms.active_alarms(self._history)
         self._history[-1]["alarms"] = [alarm.name for alarm in active]
         if active:

@@ -120,6 +120,17 @@ def test_the_endless_shuffle_draws_every_item_before_it_repeats_one():
     assert sorted(nth_batch(2, 5, 1, seed=0)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
 
 
+def test_an_epoch_is_shuffled_once_for_all_its_batches(monkeypatch):
+    shuffled = []
+    real = torch.randperm
+    monkeypatch.setattr(
+        torch, "randperm", lambda count, **kwargs: shuffled.append(count) or real(count, **kwargs)
+    )
+    for step in range(1, 51):
+        nth_batch(1000, 20, step, seed=77)
+    assert shuffled == [1000]
+
+
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
 def test_length_buckets_hold_every_index_once_within_the_budget(lengths, budget):
     groups = length_buckets(lengths, budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,52 @@ def test_chunks_of_another_model_or_config_are_not_continued(
         CONFIG.model_copy(update={"seed": 1}) if change == "config" else CONFIG,
     )
     assert worker.started_at == [0, 0]
+
+
+def test_that_finished_chunks_do_not_fit_is_said(
+    worker: FakeWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.ends_after = 1
+    with pytest.raises(SamplingError):
+        sample("m", PROMPTS, tmp_path / "s.jsonl", CONFIG)
+    worker.ends_after = None
+    sample("other", PROMPTS, tmp_path / "s.jsonl", CONFIG)
+    assert (
+        "is of other prompts, settings or another model; sampling anew" in capsys.readouterr().err
+    )
+
+
+def test_a_model_is_its_content_wherever_it_lies(worker: FakeWorker, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "model.safetensors").write_bytes(b"weights")
+    worker.ends_after = 2
+    with pytest.raises(SamplingError):
+        sample(str(first), PROMPTS, tmp_path / "s.jsonl", CONFIG)
+    worker.ends_after = None
+    first.rename(second)
+    os.utime(second / "model.safetensors", (0, 0))
+    sample(str(second), PROMPTS, tmp_path / "s.jsonl", CONFIG)
+    assert worker.started_at == [0, 2]
+
+    worker.ends_after = 2
+    with pytest.raises(SamplingError):
+        sample(str(second), PROMPTS, tmp_path / "t.jsonl", CONFIG)
+    worker.ends_after = None
+    (second / "model.safetensors").write_bytes(b"weighty")  # of the same size
+    os.utime(second / "model.safetensors", (0, 0))
+    sample(str(second), PROMPTS, tmp_path / "t.jsonl", CONFIG)
+    assert worker.started_at == [0, 2, 0, 0]
+
+
+def test_two_processes_do_not_sample_into_one_file(worker: FakeWorker, tmp_path: Path) -> None:
+    with (
+        offline._Unfinished(tmp_path / "s.jsonl", "of another process"),
+        pytest.raises(SamplingError, match=r"s.jsonl: another process samples into this file"),
+    ):
+        sample("m", PROMPTS, tmp_path / "s.jsonl", CONFIG)
+    sample("m", PROMPTS, tmp_path / "s.jsonl", CONFIG)  # the lock ended with it
+    assert worker.started_at == [0]
 
 
 def test_an_error_of_the_model_is_handed_on_and_finished_chunks_stay(

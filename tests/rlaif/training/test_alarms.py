@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlaif.training.alarms import WATCHED, active_alarms
+from rlaif.training.alarms import WATCHED, active_alarms, shortened
 
 
 def history(**series):
@@ -81,3 +83,22 @@ def test_an_alarm_stops_when_its_trouble_does():
     risen = history(kl_k1=[30.0] * 9)
     assert names(risen) == ["kl_over_ceiling"]
     assert names(risen + history(kl_k1=[1.0] * 5)) == []
+
+
+METRICS = st.fixed_dictionaries(
+    {}, optional={name: st.none() | st.sampled_from([0.0, 0.3, 1.0, 30.0]) for name in WATCHED}
+)
+
+
+@given(st.lists(METRICS, max_size=120), st.lists(METRICS, max_size=25))
+def test_a_shortened_history_rings_as_the_whole_one_does(past, more):
+    kept = shortened(past)
+    assert active_alarms(kept) == active_alarms(past)
+    assert active_alarms(kept + more) == active_alarms(past + more)
+    assert active_alarms(shortened(kept + more)) == active_alarms(past + more)
+
+
+def test_a_long_history_is_shortened_to_what_does_not_grow():
+    past = history(**{name: [step % 7 for step in range(5_000)] for name in WATCHED})
+    assert len(shortened(past)) < 50
+    assert len(shortened(past * 2)) == len(shortened(past))
