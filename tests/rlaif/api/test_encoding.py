@@ -93,6 +93,7 @@ def test_records_that_unusable_skip_leaves_out_are_counted(
     found = plan(odd_pairs, model=gemma, out=tmp_path / "out", **settings).examined()
     assert found.problems == []
     assert found.steps == 6, "of three pairs twice"
+    assert list(found.counts.values()) == [3]
     assert any(note.startswith("left out 3 records, among them\n  pair-1") for note in found.notes)
     assert found.unchecked == ""
 
