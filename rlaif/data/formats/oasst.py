@@ -5,7 +5,8 @@ oasst_messages  one message a row: message_id, parent_id, text, role (prompter o
 
 Described in https://huggingface.co/datasets/OpenAssistant/oasst1. Siblings are ranked, 0 is the
 best: every pair of the assistant's replies to one message with unlike ranks is a preference. To
-imitate, every reply of the assistant is a lesson. A message that is deleted or that reviewers
+imitate, the best reply of the assistant to each message is a lesson; where none of them has a rank,
+every one is. A message that is deleted or that reviewers
 rejected (review_result false) is neither, with all that follows it. Messages of a tree follow each
 other in the files; where rows name no tree, all of the file are held in memory.
 """
@@ -145,12 +146,16 @@ def _lessons(threads: _Visit) -> Iterator[Converted]:
             yield from [LeftOut(thread.reason)] * thread.messages
             continue
         where, turns, replies = thread
-        for reply in replies:
-            completion = text(reply, "text", where)
-            if completion.strip():
-                yield from lessons({"prompt": turns, "completion": completion}, where)
-            else:
+        answers = [(_score(reply), text(reply, "text", where)) for reply in replies]
+        ranks = [score for score, reply in answers if score is not None and reply.strip()]
+        best = max(ranks, default=None)
+        for score, reply in answers:
+            if not reply.strip():
                 yield LeftOut("an empty response")
+            elif score == best:
+                yield from lessons({"prompt": turns, "completion": reply}, where)
+            else:
+                yield LeftOut("not the best-ranked reply to its message")
 
 
 OASST_TREES = Format(
