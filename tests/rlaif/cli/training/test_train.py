@@ -73,7 +73,7 @@ def test_a_dry_run_says_records_steps_and_where_it_would_go_on(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sft", "PAIRS", "epochs=2"], "7 pairs; 2 steps"),
+        (["sft", "PAIRS", "epochs=2"], "8 pairs; 2 steps"),
         (["reward", "PAIRS", "--constitution=MANNERS"], "8 pairs; 2 steps"),
         (
             ["ppo", "quickstart", "--reward=json:dumps", "iterations=7", SKIP],
