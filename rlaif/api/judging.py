@@ -151,13 +151,12 @@ def evaluate(
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
-    from rlaif.evaluation import policies
     from rlaif.evaluation.anytime import stop_rule
     from rlaif.evaluation.comparison import require_counterparts
-    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
-    from rlaif.evaluation.judges.worth import read_worth, shipped_worth
-    from rlaif.evaluation.round_robin.strengths import StrengthTable
-    from rlaif.evaluation.round_robin.tournament import also_round_robin
+    from rlaif.evaluation.human_verdicts import require_known
+    from rlaif.evaluation.judges.whole import whole_evaluation
+    from rlaif.evaluation.judges.worth import read_worth
+    from rlaif.evaluation.policies import PolicyRun
     from rlaif.feedback.labelers import labelers_of
 
     # Everything is read before a judge is started.
@@ -192,23 +191,19 @@ def evaluate(
     problems.attempt(require_folder, folder)
     problems.refuse()
     policy_runs = [
-        policies.PolicyRun(START, checked(first)),
-        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+        PolicyRun(START, checked(first)),
+        *(PolicyRun(str(name), checked(samples)) for name, samples in runs),
     ]
-    strengths: list[StrengthTable] = []
-    in_turn = _in_turn([checked(each) for each in judges], folder, checked(asked))
-    result = policies.evaluate_by(
-        policy_runs[0],
-        policy_runs[1:],
-        also_round_robin(in_turn, policy_runs, strengths) if round_robin else in_turn,
+    result = whole_evaluation(
+        policy_runs,
+        _in_turn([checked(each) for each in judges], folder, checked(asked)),
+        # Without a file nobody is known to have labeled, and nobody not to have.
+        labelers_of(trained_on) if trained_on else Labelers(),
+        list(chain.from_iterable(known)),
         until=rule,
+        human=verdicts,
+        round_robin=round_robin,
     )
-    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
-    human_rates = human_win_rates(verdicts, comparisons)
-    result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
-    # Without a file nobody is known to have labeled, and nobody not to have.
-    labelers = labelers_of(trained_on) if trained_on else Labelers()
-    result = result.with_judge_facts(labelers, [*shipped_worth(), *chain.from_iterable(known)])
     result.save(folder / "evaluation.json")
     return result
 

@@ -15,8 +15,7 @@ from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
 from rlaif.evaluation.anytime import stop_rule
-from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
-from rlaif.evaluation.round_robin.strengths import StrengthTable
+from rlaif.evaluation.judges.worth import WorthError, read_worth
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -132,24 +131,23 @@ class EvaluateStage(Stage):
         }
 
     def run(self, context: RunContext) -> None:
-        from rlaif.evaluation.human_verdicts import human_win_rates, require_known
-        from rlaif.evaluation.policies import evaluate_by
-        from rlaif.evaluation.round_robin.tournament import also_round_robin
+        from rlaif.evaluation.human_verdicts import require_known
+        from rlaif.evaluation.judges.whole import whole_evaluation
 
         scorer = self._scorer()
-        start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
+        runs = [self._policy_run(name, scorer) for name in self._respond.policies]
         verdicts = self._verdicts()
-        require_known(verdicts, {run.name: run.samples for run in trained})
-        judges, strengths = self._in_turn(context), list[StrengthTable]()
-        if self.options.round_robin:
-            judges = also_round_robin(judges, (start, *trained), strengths)
-        until = stop_rule(self.options.until, human=False, round_robin=False)
-        result = evaluate_by(start, trained, judges, until=until)
-        comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
-        human = human_win_rates(verdicts, comparisons)
-        result = replace(result, human=human, strengths=strengths[0] if strengths else None)
-        result = result.with_judge_facts(self._labelers(), self._worth())
-        self._save_gold((start, *trained), result)
+        require_known(verdicts, {run.name: run.samples for run in runs[1:]})
+        result = whole_evaluation(
+            runs,
+            self._in_turn(context),
+            self._labelers(),
+            [worth for path in self._worth_files for worth in read_worth(path)],
+            until=stop_rule(self.options.until, human=False, round_robin=False),
+            human=verdicts,
+            round_robin=self.options.round_robin,
+        )
+        self._save_gold(runs, result)
         result.save(self.outputs.paths[0])
 
     def _in_turn(self, context: RunContext) -> Iterator[Compare]:
@@ -194,10 +192,6 @@ class EvaluateStage(Stage):
     @property
     def _worth_files(self) -> tuple[Path, ...]:
         return tuple(Path(name).expanduser() for name in self.options.judge_worth)
-
-    def _worth(self) -> tuple[JudgeWorth, ...]:
-        given = (worth for path in self._worth_files for worth in read_worth(path))
-        return (*shipped_worth(), *given)
 
     def _labelers(self) -> Labelers:
         """Who labeled what the policies were trained on; incomplete where a judge's scores were
