@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from constitution import Constitution
+from constitution import DEFAULT_CONSTITUTION, Constitution
 from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
@@ -34,7 +34,8 @@ from rlaif.models import catalog
 from rlaif.training.preflight import require_folder
 
 if TYPE_CHECKING:
-    from rlaif.evaluation.comparison import Compare
+    from rlaif.evaluation.comparison import Compare, EvaluatorModel
+    from rlaif.evaluation.judges.worth import JudgeWorth
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.labeler import LabelingClient
 
@@ -71,6 +72,19 @@ class JudgeConnection:
         served = self.constitution if isinstance(self.constitution, str) else ""
         with judge_client(self.model, served, log, self.server, wait=self.wait) as client:
             yield client
+
+    def evaluator(self, log: Path) -> EvaluatorModel:
+        """What an evaluation will record of it: a running server is asked, none is started."""
+        from rlaif.feedback.labeler import identify
+        from rlaif.feedback.labelers import evaluator_of
+
+        if self.model:
+            by = self.constitution or DEFAULT_CONSTITUTION
+            return evaluator_of(
+                self.model, by if isinstance(by, Constitution) else Constitution.load(by)
+            )
+        with self.connected(log) as client:
+            return identify(client.server_info(), self.constitution).evaluator
 
 
 def judge_of(
@@ -190,6 +204,7 @@ def evaluate(
     trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
     problems.attempt(require_folder, folder)
     problems.refuse()
+    _require_taking_part(worth, known, [checked(each) for each in judges], folder)
     policy_runs = [
         PolicyRun(START, checked(first)),
         *(PolicyRun(str(name), checked(samples)) for name, samples in runs),
@@ -230,6 +245,21 @@ def _several(given: Any) -> list[Any]:
     if isinstance(given, list | tuple):
         return list(given)
     return [given] if given or not isinstance(given, str) else []
+
+
+def _require_taking_part(
+    worth: Pathlike | Sequence[Pathlike],
+    known: Sequence[Sequence[JudgeWorth]],
+    judges: Sequence[JudgeConnection],
+    folder: Path,
+) -> None:
+    """Raises WorthError for a file of figures that none of the judges has a use for."""
+    from rlaif.evaluation.judges.worth import require_taking_part
+
+    if known:
+        evaluators = [judge.evaluator(folder / "judge.log") for judge in judges]
+        for path, figures in zip(_several(worth), known, strict=True):
+            require_taking_part(Path(path), figures, evaluators)
 
 
 def _label_file(path: Pathlike) -> Path:

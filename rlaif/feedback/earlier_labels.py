@@ -24,6 +24,7 @@ from judge_service.server_info import ConstitutionSummary
 from judge_service.types import JudgeOptions, ModelIdentity
 from rlaif.data.datasets import iter_preferences
 from rlaif.data.records import RecordError
+from rlaif.evaluation.comparison import EvaluatorModel
 from rlaif.feedback.receipts import parse_receipt
 
 _OPTIONS = TypeAdapter(JudgeOptions)
@@ -38,6 +39,12 @@ class JudgeIdentity:
     model: ModelIdentity
     template_version: str
     calibrations: tuple[str, ...] = ()  # digests of those it applies with this constitution
+
+    @property
+    def evaluator(self) -> EvaluatorModel:
+        """What an evaluation records of it."""
+        rules = f"{self.constitution.name} {self.constitution.version}"
+        return EvaluatorModel(self.model.name, self.model.weights_sha256, rules)
 
 
 class EarlierLabelsError(UserError):

@@ -40,7 +40,7 @@ from judge_service.types import (
 )
 from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
-from rlaif.evaluation.comparison import Compare, EvaluatorModel, JudgedPair, Question
+from rlaif.evaluation.comparison import Compare, JudgedPair, Question
 from rlaif.feedback import earlier_labels
 from rlaif.feedback.counts import LabelingSummary, Tally
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy
@@ -267,10 +267,7 @@ def comparer(
         answers = judge_pairs(
             pairs, client, journal_file, constitution=constitution, options=options
         )
-        model, rules = answers.judge.model, answers.judge.constitution
-        evaluator = EvaluatorModel(
-            model.name, model.weights_sha256, f"{rules.name} {rules.version}"
-        )
+        evaluator = answers.judge.evaluator
         return {
             pair.id: JudgedPair(answer.prob_a, traits=answer.trait_probs, evaluator=evaluator)
             if isinstance(answer, Judgment)
