@@ -12,8 +12,8 @@ token and TLS files of a server at an address come from the environment
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -61,17 +61,26 @@ class JudgeConnection:
     constitution: str | Constitution
     wait: float = FIND_TIMEOUT_S
 
-    @contextmanager
-    def connected(self, log: Path) -> Iterator[LabelingClient]:
+    def connected(self, log: Path) -> AbstractContextManager[LabelingClient]:
         """A client; log: where the output of a server goes that is started for the block."""
         from rlaif.feedback.client import judge_client
 
+        return self._connected(judge_client, log)
+
+    def connected_when_needed(self, log: Path) -> AbstractContextManager[LabelingClient]:
+        """As `connected`, where answers are kept in the log's folder: a server that would have
+        nothing to judge is not started."""
+        from rlaif.feedback.client import judge_when_needed
+
+        return self._connected(judge_when_needed, log)
+
+    def _connected(
+        self, connect: Callable[..., AbstractContextManager[LabelingClient]], log: Path
+    ) -> AbstractContextManager[LabelingClient]:
         if not isinstance(self.server, str):
-            yield self.server
-            return
+            return nullcontext(self.server)
         served = self.constitution if isinstance(self.constitution, str) else ""
-        with judge_client(self.model, served, log, self.server, wait=self.wait) as client:
-            yield client
+        return connect(self.model, served, log, self.server, wait=self.wait)
 
     def evaluator(self, log: Path) -> EvaluatorModel:
         """What an evaluation will record of it: a running server is asked, none is started."""
@@ -278,7 +287,7 @@ def _in_turn(
     from rlaif.feedback.labeler import comparer
 
     for judge in judges:
-        with judge.connected(folder / "judge.log") as client:
+        with judge.connected_when_needed(folder / "judge.log") as client:
             yield comparer(
                 client,
                 folder / "answers.journal.jsonl",

@@ -194,7 +194,12 @@ def judge_pairs(
             by = judge.constitution.name if served else loaded
             try:
                 # An answer is journaled on arrival: a kill loses only those still on their way.
-                stream = client.stream(waiting.values(), constitution=by, options=options)
+                # A judge that has nothing to do is not asked: it may not have been started.
+                stream = (
+                    client.stream(waiting.values(), constitution=by, options=options)
+                    if waiting
+                    else iter(())
+                )
                 for done, (id, answer) in enumerate(stream, start=1):
                     _require_same_judge(client, answer, judge)
                     entry = JournalEntry(key=keys[id], id=id, answer=answer)
