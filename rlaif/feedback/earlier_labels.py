@@ -23,7 +23,7 @@ from judge_service.judge.label_probs import DEFAULT_PROTOCOL
 from judge_service.server_info import ConstitutionSummary
 from judge_service.types import JudgeOptions, ModelIdentity
 from rlaif.data.datasets import iter_preferences
-from rlaif.data.records import RecordError
+from rlaif.data.records import RecordError, replacing
 from rlaif.evaluation.comparison import EvaluatorModel
 from rlaif.feedback.receipts import parse_receipt
 
@@ -183,9 +183,8 @@ def keep(labels: Path, summary: Path, now: MadeBy) -> Path | None:
         with labels.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()[:8]
         kept = labels.with_name(f"{labels.stem}.{kind}.{digest}{labels.suffix}")
-        partial = kept.with_name(kept.name + ".partial")
-        shutil.copyfile(labels, partial)
-        partial.replace(kept)
+        with replacing(kept) as partial:
+            shutil.copyfile(labels, partial)
     except OSError as error:
         raise RecordError(
             f"{labels}: cannot keep the old labels beside the new ones: {error.strerror}; "
