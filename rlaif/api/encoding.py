@@ -7,9 +7,9 @@ model is on this machine and there are records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from constitution.errors import UserError
 from rlaif.algorithms.dpo.config import DPOConfig
@@ -17,7 +17,7 @@ from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.algorithms.reward.config import RewardConfig
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.sources import SFTSource
+from rlaif.algorithms.sft.sources import SFTSource, imitable
 from rlaif.api.plan import Checks, Examined, steps_over
 from rlaif.api.problems import Problems
 from rlaif.batching.chat import with_template_kwargs
@@ -38,8 +38,15 @@ from rlaif.training.preflight import MissingPackageError, require_within
 if TYPE_CHECKING:
     from rlaif.batching.encode import EncodedPrompt, Pair
 
-Usable = TypeVar("Usable")
+UsableT = TypeVar("UsableT")
 ReportDone = Callable[[int], None]
+
+
+class _Usable(NamedTuple):
+    """What would be trained on: counts, by what it is, and steps; None where not known."""
+
+    counts: Mapping[str, int] = {}
+    steps: int | None = None
 
 
 @dataclass(slots=True)
@@ -55,8 +62,8 @@ class _Encoder:
     skipped: list[BatchError] = field(default_factory=list)
 
     def encode(
-        self, count: int, encoded: Callable[[ReportDone], tuple[list[Usable], list[BatchError]]]
-    ) -> list[Usable]:
+        self, count: int, encoded: Callable[[ReportDone], tuple[list[UsableT], list[BatchError]]]
+    ) -> list[UsableT]:
         """The usable ones of `count` records. encoded: the run's function with unusable=skip, as
         (usable, errors of the others)."""
         before = self.done
@@ -92,11 +99,11 @@ def examine_lessons(
     every: list[tuple[Any, Sequence[Lesson]]] = [(argument, s.records) for argument, s in given]
     every += [(heldout[0], heldout[1].records)] if heldout else []
 
-    def encode(encoder: _Encoder) -> int:
+    def encode(encoder: _Encoder) -> _Usable:
         from rlaif.algorithms.sft.lessons import encode_lessons
 
         config = _config(checks).model_copy(update={"unusable": "skip"})
-        rows = 0
+        rows, counts = 0, dict[str, int]()
         names = [*(source.name for _, source in given), "held out"]
         for place, (name, (_, records)) in enumerate(zip(names, every, strict=False)):
 
@@ -106,9 +113,14 @@ def examine_lessons(
                 found = encode_lessons(encoder.tokenizer, name, of, config, report)
                 return found.rows, found.skipped
 
+            before = len(encoder.skipped)
             usable = encoder.encode(len(records), encoded)
-            rows += len(usable) if place < len(given) else 0
-        return steps_over(config.epochs * rows, config.batch_size, 1)
+            if place < len(given):
+                # A plain text may be several rows.
+                rows += len(usable)
+                left = len(imitable(records, config).lessons)
+                counts[name] = left - (len(encoder.skipped) - before)
+        return _Usable(counts, steps_over(config.epochs * rows, config.batch_size, 1))
 
     return _examined(checks, every, encode)
 
@@ -116,18 +128,18 @@ def examine_lessons(
 def examine_pairs(
     checks: Checks[RewardConfig] | Checks[DPOConfig],
     given: Sequence[tuple[Any, Sequence[Preference] | None]],
-    then: Callable[[list[Pair]], object] | None = None,
+    labeled: Callable[[Sequence[Pair]], Sequence[Pair]] | None = None,
 ) -> Examined:
     """Encode the training and the held-out pairs. given: (what the caller gave, the pairs; None if
-    they cannot be read) of both. then: a check of the usable training pairs, if some are skipped.
+    they cannot be read) of both. labeled: those of the usable training pairs that are trained on.
     """
     every = [(argument, pairs) for argument, pairs in given if pairs is not None]
 
-    def encode(encoder: _Encoder) -> int | None:
+    def encode(encoder: _Encoder) -> _Usable:
         from rlaif.batching.encode import encode_pairs
 
         config: RewardConfig | DPOConfig = _config(checks)
-        usable: list[list[Pair]] = []
+        usable: list[Sequence[Pair]] = []
         for _, pairs in every:
             kept = pairs_for(pairs, config.cut_off)
 
@@ -137,10 +149,13 @@ def examine_pairs(
 
             usable.append(encoder.encode(len(kept), encoded) if kept else [])
         if given[0][1] is None:
-            return None
-        if then is not None and encoder.skipped and usable[0]:
-            encoder.problems.attempt(then, usable[0])
-        return steps_over(len(usable[0]), config.batch_size, config.epochs)
+            return _Usable()
+        used = usable[0]
+        if labeled is not None and used:
+            used = encoder.problems.attempt(labeled, used) or used
+        return _Usable(
+            {"pairs": len(used)}, steps_over(len(used), config.batch_size, config.epochs)
+        )
 
     return _examined(checks, every, encode)
 
@@ -155,7 +170,7 @@ def examine_prompts(
     the usable prompts, where some are skipped."""
     every = [] if prompts is None else [(given, prompts)]
 
-    def encode(encoder: _Encoder) -> None:
+    def encode(encoder: _Encoder) -> _Usable:
         from rlaif.batching.encode import encode_prompts
 
         config: PPOConfig | ReSTConfig = _config(checks)
@@ -168,6 +183,7 @@ def examine_prompts(
         usable: list[EncodedPrompt] = encoder.encode(len(asked), encoded)
         if then is not None and encoder.skipped and usable:
             encoder.problems.attempt(then, usable)
+        return _Usable({"prompts": len(usable)})
 
     return _examined(checks, every, encode)
 
@@ -175,7 +191,7 @@ def examine_prompts(
 def _examined(
     checks: Checks[Any],
     given: Sequence[tuple[Any, Sequence[Lesson | Prompt]]],
-    encode: Callable[[_Encoder], int | None],
+    encode: Callable[[_Encoder], _Usable],
 ) -> Examined:
     """Load the tokenizer and encode the records. given: (what the caller gave, its records)."""
     config, model = checks.config, checks.model
@@ -184,18 +200,18 @@ def _examined(
         return Examined(unchecked=f"{_UNCHECKED}: correct these first")
     if not is_here(model):
         return Examined(unchecked=f"{_UNCHECKED}: {model} is not on this machine yet")
-    problems, notes, steps = Problems(), list[str](), None
+    problems, notes, usable = Problems(), list[str](), _Usable()
     tokenizer = _load_tokenizer(config, model, problems)
     if tokenizer is not None:
         total = sum(len(records) for _, records in given)
         with progress("encoding with the model's tokenizer", total, "records") as report:
             encoder = _Encoder(tokenizer, config, Origins(*given), report, problems)
-            steps = encode(encoder)
+            usable = encode(encoder)
         notes += [describe_skipped(encoder.skipped)] if encoder.skipped else []
     known = {str(problem) for problem in checks.problems.found}
     found: dict[str, UserError] = {str(each): each for each in problems.found}
     new = [problem for text, problem in found.items() if text not in known]
-    return Examined(new, notes, steps)
+    return Examined(new, notes, usable.counts, usable.steps)
 
 
 _UNCHECKED = "the chat template and lengths were not checked"

@@ -12,14 +12,14 @@ token and TLS files of a server at an address come from the environment
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from constitution import Constitution
+from constitution import DEFAULT_CONSTITUTION, Constitution
 from constitution.errors import UserError
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
@@ -34,7 +34,8 @@ from rlaif.models import catalog
 from rlaif.training.preflight import require_folder
 
 if TYPE_CHECKING:
-    from rlaif.evaluation.comparison import Compare
+    from rlaif.evaluation.comparison import Compare, EvaluatorModel
+    from rlaif.evaluation.judges.worth import JudgeWorth
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.labeler import LabelingClient
 
@@ -60,17 +61,39 @@ class JudgeConnection:
     constitution: str | Constitution
     wait: float = FIND_TIMEOUT_S
 
-    @contextmanager
-    def connected(self, log: Path) -> Iterator[LabelingClient]:
+    def connected(self, log: Path) -> AbstractContextManager[LabelingClient]:
         """A client; log: where the output of a server goes that is started for the block."""
         from rlaif.feedback.client import judge_client
 
+        return self._connected(judge_client, log)
+
+    def connected_when_needed(self, log: Path) -> AbstractContextManager[LabelingClient]:
+        """As `connected`, where answers are kept in the log's folder: a server that would have
+        nothing to judge is not started."""
+        from rlaif.feedback.client import judge_when_needed
+
+        return self._connected(judge_when_needed, log)
+
+    def _connected(
+        self, connect: Callable[..., AbstractContextManager[LabelingClient]], log: Path
+    ) -> AbstractContextManager[LabelingClient]:
         if not isinstance(self.server, str):
-            yield self.server
-            return
+            return nullcontext(self.server)
         served = self.constitution if isinstance(self.constitution, str) else ""
-        with judge_client(self.model, served, log, self.server, wait=self.wait) as client:
-            yield client
+        return connect(self.model, served, log, self.server, wait=self.wait)
+
+    def evaluator(self, log: Path) -> EvaluatorModel:
+        """What an evaluation will record of it: a running server is asked, none is started."""
+        from rlaif.feedback.labeler import identify
+        from rlaif.feedback.labelers import evaluator_of
+
+        if self.model:
+            by = self.constitution or DEFAULT_CONSTITUTION
+            return evaluator_of(
+                self.model, by if isinstance(by, Constitution) else Constitution.load(by)
+            )
+        with self.connected(log) as client:
+            return identify(client.server_info(), self.constitution).evaluator
 
 
 def judge_of(
@@ -151,13 +174,12 @@ def evaluate(
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
-    from rlaif.evaluation import policies
     from rlaif.evaluation.anytime import stop_rule
     from rlaif.evaluation.comparison import require_counterparts
-    from rlaif.evaluation.human_verdicts import human_win_rates, require_known
-    from rlaif.evaluation.judges.worth import read_worth, shipped_worth
-    from rlaif.evaluation.round_robin.strengths import StrengthTable
-    from rlaif.evaluation.round_robin.tournament import also_round_robin
+    from rlaif.evaluation.human_verdicts import require_known
+    from rlaif.evaluation.judges.whole import whole_evaluation
+    from rlaif.evaluation.judges.worth import read_worth
+    from rlaif.evaluation.policies import PolicyRun
     from rlaif.feedback.labelers import labelers_of
 
     # Everything is read before a judge is started.
@@ -191,24 +213,21 @@ def evaluate(
     trained_on = [problems.attempt(_label_file, path) or Path() for path in _several(labels)]
     problems.attempt(require_folder, folder)
     problems.refuse()
+    _require_taking_part(worth, known, [checked(each) for each in judges], folder)
     policy_runs = [
-        policies.PolicyRun(START, checked(first)),
-        *(policies.PolicyRun(str(name), checked(samples)) for name, samples in runs),
+        PolicyRun(START, checked(first)),
+        *(PolicyRun(str(name), checked(samples)) for name, samples in runs),
     ]
-    strengths: list[StrengthTable] = []
-    in_turn = _in_turn([checked(each) for each in judges], folder, checked(asked))
-    result = policies.evaluate_by(
-        policy_runs[0],
-        policy_runs[1:],
-        also_round_robin(in_turn, policy_runs, strengths) if round_robin else in_turn,
+    result = whole_evaluation(
+        policy_runs,
+        _in_turn([checked(each) for each in judges], folder, checked(asked)),
+        # Without a file nobody is known to have labeled, and nobody not to have.
+        labelers_of(trained_on) if trained_on else Labelers(),
+        list(chain.from_iterable(known)),
         until=rule,
+        human=verdicts,
+        round_robin=round_robin,
     )
-    comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
-    human_rates = human_win_rates(verdicts, comparisons)
-    result = replace(result, human=human_rates, strengths=strengths[0] if strengths else None)
-    # Without a file nobody is known to have labeled, and nobody not to have.
-    labelers = labelers_of(trained_on) if trained_on else Labelers()
-    result = result.with_judge_facts(labelers, [*shipped_worth(), *chain.from_iterable(known)])
     result.save(folder / "evaluation.json")
     return result
 
@@ -237,6 +256,21 @@ def _several(given: Any) -> list[Any]:
     return [given] if given or not isinstance(given, str) else []
 
 
+def _require_taking_part(
+    worth: Pathlike | Sequence[Pathlike],
+    known: Sequence[Sequence[JudgeWorth]],
+    judges: Sequence[JudgeConnection],
+    folder: Path,
+) -> None:
+    """Raises WorthError for a file of figures that none of the judges has a use for."""
+    from rlaif.evaluation.judges.worth import require_taking_part
+
+    if known:
+        evaluators = [judge.evaluator(folder / "judge.log") for judge in judges]
+        for path, figures in zip(_several(worth), known, strict=True):
+            require_taking_part(Path(path), figures, evaluators)
+
+
 def _label_file(path: Pathlike) -> Path:
     file = as_path(path, "labels")
     found = file / "preferences.parquet" if file.is_dir() else file
@@ -253,7 +287,7 @@ def _in_turn(
     from rlaif.feedback.labeler import comparer
 
     for judge in judges:
-        with judge.connected(folder / "judge.log") as client:
+        with judge.connected_when_needed(folder / "judge.log") as client:
             yield comparer(
                 client,
                 folder / "answers.journal.jsonl",

@@ -61,7 +61,7 @@ def label(
         (pairs_per_prompt, max_length_ratio),
         (options, sample_principles, seed),
     )
-    with asked.judge.connected(asked.out / "judge.log") as client:
+    with asked.judge.connected_when_needed(asked.out / "judge.log") as client:
         return label_pairs(
             asked.pairs.comparisons,
             client,
@@ -112,7 +112,7 @@ def update_labels(
         (pairs_per_prompt, max_length_ratio),
         (options, sample_principles, seed),
     )
-    with asked.judge.connected(asked.out / "judge.log") as client:
+    with asked.judge.connected_when_needed(asked.out / "judge.log") as client:
         return update(
             asked.pairs.comparisons,
             client,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from constitution import Constitution, Message
 from constitution.errors import UserError
@@ -17,7 +17,7 @@ from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.hard_labels import hard_labels
 from rlaif.algorithms.dpo.losses import LOSSES
 from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.reward.heads import head_weights, labeled_pairs
+from rlaif.algorithms.reward.heads import PairT, head_weights, labeled_pairs
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.sources import SFTSource, imitable, imitated, require_lessons
 from rlaif.api.encoding import examine_lessons, examine_pairs
@@ -32,16 +32,13 @@ from rlaif.api.inputs import (
 from rlaif.api.plan import Checks, Examined, TrainingPlan, check, require_responses, steps_over
 from rlaif.api.problems import checked
 from rlaif.batching.origins import naming_files
-from rlaif.batching.unusable import BatchError
-from rlaif.data.cut_off import CutOff, CutResponses, count_lessons, count_pairs, pairs_for
+from rlaif.batching.unusable import BatchError, describe_skipped
+from rlaif.data.cut_off import count_pairs, pairs_for
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import require_apart
 from rlaif.data.records import Lesson, Preference
 from rlaif.feedback.undecided import report_undecided, undecided_in
 from rlaif.training.preflight import require_heldout, require_kept
-
-if TYPE_CHECKING:
-    from rlaif.batching.encode import Pair
 
 
 def train_sft(
@@ -162,8 +159,6 @@ def plan_sft(
         read = zip((lessons, *more), sources, strict=True) if all_read else ()
         return examine_lessons(checks, list(read), (heldout, held) if held else None)
 
-    counts = {source.name: len(source.records) for source in sources}
-
     def train() -> Path:
         from rlaif.algorithms.sft.train import train
 
@@ -173,14 +168,13 @@ def plan_sft(
         with naming_files(*read, (heldout, held_records)):
             return train(checked(found), checked(checks.model), sources, checks.out, held_records)
 
-    # A run takes epochs times the rows of all sources, whatever their weights.
-    cut = count_lessons(lesson for source in sources for lesson in source.records)
-    notes, steps = _notes(cut, "records", found.cut_off if found else "keep"), None
+    counts, notes, steps = dict[str, int](), list[str](), None
     if found is not None:
-        left = [imitable(source.records, found) for source in sources]
-        steps = steps_over(found.epochs * sum(len(e.lessons) for e in left), found.batch_size, 1)
-        said = (e.describe(source.name) for e, source in zip(left, sources, strict=True))
-        notes += filter(None, said)
+        left = {source.name: imitable(source.records, found) for source in sources}
+        counts = {name: len(each.lessons) for name, each in left.items()}
+        notes += [line for name, each in left.items() for line in each.describe(name, found)]
+        # A run takes epochs times the rows of all sources, whatever their weights.
+        steps = steps_over(found.epochs * sum(counts.values()), found.batch_size, 1)
     return TrainingPlan(
         found, checks.out, counts, steps, "steps", problems.found, train, notes, examine
     )
@@ -204,12 +198,19 @@ def plan_reward(
     held = [] if heldout is None else problems.attempt(preferences_of, heldout, "heldout")
     weighing = problems.attempt(constitution_of, constitution, pairs or (), labels)
     _check_pairs(checks, pairs, held)
+
+    def labeled(left: Sequence[PairT]) -> tuple[list[PairT], list[str]]:
+        kind = checked(found).label_kind
+        return labeled_pairs(left, head_weights(left, checked(weighing).label_weights, kind), kind)
+
     # The heads follow from labels and weights: a trait without a weight, labels without a side.
-    if found is not None and pairs is not None and weighing is not None:
-        used, kind = pairs_for(pairs, found.cut_off), found.label_kind
-        heads = problems.attempt(head_weights, used, weighing.label_weights, kind)
-        if used and heads is not None:
-            problems.attempt(labeled_pairs, used, heads, kind)
+    unlabeled: list[str] = []
+    if (
+        found is not None
+        and weighing is not None
+        and (left := pairs_for(pairs or (), found.cut_off))
+    ):
+        _, unlabeled = problems.attempt(labeled, left) or ([], [])
 
     def train() -> Path:
         from rlaif.algorithms.reward.train import train
@@ -219,15 +220,11 @@ def plan_reward(
         with naming_files((labels, given), (heldout, unseen)):
             return train(checked(found), model_name, given, checks.out, weights, unseen)
 
-    def require_heads(left: Sequence[Pair]) -> None:
-        kind = checked(found).label_kind
-        labeled_pairs(left, head_weights(left, checked(weighing).label_weights, kind), kind)
-
     def examine() -> Examined:
-        then = require_heads if weighing is not None else None
-        return examine_pairs(checks, [(labels, pairs), (heldout, held)], then)
+        with_label = (lambda left: labeled(left)[0]) if weighing is not None else None
+        return examine_pairs(checks, [(labels, pairs), (heldout, held)], with_label)
 
-    return _pair_plan(checks, pairs or (), train, examine)
+    return _pair_plan(checks, pairs or (), train, examine, unlabeled=unlabeled)
 
 
 def plan_dpo(
@@ -306,13 +303,16 @@ def _pair_plan(
     train: Callable[[], Path],
     examine: Callable[[], Examined],
     said: Sequence[str] = (),
+    unlabeled: Sequence[str] = (),
 ) -> TrainingPlan:
-    found, steps, notes = checks.config, None, list(said)
+    """said: on pairs that were left out before. unlabeled: why others are, cut-off ones aside."""
+    found, used, steps, notes = checks.config, len(pairs), None, list(said)
     if found is not None:
-        used = pairs_for(pairs, found.cut_off)
-        steps = steps_over(len(used), found.batch_size, found.epochs)
-        notes += _notes(count_pairs(pairs), "pairs", found.cut_off)
-    counts, problems = {"pairs": len(pairs)}, checks.problems.found
+        used = len(pairs_for(pairs, found.cut_off)) - len(unlabeled)
+        steps = steps_over(used, found.batch_size, found.epochs)
+        cut = count_pairs(pairs).describe("pairs", found.cut_off == "skip")
+        notes += filter(None, [cut, describe_skipped(unlabeled) if unlabeled else ""])
+    counts, problems = {"pairs": used}, checks.problems.found
     warning = undecided_in(pair.prob_chosen for pair in pairs)
     notes += [warning] if warning else []
 
@@ -323,10 +323,6 @@ def _pair_plan(
     return TrainingPlan(
         found, checks.out, counts, steps, "steps", problems, train_and_warn, notes, examine
     )
-
-
-def _notes(cut: CutResponses, what: str, cut_off: CutOff) -> list[str]:
-    return [line] if (line := cut.describe(what, cut_off == "skip")) else []
 
 
 def _both_responses(pairs: Iterable[Preference]) -> Iterable[tuple[str, str]]:

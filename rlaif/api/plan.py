@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,12 +26,13 @@ _SHOWN = 3  # names in a message
 class Examined:
     """What encoding every record with the model's tokenizer found (encoding.py).
 
-    notes: what the run would say of its records. steps: None where it changes nothing. unchecked:
-    why records were not encoded, "" where they were.
+    notes: what the run would say of its records. counts, steps: of what can be used; none where
+    that changes nothing. unchecked: why records were not encoded, "" where they were.
     """
 
     problems: Sequence[UserError] = ()
     notes: Sequence[str] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
     steps: int | None = None
     unchecked: str = ""
 
@@ -40,10 +41,10 @@ class Examined:
 class TrainingPlan:
     """What a training would do, and everything that would be refused.
 
-    config: None where the settings are refused. counts: records by what they are. steps, unit: how
-    long it would be, None where that is not known. train: loads the model and trains. notes: what
-    the run would say of its records. examine: encodes every record, for a dry run; unchecked: why
-    that did not happen, None before.
+    config: None where the settings are refused. counts: the records to train on, by what they are.
+    steps, unit: how long it would be, None where that is not known. train: loads the model and
+    trains. notes: what the run would say of its records, and of those that are left out. examine:
+    encodes every record, for a dry run; unchecked: why that did not happen, None before.
     """
 
     config: TrainConfig | None
@@ -65,6 +66,7 @@ class TrainingPlan:
             self,
             problems=[*self.problems, *found.problems],
             notes=[*self.notes, *found.notes],
+            counts={**self.counts, **found.counts},
             steps=self.steps if found.steps is None else found.steps,
             unchecked=found.unchecked,
         )

@@ -61,6 +61,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(help="Settings as key=value, e.g. seed=3.", metavar="[KEY=VALUE]..."),
 ]
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+    ),
+]
+RewardFolder = Annotated[Path, typer.Argument(help="The folder written by rlaif train reward.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to write into.")]

@@ -195,13 +195,22 @@ def atomic_open(path: Path) -> Iterator[IO[str]]:
     Until then, and after any error, `path` is as it was. Raises RecordError when the disk is full
     or the folder cannot be written.
     """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` for the block to write, which then takes its place.
+
+    After any error `path` is as it was. Raises RecordError as `atomic_open`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
+        yield partial
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -235,19 +244,8 @@ def write_preferences(
     if traits is None:
         preferences = list(preferences)
         traits = {trait for preference in preferences for trait in preference.traits}
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(path) as partial:
         _write_parquet(partial, preferences, sorted(traits))
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RecordError(
-            f"{path}: cannot be written ({error.strerror}); nothing was changed"
-        ) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequence[str]) -> None:

@@ -187,6 +187,11 @@ NOT_ASKED = "not asked"
 LOOK_EVERY = 16  # prompts between two looks: a batch that keeps a judge busy
 
 
+def judging_order(prompt: str) -> bytes:
+    """A key that sorts prompt ids as `compare_until` judges them: random to the outcomes."""
+    return hashlib.sha256(f"look\0{prompt}".encode()).digest()
+
+
 def compare_until(
     policy: Sequence[Sample],
     start: Sequence[Sample],
@@ -204,7 +209,7 @@ def compare_until(
     groups: dict[str, list[Sample]] = {}
     for sample in policy:
         groups.setdefault(sample.prompt.id, []).append(sample)
-    order = sorted(groups, key=lambda id: hashlib.sha256(f"look\0{id}".encode()).digest())
+    order = sorted(groups, key=judging_order)
 
     judged: list[ResponseComparison] = []
     with progress(f"judging {name} until {rule}", len(order), "prompts") as report:

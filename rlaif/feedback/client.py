@@ -1,5 +1,7 @@
 """Judge clients for training and commands: a running server or one started for the block.
 
+Where answers are kept, a judge is started only for what they lack (`judge_when_needed`).
+
 Also the judge's scores as a reward, and the policy's win probability over its start as a held-out
 metric.
 
@@ -14,27 +16,37 @@ is the middle of the scale (direct RLAIF, arXiv:2309.00267, section 2.2.3).
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
+from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
 from constitution.schema import Constitution, Message
 from judge_service.client.sync import JudgeClient, JudgeRequestError, JudgeUnavailable
-from judge_service.planted.file import planted_file
-from judge_service.types import JudgeOptions, Score, Unjudged
-from rlaif.data.records import Prompt, Sample
+from judge_service.engines.model_folder import model_name, weights_sha256
+from judge_service.judge.calibration import calibration_files
+from judge_service.judge.prompts import TEMPLATE_VERSION
+from judge_service.planted.file import PlantedJudge, planted_file
+from judge_service.server_info import ServerInfo
+from judge_service.types import Comparison, JudgeOptions, Judgment, Score, Unjudged
+from rlaif.data.records import Prompt, Sample, write_json
 from rlaif.evaluation.comparison import Compare, compare_with_start
 from rlaif.feedback.connection import judge_at, wait_until_ready
+from rlaif.feedback.pairs import digest
+from rlaif.models import catalog
 
 START_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
@@ -92,6 +104,99 @@ def judge_client(
             yield client
     finally:
         _stop(child)
+
+
+# ── started when needed ──────────────────────────────────────────────────────────────────────
+
+SERVED = "judge.served.json"
+_INFOS = TypeAdapter(dict[str, ServerInfo])
+
+
+class JudgeWhenNeeded:
+    """A labeling client whose judge is started for the first pairs to judge. known: what the same
+    judge said of itself before, which names the answers in a journal."""
+
+    def __init__(self, known: ServerInfo, start: Callable[[], JudgeClient]) -> None:
+        self._known = known
+        self._start = start
+        self.started: JudgeClient | None = None
+
+    def server_info(self) -> ServerInfo:
+        """The judge's own, or what it said before."""
+        return self._known if self.started is None else self.started.server_info()
+
+    def stream(
+        self,
+        comparisons: Iterable[Comparison],
+        constitution: str | Constitution,
+        options: JudgeOptions,
+    ) -> Iterator[tuple[str, Judgment | Unjudged]]:
+        """As JudgeClient.stream, by the judge, which is started now if it was not before."""
+        self.started = self.started or self._start()
+        return self.started.stream(comparisons, constitution=constitution, options=options)
+
+
+@contextmanager
+def judge_when_needed(
+    model: str, constitution: str, log: Path, server: str = "", *, wait: float = FIND_TIMEOUT_S
+) -> Iterator[JudgeClient | JudgeWhenNeeded]:
+    """As `judge_client`, but a judge that has served in the log's folder before is started only for
+    pairs that its journal there has no answer to; stderr says so where there were none.
+
+    What it said of itself is kept in judge.served.json, under a digest of what that follows from.
+    """
+    key = _digest_of_served(model, constitution) if model else ""
+    file = log.with_name(SERVED)
+    with ExitStack() as stack:
+
+        def start() -> JudgeClient:
+            client = stack.enter_context(judge_client(model, constitution, log, server, wait=wait))
+            if key:
+                written = _INFOS.dump_python(
+                    _served(file) | {key: client.server_info()}, mode="json"
+                )
+                write_json(file, written)
+            return client
+
+        known = _served(file).get(key) if key else None
+        if known is None:
+            yield start()
+            return
+        judge = JudgeWhenNeeded(known, start)
+        yield judge
+        if judge.started is None:
+            print(
+                f"the judge {model} was not started: all its answers are in {log.parent} already",
+                file=sys.stderr,
+            )
+
+
+def _served(file: Path) -> dict[str, ServerInfo]:
+    try:
+        return _INFOS.validate_json(file.read_bytes())
+    except (OSError, ValueError):  # none yet, or of another version: the judge is asked again
+        return {}
+
+
+def _digest_of_served(model: str, constitution: str) -> str:
+    """A digest of all that a judge's identity follows from; "" for weights that are not here."""
+    if planted_file(model) is not None:
+        content = [PlantedJudge.load(model).digest]
+    else:
+        folder = Path(catalog.resolve(model))
+        if not folder.is_dir():
+            return ""
+        content = [model_name(folder), weights_sha256(folder)]
+        for each in sorted(folder.glob("*.json*")) + sorted(folder.glob("*.jinja")):
+            content += [each.name, each.read_text(encoding="utf-8", errors="replace")]
+    by = constitution or DEFAULT_CONSTITUTION
+    rules = [Constitution.load(by).digest]
+    # `rlaif serve` applies the calibrations that it finds for its constitution.
+    for file in calibration_files(by, catalog.cache_folder() / "calibrations"):
+        rules.append(file.read_text(encoding="utf-8", errors="replace"))
+    packages = [d for name in ("rlaif", "vllm", "torch") for d in metadata.distributions(name=name)]
+    versions = [package.version for package in packages]
+    return digest([content, rules, TEMPLATE_VERSION, versions, platform.node()])
 
 
 def _without_serve_settings() -> dict[str, str]:

@@ -23,7 +23,8 @@ from judge_service.judge.label_probs import DEFAULT_PROTOCOL
 from judge_service.server_info import ConstitutionSummary
 from judge_service.types import JudgeOptions, ModelIdentity
 from rlaif.data.datasets import iter_preferences
-from rlaif.data.records import RecordError
+from rlaif.data.records import RecordError, replacing
+from rlaif.evaluation.comparison import EvaluatorModel
 from rlaif.feedback.receipts import parse_receipt
 
 _OPTIONS = TypeAdapter(JudgeOptions)
@@ -38,6 +39,12 @@ class JudgeIdentity:
     model: ModelIdentity
     template_version: str
     calibrations: tuple[str, ...] = ()  # digests of those it applies with this constitution
+
+    @property
+    def evaluator(self) -> EvaluatorModel:
+        """What an evaluation records of it."""
+        rules = f"{self.constitution.name} {self.constitution.version}"
+        return EvaluatorModel(self.model.name, self.model.weights_sha256, rules)
 
 
 class EarlierLabelsError(UserError):
@@ -176,9 +183,8 @@ def keep(labels: Path, summary: Path, now: MadeBy) -> Path | None:
         with labels.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()[:8]
         kept = labels.with_name(f"{labels.stem}.{kind}.{digest}{labels.suffix}")
-        partial = kept.with_name(kept.name + ".partial")
-        shutil.copyfile(labels, partial)
-        partial.replace(kept)
+        with replacing(kept) as partial:
+            shutil.copyfile(labels, partial)
     except OSError as error:
         raise RecordError(
             f"{labels}: cannot keep the old labels beside the new ones: {error.strerror}; "

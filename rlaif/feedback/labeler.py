@@ -40,7 +40,7 @@ from judge_service.types import (
 )
 from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
-from rlaif.evaluation.comparison import Compare, EvaluatorModel, JudgedPair, Question
+from rlaif.evaluation.comparison import Compare, JudgedPair, Question
 from rlaif.feedback import earlier_labels
 from rlaif.feedback.counts import LabelingSummary, Tally
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy
@@ -194,7 +194,12 @@ def judge_pairs(
             by = judge.constitution.name if served else loaded
             try:
                 # An answer is journaled on arrival: a kill loses only those still on their way.
-                stream = client.stream(waiting.values(), constitution=by, options=options)
+                # A judge that has nothing to do is not asked: it may not have been started.
+                stream = (
+                    client.stream(waiting.values(), constitution=by, options=options)
+                    if waiting
+                    else iter(())
+                )
                 for done, (id, answer) in enumerate(stream, start=1):
                     _require_same_judge(client, answer, judge)
                     entry = JournalEntry(key=keys[id], id=id, answer=answer)
@@ -267,10 +272,7 @@ def comparer(
         answers = judge_pairs(
             pairs, client, journal_file, constitution=constitution, options=options
         )
-        model, rules = answers.judge.model, answers.judge.constitution
-        evaluator = EvaluatorModel(
-            model.name, model.weights_sha256, f"{rules.name} {rules.version}"
-        )
+        evaluator = answers.judge.evaluator
         return {
             pair.id: JudgedPair(answer.prob_a, traits=answer.trait_probs, evaluator=evaluator)
             if isinstance(answer, Judgment)

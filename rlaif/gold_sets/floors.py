@@ -32,6 +32,7 @@ import numpy as np
 
 from rlaif.evaluation.clustered import folds_by_prompt
 from rlaif.evaluation.logistic import Floats, ridge_logistic
+from rlaif.evaluation.rules.refusals import refuses
 from rlaif.gold_sets.answers import TIES, GoldAnswer, from_scores
 from rlaif.gold_sets.questions import GoldQuestion
 
@@ -48,11 +49,6 @@ Features = Callable[[Sequence[str]], Floats]
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n+")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
-_REFUSAL = re.compile(
-    r"\b(?:i (?:cannot|can't|can not|won't|will not)|i'm (?:sorry|not able|unable)|i am (?:sorry|"
-    r"not able|unable)|sorry, (?:but )?i)\b",
-    re.IGNORECASE,
-)
 
 SURFACE: Mapping[str, Callable[[str], float]] = {
     "log length": lambda text: math.log(max(len(text), 1)),
@@ -66,7 +62,7 @@ SURFACE: Mapping[str, Callable[[str], float]] = {
     "exclamation marks": lambda text: math.log1p(text.count("!")),
     "emphasis": lambda text: math.log1p(text.count("**") + text.count("`") + text.count("#")),
     "first person": lambda text: math.log1p(len(re.findall(r"\bI\b", text))),
-    "refusal": lambda text: float(_REFUSAL.search(text[:300]) is not None),
+    "refusal": lambda text: float(refuses(text)),
 }
 """Name → feature of a response."""
 

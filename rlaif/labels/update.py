@@ -35,7 +35,7 @@ from judge_service.types import (
 )
 from rlaif.data.datasets import iter_preferences
 from rlaif.data.journal import Journal
-from rlaif.data.records import Preference, RecordError
+from rlaif.data.records import Preference, replacing
 from rlaif.feedback.counts import LabelingSummary
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity
 from rlaif.feedback.labeler import (
@@ -161,15 +161,8 @@ def _copy_previous(current: Path, before: Path) -> bool:
         return False
     if not current.is_file():
         raise LabelingError(f"{current}: no labels to update; run without --update first")
-    partial = before.with_name(before.name + ".partial")
-    try:
+    with replacing(before) as partial:
         shutil.copyfile(current, partial)
-        partial.replace(before)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RecordError(
-            f"{before}: cannot be written: {error.strerror}; free space or fix the permissions"
-        ) from error
     return True
 
 

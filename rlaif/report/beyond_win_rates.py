@@ -67,7 +67,8 @@ def further_sentences(result: EvaluationResult) -> list[str]:
         sentences.append(
             f"Prompts were judged in random order, {LOOK_EVERY} at a time, until a win rate's "
             f"interval {goal}. Intervals are anytime intervals: they hold at every look; the win "
-            "rate at equal length has none."
+            "rate at equal length has none. Agreement of judges is over the prompts that each of "
+            "them judged for every policy."
         )
         sentences += [_stop(policy) for policy in result.policies[1:]]
     if result.strengths is not None and result.strengths.infinite:

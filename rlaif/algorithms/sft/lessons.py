@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.sources import imitable, imitated
+from rlaif.algorithms.sft.sources import Imitable, imitable, imitated
 from rlaif.batching.encode import Row, encode_row
 from rlaif.batching.unusable import BatchError, NoneUsableError, require_response
 from rlaif.data.records import Lesson, PlainText
@@ -28,13 +28,15 @@ from rlaif.data.records import Lesson, PlainText
 
 @dataclass(frozen=True, slots=True)
 class EncodedLessons:
-    """One source as rows of token ids, with the records left out."""
+    """One source as rows of token ids, with the records left out.
 
+    skipped: by unusable=skip, one error each. imitable: what was to be encoded, and counts of what
+    was not.
+    """
+
+    imitable: Imitable
     rows: list[Row] = field(default_factory=list)
-    skipped: list[BatchError] = field(default_factory=list)  # one per record left out
-    unsure: int = 0  # preferences below min_prob_chosen
-    aside: int = 0  # preferences whose chosen response is not the best of its prompt, or repeats it
-    cut: int = 0  # left out by cut_off=skip
+    skipped: list[BatchError] = field(default_factory=list)
 
 
 def encode_lessons(
@@ -52,8 +54,8 @@ def encode_lessons(
     """
     rows: list[Row] = []
     skipped: list[BatchError] = []
-    left, unsure, aside, cut = imitable(lessons, config)
-    for done, lesson in enumerate(left):
+    left = imitable(lessons, config)
+    for done, lesson in enumerate(left.lessons):
         if report is not None:
             report(done)
         try:
@@ -63,12 +65,13 @@ def encode_lessons(
                 raise
             skipped.append(error)
     if not rows:
-        why = f"; {unsure} below min_prob_chosen={config.min_prob_chosen}" if unsure else ""
-        why += f"; {cut} cut off, and cut_off=skip leaves them out" if cut else ""
+        unsure = f"; {left.unsure} below min_prob_chosen={config.min_prob_chosen}"
+        why = unsure if left.unsure else ""
+        why += f"; {left.cut} cut off, and cut_off=skip leaves them out" if left.cut else ""
         why += f"; first because {skipped[0]}" if skipped else ""
         message = f"{name}: nothing to imitate among {len(lessons)} records{why}"
         raise NoneUsableError(message, skipped)
-    return EncodedLessons(rows, skipped, unsure, aside, cut)
+    return EncodedLessons(left, rows, skipped)
 
 
 def _rows(tokenizer: Any, lesson: Lesson, max_tokens: int) -> list[Row]:

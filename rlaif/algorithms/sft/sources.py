@@ -8,14 +8,14 @@ best of four is a chosen response, too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.data.cut_off import is_cut
+from rlaif.data.cut_off import CutResponses, count_lessons, is_cut
 from rlaif.data.datasets import read_lessons
 from rlaif.data.records import Lesson, PlainText, Preference, Sample
 from rlaif.settings import parse_weighted
@@ -77,15 +77,25 @@ class Imitable(NamedTuple):
     aside: int  # preferences whose chosen response is not the best of its prompt, or repeats it
     cut: int  # left out by cut_off=skip
 
-    def describe(self, name: str) -> str:
-        """A line on the preferences left aside, for users; "" where there are none. name: of the
-        source."""
-        if not self.aside:
-            return ""
-        return (
-            f"{name}: left aside {self.aside} preferences: of the responses to a prompt only the "
-            "best is imitated, and once"
-        )
+    @property
+    def cut_off(self) -> CutResponses:
+        """The cut-off responses among those that are best, left out or not."""
+        count = count_lessons(self.lessons).responses + self.cut
+        return CutResponses(count, count, len(self.lessons) + self.cut)
+
+    def describe(self, name: str, config: SFTConfig) -> Iterator[str]:
+        """A line for users on each reason why records are left out, and on responses that were cut
+        off. name: of the source."""
+        if self.unsure:
+            threshold = f"min_prob_chosen={config.min_prob_chosen}"
+            yield f"{name}: left aside {self.unsure} preferences: prob_chosen is below {threshold}"
+        if self.aside:
+            yield (
+                f"{name}: left aside {self.aside} preferences: of the responses to a prompt only "
+                "the best is imitated, and once"
+            )
+        if line := self.cut_off.describe("records", config.cut_off == "skip"):
+            yield f"{name}: {line}"
 
 
 def imitable(lessons: Sequence[Lesson], config: SFTConfig) -> Imitable:

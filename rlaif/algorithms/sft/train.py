@@ -24,9 +24,8 @@ from torch import Tensor
 
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import EncodedLessons, Pick, encode_lessons, mixture
-from rlaif.algorithms.sft.sources import SFTSource, imitable, require_lessons
+from rlaif.algorithms.sft.sources import SFTSource, require_lessons
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
-from rlaif.data.cut_off import count_lessons
 from rlaif.data.records import Lesson
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
@@ -76,15 +75,15 @@ def train(
     encoded = [encode_lessons(backbone.tokenizer, s.name, s.records, config) for s in sources]
     skipped = [reason for source in encoded for reason in source.skipped]
     report_skipped(skipped)
-    for source in sources:
-        if workers.is_main and (line := imitable(source.records, config).describe(source.name)):
+    left = [source.imitable for source in encoded]
+    for source, each in zip(sources, left, strict=True):
+        for line in each.describe(source.name, config) if workers.is_main else ():
             print(line, file=sys.stderr)
-    cut = count_lessons(lesson for s in sources for lesson in s.records)
-    report_cut_off(cut, "records", config.cut_off == "skip")
-    report_cut_off(count_lessons(eval_samples), "held-out records", config.cut_off == "skip")
     heldout: list[Row] = []
     if eval_samples:
-        heldout = encode_lessons(backbone.tokenizer, "held out", eval_samples, config).rows
+        found = encode_lessons(backbone.tokenizer, "held out", eval_samples, config)
+        heldout = found.rows
+        report_cut_off(found.imitable.cut_off, "held-out records", config.cut_off == "skip")
     backbone.add_role("policy", config.lora, config.seed)
     recompute_layers(backbone, config)
     backbone.shard(workers)
@@ -102,10 +101,10 @@ def train(
     # 3. Steps.
     eval_every = config.eval_every or math.ceil(len(batches) / config.epochs)
     left_out = {
-        "skipped": len(skipped) + sum(source.cut for source in encoded),
-        "unsure": sum(source.unsure for source in encoded),
-        "left_aside": sum(source.aside for source in encoded),
-        "cut_responses": cut.responses,
+        "skipped": len(skipped) + sum(each.cut for each in left),
+        "unsure": sum(each.unsure for each in left),
+        "left_aside": sum(each.aside for each in left),
+        "cut_responses": sum(each.cut_off.responses for each in left),
     }
     with progress("SFT", len(batches), "steps") as report:
         report(done)

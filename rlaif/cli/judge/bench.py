@@ -17,6 +17,7 @@ from rlaif.cli.options import (
     AsJson,
     ConstitutionName,
     OwnJudge,
+    RewardFolder,
     SamplePrinciples,
     Seed,
     Server,
@@ -186,7 +187,7 @@ def judge_bench(
 
 
 def reward_bench(
-    folder: Annotated[Path, typer.Argument(help="The folder written by rlaif train reward.")],
+    folder: RewardFolder,
     files: GoldFiles,
     format: FormatName = "",
     model: Annotated[

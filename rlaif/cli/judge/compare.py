@@ -11,10 +11,12 @@ import typer
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
-from rlaif.cli import complete
 from rlaif.cli.judge import bench, promote, response
 from rlaif.cli.judge.options import (
+    GOLD_PAIRS,
+    DryRun,
     Fresh,
+    KnownConstitution,
     Protocol,
     Text,
     describe,
@@ -52,10 +54,6 @@ Rationale = Annotated[
         metavar="TOKENS",
         help="Let the judge write a rationale of up to this many tokens before each read.",
     ),
-]
-Gold = Annotated[
-    Path,
-    typer.Option(help="JSONL of pairs with a known better response: prompt, chosen, rejected."),
 ]
 CalibrationFile = Annotated[
     Path | None,
@@ -219,16 +217,8 @@ app.command(
     "--judge qwen2.5-coder-1.5b",
 )
 def calibrate_judge(
-    gold: Gold,
-    constitution: Annotated[
-        str,
-        typer.Option(
-            "--constitution",
-            "-c",
-            help="Name of a constitution, or a YAML file.",
-            autocompletion=complete.constitutions,
-        ),
-    ] = DEFAULT_CONSTITUTION,
+    gold: Annotated[Path, GOLD_PAIRS],
+    constitution: KnownConstitution = DEFAULT_CONSTITUTION,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
@@ -237,9 +227,7 @@ def calibrate_judge(
     ] = None,
     seed: Seed = 0,
     out: CalibrationFile = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be judged and written, and stop.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a temperature or an isotonic curve to gold pairs, so that 0.8 is right 8 times in 10.

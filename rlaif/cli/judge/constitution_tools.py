@@ -15,6 +15,7 @@ import typer
 
 from constitution.errors import UserError
 from rlaif.cli import complete
+from rlaif.cli.judge.options import GOLD_PAIRS
 from rlaif.cli.options import DEFAULT_SERVER, AsJson, OwnJudge, Server, output
 
 if TYPE_CHECKING:
@@ -230,10 +231,7 @@ def diff(
 def ablate(
     name: ConstitutionFile,
     labels: Labels,
-    gold: Annotated[
-        Path | None,
-        typer.Option(help="JSONL of pairs with a known better response: prompt, chosen, rejected."),
-    ] = None,
+    gold: Annotated[Path | None, GOLD_PAIRS] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for pictures of the redundancy matrix."),

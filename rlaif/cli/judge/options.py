@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constitution.errors import UserError
+from rlaif.cli import complete
 from rlaif.cli.options import DEFAULT_WAIT_S
 
 if TYPE_CHECKING:
@@ -24,6 +25,21 @@ Protocol = Annotated[str, typer.Option(help="How labels are read; default: the r
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Compute every read, even those in the server's store.")
 ]
+KnownConstitution = Annotated[
+    str,
+    typer.Option(
+        "--constitution",
+        "-c",
+        help="Name of a constitution, or a YAML file.",
+        autocompletion=complete.constitutions,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be judged and written, and stop.")
+]
+GOLD_PAIRS = typer.Option(
+    help="JSONL of pairs with a known better response: prompt, chosen, rejected."
+)
 
 
 def read_text(argument: str) -> str:

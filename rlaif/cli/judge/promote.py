@@ -15,7 +15,7 @@ import typer
 
 from constitution import DEFAULT_CONSTITUTION
 from constitution.errors import UserError
-from rlaif.cli import complete
+from rlaif.cli.judge.options import DryRun, KnownConstitution
 from rlaif.cli.options import DEFAULT_SERVER, AsJson, OwnJudge, Seed, Server, output
 
 if TYPE_CHECKING:
@@ -50,15 +50,7 @@ def promote_judge(
         typer.Option(help="Gold questions: prompt, chosen, rejected, or a benchmark's own rows."),
     ],
     candidate: Candidates = None,
-    constitution: Annotated[
-        str,
-        typer.Option(
-            "--constitution",
-            "-c",
-            help="Name of a constitution, or a YAML file.",
-            autocompletion=complete.constitutions,
-        ),
-    ] = DEFAULT_CONSTITUTION,
+    constitution: KnownConstitution = DEFAULT_CONSTITUTION,
     server: Server = DEFAULT_SERVER,
     judge: OwnJudge = "",
     by: By = "",
@@ -75,9 +67,7 @@ def promote_judge(
             "for it.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be judged and written, and stop.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Adopt a reader, calibration, wording, protocol or judge if it judges held-back gold better.

@@ -9,18 +9,16 @@ import typer
 
 from constitution.errors import UserError
 from rlaif.cli.judge.bench import reward_bench
-from rlaif.cli.options import AsJson, output
+from rlaif.cli.options import AsJson, RewardFolder, output
 
 app = typer.Typer(
     help="Reweigh, compare and benchmark trained reward models.", no_args_is_help=True
 )
 
-Folder = Annotated[Path, typer.Argument(help="The folder written by rlaif train reward.")]
-
 
 @app.command(epilog="Example: rlaif reward weigh runs/reward harmless=2 helpful=0.5")
 def weigh(
-    folder: Folder,
+    folder: RewardFolder,
     weights: Annotated[
         list[str] | None,
         typer.Argument(
@@ -59,7 +57,7 @@ def weigh(
 
 
 @app.command(epilog="Example: rlaif reward compare runs/soft runs/hard")
-def compare(folder: Folder, other: Folder, as_json: AsJson = False) -> None:
+def compare(folder: RewardFolder, other: RewardFolder, as_json: AsJson = False) -> None:
     """Compare the held-out NLL of two reward models on the same labels."""
     from dataclasses import asdict
     from json import dumps

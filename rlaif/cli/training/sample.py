@@ -8,16 +8,11 @@ from typing import Annotated
 import typer
 
 from rlaif.cli import complete
-from rlaif.cli.options import OutFile, Settings, output
+from rlaif.cli.options import OutFile, Prompts, Settings, output
 
 
 def sample(
-    prompts: Annotated[
-        str,
-        typer.Argument(
-            help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
-        ),
-    ],
+    prompts: Prompts,
     model: Annotated[
         str,
         typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlaif.cli import complete
-from rlaif.cli.options import OutFolder, Settings, output
+from rlaif.cli.options import OutFolder, Prompts, Settings, output
 from rlaif.cli.settings_help import command_with_settings
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ class Resume(StrEnum):
 
 Preferences = Annotated[
     Path, typer.Argument(help="preferences.parquet, its folder, or JSONL of the same.")
-]
-Prompts = Annotated[
-    str,
-    typer.Argument(
-        help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
-    ),
 ]
 Model = Annotated[
     str,

@@ -5,7 +5,8 @@ oasst_messages  one message a row: message_id, parent_id, text, role (prompter o
 
 Described in https://huggingface.co/datasets/OpenAssistant/oasst1. Siblings are ranked, 0 is the
 best: every pair of the assistant's replies to one message with unlike ranks is a preference. To
-imitate, every reply of the assistant is a lesson. A message that is deleted or that reviewers
+imitate, the best reply of the assistant to each message is a lesson; where none of them has a rank,
+every one is. A message that is deleted or that reviewers
 rejected (review_result false) is neither, with all that follows it. Messages of a tree follow each
 other in the files; where rows name no tree, all of the file are held in memory.
 """
@@ -13,7 +14,7 @@ other in the files; where rows name no tree, all of the file are held in memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -54,6 +55,8 @@ class _Lost(NamedTuple):
 
 
 _Visit = Iterator[_Thread | _Lost]
+_Answers = list[tuple[float | None, str]]
+"""(score, text) of the replies to a message, a higher score is better."""
 
 
 def _tree_threads(rows: Iterable[tuple[str, Fields]]) -> _Visit:
@@ -123,15 +126,16 @@ def _role(message: Fields, where: str) -> str:
     return _ROLES[role]
 
 
-def _preferences(threads: _Visit) -> Iterator[Converted]:
+def _converted(
+    threads: _Visit, convert: Callable[[str, list[Turn], _Answers], Iterator[Converted]]
+) -> Iterator[Converted]:
     for thread in threads:
         if isinstance(thread, _Lost):
             yield from [LeftOut(thread.reason)] * thread.messages
             continue
         where, turns, replies = thread
         answers = [(_score(reply), text(reply, "text", where)) for reply in replies]
-        for found in ranked_pairs(answers):
-            yield found if isinstance(found, LeftOut) else pair(turns, *found, where)
+        yield from convert(where, turns, answers)
 
 
 def _score(reply: Fields) -> float | None:
@@ -139,31 +143,34 @@ def _score(reply: Fields) -> float | None:
     return None if rank is None else -rank
 
 
-def _lessons(threads: _Visit) -> Iterator[Converted]:
-    for thread in threads:
-        if isinstance(thread, _Lost):
-            yield from [LeftOut(thread.reason)] * thread.messages
-            continue
-        where, turns, replies = thread
-        for reply in replies:
-            completion = text(reply, "text", where)
-            if completion.strip():
-                yield from lessons({"prompt": turns, "completion": completion}, where)
-            else:
-                yield LeftOut("an empty response")
+def _preferences(where: str, turns: list[Turn], answers: _Answers) -> Iterator[Converted]:
+    for found in ranked_pairs(answers):
+        yield found if isinstance(found, LeftOut) else pair(turns, *found, where)
+
+
+def _lessons(where: str, turns: list[Turn], answers: _Answers) -> Iterator[Converted]:
+    ranks = [score for score, reply in answers if score is not None and reply.strip()]
+    best = max(ranks, default=None)
+    for score, reply in answers:
+        if not reply.strip():
+            yield LeftOut("an empty response")
+        elif score == best:
+            yield from lessons({"prompt": turns, "completion": reply}, where)
+        else:
+            yield LeftOut("not the best-ranked reply to its message")
 
 
 OASST_TREES = Format(
     recognize=lambda fields: "message_tree_id" in fields and isinstance(fields.get("prompt"), dict),
-    convert=lambda rows: _preferences(_tree_threads(rows)),
-    lessons=lambda rows: _lessons(_tree_threads(rows)),
+    convert=lambda rows: _converted(_tree_threads(rows), _preferences),
+    lessons=lambda rows: _converted(_tree_threads(rows), _lessons),
     columns=frozenset({"message_tree_id", "prompt"}),
     url=_URL,
 )
 OASST_MESSAGES = Format(
     recognize=has("message_id", "parent_id", "text", "role"),
-    convert=lambda rows: _preferences(_message_threads(rows)),
-    lessons=lambda rows: _lessons(_message_threads(rows)),
+    convert=lambda rows: _converted(_message_threads(rows), _preferences),
+    lessons=lambda rows: _converted(_message_threads(rows), _lessons),
     columns=frozenset(_COLUMNS | {"message_tree_id"}),
     url=_URL,
 )

@@ -6,6 +6,10 @@
 
 Pairs of equal responses are left out: both judges call them ties without reading. The interval of
 p_o is Wilson's over prompts. Judges that agree may share an error, such as a taste for length.
+
+Where judges stopped early, how many pairs they share depends on what they said, so p_o has an
+anytime interval: over the prompts, in the order of judging, up to the first at which one of the
+judges stopped for one of the policies. That interval holds wherever it is looked at.
 """
 
 from __future__ import annotations
@@ -15,8 +19,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from rlaif.evaluation.anytime import anytime_estimate
+from rlaif.evaluation.comparison import judging_order
 from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate
 from rlaif.evaluation.judges.column import JudgeColumn
+
+_Winners = dict[tuple[str, str, int], str]
+"""(policy, prompt, index) → who wins, of the pairs with a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +49,16 @@ def agreements(columns: Sequence[JudgeColumn]) -> tuple[JudgeAgreement, ...]:
 def agreement(first: JudgeColumn, second: JudgeColumn) -> JudgeAgreement | None:
     """How often two judges name the same winner; None if no pair was judged by both."""
     own, other = _winners(first), _winners(second)
-    shared = [key for key in own if key in other]
+    shared, estimate = [key for key in own if key in other], share_estimate
+    if ends := [end for column in (first, second) for end in _ends(column)]:
+        estimate = anytime_estimate
+        shared = [key for key in shared if judging_order(key[1]) <= min(ends)]
+        shared.sort(key=lambda key: judging_order(key[1]))
     if not shared:
         return None
     pairs = [(own[key], other[key]) for key in shared]
     kappa, by_chance = cohens_kappa(pairs)
-    same = share_estimate(by_prompt((key[1], float(own[key] == other[key])) for key in shared))
+    same = estimate(by_prompt((key[1], float(own[key] == other[key])) for key in shared))
     return JudgeAgreement(first.name, second.name, same, by_chance, kappa, len(pairs))
 
 
@@ -63,8 +76,16 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> tuple[float | None, float]
     return kappa, by_chance
 
 
-def _winners(column: JudgeColumn) -> dict[tuple[str, str, int], str]:
-    """(policy, prompt, index) → who wins, of the pairs with a label."""
+def _ends(column: JudgeColumn) -> list[bytes]:
+    """Where the judge stopped, for each policy, in the order of judging; empty without looks."""
+    looked_at = (
+        [judging_order(verdict.prompt) for verdict in policy.verdicts if verdict.look]
+        for policy in column.policies
+    )
+    return [max(asked) for asked in looked_at if asked]
+
+
+def _winners(column: JudgeColumn) -> _Winners:
     return {
         (policy.name, verdict.prompt, verdict.index): _winner(verdict.prob)
         for policy in column.policies

@@ -26,6 +26,7 @@ class PairVerdict:
     prompt: str  # prompt id
     index: int
     prob: float | None
+    look: int = 0  # as in ResponseComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _policy(
         judge_score(own),
         dict(Counter(c.reason for c in own if c.prob is None)),
         tuple(
-            PairVerdict(c.prompt, c.index, c.prob)
+            PairVerdict(c.prompt, c.index, c.prob, c.look)
             for c in own
             if c.response != start[c.prompt, c.index]
         ),

@@ -99,6 +99,30 @@ def worth_of(evaluator: EvaluatorModel, known: Sequence[JudgeWorth]) -> tuple[Ju
     return tuple(found.values())
 
 
+def require_taking_part(
+    path: Path, figures: Sequence[JudgeWorth], judges: Sequence[EvaluatorModel]
+) -> None:
+    """Raises WorthError where none of a file's figures is of a judge that evaluates.
+
+    judges: weights_sha256 is "" where it is not known; then the name decides.
+    """
+    for judge in judges:
+        known = figures
+        if not judge.weights_sha256:
+            known = [worth.model_copy(update={"weights_sha256": ""}) for worth in figures]
+        if worth_of(judge, known):
+            return
+    given = dict.fromkeys(
+        f"{worth.judge}, {worth.constitution}" if worth.constitution else worth.judge
+        for worth in figures
+    )
+    taking_part = "; ".join(f"{judge.name}, {judge.constitution}" for judge in judges)
+    raise WorthError(
+        f"{path}: figures of judges that do not take part: {'; '.join(given) or 'none'} (those "
+        f"that do: {taking_part}); give their figures, or remove this file"
+    )
+
+
 def _parsed(text: bytes, name: str) -> tuple[JudgeWorth, ...]:
     try:
         return _FILE.validate_python(_listed(TypeAdapter(Any).validate_json(text)))

@@ -15,8 +15,7 @@ from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
 from rlaif.evaluation.anytime import stop_rule
-from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, shipped_worth
-from rlaif.evaluation.round_robin.strengths import StrengthTable
+from rlaif.evaluation.judges.worth import WorthError, read_worth, require_taking_part
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage
@@ -37,7 +36,7 @@ from rlaif.pipeline.stage import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rlaif.evaluation.comparison import Compare
+    from rlaif.evaluation.comparison import Compare, EvaluatorModel
     from rlaif.evaluation.judges.column import Labelers
     from rlaif.evaluation.policies import KL, EvaluationResult, PolicyRun
     from rlaif.models.reward_model import RewardModel
@@ -122,6 +121,9 @@ class EvaluateStage(Stage):
         that they were trained on, whose receipts say who labeled."""
         policies = self._respond.policies
         human = self.options.human
+        # A server is asked only when the stage runs: an earlier stage may wait for it to start.
+        if not any(isinstance(source.judge, str) for source in self.sources["judges"]):
+            self._require_worth(context)
         return {
             "labels": [Files((source.file,)) for source in self._labels],
             "worth": Files(self._worth_files),
@@ -132,24 +134,24 @@ class EvaluateStage(Stage):
         }
 
     def run(self, context: RunContext) -> None:
-        from rlaif.evaluation.human_verdicts import human_win_rates, require_known
-        from rlaif.evaluation.policies import evaluate_by
-        from rlaif.evaluation.round_robin.tournament import also_round_robin
+        from rlaif.evaluation.human_verdicts import require_known
+        from rlaif.evaluation.judges.whole import whole_evaluation
 
+        self._require_worth(context)
         scorer = self._scorer()
-        start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
+        runs = [self._policy_run(name, scorer) for name in self._respond.policies]
         verdicts = self._verdicts()
-        require_known(verdicts, {run.name: run.samples for run in trained})
-        judges, strengths = self._in_turn(context), list[StrengthTable]()
-        if self.options.round_robin:
-            judges = also_round_robin(judges, (start, *trained), strengths)
-        until = stop_rule(self.options.until, human=False, round_robin=False)
-        result = evaluate_by(start, trained, judges, until=until)
-        comparisons = {policy.name: policy.verdicts for policy in result.policies[1:]}
-        human = human_win_rates(verdicts, comparisons)
-        result = replace(result, human=human, strengths=strengths[0] if strengths else None)
-        result = result.with_judge_facts(self._labelers(), self._worth())
-        self._save_gold((start, *trained), result)
+        require_known(verdicts, {run.name: run.samples for run in runs[1:]})
+        result = whole_evaluation(
+            runs,
+            self._in_turn(context),
+            self._labelers(),
+            [worth for path in self._worth_files for worth in read_worth(path)],
+            until=stop_rule(self.options.until, human=False, round_robin=False),
+            human=verdicts,
+            round_robin=self.options.round_robin,
+        )
+        self._save_gold(runs, result)
         result.save(self.outputs.paths[0])
 
     def _in_turn(self, context: RunContext) -> Iterator[Compare]:
@@ -195,9 +197,24 @@ class EvaluateStage(Stage):
     def _worth_files(self) -> tuple[Path, ...]:
         return tuple(Path(name).expanduser() for name in self.options.judge_worth)
 
-    def _worth(self) -> tuple[JudgeWorth, ...]:
-        given = (worth for path in self._worth_files for worth in read_worth(path))
-        return (*shipped_worth(), *given)
+    def _require_worth(self, context: RunContext) -> None:
+        """Raises WorthError for a file of figures that none of the judges has a use for."""
+        if self._worth_files:
+            judges = [self._evaluator(source.judge, context) for source in self.sources["judges"]]
+            for path in self._worth_files:
+                require_taking_part(path, read_worth(path), judges)
+
+    def _evaluator(self, judge: ModelSpec | str, context: RunContext) -> EvaluatorModel:
+        """What the evaluation will record of a judge; a running server is asked."""
+        from rlaif.feedback.labeler import identify
+        from rlaif.feedback.labelers import evaluator_of
+
+        constitution = context.constitution(self.options.constitution)
+        if isinstance(judge, ModelSpec):
+            return evaluator_of(judge.model, constitution)
+        log = self.folder / "judge.log"
+        with context.judge_client(judge, self.options.constitution, log) as client:
+            return identify(client.server_info(), constitution).evaluator
 
     def _labelers(self) -> Labelers:
         """Who labeled what the policies were trained on; incomplete where a judge's scores were

@@ -93,6 +93,7 @@ def test_records_that_unusable_skip_leaves_out_are_counted(
     found = plan(odd_pairs, model=gemma, out=tmp_path / "out", **settings).examined()
     assert found.problems == []
     assert found.steps == 6, "of three pairs twice"
+    assert list(found.counts.values()) == [3]
     assert any(note.startswith("left out 3 records, among them\n  pair-1") for note in found.notes)
     assert found.unchecked == ""
 
@@ -132,6 +133,21 @@ def test_every_prompt_without_room_for_a_response_is_named(
         f"{file}: p{n}" for n in (1, 2, 3)
     ]
     assert found[0] == refusal(lambda: train(file, **asked))
+
+
+@PROMPTS
+def test_prompts_that_unusable_skip_leaves_out_are_not_counted(
+    plan: Any, train: Any, tiny_model: str, tmp_path: Path
+) -> None:
+    settings = {"max_tokens": 80, "max_new_tokens": 10, "dtype": "float32", "unusable": "skip"}
+    asked = {"model": tiny_model, "reward": letters, "out": tmp_path / "out", **settings}
+    file = tmp_path / "prompts.jsonl"
+    lines = [{"id": f"p{n}", "prompt": "Say it. " * n, "split": "train"} for n in (1, 2, 200)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    found = plan(file, **asked).examined()
+    assert found.problems == []
+    assert found.counts["prompts"] == 2
+    assert any(note.startswith("left out 1 records") for note in found.notes)
 
 
 def test_a_model_without_a_chat_template_is_named_once(

@@ -17,6 +17,7 @@ from rlaif.api.judging import JudgeArgumentError, judge_of
 from rlaif.api.problems import RefusedError
 from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Prompt, RecordError, Sample
+from rlaif.evaluation.judges.worth import WorthError
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.feedback.earlier_labels import EarlierLabelsError
 from rlaif.models.download import ModelError
@@ -155,6 +156,27 @@ def test_evaluate_knows_a_judge_on_gold_from_a_file_and_otherwise_says_nothing(t
     assert (plain.worth, plain.also_labeled) == ((), None)
     (known,) = evaluated(worth=tmp_path / "worth.json").judges
     assert [(worth.gold, worth.accuracy) for worth in known.worth] == [("g.jsonl", 0.5)]
+
+
+def test_evaluate_refuses_figures_of_a_judge_that_does_not_take_part(tmp_path):
+    figures = {
+        "judge": "another", "constitution": "hhh 1.0.0", "gold": "g.jsonl", "n": 9,
+        "accuracy": 0.5, "low": 0.2, "high": 0.8, "longer": 0.6,
+    }  # fmt: skip
+    file = tmp_path / "worth.json"
+    file.write_text(json.dumps(figures))
+    server = judge()
+    with pytest.raises(WorthError) as caught:
+        rlaif.evaluate(
+            {"dpo": responses("yes")}, start=responses("no"), server=server, out=tmp_path,
+            worth=file,
+        )  # fmt: skip
+    name, rules = server.engine.identity.name, f"{CONSTITUTION.name} {CONSTITUTION.version}"
+    assert str(caught.value) == (
+        f"{file}: figures of judges that do not take part: another, hhh 1.0.0 (those that do: "
+        f"{name}, {rules}); give their figures, or remove this file"
+    )
+    assert server.engine.prompts == [], "nothing was judged"
 
 
 def test_evaluate_refuses_labels_and_figures_that_are_not_there(no_server):

@@ -119,6 +119,22 @@ def test_features_of_a_text_by_hand() -> None:
     assert not surface_features([""]).any()
 
 
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ("As an AI, I am unable to provide that.", True),
+        ("I must decline.", True),
+        ("I'm sorry for the delay: your parcel is on its way.", False),
+        ("I can't wait to hear more!", False),
+    ],
+)
+def test_the_surface_knows_a_refusal_by_the_same_rule_as_an_evaluation(
+    text: str, refuses: bool
+) -> None:
+    values = dict(zip(SURFACE, surface_features([text])[0], strict=True))
+    assert values["refusal"] == refuses
+
+
 def test_a_bag_counts_words_that_occur_in_two_responses_or_more() -> None:
     bag = word_features(["red apple", "red red pear", "Apple pie"])(["red red apple", "pie"])
     assert bag.shape == (2, 2)  # apple and red

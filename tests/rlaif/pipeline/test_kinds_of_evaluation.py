@@ -17,6 +17,7 @@ from constitution import Constitution
 from rlaif.data.records import Sample, read_jsonl, write_jsonl
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.judges.column import Labelers
+from rlaif.evaluation.judges.worth import WorthError
 from rlaif.evaluation.policies import EvaluationResult
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
@@ -180,6 +181,23 @@ def test_evaluate_shows_what_a_file_says_of_the_judge_on_gold(work, sampled, ser
         "On gold, other/judge is right on 80 % [65, 90] of 40 pairs of mine.jsonl (naming the "
         "longer: 60 %, above both)."
     ) in console.file.getvalue()
+
+
+@pytest.mark.parametrize("judges", [["second"], ["second", "localhost:50051"]])
+def test_evaluate_refuses_figures_of_a_judge_that_does_not_take_part(
+    judges, work, sampled, served, tmp_path
+):
+    figures = {
+        "judge": "j/k", "gold": "mine.jsonl", "n": 40, "accuracy": 0.8, "low": 0.65, "high": 0.9,
+        "longer": 0.6,
+    }  # fmt: skip
+    file = tmp_path / "worth.json"
+    file.write_text(json.dumps(figures))
+    options = {"judges": judges, "judge_worth": str(file)}
+    evaluation = sampled({"evaluation": options}, models=SECOND)
+    refused = evaluation.run if len(judges) > 1 else evaluation.inputs
+    with pytest.raises(WorthError, match="figures of judges that do not take part: j/k"):
+        refused(work.context)
 
 
 @pytest.mark.parametrize(

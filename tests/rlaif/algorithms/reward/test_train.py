@@ -1,25 +1,22 @@
-"""The reward model's loss by hand and against TRL, and what its training leaves behind."""
+"""What training a reward model leaves behind: heads, scores, checkpoints, held-out pairs."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from types import SimpleNamespace
 
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForSequenceClassification
 
 from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.reward.heads import head_weights, labels_by_head
+from rlaif.algorithms.reward.heads import head_weights
 from rlaif.algorithms.reward.losses import preference_loss
 from rlaif.algorithms.reward.train import fresh_model, parameters, train, train_step
 from rlaif.batching.encode import encode_pairs
 from rlaif.batching.unusable import BatchError
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.evaluation.reward_models import RewardEvaluation, compare_nll
+from rlaif.evaluation.reward_models import RewardEvaluation
 from rlaif.models import reward_model as scoring
 from rlaif.models.backbone import Backbone
 from rlaif.models.folder import save_tensors
@@ -37,80 +34,6 @@ from tests.support.training.killed import (
     weights,
 )
 from tests.support.training.pairs import preference, varied_pairs
-
-ALL = torch.tensor([[True]])
-
-
-def loss(chosen: float, rejected: float, p: float, centering: float = 0.0) -> float:
-    tensors = (torch.tensor([[x]], dtype=torch.float64) for x in (chosen, rejected, p))
-    return preference_loss(*tensors, ALL, centering).losses.item()
-
-
-def test_the_loss_is_log_2_where_both_scores_are_equal():
-    assert loss(3.0, 3.0, 0.8) == pytest.approx(math.log(2))
-
-
-def test_the_loss_by_hand():
-    # Δ = log 3: sigmoid(Δ) = 3/4; centered: 0.01·(log 3)²
-    by_hand = -(0.8 * math.log(0.75) + 0.2 * math.log(0.25)) + 0.01 * math.log(3) ** 2
-    assert loss(math.log(3), 0.0, 0.8, 0.01) == pytest.approx(by_hand)
-
-
-def test_swapping_the_responses_and_the_label_changes_nothing():
-    assert loss(1.3, -0.4, 0.8, 0.01) == pytest.approx(loss(-0.4, 1.3, 0.2, 0.01))
-
-
-def test_the_loss_is_least_where_the_margin_is_the_labels_log_odds():
-    best = math.log(0.8 / 0.2)
-    assert loss(best, 0, 0.8) < min(loss(best + 0.1, 0, 0.8), loss(best - 0.1, 0, 0.8))
-
-
-def trl_loss(trl, model, inputs) -> torch.Tensor:
-    """RewardTrainer's own loss, without the trainer around it."""
-    alone = SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x)
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=False),
-        args=SimpleNamespace(center_rewards_coefficient=0.01),
-        accelerator=alone,
-        _metrics=defaultdict(lambda: defaultdict(list)),
-        _total_train_tokens=0,
-    )
-    return trl.RewardTrainer.compute_loss(trainer, model, inputs)
-
-
-def test_hard_labels_give_trls_loss_with_centering():
-    trl = pytest.importorskip("trl")
-    chosen, rejected = torch.randn(2, 16, 1, generator=torch.Generator().manual_seed(1))
-    theirs = trl_loss(trl, lambda **_: SimpleNamespace(logits=torch.cat([chosen, rejected])), {})
-    p, every = torch.ones(16, 1), torch.ones(16, 1, dtype=torch.bool)
-    ours = preference_loss(chosen, rejected, p, every, 0.01).losses.mean()
-    torch.testing.assert_close(ours, theirs)
-
-
-def test_a_step_has_trls_loss_and_gradients_on_the_same_weights(tiny_model):
-    trl = pytest.importorskip("trl")
-    config = small(lora=None, label_kind="hard")
-    model, pairs = some_model(tiny_model, config, varied_pairs(), {})
-    model.heads.bias.requires_grad_(False)  # theirs has none
-    trained = {**model.backbone.role_parameters("reward"), "head": model.heads.weight}
-    learner = GradientKeeper([(trained, 1e-3)], 1, config, ALONE)
-    found = train_step(model, learner, pairs, config, "here")
-
-    theirs = AutoModelForSequenceClassification.from_pretrained(
-        tiny_model, num_labels=1, dtype=torch.float32, pad_token_id=0
-    ).eval()
-    theirs.score.weight.data.copy_(model.heads.weight.data)
-    rows = [p.chosen.ids for p in pairs] + [p.rejected.ids for p in pairs]
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *([0] * (width - len(row)))] for row in rows])
-    loss = trl_loss(trl, theirs, {"input_ids": ids, "attention_mask": (ids != 0).long()})
-    assert loss.item() == pytest.approx(found["loss"], rel=1e-5)
-    loss.backward()
-    expected = {n: p.grad for n, p in theirs.named_parameters()}
-    expected["head"] = expected.pop("score.weight")
-    assert expected.keys() == learner.gradients.keys()
-    for name, gradient in learner.gradients.items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
 
 
 def some_model(folder, config, preferences, trait_weights):
@@ -294,74 +217,6 @@ def test_the_shared_prompt_gives_the_scores_of_separate_rows(tiny_model):
     together = model.raw_of_pairs(pairs, 300)  # (N, 2, K)
     apart = model.raw_rows([row for p in pairs for row in p.rows], budget=1)
     torch.testing.assert_close(together.flatten(0, 1), apart, atol=1e-5, rtol=0)
-
-
-# ── labels ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_hard_labels_are_rounded_and_one_half_is_left_out(tiny_model):
-    labels = {"a": 0.51, "b": 0.2, "c": 0.5, "d": None}
-    tokenizer = Backbone.load(tiny_model).tokenizer
-    (pair,) = encode_pairs(tokenizer, [preference(1, "a", "b", 0.7, labels)], 200, "error").pairs
-    assert labels_by_head(pair, "abcd", "soft") == [0.7, 0.51, 0.2, 0.5, None]
-    assert labels_by_head(pair, "abcd", "hard") == [1.0, 1.0, 0.0, None, None]
-
-
-def test_pairs_whose_labels_have_no_side_are_left_out_by_name_when_labels_are_hard(
-    tiny_model, polite_pairs, tmp_path, capsys
-):
-    undecided = preference(9, "a", "b", 0.5, {"manners": 0.5})
-    config = small(label_kind="hard")
-    train(config, tiny_model, [*polite_pairs, undecided], tmp_path / "a", {"manners": 1.0})
-    assert "pair-9: no label with a side" in capsys.readouterr().err
-    with pytest.raises(
-        TrainingError, match=r"none of the 1 pairs has a label .*set label_kind=soft"
-    ):
-        train(config, tiny_model, [undecided], tmp_path / "b", {"manners": 1.0})
-
-
-def test_a_trait_that_hard_labels_teach_nothing_of_has_no_head(tiny_model):
-    tokenizer = Backbone.load(tiny_model).tokenizer
-    labeled = [preference(i, "a", "b", traits={"kind": 0.7, "safe": 0.5}) for i in range(2)]
-    pairs = encode_pairs(tokenizer, labeled, 200, "error").pairs
-    weights = {"kind": 2.0, "safe": 1.0}
-    assert head_weights(pairs, weights, "soft") == weights
-    assert head_weights(pairs, weights, "hard") == {"kind": 2.0}
-
-
-def test_a_batch_without_a_label_is_refused(tiny_model):
-    pairs = [preference(9, "a", "b", 0.5, {"manners": None})]
-    config = small(label_kind="hard")
-    model, encoded = some_model(tiny_model, config, pairs, {"manners": 1.0})
-    learner = GradientKeeper([(dict(model.heads.named_parameters()), 1e-3)], 1, config, ALONE)
-    with pytest.raises(TrainingError, match="step 3: none of the 1 pairs has a label"):
-        train_step(model, learner, encoded, config, "step 3")
-
-
-@pytest.mark.parametrize("label", [1.2, -0.1, float("nan")])
-@pytest.mark.parametrize("name", ["the label for manners", "prob_chosen"])
-def test_a_label_that_is_not_a_probability_is_named(
-    name, label, tiny_model, polite_pairs, tmp_path
-):
-    wrong = {"prob_chosen": label} if name == "prob_chosen" else {"traits": {"manners": label}}
-    wrong = polite_pairs[0].model_copy(update=wrong)
-    with pytest.raises(TrainingError, match=f"pair-0: {name} is not a probability"):
-        train(small(), tiny_model, [*polite_pairs[1:], wrong], tmp_path, {"manners": 1.0})
-
-
-def test_soft_labels_beat_hard_ones_on_the_held_out_nll_of_labels_that_are_unsure(
-    tiny_model, tmp_path
-):
-    pairs = [preference(i, f"Yes, {i} please.", f"No {i}!", 0.7) for i in range(10)]
-    found = []
-    for labels in ("soft", "hard"):
-        config = small(label_kind=labels, epochs=15, learning_rate=1e-2)
-        out = train(config, tiny_model, pairs[:7], tmp_path / labels, {}, pairs[7:])
-        found.append(RewardEvaluation.load(out / "evaluation.json"))
-    compared = compare_nll(*found)
-    assert compared.nll < compared.other_nll
-    assert compared.difference.high < 0
-    assert compared.nll == pytest.approx(compared.label_entropy, abs=0.05)
 
 
 # ── resuming, full fine-tuning, held-out pairs ─────────────────────────────────────────────────

@@ -94,8 +94,8 @@ def test_a_best_response_that_was_cut_off_is_not_replaced_by_the_second_best() -
 
 def test_what_was_left_aside_is_said_in_a_line() -> None:
     lessons = list(parse_lessons([("row", nectar(b=2, a=1, c=3))], "rows"))
-    said = imitable(lessons, SFTConfig()).describe("nectar")
+    (said,) = imitable(lessons, SFTConfig()).describe("nectar", SFTConfig())
     assert said.startswith(
         "nectar: left aside 2 preferences: of the responses to a prompt only the"
     )
-    assert imitable(lessons[:1], SFTConfig()).describe("nectar") == ""
+    assert list(imitable(lessons[:1], SFTConfig()).describe("nectar", SFTConfig())) == []

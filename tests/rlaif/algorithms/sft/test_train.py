@@ -188,7 +188,7 @@ def test_labels_near_one_half_are_not_imitated(tiny_model):
     pairs = [preference(i, f"good {i}", "bad", prob_chosen=0.5 + i / 10) for i in range(5)]
     found = encode_lessons(tokenizer, "labels", pairs, small(min_prob_chosen=0.7))
     assert [row.id for row in found.rows] == [f"pair-{i} (chosen)" for i in (2, 3, 4)]
-    assert found.unsure == 2
+    assert found.imitable.unsure == 2
     with pytest.raises(BatchError, match="labels: nothing to imitate among 2 records; 2 below"):
         encode_lessons(tokenizer, "labels", pairs[:2], small(min_prob_chosen=0.9))
 

@@ -47,7 +47,7 @@ def train(command: str, folder: Path) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("sft pairs.jsonl", "8 pairs; 2 steps"),
+        ("sft pairs.jsonl", "7 pairs; 2 steps"),
         ("dpo pairs.jsonl batch_size=2", "8 pairs; 8 steps"),
         ("ppo prompts.jsonl --reward json:dumps", "1 prompts; 100 iterations"),
         ("rest prompts.jsonl --reward json:dumps", "8 responses each; 3 improve steps"),
@@ -146,7 +146,42 @@ def test_a_dry_run_counts_the_pairs_that_are_left_of_hard_labels_and_cut_respons
     assert code == 0, output
     assert "pairs: 2 ties (prob_chosen ½) left out, 1 pairs with prob_chosen under ½" in output
     assert "1 of 4 pairs hold a response that was cut off by its length limit: left out" in output
-    assert "4 pairs; 3 steps" in output
+    assert "3 pairs; 3 steps" in output
+
+
+def test_a_dry_run_counts_the_pairs_that_have_a_label_with_a_side(folder: Path) -> None:
+    write_pairs(folder, {"prob_chosen": 0.5}, {}, {"prob_chosen": 0.2, "chosen_complete": False})
+    code, output = train(
+        "reward pairs.jsonl --model someone/elsewhere --dry-run label_kind=hard cut_off=skip "
+        "batch_size=1 epochs=2",
+        folder,
+    )
+    assert code == 0, output
+    assert "1 of 3 pairs hold a response that was cut off by its length limit: left out" in output
+    assert "left out 1 records, among them\n  0: no label with a side" in output
+    assert "1 pairs; 2 steps" in output
+
+
+def test_a_dry_run_counts_the_records_that_sft_imitates(folder: Path) -> None:
+    """Of six, one is unsure, one repeats the best of its prompt, one of the others is cut off."""
+    for place, (fields, prompt) in enumerate(
+        [({"prob_chosen": 0.5}, "a"), ({}, "b"), ({"rejected": "Never."}, "b"),
+         ({"chosen_complete": False}, "c"), ({}, "d"), ({}, "e")]
+    ):  # fmt: skip
+        record = LABELED | {"id": str(place), "prompt": prompt} | fields
+        with (folder / "six.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    code, output = train(
+        "sft six.jsonl --model someone/elsewhere --dry-run cut_off=skip batch_size=1 epochs=1",
+        folder,
+    )
+    assert code == 0, output
+    assert "six: left aside 1 preferences: prob_chosen is below min_prob_chosen=" in output
+    assert "six: left aside 1 preferences: of the responses to a prompt only the best" in output
+    assert (
+        "six: 1 of 4 records hold a response that was cut off by its length limit: left" in output
+    )
+    assert "3 six; 3 steps" in output
 
 
 def test_keep_best_is_refused_where_cut_off_leaves_no_held_out_pair(folder: Path) -> None:

@@ -297,14 +297,28 @@ OASST = ("oasst_trees", "oasst_messages")
 
 
 @pytest.mark.parametrize("name", OASST)
-def test_the_assistants_messages_of_a_tree_are_lessons_with_their_thread(
-    name: str, tmp_path: Path
+def test_the_best_replies_of_a_tree_are_lessons_with_their_thread(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert replies(lines(tmp_path / "x.jsonl", *PUBLIC_ROWS[name])) == [
-        (["Name a fruit"], "Car"),
         (["Name a fruit"], "Apple"),
         (["Name a fruit", "Apple", "Another"], "Pear"),
     ]
+    assert "left out 1: 1 not the best-ranked reply to its message" in capsys.readouterr().err
+
+
+def test_replies_are_all_lessons_where_no_rank_says_which_is_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = deepcopy(PUBLIC_ROWS["oasst_messages"])[:3]
+    del rows[1]["rank"], rows[2]["rank"]
+    assert [text for _, text in replies(lines(tmp_path / "x.jsonl", *rows))] == ["Car", "Apple"]
+    rows[1]["rank"] = 4  # the other one may be better or worse
+    assert [text for _, text in replies(lines(tmp_path / "x.jsonl", *rows))] == ["Car"]
+    rows[2] |= {"rank": 0, "text": " "}
+    capsys.readouterr()
+    assert [text for _, text in replies(lines(tmp_path / "x.jsonl", *rows))] == ["Car"]
+    assert "left out 1: 1 an empty response" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", [{"deleted": True}, {"review_result": False}])
@@ -326,7 +340,7 @@ def test_messages_without_their_parent_are_counted(
 ) -> None:
     rows = deepcopy(PUBLIC_ROWS["oasst_messages"])
     del rows[3]  # the second question
-    assert len(replies(lines(tmp_path / "x.jsonl", *rows))) == 2
+    assert replies(lines(tmp_path / "x.jsonl", *rows)) == [(["Name a fruit"], "Apple")]
     assert "1 messages whose parent is missing" in capsys.readouterr().err
 
 

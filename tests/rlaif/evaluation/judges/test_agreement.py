@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.evaluation.comparison import EvaluatorModel, ResponseComparison
+from rlaif.evaluation.anytime import anytime_interval
+from rlaif.evaluation.comparison import (
+    NOT_ASKED,
+    EvaluatorModel,
+    ResponseComparison,
+    judging_order,
+)
 from rlaif.evaluation.intervals import wilson
 from rlaif.evaluation.judges.agreement import agreement, agreements, cohens_kappa
 from rlaif.evaluation.judges.column import Labelers, column_of, with_judge_facts
@@ -60,6 +66,41 @@ def test_equal_responses_are_no_agreement():
     found = agreement(first, second)
     assert (found.pairs, found.same_winner.value) == (1, 0.0)
     assert first.policies[0].win_rate.value == 0.75, "in the win rate it is a tie"
+
+
+def stopped_after(prompts, name, probs, policies=("dpo",)):
+    """A column whose judge stopped after so many prompts, in the order of judging."""
+    order = sorted(probs, key=judging_order)
+    own = {
+        policy: [
+            ResponseComparison(id, 0, "policy", probs[id], look=1 + place // 16)
+            if place < count
+            else ResponseComparison(id, 0, "policy", None, NOT_ASKED)
+            for place, id in enumerate(order)
+        ]
+        for policy, count in zip(policies, prompts, strict=True)
+    }
+    start = {(id, 0): "start" for id in order}
+    return column_of(EvaluatorModel(name, name * 64, "c 1"), own, start)
+
+
+def test_the_agreement_of_judges_that_stopped_early_has_an_anytime_interval():
+    probs = {f"p{i}": 0.9 for i in range(40)}
+    order = sorted(probs, key=judging_order)
+    other = probs | {order[1]: 0.1, order[3]: 0.2, order[20]: 0.1}
+    found = agreement(stopped_after([32], "a", probs), stopped_after([16], "b", other))
+    same = [1.0, 0.0, 1.0, 0.0] + [1.0] * 12
+    assert found.pairs == 16
+    assert found.same_winner.value == 14 / 16
+    assert (found.same_winner.low, found.same_winner.high) == anytime_interval(same)
+
+
+def test_the_agreement_counts_prompts_that_every_policy_was_judged_on():
+    """After the first stop the mean would be over other policies, and no interval would hold."""
+    probs = {f"p{i}": 0.9 for i in range(40)}
+    judges = [stopped_after([16, 32], name, probs, ("dpo", "sft")) for name in "ab"]
+    found = agreement(*judges)
+    assert (found.pairs, found.same_winner.n) == (32, 16)
 
 
 def test_three_judges_have_three_agreements_and_strangers_none():

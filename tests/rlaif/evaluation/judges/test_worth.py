@@ -1,6 +1,7 @@
 """A judge's figures on gold: what is read, what is refused, and for which judge they count."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from rlaif.evaluation.judges.worth import (
     JudgeWorth,
     WorthError,
     read_worth,
+    require_taking_part,
     shipped_worth,
     worth_of,
 )
@@ -88,3 +90,20 @@ def test_the_shipped_figures_are_of_shipped_models_with_wilsons_interval():
         assert len(worth.weights_sha256) == len(worth.gold_sha256) == 64
         assert worth.date
         assert worth.constitution
+
+
+def test_a_file_needs_figures_of_a_judge_that_evaluates_by_its_weights_or_its_name():
+    of_weights = JudgeWorth(
+        **FIGURES | {"judge": "renamed", "weights_sha256": "a" * 64, "constitution": "c 1"}
+    )
+    judge = EvaluatorModel("mine", "a" * 64, "c 1")
+    require_taking_part(Path("f"), [JudgeWorth(**FIGURES), of_weights], [judge])
+    for other in (
+        EvaluatorModel("mine", "b" * 64, "c 1"),
+        EvaluatorModel("renamed", "b" * 64, "c 1"),
+        EvaluatorModel("mine", "a" * 64, "c 2"),
+    ):
+        with pytest.raises(WorthError, match="do not take part: renamed, c 1 "):
+            require_taking_part(Path("f"), [of_weights], [other])
+    unknown = EvaluatorModel("renamed", "", "c 1")
+    require_taking_part(Path("f"), [of_weights], [unknown])
