@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
@@ -37,6 +38,11 @@ class SettingsModel(BaseModel):
     def variants(cls) -> dict[str, type[SettingsModel]]:
         """The classes that `variant` selects, by the setting that selects each: "loss=robust"."""
         return {}
+
+    @property
+    def named_files(self) -> tuple[Path, ...]:
+        """Files that settings name, whose content the outcome depends on."""
+        return ()
 
     @classmethod
     def choices(cls) -> dict[str, tuple[str, ...]]:

@@ -275,6 +275,7 @@ class Stage(ABC):
                 slot: [[source.weight, source.identity()] for source in sources]
                 for slot, sources in self.sources.items()
             },
+            **({"settings_files": Files(named)} if (named := self.settings.named_files) else {}),
             **self.inputs(context),
         }
 

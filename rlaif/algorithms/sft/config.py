@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from rlaif.data.cut_off import CutOff
-from rlaif.training.config import CUT_OFF, TrainConfig
+from rlaif.training.config import CUT_OFF, PolicyConfig
 
 
-class SFTConfig(TrainConfig):
+class SFTConfig(PolicyConfig):
     """Settings of supervised fine-tuning on a mix of sources."""
 
     epochs: int = Field(
@@ -27,5 +27,5 @@ class SFTConfig(TrainConfig):
     eval_every: int | None = Field(
         default=None,
         ge=1,
-        description="optimizer steps between held-out losses; null: once an epoch (ours)",
+        description="optimizer steps between evaluations; null: once an epoch (ours)",
     )

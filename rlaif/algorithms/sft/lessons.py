@@ -21,7 +21,7 @@ import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.sources import imitable, imitated
-from rlaif.batching.encode import Row, encode_row
+from rlaif.batching.encode import Row, encode_row, text_rows
 from rlaif.batching.unusable import BatchError, NoneUsableError, require_response
 from rlaif.data.records import Lesson, PlainText
 
@@ -100,11 +100,7 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
     if len(ids) < 3:
         message = f"{text.id}: the text is empty; drop the record, or set unusable=skip"
         raise BatchError(message, text.id)
-    step = max_tokens - 1
-    return [
-        Row(f"{text.id}, from token {at}", tuple(ids[at : at + max_tokens]), 1)
-        for at in range(0, len(ids) - 1, step)
-    ]
+    return text_rows(text.id, ids, max_tokens)
 
 
 class Pick(NamedTuple):

@@ -133,10 +133,10 @@ def require_lessons(
             raise TrainingError(
                 f"source {source.name}: weight={source.weight} is not above 0; raise it"
             )
-    if config.eval_every is not None and not eval_samples:
+    if config.eval_every is not None and config.text_eval is None and not eval_samples:
         raise TrainingError(
-            f"eval_every={config.eval_every} does nothing without held-out samples; give some, or "
-            "remove it"
+            f"eval_every={config.eval_every} does nothing without held-out samples and text_eval; "
+            "give one of them, or remove it"
         )
     lessons = [lesson for source in sources for lesson in source.records] + list(eval_samples)
     given = "min_prob_chosen" in config.model_fields_set

@@ -29,7 +29,7 @@ from rlaif.batching.encode import Row, in_groups, length_buckets, pad
 from rlaif.data.cut_off import count_lessons
 from rlaif.data.records import Lesson
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, Role
+from rlaif.models.backbone import Backbone
 from rlaif.progress import progress
 from rlaif.training.checks import (
     memory_gib,
@@ -38,7 +38,9 @@ from rlaif.training.checks import (
     require_context,
     require_finite,
 )
+from rlaif.training.heldout import mean_loss
 from rlaif.training.learner import Learner
+from rlaif.training.plain_text.score import TextForgetting
 from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, records_digest, run_inputs
 
@@ -63,7 +65,8 @@ def train(
 
     model: short name, folder or hub id of the base. eval_samples: held-out records, whose loss is
     logged; the policy with the lowest is kept instead of the last. A killed run resumes from the
-    last checkpoint in `out`. Raises TrainingError, BatchError for an unusable record, or
+    last checkpoint in `out`. Metrics are those of `train_step`, and at evaluations heldout_loss and
+    those of held-out plain text (training/plain_text/score.py). Raises TrainingError, BatchError for an unusable record, or
     BackboneError for the model.
     """
     # 1. The base, the rows of every source, the policy.
@@ -88,6 +91,7 @@ def train(
     backbone.add_role("policy", config.lora, config.seed)
     recompute_layers(backbone, config)
     backbone.shard(workers)
+    text = TextForgetting.from_start(backbone, config, workers)
 
     # 2. The optimizer, and the state of an earlier run.
     batches = _batches(encoded, sources, config)
@@ -115,8 +119,9 @@ def train(
             names = [sources[pick.source].name for pick in batch]
             metrics = train_step(backbone, learner, rows, names, config.micro_batch_tokens, where)
             metrics |= {"learning_rate": rate, **left_out}
-            score = None
-            if heldout and (step % eval_every == 0 or step == len(batches)):
+            score, due = None, step % eval_every == 0 or step == len(batches)
+            metrics |= text.metrics(backbone) if due else {}
+            if heldout and due:
                 budget = config.micro_batch_tokens
                 metrics["heldout_loss"] = mean_loss(backbone, "policy", heldout, budget, workers)
                 score = -metrics["heldout_loss"]
@@ -201,26 +206,3 @@ def train_step(
         "tokens_per_s": sum(len(row.ids) for row in rows) / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }
-
-
-@torch.no_grad()
-def mean_loss(
-    backbone: Backbone,
-    role: Role | None,
-    rows: Sequence[Row],
-    micro_batch_tokens: int,
-    workers: ProcessGroup,
-) -> float:
-    """SFT loss of rows (those of all processes) without training: nats per response token.
-
-    role: None for the base. Collective.
-    """
-    own = workers.shard(rows)
-    nats = 0.0
-    for group in workers.pad_batches(
-        length_buckets([len(row.ids) for row in own], micro_batch_tokens)
-    ):
-        batch = pad([own[i] for i in group], backbone.device)
-        nats -= float(backbone.logprobs(role, batch).sum())
-    total: float = workers.all_reduce({"nats": nats})["nats"]
-    return total / sum(row.response_length for row in rows)

@@ -63,6 +63,12 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
             history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 1.0]),
             "from 1.00 to 3.00 while the judge's fell from 0.60 to 0.40",
         ),
+        (
+            "text_forgotten",
+            history(text_nll=[3.03, None, 3.06], text_nll_rise=[0.01, None, 0.02]),
+            history(text_nll=[3.03, 3.063, None], text_nll_rise=[0.01, 0.021, None]),
+            "3.063 nats per token, 2.1% above the start's",
+        ),
     ],
 )
 def test_each_rings_at_its_own_trouble_alone(name, quiet, loud, reported):

@@ -16,7 +16,7 @@ from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import Pick, encode_lessons, mixture, plain_rows
 from rlaif.algorithms.sft.sources import SFTSource
-from rlaif.algorithms.sft.train import mean_loss, sft_loss, train, train_step
+from rlaif.algorithms.sft.train import sft_loss, train, train_step
 from rlaif.batching.encode import pad
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
@@ -24,6 +24,7 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.training.config import TrainingError
+from rlaif.training.heldout import mean_loss
 from tests.support.training.gradients import GradientKeeper
 from tests.support.training.pairs import preference
 
