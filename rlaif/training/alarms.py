@@ -165,10 +165,10 @@ def text_forgotten(history: History) -> Alarm | None:
         return None
     return Alarm(
         "text_forgotten",
-        f"the loss on held-out plain text is {_values(history, 'text_nll')[-1]:.3f} nats per token, "
+        f"held-out plain text costs {_values(history, 'text_nll')[-1]:.3f} nats per token, "
         f"{rises[-1]:.1%} above the start's (alarm at {TEXT_NLL_RISE:.0%}): the policy forgets "
         "ordinary language; mix in plain text (SFT), lower learning_rate, train fewer steps, or "
-        "raise kl_coef or beta",
+        "raise kl_coef (PPO) or beta (DPO)",
     )
 
 

@@ -66,8 +66,8 @@ def train(
     model: short name, folder or hub id of the base. eval_samples: held-out records, whose loss is
     logged; the policy with the lowest is kept instead of the last. A killed run resumes from the
     last checkpoint in `out`. Metrics are those of `train_step`, and at evaluations heldout_loss and
-    those of held-out plain text (training/plain_text/score.py). Raises TrainingError, BatchError for an unusable record, or
-    BackboneError for the model.
+    those of held-out plain text (training/plain_text/score.py). Raises TrainingError, BatchError
+    for an unusable record, or BackboneError for the model.
     """
     # 1. The base, the rows of every source, the policy.
     workers = ProcessGroup.current()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -152,11 +153,7 @@ def test_every_trainer_scores_the_text_at_its_evaluations_and_after_the_last_ste
     elif name == "ppo":
         assert list(rises) == [10, 11]  # eval_every, without a judge too
     else:
-        ends = [
-            a["step"]
-            for a, b in zip(lines, lines[1:], strict=False)
-            if a["improve"] != b["improve"]
-        ]
+        ends = [a["step"] for a, b in pairwise(lines) if a["improve"] != b["improve"]]
         assert list(rises) == [*ends, lines[-1]["step"]]
     assert all(math.isfinite(rise) and rise != 0 for rise in rises.values())
     backbone = Backbone.load(tiny_model, "float32")
