@@ -144,7 +144,8 @@ def _batches(
 ) -> list[list[Pick]]:
     """The rows of every step."""
     counts, weights = [len(source.rows) for source in encoded], [s.weight for s in sources]
-    picks = mixture(counts, weights, config.epochs * sum(counts), config.seed)
+    total = config.epochs * sum(counts)
+    picks = mixture(counts, weights, total, config.seed, config.batch_size)
     return [list(batch) for batch in in_groups(picks, config.batch_size)]
 
 
