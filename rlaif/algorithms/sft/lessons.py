@@ -160,9 +160,14 @@ def _rows_due(
             now = [first + (last - first) * progress for first, last in ends]
             new = [weight / sum(now) for weight in now]
             if new != share:
-                before = [b + p * (row - rows_before) for b, p in zip(before, share or new)]
+                before = _later(before, share or new, row - rows_before)
                 rows_before, share = row, new
-        yield [b + p * (row + 1 - rows_before) for b, p in zip(before, share, strict=True)]
+        yield _later(before, share, row + 1 - rows_before)
+
+
+def _later(due: Sequence[float], share: Sequence[float], rows: int) -> list[float]:
+    """What is due so many rows later, at shares that do not change."""
+    return [before + part * rows for before, part in zip(due, share, strict=True)]
 
 
 def _lap_seed(seed: int, source: int, lap: int) -> int:
