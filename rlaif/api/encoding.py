@@ -108,7 +108,7 @@ def examine_lessons(
 
             usable = encoder.encode(len(records), encoded)
             rows += len(usable) if place < len(given) else 0
-        return steps_over(config.epochs * rows, config.batch_size, 1)
+        return steps_over(config.rows_of_run(rows), config.batch_size, 1)
 
     return _examined(checks, every, encode)
 

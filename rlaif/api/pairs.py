@@ -57,7 +57,8 @@ def train_sft(
     """Supervised fine-tuning: the policy imitates responses, of one source or a weighted mix.
 
     lessons, mix: files of samples, demonstrations, preferences (the chosen response) or plain text,
-    as "FILE" or "WEIGHT*FILE"; or SFTSources; or the records. heldout: records whose loss is
+    as "FILE" or "WEIGHT*FILE" (a .txt file is one plain text); or SFTSources; or the records.
+    heldout: records whose loss is
     logged, and decides which policy is kept. Returns `out`, with the adapter (with lora=None: the
     model) and metrics.jsonl. Started again after a kill it resumes.
 
@@ -173,12 +174,13 @@ def plan_sft(
         with naming_files(*read, (heldout, held_records)):
             return train(checked(found), checked(checks.model), sources, checks.out, held_records)
 
-    # A run takes epochs times the rows of all sources, whatever their weights.
+    # How many rows a run takes does not depend on the weights of their sources.
     cut = count_lessons(lesson for source in sources for lesson in source.records)
     notes, steps = _notes(cut, "records", found.cut_off if found else "keep"), None
     if found is not None:
         left = [imitable(source.records, found) for source in sources]
-        steps = steps_over(found.epochs * sum(len(e.lessons) for e in left), found.batch_size, 1)
+        rows = found.rows_of_run(sum(len(e.lessons) for e in left))
+        steps = steps_over(rows, found.batch_size, 1)
         said = (e.describe(source.name) for e, source in zip(left, sources, strict=True))
         notes += filter(None, said)
     return TrainingPlan(

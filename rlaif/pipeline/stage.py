@@ -62,8 +62,8 @@ class Slot:
     names with weights, too, below 0 if `negative`, [first, last] if `moving`. untrained: only a
     model that the recipe brings along, as it judges through a server. default: the name of the
     recipe's model that is used where a stage names none, or EVERY_STAGE; prefers: the one used
-    instead where the recipe has it. optional: may be left out. files: a path may be given; of a folder if `folders`. texts: what
-    else is accepted as it is written, such as "judge:HOST:PORT".
+    instead where the recipe has it. optional: may be left out. files: a path may be given; of a
+    folder if `folders`. texts: what else is accepted as it is written, such as "judge:HOST:PORT".
     """
 
     takes: tuple[ArtifactType, ...]

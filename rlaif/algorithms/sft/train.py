@@ -12,7 +12,6 @@ Left out: packing rows without padding (batches are by length instead), loss on 
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -104,7 +103,7 @@ def train(
         learner.load(saved["learner"])
 
     # 3. Steps.
-    eval_every = config.eval_every or math.ceil(len(batches) / config.epochs)
+    eval_every = config.evaluates_every(len(batches))
     left_out = {
         "skipped": len(skipped) + sum(source.cut for source in encoded),
         "unsure": sum(source.unsure for source in encoded),
@@ -144,7 +143,7 @@ def _batches(
 ) -> list[list[Pick]]:
     """The rows of every step."""
     counts, weights = [len(source.rows) for source in encoded], [s.weight for s in sources]
-    total = config.epochs * sum(counts)
+    total = config.rows_of_run(sum(counts))
     picks = mixture(counts, weights, total, config.seed, config.batch_size)
     return [list(batch) for batch in in_groups(picks, config.batch_size)]
 

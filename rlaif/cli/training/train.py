@@ -78,7 +78,7 @@ def sft(
         str,
         typer.Argument(
             help="Samples, demonstrations, preferences (the chosen response) or plain text: JSONL "
-            "or Parquet.",
+            "or Parquet; a .txt file is one plain text.",
             metavar="FILE",
         ),
     ],

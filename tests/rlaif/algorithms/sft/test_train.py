@@ -234,6 +234,18 @@ def test_the_first_rows_of_a_mix_by_hand():
     assert picks == [Pick(0, 0), Pick(0, 0), Pick(1, 0), Pick(0, 0)]
 
 
+def test_a_run_of_so_many_steps_does_not_grow_with_a_large_source(tiny_model, tmp_path):
+    texts = [PlainText(id=f"t{i}", text="the quick brown fox") for i in range(25)]
+    sources = [SFTSource("answers", demonstrations(), 4.0), SFTSource("text", texts, 1.0)]
+    assert (small(epochs=2).rows_of_run(33), small(steps=5).rows_of_run(33)) == (66, 20)
+    assert small(steps=3).evaluates_every(3) == 2
+    assert small(epochs=3).evaluates_every(10) == 4
+    with pytest.raises(ValidationError, match="epochs=2 has no effect with steps=5; remove one"):
+        small(steps=5, epochs=2)
+    lines = metrics(train(small(steps=5), tiny_model, sources, tmp_path))
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
 def test_a_source_is_written_as_weight_and_file(tmp_path):
     write_jsonl(tmp_path / "books.jsonl", [PlainText(id="t", text="Once.")])
     found = SFTSource.read(f"0.25*{tmp_path / 'books.jsonl'}")
