@@ -15,7 +15,8 @@ def sample(
     prompts: Annotated[
         str,
         typer.Argument(
-            help="'quickstart' or a JSONL file of prompts.", autocompletion=complete.prompts
+            help="'quickstart', 'facts' or a JSONL file of prompts.",
+            autocompletion=complete.prompts,
         ),
     ],
     model: Annotated[
