@@ -42,7 +42,7 @@ PreferencesLike: TypeAlias = Pathlike | Iterable[Preference | Mapping[str, Any]]
 """A file of labels (or the folder that `label` wrote), or the labels themselves."""
 SamplesLike: TypeAlias = Pathlike | Iterable[Sample | Mapping[str, Any]]
 LessonsLike: TypeAlias = "Pathlike | SFTSource | Iterable[Lesson | Mapping[str, Any]]"
-"""FILE, "WEIGHT*FILE", an SFTSource, or the records to imitate themselves."""
+"""FILE, "WEIGHT*FILE", "FIRST..LAST*FILE", an SFTSource, or the records to imitate themselves."""
 PromptsLike: TypeAlias = Pathlike | Iterable[Prompt | str | Mapping[str, Any]]
 """'quickstart', a file, or the prompts themselves; a text is one user turn."""
 

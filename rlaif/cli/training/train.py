@@ -86,7 +86,10 @@ def sft(
     settings: Settings = None,
     mix: Annotated[
         list[str] | None,
-        typer.Option(help="More to imitate: FILE or WEIGHT*FILE; may be repeated."),
+        typer.Option(
+            help="More to imitate: FILE, WEIGHT*FILE, or FIRST..LAST*FILE for a weight that moves "
+            "over the run; may be repeated."
+        ),
     ] = None,
     heldout: HeldOut = None,
     out: OutFolder = Path("sft"),

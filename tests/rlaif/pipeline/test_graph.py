@@ -12,6 +12,7 @@ from rlaif.pipeline.graph import build_graph
 from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.recipe import Recipe, RecipeError
 from rlaif.pipeline.stage import ArtifactType
+from rlaif.settings import MovingWeight
 from tests.support.training.recipes import STAGES, a_recipe
 
 BRANCHES = {
@@ -103,6 +104,16 @@ def test_graph_sources_have_weights(graph_of):
     ]
 
 
+def test_graph_weights_of_a_mix_may_move_over_the_run(graph_of):
+    graph = graph_of({"sft": {"data": {"labels": [1, 0.5], "samples": [0, 0.5]}}})
+    assert [(s.text, s.weight) for s in graph["sft"].sources["data"]] == [
+        ("labels", MovingWeight(1.0, 0.5)),
+        ("samples", MovingWeight(0.0, 0.5)),
+    ]
+    (line,) = (line for line in as_text(graph).splitlines() if line.startswith("sft "))
+    assert line.endswith("data: 1..0.5*labels, 0..0.5*samples")
+
+
 def test_graph_a_stage_left_out_is_left_out_of_lists_too(graph_of):
     graph = graph_of({"rest": None})
     assert "rest" not in names(graph)
@@ -172,7 +183,16 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
         ),
         (
             {"sft": {"data": {"labels": 0}}},
-            "stages.sft.data: expected names and weights above 0 (found 'labels': 0)",
+            "stages.sft.data: expected names and weights above 0, or [first, last] "
+            "(found 'labels': 0)",
+        ),
+        (
+            {"sft": {"data": {"labels": [0, 0]}}},
+            "or [first, last] (found 'labels': [0, 0])",
+        ),
+        (  # the score of a reward does not move
+            {"ppo": {"reward": {"reward": [1, 2]}}},
+            "stages.ppo.reward: expected names and weights other than 0 (found 'reward': [1, 2])",
         ),
         (
             {"responses": {"policies": ["policy"]}},
@@ -217,7 +237,7 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
             "stages.dpo.labels: expected a name or a list of names (found {'labels': 0.2})",
         ),
         ({"sft": {"data": {"labels": -1}}}, "stages.sft.data: expected names and weights above 0"),
-        ({"sft": {"data": {"labels": 10**400}}}, "expected names and weights above 0 (found"),
+        ({"sft": {"data": {"labels": 10**400}}}, "expected names and weights above 0, or "),
         ({"ppo": {"reward": {"reward": float("nan")}}}, "expected names and weights other than 0"),
         ({"dpo": {"labels": "~nobody-here/a.parquet"}}, "~nobody-here/a.parquet: no such file"),
         ({"dpo": {"labels": "x/" + "a" * 5000}}, ": no such file; give a file by its path"),

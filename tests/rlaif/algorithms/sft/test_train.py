@@ -326,7 +326,7 @@ def test_full_fine_tuning_gives_a_model_folder(tiny_model, tmp_path):
 def test_settings_that_do_nothing_are_refused(tiny_model, tmp_path):
     answers = [SFTSource("a", demonstrations())]
     with pytest.raises(TrainingError, match="eval_every=3 does nothing without held-out samples"):
-        train(small(eval_every=3), tiny_model, answers, tmp_path)
+        train(small(eval_every=3, text_eval=None), tiny_model, answers, tmp_path)
     with pytest.raises(TrainingError, match=r"min_prob_chosen=0\.9 does nothing without pref"):
         train(small(min_prob_chosen=0.9), tiny_model, answers, tmp_path)
     with pytest.raises(TrainingError, match="no source to learn from"):
