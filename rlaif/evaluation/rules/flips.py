@@ -35,5 +35,5 @@ class Flips:
 def mcnemar(gained: int, lost: int) -> float:
     """The exact two-sided p-value; 1 where nothing changed."""
     changed = gained + lost
-    tail = sum(comb(changed, k) for k in range(min(gained, lost) + 1)) / 2**changed
-    return min(1.0, 2 * tail)
+    tail = sum(comb(changed, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail * 0.5**changed)

@@ -17,6 +17,7 @@ from rlaif.batching.unusable import BatchError
 from rlaif.data.records import PlainText, RecordError
 from rlaif.generation.base import SamplingError
 from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.drawing import as_text
 from rlaif.pipeline.recipe import RecipeError
 from rlaif.pipeline.stage import labels_by_file
 from rlaif.settings import MovingWeight
@@ -69,6 +70,8 @@ def test_sft_is_handed_weights_that_move(work):
     work.prepare({"sft": {"data": {"labels": [0, 0.5], "samples": [1, 0.5]}}}).train()
     weights = [source.weight for source in work.got["sft"].records]
     assert weights == [MovingWeight(0.0, 0.5), MovingWeight(1.0, 0.5)]
+    (line,) = (line for line in as_text(work.graph).splitlines() if line.startswith("sft "))
+    assert line.endswith("data: 0..0.5*labels, 1..0.5*samples")
 
 
 def test_dpo_trains_on_every_label_unless_it_is_to_look_at_some(work):
