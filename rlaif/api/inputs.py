@@ -113,7 +113,7 @@ def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:
     weight = mix_weight(given)
     if isinstance(lessons, str) or weight is None:
         raise RecordError(
-            f"source {name}: expected records, and as their weight a number above 0, or (first, "
+            f"source {name}: expected records and a number as their weight, above 0, or (first, "
             f"last) (found {_short(lessons)}, {given!r}); SFTSource.read reads a file"
         )
     records = list(parse_lessons(_rows(lessons, name, Lesson), name))
