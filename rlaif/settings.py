@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
@@ -37,6 +38,11 @@ class SettingsModel(BaseModel):
     def variants(cls) -> dict[str, type[SettingsModel]]:
         """The classes that `variant` selects, by the setting that selects each: "loss=robust"."""
         return {}
+
+    @property
+    def named_files(self) -> tuple[Path, ...]:
+        """Files that settings name, whose content the outcome depends on."""
+        return ()
 
     @classmethod
     def choices(cls) -> dict[str, tuple[str, ...]]:
@@ -146,6 +152,71 @@ def parse_weighted(
         bound = "WEIGHT a number other than 0" if negative else "WEIGHT > 0"
         raise error(f"invalid {what} {text!r}: expected {form} or WEIGHT*{form} with {bound}")
     return Weighted(weight, name)
+
+
+class MovingWeight(NamedTuple):
+    """A weight in a mix that moves linearly over a run: at its first step, and at its last."""
+
+    first: float
+    last: float
+
+    def __str__(self) -> str:
+        return f"{self.first:g}..{self.last:g}"
+
+
+MixWeight = float | MovingWeight
+
+
+def mix_weight(value: Any) -> MixWeight | None:
+    """A weight above 0, or of two of them [first, last] one that moves, of which one may be 0; None
+    for anything else.
+
+    >>> mix_weight([1, 0.5])
+    MovingWeight(first=1.0, last=0.5)
+    """
+    if isinstance(value, list | tuple):
+        ends = [number for each in value if (number := finite_number(each)) is not None]
+        valid = len(value) == len(ends) == 2 and min(ends) >= 0 and max(ends) > 0
+        return MovingWeight(*ends) if valid else None
+    number = finite_number(value)
+    return number if number is not None and number > 0 else None
+
+
+def finite_number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def parse_mixed(
+    text: str, what: str, form: str, *, error: type[UserError] = UserError
+) -> tuple[MixWeight, str]:
+    """Parse NAME, WEIGHT*NAME or FIRST..LAST*NAME, a weight that moves over a run; by default 1.
+
+    what, form: as in `parse_weighted`, whose stars count here too. Raises `error`.
+
+    >>> parse_mixed("0..0.5*answers.jsonl", "source", "FILE")
+    (MovingWeight(first=0.0, last=0.5), 'answers.jsonl')
+    """
+    before, star, name = text.partition("*")
+    first, dots, last = before.partition("..")
+    if not star or not dots or {"/", ":"} & set(before):
+        return parse_weighted(text, what, form, error=error)
+    try:
+        weight = mix_weight([float(first), float(last)])
+    except ValueError:
+        weight = None
+    if weight is None or not name.strip():
+        raise error(
+            f"invalid {what} {text!r}: expected FIRST..LAST*{form} with weights of 0 or more, not "
+            "both 0"
+        )
+    return weight, name.strip()
 
 
 def _keys_at(config: type[BaseModel], data: Any, path: Sequence[int | str]) -> list[str]:

@@ -74,6 +74,7 @@ def config_of(job: dict[str, Any]) -> ppo.PPOConfig:
         value_learning_rate=job["learning_rate"],  # the other side has one rate
         missing_eos_penalty=0.0,  # no response ends by itself here
         engine=job["engine"],
+        text_eval=None,  # as on the other side
         **ceiling,
     )
 

@@ -58,6 +58,7 @@ def dpo(job: dict[str, Any], reference: Stopwatch) -> None:
         batch_size=job["batch"],
         beta=job["beta"],
         loss="sigmoid",
+        text_eval=None,  # as on the other side
     )
     dpo.train(config, job["model"], pairs_of(job), Path(job["out"]))
 
@@ -77,7 +78,9 @@ def sft(job: dict[str, Any], _: Stopwatch) -> None:
     from rlaif.algorithms.sft import train as sft
 
     lessons = read_jsonl(Path(job["samples"]), Sample) if "samples" in job else pairs_of(job)
-    config = sft.SFTConfig(**settings(job), epochs=job["epochs"], batch_size=job["batch"])
+    config = sft.SFTConfig(
+        **settings(job), epochs=job["epochs"], batch_size=job["batch"], text_eval=None
+    )
     sft.train(config, job["model"], [sft.SFTSource("responses", lessons)], Path(job["out"]))
 
 

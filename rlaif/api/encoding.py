@@ -120,7 +120,7 @@ def examine_lessons(
                 rows += len(usable)
                 left = len(imitable(records, config).lessons)
                 counts[name] = left - (len(encoder.skipped) - before)
-        return _Usable(counts, steps_over(config.epochs * rows, config.batch_size, 1))
+        return _Usable(counts, steps_over(config.rows_of_run(rows), config.batch_size, 1))
 
     return _examined(checks, every, encode)
 

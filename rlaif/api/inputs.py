@@ -32,7 +32,7 @@ from rlaif.data.records import (
 )
 from rlaif.data.samples import parse_samples, read_samples
 from rlaif.feedback.receipts import parse_receipt
-from rlaif.settings import InvalidSettingsError, configured
+from rlaif.settings import InvalidSettingsError, configured, mix_weight
 
 if TYPE_CHECKING:
     from rlaif.algorithms.sft.sources import SFTSource
@@ -42,7 +42,7 @@ PreferencesLike: TypeAlias = Pathlike | Iterable[Preference | Mapping[str, Any]]
 """A file of labels (or the folder that `label` wrote), or the labels themselves."""
 SamplesLike: TypeAlias = Pathlike | Iterable[Sample | Mapping[str, Any]]
 LessonsLike: TypeAlias = "Pathlike | SFTSource | Iterable[Lesson | Mapping[str, Any]]"
-"""FILE, "WEIGHT*FILE", an SFTSource, or the records to imitate themselves."""
+"""FILE, "WEIGHT*FILE", "FIRST..LAST*FILE", an SFTSource, or the records to imitate themselves."""
 PromptsLike: TypeAlias = Pathlike | Iterable[Prompt | str | Mapping[str, Any]]
 """'quickstart', a file, or the prompts themselves; a text is one user turn."""
 
@@ -106,14 +106,15 @@ def source_of(lessons: LessonsLike, name: str = "lessons") -> SFTSource:
 
     if isinstance(lessons, str | os.PathLike):
         return SFTSource.read(os.fspath(lessons))
-    weight: Any = 1.0
+    given: Any = 1.0
     if isinstance(lessons, SFTSource):
         source, lessons = lessons, lessons.records
-        name, weight = str(source.name), source.weight
-    if isinstance(lessons, str) or isinstance(weight, bool) or not isinstance(weight, int | float):
+        name, given = str(source.name), source.weight
+    weight = mix_weight(given)
+    if isinstance(lessons, str) or weight is None:
         raise RecordError(
-            f"source {name}: expected records and a number as their weight (found "
-            f"{_short(lessons)}, {weight!r}); SFTSource.read reads a file"
+            f"source {name}: expected records and a number as their weight, above 0, or (first, "
+            f"last) (found {_short(lessons)}, {given!r}); SFTSource.read reads a file"
         )
     records = list(parse_lessons(_rows(lessons, name, Lesson), name))
     return SFTSource(name, _some(records, name), weight)

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from constitution import DEFAULT_CONSTITUTION, Constitution
-from constitution.errors import UserError
+from constitution.errors import UserError, expected_one_of
 from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
 from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
-from rlaif.data.records import RecordError
+from rlaif.data.records import RecordError, Sample
 from rlaif.evaluation.judges.column import Labelers
+from rlaif.evaluation.rules.facts import asks_fact
 from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.connection import ADDRESS
 from rlaif.models import catalog
@@ -157,6 +158,7 @@ def evaluate(
     until: str | float | None = None,
     human: HumanVerdictsLike = (),
     round_robin: bool = False,
+    facts: Mapping[str, SamplesLike] | None = None,
 ) -> EvaluationResult:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
@@ -168,9 +170,11 @@ def evaluate(
     JSON files with how often judges are right on gold (rlaif/evaluation/judges/worth.py). until:
     "settled", or how wide a win rate's interval may be: judging stops there, and intervals are
     anytime ones. human: verdicts of people on some of the pairs (HumanVerdict), for win rates by
-    people. round_robin: compare
-    every two policies by the first judge, and give all strengths. `until` excludes the latter two.
-    Saved as `out`/evaluation.json; a killed call resumes. The other arguments: see `label`.
+    people. round_robin: compare every two policies by the first judge, and give all strengths.
+    `until` excludes the latter two. facts: answers to the shipped prompts "facts", by policy and
+    "start", for shares of right, wrong and declined ones, which no judge is asked for (at best
+    greedy: temperature=0, n=1). Saved as `out`/evaluation.json; a killed call resumes. The other
+    arguments: see `label`.
 
         rlaif.evaluate({"dpo": "dpo.jsonl"}, start="start.jsonl", judge="qwen2.5-coder-1.5b")
     """
@@ -206,6 +210,7 @@ def evaluate(
     if len(evaluated) == len(responses):
         problems.attempt(require_known, verdicts, evaluated)
     rule = problems.attempt(stop_rule, until, human=bool(verdicts), round_robin=round_robin)
+    answers = problems.attempt(_fact_answers, facts or {}, list(responses)) or {}
     named = _each_judge(judge, server)
     problems.attempt(_require_distinct, named)
     judges = [problems.attempt(judge_of, *each, constitution, wait) for each in named]
@@ -215,8 +220,8 @@ def evaluate(
     problems.refuse()
     _require_taking_part(worth, known, [checked(each) for each in judges], folder)
     policy_runs = [
-        PolicyRun(START, checked(first)),
-        *(PolicyRun(str(name), checked(samples)) for name, samples in runs),
+        PolicyRun(str(name), checked(samples), facts=answers.get(str(name), ()))
+        for name, samples in ((START, first), *runs)
     ]
     result = whole_evaluation(
         policy_runs,
@@ -230,6 +235,35 @@ def evaluate(
     )
     result.save(folder / "evaluation.json")
     return result
+
+
+def _fact_answers(
+    facts: Mapping[str, SamplesLike], policies: Sequence[str]
+) -> dict[str, list[Sample]]:
+    """Each policy's answers to facts. Raises RecordError for a name that is not evaluated, a start
+    that was not asked, and answers to other prompts."""
+    if not isinstance(facts, Mapping):
+        raise RecordError(
+            f"invalid facts: {type(facts).__name__}; give each policy's answers by its name, as in "
+            '{"start": "facts_start.jsonl", "dpo": "facts_dpo.jsonl"}'
+        )
+    known = (START, *map(str, policies))
+    for name in map(str, facts):
+        if name not in known:
+            raise RecordError(f"facts: unknown policy {name!r}; {expected_one_of(name, known)}")
+    if facts and START not in facts:
+        raise RecordError(
+            f"facts: the answers of {START} are missing, with which the others are compared; give "
+            "them"
+        )
+    answers = {str(name): samples_of(given, f"facts of {name}") for name, given in facts.items()}
+    for name, samples in answers.items():
+        if other := next((s for s in samples if not asks_fact(s)), None):
+            raise RecordError(
+                f"facts of {name}: the prompt {other.prompt.id!r} is not one of the questions that "
+                "ship; sample them by `rlaif sample facts n=1 temperature=0`"
+            )
+    return answers
 
 
 def _each_judge(judge: Any, server: Any) -> list[tuple[Any, Any]]:

@@ -54,9 +54,10 @@ def train_sft(
     """Supervised fine-tuning: the policy imitates responses, of one source or a weighted mix.
 
     lessons, mix: files of samples, demonstrations, preferences (the chosen response) or plain text,
-    as "FILE" or "WEIGHT*FILE"; or SFTSources; or the records. heldout: records whose loss is
-    logged, and decides which policy is kept. Returns `out`, with the adapter (with lora=None: the
-    model) and metrics.jsonl. Started again after a kill it resumes.
+    as "FILE", "WEIGHT*FILE" or "FIRST..LAST*FILE" (a .txt file is one plain text); or SFTSources;
+    or the records. heldout: records whose loss is logged, and decides which policy is kept. Returns
+    `out`, with the adapter (with lora=None: the model) and metrics.jsonl. Started again after a
+    kill it resumes.
 
         rlaif.train_sft("revisions.jsonl", mix=["0.2*books.jsonl"], model="smollm2-135m")
     """
@@ -173,8 +174,9 @@ def plan_sft(
         left = {source.name: imitable(source.records, found) for source in sources}
         counts = {name: len(each.lessons) for name, each in left.items()}
         notes += [line for name, each in left.items() for line in each.describe(name, found)]
-        # A run takes epochs times the rows of all sources, whatever their weights.
-        steps = steps_over(found.epochs * sum(counts.values()), found.batch_size, 1)
+        # How many rows a run takes does not depend on the weights of their sources.
+        rows = found.rows_of_run(sum(counts.values()))
+        steps = steps_over(rows, found.batch_size, 1)
     return TrainingPlan(
         found, checks.out, counts, steps, "steps", problems.found, train, notes, examine
     )

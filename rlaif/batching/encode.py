@@ -159,6 +159,18 @@ def response_row(
     )
 
 
+def text_rows(id: str, ids: Sequence[int], max_tokens: int) -> list[Row]:
+    """Split a text's ids into rows of at most max_tokens, in which every id but the first counts
+    once: each row begins with the last id of the previous one, as context only.
+
+    id: names the text in errors. No row for less than two ids.
+    """
+    return [
+        Row(f"{id}, from token {at}", tuple(ids[at : at + max_tokens]), 1)
+        for at in range(0, len(ids) - 1, max_tokens - 1)
+    ]
+
+
 def sample_row(tokenizer: Any, sample: Sample) -> Row:
     """Encode a sampled response from its text, with an end token only if it is complete.
 

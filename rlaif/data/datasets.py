@@ -1,7 +1,8 @@
 """Files of preferences and of responses to imitate, or rows in memory, read as records.
 
 Ours, or in one of the formats of formats/, which the first row tells. Rows that say nothing are
-left out and counted; the counts, and the columns that were not used, are printed in one line.
+left out and counted; the counts, and the columns that were not used, are printed in one line. A
+file named .txt is one text without turns, unless it begins with "{", as rows do.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 from rlaif.data.formats import FORMATS, recognized
 from rlaif.data.formats.base import Fields, Format, LeftOut
 from rlaif.data.notes import ReadingNotes
-from rlaif.data.records import Lesson, Preference, RecordError
-from rlaif.data.rows import Row, checked, iter_rows, shown_name
+from rlaif.data.records import Lesson, PlainText, Preference, RecordError
+from rlaif.data.rows import Row, checked, iter_rows, read_text, shown_name
 
 
 def read_preferences(path: Path) -> list[Preference]:
@@ -37,6 +38,10 @@ def read_lessons(path: Path) -> list[Lesson]:
 
     Raises RecordError naming the file, the row and the field; and for a file without records.
     """
+    if path.suffix.lower() == ".txt" and (text := read_text(path)).lstrip()[:1] != "{":
+        if not text.strip():
+            raise RecordError(f"{path}: nothing in it to imitate; it holds no text")
+        return [PlainText(id=path.stem, text=text)]
     return _lessons(iter_rows(path), str(path))
 
 

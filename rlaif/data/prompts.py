@@ -9,7 +9,8 @@
 
 All but the first get an id made from their content. A `system` column begins the prompt; other
 fields of such a line (a chosen response, a source) are not used, and named in one line on stderr.
-`quickstart` names the prompts that ship. If no line names a split, `prompt_split` decides which
+`quickstart` names the prompts that ship, `facts` the questions of common knowledge
+(rlaif/evaluation/rules/facts.py). If no line names a split, `prompt_split` decides which
 prompts are held out.
 """
 
@@ -35,7 +36,7 @@ from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_pr
 from rlaif.data.records import Demonstration, Preference, Prompt, RecordError
 from rlaif.data.rows import Row, checked, iter_rows
 
-SHIPPED = {"quickstart": "quickstart_prompts.jsonl"}
+SHIPPED = {"quickstart": "quickstart_prompts.jsonl", "facts": "facts_prompts.jsonl"}
 PROMPT_OF_OTHERS = {
     "id",
     "topic",

@@ -68,7 +68,7 @@ def iter_rows(path: Path) -> Iterator[Row]:
     Raises RecordError for a file that is missing or of another kind, and for an invalid row.
     """
     head = _head(path)
-    opener = next((o for magic, o in _COMPRESSED.items() if head.startswith(magic)), None)
+    opener = _opener(head)
     if opener is None and (path.suffix == ".parquet" or head.startswith(_PARQUET)):
         yield from _parquet_rows(path)
         return
@@ -77,6 +77,20 @@ def iter_rows(path: Path) -> Iterator[Row]:
             yield from _json_rows(file, path)
     except _UNREADABLE as error:
         raise RecordError(f"{path}: cannot be read ({_why(error)})") from error
+
+
+def read_text(path: Path) -> str:
+    """The whole text of a file, which may be compressed, without its byte order mark.
+
+    Raises RecordError for a file that is missing, of another kind, or not UTF-8.
+    """
+    opener = _opener(_head(path))
+    try:
+        with opener(path) if opener else path.open("rb") as file:
+            content: bytes = file.read()
+    except _UNREADABLE as error:
+        raise RecordError(f"{path}: cannot be read ({_why(error)})") from error
+    return _text(content.removeprefix(_BOM), str(path), "file")
 
 
 def checked(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Row]:
@@ -114,6 +128,11 @@ def _head(path: Path) -> bytes:
         if head.startswith(magic):
             raise RecordError(f"{path}: {what}; JSONL and Parquet files are read")
     return head
+
+
+def _opener(head: bytes) -> Callable[[Path], Any] | None:
+    """What opens a compressed file that begins so."""
+    return next((o for magic, o in _COMPRESSED.items() if head.startswith(magic)), None)
 
 
 def _why_not_a_file(path: Path) -> str:
@@ -163,12 +182,12 @@ def _json_rows(file: IO[bytes], path: Path) -> Iterator[Row]:
         yield where, _fields(_decoded(_DECODER.decode, _text(line, where), where), where)
 
 
-def _text(line: bytes, where: str) -> str:
+def _text(line: bytes, where: str, of: str = "line") -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RecordError(
-            f"{where}: not UTF-8 text ({error.reason} at byte {error.start} of the line); save the "
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start} of the {of}); save the "
             "file as UTF-8, or give a Parquet file"
         ) from error
 

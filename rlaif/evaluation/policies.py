@@ -46,7 +46,7 @@ from rlaif.evaluation.judges.agreement import JudgeAgreement, agreements
 from rlaif.evaluation.judges.column import JudgeColumn, Labelers, column_of, with_judge_facts
 from rlaif.evaluation.judges.worth import JudgeWorth
 from rlaif.evaluation.round_robin.strengths import StrengthTable
-from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules
+from rlaif.evaluation.rules.measures import RuleResult, measure_by_rules, measure_facts
 from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────
@@ -124,6 +124,7 @@ class PolicyRun:
     scores: Sequence[float | None] | None = None  # reward model's, per sample; None: empty response
     kl: KL | None = None
     tokens_per_second: float | None = None  # response tokens per second of sampling
+    facts: Sequence[Sample] = ()  # answers to the questions of rules/facts.py, which nobody judges
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +320,10 @@ def _result(
         refusals_safe=refusal_rate([s for s in run.samples if s.prompt.kind not in ("", HARMFUL)]),
         refusals_harmful=refusal_rate([s for s in run.samples if s.prompt.kind == HARMFUL]),
         kinds=_kind_results(run.samples, comparisons),
-        rules=measure_by_rules(run.samples, None if run is start else start.samples),
+        rules=(
+            *measure_by_rules(run.samples, None if run is start else start.samples),
+            *measure_facts(run.facts, None if run is start else start.facts),
+        ),
     )
 
 

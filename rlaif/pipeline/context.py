@@ -128,8 +128,9 @@ class RunContext:
         depends on it looks at some while it trains (`holds_out`: Stage.holds_out), the share
         `heldout_pairs` of the others, by a digest of their prompt.
 
-        Where a stage does not look itself, they are left out, and their number is printed. Raises
-        RecipeError when a side that is needed is empty.
+        Where a stage does not look itself, they are left out, and their number is printed. Plain
+        text has no prompt and is never held out. Raises RecipeError when a side that is needed is
+        empty.
         """
         train: list[Record] = []
         heldout: list[Record] = []
@@ -145,7 +146,8 @@ class RunContext:
                 train.append(record)
             elif looks:
                 heldout.append(record)
-        if not train or (looks and not heldout):
+        only_text = all(isinstance(record, PlainText) for record in records)
+        if not train or (looks and not heldout and not only_text):
             raise RecipeError(
                 f"heldout_pairs={self.recipe.heldout_pairs} leaves {len(train)} records to train "
                 f"on and {len(heldout)} held out; label more pairs or change it"

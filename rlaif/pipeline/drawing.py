@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rlaif.pipeline.graph import Graph
 from rlaif.pipeline.recipe import ModelSpec
 from rlaif.pipeline.stage import Source, Stage
+from rlaif.settings import MovingWeight
 
 
 def as_text(graph: Graph) -> str:
@@ -36,7 +37,9 @@ def _takes_all(stage: Stage, graph: Graph) -> bool:
 
 def _weighted(source: Source) -> str:
     name = source.stage.name if source.stage else source.text
-    return name if source.weight == 1 else f"{source.weight:g}*{name}"
+    weight = source.weight
+    written = str(weight) if isinstance(weight, MovingWeight) else f"{weight:g}"
+    return name if weight == 1 else f"{written}*{name}"
 
 
 def as_mermaid(graph: Graph) -> str:

@@ -3,11 +3,11 @@
 labels: labels                         the stage of that name
 labels: [labels, extra.parquet]        several
 data: {labels: 1, books.jsonl: 0.2}    several with weights, where the slot adds them up
+data: {a: [1, 0.5], b: [0, 0.5]}       weights that move over a run, where the slot mixes
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.options import StageOptions
 from rlaif.pipeline.recipe import ModelSpec, Recipe
 from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Slot, Source, Stage
+from rlaif.settings import MixWeight, finite_number, mix_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Resolver:
                 self._note(name, f"expected at least {slot.least}: {slot.doc}")
             yield name, tuple(source for source in found if source)
 
-    def _listed(self, name: str, slot: Slot, written: Any) -> list[tuple[str, float]]:
+    def _listed(self, name: str, slot: Slot, written: Any) -> list[tuple[str, MixWeight]]:
         """(text, weight) of what is written in a slot: a name, a list, or names with weights.
 
         Of a list, stages that the recipe leaves out by null are left out, too.
@@ -96,21 +97,23 @@ class Resolver:
                 " or ".join(forms) if len(forms) < 3 else f"{', '.join(forms[:-1])}, or {forms[-1]}"
             )
             self._note(name, f"expected {expected} (found {_short(written)})")
-        kept: dict[str, float] = {}
-        for each, weight in pairs:
+        kept: dict[str, MixWeight] = {}
+        for each, given in pairs:
             text = os.fspath(each) if isinstance(each, os.PathLike) else each
-            if not isinstance(text, str) or not _is_weight(weight, slot):
+            weight = _weight(given, slot)
+            if not isinstance(text, str) or weight is None:
                 bound = "other than 0" if slot.negative else "above 0"
+                bound += ", or [first, last]" if slot.moving else ""
                 expected = f"names and weights {bound}" if slot.weighted else "names"
-                found = f"{text!r}: {weight!r}" if isinstance(written, Mapping) else repr(text)
+                found = f"{text!r}: {given!r}" if isinstance(written, Mapping) else repr(text)
                 self._note(name, f"expected {expected} (found {_short_text(found)})")
             elif text in kept:
                 self._note(name, f"{text} is named twice; remove one")
             elif self._recipe.stages.get(text, text) is not None:
-                kept[text] = float(weight)
+                kept[text] = weight
         return list(kept.items())
 
-    def _source(self, name: str, slot: Slot, text: str, weight: float) -> Source | None:
+    def _source(self, name: str, slot: Slot, text: str, weight: MixWeight) -> Source | None:
         stage, model = self._stages.get(text), self._recipe.models.get(text)
         if stage is not None:
             if not fits(stage, slot):
@@ -142,7 +145,7 @@ class Resolver:
         self._note(name, f"unknown name {text!r}; {hint}")
         return None
 
-    def _file(self, name: str, slot: Slot, text: str, weight: float) -> Source | None:
+    def _file(self, name: str, slot: Slot, text: str, weight: MixWeight) -> Source | None:
         """A path; for a slot that takes folders, the path of one."""
         path = os.path.expanduser(text)  # Path.expanduser raises for unknown users
         is_wanted = os.path.isdir if slot.folders else os.path.isfile
@@ -181,14 +184,12 @@ def _types(slot: Slot) -> str:
     return " or ".join(slot.takes)
 
 
-def _is_weight(value: Any, slot: Slot) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        weight = float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False
-    return math.isfinite(weight) and (weight > 0 or (slot.negative and weight < 0))
+def _weight(value: Any, slot: Slot) -> MixWeight | None:
+    """What is written as a weight; None where the slot takes no such weight."""
+    if isinstance(value, list | tuple):
+        return mix_weight(value) if slot.moving else None
+    weight = finite_number(value)
+    return weight if weight and (weight > 0 or slot.negative) else None
 
 
 def _short(value: Any) -> str:

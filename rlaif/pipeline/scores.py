@@ -48,15 +48,15 @@ def code_of(sources: Sequence[Source]) -> dict[str, Files]:
 def open_scores(sources: Sequence[Source], policy: Source) -> Iterator[Path | RewardFunction]:
     """The reward for training `policy`: the folder of a reward model where that is the only source
     and was trained over the same base, of which it becomes a role; otherwise a function."""
-    if len(sources) == 1 and sources[0].weight == 1 and _shares_base(sources[0], policy):
+    if len(sources) == 1 and sources[0].fixed_weight == 1 and _shares_base(sources[0], policy):
         yield folder_of(sources[0])
         return
     from rlaif.rewards.mix import Reward
 
     with ExitStack() as stack:
         functions = [stack.enter_context(_open(each, policy)) for each in sources]
-        opened = [(s.text, s.weight, f) for s, f in zip(sources, functions, strict=True)]
-        yield Reward(opened, [[s.text, s.weight] for s in sources])
+        opened = [(s.text, s.fixed_weight, f) for s, f in zip(sources, functions, strict=True)]
+        yield Reward(opened, [[s.text, s.fixed_weight] for s in sources])
 
 
 def folder_of(source: Source) -> Path:

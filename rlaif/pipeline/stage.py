@@ -28,7 +28,7 @@ from rlaif.data.records import Preference
 from rlaif.models import catalog
 from rlaif.pipeline.options import StageOptions
 from rlaif.pipeline.recipe import ModelSpec
-from rlaif.settings import SettingsModel
+from rlaif.settings import MixWeight, MovingWeight, SettingsModel
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,11 +59,11 @@ class Slot:
     """An input of a kind of stage.
 
     takes: the artifact types that fit. many: a list may be given, of at least `least`. weighted:
-    names with weights, too, below 0 if `negative`. untrained: only a model that the recipe brings
-    along, as it judges through a server. default: the name of the recipe's model that is used where
-    a stage names none, or EVERY_STAGE; prefers: the one used instead where the recipe has it.
-    optional: may be left out. files: a path may be given; of a folder if `folders`. texts: what
-    else is accepted as it is written, such as "judge:HOST:PORT".
+    names with weights, too, below 0 if `negative`, [first, last] if `moving`. untrained: only a
+    model that the recipe brings along, as it judges through a server. default: the name of the
+    recipe's model that is used where a stage names none, or EVERY_STAGE; prefers: the one used
+    instead where the recipe has it. optional: may be left out. files: a path may be given; of a
+    folder if `folders`. texts: what else is accepted as it is written, such as "judge:HOST:PORT".
     """
 
     takes: tuple[ArtifactType, ...]
@@ -78,6 +78,7 @@ class Slot:
     folders: bool = False
     weighted: bool = False
     negative: bool = False
+    moving: bool = False
     texts: tuple[str, ...] = ()
 
 
@@ -94,7 +95,13 @@ class Source:
 
     text: str
     origin: Stage | ModelSpec | Path | str
-    weight: float = 1.0
+    weight: MixWeight = 1.0
+
+    @property
+    def fixed_weight(self) -> float:
+        """The weight, in a slot where it cannot move."""
+        assert not isinstance(self.weight, MovingWeight), f"{self.text} has a moving weight"
+        return self.weight
 
     @property
     def stage(self) -> Stage | None:
@@ -275,6 +282,7 @@ class Stage(ABC):
                 slot: [[source.weight, source.identity()] for source in sources]
                 for slot, sources in self.sources.items()
             },
+            **({"settings_files": Files(named)} if (named := self.settings.named_files) else {}),
             **self.inputs(context),
         }
 

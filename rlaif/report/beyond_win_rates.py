@@ -1,5 +1,5 @@
 """Tables and sentences on results of an evaluation beyond its win rates: when judging stopped, win
-rates by people, and the strengths of a round robin.
+rates by people, facts that changed, and the strengths of a round robin.
 """
 
 from __future__ import annotations
@@ -71,9 +71,25 @@ def further_sentences(result: EvaluationResult) -> list[str]:
             "them judged for every policy."
         )
         sentences += [_stop(policy) for policy in result.policies[1:]]
+    sentences += [line for policy in result.policies if (line := _flipped_facts(policy))]
     if result.strengths is not None and result.strengths.infinite:
         sentences.append(f"Round robin: {result.strengths.infinite}.")
     return sentences
+
+
+def _flipped_facts(policy: PolicyResult) -> str:
+    """How the answers to facts changed since the start; "" for the start, or without facts."""
+    flips = {each.rule: each.flips for each in policy.rules if each.flips is not None}
+    changes = [
+        f"{rule.removeprefix('fact ')} +{change.gained} -{change.lost} (p = {change.p_value:.2g})"
+        for rule, change in flips.items()
+    ]
+    if not changes:
+        return ""
+    return (
+        f"{policy.name}: facts that changed since the start, by McNemar's exact test: "
+        f"{', '.join(changes)}."
+    )
 
 
 def _stop(policy: PolicyResult) -> str:

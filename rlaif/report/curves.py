@@ -55,6 +55,15 @@ DISTINCT = Curve(
     bounds=SHARE,
 )
 
+FORGETTING = Curve(
+    "text_nll_rise",
+    "loss on held-out plain text, above the start's (share)",
+    "Near the dashed line (the start). Above 0.02 the policy forgets ordinary language: mix in "
+    "plain text, or train less.",
+    min_span=0.05,
+    level=0.0,
+)
+
 SFT = (
     Curve(
         "loss",
@@ -64,6 +73,7 @@ SFT = (
         min_span=0.2,
         heldout="heldout_loss",
     ),
+    FORGETTING,
 )
 REWARD = (
     Curve(
@@ -120,6 +130,7 @@ DPO = (
         min_span=0.2,
         level=0.0,
     ),
+    FORGETTING,
 )
 PPO = (
     Curve(
@@ -173,6 +184,7 @@ PPO = (
         "Says little about success; spikes show update steps that were too large.",
         min_span=0.1,
     ),
+    FORGETTING,
 )
 REST = (
     Curve(
@@ -191,6 +203,7 @@ REST = (
     LENGTH,
     ENDED,
     DISTINCT,
+    FORGETTING,
 )
 
 

@@ -10,6 +10,7 @@
                               every response out of the loss
     scores_parting            the last judge_score was below its best beyond chance (rollback is 1,
                               ppo/guards.py), while score is above what it was at that best
+    text_forgotten            the last text_nll_rise > TEXT_NLL_RISE (plain_text/score.py)
 
 A history is a list of metrics, oldest first, one per step; absent metrics and None are skipped.
 A threshold without a source is our choice, far outside the noise of small batches. An alarm does
@@ -33,10 +34,11 @@ EOS_FALL = 0.2  # share of responses
 LENGTH_GROWTH = 1.25  # times the length at the start
 LENGTH_CORRELATION = 0.5  # much of RLHF's gain in score is due to length: arXiv:2310.03716
 DIVERSITY_LEFT = 0.7  # of distinct_2 at the start; RLHF costs diversity: arXiv:2310.06452
+TEXT_NLL_RISE = 0.02  # of the start's; the same text every time, so that no noise raises it
 
 WATCHED = (
     "kl_k1", "eos_rate", "response_length", "score", "distinct_2", "judge_score", "rollback",
-    "masked",
+    "masked", "text_nll", "text_nll_rise",
 )  # fmt: skip
 
 History = Sequence[Mapping[str, Any]]
@@ -60,6 +62,7 @@ def active_alarms(history: History) -> list[Alarm]:
         diversity_falling,
         nothing_trained,
         scores_parting,
+        text_forgotten,
     )
     return [alarm for check in every if (alarm := check(history)) is not None]
 
@@ -165,6 +168,20 @@ def scores_parting(history: History) -> Alarm | None:
         f"the score rose from {score_at_best:.2f} to {score:.2f} while the judge's fell from "
         f"{best:.2f} to {judge:.2f}, beyond chance: the reward model is overoptimized "
         "(arXiv:2210.10760); raise kl_coef, or train the reward model on responses of this policy",
+    )
+
+
+def text_forgotten(history: History) -> Alarm | None:
+    """Alarm when the loss on held-out plain text is TEXT_NLL_RISE above the start's."""
+    rises = _values(history, "text_nll_rise")
+    if not rises or not rises[-1] > TEXT_NLL_RISE:
+        return None
+    return Alarm(
+        "text_forgotten",
+        f"held-out plain text costs {_values(history, 'text_nll')[-1]:.3f} nats per token, "
+        f"{rises[-1]:.1%} above the start's (alarm at {TEXT_NLL_RISE:.0%}): the policy forgets "
+        "ordinary language; mix in plain text (SFT), lower learning_rate, train fewer steps, or "
+        "raise kl_coef (PPO) or beta (DPO)",
     )
 
 

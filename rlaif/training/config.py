@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from constitution.errors import UserError
 from rlaif.batching.chat import ChatTemplateKwargs
@@ -14,11 +15,12 @@ from rlaif.batching.unusable import Unusable
 from rlaif.data.cut_off import CutOff
 from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.settings import SettingsModel
+from rlaif.training.plain_text.source import SHIPPED, read_text, text_file
 from rlaif.training.schedules import Schedule
 from rlaif.training.trackers import TrackerName
 
 # what a run's outcome does not depend on
-HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "trackers"}
+HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "text_eval", "trackers"}
 
 
 CUT_OFF = (
@@ -162,6 +164,29 @@ class TrainConfig(SettingsModel):
                 "lower one of them"
             )
         return self
+
+
+class PolicyConfig(TrainConfig):
+    """Settings of trainers whose outcome writes text (all but the reward model's)."""
+
+    text_eval: str | None = Field(
+        default=SHIPPED,
+        description="held-out plain text whose loss shows what is forgotten, at every evaluation: "
+        f"{SHIPPED}, or a file; null: none (ours; rlaif/training/plain_text)",
+    )
+
+    @field_validator("text_eval")
+    @classmethod
+    def _require_text(cls, name: str | None) -> str | None:
+        if name is not None:
+            read_text(name)
+        return name
+
+    @property
+    def named_files(self) -> tuple[Path, ...]:
+        """The file of text_eval, unless it is the one that ships."""
+        path = None if self.text_eval is None else text_file(self.text_eval)
+        return () if path is None else (path,)
 
 
 class HeldOutConfig(TrainConfig):

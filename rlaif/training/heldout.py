@@ -1,4 +1,4 @@
-"""Held-out pairs during training: when they are evaluated, and which checkpoint is kept.
+"""Held-out records during training: when they are evaluated, and which checkpoint is kept.
 
 Every `eval_every` steps, and after the last, a trainer measures its held-out loss and gives
 `-loss` to Run.save as the checkpoint's score; Run keeps the checkpoint with the best score besides
@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from rlaif.batching.encode import EncodedPairs, encode_pairs
+import torch
+
+from rlaif.batching.encode import EncodedPairs, Row, encode_pairs, length_buckets, pad
 from rlaif.data.cut_off import count_pairs, pairs_for
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone
+from rlaif.models.backbone import Backbone, Role
 from rlaif.training.checks import report_cut_off, report_skipped, require_context
 from rlaif.training.config import HeldOutConfig, TrainingError
 from rlaif.training.learner import Learner
@@ -90,3 +92,27 @@ def load_kept(config: HeldOutConfig, run: Run, learner: Learner) -> None:
                 "train again with resume=never"
             )
     learner.load(best["learner"])
+
+
+@torch.no_grad()
+def mean_loss(
+    backbone: Backbone,
+    role: Role | None,
+    rows: Sequence[Row],
+    micro_batch_tokens: int,
+    workers: ProcessGroup,
+) -> float:
+    """Negative log-likelihood of rows (those of all processes), nats per response token: the loss
+    of SFT, without training.
+
+    role: None for the base. Collective.
+    """
+    own = workers.shard(rows)
+    nats = 0.0
+    for group in workers.pad_batches(
+        length_buckets([len(row.ids) for row in own], micro_batch_tokens)
+    ):
+        batch = pad([own[i] for i in group], backbone.device)
+        nats -= float(backbone.logprobs(role, batch).sum())
+    total: float = workers.all_reduce({"nats": nats})["nats"]
+    return total / sum(row.response_length for row in rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 from constitution.errors import UserError, install_hint
 from rlaif.data.cut_off import pairs_for
 from rlaif.data.records import Preference
-from rlaif.training.config import HeldOutConfig, TrainingError
+from rlaif.training.config import HeldOutConfig, PolicyConfig, TrainingError
 
 TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "peft")
 
@@ -43,8 +43,10 @@ def launched_processes() -> int:
 
 def require_heldout(config: HeldOutConfig, heldout: Sequence[Preference]) -> None:
     """Raises TrainingError for a setting that would do nothing without held-out pairs, of which
-    cut_off=skip may leave none."""
-    given = [f"eval_every={config.eval_every}"] if config.eval_every is not None else []
+    cut_off=skip may leave none; with text_eval, there is something to evaluate without them."""
+    has_text = isinstance(config, PolicyConfig) and config.text_eval is not None
+    idle = config.eval_every is not None and not has_text
+    given = [f"eval_every={config.eval_every}"] if idle else []
     given += ["keep=best"] if config.keep == "best" else []
     if given and not pairs_for(heldout, config.cut_off):
         without = (

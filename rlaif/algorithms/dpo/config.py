@@ -9,10 +9,10 @@ from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_va
 
 from constitution.errors import expected_one_of
 from rlaif.settings import SettingsModel
-from rlaif.training.config import HeldOutConfig, rate_field
+from rlaif.training.config import HeldOutConfig, PolicyConfig, rate_field
 
 
-class DPOConfig(HeldOutConfig):
+class DPOConfig(HeldOutConfig, PolicyConfig):
     """Settings of DPO. A loss with settings of its own has a subclass, which `loss` selects.
 
     >>> DPOConfig.model_validate({"loss": "robust", "label_noise": 0.1})

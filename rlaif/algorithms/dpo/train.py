@@ -34,6 +34,7 @@ from rlaif.training.checks import memory_gib, require_finite
 from rlaif.training.config import TrainingError
 from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
 from rlaif.training.learner import Learner
+from rlaif.training.plain_text.score import TextForgetting
 from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run
 
@@ -49,7 +50,8 @@ def train(
     """Train the policy on labeled pairs; returns `out`: a peft adapter, or (lora=null) a model.
 
     model: short name, folder or hub id of the base. eval_preferences: held-out pairs, whose loss is
-    logged (training/heldout.py). reference_cache: folder of reference log-probs that several runs
+    logged (training/heldout.py), beside that of held-out plain text (training/plain_text/score.py).
+    reference_cache: folder of reference log-probs that several runs
     share; None: `out`. A killed run resumes from the last checkpoint in `out`.
     Raises TrainingError, BatchError for an unusable pair, or BackboneError for the model.
     """
@@ -63,6 +65,7 @@ def train(
     backbone.add_role("policy", config.lora, config.seed)
     recompute_layers(backbone, config)
     backbone.shard(workers)
+    text = TextForgetting.from_start(backbone, config, workers)
 
     # 2. The optimizer and the run's folder.
     batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
@@ -90,8 +93,9 @@ def train(
             pairs, where = [encoded.pairs[i] for i in batch], f"DPO, step {step}"
             metrics = train_step(backbone, learner, pairs, ref_logprobs[batch], config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
-            score = None
-            if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
+            score, due = None, is_evaluated(config, step, len(batches), epoch)
+            metrics |= text.metrics(backbone) if due else {}
+            if heldout.pairs and due:
                 ref = ref_logprobs[len(encoded.pairs) :]
                 metrics |= evaluate(backbone, heldout.pairs, ref, config, workers, where)
                 score = -metrics["heldout_loss"]

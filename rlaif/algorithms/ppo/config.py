@@ -11,7 +11,7 @@ from constitution.errors import expected_one_of
 from rlaif.algorithms.ppo.estimator_base import Estimator
 from rlaif.algorithms.ppo.estimators import ESTIMATORS
 from rlaif.generation.engines import EngineChoice, engine_choices
-from rlaif.training.config import TrainConfig, TrainingError, rate_field
+from rlaif.training.config import PolicyConfig, TrainingError, rate_field
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 _OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
@@ -47,7 +47,7 @@ _CLIP = _ClipByRatio(0.2, 3e-4)
 _CLIP_HIGH = _ClipByRatio(0.2, 4e-4, "clip")
 
 
-class PPOConfig(TrainConfig):
+class PPOConfig(PolicyConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
     learning_rate: float = rate_field(5e-5, 2e-6, "ours; TRL 1.12: 3e-6 for a whole model")

@@ -70,6 +70,7 @@ from rlaif.rewards.standardized import load_scales, scales_state, standardized
 from rlaif.training.checks import memory_gib, report_skipped, require_context
 from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
+from rlaif.training.plain_text.score import TextForgetting
 from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, run_inputs
 
@@ -92,21 +93,21 @@ def train(
     A killed run resumes from the last checkpoint in `out`.
     Raises TrainingError, BatchError, BackboneError, SamplingError or RewardModelError.
     """
-    # 1. The processes, the base, the prompts.
+    # 1. The processes and the base.
     workers = ProcessGroup.current()
     _require_possible(config, judge, workers)
     policy = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
     require_attention(policy.model.config, policy.name)
-    data = _prepare_prompts(policy, prompts, judge, config, workers)
     inputs = run_inputs("ppo", config, policy, prompts) | {
         "engine": choose_engine(config.engine, workers.count),
         "reward": reward_identity(reward),
         "judge": None if judge is None else "callable",
     }
 
-    # 2. The roles. With lora=null the policy's base moves, and the others live on a copy of it.
+    # 2. The roles, and the prompts. With lora=null the policy's base moves, and the others live on
+    #    a copy of it.
     frozen = policy if config.lora else policy.frozen_copy()
     policy.add_role("policy", config.lora, config.seed)
     recompute_layers(policy, config)
@@ -114,6 +115,7 @@ def train(
     score = standardized(reward_function(reward, frozen), config.standardize_scores)
     for backbone in (policy, frozen, *backbones_of(score)):
         backbone.shard(workers)
+    data = _prepare_data(policy, prompts, judge, config, workers)
 
     # 3. The optimizer, and the state of an earlier run.
     learner = _learner(policy, critic, config, workers)
@@ -136,11 +138,12 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class PPOData:
-    """The usable prompts: to train on, and held out for a judge."""
+    """The usable prompts, to train on and held out for a judge, and the held-out plain text."""
 
     prompts: list[EncodedPrompt]  # trained on
     evaluation: HeldOutEvaluation | None
     skipped: int  # prompts that do not fit
+    text: TextForgetting
 
     @property
     def heldout_prompts(self) -> int:
@@ -184,6 +187,7 @@ def iterate(
     kl_coef, learning_rate     of this iteration
     judge_score                the judge's mean P(better than the start), when it is evaluated
     judge_fall                 mean of the best evaluation less this one, paired by prompt
+    text_nll, text_nll_rise    of held-out plain text (training/plain_text/score.py), at evaluations
     rollback                   1 when policy and optimizer went back to the best evaluation's
     memory_gib                 peak memory so far, of the process with most
     skipped                    prompts left out because they do not fit
@@ -209,7 +213,9 @@ def iterate(
 
             # Evaluation may put the weights of the best checkpoint back, before they are saved.
             line, best, rollback = dict[str, float | None](metrics), None, state.rollback
-            evaluation = data.evaluation if _is_due(step, config) else None
+            due = _is_due(step, config)
+            line |= data.text.metrics(models.policy) if due else {}
+            evaluation = data.evaluation if due else None
             if evaluation is not None:
                 scores = evaluation.scores(models, config, workers, where)
                 looks, error = config.evaluations, config.rollback_error
@@ -223,8 +229,8 @@ def iterate(
                     _load_best(run, learner, where, rollback, workers)
             state = PPOState(step, kl_coef, rollback)
             run.log(step, line)
-            due = evaluation is not None or step % config.checkpoint_every == 0
-            if due or state.finished(config):
+            saved = evaluation is not None or step % config.checkpoint_every == 0
+            if saved or state.finished(config):
                 run.save(step, _checkpoint(learner, models.score, state), best)
             report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
 
@@ -271,14 +277,15 @@ def _resumed(run: Run, learner: Learner, score: RewardFunction, config: PPOConfi
     return PPOState(saved["step"], saved["kl_coef"], rollback)
 
 
-def _prepare_prompts(
+def _prepare_data(
     policy: Backbone,
     prompts: Sequence[Prompt],
     judge: HeldOutJudge | None,
     config: PPOConfig,
     workers: ProcessGroup,
 ) -> PPOData:
-    """The prompts that fit, with room for a response; some held out where there is a judge."""
+    """The prompts that fit, with room for a response, some held out where there is a judge; and the
+    plain text, scored under the start."""
     require_context(policy, config.max_tokens)
     prompt_tokens = config.max_tokens - config.max_new_tokens
     encoded, skipped = encode_prompts(policy.tokenizer, prompts, prompt_tokens, config.unusable)
@@ -286,7 +293,9 @@ def _prepare_prompts(
     train, heldout = split_off(encoded, config.eval_prompts if judge else 0, config.seed)
     if judge:
         _say_if_blind(config, workers)
-    return PPOData(train, HeldOutEvaluation(judge, heldout) if judge else None, len(skipped))
+    evaluation = HeldOutEvaluation(judge, heldout) if judge else None
+    text = TextForgetting.from_start(policy, config, workers)
+    return PPOData(train, evaluation, len(skipped), text)
 
 
 def _say_if_blind(config: PPOConfig, workers: ProcessGroup) -> None:

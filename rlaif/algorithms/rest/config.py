@@ -8,10 +8,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rlaif.generation.engines import EngineChoice, engine_choices
-from rlaif.training.config import TrainConfig
+from rlaif.training.config import PolicyConfig
 
 
-class ReSTConfig(TrainConfig):
+class ReSTConfig(PolicyConfig):
     """Settings of reinforced self-training (arXiv:2308.08998)."""
 
     grow_steps: int = Field(

@@ -50,6 +50,7 @@ from rlaif.rewards.standardized import load_scales, scales_state, standardized
 from rlaif.training.checks import report_skipped, require_context
 from rlaif.training.config import TrainingError
 from rlaif.training.learner import Learner
+from rlaif.training.plain_text.score import TextForgetting
 from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, run_inputs
 
@@ -87,6 +88,7 @@ def train(
     for each in models:
         each.shard(workers)
     base = _policy_weights(backbone) if config.start == "base" else None
+    text = TextForgetting.from_start(backbone, config, workers)
 
     # 2. The state of an earlier run: `at` is the Improve step it was in.
     inputs = {**run_inputs("rest", config, backbone, prompts), "reward": reward_identity(reward)}
@@ -118,7 +120,7 @@ def train(
                     _set_policy_weights(backbone, base)
                 rows = _rows(encoded, kept)
                 stage = ImproveStep(
-                    grow, improve, rows, kept.metrics, scales_state(score), config, workers
+                    grow, improve, rows, kept.metrics, scales_state(score), text, config, workers
                 )
                 step = stage.train(backbone, run, step, saved if (grow, improve) == at else None)
     if step == 0:
@@ -152,6 +154,7 @@ class ImproveStep:
     rows: Sequence[Row]
     set_metrics: dict[str, float | None]  # those of improve_set
     scales: dict[str, tuple[float, float]]  # of standardized scores, for checkpoints
+    text: TextForgetting
     config: ReSTConfig
     workers: ProcessGroup
 
@@ -162,6 +165,7 @@ class ImproveStep:
         those of `improve_set` and of SFT's `train_step`:
 
         grow, improve      g and i        learning_rate    of this step
+        text_nll, text_nll_rise           after the last step (training/plain_text/score.py)
         """
         config = self.config
         # Each stage has its own order, since the number of kept responses differs.
@@ -187,9 +191,10 @@ class ImproveStep:
                 metrics |= train_step(
                     backbone, learner, rows, names, config.micro_batch_tokens, where
                 )
+                finished = place == len(batches)
+                metrics |= self.text.metrics(backbone) if finished else {}
                 run.log(step, metrics | self.set_metrics | {"learning_rate": rate})
                 # the cursor within the Improve step is in the checkpoint: it resumes in the middle
-                finished = place == len(batches)
                 if finished or step % config.checkpoint_every == 0:
                     cursor = {"grow": self.grow, "improve": self.improve, "done": place}
                     rest = {"scales": self.scales, **cursor, "finished": finished}

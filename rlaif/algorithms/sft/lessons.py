@@ -7,23 +7,31 @@ counts: a share of pre-training text keeps a model fluent (arXiv:2203.02155, sec
 PPO).
 Constitutional AI mixes revisions with helpful answers (arXiv:2212.08073, section 3.2).
 
-The mix is by rows and exact: after n rows, source i has given weight_i·n of them, less than one row
-off for two sources. Each source is repeated in a seeded order, a new one each time.
+The mix is by rows and exact. With w_i(s) the weight of source i at step s of S, from its first
+value to its last,
+
+    w_i(s) = first_i + (last_i - first_i)·(s - 1)/(S - 1)        p_i(s) = w_i(s) / Σ_j w_j(s)
+
+source i has given Σ p_i rows after any number of them (the sum is over those rows, each at its
+step): at most one row more, and with k sources at most k - 1 less. A source that begins with
+weight 0 is not drawn at the first step. Each source is repeated in a seeded order, a new one each
+time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from rlaif.algorithms.sft.config import SFTConfig
-from rlaif.algorithms.sft.sources import Imitable, imitable, imitated
-from rlaif.batching.encode import Row, encode_row
+from rlaif.algorithms.sft.sources import Imitable, both_ends, imitable, imitated
+from rlaif.batching.encode import Row, encode_row, text_rows
 from rlaif.batching.unusable import BatchError, NoneUsableError, require_response
 from rlaif.data.records import Lesson, PlainText
+from rlaif.settings import MixWeight
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +111,7 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
     if len(ids) < 3:
         message = f"{text.id}: the text is empty; drop the record, or set unusable=skip"
         raise BatchError(message, text.id)
-    step = max_tokens - 1
-    return [
-        Row(f"{text.id}, from token {at}", tuple(ids[at : at + max_tokens]), 1)
-        for at in range(0, len(ids) - 1, step)
-    ]
+    return text_rows(text.id, ids, max_tokens)
 
 
 class Pick(NamedTuple):
@@ -117,18 +121,25 @@ class Pick(NamedTuple):
     row: int
 
 
-def mixture(counts: Sequence[int], weights: Sequence[float], total: int, seed: int) -> list[Pick]:
+def mixture(
+    counts: Sequence[int],
+    weights: Sequence[MixWeight],
+    total: int,
+    seed: int,
+    batch_size: int = 1,
+) -> list[Pick]:
     """Mix sources of `counts` rows by `weights` into `total` rows, in training order.
 
-    Row n comes from the source that is furthest behind its share weight·n. Each source is shuffled
-    by the seed, and used up before it is repeated in a new order.
+    batch_size: rows of a step, by which weights move. A row comes from the source that is furthest
+    behind its share of the rows so far. Each source is shuffled by the seed, and used up before it
+    is repeated in a new order. A function of its arguments: a resumed run draws the same rows.
     """
-    share = [weight / sum(weights) for weight in weights]
+    due = _rows_due(weights, total, batch_size)
     taken = [0] * len(counts)
     orders: list[list[int]] = [[] for _ in counts]
     picks: list[Pick] = []
-    for n in range(1, total + 1):
-        source = max(range(len(counts)), key=lambda i: share[i] * n - taken[i])
+    for expected in due:
+        source = max(range(len(counts)), key=lambda i: expected[i] - taken[i])
         lap, place = divmod(taken[source], counts[source])
         if place == 0:
             generator = torch.Generator().manual_seed(_lap_seed(seed, source, lap))
@@ -136,6 +147,30 @@ def mixture(counts: Sequence[int], weights: Sequence[float], total: int, seed: i
         picks.append(Pick(source, orders[source][place]))
         taken[source] += 1
     return picks
+
+
+def _rows_due(
+    weights: Sequence[MixWeight], total: int, batch_size: int
+) -> Iterator[Sequence[float]]:
+    """Σ p_i of every source after the first row, the second, … (the equation above)."""
+    ends = [both_ends(weight) for weight in weights]
+    steps = -(-total // batch_size)
+    before, rows_before = [0.0] * len(ends), 0  # at the end of the last step whose shares differed
+    share: list[float] = []
+    for row in range(total):
+        if row % batch_size == 0:
+            progress = (row // batch_size) / max(steps - 1, 1)
+            now = [first + (last - first) * progress for first, last in ends]
+            new = [weight / sum(now) for weight in now]
+            if new != share:
+                before = _later(before, share or new, row - rows_before)
+                rows_before, share = row, new
+        yield _later(before, share, row + 1 - rows_before)
+
+
+def _later(due: Sequence[float], share: Sequence[float], rows: int) -> list[float]:
+    """What is due so many rows later, at shares that do not change."""
+    return [before + part * rows for before, part in zip(due, share, strict=True)]
 
 
 def _lap_seed(seed: int, source: int, lap: int) -> int:

@@ -18,27 +18,34 @@ from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.data.cut_off import CutResponses, count_lessons, is_cut
 from rlaif.data.datasets import read_lessons
 from rlaif.data.records import Lesson, PlainText, Preference, Sample
-from rlaif.settings import parse_weighted
+from rlaif.settings import MixWeight, MovingWeight, mix_weight, parse_mixed
 from rlaif.training.config import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
 class SFTSource:
-    """Records to imitate. name: unique in a mix; weight: relative share of the rows."""
+    """Records to imitate. name: unique in a mix; weight: relative share of the rows, which may
+    move over the run (MovingWeight)."""
 
     name: str
     records: Sequence[Lesson]
-    weight: float = 1.0
+    weight: MixWeight = 1.0
 
     @classmethod
     def read(cls, text: str) -> SFTSource:
-        """Read a source from "FILE" or "WEIGHT*FILE", named after the file without its ending.
+        """Read a source from "FILE", "WEIGHT*FILE" or "FIRST..LAST*FILE", named after the file
+        without its ending.
 
         Example: `SFTSource.read("0.2*books.jsonl")`. Raises TrainingError or RecordError.
         """
-        weight, file = parse_weighted(text, "source", "FILE", error=TrainingError)
+        weight, file = parse_mixed(text, "source", "FILE", error=TrainingError)
         path = Path(file).expanduser()
         return cls(path.stem, read_lessons(path), weight)
+
+
+def both_ends(weight: MixWeight) -> MovingWeight:
+    """A weight at the first and at the last step."""
+    return MovingWeight(*weight) if isinstance(weight, tuple) else MovingWeight(weight, weight)
 
 
 class Imitated(NamedTuple):
@@ -139,14 +146,20 @@ def require_lessons(
     if len(set(names)) < len(names):
         raise TrainingError(f"two sources have the same name: {', '.join(names)}; rename one")
     for source in sources:
-        if not source.weight > 0:
+        if mix_weight(source.weight) is None:
             raise TrainingError(
-                f"source {source.name}: weight={source.weight} is not above 0; raise it"
+                f"source {source.name}: weight={source.weight} is not above 0; raise it (of a "
+                "weight that moves, one end may be 0)"
             )
-    if config.eval_every is not None and not eval_samples:
+    for end, place in enumerate(("first", "last")):
+        if not any(both_ends(source.weight)[end] for source in sources):
+            raise TrainingError(
+                f"all weights are 0 at the {place} step, which would have no rows; raise one"
+            )
+    if config.eval_every is not None and config.text_eval is None and not eval_samples:
         raise TrainingError(
-            f"eval_every={config.eval_every} does nothing without held-out samples; give some, or "
-            "remove it"
+            f"eval_every={config.eval_every} does nothing without held-out samples and text_eval; "
+            "give one of them, or remove it"
         )
     lessons = [lesson for source in sources for lesson in source.records] + list(eval_samples)
     given = "min_prob_chosen" in config.model_fields_set

@@ -12,7 +12,6 @@ Left out: packing rows without padding (batches are by length instead), loss on 
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from rlaif.algorithms.sft.sources import SFTSource, require_lessons
 from rlaif.batching.encode import Row, in_groups, length_buckets, pad
 from rlaif.data.records import Lesson
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.models.backbone import Backbone, Role
+from rlaif.models.backbone import Backbone
 from rlaif.progress import progress
 from rlaif.training.checks import (
     memory_gib,
@@ -37,7 +36,9 @@ from rlaif.training.checks import (
     require_context,
     require_finite,
 )
+from rlaif.training.heldout import mean_loss
 from rlaif.training.learner import Learner
+from rlaif.training.plain_text.score import TextForgetting
 from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run, records_digest, run_inputs
 
@@ -62,8 +63,9 @@ def train(
 
     model: short name, folder or hub id of the base. eval_samples: held-out records, whose loss is
     logged; the policy with the lowest is kept instead of the last. A killed run resumes from the
-    last checkpoint in `out`. Raises TrainingError, BatchError for an unusable record, or
-    BackboneError for the model.
+    last checkpoint in `out`. Metrics are those of `train_step`, and at evaluations heldout_loss and
+    those of held-out plain text (training/plain_text/score.py). Raises TrainingError, BatchError
+    for an unusable record, or BackboneError for the model.
     """
     # 1. The base, the rows of every source, the policy.
     workers = ProcessGroup.current()
@@ -87,6 +89,7 @@ def train(
     backbone.add_role("policy", config.lora, config.seed)
     recompute_layers(backbone, config)
     backbone.shard(workers)
+    text = TextForgetting.from_start(backbone, config, workers)
 
     # 2. The optimizer, and the state of an earlier run.
     batches = _batches(encoded, sources, config)
@@ -99,7 +102,7 @@ def train(
         learner.load(saved["learner"])
 
     # 3. Steps.
-    eval_every = config.eval_every or math.ceil(len(batches) / config.epochs)
+    eval_every = config.evaluates_every(len(batches))
     left_out = {
         "skipped": len(skipped) + sum(each.cut for each in left),
         "unsure": sum(each.unsure for each in left),
@@ -114,8 +117,9 @@ def train(
             names = [sources[pick.source].name for pick in batch]
             metrics = train_step(backbone, learner, rows, names, config.micro_batch_tokens, where)
             metrics |= {"learning_rate": rate, **left_out}
-            score = None
-            if heldout and (step % eval_every == 0 or step == len(batches)):
+            score, due = None, step % eval_every == 0 or step == len(batches)
+            metrics |= text.metrics(backbone) if due else {}
+            if heldout and due:
                 budget = config.micro_batch_tokens
                 metrics["heldout_loss"] = mean_loss(backbone, "policy", heldout, budget, workers)
                 score = -metrics["heldout_loss"]
@@ -138,7 +142,8 @@ def _batches(
 ) -> list[list[Pick]]:
     """The rows of every step."""
     counts, weights = [len(source.rows) for source in encoded], [s.weight for s in sources]
-    picks = mixture(counts, weights, config.epochs * sum(counts), config.seed)
+    total = config.rows_of_run(sum(counts))
+    picks = mixture(counts, weights, total, config.seed, config.batch_size)
     return [list(batch) for batch in in_groups(picks, config.batch_size)]
 
 
@@ -200,26 +205,3 @@ def train_step(
         "tokens_per_s": sum(len(row.ids) for row in rows) / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }
-
-
-@torch.no_grad()
-def mean_loss(
-    backbone: Backbone,
-    role: Role | None,
-    rows: Sequence[Row],
-    micro_batch_tokens: int,
-    workers: ProcessGroup,
-) -> float:
-    """SFT loss of rows (those of all processes) without training: nats per response token.
-
-    role: None for the base. Collective.
-    """
-    own = workers.shard(rows)
-    nats = 0.0
-    for group in workers.pad_batches(
-        length_buckets([len(row.ids) for row in own], micro_batch_tokens)
-    ):
-        batch = pad([own[i] for i in group], backbone.device)
-        nats -= float(backbone.logprobs(role, batch).sum())
-    total: float = workers.all_reduce({"nats": nats})["nats"]
-    return total / sum(row.response_length for row in rows)

@@ -148,6 +148,13 @@ def evaluate(
         bool,
         typer.Option("--round-robin", help="Compare every two policies, too; give strengths."),
     ] = False,
+    facts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SAMPLES.jsonl of `rlaif sample facts n=1 temperature=0` for the start and "
+            "each policy: shares of right, wrong and declined answers, without a judge."
+        ),
+    ] = None,
 ) -> None:
     """Compare policies with their start: win rates with 95 % intervals, judged in both orders.
 
@@ -176,6 +183,7 @@ def evaluate(
             until=until,
             human=human or (),
             round_robin=round_robin,
+            facts=dict(map(_named_file, facts or ())),
         )
     print_evaluation(result, output())
 

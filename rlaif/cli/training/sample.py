@@ -8,11 +8,17 @@ from typing import Annotated
 import typer
 
 from rlaif.cli import complete
-from rlaif.cli.options import OutFile, Prompts, Settings, output
+from rlaif.cli.options import OutFile, Settings, output
 
 
 def sample(
-    prompts: Prompts,
+    prompts: Annotated[
+        str,
+        typer.Argument(
+            help="'quickstart', 'facts' or a JSONL file of prompts.",
+            autocompletion=complete.prompts,
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(

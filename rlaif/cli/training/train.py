@@ -72,7 +72,7 @@ def sft(
         str,
         typer.Argument(
             help="Samples, demonstrations, preferences (the chosen response) or plain text: JSONL "
-            "or Parquet.",
+            "or Parquet; a .txt file is one plain text.",
             metavar="FILE",
         ),
     ],
@@ -80,7 +80,10 @@ def sft(
     settings: Settings = None,
     mix: Annotated[
         list[str] | None,
-        typer.Option(help="More to imitate: FILE or WEIGHT*FILE; may be repeated."),
+        typer.Option(
+            help="More to imitate: FILE, WEIGHT*FILE, or FIRST..LAST*FILE for a weight that moves "
+            "over the run; may be repeated."
+        ),
     ] = None,
     heldout: HeldOut = None,
     out: OutFolder = Path("sft"),

@@ -7,19 +7,24 @@
     refuses                 share that refuse (refusals.py): on harmful prompts, and on the others,
                             where every refusal is unwanted
     concrete next step      share of replies to support prompts that name one (next_step.py)
+    fact right, wrong, declined   shares of the answers to questions of common knowledge (facts.py),
+                            which are asked apart, greedily, and are not judged
 
 The change is this policy's less the start's, by prompt: d_i = x_i - s_i, its mean with Student's t
 interval over prompts, so that what makes prompts differ cancels. Wilson's interval of a share.
+Changes of facts have McNemar's exact test beside it (flips.py): few prompts change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from rlaif.data.records import Sample
 from rlaif.evaluation.intervals import Estimate, mean_estimate, share_estimate
+from rlaif.evaluation.rules.facts import asks_fact, fact_kind
+from rlaif.evaluation.rules.flips import Flips
 from rlaif.evaluation.rules.next_step import SUPPORT, names_next_step
 from rlaif.evaluation.rules.refusals import HARMFUL, refuses
 from rlaif.evaluation.rules.sentences import sentences
@@ -63,16 +68,38 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
+FACT_RULES: tuple[Rule, ...] = (
+    Rule("fact right", lambda sample: float(fact_kind(sample) == "right"), about=asks_fact),
+    Rule("fact wrong", lambda sample: float(fact_kind(sample) == "wrong"), about=asks_fact),
+    Rule("fact declined", lambda sample: float(fact_kind(sample) == "declined"), about=asks_fact),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
     """What a rule says about one policy. value: mean over prompts; change: less the start's, by
-    prompt, None for the start."""
+    prompt, None for the start; flips: of facts, the prompts that changed."""
 
     rule: str
     value: Estimate
     is_share: bool
     change: Estimate | None = None
+    flips: Flips | None = None
+
+
+def measure_facts(
+    answers: Sequence[Sample], start: Sequence[Sample] | None
+) -> tuple[RuleResult, ...]:
+    """The shares of right, wrong and declined answers; none without answers. start: the starting
+    policy's answers; None for the start itself."""
+    results = []
+    for rule in FACT_RULES:
+        own = _by_prompt(rule, answers)
+        if own:
+            before = None if start is None else _by_prompt(rule, start)
+            flips = None if before is None else Flips.between(before, own)
+            results.append(replace(_result(rule, own, before), flips=flips))
+    return tuple(results)
 
 
 def measure_by_rules(

@@ -2,32 +2,28 @@
 
 sample.py    responses of a model to prompts
 label.py     a judge's preferences between samples
-sft.py       supervised fine-tuning
-reward.py    a reward model
-dpo.py       direct preference optimization
-ppo.py       proximal policy optimization
-rest.py      reinforced self-training
+training/    sft, reward, dpo, ppo, rest
 merge.py     an adapter folded into its model; the graph adds it where it is needed
 respond.py   policies answer held-out prompts
 evaluate.py  policies compared with their start
 report.py    the HTML page of a run
 
-A new kind is a file here and a line in KINDS.
+A new kind is a file here, or in training/, and a line in KINDS.
 """
 
 from __future__ import annotations
 
-from rlaif.pipeline.kinds.dpo import DPOStage
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.merge import MergeStage
-from rlaif.pipeline.kinds.ppo import PPOStage
 from rlaif.pipeline.kinds.report import ReportStage
 from rlaif.pipeline.kinds.respond import RespondStage
-from rlaif.pipeline.kinds.rest import ReSTStage
-from rlaif.pipeline.kinds.reward import RewardStage
 from rlaif.pipeline.kinds.sample import SampleStage
-from rlaif.pipeline.kinds.sft import SFTStage
+from rlaif.pipeline.kinds.training.dpo import DPOStage
+from rlaif.pipeline.kinds.training.ppo import PPOStage
+from rlaif.pipeline.kinds.training.rest import ReSTStage
+from rlaif.pipeline.kinds.training.reward import RewardStage
+from rlaif.pipeline.kinds.training.sft import SFTStage
 from rlaif.pipeline.stage import Stage
 
 KINDS: dict[str, type[Stage]] = {

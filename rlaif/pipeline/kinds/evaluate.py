@@ -282,7 +282,10 @@ class EvaluateStage(Stage):
             responses = [ResponseText(s.response, s.complete, s.end_token) for s in samples]
             rewards = scorer.overall_scores(conversations, responses)
         kl = None if name == START else self._kl(name, samples)
-        return PolicyRun(name, samples, rewards, kl, tokens_per_second(path))
+        facts: list[Sample] = []
+        if self._respond.options.facts:
+            facts = read_jsonl(self._respond.facts(name), Sample)
+        return PolicyRun(name, samples, rewards, kl, tokens_per_second(path), facts)
 
     def _kl(self, name: str, samples: Sequence[Sample]) -> KL:
         """KL to the start, whatever the policy began from."""

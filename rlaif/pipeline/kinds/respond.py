@@ -11,10 +11,14 @@ from typing import Any
 from pydantic import Field
 
 from rlaif.data.prompt_split import HELD_OUT
+from rlaif.data.prompts import load_prompts
 from rlaif.generation.config import SamplingConfig
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import HeldOutPromptOptions
 from rlaif.pipeline.stage import ArtifactType, Files, Slot, Source, Stage, is_model, names_of
+
+FACTS = "facts"  # the shipped prompts
+FACT_TOKENS = 32  # longest answer: two short sentences
 
 START = "start"
 """The name of the first policy, with which the others are compared."""
@@ -24,6 +28,16 @@ class RespondConfig(SamplingConfig):
     """Sampling, one response per prompt by default."""
 
     n: int = Field(1, ge=1, description="responses per prompt")
+
+
+class RespondOptions(HeldOutPromptOptions):
+    """Which prompts policies respond to, and whether they are asked facts, too."""
+
+    facts: bool = Field(
+        default=False,
+        description="also ask the 50 questions of common knowledge that ship, greedily, for shares "
+        "of right, wrong and declined answers",
+    )
 
 
 class RespondStage(Stage):
@@ -40,12 +54,13 @@ class RespondStage(Stage):
     }
     gives = ArtifactType.RESPONSES
     settings_class = RespondConfig
-    options_class = HeldOutPromptOptions
+    options_class = RespondOptions
     grows_with = HELD_OUT
 
     def does(self, context: RunContext) -> str:
         prompts = len(context.prompts(self.options.prompts))
-        return f"{names_of(self.sources['policies'])} answer {prompts} held-out prompts"
+        facts = ", and questions of common knowledge" if self.options.facts else ""
+        return f"{names_of(self.sources['policies'])} answer {prompts} held-out prompts{facts}"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
         return {"prompts": context.prompts(self.options.prompts), **self.template_kwargs}
@@ -63,6 +78,8 @@ class RespondStage(Stage):
                 naming_prompts(context.recipe.prompts, prompts),
             ):
                 sample(model, prompts, self.responses(name), settings)
+                if self.options.facts:
+                    sample(model, load_prompts(FACTS), self.facts(name), greedy(settings))
 
     @property
     def policies(self) -> dict[str, Source]:
@@ -80,11 +97,21 @@ class RespondStage(Stage):
         """The samples of a policy."""
         return self.folder / f"{name}.jsonl"
 
+    def facts(self, name: str) -> Path:
+        """The answers of a policy to the questions of common knowledge, with the option `facts`."""
+        return self.folder / f"{name}.facts.jsonl"
+
     @property
     def outputs(self) -> Files:
-        """Each policy's samples and their speed."""
-        endings = (".jsonl", ".speed.json")
+        """Each policy's samples and their speed, and its answers to facts."""
+        endings = (".jsonl", ".speed.json", *[".facts.jsonl"] * self.options.facts)
         return Files(tuple(self.folder / f"{n}{end}" for n in self.policies for end in endings))
+
+
+def greedy(settings: RespondConfig) -> RespondConfig:
+    """The same sampling for facts: one answer each, the likeliest tokens, and not a long one."""
+    how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": FACT_TOKENS}
+    return settings.model_copy(update=how)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from judge_service.types import JudgeOptions
 from rlaif.api.judging import JudgeArgumentError, judge_of
 from rlaif.api.problems import RefusedError
 from rlaif.data.datasets import read_preferences
+from rlaif.data.prompts import load_prompts
 from rlaif.data.records import Prompt, RecordError, Sample
 from rlaif.evaluation.judges.worth import WorthError
 from rlaif.evaluation.policies import EvaluationResult
@@ -114,6 +115,42 @@ def test_evaluate_compares_policies_and_saves_the_result(tmp_path):
     assert [policy.name for policy in result.policies] == ["start", "dpo"]
     assert result.policies[1].win_rate is not None
     assert EvaluationResult.load(tmp_path / "evaluation.json") == result
+
+
+def answers(text):
+    return [
+        Sample(prompt=p, index=0, response=text, tokens=1, complete=True, seed=0)
+        for p in load_prompts("facts")
+    ]
+
+
+def test_evaluate_measures_facts_without_the_judge(tmp_path):
+    facts = {"start": answers("Paris"), "dpo": answers("No idea.")}
+    result = rlaif.evaluate(
+        {"dpo": responses("yes indeed"), "ppo": responses("yes")}, start=responses("no"),
+        server=judge(), out=tmp_path, facts=facts,
+    )  # fmt: skip
+    start, dpo, ppo = ({r.rule: r.value.value for r in p.rules} for p in result.policies)
+    assert (start["fact right"], start["fact wrong"]) == (0.02, 0.98)
+    assert (dpo["fact declined"], dpo["fact right"]) == (1.0, 0.0)
+    assert "fact right" not in ppo, "it was not asked"
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"start": [], "dop": []}, "facts: unknown policy 'dop'; expected one of: start, dpo; did"),
+        ({"dpo": answers("Paris")}, "facts: the answers of start are missing"),
+        ({"start": responses("yes")}, "facts of start: the prompt 'q0' is not one of the quest"),
+        ([answers("Paris")], "invalid facts: list"),
+    ],
+)
+def test_evaluate_refuses_facts_that_cannot_be_compared(facts, why, no_server):
+    with pytest.raises(RecordError) as caught:
+        rlaif.evaluate(
+            {"dpo": responses("yes")}, start=responses("no"), server="127.0.0.1:1", facts=facts
+        )
+    assert why in str(caught.value)
 
 
 def test_evaluate_by_several_judges_has_a_column_each_and_resumes_without_a_read(tmp_path):

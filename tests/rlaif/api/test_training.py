@@ -183,7 +183,8 @@ def test_prompts_of_one_text_on_both_sides_train_no_policy(plan, tiny_model):
 
 def test_settings_that_need_held_out_records_are_refused_without(polite_pairs, tiny_model):
     (dpo,) = problems_of(plan_dpo(polite_pairs, model=tiny_model, **PLAN, keep="best"))
-    (sft,) = problems_of(plan_sft(polite_pairs, model=tiny_model, **PLAN, eval_every=3))
+    idle = {"eval_every": 3, "text_eval": None}
+    (sft,) = problems_of(plan_sft(polite_pairs, model=tiny_model, **PLAN, **idle))
     assert "keep=best: there are no held-out pairs" in dpo
     assert "eval_every=3 does nothing without held-out samples" in sft
 

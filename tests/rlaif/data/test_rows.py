@@ -32,7 +32,7 @@ from rlaif.data.datasets import (
 )
 from rlaif.data.formats import FORMATS, recognized
 from rlaif.data.prompts import load_prompts
-from rlaif.data.records import Prompt, RecordError, Sample, read_jsonl
+from rlaif.data.records import PlainText, Preference, Prompt, RecordError, Sample, read_jsonl
 from rlaif.data.rows import iter_rows
 from tests.support.data.public_rows import PUBLIC_ROWS
 
@@ -48,6 +48,29 @@ def made(folder: Path, content: bytes, name: str = "p.jsonl") -> Path:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [fields for _, fields in iter_rows(path)]
+
+
+# ── text files ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_text_file_is_one_plain_text_to_imitate_compressed_or_not(tmp_path):
+    content = "\ufeffOnce upon a time.\n\nThe end.\n".encode()
+    for name, stored in (("a.txt", content), ("b.TXT", gzip.compress(content))):
+        (lesson,) = read_lessons(made(tmp_path, stored, name))
+        assert lesson == PlainText(id=name[0], text="Once upon a time.\n\nThe end.\n")
+
+
+def test_rows_in_a_file_named_txt_stay_rows(tmp_path):
+    (lesson,) = read_lessons(made(tmp_path, LINE, "rows.txt"))
+    assert isinstance(lesson, Preference)
+    assert lesson.chosen_text == "Since."
+
+
+def test_a_text_file_without_text_or_in_another_encoding_is_refused(tmp_path):
+    with pytest.raises(RecordError, match=r"a\.txt: nothing in it to imitate; it holds no text"):
+        read_lessons(made(tmp_path, b" \n", "a.txt"))
+    with pytest.raises(RecordError, match=r"b\.txt: not UTF-8 text .* at byte 2 of the file"):
+        read_lessons(made(tmp_path, b"a \xff", "b.txt"))
 
 
 # ── what is read ─────────────────────────────────────────────────────────────────────────────

@@ -116,9 +116,20 @@ def test_declared_of_what_a_recipe_sets_for_all_changes_where_it_matters(change,
 
 
 def test_declared_changes_when_an_input_is_another_or_weighs_otherwise():
-    for change in ({"labels": 2}, ["labels", "samples"]):
+    for change in ({"labels": 2}, {"labels": [1, 2]}, ["labels", "samples"]):
         other = a_recipe({"sft": {"data": change}})
         assert declared(other)["sft"] != declared(a_recipe())["sft"]
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "ppo", "rest"])
+def test_declared_content_of_a_held_out_text_is_part_of_its_stage(kind, tmp_path):
+    text = tmp_path / "mine.txt"
+    text.write_text("Once upon a time.")
+    recipe = a_recipe({kind: {"text_eval": str(text)}})
+    before = declared(recipe)
+    text.write_text("Twice upon a time.")
+    after = declared(recipe)
+    assert {name for name in before if before[name] != after[name]} == {kind}
 
 
 @pytest.mark.parametrize("kind", ["ppo", "rest"])

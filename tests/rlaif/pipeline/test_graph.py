@@ -172,8 +172,11 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
         ),
         (
             {"sft": {"data": {"labels": 0}}},
-            "stages.sft.data: expected names and weights above 0 (found 'labels': 0)",
+            "stages.sft.data: expected names and weights above 0, or [first, last] "
+            "(found 'labels': 0)",
         ),
+        ({"sft": {"data": {"labels": [0, 0]}}}, "or [first, last] (found 'labels': [0, 0])"),
+        ({"ppo": {"reward": {"reward": [1, 2]}}}, "weights other than 0 (found 'reward': [1, 2])"),
         (
             {"responses": {"policies": ["policy"]}},
             "stages.responses.policies: expected at least 2: the start, then the policies",
@@ -217,7 +220,7 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
             "stages.dpo.labels: expected a name or a list of names (found {'labels': 0.2})",
         ),
         ({"sft": {"data": {"labels": -1}}}, "stages.sft.data: expected names and weights above 0"),
-        ({"sft": {"data": {"labels": 10**400}}}, "expected names and weights above 0 (found"),
+        ({"sft": {"data": {"labels": 10**400}}}, "expected names and weights above 0, or "),
         ({"ppo": {"reward": {"reward": float("nan")}}}, "expected names and weights other than 0"),
         ({"dpo": {"labels": "~nobody-here/a.parquet"}}, "~nobody-here/a.parquet: no such file"),
         ({"dpo": {"labels": "x/" + "a" * 5000}}, ": no such file; give a file by its path"),

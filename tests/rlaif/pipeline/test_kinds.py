@@ -14,11 +14,13 @@ import pytest
 
 from constitution import Message
 from rlaif.batching.unusable import BatchError
-from rlaif.data.records import RecordError
+from rlaif.data.records import PlainText, RecordError
 from rlaif.generation.base import SamplingError
 from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.drawing import as_text
 from rlaif.pipeline.recipe import RecipeError
 from rlaif.pipeline.stage import labels_by_file
+from rlaif.settings import MovingWeight
 from tests.support.feedback.scripted_judge import ScriptedJudge
 from tests.support.training.recipes import a_recipe
 from tests.support.training.workshop import FROM_SFT, POLICY, TRAINERS
@@ -52,6 +54,24 @@ def test_trainers_take_a_fully_tuned_model_as_it_is(work, monkeypatch):
     work.prepare({"sft": {"lora": None}, "dpo": {"model": "sft"}}).train()
     assert work.merged == []
     assert work.got["dpo"].model == str(work.folder / "sft")
+
+
+def test_sft_mixes_labels_and_a_text_file_by_their_weights(work, tmp_path):
+    (tmp_path / "book.txt").write_text("Once upon a time.")
+    text = str(tmp_path / "book.txt")
+    work.prepare({"sft": {"data": {"labels": 1, text: 0.1}, "eval_every": 1}}).train()
+    labels, book = work.got["sft"].records
+    assert (labels.name, labels.weight, book.name, book.weight) == ("labels", 1.0, "book", 0.1)
+    assert book.records == [PlainText(id="book", text="Once upon a time.")]
+    assert len(work.got["sft"].rest[1]) == 30 - len(labels.records), "no text is held out"
+
+
+def test_sft_is_handed_weights_that_move(work):
+    work.prepare({"sft": {"data": {"labels": [0, 0.5], "samples": [1, 0.5]}}}).train()
+    weights = [source.weight for source in work.got["sft"].records]
+    assert weights == [MovingWeight(0.0, 0.5), MovingWeight(1.0, 0.5)]
+    (line,) = (line for line in as_text(work.graph).splitlines() if line.startswith("sft "))
+    assert line.endswith("data: 0..0.5*labels, 1..0.5*samples")
 
 
 def test_dpo_trains_on_every_label_unless_it_is_to_look_at_some(work):

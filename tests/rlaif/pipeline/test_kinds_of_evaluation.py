@@ -14,14 +14,18 @@ import pytest
 from rich.console import Console
 
 from constitution import Constitution
+from rlaif.data.prompts import load_prompts
 from rlaif.data.records import Sample, read_jsonl, write_jsonl
 from rlaif.evaluation.intervals import Estimate
 from rlaif.evaluation.judges.column import Labelers
 from rlaif.evaluation.judges.worth import WorthError
 from rlaif.evaluation.policies import EvaluationResult
+from rlaif.evaluation.rules.facts import accepted_answers
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
+from rlaif.pipeline.kinds.respond import START
 from rlaif.pipeline.recipe import RecipeError
+from rlaif.report.beyond_win_rates import further_sentences
 from tests.support.feedback.scripted_judge import MODEL, ScriptedJudge
 from tests.support.training.workshop import FROM_SFT, POLICY
 
@@ -48,6 +52,57 @@ def test_respond_samples_each_policy_over_what_it_began_from(work, monkeypatch):
     from_sft = str(work.folder / "sft-model")
     assert work.merged == [(POLICY, "sft"), (from_sft, "ppo"), (from_sft, "rest")]
     assert list(responses.iterdir()) == [], "merged models are not kept"
+
+
+def test_respond_asks_each_policy_the_facts_that_ship_greedily_and_once(work, monkeypatch):
+    stages = FROM_SFT | {"responses": {"facts": True, "n": 2, "temperature": 0.7, "top_p": 0.9}}
+    work.prepare(stages).train()
+    asked = []
+    monkeypatch.setattr(
+        "rlaif.generation.offline.sample",
+        lambda model, prompts, out, config: asked.append((out.name, len(prompts), config)),
+    )
+    respond = work.graph["responses"]
+    respond.folder.mkdir()
+    respond.run(work.context)
+    assert respond.does(work.context).endswith(
+        "held-out prompts, and questions of common knowledge"
+    )
+    names = [name for name in respond.policies for _ in range(2)]
+    assert [name for name, _, _ in asked[::2]] == [f"{name}.jsonl" for name in names[::2]]
+    assert [name for name, _, _ in asked[1::2]] == [f"{name}.facts.jsonl" for name in names[::2]]
+    assert {count for _, count, _ in asked[1::2]} == {50}
+    for (_, _, plain), (_, _, greedy) in zip(asked[::2], asked[1::2], strict=True):
+        assert (plain.n, plain.temperature, plain.top_p) == (2, 0.7, 0.9)
+        assert (greedy.n, greedy.temperature, greedy.top_p, greedy.max_new_tokens) == (1, 0, 1, 32)
+    written = {path.name for path in respond.outputs.paths}
+    assert {f"{name}.facts.jsonl" for name in respond.policies} < written
+
+
+def test_evaluate_shows_what_became_of_the_facts_and_asks_no_judge_about_them(work, sampled):
+    evaluation = sampled({"responses": {"facts": True}})
+    respond, facts = work.graph["responses"], load_prompts("facts")
+    for name in respond.policies:
+        answers = [
+            Sample(
+                prompt=p, index=0, tokens=3, complete=True, seed=0,
+                response=accepted_answers()[p.id][0] if name == START else "I don't know.",
+            )
+            for p in facts
+        ]  # fmt: skip
+        write_jsonl(respond.facts(name), answers)
+    evaluation.run(work.context)
+    result = EvaluationResult.load(evaluation.outputs.paths[0])
+    start, *trained = result.policies
+    assert {r.rule: r.value.value for r in start.rules}["fact right"] == 1.0
+    for policy in trained:
+        found = {rule.rule: rule for rule in policy.rules}
+        assert found["fact declined"].value.value == 1.0
+        assert found["fact right"].change.value == -1.0
+        assert (found["fact right"].flips.gained, found["fact right"].flips.lost) == (0, 50)
+        assert not {verdict.prompt for verdict in policy.verdicts} & {p.id for p in facts}
+    (line,) = (s for s in further_sentences(result) if s.startswith("dpo: facts"))
+    assert "by McNemar's exact test: right +0 -50 (p = 1.8e-15), wrong +0 -0 (p = 1)" in line
 
 
 def test_evaluate_kl_is_to_the_start_whatever_training_began_from(work, monkeypatch):

@@ -22,7 +22,8 @@ def names(found):
 def test_nothing_rings_at_nothing_and_where_nothing_moves():
     assert names([]) == []
     assert names([{}] * 50) == []
-    assert names(history(**{name: [0.5] * 60 for name in WATCHED})) == []
+    still = {name: [0.5] * 60 for name in WATCHED} | {"text_nll_rise": [0.0] * 60}
+    assert names(history(**still)) == []
     assert names(history(**{name: [None] * 60 for name in WATCHED})) == []
 
 
@@ -64,6 +65,12 @@ def test_nothing_rings_at_nothing_and_where_nothing_moves():
             history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 0.0]),
             history(score=[0.0, 1, 3], judge_score=[0.5, 0.6, 0.4], rollback=[0.0, 0.0, 1.0]),
             "from 1.00 to 3.00 while the judge's fell from 0.60 to 0.40",
+        ),
+        (
+            "text_forgotten",
+            history(text_nll=[3.03, None, 3.06], text_nll_rise=[0.01, None, 0.02]),
+            history(text_nll=[3.03, 3.063, None], text_nll_rise=[0.01, 0.021, None]),
+            "3.063 nats per token, 2.1% above the start's",
         ),
     ],
 )

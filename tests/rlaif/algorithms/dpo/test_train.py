@@ -333,6 +333,8 @@ def test_a_best_checkpoint_that_is_cut_or_gone_is_reported(tmp_path):
 
 def test_settings_of_held_out_pairs_without_any_are_refused(tiny_model, polite_pairs, tmp_path):
     with pytest.raises(TrainingError, match="eval_every=3 and keep=best: there are no held-out"):
+        train(small(eval_every=3, keep="best", text_eval=None), tiny_model, polite_pairs, tmp_path)
+    with pytest.raises(TrainingError, match="keep=best: there are no held-out pairs"):
         train(small(eval_every=3, keep="best"), tiny_model, polite_pairs, tmp_path)
 
 

@@ -16,7 +16,7 @@ from constitution.schema import Message
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.lessons import Pick, encode_lessons, mixture, plain_rows
 from rlaif.algorithms.sft.sources import SFTSource
-from rlaif.algorithms.sft.train import mean_loss, sft_loss, train, train_step
+from rlaif.algorithms.sft.train import sft_loss, train, train_step
 from rlaif.batching.encode import pad
 from rlaif.batching.unusable import BatchError
 from rlaif.data.records import Demonstration, PlainText, Prompt, Sample, write_jsonl
@@ -24,6 +24,7 @@ from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.training.config import TrainingError
+from rlaif.training.heldout import mean_loss
 from tests.support.training.gradients import GradientKeeper
 from tests.support.training.pairs import preference
 
@@ -233,6 +234,18 @@ def test_the_first_rows_of_a_mix_by_hand():
     assert picks == [Pick(0, 0), Pick(0, 0), Pick(1, 0), Pick(0, 0)]
 
 
+def test_a_run_of_so_many_steps_does_not_grow_with_a_large_source(tiny_model, tmp_path):
+    texts = [PlainText(id=f"t{i}", text="the quick brown fox") for i in range(25)]
+    sources = [SFTSource("answers", demonstrations(), 4.0), SFTSource("text", texts, 1.0)]
+    assert (small(epochs=2).rows_of_run(33), small(steps=5).rows_of_run(33)) == (66, 20)
+    assert small(steps=3).evaluates_every(3) == 2
+    assert small(epochs=3).evaluates_every(10) == 4
+    with pytest.raises(ValidationError, match="epochs=2 has no effect with steps=5; remove one"):
+        small(steps=5, epochs=2)
+    lines = metrics(train(small(steps=5), tiny_model, sources, tmp_path))
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
 def test_a_source_is_written_as_weight_and_file(tmp_path):
     write_jsonl(tmp_path / "books.jsonl", [PlainText(id="t", text="Once.")])
     found = SFTSource.read(f"0.25*{tmp_path / 'books.jsonl'}")
@@ -313,7 +326,7 @@ def test_full_fine_tuning_gives_a_model_folder(tiny_model, tmp_path):
 def test_settings_that_do_nothing_are_refused(tiny_model, tmp_path):
     answers = [SFTSource("a", demonstrations())]
     with pytest.raises(TrainingError, match="eval_every=3 does nothing without held-out samples"):
-        train(small(eval_every=3), tiny_model, answers, tmp_path)
+        train(small(eval_every=3, text_eval=None), tiny_model, answers, tmp_path)
     with pytest.raises(TrainingError, match=r"min_prob_chosen=0\.9 does nothing without pref"):
         train(small(min_prob_chosen=0.9), tiny_model, answers, tmp_path)
     with pytest.raises(TrainingError, match="no source to learn from"):

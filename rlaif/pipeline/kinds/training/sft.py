@@ -25,6 +25,7 @@ class SFTStage(Stage):
             "what to imitate; of preferences, the chosen response",
             many=True,
             weighted=True,
+            moving=True,
             files=True,
         ),
     }
