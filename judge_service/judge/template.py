@@ -19,7 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from judge_service.engine import ChatTokenizer
 from judge_service.types import Conversation
@@ -59,6 +60,24 @@ class Prefix:
     ids: tuple[int, ...]
     conversation_tokens: int  # with everything before it
     reply_tokens: tuple[int, ...]
+
+    hashed: Any = field(init=False, repr=False, compare=False)  # see Prompt
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashed", _begin_digest(self.ids))
+
+    def prompt(self, suffix: tuple[int, ...]) -> Prompt:
+        """The prompt with this suffix; the prefix is hashed once for all of them."""
+        prompt = Prompt((*self.ids, *suffix))
+        prompt.hashed = self.hashed.copy()
+        _continue_digest(prompt.hashed, suffix, after=bool(self.ids))
+        return prompt
+
+
+class Prompt(tuple[int, ...]):
+    """The token ids of a prompt with their digest so far, which `prompt_sha256` completes."""
+
+    hashed: Any
 
 
 class Template:
@@ -145,9 +164,29 @@ def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
 
 
 def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:
-    """Digest of a read's question, to the token: sha256 over both lists of ids as JSON."""
-    question = json.dumps([list(prompt_ids), list(label_ids)], separators=(",", ":"))
-    return hashlib.sha256(question.encode()).hexdigest()
+    """Digest of a read's question, to the token: sha256 over both lists of ids as JSON.
+
+    >>> import hashlib
+    >>> prompt_sha256([1, 2], [3]) == hashlib.sha256(b"[[1,2],[3]]").hexdigest()
+    True
+    """
+    if isinstance(prompt_ids, Prompt):
+        digest = prompt_ids.hashed.copy()
+    else:
+        digest = _begin_digest(prompt_ids)
+    digest.update(f"],[{','.join(map(str, label_ids))}]]".encode())
+    return str(digest.hexdigest())
+
+
+def _begin_digest(ids: Sequence[int]) -> Any:
+    digest = hashlib.sha256(b"[[")
+    _continue_digest(digest, ids, after=False)
+    return digest
+
+
+def _continue_digest(digest: Any, ids: Sequence[int], *, after: bool) -> None:
+    """Add ids to a list in JSON; after: whether it has some already."""
+    digest.update(("," * (after and bool(ids)) + ",".join(map(str, ids))).encode())
 
 
 def describe_overflow(

@@ -40,7 +40,11 @@ from judge_service.types import (
 )
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire.candidates import preview_to_proto, score_to_proto, writing_to_proto
-from judge_service.wire.judgments import judgment_to_proto, ranking_to_proto
+from judge_service.wire.judgments import (
+    judgment_to_proto,
+    ranked_pair_to_proto,
+    ranking_to_proto,
+)
 from judge_service.wire.requests import (
     check_principle,
     check_request_id,
@@ -154,9 +158,12 @@ class RequestHandler:
             return None
         with _translate_judge_errors():
             ranking = await self.judge.rank(conversation, candidates, constitution, options)
-        for _, _, judgment in ranking.pairs:
-            self._count(judgment)
-        return ranking_to_proto(ranking)
+        answer = ranking_to_proto(ranking)
+        for pair in ranking.pairs:
+            self._count(pair[2])
+            answer.pairs.append(ranked_pair_to_proto(*pair))
+            await asyncio.sleep(0)  # thousands of reads are not one long step
+        return answer
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
         """The score, or an abstention; a response that is too long is an InvalidRequest."""
@@ -209,10 +216,10 @@ class RequestHandler:
         if request.validate_only:
             return []
         with _translate_judge_errors():
-            if overlong := await self.judge.find_overlong(comparison):
-                texts = {"response_a": request.response_a, "response_b": request.response_b}
-                raise _too_long(overlong.detail, request.conversation, texts)
-            previews = self.judge.preview(comparison, constitution, options)
+            previews = await self.judge.preview(comparison, constitution, options)
+        if isinstance(previews, Unjudged):
+            texts = {"response_a": request.response_a, "response_b": request.response_b}
+            raise _too_long(previews.detail, request.conversation, texts)
         return [preview_to_proto(preview) for preview in previews]
 
     def info(self) -> ServerInfo:
