@@ -198,6 +198,30 @@ class ServerSettings(BaseModel):
     max_message_bytes: Annotated[int, Shown(LIMITS, "bytes")] = Field(
         4 * 2**20, ge=1024, description="Largest request or response, bytes."
     )
+    max_fields: Annotated[int, Shown(LIMITS, "fields")] = Field(
+        8192,
+        ge=64,
+        description="Fields and list elements of one request, nested ones included; a message of a "
+        "conversation has three.",
+    )
+    request_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        60.0, gt=0, description="How long one request may take to arrive, once admitted, seconds."
+    )
+    stream_idle_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        300.0,
+        gt=0,
+        description="How long a stream stays open on which nothing is sent, read or judged, "
+        "seconds.",
+    )
+    connection_idle_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        300.0, gt=0, description="How long a connection without a call stays open, seconds."
+    )
+    connection_age_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        7200.0,
+        gt=0,
+        description="How long a connection accepts calls, seconds; clients then open another, and "
+        "calls on the old one have ten minutes to end.",
+    )
     max_stream_in_flight: Annotated[int, Shown(LIMITS, "items")] = Field(
         64, ge=1, le=4096, description="Items of one stream that are accepted and not yet answered."
     )

@@ -82,10 +82,15 @@ class CachingEngine:
         """As the engine inside."""
         return self._engine.recovers
 
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """`store-damaged` once a damaged row or file was met; its reads are computed again."""
+        return ("store-damaged",) if self._store.damaged else ()
+
     async def start(self) -> None:
-        """Start the engine inside, then report the store's size to the metrics."""
+        """Start the engine inside, then report the store's size and damage to the metrics."""
         await self._engine.start()
-        self._metrics.watch_store(self._store.stats)
+        self._metrics.watch_store(self._store.stats, lambda: self._store.damaged)
 
     async def read(
         self,

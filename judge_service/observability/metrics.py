@@ -28,6 +28,7 @@ from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
 from judge_service.engine import LabelLogprobs
+from judge_service.observability.logs import dropped_lines
 from judge_service.server_info import ConstitutionSummary
 from judge_service.store.base import StoreError, StoreStats
 from judge_service.types import Judgment, Score, Unjudged, UnjudgedReason, Verdict, Writing
@@ -84,8 +85,13 @@ class NoMetrics:
     ) -> None:
         """Functions to call at each scrape: is the engine alive, which constitutions are served."""
 
-    def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
-        """Poll the store for its size from now on. Needs a running event loop."""
+    def watch_store(
+        self, stats: Callable[[], Awaitable[StoreStats]], damaged: Callable[[], int]
+    ) -> None:
+        """Poll the store for its size from now on. Needs a running event loop.
+
+        damaged: rows and look-ups so far that met damage; called at each scrape.
+        """
 
     def open(self) -> None:
         """Start serving the page. Raises OSError when the address is unavailable."""
@@ -173,8 +179,11 @@ class ServerMetrics(NoMetrics):
         self._engine_alive.set_function(lambda: float(alive()))
         self.registry.register(_Constitutions(constitutions))
 
-    def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
+    def watch_store(
+        self, stats: Callable[[], Awaitable[StoreStats]], damaged: Callable[[], int]
+    ) -> None:
         """Sets `store_entries` and `store_bytes` every 15 s; ignores errors of the store."""
+        self._store_damaged.set_function(lambda: float(damaged()))
         self._store_watch = asyncio.create_task(self._poll_store(stats))
 
     def open(self) -> None:
@@ -251,6 +260,11 @@ class ServerMetrics(NoMetrics):
         self._engine_alive = self._gauge("engine_alive", "1 while the engine is alive, else 0.")
         self._store_entries = self._gauge("store_entries", "Entries of the store.", "kind")
         self._store_bytes = self._gauge("store_bytes", "Size of the store's file.")
+        self._store_damaged = self._gauge(
+            "store_damaged", "Look-ups and commits that met a damaged row or file."
+        )
+        dropped = self._gauge("log_lines_dropped", "Log lines dropped, as nobody read the log.")
+        dropped.set_function(dropped_lines)
 
     def _bounded(self, caller: str) -> str:
         if caller not in self._callers:

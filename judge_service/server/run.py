@@ -16,6 +16,7 @@ from judge_service.engines import open_engine
 from judge_service.engines.caching import CachingEngine
 from judge_service.errors import EngineLost, ServerStartError
 from judge_service.observability.logs import configure as configure_logs
+from judge_service.observability.logs import flush as flush_logs
 from judge_service.observability.metrics import NO_METRICS, NoMetrics, metrics_on
 from judge_service.server.app import JudgeServer
 from judge_service.server.lifecycle.systemd import notify_supervisor
@@ -44,7 +45,19 @@ def run(settings: ServerSettings) -> None:
         print(f"serving on {address}", flush=True)
         notify_supervisor("READY=1")
 
-    asyncio.run(serve(settings, engine, metrics=metrics, ready=ready))
+    async def live() -> None:
+        loaded = await serve(settings, engine, metrics=metrics, ready=ready)
+        if not loaded:
+            _leave_now()
+
+    asyncio.run(live())
+
+
+def _leave_now() -> None:
+    """End the process, whatever its threads do: one may load a model for minutes."""
+    print("stopped while the model was loading", flush=True)
+    flush_logs()
+    os._exit(0)
 
 
 async def serve(
@@ -53,12 +66,13 @@ async def serve(
     *,
     metrics: NoMetrics = NO_METRICS,
     ready: Callable[[str], None] | None = None,
-) -> None:
+) -> bool:
     """Serve with this engine until SIGTERM, SIGINT or, if so set, the end of standard input.
 
-    `ready` is called with the address once the engine is warm. Raises ServerStartError (a busy
-    port, an engine that does not start), EngineLost when it dies later, ConstitutionError, and the
-    engine's own user errors.
+    `ready` is called with the address once the engine is warm. Returns whether it was loaded: if it
+    was not, threads may be loading it still. Raises ServerStartError (a busy port, an engine that
+    does not start), EngineLost when it dies later, ConstitutionError, and the engine's own user
+    errors.
     """
     # Signals stop the server at any time, also while the engine loads.
     stop = asyncio.Event()
@@ -83,9 +97,12 @@ async def serve(
             if ready is not None:
                 ready(server.address)
             await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            _log.info("stopping while %s is loading", settings.model)
     except EngineError as error:
         raise ServerStartError(f"the engine did not start: {error}") from error
     finally:
+        loaded = loading.done()
         for waiting in (loading, stopping, losing):
             waiting.cancel()
         await server.stop()
@@ -94,6 +111,7 @@ async def serve(
             "the engine died; its last lines are in the log above. Start the server again; if the "
             "engine runs out of memory, lower kv_cache_gib or max_context_tokens"
         )
+    return loaded
 
 
 def _on_stdin_close(then: Callable[[], object]) -> None:

@@ -17,7 +17,6 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from judge_service.engine import ChatTokenizer
@@ -26,7 +25,7 @@ CHUNK_CHARACTERS = 32_768  # encoded in about 20 ms
 CACHED_TOKENS = 4_000_000  # 8 bytes each
 _AT_ONCE_CHARACTERS = 2_048  # encoded within a millisecond or two: not worth a thread
 _CHARACTERS_PER_TOKEN = 16  # a text with more of them than the context holds is counted first
-_THREADS = 2
+_THREADS = 2  # at the same time, whatever is asked
 
 
 class OverlongText(ValueError):  # noqa: N818  an answer, not a fault
@@ -49,7 +48,7 @@ class TextTokens:
         self._held: dict[str, tuple[array[int], int]] = {}  # text -> its ids, and how many hold it
         self._cache: OrderedDict[bytes, array[int]] = OrderedDict()
         self._cached_tokens = 0
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokenizer")
+        self._threads = asyncio.Semaphore(_THREADS)
 
     @asynccontextmanager
     async def hold(self, texts: Iterable[str]) -> AsyncIterator[None]:
@@ -122,8 +121,8 @@ class TextTokens:
                 raise OverlongText(counted)
 
     async def _in_thread(self, text: str) -> array[int]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._encode_now, text)
+        async with self._threads:
+            return await asyncio.to_thread(self._encode_now, text)
 
     def _encode_now(self, text: str) -> array[int]:
         return array("q", self._tokenizer.encode_data(text))

@@ -99,4 +99,4 @@ class Reloader:
         if self._gate is not None:
             tokens = self._gate.tokens
             self._metrics.tokens_read(len(tokens), tokens.rejected, stale=tokens.stale)
-            self._health.show_alarms(*tokens.alarms)
+            self._health.show_alarms("tokens", *tokens.alarms)

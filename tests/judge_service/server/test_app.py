@@ -25,6 +25,7 @@ from judge_service.observability.logs import TextLines
 from judge_service.server import interceptors
 from judge_service.server.app import JudgeServer
 from judge_service.server.deadlines import LatencyWindow
+from judge_service.server.incoming import IncomingRequest
 from judge_service.server.interceptors import CallGuard
 from judge_service.server.run import serve
 from judge_service.settings import ServerSettings
@@ -325,7 +326,7 @@ async def never(request: Any, context: Any) -> None:
 
 async def test_a_passed_deadline_starts_no_work() -> None:
     context = FakeContext(time_remaining=0.0)
-    await CallGuard(1)._call("/x/Y", never, request(), context)
+    await CallGuard(1)._call("/x/Y", never, IncomingRequest(context, 1), context)
     assert context.status().code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
@@ -445,7 +446,7 @@ async def test_a_call_that_outlasts_the_grace_period_ends_as_unavailable() -> No
 async def test_a_call_that_arrives_while_the_server_drains_is_unavailable() -> None:
     guard, context = CallGuard(1), FakeContext(time_remaining=None)
     await guard.drain(0)
-    await guard._call("/x/Y", never, request(), context)
+    await guard._call("/x/Y", never, IncomingRequest(context, 1), context)
     status = context.status()
     assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
     assert "SHUTTING_DOWN" in str(status)
