@@ -24,18 +24,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
 from judge_service.engine import LabelLogprobs
 from judge_service.observability.logs import dropped_lines
+from judge_service.observability.metrics_page import PageServer
 from judge_service.server_info import ConstitutionSummary
 from judge_service.store.base import StoreError, StoreStats
 from judge_service.types import Judgment, Score, Unjudged, UnjudgedReason, Verdict, Writing
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
     from prometheus_client.metrics_core import Metric
 
 MAX_CALLERS = 100
@@ -117,7 +115,7 @@ class ServerMetrics(NoMetrics):
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._host, self._port = host, port
-        self._page: tuple[WSGIServer, threading.Thread] | None = None
+        self._page: tuple[PageServer, threading.Thread] | None = None
         self._store_watch: asyncio.Task[None] | None = None
         self._callers: set[str] = set()
         self.address = ""
@@ -188,8 +186,11 @@ class ServerMetrics(NoMetrics):
 
     def open(self) -> None:
         """Serve the page from a thread, and set `address`. Raises OSError for a busy port."""
-        self._page = start_http_server(self._port, self._host, self.registry)
-        self.address = f"{self._host}:{self._page[0].server_port}"
+        server = PageServer.of(self.registry, self._host, self._port)
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
+        self._page = server, thread
+        self.address = f"{self._host}:{server.server_port}"
 
     async def close(self) -> None:
         """Stop polling the store and serving the page."""

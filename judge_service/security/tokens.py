@@ -36,8 +36,8 @@ from constitution.errors import ConstitutionError, nearest
 from constitution.strict_yaml import Tree, parse
 from constitution.validation import FieldProblem, field_problems
 from judge_service.errors import ServerStartError
-from judge_service.file_watch import FileWatch
 from judge_service.rpc import SCOPES, Scope
+from judge_service.security.file_watch import FileWatch
 
 MAX_TOKEN_CHARACTERS = 512
 RESERVED_NAME = "anonymous"

@@ -35,7 +35,9 @@ def run(settings: ServerSettings) -> None:
     for constitution in settings.constitutions:  # a mistake in one is refused before the engine's
         Constitution.load(constitution)  # libraries are imported, which takes ten seconds
     metrics = metrics_on(settings.metrics_host, settings.metrics_port)
-    engine = CachingEngine(open_engine(settings), open_store(settings.store), metrics)
+    by_caller = settings.store_scope == "caller"
+    store = open_store(settings.store)
+    engine = CachingEngine(open_engine(settings), store, metrics, by_caller=by_caller)
     configure_logs(settings.log_format)
     for file in settings.calibrations:
         print(f"calibrations of {file} apply where they were fitted for this model", flush=True)

@@ -55,7 +55,7 @@ def open_read(key: bytes, sealed: bytes, prompt_tokens: int) -> LabelLogprobs:
     """The read of a row. Raises DamagedRow, also for numbers that no model gives."""
     _check(sealed, key, prompt_tokens)
     logprobs = unpack_logprobs(sealed)
-    if not all(math.isfinite(each) and each <= _MOST_LOGPROB for each in logprobs):
+    if not logprobs or not all(math.isfinite(each) and each <= _MOST_LOGPROB for each in logprobs):
         raise DamagedRow("log-probabilities out of range")
     return LabelLogprobs(logprobs, prompt_tokens, cached_tokens=0, stored=True)
 
