@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from judge_service.engine import ChatTokenizer
@@ -151,16 +154,35 @@ def heading(name: str, nonce: str) -> str:
 
 
 def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
-    """Hex digits that occur nowhere in the content; independent of the order of the replies."""
+    """Hex digits that occur nowhere in the content; independent of the order of the replies.
+
+    Nor do they occur in it as it looks: in other letter forms, or with invisible characters.
+    """
     texts = [m.content for m in conversation] + sorted(replies)
     content = json.dumps(texts, ensure_ascii=True).encode()
+    seen = [_as_it_looks(text) for text in texts]
     attempt = 0
     while True:
         digest = hashlib.sha256(attempt.to_bytes(4, "big") + content).hexdigest()
         nonce = digest[:_NONCE_DIGITS]
-        if not any(nonce in text.lower() for text in texts):
+        if not any(nonce in text for text in seen):
             return nonce
         attempt += 1
+
+
+def _as_it_looks(text: str) -> str:
+    """The text in lower case, compatible forms as one (NFKC), without what is not visible."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).translate(_invisible()).lower()
+
+
+@cache
+def _invisible() -> dict[int, None]:
+    """Format characters and variation selectors, for `str.translate`."""
+    formats = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)) == "Cf")
+    selectors = (0x034F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+    return dict.fromkeys((*formats, *selectors))
 
 
 def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:

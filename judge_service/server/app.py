@@ -42,7 +42,7 @@ from judge_service.v1 import judge_pb2_grpc as pb_grpc
 _ALIVE_POLL_SECONDS = 0.5
 _NOTICE_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
-_MORE_STREAMS = 64  # of one connection, beside the server's calls: health, reflection, refusals
+MORE_STREAMS = 64  # of one connection, beside the server's calls: health, reflection, refusals
 _HANDSHAKE_SECONDS = 10
 _AGED_SECONDS = 600  # in which the calls of a connection that reached its age may end
 
@@ -216,7 +216,7 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
         # What a caller holds before it is known is bounded in number and in time. One connection
         # may carry all calls of the server and some, so that excess calls are refused, not queued.
-        ("grpc.max_concurrent_streams", settings.max_concurrent_rpcs + _MORE_STREAMS),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_rpcs + MORE_STREAMS),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
         ("grpc.max_connection_idle_ms", _ms(settings.connection_idle_seconds)),
         ("grpc.max_connection_age_ms", _ms(settings.connection_age_seconds)),

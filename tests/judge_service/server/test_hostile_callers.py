@@ -6,6 +6,7 @@ The timeouts only guard against hanging; nothing here is measured.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,15 +17,20 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from constitution.schema import Constitution
+from judge_service.engines.caching import CachingEngine
 from judge_service.security.tokens import Token, digest_of, to_entry
 from judge_service.server import app
 from judge_service.server.app import JudgeServer
 from judge_service.server.malformed import count_entries
+from judge_service.store import open_store
+from judge_service.types import JudgeOptions
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from judge_service.wire.sizes import judgment_bytes, preview_bytes
 from tests.support.fakes import FakeEngine
 from tests.support.service.raw_http2 import call_without_window
-from tests.support.service.serving import CHAT, one_principle, serving
+from tests.support.service.serving import CHAT, one_principle, serving, settings
 from tests.support.waiting import until
 
 CODES = grpc.StatusCode
@@ -213,3 +219,86 @@ async def test_connections_beyond_the_limit_are_closed_and_do_not_use_up_files(
             each.cancel()
         for _, writer in connections:
             writer.close()
+
+
+async def test_an_answer_over_the_cap_is_refused_before_it_is_computed(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with (
+        serving(engine, constitutions=["hhh"], max_message_bytes=2**16) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        judge = pb_grpc.JudgeServiceStub(channel)
+        candidates = [f"reply {n}" for n in range(32)]
+        refused = [
+            judge.RankCandidates(pb.RankCandidatesRequest(**CHAT, candidates=candidates)),
+            judge.ComparePair(
+                pb.ComparePairRequest(
+                    **CHAT,
+                    response_a="a",
+                    response_b="bb",
+                    options=pb.JudgeOptions(max_rationale_tokens=512),
+                )
+            ),
+            pb_grpc.ConstitutionServiceStub(channel).PreviewPrompt(
+                pb.PreviewPromptRequest(**CHAT, response_a="a" * 4000, response_b="bb")
+            ),
+        ]
+        for call in refused:
+            assert await refusal(call) == (CODES.INVALID_ARGUMENT, "ANSWER_TOO_LARGE")
+        assert not engine.prompts
+        assert not engine.writings
+        assert (await judge.ComparePair(PAIR)).HasField("judgment")
+
+
+async def test_the_size_of_an_answer_is_not_underestimated(tmp_path: Path) -> None:
+    hhh = Constitution.load("hhh")
+    async with (
+        serving(FakeEngine(), constitutions=["hhh"]) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        answer = await pb_grpc.JudgeServiceStub(channel).ComparePair(PAIR)
+        request = pb.PreviewPromptRequest(**CHAT, response_a="a" * 900, response_b="bb")
+        preview = await pb_grpc.ConstitutionServiceStub(channel).PreviewPrompt(request)
+    size = judgment_bytes(hhh, JudgeOptions())
+    assert size / 2 < answer.ByteSize() <= size
+    size = preview_bytes(request.ByteSize(), hhh, JudgeOptions())
+    assert size / 4 < preview.ByteSize() <= size
+
+
+@pytest.mark.parametrize("by_caller", [False, True])
+async def test_a_cache_hit_tells_what_others_asked_only_in_a_shared_store(
+    tmp_path: Path, by_caller: bool
+) -> None:
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text(entries("mine", "theirs"))
+    constitution = one_principle(tmp_path)
+    engine = CachingEngine(FakeEngine(), open_store(None), by_caller=by_caller)
+    server = JudgeServer(settings(constitutions=[constitution], tokens=tokens), engine)
+    await server.start()
+    await server.load()
+    try:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            judge = pb_grpc.JudgeServiceStub(channel)
+            hits = [
+                (await judge.ComparePair(PAIR, metadata=bearing(name))).judgment.cache_hit
+                for name in ("mine", "mine", "theirs", "theirs")
+            ]
+    finally:
+        await server.stop()
+    assert hits == [False, True, not by_caller, True]
+
+
+async def test_a_reload_without_free_files_is_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_tokens(tmp_path) as (server, channel):
+
+        def too_many() -> list[str]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(server._handler.constitutions, "reload", too_many)
+        (tmp_path / "tokens.yaml").write_text(entries("theirs"))
+        server.reload()
+        judge = pb_grpc.JudgeServiceStub(channel)
+        mine = judge.ComparePair(PAIR, metadata=bearing("mine"))
+        assert await refusal(mine) == (CODES.UNAUTHENTICATED, "UNKNOWN_TOKEN")
