@@ -139,23 +139,26 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             failed = service_error(error)
             code = failed.code
         finally:
-            self._ended(rpc, task)
+            self._leave(rpc, task)
             seconds = time.perf_counter() - started
-            caller = current_caller().name
-            self._metrics.call_ended(rpc.name, code, seconds, caller)
-            outcome = {"request_id": incoming.request_id or own_id, "code": code, "caller": caller}
-            span.set(**outcome)
-            level = logging.DEBUG if rpc.always_admitted and code == "OK" else logging.INFO  # polls
-            _log.log(level, "call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
+            self._record(rpc, incoming.request_id or own_id, code, seconds, span)
         # Only now: a caller that does not read keeps this waiting, and must keep nothing else.
         await abort(context, failed, incoming.request_id or own_id)
 
-    def _ended(self, rpc: RPC, task: asyncio.Task[Any]) -> None:
+    def _leave(self, rpc: RPC, task: asyncio.Task[Any]) -> None:
         self._active -= 1
         self._streams -= rpc.streaming
         self._calls.discard(task)
         if not self._active:
             self._idle.set()
+
+    def _record(self, rpc: RPC, request_id: str, code: str, seconds: float, span: Span) -> None:
+        caller = current_caller().name
+        self._metrics.call_ended(rpc.name, code, seconds, caller)
+        outcome = {"request_id": request_id, "code": code, "caller": caller}
+        span.set(**outcome)
+        level = logging.DEBUG if rpc.always_admitted and code == "OK" else logging.INFO  # polls
+        _log.log(level, "call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
 
     def _admit(self, context: Any) -> None:
         if self._draining:
