@@ -15,13 +15,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from judge_service.engine import LabelLogprobs
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.service.heartbeats import Heartbeats, on_one_core
@@ -36,7 +38,7 @@ Call = Callable[[], Awaitable[Any]]
 
 
 class TextEngine(SteadyEngine):
-    """An engine without a model, with a real tokenizer."""
+    """An engine without a model, with a real tokenizer; like a real one it reads elsewhere."""
 
     def __init__(self, folder: Path, context_tokens: int) -> None:
         from judge_service.engines.tokenizer import HFTokenizer
@@ -52,6 +54,19 @@ class TextEngine(SteadyEngine):
     @property
     def max_context_tokens(self) -> int:
         return self._context_tokens
+
+    async def read(
+        self,
+        prompt_ids: Sequence[int],
+        label_ids: Sequence[int],
+        *,
+        priority: int = 0,
+        use_store: bool = True,
+    ) -> LabelLogprobs:
+        sent = list(prompt_ids)  # as vLLM does
+        await self._work(priority)
+        share = math.log(0.99 / len(label_ids))
+        return LabelLogprobs((share,) * len(label_ids), len(sent), 0)
 
 
 async def serve(model: str, context_tokens: int) -> None:

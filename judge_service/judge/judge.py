@@ -124,9 +124,8 @@ class Judge:
         if unjudged:
             return unjudged
         try:
-            results = await run_prompts(
-                prefixes, suffixes, partial(self._read_pair, protocol, options)
-            )
+            read = partial(self._read_pair, protocol, options)
+            results = await run_prompts(prefixes, suffixes, read, self._runner.start)
         except EngineError as error:
             return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
 

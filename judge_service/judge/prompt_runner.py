@@ -62,7 +62,6 @@ class PromptRunner:
         self, template: Template, prompt: tuple[int, ...], options: JudgeOptions
     ) -> tuple[LabelLogprobs, str]:
         """Read the label log-probabilities after a prompt; returns (answer, prompt_sha256)."""
-        await self._starts.turn()
         answer = await self._engine.read(
             prompt,
             template.label_ids,
@@ -81,7 +80,6 @@ class PromptRunner:
         seed: int,
     ) -> Written:
         """Generate up to max_tokens of text after a prompt."""
-        await self._starts.turn()
         return await self._engine.write(
             prompt,
             max_tokens=max_tokens,
@@ -114,6 +112,10 @@ class PromptRunner:
                     unjudged = Unjudged(UnjudgedReason.TOO_LONG, detail or str(overlong))
                     break
             yield unjudged
+
+    async def start(self) -> None:
+        """Before one prompt is made and sent: return when few others do so in this turn."""
+        await self._starts.turn()
 
     async def turn(self) -> None:
         """Before prompts are put together: return when no other request does so in this turn."""
@@ -173,14 +175,18 @@ async def run_prompts(
     prefixes: Mapping[Key, Prefix],
     suffixes: Sequence[tuple[int, ...]],
     run: Callable[[Key, tuple[int, ...]], Awaitable[Answer]],
+    start: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[tuple[Key, int], Answer]:
     """Run every suffix after every prefix; returns (key, index of the suffix) -> answer of `run`.
 
-    Raises EngineError when any prompt fails; the others are then cancelled.
+    start: awaited before each prompt is made, to spread that work. Raises EngineError when any
+    prompt fails; the others are then cancelled.
     """
     answers: dict[tuple[Key, int], Answer] = {}
 
     async def run_one(key: Key, index: int) -> None:
+        if start is not None:
+            await start()
         answers[key, index] = await run(key, prefixes[key].prompt(suffixes[index]))
 
     async def run_prefix(key: Key) -> None:

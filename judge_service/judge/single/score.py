@@ -84,7 +84,7 @@ async def _score(
         return await runner.read(template, prompt, options)
 
     try:
-        answers = await run_prompts({"": prefix}, suffixes, read)
+        answers = await run_prompts({"": prefix}, suffixes, read, runner.start)
     except EngineError as error:
         return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
     usage = sum((usage_of_read(answer) for answer, _ in answers.values()), Usage())
