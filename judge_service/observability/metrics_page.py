@@ -33,8 +33,7 @@ class PageServer(ThreadingMixIn, WSGIServer):
     def of(cls, registry: CollectorRegistry, host: str, port: int) -> Self:
         """A server of this registry's page; port 0 picks a free one. Raises OSError."""
         kind = type(cls.__name__, (cls,), {"address_family": _family(host, port)})
-        server = make_server(host, port, make_wsgi_app(registry), kind, _Request)
-        assert isinstance(server, cls)
+        server: Self = make_server(host, port, make_wsgi_app(registry), kind, _Request)
         server._free = threading.BoundedSemaphore(MOST_REQUESTS)
         return server
 

@@ -52,8 +52,8 @@ class Quota:
     """One token's limits and their use.
 
     clock: a monotonic clock, seconds. sleep: waits in that clock's time; tests replace both.
-    limits: (requests per minute, concurrent calls) of the entry; None: no limit. max_concurrent:
-    what the entry may not exceed, and has if it names no limit of its own.
+    limits: (requests per minute, concurrent calls) of the entry. max_concurrent: the most calls,
+    which an entry without a limit of its own has too.
     """
 
     def __init__(

@@ -52,7 +52,8 @@ def _no_boolean(value: Any) -> Any:
 class Token(BaseModel):
     """One entry of the file: a caller's name, the digest of its token, its scopes and limits.
 
-    requests_per_minute, max_concurrent: None is no limit.
+    requests_per_minute: None is no limit. max_concurrent: None is half of the server's calls, which
+    is also the most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -259,7 +260,7 @@ REMEDIES = {  # valid values, by key
     "sha256": "64 hexadecimal digits in lower case, in quotes; `rlaif token new` prints them",
     "scopes": f"a list of {', '.join(SCOPES)}",
     "requests_per_minute": "a number above 0, or delete the key for no limit",
-    "max_concurrent": "a whole number from 1, or delete the key for no limit",
+    "max_concurrent": "a whole number from 1, or delete the key for half of the server's calls",
 }
 
 

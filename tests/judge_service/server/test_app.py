@@ -378,13 +378,13 @@ async def test_a_short_deadline_is_tried_when_only_streams_are_open() -> None:
 
 async def test_a_message_over_the_cap_is_refused() -> None:
     async with (
-        serving(FakeEngine(), max_message_bytes=2048) as server,
+        serving(FakeEngine(), max_message_bytes=2**14) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub = pb_grpc.JudgeServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
-            await stub.ComparePair(request(response_a="x" * 2048))
-        fits = await stub.ComparePair(request(response_a="x" * 1800, validate_only=True))
+            await stub.ComparePair(request(response_a="x" * 2**14))
+        fits = await stub.ComparePair(request(response_a="x" * (2**14 - 250), validate_only=True))
         assert not fits.HasField("judgment")
 
 
