@@ -1,6 +1,6 @@
 """Lag of the server's event loop under the largest request of every RPC, in CPU time.
 
-    python -m benchmarks.service.loop_lag [--tokenizer MODEL] [--context 8192] [--out FILE]
+    python -m benchmarks.service.loop_lag [--tokenizer MODEL] [--context 8192] [--only RPC] [--out FILE]
 
 A real server process on one core, with a model's tokenizer and an engine without a model, whose
 loop turns as fast as it goes. For each request: the longest time between two turns, in CPU seconds
@@ -164,6 +164,8 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
     worst = {}
     async with grpc.aio.insecure_channel(address) as channel:
         for name, call in calls(channel, options.context).items():
+            if not name.startswith(options.only):
+                continue
             await lag()
             try:
                 await call()
@@ -189,6 +191,7 @@ def main() -> None:
     )
     parser.add_argument("--tokenizer", default="smollm2-135m", help="a model's folder or name")
     parser.add_argument("--context", type=int, default=CONTEXT_TOKENS, help="tokens")
+    parser.add_argument("--only", default="", help="requests whose names begin so")
     parser.add_argument("--out", type=Path, help="also write the JSON object here")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -59,7 +59,7 @@ from judge_service.types import (
 
 _RECOMMENDED = JudgeOptions()
 _RECOMMENDED_WRITING = WritingOptions()
-_PAIRS_AT_ONCE = 32  # of one ranking: each holds its prompts, megabytes of them
+_PROMPTS_AT_ONCE = 256  # of one ranking: each has up to the context's tokens
 
 
 class RankingError(UserError):
@@ -184,7 +184,8 @@ class Judge:
                 own = None if overlong else tokenized((), {f"candidate {i}": text})
                 unjudged.append(overlong or (own and await held.enter_async_context(own)))
 
-            at_once = asyncio.Semaphore(_PAIRS_AT_ONCE)
+            prompts = len(options.orders) * len(constitution.principles)  # of a pair
+            at_once = asyncio.Semaphore(max(1, _PROMPTS_AT_ONCE // prompts))
 
             async def compare(i: int, j: int) -> Judgment | Unjudged:
                 pair = Comparison(f"{i}-{j}", conversation, candidates[i], candidates[j])
@@ -204,8 +205,9 @@ class Judge:
             for (i, j), result in zip(pairs, results, strict=True)
             if isinstance(result, Judgment)
         ]
+        ranked = await asyncio.to_thread(ranking.rank_candidates, len(candidates), outcomes)
         return Ranking(
-            candidates=ranking.rank_candidates(len(candidates), outcomes),
+            candidates=ranked,
             pairs=tuple((i, j, result) for (i, j), result in zip(pairs, results, strict=True)),
             usage=sum((result.usage for result in results), Usage()),
             seconds=time.perf_counter() - started,

@@ -141,6 +141,19 @@ async def test_revoking_a_token_frees_the_streams_of_clients_that_never_read(
         await until(lambda: server._guard._active == 0)
 
 
+async def test_clients_that_never_read_delay_no_shutdown(tmp_path: Path) -> None:
+    server = JudgeServer(settings(constitutions=[one_principle(tmp_path)]), FakeEngine())
+    await server.start()
+    await server.load()
+    paths = [f"{JUDGE}/StreamJudgments", "/grpc.health.v1.Health/Watch"]
+    paths.append("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    async with AsyncExitStack() as held:
+        for path in paths * 2:
+            await held.enter_async_context(call_without_window(server.address, path))
+        async with asyncio.timeout(120):
+            await server.stop()
+
+
 async def test_the_body_of_a_call_without_a_token_is_never_awaited(tmp_path: Path) -> None:
     async with with_tokens(tmp_path) as (_, channel):
         unfinished = channel.stream_unary(f"{JUDGE}/ComparePair")()  # sends headers alone
