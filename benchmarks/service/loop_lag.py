@@ -1,6 +1,6 @@
 """Lag of the server's event loop under the largest request of every RPC, in CPU time.
 
-    python -m benchmarks.service.loop_lag [--tokenizer MODEL] [--context 8192] [--only RPC] [--out FILE]
+    python -m benchmarks.service.loop_lag [--tokenizer MODEL] [--context N] [--only RPC] [--out F]
 
 A real server process on one core, with a model's tokenizer and an engine without a model, whose
 loop turns as fast as it goes. For each request: the longest time between two turns, in CPU seconds

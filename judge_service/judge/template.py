@@ -64,20 +64,20 @@ class Prefix:
     conversation_tokens: int  # with everything before it
     reply_tokens: tuple[int, ...]
 
-    hashed: Any = field(init=False, repr=False, compare=False)  # see Prompt
+    hashed: Any = field(init=False, repr=False, compare=False)  # see PromptIds
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hashed", _begin_digest(self.ids))
 
-    def prompt(self, suffix: tuple[int, ...]) -> Prompt:
+    def prompt(self, suffix: tuple[int, ...]) -> PromptIds:
         """The prompt with this suffix; the prefix is hashed once for all of them."""
-        prompt = Prompt((*self.ids, *suffix))
+        prompt = PromptIds((*self.ids, *suffix))
         prompt.hashed = self.hashed.copy()
         _continue_digest(prompt.hashed, suffix, after=bool(self.ids))
         return prompt
 
 
-class Prompt(tuple[int, ...]):
+class PromptIds(tuple[int, ...]):
     """The token ids of a prompt with their digest so far, which `prompt_sha256` completes."""
 
     hashed: Any
@@ -192,7 +192,7 @@ def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:
     >>> prompt_sha256([1, 2], [3]) == hashlib.sha256(b"[[1,2],[3]]").hexdigest()
     True
     """
-    if isinstance(prompt_ids, Prompt):
+    if isinstance(prompt_ids, PromptIds):
         digest = prompt_ids.hashed.copy()
     else:
         digest = _begin_digest(prompt_ids)
