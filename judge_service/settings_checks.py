@@ -30,6 +30,9 @@ def conflicts(settings: Any) -> list[tuple[str, str]]:
     if settings.tls_client_ca is not None and not settings.with_tls:
         problem = "setting 'tls_client_ca' needs TLS: set `tls_certificate` and `tls_key` too"
         problems.append(("tls_client_ca", problem))
+    if settings.store_scope == "caller" and settings.tokens is None:
+        problem = "setting 'store_scope' tells callers apart by their tokens: set `tokens` too"
+        problems.append(("store_scope", problem))
     problems += _engine_together(settings)
     guarded = settings.with_tls and settings.authenticates
     if not settings.on_loopback and not guarded and not settings.insecure:

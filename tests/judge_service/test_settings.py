@@ -57,3 +57,9 @@ def test_the_password_of_a_collector_is_not_shown() -> None:
     shown = settings.model_dump_json() + repr(settings)
     assert "secret" not in shown
     assert "http://judge@traces.example:4317" in shown
+
+
+def test_a_store_by_caller_needs_tokens() -> None:
+    with pytest.raises(SettingsError, match="'store_scope' tells callers apart by their tokens"):
+        ServerSettings(model="m", store_scope="caller")
+    ServerSettings(model="m", store_scope="caller", tokens="tokens.yaml")
