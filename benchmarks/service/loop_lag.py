@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 
 from judge_service.engine import LabelLogprobs
+from judge_service.server.run import freeze_loaded
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.service.heartbeats import Heartbeats, on_one_core
@@ -75,6 +76,7 @@ async def serve(model: str, context_tokens: int) -> None:
 
     engine = TextEngine(Path(catalog.resolve(model)), context_tokens)
     async with serving(engine, constitutions=["hhh"], allow_inline_constitutions=True) as server:
+        freeze_loaded()  # as `rlaif serve` does
         print(server.address, flush=True)
         async with Heartbeats() as heart:
             lines = asyncio.StreamReader()
