@@ -41,11 +41,11 @@ def run(settings: ServerSettings) -> None:
     engine = CachingEngine(open_engine(settings), store, metrics, by_caller=by_caller)
     configure_logs(settings.log_format)
     for file in settings.calibrations:
-        print(f"calibrations of {file} apply where they were fitted for this model", flush=True)
-    print(f"loading {settings.model}; health is NOT_SERVING until it is warm", flush=True)
+        _say(f"calibrations of {file} apply where they were fitted for this model")
+    _say(f"loading {settings.model}; health is NOT_SERVING until it is warm")
 
     def ready(address: str) -> None:
-        print(f"serving on {address}", flush=True)
+        _say(f"serving on {address}")
         notify_supervisor("READY=1")
 
     async def live() -> None:
@@ -58,9 +58,15 @@ def run(settings: ServerSettings) -> None:
 
 def _leave_now() -> None:
     """End the process, whatever its threads do: one may load a model for minutes."""
-    print("stopped while the model was loading", flush=True)
-    flush_logs()
+    _say("stopped while the model was loading")
     os._exit(0)
+
+
+def _say(line: str) -> None:
+    """Print a line, after those of the log and in one piece: both may go to the same file."""
+    flush_logs()
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 async def serve(
