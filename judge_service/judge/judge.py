@@ -179,10 +179,10 @@ class Judge:
             tokenized = self._runner.tokenized
             shared = tokenized(conversation, {}, _compared_by(constitution))
             overlong = await held.enter_async_context(shared)
-            unjudged = []
-            for i, text in enumerate(candidates):
-                own = None if overlong else tokenized((), {f"candidate {i}": text})
-                unjudged.append(overlong or (own and await held.enter_async_context(own)))
+            unjudged = [overlong] * len(candidates)
+            for i, text in enumerate(candidates if overlong is None else ()):
+                own = tokenized((), {f"candidate {i}": text})
+                unjudged[i] = await held.enter_async_context(own)
 
             prompts = len(options.orders) * len(constitution.principles)  # of a pair
             at_once = asyncio.Semaphore(max(1, _PROMPTS_AT_ONCE // prompts))
