@@ -5,7 +5,8 @@ A page says where a table goes, and of which class:
     <!-- settings of rlaif.algorithms.dpo.config.DPOConfig -->
     <!-- end of settings -->
 
-Everything between the two lines is replaced. `own settings of` leaves out what the class inherits.
+and, for the limits of a judge server, `limits of` and `end of limits`. Everything between the two
+lines is replaced. `own settings of` leaves out what the class inherits.
 The class's own settings come first, then the inherited ones, nearest base first.
 """
 
@@ -25,6 +26,9 @@ BLOCK = re.compile(
     r".*?(?P<end><!-- end of settings -->)",
     re.DOTALL,
 )
+LIMITS = re.compile(
+    r"(?P<begin><!-- limits of (?P<name>[\w.]+) -->\n).*?(?P<end><!-- end of limits -->)", re.DOTALL
+)
 HEADER = "| setting | type | default | meaning |\n|---|---|---|---|\n"
 
 
@@ -36,7 +40,19 @@ def with_tables(page: str) -> str:
         config = getattr(import_module(module), name)
         return block["begin"] + table(config, own=bool(block["own"])) + block["end"]
 
-    return BLOCK.sub(fill, page)
+    return LIMITS.sub(_limits, BLOCK.sub(fill, page))
+
+
+def _limits(block: re.Match[str]) -> str:
+    """A server's limits, with their units, as settings of its kind are shown."""
+    module, _, name = block["name"].rpartition(".")
+    fields = getattr(import_module(module), name).model_fields
+    lines = ["| setting | default | meaning |\n|---|---|---|\n"]
+    for key, field in fields.items():
+        shown = next(each for each in field.metadata if hasattr(each, "group"))
+        if shown.group == "Limits":
+            lines.append(f"| `{key}` | {field.default:,} {shown.unit} | {field.description} |\n")
+    return block["begin"] + "".join(lines) + block["end"]
 
 
 def table(config: type[BaseModel], *, own: bool = False) -> str:

@@ -13,9 +13,9 @@ status.py             errors on the wire
 rpc.py                the table of our RPCs: scope, quota, retries, admission
 settings.py           what an operator can set of a server
 settings_sources.py   settings from file, environment and flags
+settings_checks.py    which settings do not go together
 settings_flags.py     flags, generated from the settings' fields
 server_info.py        a server's description of itself
-file_watch.py         detects changed files
 judge/                what is asked, and how answers become labels
 engines/              ways to run the judge model
 planted/              a simulated judge whose truth is known, for experiments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from constitution.validation import FieldProblem, field_problems
 from hardware.dtypes import Dtype
 from judge_service.engines import ENGINES
 from judge_service.errors import ServerStartError
-from judge_service.planted.file import PREFIX, planted_file
+from judge_service.settings_checks import conflicts, is_loopback
 from judge_service.store.base import display_name, is_url
 
 
@@ -190,6 +189,12 @@ class ServerSettings(BaseModel):
         "postgresql+psycopg://user@host/database for several machines. null: a temporary file, "
         "deleted when the server ends.",
     )
+    store_scope: Annotated[Literal["shared", "caller"], Shown(STORE)] = Field(
+        "shared",
+        description="Whose stored reads answer a call. shared: everybody's. caller: the token's "
+        "own, so that cache_hit tells nobody what others have asked; what two callers ask is "
+        "computed twice.",
+    )
     max_concurrent_rpcs: Annotated[int, Shown(LIMITS, "calls")] = Field(
         256,
         ge=1,
@@ -197,6 +202,30 @@ class ServerSettings(BaseModel):
     )
     max_message_bytes: Annotated[int, Shown(LIMITS, "bytes")] = Field(
         4 * 2**20, ge=1024, description="Largest request or response, bytes."
+    )
+    max_fields: Annotated[int, Shown(LIMITS, "fields")] = Field(
+        8192,
+        ge=64,
+        description="Fields and list elements of one request, nested ones included; a message of a "
+        "conversation has three.",
+    )
+    request_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        60.0, gt=0, description="How long one request may take to arrive, once admitted, seconds."
+    )
+    stream_idle_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        300.0,
+        gt=0,
+        description="How long a stream stays open on which nothing is sent, read or judged, "
+        "seconds.",
+    )
+    connection_idle_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        300.0, gt=0, description="How long a connection without a call stays open, seconds."
+    )
+    connection_age_seconds: Annotated[float, Shown(LIMITS, "seconds")] = Field(
+        7200.0,
+        gt=0,
+        description="How long a connection accepts calls, seconds; clients then open another, and "
+        "calls on the old one have ten minutes to end.",
     )
     max_stream_in_flight: Annotated[int, Shown(LIMITS, "items")] = Field(
         64, ge=1, le=4096, description="Items of one stream that are accepted and not yet answered."
@@ -230,11 +259,17 @@ class ServerSettings(BaseModel):
     metrics_host: Annotated[str, Shown(OBSERVABILITY, "address")] = Field(
         "127.0.0.1",
         description="Address for the metrics. They carry counts, and the names of callers and "
-        "constitutions, but no text.",
+        "constitutions, but no text. Beyond loopback it needs metrics_insecure.",
+    )
+    metrics_insecure: Annotated[bool, Shown(OBSERVABILITY)] = Field(
+        False,
+        description="Serve metrics beyond this machine: without TLS and authentication, to anybody "
+        "who reaches the port.",
     )
     otlp_endpoint: Annotated[str | None, Shown(OBSERVABILITY, "URL")] = Field(
         None,
         pattern=r"^https?://",
+        repr=False,  # a password may be in it
         description="OpenTelemetry collector for traces over OTLP, such as "
         "http://127.0.0.1:4317. Unset: no traces.",
     )
@@ -264,9 +299,9 @@ class ServerSettings(BaseModel):
         # A secret that was made of a file ends with a newline.
         return str(store).strip() if is_url(store) else Path(store)
 
-    @field_serializer("store")
-    def _without_password(self, store: Path | str | None) -> str | None:
-        return None if store is None else display_name(store)
+    @field_serializer("store", "otlp_endpoint")
+    def _without_password(self, location: Path | str | None) -> str | None:
+        return None if location is None else display_name(location)
 
     if not TYPE_CHECKING:
 
@@ -276,7 +311,7 @@ class ServerSettings(BaseModel):
             except ValidationError as error:
                 problems = field_problems(error, type(self), noun="setting")
                 raise SettingsError(map(_explain, problems)) from None
-            if problems := _together(self):
+            if problems := conflicts(self):
                 raise SettingsError(problems)
 
     @property
@@ -292,70 +327,12 @@ class ServerSettings(BaseModel):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine reaches the server; False for host names but localhost."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def with_reflection(self) -> bool:
         """Whether gRPC reflection is on: `reflection`, by default on loopback only."""
         return self.on_loopback if self.reflection is None else self.reflection
-
-
-def _together(settings: ServerSettings) -> list[tuple[str, str]]:
-    """The problems of settings that are valid one by one and not together."""
-    problems = []
-    if settings.tls_certificate is not None and settings.tls_key is None:
-        problem = "setting 'tls_certificate' needs its private key: set `tls_key` too"
-        problems.append(("tls_certificate", problem))
-    if settings.tls_key is not None and settings.tls_certificate is None:
-        problem = "setting 'tls_key' is of no use alone: set `tls_certificate` too"
-        problems.append(("tls_key", problem))
-    if settings.tls_client_ca is not None and not settings.with_tls:
-        problem = "setting 'tls_client_ca' needs TLS: set `tls_certificate` and `tls_key` too"
-        problems.append(("tls_client_ca", problem))
-    problems += _engine_together(settings)
-    guarded = settings.with_tls and settings.authenticates
-    if not settings.on_loopback and not guarded and not settings.insecure:
-        lacking = [] if settings.with_tls else ["TLS (`tls_certificate`, `tls_key`)"]
-        if not settings.authenticates:
-            lacking.append("authentication (`tokens` or `tls_client_ca`)")
-        problem = (
-            f"host {settings.host} is not loopback and the server has no {' and no '.join(lacking)}"
-            ": set them, listen on 127.0.0.1, or let anybody who reaches it use it and read along, "
-            "with --insecure"
-        )
-        problems.append(("host", problem))
-    return problems
-
-
-def _engine_together(settings: ServerSettings) -> list[tuple[str, str]]:
-    """Settings of one engine do nothing with another; engines added from outside read any."""
-    of_openai = {"openai_url", "openai_tokenizer"}
-    of_vllm = {"dtype", "kv_cache_gib", "step_tokens", "tensor_parallel_size"}
-    foreign, remedy = {
-        "vllm": (of_openai, "set engine to openai, or leave it out"),
-        "openai": (of_vllm, "set it where the model server is started, and leave it out here"),
-        "planted": (of_openai | of_vllm, "leave it out"),
-    }.get(settings.engine, (set[str](), ""))
-    problems = []
-    for name in sorted(foreign):
-        if getattr(settings, name) != ServerSettings.model_fields[name].default:
-            problem = f"setting '{name}' does nothing with engine {settings.engine}: {remedy}"
-            problems.append((name, problem))
-    if (settings.engine == "planted") is not (planted_file(settings.model) is not None):
-        problem = (
-            f"engine {settings.engine} does not go with model {settings.model}: the engine planted "
-            f"takes a model {PREFIX}FILE, and no other engine does"
-        )
-        problems.append(("engine", problem))
-    if settings.engine == "openai" and settings.openai_url is None:
-        problem = "engine openai needs the URL of a model server: set `openai_url`"
-        problems.append(("engine", problem))
-    return problems
 
 
 def _explain(problem: FieldProblem) -> tuple[str, str]:

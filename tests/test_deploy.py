@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from judge_service.engines.vllm import _SHUTDOWN_SECONDS
+from judge_service.server.app import MORE_STREAMS
 from judge_service.settings import ServerSettings
 from judge_service.settings_sources import configure, from_environment, from_file
 
@@ -231,3 +232,29 @@ def test_the_image_installs_as_the_makefile_does() -> None:
     assert extras is not None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+
+
+# Envoy
+
+
+def test_the_proxy_limits_what_the_server_limits_and_what_it_cannot() -> None:
+    envoy = yaml.safe_load((DEPLOY / "envoy.yaml").read_text(encoding="utf-8"))
+    settings = ServerSettings(model="any")
+    [listener] = envoy["static_resources"]["listeners"]
+    [chain] = listener["filter_chains"]
+    rate, http = (each["typed_config"] for each in chain["filters"])
+    streams = settings.max_concurrent_rpcs + MORE_STREAMS
+    assert http["http2_protocol_options"]["max_concurrent_streams"] == streams
+    assert seconds(http["stream_idle_timeout"]) == settings.stream_idle_seconds
+    idle = http["common_http_protocol_options"]["idle_timeout"]
+    assert seconds(idle) == settings.connection_idle_seconds
+    assert rate["token_bucket"]["max_tokens"] > 0
+    assert listener["per_connection_buffer_limit_bytes"] <= settings.max_message_bytes
+    [cluster] = envoy["static_resources"]["clusters"]
+    [route] = http["route_config"]["virtual_hosts"][0]["routes"]
+    assert route["route"]["cluster"] == cluster["name"]
+    [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    assert (address["address"], address["port_value"]) == (settings.host, settings.port)
+    kinds = re.findall(r"type.googleapis.com/envoy\.[\w.]+\.v3\.\w+", str(envoy))
+    assert len(kinds) == 6, "each extension names its type"

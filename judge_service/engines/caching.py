@@ -19,6 +19,7 @@ as a smaller context.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from typing import Any, Generic, TypeVar
 from judge_service.engine import ChatTokenizer, Engine, EngineError, LabelLogprobs, Written
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import span
+from judge_service.security.caller import current_caller
 from judge_service.store.base import Store, StoreError, StoreUnavailable, read_key, write_key
 from judge_service.types import ModelIdentity
 
@@ -47,9 +49,18 @@ class CachingEngine:
     the engine's request is aborted. A failure reaches all waiters, and nothing is stored. So does
     the failure of the store, as StoreUnavailable: every answer given out can be looked up later.
     Cause and remedy are in the log, for the operator. metrics: counts reads and engine requests.
+    by_caller: each caller is answered from its own reads alone.
     """
 
-    def __init__(self, engine: Engine, store: Store, metrics: NoMetrics = NO_METRICS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        metrics: NoMetrics = NO_METRICS,
+        *,
+        by_caller: bool = False,
+    ) -> None:
+        self._by_caller = by_caller
         self._engine = engine
         self._store = store
         self._metrics = metrics
@@ -82,10 +93,15 @@ class CachingEngine:
         """As the engine inside."""
         return self._engine.recovers
 
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """`store-damaged` once a damaged row or file was met; its reads are computed again."""
+        return ("store-damaged",) if self._store.damaged else ()
+
     async def start(self) -> None:
-        """Start the engine inside, then report the store's size to the metrics."""
+        """Start the engine inside, then report the store's size and damage to the metrics."""
         await self._engine.start()
-        self._metrics.watch_store(self._store.stats)
+        self._metrics.watch_store(self._store.stats, lambda: self._store.damaged)
 
     async def read(
         self,
@@ -173,6 +189,9 @@ class CachingEngine:
         self, key: bytes, find: _Find[Answer], compute: _Compute[Answer], keep: _Keep[Answer]
     ) -> Answer:
         """The answer for this key, from the flight in progress or from a new one."""
+
+        if self._by_caller:
+            key = hashlib.sha256(key + current_caller().name.encode()).digest()
 
         async def look_up(key: bytes) -> Answer | None:
             return await self._lookups.watch(find(key))

@@ -4,6 +4,9 @@
 becomes ordinary pieces. Some vocabularies hold that text as an ordinary entry too (SmolLM2's, and
 every Unigram model's); a control id that still results is split inside its text and encoded again.
 Neither tokenizer truncates.
+
+Text from outside is encoded by the library's batch call, also a single text: it gives the same ids
+and releases the GIL, which `encode` holds for as long as it works.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from judge_service.engines.model_folder import ModelFolderError
 PINNED_DATE = datetime(2024, 7, 26)
 """For templates that ask for today's date: tomorrow the same question has the same tokens, and its
 reads are still in the store. As in rlaif/batching/chat.py, which the judge cannot import."""
+_AS_IT_IS = {"add_special_tokens": False}
 
 
 class HFTokenizer:
@@ -73,15 +78,39 @@ class HFTokenizer:
         Raises ValueError for a tokenizer with a control token of one character that the text
         contains.
         """
-        encoding = self._data.encode(text, add_special_tokens=False)
-        ids = list(encoding.ids)
-        if self.control_ids.isdisjoint(ids):
-            return ids
-        place = next(i for i, token in enumerate(ids) if token in self.control_ids)
-        start, end = encoding.offsets[place]
-        if end - start < 2:
-            raise ValueError(f"this tokenizer has a control token for {text[start:end]!r}")
-        return self.encode_data(text[: start + 1]) + self.encode_data(text[start + 1 :])
+        ids: list[int] = []
+        for piece in self._pieces(text):
+            ids += piece
+        return ids
+
+    def _pieces(self, text: str) -> list[list[int]]:
+        """The ids of a text in pieces: it is cut inside every control id until there are none.
+
+        Every round encodes the whole text once, so thousands of spelled-out control tokens cost as
+        much as any other text, and not each the rest of the text.
+        """
+        texts, done = [text], False
+        while not done:
+            pieces = [list(e.ids) for e in self._data.encode_batch_fast(texts, **_AS_IT_IS)]
+            clean = [self.control_ids.isdisjoint(ids) for ids in pieces]
+            done = all(clean)
+            if not done:
+                judged = zip(texts, clean, strict=True)
+                texts = [
+                    part for text, ok in judged for part in ([text] if ok else self._cut(text))
+                ]
+        return pieces
+
+    def _cut(self, text: str) -> list[str]:
+        """The text cut after the first character of each control id that it has."""
+        [encoding] = self._data.encode_batch([text], **_AS_IT_IS)  # with offsets
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
+        spellings = [(start, end) for id, (start, end) in spans if id in self.control_ids]
+        for start, end in spellings:
+            if end - start < 2:
+                raise ValueError(f"this tokenizer has a control token for {text[start:end]!r}")
+        edges = [0, *(start + 1 for start, _ in spellings), len(text)]
+        return [text[start:end] for start, end in pairwise(edges)]
 
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> str:
         """The (role, content) turns in the model's chat template, with thinking turned off.

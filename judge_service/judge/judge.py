@@ -10,14 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from constitution.errors import UserError
-from constitution.schema import Constitution, Principle
+from constitution.schema import Constitution
 from judge_service.engine import Engine, EngineError
 from judge_service.judge import aggregation, label_probs, ranking
 from judge_service.judge.calibration import Calibrations
+from judge_service.judge.pair_prompts import (
+    choose_pair_principles,
+    named_responses,
+    pair_prefixes,
+)
 from judge_service.judge.prompt_runner import (
     PromptRunner,
     find_empty,
@@ -53,6 +59,7 @@ from judge_service.types import (
 
 _RECOMMENDED = JudgeOptions()
 _RECOMMENDED_WRITING = WritingOptions()
+_PROMPTS_AT_ONCE = 256  # of one ranking: each has up to the context's tokens
 
 
 class RankingError(UserError):
@@ -91,34 +98,34 @@ class Judge:
         Returns Unjudged for everything that cannot be answered. Raises StoreUnavailable where the
         engine keeps its reads in a store that fails.
         """
-        return await self.find_overlong(comparison) or await self._compare(
-            comparison, constitution, options
-        )
+        texts, ours = named_responses(comparison), _compared_by(constitution)
+        async with self._runner.tokenized(comparison.conversation, texts, ours) as overlong:
+            return overlong or await self._compare(comparison, constitution, options)
 
     async def _compare(
         self, comparison: Comparison, constitution: Constitution, options: JudgeOptions
     ) -> Judgment | Unjudged:
-        """As `compare`, for texts that are known not to be overlong."""
+        """As `compare`, for texts that are tokenized already and not overlong."""
         started = time.perf_counter()
-        unjudged = find_empty(_named_responses(comparison))
+        await self._runner.turn()
+        unjudged = find_empty(named_responses(comparison))
         if unjudged:
             return unjudged
-        principles = _principles(comparison, constitution, options)
+        principles = choose_pair_principles(comparison, constitution, options)
         if not principles:
             return no_principle(constitution)
 
         # One prefix per order, one suffix per principle: every combination is a prompt.
         protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
         template = self._pair_template(protocol, options)
-        prefixes = _pair_prefixes(template, comparison, protocol, options)
+        prefixes = pair_prefixes(template, comparison, protocol, options)
         suffixes = [template.suffix(principle.compare) for principle in principles]
         unjudged = self._find_pair_overflow(comparison, template, prefixes, suffixes, options)
         if unjudged:
             return unjudged
         try:
-            results = await run_prompts(
-                prefixes, suffixes, partial(self._read_pair, protocol, options)
-            )
+            read = partial(self._read_pair, protocol, options)
+            results = await run_prompts(prefixes, suffixes, read, self._runner.start)
         except EngineError as error:
             return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
 
@@ -167,21 +174,30 @@ class Judge:
             )
         started = time.perf_counter()
 
-        # Each text is checked once here, not once per pair that it is in.
-        overlong = await self._runner.find_overlong(conversation, {})
-        unjudged = [
-            overlong or await self._runner.find_overlong((), {f"candidate {i}": text})
-            for i, text in enumerate(candidates)
-        ]
+        # Each text is tokenized once here, not once per pair that it is in.
+        async with AsyncExitStack() as held:
+            tokenized = self._runner.tokenized
+            shared = tokenized(conversation, {}, _compared_by(constitution))
+            overlong = await held.enter_async_context(shared)
+            unjudged = [overlong] * len(candidates)
+            for i, text in enumerate(candidates if overlong is None else ()):
+                own = tokenized((), {f"candidate {i}": text})
+                unjudged[i] = await held.enter_async_context(own)
 
-        async def compare(i: int, j: int) -> Judgment | Unjudged:
-            pair = Comparison(f"{i}-{j}", conversation, candidates[i], candidates[j])
-            return unjudged[i] or unjudged[j] or await self._compare(pair, constitution, options)
+            prompts = len(options.orders) * len(constitution.principles)  # of a pair
+            at_once = asyncio.Semaphore(max(1, _PROMPTS_AT_ONCE // prompts))
 
-        pairs = ranking.design_pairs(len(candidates), options.seed)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(compare(i, j)) for i, j in pairs]
-        results = [task.result() for task in tasks]
+            async def compare(i: int, j: int) -> Judgment | Unjudged:
+                pair = Comparison(f"{i}-{j}", conversation, candidates[i], candidates[j])
+                if refused := unjudged[i] or unjudged[j]:
+                    return refused
+                async with at_once:
+                    return await self._compare(pair, constitution, options)
+
+            pairs = ranking.design_pairs(len(candidates), options.seed)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(compare(i, j)) for i, j in pairs]
+            results = [task.result() for task in tasks]
 
         # Only judged pairs inform the strengths; unjudged ones are listed with their reason.
         outcomes = [
@@ -189,8 +205,9 @@ class Judge:
             for (i, j), result in zip(pairs, results, strict=True)
             if isinstance(result, Judgment)
         ]
+        ranked = await asyncio.to_thread(ranking.rank_candidates, len(candidates), outcomes)
         return Ranking(
-            candidates=ranking.rank_candidates(len(candidates), outcomes),
+            candidates=ranked,
             pairs=tuple((i, j, result) for (i, j), result in zip(pairs, results, strict=True)),
             usage=sum((result.usage for result in results), Usage()),
             seconds=time.perf_counter() - started,
@@ -235,27 +252,29 @@ class Judge:
         texts = {"the response": response, "the critique": critique}
         return await write_text(self._runner, REVISION, conversation, texts, constitution, options)
 
-    async def find_overlong(self, comparison: Comparison) -> Unjudged | None:
-        """TOO_LONG when a single text of the pair already exceeds the judge's context."""
-        responses = _named_responses(comparison)
-        return await self._runner.find_overlong(comparison.conversation, responses)
-
-    def preview(
+    async def preview(
         self,
         comparison: Comparison,
         constitution: Constitution,
         options: JudgeOptions = _RECOMMENDED,
-    ) -> tuple[PromptPreview, ...]:
+    ) -> tuple[PromptPreview, ...] | Unjudged:
         """The prompts that `compare` would read, to the token. Nothing is sent to the engine."""
-        protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
-        template = self._pair_template(protocol, options)
-        prefixes = _pair_prefixes(template, comparison, protocol, options)
-        previews = []
-        for principle in _principles(comparison, constitution, options):
-            for order, prefix in prefixes.items():
-                prompt = (*prefix.ids, *template.suffix(principle.compare))
-                previews.append(self._runner.preview(template, order, principle, prompt))
-        return tuple(previews)
+        texts, ours = named_responses(comparison), _compared_by(constitution)
+        async with self._runner.tokenized(comparison.conversation, texts, ours) as overlong:
+            if overlong:
+                return overlong
+            await self._runner.turn()
+            protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
+            template = self._pair_template(protocol, options)
+            prefixes = pair_prefixes(template, comparison, protocol, options)
+            previews = []
+            for principle in choose_pair_principles(comparison, constitution, options):
+                suffix = template.suffix(principle.compare)
+                for order, prefix in prefixes.items():
+                    await self._runner.turn()
+                    prompt = prefix.prompt(suffix)
+                    previews.append(self._runner.preview(template, order, principle, prompt))
+            return tuple(previews)
 
     def _pair_template(self, protocol: str, options: JudgeOptions) -> Template:
         prompts = PROTOCOL_PROMPTS[protocol]
@@ -275,7 +294,7 @@ class Judge:
         protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
         conclusion = PROTOCOL_PROMPTS[protocol].conclusion if options.max_rationale_tokens else ""
         output_tokens = options.max_rationale_tokens + len(template.answer("", conclusion)) + 1
-        names = tuple(_named_responses(comparison))
+        names = tuple(named_responses(comparison))
         for order, prefix in prefixes.items():
             shown = names if order is Order.AB else tuple(reversed(names))
             unjudged = self._runner.find_overflow(
@@ -367,33 +386,6 @@ class Judge:
         return judgment
 
 
-def _named_responses(comparison: Comparison) -> dict[str, str]:
-    """The pair's responses by the names that messages call them."""
-    return {"response A": comparison.response_a, "response B": comparison.response_b}
-
-
-def _principles(
-    comparison: Comparison, constitution: Constitution, options: JudgeOptions
-) -> tuple[Principle, ...]:
-    return aggregation.choose_principles(
-        constitution.principles,
-        comparison.conversation,
-        (comparison.response_a, comparison.response_b),
-        options.sample_principles,
-        options.seed,
-    )
-
-
-def _pair_prefixes(
-    template: Template, comparison: Comparison, protocol: str, options: JudgeOptions
-) -> dict[Order, Prefix]:
-    """The prompt's part before the principle, per order. Pointwise, AB is response A alone."""
-    a, b = comparison.response_a, comparison.response_b
-    if protocol == "pointwise":
-        replies: dict[Order, tuple[str, ...]] = {Order.AB: (a,), Order.BA: (b,)}
-    else:
-        shown = {Order.AB: (a, b), Order.BA: (b, a)}
-        replies = {order: shown[order] for order in options.orders}
-    return {
-        order: template.prefix(comparison.conversation, texts) for order, texts in replies.items()
-    }
+def _compared_by(constitution: Constitution) -> list[str]:
+    """The texts by which pairs may be compared."""
+    return [principle.compare for principle in constitution.principles]

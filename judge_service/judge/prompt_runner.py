@@ -7,11 +7,14 @@ prefix cache shares a prompt's blocks once they are computed, so the others find
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from constitution.schema import Constitution, Principle
 from judge_service.engine import Engine, EngineError, LabelLogprobs, Written
+from judge_service.judge.paced.tokens import OverlongText, TextTokens
+from judge_service.judge.paced.turnstile import Turnstile
 from judge_service.judge.prompts import TEMPLATE_VERSION
 from judge_service.judge.template import (
     Prefix,
@@ -36,7 +39,7 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 _INTERACTIVE, _BULK = 0, 1  # the engine takes lower numbers first
-_QUICK_CHARACTERS = 32_768  # tokenized in about 20 ms
+_STARTS_PER_TURN = 8  # of reads and writings in one turn of the event loop, a millisecond each
 
 
 class PromptRunner:
@@ -44,12 +47,15 @@ class PromptRunner:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._tokens = TextTokens(engine.tokenizer, engine.max_context_tokens)
+        self._starts = Turnstile(_STARTS_PER_TURN)
+        self._assemblies = Turnstile(1)
         self._templates: dict[PromptSpec, Template] = {}
 
     def template(self, spec: PromptSpec) -> Template:
         """The prompt in this model's chat format. Raises TemplateError when it cannot carry it."""
         if spec not in self._templates:
-            self._templates[spec] = Template(self._engine.tokenizer, spec)
+            self._templates[spec] = Template(self._tokens, spec)
         return self._templates[spec]
 
     async def read(
@@ -83,22 +89,37 @@ class PromptRunner:
             use_store=options.use_store,
         )
 
-    async def find_overlong(
-        self, conversation: Conversation, texts: Mapping[str, str]
-    ) -> Unjudged | None:
-        """TOO_LONG when a single text already exceeds the context; None when each may fit.
+    @asynccontextmanager
+    async def tokenized(
+        self, conversation: Conversation, texts: Mapping[str, str], ours: Iterable[str] = ()
+    ) -> AsyncIterator[Unjudged | None]:
+        """Within the block the templates encode these texts, and the principles `ours`, by look-up.
 
-        Tokenizing a megabyte takes most of a second, so long texts are counted in a thread, and
-        other requests do not wait for one that is rejected. The whole prompt: `find_overflow`.
+        Yields TOO_LONG when a single text already exceeds the context; None when each may fit. The
+        whole prompt: `find_overflow`.
         """
-        conversation_text = "\n".join(message.content for message in conversation)
-        limit = self._engine.max_context_tokens
-        for name, text in {"the conversation": conversation_text, **texts}.items():
-            if len(text) > _QUICK_CHARACTERS:
-                ids = await asyncio.to_thread(self._engine.tokenizer.encode_data, text)
-                if detail := describe_overflow({name: len(ids)}, len(ids), 0, limit):
-                    return Unjudged(UnjudgedReason.TOO_LONG, detail)
-        return None
+        parts = [("the conversation", [message.content for message in conversation])]
+        parts += [(name, [text]) for name, text in texts.items()]
+        parts += [("a principle", [text.strip()]) for text in ours]
+        async with AsyncExitStack() as held:
+            unjudged = None
+            for name, group in parts:
+                try:
+                    await held.enter_async_context(self._tokens.hold(group))
+                except OverlongText as overlong:
+                    limit = self._engine.max_context_tokens
+                    detail = describe_overflow({name: overlong.tokens}, overlong.tokens, 0, limit)
+                    unjudged = Unjudged(UnjudgedReason.TOO_LONG, detail or str(overlong))
+                    break
+            yield unjudged
+
+    async def start(self) -> None:
+        """Before one prompt is made and sent: return when few others do so in this turn."""
+        await self._starts.turn()
+
+    async def turn(self) -> None:
+        """Before prompts are put together: return when no other request does so in this turn."""
+        await self._assemblies.turn()
 
     def find_overflow(
         self,
@@ -154,15 +175,19 @@ async def run_prompts(
     prefixes: Mapping[Key, Prefix],
     suffixes: Sequence[tuple[int, ...]],
     run: Callable[[Key, tuple[int, ...]], Awaitable[Answer]],
+    start: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[tuple[Key, int], Answer]:
     """Run every suffix after every prefix; returns (key, index of the suffix) -> answer of `run`.
 
-    Raises EngineError when any prompt fails; the others are then cancelled.
+    start: awaited before each prompt is made, to spread that work. Raises EngineError when any
+    prompt fails; the others are then cancelled.
     """
     answers: dict[tuple[Key, int], Answer] = {}
 
     async def run_one(key: Key, index: int) -> None:
-        answers[key, index] = await run(key, (*prefixes[key].ids, *suffixes[index]))
+        if start is not None:
+            await start()
+        answers[key, index] = await run(key, prefixes[key].prompt(suffixes[index]))
 
     async def run_prefix(key: Key) -> None:
         # The first suffix computes the prefix; the others then find it in the engine's cache.

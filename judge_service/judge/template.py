@@ -18,8 +18,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 from judge_service.engine import ChatTokenizer
 from judge_service.types import Conversation
@@ -59,6 +63,24 @@ class Prefix:
     ids: tuple[int, ...]
     conversation_tokens: int  # with everything before it
     reply_tokens: tuple[int, ...]
+
+    hashed: Any = field(init=False, repr=False, compare=False)  # see PromptIds
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hashed", _begin_digest(self.ids))
+
+    def prompt(self, suffix: tuple[int, ...]) -> PromptIds:
+        """The prompt with this suffix; the prefix is hashed once for all of them."""
+        prompt = PromptIds((*self.ids, *suffix))
+        prompt.hashed = self.hashed.copy()
+        _continue_digest(prompt.hashed, suffix, after=bool(self.ids))
+        return prompt
+
+
+class PromptIds(tuple[int, ...]):
+    """The token ids of a prompt with their digest so far, which `prompt_sha256` completes."""
+
+    hashed: Any
 
 
 class Template:
@@ -132,22 +154,61 @@ def heading(name: str, nonce: str) -> str:
 
 
 def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
-    """Hex digits that occur nowhere in the content; independent of the order of the replies."""
+    """Hex digits that occur nowhere in the content; independent of the order of the replies.
+
+    Nor do they occur in it as it looks: in other letter forms, or with invisible characters.
+    """
     texts = [m.content for m in conversation] + sorted(replies)
     content = json.dumps(texts, ensure_ascii=True).encode()
+    seen = [_as_it_looks(text) for text in texts]
     attempt = 0
     while True:
         digest = hashlib.sha256(attempt.to_bytes(4, "big") + content).hexdigest()
         nonce = digest[:_NONCE_DIGITS]
-        if not any(nonce in text.lower() for text in texts):
+        if not any(nonce in text for text in seen):
             return nonce
         attempt += 1
 
 
+def _as_it_looks(text: str) -> str:
+    """The text in lower case, compatible forms as one (NFKC), without what is not visible."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).translate(_invisible()).lower()
+
+
+@cache
+def _invisible() -> dict[int, None]:
+    """Format characters and variation selectors, for `str.translate`."""
+    formats = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)) == "Cf")
+    selectors = (0x034F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+    return dict.fromkeys((*formats, *selectors))
+
+
 def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:
-    """Digest of a read's question, to the token: sha256 over both lists of ids as JSON."""
-    question = json.dumps([list(prompt_ids), list(label_ids)], separators=(",", ":"))
-    return hashlib.sha256(question.encode()).hexdigest()
+    """Digest of a read's question, to the token: sha256 over both lists of ids as JSON.
+
+    >>> import hashlib
+    >>> prompt_sha256([1, 2], [3]) == hashlib.sha256(b"[[1,2],[3]]").hexdigest()
+    True
+    """
+    if isinstance(prompt_ids, PromptIds):
+        digest = prompt_ids.hashed.copy()
+    else:
+        digest = _begin_digest(prompt_ids)
+    digest.update(f"],[{','.join(map(str, label_ids))}]]".encode())
+    return str(digest.hexdigest())
+
+
+def _begin_digest(ids: Sequence[int]) -> Any:
+    digest = hashlib.sha256(b"[[")
+    _continue_digest(digest, ids, after=False)
+    return digest
+
+
+def _continue_digest(digest: Any, ids: Sequence[int], *, after: bool) -> None:
+    """Add ids to a list in JSON; after: whether it has some already."""
+    digest.update(("," * (after and bool(ids)) + ",".join(map(str, ids))).encode())
 
 
 def describe_overflow(

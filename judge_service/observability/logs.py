@@ -9,17 +9,27 @@ configuration, never text of a conversation. An exception's text and the variabl
 quote a conversation, so tracebacks are not written either.
 
 Only the logger "judge_service" is configured; those of other packages stay as they are.
+
+Whoever reads the log may stop reading, and a full pipe blocks whoever writes to it. So lines go to
+a queue, which a thread empties into the file descriptor; while it is full, lines are dropped, and
+counted (`dropped_lines`, and a line in the log once it is read again).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 LOGGER = "judge_service"
+MOST_QUEUED = 10_000  # lines
+_FLUSH_SECONDS = 1.0
 
 _FIELDS = "judge_service_fields"
 
@@ -36,12 +46,84 @@ def configure(log_format: Literal["text", "json"], stream: TextIO | None = None)
 
     Calling it again replaces the earlier configuration.
     """
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = _handler_of(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logger = logging.getLogger(LOGGER)
+    for earlier in logger.handlers:
+        if isinstance(earlier, QueuedLines):
+            earlier.close()
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def dropped_lines() -> int:
+    """Lines of this process's log that were dropped, because nobody read it."""
+    handlers = logging.getLogger(LOGGER).handlers
+    return sum(each.dropped for each in handlers if isinstance(each, QueuedLines))
+
+
+def flush() -> None:
+    """Wait until the lines so far are written, at most a second."""
+    for handler in logging.getLogger(LOGGER).handlers:
+        handler.flush()
+
+
+class QueuedLines(logging.Handler):
+    """Writes lines to a file descriptor from a thread of its own; never blocks who logs.
+
+    dropped: lines that were logged while the queue was full.
+    """
+
+    def __init__(self, descriptor: int, most: int = MOST_QUEUED) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._unreported = 0
+        self._descriptor = descriptor
+        self._queue: queue.Queue[bytes | None] = queue.Queue(most)
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record's line, or drop it."""
+        line = self.format(record) + "\n"
+        try:
+            if self._unreported:
+                self._queue.put_nowait(f"{self._unreported} log lines were dropped\n".encode())
+                self._unreported = 0
+            self._queue.put_nowait(line.encode("utf-8", "backslashreplace"))
+        except queue.Full:
+            self.dropped += 1
+            self._unreported += 1
+
+    def flush(self) -> None:
+        """Wait until what is queued is written, at most a second."""
+        end = time.monotonic() + _FLUSH_SECONDS
+        with self._queue.all_tasks_done:
+            while self._queue.unfinished_tasks and (left := end - time.monotonic()) > 0:
+                self._queue.all_tasks_done.wait(left)
+
+    def close(self) -> None:
+        """Write what is queued, for at most a second, and end the thread."""
+        self.flush()
+        with suppress(queue.Full):  # nobody reads: the thread ends with the process
+            self._queue.put_nowait(None)
+        super().close()
+
+    def _write_all(self) -> None:
+        # Not the stream's own write, whose lock would be held for as long as nobody reads.
+        while (line := self._queue.get()) is not None:
+            with suppress(OSError):  # whoever read the log is gone
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            self._queue.task_done()
+
+
+def _handler_of(stream: TextIO) -> logging.Handler:
+    try:
+        return QueuedLines(stream.fileno())
+    except (OSError, ValueError):  # in memory, or closed
+        return logging.StreamHandler(stream)
 
 
 class JsonLines(logging.Formatter):

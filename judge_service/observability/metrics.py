@@ -24,17 +24,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
 from judge_service.engine import LabelLogprobs
+from judge_service.observability.logs import dropped_lines
+from judge_service.observability.metrics_page import PageServer
 from judge_service.server_info import ConstitutionSummary
 from judge_service.store.base import StoreError, StoreStats
 from judge_service.types import Judgment, Score, Unjudged, UnjudgedReason, Verdict, Writing
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
     from prometheus_client.metrics_core import Metric
 
 MAX_CALLERS = 100
@@ -84,8 +83,13 @@ class NoMetrics:
     ) -> None:
         """Functions to call at each scrape: is the engine alive, which constitutions are served."""
 
-    def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
-        """Poll the store for its size from now on. Needs a running event loop."""
+    def watch_store(
+        self, stats: Callable[[], Awaitable[StoreStats]], damaged: Callable[[], int]
+    ) -> None:
+        """Poll the store for its size from now on. Needs a running event loop.
+
+        damaged: rows and look-ups so far that met damage; called at each scrape.
+        """
 
     def open(self) -> None:
         """Start serving the page. Raises OSError when the address is unavailable."""
@@ -111,7 +115,7 @@ class ServerMetrics(NoMetrics):
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._host, self._port = host, port
-        self._page: tuple[WSGIServer, threading.Thread] | None = None
+        self._page: tuple[PageServer, threading.Thread] | None = None
         self._store_watch: asyncio.Task[None] | None = None
         self._callers: set[str] = set()
         self.address = ""
@@ -173,14 +177,20 @@ class ServerMetrics(NoMetrics):
         self._engine_alive.set_function(lambda: float(alive()))
         self.registry.register(_Constitutions(constitutions))
 
-    def watch_store(self, stats: Callable[[], Awaitable[StoreStats]]) -> None:
+    def watch_store(
+        self, stats: Callable[[], Awaitable[StoreStats]], damaged: Callable[[], int]
+    ) -> None:
         """Sets `store_entries` and `store_bytes` every 15 s; ignores errors of the store."""
+        self._store_damaged.set_function(lambda: float(damaged()))
         self._store_watch = asyncio.create_task(self._poll_store(stats))
 
     def open(self) -> None:
         """Serve the page from a thread, and set `address`. Raises OSError for a busy port."""
-        self._page = start_http_server(self._port, self._host, self.registry)
-        self.address = f"{self._host}:{self._page[0].server_port}"
+        server = PageServer.of(self.registry, self._host, self._port)
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
+        self._page = server, thread
+        self.address = f"{self._host}:{server.server_port}"
 
     async def close(self) -> None:
         """Stop polling the store and serving the page."""
@@ -251,6 +261,11 @@ class ServerMetrics(NoMetrics):
         self._engine_alive = self._gauge("engine_alive", "1 while the engine is alive, else 0.")
         self._store_entries = self._gauge("store_entries", "Entries of the store.", "kind")
         self._store_bytes = self._gauge("store_bytes", "Size of the store's file.")
+        self._store_damaged = self._gauge(
+            "store_damaged", "Look-ups and commits that met a damaged row or file."
+        )
+        dropped = self._gauge("log_lines_dropped", "Log lines dropped, as nobody read the log.")
+        dropped.set_function(dropped_lines)
 
     def _bounded(self, caller: str) -> str:
         if caller not in self._callers:

@@ -5,5 +5,6 @@ caller.py        authentication and authorization of a call
 tokens.py        the YAML file of bearer tokens
 quotas.py        limits per token
 tls.py           the server's TLS, reloadable
+file_watch.py    detects changed files
 pem.py           validation of certificates and keys
 """

@@ -41,12 +41,12 @@ class _OpenStream:
 class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Admits calls whose token has the scope and is within its quota.
 
-    tokens: the file of tokens, which `reload` reads again.
+    tokens: the file of tokens, which `reload` reads again. max_concurrent: calls of any one token.
     """
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, max_concurrent: int) -> None:
         self.tokens = tokens
-        self._quotas = Quotas()
+        self._quotas = Quotas(max_concurrent)
         self._streams: set[_OpenStream] = set()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
@@ -54,7 +54,8 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN):
             return handler
-        streams = handler.request_streaming or handler.response_streaming
+        own = is_ours(details.method)  # our unary calls read their request themselves
+        streams = handler.response_streaming or (handler.request_streaming and not own)
         return _around(handler, details.method, self._stream if streams else self._call)
 
     def reload(self) -> tuple[str, ...]:

@@ -52,19 +52,21 @@ class Quota:
     """One token's limits and their use.
 
     clock: a monotonic clock, seconds. sleep: waits in that clock's time; tests replace both.
-    limits: (requests per minute, concurrent calls) of the entry; None: no limit.
+    limits: (requests per minute, concurrent calls) of the entry. max_concurrent: the most calls,
+    which an entry without a limit of its own has too.
     """
 
     def __init__(
         self,
         token: Token,
+        max_concurrent: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.limits = (token.requests_per_minute, token.max_concurrent)
         self._clock = clock
         self._sleep = sleep
-        self._most = token.max_concurrent
+        self._most = min(token.max_concurrent or max_concurrent, max_concurrent)
         self._active = 0
         per_minute = token.requests_per_minute
         self._bucket = None if per_minute is None else Bucket(per_minute, clock())
@@ -73,7 +75,7 @@ class Quota:
     @contextmanager
     def occupied(self) -> Iterator[None]:
         """Holds one of the concurrent calls. Raises Overloaded when all are in use."""
-        if self._most is not None and self._active >= self._most:
+        if self._active >= self._most:
             raise Overloaded(
                 f"this token is at its limit of {self._most} concurrent calls; retry when one ends",
                 reason="MAX_CONCURRENT",
@@ -111,9 +113,11 @@ class Quotas:
     """The quota of every token that has called, by its name.
 
     It survives a reload of the file, except for a token whose limits were changed there.
+    max_concurrent: calls of any one token at the same time, so that one caller is not all of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_concurrent: int) -> None:
+        self._max_concurrent = max_concurrent
         self._quotas: dict[str, Quota] = {}
 
     @contextmanager
@@ -140,5 +144,5 @@ class Quotas:
         quota = self._quotas.get(token.name)
         limits = (token.requests_per_minute, token.max_concurrent)
         if quota is None or quota.limits != limits:
-            quota = self._quotas[token.name] = Quota(token)
+            quota = self._quotas[token.name] = Quota(token, self._max_concurrent)
         return quota

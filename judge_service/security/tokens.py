@@ -36,8 +36,8 @@ from constitution.errors import ConstitutionError, nearest
 from constitution.strict_yaml import Tree, parse
 from constitution.validation import FieldProblem, field_problems
 from judge_service.errors import ServerStartError
-from judge_service.file_watch import FileWatch
 from judge_service.rpc import SCOPES, Scope
+from judge_service.security.file_watch import FileWatch
 
 MAX_TOKEN_CHARACTERS = 512
 RESERVED_NAME = "anonymous"
@@ -52,7 +52,8 @@ def _no_boolean(value: Any) -> Any:
 class Token(BaseModel):
     """One entry of the file: a caller's name, the digest of its token, its scopes and limits.
 
-    requests_per_minute, max_concurrent: None is no limit.
+    requests_per_minute: None is no limit. max_concurrent: None is half of the server's calls, which
+    is also the most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -259,7 +260,7 @@ REMEDIES = {  # valid values, by key
     "sha256": "64 hexadecimal digits in lower case, in quotes; `rlaif token new` prints them",
     "scopes": f"a list of {', '.join(SCOPES)}",
     "requests_per_minute": "a number above 0, or delete the key for no limit",
-    "max_concurrent": "a whole number from 1, or delete the key for no limit",
+    "max_concurrent": "a whole number from 1, or delete the key for half of the server's calls",
 }
 
 

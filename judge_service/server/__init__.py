@@ -9,6 +9,7 @@ registry.py                the server's constitutions, by name and digest
 inline_constitutions.py    constitutions that are sent with a request
 interceptors.py            admission, errors, metrics and a log line around every call
 deadlines.py               which calls cannot be finished in time
+incoming.py                requests, read once their call is admitted
 malformed.py               malformed request bytes as INVALID_ARGUMENT
 lifecycle/                 health, probe, reload and systemd
 """

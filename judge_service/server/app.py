@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 
 import grpc
@@ -22,6 +23,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from judge_service.engine import Engine
+from judge_service.engines.caching import CachingEngine
 from judge_service.errors import ServerStartError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NoTracing, tracing_to
@@ -29,6 +31,7 @@ from judge_service.security.interceptor import TokenGate
 from judge_service.security.tls import ServerTls
 from judge_service.security.tokens import Tokens
 from judge_service.server.handlers import SERVICES, RequestHandler
+from judge_service.server.incoming import RequestReader
 from judge_service.server.interceptors import CallGuard
 from judge_service.server.lifecycle.health import SERVICE_NAME, Health
 from judge_service.server.lifecycle.reload import Reloader
@@ -39,6 +42,9 @@ from judge_service.v1 import judge_pb2_grpc as pb_grpc
 _ALIVE_POLL_SECONDS = 0.5
 _NOTICE_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
+MORE_STREAMS = 64  # of one connection, beside the server's calls: health, reflection, refusals
+_HANDSHAKE_SECONDS = 10
+_AGED_SECONDS = 600  # in which the calls of a connection that reached its age may end
 
 _log = logging.getLogger("judge_service")
 
@@ -64,17 +70,24 @@ class JudgeServer:
         self._metrics = metrics
         self._handler = RequestHandler(settings, engine, metrics)
         self._tracing = _tracing(settings) if tracing is None else tracing
-        self._guard = CallGuard(settings.max_concurrent_rpcs, metrics, self._tracing)
+        calls = settings.max_concurrent_rpcs
+        self._guard = CallGuard(
+            calls, metrics, self._tracing, request_seconds=settings.request_seconds
+        )
         metrics.watch_server(lambda: engine.alive, lambda: self._handler.constitutions.summaries)
         self._health = Health(service.full_name for service in SERVICES)
-        gate = TokenGate(Tokens(settings.tokens)) if settings.tokens else None
+        half = max(1, calls // 2)  # one caller leaves the other half to others
+        gate = TokenGate(Tokens(settings.tokens), half) if settings.tokens else None
         self._tls = ServerTls(settings) if settings.with_tls else None
         self._reloader = Reloader(
             self._handler.constitutions, gate, self._tls, self._health, metrics
         )
-        # The guard is outermost: it turns the gate's refusals into rich statuses.
+        # The guard is outermost: it turns the gate's refusals into rich statuses. The request is
+        # read innermost, when both have admitted the call.
+        reading = RequestReader(settings.max_fields)
         self._server = grpc.aio.server(
-            interceptors=[self._guard, gate] if gate else [self._guard], options=_options(settings)
+            interceptors=[self._guard, *([gate] if gate else []), reading],
+            options=_options(settings),
         )
         self._engine_watch: asyncio.Task[None] | None = None
         self._file_watch: asyncio.Task[None] | None = None
@@ -159,6 +172,8 @@ class JudgeServer:
         serving = True
         while True:
             await asyncio.sleep(_ALIVE_POLL_SECONDS)
+            if isinstance(self._engine, CachingEngine):
+                self._health.show_alarms("store", *self._engine.alarms)
             if self._engine.alive == serving:
                 continue
             serving = self._engine.alive
@@ -198,7 +213,25 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 60_000),  # detects clients that vanished
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # What a caller holds before it is known is bounded in number and in time. One connection
+        # may carry all calls of the server and some, so that excess calls are refused, not queued.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_rpcs + MORE_STREAMS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", _ms(settings.connection_idle_seconds)),
+        ("grpc.max_connection_age_ms", _ms(settings.connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _AGED_SECONDS * 1000),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
     ]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def max_connections() -> int:
+    """Half of the files that this process may open; the other half is for everything else."""
+    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def _check_free(host: str, port: int) -> None:

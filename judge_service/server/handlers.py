@@ -19,6 +19,7 @@ from judge_service.judge.calibration import Calibrations
 from judge_service.judge.judge import Judge
 from judge_service.judge.label_probs import PROTOCOLS
 from judge_service.judge.prompts import TEMPLATE_VERSION
+from judge_service.judge.ranking import design_pairs
 from judge_service.judge.template import TemplateError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import span
@@ -40,7 +41,11 @@ from judge_service.types import (
 )
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.wire.candidates import preview_to_proto, score_to_proto, writing_to_proto
-from judge_service.wire.judgments import judgment_to_proto, ranking_to_proto
+from judge_service.wire.judgments import (
+    judgment_to_proto,
+    ranked_pair_to_proto,
+    ranking_to_proto,
+)
 from judge_service.wire.requests import (
     check_principle,
     check_request_id,
@@ -51,6 +56,7 @@ from judge_service.wire.requests import (
     read_options,
     read_writing_options,
 )
+from judge_service.wire.sizes import judgment_bytes, preview_bytes, require_fit
 
 SERVICES = tuple(pb.DESCRIPTOR.services_by_name.values())
 _CAPABILITIES = tuple(f"{rpc.service}.{rpc.name}".removeprefix(f"{PACKAGE}.") for rpc in RPCS)
@@ -125,6 +131,7 @@ class RequestHandler:
         comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
+        self._require_fit(1, constitution, options)
         if request.validate_only:
             return None
         with (
@@ -150,13 +157,17 @@ class RequestHandler:
         conversation = read_conversation(request.conversation)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
+        self._require_fit(len(design_pairs(len(candidates), options.seed)), constitution, options)
         if request.validate_only:
             return None
         with _translate_judge_errors():
             ranking = await self.judge.rank(conversation, candidates, constitution, options)
-        for _, _, judgment in ranking.pairs:
-            self._count(judgment)
-        return ranking_to_proto(ranking)
+        answer = ranking_to_proto(ranking)
+        for pair in ranking.pairs:
+            self._count(pair[2])
+            answer.pairs.append(ranked_pair_to_proto(*pair))
+            await asyncio.sleep(0)  # thousands of reads are not one long step
+        return answer
 
     async def score(self, request: pb.ScoreCandidateRequest) -> pb.Score | None:
         """The score, or an abstention; a response that is too long is an InvalidRequest."""
@@ -206,13 +217,16 @@ class RequestHandler:
         comparison = read_comparison(request)
         options = self._options(request.options)
         constitution = await self.constitution(request.constitution)
+        size = preview_bytes(request.ByteSize(), constitution, options)
+        remedy = "shorten the texts, or sample principles (sample_size)"
+        require_fit("options.sample_size", size, self.settings.max_message_bytes, remedy)
         if request.validate_only:
             return []
         with _translate_judge_errors():
-            if overlong := await self.judge.find_overlong(comparison):
-                texts = {"response_a": request.response_a, "response_b": request.response_b}
-                raise _too_long(overlong.detail, request.conversation, texts)
-            previews = self.judge.preview(comparison, constitution, options)
+            previews = await self.judge.preview(comparison, constitution, options)
+        if isinstance(previews, Unjudged):
+            texts = {"response_a": request.response_a, "response_b": request.response_b}
+            raise _too_long(previews.detail, request.conversation, texts)
         return [preview_to_proto(preview) for preview in previews]
 
     def info(self) -> ServerInfo:
@@ -252,6 +266,13 @@ class RequestHandler:
     def _conversation(self, request: _CandidateRequest) -> Conversation:
         check_request_id(request.request_id)
         return read_conversation(request.conversation)
+
+    def _require_fit(self, pairs: int, constitution: Constitution, options: JudgeOptions) -> None:
+        """Refuse what would have too large an answer, before it is computed."""
+        size = pairs * judgment_bytes(constitution, options)
+        field = "options.max_rationale_tokens" if options.max_rationale_tokens else "candidates"
+        remedy = "send fewer candidates, sample principles (sample_size), or ask for less rationale"
+        require_fit(field, size, self.settings.max_message_bytes, remedy)
 
     def _options(self, options: pb.JudgeOptions) -> JudgeOptions:
         most = self.settings.max_rationale_tokens

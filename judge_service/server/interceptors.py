@@ -9,20 +9,20 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Hashable
 from typing import Any
 
 import grpc
 
-from judge_service.errors import DeadlinePassed, Overloaded, Unavailable
+from judge_service.errors import DeadlinePassed, Overloaded, ServiceError, Unavailable
 from judge_service.observability.logs import fields
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NO_SPAN, NO_TRACING, NoTracing, Span
-from judge_service.rpc import Behavior, find_rpc, is_ours
+from judge_service.rpc import RPC, Behavior, find_rpc, is_ours
 from judge_service.security.caller import current_caller
-from judge_service.server.deadlines import LatencyWindow
-from judge_service.server.malformed import reader, require_wellformed
+from judge_service.server.deadlines import LatencyWindow, kind_of
+from judge_service.server.incoming import IncomingRequest
 from judge_service.status import abort, service_error
-from judge_service.wire.requests import is_request_id
 
 _log = logging.getLogger("judge_service")
 
@@ -30,8 +30,10 @@ _log = logging.getLogger("judge_service")
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Admits at most `max_concurrent` calls, and turns exceptions into rich statuses.
 
-    metrics, tracing: record every call. Not gRPC's own `maximum_concurrent_rpcs`, which counts
-    health checks too and refuses without ErrorInfo and RetryInfo.
+    metrics, tracing: record every call. request_seconds: for one request to arrive. Around
+    RequestReader, so that a call is admitted before its request is read. Not gRPC's own
+    `maximum_concurrent_rpcs`, which counts health checks too and refuses without ErrorInfo and
+    RetryInfo.
     """
 
     def __init__(
@@ -39,8 +41,11 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         max_concurrent: int,
         metrics: NoMetrics = NO_METRICS,
         tracing: NoTracing = NO_TRACING,
+        *,
+        request_seconds: float = 60.0,
     ) -> None:
         self._max_concurrent = max_concurrent
+        self._request_seconds = request_seconds
         self._metrics = metrics
         self._tracing = tracing
         self._latencies = LatencyWindow()
@@ -71,32 +76,42 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         handler = await continuation(details)
         if handler is None or not is_ours(details.method):
             return handler
-        if handler.request_streaming:
+        if find_rpc(details.method).streaming:
             wrap, behavior = grpc.stream_stream_rpc_method_handler, handler.stream_stream
         else:
-            wrap, behavior = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+            wrap, behavior = grpc.stream_unary_rpc_method_handler, handler.stream_unary
 
-        async def guarded(request: Any, context: Any) -> Any:
+        async def guarded(requests: Any, context: Any) -> Any:
+            incoming = IncomingRequest(context, self._request_seconds)
             with self._tracing.call(details.method, context.invocation_metadata() or ()) as span:
-                return await self._call(details.method, behavior, request, context, span)
+                return await self._call(details.method, behavior, incoming, context, span)
 
-        return wrap(guarded, reader(handler.request_deserializer), handler.response_serializer)
+        return wrap(guarded, handler.request_deserializer, handler.response_serializer)
 
     async def _call(
         self,
         method: str,
         behavior: Behavior,
-        request: Any,
+        incoming: IncomingRequest,
         context: Any,
         span: Span = NO_SPAN,
     ) -> Any:
-        request_id, started, code = _request_id(request), time.perf_counter(), "OK"
+        own_id, started, code = uuid.uuid4().hex, time.perf_counter(), "OK"
         # Streams stay long and idle, so they do not count as load beside a unary call.
         rpc = find_rpc(method)
         self._active += 1
         self._streams += rpc.streaming
         concurrent = self._active - self._streams
-        timed = not rpc.streaming and not getattr(request, "validate_only", False)
+        kind: Hashable = None
+        failed: ServiceError
+
+        def check_time(request: Any) -> None:
+            nonlocal kind
+            if not getattr(request, "validate_only", False):
+                kind = kind_of(method, current_caller().name, request)
+                self._refuse_late(kind, concurrent, context)
+
+        incoming.check = check_time
         task = asyncio.current_task()
         assert task is not None
         self._calls.add(task)
@@ -105,20 +120,17 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         try:
             if not rpc.always_admitted:
                 self._admit(context)
-            if timed:
-                self._refuse_late(method, concurrent, context)
-            answer = await behavior(require_wellformed(request), context)
-            if timed:
-                self._latencies.ended(method, time.perf_counter() - started, concurrent)
+            answer = await behavior(incoming, context)
+            if kind is not None:
+                self._latencies.ended(kind, time.perf_counter() - started, concurrent)
             return answer
         except asyncio.CancelledError:
             # Either the caller cancelled, or `drain` cuts the call, which the caller must learn.
             if not self._cutting or context.cancelled():
                 code = "CANCELLED"
                 raise
-            cut = Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
-            code = cut.code
-            await abort(context, cut, request_id)
+            failed = Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+            code = failed.code
         except Exception as error:
             if context.cancelled() or isinstance(error, grpc.aio.InternalError):
                 # The caller is gone: writing to it failed.
@@ -126,20 +138,27 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
                 raise asyncio.CancelledError from error
             failed = service_error(error)
             code = failed.code
-            await abort(context, failed, request_id)
         finally:
-            self._active -= 1
-            self._streams -= rpc.streaming
-            self._calls.discard(task)
-            if not self._active:
-                self._idle.set()
+            self._leave(rpc, task)
             seconds = time.perf_counter() - started
-            caller = current_caller().name
-            self._metrics.call_ended(rpc.name, code, seconds, caller)
-            outcome = {"request_id": request_id, "code": code, "caller": caller}
-            span.set(**outcome)
-            level = logging.DEBUG if rpc.always_admitted and code == "OK" else logging.INFO  # polls
-            _log.log(level, "call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
+            self._record(rpc, incoming.request_id or own_id, code, seconds, span)
+        # Only now: a caller that does not read keeps this waiting, and must keep nothing else.
+        await abort(context, failed, incoming.request_id or own_id)
+
+    def _leave(self, rpc: RPC, task: asyncio.Task[Any]) -> None:
+        self._active -= 1
+        self._streams -= rpc.streaming
+        self._calls.discard(task)
+        if not self._active:
+            self._idle.set()
+
+    def _record(self, rpc: RPC, request_id: str, code: str, seconds: float, span: Span) -> None:
+        caller = current_caller().name
+        self._metrics.call_ended(rpc.name, code, seconds, caller)
+        outcome = {"request_id": request_id, "code": code, "caller": caller}
+        span.set(**outcome)
+        level = logging.DEBUG if rpc.always_admitted and code == "OK" else logging.INFO  # polls
+        _log.log(level, "call ended", extra=fields(method=rpc.name, seconds=seconds, **outcome))
 
     def _admit(self, context: Any) -> None:
         if self._draining:
@@ -152,19 +171,13 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
         if remaining is not None and remaining <= 0:
             raise DeadlinePassed("the deadline passed before the work began")
 
-    def _refuse_late(self, method: str, concurrent: int, context: Any) -> None:
+    def _refuse_late(self, kind: Hashable, concurrent: int, context: Any) -> None:
         """Refuse a call that cannot be finished in time beside the others; alone it is tried."""
         remaining = context.time_remaining()
-        quickest = self._latencies.quickest(method, concurrent)
+        quickest = self._latencies.quickest(kind, concurrent)
         if remaining is not None and remaining < quickest and concurrent > 1:
             raise DeadlinePassed(
-                f"the deadline leaves {remaining:.3g} s, and recent calls took at least "
+                f"the deadline leaves {remaining:.3g} s, and recent calls like it took at least "
                 f"{quickest:.3g} s; give it longer, or retry when the server is less busy",
                 reason="DEADLINE_TOO_SHORT",
             )
-
-
-def _request_id(request: Any) -> str:
-    """The id of a request in errors and logs: the caller's, if valid, else a new one."""
-    request_id: str = getattr(request, "request_id", "")
-    return request_id if request_id and is_request_id(request_id) else uuid.uuid4().hex

@@ -13,7 +13,7 @@ from pathlib import Path
 from constitution.errors import UserError, nearest
 from constitution.schema import Constitution
 from judge_service.errors import InvalidRequest, ServerStartError
-from judge_service.file_watch import FileWatch
+from judge_service.security.file_watch import FileWatch
 from judge_service.server_info import ConstitutionSummary
 
 UNKNOWN = "UNKNOWN_CONSTITUTION"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from judge_service.engines import open_engine
 from judge_service.engines.caching import CachingEngine
 from judge_service.errors import EngineLost, ServerStartError
 from judge_service.observability.logs import configure as configure_logs
+from judge_service.observability.logs import flush as flush_logs
 from judge_service.observability.metrics import NO_METRICS, NoMetrics, metrics_on
 from judge_service.server.app import JudgeServer
 from judge_service.server.lifecycle.systemd import notify_supervisor
@@ -34,17 +36,37 @@ def run(settings: ServerSettings) -> None:
     for constitution in settings.constitutions:  # a mistake in one is refused before the engine's
         Constitution.load(constitution)  # libraries are imported, which takes ten seconds
     metrics = metrics_on(settings.metrics_host, settings.metrics_port)
-    engine = CachingEngine(open_engine(settings), open_store(settings.store), metrics)
+    by_caller = settings.store_scope == "caller"
+    store = open_store(settings.store)
+    engine = CachingEngine(open_engine(settings), store, metrics, by_caller=by_caller)
     configure_logs(settings.log_format)
     for file in settings.calibrations:
-        print(f"calibrations of {file} apply where they were fitted for this model", flush=True)
-    print(f"loading {settings.model}; health is NOT_SERVING until it is warm", flush=True)
+        _say(f"calibrations of {file} apply where they were fitted for this model")
+    _say(f"loading {settings.model}; health is NOT_SERVING until it is warm")
 
     def ready(address: str) -> None:
-        print(f"serving on {address}", flush=True)
+        _say(f"serving on {address}")
         notify_supervisor("READY=1")
 
-    asyncio.run(serve(settings, engine, metrics=metrics, ready=ready))
+    async def live() -> None:
+        loaded = await serve(settings, engine, metrics=metrics, ready=ready)
+        if not loaded:
+            _leave_now()
+
+    asyncio.run(live())
+
+
+def _leave_now() -> None:
+    """End the process, whatever its threads do: one may load a model for minutes."""
+    _say("stopped while the model was loading")
+    os._exit(0)
+
+
+def _say(line: str) -> None:
+    """Print a line, after those of the log and in one piece: both may go to the same file."""
+    flush_logs()
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 async def serve(
@@ -53,12 +75,13 @@ async def serve(
     *,
     metrics: NoMetrics = NO_METRICS,
     ready: Callable[[str], None] | None = None,
-) -> None:
+) -> bool:
     """Serve with this engine until SIGTERM, SIGINT or, if so set, the end of standard input.
 
-    `ready` is called with the address once the engine is warm. Raises ServerStartError (a busy
-    port, an engine that does not start), EngineLost when it dies later, ConstitutionError, and the
-    engine's own user errors.
+    `ready` is called with the address once the engine is warm. Returns whether it was loaded: if it
+    was not, threads may be loading it still. Raises ServerStartError (a busy port, an engine that
+    does not start), EngineLost when it dies later, ConstitutionError, and the engine's own user
+    errors.
     """
     # Signals stop the server at any time, also while the engine loads.
     stop = asyncio.Event()
@@ -79,13 +102,17 @@ async def serve(
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
+            freeze_loaded()
             _log.info("serving on %s", server.address)
             if ready is not None:
                 ready(server.address)
             await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            _log.info("stopping while %s is loading", settings.model)
     except EngineError as error:
         raise ServerStartError(f"the engine did not start: {error}") from error
     finally:
+        loaded = loading.done()
         for waiting in (loading, stopping, losing):
             waiting.cancel()
         await server.stop()
@@ -94,6 +121,17 @@ async def serve(
             "the engine died; its last lines are in the log above. Start the server again; if the "
             "engine runs out of memory, lower kv_cache_gib or max_context_tokens"
         )
+    return loaded
+
+
+def freeze_loaded() -> None:
+    """Exclude all objects so far from garbage collection.
+
+    The engine's libraries are a million of them, and a full collection, which happens in the middle
+    of calls, would keep everybody waiting for half a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _on_stdin_close(then: Callable[[], object]) -> None:

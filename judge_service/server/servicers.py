@@ -62,8 +62,14 @@ class JudgeServicer(pb_grpc.JudgeServiceServicer):
 
     async def StreamJudgments(self, requests: Any, context: Any) -> None:
         """Judgments of a stream of pairs (stream.py), each with its own error."""
-        limit = self._handler.settings.max_stream_in_flight
-        stream = JudgmentStream(context, self._handler.compare, limit, self._handler.metrics)
+        settings = self._handler.settings
+        stream = JudgmentStream(
+            context,
+            self._handler.compare,
+            settings.max_stream_in_flight,
+            self._handler.metrics,
+            idle_seconds=settings.stream_idle_seconds,
+        )
         await stream.run(self._handler.draining)
 
     async def GetServerInfo(

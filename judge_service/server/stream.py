@@ -2,12 +2,16 @@
 
 Memory is bounded by the number of items: each holds one of `limit` slots from being read off the
 wire until its answer is written, so neither a slow engine nor a slow client makes more pile up.
+
+A stream on which nothing moves, because its client neither sends nor reads, ends after a while: it
+occupies one of the server's calls. Time in which the server judges an item does not count.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -26,26 +30,49 @@ _Item = pb.StreamJudgmentsRequest | MalformedRequest
 class JudgmentStream:
     """Answers items in the order in which they finish; `compare` judges one.
 
-    context: the call's, of grpc.aio. limit: items accepted and not yet answered.
+    context: the call's, of grpc.aio. limit: items accepted and not yet answered. idle_seconds: in
+    which the client must send an item or read an answer, while none is being judged.
 
     An exception from `compare` is that item's error, except Unavailable, which ends the stream: the
     client then sends the unanswered items elsewhere, or waits.
     """
 
     def __init__(
-        self, context: Any, compare: Compare, limit: int, metrics: NoMetrics = NO_METRICS
+        self,
+        context: Any,
+        compare: Compare,
+        limit: int,
+        metrics: NoMetrics = NO_METRICS,
+        *,
+        idle_seconds: float = 300.0,
     ) -> None:
         self._context = context
         self._compare = compare
         self._limit = limit
         self._metrics = metrics
+        self._idle_seconds = idle_seconds
+        self._idle = asyncio.timeout(idle_seconds)
+        self._judging = 0
         self._slots = asyncio.Semaphore(limit)
         self._writing = asyncio.Lock()  # gRPC takes one write at a time
         self._unanswered: set[str] = set()
         self._progress = pb.StreamProgress()
 
     async def run(self, draining: asyncio.Event) -> None:
-        """Answer every item until the client closes. Raises Unavailable when draining."""
+        """Answer every item until the client closes. Raises Unavailable when draining or idle."""
+        try:
+            async with self._idle:
+                await self._run(draining)
+        except TimeoutError:
+            if not self._idle.expired():
+                raise
+            raise Unavailable(
+                f"nothing was sent or read on this stream for {self._idle_seconds:g} s; open "
+                "another one when there is more to judge",
+                reason="IDLE_STREAM",
+            ) from None
+
+    async def _run(self, draining: asyncio.Event) -> None:
         await self._respond(pb.StreamJudgmentsResponse(credits=self._limit))
         try:
             async with asyncio.TaskGroup() as group:
@@ -67,6 +94,7 @@ class JudgmentStream:
             if not reading.done() or reading.result() is grpc.aio.EOF:
                 return None
             request: _Item = reading.result()
+            self._moved()
             return request
         finally:
             reading.cancel()
@@ -89,7 +117,8 @@ class JudgmentStream:
                 expected = f"1 to {MAX_ITEM_ID} characters, and not those of an unanswered item"
                 raise InvalidRequest("id", expected)
             self._unanswered.add(id)
-            judgment = await self._compare(comparison)
+            with self._at_work():
+                judgment = await self._compare(comparison)
             if judgment is not None:
                 response.judgment.CopyFrom(judgment)
         except Unavailable:
@@ -106,6 +135,23 @@ class JudgmentStream:
             self._progress.answered += bool(response.id or response.HasField("error"))
             response.progress.CopyFrom(self._progress)
             await self._context.write(response)
+            self._moved()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """While an item is judged the stream is not idle."""
+        self._judging += 1
+        self._moved()
+        try:
+            yield
+        finally:
+            self._judging -= 1
+            self._moved()
+
+    def _moved(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._idle.expired():
+            self._idle.reschedule(None if self._judging else now + self._idle_seconds)
 
 
 def _request_id(item: _Item) -> str:

@@ -1,7 +1,8 @@
 """Content-addressed store of the judge's reads, so that no read is computed twice.
 
     key   = sha256(model identity ‖ engine numerics ‖ prompt and label ids, to the token)
-    value = the labels' log-probabilities (float64, in the order of the ids), or the text written
+    value = the labels' log-probabilities (float64, in the order of the ids), or the text written,
+            with a checksum
 
 The model's name is left out of the key: the same weights, tokenizer, dtype and engine give the same
 numbers under any name. Of a prompt only the digest is kept, the one that receipts carry; a text
@@ -61,8 +62,13 @@ class Store(Protocol):
     """Reads and writings by their keys. Safe to use from many coroutines at once.
 
     Every method raises StoreError, or StoreUnavailable when a retry may succeed. Acknowledged rows
-    stay readable after an error, and the next put tries again.
+    stay readable after an error, and the next put tries again. A damaged row counts as missing.
     """
+
+    @property
+    def damaged(self) -> int:
+        """Look-ups and commits so far that met a damaged row or file."""
+        ...
 
     async def find_read(self, key: bytes) -> LabelLogprobs | None:
         """The read under this key, or None."""

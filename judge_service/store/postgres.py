@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -29,7 +29,13 @@ from sqlalchemy.dialects.postgresql import insert
 from judge_service.engine import LabelLogprobs, Written
 from judge_service.store.base import StoreError, StoreStats
 from judge_service.store.batcher import Batcher
-from judge_service.store.encoding import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
+from judge_service.store.encoding import (
+    DamagedRow,
+    open_read,
+    open_writing,
+    seal_read,
+    seal_writing,
+)
 from judge_service.store.postgres_connection import Database
 
 READS = sa.table(
@@ -55,6 +61,8 @@ _COUNTED_BYTES = 64 * 10**6  # tables up to this size are counted, larger ones e
 Row = Mapping[str, Any]
 """Column name -> value."""
 
+T = TypeVar("T")
+
 
 class PostgresStore:
     """A `Store` in a database (see `Database` for the URL).
@@ -65,6 +73,7 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         self._closed = False
+        self.damaged = 0
         self._database = Database(url, statement_seconds=_STATEMENT_SECONDS)
         try:
             self._database.prepare()
@@ -76,48 +85,35 @@ class PostgresStore:
 
     async def find_read(self, key: bytes) -> LabelLogprobs | None:
         """Looks the key up together with the others that wait."""
-        row = await self._find(READS, key)
-        if row is None:
-            return None
-        logprobs = unpack_logprobs(row["logprobs"])
-        return LabelLogprobs(logprobs, row["prompt_tokens"], cached_tokens=0, stored=True)
+        return self._intact(_read_in, await self._find(READS, key))
 
     async def put_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
         """Commits together with the others that wait; what another server stored first wins."""
         row = {
             "key": key,
-            "logprobs": pack_logprobs(answer.logprobs),
+            "logprobs": seal_read(key, answer),
             "prompt_tokens": answer.prompt_tokens,
         }
-        kept = await self._put(READS, row)
-        return replace(answer, logprobs=unpack_logprobs(kept["logprobs"]))
+        kept = self._intact(_read_in, await self._put(READS, row))
+        return replace(answer, logprobs=kept.logprobs) if kept else answer
 
     async def find_writing(self, key: bytes) -> Written | None:
         """Looks the key up together with the others that wait."""
-        row = await self._find(WRITINGS, key)
-        if row is None:
-            return None
-        text, ids = row["text"].decode(), unpack_ids(row["token_ids"])
-        return Written(
-            text, ids, row["complete"], row["prompt_tokens"], cached_tokens=0, stored=True
-        )
+        return self._intact(_writing_in, await self._find(WRITINGS, key))
 
     async def put_writing(self, key: bytes, written: Written) -> Written:
         """Commits together with the others that wait; what another server stored first wins."""
         row = {
             "key": key,
             "text": written.text.encode(),
-            "token_ids": pack_ids(written.token_ids),
+            "token_ids": seal_writing(key, written),
             "complete": written.complete,
             "prompt_tokens": written.prompt_tokens,
         }
-        kept = await self._put(WRITINGS, row)
-        return replace(
-            written,
-            text=kept["text"].decode(),
-            token_ids=unpack_ids(kept["token_ids"]),
-            complete=kept["complete"],
-        )
+        kept = self._intact(_writing_in, await self._put(WRITINGS, row))
+        if kept is None:
+            return written
+        return replace(written, text=kept.text, token_ids=kept.token_ids, complete=kept.complete)
 
     async def stats(self) -> StoreStats:
         """Row counts and size; above 64 MB the counts are PostgreSQL's estimates, within 10 %."""
@@ -139,6 +135,14 @@ class PostgresStore:
         self._check_open()
         row["created"] = int(time.time())
         return await asyncio.wrap_future(self._writer.submit((table, row)))
+
+    def _intact(self, read: Callable[[Row], T], row: Row | None) -> T | None:
+        """What a row holds; None without one, or for a damaged one, which stays where it is."""
+        try:
+            return None if row is None else read(row)
+        except DamagedRow:
+            self.damaged += 1
+            return None
 
     def _check_open(self) -> None:
         if self._closed:
@@ -194,6 +198,15 @@ def _insert(
         # A row neither inserted nor found was deleted in between by `rlaif store gc`: try again.
         kept |= _select(connection, table, new.keys() - kept.keys())
     return kept
+
+
+def _read_in(row: Row) -> LabelLogprobs:
+    return open_read(row["key"], row["logprobs"], row["prompt_tokens"])
+
+
+def _writing_in(row: Row) -> Written:
+    values = (row[column] for column in ("key", "text", "token_ids", "complete", "prompt_tokens"))
+    return open_writing(*values)
 
 
 def _stats(connection: sa.Connection) -> StoreStats:

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from judge_service.store.base import StoreError, StoreUnavailable, display_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Keys are digests and evenly distributed. `created` is in seconds since 1970; its index finds old
 # rows and counts without the table. Text is UTF-8 in bytea, as PostgreSQL's text holds no NUL.
 _MIGRATIONS = {
@@ -39,6 +39,7 @@ _MIGRATIONS = {
         " created bigint NOT NULL)",
         "CREATE INDEX rlaif_writings_created ON rlaif_writings (created)",
     ),
+    1: (),  # values have checksums, which earlier versions cannot read
 }
 _LOCK = 0x524C4146  # "RLAF", the advisory lock of migrations
 _DRIVER = "postgresql+psycopg"

@@ -6,6 +6,10 @@ share a file on a local disk.
 
 A file of an older schema is migrated when it is opened, in one transaction.
 
+A row that is damaged counts as missing and is replaced by the next put. Where SQLite itself finds
+the file damaged, look-ups find nothing and puts keep nothing: calls are answered, computed anew,
+and `damaged` counts both.
+
 Left out: network file systems, where SQLite's locks are unreliable.
 """
 
@@ -18,15 +22,22 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from judge_service.engine import LabelLogprobs, Written
 from judge_service.store.base import StoreError, StoreStats, display_name
 from judge_service.store.batcher import Batcher
-from judge_service.store.encoding import pack_ids, pack_logprobs, unpack_ids, unpack_logprobs
+from judge_service.store.encoding import (
+    DamagedRow,
+    open_read,
+    open_writing,
+    seal_read,
+    seal_writing,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _APPLICATION_ID = 0x524C4146  # "RLAF", distinguishes the file from those of other programs
 _TABLES = (
     "CREATE TABLE reads (key BLOB PRIMARY KEY, logprobs BLOB NOT NULL,"
@@ -41,6 +52,7 @@ _MIGRATIONS = {
         "ALTER TABLE reads ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE writings ADD COLUMN created INTEGER NOT NULL DEFAULT 0",
     ),
+    2: (),  # values have checksums, which earlier versions cannot read
 }
 _BUSY_SECONDS = 30.0  # commits of another process take milliseconds
 _CACHE_KIB = 32 * 1024  # holds the inner pages of ten million reads: a lookup costs one page
@@ -48,6 +60,8 @@ _MAX_BATCH = 4096
 
 T = TypeVar("T")
 _Job = Callable[[sqlite3.Connection], T]
+_Select = Callable[[sqlite3.Connection, bytes], T | None]
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class SQLiteStore:
@@ -57,11 +71,13 @@ class SQLiteStore:
     stays flat, deleted with the process.
 
     Raises StoreError: at once for a file that cannot be opened, is damaged, or belongs to another
-    program or a newer version; later for a full disk.
+    program or a newer version; later for a full disk. damaged: look-ups and puts so far that met a
+    damaged row or file.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.damaged = 0
         self._closed = False
         self._writer = _Worker(path, "BEGIN IMMEDIATE")
         try:
@@ -73,47 +89,41 @@ class SQLiteStore:
 
     async def find_read(self, key: bytes) -> LabelLogprobs | None:
         """Looks the key up in the reader's transaction."""
-        return await self._do(self._reader, lambda c: _select_read(c, key))
+        return await self._do(self._reader, partial(self._find, _select_read, key), None)
 
     async def put_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
         """Commits together with the others that wait; what another process stored first wins."""
-        row = (key, pack_logprobs(answer.logprobs), answer.prompt_tokens, int(time.time()))
+        row = (key, seal_read(key, answer), answer.prompt_tokens, int(time.time()))
+        insert = "INTO reads (key, logprobs, prompt_tokens, created) VALUES (?, ?, ?, ?)"
 
         def put(connection: sqlite3.Connection) -> LabelLogprobs:
-            new = connection.execute(
-                "INSERT OR IGNORE INTO reads (key, logprobs, prompt_tokens, created)"
-                " VALUES (?, ?, ?, ?)",
-                row,
-            )
-            first = None if new.rowcount else _select_read(connection, key)
+            first = self._insert(connection, insert, row, _select_read)
             return replace(answer, logprobs=first.logprobs) if first else answer
 
-        return await self._do(self._writer, put)
+        return await self._do(self._writer, put, answer)
 
     async def find_writing(self, key: bytes) -> Written | None:
         """Looks the key up in the reader's transaction."""
-        return await self._do(self._reader, lambda c: _select_writing(c, key))
+        return await self._do(self._reader, partial(self._find, _select_writing, key), None)
 
     async def put_writing(self, key: bytes, written: Written) -> Written:
         """Commits together with the others that wait; what another process stored first wins."""
-        ids, now = pack_ids(written.token_ids), int(time.time())
-        row = (key, written.text, ids, written.complete, written.prompt_tokens, now)
+        text, ids, now = written.text, seal_writing(key, written), int(time.time())
+        row = (key, text, ids, written.complete, written.prompt_tokens, now)
+        insert = (
+            "INTO writings (key, text, token_ids, complete, prompt_tokens, created)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
 
         def put(connection: sqlite3.Connection) -> Written:
-            new = connection.execute(
-                "INSERT OR IGNORE INTO writings"
-                " (key, text, token_ids, complete, prompt_tokens, created)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                row,
-            )
-            first = None if new.rowcount else _select_writing(connection, key)
+            first = self._insert(connection, insert, row, _select_writing)
             if first is None:
                 return written
             return replace(
                 written, text=first.text, token_ids=first.token_ids, complete=first.complete
             )
 
-        return await self._do(self._writer, put)
+        return await self._do(self._writer, put, written)
 
     async def stats(self) -> StoreStats:
         """Row counts and size, by scanning the keys: 0.2 s for five million reads."""
@@ -128,7 +138,7 @@ class SQLiteStore:
                 bytes=number("PRAGMA page_count") * number("PRAGMA page_size"),
             )
 
-        return await self._do(self._reader, count)
+        return await self._do(self._reader, count, StoreStats(0, 0, 0))
 
     async def close(self) -> None:
         """Finish waiting puts and lookups, then close the file."""
@@ -136,13 +146,44 @@ class SQLiteStore:
         for worker in {self._writer, self._reader}:
             await asyncio.to_thread(worker.close)
 
-    async def _do(self, worker: _Worker, job: _Job[T]) -> T:
+    def _find(self, select: _Select[T], key: bytes, connection: sqlite3.Connection) -> T | None:
+        """The row under this key; None where there is none, or a damaged one."""
+        try:
+            return select(connection, key)
+        except DamagedRow:
+            self.damaged += 1
+            return None
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        insert: str,
+        row: tuple[Any, ...],
+        select: _Select[T],
+    ) -> T | None:
+        """Insert a row, in place of a damaged one. Returns the one that was there before."""
+        if connection.execute(f"INSERT OR IGNORE {insert}", row).rowcount:
+            return None
+        first = self._find(select, row[0], connection)
+        if first is None:
+            connection.execute(f"INSERT OR REPLACE {insert}", row)
+        return first
+
+    async def _do(self, worker: _Worker, job: _Job[T], if_damaged: T) -> T:
+        """The job's result; `if_damaged` where SQLite finds the file damaged."""
         if self._closed:
             raise StoreError(
                 f"the store is closed: {display_name(self.path)}; do not use it after its server "
                 "stopped"
             )
-        return await asyncio.wrap_future(worker.submit(job))
+        try:
+            return await asyncio.wrap_future(worker.submit(job))
+        except StoreError as error:
+            cause = error.__cause__
+            if getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                raise
+            self.damaged += 1
+            return if_damaged
 
 
 class _Worker(Batcher[_Job[Any], Any]):
@@ -184,26 +225,22 @@ def _select_read(connection: sqlite3.Connection, key: bytes) -> LabelLogprobs | 
     row = connection.execute(query, (key,)).fetchone()
     if row is None:
         return None
-    logprobs, prompt_tokens = row
-    return LabelLogprobs(unpack_logprobs(logprobs), prompt_tokens, cached_tokens=0, stored=True)
+    return open_read(key, *row)
 
 
 def _select_writing(connection: sqlite3.Connection, key: bytes) -> Written | None:
-    query = "SELECT text, token_ids, complete, prompt_tokens FROM writings WHERE key = ?"
-    row = connection.execute(query, (key,)).fetchone()
-    if row is None:
-        return None
-    text, ids, complete, prompt_tokens = row
-    return Written(
-        text, unpack_ids(ids), bool(complete), prompt_tokens, cached_tokens=0, stored=True
+    query = (
+        "SELECT CAST(text AS BLOB), token_ids, complete, prompt_tokens FROM writings WHERE key = ?"
     )
+    row = connection.execute(query, (key,)).fetchone()
+    return None if row is None else open_writing(key, *row)
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
     """Connect to a store, creating it if missing. Raises StoreError."""
     try:
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _create_private(path)
         connection = sqlite3.connect(
             path or "", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False

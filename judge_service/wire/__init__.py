@@ -5,4 +5,5 @@ judgments.py       judgments, rankings, provenance, server info
 candidates.py      scores, critiques, revisions, prompt previews
 constitutions.py   constitutions, conversations, diagnostics
 enums.py           enumerations
+sizes.py           how large an answer will be
 """

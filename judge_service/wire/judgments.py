@@ -234,7 +234,7 @@ def usage_from_proto(usage: pb.Usage) -> Usage:
 
 
 def ranking_to_proto(ranking: Ranking) -> pb.Ranking:
-    """A Ranking message, with the judgment of every pair."""
+    """A Ranking message, without its pairs."""
     return pb.Ranking(
         candidates=[
             pb.RankedCandidate(
@@ -242,13 +242,14 @@ def ranking_to_proto(ranking: Ranking) -> pb.Ranking:
             )
             for c in ranking.candidates
         ],
-        pairs=[
-            pb.RankedPair(index_a=a, index_b=b, judgment=judgment_to_proto(judgment))
-            for a, b, judgment in ranking.pairs
-        ],
         usage=usage_to_proto(ranking.usage),
         elapsed_seconds=ranking.seconds,
     )
+
+
+def ranked_pair_to_proto(a: int, b: int, judgment: Judgment | Unjudged) -> pb.RankedPair:
+    """The judgment of one pair of a ranking, candidates a and b."""
+    return pb.RankedPair(index_a=a, index_b=b, judgment=judgment_to_proto(judgment))
 
 
 def ranking_from_proto(ranking: pb.Ranking) -> Ranking:

@@ -41,25 +41,28 @@ async def write_text(
     texts: name -> text, in the order of the prompt's headings.
     """
     started = time.perf_counter()
-    unjudged = find_empty(texts) or await runner.find_overlong(conversation, texts)
-    if unjudged:
+    if unjudged := find_empty(texts):
         return unjudged
     principle = _choose_principle(constitution, conversation, options)
     if principle is None:
         return no_principle(constitution)
 
     # Critique and revision are different texts of a principle.
-    template = runner.template(spec)
-    prefix = template.prefix(conversation, tuple(texts.values()))
     task = principle.critique if spec is CRITIQUE else principle.revise
-    suffix = template.suffix(task)
+    async with runner.tokenized(conversation, texts, [task]) as overlong:
+        if overlong:
+            return overlong
+        await runner.turn()
+        template = runner.template(spec)
+        prefix = template.prefix(conversation, tuple(texts.values()))
+        suffix = template.suffix(task)
     unjudged = runner.find_overflow(prefix, tuple(texts), [suffix], options.max_tokens)
     if unjudged:
         return unjudged
 
     try:
         written = await runner.write(
-            (*prefix.ids, *suffix),
+            prefix.prompt(suffix),
             options,
             max_tokens=options.max_tokens,
             temperature=options.temperature,

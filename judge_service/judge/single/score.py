@@ -44,11 +44,24 @@ async def score_response(
 
     Options that apply: sample_principles, seed, min_label_mass, use_store, interactive.
     """
-    started = time.perf_counter()
     texts = {"the response": response}
-    unjudged = find_empty(texts) or await runner.find_overlong(conversation, texts)
-    if unjudged:
+    if unjudged := find_empty(texts):
         return unjudged
+    ours = [principle.compare for principle in constitution.principles]
+    async with runner.tokenized(conversation, texts, ours) as overlong:
+        return overlong or await _score(runner, conversation, response, constitution, options)
+
+
+async def _score(
+    runner: PromptRunner,
+    conversation: Conversation,
+    response: str,
+    constitution: Constitution,
+    options: JudgeOptions,
+) -> Score | Unjudged:
+    """As `score_response`, for texts that are tokenized already."""
+    started = time.perf_counter()
+    await runner.turn()
     principles = aggregation.choose_principles(
         constitution.principles,
         conversation,
@@ -63,7 +76,7 @@ async def score_response(
     template = runner.template(RATING)
     prefix = template.prefix(conversation, (response,))
     suffixes = [template.suffix(principle.compare) for principle in principles]
-    unjudged = runner.find_overflow(prefix, tuple(texts), suffixes, 1)
+    unjudged = runner.find_overflow(prefix, ("the response",), suffixes, 1)
     if unjudged:
         return unjudged
 
@@ -71,7 +84,7 @@ async def score_response(
         return await runner.read(template, prompt, options)
 
     try:
-        answers = await run_prompts({"": prefix}, suffixes, read)
+        answers = await run_prompts({"": prefix}, suffixes, read, runner.start)
     except EngineError as error:
         return Unjudged(UnjudgedReason.ENGINE_FAILED, str(error))
     usage = sum((usage_of_read(answer) for answer, _ in answers.values()), Usage())

@@ -36,7 +36,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
 
     def __init__(self, services: Iterable[str], max_watches: int = MAX_WATCHES) -> None:
         self._status = dict.fromkeys(("", *services), _Response.NOT_SERVING)
-        self._alarms: tuple[str, ...] = ()
+        self._alarms: dict[str, tuple[str, ...]] = {}
         self._max_watches = max_watches
         self._watches: set[asyncio.Event] = set()
         self._closed = False
@@ -52,9 +52,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
         self._status = dict.fromkeys(self._status, status)
         self._wake()
 
-    def show_alarms(self, *alarms: str) -> None:
-        """Replace the alarms that `Check` shows."""
-        self._alarms = alarms
+    def show_alarms(self, about: str, *alarms: str) -> None:
+        """Replace the alarms about one part of the server; `Check` shows those of all."""
+        self._alarms[about] = alarms
 
     def close(self) -> None:
         """End every watch after it has written the last status."""
@@ -66,8 +66,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
         status = self._status.get(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service; see reflection")
-        if self._alarms:
-            context.set_trailing_metadata(((ALARMS_KEY, ",".join(self._alarms)),))
+        if alarms := [alarm for each in self._alarms.values() for alarm in each]:
+            context.set_trailing_metadata(((ALARMS_KEY, ",".join(alarms)),))
         return _Response(status=status)
 
     async def Watch(self, request: Any, context: Any) -> None:

@@ -46,8 +46,14 @@ class Reloader:
 
     def reload(self) -> None:
         """Read everything again, now. Problems of a file are logged, never raised."""
-        self._reload_constitutions()
-        self._reload_tokens()
+        for reload in (self._reload_constitutions, self._reload_tokens, self._reload_tls):
+            try:
+                reload()
+            except Exception as error:  # such as too many open files; the server goes on
+                # Without the error's text, which may quote the file of tokens.
+                _log.error("cannot reload, all stays as it was: %s", type(error).__name__)
+
+    def _reload_tls(self) -> None:
         try:
             if self._tls is not None:
                 self._tls.reload()
@@ -99,4 +105,4 @@ class Reloader:
         if self._gate is not None:
             tokens = self._gate.tokens
             self._metrics.tokens_read(len(tokens), tokens.rejected, stale=tokens.stale)
-            self._health.show_alarms(*tokens.alarms)
+            self._health.show_alarms("tokens", *tokens.alarms)

@@ -21,7 +21,11 @@ def new(
         float | None, typer.Option(help="Requests per minute, items of streams included.")
     ] = None,
     max_concurrent: Annotated[
-        int | None, typer.Option(help="Concurrent calls, a stream counting as one.")
+        int | None,
+        typer.Option(
+            help="Concurrent calls, a stream counting as one; by default, and at most, half of the "
+            "server's."
+        ),
     ] = None,
 ) -> None:
     """Print a new token and its entry for a server's file of tokens.

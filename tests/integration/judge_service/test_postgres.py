@@ -332,9 +332,9 @@ async def test_a_store_of_an_older_schema_is_migrated_completely_or_not_at_all(
     await store.put_read(key(1), answer(-1.0))
     await store.close()
     add = "ALTER TABLE rlaif_reads ADD COLUMN label text NOT NULL DEFAULT ''"
-    monkeypatch.setattr(postgres_database, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(postgres_database, "SCHEMA_VERSION", 3)
     for steps in ((add, "ALTER TABLE nothing ADD COLUMN label text"), (add,)):
-        known = {**postgres_database._MIGRATIONS, 1: steps}
+        known = {**postgres_database._MIGRATIONS, 2: steps}
         monkeypatch.setattr(postgres_database, "_MIGRATIONS", known)
         if len(steps) == 2:
             with pytest.raises(StoreError):

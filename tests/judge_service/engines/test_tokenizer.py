@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,57 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_data_never_becomes_a_control_token(tokenizer: HFTokenizer, parts: list[str]) -> None:
     ids = tokenizer.encode_data("".join(parts))
     assert tokenizer.control_ids.isdisjoint(ids)
+
+
+def one_cut_at_a_time(tokenizer: HFTokenizer, text: str) -> list[int]:
+    """The ids by their definition: cut inside the first control id, and encode both parts again."""
+    encoding = tokenizer._data.encode(text, add_special_tokens=False)
+    ids = list(encoding.ids)
+    if tokenizer.control_ids.isdisjoint(ids):
+        return ids
+    place = next(i for i, token in enumerate(ids) if token in tokenizer.control_ids)
+    cut = encoding.offsets[place][0] + 1
+    return one_cut_at_a_time(tokenizer, text[:cut]) + one_cut_at_a_time(tokenizer, text[cut:])
+
+
+@given(st.lists(st.one_of(st.sampled_from(SPELLINGS), st.text(max_size=5)), max_size=12))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_ids_are_those_of_one_cut_after_the_other(
+    tokenizer: HFTokenizer, parts: list[str]
+) -> None:
+    text = "".join(parts)
+    assert tokenizer.encode_data(text) == one_cut_at_a_time(tokenizer, text)
+
+
+def test_thousands_of_spelled_out_control_tokens_are_ordinary_text(tokenizer: HFTokenizer) -> None:
+    text = "<|im_start|>" * 3000
+    ids = tokenizer.encode_data(text)
+    assert tokenizer.control_ids.isdisjoint(ids)
+    assert tokenizer.decode(ids).replace(" ", "") == text
+
+
+def test_encoding_text_from_outside_leaves_the_gil_to_others(tokenizer: HFTokenizer) -> None:
+    """Another thread counts while a long text is encoded; under the GIL it could not."""
+    going, counted = threading.Event(), [0]
+
+    def count() -> None:
+        while not going.is_set():
+            counted[0] += 1
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        text = "words and more of them, " * 4_000
+        before, started = counted[0], time.thread_time()
+        tokenizer._data.encode(text, add_special_tokens=False)  # what held it
+        holding = (counted[0] - before) / (time.thread_time() - started)
+        before, started = counted[0], time.thread_time()
+        tokenizer.encode_data(text)
+        leaving = (counted[0] - before) / (time.thread_time() - started)
+    finally:
+        going.set()
+        counter.join()
+    assert leaving > 4 * holding, "counts for each second of encoding"
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

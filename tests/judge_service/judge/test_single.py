@@ -83,7 +83,8 @@ async def test_an_unknown_principle_names_the_nearest() -> None:
 async def test_a_preview_shows_the_prompts_to_the_token() -> None:
     engine = FakeEngine()
     judge = Judge(engine)
-    previews = judge.preview(pair(), CONSTITUTION)
+    previews = await judge.preview(pair(), CONSTITUTION)
+    assert not isinstance(previews, Unjudged)
     assert engine.prompts == []
     judgment = await judge.compare(pair(), CONSTITUTION)
     assert isinstance(judgment, Judgment)

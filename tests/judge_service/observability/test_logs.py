@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from judge_service.observability.logs import LOGGER, configure, fields
+from judge_service.observability.logs import LOGGER, QueuedLines, configure, fields
 
 
 @pytest.fixture
@@ -74,3 +75,26 @@ def test_only_our_logger_is_configured(log: logging.Logger) -> None:
     assert logging.getLogger().handlers == root
     assert len(log.handlers) == 1, "configuring again replaces"
     assert not log.propagate
+
+
+def test_a_log_that_nobody_reads_blocks_nobody_and_its_dropped_lines_are_counted() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, True)
+    handler = QueuedLines(writing, most=5)
+    logger = logging.Logger("unread")
+    logger.addHandler(handler)
+    line = "x" * 8192  # a pipe holds eight, the queue five, the thread one
+    for _ in range(100):
+        logger.info(line)
+    assert 80 <= handler.dropped <= 95
+    lines = 0
+    with os.fdopen(reading, "rb") as log:
+        while lines < 5:
+            lines += log.readline() == line.encode() + b"\n"
+        logger.info("read again")
+        while not (report := log.readline()).endswith(b"log lines were dropped\n"):
+            pass
+        assert int(report.split()[0]) == handler.dropped
+        assert log.readline() == b"read again\n"
+    handler.close()
+    os.close(writing)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import socket
+import threading
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from judge_service.observability.metrics import (
     ServerMetrics,
     metrics_on,
 )
+from judge_service.observability.metrics_page import MOST_REQUESTS
 from judge_service.security.tokens import Token, digest_of, new_token, to_entry
 from judge_service.server.app import JudgeServer
 from judge_service.store import open_store
@@ -34,6 +36,7 @@ from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
 from tests.support.fakes import FakeEngine
 from tests.support.service.serving import comparison, one_principle, settings
+from tests.support.waiting import until
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 
@@ -275,6 +278,24 @@ async def test_the_page_closes_with_the_server(engine: FakeEngine, tmp_path: Pat
         assert "rlaif_judge_engine_alive" in await scrape(metrics)
     with socket.socket() as again:
         assert again.connect_ex((host, int(port))) != 0
+
+
+async def test_scrapers_that_send_nothing_occupy_a_bounded_number_of_threads(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    async with watching(engine, one_principle(tmp_path)) as (_, metrics):
+        host, port = metrics.address.split(":")
+        before = threading.active_count()
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(MOST_REQUESTS)]
+        await until(lambda: threading.active_count() == before + MOST_REQUESTS)
+        refused, writer = await asyncio.open_connection(host, int(port))
+        async with asyncio.timeout(120):
+            assert await refused.read() == b"", "it is closed at once"
+        assert threading.active_count() == before + MOST_REQUESTS
+        for _, each in [*silent, (refused, writer)]:
+            each.close()
+        await until(lambda: threading.active_count() == before)
+        assert "rlaif_judge_engine_alive" in await scrape(metrics)
 
 
 def test_without_a_port_there_are_no_metrics() -> None:

@@ -107,7 +107,7 @@ def test_a_stream_leaves_one_request_for_a_single_call() -> None:
 
 
 def test_concurrent_call_slots_are_freed_however_the_calls_end() -> None:
-    quota = Quota(token(max_concurrent=2))
+    quota = Quota(token(max_concurrent=2), 8)
     with quota.occupied():
         with pytest.raises(ZeroDivisionError), quota.occupied():
             raise ZeroDivisionError
@@ -122,7 +122,7 @@ def test_concurrent_call_slots_are_freed_however_the_calls_end() -> None:
 
 
 def test_usage_survives_a_reload_and_new_limits_start_fresh() -> None:
-    quotas = Quotas()
+    quotas = Quotas(8)
     one = token(requests_per_minute=1)
 
     def admit(who: Token) -> None:
@@ -143,7 +143,7 @@ async def test_turns_come_in_order_and_at_the_rate() -> None:
         await quota.await_item()
         done.append((n, clock.now))
 
-    quota = Quota(token(requests_per_minute=2), lambda: clock.now, clock.sleep)
+    quota = Quota(token(requests_per_minute=2), 8, lambda: clock.now, clock.sleep)
     await asyncio.gather(*(one(n) for n in range(4)))
     assert done == [(0, 0.0), (1, 30.0), (2, 60.0), (3, 90.0)]
 

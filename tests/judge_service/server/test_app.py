@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from judge_service.observability.logs import TextLines
 from judge_service.server import interceptors
 from judge_service.server.deadlines import LatencyWindow
+from judge_service.server.incoming import IncomingRequest
 from judge_service.server.interceptors import CallGuard
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
@@ -243,7 +244,7 @@ async def never(request: Any, context: Any) -> None:
 
 async def test_a_passed_deadline_starts_no_work() -> None:
     context = FakeContext(time_remaining=0.0)
-    await CallGuard(1)._call("/x/Y", never, request(), context)
+    await CallGuard(1)._call("/x/Y", never, IncomingRequest(context, 1), context)
     assert context.status().code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
@@ -295,13 +296,13 @@ async def test_a_short_deadline_is_tried_when_only_streams_are_open() -> None:
 
 async def test_a_message_over_the_cap_is_refused() -> None:
     async with (
-        serving(FakeEngine(), max_message_bytes=2048) as server,
+        serving(FakeEngine(), max_message_bytes=2**14) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         stub = pb_grpc.JudgeServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
-            await stub.ComparePair(request(response_a="x" * 2048))
-        fits = await stub.ComparePair(request(response_a="x" * 1800, validate_only=True))
+            await stub.ComparePair(request(response_a="x" * 2**14))
+        fits = await stub.ComparePair(request(response_a="x" * (2**14 - 250), validate_only=True))
         assert not fits.HasField("judgment")
 
 

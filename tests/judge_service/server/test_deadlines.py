@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from judge_service.server.deadlines import LatencyWindow
+from judge_service.server.deadlines import LatencyWindow, kind_of
+from judge_service.v1 import judge_pb2 as pb
 
 
 def test_the_quickest_of_the_last_ten_seconds_counts_once_there_are_five() -> None:
@@ -38,3 +39,24 @@ def test_when_all_are_refused_the_next_is_let_through_after_ten_seconds() -> Non
     assert pace.quickest("compare", 1) == 60.0
     now = 10.1
     assert pace.quickest("compare", 1) == 0.0
+
+
+def test_calls_are_alike_by_caller_options_constitution_and_size_within_a_factor_of_two() -> None:
+    def kind(caller: str = "mine", text: str = "x" * 600, **options: int) -> object:
+        request = pb.ComparePairRequest(response_a=text, options=pb.JudgeOptions(**options))
+        return kind_of("/s/ComparePair", caller, request)
+
+    assert kind() == kind(text="y" * 700)
+    assert kind() != kind(caller="theirs"), "one caller's calls refuse no other's"
+    assert kind() != kind(max_rationale_tokens=100), "nor slow ones quick ones"
+    assert kind() != kind(text="x" * 6000), "nor long ones short ones"
+
+
+def test_only_the_latest_kinds_of_calls_are_remembered() -> None:
+    pace = LatencyWindow(clock=lambda: 0.0)
+    for _ in range(5):
+        pace.ended("first", 60.0, 1)
+    assert pace.quickest("first", 1) == 60.0
+    for kind in range(1024):
+        pace.ended(kind, 1.0, 1)
+    assert pace.quickest("first", 1) == 0.0

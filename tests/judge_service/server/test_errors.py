@@ -110,7 +110,7 @@ async def stopping(scene: Scene) -> Any:
 
 async def full(scene: Scene) -> Any:
     await scene.hold()
-    await scene.hold()
+    await scene.hold("one-at-a-time")  # one token has half of the calls
     return scene.compare()
 
 
@@ -128,6 +128,21 @@ async def too_short(scene: Scene) -> Any:
     expect_calls_to_take(scene.server, 3600)
     await scene.hold()
     return scene.compare(timeout=60)
+
+
+async def unfinished(scene: Scene) -> Any:
+    path = "/judge_service.v1.JudgeService/ComparePair"
+    return scene.channel.stream_unary(path)(metadata=bearer("all"))
+
+
+async def idle(scene: Scene) -> Any:
+    stream = pb_grpc.JudgeServiceStub(scene.channel).StreamJudgments(metadata=bearer("all"))
+
+    async def answers() -> None:
+        async for _ in stream:
+            pass
+
+    return answers()
 
 
 def raising(error: Exception) -> Way:
@@ -214,6 +229,26 @@ ROWS = [
     ErrorRow(CODES.RESOURCE_EXHAUSTED, "MAX_CONCURRENT", token_busy, retry_seconds=1.0),
     ErrorRow(CODES.RESOURCE_EXHAUSTED, "REQUESTS_PER_MINUTE", token_spent, retry_seconds=60.0),
     ErrorRow(CODES.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT", too_short),
+    ErrorRow(
+        CODES.DEADLINE_EXCEEDED,
+        "REQUEST_TOO_SLOW",
+        unfinished,
+        settings=(("request_seconds", 0.1),),
+    ),
+    ErrorRow(
+        CODES.UNAVAILABLE,
+        "IDLE_STREAM",
+        idle,
+        retry_seconds=1.0,
+        settings=(("stream_idle_seconds", 0.1),),
+    ),
+    ErrorRow(
+        CODES.INVALID_ARGUMENT,
+        "ANSWER_TOO_LARGE",
+        sent(PAIR),
+        ("candidates",),
+        settings=(("max_message_bytes", 1024),),
+    ),
     ErrorRow(CODES.INTERNAL, "INTERNAL", raising(KeyError())),
 ]
 ELSEWHERE = {

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from judge_service.errors import EngineLost, ServerStartError
 from judge_service.server.app import JudgeServer
+from judge_service.server.incoming import IncomingRequest
 from judge_service.server.interceptors import CallGuard
 from judge_service.server.run import serve
 from judge_service.settings import ServerSettings
@@ -170,7 +171,7 @@ async def test_a_call_that_outlasts_the_grace_period_ends_as_unavailable() -> No
 async def test_a_call_that_arrives_while_the_server_drains_is_unavailable() -> None:
     guard, context = CallGuard(1), FakeContext(time_remaining=None)
     await guard.drain(0)
-    await guard._call("/x/Y", never, request(), context)
+    await guard._call("/x/Y", never, IncomingRequest(context, 1), context)
     status = context.status()
     assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
     assert "SHUTTING_DOWN" in str(status)

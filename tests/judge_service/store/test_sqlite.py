@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import resource
 import sqlite3
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -36,6 +38,7 @@ async def test_only_the_owner_can_read_the_file_and_closing_removes_its_log(tmp_
     store = SQLiteStore(path)
     await store.put_read(key(1), answer(-0.25, -1.5))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     await store.close()
     assert list(path.parent.iterdir()) == [path]  # the log was merged into it
     again = SQLiteStore(path)
@@ -114,12 +117,12 @@ async def test_a_newer_store_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     await SQLiteStore(path).close()
     with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version=3")
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 3 .*this one supports up to 2"):
+        newer.execute("PRAGMA user_version=4")
+    with pytest.raises(StoreError, match=r"reads\.sqlite.*schema 4 .*this one supports up to 3"):
         SQLiteStore(path)
 
 
-async def test_a_damaged_store_raises_an_error_with_the_remedy(tmp_path: Path) -> None:
+async def test_a_damaged_file_is_a_miss_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "reads.sqlite"
     store = SQLiteStore(path)
     await asyncio.gather(*(store.put_read(key(i), answer(-1.0)) for i in range(2000)))
@@ -127,8 +130,74 @@ async def test_a_damaged_store_raises_an_error_with_the_remedy(tmp_path: Path) -
     whole = path.read_bytes()
     path.write_bytes(whole[:12288] + os.urandom(len(whole) - 12288))  # the schema is intact
     store = SQLiteStore(path)
-    with pytest.raises(StoreError, match=r"reads\.sqlite.*damaged.*delete it"):
-        await asyncio.gather(*(store.find_read(key(i)) for i in range(2000)))
+    found = await asyncio.gather(*(store.find_read(key(i)) for i in range(2000)))
+    assert set(found) == {None}
+    assert store.damaged
+    assert await store.put_read(key(7), answer(-2.0)) == answer(-2.0)
+    await store.close()
+
+
+ANSWER = answer(-0.25, -1.5)
+NAN, HIGH = struct.pack("<2d", math.nan, -1.0), struct.pack("<2d", 0.5, -1.0)
+DAMAGE = {
+    "a bit": lambda sealed: bytes([sealed[0] ^ 1]) + sealed[1:],
+    "truncated": lambda sealed: sealed[:-3],
+    "empty": lambda sealed: b"\0\0\0",
+    "text": lambda sealed: "text",
+    "a number": lambda sealed: 7,
+    "not a number": lambda sealed: NAN,
+    "above certainty": lambda sealed: HIGH,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_row_is_a_miss_and_replaced(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "reads.sqlite"
+    store = SQLiteStore(path)
+    await store.put_read(key(1), ANSWER)
+    await store.put_read(key(2), ANSWER)
+    await store.close()
+    with closing(sqlite3.connect(path)) as file, file:
+        (sealed,) = file.execute("SELECT logprobs FROM reads WHERE key = ?", (key(1),)).fetchone()
+        row = (DAMAGE[damage](sealed), key(1))
+        file.execute("UPDATE reads SET logprobs = ? WHERE key = ?", row)
+    store = SQLiteStore(path)
+    assert await store.find_read(key(1)) is None
+    assert store.damaged == 1
+    other = await store.find_read(key(2))
+    assert other is not None
+    assert other.logprobs == ANSWER.logprobs
+    assert await store.put_read(key(1), answer(-3.0)) == answer(-3.0)
+    again = await store.find_read(key(1))
+    assert again is not None
+    assert again.logprobs == (-3.0,)
+    await store.close()
+
+
+async def test_a_row_under_another_key_is_a_miss(tmp_path: Path) -> None:
+    path = tmp_path / "reads.sqlite"
+    store = SQLiteStore(path)
+    await store.put_read(key(1), ANSWER)
+    await store.close()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE reads SET key = ?", (key(2),))
+    store = SQLiteStore(path)
+    assert await store.find_read(key(2)) is None
+    await store.close()
+
+
+async def test_a_row_without_a_checksum_from_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "reads.sqlite"
+    store = SQLiteStore(path)
+    await store.put_read(key(1), ANSWER)
+    await store.close()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE reads SET logprobs = ?", (struct.pack("<2d", *ANSWER.logprobs),))
+    store = SQLiteStore(path)
+    found = await store.find_read(key(1))
+    assert found is not None
+    assert found.logprobs == ANSWER.logprobs
+    assert not store.damaged
     await store.close()
 
 

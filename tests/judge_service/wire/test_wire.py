@@ -227,7 +227,9 @@ def test_writing_options_survive_the_wire(chosen: WritingOptions) -> None:
 @given(rankings)
 @settings(deadline=None, max_examples=30)
 def test_a_ranking_survives_the_wire(ranking: Ranking) -> None:
-    assert judgments.ranking_from_proto(sent(judgments.ranking_to_proto(ranking))) == ranking
+    message = judgments.ranking_to_proto(ranking)
+    message.pairs.extend(judgments.ranked_pair_to_proto(*pair) for pair in ranking.pairs)
+    assert judgments.ranking_from_proto(sent(message)) == ranking
 
 
 @given(comparisons, options)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from constitution.schema import Message
 from judge_service.server.app import JudgeServer
-from judge_service.server.deadlines import FEWEST, LatencyWindow
+from judge_service.server.deadlines import LatencyWindow
 from judge_service.settings import ServerSettings
 from judge_service.types import Comparison
 from judge_service.v1 import judge_pb2 as pb
@@ -55,12 +55,20 @@ async def serving(engine: FakeEngine, **values: Any) -> AsyncIterator[JudgeServe
         await server.stop()
 
 
+class _AsBefore(LatencyWindow):
+    """Recent calls of every kind took this long, seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def quickest(self, kind: Hashable, concurrent: int) -> float:
+        return self._seconds
+
+
 def expect_calls_to_take(server: JudgeServer, seconds: float) -> None:
-    """As if the server had answered comparisons lately that took this long, one at a time."""
-    pace = LatencyWindow(clock=lambda: 0.0)
-    for _ in range(FEWEST):
-        pace.ended("/judge_service.v1.JudgeService/ComparePair", seconds, 0)
-    server._guard._latencies = pace
+    """As if the server had answered calls of every kind lately that took this long."""
+    server._guard._latencies = _AsBefore(seconds)
 
 
 def comparison(id: str, response_a: str = "short", response_b: str = "rather longer") -> Comparison:

@@ -115,7 +115,7 @@ async def test_alarms_show_in_check_and_do_not_change_the_status() -> None:
         health.report(serving=True)
         shown = []
         for alarms in ((), ("one", "two"), ()):
-            health.show_alarms(*alarms)
+            health.show_alarms("tokens", *alarms)
             call = health_pb2_grpc.HealthStub(channel).Check(health_request())
             assert (await call).status == SERVING
             trailers = {key: value for key, value in await call.trailing_metadata()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from judge_service.file_watch import MOST_POLLS, FileWatch
+from judge_service.security.file_watch import MOST_POLLS, FileWatch
 
 
 def rewrite(file: Path) -> None:

@@ -1,0 +1,59 @@
+"""The page of metrics over plain HTTP: a bounded number of requests at a time, each for seconds."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from socketserver import ThreadingMixIn
+from typing import Any, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import make_wsgi_app
+
+MOST_REQUESTS = 8
+_REQUEST_SECONDS = 10
+
+
+class _Request(WSGIRequestHandler):
+    timeout = _REQUEST_SECONDS  # for each read of the request
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not logged."""
+
+
+class PageServer(ThreadingMixIn, WSGIServer):
+    """Answers each request in a thread; while MOST_REQUESTS are open, further ones are closed."""
+
+    daemon_threads = True
+    block_on_close = False  # a client that neither sends nor reads delays no shutdown
+    _free: threading.BoundedSemaphore
+
+    @classmethod
+    def of(cls, registry: CollectorRegistry, host: str, port: int) -> Self:
+        """A server of this registry's page; port 0 picks a free one. Raises OSError."""
+        kind = type(cls.__name__, (cls,), {"address_family": _family(host, port)})
+        server: Self = make_server(host, port, make_wsgi_app(registry), kind, _Request)
+        server._free = threading.BoundedSemaphore(MOST_REQUESTS)
+        return server
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for the request, or close it."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one request, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no event."""
+
+
+def _family(host: str, port: int) -> socket.AddressFamily:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -1,0 +1,84 @@
+"""A server as a process of its own: its log unread, and its end while the model loads.
+
+The timeouts only guard against hanging; nothing here is measured.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from judge_service.v1 import judge_pb2 as pb
+from judge_service.v1 import judge_pb2_grpc as pb_grpc
+from tests.support.service.serving import one_principle
+
+ROOT = Path(__file__).parents[4]
+HANGS = 300  # seconds
+
+SERVE = """
+import asyncio, sys, threading
+from judge_service.engines import ENGINES
+from judge_service.server.run import run
+from judge_service.settings import ServerSettings
+from tests.support.fakes import FakeEngine
+
+class Loading(FakeEngine):
+    async def start(self):
+        print("engine starts", flush=True)
+        await asyncio.to_thread(threading.Event().wait)
+
+ENGINES["vllm"] = lambda settings: {engine}()
+run(ServerSettings(model="fake", port=0, constitutions=({constitution!r},)))
+"""
+
+
+@contextmanager
+def server(folder: Path, engine: str) -> Iterator[subprocess.Popen[bytes]]:
+    script = SERVE.format(engine=engine, constitution=one_principle(folder))
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[bytes], begins: bytes) -> bytes:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(begins):
+            return line
+    raise AssertionError(f"the server ended before it printed {begins!r}")
+
+
+def test_a_server_whose_log_nobody_reads_answers(tmp_path: Path) -> None:
+    with server(tmp_path, "FakeEngine") as process:
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)  # thirty lines
+        address = until(process, b"serving on ").split()[-1].decode()
+        with grpc.insecure_channel(address) as channel:
+            stub = pb_grpc.ConstitutionServiceStub(channel)
+            for _ in range(200):
+                stub.ListConstitutions(pb.ListConstitutionsRequest(), timeout=HANGS)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(HANGS) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_is_stopped_while_its_model_loads_and_says_so(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
+    with server(tmp_path, "Loading") as process:
+        until(process, b"engine starts")
+        process.send_signal(signum)
+        until(process, b"stopped while the model was loading")
+        assert process.wait(HANGS) == 0
