@@ -35,7 +35,7 @@ def _takes_all(stage: Stage, graph: Graph) -> bool:
 
 
 def _weighted(source: Source) -> str:
-    name = source.stage.name if source.stage else source.text
+    name = source.stage.name if source.stage and not source.part else source.text
     return name if source.weight == 1 else f"{source.weight:g}*{name}"
 
 

@@ -21,6 +21,8 @@ EVERY_KIND = a_recipe(
     {
         "ppo": {"model": "sft", "eval_every": 2, "samples": "samples"},
         "reward": {"model": "sft"},
+        "revisions": {"kind": "revise", "samples": "samples"},
+        "dpo": {"labels": ["labels", "revisions.pairs"]},
     }
 )
 
