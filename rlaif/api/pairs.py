@@ -58,11 +58,10 @@ def train_sft(
 
     lessons, mix: files of samples, demonstrations, preferences (the chosen response) or plain text,
     as "FILE" or "WEIGHT*FILE" (a .txt file is one plain text); or SFTSources; or the records.
-    heldout: records whose loss is
-    logged, and decides which policy is kept. Returns `out`, with the adapter (with lora=None: the
-    model) and metrics.jsonl. Started again after a kill it resumes.
+    heldout: records whose loss is logged, and decides which policy is kept. Returns `out`, with the
+    adapter (with lora=None: the model) and metrics.jsonl. Started again after a kill it resumes.
 
-        rlaif.train_sft("revisions.jsonl", mix=["0.2*books.jsonl"], model="smollm2-135m")
+        rlaif.train_sft("lessons.jsonl", mix=["0.2*books.jsonl"], model="smollm2-135m")
     """
     return plan_sft(
         lessons, model=model, out=out, mix=mix, heldout=heldout, config=config, **settings
