@@ -80,7 +80,10 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"constitution": "overall"}, {"labels", "reward", "ppo", "evaluation", "report"}),
+        (
+            {"constitution": "overall"},
+            {"labels", "revisions", "reward", "ppo", "evaluation", "report"},
+        ),
         ({"system": "Be brief."}, {"samples", "sft", "reward", "ppo", "rest", "responses"}),
         ({"train_prompts": 20}, {"samples", "ppo", "rest"}),
         ({"heldout_prompts": 5}, {"responses"}),
@@ -93,11 +96,11 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
         ),
         (
             {"models": {"policy": "org/policy", "judge": "other/judge"}},
-            {"labels", "ppo", "evaluation", "report"},
+            {"labels", "revisions", "ppo", "evaluation", "report"},
         ),
         (
             {"models": {"policy": "org/policy", "judge": {"model": "org/judge", "flags": ["-x"]}}},
-            {"labels", "ppo", "evaluation"},
+            {"labels", "revisions", "ppo", "evaluation"},
         ),
         (
             {"models": {
