@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from constitution import Constitution
 from constitution.errors import UserError
@@ -21,6 +21,7 @@ from rlaif.training.preflight import require_folder, require_packages
 
 if TYPE_CHECKING:
     from rlaif.feedback.counts import LabelingSummary
+    from rlaif.feedback.filter import RatingClient
     from rlaif.feedback.labeler import LabelingClient
     from rlaif.labels.update import Update
 
@@ -69,7 +70,7 @@ def label(
     with asked.judge.connected(asked.out / "judge.log") as client:
         if filter_margin is not None:
             left = filter_samples(
-                asked.samples, client, asked.out,
+                asked.samples, cast("RatingClient", client), asked.out,
                 margin=filter_margin, constitution=by, options=asked.options,
             )  # fmt: skip
             broken = left.broken

@@ -326,11 +326,7 @@ def label(
     counted = _summarize(answers, tally, identical, options, kept)
     summary = replace(counted, unequal=unequal, filtered=dict(filtered or {}))
     write_json(out / SUMMARY, asdict(summary))
-    if not summary.judged:
-        raise LabelingError(
-            f"none of {len(pairs)} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
-            f"{out / UNJUDGED} has the reason for each"
-        )
+    _require_some(summary, out)
     preferences = (
         preference(pair, answer)
         for pair, answer in answers.by_pair()
@@ -342,6 +338,17 @@ def label(
         with atomic_open(out / CONSTITUTION) as file:
             file.write(to_yaml(rules))
     return summary
+
+
+def _require_some(summary: LabelingSummary, out: Path) -> None:
+    if summary.judged:
+        return
+    dropped = sum(summary.filtered.values())
+    hint = f"; the filter dropped {dropped} responses: raise its margin" if dropped else ""
+    raise LabelingError(
+        f"none of {summary.pairs} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
+        f"{out / UNJUDGED} has the reason for each{hint}"
+    )
 
 
 def _reasons(counts: dict[str, int]) -> str:
