@@ -40,7 +40,7 @@ class RatingClient(ScoringClient, LabelingClient, Protocol):
     """The part of `JudgeClient` that filtering uses."""
 
 
-class Rating(BaseModel):
+class ResponseRating(BaseModel):
     """One answer of the judge; `key` identifies the request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -120,7 +120,7 @@ def _rated(
         messages = sample.prompt.messages
         return client.score(messages, sample.response, by, options, timeout=None)
 
-    with Journal(journal_file, Rating) as journal:
+    with Journal(journal_file, ResponseRating) as journal:
         known = {entry.key: entry.answer for _, entry in journal.scan() if _final(entry)}
         waiting = {
             key: sample for key, sample in zip(keys, samples, strict=True) if key not in known
@@ -133,7 +133,7 @@ def _rated(
             try:
                 for done, future in enumerate(as_completed(running), start=1):
                     known[running[future]] = answer = future.result()
-                    journal.append(Rating(key=running[future], answer=answer))
+                    journal.append(ResponseRating(key=running[future], answer=answer))
                     report(done)
             except JudgeUnavailable as error:
                 pool.shutdown(cancel_futures=True)
@@ -144,7 +144,7 @@ def _rated(
     return [known[key] for key in keys]
 
 
-def _final(entry: Rating) -> bool:
+def _final(entry: ResponseRating) -> bool:
     return not isinstance(entry.answer, Unjudged) or entry.answer.reason not in TRANSIENT
 
 
