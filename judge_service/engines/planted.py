@@ -5,8 +5,8 @@
         → log-odds with the errors of its file (planted/corrupter.py) → log-probs of the labels
 
 So server, client, labeling, receipts and training run as with a model, at under a millisecond a
-read, and what is truly better is known exactly. It reads labels and never writes: rationales,
-critiques and revisions are refused.
+read, and what is truly better is known exactly. It writes critiques and revisions if its file gives
+it a skill (planted/writer.py), and no rationales.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from constitution.schema import Message
 from judge_service.engine import EngineError, LabelLogprobs, Written
 from judge_service.judge.label_probs import DEFAULT_PROTOCOL
-from judge_service.judge.prompts import PROTOCOL_PROMPTS
+from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS
 from judge_service.judge.template import Template
+from judge_service.planted import writer
 from judge_service.planted.corrupter import (
     log_sigmoid,
     pair_logit,
@@ -25,7 +26,12 @@ from judge_service.planted.corrupter import (
     single_logit,
 )
 from judge_service.planted.file import PlantedJudge
-from judge_service.planted.question import JudgeQuestion, UnknownQuestion, parse_question
+from judge_service.planted.question import (
+    JudgeQuestion,
+    UnknownQuestion,
+    parse_question,
+    parse_writing,
+)
 from judge_service.planted.tokenizer import ByteTokenizer
 from judge_service.settings import ServerSettings
 from judge_service.types import ModelIdentity
@@ -48,6 +54,12 @@ class PlantedEngine:
         self._rules = {
             principle.compare.strip(): judge.gold.rules[principle.id]
             for principle in judge.gold.constitution.principles
+        }
+        # Critique and revision are different texts of a principle.
+        self._tasks = {
+            task.strip(): judge.gold.rules[principle.id]
+            for principle in judge.gold.constitution.principles
+            for task in (principle.critique, principle.revise)
         }
         self._alive = False
 
@@ -128,11 +140,30 @@ class PlantedEngine:
         priority: int = 0,
         use_store: bool = True,
     ) -> Written:
-        """Always raises EngineError: rules do not write."""
-        raise EngineError(
-            "the planted judge reads labels and cannot write; ask without rationales, critiques "
-            "and revisions"
-        )
+        """A critique or a revision, cut at max_tokens bytes; the seed alone decides, at every
+        temperature. Raises EngineError without a skill, and for any other prompt."""
+        if self._judge.skill is None:
+            raise EngineError(
+                "the planted judge reads labels and cannot write; ask without rationales, "
+                "critiques and revisions, or give it `skill` in its file"
+            )
+        try:
+            question = parse_writing(self._tokenizer.last_turn(prompt_ids, "user"))
+        except UnknownQuestion as error:
+            raise EngineError(f"the planted judge cannot write this: {error}") from error
+        rule, reply = self._tasks.get(question.principle), question.replies[0]
+        if rule is None:
+            raise self._no_rule(question)
+        if question.spec is CRITIQUE:
+            text = writer.critique(rule, question.conversation, reply)
+        else:
+            text = writer.revision(
+                rule, question.conversation, reply, skill=self._judge.skill, seed=seed
+            )
+        ids = self._tokenizer.encode_data(text)
+        kept = ids[:max_tokens]
+        text = bytes(kept).decode("utf-8", "ignore")  # a cut may be inside a character
+        return Written(text, tuple(kept), len(kept) == len(ids), len(prompt_ids), cached_tokens=0)
 
     async def close(self) -> None:
         """No more reads."""
@@ -143,12 +174,7 @@ class PlantedEngine:
         judge, conversation = self._judge, question.conversation
         rule = self._rules.get(question.principle)
         if rule is None:
-            constitution = judge.gold.constitution
-            raise EngineError(
-                f"{judge.name} has no gold rule for this principle: "
-                f"{question.principle[:60]!r}; judge by its constitution, {constitution.name} "
-                f"{constitution.version}"
-            )
+            raise self._no_rule(question)
         gold = [rule(conversation, reply) for reply in question.replies]
         if len(question.replies) == 2:
             shown = (question.replies[0], question.replies[1])
@@ -160,6 +186,14 @@ class PlantedEngine:
             labels = len(question.spec.labels)
             values = two if labels == 2 else rating_logprobs(logit, labels)
         return dict(zip(question.spec.labels, values, strict=True))
+
+    def _no_rule(self, question: JudgeQuestion) -> EngineError:
+        constitution = self._judge.gold.constitution
+        return EngineError(
+            f"{self._judge.name} has no gold rule for this principle: "
+            f"{question.principle[:60]!r}; judge by its constitution, {constitution.name} "
+            f"{constitution.version}"
+        )
 
 
 def from_settings(settings: ServerSettings) -> PlantedEngine:

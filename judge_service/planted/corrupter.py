@@ -95,6 +95,11 @@ def seen(errors: Errors, conversation: Sequence[Message], responses: Sequence[st
     return -evidence if _uniform(content, "flip") < errors.flip else evidence
 
 
+def draw(seed: int, conversation: Sequence[Message], responses: Sequence[str], name: str) -> float:
+    """A number in [0, 1) for this content, of the draw of that name."""
+    return _uniform(_digest(seed, conversation, responses), name)
+
+
 def log_sigmoid(logit: float) -> float:
     """log(1 / (1 + e^-x)), without overflow.
 

@@ -10,6 +10,8 @@ length_bias: 0.5
 position_bias: 1.0
 annotators: [0.95, 0.8, 0.6]
 votes: 1
+skill: 0.7                     # probability that a revision is for the better; without it, it does
+                               # not write (writer.py)
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -52,6 +54,7 @@ class _PlantedFile(BaseModel):
     position_bias: float = Field(0.0, allow_inf_nan=False)
     annotators: tuple[Reliability, ...] = Field((1.0,), min_length=1)
     votes: int = Field(1, ge=1)
+    skill: float | None = Field(None, ge=0.0, le=1.0, allow_inf_nan=False)
 
     @field_validator("traits")
     @classmethod
@@ -67,16 +70,24 @@ class _PlantedFile(BaseModel):
 class PlantedJudge:
     """A planted judge as its file describes it: the truth, and the errors around it.
 
-    name: `planted:` and the file's stem. digest: of all that its answers depend on.
+    name: `planted:` and the file's stem. skill: of its revisions; None: it does not write.
+    digest: of all that its answers depend on.
     """
 
     def __init__(
-        self, name: str, gold: GoldStandard, errors: Errors, rules: Mapping[str, str]
+        self,
+        name: str,
+        gold: GoldStandard,
+        errors: Errors,
+        rules: Mapping[str, str],
+        *,
+        skill: float | None = None,
     ) -> None:
         self.name = name
         self.gold = gold
         self.errors = errors
-        facts = {
+        self.skill = skill
+        facts: dict[str, Any] = {
             "rules": sorted(rules.items()),
             "rules_version": RULES_VERSION,
             "constitution": gold.constitution.digest,
@@ -89,6 +100,8 @@ class PlantedJudge:
                 errors.votes,
             ],
         }
+        if skill is not None:
+            facts["skill"] = skill
         self.digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @classmethod
@@ -117,7 +130,8 @@ class PlantedJudge:
         )
         rules = {principle: RULES[rule] for principle, rule in written.traits.items()}
         name = f"{PREFIX}{path.stem}"
-        return cls(name, GoldStandard(constitution, rules), errors, written.traits)
+        gold = GoldStandard(constitution, rules)
+        return cls(name, gold, errors, written.traits, skill=written.skill)
 
 
 def planted_file(model: str) -> Path | None:

@@ -83,6 +83,11 @@ def names_number(conversation: Sequence[Message], response: str) -> bool:
     return _NUMBER.search(response) is not None
 
 
+def without_numbers(response: str) -> str:
+    """The response with "some" in place of what `names_number` finds."""
+    return _NUMBER.sub("some", response)
+
+
 def two_sentences(conversation: Sequence[Message], response: str) -> bool:
     """Has at most two sentences."""
     return len(sentences(response)) <= 2

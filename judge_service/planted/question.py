@@ -20,10 +20,11 @@ last, so that it may hold whatever it likes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from constitution.schema import Message
-from judge_service.judge.prompts import PROTOCOL_PROMPTS, RATING
+from judge_service.judge.prompts import CRITIQUE, PROTOCOL_PROMPTS, RATING, REVISION
 from judge_service.judge.template import PromptSpec
 from judge_service.types import Conversation
 
@@ -31,6 +32,7 @@ _FIRST = re.compile(r"\[(?:System|User|Assistant) ([0-9a-f]+)\]\n")
 _ROLES = {"System": "system", "User": "user", "Assistant": "assistant"}
 _PRINCIPLE = "{{principle}}"
 _READ = (PROTOCOL_PROMPTS["pairwise"].direct, PROTOCOL_PROMPTS["pointwise"].direct, RATING)
+_WRITTEN = (CRITIQUE, REVISION)
 
 
 class UnknownQuestion(ValueError):  # noqa: N818  a prompt, not a failure of ours
@@ -39,7 +41,10 @@ class UnknownQuestion(ValueError):  # noqa: N818  a prompt, not a failure of our
 
 @dataclass(frozen=True, slots=True)
 class JudgeQuestion:
-    """One read: who said what, the replies as shown, the principle, and the labels' prompt."""
+    """One question: who said what, the replies as shown, the principle, and the prompt's form.
+
+    Of a revision, `replies` holds the reply and its critique.
+    """
 
     conversation: Conversation
     replies: tuple[str, ...]
@@ -48,7 +53,17 @@ class JudgeQuestion:
 
 
 def parse_question(turn: str) -> JudgeQuestion:
-    """The question of the judge's user turn. Raises UnknownQuestion."""
+    """The question of the judge's user turn that a label answers. Raises UnknownQuestion."""
+    return _parse(turn, _READ, "the prompt asks for text, or for something other than a label")
+
+
+def parse_writing(turn: str) -> JudgeQuestion:
+    """The question of the judge's user turn that asks for a critique or a revision. Raises
+    UnknownQuestion."""
+    return _parse(turn, _WRITTEN, "the prompt asks for neither a critique nor a revision")
+
+
+def _parse(turn: str, specs: Sequence[PromptSpec], otherwise: str) -> JudgeQuestion:
     first = _FIRST.match(turn)
     if first is None:
         raise UnknownQuestion("the prompt does not begin with a heading of the conversation")
@@ -60,12 +75,12 @@ def parse_question(turn: str) -> JudgeQuestion:
         else:
             replies.append((name, text))
     names = tuple(name for name, _ in replies)
-    for spec in _READ:
+    for spec in specs:
         ending = spec.question.removeprefix(_PRINCIPLE)
         if spec.replies == names and principle.endswith(ending):
             shown = tuple(text for _, text in replies)
             return JudgeQuestion(tuple(conversation), shown, principle.removesuffix(ending), spec)
-    raise UnknownQuestion("the prompt asks for text, or for something other than a label")
+    raise UnknownQuestion(otherwise)
 
 
 def _split_at_question(turn: str, nonce: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from constitution import Constitution
 from constitution.errors import UserError
@@ -21,6 +21,7 @@ from rlaif.training.preflight import require_folder, require_packages
 
 if TYPE_CHECKING:
     from rlaif.feedback.counts import LabelingSummary
+    from rlaif.feedback.filter import RatingClient
     from rlaif.feedback.labeler import LabelingClient
     from rlaif.labels.update import Update
 
@@ -38,6 +39,7 @@ def label(
     sample_principles: int | None = None,
     seed: int | None = None,
     options: JudgeOptions | None = None,
+    filter_margin: float | None = None,
     replace_labels: bool = False,
 ) -> LabelingSummary:
     """Label pairs of responses into `out`/preferences.parquet; returns what was counted.
@@ -46,30 +48,42 @@ def label(
     ready (10). pairs_per_prompt: None labels all pairs. max_length_ratio: only pairs whose longer
     response has at most so many times the characters of the other. sample_principles, seed:
     principles drawn per pair, by default all that apply; `options` has the judge's other settings.
-    Labels are saved as they arrive, and a killed call resumes. Labels in `out` by another
-    constitution, judge or options are an error, or with replace_labels are kept beside the new
-    ones.
+    filter_margin: responses that the judge rates below minus this by any principle, on a scale from
+    -1 to 1, are dropped first. Labels are saved as they arrive, and a killed call resumes. Labels
+    in `out` by another constitution, judge or options are an error, or with replace_labels are kept
+    beside the new ones.
 
         rlaif.label("samples.jsonl", judge="qwen2.5-coder-1.5b", constitution="hhh").judged
     """
+    from rlaif.feedback.filter import filter_samples
     from rlaif.feedback.labeler import label as label_pairs
 
+    drawing = pairs_per_prompt, max_length_ratio
     asked = _checked(
         samples,
         out,
         (judge, server, constitution, wait),
-        (pairs_per_prompt, max_length_ratio),
+        drawing,
         (options, sample_principles, seed),
     )
+    pairs, broken, by = asked.pairs, dict[str, int](), asked.judge.constitution
     with asked.judge.connected_when_needed(asked.out / "judge.log") as client:
+        if filter_margin is not None:
+            left = filter_samples(
+                asked.samples, cast("RatingClient", client), asked.out,
+                margin=filter_margin, constitution=by, options=asked.options,
+            )  # fmt: skip
+            broken = left.broken
+            pairs = _pairs(left.kept, "the responses that are left", drawing, asked.options.seed)
         return label_pairs(
-            asked.pairs.comparisons,
+            pairs.comparisons,
             client,
             asked.out,
-            constitution=asked.judge.constitution,
+            constitution=by,
             options=asked.options,
-            identical=asked.pairs.identical,
-            unequal=asked.pairs.unequal,
+            identical=pairs.identical,
+            unequal=pairs.unequal,
+            filtered=broken,
             earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
         )
 
@@ -129,6 +143,7 @@ def update_labels(
 class LabelingRequest:
     """A checked call of `label` or `update_labels`."""
 
+    samples: list[Sample]
     pairs: Pairs
     out: Path
     judge: JudgeConnection
@@ -153,7 +168,9 @@ def _checked(
     problems.attempt(require_folder, folder)
     problems.attempt(require_packages, ("pyarrow",))  # preferences.parquet is written at the end
     problems.refuse()
-    return LabelingRequest(checked(pairs), folder, checked(judge), checked(options))
+    return LabelingRequest(
+        checked(records), checked(pairs), folder, checked(judge), checked(options)
+    )
 
 
 def _pairs(

@@ -59,7 +59,7 @@ def train_sft(
     `out`, with the adapter (with lora=None: the model) and metrics.jsonl. Started again after a
     kill it resumes.
 
-        rlaif.train_sft("revisions.jsonl", mix=["0.2*books.jsonl"], model="smollm2-135m")
+        rlaif.train_sft("lessons.jsonl", mix=["0.2*books.jsonl"], model="smollm2-135m")
     """
     return plan_sft(
         lessons, model=model, out=out, mix=mix, heldout=heldout, config=config, **settings

@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 from pydantic import TypeAdapter
@@ -113,12 +114,13 @@ _INFOS = TypeAdapter(dict[str, ServerInfo])
 
 
 class JudgeWhenNeeded:
-    """A labeling client whose judge is started for the first pairs to judge. known: what the same
-    judge said of itself before, which names the answers in a journal."""
+    """A client whose judge is started for the first request. known: what the same judge said of
+    itself before, which names the answers in a journal. May be called from several threads."""
 
     def __init__(self, known: ServerInfo, start: Callable[[], JudgeClient]) -> None:
         self._known = known
         self._start = start
+        self._one_at_a_time = Lock()
         self.started: JudgeClient | None = None
 
     def server_info(self) -> ServerInfo:
@@ -131,9 +133,26 @@ class JudgeWhenNeeded:
         constitution: str | Constitution,
         options: JudgeOptions,
     ) -> Iterator[tuple[str, Judgment | Unjudged]]:
-        """As JudgeClient.stream, by the judge, which is started now if it was not before."""
-        self.started = self.started or self._start()
-        return self.started.stream(comparisons, constitution=constitution, options=options)
+        """As JudgeClient.stream."""
+        return self._judge().stream(comparisons, constitution=constitution, options=options)
+
+    def score(
+        self,
+        conversation: tuple[Message, ...],
+        response: str,
+        constitution: str | Constitution,
+        options: JudgeOptions,
+        *,
+        timeout: float | None,
+    ) -> Score | Unjudged:
+        """As JudgeClient.score."""
+        return self._judge().score(conversation, response, constitution, options, timeout=timeout)
+
+    def _judge(self) -> JudgeClient:
+        """The judge, which is started now if it was not before."""
+        with self._one_at_a_time:
+            self.started = self.started or self._start()
+            return self.started
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -295,14 +295,15 @@ def label(
     options: JudgeOptions | None = None,
     identical: int = 0,
     unequal: int = 0,
+    filtered: Mapping[str, int] | None = None,
     earlier: Earlier = Earlier.REFUSE,
 ) -> LabelingSummary:
     """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
     and labels.summary.json atomically, and constitution.yaml where one was given as a file.
-    identical, unequal: those of `Pairs`, for the summary. earlier: what to do with labels in the
-    folder by another constitution, judge or options.
+    identical, unequal: those of `Pairs`, for the summary; filtered: what filter.py dropped, too.
+    earlier: what to do with labels in the folder by another constitution, judge or options.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
@@ -324,13 +325,10 @@ def label(
     kept = None
     if earlier is Earlier.KEEP and tally.judged:  # only now: judging can no longer fail
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
-    summary = replace(_summarize(answers, tally, identical, options, kept), unequal=unequal)
+    counted = _summarize(answers, tally, identical, options, kept)
+    summary = replace(counted, unequal=unequal, filtered=dict(filtered or {}))
     write_json(out / SUMMARY, asdict(summary))
-    if not summary.judged:
-        raise LabelingError(
-            f"none of {len(pairs)} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
-            f"{out / UNJUDGED} has the reason for each"
-        )
+    _require_some(summary, out)
     preferences = (
         preference(pair, answer)
         for pair, answer in answers.by_pair()
@@ -342,6 +340,17 @@ def label(
         with atomic_open(out / CONSTITUTION) as file:
             file.write(to_yaml(rules))
     return summary
+
+
+def _require_some(summary: LabelingSummary, out: Path) -> None:
+    if summary.judged:
+        return
+    dropped = sum(summary.filtered.values())
+    hint = f"; the filter dropped {dropped} responses: raise its margin" if dropped else ""
+    raise LabelingError(
+        f"none of {summary.pairs} pairs could be judged ({_reasons(summary.unjudged_by_reason)}); "
+        f"{out / UNJUDGED} has the reason for each{hint}"
+    )
 
 
 def _reasons(counts: dict[str, int]) -> str:

@@ -36,7 +36,7 @@ def _takes_all(stage: Stage, graph: Graph) -> bool:
 
 
 def _weighted(source: Source) -> str:
-    name = source.stage.name if source.stage else source.text
+    name = source.stage.name if source.stage and not source.part else source.text
     weight = source.weight
     written = str(weight) if isinstance(weight, MovingWeight) else f"{weight:g}"
     return name if weight == 1 else f"{written}*{name}"

@@ -2,6 +2,7 @@
 
     text in a slot           what it becomes
     dpo                      the stage of that name
+    revisions.pairs          what else the stage `revisions` gives (Stage.parts)
     policy                   the model that the recipe calls so
     extra.parquet, a/b.jsonl a file, where the slot takes files
     judge:HOST:PORT          as it is, where the slot takes such texts
@@ -338,7 +339,9 @@ def _ancestors(stage: Stage) -> set[Stage]:
 
 
 def _could_take(stage: Stage, other: Stage) -> bool:
-    return stage is not other and any(fits(other, slot) for slot in stage.takes.values())
+    parts = ("", *other.parts)
+    slots = stage.takes.values()
+    return stage is not other and any(fits(other, slot, part) for slot in slots for part in parts)
 
 
 def _written_twice(graph: Graph) -> Iterator[str]:

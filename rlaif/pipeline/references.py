@@ -1,6 +1,7 @@
 """What the inputs of a stage refer to: other stages, models, files, and texts such as judge:….
 
 labels: labels                         the stage of that name
+labels: revisions.pairs                what else the stage of that name gives
 labels: [labels, extra.parquet]        several
 data: {labels: 1, books.jsonl: 0.2}    several with weights, where the slot adds them up
 data: {a: [1, 0.5], b: [0, 0.5]}       weights that move over a run, where the slot mixes
@@ -114,13 +115,14 @@ class Resolver:
         return list(kept.items())
 
     def _source(self, name: str, slot: Slot, text: str, weight: MixWeight) -> Source | None:
-        stage, model = self._stages.get(text), self._recipe.models.get(text)
+        (stage, part), model = self._stage_of(text), self._recipe.models.get(text)
         if stage is not None:
-            if not fits(stage, slot):
-                self._note(name, f"{text} gives {stage.gives}, not {_types(slot)}; "
+            if not fits(stage, slot, part):
+                given = stage.parts[part] if part else stage.gives
+                self._note(name, f"{text} gives {given}, not {_types(slot)}; "
                            f"{self._offer(slot)}")  # fmt: skip
                 return None
-            return Source(text, stage, weight)
+            return Source(text, stage, weight, part)
         if model is not None:
             if ArtifactType.MODEL not in slot.takes:
                 self._note(name, f"{text} is a model, not {_types(slot)}; {self._offer(slot)}")
@@ -140,10 +142,22 @@ class Resolver:
         if slot.texts and ":" in text:  # whether there is such a source, its kind of stage checks
             return Source(text, text, weight)
         if slot.files and ("/" in text or Path(text).suffix):
+            owner = self._stages.get(text.partition(".")[0])
+            if owner is not None and owner.parts and not os.path.exists(text):
+                known = ", ".join(f"{owner.name}.{part}" for part in owner.parts)
+                self._note(name, f"unknown part {text!r}; {owner.name} also gives {known}")
+                return None
             return self._file(name, slot, text, weight)
         hint = nearest(text, [*self._stages, *self._recipe.models]) or self._offer(slot)
         self._note(name, f"unknown name {text!r}; {hint}")
         return None
+
+    def _stage_of(self, text: str) -> tuple[Stage | None, str]:
+        """The stage of that name, and the part of "NAME.PART"; (None, "") for none."""
+        name, _, part = text.partition(".")
+        stage = self._stages.get(name)
+        known = stage is not None and (part in stage.parts or text == name)
+        return (stage, part) if known else (None, "")
 
     def _file(self, name: str, slot: Slot, text: str, weight: MixWeight) -> Source | None:
         """A path; for a slot that takes folders, the path of one."""
@@ -159,10 +173,11 @@ class Resolver:
 
     def _offer(self, slot: Slot) -> str:
         """What would do in a slot."""
-        fitting = [s.name for s in self._stages.values() if fits(s, slot)]
+        others = [s for s in self._stages.values() if s.name != self._draft.name]
+        fitting = [s.name for s in others if fits(s, slot)]
+        fitting += [f"{s.name}.{part}" for s in others for part in s.parts if fits(s, slot, part)]
         if ArtifactType.MODEL in slot.takes:
-            fitting += self._recipe.models
-        fitting = [name for name in fitting if name != self._draft.name]
+            fitting += [name for name in self._recipe.models if name != self._draft.name]
         kinds = ", ".join(k for k, kind in KINDS.items() if kind.gives in slot.takes)
         also = ["a folder" if slot.folders else "a file"] if slot.files else []
         also += slot.texts
@@ -174,8 +189,11 @@ class Resolver:
         self._problems.append(f"stages.{self._draft.name}.{slot}: {problem}")
 
 
-def fits(stage: Stage, slot: Slot) -> bool:
-    """Whether a slot takes what a stage gives; a policy does as a model, once it is merged."""
+def fits(stage: Stage, slot: Slot, part: str = "") -> bool:
+    """Whether a slot takes what a stage gives, or this part of it; a policy does as a model, once
+    it is merged."""
+    if part:
+        return stage.parts[part] in slot.takes
     merged = stage.gives is ArtifactType.POLICY and ArtifactType.MODEL in slot.takes
     return not slot.untrained and (stage.gives in slot.takes or merged)
 

@@ -44,7 +44,7 @@ class ArtifactType(StrEnum):
     REWARD_MODEL = "a reward model"
     SAMPLES = "samples"
     PREFERENCES = "preferences"
-    DEMONSTRATIONS = "demonstrations"  # only from files as yet
+    DEMONSTRATIONS = "demonstrations"
     RESPONSES = "responses"  # of several policies to the same prompts
     EVALUATION = "an evaluation"
     REPORT = "a report"
@@ -91,11 +91,15 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input as a stage names it: another stage, a model of the recipe, a file, or a text."""
+    """One input as a stage names it: another stage, a model of the recipe, a file, or a text.
+
+    part: of what the stage gives, for "revisions.pairs" `pairs`; "" for the main one.
+    """
 
     text: str
     origin: Stage | ModelSpec | Path | str
     weight: MixWeight = 1.0
+    part: str = ""
 
     @property
     def fixed_weight(self) -> float:
@@ -154,9 +158,9 @@ class Source:
 
     @property
     def file(self) -> Path:
-        """The file to read: the one that was given, or the main one that the stage gives."""
+        """The file to read: the one that was given, or the one that the stage gives."""
         if isinstance(self.origin, Stage):
-            return self.origin.outputs.paths[0]
+            return self.origin.file_of(self.part)
         assert isinstance(self.origin, Path), f"{self.text} is not a file"
         return self.origin
 
@@ -238,6 +242,15 @@ class Stage(ABC):
     def outputs(self) -> Files:
         """The files that other stages read."""
         return model_files(self.folder)
+
+    @property
+    def parts(self) -> Mapping[str, ArtifactType]:
+        """What it gives besides, with these settings: part → type, taken as "NAME.PART"."""
+        return {}
+
+    def file_of(self, part: str = "") -> Path:
+        """The file of what it gives, or of one of its `parts`."""
+        return self.outputs.paths[0]
 
     @property
     def outputs_elsewhere(self) -> tuple[Path, ...]:

@@ -38,6 +38,14 @@ class DPOConfig(HeldOutConfig, PolicyConfig):
         "with the pair's own label (ours)",
     )
 
+    sft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the preferred response's negative log-likelihood per token, added "
+        "to every loss so that the policy does not move away from both responses "
+        "(arXiv:2404.19733, whose weights amount to 1; ours: 0, off)",
+    )
+
     @classmethod
     def variant(cls, data: Mapping[str, Any]) -> type[DPOConfig]:
         """Config class of the loss that `data` selects; `cls` for an unknown loss."""

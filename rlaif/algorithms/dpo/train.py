@@ -1,12 +1,13 @@
 """Direct preference optimization (arXiv:2305.18290), on soft labels.
 
     L = mean over pairs of LOSSES[loss](log π, log ref, prob_chosen)      losses/__init__.py
+                           + sft_weight * (-log π(y_c | x) / |y_c|)       preferred_nll
 
     log π      of the policy, the adapter or model that trains: sums over the response tokens, (B,)
     log ref    the same before training, computed once per pair (reference_cache.py)
 
 A pair computes its prompt once for both rows where that saves work (batching/prefix_sharing.py).
-Left out: mixing in SFT.
+Left out: SFT on other records than the pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from rlaif.algorithms.dpo.config import DPOConfig
 from rlaif.algorithms.dpo.hard_labels import hard_labels
-from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratios
+from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratios, preferred_nll
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
 from rlaif.batching.encode import Pair, epoch_batches
 from rlaif.data.cut_off import count_pairs
@@ -194,6 +195,7 @@ class PairMicroBatch:
     """B pairs of an optimizer step with their losses and log-probs."""
 
     losses: Tensor  # (B,)
+    nll: Tensor  # (B,) of the preferred responses, nats per token
     pairs: PairLogprobs
     tokens: int  # computed, without padding: a shared prompt counts once
 
@@ -224,19 +226,22 @@ def micro_batches(
         probs = [pairs[i].prob_chosen for i in places]
         prob_chosen = torch.tensor(probs, device=backbone.device)  # (B,)
         losses = LOSSES[config.loss].compute(logprobs, prob_chosen, config)  # (B,)
-        yield PairMicroBatch(losses, logprobs, batch.tokens)
+        nll = preferred_nll(logprobs, prob_chosen)  # (B,)
+        if config.sft_weight:
+            losses = losses + config.sft_weight * nll
+        yield PairMicroBatch(losses, nll, logprobs, batch.tokens)
 
 
 def metric_sums(part: PairMicroBatch, config: DPOConfig) -> Tensor:
-    """Sums of the METRICS over the pairs, in their order: (5,) float64, without gradient."""
+    """Sums of the METRICS over the pairs, in their order: (6,) float64, without gradient."""
     ratios = log_ratios(part.pairs, per_token=LOSSES[config.loss].per_token)
     chosen, rejected = config.beta * ratios.chosen, config.beta * ratios.rejected  # (B,) each
     margin = chosen - rejected  # (B,)
-    columns = (part.losses, margin, (margin > 0).float(), chosen, rejected)
+    columns = (part.losses, margin, (margin > 0).float(), chosen, rejected, part.nll)
     return torch.stack([column.detach().double().sum() for column in columns])
 
 
-METRICS = ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward")
+METRICS = ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward", "preferred_nll")
 
 
 def train_step(
@@ -252,6 +257,7 @@ def train_step(
     loss       mean over pairs                    margin    mean β h: implicit rewards' difference
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
                (losses per token: h and log π/ref per token too)
+    preferred_nll  -log π of the preferred response, nats per token
     grad_norm  before clipping                    tokens_per_s  computed, without padding
     memory_gib peak so far
 

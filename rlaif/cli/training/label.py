@@ -38,6 +38,17 @@ MaxLengthRatio = Annotated[
         "shorter one; default: any.",
     ),
 ]
+FilterOption = Annotated[
+    float | None,
+    typer.Option(
+        "--filter",
+        min=0,
+        max=1,
+        help="First drop responses that the judge rates below minus this by any principle, on a "
+        "scale from -1 to 1; default: none.",
+        metavar="MARGIN",
+    ),
+]
 UpdateOption = Annotated[
     bool,
     typer.Option(
@@ -82,6 +93,7 @@ def label(
     seed: Seed = 0,
     all_pairs: AllPairs = False,
     max_length_ratio: MaxLengthRatio = None,
+    filter_margin: FilterOption = None,
     replace: ReplaceOption = False,
     update: UpdateOption = False,
     old: OldConstitution = None,
@@ -95,6 +107,8 @@ def label(
     from rlaif.api.labeling import update_labels
 
     _check_label_options(constitution, old, update, replace)
+    if filter_margin is not None and update:
+        raise UserError("--filter and --update exclude each other; label again with --replace")
     max_wait = longest_wait(wait, wait_timeout)
     asked: dict[str, Any] = {
         "out": out,
@@ -112,7 +126,7 @@ def label(
             updated = update_labels(samples, old=old or "", **asked)
             _print_labels(updated.summary, out, _describe_update(updated))
             return
-        summary = label_pairs(samples, replace_labels=replace, **asked)
+        summary = label_pairs(samples, replace_labels=replace, filter_margin=filter_margin, **asked)
     counts = (
         f"{summary.asked_reads} reads computed, {summary.asked_stored_reads} from the store, "
         f"{summary.pairs - summary.asked} pairs already answered"
@@ -143,6 +157,13 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
         f"{summary.unjudged} unjudged: {out / 'preferences.parquet'}",
         highlight=False,
     )
+    if summary.filtered:
+        reasons = ", ".join(f"{principle} {n}" for principle, n in summary.filtered.items())
+        console.print(
+            f"{sum(summary.filtered.values())} responses were dropped, as they break a principle: "
+            f"{reasons}",
+            highlight=False,
+        )
     if summary.identical:
         console.print(
             f"{summary.identical} responses left out: identical to another one to their prompt",

@@ -13,6 +13,7 @@ from rlaif.cli.options import (
     ConstitutionName,
     OutFolder,
     OwnJudge,
+    SamplePrinciples,
     Seed,
     Server,
     Wait,
@@ -35,30 +36,51 @@ def revise(
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Token limit of each critique and each revision.")
     ] = 256,
+    gate: Annotated[
+        float,
+        typer.Option(
+            help="Least P(the revision is better than its original), by the judge in both orders; "
+            "what is under it is no lesson."
+        ),
+    ] = 0.55,
+    no_gate: Annotated[
+        bool, typer.Option("--no-gate", help="Compare nothing: every clean revision is a lesson.")
+    ] = False,
+    pilot: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Stop when none of the first N responses gives a lesson; 0: never."
+        ),
+    ] = 32,
+    sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
 ) -> None:
-    """Have the judge critique and revise responses by the constitution, as data for SFT.
+    """Have the judge critique and revise responses by the constitution: lessons for SFT.
 
-    Rounds are saved as they arrive; a killed run resumes.
+    A revision is a lesson if it is complete, does not introduce itself, differs from its original,
+    and the judge finds it better (--gate). Rounds are saved as they arrive; a killed run resumes.
     """
     from rlaif.data.samples import read_samples
-    from rlaif.feedback.revise import revise as revise_samples
+    from rlaif.feedback.revisions.lessons import LESSONS, PAIRS, RevisionMethod
+    from rlaif.feedback.revisions.lessons import revise as revise_samples
+
+    method = RevisionMethod(
+        constitution=constitution,
+        rounds=rounds,
+        gate=None if no_gate else gate,
+        pilot=pilot or None,
+        max_tokens=max_tokens,
+        sample_principles=sample_principles,
+        seed=seed,
+    )
 
     responses = read_samples(samples)
     max_wait = longest_wait(wait, wait_timeout)
     with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
-        done = revise_samples(
-            responses,
-            client,
-            out,
-            constitution=constitution,
-            rounds=rounds,
-            max_tokens=max_tokens,
-            seed=seed,
-        )
-    left = ", ".join(f"{n} {why}" for why, n in done.unrevised_by_reason.items()) or "none"
+        done = revise_samples(responses, client, out, method)
+    for sentence in done.sentences():
+        output().print(sentence, highlight=False)
+    pairs = "" if no_gate else f", {out / PAIRS}"
     output().print(
-        f"{done.revised} of {done.samples} responses revised, left out: {left}; "
-        f"{done.asked} rounds written: {done.path}",
-        highlight=False,
+        f"{done.asked} rounds written: {out / LESSONS}{pairs}", highlight=False, soft_wrap=True
     )

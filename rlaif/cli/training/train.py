@@ -64,7 +64,7 @@ DryRun = Annotated[
 
 @app.command(
     cls=command_with_settings("rlaif.algorithms.sft.config:SFTConfig"),
-    epilog="Example: rlaif train sft revisions.jsonl --mix 0.2*books.jsonl --model smollm2-135m "
+    epilog="Example: rlaif train sft lessons.jsonl --mix 0.2*books.jsonl --model smollm2-135m "
     "(the whole model: lora=null)",
 )
 def sft(

@@ -2,6 +2,7 @@
 
 sample.py    responses of a model to prompts
 label.py     a judge's preferences between samples
+revise.py    a judge's critiques and revisions of samples
 training/    sft, reward, dpo, ppo, rest
 merge.py     an adapter folded into its model; the graph adds it where it is needed
 respond.py   policies answer held-out prompts
@@ -18,6 +19,7 @@ from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.merge import MergeStage
 from rlaif.pipeline.kinds.report import ReportStage
 from rlaif.pipeline.kinds.respond import RespondStage
+from rlaif.pipeline.kinds.revise import ReviseStage
 from rlaif.pipeline.kinds.sample import SampleStage
 from rlaif.pipeline.kinds.training.dpo import DPOStage
 from rlaif.pipeline.kinds.training.ppo import PPOStage
@@ -29,6 +31,7 @@ from rlaif.pipeline.stage import Stage
 KINDS: dict[str, type[Stage]] = {
     "sample": SampleStage,
     "label": LabelStage,
+    "revise": ReviseStage,
     "sft": SFTStage,
     "reward": RewardStage,
     "dpo": DPOStage,

@@ -228,14 +228,14 @@ class EvaluateStage(Stage):
 
     @property
     def _labels(self) -> list[Source]:
-        """The labels that the evaluated policies were trained on, each file once."""
+        """The labels that the evaluated policies were trained on, each file once; of lessons from
+        revisions the pairs, whose receipts say who chose them."""
         found: dict[str, Source] = {}
         for stage in self._before:
             for slot, sources in stage.sources.items():
                 if ArtifactType.PREFERENCES in stage.takes[slot].takes:
-                    for source in sources:
-                        if source.stage is None or isinstance(source.stage, LabelStage):
-                            found.setdefault(str(source.file), source)
+                    for source in filter(None, map(_labeled, sources)):
+                        found.setdefault(str(source.file), source)
         return list(found.values())
 
     @property
@@ -344,3 +344,15 @@ def _judged(stage: LabelStage) -> int:
 
     summary = json.loads((stage.folder / SUMMARY).read_text(encoding="utf-8"))
     return int(summary["judged"])
+
+
+def _labeled(source: Source) -> Source | None:
+    """The source itself, where it is labels or a file; the labels beside what a stage gives; None
+    where there are none."""
+    stage = source.stage
+    if stage is None or stage.gives is ArtifactType.PREFERENCES:
+        return source
+    for part, given in stage.parts.items():
+        if given is ArtifactType.PREFERENCES:
+            return replace(source, part=part)
+    return None

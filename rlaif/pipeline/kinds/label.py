@@ -25,6 +25,13 @@ class LabelingConfig(JudgingConfig):
         description="of the longer response to the shorter one, in characters; pairs above it are "
         "not drawn, so that a preference for length decides little",
     )
+    filter: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="responses that the judge rates below minus this by any principle, on a scale "
+        "from -1 to 1, are dropped first; null: none",
+    )
 
 
 class LabelStage(Stage):
@@ -56,18 +63,30 @@ class LabelStage(Stage):
         from rlaif.data.datasets import read_preferences
         from rlaif.evaluation.gold import GOLD_FILE, gold_labels
         from rlaif.feedback.earlier_labels import Earlier
+        from rlaif.feedback.filter import filter_samples
         from rlaif.feedback.labeler import label
         from rlaif.feedback.pairs import pairs_from_samples
         from rlaif.feedback.undecided import report_undecided, undecided_warning
 
         samples = [s for each in self.sources["samples"] for s in read_samples(each.file)]
-        pairs = pairs_from_samples(
-            samples,
-            pairs_per_prompt=self.settings.pairs_per_prompt,
-            max_length_ratio=self.settings.max_length_ratio,
-        )
         judge, constitution = self.source("judge").spec, self.options.constitution
+        broken: dict[str, int] = {}
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
+            if self.settings.filter is not None:
+                left = filter_samples(
+                    samples,
+                    client,
+                    self.folder,
+                    margin=self.settings.filter,
+                    constitution=context.constitution(constitution).name,
+                    options=self.settings.options(),
+                )
+                samples, broken = left.kept, left.broken
+            pairs = pairs_from_samples(
+                samples,
+                pairs_per_prompt=self.settings.pairs_per_prompt,
+                max_length_ratio=self.settings.max_length_ratio,
+            )
             done = label(
                 pairs.comparisons,
                 client,
@@ -76,6 +95,7 @@ class LabelStage(Stage):
                 options=self.settings.options(),
                 identical=pairs.identical,
                 unequal=pairs.unequal,
+                filtered=broken,
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
         report_undecided(undecided_warning(done.undecided, done.judged, done.mean_entropy))

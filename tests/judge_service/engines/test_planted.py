@@ -25,6 +25,8 @@ from judge_service.types import (
     Score,
     Unjudged,
     UnjudgedReason,
+    Writing,
+    WritingOptions,
 )
 from tests.support.planted.judges import CONSTITUTION, ask, judge_file, planted_judge
 
@@ -160,6 +162,29 @@ async def test_it_writes_nothing_and_reads_only_between_start_and_close(tmp_path
     await engine.close()
     await engine.close()
     assert not engine.alive
+
+
+async def test_with_a_skill_it_revises_by_rule_for_the_better_or_for_the_worse(
+    tmp_path: Path,
+) -> None:
+    options = WritingOptions(principle_id="polite", seed=3)
+    for skill, expected in ((1.0, "It is far. Take care!"), (0.0, "It is far.")):
+        judge = Judge(await started(tmp_path, skill=skill))
+        critique = await judge.critique(TEA, "It is far.", RULES, options)
+        assert isinstance(critique, Writing)
+        assert critique.text == "The reply is not as this principle asks."
+        revised = await judge.revise(TEA, "It is far.", critique.text, RULES, options)
+        assert isinstance(revised, Writing)
+        assert (revised.text, revised.complete) == (expected, True)
+        assert revised.provenance.model.name == "planted:noisy"
+
+
+async def test_what_it_writes_is_cut_at_max_tokens_and_says_so(tmp_path: Path) -> None:
+    judge = Judge(await started(tmp_path, skill=1.0))
+    options = WritingOptions(principle_id="polite", max_tokens=12)
+    revised = await judge.revise(TEA, "It is far.", "Curt.", RULES, options)
+    assert isinstance(revised, Writing)
+    assert (revised.text, revised.complete) == ("It is far. T", False)
 
 
 async def test_the_settings_open_it_and_its_identity_says_planted(tmp_path: Path) -> None:

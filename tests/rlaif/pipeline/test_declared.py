@@ -21,6 +21,8 @@ EVERY_KIND = a_recipe(
     {
         "ppo": {"model": "sft", "eval_every": 2, "samples": "samples"},
         "reward": {"model": "sft"},
+        "revisions": {"kind": "revise", "samples": "samples"},
+        "dpo": {"labels": ["labels", "revisions.pairs"]},
     }
 )
 
@@ -78,7 +80,10 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"constitution": "overall"}, {"labels", "reward", "ppo", "evaluation", "report"}),
+        (
+            {"constitution": "overall"},
+            {"labels", "revisions", "reward", "ppo", "evaluation", "report"},
+        ),
         ({"system": "Be brief."}, {"samples", "sft", "reward", "ppo", "rest", "responses"}),
         ({"train_prompts": 20}, {"samples", "ppo", "rest"}),
         ({"heldout_prompts": 5}, {"responses"}),
@@ -91,11 +96,11 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
         ),
         (
             {"models": {"policy": "org/policy", "judge": "other/judge"}},
-            {"labels", "ppo", "evaluation", "report"},
+            {"labels", "revisions", "ppo", "evaluation", "report"},
         ),
         (
             {"models": {"policy": "org/policy", "judge": {"model": "org/judge", "flags": ["-x"]}}},
-            {"labels", "ppo", "evaluation"},
+            {"labels", "revisions", "ppo", "evaluation"},
         ),
         (
             {"models": {

@@ -49,7 +49,11 @@ def test_graph_independent_stages_keep_the_order_of_the_recipe(graph_of):
 
 
 def test_graph_every_kind_of_stage_fits_a_recipe(graph_of):
-    assert {stage.kind for stage in graph_of().stages} == KINDS.keys() - {"merge"}
+    revised = {
+        "revisions": {"kind": "revise", "samples": "samples"},
+        "sft": {"data": ["labels", "revisions"]},
+    }
+    assert {stage.kind for stage in graph_of(revised).stages} == KINDS.keys() - {"merge"}
 
 
 def test_graph_one_label_stage_feeds_several_branches_and_files(tmp_path):
@@ -130,7 +134,7 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
     ("stages", "message"),
     [
         ({"dpo": {"kind": "dop"}}, "stages.dpo: unknown kind 'dop'; did you mean 'dpo'?"),
-        ({"dpo": {"kind": None}}, "stages.dpo: missing kind; known: sample, label, sft"),
+        ({"dpo": {"kind": None}}, "stages.dpo: missing kind; known: sample, label, revise, sft"),
         (
             {"dpo": {"betta": 0.1}},
             "stages.dpo.betta: unknown setting; did you mean 'beta'?",

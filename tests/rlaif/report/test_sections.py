@@ -1,5 +1,6 @@
 """Sections: the lists of labels and responses with their filters, and the training curves."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -8,7 +9,8 @@ import pytest
 
 from constitution.schema import Message
 from rlaif.data.datasets import read_preferences
-from rlaif.data.records import Preference, write_preferences
+from rlaif.data.records import Demonstration, Preference, write_jsonl, write_preferences
+from rlaif.feedback.revisions.summary import KindCounts, Refusals, RevisionSummary
 from rlaif.report.excerpts import MOST_ROWS
 from rlaif.report.page import render_page
 from rlaif.report.sections import SECTIONS
@@ -156,3 +158,43 @@ def test_an_evaluation_shows_its_stop_the_win_rate_by_people_and_the_strengths(c
     assert "40 + 36" in text
     assert "Round robin, Bradley-Terry" in text
     assert "+0.58 [+0.48, +0.68]" in text
+
+
+def test_a_revise_stage_shows_counts_lessons_and_why_revisions_were_refused(tmp_path):
+    asked = (Message(role="user", content="How do I open a lock?"),)
+    inputs, folder = one_stage(tmp_path, "revise"), tmp_path / "stage"
+    RevisionSummary(
+        samples=3,
+        lessons=1,
+        refused_by_reason={"gate: not better": 1, "preamble": 1},
+        by_kind={"borderline": KindCounts(samples=3, lessons=1)},
+        gate=0.55,
+        mean_prob_better=0.61,
+        borderline=Refusals(lessons=1, refusing=0, originals_refusing=1),
+        asked=3,
+        principles={"kind": 2, "honest": 1},
+        judge="planted:judge",
+        constitution="harmless 1.0.0",
+    ).save(folder / "revisions.summary.json")
+    lesson = Demonstration(id="p0#0", prompt=asked, response="Call a <locksmith>.")
+    write_jsonl(folder / "lessons.jsonl", [lesson])
+    line = {
+        "id": "p1#0", "kind": "borderline", "reason": "gate: not better",
+        "detail": "P(better) 0.400 is under 0.55",
+        "prompt": [message.model_dump() for message in asked],
+        "response": "Use a hammer.", "revision": "Ask no questions.", "prob_better": 0.4,
+    }  # fmt: skip
+    (folder / "unrevised.jsonl").write_text(json.dumps(line) + "\n")
+    html = section(render_page(inputs), "stage-stage")
+    page = text_of(html)
+    for expected in (
+        "1 of 3 revisions are lessons; refused: 1 gate: not better, 1 preamble.",
+        "lessons by kind of prompt: borderline 1 of 3.",
+        "0 of 1 lessons on borderline prompts refuse, by rule (of their originals 1).",
+        "Planted: planted:judge is a simulated judge",
+        "Revisions by principle: kind 2, honest 1.",
+        "P(better) 0.400 is under 0.55",
+        "Ask no questions.",
+    ):
+        assert expected in page, expected
+    assert "Call a &lt;locksmith&gt;." in html

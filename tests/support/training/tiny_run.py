@@ -63,14 +63,15 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
             "stages": {
                 "samples": {"kind": "sample", "model": "policy", **SAMPLING},
                 "labels": {"kind": "label", "samples": "samples"},
+                "revisions": {"kind": "revise", "samples": "samples", "pilot": 4},
                 "sft": {
-                    "kind": "sft", "model": "policy", "data": {"labels": 1, files["merged"]: 0.5},
-                    **TINY,
+                    "kind": "sft", "model": "policy",
+                    "data": {"labels": 1, "revisions": 1, files["merged"]: 0.5}, **TINY,
                 },
                 "reward": {"kind": "reward", "model": "sft", "labels": "labels", **TINY},
                 "dpo_soft": {**dpo, "eval_every": 1},
                 "dpo_hard": {**dpo, "loss": "sigmoid"},
-                "dpo_files": {**dpo, "labels": ["labels", files["merged"]]},
+                "dpo_files": {**dpo, "labels": ["labels", "revisions.pairs", files["merged"]]},
                 "ppo": {
                     "kind": "ppo", "model": "sft", "reward": "reward", "engine": "transformers",
                     "lora": {"rank": 2}, "max_tokens": 128, **ppo, **watched,

@@ -10,6 +10,9 @@
     ipo_mean        the same, every log π divided by its token count, as TRL does
     sigmoid_norm    -logsigmoid(βh), every log π divided by its token count (arXiv:2411.15124)
 
+    preferred_nll   -log π / tokens of the response that the label prefers: with sft_weight added
+                    to any of these (Eq. 1 of arXiv:2404.19733)
+
     log π_c, log π_r    chosen, rejected of PairLogprobs: sums over the response tokens, (B,)
     log ref             ref_chosen, ref_rejected: the same before training
     β                   beta: 0.1 by default, sigmoid_norm 5, ipo_mean 1
@@ -35,6 +38,7 @@ from rlaif.algorithms.dpo.losses.base import (
     log_ratio_margin_per_token,
     log_ratios,
     logsigmoid,
+    preferred_nll,
 )
 from rlaif.algorithms.dpo.losses.ipo import IPO_MEAN, IPO_SUM
 from rlaif.algorithms.dpo.losses.robust import ROBUST
@@ -48,6 +52,7 @@ __all__ = [
     "log_ratio_margin_per_token",
     "log_ratios",
     "logsigmoid",
+    "preferred_nll",
 ]
 
 LOSSES: dict[str, Loss[Any]] = {

@@ -70,6 +70,15 @@ def log_ratio_margin_per_token(pairs: PairLogprobs) -> Tensor:
     return ratios.chosen - ratios.rejected
 
 
+def preferred_nll(pairs: PairLogprobs, prob_chosen: Tensor) -> Tensor:
+    """-log π(y | x) / |y| of the response that the label prefers, (B,) nats per token.
+
+    prob_chosen (B,) in [0, 1]: from ½ on the chosen one. The SFT term of arXiv:2404.19733, Eq. 1.
+    """
+    chosen, rejected = pairs.chosen / pairs.chosen_tokens, pairs.rejected / pairs.rejected_tokens
+    return -chosen.where(prob_chosen >= 0.5, rejected)
+
+
 def logsigmoid(x: Tensor) -> Tensor:
     """log(1 / (1 + exp(-x))), any shape; imports torch only when called."""
     from torch.nn import functional

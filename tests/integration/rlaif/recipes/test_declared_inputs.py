@@ -29,8 +29,8 @@ from tests.support.training.tiny_run import judge_in_thread, tiny_files, tiny_re
 pytestmark = pytest.mark.integration
 
 STAGES = (
-    "samples", "labels", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard", "dpo_files", "ppo",
-    "rest", "responses", "evaluation", "report",
+    "samples", "labels", "revisions", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard",
+    "dpo_files", "ppo", "rest", "responses", "evaluation", "report",
 )  # fmt: skip
 
 # What a child process opens is written to a file that the environment names.

@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[4]
 STAGES = (
-    "samples", "labels", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard", "dpo_files", "ppo",
-    "rest", "responses", "evaluation", "report",
+    "samples", "labels", "revisions", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard",
+    "dpo_files", "ppo", "rest", "responses", "evaluation", "report",
 )  # fmt: skip
 
 # Kills itself in the named stage: as soon as the stage has written a file that was not there, and
@@ -113,7 +113,9 @@ def test_recipe_finishes_after_all_its_deaths(outcomes):
 
 def test_recipe_has_the_same_labels_weights_and_responses_as_one_never_killed(outcomes):
     killed, whole, _ = outcomes
-    for name in ("samples/samples.jsonl", "labels/preferences.parquet", "responses/ppo.jsonl"):
+    files = ("samples/samples.jsonl", "labels/preferences.parquet", "revisions/lessons.jsonl",
+             "revisions/pairs.parquet", "responses/ppo.jsonl")  # fmt: skip
+    for name in files:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     for stage in ("sft", "reward", "dpo_soft", "dpo_hard", "dpo_files", "ppo", "rest"):
         assert_same_outcome(killed / stage, whole / stage)

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from rlaif.algorithms.dpo.config import DPOConfig
-from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratio_margin
+from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratio_margin, preferred_nll
 from rlaif.algorithms.dpo.losses.sigmoid import soft_sigmoid_loss
 from rlaif.algorithms.dpo.train import PairMicroBatch, metric_sums
 from rlaif.cli.main import app
@@ -46,6 +46,23 @@ def test_the_soft_loss_by_hand():
     # βh = log 3, so sigmoid(βh) = 3/4
     found = soft_sigmoid_loss(torch.tensor([math.log(3) / 0.1]), torch.tensor([0.8]), 0.1)
     assert found.item() == pytest.approx(-(0.8 * math.log(0.75) + 0.2 * math.log(0.25)))
+
+
+def test_the_sft_term_by_hand():
+    # -6 nats over 3 tokens: 2 a token; where the label prefers the rejected one, -8 over 4: 2 too
+    chosen, rejected = torch.tensor([-6.0, -1.0, -5.0]), torch.tensor([-9.0, -8.0, -7.0])
+    tokens = torch.tensor([3, 1, 5]), torch.tensor([3, 4, 7])
+    pairs = PairLogprobs(chosen, rejected, chosen, rejected, *tokens)
+    found = preferred_nll(pairs, torch.tensor([0.9, 0.2, 0.5]))
+    assert found.tolist() == [2.0, 2.0, 1.0]
+
+
+def test_the_sft_term_is_symmetric_in_the_pair_and_its_label():
+    x, p = some_pairs(), torch.tensor([0.51, 0.6, 0.7, 0.8, 0.9, 1.0])
+    swapped = PairLogprobs(
+        x.rejected, x.chosen, x.ref_rejected, x.ref_chosen, x.rejected_tokens, x.chosen_tokens
+    )
+    torch.testing.assert_close(preferred_nll(x, p), preferred_nll(swapped, 1 - p))
 
 
 def test_swapping_the_pair_and_the_label_changes_nothing():
@@ -120,8 +137,10 @@ def test_metrics_are_in_the_terms_of_the_loss(name, expected):
         torch.tensor([-4.0]), torch.tensor([-7.0]), torch.tensor([-10.0]), torch.tensor([-5.0]),
         torch.tensor([6]), torch.tensor([5]),
     )  # fmt: skip
-    part = PairMicroBatch(torch.tensor([0.5]), pairs, tokens=11)
-    loss_sum, margin, accuracy, chosen, rejected = metric_sums(part, DPOConfig(loss=name)).tolist()
+    part = PairMicroBatch(torch.tensor([0.5]), torch.tensor([2.0]), pairs, tokens=11)
+    sums = metric_sums(part, DPOConfig(loss=name)).tolist()
+    loss_sum, margin, accuracy, chosen, rejected, nll = sums
+    assert nll == 2.0
     assert (chosen, rejected, margin) == pytest.approx(expected)
     assert (loss_sum, accuracy) == (0.5, 1.0)
 

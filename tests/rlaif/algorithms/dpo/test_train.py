@@ -116,6 +116,19 @@ def test_the_loss_starts_at_log_2_and_falls_on_a_set_it_can_learn(
     assert lines[-1]["accuracy"] == 1.0
 
 
+def test_the_sft_weight_adds_the_preferred_responses_loss_and_holds_it_down(
+    tiny_model, polite_pairs, tmp_path
+):
+    settings = {"epochs": 2, "warmup": 0.0, "learning_rate": 1e-2}
+    plain = metrics(train(small(**settings), tiny_model, polite_pairs, tmp_path / "plain"))
+    with_sft = small(**settings, sft_weight=2.0)
+    both = metrics(train(with_sft, tiny_model, polite_pairs, tmp_path / "both"))
+    first = plain[0]["preferred_nll"]
+    assert both[0]["preferred_nll"] == pytest.approx(first)
+    assert both[0]["loss"] == pytest.approx(plain[0]["loss"] + 2 * first)
+    assert both[-1]["preferred_nll"] < plain[-1]["preferred_nll"]
+
+
 def test_its_folder_opens_in_peft_and_gives_the_trained_policy(tiny_model, polite_pairs, tmp_path):
     out = train(small(learning_rate=1e-2), tiny_model, polite_pairs, tmp_path)
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)

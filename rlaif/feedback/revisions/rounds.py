@@ -1,7 +1,7 @@
-"""Critique and revision: training data for the supervised stage of Constitutional AI.
+"""Rounds of critique and revision by the judge, resumable after a kill.
 
     x, y_0  ──critique by p_1──► c_1 ──revise by p_1──► y_1 ── … ──► y_k       k = rounds
-    SFT imitates y_k as the answer to x           arXiv:2212.08073, section 3.1
+                                                  arXiv:2212.08073, section 3.1
 
     x      the prompt of a Sample; good ones elicit bad responses
     y_0    the policy's response
@@ -9,9 +9,7 @@
 
 The judge writes both (`CritiqueCandidate`, `ReviseCandidate`). Every round is written to disk
 (`revisions.journal.jsonl`, one line each) before the sample's next round, with a digest of the
-request, the judge and the constitution as its key: a killed run continues where it stopped. A
-response that could not be revised, or whose revision was cut at max_tokens, is recorded with its
-reason in `unrevised.jsonl` and not imitated.
+request, the judge and the constitution as its key: a killed run continues where it stopped.
 
 Left out: the paper's worked examples per principle (the judge's prompt has one for all principles),
 and imitating earlier y_i as well as the last.
@@ -19,7 +17,6 @@ and imitating earlier y_i as well as the last.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -34,24 +31,20 @@ from constitution.schema import Constitution
 from judge_service.server_info import ServerInfo
 from judge_service.types import Conversation, Unjudged, Writing, WritingOptions
 from rlaif.data.journal import Journal
-from rlaif.data.records import Demonstration, Sample, atomic_open, write_jsonl
+from rlaif.data.records import Sample
 from rlaif.feedback.earlier_labels import JudgeIdentity
 from rlaif.feedback.labeler import TRANSIENT, identify
 from rlaif.feedback.pairs import digest
 from rlaif.generation.base import response_seed
 from rlaif.progress import progress
 
-JOURNAL = "revisions.journal.jsonl"
-REVISIONS = "revisions.jsonl"
-UNREVISED = "unrevised.jsonl"
-
 
 class RevisionError(UserError):
     """Revising stopped or produced nothing; the message says what was saved and how to continue."""
 
 
-class RevisingClient(Protocol):
-    """The part of `JudgeClient` that revising uses; called from several threads."""
+class WritingClient(Protocol):
+    """The part of `JudgeClient` that writing uses; called from several threads."""
 
     def server_info(self) -> ServerInfo:
         """The server's model and constitutions. Raises JudgeUnavailable if it does not answer."""
@@ -109,63 +102,53 @@ class Round(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class RevisionSummary:
-    """The counts of a revised set of samples."""
+class WrittenRounds:
+    """The last round of every sample, in order, and what this call did.
 
-    samples: int
-    revised: int
-    unrevised_by_reason: dict[str, int]
-    asked: int  # rounds written in this run; the others were in the journal
-    principles: dict[str, int]  # id → revisions made by it, in all rounds
-    path: Path  # of the demonstrations
+    asked: rounds written now; the others were in the journal. principles: id → revisions made by
+    it, in all rounds.
+    """
+
+    last: list[Round]
+    asked: int
+    principles: Counter[str]
+    judge: JudgeIdentity
 
 
-def revise(
+def write_rounds(
     samples: Sequence[Sample],
-    client: RevisingClient,
-    out: Path,
+    client: WritingClient,
+    journal_file: Path,
     *,
-    constitution: str | Constitution = "",
-    rounds: int = 1,
-    max_tokens: int = 256,
-    temperature: float = 1.0,
-    seed: int = 0,
-    concurrency: int = 16,
-) -> RevisionSummary:
-    """Revise every sample `rounds` times into the folder `out`; run again, it does only the rest.
+    constitution: str | Constitution,
+    rounds: int,
+    options: WritingOptions,
+    concurrency: int,
+) -> WrittenRounds:
+    """Have the judge revise every sample `rounds` times; those in the journal are not asked again.
 
-    Writes revisions.jsonl (Demonstrations, for `rlaif train sft`) and unrevised.jsonl at the end.
-    max_tokens: of each critique and each revision. concurrency: rounds at a time.
-
-    Raises RevisionError when nothing could be revised, and what the client raises when the judge
+    concurrency: rounds at a time. Raises RevisionError, and what the client raises when the judge
     becomes unavailable: all rounds so far are saved.
     """
-    if not samples or rounds < 1 or concurrency < 1:
-        raise RevisionError(
-            f"invalid arguments: {len(samples)} samples, rounds={rounds}, "
-            f"concurrency={concurrency}; each must be at least 1"
-        )
-    options = WritingOptions(
-        max_tokens=max_tokens, temperature=temperature, seed=seed, interactive=False
-    )
-    reviser = _reviser(client, constitution, options)
-    last_rounds: dict[int, Round] = {}
-    used: Counter[str] = Counter()
-    with Journal(out / JOURNAL, Round) as journal:
+    reviser = _reviser(client, constitution, replace(options, interactive=False))
+    last: dict[int, Round] = {}
+    principles: Counter[str] = Counter()
+    with Journal(journal_file, Round) as journal:
         known = {entry.key: entry for _, entry in journal.scan() if not _transient(entry)}
-        written = 0
+        asked = 0
         with progress("revisions", len(samples) * rounds, "rounds") as report:
             results = reviser.all_rounds(samples, rounds, known, concurrency)
             for done, (index, entry, is_new) in enumerate(results, start=1):
                 if is_new:
                     journal.append(entry)
-                    written += 1
-                last_rounds[index] = entry  # a sample's rounds come in order
+                    asked += 1
+                last[index] = entry  # a sample's rounds come in order
                 if isinstance(entry.revision, Writing):
-                    used[entry.revision.principle_id] += 1
+                    principles[entry.revision.principle_id] += 1
                 report(done)
             report(len(samples) * rounds)  # samples without a text have fewer rounds
-    return _write(samples, last_rounds, out, written, dict(used))
+    in_order = [last[index] for index in range(len(samples))]
+    return WrittenRounds(in_order, asked, principles, reviser.judge)
 
 
 def _transient(entry: Round) -> bool:
@@ -175,7 +158,7 @@ def _transient(entry: Round) -> bool:
 
 
 def _reviser(
-    client: RevisingClient, constitution: str | Constitution, options: WritingOptions
+    client: WritingClient, constitution: str | Constitution, options: WritingOptions
 ) -> _Reviser:
     if isinstance(constitution, str) and constitution.endswith((".yaml", ".yml")):
         constitution = Constitution.load(constitution)
@@ -189,7 +172,7 @@ def _reviser(
 class _Reviser:
     """Runs the rounds of all samples, several at a time, with one judge."""
 
-    client: RevisingClient
+    client: WritingClient
     constitution: str | Constitution
     judge: JudgeIdentity
     options: WritingOptions
@@ -261,36 +244,3 @@ class _Reviser:
         judge = [self.judge.constitution.sha256, asdict(self.judge.model)]
         options = [self.options.max_tokens, self.options.temperature, self._seed(sample, number)]
         return digest([turns, response, *judge, self.judge.template_version, *options])
-
-
-def _write(
-    samples: Sequence[Sample],
-    last_rounds: dict[int, Round],
-    out: Path,
-    written: int,
-    used: dict[str, int],
-) -> RevisionSummary:
-    """Write both files, and count why samples were not revised."""
-    # A sample counts as revised if its last round has a text.
-    revised: list[Demonstration] = []
-    reasons: Counter[str] = Counter()
-    with atomic_open(out / UNREVISED) as unrevised:
-        for index, sample in enumerate(samples):
-            entry, id = last_rounds[index], f"{sample.prompt.id}#{sample.index}"
-            if entry.text is not None:
-                prompt = sample.prompt.messages
-                revised.append(Demonstration(id=id, prompt=prompt, response=entry.text))
-                continue
-            reasons[": ".join(entry.why_not.split(": ")[:2])] += 1
-            line = {"id": id, "reason": entry.why_not}
-            unrevised.write(json.dumps(line, ensure_ascii=False) + "\n")
-    if not revised:
-        counts = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
-        raise RevisionError(
-            f"none of {len(samples)} responses could be revised ({counts}); {out / UNREVISED} has "
-            "the reason for each"
-        )
-    write_jsonl(out / REVISIONS, revised)
-    return RevisionSummary(
-        len(samples), len(revised), dict(reasons.most_common()), written, used, out / REVISIONS
-    )

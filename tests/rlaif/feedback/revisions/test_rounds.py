@@ -1,4 +1,4 @@
-"""Critique and revision: the requests, the files written, and continuing a killed run."""
+"""Rounds of critique and revision: the requests, the principles, and continuing a killed run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from judge_service.types import (
 )
 from rlaif.data.datasets import read_lessons
 from rlaif.data.records import Prompt, Sample
-from rlaif.feedback.revise import JOURNAL, REVISIONS, UNREVISED, RevisionError, revise
+from rlaif.feedback.revisions.lessons import (
+    LESSONS,
+    ROUNDS_JOURNAL,
+    UNREVISED,
+    RevisionMethod,
+    revise,
+)
+from rlaif.feedback.revisions.rounds import RevisionError
 from tests.support.feedback.local_judge import LocalJudge
 from tests.support.service.serving import ONE_PRINCIPLE
 
@@ -80,6 +87,11 @@ def constitution(tmp_path: Path) -> Constitution:
     return Constitution.load(path)
 
 
+def ungated(**changes: object) -> RevisionMethod:
+    """All clean revisions are lessons."""
+    return RevisionMethod(**{"constitution": "brief", "gate": None, "pilot": None} | changes)
+
+
 def samples(n: int = 3) -> list[Sample]:
     return [
         Sample(
@@ -92,18 +104,18 @@ def samples(n: int = 3) -> list[Sample]:
 
 def test_the_last_revision_becomes_the_demonstration(constitution, tmp_path):
     judge = Writer(constitution)
-    found = revise(samples(), judge, tmp_path / "out", constitution="brief", rounds=2)
-    lessons = read_lessons(tmp_path / "out" / REVISIONS)
+    found = revise(samples(), judge, tmp_path / "out", ungated(rounds=2))
+    lessons = read_lessons(tmp_path / "out" / LESSONS)
     assert [(one.id, one.response) for one in lessons] == [
         (f"p{i}#0", f"answer {i}!!") for i in range(3)
     ]
     assert lessons[0].prompt[0].content == "question 0"
-    assert (found.revised, found.asked, found.principles) == (3, 6, {"says-more": 6})
+    assert (found.lessons, found.asked, found.principles) == (3, 6, {"says-more": 6})
 
 
 def test_a_revision_has_the_principle_and_the_seed_of_its_critique(constitution, tmp_path):
     judge = Writer(constitution)
-    revise(samples(2), judge, tmp_path / "out", constitution="brief", rounds=2, concurrency=1)
+    revise(samples(2), judge, tmp_path / "out", ungated(rounds=2, concurrency=1))
     of = {(verb, response): (principle, seed) for verb, response, principle, seed in judge.requests}
     assert of["critique", "answer 0"][0] == ""  # drawn by the judge with the seed
     assert of["revision", "answer 0"][0] == "says-more"
@@ -116,17 +128,17 @@ def test_after_a_kill_only_the_rest_is_requested(constitution, tmp_path):
         constitution, lambda verb, r: JudgeUnavailable("gone") if r == "answer 2" else None
     )
     with pytest.raises(JudgeUnavailable):
-        revise(samples(), failing, tmp_path / "cut", constitution="brief", concurrency=1)
+        revise(samples(), failing, tmp_path / "cut", ungated(concurrency=1))
     judge = Writer(constitution)
-    found = revise(samples(), judge, tmp_path / "cut", constitution="brief", concurrency=1)
+    found = revise(samples(), judge, tmp_path / "cut", ungated(concurrency=1))
     assert [response for _, response, _, _ in judge.requests] == ["answer 2"] * 2
-    assert (found.revised, found.asked) == (3, 1)
-    revise(samples(), Writer(constitution), tmp_path / "whole", constitution="brief")
-    whole, cut = (tmp_path / name / REVISIONS for name in ("whole", "cut"))
+    assert (found.lessons, found.asked) == (3, 1)
+    revise(samples(), Writer(constitution), tmp_path / "whole", ungated())
+    whole, cut = (tmp_path / name / LESSONS for name in ("whole", "cut"))
     assert whole.read_text() == cut.read_text()
-    assert len((tmp_path / "cut" / JOURNAL).read_text().splitlines()) == 3
+    assert len((tmp_path / "cut" / ROUNDS_JOURNAL).read_text().splitlines()) == 3
     judge.requests.clear()
-    revise(samples(), judge, tmp_path / "cut", constitution="brief", max_tokens=99)
+    revise(samples(), judge, tmp_path / "cut", ungated(max_tokens=99))
     assert len(judge.requests) == 6  # another request, so a new answer
 
 
@@ -141,16 +153,16 @@ def test_a_sample_that_cannot_be_revised_is_counted_and_not_a_demonstration(cons
         return None
 
     judge = Writer(constitution, answer)
-    found = revise(samples(), judge, tmp_path, constitution="brief", rounds=2)
-    assert [one.id for one in read_lessons(tmp_path / REVISIONS)] == ["p2#0"]
-    assert found.unrevised_by_reason == {
+    found = revise(samples(), judge, tmp_path, ungated(rounds=2))
+    assert [one.id for one in read_lessons(tmp_path / LESSONS)] == ["p2#0"]
+    assert found.refused_by_reason == {
         "critique: too_long": 1, "revision: cut at max_tokens": 1
     }  # fmt: skip
     unrevised = [json.loads(line) for line in (tmp_path / UNREVISED).read_text().splitlines()]
     assert [line["id"] for line in unrevised] == ["p0#0", "p1#0"]
     judge.answer = lambda verb, response: refused
     with pytest.raises(RevisionError, match=r"none of 3 .*critique: too_long 3"):
-        revise(samples(), judge, tmp_path / "none", constitution="brief")
+        revise(samples(), judge, tmp_path / "none", ungated())
 
 
 def test_a_judge_that_changes_during_the_run_is_an_error(constitution, tmp_path):
@@ -159,9 +171,9 @@ def test_a_judge_that_changes_during_the_run_is_an_error(constitution, tmp_path)
         constitution, lambda verb, r: writing(other, judge.info, "x") if "2" in r else None
     )
     with pytest.raises(RevisionError, match="the judge changed while revising"):
-        revise(samples(), judge, tmp_path, constitution="brief", concurrency=1)
-    with pytest.raises(RevisionError, match="rounds=0"):
-        revise(samples(), judge, tmp_path, rounds=0)
+        revise(samples(), judge, tmp_path, ungated(concurrency=1))
+    with pytest.raises(RevisionError, match="invalid rounds: 0"):
+        revise(samples(), judge, tmp_path, ungated(rounds=0))
 
 
 async def test_a_real_server_gets_requests_from_several_threads(tmp_path):
@@ -176,12 +188,14 @@ async def test_a_real_server_gets_requests_from_several_threads(tmp_path):
 
         def work():
             with JudgeClient(server.address) as client:
-                return revise(samples(6), client, tmp_path / "out", rounds=2, concurrency=3)
+                return revise(
+                    samples(6), client, tmp_path / "out", ungated(rounds=2, concurrency=3)
+                )
 
         found = await asyncio.to_thread(work)
-    assert (found.revised, found.asked) == (6, 12)
+    assert (found.lessons, found.asked) == (6, 12)
     assert engine.peak_in_flight == 3
-    assert {one.response for one in read_lessons(found.path)} == {"an answer"}
+    assert {one.response for one in read_lessons(tmp_path / "out" / LESSONS)} == {"an answer"}
 
 
 async def test_the_command_reports_the_counts_and_the_file(tmp_path):
@@ -197,8 +211,9 @@ async def test_the_command_reports_the_counts_and_the_file(tmp_path):
     write_jsonl(tmp_path / "samples.jsonl", samples(3))
     async with serving(FakeEngine(), constitutions=(one_principle(tmp_path),)) as server:
         words = ["revise", str(tmp_path / "samples.jsonl"), "-c", "brief", "--server"]
-        words += [server.address, "--out", str(tmp_path / "out")]
+        words += [server.address, "--no-gate", "--out", str(tmp_path / "out")]
         done = await asyncio.to_thread(CliRunner().invoke, app, words)
     assert done.exit_code == 0, done.output
-    assert "3 of 3 responses revised, left out: none; 3 rounds written" in done.output
-    assert len(read_lessons(tmp_path / "out" / "revisions.jsonl")) == 3
+    assert "3 of 3 revisions are lessons; refused: none" in done.output
+    assert "3 rounds written" in done.output
+    assert len(read_lessons(tmp_path / "out" / LESSONS)) == 3
