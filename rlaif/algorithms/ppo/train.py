@@ -190,8 +190,8 @@ def iterate(
     """
     with progress("PPO", config.iterations, "iterations") as report:
         report(state.done)
-        while not state.finished(config):
-            step, kl_coef = state.done + 1, state.kl_coef
+        for step in run.within_budget(range(1, config.iterations + 1), state.done):
+            kl_coef = state.kl_coef
             where = f"PPO, iteration {step}"
             rate = learner.schedule(step)
 
@@ -206,10 +206,11 @@ def iterate(
                 count, kl = len(rollout.rows), metrics["kl_k1"]
                 kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, count, config.horizon)
             metrics["memory_gib"] = workers.max(memory_gib())
+            spent = run.spend(metrics["rollout_tokens"] + metrics["update_tokens"])
 
             # Evaluation may put the weights of the best checkpoint back, before they are saved.
             line, best, rollback = dict[str, float | None](metrics), None, state.rollback
-            evaluation = data.evaluation if _is_due(step, config) else None
+            evaluation = data.evaluation if spent or _is_due(step, config) else None
             if evaluation is not None:
                 scores = evaluation.scores(models, config, workers, where)
                 looks, error = config.evaluations, config.rollback_error
@@ -224,9 +225,11 @@ def iterate(
             state = PPOState(step, kl_coef, rollback)
             run.log(step, line)
             due = evaluation is not None or step % config.checkpoint_every == 0
-            if due or state.finished(config):
+            if due or spent or state.finished(config):
                 run.save(step, _checkpoint(learner, models.score, state), best)
             report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
+            if state.finished(config):
+                break
 
 
 def _is_due(step: int, config: PPOConfig) -> bool:
