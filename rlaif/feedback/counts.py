@@ -93,3 +93,4 @@ class LabelingSummary:
     options: dict[str, Any]  # the judge options that labels depend on
     kept: str | None = None  # file name of earlier labels made differently, if any were kept
     unequal: int = 0  # pairs that were not drawn, because their lengths differ too much
+    over_budget: int = 0  # pairs that were not judged, because of a budget of reads

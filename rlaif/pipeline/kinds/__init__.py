@@ -12,11 +12,13 @@ respond.py   policies answer held-out prompts
 evaluate.py  policies compared with their start
 report.py    the HTML page of a run
 
-A new kind is a file here and a line in KINDS.
+A new kind is a file here and a line in KINDS; comparing/ has those of comparisons.
 """
 
 from __future__ import annotations
 
+from rlaif.pipeline.kinds.comparing.best_of_n import BestOfNStage
+from rlaif.pipeline.kinds.comparing.compare import CompareStage
 from rlaif.pipeline.kinds.dpo import DPOStage
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.kinds.label import LabelStage
@@ -42,4 +44,6 @@ KINDS: dict[str, type[Stage]] = {
     "respond": RespondStage,
     "evaluate": EvaluateStage,
     "report": ReportStage,
+    "best_of_n": BestOfNStage,
+    "compare": CompareStage,
 }

@@ -19,7 +19,7 @@ from rlaif.evaluation.judges.worth import JudgeWorth, WorthError, read_worth, sh
 from rlaif.evaluation.round_robin.strengths import StrengthTable
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
-from rlaif.pipeline.kinds.respond import START, RespondStage
+from rlaif.pipeline.kinds.respond import START, RespondStage, SamplerStage
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
 from rlaif.pipeline.recipe import ModelSpec
 from rlaif.pipeline.stage import (
@@ -264,7 +264,8 @@ class EvaluateStage(Stage):
             conversations = [s.prompt.messages for s in samples]
             responses = [ResponseText(s.response, s.complete, s.end_token) for s in samples]
             rewards = scorer.overall_scores(conversations, responses)
-        kl = None if name == START else self._kl(name, samples)
+        is_sampler = isinstance(self._respond.policies[name].stage, SamplerStage)
+        kl = None if name == START or is_sampler else self._kl(name, samples)
         return PolicyRun(name, samples, rewards, kl, tokens_per_second(path))
 
     def _kl(self, name: str, samples: Sequence[Sample]) -> KL:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from rlaif.data.prompt_split import HELD_OUT
+from rlaif.data.records import Prompt
 from rlaif.generation.config import SamplingConfig
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import HeldOutPromptOptions
@@ -32,7 +34,7 @@ class RespondStage(Stage):
     kind = "respond"
     takes = {
         "policies": Slot(
-            (ArtifactType.POLICY, ArtifactType.MODEL),
+            (ArtifactType.POLICY, ArtifactType.MODEL, ArtifactType.SAMPLER),
             "the start, then the policies to compare with it",
             many=True,
             least=2,
@@ -58,6 +60,10 @@ class RespondStage(Stage):
         for name, policy in self.policies.items():
             kwargs = {"chat_template_kwargs": policy.template_kwargs}
             settings = self.settings.model_copy(update=kwargs)
+            if isinstance(policy.stage, SamplerStage):
+                with naming_prompts(context.recipe.prompts, prompts):
+                    policy.stage.answer(prompts, self.responses(name), settings)
+                continue
             with (
                 whole_model(policy, self.folder / f"{name}-merged") as model,
                 naming_prompts(context.recipe.prompts, prompts),
@@ -85,6 +91,17 @@ class RespondStage(Stage):
         """Each policy's samples and their speed."""
         endings = (".jsonl", ".speed.json")
         return Files(tuple(self.folder / f"{n}{end}" for n in self.policies for end in endings))
+
+
+class SamplerStage(Stage):
+    """A stage that gives a way to answer: it samples from its input `model` in a way of its own."""
+
+    gives = ArtifactType.SAMPLER
+
+    @abstractmethod
+    def answer(self, prompts: Sequence[Prompt], out: Path, settings: RespondConfig) -> None:
+        """Write `settings.n` responses to every prompt, in order, and the speed file beside `out`;
+        a killed call resumes."""
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class _LabelSummary(BaseModel):
     unjudged_by_reason: dict[str, int]
     identical: int
     unequal: int = 0
+    over_budget: int = 0
     position_consistency: float | None
     mean_order_gap: float | None
     mean_label_mass: float | None

@@ -1,4 +1,4 @@
-"""Budgets of time and tokens: they end training with the step that spends them, and survive kills."""
+"""Budgets of time and tokens: training ends with the step that spends them, also after a kill."""
 
 from __future__ import annotations
 
