@@ -35,7 +35,8 @@ class TrainedSeed:
 class ArmResult:
     """One method over its seeds; None: not measured. The start is an arm without trainings.
 
-    by_judge: win rates against the start by judge. kl: k1 to the start, nats per response; kl_most:
+    by_judge: win rates against the start by judge; longer: what naming the longer response gives;
+    gold_gain: of a planted judge's gold over the start. kl: k1 to the start, nats per response; kl_most:
     an upper bound where that is known instead. refusals: by kind of prompt. text_nll: of the plain
     text, nats a token; text_change: the same less the start's. seconds, tokens: means over seeds;
     reward_seconds: of the reward model that it needs, trained once for all.
@@ -45,6 +46,9 @@ class ArmResult:
     policies: tuple[str, ...]
     by_judge: dict[str, Estimate] = field(default_factory=dict)
     length_controlled: Estimate | None = None
+    longer: Estimate | None = None
+    gold_gain: Estimate | None = None
+    by_seed: tuple[Estimate | None, ...] = ()  # win rates by the first judge, as `policies`
     kl: Estimate | None = None
     kl_most: float | None = None
     distinct_2: float | None = None
@@ -94,8 +98,8 @@ class Comparison:
     """All of it. arms: the start first.
 
     budget: as it was given. left_out: policy → why its training is not there. labels: judged pairs
-    that all arms share, of which over_budget more were not judged; label_reads and evaluation_reads:
-    of judges, in all. judged_by: who judged, and what that is worth, in words.
+    that all arms share; over_budget: pairs that were not judged. label_reads, evaluation_reads: of
+    judges, in all. judged_by: who judged, and what that is worth, in words.
     """
 
     facts: dict[str, str]
@@ -111,8 +115,6 @@ class Comparison:
     label_reads: int | None = None
     evaluation_reads: int = 0
     judged_by: tuple[str, ...] = ()
-    gold: tuple[str, ...] = ()
-    unjudged: int = 0
     planted: bool = False
     last_line: str = ""
 

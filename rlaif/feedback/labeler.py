@@ -300,9 +300,9 @@ def label(
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
     and labels.summary.json atomically, and constitution.yaml where one was given as a file.
-    identical, unequal: those of `Pairs`, over_budget: pairs that a budget of reads left out; for the
-    summary. earlier: what to do with labels in the
-    folder by another constitution, judge or options.
+    identical, unequal: those of `Pairs`, over_budget: pairs that a budget of reads left out, for
+    the summary. earlier: what to do with labels in the folder by another constitution, judge or
+    options.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.

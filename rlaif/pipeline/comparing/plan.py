@@ -2,7 +2,7 @@
 
     trunk        the stages that the labels and the start come from, as the recipe has them, once
     reward       one reward model, where an arm needs it
-    ARM-SEED     a training for every arm and seed: same labels, prompts and start; only seeds differ
+    ARM-SEED     a training for every arm and seed: same labels, prompts and start; seeds differ
     responses    all of them, and the start, answer the same held-out prompts
     evaluation   by the recipe's judges, against the start, and by rules
     comparison   head to head, the table, the page, the last line
@@ -12,7 +12,7 @@ What comes out is a recipe like any other: it is checked, run, resumed and drawn
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Request:
 
     arms: tuple[str, ...]
     seeds: int
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     labels: str = ""
     start: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def comparison_plan(recipe: Recipe, request: Request) -> Plan:
     reward = _reward(written, derived, start, labels)
     if any(ARMS[name].needs_reward for name in policies):
         _add(derived, *reward)
-        minutes |= {reward[0]: m for m in _minutes(recipe, written, "reward")}
+        _set_minutes(minutes, reward[0], recipe, _name_of(written, "reward"))
 
     # 2. The arms.
     settings: dict[str, str] = {}
@@ -90,16 +90,15 @@ def comparison_plan(recipe: Recipe, request: Request) -> Plan:
             inputs = _inputs(arms[name], start, labels, reward[0])
             limits = request.budget.of_training if arms[name].trains else {}
             _add(derived, policy, {**inputs, **given, **limits, "seed": seed})
-            if settings[name] in recipe.minutes:
-                minutes[policy] = recipe.minutes[settings[name]]
+            _set_minutes(minutes, policy, recipe, settings[name])
 
     # 3. Answers, evaluation, comparison.
     every = [policy for own in policies.values() for policy in own]
     for name, stage in _ending(written, start, policies, request).items():
         _add(derived, name, stage)
-        for spent in _minutes(recipe, written, stage["kind"]):
-            before = max(1, len(_first(written, "respond").get("policies", ())) - 1)
-            minutes[name] = spent * len(every) / before
+        before = max(1, len(_first(written, "respond").get("policies", ())) - 1)
+        more = len(every) / before  # policies than the recipe's own evaluation has
+        _set_minutes(minutes, name, recipe, _name_of(written, stage["kind"]), more)
     changed = {"name": f"{recipe.name}-compare"[:100], "stages": derived, "minutes": minutes}
     models = {k: m for k, m in recipe.models.items() if k in _used_models(derived, recipe)}
     base = recipe.model_dump(exclude={"fit", "results", "models", *changed})
@@ -112,7 +111,7 @@ def comparison_plan(recipe: Recipe, request: Request) -> Plan:
 
 def _shared(written: Mapping[str, Any], slot: str, chosen: str, recipe: Recipe) -> Any:
     """What the recipe's trainings take in a slot, or what is chosen instead."""
-    option, what = ("labels", "labels") if slot == "labels" else ("start", "start")
+    option = "labels" if slot == "labels" else "start"
     known = {n: s for n, s in written.items() if s.get("kind") in _LEARNING}
     if chosen:
         if chosen not in written and chosen not in recipe.models:
@@ -129,8 +128,8 @@ def _shared(written: Mapping[str, Any], slot: str, chosen: str, recipe: Recipe) 
     several = "; ".join(", ".join(_names(each)) for each in found.values())
     why = f"its trainings differ ({several})" if found else "it has none"
     raise RecipeError(
-        f"{recipe.name}: a comparison needs one {what} for all arms, and {why}; name it with "
-        f"--{option}"
+        f"{recipe.name}: a comparison needs the same {option} for all arms, and {why}; name "
+        f"them with --{option}"
     )
 
 
@@ -166,16 +165,19 @@ def _bounded(labeling: Sequence[str]) -> str:
 
 def _first(written: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The recipe's first stage of a kind; empty where it has none."""
-    return next((dict(stage) for stage in written.values() if stage.get("kind") == kind), {})
+    return dict(written.get(_name_of(written, kind), {}))
 
 
-def _minutes(recipe: Recipe, written: Mapping[str, Any], kind: str) -> Iterator[float]:
-    """The minutes of the recipe's first stage of a kind, if it has them."""
-    for name, stage in written.items():
-        if stage.get("kind") == kind:
-            if name in recipe.minutes:
-                yield recipe.minutes[name]
-            return
+def _name_of(written: Mapping[str, Any], kind: str) -> str:
+    return next((name for name, stage in written.items() if stage.get("kind") == kind), "")
+
+
+def _set_minutes(
+    minutes: dict[str, float], name: str, recipe: Recipe, like: str, times: float = 1.0
+) -> None:
+    """The measured minutes of the recipe's stage that a stage is like, where it has them."""
+    if like in recipe.minutes:
+        minutes[name] = recipe.minutes[like] * times
 
 
 # ── the stages of the comparison ─────────────────────────────────────────────────────────────
@@ -185,8 +187,7 @@ def _reward(
     written: Mapping[str, Any], trunk: Mapping[str, Any], start: Any, labels: Any
 ) -> tuple[str, dict[str, Any]]:
     """(name, stage) of the reward model on the shared labels, with the settings of the recipe's."""
-    own = _first(written, "reward")
-    name = next((n for n, s in written.items() if s.get("kind") == "reward"), "reward")
+    own, name = _first(written, "reward"), _name_of(written, "reward") or "reward"
     name = f"{name}-shared" if name in trunk else name  # the labels come from another one
     return name, {"kind": "reward", **own, "model": start, "labels": labels}
 

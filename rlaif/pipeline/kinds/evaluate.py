@@ -112,7 +112,7 @@ class EvaluateStage(Stage):
             yield "human", str(error)
 
     def does(self, context: RunContext) -> str:
-        trained = ", ".join(name for name in self._respond.policies if name != START)
+        trained = ", ".join(name for name in self.respond.policies if name != START)
         judges = self.sources["judges"]
         compare = "compares" if len(judges) == 1 else "compare"
         return f"{names_of(judges)} {compare} {trained} with the start"
@@ -120,7 +120,7 @@ class EvaluateStage(Stage):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         """Also the policies, whose KL to the start is computed from their weights, and the labels
         that they were trained on, whose receipts say who labeled."""
-        policies = self._respond.policies
+        policies = self.respond.policies
         human = self.options.human
         return {
             "labels": [Files((source.file,)) for source in self._labels],
@@ -128,7 +128,7 @@ class EvaluateStage(Stage):
             "human": Files((Path(human).expanduser(),) if human else ()),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
-            **self._respond.template_kwargs,
+            **self.respond.template_kwargs,
         }
 
     def run(self, context: RunContext) -> None:
@@ -137,7 +137,7 @@ class EvaluateStage(Stage):
         from rlaif.evaluation.round_robin.tournament import also_round_robin
 
         scorer = self._scorer()
-        start, *trained = (self._policy_run(name, scorer) for name in self._respond.policies)
+        start, *trained = (self._policy_run(name, scorer) for name in self.respond.policies)
         verdicts = self._verdicts()
         require_known(verdicts, {run.name: run.samples for run in trained})
         judges, strengths = self._in_turn(context), list[StrengthTable]()
@@ -180,7 +180,7 @@ class EvaluateStage(Stage):
         verdicts = read_jsonl(Path(self.options.human).expanduser(), HumanVerdict)
         if not verdicts:
             raise RecordError(f"{self.options.human}: no records in it; give at least one")
-        names = [name for name in self._respond.policies if name != START]
+        names = [name for name in self.respond.policies if name != START]
         for verdict in verdicts:
             if verdict.policy not in names:
                 raise RecordError(
@@ -205,7 +205,7 @@ class EvaluateStage(Stage):
         from rlaif.feedback.labelers import labelers_of
 
         found = labelers_of(source.file for source in self._labels)
-        rewards = (s for stage in self._before for s in stage.sources.get("reward", ()))
+        rewards = (s for stage in self.before for s in stage.sources.get("reward", ()))
         unknown = any(not isinstance(source.origin, Stage) for source in rewards)
         return replace(found, complete=found.complete and not unknown)
 
@@ -213,7 +213,7 @@ class EvaluateStage(Stage):
     def _labels(self) -> list[Source]:
         """The labels that the evaluated policies were trained on, each file once."""
         found: dict[str, Source] = {}
-        for stage in self._before:
+        for stage in self.before:
             for slot, sources in stage.sources.items():
                 if ArtifactType.PREFERENCES in stage.takes[slot].takes:
                     for source in sources:
@@ -222,7 +222,7 @@ class EvaluateStage(Stage):
         return list(found.values())
 
     @property
-    def _before(self) -> list[Stage]:
+    def before(self) -> list[Stage]:
         """All stages that this one depends on."""
         found: dict[Stage, None] = {}
         waiting: list[Stage] = [self]
@@ -238,7 +238,8 @@ class EvaluateStage(Stage):
         return Files((self.folder / "evaluation.json",))
 
     @property
-    def _respond(self) -> RespondStage:
+    def respond(self) -> RespondStage:
+        """The stage in which the policies answered."""
         stage = self.source("responses").stage
         assert isinstance(stage, RespondStage)
         return stage
@@ -257,14 +258,14 @@ class EvaluateStage(Stage):
         from rlaif.evaluation.policies import PolicyRun
         from rlaif.generation.offline import tokens_per_second
 
-        path = self._respond.responses(name)
+        path = self.respond.responses(name)
         samples = read_jsonl(path, Sample)
         rewards = None
         if scorer:
             conversations = [s.prompt.messages for s in samples]
             responses = [ResponseText(s.response, s.complete, s.end_token) for s in samples]
             rewards = scorer.overall_scores(conversations, responses)
-        is_sampler = isinstance(self._respond.policies[name].stage, SamplerStage)
+        is_sampler = isinstance(self.respond.policies[name].stage, SamplerStage)
         kl = None if name == START or is_sampler else self._kl(name, samples)
         return PolicyRun(name, samples, rewards, kl, tokens_per_second(path))
 
@@ -273,7 +274,7 @@ class EvaluateStage(Stage):
         from rlaif.evaluation.policies import estimate_kl
         from rlaif.models.sample_logprobs import response_logprobs
 
-        start, policy = self._respond.policies[START], self._respond.policies[name]
+        start, policy = self.respond.policies[START], self.respond.policies[name]
         trained = policy.stage
         # A whole model is read by itself, an adapter over the model that it was trained on.
         if trained is None or is_model(trained.folder):
@@ -302,8 +303,8 @@ class EvaluateStage(Stage):
 
     def _sizes(self, context: RunContext) -> str:
         """How many labels and prompts the table is based on."""
-        heldout = len(context.prompts(self._respond.options.prompts))
-        labels = sum(_judged(stage) for stage in self._before if isinstance(stage, LabelStage))
+        heldout = len(context.prompts(self.respond.options.prompts))
+        labels = sum(_judged(stage) for stage in self.before if isinstance(stage, LabelStage))
         few = ": too few to tell policies apart" if heldout < FEW_PROMPTS else ""
         trained = f"trained on {labels} labels, " if labels else ""
         return f"{trained}judged on {heldout} held-out prompts{few}"

@@ -94,9 +94,7 @@ def test_an_arm_that_the_start_beats_is_level_with_one_that_it_beats_too():
     ],
 )
 def test_one_arm_alone_is_compared_with_the_start(interval, said):
-    assert line(arm("dpo", interval), seeds=1) == (
-        f"dpo {said} at this n (100 prompts, one seed)."
-    )
+    assert line(arm("dpo", interval), seeds=1) == (f"dpo {said} at this n (100 prompts, one seed).")
 
 
 def test_without_a_win_rate_nothing_is_told():

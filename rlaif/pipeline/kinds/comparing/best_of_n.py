@@ -103,5 +103,3 @@ def kl_bound(n: int) -> float:
     """The most that best-of-n can be from its model, KL in nats per response: ln n - (n-1)/n
     (arXiv:2401.01879)."""
     return math.log(n) - (n - 1) / n
-
-
