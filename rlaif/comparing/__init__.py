@@ -1,4 +1,4 @@
-"""What is told of training methods that were compared over several seeds. Nothing here asks a judge.
+"""What is told of training methods that were compared over several seeds; no judge is asked here.
 
 crossed.py        intervals of means over seeds and prompts, both of which are a sample
 head_to_head.py   win rates over seeds; which methods are compared with each other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from markupsafe import Markup
@@ -48,32 +49,36 @@ def render_page(found: Comparison) -> str:
 
 
 def plots(found: Comparison) -> list[figures.Plot]:
-    """The win rate against what it cost: time, distance from the start, and forgotten text."""
-    drawn = []
-    for title, x_label, caption, value in (
-        (
-            "Win rate by time",
-            "seconds of training, the reward model's included",
-            "Up and to the left is better. Best-of-n trains nothing but the reward model, and draws "
-            "several responses for every answer.",
-            lambda arm: arm.seconds or None,
-        ),
-        (
-            "Win rate by KL",
-            "KL to the start (nats per response)",
-            "Up and to the left is better: a higher win rate at a smaller distance from the start. "
-            "Of best-of-n an upper bound is shown.",
-            _distance,
-        ),
-    ):
-        rows = [
-            (arm.name, x, arm.win_rate)
-            for arm in found.trained
-            if arm.win_rate is not None and (x := value(arm)) is not None
-        ]
-        if rows:
-            drawn.append(figures.Plot(title, figures.scatter(rows, x_label), caption))
-    return drawn
+    """The win rate (%) against what it cost: time, and distance from the start."""
+    by_time = "Up and to the left is better. Best-of-n trains the reward model alone, and draws "
+    by_time += "several responses for every answer."
+    by_kl = "Up and to the left is better: more wins at a smaller distance from the start. Of "
+    by_kl += "best-of-n an upper bound is shown."
+    return [
+        *_plot(found, "Win rate (%) by time", "seconds, with the reward model's", by_time, _time),
+        *_plot(found, "Win rate (%) by KL", "KL to the start (nats a response)", by_kl, _distance),
+    ]
+
+
+def _plot(
+    found: Comparison,
+    title: str,
+    x_label: str,
+    caption: str,
+    value: Callable[[ArmResult], float | None],
+) -> Iterator[figures.Plot]:
+    """The plot of the arms that have this value; none where no arm has it."""
+    rows = [
+        (arm.name, x, arm.win_rate)
+        for arm in found.trained
+        if arm.win_rate is not None and (x := value(arm)) is not None
+    ]
+    if rows:
+        yield figures.Plot(title, figures.scatter(rows, x_label), caption)
+
+
+def _time(arm: ArmResult) -> float | None:
+    return arm.seconds or None
 
 
 def _distance(arm: ArmResult) -> float | None:

@@ -36,10 +36,10 @@ class ArmResult:
     """One method over its seeds; None: not measured. The start is an arm without trainings.
 
     by_judge: win rates against the start by judge; longer: what naming the longer response gives;
-    gold_gain: of a planted judge's gold over the start. kl: k1 to the start, nats per response; kl_most:
-    an upper bound where that is known instead. refusals: by kind of prompt. text_nll: of the plain
-    text, nats a token; text_change: the same less the start's. seconds, tokens: means over seeds;
-    reward_seconds: of the reward model that it needs, trained once for all.
+    gold_gain: of a planted judge's gold over the start. kl: k1 to the start, nats per response;
+    kl_most: an upper bound where that is known instead. refusals: by kind of prompt. text_nll: of
+    the plain text, nats a token; text_change: the same less the start's. reward_seconds: of the
+    reward model that it needs, trained once for all.
     """
 
     name: str
