@@ -119,7 +119,7 @@ def test_a_recipe_that_does_not_say_which_labels_or_start_is_asked():
     assert stages["dpo-0"]["labels"] == "more"
     assert "labels" not in stages
     other = a_recipe({"dpo": {"model": "sft"}})
-    with pytest.raises(RecipeError, match="same start for all arms.*--start"):
+    with pytest.raises(RecipeError, match=r"same start for all arms.*--start"):
         comparison_plan(other, Request(("dpo",), 1))
     assert stages_of(other, "dpo", start="sft")["responses"]["policies"][0] == "sft"
     with pytest.raises(RecipeError, match="--start stf: unknown name; did you mean 'sft'"):
@@ -127,9 +127,8 @@ def test_a_recipe_that_does_not_say_which_labels_or_start_is_asked():
 
 
 def test_a_name_that_the_comparison_needs_is_refused_where_the_recipe_has_it():
-    stages = {"evaluation": None, "samples": None, "report": None,
-              "dpo-0": {"kind": "sample", "model": "policy"}, "labels": {"samples": "dpo-0"}}  # fmt: skip
-    recipe = a_recipe(stages, results=["responses"])
+    drawn = {"dpo-0": {"kind": "sample", "model": "policy"}, "labels": {"samples": "dpo-0"}}
+    recipe = a_recipe({"samples": None, **drawn})
     with pytest.raises(RecipeError, match="dpo-0: a comparison needs this name"):
         comparison_plan(recipe, Request(("dpo",), 1))
 
