@@ -70,13 +70,15 @@ def crossed_share(values: Values, *, comparisons: int = 1) -> Estimate:
     return Estimate(mean, *wilson(mean, effective), n=prompts)
 
 
-def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
+def over_seeds(
+    estimates: Sequence[Estimate], low: float = -math.inf, high: float = math.inf
+) -> Estimate:
     """The mean of one figure of S seeds, each with its interval over the same prompts:
 
         half² = mean(half_s)² + (t_{S-1}·d/√S)²    d the standard deviation between seeds
 
-    On the safe side, since d has a part of the uncertainty over prompts in it, too. No bounds where
-    a seed has none.
+    clipped to [low, high]. On the safe side, since d has a part of the uncertainty over prompts in
+    it, too. No bounds where a seed has none.
     """
     value, prompts = fmean(e.value for e in estimates), min(e.n for e in estimates)
     halves = [(e.high - e.low) / 2 for e in estimates if e.low is not None and e.high is not None]
@@ -86,7 +88,7 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     if (seeds := len(estimates)) > 1:
         between = student_t(seeds - 1) * stdev(e.value for e in estimates) / math.sqrt(seeds)
     half = math.hypot(fmean(halves), between)
-    return Estimate(value, value - half, value + half, prompts)
+    return Estimate(value, max(low, value - half), min(high, value + half), prompts)
 
 
 def _moments(x: NDArray[np.float64]) -> tuple[float, float, float]:

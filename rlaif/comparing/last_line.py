@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlaif.comparing.result import ArmResult, Comparison
+from rlaif.comparing.result import ArmResult, MethodComparison
 
 SLOWER = 1.5
 _FRACTIONS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 7: "a seventh",
               8: "an eighth", 9: "a ninth", 10: "a tenth"}  # fmt: skip
 
 
-def last_line(found: Comparison) -> str:
+def last_line(found: MethodComparison) -> str:
     """The sentence, which begins with "Planted: " where a judge is simulated."""
     sentence = _sentence(found)
     return f"Planted: {sentence}" if found.planted else sentence
 
 
-def _sentence(found: Comparison) -> str:
+def _sentence(found: MethodComparison) -> str:
     rated = [arm for arm in found.trained if arm.win_rate is not None]
     if not rated:
         return "No arm has a win rate, so nothing can be told."
@@ -49,7 +49,7 @@ def _sentence(found: Comparison) -> str:
 
 
 def _split(
-    found: Comparison, best: ArmResult, rated: Sequence[ArmResult]
+    found: MethodComparison, best: ArmResult, rated: Sequence[ArmResult]
 ) -> tuple[list[ArmResult], list[ArmResult]]:
     """(the arms that cannot be told from the best, itself first; those that it beats).
 
@@ -69,7 +69,7 @@ def _split(
     return level, beaten
 
 
-def _size(found: Comparison) -> str:
+def _size(found: MethodComparison) -> str:
     seeds = "one seed" if found.seeds == 1 else f"{found.seeds} seeds"
     return f"at this n ({found.prompts} prompts, {seeds})"
 

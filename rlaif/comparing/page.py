@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from rlaif.comparing.result import ArmResult, Comparison
+from rlaif.comparing.result import ArmResult, MethodComparison
 from rlaif.comparing.tables import comparison_tables, sentences
 from rlaif.data.records import atomic_open
 from rlaif.report import figures
@@ -15,7 +15,7 @@ from rlaif.report.judged_by import LABELED_TOO
 from rlaif.report.page import environment, packaged
 
 
-def write_page(found: Comparison, out: Path) -> Path:
+def write_page(found: MethodComparison, out: Path) -> Path:
     """Write the page to `out`, atomically. Returns `out`."""
     page = render_page(found)
     with atomic_open(out) as file:
@@ -23,7 +23,7 @@ def write_page(found: Comparison, out: Path) -> Path:
     return out
 
 
-def render_page(found: Comparison) -> str:
+def render_page(found: MethodComparison) -> str:
     """The page as HTML. It loads nothing, and its content security policy forbids all else."""
     rated = [(arm.name, arm.win_rate) for arm in found.trained if arm.win_rate]
     lines = sentences(found)
@@ -48,7 +48,7 @@ def render_page(found: Comparison) -> str:
     )
 
 
-def plots(found: Comparison) -> list[figures.Plot]:
+def plots(found: MethodComparison) -> list[figures.Plot]:
     """The win rate (%) against what it cost: time, and distance from the start."""
     by_time = "Up and to the left is better. Best-of-n trains the reward model alone, and draws "
     by_time += "several responses for every answer."
@@ -61,7 +61,7 @@ def plots(found: Comparison) -> list[figures.Plot]:
 
 
 def _plot(
-    found: Comparison,
+    found: MethodComparison,
     title: str,
     x_label: str,
     caption: str,

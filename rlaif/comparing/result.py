@@ -94,7 +94,7 @@ class HeadToHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class MethodComparison:
     """All of it. arms: the start first.
 
     budget: as it was given. left_out: policy → why its training is not there. labels: judged pairs
@@ -128,9 +128,9 @@ class Comparison:
         write_json(path, _COMPARISON.dump_python(self, mode="json"))
 
     @classmethod
-    def load(cls, path: Path) -> Comparison:
+    def load(cls, path: Path) -> MethodComparison:
         """Read a saved comparison. Raises OSError or ValueError."""
         return _COMPARISON.validate_json(path.read_bytes())
 
 
-_COMPARISON = TypeAdapter(Comparison)
+_COMPARISON = TypeAdapter(MethodComparison)

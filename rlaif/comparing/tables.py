@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from rlaif.comparing.result import ArmResult, Comparison
+from rlaif.comparing.result import ArmResult, MethodComparison
 from rlaif.evaluation.intervals import Estimate
 from rlaif.report.formats import NO_VALUE, format_number, format_percent, format_signed
 from rlaif.report.tables import ResultTable, print_result_table
 
 
-def print_comparison(found: Comparison, console: Console) -> None:
+def print_comparison(found: MethodComparison, console: Console) -> None:
     """Print the tables, what they rest on, and the last line."""
     for table in comparison_tables(found):
         print_result_table(table, console)
@@ -19,7 +19,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     console.print(found.last_line, style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
-def comparison_tables(found: Comparison) -> list[ResultTable]:
+def comparison_tables(found: MethodComparison) -> list[ResultTable]:
     """Against the start, head to head, responses, costs, strengths; by seed where there are
     several."""
     tables = [_against_start(found), _head_to_head(found), _responses(found), _costs(found)]
@@ -37,7 +37,7 @@ def comparison_tables(found: Comparison) -> list[ResultTable]:
     return [table for table in tables if table.rows]
 
 
-def _against_start(found: Comparison) -> ResultTable:
+def _against_start(found: MethodComparison) -> ResultTable:
     judges = list(dict.fromkeys(judge for arm in found.trained for judge in arm.by_judge))
     gold = any(arm.gold_gain for arm in found.trained)
     rows = []
@@ -53,7 +53,7 @@ def _against_start(found: Comparison) -> ResultTable:
     return ResultTable(title, headings, tuple(rows))
 
 
-def _head_to_head(found: Comparison) -> ResultTable:
+def _head_to_head(found: MethodComparison) -> ResultTable:
     rows = [
         (
             f"{pair.first} over {pair.second}",
@@ -68,7 +68,7 @@ def _head_to_head(found: Comparison) -> ResultTable:
     return ResultTable(title, ("arms", "win rate", "prompts", "seeds", "better"), tuple(rows))
 
 
-def _responses(found: Comparison) -> ResultTable:
+def _responses(found: MethodComparison) -> ResultTable:
     kinds = list(dict.fromkeys(kind for arm in found.arms for kind in arm.refusals))
     rows = [
         (
@@ -89,7 +89,7 @@ def _responses(found: Comparison) -> ResultTable:
     return ResultTable("Responses, by rule", headings, tuple(rows))
 
 
-def _costs(found: Comparison) -> ResultTable:
+def _costs(found: MethodComparison) -> ResultTable:
     rows = [
         (
             arm.name,
@@ -112,7 +112,7 @@ def _costs(found: Comparison) -> ResultTable:
     return ResultTable("What it took, mean of the seeds", headings, tuple(rows))
 
 
-def sentences(found: Comparison) -> list[str]:
+def sentences(found: MethodComparison) -> list[str]:
     """What the tables rest on: labels, budgets, what is missing, who judged."""
     lines = []
     if found.labels is not None:
@@ -122,11 +122,13 @@ def sentences(found: Comparison) -> list[str]:
     evaluated = f"{found.prompts} held-out prompts, with {found.evaluation_reads:,} reads"
     lines.append(f"Judged on {evaluated}.")
     if found.budget:
-        given = ", ".join(f"{name} {value:,.10g}" for name, value in found.budget.items())
+        given = [
+            f"{value:,.10g} {'reads for the labels' if name == 'reads' else f'{name} a training'}"
+            for name, value in found.budget.items()
+        ]
         ended = [t.policy for arm in found.trained for t in arm.trainings if t.ended_by_budget]
-        by = f"it ended {', '.join(ended)}" if ended else "it ended no training"
-        training = {"tokens", "seconds"} & found.budget.keys()
-        lines.append(f"Budget: {given}{f' (of each training); {by}' if training else ''}.")
+        by = f"; it ended {', '.join(ended)}" if ended else ""
+        lines.append(f"Budget: {', '.join(given)}{by}.")
     once = [t for arm in found.trained for t in arm.trainings if t.ended_by_budget and t.steps == 1]
     if once:
         names = ", ".join(training.policy for training in once)

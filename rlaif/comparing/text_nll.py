@@ -38,10 +38,10 @@ def text_nll(
     shipped paragraphs.
 
     Every text stands alone, after the tokenizer's begin token if it has one, without a chat
-    template or end token, and is cut at the model's context. Computed in float32. Raises
-    BackboneError when the model cannot be loaded.
+    template or end token, and is cut at the model's context. Raises BackboneError when the model
+    cannot be loaded.
     """
-    backbone = Backbone.load(model, "float32")
+    backbone = Backbone.load(model)
     role: Role | None = None
     if adapter is not None:
         backbone.load_role("policy", adapter)

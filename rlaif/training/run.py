@@ -218,10 +218,12 @@ class Run:
         spent = {"run_seconds": self._seconds(), "run_tokens": self._tokens}
         with self.workers.raise_together():
             if self.workers.is_main:
-                self._write(step, {**metrics, **spent})
+                self._write(step, metrics, spent)
 
-    def _write(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        line: dict[str, Any] = {"step": step, **metrics}
+    def _write(
+        self, step: int, metrics: Mapping[str, float | None], spent: Mapping[str, float]
+    ) -> None:
+        line: dict[str, Any] = {"step": step, **metrics, **spent}
         before = self._history[-1]["alarms"] if self._history else []
         self._history.append({name: line.get(name) for name in alarms.WATCHED})
         active = alarms.active_alarms(self._history)

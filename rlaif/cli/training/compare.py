@@ -73,10 +73,10 @@ def compare(
     from rlaif.pipeline.comparing import run
     from rlaif.pipeline.comparing.arms import arms_of
     from rlaif.pipeline.comparing.budget import Budget
-    from rlaif.pipeline.comparing.plan import Request, comparison_plan
+    from rlaif.pipeline.comparing.plan import ComparisonRequest, comparison_plan
     from rlaif.pipeline.recipe import Recipe
 
-    request = Request(arms_of(arms), seeds, Budget.parse(budget or ()), labels, start)
+    request = ComparisonRequest(arms_of(arms), seeds, Budget.parse(budget or ()), labels, start)
     loaded = Recipe.load(recipe, settings or [])
     folder = out or Path("runs") / f"{loaded.name}-compare"
     if graph:

@@ -61,13 +61,14 @@ def settings_of(arm: Arm, stages: Mapping[str, Mapping[str, Any]]) -> tuple[str,
     stages: the recipe's, as written. Inputs, seeds and the guard of PPO are left out, and settings
     that only another estimator reads.
     """
-    alike = {name: stage for name, stage in stages.items() if stage.get("kind") == arm.kind}
-    same = [name for name, stage in alike.items() if arm.settings.items() <= stage.items()]
+    alike = [name for name, stage in stages.items() if stage.get("kind") == arm.kind]
+    advantages = arm.settings.get("advantages", "")
+    default = PPOConfig.model_fields["advantages"].default
+    same = [name for name in alike if stages[name].get("advantages", default) == advantages]
     name = next(iter([*same, *alike]), "")
-    written = dict(alike.get(name, {}))
     left_out = {"kind", *_INPUTS, "seed", *OF_JUDGE}
-    kept = {key: value for key, value in written.items() if key not in left_out}
-    if advantages := arm.settings.get("advantages"):
+    kept = {key: value for key, value in stages.get(name, {}).items() if key not in left_out}
+    if advantages:
         estimator = ESTIMATORS[str(advantages)]
         kept = {key: value for key, value in kept.items() if key not in unread_by(estimator)}
         if kept.get("group_size", 1) < estimator.min_group_size:

@@ -30,7 +30,7 @@ _EVALUATED = ("judges", "constitution", "judge_worth", "sample_principles", "see
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ComparisonRequest:
     """What is to be compared. labels, start: names in the recipe, "" for those that its trainings
     take; left_out: policy → why it is not there (its training failed)."""
 
@@ -43,7 +43,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ComparisonPlan:
     """The recipe of a comparison. policies: by arm, the stage of each seed; settings: of which
     stage of the recipe each arm has its settings, "" for the defaults; labels: the label stage that
     the budget of reads is for, "" where labels are a file."""
@@ -55,7 +55,7 @@ class Plan:
     labels: str
 
 
-def comparison_plan(recipe: Recipe, request: Request) -> Plan:
+def comparison_plan(recipe: Recipe, request: ComparisonRequest) -> ComparisonPlan:
     """The plan. Raises RecipeError where the recipe does not say which labels or start to take, and
     for a budget of reads where no stage labels."""
     written = {name: dict(stage) for name, stage in recipe.stages.items() if stage is not None}
@@ -103,7 +103,9 @@ def comparison_plan(recipe: Recipe, request: Request) -> Plan:
     models = {k: m for k, m in recipe.models.items() if k in _used_models(derived, recipe)}
     base = recipe.model_dump(exclude={"fit", "results", "models", *changed})
     made = Recipe.model_validate({**base, **changed, "models": models})
-    return Plan(made, policies, settings, ", ".join(_names(start)), labeling[0] if labeling else "")
+    return ComparisonPlan(
+        made, policies, settings, ", ".join(_names(start)), labeling[0] if labeling else ""
+    )
 
 
 # ── what the recipe says ─────────────────────────────────────────────────────────────────────
@@ -203,7 +205,7 @@ def _ending(
     written: Mapping[str, Any],
     start: Any,
     policies: Mapping[str, tuple[str, ...]],
-    request: Request,
+    request: ComparisonRequest,
 ) -> dict[str, dict[str, Any]]:
     """The last three stages. How the policies answer and who judges is the recipe's."""
     answer = {k: v for k, v in _first(written, "respond").items() if k != "policies"}

@@ -17,7 +17,13 @@ from rlaif.algorithms.rest.config import ReSTConfig
 from rlaif.feedback.pairs import reads_of
 from rlaif.pipeline import run as pipeline
 from rlaif.pipeline.comparing.arms import ARMS, describe
-from rlaif.pipeline.comparing.plan import EVALUATION, RESPONSES, Plan, Request, comparison_plan
+from rlaif.pipeline.comparing.plan import (
+    EVALUATION,
+    RESPONSES,
+    ComparisonPlan,
+    ComparisonRequest,
+    comparison_plan,
+)
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.graph import Graph, build_graph
 from rlaif.pipeline.kinds.label import LabelStage
@@ -29,7 +35,7 @@ class ComparisonError(UserError):
     """A comparison that cannot be made: why, and what to do."""
 
 
-def compare(recipe: Recipe, request: Request, folder: Path, console: Console) -> None:
+def compare(recipe: Recipe, request: ComparisonRequest, folder: Path, console: Console) -> None:
     """Run the comparison in a folder and print what came out. Killed, it goes on when called again.
 
     A training that fails is left out, with its reason beside the results. Raises RecipeError and
@@ -55,7 +61,7 @@ def compare(recipe: Recipe, request: Request, folder: Path, console: Console) ->
         pipeline.run(rest.recipe, folder, console)
 
 
-def dry_run(recipe: Recipe, request: Request, folder: Path, console: Console) -> None:
+def dry_run(recipe: Recipe, request: ComparisonRequest, folder: Path, console: Console) -> None:
     """Print what `compare` would do, with reads, trainings and minutes. Nothing is loaded or
     written. Raises as `compare` does before anything runs."""
     plan = comparison_plan(recipe, request)
@@ -65,7 +71,7 @@ def dry_run(recipe: Recipe, request: Request, folder: Path, console: Console) ->
         console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def notes(plan: Plan, request: Request) -> list[str]:
+def notes(plan: ComparisonPlan, request: ComparisonRequest) -> list[str]:
     """What is compared, from which start, with whose settings."""
     lines = [f"{describe(request.arms, request.seeds)}, from {plan.start}, {_seeds(request.seeds)}"]
     for name, stage in plan.settings.items():
@@ -87,7 +93,7 @@ def _seeds(seeds: int) -> str:
 # ── budgets that are too small ───────────────────────────────────────────────────────────────
 
 
-def require_budget(plan: Plan, request: Request, folder: Path) -> None:
+def require_budget(plan: ComparisonPlan, request: ComparisonRequest, folder: Path) -> None:
     """Raises ComparisonError for a budget that certainly does not pay for one label, or for one
     step of an arm: the tokens of a step are at least two for each of its rows."""
     graph, context = build_graph(plan.recipe, folder), RunContext(plan.recipe, folder)
@@ -136,7 +142,7 @@ def _least_tokens(config: Any, context: RunContext) -> int:
 # ── what it would cost ───────────────────────────────────────────────────────────────────────
 
 
-def _reads(plan: Plan, request: Request, folder: Path) -> list[str]:
+def _reads(plan: ComparisonPlan, request: ComparisonRequest, folder: Path) -> list[str]:
     """About how many reads the judges will make, at most."""
     graph, context = build_graph(plan.recipe, folder), RunContext(plan.recipe, folder)
     lines = []
@@ -161,7 +167,7 @@ def _reads(plan: Plan, request: Request, folder: Path) -> list[str]:
     return lines
 
 
-def _time(plan: Plan, request: Request) -> str:
+def _time(plan: ComparisonPlan, request: ComparisonRequest) -> str:
     """The minutes in all: measured ones where the recipe has them, and of budgets at most."""
     minutes: Mapping[str, float] = plan.recipe.minutes
     limit = request.budget.seconds

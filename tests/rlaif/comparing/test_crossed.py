@@ -129,4 +129,5 @@ def test_figures_over_seeds_add_the_spread_between_them():
     apart = [Estimate(v, v - 0.5, v + 0.5, 30) for v in (0.0, 1.0, 2.0)]
     expected = math.hypot(0.5, stats.t.ppf(0.975, 2) / math.sqrt(3))
     assert half(over_seeds(apart)) == pytest.approx(expected)
+    assert over_seeds(apart, 0.0, 1.5).high == 1.5
     assert over_seeds([Estimate(1.0, None, None, 1)]).low is None

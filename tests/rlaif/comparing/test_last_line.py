@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rlaif.comparing.last_line import fraction, last_line
-from rlaif.comparing.result import ArmResult, Comparison, HeadToHead, TrainedSeed
+from rlaif.comparing.result import ArmResult, HeadToHead, MethodComparison, TrainedSeed
 from rlaif.evaluation.intervals import Estimate
 
 BETTER, LEVEL, WORSE = (0.55, 0.7), (0.45, 0.6), (0.3, 0.45)
@@ -29,7 +29,7 @@ def met(first, second, interval):
 
 def line(*arms, pairs=(), **changes):
     start = ArmResult("start", ("start",))
-    found = Comparison({}, (start, *arms), tuple(pairs), prompts=100, seeds=3)
+    found = MethodComparison({}, (start, *arms), tuple(pairs), prompts=100, seeds=3)
     return last_line(replace(found, **changes))
 
 

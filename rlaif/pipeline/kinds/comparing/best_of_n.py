@@ -58,7 +58,7 @@ class BestOfNStage(SamplerStage):
         from rlaif.generation.offline import sample
         from rlaif.models.reward_model import RewardModel
 
-        drawn = out.with_name(f"{out.stem}-drawn.jsonl")
+        drawn = out.with_name(f"{out.stem}.drawn.jsonl")
         more = {"n": settings.n * self.settings.n, "seed": self.settings.seed}
         model = self.source("model").model
         samples = sample(model, prompts, drawn, settings.model_copy(update=more))

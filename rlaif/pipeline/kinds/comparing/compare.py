@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif.comparing.head_to_head import Points
-    from rlaif.comparing.result import ArmResult, Comparison, HeadToHead
+    from rlaif.comparing.result import ArmResult, HeadToHead, MethodComparison
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.evaluation.round_robin.strengths import StrengthTable
 
@@ -92,9 +92,9 @@ class CompareStage(Stage):
         found.save(self.outputs.paths[0])
         write_page(found, self._page)
 
-    def _compared(self, context: RunContext) -> Comparison:
+    def _compared(self, context: RunContext) -> MethodComparison:
         """Everything but the last line."""
-        from rlaif.comparing.result import Comparison
+        from rlaif.comparing.result import MethodComparison
         from rlaif.evaluation.policies import EvaluationResult
         from rlaif.pipeline.kinds.comparing.measure import reads_in, summary_of
         from rlaif.report.judged_by import judged_by
@@ -114,7 +114,7 @@ class CompareStage(Stage):
         stages = [stage for stage in self._evaluate.before if isinstance(stage, LabelStage)]
         labels = [summary_of(stage) for stage in stages]
         journals = [stage.folder / "answers.journal.jsonl" for stage in (self._evaluate, self)]
-        return Comparison(
+        return MethodComparison(
             facts=run_facts(context),
             arms=arms,
             head_to_head=met,
@@ -252,10 +252,10 @@ class CompareStage(Stage):
         return self.folder.parent / PAGE
 
     def show(self, context: RunContext, console: Console) -> None:
-        from rlaif.comparing.result import Comparison
+        from rlaif.comparing.result import MethodComparison
         from rlaif.comparing.tables import print_comparison
 
-        print_comparison(Comparison.load(self.outputs.paths[0]), console)
+        print_comparison(MethodComparison.load(self.outputs.paths[0]), console)
         console.print(f"page: {self._page}", highlight=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -48,7 +49,7 @@ def arm_result(
         name,
         tuple(policies),
         rates,
-        length_controlled=_over([policy.length_controlled for policy in own]),
+        length_controlled=_over([policy.length_controlled for policy in own], 0.0, 1.0),
         longer=share_over([share_longer(s, responses[start]) for s in samples]) if rates else None,
         gold_gain=_over([gains.get(policy) for policy in policies]),
         by_seed=tuple(policy.win_rate for policy in own),
@@ -104,10 +105,12 @@ def _k1(policy: PolicyResult) -> Estimate | None:
     return policy.kl.k1 if policy.kl else None
 
 
-def _over(estimates: Sequence[Estimate | None]) -> Estimate | None:
+def _over(
+    estimates: Sequence[Estimate | None], low: float = -math.inf, high: float = math.inf
+) -> Estimate | None:
     """Over seeds; None where one of them was not measured."""
     known = [each for each in estimates if each is not None]
-    return over_seeds(known) if known and len(known) == len(estimates) else None
+    return over_seeds(known, low, high) if known and len(known) == len(estimates) else None
 
 
 def _text(policies: Sequence[str], text: TextNLL) -> float | None:

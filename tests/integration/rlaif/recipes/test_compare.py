@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.planted.grammar import prompts
 from benchmarks.planted.policy import save_policy
-from rlaif.comparing.result import Comparison
+from rlaif.comparing.result import MethodComparison
 from rlaif.data.records import write_jsonl
 from tests.rlaif.report.pages import text_of
 from tests.support.training.killed import assert_same_outcome
@@ -46,7 +46,7 @@ def test_a_planted_comparison_ends_with_a_line_a_table_and_a_page(tmp_path: Path
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
-    found = Comparison.load(tmp_path / "run" / "comparison" / "comparison.json")
+    found = MethodComparison.load(tmp_path / "run" / "comparison" / "comparison.json")
     assert [arm.name for arm in found.arms] == ["start", "dpo", "best_of_n"]
     assert [len(arm.trainings) for arm in found.arms] == [0, 2, 0]
     assert found.last_line.startswith("Planted: ")
@@ -76,7 +76,7 @@ from pathlib import Path
 from rich.console import Console
 from rlaif.feedback.client import judge_client
 from rlaif.pipeline.comparing.budget import Budget
-from rlaif.pipeline.comparing.plan import Request
+from rlaif.pipeline.comparing.plan import ComparisonRequest
 from rlaif.pipeline.comparing.run import compare
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds import KINDS
@@ -89,7 +89,7 @@ def main():
     )
     for kind in KINDS.values():
         kind.run = deadly(kind.run, doomed)
-    request = Request(("dpo", "rloo", "best_of_n"), 2, Budget(tokens=100_000))
+    request = ComparisonRequest(("dpo", "rloo", "best_of_n"), 2, Budget(tokens=100_000))
     loaded = Recipe.model_validate_json(Path(recipe).read_text())
     compare(loaded, request, Path(folder), Console(width=200))
 

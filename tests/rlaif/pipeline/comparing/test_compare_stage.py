@@ -15,12 +15,12 @@ from constitution import Constitution
 from judge_service.engines.planted import PlantedEngine
 from judge_service.planted.file import PlantedJudge
 from rlaif.comparing import text_nll
-from rlaif.comparing.result import Comparison
+from rlaif.comparing.result import MethodComparison
 from rlaif.comparing.text_nll import ParagraphNLL
 from rlaif.data.records import Sample, write_jsonl
 from rlaif.models import catalog
 from rlaif.pipeline.comparing.budget import Budget
-from rlaif.pipeline.comparing.plan import Request, comparison_plan
+from rlaif.pipeline.comparing.plan import ComparisonRequest, comparison_plan
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.graph import build_graph
 from rlaif.pipeline.kinds.comparing.best_of_n import best_of, kl_bound
@@ -49,7 +49,7 @@ def compared(tmp_path, monkeypatch):
     models = {"policy": "org/policy", "judge": f"planted:{judge_file(tmp_path, flip=0.0)}"}
     recipe = a_recipe(models=models, constitution=str(CONSTITUTION), heldout_prompts=20)
     budget = Budget.parse(["seconds=30", "tokens=1000", "reads=100"])
-    request = Request(("sft", "dpo", "best_of_n"), 2, budget)
+    request = ComparisonRequest(("sft", "dpo", "best_of_n"), 2, budget)
     recipe = comparison_plan(recipe, request).recipe
     graph = build_graph(recipe, tmp_path / "run")
     context = RunContext(recipe, tmp_path / "run")
@@ -97,7 +97,7 @@ def compared(tmp_path, monkeypatch):
 
 def test_comparison_has_every_arm_with_what_was_measured(compared):
     _, graph = compared
-    found = Comparison.load(graph["comparison"].folder / "comparison.json")
+    found = MethodComparison.load(graph["comparison"].folder / "comparison.json")
     start, sft, dpo, best = found.arms
     assert (start.name, start.by_judge, start.trainings) == ("start", {}, ())
     assert dpo.policies == ("dpo-0", "dpo-1")
@@ -118,7 +118,7 @@ def test_comparison_has_every_arm_with_what_was_measured(compared):
 
 def test_comparison_counts_time_tokens_memory_reads_and_what_budgets_ended(compared):
     _, graph = compared
-    found = Comparison.load(graph["comparison"].folder / "comparison.json")
+    found = MethodComparison.load(graph["comparison"].folder / "comparison.json")
     sft, dpo, best = found.trained
     assert [t.seconds for t in sft.trainings] == [12.0, 18.0]
     assert [t.tokens for t in dpo.trainings] == [1200.0, 1200.0]
@@ -136,7 +136,7 @@ def test_comparison_counts_time_tokens_memory_reads_and_what_budgets_ended(compa
 
 def test_arms_that_matter_meet_head_to_head_seed_by_seed(compared):
     _, graph = compared
-    found = Comparison.load(graph["comparison"].folder / "comparison.json")
+    found = MethodComparison.load(graph["comparison"].folder / "comparison.json")
     met = {frozenset((p.first, p.second)): p for p in found.head_to_head}
     pair = met[frozenset(("dpo", "best_of_n"))]
     # seed 0: the same texts, all ties; seed 1: each says GOOD where the other is plain
@@ -164,7 +164,7 @@ def test_terminal_and_page_say_planted_who_judged_and_the_last_line(compared):
 
 
 def test_policies_that_are_no_seeds_of_the_evaluation_are_refused(tmp_path):
-    recipe = comparison_plan(a_recipe(), Request(("dpo",), 2)).recipe
+    recipe = comparison_plan(a_recipe(), ComparisonRequest(("dpo",), 2)).recipe
     recipe.stages["comparison"]["arms"] = {"dpo": ["dpo-0", "dpo-7"]}
     with pytest.raises(RecipeError, match=r"comparison\.arms: unknown policy 'dpo-7'.*dpo-0, dpo-"):
         build_graph(recipe, tmp_path)

@@ -12,7 +12,7 @@ from rlaif.pipeline import run as pipeline
 from rlaif.pipeline.comparing import run as comparing
 from rlaif.pipeline.comparing.arms import ARMS, arms_of, settings_of
 from rlaif.pipeline.comparing.budget import Budget
-from rlaif.pipeline.comparing.plan import Request, comparison_plan
+from rlaif.pipeline.comparing.plan import ComparisonRequest, comparison_plan
 from rlaif.pipeline.comparing.run import ComparisonError, require_budget
 from rlaif.pipeline.graph import build_graph
 from rlaif.pipeline.recipe import Recipe, RecipeError
@@ -23,7 +23,7 @@ ALL = tuple(ARMS)
 
 
 def stages_of(recipe, *arms, seeds=2, **request):
-    plan = comparison_plan(recipe, Request(arms or ALL, seeds, **request))
+    plan = comparison_plan(recipe, ComparisonRequest(arms or ALL, seeds, **request))
     build_graph(plan.recipe, "unused")  # every problem would be an error
     return plan.recipe.stages
 
@@ -53,7 +53,7 @@ def test_what_no_arm_needs_is_left_out():
     recipe = a_recipe(models={"policy": "org/p", "judge": "org/j", "second": "org/s"})
     stages = stages_of(recipe, "sft", "dpo")
     assert "reward" not in stages
-    plan = comparison_plan(recipe, Request(("dpo",), 1))
+    plan = comparison_plan(recipe, ComparisonRequest(("dpo",), 1))
     assert plan.recipe.models.keys() == {"policy", "judge", "second"}
     assert "judges" not in stages["evaluation"]  # the second judge, as the kind chooses
 
@@ -70,6 +70,8 @@ def test_estimators_take_the_recipes_settings_but_those_of_another_estimator():
     grouped = {"group_size": 4, "prompts_per_iteration": 5, "advantages": "rloo"}
     assert settings_of(ARMS["rloo"], single)[1] == grouped  # as many responses
     assert settings_of(ARMS["rest"], written) == ("", {})
+    both = {**written, "plain": {"kind": "ppo", "vf_coef": 0.2}}
+    assert settings_of(ARMS["ppo"], both) == ("plain", {"vf_coef": 0.2, "advantages": "gae"})
 
 
 def test_budgets_become_settings_of_labels_and_trainings():
@@ -114,23 +116,23 @@ def test_arms_that_do_not_exist_are_refused(text, message):
 def test_a_recipe_that_does_not_say_which_labels_or_start_is_asked():
     two = a_recipe({"more": {"kind": "label", "samples": "samples"}, "dpo": {"labels": "more"}})
     with pytest.raises(RecipeError, match=r"same labels for all arms.*differ \(.*more.*--labels"):
-        comparison_plan(two, Request(("dpo",), 1))
+        comparison_plan(two, ComparisonRequest(("dpo",), 1))
     stages = stages_of(two, "dpo", labels="more")
     assert stages["dpo-0"]["labels"] == "more"
     assert "labels" not in stages
     other = a_recipe({"dpo": {"model": "sft"}})
     with pytest.raises(RecipeError, match=r"same start for all arms.*--start"):
-        comparison_plan(other, Request(("dpo",), 1))
+        comparison_plan(other, ComparisonRequest(("dpo",), 1))
     assert stages_of(other, "dpo", start="sft")["responses"]["policies"][0] == "sft"
     with pytest.raises(RecipeError, match="--start stf: unknown name; did you mean 'sft'"):
-        comparison_plan(other, Request(("dpo",), 1, start="stf"))
+        comparison_plan(other, ComparisonRequest(("dpo",), 1, start="stf"))
 
 
 def test_a_name_that_the_comparison_needs_is_refused_where_the_recipe_has_it():
     drawn = {"dpo-0": {"kind": "sample", "model": "policy"}, "labels": {"samples": "dpo-0"}}
     recipe = a_recipe({"samples": None, **drawn})
     with pytest.raises(RecipeError, match="dpo-0: a comparison needs this name"):
-        comparison_plan(recipe, Request(("dpo",), 1))
+        comparison_plan(recipe, ComparisonRequest(("dpo",), 1))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_a_name_that_the_comparison_needs_is_refused_where_the_recipe_has_it():
 def test_a_budget_that_is_surely_too_small_is_refused_before_anything_runs(
     budget, message, tmp_path
 ):
-    request = Request(("dpo", "ppo", "rest"), 1, Budget.parse([budget]))
+    request = ComparisonRequest(("dpo", "ppo", "rest"), 1, Budget.parse([budget]))
     plan = comparison_plan(a_recipe(), request)
     with pytest.raises(ComparisonError, match=message):
         require_budget(plan, request, tmp_path)
@@ -152,7 +154,7 @@ def test_a_budget_that_is_surely_too_small_is_refused_before_anything_runs(
 def test_a_dry_run_names_reads_trainings_and_minutes(tmp_path):
     console = Console(file=StringIO(), width=300)
     recipe = Recipe.load("quickstart")
-    comparing.dry_run(recipe, Request(("sft", "dpo", "best_of_n"), 2), tmp_path, console)
+    comparing.dry_run(recipe, ComparisonRequest(("sft", "dpo", "best_of_n"), 2), tmp_path, console)
     said = console.file.getvalue()
     assert "3 arms (sft, dpo, best_of_n), 4 trainings, from policy, seeds 0 to 1" in said
     assert "dpo: settings of the recipe's dpo" in said
@@ -178,7 +180,7 @@ class FailingRun:
 def compare_with(monkeypatch, run, tmp_path, *arms):
     monkeypatch.setattr(pipeline, "run", run)
     console = Console(file=StringIO(), width=300)
-    comparing.compare(a_recipe(), Request(arms, 2), tmp_path, console)
+    comparing.compare(a_recipe(), ComparisonRequest(arms, 2), tmp_path, console)
     return console.file.getvalue()
 
 
