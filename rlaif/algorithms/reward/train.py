@@ -91,7 +91,7 @@ def train(
             pairs, where = [encoded.pairs[i] for i in batch], f"reward model, step {step}"
             metrics = train_step(reward_model, learner, pairs, config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
-            last = run.spend(metrics["tokens"]) or step == len(batches)
+            last = run.spend(metrics["tokens"] or 0.0) or step == len(batches)
             score = None
             if heldout.pairs and (last or is_evaluated(config, step, epoch)):
                 result = evaluation.evaluate()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from constitution.errors import UserError, expected_one_of
 
-FORMS = {"reads": int, "tokens": int, "seconds": float}
+FORMS: dict[str, Callable[[str], float]] = {"reads": int, "tokens": int, "seconds": float}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def compare(recipe: Recipe, request: ComparisonRequest, folder: Path, console: C
     except RunError as error:
         trainings = {policy for own in plan.policies.values() for policy in own}
         failed = {name: reason for name, reason in error.failed.items() if name in trainings}
-        if not failed or failed.keys() != error.failed.keys() or failed.keys() == trainings:
+        if not failed or set(failed) != set(error.failed) or set(failed) == trainings:
             raise
         console.print(
             f"going on without {', '.join(failed)}; run again to try them once more",

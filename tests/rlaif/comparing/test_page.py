@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 from rlaif.comparing.page import render_page, write_page
 from rlaif.comparing.result import ArmResult, HeadToHead, MethodComparison, TrainedSeed
@@ -89,6 +90,6 @@ def test_names_in_a_scatter_plot_do_not_lie_on_each_other():
         scatter(rows, "seconds")))  # fmt: skip
     places = {text: (float(x), float(y), anchor) for x, y, anchor, text in drawn}
     ys = sorted(places[f"arm {n}"][1] for n in range(6))
-    assert min(b - a for a, b in zip(ys, ys[1:], strict=False)) >= 13.9
+    assert min(b - a for a, b in pairwise(ys)) >= 13.9
     assert places["far right"][2] == "end"
     assert places["arm 0"][2] == "start"
