@@ -32,8 +32,8 @@ class Budget:
             name, _, number = text.partition("=")
             if name not in FORMS:
                 raise UserError(
-                    f"--budget {text}: unknown budget {name!r}; {expected_one_of(name, FORMS)}, "
-                    "as in --budget seconds=60"
+                    f"--budget {text}: unknown budget {name!r} (write it as --budget seconds=60); "
+                    f"{expected_one_of(name, FORMS)}"
                 )
             if name in given:
                 raise UserError(f"--budget {text}: {name} is given twice; remove one of them")

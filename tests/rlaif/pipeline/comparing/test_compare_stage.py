@@ -160,7 +160,8 @@ def test_terminal_and_page_say_planted_who_judged_and_the_last_line(compared):
         assert "it ended sft-0, sft-1, dpo-0, dpo-1" in said
         assert "at most 1.20" in said
     assert page.count("<svg") == 2
-    assert "http" not in page
+    assert "http:" not in page
+    assert "https:" not in page
 
 
 def test_policies_that_are_no_seeds_of_the_evaluation_are_refused(tmp_path):
