@@ -16,6 +16,7 @@ from rlaif.cli import commands, doctor, libraries
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.service import serve, store, token, top
 from rlaif.cli.settings_help import command_with_settings
+from rlaif.cli.training import compare as compare_methods
 from rlaif.cli.training import data, label, labels, models, revise, reward, runs, sample, train
 from rlaif.cli.version import Version
 
@@ -63,6 +64,7 @@ app.command(
 )(runs.evaluate)
 app.command(epilog="Example: rlaif report runs/quickstart")(runs.report)
 app.command(epilog="Example: rlaif run quickstart ppo.iterations=4 --dry-run")(runs.run)
+app.command(epilog=compare_methods.EXAMPLES)(compare_methods.compare)
 app.command(epilog="Example: rlaif recipes quickstart > my_recipe.yaml")(runs.recipes)
 app.command(epilog="Example: rlaif doctor --json")(doctor.doctor)
 commands.prepare(app)

@@ -94,3 +94,4 @@ class LabelingSummary:
     kept: str | None = None  # file name of earlier labels made differently, if any were kept
     unequal: int = 0  # pairs that were not drawn, because their lengths differ too much
     filtered: dict[str, int] = field(default_factory=dict)  # principle → responses dropped for it
+    over_budget: int = 0  # pairs that were not judged, because of a budget of reads

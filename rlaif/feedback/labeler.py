@@ -296,14 +296,16 @@ def label(
     identical: int = 0,
     unequal: int = 0,
     filtered: Mapping[str, int] | None = None,
+    over_budget: int = 0,
     earlier: Earlier = Earlier.REFUSE,
 ) -> LabelingSummary:
     """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
     and labels.summary.json atomically, and constitution.yaml where one was given as a file.
-    identical, unequal: those of `Pairs`, for the summary; filtered: what filter.py dropped, too.
-    earlier: what to do with labels in the folder by another constitution, judge or options.
+    identical, unequal: those of `Pairs`, filtered: what filter.py dropped, over_budget: pairs that
+    a budget of reads left out, for the summary. earlier: what to do with labels in the folder by
+    another constitution, judge or options.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
@@ -325,8 +327,12 @@ def label(
     kept = None
     if earlier is Earlier.KEEP and tally.judged:  # only now: judging can no longer fail
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
-    counted = _summarize(answers, tally, identical, options, kept)
-    summary = replace(counted, unequal=unequal, filtered=dict(filtered or {}))
+    summary = replace(
+        _summarize(answers, tally, identical, options, kept),
+        unequal=unequal,
+        filtered=dict(filtered or {}),
+        over_budget=over_budget,
+    )
     write_json(out / SUMMARY, asdict(summary))
     _require_some(summary, out)
     preferences = (

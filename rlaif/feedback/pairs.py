@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from constitution.errors import UserError
+from constitution.schema import Message, Principle
 from judge_service.types import Comparison
 from rlaif.data.records import RecordError, Sample
 
@@ -82,6 +83,45 @@ def pairs_from_samples(
             _comparison(responses[i], responses[j], seed) for i, j in index_pairs[:pairs_per_prompt]
         ]
     return Pairs(tuple(comparisons), identical, unequal)
+
+
+def within_reads(
+    pairs: Sequence[Comparison],
+    principles: Sequence[Principle],
+    budget: int,
+    sample_principles: int | None = None,
+) -> tuple[Comparison, ...]:
+    """The pairs, in their order, that a budget of reads lets a judge compare.
+
+    A pair takes `reads_of` reads. Pairs are taken in the order of a digest of their ids, which is
+    random to their content, until the next one would go over the budget. Raises UserError where
+    that is the first.
+    """
+    kept: set[str] = set()
+    left = budget
+    for pair in sorted(pairs, key=lambda pair: digest(pair.id)):
+        reads = reads_of(pair.conversation, principles, sample_principles)
+        if reads > left:
+            break
+        kept.add(pair.id)
+        left -= reads
+    if pairs and not kept:
+        raise UserError(
+            f"budget_reads={budget} is less than the {reads} reads of one pair; raise it, or lower "
+            "sample_principles"
+        )
+    return tuple(pair for pair in pairs if pair.id in kept)
+
+
+def reads_of(
+    conversation: Sequence[Message],
+    principles: Sequence[Principle],
+    sample_principles: int | None = None,
+) -> int:
+    """Reads that comparing two responses takes: every principle that applies, or those sampled, in
+    both orders."""
+    applying = sum(principle.applies_to(conversation) for principle in principles)
+    return 2 * min(applying, sample_principles or applying)
 
 
 def _length_ratio(one: Sample, other: Sample) -> float:

@@ -37,7 +37,12 @@ _PRIOR_MINUTES = 2.0  # of the machine's speed, so that one short stage does not
 
 
 class RunError(UserError):
-    """A run that cannot continue: why, and what to do."""
+    """A run that cannot continue: why, and what to do. failed: stage → why it failed itself, of
+    stages that ran; those that take something from one of them are not among them."""
+
+    def __init__(self, message: str, failed: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failed = dict(failed or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ def run_stages(
     """
     chosen = [stage for stage in stages if stage in selection]
     failed: dict[Stage, str] = {}
+    waiting: set[Stage] = set()  # those among them that never ran
     refuse_foreign(chosen, context.folder)
     spent = foreseen = _PRIOR_MINUTES
     for place, stage in enumerate(chosen, start=1):
@@ -68,6 +74,7 @@ def run_stages(
             # 1. What it takes has to be there.
             if reason := _obstacle(stage, context, selection, failed):
                 failed[stage] = reason
+                waiting.add(stage)
                 console.print(f"{head}  not run: {escape(reason)}", soft_wrap=True)
                 continue
             # 2. The same inputs as before: nothing to do.
@@ -87,7 +94,8 @@ def run_stages(
         spent, foreseen = spent + seconds / 60, foreseen + stage.minutes
         console.print(f"   [dim]done in {seconds / 60:.1f} min[/dim]")
     if failed:
-        raise RunError(_summary(failed, len(chosen)))
+        own = {s.name: reason for s, reason in failed.items() if s not in waiting}
+        raise RunError(_summary(failed, len(chosen)), own)
 
 
 def _reason(error: UserError | OSError) -> str:

@@ -41,6 +41,7 @@ class ArtifactType(StrEnum):
 
     MODEL = "a model"  # a whole model that training may begin from
     POLICY = "a policy"  # trained: an adapter over its model, or a whole model
+    SAMPLER = "a way to answer"  # a model and more, without weights of its own
     REWARD_MODEL = "a reward model"
     SAMPLES = "samples"
     PREFERENCES = "preferences"
@@ -52,6 +53,9 @@ class ArtifactType(StrEnum):
 
 EVERY_STAGE = "every stage"
 """The default of a slot that takes all stages of fitting types."""
+
+
+_ON_A_MODEL = (ArtifactType.POLICY, ArtifactType.REWARD_MODEL, ArtifactType.SAMPLER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +273,9 @@ class Stage(ABC):
 
     @property
     def base(self) -> Source | None:
-        """The model that a trained policy or reward model began from, its input `model`; None for
-        other stages."""
-        trained = self.gives in (ArtifactType.POLICY, ArtifactType.REWARD_MODEL)
+        """The model that a trained policy or reward model began from, or a sampler answers with:
+        its input `model`; None for other stages."""
+        trained = self.gives in _ON_A_MODEL
         return self.source("model") if trained and "model" in self.sources else None
 
     @property

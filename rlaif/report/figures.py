@@ -137,6 +137,35 @@ def reliability(bins: Sequence[ConfidenceBin], x_label: str) -> Markup:
     return frame.svg(marks, x_label, f"agreement by {x_label}, {len(bins)} bins")
 
 
+def scatter(rows: Sequence[tuple[str, float, Estimate]], x_label: str) -> Markup:
+    """Shares with their intervals against a number of each, which is at least 0: (name, x, share).
+
+    Names stand beside the dots, one below the other where dots are close.
+    """
+    points = [(x, 100 * share.value) for _, x, share in rows]
+    bounds = [
+        (100 * (share.value if share.low is None else share.low),
+         100 * (share.value if share.high is None else share.high))
+        for _, _, share in rows
+    ]  # fmt: skip
+    x_axis = AxisRange(0.0, 1.08 * max([x for x, _ in points] + [1e-9]))
+    values = [50.0, *(y for pair in bounds for y in pair)]
+    frame = _Frame.around(x_axis, value_range(values, 20.0, (0.0, 100.0)))
+    marks = [frame.line([(x_axis.low, 50.0), (x_axis.high, 50.0)], "level")]
+    for (x, _), (low, high) in zip(points, bounds, strict=True):
+        marks.append(frame.line([(x, low), (x, high)], "pale"))
+    taken: list[tuple[float, float]] = []
+    for (name, *_), point in sorted(zip(rows, points, strict=True), key=lambda each: -each[1][1]):
+        marks.append(frame.dot(point, "accent", 4.5, f"{name}: {point[0]:.3g}, {point[1]:.0f} %"))
+        (x, y), left = frame.at(*point), frame.x.share(point[0]) > 0.75
+        while any(abs(x - a) < 90 and abs(y - b) < 14 for a, b in taken):
+            y += 14
+        taken.append((x, y))
+        marks.append(_text(x - 9 if left else x + 9, y + 4, name, "end" if left else "start"))
+    label = "; ".join(f"{n}: {x:.3g}, {100 * s.value:.0f} %" for n, x, s in rows)
+    return frame.svg(marks, x_label, label)
+
+
 # ── drawing ──────────────────────────────────────────────────────────────────────────────────
 
 

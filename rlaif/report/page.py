@@ -70,8 +70,8 @@ def render_page(inputs: ReportInputs) -> str:
     outcomes = [section.content.outcome for section in sections]
     labeled = [outcome for outcome in outcomes if isinstance(outcome, LabelOutcome)]
     evaluated = [outcome for outcome in outcomes if isinstance(outcome, EvaluationOutcome)]
-    style, script = _packaged("page.css"), _packaged("page.js")
-    template = _environment().get_template("page.html.j2")
+    style, script = packaged("page.css"), packaged("page.js")
+    template = environment().get_template("page.html.j2")
     return template.render(
         facts=inputs.facts,
         sections=sections,
@@ -169,12 +169,14 @@ def _foldable(name: str) -> Markup:
     return Markup(str(escape(name)).replace("_", "_<wbr>"))
 
 
-def _packaged(name: str) -> str:
+def packaged(name: str) -> str:
+    """A file of templates/ as text: the style sheet, the script."""
     return (resources.files("rlaif.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Renders the templates: it escapes what is not marked as safe, and refuses missing values."""
+    made = Environment(
         loader=PackageLoader("rlaif.report", package_path="templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -191,5 +193,5 @@ def _environment() -> Environment:
         "twice": lambda x: (x, x),
         "slug": lambda text: re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"),
     }
-    environment.filters.update(filters)
-    return environment
+    made.filters.update(filters)
+    return made

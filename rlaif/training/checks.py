@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,8 +48,18 @@ def report_cut_off(cut: CutResponses, what: str, left_out: bool) -> None:
         print(cut.describe(what, left_out), file=sys.stderr)
 
 
+def reset_peak_memory() -> None:
+    """Let `memory_gib` begin anew, so that a run's peak is not that of an earlier one in the same
+    process. Where the system cannot do so, the peak stays the process's."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark: man 5 proc
+
+
 def memory_gib() -> float:
-    """Peak memory of this process so far, GiB: allocated on the GPU, or else resident in RAM."""
+    """Peak memory since `reset_peak_memory`, or of this process so far, GiB: allocated on the GPU,
+    or else resident in RAM."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -139,6 +139,19 @@ class TrainConfig(SettingsModel):
     checkpoint_every: int = Field(
         default=10, ge=1, description="optimizer steps (PPO: iterations) between checkpoints (ours)"
     )
+    budget_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="training ends with the step in which its time reaches this, evaluations "
+        "included and loading the model not; the rate follows the schedule of all steps (ours)",
+    )
+    budget_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="training ends with the step in which its tokens reach this: those of forward "
+        "and backward passes, prompts included, and every sampled one (ours)",
+    )
     keep_checkpoints: int = Field(
         default=2,
         ge=1,

@@ -68,9 +68,9 @@ def pair_inputs(
     return inputs | {"heldout": records_digest(heldout)}
 
 
-def is_evaluated(config: HeldOutConfig, step: int, steps: int, epoch: int) -> bool:
-    """Whether to evaluate after this step. steps: of the whole run; epoch: steps per epoch."""
-    return step == steps or step % (config.eval_every or epoch) == 0
+def is_evaluated(config: HeldOutConfig, step: int, epoch: int) -> bool:
+    """Whether to evaluate after this step, if it is not the last. epoch: steps per epoch."""
+    return step % (config.eval_every or epoch) == 0
 
 
 def load_kept(config: HeldOutConfig, run: Run, learner: Learner) -> None:

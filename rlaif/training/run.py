@@ -1,6 +1,7 @@
 """The folder of a training run: checkpoints, exact resume, metrics.
 
-    metrics.jsonl                 one object per step; "alarms" names the active ones (alarms.py)
+    metrics.jsonl                 one object per step; "alarms" names the active ones (alarms.py),
+                                  run_seconds and run_tokens are what the run has spent so far
     checkpoints/step-000040.pt    all that the next step depends on; whole or absent
     checkpoints/best.pt           the one saved with the highest score so far
 
@@ -15,9 +16,10 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -35,15 +37,21 @@ from rlaif.training.checkpoints import (
     set_random_states,
     write,
 )
+from rlaif.training.checks import reset_peak_memory
 from rlaif.training.config import HOUSEKEEPING, TrainConfig, TrainingError
 from rlaif.training.trackers import Trackers
 
 BEST = "best.pt"
 LONG_HISTORY = 256  # steps; alarms.shortened leaves fewer
 
+Step = TypeVar("Step")
+
 
 class Run:
-    """The folder of one training run: its checkpoints and its metrics.
+    """The folder of one training run: its checkpoints, its metrics and its budget.
+
+    The budget (budget_seconds, budget_tokens) counts from here, over all resumes. It ends
+    training with the step in which it is spent.
 
     inputs: all that the outcome depends on, as JSON values under readable names; a run resumes only
     with equal inputs. All processes must call every method; the main one writes and prints, and the
@@ -60,6 +68,10 @@ class Run:
         self.config, self.workers = config, workers
         self._best_score: float | None = None
         self._history: list[dict[str, Any]] = []  # the metrics that alarms watch, by step
+        self._began = time.monotonic()
+        self._seconds_before = 0.0  # those of the run before this process
+        self._tokens, self._steps = 0.0, 0
+        reset_peak_memory()
         with workers.raise_together():
             if workers.is_main:
                 _make_folder(self.folder)
@@ -76,6 +88,10 @@ class Run:
         start_anew = self.config.resume == "never"
         path, state = (None, None) if start_anew else self._newest()
         step = state["step"] if state else 0
+        if state is not None:
+            spent = state.get("spent", {"seconds": 0.0, "tokens": 0.0})  # earlier versions had none
+            self._seconds_before, self._tokens = spent["seconds"], spent["tokens"]
+            self._steps = step
         if self.workers.gather([step]) != [step] * self.workers.count:
             raise TrainingError(
                 f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
@@ -96,6 +112,45 @@ class Run:
                     self._keep_if_best(path, state["score"])
                 self._cut_metrics(step)
         return state
+
+    def within_budget(self, steps: Sequence[Step], done: int = 0) -> Iterator[Step]:
+        """The steps after the first `done`, as long as the budget lasts; each reports its tokens by
+        `spend`. Collective. Raises TrainingError where it is spent before the run's first step."""
+        for step in steps[done:]:
+            if spent := self.spent_budget():
+                if not self._steps:
+                    limit = getattr(self.config, spent)
+                    raise TrainingError(
+                        f"{spent}={limit:g} is spent before the first step (after "
+                        f"{self._seconds():.1f} s and {self._tokens:.0f} tokens); raise it"
+                    )
+                return
+            yield step
+
+    def spend(self, tokens: float) -> bool:
+        """Count a step and its tokens, of all processes; whether training ends with it because a
+        budget is spent. Collective."""
+        self.count(tokens)
+        self._steps += 1
+        spent = self.spent_budget()
+        if spent and self.workers.is_main:
+            limit = getattr(self.config, spent)
+            print(f"{spent}={limit:g} is spent: training ends with this step", file=sys.stderr)
+        return bool(spent)
+
+    def count(self, tokens: float) -> None:
+        """Count tokens that belong to no single step."""
+        self._tokens += tokens
+
+    def spent_budget(self) -> str:
+        """The name of the setting whose budget is spent; "" where none is. Collective."""
+        spent = {"budget_seconds": self._seconds(), "budget_tokens": self._tokens}
+        limits = {name: getattr(self.config, name) for name in spent}
+        return next((n for n, most in limits.items() if most and spent[n] >= most), "")
+
+    def _seconds(self) -> float:
+        """The run's time so far, over all resumes, of the process with most: all have to agree."""
+        return self._seconds_before + self.workers.max(time.monotonic() - self._began)
 
     def _saved_best_score(self) -> float | None:
         path = self.folder / BEST
@@ -138,11 +193,12 @@ class Run:
         score: higher is better; NaN is never the best. Raises CheckpointError when the write fails;
         earlier checkpoints are kept then.
         """
-        states = self.workers.gather([random_states()])
+        states, seconds = self.workers.gather([random_states()]), self._seconds()
         with self.workers.raise_together():
             if self.workers.is_main:
                 path = self.folder / f"step-{step:06d}.pt"
                 own = {"step": step, "inputs": self.inputs, "random": states, "score": score}
+                own["spent"] = {"seconds": seconds, "tokens": self._tokens}
                 write(path, {**state, **own})
                 self._keep_if_best(path, score)
                 for old in sorted(self.folder.glob("step-*.pt"))[: -self.config.keep_checkpoints]:
@@ -160,12 +216,15 @@ class Run:
         The line names the active alarms; new ones are printed on stderr. Raises TrainingError when
         the file cannot be written.
         """
+        spent = {"run_seconds": self._seconds(), "run_tokens": self._tokens}
         with self.workers.raise_together():
             if self.workers.is_main:
-                self._write(step, metrics)
+                self._write(step, metrics, spent)
 
-    def _write(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        line: dict[str, Any] = {"step": step, **metrics}
+    def _write(
+        self, step: int, metrics: Mapping[str, float | None], spent: Mapping[str, float]
+    ) -> None:
+        line: dict[str, Any] = {"step": step, **metrics, **spent}
         before = self._history[-1]["alarms"] if self._history else []
         self._history.append({name: line.get(name) for name in alarms.WATCHED})
         if len(self._history) > LONG_HISTORY:  # so a step costs the same however many came before

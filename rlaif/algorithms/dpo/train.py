@@ -89,19 +89,20 @@ def train(
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("DPO", len(batches), "steps") as report:
         report(done)
-        for step, batch in enumerate(batches[done:], start=done + 1):
+        for step, batch in enumerate(run.within_budget(batches, done), start=done + 1):
             rate = learner.schedule(step)
             pairs, where = [encoded.pairs[i] for i in batch], f"DPO, step {step}"
             metrics = train_step(backbone, learner, pairs, ref_logprobs[batch], config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
-            score, due = None, is_evaluated(config, step, len(batches), epoch)
+            last = run.spend(metrics["tokens"]) or step == len(batches)
+            score, due = None, last or is_evaluated(config, step, epoch)
             metrics |= text.metrics(backbone) if due else {}
             if heldout.pairs and due:
                 ref = ref_logprobs[len(encoded.pairs) :]
                 metrics |= evaluate(backbone, heldout.pairs, ref, config, workers, where)
                 score = -metrics["heldout_loss"]
             run.log(step, metrics)
-            if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
+            if score is not None or step % config.checkpoint_every == 0 or last:
                 run.save(step, {"learner": learner.state(), "reference": ref_logprobs}, score)
             report(step, f"loss {metrics['loss']:.3f}, margin {metrics['margin']:.2f}", metrics)
 
@@ -258,8 +259,8 @@ def train_step(
     accuracy   share of pairs with h > 0          chosen_reward, rejected_reward   β log π/ref
                (losses per token: h and log π/ref per token too)
     preferred_nll  -log π of the preferred response, nats per token
-    grad_norm  before clipping                    tokens_per_s  computed, without padding
-    memory_gib peak so far
+    grad_norm  before clipping                    tokens    computed, without padding
+    memory_gib peak so far                        tokens_per_s
 
     where: names the step in errors. Raises TrainingError for a loss or gradient that is not finite.
     """
@@ -278,6 +279,7 @@ def train_step(
     norm = learner.step(where)
     return {name: total[name] / len(pairs) for name in METRICS} | {
         "grad_norm": norm,
+        "tokens": total["tokens"],
         "tokens_per_s": total["tokens"] / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }

@@ -14,7 +14,7 @@ from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.training.config import PolicyConfig, TrainingError, rate_field
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
-_OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
+OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
 
 
 # What bounds how far several steps on one rollout may move: nothing has moved before the first.
@@ -257,7 +257,7 @@ class PPOConfig(PolicyConfig):
 
     def set_for_a_judge(self) -> list[str]:
         """Settings that were given explicitly, but only have an effect with a judge."""
-        return [name for name in _OF_JUDGE if name in self.model_fields_set]
+        return [name for name in OF_JUDGE if name in self.model_fields_set]
 
     @model_validator(mode="before")
     @classmethod
@@ -309,7 +309,7 @@ class PPOConfig(PolicyConfig):
             )
         if self.max_new_tokens >= self.max_tokens:
             raise ValueError("max_new_tokens must leave room for the prompt within max_tokens")
-        idle = [name for name in _unread_by(self.estimator) if name in given]
+        idle = [name for name in unread_by(self.estimator) if name in given]
         if idle:
             them = "it" if len(idle) == 1 else "them"
             raise ValueError(
@@ -345,7 +345,7 @@ def require_prompts_left(usable: int, eval_prompts: int) -> None:
         )
 
 
-def _unread_by(estimator: Estimator) -> list[str]:
+def unread_by(estimator: Estimator) -> list[str]:
     """Settings that have no effect with this estimator: other estimators', and the value's."""
     others = [name for other in ESTIMATORS.values() for name in other.settings]
     unread = [name for name in dict.fromkeys(others) if name not in estimator.settings]

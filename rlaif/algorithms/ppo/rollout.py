@@ -138,7 +138,8 @@ def roll_out(
     rollout_seconds       weight sync and sampling, of the slowest process
     scoring_seconds       the score
     measuring_seconds     log-probs and values
-    rollout_tokens_per_s  response tokens of all processes over rollout_seconds
+    rollout_tokens        response tokens of all processes
+    rollout_tokens_per_s  the same over rollout_seconds
     unscored/REASON       responses without a score by reason ("empty_response", "judge:HOST:PORT:
                           timed out", …; rewards/sources.py); absent when there are none
     """
@@ -155,6 +156,7 @@ def roll_out(
     for name, spent in seconds.items():
         metrics[name] = workers.max(spent)
     tokens = sum(len(r.sampler_logprobs) for group in groups for r in group)
+    metrics["rollout_tokens"] = float(tokens)
     metrics["rollout_tokens_per_s"] = tokens / workers.max(seconds["rollout_seconds"])
     counts = sum(by_reason, Counter())
     metrics |= {f"unscored/{reason}": float(count) for reason, count in counts.items()}

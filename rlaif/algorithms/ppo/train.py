@@ -194,8 +194,8 @@ def iterate(
     """
     with progress("PPO", config.iterations, "iterations") as report:
         report(state.done)
-        while not state.finished(config):
-            step, kl_coef = state.done + 1, state.kl_coef
+        for step in run.within_budget(range(1, config.iterations + 1), state.done):
+            kl_coef = state.kl_coef
             where = f"PPO, iteration {step}"
             rate = learner.schedule(step)
 
@@ -210,10 +210,11 @@ def iterate(
                 count, kl = len(rollout.rows), metrics["kl_k1"]
                 kl_coef = adapt_kl_coef(kl_coef, kl, config.kl_target, count, config.horizon)
             metrics["memory_gib"] = workers.max(memory_gib())
+            spent = run.spend(metrics["rollout_tokens"] + metrics["update_tokens"])
 
             # Evaluation may put the weights of the best checkpoint back, before they are saved.
             line, best, rollback = dict[str, float | None](metrics), None, state.rollback
-            due = _is_due(step, config)
+            due = spent or _is_due(step, config)
             line |= data.text.metrics(models.policy) if due else {}
             evaluation = data.evaluation if due else None
             if evaluation is not None:
@@ -230,9 +231,11 @@ def iterate(
             state = PPOState(step, kl_coef, rollback)
             run.log(step, line)
             saved = evaluation is not None or step % config.checkpoint_every == 0
-            if saved or state.finished(config):
+            if saved or spent or state.finished(config):
                 run.save(step, _checkpoint(learner, models.score, state), best)
             report(step, f"score {metrics['score']:.2f}, KL {metrics['kl_k1']:.2f}")
+            if state.finished(config):
+                break
 
 
 def _is_due(step: int, config: PPOConfig) -> bool:

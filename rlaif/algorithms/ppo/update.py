@@ -101,7 +101,8 @@ def update(
     sampler_gap           mean |log π - the sampler's| before the first step, nats per token
     grad_norm             before clipping
     update_seconds        of all updates
-    update_tokens_per_s   response tokens over them
+    update_tokens         of all rows that were passed, prompts included
+    update_tokens_per_s   response tokens over update_seconds
 
     iteration: decides the order of the rows, and is named in errors. Without rows to train on
     (truncated=mask) no step is made. Raises TrainingError for a loss or gradient that is not
@@ -109,9 +110,10 @@ def update(
     """
     started, where = time.perf_counter(), f"PPO, iteration {iteration}"
     steps: list[dict[str, float]] = []
-    largest_kl, guard, tokens, sampler_gap = 0.0, 0.0, 0, None
+    largest_kl, guard, tokens, passed, sampler_gap = 0.0, 0.0, 0, 0, None
     for rows in shuffled_batches(rollout.trained, config.batch_rows, config, iteration):
         metrics = policy_gradients(models, rollout, rows, config, workers, where)
+        passed += sum(len(rollout.rows[i].ids) for i in rows)
         gap, kl = metrics.pop("sampler_gap"), metrics.pop("update_kl")
         sampler_gap = gap if sampler_gap is None else sampler_gap
         largest_kl = max(largest_kl, kl)
@@ -133,6 +135,7 @@ def update(
         "kl_guard": guard,
         "sampler_gap": sampler_gap or 0.0,
         "update_seconds": seconds,
+        "update_tokens": float(passed),
         "update_tokens_per_s": tokens / seconds,
     }
 

@@ -111,11 +111,17 @@ def train(
         for grow in range(max(at[0], 1), config.grow_steps + 1):
             if saved and (grow, len(config.quantiles)) == at and saved["finished"]:
                 continue  # the next step is another Grow: these responses are not needed again
+            if step and run.spent_budget():
+                break
             grown = grow_step.grow(grow)
+            if grow != at[0]:  # else the checkpoint has counted them
+                run.count(sum(len(sample.ids) for sample in grown))
             for improve, quantile in enumerate(config.quantiles, start=1):
                 kept = improve_set(grown, quantile, config.threshold)
                 if (grow, improve) < at or not _has_responses(kept, grow, improve, workers):
                     continue
+                if step and run.spent_budget():
+                    break
                 if base is not None:
                     _set_policy_weights(backbone, base)
                 rows = _rows(encoded, kept)
@@ -183,7 +189,7 @@ class ImproveStep:
         title = f"ReST, grow {self.grow}, improve {self.improve}"
         with progress(title, len(batches), "steps") as report:
             report(done)
-            for place, batch in enumerate(batches[done:], start=done + 1):
+            for place, batch in enumerate(run.within_budget(batches, done), start=done + 1):
                 step += 1
                 rate, where = learner.schedule(place), f"{title}, step {place}"
                 rows, names = [self.rows[i] for i in batch], ["kept"] * len(batch)
@@ -191,11 +197,11 @@ class ImproveStep:
                 metrics |= train_step(
                     backbone, learner, rows, names, config.micro_batch_tokens, where
                 )
-                finished = place == len(batches)
-                metrics |= self.text.metrics(backbone) if finished else {}
+                finished, spent = place == len(batches), run.spend(metrics["tokens"] or 0.0)
+                metrics |= self.text.metrics(backbone) if finished or spent else {}
                 run.log(step, metrics | self.set_metrics | {"learning_rate": rate})
                 # the cursor within the Improve step is in the checkpoint: it resumes in the middle
-                if finished or step % config.checkpoint_every == 0:
+                if finished or spent or step % config.checkpoint_every == 0:
                     cursor = {"grow": self.grow, "improve": self.improve, "done": place}
                     rest = {"scales": self.scales, **cursor, "finished": finished}
                     state = {"learner": learner.state(), **rest}

@@ -86,18 +86,19 @@ def train(
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("reward model", len(batches), "steps") as report:
         report(done)
-        for step, batch in enumerate(batches[done:], start=done + 1):
+        for step, batch in enumerate(run.within_budget(batches, done), start=done + 1):
             rate = learner.schedule(step)
             pairs, where = [encoded.pairs[i] for i in batch], f"reward model, step {step}"
             metrics = train_step(reward_model, learner, pairs, config, where)
             metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
+            last = run.spend(metrics["tokens"] or 0.0) or step == len(batches)
             score = None
-            if heldout.pairs and is_evaluated(config, step, len(batches), epoch):
+            if heldout.pairs and (last or is_evaluated(config, step, epoch)):
                 result = evaluation.evaluate()
                 metrics |= heldout_metrics(result)
                 score = -result.nll
             run.log(step, metrics)
-            if score is not None or step % config.checkpoint_every == 0 or step == len(batches):
+            if score is not None or step % config.checkpoint_every == 0 or last:
                 run.save(step, {"learner": learner.state()}, score)
             report(step, _note(metrics), metrics)
 
@@ -232,8 +233,8 @@ def train_step(
     loss       mean over labels                   margin    mean Δ over labels (raw scores)
     accuracy   share of labels ≠ ½ whose side Δ is on, None where there is no such label
     score      mean raw score over responses and heads
-    grad_norm  before clipping                    tokens_per_s  computed, without padding
-    memory_gib peak so far
+    grad_norm  before clipping                    tokens    computed, without padding
+    memory_gib peak so far                        tokens_per_s
 
     where: names the step in errors. Raises TrainingError when no pair has a label, or for a loss or
     gradient that is not finite.
@@ -272,6 +273,7 @@ def train_step(
         "margin": total["margin"] / count,
         "score": total["score"] / (2 * len(pairs) * model.heads.count),
         "grad_norm": norm,
+        "tokens": total["tokens"],
         "tokens_per_s": total["tokens"] / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }

@@ -111,20 +111,21 @@ def train(
     }
     with progress("SFT", len(batches), "steps") as report:
         report(done)
-        for step, batch in enumerate(batches[done:], start=done + 1):
+        for step, batch in enumerate(run.within_budget(batches, done), start=done + 1):
             rate, where = learner.schedule(step), f"SFT, step {step}"
             rows = [encoded[pick.source].rows[pick.row] for pick in batch]
             names = [sources[pick.source].name for pick in batch]
             metrics = train_step(backbone, learner, rows, names, config.micro_batch_tokens, where)
             metrics |= {"learning_rate": rate, **left_out}
-            score, due = None, step % eval_every == 0 or step == len(batches)
+            last = run.spend(metrics["tokens"]) or step == len(batches)
+            score, due = None, last or step % eval_every == 0
             metrics |= text.metrics(backbone) if due else {}
             if heldout and due:
                 budget = config.micro_batch_tokens
                 metrics["heldout_loss"] = mean_loss(backbone, "policy", heldout, budget, workers)
                 score = -metrics["heldout_loss"]
             run.log(step, metrics)
-            if step % config.checkpoint_every == 0 or step == len(batches) or score is not None:
+            if step % config.checkpoint_every == 0 or last or score is not None:
                 run.save(step, {"learner": learner.state()}, score)
             report(step, f"loss {metrics['loss']:.3f}")
 
@@ -176,6 +177,7 @@ def train_step(
 
     loss             L above, nats per response token      loss_<name>    the same for one source
     response_tokens  of the step                           grad_norm      before clipping
+    tokens           of the step, with prompts
     tokens_per_s     without padding, with prompts         memory_gib     peak so far
     """
     started = time.perf_counter()
@@ -196,12 +198,14 @@ def train_step(
     # Checked after the sum, so that every process stops and none waits for another.
     require_finite(torch.tensor(sum(nats.values())), "loss", where)
     norm = learner.step(where)
+    tokens = sum(len(row.ids) for row in rows)
     by_source = {f"loss_{n}": nats[n] / counts[n] for n in counts} if len(counts) > 1 else {}
     return {
         "loss": sum(nats.values()) / count,
         **by_source,
         "response_tokens": float(count),
         "grad_norm": norm,
-        "tokens_per_s": sum(len(row.ids) for row in rows) / (time.perf_counter() - started),
+        "tokens": float(tokens),
+        "tokens_per_s": tokens / (time.perf_counter() - started),
         "memory_gib": memory_gib(),
     }

@@ -9,11 +9,13 @@ respond.py   policies answer held-out prompts
 evaluate.py  policies compared with their start
 report.py    the HTML page of a run
 
-A new kind is a file here, or in training/, and a line in KINDS.
+A new kind is a file here, in training/ or in comparing/, and a line in KINDS.
 """
 
 from __future__ import annotations
 
+from rlaif.pipeline.kinds.comparing.best_of_n import BestOfNStage
+from rlaif.pipeline.kinds.comparing.compare import CompareStage
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.merge import MergeStage
@@ -41,4 +43,6 @@ KINDS: dict[str, type[Stage]] = {
     "respond": RespondStage,
     "evaluate": EvaluateStage,
     "report": ReportStage,
+    "best_of_n": BestOfNStage,
+    "compare": CompareStage,
 }

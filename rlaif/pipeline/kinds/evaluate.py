@@ -18,7 +18,7 @@ from rlaif.evaluation.anytime import stop_rule
 from rlaif.evaluation.judges.worth import WorthError, read_worth, require_taking_part
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.label import LabelStage
-from rlaif.pipeline.kinds.respond import START, RespondStage
+from rlaif.pipeline.kinds.respond import START, RespondStage, SamplerStage
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
 from rlaif.pipeline.recipe import ModelSpec
 from rlaif.pipeline.stage import (
@@ -111,7 +111,7 @@ class EvaluateStage(Stage):
             yield "human", str(error)
 
     def does(self, context: RunContext) -> str:
-        trained = ", ".join(name for name in self._respond.policies if name != START)
+        trained = ", ".join(name for name in self.respond.policies if name != START)
         judges = self.sources["judges"]
         compare = "compares" if len(judges) == 1 else "compare"
         return f"{names_of(judges)} {compare} {trained} with the start"
@@ -119,7 +119,7 @@ class EvaluateStage(Stage):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         """Also the policies, whose KL to the start is computed from their weights, and the labels
         that they were trained on, whose receipts say who labeled."""
-        policies = self._respond.policies
+        policies = self.respond.policies
         human = self.options.human
         # A server is asked only when the stage runs: an earlier stage may wait for it to start.
         if not any(isinstance(source.judge, str) for source in self.sources["judges"]):
@@ -130,7 +130,7 @@ class EvaluateStage(Stage):
             "human": Files((Path(human).expanduser(),) if human else ()),
             "constitution": context.constitution(self.options.constitution).digest,
             "policies": {name: policy.identity() for name, policy in policies.items()},
-            **self._respond.template_kwargs,
+            **self.respond.template_kwargs,
         }
 
     def run(self, context: RunContext) -> None:
@@ -139,7 +139,7 @@ class EvaluateStage(Stage):
 
         self._require_worth(context)
         scorer = self._scorer()
-        runs = [self._policy_run(name, scorer) for name in self._respond.policies]
+        runs = [self._policy_run(name, scorer) for name in self.respond.policies]
         verdicts = self._verdicts()
         require_known(verdicts, {run.name: run.samples for run in runs[1:]})
         result = whole_evaluation(
@@ -182,7 +182,7 @@ class EvaluateStage(Stage):
         verdicts = read_jsonl(Path(self.options.human).expanduser(), HumanVerdict)
         if not verdicts:
             raise RecordError(f"{self.options.human}: no records in it; give at least one")
-        names = [name for name in self._respond.policies if name != START]
+        names = [name for name in self.respond.policies if name != START]
         for verdict in verdicts:
             if verdict.policy not in names:
                 raise RecordError(
@@ -222,7 +222,7 @@ class EvaluateStage(Stage):
         from rlaif.feedback.labelers import labelers_of
 
         found = labelers_of(source.file for source in self._labels)
-        rewards = (s for stage in self._before for s in stage.sources.get("reward", ()))
+        rewards = (s for stage in self.before for s in stage.sources.get("reward", ()))
         unknown = any(not isinstance(source.origin, Stage) for source in rewards)
         return replace(found, complete=found.complete and not unknown)
 
@@ -231,7 +231,7 @@ class EvaluateStage(Stage):
         """The labels that the evaluated policies were trained on, each file once; of lessons from
         revisions the pairs, whose receipts say who chose them."""
         found: dict[str, Source] = {}
-        for stage in self._before:
+        for stage in self.before:
             for slot, sources in stage.sources.items():
                 if ArtifactType.PREFERENCES in stage.takes[slot].takes:
                     for source in filter(None, map(_labeled, sources)):
@@ -239,7 +239,7 @@ class EvaluateStage(Stage):
         return list(found.values())
 
     @property
-    def _before(self) -> list[Stage]:
+    def before(self) -> list[Stage]:
         """All stages that this one depends on."""
         found: dict[Stage, None] = {}
         waiting: list[Stage] = [self]
@@ -255,7 +255,8 @@ class EvaluateStage(Stage):
         return Files((self.folder / "evaluation.json",))
 
     @property
-    def _respond(self) -> RespondStage:
+    def respond(self) -> RespondStage:
+        """The stage in which the policies answered."""
         stage = self.source("responses").stage
         assert isinstance(stage, RespondStage)
         return stage
@@ -274,17 +275,17 @@ class EvaluateStage(Stage):
         from rlaif.evaluation.policies import PolicyRun
         from rlaif.generation.offline import tokens_per_second
 
-        path = self._respond.responses(name)
+        path = self.respond.responses(name)
         samples = read_jsonl(path, Sample)
         rewards = None
         if scorer:
             conversations = [s.prompt.messages for s in samples]
             responses = [ResponseText(s.response, s.complete, s.end_token) for s in samples]
             rewards = scorer.overall_scores(conversations, responses)
-        kl = None if name == START else self._kl(name, samples)
-        facts: list[Sample] = []
-        if self._respond.options.facts:
-            facts = read_jsonl(self._respond.facts(name), Sample)
+        is_sampler = isinstance(self.respond.policies[name].stage, SamplerStage)
+        kl = None if name == START or is_sampler else self._kl(name, samples)
+        asked = name in self.respond.asked_facts
+        facts = read_jsonl(self.respond.facts(name), Sample) if asked else []
         return PolicyRun(name, samples, rewards, kl, tokens_per_second(path), facts)
 
     def _kl(self, name: str, samples: Sequence[Sample]) -> KL:
@@ -292,7 +293,7 @@ class EvaluateStage(Stage):
         from rlaif.evaluation.policies import estimate_kl
         from rlaif.models.sample_logprobs import response_logprobs
 
-        start, policy = self._respond.policies[START], self._respond.policies[name]
+        start, policy = self.respond.policies[START], self.respond.policies[name]
         trained = policy.stage
         # A whole model is read by itself, an adapter over the model that it was trained on.
         if trained is None or is_model(trained.folder):
@@ -321,8 +322,8 @@ class EvaluateStage(Stage):
 
     def _sizes(self, context: RunContext) -> str:
         """How many labels and prompts the table is based on."""
-        heldout = len(context.prompts(self._respond.options.prompts))
-        labels = sum(_judged(stage) for stage in self._before if isinstance(stage, LabelStage))
+        heldout = len(context.prompts(self.respond.options.prompts))
+        labels = sum(_judged(stage) for stage in self.before if isinstance(stage, LabelStage))
         few = ": too few to tell policies apart" if heldout < FEW_PROMPTS else ""
         trained = f"trained on {labels} labels, " if labels else ""
         return f"{trained}judged on {heldout} held-out prompts{few}"

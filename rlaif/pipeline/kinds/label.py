@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -11,6 +12,9 @@ from rlaif.data.samples import read_samples
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
 from rlaif.pipeline.stage import ArtifactType, Files, Stage, judge_slot, one
+
+if TYPE_CHECKING:
+    from judge_service.types import Comparison
 
 
 class LabelingConfig(JudgingConfig):
@@ -31,6 +35,13 @@ class LabelingConfig(JudgingConfig):
         lt=1,
         description="responses that the judge rates below minus this by any principle, on a scale "
         "from -1 to 1, are dropped first; null: none",
+    )
+
+    budget_reads: int | None = Field(
+        default=None,
+        ge=1,
+        description="the judge's reads at most, two for every principle of a pair; the pairs that "
+        "it leaves out are random, and counted",
     )
 
 
@@ -87,8 +98,9 @@ class LabelStage(Stage):
                 pairs_per_prompt=self.settings.pairs_per_prompt,
                 max_length_ratio=self.settings.max_length_ratio,
             )
+            comparisons = self._within_budget(pairs.comparisons, context)
             done = label(
-                pairs.comparisons,
+                comparisons,
                 client,
                 self.folder,
                 constitution=context.constitution(constitution).name,
@@ -96,6 +108,7 @@ class LabelStage(Stage):
                 identical=pairs.identical,
                 unequal=pairs.unequal,
                 filtered=broken,
+                over_budget=len(pairs.comparisons) - len(comparisons),
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
         report_undecided(undecided_warning(done.undecided, done.judged, done.mean_entropy))
@@ -105,6 +118,24 @@ class LabelStage(Stage):
             gold_labels(truth.name, labels, truth.gold.score).save(self.folder / GOLD_FILE)
         else:
             (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+
+    def _within_budget(
+        self, pairs: tuple[Comparison, ...], context: RunContext
+    ) -> tuple[Comparison, ...]:
+        """The pairs that budget_reads leaves; says how many those are."""
+        from rlaif.feedback.pairs import within_reads
+
+        budget = self.settings.budget_reads
+        if budget is None:
+            return pairs
+        principles = context.constitution(self.options.constitution).principles
+        kept = within_reads(pairs, principles, budget, self.settings.sample_principles)
+        if len(kept) < len(pairs):
+            print(
+                f"budget_reads={budget}: {len(kept)} of {len(pairs)} pairs are judged",
+                file=sys.stderr,
+            )
+        return kept
 
     @property
     def outputs(self) -> Files:

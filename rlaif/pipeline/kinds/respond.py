@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.prompts import load_prompts
+from rlaif.data.records import Prompt
 from rlaif.generation.config import SamplingConfig
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import HeldOutPromptOptions
@@ -46,7 +48,7 @@ class RespondStage(Stage):
     kind = "respond"
     takes = {
         "policies": Slot(
-            (ArtifactType.POLICY, ArtifactType.MODEL),
+            (ArtifactType.POLICY, ArtifactType.MODEL, ArtifactType.SAMPLER),
             "the start, then the policies to compare with it",
             many=True,
             least=2,
@@ -73,12 +75,16 @@ class RespondStage(Stage):
         for name, policy in self.policies.items():
             kwargs = {"chat_template_kwargs": policy.template_kwargs}
             settings = self.settings.model_copy(update=kwargs)
+            if isinstance(policy.stage, SamplerStage):
+                with naming_prompts(context.recipe.prompts, prompts):
+                    policy.stage.answer(prompts, self.responses(name), settings)
+                continue
             with (
                 whole_model(policy, self.folder / f"{name}-merged") as model,
                 naming_prompts(context.recipe.prompts, prompts),
             ):
                 sample(model, prompts, self.responses(name), settings)
-                if self.options.facts:
+                if name in self.asked_facts:
                     sample(model, load_prompts(FACTS), self.facts(name), greedy(settings))
 
     @property
@@ -104,14 +110,35 @@ class RespondStage(Stage):
     @property
     def outputs(self) -> Files:
         """Each policy's samples and their speed, and its answers to facts."""
-        endings = (".jsonl", ".speed.json", *[".facts.jsonl"] * self.options.facts)
-        return Files(tuple(self.folder / f"{n}{end}" for n in self.policies for end in endings))
+        endings = (".jsonl", ".speed.json")
+        responses = (self.folder / f"{n}{end}" for n in self.policies for end in endings)
+        return Files((*responses, *map(self.facts, self.asked_facts)))
+
+    @property
+    def asked_facts(self) -> list[str]:
+        """The policies that answer facts: the models, since a greedy answer leaves nothing to pick
+        for a way to sample."""
+        models = (
+            n for n, each in self.policies.items() if not isinstance(each.stage, SamplerStage)
+        )
+        return list(models) if self.options.facts else []
 
 
 def greedy(settings: RespondConfig) -> RespondConfig:
     """The same sampling for facts: one answer each, the likeliest tokens, and not a long one."""
     how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": FACT_TOKENS}
     return settings.model_copy(update=how)
+
+
+class SamplerStage(Stage):
+    """A stage that gives a way to answer: it samples from its input `model` in a way of its own."""
+
+    gives = ArtifactType.SAMPLER
+
+    @abstractmethod
+    def answer(self, prompts: Sequence[Prompt], out: Path, settings: RespondConfig) -> None:
+        """Write `settings.n` responses to every prompt, in order, and the speed file beside `out`;
+        a killed call resumes."""
 
 
 @contextmanager

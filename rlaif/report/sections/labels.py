@@ -51,6 +51,7 @@ class _LabelSummary(BaseModel):
     identical: int
     unequal: int = 0
     filtered: dict[str, int] = {}
+    over_budget: int = 0
     position_consistency: float | None
     mean_order_gap: float | None
     mean_label_mass: float | None

@@ -3,9 +3,9 @@
 import pytest
 
 from constitution.errors import UserError
-from constitution.schema import Message
+from constitution.schema import Message, Principle, Scope
 from rlaif.data.records import Prompt, RecordError, Sample
-from rlaif.feedback.pairs import pairs_from_samples
+from rlaif.feedback.pairs import pairs_from_samples, reads_of, within_reads
 
 
 def samples(prompt: str, *responses: str) -> list[Sample]:
@@ -68,3 +68,37 @@ def test_an_empty_response_has_one_character_and_a_ratio_below_one_is_refused():
     assert pairs_from_samples(samples("p", "", "ab"), max_length_ratio=2.0).unequal == 0
     with pytest.raises(UserError, match=r"invalid max_length_ratio: 0.5; give 1"):
         pairs_from_samples([], max_length_ratio=0.5)
+
+
+def principle(id: str, kind: str = "") -> Principle:
+    scope = Scope(mentions=(kind,)) if kind else None
+    return Principle(
+        id=id, trait="good", compare="Which is better?", critique="?", revise="!", scope=scope
+    )
+
+
+def test_a_budget_of_reads_keeps_as_many_pairs_as_it_pays_for_whatever_their_order():
+    many = [s for i in range(50) for s in samples(f"p{i}", "first", "second")]
+    pairs = pairs_from_samples(many).comparisons
+    rules = [principle("a"), principle("b")]  # four reads a pair
+    kept = within_reads(pairs, rules, 43)
+    assert len(kept) == 10
+    assert [c.id for c in kept] == [c.id for c in pairs if c in kept]  # in their order
+    assert set(within_reads(pairs[::-1], rules, 43)) == set(kept)
+    assert set(kept) < set(within_reads(pairs, rules, 80))
+    assert within_reads(pairs, rules, 200) == pairs
+    assert kept != pairs[:10]
+
+
+def test_reads_of_a_pair_are_two_for_every_principle_that_applies_or_is_sampled():
+    question = samples("p", "a")[0].prompt.messages
+    rules = [principle("a"), principle("b"), principle("c", "nowhere")]
+    assert reads_of(question, rules) == 4
+    assert reads_of(question, rules, sample_principles=1) == 2
+    assert reads_of(question, rules, sample_principles=9) == 4
+
+
+def test_a_budget_below_one_pair_is_an_error():
+    pairs = pairs_from_samples(samples("p", "a", "b")).comparisons
+    with pytest.raises(UserError, match="budget_reads=1 is less than the 2 reads of one pair"):
+        within_reads(pairs, [principle("a")], 1)
