@@ -88,7 +88,10 @@ def test_budgets_become_settings_of_labels_and_trainings():
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["read=5"], r"--budget read=5: unknown budget 'read' .*seconds=60\); .*did you mean 'reads'"),
+        (
+            ["read=5"],
+            r"--budget read=5: unknown budget 'read' .*seconds=60\); .*did you mean 'reads'",
+        ),
         (["seconds=0"], "expected a number over 0"),
         (["tokens=1.5"], "expected a whole number over 0"),
         (["seconds=nan"], "expected a number over 0"),
