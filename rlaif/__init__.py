@@ -22,6 +22,7 @@ evaluation/           policies and reward models, with 95 % intervals
 gold_sets/            public benchmarks of judges: questions, figures, floors
 bench/                a judge or a reward model on gold sets
 report/               the HTML page of a run
+comparing/            training methods over several seeds: intervals, the last line, table, page
 constitution_tools/   test, diff, ablate and try a constitution
 pipeline/             recipes and their stages
 api/                  the functions that this package exports

@@ -57,7 +57,7 @@ def _split(
     beats it where it is not below the start itself.
     """
     winners = {frozenset((p.first, p.second)): p.winner for p in found.head_to_head}
-    level, beaten = [best], []
+    level, beaten = [best], list[ArmResult]()
     for arm in rated:
         if arm is best:
             continue

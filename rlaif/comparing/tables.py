@@ -32,8 +32,8 @@ def comparison_tables(found: MethodComparison) -> list[ResultTable]:
         most = max(len(arm.policies) for arm in found.trained)
         by_seed = [(a.name, *_padded([format_percent(r) for r in a.by_seed], most))
                    for a in found.trained]  # fmt: skip
-        headings = ("arm", *(f"seed {number}" for number in range(1, most + 1)))
-        tables.append(ResultTable("Win rate by seed (over prompts)", headings, tuple(by_seed)))
+        seeds = ("arm", *(f"seed {number}" for number in range(1, most + 1)))
+        tables.append(ResultTable("Win rate by seed (over prompts)", seeds, tuple(by_seed)))
     return [table for table in tables if table.rows]
 
 

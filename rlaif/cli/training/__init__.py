@@ -10,4 +10,5 @@ train.py    `rlaif train …`: SFT, reward model, DPO, PPO, ReST
 reward.py   `rlaif reward …`: reweigh and compare reward models
 models.py   `rlaif models …`: fetch models, merge adapters
 runs.py     `rlaif run`, `evaluate`, `report`: whole recipes
+compare.py  `rlaif compare`: methods side by side over seeds
 """
