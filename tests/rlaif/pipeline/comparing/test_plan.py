@@ -88,7 +88,7 @@ def test_budgets_become_settings_of_labels_and_trainings():
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["read=5"], r"unknown budget 'read' .*seconds=60\); .*did you mean 'reads'"),
+        (
             ["read=5"],
             r"--budget read=5: unknown budget 'read' .*seconds=60\); .*did you mean 'reads'",
         ),
