@@ -41,7 +41,7 @@ def text_nll(
     template or end token, and is cut at the model's context. Raises BackboneError when the model
     cannot be loaded.
     """
-    backbone = Backbone.load(model)
+    backbone = Backbone.load(model, "float32")  # bfloat16 rounds by more than training changes
     role: Role | None = None
     if adapter is not None:
         backbone.load_role("policy", adapter)

@@ -31,7 +31,7 @@ def test_nll_is_the_loss_that_the_model_itself_computes(tiny_model):
 
 def test_a_policy_that_was_trained_on_the_text_predicts_it_better(tiny_model, tmp_path):
     records = [PlainText(id=str(i), text=text) for i, text in enumerate(paragraphs())]
-    config = sft.SFTConfig(dtype="float32", max_tokens=512, epochs=2, learning_rate=5e-3)
+    config = sft.SFTConfig(dtype="float32", max_tokens=256, epochs=2, learning_rate=5e-3)
     sft.train(config, tiny_model, [sft.SFTSource("text", records)], tmp_path)
     before, after = text_nll(tiny_model), text_nll(tiny_model, tmp_path)
     assert len(before) == len(paragraphs()) == 12
