@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_stats_report_count_size_and_age(store: Path) -> None:
     output = rlaif("stats", "--store", store).output
-    assert f"{store}: schema 2" in output
+    assert f"{store}: schema 3" in output
     assert "reads     100, about" in output
     assert "writings  1, about" in output
     stats = json.loads(rlaif("stats", "--store", store, "--json").output)
