@@ -49,7 +49,7 @@ def test_stats_report_count_size_and_age(store: Path) -> None:
     assert "reads     100, about" in output
     assert "writings  1, about" in output
     stats = json.loads(rlaif("stats", "--store", store, "--json").output)
-    assert (stats["reads"]["rows"], stats["schema"], stats["place"]) == (100, 2, str(store))
+    assert (stats["reads"]["rows"], stats["schema"], stats["place"]) == (100, 3, str(store))
     assert stats["reads"]["newest"] - stats["reads"]["oldest"] >= 40 * 86400
 
 
