@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from judge_service.store.base import StoreError
-from judge_service.store.encoding import unpack_ids, unpack_logprobs
+from judge_service.store.encoding import DamagedRow, unpack_ids, unpack_logprobs
 from judge_service.store.postgres import READS, WRITINGS
 from judge_service.store.postgres_connection import SCHEMA_VERSION, Database, schema_of
 from judge_service.store.stats import RowStats, StoreSummary, SweepResult
@@ -123,6 +123,8 @@ def _opened(url: str, isolation: Any) -> Iterator[tuple[Database, sa.Connection]
             yield database, connection.execution_options(isolation_level=isolation)
     except sa.exc.SQLAlchemyError as error:
         raise database.explain(error) from None
+    except DamagedRow as error:
+        raise StoreError(f"{database.name}: damaged (a row is truncated); delete it") from error
     finally:
         database.close()
 

@@ -10,7 +10,6 @@ never wait.
 from __future__ import annotations
 
 import sqlite3
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from judge_service.store.base import StoreError
+from judge_service.store.encoding import DamagedRow, unpack_ids, unpack_logprobs
 from judge_service.store.sqlite import SCHEMA_VERSION, connect, explain
 from judge_service.store.stats import Progress, RowStats, StoreSummary, SweepResult
 
@@ -100,7 +100,7 @@ def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
             yield {
                 "kind": "read",
                 "key": key.hex(),
-                "logprobs": struct.unpack(f"<{len(logprobs) // 8}d", logprobs),
+                "logprobs": unpack_logprobs(logprobs),
                 "prompt_tokens": prompt_tokens,
                 "created": created,
             }
@@ -112,7 +112,7 @@ def rows(path: Path, *, writings: bool) -> Iterator[dict[str, Any]]:
                 "kind": "writing",
                 "key": key.hex(),
                 "text": text,
-                "token_ids": struct.unpack(f"<{len(ids) // 8}q", ids),
+                "token_ids": unpack_ids(ids),
                 "complete": bool(complete),
                 "prompt_tokens": prompt_tokens,
                 "created": created,
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
         except sqlite3.Error as error:
             raise explain(error, path) from error
-        except struct.error as error:
+        except DamagedRow as error:
             raise StoreError(f"{path}: damaged (a row is truncated); delete it") from error
 
 

@@ -45,11 +45,11 @@ def store(tmp_path: Path) -> Path:
 
 def test_stats_report_count_size_and_age(store: Path) -> None:
     output = rlaif("stats", "--store", store).output
-    assert f"{store}: schema 2" in output
+    assert f"{store}: schema 3" in output
     assert "reads     100, about" in output
     assert "writings  1, about" in output
     stats = json.loads(rlaif("stats", "--store", store, "--json").output)
-    assert (stats["reads"]["rows"], stats["schema"], stats["place"]) == (100, 2, str(store))
+    assert (stats["reads"]["rows"], stats["schema"], stats["place"]) == (100, 3, str(store))
     assert stats["reads"]["newest"] - stats["reads"]["oldest"] >= 40 * 86400
 
 
