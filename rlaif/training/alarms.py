@@ -78,6 +78,7 @@ def shortened(history: Sequence[Metrics]) -> list[Metrics]:
         logged = [step for step, metrics in enumerate(history) if metrics.get(name) is not None]
         needed.update(logged[:WINDOW], logged[-WINDOW:])
     needed.update(_with(history, "response_length", "score")[-TREND:])
+    needed.update(_with(history, "text_nll", "text_nll_rise")[-1:])
     if judged := _with(history, "judge_score", "score"):
         needed.add(max(judged, key=lambda step: history[step]["judge_score"]))
     return [history[step] for step in sorted(needed)]
@@ -173,13 +174,14 @@ def scores_parting(history: History) -> Alarm | None:
 
 def text_forgotten(history: History) -> Alarm | None:
     """Alarm when the loss on held-out plain text is TEXT_NLL_RISE above the start's."""
-    rises = _values(history, "text_nll_rise")
-    if not rises or not rises[-1] > TEXT_NLL_RISE:
+    scored = _with(history, "text_nll", "text_nll_rise")
+    if not scored or not history[scored[-1]]["text_nll_rise"] > TEXT_NLL_RISE:
         return None
+    nll, rise = history[scored[-1]]["text_nll"], history[scored[-1]]["text_nll_rise"]
     return Alarm(
         "text_forgotten",
-        f"held-out plain text costs {_values(history, 'text_nll')[-1]:.3f} nats per token, "
-        f"{rises[-1]:.1%} above the start's (alarm at {TEXT_NLL_RISE:.0%}): the policy forgets "
+        f"held-out plain text costs {nll:.3f} nats per token, "
+        f"{rise:.1%} above the start's (alarm at {TEXT_NLL_RISE:.0%}): the policy forgets "
         "ordinary language; mix in plain text (SFT), lower learning_rate, train fewer steps, or "
         "raise kl_coef (PPO) or beta (DPO)",
     )

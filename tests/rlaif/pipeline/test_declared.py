@@ -18,21 +18,25 @@ from rlaif.pipeline.stage import Stage
 from tests.support.training.recipes import a_recipe
 
 CHANGED = "changed"
-EVERY_KIND = a_recipe(
-    {
-        "ppo": {"model": "sft", "eval_every": 2, "samples": "samples"},
-        "reward": {"model": "sft"},
-        "revisions": {"kind": "revise", "samples": "samples"},
-        "dpo": {"labels": ["labels", "revisions.pairs"]},
-    }
-)
+TRAINED: dict[str, Any] = {
+    "ppo": {"model": "sft", "eval_every": 2, "samples": "samples"},
+    "reward": {"model": "sft"},
+    "revisions": {"kind": "revise", "samples": "samples"},
+    "dpo": {"labels": ["labels", "revisions.pairs"]},
+}
+COMPARED: dict[str, Any] = {
+    "best": {"kind": "best_of_n", "model": "policy", "reward": "reward"},
+    "responses": {"policies": ["policy", "sft", "dpo", "ppo", "rest", "best"]},
+    "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": {"dpo": ["dpo"]}},
+}
+WITHOUT_COMPARISON, EVERY_KIND = a_recipe(TRAINED), a_recipe(TRAINED | COMPARED)
 
 # A value that no setting has by default cannot be guessed for every type: models are changed
 # without validation, and their text is all that counts here.
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 
 
-def declared(recipe: Recipe = EVERY_KIND) -> dict[str, Any]:
+def declared(recipe: Recipe = WITHOUT_COMPARISON) -> dict[str, Any]:
     folder = Path("run")
     context = RunContext(recipe, folder)
     return {s.name: digested(s, context) for s in build_graph(recipe, folder).stages}
@@ -121,7 +125,8 @@ def test_declared_changes_with_the_settings_of_a_loss(loss: str) -> None:
     ],
 )  # fmt: skip
 def test_declared_of_what_a_recipe_sets_for_all_changes_where_it_matters(change, stages):
-    before, after = declared(), declared(Recipe.model_validate(EVERY_KIND.model_dump() | change))
+    changed = Recipe.model_validate(WITHOUT_COMPARISON.model_dump() | change)
+    before, after = declared(), declared(changed)
     assert {name for name in before if before[name] != after[name]} == stages
 
 

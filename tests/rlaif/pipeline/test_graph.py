@@ -52,6 +52,9 @@ def test_graph_every_kind_of_stage_fits_a_recipe(graph_of):
     revised = {
         "revisions": {"kind": "revise", "samples": "samples"},
         "sft": {"data": ["labels", "revisions"]},
+        "best": {"kind": "best_of_n", "model": "policy", "reward": "reward"},
+        "responses": {"policies": ["policy", "sft", "dpo", "ppo", "rest", "best"]},
+        "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": {"dpo": ["dpo"]}},
     }
     assert {stage.kind for stage in graph_of(revised).stages} == KINDS.keys() - {"merge"}
 
