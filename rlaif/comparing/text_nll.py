@@ -1,19 +1,19 @@
 """How well a policy still predicts plain text that it was never trained on: what training forgot.
 
-The text is plain_text.txt: twelve paragraphs of everyday English, written for this purpose.
+The text is the one that trainers score, too (`text_eval`); here passage by passage, for intervals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from rlaif.batching.encode import Row, in_groups, pad
 from rlaif.models.backbone import Backbone, Role
+from rlaif.training.plain_text.source import SHIPPED, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,7 @@ class ParagraphNLL:
 
 def paragraphs() -> list[str]:
     """The paragraphs of the shipped text, in order."""
-    file = resources.files("rlaif.comparing") / "plain_text.txt"
-    return [part.strip() for part in file.read_text(encoding="utf-8").split("\n\n") if part.strip()]
+    return [part.strip() for part in read_text(SHIPPED).split("\n\n") if part.strip()]
 
 
 @torch.no_grad()

@@ -34,5 +34,5 @@ def test_a_policy_that_was_trained_on_the_text_predicts_it_better(tiny_model, tm
     config = sft.SFTConfig(dtype="float32", max_tokens=256, epochs=2, learning_rate=5e-3)
     sft.train(config, tiny_model, [sft.SFTSource("text", records)], tmp_path)
     before, after = text_nll(tiny_model), text_nll(tiny_model, tmp_path)
-    assert len(before) == len(paragraphs()) == 12
+    assert len(before) == len(paragraphs()) > 10
     assert all(b < a for a, b in zip(by_paragraph(before), by_paragraph(after), strict=True))
