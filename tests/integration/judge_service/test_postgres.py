@@ -253,13 +253,13 @@ async def test_a_newer_store_is_rejected_and_left_unchanged(
     postgres: Postgres, database: str
 ) -> None:
     await open_store(database).close()
-    postgres.execute("UPDATE rlaif_schema SET version = 2", database=name(database))
+    postgres.execute("UPDATE rlaif_schema SET version = 3", database=name(database))
     for use in (open_store, summarize):
         with pytest.raises(
-            StoreError, match=r"schema 2 .*this one supports up to 1.*use another database"
+            StoreError, match=r"schema 3 .*this one supports up to 2.*use another database"
         ):
             use(database)
-    assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
+    assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(3,)]
 
 
 async def test_a_user_without_rights_is_rejected_and_read_and_insert_rights_are_enough(
@@ -339,12 +339,12 @@ async def test_a_store_of_an_older_schema_is_migrated_completely_or_not_at_all(
         if len(steps) == 2:
             with pytest.raises(StoreError):
                 open_store(database)
-            assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(1,)]
+            assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
     both = await asyncio.gather(*(asyncio.to_thread(open_store, database) for _ in range(2)))
     assert await both[0].find_read(key(1)) == LabelLogprobs((-1.0,), 500, 0, stored=True)
     for store in both:
         await store.close()
-    assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(2,)]
+    assert postgres.execute("TABLE rlaif_schema", database=name(database)) == [(3,)]
 
 
 # Two servers
