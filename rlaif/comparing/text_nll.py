@@ -49,7 +49,8 @@ def text_nll(
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     rows = []
     for number, text in enumerate(paragraphs() if texts is None else texts):
-        ids = [*begin, *tokenizer.encode(text, add_special_tokens=False)][: backbone.context]
+        tokens = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        ids = [*begin, *tokens][: backbone.context]
         rows.append(Row(f"paragraph {number}", tuple(ids), 1))
     nats: list[float] = []
     for group in in_groups(rows, 4):

@@ -107,7 +107,9 @@ def plain_rows(tokenizer: Any, text: PlainText, max_tokens: int) -> list[Row]:
             "set tokenizer.eos_token and save it"
         )
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ids = [*begin, *tokenizer.encode(text.text, add_special_tokens=False), tokenizer.eos_token_id]
+    # verbose=False: a text is cut into rows, so that it may be longer than a context.
+    tokens = tokenizer.encode(text.text, add_special_tokens=False, verbose=False)
+    ids = [*begin, *tokens, tokenizer.eos_token_id]
     if len(ids) < 3:
         message = f"{text.id}: the text is empty; drop the record, or set unusable=skip"
         raise BatchError(message, text.id)

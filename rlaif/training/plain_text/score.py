@@ -73,5 +73,5 @@ def windows(tokenizer: Any, text: str, window: int) -> Sequence[Row]:
     """The text as rows of at most `window` tokens, TOKENS in all, after the tokenizer's begin token
     if it has one; without it the text's first token is context only."""
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ids = [*begin, *tokenizer.encode(text, add_special_tokens=False)]
+    ids = [*begin, *tokenizer.encode(text, add_special_tokens=False, verbose=False)]
     return text_rows("text_eval", ids[: TOKENS + 1], window)
