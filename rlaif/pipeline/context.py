@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record", bound=Lesson)
 
+ANSWERS = "answers.journal.jsonl"
+"""The judge's answers of a stage that compares."""
+
 
 class SplitRecords(NamedTuple, Generic[Record]):
     """Records to train on, and those held out to look at during training."""
@@ -224,7 +227,7 @@ class RunContext:
             rules = self.constitution(constitution)
             yield comparer(
                 client,
-                folder / "answers.journal.jsonl",
+                folder / ANSWERS,
                 constitution=rules if isinstance(judge, str) else rules.name,
                 options=judging.options(),
             )

@@ -51,7 +51,8 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
     rest = {"samples_per_prompt": 2, "grow_steps": 1, "quantiles": [0.5], "max_new_tokens": 4}
     dpo: dict[str, Any] = {"kind": "dpo", "model": "sft", "labels": "labels", **TINY}
     watched = {"eval_every": 1, "eval_prompts": 2, "samples": "samples"}
-    policies = ["policy", "dpo_soft", "dpo_files", "ppo"]
+    policies = ["policy", "dpo_soft", "dpo_files", "ppo", "best"]
+    arms = {"dpo": ["dpo_soft", "dpo_files"], "ppo": ["ppo"], "best": ["best"]}
     return Recipe.model_validate(
         {
             "name": "tiny",
@@ -80,8 +81,10 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
                     "kind": "rest", "model": "sft", "reward": "reward", "engine": "transformers",
                     **TINY, **rest,
                 },
+                "best": {"kind": "best_of_n", "model": "sft", "reward": "reward", "n": 2},
                 "responses": {"kind": "respond", "policies": policies, **SAMPLING},
                 "evaluation": {"kind": "evaluate", "responses": "responses", "reward": "reward"},
+                "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": arms},
                 "report": {"kind": "report"},
             },
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from rlaif.data.records import Sample, read_jsonl
-from rlaif.pipeline.context import RunContext, run_facts
+from rlaif.pipeline.context import ANSWERS, RunContext, run_facts
 from rlaif.pipeline.kinds.comparing.best_of_n import BestOfNStage, kl_bound
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.kinds.label import LabelStage
@@ -70,9 +70,14 @@ class CompareStage(Stage):
         return f"{judge} compares {', '.join(self.options.arms)} with each other"
 
     def inputs(self, context: RunContext) -> dict[str, Any]:
-        """Also the policies, which predict a plain text, their responses, and what they took."""
+        """Also the policies, which predict a plain text, their responses, and what they and the
+        judge's reads took."""
+        from rlaif.feedback.labeler import SUMMARY
+
         evaluate = self._evaluate
         taken = [stage.folder / "metrics.jsonl" for stage in evaluate.before]
+        taken += [stage.folder / SUMMARY for stage in evaluate.before if stage.kind == "label"]
+        taken.append(evaluate.folder / ANSWERS)
         return {
             "facts": run_facts(context),
             "responses": self._respond.outputs,
@@ -113,7 +118,7 @@ class CompareStage(Stage):
         # 3. What all of it took.
         stages = [stage for stage in self._evaluate.before if isinstance(stage, LabelStage)]
         labels = [summary_of(stage) for stage in stages]
-        journals = [stage.folder / "answers.journal.jsonl" for stage in (self._evaluate, self)]
+        journals = [stage.folder / ANSWERS for stage in (self._evaluate, self)]
         return MethodComparison(
             facts=run_facts(context),
             arms=arms,
