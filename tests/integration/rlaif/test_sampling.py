@@ -68,12 +68,15 @@ def test_a_killed_run_resumes_to_the_same_file_and_leaves_no_process(
 
 
 def test_a_response_does_not_depend_on_what_is_sampled_beside_it(
-    smollm2: Path, straight: tuple[Path, list[Sample]], tmp_path: Path
+    smollm2: Path, tmp_path: Path
 ) -> None:
-    whole = CONFIG.model_copy(update={"prompts_per_chunk": 6})
+    # float32: in bfloat16 some processors (AMX) round by the shape of the batch.
+    config = CONFIG.model_copy(update={"dtype": "float32"})
+    whole = config.model_copy(update={"prompts_per_chunk": 6})
+    straight = sample(str(smollm2), PROMPTS, tmp_path / "straight.jsonl", config)
     other = sample(str(smollm2), PROMPTS[::-1], tmp_path / "other.jsonl", whole)
     assert sorted(s.model_dump_json() for s in other) == sorted(
-        s.model_dump_json() for s in straight[1]
+        s.model_dump_json() for s in straight
     )
 
 

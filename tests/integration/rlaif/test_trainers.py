@@ -53,7 +53,8 @@ def test_the_three_trainers_learn_on_a_real_model_whose_pad_is_its_eos(smollm2, 
     )
     assert metrics(rewards)[-1]["loss"] < metrics(rewards)[0]["loss"]
 
-    policy = dpo.train(dpo.DPOConfig(**common), model, pairs, tmp_path / "dpo")
+    # float32: in bfloat16 the margin of four steps depends on how a processor rounds.
+    policy = dpo.train(dpo.DPOConfig(**common, dtype="float32"), model, pairs, tmp_path / "dpo")
     first, last = metrics(policy)[0], metrics(policy)[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # in other batches
     assert last["loss"] < first["loss"]
