@@ -2,7 +2,7 @@
 
 With probability `skill` a revision gives the reply the trait of its principle, else it takes the
 trait away; where the trait is already as it should be, the reply stays as it was. An edit can harm
-other traits (a polite ending may be the third sentence), so that a revision which mends one
+other traits (a polite ending may be the third sentence), so that a revision that repairs one
 principle is sometimes worse by the constitution as a whole: what a gate is for.
 
     rule                give                                  take away

@@ -52,8 +52,8 @@ def _no_boolean(value: Any) -> Any:
 class Token(BaseModel):
     """One entry of the file: a caller's name, the digest of its token, its scopes and limits.
 
-    requests_per_minute: None is no limit. max_concurrent: None is half of the server's calls, which
-    is also the most.
+    requests_per_minute: None for no limit. max_concurrent: None is half of the server's calls,
+    which is also the most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from judge_service.judge.calibration import SUFFIX
 from rlaif.cli.main import app
 from rlaif.data.records import Prompt, Sample, write_jsonl
 from rlaif.evaluation.policies import EvaluationResult
+from rlaif.feedback.client import JudgeWhenNeeded
 from tests.support.feedback.local_judge import LocalJudge
 from tests.support.planted.judges import ROOT, judge_file
 
@@ -124,4 +126,25 @@ def test_an_evaluation_that_is_made_again_starts_no_judge(
         results.append(EvaluationResult.load(tmp_path / "e" / "evaluation.json"))
     assert results[0] == results[1]
     assert NOT_STARTED in done.output
+    assert len(started) == 1
+
+
+def test_threads_that_ask_for_ratings_at_once_start_one_judge() -> None:
+    started: list[Any] = []
+
+    class CountedRater:
+        def score(self, *asked: Any, timeout: float) -> Any:
+            return asked[1], timeout
+
+    def start() -> Any:
+        started.append(CountedRater())
+        return started[-1]
+
+    known: Any = None  # of no use to a rating
+    options: Any = None
+    judge = JudgeWhenNeeded(known, start)
+    assert judge.started is None
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(judge.score, (), f"r{i}", "", options, timeout=i) for i in range(32)]
+    assert [each.result() for each in answers] == [(f"r{i}", i) for i in range(32)]
     assert len(started) == 1
