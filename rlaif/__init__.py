@@ -52,11 +52,13 @@ if TYPE_CHECKING:
     from rlaif.api.labeling import label, update_labels
     from rlaif.api.pairs import train_dpo, train_reward, train_sft
     from rlaif.api.problems import RefusedError
+    from rlaif.api.revising import revise
     from rlaif.api.rollouts import train_ppo, train_rest
     from rlaif.api.sampling import merge_adapter, sample
     from rlaif.data.records import Preference, Prompt, Sample
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.counts import LabelingSummary
+    from rlaif.feedback.revisions.summary import RevisionSummary
     from rlaif.generation.config import SamplingConfig
     from rlaif.labels.update import Update
     from rlaif.models.lora_config import LoraConfig
@@ -75,6 +77,7 @@ __all__ = [
     "ReSTConfig",
     "Recipe",
     "RefusedError",
+    "RevisionSummary",
     "RewardConfig",
     "SFTConfig",
     "SFTSource",
@@ -86,6 +89,7 @@ __all__ = [
     "evaluate",
     "label",
     "merge_adapter",
+    "revise",
     "run",
     "sample",
     "train_dpo",
@@ -108,11 +112,13 @@ _HOMES = {
     "rlaif.api.labeling": {"label", "update_labels"},
     "rlaif.api.pairs": {"train_dpo", "train_reward", "train_sft"},
     "rlaif.api.problems": {"RefusedError"},
+    "rlaif.api.revising": {"revise"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},
     "rlaif.api.sampling": {"merge_adapter", "sample"},
     "rlaif.data.records": {"Preference", "Prompt", "Sample"},
     "rlaif.evaluation.policies": {"EvaluationResult"},
     "rlaif.feedback.counts": {"LabelingSummary"},
+    "rlaif.feedback.revisions.summary": {"RevisionSummary"},
     "rlaif.generation.config": {"SamplingConfig"},
     "rlaif.labels.update": {"Update"},
     "rlaif.models.lora_config": {"LoraConfig"},

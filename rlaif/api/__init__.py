@@ -8,6 +8,7 @@ pairs.py      train_sft, train_reward, train_dpo: training on records
 rollouts.py   train_ppo, train_rest: training on the policy's own responses
 sampling.py   sample, merge_adapter
 labeling.py   label, update_labels: pairs that a judge compares, for training
+revising.py   revise: responses that a judge criticizes and rewrites
 judging.py    evaluate; the judge that a function is given
 
 Each function checks all of its arguments before it imports torch, loads a model or starts a server,

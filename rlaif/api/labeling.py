@@ -15,6 +15,7 @@ from rlaif.api.judging import ConstitutionLike, JudgeConnection, judge_of, judge
 from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
+from rlaif.feedback.counts import NotAsked
 from rlaif.feedback.earlier_labels import Earlier
 from rlaif.feedback.pairs import Pairs, pairs_from_samples
 from rlaif.training.preflight import require_folder, require_packages
@@ -57,6 +58,7 @@ def label(
     """
     from rlaif.feedback.filter import filter_samples
     from rlaif.feedback.labeler import label as label_pairs
+    from rlaif.feedback.labeler import refuse_other_labels
 
     drawing = pairs_per_prompt, max_length_ratio
     asked = _checked(
@@ -66,24 +68,25 @@ def label(
         drawing,
         (options, sample_principles, seed),
     )
-    pairs, broken, by = asked.pairs, dict[str, int](), asked.judge.constitution
+    pairs, by = asked.pairs, asked.judge.constitution
+    not_asked = NotAsked(pairs.identical, pairs.unequal)
     with asked.judge.connected_when_needed(asked.out / "judge.log") as client:
         if filter_margin is not None:
+            if not replace_labels:  # before anything is rated
+                refuse_other_labels(client, asked.out, by, asked.options)
             left = filter_samples(
                 asked.samples, cast("RatingClient", client), asked.out,
                 margin=filter_margin, constitution=by, options=asked.options,
             )  # fmt: skip
-            broken = left.broken
             pairs = _pairs(left.kept, "the responses that are left", drawing, asked.options.seed)
+            not_asked = NotAsked(pairs.identical, pairs.unequal, left.broken, left.unrated)
         return label_pairs(
             pairs.comparisons,
             client,
             asked.out,
             constitution=by,
             options=asked.options,
-            identical=pairs.identical,
-            unequal=pairs.unequal,
-            filtered=broken,
+            not_asked=not_asked,
             earlier=Earlier.KEEP if replace_labels else Earlier.REFUSE,
         )
 
@@ -134,8 +137,7 @@ def update_labels(
             constitution=asked.judge.constitution,
             options=asked.options,
             old=before,
-            identical=asked.pairs.identical,
-            unequal=asked.pairs.unequal,
+            not_asked=NotAsked(asked.pairs.identical, asked.pairs.unequal),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,21 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class NotAsked:
+    """What was left out before the judge was asked for labels."""
+
+    identical: int = 0  # responses dropped before pairing, as duplicates for the same prompt
+    unequal: int = 0  # pairs that were not drawn, because their lengths differ too much
+    # principle → responses dropped for it
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    unrated: int = 0  # responses that the filter kept, because they could not be rated
+    over_budget: int = 0  # pairs that were not judged, because of a budget of reads
+
+
+ALL_ASKED = NotAsked()
+
+
+@dataclass(frozen=True, slots=True)
 class LabelingSummary:
     """The counts and means in labels.summary.json; the mean of no values is None."""
 
@@ -72,7 +88,7 @@ class LabelingSummary:
     judged: int
     unjudged: int
     unjudged_by_reason: dict[str, int]
-    identical: int  # responses dropped before pairing, as duplicates for the same prompt
+    identical: int  # this and the last four: see `NotAsked`
     cut_off: int  # pairs with a response that a length limit cut off
     asked: int  # pairs judged in this run; the others were in the journal
     mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
@@ -92,6 +108,7 @@ class LabelingSummary:
     judge: JudgeIdentity
     options: dict[str, Any]  # the judge options that labels depend on
     kept: str | None = None  # file name of earlier labels made differently, if any were kept
-    unequal: int = 0  # pairs that were not drawn, because their lengths differ too much
-    filtered: dict[str, int] = field(default_factory=dict)  # principle → responses dropped for it
-    over_budget: int = 0  # pairs that were not judged, because of a budget of reads
+    unequal: int = 0
+    filtered: dict[str, int] = field(default_factory=dict)
+    unrated: int = 0
+    over_budget: int = 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -42,7 +42,7 @@ from rlaif.data.journal import Journal
 from rlaif.data.records import atomic_open, write_json, write_preferences
 from rlaif.evaluation.comparison import Compare, JudgedPair, Question
 from rlaif.feedback import earlier_labels
-from rlaif.feedback.counts import LabelingSummary, Tally
+from rlaif.feedback.counts import ALL_ASKED, LabelingSummary, NotAsked, Tally
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity, MadeBy
 from rlaif.feedback.pairs import digest
 from rlaif.feedback.receipts import preference
@@ -293,19 +293,15 @@ def label(
     *,
     constitution: str | Constitution = "",
     options: JudgeOptions | None = None,
-    identical: int = 0,
-    unequal: int = 0,
-    filtered: Mapping[str, int] | None = None,
-    over_budget: int = 0,
+    not_asked: NotAsked = ALL_ASKED,
     earlier: Earlier = Earlier.REFUSE,
 ) -> LabelingSummary:
     """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
     and labels.summary.json atomically, and constitution.yaml where one was given as a file.
-    identical, unequal: those of `Pairs`, filtered: what filter.py dropped, over_budget: pairs that
-    a budget of reads left out, for the summary. earlier: what to do with labels in the folder by
-    another constitution, judge or options.
+    not_asked: for the summary. earlier: what to do with labels in the folder by another
+    constitution, judge or options.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
@@ -313,8 +309,7 @@ def label(
     options = options or JudgeOptions()
     labels = out / PREFERENCES
     if earlier is Earlier.REFUSE:
-        now = MadeBy.now(identify(client.server_info(), constitution), options)
-        earlier_labels.require_same(labels, out / SUMMARY, now)
+        refuse_other_labels(client, out, constitution, options)
     answers = judge_pairs(pairs, client, out / JOURNAL, constitution=constitution, options=options)
     # Two passes over the answers on disk: the Parquet schema needs all traits before the first row.
     tally = Tally()
@@ -327,12 +322,7 @@ def label(
     kept = None
     if earlier is Earlier.KEEP and tally.judged:  # only now: judging can no longer fail
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
-    summary = replace(
-        _summarize(answers, tally, identical, options, kept),
-        unequal=unequal,
-        filtered=dict(filtered or {}),
-        over_budget=over_budget,
-    )
+    summary = _summarize(answers, tally, not_asked, options, kept)
     write_json(out / SUMMARY, asdict(summary))
     _require_some(summary, out)
     preferences = (
@@ -346,6 +336,14 @@ def label(
         with atomic_open(out / CONSTITUTION) as file:
             file.write(to_yaml(rules))
     return summary
+
+
+def refuse_other_labels(
+    client: LabelingClient, out: Path, constitution: str | Constitution, options: JudgeOptions
+) -> None:
+    """EarlierLabelsError where `out` has labels by another constitution, judge or options."""
+    now = MadeBy.now(identify(client.server_info(), constitution), options)
+    earlier_labels.require_same(out / PREFERENCES, out / SUMMARY, now)
 
 
 def _require_some(summary: LabelingSummary, out: Path) -> None:
@@ -364,14 +362,13 @@ def _reasons(counts: dict[str, int]) -> str:
 
 
 def _summarize(
-    answers: Answers, tally: Tally, identical: int, options: JudgeOptions, kept: Path | None
+    answers: Answers, tally: Tally, not_asked: NotAsked, options: JudgeOptions, kept: Path | None
 ) -> LabelingSummary:
     return LabelingSummary(
         pairs=len(answers.pairs),
         judged=tally.judged,
         unjudged=len(answers.pairs) - tally.judged,
         unjudged_by_reason=dict(tally.reasons.most_common()),
-        identical=identical,
         cut_off=sum(not (pair.complete_a and pair.complete_b) for pair in answers.pairs),
         asked=answers.judged_now,
         mean_prob_chosen=tally.prob_chosen.value,
@@ -391,4 +388,5 @@ def _summarize(
         judge=answers.judge,
         options=earlier_labels.recorded_options(options),
         kept=kept.name if kept else None,
+        **asdict(not_asked),
     )

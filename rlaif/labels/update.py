@@ -36,7 +36,7 @@ from judge_service.types import (
 from rlaif.data.datasets import iter_preferences
 from rlaif.data.journal import Journal
 from rlaif.data.records import Preference, replacing
-from rlaif.feedback.counts import LabelingSummary
+from rlaif.feedback.counts import ALL_ASKED, LabelingSummary, NotAsked
 from rlaif.feedback.earlier_labels import Earlier, JudgeIdentity
 from rlaif.feedback.labeler import (
     JOURNAL,
@@ -107,8 +107,7 @@ def update(
     constitution: str | Constitution,
     options: JudgeOptions | None = None,
     old: Constitution | None = None,
-    identical: int = 0,
-    unequal: int = 0,
+    not_asked: NotAsked = ALL_ASKED,
 ) -> Update:
     """Label the pairs again into `out`, by an edited constitution or with other judge settings.
 
@@ -131,8 +130,7 @@ def update(
             out,
             constitution=constitution,
             options=options,
-            identical=identical,
-            unequal=unequal,
+            not_asked=not_asked,
             earlier=Earlier.OVERWRITE,  # `before` has a copy
         )
     except Exception:

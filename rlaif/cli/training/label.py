@@ -164,6 +164,11 @@ def _print_labels(summary: LabelingSummary, out: Path, details: str) -> None:
             f"{reasons}",
             highlight=False,
         )
+    if summary.unrated:
+        console.print(
+            f"{summary.unrated} responses could not be rated by the filter, and were kept",
+            highlight=False,
+        )
     if summary.identical:
         console.print(
             f"{summary.identical} responses left out: identical to another one to their prompt",

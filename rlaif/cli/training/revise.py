@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif.cli.judge.options import bulk_judge, longest_wait
+from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
     ConstitutionName,
@@ -60,24 +60,25 @@ def revise(
     A revision is a lesson if it is complete, does not introduce itself, differs from its original,
     and the judge finds it better (--gate). Rounds are saved as they arrive; a killed run resumes.
     """
-    from rlaif.data.samples import read_samples
-    from rlaif.feedback.revisions.lessons import LESSONS, PAIRS, RevisionMethod
-    from rlaif.feedback.revisions.lessons import revise as revise_samples
+    from rlaif.api.revising import revise as revise_samples
+    from rlaif.feedback.revisions.lessons import LESSONS, PAIRS
 
-    method = RevisionMethod(
-        constitution=constitution,
-        rounds=rounds,
-        gate=None if no_gate else gate,
-        pilot=pilot or None,
-        max_tokens=max_tokens,
-        sample_principles=sample_principles,
-        seed=seed,
-    )
-
-    responses = read_samples(samples)
     max_wait = longest_wait(wait, wait_timeout)
-    with bulk_judge(judge, constitution, out / "judge.log", server, max_wait) as client:
-        done = revise_samples(responses, client, out, method)
+    with suggest_wait(judge, server, max_wait):
+        done = revise_samples(
+            samples,
+            out=out,
+            judge=judge,
+            server="" if judge else server,
+            constitution=constitution,
+            wait=max_wait,
+            rounds=rounds,
+            gate=None if no_gate else gate,
+            pilot=pilot or None,
+            max_tokens=max_tokens,
+            sample_principles=sample_principles,
+            seed=seed,
+        )
     for sentence in done.sentences():
         output().print(sentence, highlight=False)
     pairs = "" if no_gate else f", {out / PAIRS}"

@@ -88,10 +88,12 @@ class RevisionMethod:
     def __post_init__(self) -> None:
         least = {"rounds": self.rounds, "concurrency": self.concurrency, "pilot": self.pilot or 1}
         for name, value in least.items():
-            if value < 1:
-                raise RevisionError(f"invalid {name}: {value}; give at least 1")
-        if self.gate is not None and not 0.5 <= self.gate < 1:
-            raise RevisionError(f"invalid gate: {self.gate:g}; give a probability from 0.5 to 1")
+            if type(value) is not int or value < 1:
+                raise RevisionError(f"invalid {name}: {value!r}; give an integer, 1 or more")
+        if self.gate is None:
+            return
+        if type(self.gate) not in (int, float) or not 0.5 <= self.gate < 1:
+            raise RevisionError(f"invalid gate: {self.gate!r}; give a probability from 0.5 to 1")
 
 
 @dataclass(frozen=True, slots=True)

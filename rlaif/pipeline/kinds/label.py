@@ -73,6 +73,7 @@ class LabelStage(Stage):
         from judge_service.planted.file import PlantedJudge
         from rlaif.data.datasets import read_preferences
         from rlaif.evaluation.gold import GOLD_FILE, gold_labels
+        from rlaif.feedback.counts import NotAsked
         from rlaif.feedback.earlier_labels import Earlier
         from rlaif.feedback.filter import filter_samples
         from rlaif.feedback.labeler import label
@@ -81,7 +82,7 @@ class LabelStage(Stage):
 
         samples = [s for each in self.sources["samples"] for s in read_samples(each.file)]
         judge, constitution = self.source("judge").spec, self.options.constitution
-        broken: dict[str, int] = {}
+        broken, unrated = dict[str, int](), 0
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
             if self.settings.filter is not None:
                 left = filter_samples(
@@ -92,7 +93,7 @@ class LabelStage(Stage):
                     constitution=context.constitution(constitution).name,
                     options=self.settings.options(),
                 )
-                samples, broken = left.kept, left.broken
+                samples, broken, unrated = left.kept, left.broken, left.unrated
             pairs = pairs_from_samples(
                 samples,
                 pairs_per_prompt=self.settings.pairs_per_prompt,
@@ -105,10 +106,13 @@ class LabelStage(Stage):
                 self.folder,
                 constitution=context.constitution(constitution).name,
                 options=self.settings.options(),
-                identical=pairs.identical,
-                unequal=pairs.unequal,
-                filtered=broken,
-                over_budget=len(pairs.comparisons) - len(comparisons),
+                not_asked=NotAsked(
+                    identical=pairs.identical,
+                    unequal=pairs.unequal,
+                    filtered=broken,
+                    unrated=unrated,
+                    over_budget=len(pairs.comparisons) - len(comparisons),
+                ),
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
         report_undecided(undecided_warning(done.undecided, done.judged, done.mean_entropy))

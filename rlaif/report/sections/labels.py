@@ -51,6 +51,7 @@ class _LabelSummary(BaseModel):
     identical: int
     unequal: int = 0
     filtered: dict[str, int] = {}
+    unrated: int = 0
     over_budget: int = 0
     position_consistency: float | None
     mean_order_gap: float | None

@@ -67,6 +67,10 @@ MERGE = {"model": "org/model", "adapter": "no-such-adapter"}
             LABEL | {"constitution": "hhh", "old": 3},
             "invalid old: 3; give a name, a YAML file or a Constitution",
         ),
+        ("revise", LABEL | {"gate": "sure"}, "invalid gate: 'sure'; give a probability from 0.5"),
+        ("revise", LABEL | {"rounds": 0}, "invalid rounds: 0; give an integer, 1 or more"),
+        ("revise", LABEL | {"pilot": 1.5}, "invalid pilot: 1.5; give an integer, 1 or more"),
+        ("revise", HERE | {"seed": "x"}, "invalid seed: 'x'; give an integer"),
         ("evaluate", EVALUATE | {"responses": [SAMPLES]}, "invalid responses: list; give each pol"),
         (
             "evaluate",

@@ -7,11 +7,13 @@ import threading
 
 import pytest
 
+import rlaif
 from constitution.errors import UserError
 from constitution.schema import Message
 from judge_service.errors import JudgeUnavailable
 from judge_service.types import Comparison, PrincipleScore, Score, Unjudged, UnjudgedReason, Usage
 from rlaif.data.records import Prompt, Sample
+from rlaif.feedback.earlier_labels import EarlierLabelsError
 from rlaif.feedback.filter import FILTERED, broken_principle, filter_samples
 from rlaif.feedback.labeler import LabelingError
 from tests.support.feedback.scripted_judge import ScriptedJudge
@@ -89,3 +91,21 @@ def test_after_the_judge_went_only_the_rest_is_rated(tmp_path):
 def test_a_margin_outside_the_scale_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"invalid filter: 1\.5; give a margin from 0 to 1"):
         filter_samples(samples("1"), Rater(), tmp_path, margin=1.5)
+
+
+def test_labeling_counts_what_the_filter_dropped_and_what_it_could_not_rate(tmp_path):
+    given = samples("0.5", "0.9", "-0.8", "?")
+    found = rlaif.label(given, server=Rater(), out=tmp_path, constitution="hhh", filter_margin=0.25)
+    assert (found.filtered, found.unrated, found.pairs) == ({"p0": 1}, 1, 1)
+    saved = json.loads((tmp_path / "labels.summary.json").read_text())
+    assert (saved["filtered"], saved["unrated"]) == ({"p0": 1}, 1)
+
+
+def test_labels_made_differently_are_refused_before_anything_is_rated(tmp_path):
+    given, judge = samples("0.5", "0.9"), Rater()
+    rlaif.label(given, server=judge, out=tmp_path, constitution="hhh")
+    with pytest.raises(EarlierLabelsError, match="made differently"):
+        rlaif.label(
+            given, server=judge, out=tmp_path, constitution="hhh", seed=1, filter_margin=0.25
+        )
+    assert judge.rated == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import rlaif
 from constitution.schema import Message
 from judge_service.errors import JudgeUnavailable
 from judge_service.types import Comparison, Unjudged, UnjudgedReason, Usage, Writing
@@ -183,7 +184,7 @@ def test_a_gate_that_lets_nothing_through_stops_after_the_pilot(tmp_path):
         ({"gate": 0.4}, r"invalid gate: 0\.4; give a probability from 0\.5 to 1"),
         ({"gate": 1.0}, "invalid gate: 1"),
         ({"pilot": -1}, "invalid pilot: -1"),
-        ({"rounds": 0}, "invalid rounds: 0; give at least 1"),
+        ({"rounds": 0}, "invalid rounds: 0; give an integer, 1 or more"),
     ],
 )
 def test_a_method_that_cannot_work_is_refused(changes, match):
@@ -200,3 +201,11 @@ def test_prompts_of_one_kind_are_said_before_anything_is_asked(tmp_path, capsys)
     assert one_kind_only([p.model_copy(update={"kind": ""}) for p in prompts]) == ""
     everyday = [p.model_copy(update={"kind": "everyday"}) for p in prompts]
     assert "all 8 prompts are of kind 'everyday'" in one_kind_only(everyday)
+
+
+def test_the_public_function_revises_by_an_open_client(tmp_path):
+    done = rlaif.revise(
+        mixed_samples(), server=judge_of(MIXED), constitution="hhh", out=tmp_path, gate=0.65
+    )
+    assert [lesson.id for lesson in read_lessons(tmp_path / LESSONS)] == ["p0#0"]
+    assert (done.samples, done.lessons, done.gate) == (8, 1, 0.65)
