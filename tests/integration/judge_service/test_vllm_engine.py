@@ -150,7 +150,8 @@ async def test_swapping_the_responses_gives_one_minus_p(engine: VLLMEngine) -> N
 
 @in_module_loop
 async def test_with_a_store_swapped_pairs_give_exactly_one_minus_p(engine: VLLMEngine) -> None:
-    pairs = 1000 if engine.identity.dtype == "bfloat16" else 50  # bfloat16 is the hard case
+    hard = 1000 if os.environ.get("RLAIF_FULL") == "1" else 200
+    pairs = hard if engine.identity.dtype == "bfloat16" else 50
     store = open_store(None)
     judge = Judge(CachingEngine(engine, store))
     one = LAW.model_copy(update={"principles": LAW.principles[:1], "traits": {"helpful": Trait()}})

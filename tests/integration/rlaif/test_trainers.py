@@ -54,7 +54,8 @@ def test_the_three_trainers_learn_on_a_real_model_whose_pad_is_its_eos(smollm2, 
     assert metrics(rewards)[-1]["loss"] < metrics(rewards)[0]["loss"]
 
     # float32: in bfloat16 the margin of four steps depends on how a processor rounds.
-    policy = dpo.train(dpo.DPOConfig(**common, dtype="float32"), model, pairs, tmp_path / "dpo")
+    config = dpo.DPOConfig(**common, dtype="float32", text_eval=None)
+    policy = dpo.train(config, model, pairs, tmp_path / "dpo")
     first, last = metrics(policy)[0], metrics(policy)[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # in other batches
     assert last["loss"] < first["loss"]
@@ -62,7 +63,12 @@ def test_the_three_trainers_learn_on_a_real_model_whose_pad_is_its_eos(smollm2, 
 
     prompts = [Prompt(id=p.id, messages=p.prompt) for p in pairs]
     config = ppo.PPOConfig(
-        max_tokens=128, max_new_tokens=8, iterations=2, prompts_per_iteration=4, checkpoint_every=1
+        max_tokens=128,
+        max_new_tokens=8,
+        iterations=2,
+        prompts_per_iteration=4,
+        checkpoint_every=1,
+        text_eval=None,
     )
     lines = metrics(ppo.train(config, model, prompts, rewards, tmp_path / "ppo"))
     assert lines[0]["kl_k1"] == pytest.approx(0, abs=0.02)
