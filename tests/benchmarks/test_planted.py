@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.planted import table
+from benchmarks.planted import paired, table
 from benchmarks.planted.arms import ARMS
 from benchmarks.planted.grammar import HARMFUL, HARMLESS, dialogs, prompt_text, prompts
 from benchmarks.planted.policy import save_policy
@@ -91,3 +91,19 @@ def test_a_finished_cell_is_read_and_not_run_again(
     assert table.run(tmp_path, tmp_path / "r.jsonl", ["sft", "rest"], [0.8], 2, 0.0) == first
     assert len(ran) == 4
     assert {result.arm for result in first} <= ARMS.keys()
+
+
+def test_arms_are_compared_by_seed_and_over_accuracies_on_average():
+    cells = [
+        ("dpo_soft", 0.6, 0, 0.5), ("sft", 0.6, 0, 0.1), ("dpo_soft", 0.9, 0, 0.3),
+        ("sft", 0.9, 0, 0.1), ("dpo_soft", 0.6, 1, 0.2), ("sft", 0.6, 1, 0.2),
+    ]  # fmt: skip
+    results = [
+        RESULT.model_copy(update=dict(zip(("arm", "accuracy", "seed", "gain"), cell, strict=True)))
+        for cell in cells
+    ]
+    assert paired.differences(results, "dpo_soft", "sft", [0.6]) == pytest.approx([0.4, 0.0])
+    assert paired.differences(results, "dpo_soft", "sft", [0.6, 0.9]) == pytest.approx([0.3])
+    printed = paired.paired_table(results)
+    assert "Planted judge (simulated by rules, no model)" in printed
+    assert "| dpo_soft - sft | +0.200 [-2.341, +2.741] | +0.200 | +0.300 |" in printed
