@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from rlaif.cli.redteam import attack
+from rlaif.cli.redteam import attack, regressions
 from rlaif.cli.settings_help import command_with_settings
 
 DEFAULT = "attack"
@@ -37,3 +37,14 @@ app.command(
     epilog="Examples: rlaif redteam smollm2-135m verdict=rule --out redteam; "
     "rlaif redteam org/model -c harmless --judge org/judge --attacker org/attacker --budget 200",
 )(attack.attack)
+app.command(
+    epilog="Example: rlaif redteam adopt redteam/failures.jsonl --twins redteam/twins.jsonl "
+    "--train prompts.jsonl --tests regressions.jsonl",
+)(regressions.adopt)
+app.command(
+    cls=command_with_settings("rlaif.redteam.config:CheckConfig"),
+    epilog="Example: rlaif redteam check dpo-model regressions.jsonl --junit redteam.xml",
+)(regressions.check)
+app.command(epilog="Example: rlaif redteam convert regressions.jsonl regressions.yaml")(
+    regressions.convert
+)
