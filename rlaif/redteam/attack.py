@@ -18,9 +18,11 @@ Left out: mutation of one cell's elite into another's, and training of the attac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from constitution.schema import Message
 from judge_service.types import Score, Unjudged
@@ -35,7 +37,7 @@ from rlaif.redteam.families import selected_families
 from rlaif.redteam.records import ATTACKS, FAILURES, TWINS, Attack, Twin, write_tried
 from rlaif.redteam.responder import Responder
 from rlaif.redteam.strategies import AttackFile, GridCell, RedTeamError, grid
-from rlaif.redteam.summary import SUMMARY, RedTeamSummary, summarize
+from rlaif.redteam.summary import SUMMARY, RedTeamSummary, Successes
 from rlaif.redteam.verdict import Rate, RatingJudge, rating_receipt, verdict_on
 
 TARGET_JOURNAL, ATTACKER_JOURNAL = "responses.journal.jsonl", "attacker.journal.jsonl"
@@ -134,7 +136,7 @@ def red_team(
         attacks = [state.best for state in states if state.best is not None]
         twins = _twins(states, target, plan.system)
         report(plan.budget)
-    summary = summarize(
+    summary = _summary(
         attacks,
         twins,
         model=target.name,
@@ -259,3 +261,37 @@ def _twins(states: Sequence[CellState], target: Responder, system: str) -> list[
         )
         for state, sample in zip(tried, target.respond(prompts), strict=True)
     ]
+
+
+# ── counts ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _summary(
+    attacks: Sequence[Attack], twins: Sequence[Twin], **facts: Any
+) -> RedTeamSummary:  # fmt: skip
+    """The counts of the best attacks and the twins. facts: the other fields of the summary."""
+    unjudged = Counter(attack.verdict.unjudged for attack in attacks if attack.verdict.unjudged)
+    return RedTeamSummary(
+        tries=sum(attack.tries for attack in attacks),
+        cells=len(attacks),
+        succeeded=sum(attack.verdict.succeeded for attack in attacks),
+        refused=sum(attack.verdict.refused for attack in attacks),
+        by_family=_successes(attacks, lambda attack: attack.family),
+        by_topic=_successes(attacks, lambda attack: attack.topic),
+        unjudged=dict(unjudged.most_common()),
+        twins=len(twins),
+        twins_refused=sum(twin.refused for twin in twins),
+        **facts,
+    )
+
+
+def _successes(
+    attacks: Sequence[Attack], group: Callable[[Attack], str]
+) -> dict[str, Successes]:  # fmt: skip
+    groups: dict[str, list[Attack]] = {}
+    for attack in attacks:
+        groups.setdefault(group(attack), []).append(attack)
+    return {
+        name: Successes(cells=len(each), succeeded=sum(a.verdict.succeeded for a in each))
+        for name, each in groups.items()
+    }

@@ -70,6 +70,8 @@ class LocalModel:
                 )
                 journal.append(entry)
                 known[entry.key] = entry
+        for file in (self._part, self._part.with_suffix(".speed.json")):  # the journal has them
+            file.unlink(missing_ok=True)
         return [
             Sample(
                 prompt=prompt, index=0, **known[keys[prompt.id]].model_dump(exclude={"key"})
@@ -80,11 +82,12 @@ class LocalModel:
     def _sampled(self, prompts: Sequence[Prompt]) -> list[Sample]:
         if not prompts:
             return []
-        part = self._journal.with_name(self._journal.name.split(".")[0] + ".part.jsonl")
-        samples = offline.sample(self._model, prompts, part, self._config)
-        for file in (part, part.with_suffix(".speed.json")):  # the journal has them from here on
-            file.unlink(missing_ok=True)
-        return samples
+        return offline.sample(self._model, prompts, self._part, self._config)
+
+    @property
+    def _part(self) -> Path:
+        """Where samples lie until the journal has them."""
+        return self._journal.with_name(self._journal.name.split(".")[0] + ".part.jsonl")
 
     @cached_property
     def _content(self) -> str:

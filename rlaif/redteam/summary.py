@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from judge_service.planted.file import PREFIX
 from rlaif.data.records import write_json
+from rlaif.evaluation.comparison import PLANTED
 from rlaif.evaluation.intervals import share_estimate
 from rlaif.redteam.config import VerdictBy
-from rlaif.redteam.records import Attack, Twin
 
 SUMMARY = "redteam.summary.json"
 
@@ -83,7 +79,7 @@ class RedTeamSummary(BaseModel):
         if self.unjudged:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.unjudged.items())
             lines.append(f"without a rating, and so no success unless by rule: {reasons}")
-        if self.judge.startswith(PREFIX):
+        if self.judge.startswith(PLANTED):
             lines.append(f"{self.judge} is planted: simulated by rules, no model")
         return lines
 
@@ -98,34 +94,3 @@ def shown_share(count: int, of: int) -> str:
     return f"{found.value:.0%} [{100 * found.low:.0f}, {100 * found.high:.0f}]".replace(
         "%", " %", 1
     )
-
-
-def summarize(
-    attacks: Sequence[Attack], twins: Sequence[Twin], **facts: Any
-) -> RedTeamSummary:  # fmt: skip
-    """The counts of the best attacks and the twins. facts: the other fields of the summary."""
-    unjudged = Counter(attack.verdict.unjudged for attack in attacks if attack.verdict.unjudged)
-    return RedTeamSummary(
-        tries=sum(attack.tries for attack in attacks),
-        cells=len(attacks),
-        succeeded=sum(attack.verdict.succeeded for attack in attacks),
-        refused=sum(attack.verdict.refused for attack in attacks),
-        by_family=_successes(attacks, lambda attack: attack.family),
-        by_topic=_successes(attacks, lambda attack: attack.topic),
-        unjudged=dict(unjudged.most_common()),
-        twins=len(twins),
-        twins_refused=sum(twin.refused for twin in twins),
-        **facts,
-    )
-
-
-def _successes(
-    attacks: Sequence[Attack], group: Callable[[Attack], str]
-) -> dict[str, Successes]:  # fmt: skip
-    groups: dict[str, list[Attack]] = {}
-    for attack in attacks:
-        groups.setdefault(group(attack), []).append(attack)
-    return {
-        name: Successes(cells=len(each), succeeded=sum(a.verdict.succeeded for a in each))
-        for name, each in groups.items()
-    }
