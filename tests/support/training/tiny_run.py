@@ -78,8 +78,8 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
                 "samples": {"kind": "sample", "model": "policy", **SAMPLING},
                 "labels": {"kind": "label", "samples": "samples"},
                 "attacks": {
-                    "kind": "redteam", "model": "policy", "attacker": "policy",
-                    "strategies": files["strategies"], "budget": 3, **SAMPLING,
+                    "kind": "redteam", "model": "policy", "strategies": files["strategies"],
+                    **SAMPLING,
                 },
                 "revisions": {
                     "kind": "revise", "samples": ["samples", "attacks", "attacks.twins"],

@@ -54,7 +54,7 @@ def finished(tmp_path, sampling_here, monkeypatch):
     ]
     settings += [
         f"policy={save_tiny_model(tmp_path / 'model')}", "judge=org/judge", "helpful.prompts=train",
-        f"prompts={files['prompts']}", f"constitution={files['constitution']}", "system=",
+        f"prompts={files['prompts']}", f"constitution={files['constitution']}", 'system=""',
     ]  # fmt: skip
     with judge_in_thread(files["constitution"]) as address:
         monkeypatch.setattr(
@@ -66,7 +66,7 @@ def finished(tmp_path, sampling_here, monkeypatch):
     return tmp_path / "run"
 
 
-def test_two_rounds_from_attacks_to_attacks_of_families_that_nothing_has_seen(finished, capsys):
+def test_two_rounds_from_attacks_to_attacks_of_families_that_nothing_has_seen(finished):
     folder = finished
     for name in ATTACKS:
         attacks = read_tried(folder / name / "attacks.jsonl", Attack)
