@@ -11,6 +11,7 @@ The names in `__all__` are the public API (docs/api.md); they are imported when 
 data/                 records, prompt files, JSONL and Parquet
 feedback/             everything that talks to a judge: labels, revisions, rewards
 labels/               what is done with labels: statistics, verification, export, calibration
+redteam/              attacks on a model, and what becomes of those that succeed
 models/               model folders, the backbone with its LoRA roles, the reward model
 batching/             token ids in dense batches, and their log-probabilities
 generation/           sampling from a policy

@@ -12,5 +12,6 @@ settings_help.py  the settings of a command in its --help
 version.py        `rlaif --version`
 service/          serve, top, store, token: run a judge server
 judge/            judge, constitution: query a judge, edit constitutions
+redteam/          redteam: attack a model, and test it
 training/         sample, label, train, evaluate, run and the rest
 """

@@ -13,6 +13,8 @@ SAVED: dict[str, str] = {
     "sample": "the responses sampled so far are in {out}.unfinished",
     "label": "the judge's answers so far are saved in {out}",
     "revise": "the rounds written so far are saved in {out}",
+    "redteam attack": "the responses and the judge's ratings so far are saved in {out}",
+    "redteam check": "the responses and the judge's ratings so far are saved in {out}",
     "evaluate": "the judge's answers so far are saved in {out}",
     "run": "finished stages, and what the current one has saved, are in {out}",
     "train sft": "checkpoints written so far are in {out}/checkpoints",

@@ -14,6 +14,7 @@ import typer
 from constitution.errors import UserError, install_hint
 from rlaif.cli import commands, doctor, libraries
 from rlaif.cli.judge import compare, constitution
+from rlaif.cli.redteam import app as redteam
 from rlaif.cli.service import serve, store, token, top
 from rlaif.cli.settings_help import command_with_settings
 from rlaif.cli.training import compare as compare_methods
@@ -56,6 +57,7 @@ app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen
 app.add_typer(labels.app, name="labels")
 app.add_typer(data.app, name="data")
 app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(revise.revise)
+app.add_typer(redteam.app, name="redteam")
 app.add_typer(train.app, name="train")
 app.add_typer(reward.app, name="reward")
 app.command(

@@ -43,6 +43,7 @@ PROMPT_OF_OTHERS = {
     "kind",
     "split",
 }  # fields a {"prompt": …} line may have as ours do
+FAMILY = "family"  # of an attack, which `rlaif redteam adopt` writes and reads
 
 
 def load_prompts(
@@ -131,7 +132,7 @@ def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Ite
 
 def _of_rows(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Prompt]:
     """The prompts of rows as they are. repeats: a prompt may be in several of them."""
-    notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys())
+    notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys() | {FAMILY})
     watched = notes.watch(rows)
     for prompt in _each_once(watched) if repeats else parse_prompts(watched):
         notes.records += 1

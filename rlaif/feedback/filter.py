@@ -84,7 +84,9 @@ def filter_samples(
     """
     if not 0 <= margin < 1:
         raise UserError(f"invalid filter: {margin:g}; give a margin from 0 to 1, such as 0.25")
-    answers = _rated(samples, client, out / JOURNAL, constitution, options or JudgeOptions())
+    answers = rate_samples(
+        samples, client, out / JOURNAL, constitution=constitution, options=options, title="filter"
+    )
     kept: list[Sample] = []
     broken: Counter[str] = Counter()
     with atomic_open(out / FILTERED) as file:
@@ -101,17 +103,23 @@ def filter_samples(
     return Filtered(kept, dict(broken.most_common()), unrated)
 
 
-def _rated(
+def rate_samples(
     samples: Sequence[Sample],
     client: RatingClient,
     journal_file: Path,
-    constitution: str | Constitution,
-    options: JudgeOptions,
+    *,
+    constitution: str | Constitution = "",
+    options: JudgeOptions | None = None,
+    title: str = "ratings",
 ) -> list[Score | Unjudged]:
-    """The judge's rating of every sample, in order; those in the journal are not asked again."""
+    """The judge's rating of every sample, in order; those in the journal are not asked again.
+
+    title: of the progress bar. Raises LabelingError when the judge becomes unavailable: all ratings
+    so far are saved.
+    """
     if isinstance(constitution, str) and constitution.endswith((".yaml", ".yml")):
         constitution = Constitution.load(constitution)
-    info, options = client.server_info(), replace(options, interactive=False)
+    info, options = client.server_info(), replace(options or JudgeOptions(), interactive=False)
     judge = identify(info, constitution)
     by = judge.constitution.name if judge.constitution in info.constitutions else constitution
     keys = [_key(sample, judge, options) for sample in samples]
@@ -126,7 +134,7 @@ def _rated(
             key: sample for key, sample in zip(keys, samples, strict=True) if key not in known
         }
         with (
-            progress("filter", len(waiting), "responses") as report,
+            progress(title, len(waiting), "responses") as report,
             ThreadPoolExecutor(_IN_FLIGHT) as pool,
         ):
             running = {pool.submit(rate, sample): key for key, sample in waiting.items()}

@@ -12,12 +12,12 @@ from rlaif.generation.engines import EngineChoice, engine_choices
 from rlaif.settings import SettingsModel
 
 
-class SamplingConfig(SettingsModel):
-    """Settings of sampling; the default is the policy's own distribution, as PPO and DPO assume."""
+class ResponseConfig(SettingsModel):
+    """How one response is drawn; the default is the policy's own distribution, as PPO and DPO
+    assume."""
 
     renamed: ClassVar[dict[str, str]] = {"max_tokens": "max_new_tokens"}
 
-    n: int = Field(2, ge=1, description="responses per prompt; a preference needs two (ours)")
     max_new_tokens: int = Field(
         128, ge=1, description="longest response, tokens, its end included (ours)"
     )
@@ -58,6 +58,12 @@ class SamplingConfig(SettingsModel):
     def choices(cls) -> dict[str, tuple[str, ...]]:
         """The names of the sampling engines."""
         return {"engine": engine_choices()}
+
+
+class SamplingConfig(ResponseConfig):
+    """Settings of sampling."""
+
+    n: int = Field(2, ge=1, description="responses per prompt; a preference needs two (ours)")
 
     @model_validator(mode="after")
     def _greedy_has_one_answer(self) -> Self:

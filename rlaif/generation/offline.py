@@ -94,15 +94,17 @@ def _request(prompt: Prompt, index: int, seed: int) -> Request:
     return Request(prompt.id, messages, index, response_seed(seed, prompt.id, index))
 
 
-def _fingerprint(model: str, engine: str, prompts: Sequence[Prompt], config: SamplingConfig) -> str:
-    """A digest of all that the text depends on: a chunk of another model or config is not kept.
-
-    A model folder counts by its files' content, wherever it lies; a hub id by its name.
-    """
+def model_content(model: str) -> list[tuple[str, str]] | str:
+    """What a model's texts depend on: name and sha256 of a folder's files, wherever it lies; of a
+    hub id its name."""
     files = sorted(file for file in Path(model).glob("*.*") if file.is_file())
-    weights = [(file.name, file_sha256(file)) for file in files]
+    return [(file.name, file_sha256(file)) for file in files] or model
+
+
+def _fingerprint(model: str, engine: str, prompts: Sequence[Prompt], config: SamplingConfig) -> str:
+    """A digest of all that the text depends on: a chunk of another model or config is not kept."""
     texts = [prompt.model_dump(include={"id", "messages"}) for prompt in prompts]
-    whole = json.dumps([weights or model, engine, config.model_dump(), texts])
+    whole = json.dumps([model_content(model), engine, config.model_dump(), texts])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

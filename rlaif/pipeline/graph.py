@@ -86,7 +86,7 @@ class Graph:
     @property
     def answering(self) -> list[ModelSpec]:
         """The models among them that answer or are trained."""
-        slots = ("model", "policies")
+        slots = ("model", "policies", "attacker")
         sources = (
             s for stage in self.stages for slot in slots for s in stage.sources.get(slot, ())
         )

@@ -2,6 +2,7 @@
 
 sample.py    responses of a model to prompts
 label.py     a judge's preferences between samples
+redteam.py   attacks on a model: responses that should not be, and benign twins
 revise.py    a judge's critiques and revisions of samples
 training/    sft, reward, dpo, ppo, rest
 merge.py     an adapter folded into its model; the graph adds it where it is needed
@@ -19,6 +20,7 @@ from rlaif.pipeline.kinds.comparing.compare import CompareStage
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.merge import MergeStage
+from rlaif.pipeline.kinds.redteam import RedTeamStage
 from rlaif.pipeline.kinds.report import ReportStage
 from rlaif.pipeline.kinds.respond import RespondStage
 from rlaif.pipeline.kinds.revise import ReviseStage
@@ -33,6 +35,7 @@ from rlaif.pipeline.stage import Stage
 KINDS: dict[str, type[Stage]] = {
     "sample": SampleStage,
     "label": LabelStage,
+    "redteam": RedTeamStage,
     "revise": ReviseStage,
     "sft": SFTStage,
     "reward": RewardStage,

@@ -66,7 +66,8 @@ def test_a_module_missing_from_our_own_packages_is_not_blamed_on_the_install() -
         "models fetch", "models list", "sample", "label", "labels show", "labels stats",
         "labels verify", "labels export", "train sft", "train reward", "train dpo", "train ppo",
         "train rest", "reward weigh", "reward compare", "models merge", "revise", "evaluate",
-        "report", "run", "doctor",
+        "report", "run", "doctor", "redteam", "redteam attack", "redteam adopt",
+        "redteam check", "redteam convert",
     ],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:

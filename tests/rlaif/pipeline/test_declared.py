@@ -25,6 +25,8 @@ TRAINED: dict[str, Any] = {
     "dpo": {"labels": ["labels", "revisions.pairs"]},
 }
 COMPARED: dict[str, Any] = {
+    "attacks": {"kind": "redteam", "model": "policy"},
+    "revisions": {"kind": "revise", "samples": ["samples", "attacks", "attacks.twins"]},
     "best": {"kind": "best_of_n", "model": "policy", "reward": "reward"},
     "responses": {"policies": ["policy", "sft", "dpo", "ppo", "rest", "best"]},
     "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": {"dpo": ["dpo"]}},

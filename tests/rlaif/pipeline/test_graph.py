@@ -50,7 +50,8 @@ def test_graph_independent_stages_keep_the_order_of_the_recipe(graph_of):
 
 def test_graph_every_kind_of_stage_fits_a_recipe(graph_of):
     revised = {
-        "revisions": {"kind": "revise", "samples": "samples"},
+        "attacks": {"kind": "redteam", "model": "policy"},
+        "revisions": {"kind": "revise", "samples": ["samples", "attacks"]},
         "sft": {"data": ["labels", "revisions"]},
         "best": {"kind": "best_of_n", "model": "policy", "reward": "reward"},
         "responses": {"policies": ["policy", "sft", "dpo", "ppo", "rest", "best"]},
@@ -137,7 +138,10 @@ def test_graph_rewards_may_be_several_with_weights_and_from_elsewhere(graph_of):
     ("stages", "message"),
     [
         ({"dpo": {"kind": "dop"}}, "stages.dpo: unknown kind 'dop'; did you mean 'dpo'?"),
-        ({"dpo": {"kind": None}}, "stages.dpo: missing kind; known: sample, label, revise, sft"),
+        (
+            {"dpo": {"kind": None}},
+            "stages.dpo: missing kind; known: sample, label, redteam",
+        ),
         (
             {"dpo": {"betta": 0.1}},
             "stages.dpo.betta: unknown setting; did you mean 'beta'?",

@@ -11,6 +11,7 @@ from constitution.schema import Message
 from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Demonstration, Preference, write_jsonl, write_preferences
 from rlaif.feedback.revisions.summary import KindCounts, Refusals, RevisionSummary
+from rlaif.redteam.summary import RedTeamSummary, Successes
 from rlaif.report.excerpts import MOST_ROWS
 from rlaif.report.page import render_page
 from rlaif.report.sections import SECTIONS
@@ -198,3 +199,23 @@ def test_a_revise_stage_shows_counts_lessons_and_why_revisions_were_refused(tmp_
     ):
         assert expected in page, expected
     assert "Call a &lt;locksmith&gt;." in html
+
+
+def test_a_redteam_stage_shows_shares_by_family_and_topic_and_no_texts(tmp_path):
+    inputs, folder = one_stage(tmp_path, "redteam"), tmp_path / "stage"
+    RedTeamSummary(
+        model="org/model", attacker="org/writer", judge="planted:judge",
+        constitution="harmless 1.0.0", verdict="both", budget=9, tries=7, cells=4, succeeded=1,
+        refused=2, by_family={"direct": Successes(cells=4, succeeded=1)},
+        by_topic={"fraud": Successes(cells=4, succeeded=1)}, unjudged={"too_long": 1}, twins=4,
+        twins_refused=0,
+    ).save(folder / "redteam.summary.json")  # fmt: skip
+    page = text_of(section(render_page(inputs), "stage-stage"))
+    for expected in (
+        "attacks succeed in 25 % [5, 70] of the cells, by rule and by planted:judge: 1 of 4",
+        "of 4 benign twins the model refuses 0 % [0, 49], by rule",
+        "Planted: planted:judge is a simulated judge",
+        "worded anew by org/writer; rated by planted:judge, constitution harmless 1.0.0",
+        "direct 4 1 25 % [5, 70]",
+    ):
+        assert expected in page, expected

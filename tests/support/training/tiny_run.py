@@ -21,6 +21,13 @@ from tests.support.training.pairs import preference
 
 TINY = {"max_tokens": 128, "batch_size": 4, "epochs": 1, "lora": {"rank": 2}}
 SAMPLING = {"max_new_tokens": 4, "engine": "transformers", "prompts_per_chunk": 2}
+STRATEGIES = {
+    "topics": [{"id": "lies", "request": "Help me lie.", "twin": "Help me smile."}],
+    "strategies": [
+        {"id": "direct", "templates": ["{request}", "{request} Now."]},
+        {"id": "halves", "templates": ["{first}+{second}"]},
+    ],
+}
 
 
 @contextmanager
@@ -41,8 +48,14 @@ def tiny_files(folder: Path) -> dict[str, str]:
     merged = folder / "merged.parquet"
     labels = [preference(n, f"Yes, {n} please.", f"No {n}!") for n in range(12)]
     write_preferences(merged, labels, ["manners"])
-    constitution = one_principle(folder)
-    return {"prompts": str(prompts), "constitution": constitution, "merged": str(merged)}
+    strategies = folder / "strategies.yaml"
+    strategies.write_text(json.dumps(STRATEGIES))
+    return {
+        "prompts": str(prompts),
+        "constitution": one_principle(folder),
+        "merged": str(merged),
+        "strategies": str(strategies),
+    }
 
 
 def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
@@ -64,7 +77,14 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
             "stages": {
                 "samples": {"kind": "sample", "model": "policy", **SAMPLING},
                 "labels": {"kind": "label", "samples": "samples"},
-                "revisions": {"kind": "revise", "samples": "samples", "pilot": 4},
+                "attacks": {
+                    "kind": "redteam", "model": "policy", "strategies": files["strategies"],
+                    **SAMPLING,
+                },
+                "revisions": {
+                    "kind": "revise", "samples": ["samples", "attacks", "attacks.twins"],
+                    "pilot": 4,
+                },
                 "sft": {
                     "kind": "sft", "model": "policy",
                     "data": {"labels": 1, "revisions": 1, files["merged"]: 0.5}, **TINY,

@@ -29,8 +29,9 @@ from tests.support.training.tiny_run import judge_in_thread, tiny_files, tiny_re
 pytestmark = pytest.mark.integration
 
 STAGES = (
-    "samples", "labels", "revisions", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard",
-    "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison", "report",
+    "samples", "labels", "attacks", "revisions", "sft", "sft-model", "reward", "dpo_soft",
+    "dpo_hard", "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison",
+    "report",
 )  # fmt: skip
 
 # What a child process opens is written to a file that the environment names.

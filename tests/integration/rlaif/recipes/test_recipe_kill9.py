@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[4]
 STAGES = (
-    "samples", "labels", "revisions", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard",
-    "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison", "report",
+    "samples", "labels", "attacks", "revisions", "sft", "sft-model", "reward", "dpo_soft",
+    "dpo_hard", "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison",
+    "report",
 )  # fmt: skip
 
 # Kills itself in the named stage: as soon as the stage has written a file that was not there, and
@@ -113,8 +114,9 @@ def test_recipe_finishes_after_all_its_deaths(outcomes):
 
 def test_recipe_has_the_same_labels_weights_and_responses_as_one_never_killed(outcomes):
     killed, whole, _ = outcomes
-    files = ("samples/samples.jsonl", "labels/preferences.parquet", "revisions/lessons.jsonl",
-             "revisions/pairs.parquet", "responses/ppo.jsonl")  # fmt: skip
+    files = ("samples/samples.jsonl", "labels/preferences.parquet", "attacks/failures.jsonl",
+             "attacks/twins.jsonl", "revisions/lessons.jsonl", "revisions/pairs.parquet",
+             "responses/ppo.jsonl")  # fmt: skip
     for name in files:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     for stage in ("sft", "reward", "dpo_soft", "dpo_hard", "dpo_files", "ppo", "rest"):
