@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[4]
 STAGES = (
     "samples", "labels", "revisions", "sft", "sft-model", "reward", "dpo_soft", "dpo_hard",
-    "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison", "report",
+    "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison", "answers", "round",
+    "kept", "report",
 )  # fmt: skip
 
 # Kills itself in the named stage: as soon as the stage has written a file that was not there, and
