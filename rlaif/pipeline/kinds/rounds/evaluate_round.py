@@ -160,7 +160,9 @@ class EvaluateRoundStage(Stage):
         with Journal(self.folder / ANSWERS, JournalEntry) as journal:
             known = {entry.key for _, entry in journal.scan()}
             earlier = _folder_of(self, "before") / ANSWERS
-            for line in earlier.read_text(encoding="utf-8").splitlines():
+            # There is none where all answers were equal, and no judge was asked.
+            lines = earlier.read_text(encoding="utf-8").splitlines() if earlier.is_file() else []
+            for line in lines:
                 entry = JournalEntry.model_validate_json(line)
                 if entry.key not in known:
                     journal.append(entry)

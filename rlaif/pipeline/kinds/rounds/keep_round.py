@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.evaluation.rounds.result import ROUND_FILE, ROUNDS_FILE, RoundResult, RoundsSummary
 from rlaif.pipeline.context import RunContext
-from rlaif.pipeline.kinds.evaluating import planted_among
 from rlaif.pipeline.kinds.rounds.evaluate_round import EvaluateRoundStage
 from rlaif.pipeline.stage import ArtifactType, Files, Slot, Stage, model_files, one
 
@@ -43,14 +42,13 @@ class KeepRoundStage(Stage):
         summary.save(self.folder / ROUNDS_FILE)
 
     def _summary(self) -> RoundsSummary:
-        from rlaif.evaluation.gold import GOLD_FILE, GoldEvaluation
+        from rlaif.evaluation.gold import GoldEvaluation
 
-        stages = self._evaluations
-        rounds = tuple(RoundResult.load(stage.folder / ROUND_FILE) for stage in stages)
-        planted = planted_among(stages[0].sources["judges"])
-        if planted is None:
+        rounds = tuple(RoundResult.load(s.folder / ROUND_FILE) for s in self._evaluations)
+        planted = self._gold_files().paths
+        if not planted:
             return RoundsSummary(rounds, rounds[-1].kept)
-        gold = GoldEvaluation.load(stages[0].folder / GOLD_FILE)
+        gold = GoldEvaluation.load(planted[0])
         return RoundsSummary(rounds, rounds[-1].kept, gold.policies[0].gold, gold.judge)
 
     @property
@@ -60,6 +58,7 @@ class KeepRoundStage(Stage):
         return [s for s in found if isinstance(s, EvaluateRoundStage) and not s.not_needed]
 
     def _gold_files(self) -> Files:
+        """The gold of the start, where a judge is planted."""
         from rlaif.evaluation.gold import GOLD_FILE
 
         first = self._evaluations[0].folder / GOLD_FILE

@@ -140,6 +140,16 @@ def test_rounds_equal_answers_in_two_rounds_are_not_read_again(world: RoundsWorl
     assert len(world.judge.read) == 30 + 6
 
 
+def test_rounds_whose_policies_all_answer_as_the_start_ask_no_judge_about_them(
+    world: RoundsWorld,
+) -> None:
+    world.lettered = False
+    world.gains = [0, 0, 0]
+    world.run(in_rounds(count=2, stop=None))
+    assert len(world.judge.read) == 30, "the labels alone"
+    assert summary(world).rounds[1].against_before is not None
+
+
 def test_rounds_identical_responses_are_refused_before_a_judge_is_started(
     world: RoundsWorld,
 ) -> None:
