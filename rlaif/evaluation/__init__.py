@@ -12,6 +12,7 @@ logistic.py         ridge logistic regression, with soft labels and weights
 length_control.py   the win rate at equal length: logistic regression, with a bootstrap by prompt
 diversity.py        distinct-n and self-BLEU
 round_robin/        policies that were all compared with each other, and their strengths
+rounds/             each round of labeling and training, and when rounds end
 judges/             what each judge says, how far two agree, and what a judge is worth on gold
 rules/              what texts show without a judge: refusals, lengths, concrete next steps
 """

@@ -75,6 +75,7 @@ class NotAsked:
     filtered: Mapping[str, int] = field(default_factory=dict)
     unrated: int = 0  # responses that the filter kept, because they could not be rated
     over_budget: int = 0  # pairs that were not judged, because of a budget of reads
+    pairing_reads: int = 0  # of pairs that only found the best and worst response; not in `reads`
 
 
 ALL_ASKED = NotAsked()
@@ -88,7 +89,7 @@ class LabelingSummary:
     judged: int
     unjudged: int
     unjudged_by_reason: dict[str, int]
-    identical: int  # this and the last four: see `NotAsked`
+    identical: int  # this and the last five: see `NotAsked`
     cut_off: int  # pairs with a response that a length limit cut off
     asked: int  # pairs judged in this run; the others were in the journal
     mean_prob_chosen: float | None  # 0.5 = the judge cannot tell, 1 = always sure
@@ -112,3 +113,4 @@ class LabelingSummary:
     filtered: dict[str, int] = field(default_factory=dict)
     unrated: int = 0
     over_budget: int = 0
+    pairing_reads: int = 0

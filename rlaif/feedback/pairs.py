@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from constitution.errors import UserError
@@ -48,25 +49,11 @@ def pairs_from_samples(
         raise UserError(
             f"invalid max_length_ratio: {max_length_ratio:g}; give 1 (equal lengths) or more"
         )
-    by_prompt: dict[str, list[Sample]] = {}
-    for sample in samples:
-        group = by_prompt.setdefault(sample.prompt.id, [])
-        if group and group[0].prompt.messages != sample.prompt.messages:
-            raise RecordError(
-                f"duplicate prompt id {sample.prompt.id!r}, with two different conversations; "
-                "give each prompt its own id"
-            )
-        group.append(sample)
-
+    groups, identical = _distinct(samples)
     comparisons: list[Comparison] = []
-    identical = unequal = 0
-    for group in by_prompt.values():
-        distinct: dict[str, Sample] = {}
-        for sample in sorted(group, key=lambda s: s.index):
-            distinct.setdefault(sample.response.strip(), sample)
-        identical += len(group) - len(distinct)
+    unequal = 0
+    for responses in groups:
         # i xor j is 1 for 0-1, 2-3, …, then 2 for 0-2, 1-3, …: early pairs share no response.
-        responses = list(distinct.values())
         index_pairs = sorted(
             itertools.combinations(range(len(responses)), 2),
             key=lambda pair: (pair[0] ^ pair[1], pair),
@@ -83,6 +70,75 @@ def pairs_from_samples(
             _comparison(responses[i], responses[j], seed) for i, j in index_pairs[:pairs_per_prompt]
         ]
     return Pairs(tuple(comparisons), identical, unequal)
+
+
+def circle_pairs(samples: Iterable[Sample], *, seed: int = 0) -> Pairs:
+    """Each distinct response to a prompt with the next one, and the last with the first: n pairs of
+    n responses, one of two. Raises RecordError as `pairs_from_samples`."""
+    groups, identical = _distinct(samples)
+    return Pairs(
+        tuple(
+            _comparison(responses[i], responses[j], seed)
+            for responses in groups
+            for i, j in _circle(len(responses))
+        ),
+        identical,
+    )
+
+
+def extreme_pairs(
+    samples: Iterable[Sample], probs: Mapping[str, float | None], *, seed: int = 0
+) -> tuple[Comparison, ...]:
+    """For every prompt the best response with the worst, by what a judge says of `circle_pairs`.
+
+    probs: pair id → P(A is better), None where it gave no label. A response's points are the mean
+    of its probabilities against its two neighbors; the first of equal ones counts. A prompt without
+    two responses that have points has no pair.
+    """
+    found = []
+    for responses in _distinct(samples)[0]:
+        points: dict[int, list[float]] = {}
+        for i, j in _circle(len(responses)):
+            pair = _comparison(responses[i], responses[j], seed)
+            prob = probs.get(pair.id)
+            if prob is not None:
+                first = prob if pair.response_a == responses[i].response else 1.0 - prob
+                points.setdefault(i, []).append(first)
+                points.setdefault(j, []).append(1.0 - first)
+        if len(points) > 1:
+            mean = {place: fmean(points[place]) for place in sorted(points)}
+            best = max(mean, key=mean.__getitem__)
+            worst = min((place for place in mean if place != best), key=mean.__getitem__)
+            i, j = sorted((best, worst))
+            found.append(_comparison(responses[i], responses[j], seed))
+    return tuple(found)
+
+
+def _circle(responses: int) -> list[tuple[int, int]]:
+    """Places of neighbors around a circle, the lower one first, each pair once."""
+    around = ((place, (place + 1) % responses) for place in range(responses))
+    return list(dict.fromkeys((min(each), max(each)) for each in around if each[0] != each[1]))
+
+
+def _distinct(samples: Iterable[Sample]) -> tuple[list[list[Sample]], int]:
+    """(the distinct responses to each prompt by their index, how many were equal to another)."""
+    by_prompt: dict[str, list[Sample]] = {}
+    for sample in samples:
+        group = by_prompt.setdefault(sample.prompt.id, [])
+        if group and group[0].prompt.messages != sample.prompt.messages:
+            raise RecordError(
+                f"duplicate prompt id {sample.prompt.id!r}, with two different conversations; "
+                "give each prompt its own id"
+            )
+        group.append(sample)
+
+    groups = []
+    for group in by_prompt.values():
+        distinct: dict[str, Sample] = {}
+        for sample in sorted(group, key=lambda s: s.index):
+            distinct.setdefault(sample.response.strip(), sample)
+        groups.append(list(distinct.values()))
+    return groups, sum(map(len, by_prompt.values())) - sum(map(len, groups))
 
 
 def within_reads(

@@ -12,6 +12,7 @@ scores.py       the scores that PPO and ReST train against
 runner.py       runs stages; skips those whose inputs did not change
 run.py          a whole run, and what one would do
 comparing/      a recipe that compares the training methods of another one
+rounds/         a part of a recipe, repeated until nothing is gained
 machine_fit.py  predicted minutes on this machine, and the prompts they leave time for
 recipes/        the recipes that ship
 """

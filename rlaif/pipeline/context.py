@@ -74,6 +74,15 @@ class RunContext:
             if (not chosen.kind or prompt.kind in chosen.kind)
             and (not chosen.topic or prompt.topic in chosen.topic)
         ]
+        if chosen.part is not None:
+            number, parts = chosen.part
+            if len(prompts) < parts:
+                raise RecordError(
+                    f"{self.recipe.prompts}: {len(prompts)} prompts of split {chosen.split!r} "
+                    f"cannot be divided into {parts} parts, one for each round; add prompts, or "
+                    "lower rounds.count and rounds.parts"
+                )
+            prompts = prompts[number - 1 :: parts]  # spread over the file, which may be sorted
         if not prompts:
             raise RecordError(
                 f"{self.recipe.prompts}: no prompt of split {chosen.split!r} has kind "

@@ -26,6 +26,7 @@ from rlaif.pipeline.kinds.merge import MergeStage
 from rlaif.pipeline.options import StageOptions
 from rlaif.pipeline.recipe import ModelSpec, Recipe, RecipeError, name_problem
 from rlaif.pipeline.references import Resolver, StageDraft, fits
+from rlaif.pipeline.rounds.expand import ExpandedRecipe, expanded, gate_of, name_as_written
 from rlaif.pipeline.stage import EVERY_STAGE, ArtifactType, Source, Stage
 from rlaif.settings import configured
 
@@ -106,6 +107,34 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
 
     Raises RecipeError with every problem that was found, one per line.
     """
+    recipe = without_rounds(recipe)
+    stages, drafts = _resolved(recipe, folder)
+    problems: list[str] = []
+    _add_merges(stages)
+    problems += _set_template_kwargs(stages.values())
+    for stage, draft in ((stages[name], drafts[name]) for name in drafts):
+        stage.sources = _with_every_stage(stage, draft, stages.values())
+    for name, stage in stages.items():
+        stage.gate = stages.get(gate_of(name))
+    graph = Graph(tuple(_in_order(stages)))
+    _hold_out(graph)
+    problems += [*_unused(recipe, graph), *_written_twice(graph)]
+    _raise(problems)
+    return graph
+
+
+def without_rounds(recipe: Recipe) -> Recipe:
+    """The recipe with a stage for every stage of every round; itself where it has none.
+
+    Raises RecipeError for problems of its stages, by the names that they are written with.
+    """
+    if recipe.rounds is not None:
+        _resolved(recipe, Path(recipe.name))
+    return expanded(recipe)
+
+
+def _resolved(recipe: Recipe, folder: Path) -> tuple[dict[str, Stage], dict[str, StageDraft]]:
+    """The stages with their sources, and what they were made from. Raises RecipeError."""
     problems: list[str] = []
     drafts = dict(_drafts(recipe, problems))
     # Settings decide which inputs a stage has, so they are read first.
@@ -117,15 +146,7 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
     problems += _refused_by_kinds(stages.values())
     _refuse_cycles(stages)
     _raise(problems)
-    _add_merges(stages)
-    problems += _set_template_kwargs(stages.values())
-    for stage, draft in ((stages[name], drafts[name]) for name in drafts):
-        stage.sources = _with_every_stage(stage, draft, stages.values())
-    graph = Graph(tuple(_in_order(stages)))
-    _hold_out(graph)
-    problems += [*_unused(recipe, graph), *_written_twice(graph)]
-    _raise(problems)
-    return graph
+    return stages, drafts
 
 
 def _raise(problems: Sequence[str]) -> None:
@@ -155,7 +176,8 @@ def _dot(line: str) -> str:
 
 
 def _require_name(name: str, recipe: Recipe) -> None:
-    problem = name_problem(name)
+    own = name_as_written(name) if isinstance(recipe, ExpandedRecipe) else name
+    problem = name_problem(own)
     # Policies write files of their names: upper and lower case are the same file on some disks.
     if not problem and name.lower() in {model.lower() for model in recipe.models}:
         problem = "this name is taken by one of the recipe's models; choose another"
@@ -252,7 +274,7 @@ def _merged(source: Source, stages: dict[str, Stage]) -> Source:
         )
     if existing is None:
         policy = {"policy": (Source(trained.name, trained),)}
-        folder = trained.folder.with_name(name)
+        folder = trained.folder.with_name(f"{trained.folder.name}-model")
         settings = MergeStage.settings_class()
         stages[name] = MergeStage(name, folder, policy, StageOptions(), settings, added=True)
     return Source(source.text, stages[name], source.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from judge_service.types import JudgeOptions
 from rlaif.data.prompt_split import HELD_OUT, TRAIN
@@ -21,6 +21,18 @@ class PromptSelection(SettingsModel):
     split: str = Field(default=TRAIN, description="train or heldout, as the recipe splits them")
     kind: tuple[str, ...] = Field(default=(), description="only of these kinds; all by default")
     topic: tuple[str, ...] = Field(default=(), description="only of these topics; all by default")
+    part: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None,
+        description="[2, 3]: the second of three parts, which share no prompt; all by default",
+    )
+
+    @model_validator(mode="after")
+    def _part_exists(self) -> PromptSelection:
+        if self.part is not None and self.part[0] > self.part[1]:
+            raise ValueError(
+                f"part: there is no part {self.part[0]} of {self.part[1]}; give [number, of]"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

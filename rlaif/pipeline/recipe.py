@@ -31,6 +31,7 @@ from judge_service.planted.file import planted_file
 from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
+from rlaif.pipeline.rounds.config import RoundsConfig
 from rlaif.plain_yaml import load_yaml
 from rlaif.settings import SettingsModel, configured
 
@@ -133,6 +134,11 @@ class Recipe(SettingsModel):
     fit: Fit | None = Field(default=None, description="fewer prompts on slow machines; null: never")
     stages: dict[str, dict[str, Any] | None] = Field(
         min_length=1, description="name → kind, inputs and settings; null leaves a stage out"
+    )
+    rounds: RoundsConfig | None = Field(
+        default=None,
+        description="repeats the stages that lead to a policy, each round from the last one's; "
+        "null: once",
     )
     results: tuple[str, ...] = Field(
         default=(),

@@ -18,7 +18,7 @@ from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.pipeline.context import RunContext, run_facts
-from rlaif.pipeline.graph import Graph, build_graph
+from rlaif.pipeline.graph import Graph, build_graph, without_rounds
 from rlaif.pipeline.machine_fit import fit_to_machine, kept_size
 from rlaif.pipeline.recipe import ModelSpec, Recipe, RecipeError, shortened
 from rlaif.pipeline.runner import (
@@ -55,6 +55,7 @@ def run(
     folder, console = as_path(folder, "folder"), console or Console()
     # 1. Everything that can be refused is, before the machine is measured and anything is written.
     require_folder(folder)
+    recipe = without_rounds(recipe)
     graph = build_graph(recipe, folder)
     selection = _select(graph, only, start)
     _check_models(graph.models)
@@ -74,8 +75,9 @@ def run(
         # 3. The stages, and what they found.
         _describe(graph, context)
         run_stages(graph.stages, context, console, selection)
+        _describe(graph, context)  # without rounds that were not needed
     for stage in graph.stages:
-        if stage in selection:
+        if stage in selection and not stage.not_needed:
             stage.show(context, console)
 
 
@@ -89,6 +91,7 @@ def dry_run(
 ) -> None:
     """Print what `run` would do. Nothing is loaded, fetched or written."""
     require_folder(folder)
+    recipe = without_rounds(recipe)
     graph = build_graph(recipe, folder)
     selection = _select(graph, only, start)
     _check_models(graph.models)
@@ -111,6 +114,12 @@ def dry_run(
     chosen = [stage for stage in graph.stages if stage in selection]
     waiting: set[Stage] = set()  # what takes something unfinished cannot be known to be finished
     for place, stage in enumerate(chosen, start=1):
+        if not waiting & set(stage.predecessors) and (reason := stage.not_needed):
+            console.print(
+                f"{place}/{len(chosen)} [bold]{stage.name}[/bold]  not needed: {escape(reason)}",
+                soft_wrap=True,
+            )
+            continue
         inputs = digested(stage, context)
         if waiting & set(stage.predecessors) or not is_finished(stage, folder, inputs):
             waiting.add(stage)
@@ -228,6 +237,7 @@ def _fetch(models: Sequence[ModelSpec]) -> None:
 def _describe(graph: Graph, context: RunContext) -> None:
     """Write run.json, from which `rlaif report` makes the page again."""
     facts = run_facts(context) | {"date": date.today().isoformat()}
-    stages = [{"name": s.name, "kind": s.kind} for s in graph.stages if not s.added]
+    shown = (stage for stage in graph.stages if not (stage.added or stage.not_needed))
+    stages = [{"name": stage.name, "kind": stage.kind} for stage in shown]
     context.folder.mkdir(parents=True, exist_ok=True)
     write_json(context.folder / "run.json", {"facts": facts, "stages": stages})

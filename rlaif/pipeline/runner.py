@@ -71,7 +71,10 @@ def run_stages(
     for place, stage in enumerate(chosen, start=1):
         head = f"[bold]{place}/{len(chosen)} {stage.name}[/bold]"
         try:
-            # 1. What it takes has to be there.
+            # 1. The round before may have been the last; what it takes has to be there.
+            if reason := _not_needed(stage, context, selection, failed):
+                console.print(f"{head}  not needed: {escape(reason)}", soft_wrap=True)
+                continue
             if reason := _obstacle(stage, context, selection, failed):
                 failed[stage] = reason
                 waiting.add(stage)
@@ -98,6 +101,22 @@ def run_stages(
         raise RunError(_summary(failed, len(chosen)), own)
 
 
+def _not_needed(
+    stage: Stage, context: RunContext, selection: Selection, failed: Mapping[Stage, str]
+) -> str:
+    """Why a stage need not run, as its gates have found in this run or, finished, in an earlier
+    one; "" if it must."""
+    gate = stage.gate
+    while gate is not None:
+        if gate in failed:
+            return ""
+        waits = gate not in selection and not gate.not_needed
+        if waits and not is_finished(gate, context.folder, digested(gate, context)):
+            return ""
+        gate = gate.gate
+    return stage.not_needed
+
+
 def _reason(error: UserError | OSError) -> str:
     """Why a stage failed; of what the system refuses, such as a full disk, with the file."""
     if isinstance(error, UserError) or not error.strerror:
@@ -118,8 +137,10 @@ def _obstacle(
     for before in stage.predecessors:
         if before in failed:
             return f"it takes {before.name}, which failed"
-        if before not in selection and not is_finished(
-            before, context.folder, digested(before, context)
+        if (
+            before not in selection
+            and not before.not_needed
+            and not is_finished(before, context.folder, digested(before, context))
         ):
             return (
                 f"it takes {before.name}, which is not finished with these settings; run without "

@@ -205,6 +205,7 @@ class Stage(ABC):
     minutes: float = 0.0
     added: bool = field(default=False)  # by the graph: no stage of the recipe
     holds_out: bool = field(default=False)  # set by the graph: it, or what depends on it, looks
+    gate: Stage | None = field(default=None)  # set by the graph: decides whether this one must run
 
     kind: ClassVar[str]
     takes: ClassVar[Mapping[str, Slot]]
@@ -236,6 +237,16 @@ class Stage(ABC):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         """What the outcome depends on besides kind, options, settings and `sources`."""
         return {}
+
+    def ends(self) -> str:
+        """Why the stages whose gate this one is need not run, once it is finished; "" if they
+        must."""
+        return ""
+
+    @property
+    def not_needed(self) -> str:
+        """Why the stage need not run, as the gates before it have found; "" if it must."""
+        return (self.gate.not_needed or self.gate.ends()) if self.gate is not None else ""
 
     @property
     def looks(self) -> bool:
@@ -285,9 +296,9 @@ class Stage(ABC):
 
     @property
     def predecessors(self) -> list[Stage]:
-        """The stages that this one takes something from, each once, in order."""
+        """The stages that this one takes something from, and its gate, each once, in order."""
         found = (source.stage for sources in self.sources.values() for source in sources)
-        return list(dict.fromkeys(stage for stage in found if stage is not None))
+        return list(dict.fromkeys(stage for stage in (*found, self.gate) if stage is not None))
 
     def declared(self, context: RunContext) -> dict[str, Any]:
         """Everything the outcome depends on, as JSON with `Files` in it."""

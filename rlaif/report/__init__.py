@@ -11,5 +11,6 @@ excerpts.py   which records of a long file are shown
 formats.py    estimates as text, with their intervals
 judged_by.py  who judged, what that judge is worth, and the floor, in words
 tables.py     an evaluation as tables, on the page and on the terminal
+rounds.py     rounds in words, as a table and as curves
 beyond_win_rates.py   when judging stopped, win rates by people, strengths of a round robin
 """

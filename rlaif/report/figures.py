@@ -93,7 +93,8 @@ def curve(
         marks += [frame.dot(point, "heldout") for point in heldout]
         legend.append(("heldout", "held out"))
     first, last = points[0], points[-1]
-    label = f"{name}: {first[1]:.3g} at step {first[0]:g}, {last[1]:.3g} at step {last[0]:g}"
+    x = x_label.split()[-1]  # "step" of "training step"
+    label = f"{name}: {first[1]:.3g} at {x} {first[0]:g}, {last[1]:.3g} at {x} {last[0]:g}"
     return frame.svg(marks, x_label, label), tuple(legend)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.planted import paired, table
+from benchmarks.planted import paired, rounds, table
 from benchmarks.planted.arms import ARMS
 from benchmarks.planted.grammar import HARMFUL, HARMLESS, dialogs, prompt_text, prompts
 from benchmarks.planted.policy import save_policy
@@ -107,3 +107,60 @@ def test_arms_are_compared_by_seed_and_over_accuracies_on_average():
     printed = paired.paired_table(results)
     assert "Planted judge (simulated by rules, no model)" in printed
     assert "| dpo_soft - sft | +0.200 [-2.341, +2.741] | +0.200 | +0.300 |" in printed
+
+
+ROUND = rounds.RoundFigures(
+    gold=0.6, gold_gain=0.1, gap=0.2, reward_wins=0.8, gold_wins=0.6, judge=0.6, second=0.7, kl=2.0,
+    tokens=30.0,
+)  # fmt: skip
+
+
+def rounds_arm(start: str, seed: int, gap: float) -> rounds.RoundsArm:
+    last = ROUND.model_copy(update={"gold": 0.6 + 0.1 * seed, "gap": gap})
+    return rounds.RoundsArm(
+        judge="planted:judge", method="dpo", start=start, seed=seed, rounds=(ROUND, ROUND, last),
+        seconds=1.0, cpu_seconds=1.0,
+    )  # fmt: skip
+
+
+def test_rounds_say_planted_and_compare_rounds_and_starts_over_seeds() -> None:
+    arms = [rounds_arm("base", 0, 0.1), rounds_arm("base", 1, 0.2),
+            rounds_arm("last", 0, 0.3), rounds_arm("last", 1, 0.4)]  # fmt: skip
+    printed = rounds.table(arms)
+    assert printed.startswith("Planted judges (simulated by rules, no model; flip 0.3, length bias")
+    assert "dpo, start: base: gold of round 3 less round 1 +0.050 [-0.585, +0.685]" in printed
+    assert "last less base in the last round: gap +0.200 [+0.200, +0.200], gold +0.000" in printed
+    assert "| dpo | last | 3 |" in printed
+
+
+def test_rounds_of_an_arm_are_a_recipe_whose_judges_err_as_asked(tmp_path: Path) -> None:
+    from rlaif.pipeline.graph import build_graph
+
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "seed-3").mkdir()
+    for name, seed in (("judge", 3), ("second", 10_003)):
+        rounds.write_judge(tmp_path / "seed-3" / f"{name}.yaml", seed)
+    errors = PlantedJudge.load(tmp_path / "seed-3" / "judge.yaml").errors
+    assert (errors.flip, errors.length_bias, errors.annotators) == (0.3, 0.2, (1.0,))
+    for method in rounds.METHODS:
+        graph = build_graph(rounds.arm_recipe(tmp_path, method, "last", seed=3), tmp_path / "run")
+        stage = graph[f"round-03/{method}"]
+        assert stage.source("model").text == f"round-02/{method}"
+        assert stage.settings.seed == 3
+
+
+def test_rounds_that_are_finished_are_read_and_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def measured(out: Path, method: str, start: str, seed: int) -> rounds.RoundsArm:
+        ran.append(f"{method}-{start}-{seed}")
+        (out / f"seed-{seed}" / f"{method}-{start}").mkdir(parents=True)
+        return rounds_arm(start, seed, 0.1)
+
+    monkeypatch.setattr(rounds, "measured", measured)
+    first = rounds.run(tmp_path, tmp_path / "r.jsonl", ["dpo"], ["base", "last"], 2)
+    assert ran == ["dpo-base-0", "dpo-last-0", "dpo-base-1", "dpo-last-1"]
+    assert rounds.run(tmp_path, tmp_path / "r.jsonl", ["dpo"], ["base", "last"], 2) == first
+    assert len(ran) == 4

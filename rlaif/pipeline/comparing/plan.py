@@ -58,6 +58,11 @@ class ComparisonPlan:
 def comparison_plan(recipe: Recipe, request: ComparisonRequest) -> ComparisonPlan:
     """The plan. Raises RecipeError where the recipe does not say which labels or start to take, and
     for a budget of reads where no stage labels."""
+    if recipe.rounds is not None:
+        raise RecipeError(
+            f"{recipe.name}: methods are compared in one round; add rounds=null, or run the recipe "
+            "with `rlaif run`"
+        )
     written = {name: dict(stage) for name, stage in recipe.stages.items() if stage is not None}
     stages = {stage.name: stage for stage in build_graph(recipe, Path(recipe.name)).stages}
     labels = _shared(written, "labels", request.labels, recipe)

@@ -9,8 +9,11 @@ merge.py     an adapter folded into its model; the graph adds it where it is nee
 respond.py   policies answer held-out prompts
 evaluate.py  policies compared with their start
 report.py    the HTML page of a run
+comparing/   best_of_n, compare
+rounds/      evaluate_round, keep_round: a recipe's `rounds` add them
+evaluating.py   what evaluating stages share
 
-A new kind is a file here, in training/ or in comparing/, and a line in KINDS.
+A new kind is a file here or in one of the folders, and a line in KINDS.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from rlaif.pipeline.kinds.redteam import RedTeamStage
 from rlaif.pipeline.kinds.report import ReportStage
 from rlaif.pipeline.kinds.respond import RespondStage
 from rlaif.pipeline.kinds.revise import ReviseStage
+from rlaif.pipeline.kinds.rounds.evaluate_round import EvaluateRoundStage
+from rlaif.pipeline.kinds.rounds.keep_round import KeepRoundStage
 from rlaif.pipeline.kinds.sample import SampleStage
 from rlaif.pipeline.kinds.training.dpo import DPOStage
 from rlaif.pipeline.kinds.training.ppo import PPOStage
@@ -48,4 +53,6 @@ KINDS: dict[str, type[Stage]] = {
     "report": ReportStage,
     "best_of_n": BestOfNStage,
     "compare": CompareStage,
+    "evaluate_round": EvaluateRoundStage,
+    "keep_round": KeepRoundStage,
 }

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from constitution.errors import UserError
-from rlaif.data.cut_off import ResponseText
 from rlaif.data.prompt_split import HELD_OUT
 from rlaif.data.records import HumanVerdict, RecordError, Sample, read_jsonl
 from rlaif.evaluation.anytime import stop_rule
 from rlaif.evaluation.judges.worth import WorthError, read_worth, require_taking_part
 from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.kinds.evaluating import (
+    kl_to_start,
+    label_sources,
+    labelers_of_stages,
+    planted_among,
+    reward_model_of,
+    reward_scores,
+    stages_before,
+)
 from rlaif.pipeline.kinds.label import LabelStage
 from rlaif.pipeline.kinds.respond import START, RespondStage, SamplerStage
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
@@ -24,10 +31,8 @@ from rlaif.pipeline.recipe import ModelSpec
 from rlaif.pipeline.stage import (
     ArtifactType,
     Files,
-    Source,
     Stage,
     evaluator_slot,
-    is_model,
     names_of,
     one,
     refused_judges,
@@ -37,7 +42,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlaif.evaluation.comparison import Compare, EvaluatorModel
-    from rlaif.evaluation.judges.column import Labelers
     from rlaif.evaluation.policies import KL, EvaluationResult, PolicyRun
     from rlaif.models.reward_model import RewardModel
 
@@ -125,7 +129,7 @@ class EvaluateStage(Stage):
         if not any(isinstance(source.judge, str) for source in self.sources["judges"]):
             self._require_worth(context)
         return {
-            "labels": [Files((source.file,)) for source in self._labels],
+            "labels": [Files((source.file,)) for source in label_sources(self.before)],
             "worth": Files(self._worth_files),
             "human": Files((Path(human).expanduser(),) if human else ()),
             "constitution": context.constitution(self.options.constitution).digest,
@@ -138,14 +142,14 @@ class EvaluateStage(Stage):
         from rlaif.evaluation.judges.whole import whole_evaluation
 
         self._require_worth(context)
-        scorer = self._scorer()
+        scorer = reward_model_of(self)
         runs = [self._policy_run(name, scorer) for name in self.respond.policies]
         verdicts = self._verdicts()
         require_known(verdicts, {run.name: run.samples for run in runs[1:]})
         result = whole_evaluation(
             runs,
             self._in_turn(context),
-            self._labelers(),
+            labelers_of_stages(self.before),
             [worth for path in self._worth_files for worth in read_worth(path)],
             until=stop_rule(self.options.until, human=False, round_robin=False),
             human=verdicts,
@@ -163,17 +167,16 @@ class EvaluateStage(Stage):
 
     def _save_gold(self, runs: Sequence[PolicyRun], result: EvaluationResult) -> None:
         """Beside the result what is truly better, where a judge is planted: by the first such."""
-        from judge_service.planted.file import PlantedJudge
         from rlaif.evaluation.gold import GOLD_FILE, gold_evaluation
 
-        for source, column in zip(self.sources["judges"], result.judges, strict=True):
-            if isinstance(source.judge, ModelSpec) and source.judge.is_planted:
-                truth = PlantedJudge.load(source.judge.model)
-                samples = [(run.name, run.samples) for run in runs]
-                gold = gold_evaluation(truth.name, samples, column, truth.gold.score)
-                gold.save(self.folder / GOLD_FILE)
-                return
-        (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+        found = planted_among(self.sources["judges"])
+        if found is None:
+            (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+            return
+        place, truth = found
+        samples = [(run.name, run.samples) for run in runs]
+        gold = gold_evaluation(truth.name, samples, result.judges[place], truth.gold.score)
+        gold.save(self.folder / GOLD_FILE)
 
     def _verdicts(self) -> list[HumanVerdict]:
         """Those of people. Raises RecordError, also for one on a policy that is not evaluated."""
@@ -216,39 +219,10 @@ class EvaluateStage(Stage):
         with context.judge_client(judge, self.options.constitution, log) as client:
             return identify(client.server_info(), constitution).evaluator
 
-    def _labelers(self) -> Labelers:
-        """Who labeled what the policies were trained on; incomplete where a judge's scores were
-        the reward, or a reward model is from elsewhere."""
-        from rlaif.feedback.labelers import labelers_of
-
-        found = labelers_of(source.file for source in self._labels)
-        rewards = (s for stage in self.before for s in stage.sources.get("reward", ()))
-        unknown = any(not isinstance(source.origin, Stage) for source in rewards)
-        return replace(found, complete=found.complete and not unknown)
-
-    @property
-    def _labels(self) -> list[Source]:
-        """The labels that the evaluated policies were trained on, each file once; of lessons from
-        revisions the pairs, whose receipts say who chose them."""
-        found: dict[str, Source] = {}
-        for stage in self.before:
-            for slot, sources in stage.sources.items():
-                if ArtifactType.PREFERENCES in stage.takes[slot].takes:
-                    for source in filter(None, map(_labeled, sources)):
-                        found.setdefault(str(source.file), source)
-        return list(found.values())
-
     @property
     def before(self) -> list[Stage]:
         """All stages that this one depends on."""
-        found: dict[Stage, None] = {}
-        waiting: list[Stage] = [self]
-        while waiting:
-            stage = waiting.pop()
-            if stage not in found:
-                found[stage] = None
-                waiting += stage.predecessors
-        return list(found)[1:]
+        return stages_before(self)
 
     @property
     def outputs(self) -> Files:
@@ -261,27 +235,13 @@ class EvaluateStage(Stage):
         assert isinstance(stage, RespondStage)
         return stage
 
-    def _scorer(self) -> RewardModel | None:
-        from rlaif.models.reward_model import RewardModel
-
-        if "reward" not in self.sources:
-            return None
-        reward = self.source("reward").stage
-        assert reward is not None
-        assert reward.base is not None
-        return RewardModel.load(reward.base.model, reward.folder)
-
     def _policy_run(self, name: str, scorer: RewardModel | None) -> PolicyRun:
         from rlaif.evaluation.policies import PolicyRun
         from rlaif.generation.offline import tokens_per_second
 
         path = self.respond.responses(name)
         samples = read_jsonl(path, Sample)
-        rewards = None
-        if scorer:
-            conversations = [s.prompt.messages for s in samples]
-            responses = [ResponseText(s.response, s.complete, s.end_token) for s in samples]
-            rewards = scorer.overall_scores(conversations, responses)
+        rewards = reward_scores(scorer, samples) if scorer else None
         is_sampler = isinstance(self.respond.policies[name].stage, SamplerStage)
         kl = None if name == START or is_sampler else self._kl(name, samples)
         asked = name in self.respond.asked_facts
@@ -290,21 +250,7 @@ class EvaluateStage(Stage):
 
     def _kl(self, name: str, samples: Sequence[Sample]) -> KL:
         """KL to the start, whatever the policy began from."""
-        from rlaif.evaluation.policies import estimate_kl
-        from rlaif.models.sample_logprobs import response_logprobs
-
-        start, policy = self.respond.policies[START], self.respond.policies[name]
-        trained = policy.stage
-        # A whole model is read by itself, an adapter over the model that it was trained on.
-        if trained is None or is_model(trained.folder):
-            logprobs = response_logprobs(policy.model, None, template_kwargs=policy.template_kwargs)
-            return estimate_kl(samples, logprobs.policy, _reference(start))
-        assert trained.base is not None
-        kwargs = policy.template_kwargs
-        logprobs = response_logprobs(trained.base.model, trained.folder, template_kwargs=kwargs)
-        same = (trained.base.model, kwargs) == (start.model, start.template_kwargs)
-        reference = logprobs.reference if same else _reference(start)
-        return estimate_kl(samples, logprobs.policy, reference)
+        return kl_to_start(self.respond.policies[name], self.respond.policies[START], samples)
 
     # ── what a person sees ───────────────────────────────────────────────────────────────────
 
@@ -329,31 +275,8 @@ class EvaluateStage(Stage):
         return f"{trained}judged on {heldout} held-out prompts{few}"
 
 
-def _reference(start: Source) -> Any:
-    """Log-probs under the start: a whole model, or an adapter over its base."""
-    from rlaif.models.sample_logprobs import response_logprobs
-
-    trained, kwargs = start.stage, start.template_kwargs
-    if trained is None or is_model(trained.folder):
-        return response_logprobs(start.model, None, template_kwargs=kwargs).reference
-    assert trained.base is not None
-    return response_logprobs(trained.base.model, trained.folder, template_kwargs=kwargs).policy
-
-
 def _judged(stage: LabelStage) -> int:
     from rlaif.feedback.labeler import SUMMARY
 
     summary = json.loads((stage.folder / SUMMARY).read_text(encoding="utf-8"))
     return int(summary["judged"])
-
-
-def _labeled(source: Source) -> Source | None:
-    """The source itself, where it is labels or a file; the labels beside what a stage gives; None
-    where there are none."""
-    stage = source.stage
-    if stage is None or stage.gives is ArtifactType.PREFERENCES:
-        return source
-    for part, given in stage.parts.items():
-        if given is ArtifactType.PREFERENCES:
-            return replace(source, part=part)
-    return None

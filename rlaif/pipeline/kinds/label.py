@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlaif.data.prompt_split import TRAIN
+from rlaif.data.records import RecordError, Sample
 from rlaif.data.samples import read_samples
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
@@ -15,11 +17,18 @@ from rlaif.pipeline.stage import ArtifactType, Files, Stage, judge_slot, one
 
 if TYPE_CHECKING:
     from judge_service.types import Comparison
+    from rlaif.feedback.labeler import LabelingClient
+    from rlaif.feedback.pairs import Pairs
 
 
 class LabelingConfig(JudgingConfig):
     """Settings of labeling."""
 
+    pairs: Literal["disjoint", "extremes"] = Field(
+        default="disjoint",
+        description="which responses are compared: disjoint, those that share no response first; "
+        "extremes, the best with the worst, found by comparing each with the next around a circle",
+    )
     pairs_per_prompt: int = Field(
         default=1, ge=1, description="of its responses; the first ones share no response"
     )
@@ -43,6 +52,18 @@ class LabelingConfig(JudgingConfig):
         description="the judge's reads at most, two for every principle of a pair; the pairs that "
         "it leaves out are random, and counted",
     )
+
+    @model_validator(mode="after")
+    def _extremes_are_one_pair(self) -> LabelingConfig:
+        if self.pairs == "extremes":
+            for name in ("pairs_per_prompt", "max_length_ratio", "budget_reads"):
+                if (value := getattr(self, name)) != LabelingConfig.model_fields[name].default:
+                    raise ValueError(
+                        f"{name}={value}: has no effect with pairs=extremes, which is one pair a "
+                        "prompt after as many comparisons as there are responses; remove one of "
+                        "the two"
+                    )
+        return self
 
 
 class LabelStage(Stage):
@@ -77,11 +98,12 @@ class LabelStage(Stage):
         from rlaif.feedback.earlier_labels import Earlier
         from rlaif.feedback.filter import filter_samples
         from rlaif.feedback.labeler import label
-        from rlaif.feedback.pairs import pairs_from_samples
         from rlaif.feedback.undecided import report_undecided, undecided_warning
 
         samples = [s for each in self.sources["samples"] for s in read_samples(each.file)]
+        self._require_pairs(samples)  # before a judge is loaded
         judge, constitution = self.source("judge").spec, self.options.constitution
+        rules = context.constitution(constitution)
         broken, unrated = dict[str, int](), 0
         with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
             if self.settings.filter is not None:
@@ -90,21 +112,17 @@ class LabelStage(Stage):
                     client,
                     self.folder,
                     margin=self.settings.filter,
-                    constitution=context.constitution(constitution).name,
+                    constitution=rules.name,
                     options=self.settings.options(),
                 )
                 samples, broken, unrated = left.kept, left.broken, left.unrated
-            pairs = pairs_from_samples(
-                samples,
-                pairs_per_prompt=self.settings.pairs_per_prompt,
-                max_length_ratio=self.settings.max_length_ratio,
-            )
+            pairs, pairing_reads = self._pairs(samples, client, rules.name)
             comparisons = self._within_budget(pairs.comparisons, context)
             done = label(
                 comparisons,
                 client,
                 self.folder,
-                constitution=context.constitution(constitution).name,
+                constitution=rules.name,
                 options=self.settings.options(),
                 not_asked=NotAsked(
                     identical=pairs.identical,
@@ -112,6 +130,7 @@ class LabelStage(Stage):
                     filtered=broken,
                     unrated=unrated,
                     over_budget=len(pairs.comparisons) - len(comparisons),
+                    pairing_reads=pairing_reads,
                 ),
                 earlier=Earlier.OVERWRITE,  # a changed recipe; the journal has every answer
             )
@@ -122,6 +141,58 @@ class LabelStage(Stage):
             gold_labels(truth.name, labels, truth.gold.score).save(self.folder / GOLD_FILE)
         else:
             (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+
+    def _require_pairs(self, samples: Sequence[Sample]) -> None:
+        """Raises RecordError where no prompt has two different responses to compare."""
+        from rlaif.feedback.pairs import pairs_from_samples
+
+        found = pairs_from_samples(samples, max_length_ratio=self.settings.max_length_ratio)
+        if found.comparisons:
+            return
+        names = ", ".join(source.text for source in self.sources["samples"])
+        if found.unequal:
+            raise RecordError(
+                f"{names}: no pairs to compare: the lengths of all {found.unequal} differ by more "
+                f"than max_length_ratio={self.settings.max_length_ratio:g}; raise it, or remove it"
+            )
+        equal = "have one response each" if not found.identical else "have identical responses only"
+        prompts = len({sample.prompt.id for sample in samples})
+        raise RecordError(
+            f"{names}: no pairs to compare: all {prompts} prompts {equal}; sample more responses "
+            "(n), at a higher temperature"
+        )
+
+    def _pairs(
+        self, samples: Sequence[Sample], client: LabelingClient, constitution: str
+    ) -> tuple[Pairs, int]:
+        """(the pairs to label, the reads that finding them took besides)."""
+        from judge_service.types import Judgment
+        from rlaif.feedback.labeler import JOURNAL, judge_pairs
+        from rlaif.feedback.pairs import Pairs, circle_pairs, extreme_pairs, pairs_from_samples
+
+        settings = self.settings
+        if settings.pairs == "disjoint":
+            found = pairs_from_samples(
+                samples,
+                pairs_per_prompt=settings.pairs_per_prompt,
+                max_length_ratio=settings.max_length_ratio,
+            )
+            return found, 0
+        # The labels' own journal: a pair of the circle that is the extreme one is not read again.
+        circle = circle_pairs(samples)
+        answers = judge_pairs(
+            circle.comparisons,
+            client,
+            self.folder / JOURNAL,
+            constitution=constitution,
+            options=settings.options(),
+        )
+        judged = [(pair.id, answer) for pair, answer in answers.by_pair()]
+        probs = {id: each.prob_a if isinstance(each, Judgment) else None for id, each in judged}
+        chosen = extreme_pairs(samples, probs)
+        kept = {pair.id for pair in chosen}
+        reads = sum(answer.usage.reads for id, answer in judged if id not in kept)
+        return Pairs(chosen, circle.identical), reads
 
     def _within_budget(
         self, pairs: tuple[Comparison, ...], context: RunContext

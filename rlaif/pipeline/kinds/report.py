@@ -49,15 +49,20 @@ class ReportStage(Stage):
     def inputs(self, context: RunContext) -> dict[str, Any]:
         return {
             "facts": run_facts(context),
-            "files": [Files(tuple(shown_files(stage.folder))) for stage in self.predecessors],
+            "files": [Files(tuple(shown_files(stage.folder))) for stage in self._shown],
         }
 
     def run(self, context: RunContext) -> None:
         from rlaif.report.inputs import ReportInputs, StageFolder
         from rlaif.report.page import write_page
 
-        stages = [StageFolder(s.name, s.kind, s.folder) for s in self.predecessors]
+        stages = [StageFolder(s.name, s.kind, s.folder) for s in self._shown]
         write_page(ReportInputs(run_facts(context), tuple(stages)), self._page)
+
+    @property
+    def _shown(self) -> list[Stage]:
+        """The stages that it takes, without those of rounds that were not needed."""
+        return [stage for stage in self.predecessors if not stage.not_needed]
 
     @property
     def outputs(self) -> Files:

@@ -8,6 +8,7 @@ revisions.py    revise: lessons, what was refused and why
 training.py     sft, dpo, ppo, rest, reward: curves, alarms, the reward model's quality
 gold.py         what is truly better, where the judge is planted
 evaluation.py   evaluate: win rates with intervals, and every response with its verdict
+rounds.py       evaluate_round and keep_round: each round, and all of them side by side
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rlaif.report.sections.labels import label_section
 from rlaif.report.sections.redteam import redteam_section
 from rlaif.report.sections.responses import respond_section, sample_section
 from rlaif.report.sections.revisions import revise_section
+from rlaif.report.sections.rounds import round_section, rounds_section
 from rlaif.report.sections.training import policy_section, reward_section
 
 SECTIONS: Mapping[str, SectionBuilder] = {
@@ -35,5 +37,7 @@ SECTIONS: Mapping[str, SectionBuilder] = {
     "rest": policy_section(curves.REST),
     "respond": respond_section,
     "evaluate": evaluation_section,
+    "evaluate_round": round_section,
+    "keep_round": rounds_section,
 }
 """Kind of stage → the builder of its section. Other kinds get a list of their files."""

@@ -53,6 +53,7 @@ class _LabelSummary(BaseModel):
     filtered: dict[str, int] = {}
     unrated: int = 0
     over_budget: int = 0
+    pairing_reads: int = 0
     position_consistency: float | None
     mean_order_gap: float | None
     mean_label_mass: float | None

@@ -5,7 +5,13 @@ import pytest
 from constitution.errors import UserError
 from constitution.schema import Message, Principle, Scope
 from rlaif.data.records import Prompt, RecordError, Sample
-from rlaif.feedback.pairs import pairs_from_samples, reads_of, within_reads
+from rlaif.feedback.pairs import (
+    circle_pairs,
+    extreme_pairs,
+    pairs_from_samples,
+    reads_of,
+    within_reads,
+)
 
 
 def samples(prompt: str, *responses: str) -> list[Sample]:
@@ -102,3 +108,33 @@ def test_a_budget_below_one_pair_is_an_error():
     pairs = pairs_from_samples(samples("p", "a", "b")).comparisons
     with pytest.raises(UserError, match="budget_reads=1 is less than the 2 reads of one pair"):
         within_reads(pairs, [principle("a")], 1)
+
+
+def test_a_circle_compares_each_distinct_response_with_the_next():
+    found = circle_pairs(samples("p", "a", "b", "b ", "c", "d"))
+    assert [c.id for c in found.comparisons] == ["p/0-1", "p/1-3", "p/3-4", "p/0-4"]
+    assert found.identical == 1
+    assert [c.id for c in circle_pairs(samples("p", "a", "b")).comparisons] == ["p/0-1"]
+    assert circle_pairs(samples("p", "a", "a")).comparisons == ()
+
+
+def test_extremes_are_the_best_and_the_worst_by_the_mean_over_both_neighbors():
+    four = samples("p", "a", "b", "c", "d")
+    first_wins = {"p/0-1": 0.9, "p/1-2": 0.6, "p/2-3": 0.8, "p/0-3": 0.7}
+    probs = {}
+    for pair in circle_pairs(four).comparisons:
+        first = "abcd"[int(pair.id[2])]
+        prob = first_wins[pair.id]
+        probs[pair.id] = prob if pair.response_a == first else 1 - prob
+    # Means: a .8, b .35, c .6, d .25.
+    (pair,) = extreme_pairs(four, probs)
+    assert pair.id == "p/0-3"
+    assert pair in circle_pairs(four).comparisons, "the same question as in the circle"
+
+
+def test_extremes_of_a_prompt_without_two_judged_responses_are_left_out():
+    four = samples("p", "a", "b", "c", "d")
+    nothing = {c.id: None for c in circle_pairs(four).comparisons}
+    assert extreme_pairs(four, nothing) == ()
+    (pair,) = extreme_pairs(four, {**nothing, "p/1-2": 0.5})
+    assert pair.id == "p/1-2"

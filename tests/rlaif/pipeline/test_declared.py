@@ -15,7 +15,7 @@ from rlaif.pipeline.kinds.evaluate import EvaluateStage
 from rlaif.pipeline.recipe import Recipe
 from rlaif.pipeline.runner import digested
 from rlaif.pipeline.stage import Stage
-from tests.support.training.recipes import a_recipe
+from tests.support.training.recipes import ONE_ROUND, a_recipe
 
 CHANGED = "changed"
 TRAINED: dict[str, Any] = {
@@ -30,6 +30,8 @@ COMPARED: dict[str, Any] = {
     "best": {"kind": "best_of_n", "model": "policy", "reward": "reward"},
     "responses": {"policies": ["policy", "sft", "dpo", "ppo", "rest", "best"]},
     "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": {"dpo": ["dpo"]}},
+    "round": {**ONE_ROUND, "reward": "reward"},
+    "kept": {"kind": "keep_round", "policy": ["dpo"], "evaluations": ["round"]},
 }
 WITHOUT_COMPARISON, EVERY_KIND = a_recipe(TRAINED), a_recipe(TRAINED | COMPARED)
 

@@ -12,7 +12,7 @@ from rlaif.pipeline.graph import build_graph
 from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.recipe import Recipe, RecipeError
 from rlaif.pipeline.stage import ArtifactType
-from tests.support.training.recipes import STAGES, a_recipe
+from tests.support.training.recipes import ONE_ROUND, STAGES, a_recipe
 
 BRANCHES = {
     "samples": {"kind": "sample", "model": "policy"},
@@ -56,8 +56,10 @@ def test_graph_every_kind_of_stage_fits_a_recipe(graph_of):
         "best": {"kind": "best_of_n", "model": "policy", "reward": "reward"},
         "responses": {"policies": ["policy", "sft", "dpo", "ppo", "rest", "best"]},
         "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": {"dpo": ["dpo"]}},
+        "round": ONE_ROUND,
+        "kept": {"kind": "keep_round", "policy": ["dpo"], "evaluations": ["round"]},
     }
-    assert {stage.kind for stage in graph_of(revised).stages} == KINDS.keys() - {"merge"}
+    assert {stage.kind for stage in graph_of(revised).stages} == KINDS.keys()
 
 
 def test_graph_one_label_stage_feeds_several_branches_and_files(tmp_path):

@@ -20,6 +20,14 @@ STAGES: dict[str, dict[str, Any]] = {
     "report": {"kind": "report"},
 }
 
+ONE_ROUND: dict[str, Any] = {
+    "kind": "evaluate_round",
+    "policy": "dpo",
+    "start": "policy",
+    "answers": "samples",
+    "start_answers": "samples",
+}
+
 
 def a_recipe(stages: dict[str, Any] | None = None, **changes: Any) -> Recipe:
     """A recipe with every kind of stage: `stages` changes some of them, and null removes one."""

@@ -105,6 +105,12 @@ def tiny_recipe(model: str, files: dict[str, str]) -> Recipe:
                 "responses": {"kind": "respond", "policies": policies, **SAMPLING},
                 "evaluation": {"kind": "evaluate", "responses": "responses", "reward": "reward"},
                 "comparison": {"kind": "compare", "evaluation": "evaluation", "arms": arms},
+                "answers": {"kind": "sample", "model": "sft", **SAMPLING},
+                "round": {
+                    "kind": "evaluate_round", "policy": "sft", "start": "policy",
+                    "answers": "answers", "start_answers": "samples", "reward": "reward",
+                },
+                "kept": {"kind": "keep_round", "policy": ["sft"], "evaluations": ["round"]},
                 "report": {"kind": "report"},
             },
         }

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 STAGES = (
     "samples", "labels", "attacks", "revisions", "sft", "sft-model", "reward", "dpo_soft",
     "dpo_hard", "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison",
-    "report",
+    "answers", "round", "kept", "report",
 )  # fmt: skip
 
 # What a child process opens is written to a file that the environment names.

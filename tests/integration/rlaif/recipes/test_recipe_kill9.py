@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[4]
 STAGES = (
     "samples", "labels", "attacks", "revisions", "sft", "sft-model", "reward", "dpo_soft",
     "dpo_hard", "dpo_files", "ppo", "rest", "best", "responses", "evaluation", "comparison",
-    "report",
+    "answers", "round", "kept", "report",
 )  # fmt: skip
 
 # Kills itself in the named stage: as soon as the stage has written a file that was not there, and
