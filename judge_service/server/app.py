@@ -19,7 +19,6 @@ import resource
 import socket
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from judge_service.engine import Engine
@@ -96,7 +95,7 @@ class JudgeServer:
 
     async def start(self) -> None:
         """Listen, and answer NOT_SERVING. Raises ServerStartError when the port is taken."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health.add_to(self._server)
         pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._handler), self._server)  # type: ignore[no-untyped-call]
         pb_grpc.add_ConstitutionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ConstitutionServicer(self._handler), self._server
