@@ -27,6 +27,7 @@ from judge_service.errors import ServerStartError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NoTracing, tracing_to
 from judge_service.security.interceptor import TokenGate
+from judge_service.security.peers import PeerGate
 from judge_service.security.tls import ServerTls
 from judge_service.security.tokens import Tokens
 from judge_service.server.handlers import SERVICES, RequestHandler
@@ -85,7 +86,7 @@ class JudgeServer:
         # read innermost, when both have admitted the call.
         reading = RequestReader(settings.max_fields)
         self._server = grpc.aio.server(
-            interceptors=[self._guard, *([gate] if gate else []), reading],
+            interceptors=[self._guard, gate or PeerGate(half), reading],
             options=_options(settings),
         )
         self._engine_watch: asyncio.Task[None] | None = None
