@@ -129,12 +129,12 @@ class PostgresStore:
 
     async def _find(self, table: sa.TableClause, key: bytes) -> Row | None:
         self._check_open()
-        return await asyncio.wrap_future(self._reader.submit((table, key)))
+        return await self._reader.ask((table, key))
 
     async def _put(self, table: sa.TableClause, row: dict[str, Any]) -> Row:
         self._check_open()
         row["created"] = int(time.time())
-        return await asyncio.wrap_future(self._writer.submit((table, row)))
+        return await self._writer.ask((table, row))
 
     def _intact(self, read: Callable[[Row], T], row: Row | None) -> T | None:
         """What a row holds; None without one, or for a damaged one, which stays where it is."""
