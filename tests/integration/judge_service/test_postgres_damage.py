@@ -1,4 +1,4 @@
-"""Damaged rows in a real PostgreSQL: missed, computed again and replaced, by the first that does."""
+"""Damaged rows in a real PostgreSQL: missed, computed again, replaced by the first new answer."""
 
 from __future__ import annotations
 
