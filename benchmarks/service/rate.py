@@ -183,7 +183,7 @@ async def by_calls(stub: Any, requests: Sequence[Any]) -> tuple[list[float], lis
     return seconds, judgments
 
 
-class Served:
+class RatedServer:
     """A server process and a channel to it."""
 
     def __init__(self, process: asyncio.subprocess.Process, stub: Any) -> None:
@@ -229,7 +229,7 @@ def at(ordered: Sequence[float], share: float) -> float:
 
 
 @asynccontextmanager
-async def served(checkout: Path, options: argparse.Namespace) -> AsyncIterator[Served]:
+async def served(checkout: Path, options: argparse.Namespace) -> AsyncIterator[RatedServer]:
     """A server that runs the code of a checkout."""
     import grpc
 
@@ -249,7 +249,7 @@ async def served(checkout: Path, options: argparse.Namespace) -> AsyncIterator[S
     assert process.stdout is not None
     address = (await process.stdout.readline()).decode().strip()
     async with grpc.aio.insecure_channel(address) as channel:
-        yield Served(process, pb_grpc.JudgeServiceStub(channel))
+        yield RatedServer(process, pb_grpc.JudgeServiceStub(channel))
     process.stdin.close()
     await process.wait()
 
