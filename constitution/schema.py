@@ -11,10 +11,10 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from os import PathLike
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -216,7 +216,7 @@ class Constitution(_Value):
             raise ValueError("; ".join(f"{i.message} ({i.remedy})" for i in problems))
         return self
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) of the content; layout, comments and the order of keys do not matter.
 
@@ -224,6 +224,12 @@ class Constitution(_Value):
         """
         content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; the copy computes its own digest."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)
+        return copied
 
     @property
     def trait_weights(self) -> dict[str, float]:

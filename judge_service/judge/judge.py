@@ -291,9 +291,11 @@ class Judge:
         options: JudgeOptions,
     ) -> Unjudged | None:
         """TOO_LONG when a prompt with its output (rationale, conclusion, label) does not fit."""
-        protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
-        conclusion = PROTOCOL_PROMPTS[protocol].conclusion if options.max_rationale_tokens else ""
-        output_tokens = options.max_rationale_tokens + len(template.answer("", conclusion)) + 1
+        output_tokens = 1
+        if options.max_rationale_tokens:
+            protocol = options.protocol or label_probs.DEFAULT_PROTOCOL
+            concluding = template.answer("", PROTOCOL_PROMPTS[protocol].conclusion)
+            output_tokens += options.max_rationale_tokens + len(concluding)
         names = tuple(named_responses(comparison))
         for order, prefix in prefixes.items():
             shown = names if order is Order.AB else tuple(reversed(names))

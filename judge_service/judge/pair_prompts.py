@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from constitution.schema import Constitution, Principle
 from judge_service.judge import aggregation
-from judge_service.judge.template import Prefix, Template
+from judge_service.judge.template import Prefix, Template, content_nonce
 from judge_service.types import Comparison, JudgeOptions, Order
 
 
@@ -30,12 +30,10 @@ def pair_prefixes(
     template: Template, comparison: Comparison, protocol: str, options: JudgeOptions
 ) -> dict[Order, Prefix]:
     """The prompt's part before the principle, per order. Pointwise, AB is response A alone."""
-    a, b = comparison.response_a, comparison.response_b
+    conversation, a, b = comparison.conversation, comparison.response_a, comparison.response_b
     if protocol == "pointwise":
-        replies: dict[Order, tuple[str, ...]] = {Order.AB: (a,), Order.BA: (b,)}
-    else:
-        shown = {Order.AB: (a, b), Order.BA: (b, a)}
-        replies = {order: shown[order] for order in options.orders}
-    return {
-        order: template.prefix(comparison.conversation, texts) for order, texts in replies.items()
-    }
+        alone = {Order.AB: (a,), Order.BA: (b,)}
+        return {order: template.prefix(conversation, texts) for order, texts in alone.items()}
+    shown = {Order.AB: (a, b), Order.BA: (b, a)}
+    nonce = content_nonce(conversation, (a, b))  # of both orders
+    return {order: template.prefix(conversation, shown[order], nonce) for order in options.orders}

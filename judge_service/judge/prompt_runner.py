@@ -192,6 +192,8 @@ async def run_prompts(
     async def run_prefix(key: Key) -> None:
         # The first suffix computes the prefix; the others then find it in the engine's cache.
         await run_one(key, 0)
+        if len(suffixes) == 1:
+            return
         async with asyncio.TaskGroup() as rest:
             for index in range(1, len(suffixes)):
                 rest.create_task(run_one(key, index))

@@ -107,12 +107,13 @@ class Template:
         self.labels = spec.labels
         self.label_ids = _label_ids(tokenizer, rest + spec.answer_prefix, spec.labels)
 
-    def prefix(self, conversation: Conversation, replies: Sequence[str]) -> Prefix:
+    def prefix(self, conversation: Conversation, replies: Sequence[str], nonce: str = "") -> Prefix:
         """The part shared by all principles, with the replies under the spec's headings in order.
 
-        Raises ValueError for a number of replies that differs from the headings'.
+        nonce: the `content_nonce` of the same texts, where it is known. Raises ValueError for a
+        number of replies that differs from the headings'.
         """
-        nonce = content_nonce(conversation, replies)
+        nonce = nonce or content_nonce(conversation, replies)
         template, data = self._tokenizer.encode_template, self._tokenizer.encode_data
 
         # The conversation: each message under a heading with its role.

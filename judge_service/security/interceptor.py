@@ -56,7 +56,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has n
             return handler
         own = is_ours(details.method)  # our unary calls read their request themselves
         streams = handler.response_streaming or (handler.request_streaming and not own)
-        return _around(handler, details.method, self._stream if streams else self._call)
+        return around(handler, details.method, self._stream if streams else self._call)
 
     def reload(self) -> tuple[str, ...]:
         """Reload the tokens, and end the streams of those that were revoked.
@@ -131,7 +131,7 @@ class _EachItem:
         return message
 
 
-def _around(
+def around(
     handler: Any, method: str, call: Callable[[str, Behavior, Any, Any], Awaitable[Any]]
 ) -> Any:
     """A handler of the same kind (gRPC has four) with `call` around its behavior."""

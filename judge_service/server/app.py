@@ -19,7 +19,6 @@ import resource
 import socket
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from judge_service.engine import Engine
@@ -28,6 +27,7 @@ from judge_service.errors import ServerStartError
 from judge_service.observability.metrics import NO_METRICS, NoMetrics
 from judge_service.observability.tracing import NoTracing, tracing_to
 from judge_service.security.interceptor import TokenGate
+from judge_service.security.peers import PeerGate
 from judge_service.security.tls import ServerTls
 from judge_service.security.tokens import Tokens
 from judge_service.server.handlers import SERVICES, RequestHandler
@@ -86,7 +86,7 @@ class JudgeServer:
         # read innermost, when both have admitted the call.
         reading = RequestReader(settings.max_fields)
         self._server = grpc.aio.server(
-            interceptors=[self._guard, *([gate] if gate else []), reading],
+            interceptors=[self._guard, gate or PeerGate(half), reading],
             options=_options(settings),
         )
         self._engine_watch: asyncio.Task[None] | None = None
@@ -96,7 +96,7 @@ class JudgeServer:
 
     async def start(self) -> None:
         """Listen, and answer NOT_SERVING. Raises ServerStartError when the port is taken."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health.add_to(self._server)
         pb_grpc.add_JudgeServiceServicer_to_server(JudgeServicer(self._handler), self._server)  # type: ignore[no-untyped-call]
         pb_grpc.add_ConstitutionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ConstitutionServicer(self._handler), self._server

@@ -56,6 +56,7 @@ class JudgmentStream:
         self._slots = asyncio.Semaphore(limit)
         self._writing = asyncio.Lock()  # gRPC takes one write at a time
         self._unanswered: set[str] = set()
+        self._reading: asyncio.Future[Any] | None = None
         self._progress = pb.StreamProgress()
 
     async def run(self, draining: asyncio.Event) -> None:
@@ -74,6 +75,7 @@ class JudgmentStream:
 
     async def _run(self, draining: asyncio.Event) -> None:
         await self._respond(pb.StreamJudgmentsResponse(credits=self._limit))
+        stopping = asyncio.create_task(self._stop_reading(draining))
         try:
             async with asyncio.TaskGroup() as group:
                 while (request := await self._next(draining)) is not None:
@@ -81,24 +83,36 @@ class JudgmentStream:
                     group.create_task(self._take(request))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None  # the first; the others were cancelled by it
+        finally:
+            stopping.cancel()
         if draining.is_set():
             raise Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
 
     async def _next(self, draining: asyncio.Event) -> _Item | None:
         """The next item, once a slot is free; None at the end or when draining."""
         await self._slots.acquire()
-        reading = asyncio.ensure_future(self._context.read())
-        stopping = asyncio.ensure_future(draining.wait())
+        if draining.is_set():
+            return None
+        this = asyncio.current_task()
+        assert this is not None
+        self._reading = asyncio.ensure_future(self._context.read())
         try:
-            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done() or reading.result() is grpc.aio.EOF:
+            request: Any = await self._reading
+        except asyncio.CancelledError:
+            if draining.is_set() and not this.cancelling():
                 return None
-            request: _Item = reading.result()
-            self._moved()
-            return request
-        finally:
-            reading.cancel()
-            stopping.cancel()
+            raise
+        if request is grpc.aio.EOF:
+            return None
+        self._moved()
+        item: _Item = request
+        return item
+
+    async def _stop_reading(self, draining: asyncio.Event) -> None:
+        """Once the server drains, end the read that waits for the next item."""
+        await draining.wait()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _take(self, request: _Item) -> None:
         self._metrics.stream_items(1)

@@ -25,6 +25,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -138,7 +139,13 @@ def write_key(
 
 
 def _key(kind: str, identity: ModelIdentity, *request: Any) -> bytes:
+    """The digest of the list [kind, numerics, *request] as JSON."""
+    rest = json.dumps(request, separators=(",", ":"))[1:]
+    return hashlib.sha256(f"{_key_beginning(kind, identity)},{rest}".encode()).digest()
+
+
+@lru_cache(maxsize=64)
+def _key_beginning(kind: str, identity: ModelIdentity) -> str:
     # Every field except the name, so that a field added later enters the key by itself.
     numerics = {field: value for field, value in asdict(identity).items() if field != "name"}
-    content = json.dumps([kind, numerics, *request], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).digest()
+    return json.dumps([kind, numerics], sort_keys=True, separators=(",", ":"))[:-1]

@@ -7,6 +7,9 @@ is paid once per batch, not once per read.
 Two servers may compute the same read at once: one row is kept, and both answer with it. Rows are
 inserted in key order, so that two servers with the same keys cannot deadlock.
 
+A damaged row counts as missing, and the next put replaces it, where the role may UPDATE; else it
+stays, and is computed again each time.
+
 An unreachable database raises StoreUnavailable: a read that could not be stored is not answered.
 The next one tries again, with a new connection.
 
@@ -56,6 +59,7 @@ WRITINGS = sa.table(
 )
 _MAX_BATCH = 1000
 _STATEMENT_SECONDS = 30  # a batch takes milliseconds, unless something locks the tables
+_NO_PRIVILEGE = "42501"  # SQLSTATE
 _COUNTED_BYTES = 64 * 10**6  # tables up to this size are counted, larger ones estimated
 
 Row = Mapping[str, Any]
@@ -129,15 +133,15 @@ class PostgresStore:
 
     async def _find(self, table: sa.TableClause, key: bytes) -> Row | None:
         self._check_open()
-        return await asyncio.wrap_future(self._reader.submit((table, key)))
+        return await self._reader.ask((table, key))
 
     async def _put(self, table: sa.TableClause, row: dict[str, Any]) -> Row:
         self._check_open()
         row["created"] = int(time.time())
-        return await asyncio.wrap_future(self._writer.submit((table, row)))
+        return await self._writer.ask((table, row))
 
     def _intact(self, read: Callable[[Row], T], row: Row | None) -> T | None:
-        """What a row holds; None without one, or for a damaged one, which stays where it is."""
+        """What a row holds; None without one, or for a damaged one."""
         try:
             return None if row is None else read(row)
         except DamagedRow:
@@ -163,10 +167,10 @@ class PostgresStore:
 
     def _put_all(self, puts: Sequence[tuple[sa.TableClause, Row]]) -> Sequence[Row]:
         def put(connection: sa.Connection) -> dict[sa.TableClause, dict[bytes, Row]]:
-            return {
-                table: _insert(connection, table, (row for of, row in puts if of is table))
-                for table in (READS, WRITINGS)
-            }
+            rows: dict[sa.TableClause, dict[bytes, Row]] = {READS: {}, WRITINGS: {}}
+            for table, row in puts:
+                rows[table].setdefault(row["key"], row)
+            return {table: _insert(connection, table, new) for table, new in rows.items()}
 
         kept = self._database.transact(put)
         return [kept[table][row["key"]] for table, row in puts]
@@ -184,12 +188,12 @@ def _select(
 
 
 def _insert(
-    connection: sa.Connection, table: sa.TableClause, rows: Iterable[Row]
+    connection: sa.Connection, table: sa.TableClause, new: Mapping[bytes, Row]
 ) -> dict[bytes, Row]:
-    """Insert rows; returns by key what is stored afterwards: the existing row, or the first new."""
-    new: dict[bytes, Row] = {}
-    for row in rows:
-        new.setdefault(row["key"], row)
+    """Insert rows; returns by key what is stored afterwards: the existing row, or the new one.
+
+    A new row takes the place of a damaged one, if this role may.
+    """
     kept: dict[bytes, Row] = {}
     statement = insert(table).on_conflict_do_nothing().returning(table.c.key)
     while missing := sorted(new.keys() - kept.keys()):
@@ -197,7 +201,35 @@ def _insert(
         kept |= {key: new[key] for key in inserted}
         # A row neither inserted nor found was deleted in between by `rlaif store gc`: try again.
         kept |= _select(connection, table, new.keys() - kept.keys())
-    return kept
+    damaged = {key: row for key, row in kept.items() if row is not new[key] and _damaged(row)}
+    return kept | _replace(connection, table, damaged, new) if damaged else kept
+
+
+def _damaged(row: Row) -> bool:
+    try:
+        _read_in(row) if "logprobs" in row else _writing_in(row)
+    except DamagedRow:
+        return True
+    return False
+
+
+def _replace(
+    connection: sa.Connection,
+    table: sa.TableClause,
+    damaged: Mapping[bytes, Row],
+    new: Mapping[bytes, Row],
+) -> dict[bytes, Row]:
+    """Replace damaged rows, unless another server just did; returns what is stored afterwards."""
+    try:
+        with connection.begin_nested():
+            for key in sorted(damaged):
+                unchanged = (table.c[name] == value for name, value in damaged[key].items())
+                connection.execute(sa.update(table).where(*unchanged).values(**new[key]))
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", "") != _NO_PRIVILEGE:
+            raise
+        return {}
+    return _select(connection, table, damaged)
 
 
 def _read_in(row: Row) -> LabelLogprobs:

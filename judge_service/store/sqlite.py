@@ -177,7 +177,8 @@ class SQLiteStore:
                 "stopped"
             )
         try:
-            return await asyncio.wrap_future(worker.submit(job))
+            result: T = await worker.ask(job)
+            return result
         except StoreError as error:
             cause = error.__cause__
             if getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:

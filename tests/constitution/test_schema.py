@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -227,6 +228,16 @@ class TestDigest:
         original = constitution()
         before = original.digest
         assert original.model_copy(update={"version": "2.0.0"}).digest != before
+        assert original.model_copy().digest == original.digest == before
+        assert original.model_copy(update={"version": "2.0.0"}, deep=True).digest != before
+
+    def test_it_is_computed_once_and_is_no_part_of_the_content(self) -> None:
+        asked, other = constitution(), constitution()
+        assert asked.digest is asked.digest
+        assert asked == other
+        assert asked.model_dump() == other.model_dump()
+        assert asked.model_dump_json() == other.model_dump_json()
+        assert pickle.loads(pickle.dumps(asked)).digest == other.digest
 
     @given(st.permutations(["kind", "honest", "brief"]))
     def test_the_order_of_traits_does_not_matter(self, names: list[str]) -> None:

@@ -18,14 +18,18 @@ from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 from judge_service.engine import ChatTokenizer
+from judge_service.judge.paced.turnstile import Turnstile
 
 CHUNK_CHARACTERS = 32_768  # encoded in about 20 ms
 CACHED_TOKENS = 4_000_000  # 8 bytes each
 _AT_ONCE_CHARACTERS = 2_048  # encoded within a millisecond or two: not worth a thread
 _CHARACTERS_PER_TOKEN = 16  # a text with more of them than the context holds is counted first
+_SHORT_PER_TURN = 8  # such texts that are encoded in one turn of the event loop
 _THREADS = 2  # at the same time, whatever is asked
+_KEPT_HEADINGS = 4_096  # of our own texts with a content's nonce: each stands in both orders
 
 
 class OverlongText(ValueError):  # noqa: N818  an answer, not a fault
@@ -49,6 +53,8 @@ class TextTokens:
         self._cache: OrderedDict[bytes, array[int]] = OrderedDict()
         self._cached_tokens = 0
         self._threads = asyncio.Semaphore(_THREADS)
+        self._short = Turnstile(_SHORT_PER_TURN)
+        self._encode_ours = lru_cache(_KEPT_HEADINGS)(self._encode_template)
 
     @asynccontextmanager
     async def hold(self, texts: Iterable[str]) -> AsyncIterator[None]:
@@ -80,8 +86,11 @@ class TextTokens:
         return self._tokenizer.encode_data(text) if held is None else held[0].tolist()
 
     def encode_template(self, text: str) -> list[int]:
-        """As the model's tokenizer; for our own short texts."""
-        return self._tokenizer.encode_template(text)
+        """As the model's tokenizer; for our own short texts, of which the recent ones are kept."""
+        return list(self._encode_ours(text))
+
+    def _encode_template(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode_template(text))
 
     def spell(self, ids: Sequence[int]) -> str:
         """As the model's tokenizer."""
@@ -105,7 +114,7 @@ class TextTokens:
 
     async def _encode(self, text: str) -> array[int]:
         if len(text) <= _AT_ONCE_CHARACTERS:
-            await asyncio.sleep(0)  # many short texts are not one long step either
+            await self._short.turn()  # many short texts are not one long step either
             return self._encode_now(text)
         if len(text) > max(CHUNK_CHARACTERS, _CHARACTERS_PER_TOKEN * self._max_tokens):
             await self._refuse_overlong(text)

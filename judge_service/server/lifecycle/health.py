@@ -9,7 +9,8 @@ Each watcher has its own event and writes without a lock, so one that never read
 others nor a change of status. (grpcio's servicer forgets every watcher when one leaves, and writes
 while it holds the lock that a change of status needs.)
 
-Health needs no token, so watches are capped, and alarms are names without details.
+Health needs no token, so watches are capped, requests are read by `OpenRequests`, and alarms are
+names without details.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from judge_service.server.lifecycle.open_requests import OpenRequests
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_WATCHES = 1000
 ALARMS_KEY = "rlaif-alarms"
 
 _Response = health_pb2.HealthCheckResponse
+_write: Any = _Response.SerializeToString
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has no types
@@ -39,7 +44,25 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
         self._alarms: dict[str, tuple[str, ...]] = {}
         self._max_watches = max_watches
         self._watches: set[asyncio.Event] = set()
+        self._requests = OpenRequests()
         self._closed = False
+
+    def add_to(self, server: Any) -> None:
+        """Answer the health calls of a grpc.aio server that has not started."""
+
+        async def check(_: Any, context: Any) -> Any:
+            return await self.Check(await self._requests.read(context, _parse), context)
+
+        async def watch(_: Any, context: Any) -> None:
+            await self.Watch(await self._requests.read(context, _parse), context)
+
+        # To gRPC both take a stream of requests, of which they read one: see OpenRequests.
+        handlers = {
+            "Check": grpc.stream_unary_rpc_method_handler(check, response_serializer=_write),
+            "Watch": grpc.stream_stream_rpc_method_handler(watch, response_serializer=_write),
+        }
+        generic = grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+        server.add_generic_rpc_handlers((generic,))
 
     @property
     def watches(self) -> int:
@@ -97,3 +120,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
     def _wake(self) -> None:
         for changed in self._watches:
             changed.set()
+
+
+def _parse(data: bytes) -> Any:
+    """A request's bytes. Raises ValueError."""
+    try:
+        return health_pb2.HealthCheckRequest.FromString(data)
+    except DecodeError as error:
+        raise ValueError("not a HealthCheckRequest") from error

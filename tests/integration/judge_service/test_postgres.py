@@ -281,6 +281,18 @@ async def test_a_user_without_rights_is_rejected_and_read_and_insert_rights_are_
     store = open_store(url)
     await store.put_read(key(1), answer(-1.0))
     assert await store.find_read(key(1)) is not None
+
+    # Without the right to update, a damaged row stays, and its read is answered all the same.
+    damage = "UPDATE rlaif_reads SET logprobs = '\\x00'"
+    postgres.execute(damage, database=name(database))
+    for _ in range(2):
+        assert await store.find_read(key(1)) is None
+        assert await store.put_read(key(1), answer(-2.0)) == answer(-2.0)
+    postgres.execute(f"GRANT UPDATE ON rlaif_reads TO {role}", database=name(database))
+    await store.put_read(key(1), answer(-2.0))
+    found = await store.find_read(key(1))
+    assert found is not None
+    assert found.logprobs == (-2.0,)
     await store.close()
 
 

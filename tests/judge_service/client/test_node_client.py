@@ -1,8 +1,12 @@
-"""The client of examples/clients/node, installed by npm into a copy, against a local server."""
+"""The client of examples/clients/node, installed by npm into a copy, against a local server.
+
+It is skipped, and says so, only where Node is missing; outside CI also without a package registry.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +21,7 @@ from tests.support.service.serving import one_principle, serving, settings
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = Path("examples/clients/node")
-INSTALL = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
+INSTALL = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=2"]
 NO_REGISTRY = re.compile(
     r"\b(ENOTFOUND|EAI_AGAIN|ECONN\w+|ETIMEDOUT|ERR_SOCKET_TIMEOUT|ENETUNREACH|EHOSTUNREACH"
     r"|ENOTCACHED|E40[137]|E5\d\d|\w*_CERT\w*|CERT_\w+)\b"
@@ -31,7 +35,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of the example's client.js beside its packages, in a copy of the tree."""
     for command in ("node", "npm"):
         if shutil.which(command) is None:
-            pytest.skip(f"{command} is not installed")
+            pytest.skip(f"not run: {command} is not installed")
     tree = tmp_path_factory.mktemp("node")
     shutil.copytree(ROOT / "protos", tree / "protos")
     (tree / EXAMPLE).mkdir(parents=True)
@@ -40,8 +44,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = subprocess.run(
         INSTALL, cwd=tree / EXAMPLE, capture_output=True, text=True, check=False, timeout=300
     )
-    if install.returncode and (code := NO_REGISTRY.search(install.stderr)):
-        pytest.skip(f"npm reaches no package registry: {code[0]}")
+    unreachable = NO_REGISTRY.search(install.stderr) if install.returncode else None
+    if unreachable and not os.environ.get("CI"):
+        pytest.skip(f"not run: npm reaches no package registry: {unreachable[0]}")
     assert install.returncode == 0, install.stderr
     return tree / EXAMPLE / "client.js"
 

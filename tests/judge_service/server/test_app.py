@@ -157,6 +157,21 @@ async def test_a_bug_becomes_an_opaque_id_and_no_conversation_text_leaks(
     assert canary not in message + str(details) + caplog.text
 
 
+async def test_polls_of_the_servers_info_do_not_fill_the_log(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = pb_grpc.JudgeServiceStub(channel)
+    with caplog.at_level(logging.INFO, logger="judge_service"):  # as `rlaif serve` logs
+        for _ in range(20):
+            await judge.GetServerInfo(pb.GetServerInfoRequest())
+            assert await health(channel) == SERVING
+        assert "GetServerInfo" not in caplog.text
+        assert not caplog.records
+        with pytest.raises(grpc.aio.AioRpcError):  # one that fails is logged like any other
+            await channel.unary_unary(f"/{JUDGE}/GetServerInfo")(b"\xff")
+        assert [line.levelname for line in caplog.records] == ["INFO"]
+
+
 async def test_no_log_line_of_a_good_call_quotes_the_conversation(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:

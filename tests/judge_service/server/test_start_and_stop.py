@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from judge_service.errors import EngineLost, ServerStartError
+from judge_service.server import app
 from judge_service.server.app import JudgeServer
 from judge_service.server.incoming import IncomingRequest
 from judge_service.server.interceptors import CallGuard
@@ -153,6 +154,21 @@ async def test_stopping_lets_a_call_under_way_finish_and_sends_new_ones_elsewher
         async with asyncio.timeout(120):  # not the grace: an open watch delays no shutdown
             await stopping
     assert not engine.alive
+
+
+async def test_an_idle_server_stops_without_waiting_for_any_of_its_timers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = 3600.0  # a stop that waits for one of these hangs
+    for wait in ("_NOTICE_SECONDS", "_FLUSH_SECONDS", "_ALIVE_POLL_SECONDS"):
+        monkeypatch.setattr(app, wait, long)
+    server = JudgeServer(settings(grace_seconds=long), FakeEngine())
+    await server.start()
+    await server.load()
+    async with grpc.aio.insecure_channel(server.address) as channel:  # connected, without a call
+        assert await health(channel) == SERVING
+        async with asyncio.timeout(120):
+            await server.stop()
 
 
 async def test_a_call_that_outlasts_the_grace_period_ends_as_unavailable() -> None:

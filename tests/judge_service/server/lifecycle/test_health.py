@@ -19,6 +19,7 @@ from judge_service.client.sync import AsyncJudgeClient
 from judge_service.errors import JudgeUnavailable
 from judge_service.server.app import JudgeServer
 from judge_service.server.lifecycle.health import ALARMS_KEY, Health
+from judge_service.server.lifecycle.open_requests import OpenRequests
 from tests.support.fakes import FakeEngine
 from tests.support.service.raw_http2 import call_without_window
 from tests.support.service.serving import one_principle, serving, settings
@@ -51,7 +52,7 @@ async def health_alone(**values: Any) -> AsyncIterator[tuple[Health, str]]:
     """A server of health and nothing else; (health, address)."""
     health = Health([JUDGE], **values)
     server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health.add_to(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -108,6 +109,32 @@ async def test_watches_over_the_cap_are_refused_and_one_that_ends_makes_room() -
         await until_watched(health, 1)
         third = stub.Watch(health_request())
         assert await status(third) == NOT_SERVING
+
+
+async def test_of_many_unfinished_requests_the_oldest_end_and_an_honest_one_is_answered() -> None:
+    async with health_alone() as (health, address), grpc.aio.insecure_channel(address) as channel:
+        health._requests = OpenRequests(most=2, seconds=3600.0, moment=0.0)
+        unfinished = []
+        for n in range(5):  # headers alone
+            unfinished.append(channel.stream_unary("/grpc.health.v1.Health/Check")())
+            async with asyncio.timeout(120):
+                while health._requests.reading < min(n + 1, 2):
+                    await asyncio.sleep(0.01)
+        stub = health_pb2_grpc.HealthStub(channel)
+        assert (await stub.Check(health_request())).status == NOT_SERVING
+        for call in unfinished[:4]:
+            with pytest.raises(grpc.aio.AioRpcError, match="did not arrive in time") as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not unfinished[4].done()
+        assert health._requests.reading == 1
+
+
+async def test_bytes_that_are_no_health_request_are_refused() -> None:
+    async with health_alone() as (_, address), grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="cannot be parsed") as refused:
+            await channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_alarms_show_in_check_and_do_not_change_the_status() -> None:

@@ -1,0 +1,3 @@
+module judge-client
+
+go 1.19
