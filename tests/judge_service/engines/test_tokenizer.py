@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -133,27 +134,34 @@ def test_thousands_of_spelled_out_control_tokens_are_ordinary_text(tokenizer: HF
 
 
 def test_encoding_text_from_outside_leaves_the_gil_to_others(tokenizer: HFTokenizer) -> None:
-    """Another thread counts while a long text is encoded; under the GIL it could not."""
+    """Another thread counts while a long text is encoded; under the GIL it could not.
+
+    On a busy machine that thread may have to wait for a core, so it gets several chances.
+    """
     going, counted = threading.Event(), [0]
+    text = "words and more of them, " * 4_000
 
     def count() -> None:
         while not going.is_set():
             counted[0] += 1
 
+    def counts_a_second(encode: Callable[[], object]) -> float:
+        before, started = counted[0], time.thread_time()
+        encode()
+        return (counted[0] - before) / (time.thread_time() - started)
+
+    def holding_and_leaving() -> tuple[float, float]:
+        held = counts_a_second(lambda: tokenizer._data.encode(text, add_special_tokens=False))
+        return held, counts_a_second(lambda: tokenizer.encode_data(text))
+
     counter = threading.Thread(target=count)
     counter.start()
     try:
-        text = "words and more of them, " * 4_000
-        before, started = counted[0], time.thread_time()
-        tokenizer._data.encode(text, add_special_tokens=False)  # what held it
-        holding = (counted[0] - before) / (time.thread_time() - started)
-        before, started = counted[0], time.thread_time()
-        tokenizer.encode_data(text)
-        leaving = (counted[0] - before) / (time.thread_time() - started)
+        tries = (holding_and_leaving() for _ in range(20))
+        assert any(leaving > 4 * holding for holding, leaving in tries)
     finally:
         going.set()
         counter.join()
-    assert leaving > 4 * holding, "counts for each second of encoding"
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

@@ -23,6 +23,7 @@ from rlaif.evaluation.policies import EvaluationResult
 from rlaif.evaluation.rules.facts import accepted_answers
 from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
+from rlaif.pipeline.kinds.evaluating import labelers_of_stages
 from rlaif.pipeline.kinds.respond import START
 from rlaif.pipeline.recipe import RecipeError
 from rlaif.report.beyond_win_rates import further_sentences
@@ -215,10 +216,13 @@ def test_evaluate_serves_one_judge_at_a_time_and_reads_nothing_twice(work, sampl
 
 
 def test_evaluate_knows_only_in_part_who_labeled_where_a_judge_scored_the_training(work):
+    def known() -> Labelers:
+        return labelers_of_stages(work.graph["evaluation"].before)
+
     work.prepare(models=SECOND)
-    assert work.graph["evaluation"]._labelers() == Labelers(frozenset({"a" * 64}), complete=True)
+    assert known() == Labelers(frozenset({"a" * 64}), complete=True)
     work.make({"ppo": {"reward": "judge:localhost:1"}}, models=SECOND)
-    assert work.graph["evaluation"]._labelers() == Labelers(frozenset({"a" * 64}), complete=False)
+    assert known() == Labelers(frozenset({"a" * 64}), complete=False)
 
 
 def test_evaluate_shows_what_a_file_says_of_the_judge_on_gold(work, sampled, served, tmp_path):

@@ -10,6 +10,7 @@ from rlaif.pipeline.context import RunContext
 from rlaif.pipeline.drawing import as_mermaid, as_text
 from rlaif.pipeline.graph import build_graph
 from rlaif.pipeline.kinds.evaluate import EvaluateStage
+from rlaif.pipeline.kinds.evaluating import label_sources
 from rlaif.pipeline.recipe import Recipe, RecipeError
 from tests.support.planted.judges import CONSTITUTION, judge_file
 from tests.support.training.recipes import a_recipe
@@ -64,7 +65,7 @@ def test_who_chose_the_lessons_counts_as_who_labeled(graph_of):
     graph = graph_of({"revisions": REVISIONS, "sft": {"data": "revisions"}})
     evaluation = graph["evaluation"]
     assert isinstance(evaluation, EvaluateStage)
-    names = {source.file.name for source in evaluation._labels}
+    names = {source.file.name for source in label_sources(evaluation.before)}
     assert names == {"preferences.parquet", "pairs.parquet"}
 
 
