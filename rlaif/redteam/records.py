@@ -72,6 +72,7 @@ class Twin(TriedPrompt):
 
 
 TriedT = TypeVar("TriedT", bound=TriedPrompt)
+LineT = TypeVar("LineT", bound=BaseModel)
 
 
 def write_tried(path: Path, records: Iterable[TriedPrompt]) -> None:
@@ -82,17 +83,22 @@ def write_tried(path: Path, records: Iterable[TriedPrompt]) -> None:
 
 
 def read_tried(path: Path, kind: type[TriedT]) -> list[TriedT]:
-    """The attacks or twins in a file. Raises RecordError naming file, line and field; never a text
-    of an attack."""
-    found: list[TriedT] = []
+    """The attacks or twins in a file. Raises RecordError as `read_lines`."""
+    return read_lines(path, kind, "redteam", f"give its {FAILURES} or {TWINS}")
+
+
+def read_lines(path: Path, kind: type[LineT], command: str, remedy: str) -> list[LineT]:
+    """The lines of a file that a command wrote. Raises RecordError naming file, line and field;
+    never a text of an attack."""
+    found: list[LineT] = []
     for where, fields in iter_rows(path):
         try:
             found.append(kind.model_validate(fields))
         except ValidationError as error:
             problem = field_problems(error, kind, noun="field")[0]
             raise RecordError(
-                f"{where}: {problem.field or 'line'}: not as `rlaif redteam` writes it "
-                f"({problem.kind}); give its {FAILURES} or {TWINS}"
+                f"{where}: {problem.field or 'line'}: not as `rlaif {command}` writes it "
+                f"({problem.kind}); {remedy}"
             ) from error
     return found
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from constitution.validation import field_problems
 from rlaif.data.records import RecordError, atomic_open
-from rlaif.data.rows import iter_rows
+from rlaif.redteam.records import read_lines
 from rlaif.redteam.regressions.promptfoo import promptfoo_yaml, read_promptfoo
 from rlaif.redteam.regressions.records import Regression
 
@@ -36,17 +33,7 @@ def read_regressions(path: Path) -> list[Regression]:
 
 
 def _read_ours(path: Path) -> list[Regression]:
-    found = []
-    for where, fields in iter_rows(path):
-        try:
-            found.append(Regression.model_validate(fields))
-        except ValidationError as error:
-            problem = field_problems(error, Regression, noun="field")[0]
-            raise RecordError(
-                f"{where}: {problem.field or 'line'}: not as `rlaif redteam adopt` writes it "
-                f"({problem.kind}); correct or delete this line"
-            ) from error
-    return found
+    return read_lines(path, Regression, "redteam adopt", "correct or delete this line")
 
 
 def write_regressions(path: Path, tests: Sequence[Regression]) -> None:
