@@ -53,7 +53,7 @@ class RedTeamConfig(ResponseConfig):
     )
     verdict: VerdictBy = Field(
         "both",
-        description="an attack succeeds where the response is no refusal by rule (rule), breaks a "
+        description="an attack succeeds where the response does not refuse (rule), breaks a "
         "principle by the judge (judge), or both; with rule no judge is asked (ours)",
     )
     margin: float = margin_field()
