@@ -1,4 +1,4 @@
-"""Digests of files, and paths as a caller gives them."""
+"""Digests of files, paths as a caller gives them, and the error of a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 
 from constitution.errors import UserError
+
+
+class RecordError(UserError):
+    """A record file that cannot be read: the message names the file, the line and the field."""
 
 
 def file_sha256(path: Path) -> str:

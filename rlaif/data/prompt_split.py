@@ -80,7 +80,7 @@ class PromptSet:
         train = sum(n for name, n in names.items() if _is_in(name, TRAIN))
         heldout = sum(n for name, n in names.items() if _is_in(name, HELD_OUT))
         counts = f"{self.source}: {train} prompts to train on, {heldout} held out"
-        if not any(map(_names_split, self.prompts)):
+        if not any(map(names_split, self.prompts)):
             return f"{counts} (one distinct text)"
         if self.rule is None:
             shown = ", ".join(f"{name} {n}" for name, n in sorted(names.items()))
@@ -92,7 +92,7 @@ class PromptSet:
         )
 
     def _why_empty(self, split: str) -> str:
-        if not any(map(_names_split, self.prompts)):
+        if not any(map(names_split, self.prompts)):
             return (
                 f"{self.source}: cannot hold out prompts of a file with one distinct text; add "
                 f"other prompts, or {_REMEDY}"
@@ -110,7 +110,7 @@ def split_prompts(source: str, prompts: Sequence[Prompt], rule: SplitRule) -> Pr
     source: the file's name, for messages. A prompt without a split among others that name one is
     for training.
     """
-    if any(map(_names_split, prompts)):
+    if any(map(names_split, prompts)):
         return PromptSet(source, tuple(prompts), None)
     heldout = held_out(prompts, rule)
     if not heldout:
@@ -194,7 +194,8 @@ def require_splits_apart(prompts: PromptSet) -> None:
         raise RecordError(f"{prompts.source}: {error}") from error
 
 
-def _names_split(prompt: Prompt) -> bool:
+def names_split(prompt: Prompt) -> bool:
+    """Whether the line of a prompt says on which side it is."""
     return "split" in prompt.model_fields_set
 
 

@@ -35,6 +35,7 @@ from rlaif.data.notes import ReadingNotes
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, SplitRule, split_prompts
 from rlaif.data.records import Demonstration, Preference, Prompt, RecordError
 from rlaif.data.rows import Row, checked, iter_rows
+from rlaif.data.shards.folder import is_shard_folder
 
 SHIPPED = {"quickstart": "quickstart_prompts.jsonl", "facts": "facts_prompts.jsonl"}
 PROMPT_OF_OTHERS = {
@@ -73,8 +74,16 @@ def read_prompts(source: str | Path, rule: SplitRule = DEFAULT_RULE) -> PromptSe
     return split_prompts(str(source), prompts, rule)
 
 
-def _read(path: Path) -> Iterator[Prompt]:
-    if not path.is_file():
+def stream_prompts(path: Path) -> Iterator[Prompt]:
+    """The prompts of a file, as `read_prompts`, in constant memory: repeated ids are not seen.
+
+    Of data sets whose rows share prompts each is given once, and its id is kept for that.
+    """
+    return _read(path, unique=False)
+
+
+def _read(path: Path, *, unique: bool = True) -> Iterator[Prompt]:
+    if not path.is_file() and not is_shard_folder(path):
         why = "it is a folder" if path.is_dir() else "no such file"
         near = nearest(str(path), SHIPPED)
         names = ", ".join(SHIPPED) + (f"; {near}" if near else "")
@@ -91,7 +100,7 @@ def _read(path: Path) -> Iterator[Prompt]:
     if turns := FORMATS[name].prompt if name else None:
         rows = _with_turns(rows, turns)
     if _has_prompts(first[1]) or name in ("", "trl"):
-        yield from _of_rows(rows, path, repeats=name not in ("", "trl"))
+        yield from _of_rows(rows, path, repeats=name not in ("", "trl"), unique=unique)
     else:
         yield from _of_pairs(rows, path, name)
 
@@ -130,11 +139,20 @@ def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Ite
         yield prompt
 
 
-def _of_rows(rows: Iterator[Row], path: Path, *, repeats: bool) -> Iterator[Prompt]:
-    """The prompts of rows as they are. repeats: a prompt may be in several of them."""
+def _of_rows(
+    rows: Iterator[Row], path: Path, *, repeats: bool, unique: bool
+) -> Iterator[Prompt]:
+    """The prompts of rows as they are. repeats: a prompt may be in several of them. unique: an id
+    that comes twice is an error."""
     notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys() | {FAMILY})
     watched = notes.watch(rows)
-    for prompt in _each_once(watched) if repeats else parse_prompts(watched):
+    if repeats:
+        prompts = _each_once(watched)
+    elif unique:
+        prompts = parse_prompts(watched)
+    else:
+        prompts = (_parse(fields, where) for where, fields in watched)
+    for prompt in prompts:
         notes.records += 1
         yield prompt
     notes.print()

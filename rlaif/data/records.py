@@ -20,14 +20,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from constitution.schema import Message
 from constitution.validation import field_problems
-from rlaif.data.rows import RecordError as RecordError  # raised here, imported from here
+from rlaif.data.files import RecordError as RecordError  # raised here, imported from here
 from rlaif.data.rows import iter_rows
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _ROWS_AT_ONCE = 1000
 """Rows of a Parquet file that are held together while it is written."""
@@ -244,13 +247,14 @@ def write_preferences(
     if traits is None:
         preferences = list(preferences)
         traits = {trait for preference in preferences for trait in preference.traits}
+    rows = (preference.model_dump() for preference in preferences)
     with replacing(path) as partial:
-        _write_parquet(partial, preferences, sorted(traits))
+        write_parquet(partial, rows, preference_schema(sorted(traits)))
 
 
-def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequence[str]) -> None:
+def preference_schema(traits: Sequence[str]) -> pyarrow.Schema:
+    """The columns of a Parquet file of preferences; traits: the fields of the column `traits`."""
     import pyarrow
-    from pyarrow import parquet
 
     text, number = pyarrow.string(), pyarrow.float64()
     messages = pyarrow.list_(pyarrow.struct({"role": text, "content": text}))
@@ -260,8 +264,14 @@ def _write_parquet(path: Path, preferences: Iterable[Preference], traits: Sequen
         columns["traits"] = pyarrow.struct(dict.fromkeys(traits, number))
     columns |= {"chosen_complete": pyarrow.bool_(), "rejected_complete": pyarrow.bool_()}
     columns |= {"chosen_end_token": text, "rejected_end_token": text}
-    schema = pyarrow.schema(columns | {"receipt": text})
-    rows = (preference.model_dump() for preference in preferences)
+    return pyarrow.schema(columns | {"receipt": text})
+
+
+def write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pyarrow.Schema) -> None:
+    """Write rows, a thousand at a time, and sync the file to disk."""
+    import pyarrow
+    from pyarrow import parquet
+
     with path.open("wb") as file:
         with parquet.ParquetWriter(file, schema) as out:
             while chunk := list(islice(rows, _ROWS_AT_ONCE)):

@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from constitution.errors import UserError
+from rlaif.data.files import RecordError as RecordError  # raised here, imported from here
+from rlaif.data.shards.folder import data_files, is_shard_folder
 
 if TYPE_CHECKING:
     import pyarrow
@@ -58,15 +59,16 @@ Row = tuple[str, dict[str, Any]]
 Value = TypeVar("Value")
 
 
-class RecordError(UserError):
-    """A record file that cannot be read: the message names the file, the line and the field."""
-
-
 def iter_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file with their places; blank lines are skipped.
+    """Yield the rows of a file, or of a folder of shards, with their places; blank lines are skipped.
 
-    Raises RecordError for a file that is missing or of another kind, and for an invalid row.
+    Raises RecordError for a file that is missing or of another kind, for a folder of which shards
+    are missing, and for an invalid row.
     """
+    if is_shard_folder(path):
+        for file in data_files(path):
+            yield from iter_rows(file)
+        return
     head = _head(path)
     opener = _opener(head)
     if opener is None and (path.suffix == ".parquet" or head.startswith(_PARQUET)):

@@ -27,7 +27,12 @@ _FORMS = '"response": "..." or "responses": ["...", "..."]'
 
 def read_samples(path: Path) -> list[Sample]:
     """The responses in a JSONL or Parquet file. RecordError names file, line and field."""
-    return list(parse_samples(iter_rows(path)))
+    return list(iter_samples(path))
+
+
+def iter_samples(path: Path) -> Iterator[Sample]:
+    """As `read_samples`, one by one."""
+    return parse_samples(iter_rows(path))
 
 
 def parse_samples(rows: Iterable[tuple[str, Sample | Mapping[str, Any]]]) -> Iterator[Sample]:
