@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ class FolderModel:
     max_tokens: int  # longest conversation, prompt and response together
     kv_cache_gib: float  # most GiB of keys and values
     sequences: int  # responses to draw at the same time
+    context: int = sys.maxsize  # tokens that the model reads; max_tokens is at most that
 
 
 class SizedModel(Protocol):

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ from rlaif.progress import progress
 
 
 def sample(
-    model: str, prompts: Sequence[Prompt], out: Path, config: SamplingConfig
+    model: str,
+    prompts: Sequence[Prompt],
+    out: Path,
+    config: SamplingConfig,
+    process: SamplerProcess | None = None,
 ) -> list[Sample]:
     """Sample `config.n` responses to each prompt, and write them to `out` (JSONL), in order.
 
-    model: folder or hub id (`rlaif.models.catalog.resolve` gives it). A killed run resumes after
-    its last complete chunk. Raises SamplingError for two prompts with one id, a prompt longer than
+    model: folder or hub id (`rlaif.models.catalog.resolve` gives it). process: holds the model
+    after this call, too; None: one for this call alone. A killed run resumes after its last
+    complete chunk. Raises SamplingError for two prompts with one id, a prompt longer than
     the context, an engine that is not installed, a model that cannot be loaded, a full disk, or
     another process that samples into the same file.
     """
@@ -56,7 +62,7 @@ def sample(
                 }
             )  # fmt: skip
             job = Job(model=model, engine=engine, start=len(done), chunks=chunks, **settings)
-            done += _collect(job, kept, len(done), len(prompts), config.prompts_per_chunk)
+            done += _collect(job, kept, len(prompts), config.prompts_per_chunk, process)
         # The samples first: the speed file belongs to a finished one.
         samples = _samples(prompts, chunks, done)
         write_jsonl(out, samples)
@@ -161,13 +167,16 @@ class _Unfinished:
 
 
 def _collect(
-    job: Job, kept: _Unfinished, done: int, prompts: int, size: int
+    job: Job, kept: _Unfinished, prompts: int, size: int, process: SamplerProcess | None
 ) -> list[dict[str, Any]]:
-    """Run the job in its own process; every chunk is on disk before it counts."""
-    log = kept.path.with_suffix(".log")
+    """Run the job in a process of its own, or in one that stays; every chunk is on disk before it
+    counts."""
+    log = process.log if process else kept.path.with_suffix(".log")
+    working = process.working_on(job) if process else _worker(job, log)
     arrived: list[dict[str, Any]] = []
     tokens = seconds = 0.0
-    with progress("sampling", prompts, "prompts") as report, _worker(job, log) as messages:
+    done = job.start
+    with progress("sampling", prompts, "prompts") as report, working as messages:
         report(done * size, "loading the model")
         for message in messages:
             if "error" in message:
@@ -186,7 +195,8 @@ def _collect(
             "kv_cache_gib or prompts_per_chunk); run again to go on "
             f"after {(done + len(arrived)) * size} of {prompts} prompts. Its log: {log}"
         )
-    log.unlink()
+    if not process:
+        log.unlink()
     return arrived
 
 
@@ -200,9 +210,48 @@ def _keep(kept: _Unfinished, chunk: dict[str, Any], done: int, prompts: int) -> 
         ) from error
 
 
-@contextmanager
-def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
-    """The messages of a process that runs the job; it is gone when the block ends."""
+class SamplerProcess:
+    """A process that holds a model for one job after another; it starts with the first of them.
+
+    log: where its output goes. After a job that failed, the next one starts a new process.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    @contextmanager
+    def working_on(self, job: Job) -> Iterator[Iterator[dict[str, Any]]]:
+        """The messages that come while the job is done."""
+        if self._process is None:
+            self._process = _start(job.model, self.log)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            with suppress(BrokenPipeError):  # it died at once; the missing chunks are reported
+                self._process.stdin.write(json.dumps(asdict(job)) + "\n")
+                self._process.stdin.flush()  # left open: its end tells the process we are gone
+            messages = map(json.loads, self._process.stdout)
+            yield takewhile(lambda message: "done" not in message, messages)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process and free its memory; may be called again."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _start(model: str, log: Path) -> subprocess.Popen[str]:
     quiet = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in its process: starts in 4 s instead of 17
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the default keeps a core for itself
@@ -211,12 +260,12 @@ def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if Path(job.model).is_dir():
+    if Path(model).is_dir():
         quiet["HF_HUB_OFFLINE"] = "1"  # nothing to ask a hub for
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     with log.open("w") as stderr:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "rlaif.generation.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -225,19 +274,17 @@ def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
             text=True,
             encoding="utf-8",
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
+
+
+@contextmanager
+def _worker(job: Job, log: Path) -> Iterator[Iterator[dict[str, Any]]]:
+    """The messages of a process that does this job alone; it is gone when the block ends."""
+    process = SamplerProcess(log)
     try:
-        with suppress(BrokenPipeError):  # it died at once; the missing chunks are reported
-            process.stdin.write(json.dumps(asdict(job)) + "\n")
-            process.stdin.flush()  # left open: its end tells the process that we are gone
-        yield (json.loads(line) for line in process.stdout)
+        with process.working_on(job) as messages:
+            yield messages
     finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        with suppress(BrokenPipeError):
-            process.stdin.close()
+        process.close()
 
 
 def _samples(

@@ -2,8 +2,9 @@
 
 A process of its own, so that the engine's threads and memory go with it, and so that the caller
 needs neither torch nor vLLM. One JSON object per line: a `Job` comes in on stdin, a `Chunk` (or an
-error) per chunk of prompts goes out on stdout. When stdin closes, the caller is dead and so is this
-process. The sampler is the one that PPO and ReST use (engines.py).
+error) per chunk of prompts goes out on stdout, then `done`, and the next job may come: the model
+stays loaded. When stdin closes, the caller is dead and so is this process. The sampler is the one
+that PPO and ReST use (engines.py).
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from queue import Queue
 from typing import IO, Any
 
 from constitution.errors import UserError
 from hardware.dtypes import Dtype
 from rlaif.batching.chat import ChatTemplateError, prompt_ids, with_template_kwargs
-from rlaif.generation.base import FolderModel, Generated, SamplingError, response_text
+from rlaif.generation.base import (
+    FolderModel,
+    Generated,
+    Sampler,
+    SamplingError,
+    response_text,
+)
 from rlaif.generation.engines import open_folder_sampler
 
 
@@ -69,12 +77,50 @@ class Chunk:
     seconds: float  # of sampling them
 
 
-def run(job: Job, send: Callable[[dict[str, Any]], None]) -> None:
+class Samplers:
+    """The sampler of one job after another: opened anew where the next one needs another model, or
+    longer or more responses than the one before."""
+
+    def __init__(self) -> None:
+        self._model: FolderModel | None = None
+        self._engine = ""
+        self._sampler: Sampler | None = None
+
+    def of(self, engine: str, model: FolderModel) -> Sampler:
+        """A sampler that can do what `model` asks for."""
+        if self._sampler is not None and engine == self._engine and self._suffices_for(model):
+            return self._sampler
+        again = self._sampler is not None
+        self.close()
+        if again:  # with room to spare, so that jobs of growing length do not load it each time
+            model = replace(model, max_tokens=min(2 * model.max_tokens, model.context))
+        self._sampler = open_folder_sampler(engine, model)
+        self._engine, self._model = engine, model
+        return self._sampler
+
+    def _suffices_for(self, wanted: FolderModel) -> bool:
+        opened = self._model
+        return (
+            opened is not None
+            and (opened.name, opened.dtype) == (wanted.name, wanted.dtype)
+            and opened.max_tokens >= wanted.max_tokens
+            and opened.sequences >= wanted.sequences
+            and opened.kv_cache_gib >= wanted.kv_cache_gib
+        )
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._sampler is not None:
+            self._sampler.close()
+        self._sampler = None
+
+
+def run(job: Job, send: Callable[[dict[str, Any]], None], samplers: Samplers | None = None) -> None:
     """Sample the chunks from `job.start` on, and send each when it is finished.
 
-    send: called with a JSON object per message. Raises SamplingError, BackboneError or
-    ChatTemplateError for a prompt that is too long or that the chat template refuses, or a model or
-    engine that cannot be used.
+    send: called with a JSON object per message. samplers: of earlier jobs, to be used again.
+    Raises SamplingError, BackboneError or ChatTemplateError for a prompt that is too long or that
+    the chat template refuses, or a model or engine that cannot be used.
     """
     tokenizer, context = _load_tokenizer(job.model)
     tokenizer = with_template_kwargs(tokenizer, job.chat_template_kwargs)
@@ -87,8 +133,9 @@ def run(job: Job, send: Callable[[dict[str, Any]], None]) -> None:
         max_tokens=max(len(ids) for chunk in chunks for ids in chunk) + job.max_new_tokens,
         kv_cache_gib=job.kv_cache_gib,
         sequences=max(map(len, chunks)),
+        context=context,
     )
-    sampler = open_folder_sampler(job.engine, model)
+    sampler = (samplers or Samplers()).of(job.engine, model)
     for ids, requests in zip(chunks[job.start :], job.chunks[job.start :], strict=True):
         begin = time.monotonic()
         sampler.sync()
@@ -162,27 +209,33 @@ def job_from_json(line: str) -> Job:
 
 
 def main() -> None:
-    """Read a job from stdin and send messages to stdout; what libraries print goes to stderr."""
+    """Read jobs from stdin and send messages to stdout; what libraries print goes to stderr."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    job = job_from_json(sys.stdin.readline())
-    threading.Thread(target=_die_with_the_caller, args=(sys.stdin,), daemon=True).start()
+    jobs: Queue[str] = Queue()
+    threading.Thread(target=_read, args=(sys.stdin, jobs), daemon=True).start()
 
     def send(message: dict[str, Any]) -> None:
         out.write(json.dumps(message) + "\n")
         out.flush()
 
-    try:
-        run(job, send)
-    except Exception as error:
-        traceback.print_exc()
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        send({"error": f"{kind}{error}"})
+    samplers = Samplers()
+    while True:
+        job = job_from_json(jobs.get())
+        try:
+            run(job, send, samplers)
+        except Exception as error:
+            traceback.print_exc()
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            send({"error": f"{kind}{error}"})
+            return
+        send({"done": True})
 
 
-def _die_with_the_caller(stdin: IO[str]) -> None:
-    stdin.read()
-    os._exit(1)
+def _read(stdin: IO[str], jobs: Queue[str]) -> None:
+    for line in stdin:
+        jobs.put(line)
+    os._exit(1)  # the caller is dead
 
 
 if __name__ == "__main__":
