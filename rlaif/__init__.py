@@ -11,6 +11,7 @@ The names in `__all__` are the public API (docs/api.md); they are imported when 
 data/                 records, prompt files, JSONL and Parquet
 feedback/             everything that talks to a judge: labels, revisions, rewards
 labels/               what is done with labels: statistics, verification, export, calibration
+sharding/             folders of shards made from others, by many processes
 redteam/              attacks on a model, and what becomes of those that succeed
 models/               model folders, the backbone with its LoRA roles, the reward model
 batching/             token ids in dense batches, and their log-probabilities
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from rlaif.api.revising import revise
     from rlaif.api.rollouts import train_ppo, train_rest
     from rlaif.api.sampling import merge_adapter, sample
+    from rlaif.api.sharded import label_shards, sample_shards, split_shards
     from rlaif.data.records import Preference, Prompt, Sample
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.counts import LabelingSummary
@@ -89,10 +91,13 @@ __all__ = [
     "__version__",
     "evaluate",
     "label",
+    "label_shards",
     "merge_adapter",
     "revise",
     "run",
     "sample",
+    "sample_shards",
+    "split_shards",
     "train_dpo",
     "train_ppo",
     "train_rest",
@@ -116,6 +121,7 @@ _HOMES = {
     "rlaif.api.revising": {"revise"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},
     "rlaif.api.sampling": {"merge_adapter", "sample"},
+    "rlaif.api.sharded": {"label_shards", "sample_shards", "split_shards"},
     "rlaif.data.records": {"Preference", "Prompt", "Sample"},
     "rlaif.evaluation.policies": {"EvaluationResult"},
     "rlaif.feedback.counts": {"LabelingSummary"},

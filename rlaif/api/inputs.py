@@ -16,7 +16,12 @@ from pydantic import BaseModel
 
 from constitution import DEFAULT_CONSTITUTION, Constitution
 from constitution.errors import UserError
-from rlaif.data.datasets import parse_lessons, parse_preferences, read_preferences
+from rlaif.data.datasets import (
+    labels_at,
+    parse_lessons,
+    parse_preferences,
+    read_preferences,
+)
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE, PromptSet, split_prompts
 from rlaif.data.prompts import parse_prompts, read_prompts
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 
 Pathlike: TypeAlias = str | os.PathLike[str]
 PreferencesLike: TypeAlias = Pathlike | Iterable[Preference | Mapping[str, Any]]
-"""A file of labels (or the folder that `label` wrote), or the labels themselves."""
+"""A file of labels (or the folder of `label` or `label_shards`), or the labels themselves."""
 SamplesLike: TypeAlias = Pathlike | Iterable[Sample | Mapping[str, Any]]
 LessonsLike: TypeAlias = "Pathlike | SFTSource | Iterable[Lesson | Mapping[str, Any]]"
 """FILE, "WEIGHT*FILE", "FIRST..LAST*FILE", an SFTSource, or the records to imitate themselves."""
@@ -75,7 +80,7 @@ def preferences_of(labels: PreferencesLike, name: str = "labels") -> list[Prefer
     """Labeled pairs. Raises RecordError, also where there are none."""
     if isinstance(labels, str | os.PathLike):
         path = as_path(labels, name)
-        file = path / "preferences.parquet" if path.is_dir() else path
+        file = labels_at(path)
         return _some(read_preferences(file), str(file))
     return _some(list(parse_preferences(_rows(labels, name, Preference), name)), name)
 

@@ -25,6 +25,7 @@ from judge_service.planted.file import PlantedJudge, planted_file
 from judge_service.types import JudgeOptions
 from rlaif.api.inputs import HumanVerdictsLike, Pathlike, SamplesLike, samples_of, verdicts_of
 from rlaif.api.problems import Problems, checked
+from rlaif.data.datasets import labels_at
 from rlaif.data.files import as_path
 from rlaif.data.records import RecordError, Sample
 from rlaif.evaluation.judges.column import Labelers
@@ -306,9 +307,8 @@ def _require_taking_part(
 
 
 def _label_file(path: Pathlike) -> Path:
-    file = as_path(path, "labels")
-    found = file / "preferences.parquet" if file.is_dir() else file
-    if not found.is_file():
+    found = labels_at(as_path(path, "labels"))
+    if not found.exists():
         raise RecordError(f"{found}: no such file; give labels, or the folder of `rlaif label`")
     return found
 

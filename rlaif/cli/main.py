@@ -13,12 +13,13 @@ import typer
 
 from constitution.errors import UserError, install_hint
 from rlaif.cli import commands, doctor, libraries
+from rlaif.cli.data import convert, shards
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.redteam import app as redteam
 from rlaif.cli.service import serve, store, token, top
 from rlaif.cli.settings_help import command_with_settings
 from rlaif.cli.training import compare as compare_methods
-from rlaif.cli.training import data, label, labels, models, revise, reward, runs, sample, train
+from rlaif.cli.training import label, labels, models, revise, reward, runs, sample, train
 from rlaif.cli.version import Version
 
 OUR_PACKAGES = ("constitution", "hardware", "judge_service", "rlaif")
@@ -55,7 +56,8 @@ app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen
     label.label
 )
 app.add_typer(labels.app, name="labels")
-app.add_typer(data.app, name="data")
+app.add_typer(convert.app, name="data")
+app.add_typer(shards.app, name="shards")
 app.command(epilog="Example: rlaif revise samples.jsonl --judge qwen2.5-coder-1.5b")(revise.revise)
 app.add_typer(redteam.app, name="redteam")
 app.add_typer(train.app, name="train")

@@ -17,6 +17,13 @@ from rlaif.data.formats.base import Fields, Format, LeftOut
 from rlaif.data.notes import ReadingNotes
 from rlaif.data.records import Lesson, PlainText, Preference, RecordError
 from rlaif.data.rows import Row, checked, iter_rows, read_text, shown_name
+from rlaif.data.shards.folder import is_shard_folder
+
+
+def labels_at(path: Path) -> Path:
+    """What a path to labels names: a file, a folder of shards, or the file of `rlaif label` in a
+    folder."""
+    return path / "preferences.parquet" if path.is_dir() and not is_shard_folder(path) else path
 
 
 def read_preferences(path: Path) -> list[Preference]:

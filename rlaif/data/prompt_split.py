@@ -69,7 +69,7 @@ class PromptSet:
         """
         if not split:
             return list(self.prompts)
-        chosen = [prompt for prompt in self.prompts if _is_in(prompt.split, split)]
+        chosen = [prompt for prompt in self.prompts if in_split(prompt.split, split)]
         if not chosen:
             raise RecordError(self._why_empty(split))
         return chosen
@@ -77,8 +77,8 @@ class PromptSet:
     def describe(self) -> str:
         """One sentence for users: the sizes of the splits, and what decided them."""
         names = Counter(prompt.split for prompt in self.prompts)
-        train = sum(n for name, n in names.items() if _is_in(name, TRAIN))
-        heldout = sum(n for name, n in names.items() if _is_in(name, HELD_OUT))
+        train = sum(n for name, n in names.items() if in_split(name, TRAIN))
+        heldout = sum(n for name, n in names.items() if in_split(name, HELD_OUT))
         counts = f"{self.source}: {train} prompts to train on, {heldout} held out"
         if not any(map(names_split, self.prompts)):
             return f"{counts} (one distinct text)"
@@ -184,7 +184,7 @@ def require_apart(
 def require_splits_apart(prompts: PromptSet) -> None:
     """Raises RecordError when a source names both splits for prompts of equal text."""
     sides: dict[str, list[Prompt]] = {
-        side: [prompt for prompt in prompts.prompts if _is_in(prompt.split, side)]
+        side: [prompt for prompt in prompts.prompts if in_split(prompt.split, side)]
         for side in (TRAIN, HELD_OUT)
     }
     train, heldout = ([(p.id, p.messages) for p in side] for side in sides.values())
@@ -199,6 +199,7 @@ def names_split(prompt: Prompt) -> bool:
     return "split" in prompt.model_fields_set
 
 
-def _is_in(name: str, split: str) -> bool:
+def in_split(name: str, split: str) -> bool:
+    """Whether a prompt of the split `name` belongs to `split`; every prompt belongs to ""."""
     known = {TRAIN: TRAIN_NAMES, HELD_OUT: HELD_OUT_NAMES}.get(split, frozenset())
-    return name == split or name.casefold() in known
+    return not split or name == split or name.casefold() in known

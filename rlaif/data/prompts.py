@@ -139,9 +139,7 @@ def parse_prompts(rows: Iterable[tuple[str, Prompt | Mapping[str, Any]]]) -> Ite
         yield prompt
 
 
-def _of_rows(
-    rows: Iterator[Row], path: Path, *, repeats: bool, unique: bool
-) -> Iterator[Prompt]:
+def _of_rows(rows: Iterator[Row], path: Path, *, repeats: bool, unique: bool) -> Iterator[Prompt]:
     """The prompts of rows as they are. repeats: a prompt may be in several of them. unique: an id
     that comes twice is an error."""
     notes = ReadingNotes(str(path), "trl", COLUMNS | Prompt.model_fields.keys() | {FAMILY})

@@ -60,14 +60,14 @@ Value = TypeVar("Value")
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file, or of a folder of shards, with their places; blank lines are skipped.
+    """Yield the rows of a file or a folder of shards with their places; blank lines are skipped.
 
     Raises RecordError for a file that is missing or of another kind, for a folder of which shards
     are missing, and for an invalid row.
     """
     if is_shard_folder(path):
-        for file in data_files(path):
-            yield from iter_rows(file)
+        for shard in data_files(path):
+            yield from iter_rows(shard)
         return
     head = _head(path)
     opener = _opener(head)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -295,13 +295,16 @@ def label(
     options: JudgeOptions | None = None,
     not_asked: NotAsked = ALL_ASKED,
     earlier: Earlier = Earlier.REFUSE,
+    traits: Collection[str] = (),
+    may_be_empty: bool = False,
 ) -> LabelingSummary:
     """Label the pairs into the folder `out`; after a kill, the same call judges only the rest.
 
     Appends to labels.journal.jsonl as answers come, then writes preferences.parquet, unjudged.jsonl
     and labels.summary.json atomically, and constitution.yaml where one was given as a file.
     not_asked: for the summary. earlier: what to do with labels in the folder by another
-    constitution, judge or options.
+    constitution, judge or options. traits: columns besides those of the traits that were judged.
+    may_be_empty: a file without labels is written where no pair could be judged.
 
     Raises as `judge_pairs`; LabelingError when no pair could be judged; and, before any judging,
     EarlierLabelsError when the folder has such labels and `earlier` is REFUSE.
@@ -324,13 +327,14 @@ def label(
         kept = earlier_labels.keep(labels, out / SUMMARY, MadeBy.now(answers.judge, options))
     summary = _summarize(answers, tally, not_asked, options, kept)
     write_json(out / SUMMARY, asdict(summary))
-    _require_some(summary, out)
+    if not may_be_empty:
+        _require_some(summary, out)
     preferences = (
         preference(pair, answer)
         for pair, answer in answers.by_pair()
         if isinstance(answer, Judgment)
     )
-    write_preferences(labels, preferences, tally.traits)
+    write_preferences(labels, preferences, tally.traits | set(traits))
     rules = _load_if_file(constitution)
     if isinstance(rules, Constitution):  # so that training finds the weights of its traits
         with atomic_open(out / CONSTITUTION) as file:

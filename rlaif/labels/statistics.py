@@ -14,7 +14,9 @@ Left out: comparison with gold labels (`rlaif constitution ablate`).
 
 from __future__ import annotations
 
+import itertools
 import json
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from judge_service.judge.aggregation import weighted_prob
 from judge_service.types import PrincipleVote, Verdict
 from rlaif.data.cut_off import cut_in_pair
 from rlaif.data.records import Preference, RecordError
-from rlaif.evaluation.intervals import Estimate, by_prompt, share_estimate, wilson
+from rlaif.evaluation.intervals import Estimate, wilson
 from rlaif.feedback.counts import Mean
 from rlaif.feedback.receipts import Receipt, parse_receipt
 from rlaif.feedback.undecided import Decisiveness
@@ -129,7 +131,7 @@ class _Count:
         self.order_gap, self.label_mass = Mean(), Mean()
         self.lowest_label_mass: float | None = None
         self.histogram = [0] * HISTOGRAM_BINS
-        self.longer: list[tuple[int, float]] = []
+        self.longer = _ByPrompt()
         self.traits: dict[str, Mean] = {}
         self.principles: dict[str, _PrincipleCount] = {}
         self.constitutions: Counter[str] = Counter()
@@ -148,7 +150,7 @@ class _Count:
         self.consistent.add(receipt.position_consistent)
         self.order_gap.add(receipt.order_gap)
         excess = len(label.chosen_text) - len(label.rejected_text)
-        self.longer.append((_prompt_key(label), 0.5 if excess == 0 else float(excess > 0)))
+        self.longer.add(_prompt_key(label), 0.5 if excess == 0 else float(excess > 0))
         for trait, prob in label.traits.items():
             if prob is not None:
                 self.traits.setdefault(trait, Mean()).add(prob)
@@ -177,6 +179,38 @@ class _Count:
             self.lowest_label_mass = min(read.label_mass, 1.0 if lowest is None else lowest)
 
 
+class _ByPrompt:
+    """The mean over prompts of each prompt's mean, in 24 bytes for every run of one prompt."""
+
+    def __init__(self) -> None:
+        self._keys, self._sums, self._counts = array("Q"), array("d"), array("Q")
+
+    def add(self, key: int, value: float) -> None:
+        """A value of a prompt. Values of one prompt usually come in a row, but need not."""
+        if not self._keys or self._keys[-1] != key:
+            self._keys.append(key)
+            self._sums.append(0.0)
+            self._counts.append(0)
+        self._sums[-1] += value
+        self._counts[-1] += 1
+
+    def mean(self) -> tuple[int, float]:
+        """(the number of prompts, the mean of their means)"""
+        in_order = sorted(self._keys)
+        strewn = {one for one, other in itertools.pairwise(in_order) if one == other}
+        joined: dict[int, tuple[float, int]] = {}
+        means = Mean()
+        for key, value, count in zip(self._keys, self._sums, self._counts, strict=True):
+            if key in strewn:
+                before, counted = joined.get(key, (0.0, 0))
+                joined[key] = before + value, counted + count
+            else:
+                means.add(value / count)
+        for value, count in joined.values():
+            means.add(value / count)
+        return means.count, means.value or 0.0
+
+
 def _prompt_key(label: Preference) -> int:
     text = json.dumps([[m.role, m.content] for m in label.prompt])
     return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
@@ -190,7 +224,7 @@ def stats(
     If a label's constitution is not available, its traits have equal weights in `decides`. Raises
     RecordError when there are no labels or a receipt is invalid.
     """
-    # One pass that keeps two numbers per label, so that a file may be larger than memory.
+    # One pass that keeps three numbers per prompt, so that a file may be larger than memory.
     count = _Count(trait_weights)
     for label in labels:
         count.add(label, parse_receipt(label))
@@ -199,10 +233,10 @@ def stats(
     a_chosen, prob_chosen = count.chosen_a.value, count.prob_chosen.value
     assert a_chosen is not None
     assert prob_chosen is not None
-    longer = by_prompt(count.longer)
+    prompts, longer = count.longer.mean()
     return LabelStats(
         labels=count.labels,
-        prompts=len(longer),
+        prompts=prompts,
         chosen_a=Estimate(a_chosen, *wilson(a_chosen, count.labels), n=count.labels),
         ties=count.ties,
         cut_off=count.cut_off,
@@ -217,7 +251,7 @@ def stats(
         void_reads=count.void_reads,
         reads=count.reads,
         stored_reads=count.stored_reads,
-        chosen_longer=share_estimate(longer),
+        chosen_longer=Estimate(longer, *wilson(longer, prompts), n=prompts),
         traits={trait: mean.value or 0.0 for trait, mean in sorted(count.traits.items())},
         principles=tuple(p.stats(id) for id, p in count.principles.items()),
         constitutions=dict(count.constitutions.most_common()),
@@ -226,17 +260,20 @@ def stats(
     )
 
 
-def read_unjudged(labels_file: Path) -> dict[str, int]:
-    """Reason → number of pairs, from the unjudged.jsonl beside a file of labels, if there is one.
+def read_unjudged(labels: Path) -> dict[str, int]:
+    """Reason → number of pairs, from the unjudged.jsonl beside a file of labels, if there is one,
+    or from those of a folder of shards.
 
     Raises RecordError, naming the invalid line.
     """
-    path = labels_file.with_name("unjudged.jsonl")
+    beside = labels.with_name("unjudged.jsonl")
+    files = sorted((labels / "unjudged").glob("*.jsonl")) if labels.is_dir() else [beside]
     reasons: Counter[str] = Counter()
-    if path.is_file():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                reasons[str(json.loads(line)["reason"])] += 1
-            except (ValueError, KeyError, TypeError) as error:
-                raise RecordError(f"{path}:{number}: invalid unjudged pair: {error}") from error
+    for path in filter(Path.is_file, files):
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    reasons[str(json.loads(line)["reason"])] += 1
+                except (ValueError, KeyError, TypeError) as error:
+                    raise RecordError(f"{path}:{number}: invalid unjudged pair: {error}") from error
     return dict(reasons.most_common())

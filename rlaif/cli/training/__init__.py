@@ -3,7 +3,6 @@
 sample.py   `rlaif sample`: responses of a policy
 label.py    `rlaif label`: pairs of responses become labels
 revise.py   `rlaif revise`: critiques and revisions
-data.py     `rlaif data …`: convert public data sets
 labels.py   `rlaif labels …`: show, count, verify and export labels
 dry_run.py  what `rlaif train … --dry-run` prints
 train.py    `rlaif train …`: SFT, reward model, DPO, PPO, ReST

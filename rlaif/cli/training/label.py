@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from constitution.errors import UserError
+from rlaif.cli.data.shards import PartOption, print_report
 from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -80,7 +81,8 @@ def label(
     samples: Annotated[
         Path,
         typer.Argument(
-            help="Samples of `rlaif sample`, or lines of a prompt and its responses (docs/data.md)."
+            help="Samples of `rlaif sample`, lines of a prompt and its responses (docs/data.md), "
+            "or a folder of shards."
         ),
     ],
     constitution: ConstitutionName = "",
@@ -97,16 +99,25 @@ def label(
     replace: ReplaceOption = False,
     update: UpdateOption = False,
     old: OldConstitution = None,
+    part: PartOption = "",
 ) -> None:
     """Label pairs of responses. Labels are saved as they arrive; a killed run resumes.
 
     Labels made by another constitution, judge or options are not overwritten: see --replace and
-    --update.
+    --update. Of a folder of shards a folder of as many shards is made, by any number of such
+    commands at once.
     """
     from rlaif.api.labeling import label as label_pairs
     from rlaif.api.labeling import update_labels
+    from rlaif.api.sharded import label_shards
+    from rlaif.data.shards.folder import is_shard_folder
 
     _check_label_options(constitution, old, update, replace)
+    sharded = bool(part) or is_shard_folder(samples)
+    if sharded and (update or replace):
+        raise UserError(
+            "--update and --replace exclude a folder of shards; label into another --out"
+        )
     if filter_margin is not None and update:
         raise UserError("--filter and --update exclude each other; label again with --replace")
     max_wait = longest_wait(wait, wait_timeout)
@@ -122,6 +133,10 @@ def label(
         "seed": seed,
     }
     with suggest_wait(judge, server, max_wait):
+        if sharded:
+            report = label_shards(samples, part=part, filter_margin=filter_margin, **asked)
+            print_report(report, out)
+            return
         if update:
             updated = update_labels(samples, old=old or "", **asked)
             _print_labels(updated.summary, out, _describe_update(updated))

@@ -380,7 +380,9 @@ def export_labels(
 
 
 def _file(path: Path) -> Path:
-    return path / "preferences.parquet" if path.is_dir() else path
+    from rlaif.data.datasets import labels_at
+
+    return labels_at(path)
 
 
 def _load_constitutions(names: list[str] | None) -> list[Constitution]:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from constitution.errors import UserError
 from rlaif.cli import complete
+from rlaif.cli.data.shards import PartOption, print_report
 from rlaif.cli.options import OutFile, Settings, output
 
 
@@ -15,7 +17,7 @@ def sample(
     prompts: Annotated[
         str,
         typer.Argument(
-            help="'quickstart', 'facts' or a JSONL file of prompts.",
+            help="'quickstart', 'facts', a JSONL file of prompts, or a folder of shards.",
             autocompletion=complete.prompts,
         ),
     ],
@@ -35,10 +37,26 @@ def sample(
         ),
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
+    part: PartOption = "",
 ) -> None:
-    """Sample responses from a policy. A killed run resumes where it stopped."""
-    from rlaif.api.sampling import sample as draw
+    """Sample responses from a policy. A killed run resumes where it stopped.
 
+    Of a folder of shards (rlaif shards split) a folder of as many shards is made, by any number of
+    such commands at once.
+    """
+    from rlaif.api.sampling import sample as draw
+    from rlaif.api.sharded import sample_shards
+    from rlaif.data.shards.folder import is_shard_folder
+
+    if part or is_shard_folder(Path(prompts)):
+        if limit is not None:
+            raise UserError("--limit excludes a folder of shards; split the first N prompts")
+        settled = settings or []
+        report = sample_shards(
+            prompts, model=model, out=out, split=split, part=part, config=settled
+        )
+        print_report(report, out)
+        return
     samples = draw(prompts, model=model, out=out, split=split, limit=limit, config=settings or [])
     answered = len({response.prompt.id for response in samples})
     output().print(f"{len(samples)} responses to {answered} prompts: {out}", highlight=False)

@@ -37,7 +37,10 @@ class ShardNote(BaseModel):
 
 
 def write_shard(
-    path: Path, records: Iterable[Prompt | Sample | Preference], schema: pyarrow.Schema, note: ShardNote
+    path: Path,
+    records: Iterable[Prompt | Sample | Preference],
+    schema: pyarrow.Schema,
+    note: ShardNote,
 ) -> None:
     """Write records in a few megabytes of memory; `path` is complete once this returns."""
     noted = schema.with_metadata({_NOTE: note.model_dump_json()})

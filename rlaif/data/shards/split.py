@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rlaif.data.datasets import iter_preferences
 from rlaif.data.files import RecordError, file_sha256
@@ -41,6 +41,9 @@ from rlaif.data.samples import iter_samples
 from rlaif.data.shards.folder import Holds, ShardList, claim_list, place_once
 from rlaif.data.shards.parquet import ShardNote, prompt_schema, sample_schema, write_shard
 from rlaif.progress import progress
+
+if TYPE_CHECKING:
+    import pyarrow
 
 ShardRecord: TypeAlias = Prompt | Sample | Preference
 
@@ -87,11 +90,7 @@ def split(
     }
     names = tuple(f"{number:05d}.parquet" for number in range(counted.shards))
     claim_list(out, ShardList(holds=kind, shards=names, made_with=settings))
-    schema = {
-        "prompts": prompt_schema,
-        "samples": sample_schema,
-        "preferences": partial(preference_schema, sorted(counted.traits)),
-    }[kind]()
+    schema = _schema(kind, counted.traits)
     with progress("shards", counted.shards, "shards") as report:
         shards = zip(names, _shards(_grouped(read()), rows), strict=True)
         for number, (name, shard) in enumerate(shards, start=1):
@@ -102,6 +101,12 @@ def split(
                 place_once(own, out / name)
             report(number)
     return Split(kind, counted.rows, counted.shards)
+
+
+def _schema(kind: Holds, traits: Iterable[str]) -> pyarrow.Schema:
+    if kind == "preferences":
+        return preference_schema(sorted(traits))
+    return prompt_schema() if kind == "prompts" else sample_schema()
 
 
 def recognize(source: Path) -> Holds:
@@ -165,7 +170,8 @@ class _Counted:
         return found
 
     def _note(self, group: list[ShardRecord]) -> list[ShardRecord]:
-        self.ids.append(_digest(_prompt_id(group[0])))
+        times = len(group) if isinstance(group[0], Prompt) else 1  # prompts in a row with one id
+        self.ids.extend([_digest(_prompt_id(group[0]))] * times)
         for record in group:
             if isinstance(record, Preference):
                 self.traits |= record.traits.keys()
@@ -181,7 +187,7 @@ def _digest(text: str) -> int:
 def _require_unique(ids: array[int], read: Callable[[], Iterator[ShardRecord]]) -> None:
     """RecordError where two groups are of one prompt: a repeated id, or responses strewn about."""
     in_order = sorted(ids)
-    repeated = {one for one, other in zip(in_order, in_order[1:], strict=False) if one == other}
+    repeated = {one for one, other in pairwise(in_order) if one == other}
     if not repeated:
         return
     seen: set[str] = set()

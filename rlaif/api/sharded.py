@@ -1,0 +1,140 @@
+"""Folders of shards: sampling and labeling that any number of processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from constitution.errors import UserError
+from judge_service.types import JudgeOptions
+from rlaif.api.inputs import Pathlike, config_of
+from rlaif.api.judging import judge_of, judge_options
+from rlaif.api.problems import Problems, checked
+from rlaif.data.files import as_path
+from rlaif.data.shards.folder import Holds, is_shard_folder, read_list
+from rlaif.data.shards.split import Split
+from rlaif.data.shards.split import split as write_shards
+from rlaif.generation.config import SamplingConfig
+from rlaif.generation.engines import choose_engine
+from rlaif.models import catalog
+from rlaif.sharding.jobs import ShardJob
+from rlaif.sharding.labeling import LabelShards
+from rlaif.sharding.part import WHOLE, Part
+from rlaif.sharding.run import ShardsReport, make_shards
+from rlaif.sharding.sampling import SampleShards
+from rlaif.training.preflight import require_folder, require_packages
+
+
+def split_shards(
+    *sources: Pathlike, out: Pathlike, rows: int = 2000, holds: Holds | None = None
+) -> Split:
+    """Write the rows of files as a folder of shards of about `rows` rows, in constant memory.
+
+    holds: prompts, samples or preferences; by default seen by the first row. A killed call goes on
+    with the shards that are missing.
+
+        rlaif.split_shards("prompts.jsonl", out="prompts", rows=2000)
+    """
+    if not sources:
+        raise UserError("no file to split; give at least one")
+    if type(rows) is not int or rows < 1:
+        raise UserError(f"invalid rows: {rows!r}; give the rows of a shard, 1 or more")
+    files = [as_path(source, "source") for source in sources]
+    folder = as_path(out, "out")
+    require_packages(("pyarrow",))
+    require_folder(folder)
+    return write_shards(files, folder, rows, holds)
+
+
+def sample_shards(
+    prompts: Pathlike,
+    *,
+    model: Pathlike,
+    out: Pathlike = "samples",
+    split: str = "",
+    part: str = "",
+    config: SamplingConfig | Sequence[str] | None = None,
+    **settings: Any,
+) -> ShardsReport:
+    """Sample responses to a folder of prompts, as `sample`, into a folder of as many shards.
+
+    part: "I/N", the shards of one of N processes (all of them by default). Shards that are there,
+    or that another process makes, are left alone, so that a killed call resumes.
+
+        rlaif.sample_shards("prompts", model="smollm2-135m", out="samples", part="0/8", n=2)
+    """
+    problems = Problems()
+    source = problems.attempt(_folder_of, prompts, "prompts")
+    folder = problems.attempt(as_path, out, "out")
+    found = problems.attempt(config_of, SamplingConfig, config, settings)
+    name = problems.attempt(catalog.resolve, model)
+    own = problems.attempt(_part, part)
+    if found is not None:
+        problems.attempt(choose_engine, found.engine)
+    problems.attempt(require_packages, ("torch", "transformers", "pyarrow"))
+    problems.attempt(require_folder, folder or Path())
+    problems.refuse()
+    job = SampleShards(checked(name), checked(found), split)
+    return make_shards(checked(source), checked(folder), job, checked(own))
+
+
+def label_shards(
+    samples: Pathlike,
+    *,
+    out: Pathlike = "labels",
+    judge: Pathlike = "",
+    server: str = "",
+    constitution: Pathlike = "",
+    wait: float | None = None,
+    part: str = "",
+    pairs_per_prompt: int | None = 1,
+    max_length_ratio: float | None = None,
+    sample_principles: int | None = None,
+    seed: int | None = None,
+    options: JudgeOptions | None = None,
+    filter_margin: float | None = None,
+) -> ShardsReport:
+    """Label a folder of samples, as `label`, into a folder of as many shards.
+
+    part: as of `sample_shards`. Every answer is saved as it comes; a killed call resumes. What a
+    training takes as labels may be the folder.
+
+        rlaif.label_shards("samples", server="127.0.0.1:50051", out="labels", part="0/8")
+    """
+    problems = Problems()
+    source = problems.attempt(_folder_of, samples, "samples")
+    folder = problems.attempt(as_path, out, "out")
+    asked = problems.attempt(judge_options, options, sample_principles, seed)
+    by = problems.attempt(judge_of, judge, server, constitution, wait)
+    own = problems.attempt(_part, part)
+    problems.attempt(require_packages, ("pyarrow",))
+    problems.attempt(require_folder, folder or Path())
+    problems.refuse()
+    judged = checked(by)
+    job: ShardJob = LabelShards(
+        judged.model,
+        server,
+        str(constitution),
+        judged.wait,
+        pairs_per_prompt,
+        max_length_ratio,
+        filter_margin,
+        checked(asked),
+    )
+    return make_shards(checked(source), checked(folder), job, checked(own))
+
+
+def _folder_of(given: Pathlike, name: str) -> Path:
+    path = as_path(given, name)
+    if not is_shard_folder(path):
+        raise UserError(
+            f"{path}: not a folder of shards; make one with `rlaif shards split {path} --out …`, "
+            f"or leave out --part"
+        )
+    read_list(path)
+    return path
+
+
+def _part(text: str) -> Part:
+    return Part.parse(text) if text else WHOLE

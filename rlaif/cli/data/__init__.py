@@ -1,0 +1,5 @@
+"""The `rlaif` commands about data sets.
+
+convert.py   rlaif data convert: public data sets as our records
+shards.py    rlaif shards …: folders of shards; options and tables of commands that take them
+"""

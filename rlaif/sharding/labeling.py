@@ -1,0 +1,170 @@
+"""Samples → labels: the pairs of a shard are judged, and its journal kept until it is whole.
+
+A shard gets its name once every pair has an answer that stands. Pairs that failed for a reason that
+may pass, such as an engine that died, are asked once more; if that fails too, so does the shard.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from constitution import Constitution
+from constitution.errors import UserError
+from constitution.writer import to_yaml
+from judge_service.types import JudgeOptions
+from rlaif.data.records import atomic_open
+from rlaif.data.samples import read_samples
+from rlaif.data.shards.folder import Holds
+from rlaif.feedback.client import FIND_TIMEOUT_S, judge_client
+from rlaif.feedback.counts import LabelingSummary, NotAsked
+from rlaif.feedback.earlier_labels import JudgeIdentity, recorded_options
+from rlaif.feedback.filter import RatingClient, filter_samples
+from rlaif.feedback.labeler import (
+    CONSTITUTION,
+    PREFERENCES,
+    TRANSIENT,
+    UNJUDGED,
+    LabelingClient,
+    LabelingError,
+    identify,
+    label,
+)
+from rlaif.feedback.pairs import pairs_from_samples
+from rlaif.sharding.jobs import Counts, Made, discard_log, own_log
+
+_COUNTED = (
+    "pairs", "judged", "unjudged", "unjudged_by_reason", "identical", "unequal", "filtered",
+    "unrated", "cut_off", "undecided", "void_reads", "reads", "stored_reads", "prompt_tokens",
+    "cached_tokens",
+)  # fmt: skip
+"""Fields of a LabelingSummary that add up over shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelShards:
+    """Label pairs of responses by a judge: a model to serve, or the address of a running server.
+
+    The other fields: as of `rlaif.label`.
+    """
+
+    judge: str = ""
+    server: str = ""
+    constitution: str = ""  # a name, or a YAML file
+    wait: float = FIND_TIMEOUT_S
+    pairs_per_prompt: int | None = 1
+    max_length_ratio: float | None = None
+    filter_margin: float | None = None
+    options: JudgeOptions = field(default_factory=JudgeOptions)
+
+    takes: ClassVar[Holds] = "samples"
+    gives: ClassVar[Holds] = "preferences"
+
+    @contextmanager
+    def opened(self, out: Path) -> Iterator[LabelingWorker]:
+        """The worker, connected to its judge. Raises as `judge_client` and `identify`."""
+        log = own_log(out, "judge")
+        with judge_client(
+            self.judge, self.constitution, log, self.server, wait=self.wait
+        ) as client:
+            judge = identify(client.server_info(), self.constitution)
+            rules = _rules(self.constitution, judge)
+            if rules is not None:  # so that training finds the weights of its traits
+                with atomic_open(out / f".{CONSTITUTION}.{os.getpid()}") as file:
+                    file.write(to_yaml(rules))
+                (out / f".{CONSTITUTION}.{os.getpid()}").replace(out / CONSTITUTION)
+            traits = tuple(sorted(rules.trait_weights)) if rules else ()
+            yield LabelingWorker(self, _settings(self, judge), client, traits)
+        discard_log(log)
+
+
+def _rules(constitution: str, judge: JudgeIdentity) -> Constitution | None:
+    """The constitution that labels, where it is at hand and not only on the judge's machine."""
+    try:
+        found = Constitution.load(constitution or judge.constitution.name)
+    except UserError:
+        return None
+    return found if found.digest == judge.constitution.sha256 else None
+
+
+def _settings(job: LabelShards, judge: JudgeIdentity) -> dict[str, Any]:
+    drawing = {
+        "pairs_per_prompt": job.pairs_per_prompt,
+        "max_length_ratio": job.max_length_ratio,
+        "filter": job.filter_margin,
+    }
+    by = {
+        "constitution": f"{judge.constitution.name} {judge.constitution.version}",
+        "constitution_sha256": judge.constitution.sha256,
+        "judge": asdict(judge.model),
+        "template": judge.template_version,
+        "calibrations": list(judge.calibrations) if job.options.calibrated else [],
+    }
+    return by | recorded_options(job.options) | drawing
+
+
+@dataclass(frozen=True, slots=True)
+class LabelingWorker:
+    """Labels shard after shard by one judge."""
+
+    job: LabelShards
+    settings: Mapping[str, Any]
+    client: LabelingClient
+    traits: tuple[str, ...]
+
+    def make(self, shard: Path, folder: Path) -> Made:
+        """The labels of a shard's samples. Raises RecordError or LabelingError."""
+        for last_try in (False, True):
+            summary = self._label(shard, folder)
+            passing = {r: n for r, n in summary.unjudged_by_reason.items() if r in TRANSIENT}
+            if not passing:
+                break
+            if last_try:
+                reasons = ", ".join(f"{reason} {n}" for reason, n in passing.items())
+                raise LabelingError(
+                    f"{sum(passing.values())} of {summary.pairs} pairs got no answer ({reasons}); "
+                    "run the same command again to ask for those"
+                )
+        beside = {}
+        if summary.unjudged:
+            beside["unjudged"] = folder / UNJUDGED
+        return Made(folder / PREFERENCES, summary.judged, _counts(summary), beside)
+
+    def _label(self, shard: Path, folder: Path) -> LabelingSummary:
+        job, samples = self.job, read_samples(shard)
+        left_out = NotAsked()
+        if job.filter_margin is not None and samples:
+            left = filter_samples(
+                samples, cast("RatingClient", self.client), folder,
+                margin=job.filter_margin, constitution=job.constitution, options=job.options,
+            )  # fmt: skip
+            samples, left_out = left.kept, NotAsked(filtered=left.broken, unrated=left.unrated)
+        pairs = pairs_from_samples(
+            samples,
+            pairs_per_prompt=job.pairs_per_prompt,
+            seed=job.options.seed,
+            max_length_ratio=job.max_length_ratio,
+        )
+        return label(
+            pairs.comparisons,
+            self.client,
+            folder,
+            constitution=job.constitution,
+            options=job.options,
+            not_asked=replace(left_out, identical=pairs.identical, unequal=pairs.unequal),
+            traits=self.traits,
+            may_be_empty=True,
+        )
+
+
+def _counts(summary: LabelingSummary) -> Counts:
+    """What adds up; means as sums over labels."""
+    counts: Counts = {name: getattr(summary, name) for name in _COUNTED}
+    for name in ("prob_chosen", "entropy"):
+        mean = getattr(summary, f"mean_{name}")
+        counts[f"sum_{name}"] = 0.0 if mean is None else mean * summary.judged
+    return counts
