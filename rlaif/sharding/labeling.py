@@ -1,7 +1,8 @@
 """Samples → labels: the pairs of a shard are judged, and its journal kept until it is whole.
 
 A shard gets its name once every pair has an answer that stands. Pairs that failed for a reason that
-may pass, such as an engine that died, are asked once more; if that fails too, so does the shard.
+may pass, such as an engine that died, are asked once more, and a judge that is out of reach is
+waited for as at the start; if that fails too, so does the shard.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any, ClassVar, cast
 from constitution import Constitution
 from constitution.errors import UserError
 from constitution.writer import to_yaml
+from judge_service.client.sync import JudgeClient, JudgeUnavailable
 from judge_service.types import JudgeOptions
 from rlaif.data.records import atomic_open
 from rlaif.data.samples import read_samples
 from rlaif.data.shards.folder import Holds
 from rlaif.feedback.client import FIND_TIMEOUT_S, judge_client
+from rlaif.feedback.connection import wait_until_ready
 from rlaif.feedback.counts import LabelingSummary, NotAsked
 from rlaif.feedback.earlier_labels import JudgeIdentity, recorded_options
 from rlaif.feedback.filter import RatingClient, filter_samples
@@ -118,17 +121,21 @@ class LabelingWorker:
 
     def make(self, shard: Path, folder: Path) -> Made:
         """The labels of a shard's samples. Raises RecordError or LabelingError."""
-        for last_try in (False, True):
+        try:
             summary = self._label(shard, folder)
-            passing = {r: n for r, n in summary.unjudged_by_reason.items() if r in TRANSIENT}
-            if not passing:
-                break
-            if last_try:
-                reasons = ", ".join(f"{reason} {n}" for reason, n in passing.items())
-                raise LabelingError(
-                    f"{sum(passing.values())} of {summary.pairs} pairs got no answer ({reasons}); "
-                    "run the same command again to ask for those"
-                )
+        except (JudgeUnavailable, LabelingError) as error:
+            if JudgeUnavailable not in (type(error), type(error.__cause__)):
+                raise
+            wait_until_ready(cast("JudgeClient", self.client), self.job.wait)  # it may restart
+            summary = self._label(shard, folder)
+        if _passing(summary):
+            summary = self._label(shard, folder)
+        if passing := _passing(summary):
+            reasons = ", ".join(f"{reason} {n}" for reason, n in passing.items())
+            raise LabelingError(
+                f"{sum(passing.values())} of {summary.pairs} pairs got no answer ({reasons}); run "
+                "the same command again to ask for those"
+            )
         beside = {}
         if summary.unjudged:
             beside["unjudged"] = folder / UNJUDGED
@@ -159,6 +166,11 @@ class LabelingWorker:
             traits=self.traits,
             may_be_empty=True,
         )
+
+
+def _passing(summary: LabelingSummary) -> dict[str, int]:
+    """Reason → pairs without an answer for a reason that may pass."""
+    return {r: n for r, n in summary.unjudged_by_reason.items() if r in TRANSIENT}
 
 
 def _counts(summary: LabelingSummary) -> Counts:

@@ -76,7 +76,7 @@ def test_labels_keep_receipts_and_all_traits_in_every_shard(tmp_path: Path) -> N
 def test_a_killed_split_makes_the_missing_shards_only(tmp_path: Path) -> None:
     file = lines(tmp_path / "p.jsonl", [{"prompt": f"q{n}"} for n in range(6)])
     split([file], tmp_path / "p", 2)
-    first, second, third = data_files(tmp_path / "p")
+    first, second, _ = data_files(tmp_path / "p")
     kept = first.stat().st_ino
     second.unlink()
 
