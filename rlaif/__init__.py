@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from rlaif.api.revising import revise
     from rlaif.api.rollouts import train_ppo, train_rest
     from rlaif.api.sampling import merge_adapter, sample
-    from rlaif.api.sharded import label_shards, sample_shards, split_shards
+    from rlaif.api.sharded import label_shards, revise_shards, sample_shards, split_shards
     from rlaif.data.records import Preference, Prompt, Sample
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.counts import LabelingSummary
@@ -94,6 +94,7 @@ __all__ = [
     "label_shards",
     "merge_adapter",
     "revise",
+    "revise_shards",
     "run",
     "sample",
     "sample_shards",
@@ -121,7 +122,7 @@ _HOMES = {
     "rlaif.api.revising": {"revise"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},
     "rlaif.api.sampling": {"merge_adapter", "sample"},
-    "rlaif.api.sharded": {"label_shards", "sample_shards", "split_shards"},
+    "rlaif.api.sharded": {"label_shards", "revise_shards", "sample_shards", "split_shards"},
     "rlaif.data.records": {"Preference", "Prompt", "Sample"},
     "rlaif.evaluation.policies": {"EvaluationResult"},
     "rlaif.feedback.counts": {"LabelingSummary"},

@@ -7,7 +7,8 @@ plan.py       a training that was checked and not yet started
 pairs.py      train_sft, train_reward, train_dpo: training on records
 rollouts.py   train_ppo, train_rest: training on the policy's own responses
 sampling.py   sample, merge_adapter
-sharded.py    split_shards, sample_shards, label_shards: folders that many processes share
+sharded.py    split_shards, sample_shards, label_shards, revise_shards: folders that many
+              processes make together
 labeling.py   label, update_labels: pairs that a judge compares, for training
 revising.py   revise: responses that a judge criticizes and rewrites
 judging.py    evaluate; the judge that a function is given

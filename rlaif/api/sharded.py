@@ -15,6 +15,7 @@ from rlaif.data.files import as_path
 from rlaif.data.shards.folder import Holds, is_shard_folder, read_list
 from rlaif.data.shards.split import Split
 from rlaif.data.shards.split import split as write_shards
+from rlaif.feedback.revisions.gate import DEFAULT_GATE
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
@@ -122,6 +123,49 @@ def label_shards(
         filter_margin,
         checked(asked),
     )
+    return make_shards(checked(source), checked(folder), job, checked(own))
+
+
+def revise_shards(
+    samples: Pathlike,
+    *,
+    out: Pathlike = "revisions",
+    judge: Pathlike = "",
+    server: str = "",
+    constitution: Pathlike = "",
+    wait: float | None = None,
+    part: str = "",
+    rounds: int = 1,
+    gate: float | None = DEFAULT_GATE,
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    sample_principles: int | None = None,
+    seed: int | None = None,
+) -> ShardsReport:
+    """Revise a folder of samples, as `revise`, into a folder of lessons; `out`/pairs is a folder of
+    labels. part: as of `sample_shards`.
+
+        rlaif.revise_shards("samples", server="127.0.0.1:50051", out="revisions", part="0/8")
+    """
+    from rlaif.feedback.revisions.lessons import RevisionMethod
+    from rlaif.sharding.revising import ReviseShards
+
+    problems = Problems()
+    source = problems.attempt(_folder_of, samples, "samples")
+    folder = problems.attempt(as_path, out, "out")
+    asked = problems.attempt(judge_options, None, sample_principles, seed)
+    by = problems.attempt(judge_of, judge, server, constitution, wait)
+    own = problems.attempt(_part, part)
+    problems.attempt(require_packages, ("pyarrow",))
+    problems.attempt(require_folder, folder or Path())
+    problems.refuse()
+    judged, options = checked(by), checked(asked)
+    method = RevisionMethod(
+        str(constitution), rounds, gate, None, max_tokens, temperature, options.seed,
+        options.sample_principles,
+    )  # fmt: skip
+    names = read_list(checked(source)).shards
+    job = ReviseShards(method, names, judged.model, server, judged.wait)
     return make_shards(checked(source), checked(folder), job, checked(own))
 
 

@@ -13,5 +13,6 @@ version.py        `rlaif --version`
 service/          serve, top, store, token: run a judge server
 judge/            judge, constitution: query a judge, edit constitutions
 redteam/          redteam: attack a model, and test it
+data/             data, shards: data sets of others, folders of shards
 training/         sample, label, train, evaluate, run and the rest
 """

@@ -10,6 +10,7 @@ samples.py       responses to judge, ours or anybody's
 cut_off.py       responses that a length limit cut off: carried, counted, left out
 prompts.py       prompts by name or from a file
 prompt_split.py  the split of prompts into training and held-out ones
+shards/          folders of shards: one data set in many files
 journal.py       an append-only file that survives kill -9 and a full disk
-files.py         digests of files
+files.py         digests of files, and the error of one that cannot be read
 """

@@ -5,6 +5,8 @@ run.py        shard after shard: skipped, locked, made, given its name; what fai
 jobs.py       what a kind of work has to say of itself
 sampling.py   prompts → samples
 labeling.py   samples → labels
+revising.py   samples → lessons, and pairs of revisions with their originals
+judge.py      the judge of the latter two
 
 A shard of the result is made from the shard of the same name and from settings, nothing else. Its
 file is the checkpoint: whoever makes it may be killed at any time, and two who make the same one

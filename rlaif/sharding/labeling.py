@@ -7,38 +7,23 @@ waited for as at the start; if that fails too, so does the shard.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from constitution import Constitution
-from constitution.errors import UserError
-from constitution.writer import to_yaml
-from judge_service.client.sync import JudgeClient, JudgeUnavailable
 from judge_service.types import JudgeOptions
-from rlaif.data.records import atomic_open
 from rlaif.data.samples import read_samples
 from rlaif.data.shards.folder import Holds
-from rlaif.feedback.client import FIND_TIMEOUT_S, judge_client
-from rlaif.feedback.connection import wait_until_ready
+from rlaif.feedback.client import FIND_TIMEOUT_S
 from rlaif.feedback.counts import LabelingSummary, NotAsked
-from rlaif.feedback.earlier_labels import JudgeIdentity, recorded_options
-from rlaif.feedback.filter import RatingClient, filter_samples
-from rlaif.feedback.labeler import (
-    CONSTITUTION,
-    PREFERENCES,
-    TRANSIENT,
-    UNJUDGED,
-    LabelingClient,
-    LabelingError,
-    identify,
-    label,
-)
+from rlaif.feedback.earlier_labels import recorded_options
+from rlaif.feedback.filter import FILTERED, RatingClient, filter_samples
+from rlaif.feedback.labeler import PREFERENCES, TRANSIENT, UNJUDGED, LabelingError, label
 from rlaif.feedback.pairs import pairs_from_samples
-from rlaif.sharding.jobs import Counts, Made, discard_log, own_log
+from rlaif.sharding.jobs import Counts, Made
+from rlaif.sharding.judge import ConnectedJudge, connected
 
 _COUNTED = (
     "pairs", "judged", "unjudged", "unjudged_by_reason", "identical", "unequal", "filtered",
@@ -69,45 +54,15 @@ class LabelShards:
 
     @contextmanager
     def opened(self, out: Path) -> Iterator[LabelingWorker]:
-        """The worker, connected to its judge. Raises as `judge_client` and `identify`."""
-        log = own_log(out, "judge")
-        with judge_client(
-            self.judge, self.constitution, log, self.server, wait=self.wait
-        ) as client:
-            judge = identify(client.server_info(), self.constitution)
-            rules = _rules(self.constitution, judge)
-            if rules is not None:  # so that training finds the weights of its traits
-                with atomic_open(out / f".{CONSTITUTION}.{os.getpid()}") as file:
-                    file.write(to_yaml(rules))
-                (out / f".{CONSTITUTION}.{os.getpid()}").replace(out / CONSTITUTION)
-            traits = tuple(sorted(rules.trait_weights)) if rules else ()
-            yield LabelingWorker(self, _settings(self, judge), client, traits)
-        discard_log(log)
-
-
-def _rules(constitution: str, judge: JudgeIdentity) -> Constitution | None:
-    """The constitution that labels, where it is at hand and not only on the judge's machine."""
-    try:
-        found = Constitution.load(constitution or judge.constitution.name)
-    except UserError:
-        return None
-    return found if found.digest == judge.constitution.sha256 else None
-
-
-def _settings(job: LabelShards, judge: JudgeIdentity) -> dict[str, Any]:
-    drawing = {
-        "pairs_per_prompt": job.pairs_per_prompt,
-        "max_length_ratio": job.max_length_ratio,
-        "filter": job.filter_margin,
-    }
-    by = {
-        "constitution": f"{judge.constitution.name} {judge.constitution.version}",
-        "constitution_sha256": judge.constitution.sha256,
-        "judge": asdict(judge.model),
-        "template": judge.template_version,
-        "calibrations": list(judge.calibrations) if job.options.calibrated else [],
-    }
-    return by | recorded_options(job.options) | drawing
+        """The worker, connected to its judge. Raises as `connected`."""
+        with connected(self.judge, self.server, self.constitution, self.wait, out) as judge:
+            drawing = {
+                "pairs_per_prompt": self.pairs_per_prompt,
+                "max_length_ratio": self.max_length_ratio,
+                "filter": self.filter_margin,
+            }
+            by = judge.settings(self.options.calibrated)
+            yield LabelingWorker(self, by | recorded_options(self.options) | drawing, judge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +71,11 @@ class LabelingWorker:
 
     job: LabelShards
     settings: Mapping[str, Any]
-    client: LabelingClient
-    traits: tuple[str, ...]
+    judge: ConnectedJudge
 
     def make(self, shard: Path, folder: Path) -> Made:
         """The labels of a shard's samples. Raises RecordError or LabelingError."""
-        try:
-            summary = self._label(shard, folder)
-        except (JudgeUnavailable, LabelingError) as error:
-            if JudgeUnavailable not in (type(error), type(error.__cause__)):
-                raise
-            wait_until_ready(cast("JudgeClient", self.client), self.job.wait)  # it may restart
-            summary = self._label(shard, folder)
+        summary = self.judge.once_more_if_away(lambda: self._label(shard, folder))
         if _passing(summary):
             summary = self._label(shard, folder)
         if passing := _passing(summary):
@@ -136,9 +84,9 @@ class LabelingWorker:
                 f"{sum(passing.values())} of {summary.pairs} pairs got no answer ({reasons}); run "
                 "the same command again to ask for those"
             )
-        beside = {}
-        if summary.unjudged:
-            beside["unjudged"] = folder / UNJUDGED
+        beside = {"unjudged": folder / UNJUDGED} if summary.unjudged else {}
+        if summary.filtered:
+            beside["filtered"] = folder / FILTERED
         return Made(folder / PREFERENCES, summary.judged, _counts(summary), beside)
 
     def _label(self, shard: Path, folder: Path) -> LabelingSummary:
@@ -146,7 +94,7 @@ class LabelingWorker:
         left_out = NotAsked()
         if job.filter_margin is not None and samples:
             left = filter_samples(
-                samples, cast("RatingClient", self.client), folder,
+                samples, cast("RatingClient", self.judge.client), folder,
                 margin=job.filter_margin, constitution=job.constitution, options=job.options,
             )  # fmt: skip
             samples, left_out = left.kept, NotAsked(filtered=left.broken, unrated=left.unrated)
@@ -158,12 +106,12 @@ class LabelingWorker:
         )
         return label(
             pairs.comparisons,
-            self.client,
+            self.judge.client,
             folder,
             constitution=job.constitution,
             options=job.options,
             not_asked=replace(left_out, identical=pairs.identical, unequal=pairs.unequal),
-            traits=self.traits,
+            traits=self.judge.traits,
             may_be_empty=True,
         )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from rlaif.cli.data.shards import PartOption, print_report
 from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -23,7 +24,10 @@ from rlaif.cli.options import (
 
 
 def revise(
-    samples: Annotated[Path, typer.Argument(help="A JSONL file of samples; see: rlaif sample.")],
+    samples: Annotated[
+        Path,
+        typer.Argument(help="A JSONL file of samples (see: rlaif sample), or a folder of shards."),
+    ],
     constitution: ConstitutionName = "",
     server: Server = DEFAULT_SERVER,
     wait: Wait = False,
@@ -54,31 +58,37 @@ def revise(
     ] = 32,
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
+    part: PartOption = "",
 ) -> None:
     """Have the judge critique and revise responses by the constitution: lessons for SFT.
 
     A revision is a lesson if it is complete, does not introduce itself, differs from its original,
     and the judge finds it better (--gate). Rounds are saved as they arrive; a killed run resumes.
+    Of a folder of shards a folder of as many shards is made, without a pilot.
     """
     from rlaif.api.revising import revise as revise_samples
+    from rlaif.api.sharded import revise_shards
+    from rlaif.data.shards.folder import is_shard_folder
     from rlaif.feedback.revisions.lessons import LESSONS, PAIRS
 
     max_wait = longest_wait(wait, wait_timeout)
+    asked: dict[str, Any] = {
+        "out": out,
+        "judge": judge,
+        "server": "" if judge else server,
+        "constitution": constitution,
+        "wait": max_wait,
+        "rounds": rounds,
+        "gate": None if no_gate else gate,
+        "max_tokens": max_tokens,
+        "sample_principles": sample_principles,
+        "seed": seed,
+    }
     with suggest_wait(judge, server, max_wait):
-        done = revise_samples(
-            samples,
-            out=out,
-            judge=judge,
-            server="" if judge else server,
-            constitution=constitution,
-            wait=max_wait,
-            rounds=rounds,
-            gate=None if no_gate else gate,
-            pilot=pilot or None,
-            max_tokens=max_tokens,
-            sample_principles=sample_principles,
-            seed=seed,
-        )
+        if part or is_shard_folder(samples):
+            print_report(revise_shards(samples, part=part, **asked), out)
+            return
+        done = revise_samples(samples, pilot=pilot or None, **asked)
     for sentence in done.sentences():
         output().print(sentence, highlight=False)
     pairs = "" if no_gate else f", {out / PAIRS}"

@@ -97,6 +97,14 @@ def sample_schema() -> pyarrow.Schema:
     return arrow.schema(columns)
 
 
+def lesson_schema() -> pyarrow.Schema:
+    """The columns of a shard of demonstrations."""
+    arrow = _pyarrow()
+    text = arrow.string()
+    prompt = arrow.list_(arrow.struct({"role": text, "content": text}))
+    return arrow.schema([("id", text), ("prompt", prompt), ("response", text)])
+
+
 def _prompt_fields() -> Iterator[tuple[str, Any]]:
     arrow = _pyarrow()
     text = arrow.string()

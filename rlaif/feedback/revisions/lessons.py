@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -122,12 +122,20 @@ class Revised:
 
 
 def revise(
-    samples: Sequence[Sample], client: RevisingClient, out: Path, method: RevisionMethod
+    samples: Sequence[Sample],
+    client: RevisingClient,
+    out: Path,
+    method: RevisionMethod,
+    *,
+    traits: Collection[str] = (),
+    may_be_empty: bool = False,
 ) -> RevisionSummary:
     """Revise every sample into the folder `out`; run again, it does only the rest.
 
-    Raises RevisionError when there is no lesson at all, or none among the pilot's samples, and what
-    the client raises when the judge becomes unavailable: all answers so far are saved.
+    traits: columns of the pairs besides those of the traits that were judged. may_be_empty: files
+    without lessons are written where there is none. Raises RevisionError when there is no lesson at
+    all, or none among the pilot's samples, and what the client raises when the judge becomes
+    unavailable: all answers so far are saved.
     """
     if not samples:
         raise RevisionError("no samples to revise; give at least one")
@@ -141,11 +149,11 @@ def revise(
         found, rounds = _revised(part, client, out, method)
         revised += found
         written.append(rounds)
-        if not any(not each.reason for each in revised):
-            _write(revised, out, method)
+        if not may_be_empty and not any(not each.reason for each in revised):
+            _write(revised, out, method, traits)
             raise RevisionError(_no_lesson(revised, len(samples), method, out))
     summary = _summary(revised, written, method)
-    _write(revised, out, method)
+    _write(revised, out, method, traits)
     summary.save(out / SUMMARY)
     return summary
 
@@ -211,7 +219,9 @@ def _gated(
 # ── what is written ──────────────────────────────────────────────────────────────────────────
 
 
-def _write(revised: Sequence[Revised], out: Path, method: RevisionMethod) -> None:
+def _write(
+    revised: Sequence[Revised], out: Path, method: RevisionMethod, traits: Collection[str]
+) -> None:
     write_jsonl(
         out / LESSONS,
         (
@@ -231,7 +241,9 @@ def _write(revised: Sequence[Revised], out: Path, method: RevisionMethod) -> Non
     if method.gate is None:
         (out / PAIRS).unlink(missing_ok=True)  # of an earlier run with a gate
     else:
-        write_preferences(out / PAIRS, [each.pair for each in revised if each.pair is not None])
+        pairs = [each.pair for each in revised if each.pair is not None]
+        judged = {trait for pair in pairs for trait in pair.traits}
+        write_preferences(out / PAIRS, pairs, judged | set(traits))
 
 
 def _summary(

@@ -15,7 +15,7 @@ from judge_service.types import Unjudged, UnjudgedReason, Usage
 from rlaif.data.datasets import read_preferences
 from rlaif.data.records import Preference
 from rlaif.labels.statistics import read_unjudged
-from rlaif.sharding import labeling
+from rlaif.sharding import judge as judges
 from rlaif.sharding.labeling import LabelShards
 from rlaif.sharding.run import Outcome, make_shards
 from tests.support.planted.judges import CONSTITUTION, judge_file
@@ -104,10 +104,10 @@ class Flaky:
 def test_a_passing_failure_is_asked_once_more_and_then_fails_the_shard(
     samples: Path, server: str, monkeypatch: pytest.MonkeyPatch, lost: int, failed: int
 ) -> None:
-    opened = labeling.judge_client
+    opened = judges.judge_client
 
     def flaky(*args: Any, **kwargs: Any) -> Any:
-        class Opened:
+        class OpenedFlaky:
             def __enter__(self) -> Flaky:
                 self.of = opened(*args, **kwargs)
                 return Flaky(self.of.__enter__(), lost)
@@ -115,9 +115,9 @@ def test_a_passing_failure_is_asked_once_more_and_then_fails_the_shard(
             def __exit__(self, *error: Any) -> None:
                 self.of.__exit__(*error)
 
-        return Opened()
+        return OpenedFlaky()
 
-    monkeypatch.setattr(labeling, "judge_client", flaky)
+    monkeypatch.setattr(judges, "judge_client", flaky)
     # One pair a shard, so that what is lost first and second is of the same one.
     folder = samples.parent / "single"
     rlaif.split_shards(samples, out=folder, rows=1)
