@@ -15,6 +15,7 @@ from rlaif.data.files import as_path
 from rlaif.data.shards.folder import Holds, is_shard_folder, read_list
 from rlaif.data.shards.split import Split
 from rlaif.data.shards.split import split as write_shards
+from rlaif.distributed.fleet import RayFleet
 from rlaif.feedback.revisions.gate import DEFAULT_GATE
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
@@ -55,13 +56,15 @@ def sample_shards(
     out: Pathlike = "samples",
     split: str = "",
     part: str = "",
+    fleet: RayFleet | None = None,
     config: SamplingConfig | Sequence[str] | None = None,
     **settings: Any,
 ) -> ShardsReport:
     """Sample responses to a folder of prompts, as `sample`, into a folder of as many shards.
 
-    part: "I/N", the shards of one of N processes (all of them by default). Shards that are there,
-    or that another process makes, are left alone, so that a killed call resumes.
+    part: "I/N", the shards of one of N processes (all of them by default). fleet: the Ray cluster
+    that makes them; None: this process. Shards that are there, or that another process makes, are
+    left alone, so that a killed call resumes.
 
         rlaif.sample_shards("prompts", model="smollm2-135m", out="samples", part="0/8", n=2)
     """
@@ -77,7 +80,7 @@ def sample_shards(
     problems.attempt(require_folder, folder or Path())
     problems.refuse()
     job = SampleShards(checked(name), checked(found), split)
-    return make_shards(checked(source), checked(folder), job, checked(own))
+    return make_shards(checked(source), checked(folder), job, checked(own), fleet)
 
 
 def label_shards(
@@ -89,6 +92,7 @@ def label_shards(
     constitution: Pathlike = "",
     wait: float | None = None,
     part: str = "",
+    fleet: RayFleet | None = None,
     pairs_per_prompt: int | None = 1,
     max_length_ratio: float | None = None,
     sample_principles: int | None = None,
@@ -98,7 +102,8 @@ def label_shards(
 ) -> ShardsReport:
     """Label a folder of samples, as `label`, into a folder of as many shards.
 
-    part: as of `sample_shards`. Every answer is saved as it comes; a killed call resumes. What a
+    part, fleet: as of `sample_shards`; a judge to be served is served by every worker, on its GPUs.
+    Every answer is saved as it comes; a killed call resumes. What a
     training takes as labels may be the folder.
 
         rlaif.label_shards("samples", server="127.0.0.1:50051", out="labels", part="0/8")
@@ -122,8 +127,9 @@ def label_shards(
         max_length_ratio,
         filter_margin,
         checked(asked),
+        gpus=_gpus_of(fleet),
     )
-    return make_shards(checked(source), checked(folder), job, checked(own))
+    return make_shards(checked(source), checked(folder), job, checked(own), fleet)
 
 
 def revise_shards(
@@ -135,6 +141,7 @@ def revise_shards(
     constitution: Pathlike = "",
     wait: float | None = None,
     part: str = "",
+    fleet: RayFleet | None = None,
     rounds: int = 1,
     gate: float | None = DEFAULT_GATE,
     max_tokens: int = 256,
@@ -143,7 +150,7 @@ def revise_shards(
     seed: int | None = None,
 ) -> ShardsReport:
     """Revise a folder of samples, as `revise`, into a folder of lessons; `out`/pairs is a folder of
-    labels. part: as of `sample_shards`.
+    labels. part, fleet: as of `label_shards`.
 
         rlaif.revise_shards("samples", server="127.0.0.1:50051", out="revisions", part="0/8")
     """
@@ -165,8 +172,8 @@ def revise_shards(
         options.sample_principles,
     )  # fmt: skip
     names = read_list(checked(source)).shards
-    job = ReviseShards(method, names, judged.model, server, judged.wait)
-    return make_shards(checked(source), checked(folder), job, checked(own))
+    job = ReviseShards(method, names, judged.model, server, judged.wait, _gpus_of(fleet))
+    return make_shards(checked(source), checked(folder), job, checked(own), fleet)
 
 
 def _folder_of(given: Pathlike, name: str) -> Path:
@@ -178,6 +185,11 @@ def _folder_of(given: Pathlike, name: str) -> Path:
         )
     read_list(path)
     return path
+
+
+def _gpus_of(fleet: RayFleet | None) -> int:
+    """GPUs over which a worker's own judge is split; 0: what it finds."""
+    return int(fleet.gpus) if fleet and fleet.gpus > 1 else 0
 
 
 def _part(text: str) -> Part:

@@ -57,15 +57,17 @@ class ConnectedJudge:
 
 @contextmanager
 def connected(
-    model: str, server: str, constitution: str, wait: float, out: Path
+    model: str, server: str, constitution: str, wait: float, out: Path, gpus: int = 0
 ) -> Iterator[ConnectedJudge]:
     """A judge that runs at `server`, or is started with `model` for the block.
 
     constitution: a name, or a YAML file, whose rules are left in `out` so that training finds the
-    weights of its traits. Raises as `judge_client` and `identify`.
+    weights of its traits. gpus: over which a model is split that is started here. Raises as
+    `judge_client` and `identify`.
     """
     log = own_log(out, "judge")
-    with judge_client(model, constitution, log, server, wait=wait) as client:
+    flags = ("--tensor-parallel-size", str(gpus)) if gpus else ()
+    with judge_client(model, constitution, log, server, flags=flags, wait=wait) as client:
         identity = identify(client.server_info(), constitution)
         rules = _rules(constitution, identity)
         if rules is not None:

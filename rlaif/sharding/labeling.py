@@ -48,6 +48,7 @@ class LabelShards:
     max_length_ratio: float | None = None
     filter_margin: float | None = None
     options: JudgeOptions = field(default_factory=JudgeOptions)
+    gpus: int = 0  # over which a judge that is served here is split; 0: as it finds them
 
     takes: ClassVar[Holds] = "samples"
     gives: ClassVar[Holds] = "preferences"
@@ -55,7 +56,9 @@ class LabelShards:
     @contextmanager
     def opened(self, out: Path) -> Iterator[LabelingWorker]:
         """The worker, connected to its judge. Raises as `connected`."""
-        with connected(self.judge, self.server, self.constitution, self.wait, out) as judge:
+        with connected(
+            self.judge, self.server, self.constitution, self.wait, out, self.gpus
+        ) as judge:
             drawing = {
                 "pairs_per_prompt": self.pairs_per_prompt,
                 "max_length_ratio": self.max_length_ratio,

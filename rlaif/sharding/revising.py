@@ -42,6 +42,7 @@ class ReviseShards:
     judge: str = ""
     server: str = ""
     wait: float = FIND_TIMEOUT_S
+    gpus: int = 0  # as of LabelShards
 
     takes: ClassVar[Holds] = "samples"
     gives: ClassVar[Holds] = "lessons"
@@ -50,7 +51,7 @@ class ReviseShards:
     def opened(self, out: Path) -> Iterator[RevisingWorker]:
         """The worker, connected to its judge. Raises as `connected`."""
         rules = str(self.method.constitution)
-        with connected(self.judge, self.server, rules, self.wait, out) as judge:
+        with connected(self.judge, self.server, rules, self.wait, out, self.gpus) as judge:
             how = asdict(replace(self.method, constitution=""))
             for name in ("constitution", "concurrency", "pilot"):
                 del how[name]

@@ -13,11 +13,12 @@ from __future__ import annotations
 import fcntl
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import IntEnum, auto
+from enum import StrEnum, auto
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from constitution.errors import UserError
 from rlaif.data.files import RecordError
@@ -30,10 +31,13 @@ from rlaif.sharding.part import WHOLE, Part
 
 WORK = ".work"
 
+Do: TypeAlias = Callable[[str], str]
+Results: TypeAlias = Generator[tuple[str, str | UserError], None, None]
+
 _FAILURES_IN_A_ROW = 3
 
 
-class Outcome(IntEnum):
+class Outcome(StrEnum):
     """What became of one shard."""
 
     MADE = auto()
@@ -62,31 +66,42 @@ class ShardsReport:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
 
-def make_shards(source: Path, out: Path, job: ShardJob, part: Part = WHOLE) -> ShardsReport:
+class Fleet(Protocol):
+    """Where the shards are made, if not by this process."""
+
+    def results(
+        self, names: Iterable[str], opens: Callable[[], AbstractContextManager[Do]]
+    ) -> Results:
+        """What became of each, as they are finished."""
+
+
+def make_shards(
+    source: Path, out: Path, job: ShardJob, part: Part = WHOLE, fleet: Fleet | None = None
+) -> ShardsReport:
     """Make the shards of `part` in `out` from those of the same names in `source`.
 
-    Raises RecordError for a source of another kind, and for a folder `out` that was made otherwise;
-    and what the job raises when it opens, or when several shards fail in a row.
+    fleet: where to make them; None: in this process, one after another. Raises RecordError for a
+    source of another kind, and for a folder `out` that was made otherwise; and what the job raises
+    when it opens, or when several shards fail in a row.
     """
     listed = read_list(source)
     if listed.holds != job.takes:
         raise RecordError(f"{source}: has {listed.holds}; a folder of {job.takes} is needed")
     own = part.of(listed.shards)
     report, in_a_row = ShardsReport(len(listed.shards), len(own)), 0
-    with job.opened(out) as worker:
-        settings = dict(worker.settings)
-        claim_list(out, ShardList(holds=job.gives, shards=listed.shards, made_with=settings))
-        with progress("shards", len(own), "shards") as show:
-            for number, name in enumerate(own, start=1):
-                try:
-                    report.add(_make(source / name, out / name, worker))
-                    in_a_row = 0
-                except UserError as error:
-                    print(f"shard {name}: {error}", file=sys.stderr)
-                    report.failed[name], in_a_row = str(error), in_a_row + 1
-                    if in_a_row == _FAILURES_IN_A_ROW:
-                        raise
-                show(number, name)
+    opens = Making(job, source, out)
+    results = fleet.results(own, opens) if fleet else _here(own, opens)
+    with closing(results), progress("shards", len(own), "shards") as show:
+        for number, (name, became) in enumerate(results, start=1):
+            if isinstance(became, UserError):
+                print(f"shard {name}: {became}", file=sys.stderr)
+                report.failed[name], in_a_row = str(became), in_a_row + 1
+                if in_a_row == _FAILURES_IN_A_ROW:
+                    raise became
+            else:
+                report.add(Outcome(became))
+                in_a_row = 0
+            show(number, name)
     _count(out, listed.shards, report)
     if report.there == report.shards:
         with suppress(OSError):  # another process may still hold a folder in it
@@ -100,6 +115,34 @@ def look(folder: Path) -> ShardsReport:
     report = ShardsReport(len(names), 0)
     _count(folder, names, report)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A job between two folders, which can be sent to where it is done."""
+
+    job: ShardJob
+    source: Path
+    out: Path
+
+    @contextmanager
+    def __call__(self) -> Iterator[Do]:
+        """Makes a shard by its name, and returns its Outcome."""
+        shards = read_list(self.source).shards
+        with self.job.opened(self.out) as worker:
+            settings = dict(worker.settings)
+            claim_list(self.out, ShardList(holds=self.job.gives, shards=shards, made_with=settings))
+            yield lambda name: _make(self.source / name, self.out / name, worker)
+
+
+def _here(names: Iterable[str], opens: Making) -> Results:
+    with opens() as do:
+        for name in names:
+            try:
+                became: str | UserError = do(name)
+            except UserError as error:
+                became = error
+            yield name, became
 
 
 def _make(shard: Path, target: Path, worker: ShardWorker) -> Outcome:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from constitution.errors import UserError
 from rlaif.cli.options import AsJson, OutFolder, output
 
 if TYPE_CHECKING:
+    from rlaif.distributed.fleet import RayFleet
     from rlaif.sharding.run import ShardsReport
 
 app = typer.Typer(help="Data sets as folders of shards.", no_args_is_help=True)
@@ -25,6 +27,37 @@ PartOption = Annotated[
         metavar="I/N",
     ),
 ]
+
+
+RayOption = Annotated[
+    str,
+    typer.Option(
+        "--ray",
+        help="With a folder of shards: make them on a Ray cluster: its ADDRESS, auto (the one this "
+        "host belongs to), or local (this host alone).",
+        metavar="ADDRESS",
+    ),
+]
+GpusOption = Annotated[
+    float | None, typer.Option(min=0, help="With --ray: GPUs of a worker; default: 0.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="With --ray: workers; default: all that fit, without GPUs one a node."
+    ),
+]
+
+
+def fleet_of(ray: str, gpus: float | None, workers: int | None) -> RayFleet | None:
+    """Where a command's shards are made. Raises UserError for options without --ray."""
+    from rlaif.distributed.fleet import RayFleet
+
+    if ray:
+        return RayFleet(ray, gpus or 0, workers)
+    if gpus is not None or workers is not None:
+        raise UserError("--gpus and --workers need --ray ADDRESS, auto or local")
+    return None
 
 
 class RowKind(StrEnum):
@@ -83,7 +116,7 @@ def print_report(report: ShardsReport, out: Path) -> None:
         Outcome.BUSY: "being made by other processes",
         Outcome.WAITING: "waiting for their source",
     }
-    did = ", ".join(f"{n} {words[outcome]}" for outcome, n in sorted(report.outcomes.items()))
+    did = ", ".join(f"{n} {words[outcome]}" for outcome, n in report.outcomes.items())
     if report.failed:
         did += f"{', ' if did else ''}{len(report.failed)} failed: {', '.join(report.failed)}"
     console.print(f"of {report.own} shards {did}", highlight=False)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from constitution.errors import UserError
-from rlaif.cli.data.shards import PartOption, print_report
+from rlaif.cli.data.shards import (
+    GpusOption,
+    PartOption,
+    RayOption,
+    WorkersOption,
+    fleet_of,
+    print_report,
+)
 from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -100,6 +107,9 @@ def label(
     update: UpdateOption = False,
     old: OldConstitution = None,
     part: PartOption = "",
+    ray: RayOption = "",
+    gpus: GpusOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Label pairs of responses. Labels are saved as they arrive; a killed run resumes.
 
@@ -113,7 +123,7 @@ def label(
     from rlaif.data.shards.folder import is_shard_folder
 
     _check_label_options(constitution, old, update, replace)
-    sharded = bool(part) or is_shard_folder(samples)
+    sharded = bool(part or ray) or is_shard_folder(samples)
     if sharded and (update or replace):
         raise UserError(
             "--update and --replace exclude a folder of shards; label into another --out"
@@ -134,7 +144,13 @@ def label(
     }
     with suggest_wait(judge, server, max_wait):
         if sharded:
-            report = label_shards(samples, part=part, filter_margin=filter_margin, **asked)
+            report = label_shards(
+                samples,
+                part=part,
+                fleet=fleet_of(ray, gpus, workers),
+                filter_margin=filter_margin,
+                **asked,
+            )
             print_report(report, out)
             return
         if update:

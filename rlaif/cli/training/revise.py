@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rlaif.cli.data.shards import PartOption, print_report
+from rlaif.cli.data.shards import (
+    GpusOption,
+    PartOption,
+    RayOption,
+    WorkersOption,
+    fleet_of,
+    print_report,
+)
 from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
@@ -59,6 +66,9 @@ def revise(
     sample_principles: SamplePrinciples = None,
     seed: Seed = 0,
     part: PartOption = "",
+    ray: RayOption = "",
+    gpus: GpusOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Have the judge critique and revise responses by the constitution: lessons for SFT.
 
@@ -85,8 +95,10 @@ def revise(
         "seed": seed,
     }
     with suggest_wait(judge, server, max_wait):
-        if part or is_shard_folder(samples):
-            print_report(revise_shards(samples, part=part, **asked), out)
+        if part or ray or is_shard_folder(samples):
+            print_report(
+                revise_shards(samples, part=part, fleet=fleet_of(ray, gpus, workers), **asked), out
+            )
             return
         done = revise_samples(samples, pilot=pilot or None, **asked)
     for sentence in done.sentences():

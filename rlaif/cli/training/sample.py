@@ -9,7 +9,14 @@ import typer
 
 from constitution.errors import UserError
 from rlaif.cli import complete
-from rlaif.cli.data.shards import PartOption, print_report
+from rlaif.cli.data.shards import (
+    GpusOption,
+    PartOption,
+    RayOption,
+    WorkersOption,
+    fleet_of,
+    print_report,
+)
 from rlaif.cli.options import OutFile, Settings, output
 
 
@@ -38,6 +45,9 @@ def sample(
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts.")] = None,
     part: PartOption = "",
+    ray: RayOption = "",
+    gpus: GpusOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Sample responses from a policy. A killed run resumes where it stopped.
 
@@ -48,12 +58,18 @@ def sample(
     from rlaif.api.sharded import sample_shards
     from rlaif.data.shards.folder import is_shard_folder
 
-    if part or is_shard_folder(Path(prompts)):
+    if part or ray or is_shard_folder(Path(prompts)):
         if limit is not None:
             raise UserError("--limit excludes a folder of shards; split the first N prompts")
         settled = settings or []
         report = sample_shards(
-            prompts, model=model, out=out, split=split, part=part, config=settled
+            prompts,
+            model=model,
+            out=out,
+            split=split,
+            part=part,
+            fleet=fleet_of(ray, gpus, workers),
+            config=settled,
         )
         print_report(report, out)
         return
