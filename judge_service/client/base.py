@@ -11,6 +11,7 @@ from constitution.errors import UserError
 from judge_service.client.calls import ConstitutionRef, sendable_ref
 from judge_service.client.channel import connection
 from judge_service.client.resumable_stream import ResumableStream
+from judge_service.client.stream_requests import StreamRequests
 from judge_service.errors import JudgeUnavailable
 from judge_service.observability.tracing import outgoing
 from judge_service.server_info import ServerInfo, ServerState
@@ -88,13 +89,14 @@ class ClientBase:
         constitution: ConstitutionRef,
         options: JudgeOptions,
     ) -> ResumableStream:
-        return ResumableStream(
+        requests = StreamRequests(
             comparisons,
             sendable_ref(constitution),
             options,
-            address=self.address,
             max_message_bytes=self._max_message_bytes,
-            reconnect_seconds=self._reconnect_seconds,
+        )
+        return ResumableStream(
+            requests, address=self.address, reconnect_seconds=self._reconnect_seconds
         )
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
