@@ -69,6 +69,12 @@ class StreamRequests:
         """Requests that were taken and are to be taken again, before any new one."""
         self._returned.extend(requests)
 
+    def ask_again(self, request: pb.StreamJudgmentsRequest) -> None:
+        """A request whose answer does not count."""
+        self.answered -= 1
+        self.unanswered[request.id] = request
+        self._returned.append(request)
+
     @property
     def has_refused(self) -> bool:
         """Whether `refused` has any."""
