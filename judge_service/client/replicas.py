@@ -30,8 +30,10 @@ def one_judge(infos: Mapping[str, ServerInfo]) -> ServerInfo:
     JudgeRequestError for two servers that are not the same judge, with both addresses and what
     differs.
     """
+    known: dict[str, ServerInfo] = {}
     for address, info in infos.items():
-        require_same(infos, address, info)
+        require_same(known, address, info)
+        known[address] = info
     serving = (info for info in infos.values() if info.state is ServerState.SERVING)
     return next(serving, next(iter(infos.values())))
 
