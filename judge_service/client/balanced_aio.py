@@ -15,7 +15,7 @@ from judge_service.server_info import ServerInfo
 from judge_service.v1 import judge_pb2 as pb
 
 Metadata = Callable[[], tuple[tuple[str, str], ...]]
-_Events = asyncio.Queue[tuple["_Call", Any]]
+_Events = asyncio.Queue[tuple["CallInTask", Any]]
 
 
 async def balanced(
@@ -26,11 +26,11 @@ async def balanced(
     Raises as `BalancedStream`.
     """
     events: _Events = asyncio.Queue()
-    open_calls: dict[int, _Call] = {}
+    open_calls: dict[int, CallInTask] = {}
     try:
         while session.begin():
             for place in session.due():
-                open_calls[place] = _Call(place, replicas[place], metadata(), events)
+                open_calls[place] = CallInTask(place, replicas[place], metadata(), events)
             for place, request in session.to_send():
                 open_calls[place].send(request)
             for answer in session.refused():
@@ -60,7 +60,7 @@ async def balanced(
         await asyncio.gather(*(call.close() for call in open_calls.values()))
 
 
-class _Call:
+class CallInTask:
     """A stream to one server; a task of its own puts what comes of it into `events`.
 
     First the server's info, then its responses, at last the exception that ended it, or None.

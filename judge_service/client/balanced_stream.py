@@ -2,11 +2,14 @@
 
 All servers take from one queue, each as many comparisons as it has room for (its credits), so the
 one that answers faster gets more. The first are sent once every server is connected or has failed
-to be, so that a short list is shared too. What a server had not answered when its stream broke goes
-to the others at once; it is tried again meanwhile, and takes part again when it is back. One that a
-server's engine failed to answer is asked once more of another server. All servers must be the same
-judge (replicas.py): each is compared with the others whenever it is connected, before anything is
-asked of it.
+to be, so that a short list is shared too. A server begins with a few in flight and gets one more
+for each answer; at the end of a list none holds more than its share by speed of what is left, so
+that the others do not wait for a slow one.
+
+What a server had not answered when its stream broke goes to the others at once; it is tried again
+meanwhile, and takes part again when it is back. What a server's engine failed to answer is asked
+once more of another server. All servers must be the same judge (replicas.py): each is compared with
+the others whenever it is connected, before anything is asked of it.
 
 The sync and the aio client drive it the same way, each event in turn:
 
@@ -29,13 +32,16 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from judge_service.client.replicas import require_same
+from judge_service.client.replicas import one_judge
 from judge_service.client.resumable_stream import why_broken
 from judge_service.client.stream_requests import Answer, StreamRequests
 from judge_service.errors import JudgeUnavailable
 from judge_service.server_info import ServerInfo, ServerState
 from judge_service.types import Unjudged, UnjudgedReason
 from judge_service.v1 import judge_pb2 as pb
+
+FIRST_IN_FLIGHT = 8
+"""How many a server gets before it has answered any."""
 
 
 @dataclass(eq=False)
@@ -44,7 +50,8 @@ class _Server:
 
     tried: it has been connected, or has failed to be. open: a stream to it is open or being opened.
     in_flight: sent and unanswered, by id. due: when
-    it is tried again, of time.monotonic. broken_since: None where it works, as far as is known.
+    it is tried again, of time.monotonic. since, answers: when it was connected last, and how many
+    it has given since; answered: in all. broken_since: None where it works, as far as is known.
     """
 
     address: str
@@ -53,10 +60,17 @@ class _Server:
     info: ServerInfo | None = None
     credits: int = 0
     in_flight: dict[str, pb.StreamJudgmentsRequest] = field(default_factory=dict)
+    since: float = 0.0
+    answers: int = 0
     answered: int = 0
     due: float = 0.0
     delay: float = 0.1
     broken_since: float | None = None
+
+    @property
+    def speed(self) -> float | None:
+        """Answers per second since it was connected; None before the first."""
+        return self.answers / max(time.monotonic() - self.since, 1e-6) if self.answers else None
 
 
 class BalancedStream:
@@ -113,11 +127,11 @@ class BalancedStream:
         which is to be given to `broken`, where it does not serve.
         """
         server = self._servers[place]
-        known = {s.address: s.info for s in self._servers if s is not server and s.info is not None}
-        require_same(known, server.address, info)
+        said = {s.address: info if s is server else s.info for s in self._servers}
+        one_judge({address: each for address, each in said.items() if each is not None})
         if info.state is not ServerState.SERVING:
             raise JudgeUnavailable(f"the judge at {server.address} is {info.state.value}")
-        server.info = info
+        server.info, server.since, server.answers = info, time.monotonic(), 0
 
     def exchange(self, place: int, response: pb.StreamJudgmentsResponse) -> list[Answer]:
         """The answers for the caller after a response of a server.
@@ -133,6 +147,7 @@ class BalancedStream:
             return []
         server.broken_since, server.delay = None, 0.1
         server.answered += 1
+        server.answers += 1
         if self._is_tried_again(server, request, answer):
             return []
         return [answer]
@@ -145,7 +160,7 @@ class BalancedStream:
         while sent:  # one to each in turn
             sent = False
             for place, server in enumerate(self._servers):
-                if server.credits and (request := self._next_for(server)) is not None:
+                if self._has_room(server) and (request := self._next_for(server)) is not None:
                     server.credits -= 1
                     server.in_flight[request.id] = request
                     sent = True
@@ -183,6 +198,23 @@ class BalancedStream:
     def _answered(self) -> str:
         each = ", ".join(f"{server.answered} by {server.address}" for server in self._servers)
         return f"{self._requests.answered} ({each})"
+
+    def _has_room(self, server: _Server) -> bool:
+        """Whether a server may hold one more."""
+        held = len(server.in_flight)
+        if not server.credits or held >= FIRST_IN_FLIGHT + server.answers:
+            return False
+        left = self._requests.left
+        return left is None or not held or held < left * self._share(server)
+
+    def _share(self, server: _Server) -> float:
+        """A server's share of the speed of all that are connected; equal shares of unknown ones."""
+        connected = [s for s in self._servers if s.credits or s.in_flight]
+        known = [s.speed for s in connected if s.speed is not None]
+        if server.speed is None or not known:
+            return 1 / len(connected)
+        # One that has not answered yet counts as much as the mean of the others.
+        return server.speed / (sum(known) * len(connected) / len(known))
 
     def _next_for(self, server: _Server) -> pb.StreamJudgmentsRequest | None:
         alone = not self._others_work(server)

@@ -16,7 +16,7 @@ from judge_service.server_info import ServerInfo
 from judge_service.v1 import judge_pb2 as pb
 
 Metadata = Callable[[], tuple[tuple[str, str], ...]]
-_Events = queue.SimpleQueue[tuple["_Call", Any]]
+_Events = queue.SimpleQueue[tuple["CallInThread", Any]]
 
 
 def balanced(
@@ -27,11 +27,11 @@ def balanced(
     Comparisons are taken in the caller's thread. Raises as `BalancedStream`.
     """
     events: _Events = queue.SimpleQueue()
-    open_calls: dict[int, _Call] = {}
+    open_calls: dict[int, CallInThread] = {}
     try:
         while session.begin():
             for place in session.due():
-                open_calls[place] = _Call(place, replicas[place], metadata(), events)
+                open_calls[place] = CallInThread(place, replicas[place], metadata(), events)
             for place, request in session.to_send():
                 open_calls[place].send(request)
             yield from session.refused()
@@ -59,7 +59,7 @@ def balanced(
             call.close()
 
 
-class _Call:
+class CallInThread:
     """A stream to one server; a thread of its own puts what comes of it into `events`.
 
     First the server's info, then its responses, at last the exception that ended it, or None.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from itertools import combinations
 from typing import Any
 
 from judge_service.errors import JudgeRequestError
@@ -18,7 +19,7 @@ _SAME = {
     "template_version": "prompt template",
     "constitutions": "constitutions",
     "calibrations": "calibrations",
-    "inline_constitutions": "acceptance of inline constitutions",
+    "inline_constitutions": "allow_inline_constitutions",
 }
 _KNOWN_WITH_THE_MODEL = ("model", "template_version", "calibrations")
 
@@ -30,31 +31,26 @@ def one_judge(infos: Mapping[str, ServerInfo]) -> ServerInfo:
     JudgeRequestError for two servers that are not the same judge, with both addresses and what
     differs.
     """
-    known: dict[str, ServerInfo] = {}
-    for address, info in infos.items():
-        require_same(known, address, info)
-        known[address] = info
+    for one, other in combinations(infos.items(), 2):
+        _require_same(one, other)
     serving = (info for info in infos.values() if info.state is ServerState.SERVING)
     return next(serving, next(iter(infos.values())))
 
 
-def require_same(known: Mapping[str, ServerInfo], address: str, info: ServerInfo) -> None:
-    """Raise JudgeRequestError where the server at `address` is not the same judge as those known.
-
-    What a server does not know while it loads is not compared.
-    """
-    for other, its in known.items():
-        for field, what in _SAME.items():
-            unknown = info.model is None or its.model is None
-            if field in _KNOWN_WITH_THE_MODEL and unknown:
-                continue
-            theirs, ours = getattr(its, field), getattr(info, field)
-            if theirs != ours:
-                raise JudgeRequestError(
-                    f"the servers {other} and {address} are not the same judge: the {what} "
-                    f"differ{'' if what.endswith('s') else 's'}: {_difference(theirs, ours)}; "
-                    "start both with the same model and constitutions, or give one of them"
-                )
+def _require_same(one: tuple[str, ServerInfo], other: tuple[str, ServerInfo]) -> None:
+    """What a server does not know while it loads is not compared."""
+    (address, info), (second, its) = one, other
+    unknown = info.model is None or its.model is None
+    for field, what in _SAME.items():
+        if field in _KNOWN_WITH_THE_MODEL and unknown:
+            continue
+        mine, theirs = getattr(info, field), getattr(its, field)
+        if mine != theirs:
+            raise JudgeRequestError(
+                f"the servers {address} and {second} are not the same judge: they differ in their "
+                f"{what}, {_difference(mine, theirs)}; "
+                "start both with the same model and constitutions, or give one of them"
+            )
 
 
 def _difference(one: Any, other: Any) -> str:

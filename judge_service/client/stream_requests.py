@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from operator import length_hint
 
 import grpc
 
@@ -51,6 +52,13 @@ class StreamRequests:
     def may_have_more(self) -> bool:
         """Whether `take` may have another one."""
         return self._source is not None or bool(self._returned)
+
+    @property
+    def left(self) -> int | None:
+        """How many are unanswered or not taken yet; None for a source that does not say its length,
+        as a generator."""
+        new = 0 if self._source is None else length_hint(self._source, -1)
+        return None if new < 0 else new + len(self.unanswered)
 
     def take(
         self, accept: Callable[[pb.StreamJudgmentsRequest], bool] = lambda request: True

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from constitution.schema import Message
+from judge_service.client.balanced_stream import FIRST_IN_FLIGHT, BalancedStream
+from judge_service.client.stream_requests import StreamRequests
 from judge_service.client.sync import (
     AsyncJudgeClient,
     JudgeClient,
@@ -19,7 +21,7 @@ from judge_service.client.sync import (
     JudgeUnavailable,
 )
 from judge_service.server.app import JudgeServer
-from judge_service.server_info import ServerState
+from judge_service.server_info import ServerInfo, ServerLimits, ServerState
 from judge_service.types import (
     Comparison,
     JudgeOptions,
@@ -29,6 +31,7 @@ from judge_service.types import (
     Unjudged,
     UnjudgedReason,
 )
+from judge_service.v1 import judge_pb2 as pb
 from tests.judge_service.client.test_client import in_thread
 from tests.support.fakes import FakeEngine, prefer_longer
 from tests.support.service.certificates import Authority
@@ -43,6 +46,12 @@ from tests.support.waiting import until
 
 ONE_READ = JudgeOptions(orders=(Order.AB,), interactive=False)
 KINDS = pytest.mark.parametrize("kind", ["sync", "aio"])
+
+
+class OtherWeights(FakeEngine):
+    """A fake engine of another model."""
+
+    identity = ModelIdentity("fake", "7" * 64, "1" * 64, "bfloat16", "fake")
 
 
 @asynccontextmanager
@@ -103,19 +112,21 @@ async def test_both_servers_work_also_on_a_short_list(tmp_path: Path, kind: str,
 
 
 @KINDS
-async def test_the_faster_server_answers_more(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("room", [4, 64])
+async def test_the_faster_server_answers_more(tmp_path: Path, kind: str, room: int) -> None:
     slow, fast = FakeEngine(), FakeEngine()
-    how: dict[str, Any] = {"constitutions": [one_principle(tmp_path)], "max_stream_in_flight": 4}
+    how: dict[str, Any] = {"constitutions": [one_principle(tmp_path)], "max_stream_in_flight": room}
+    held = min(room, FIRST_IN_FLIGHT)
 
     def let_the_slow_one_answer(done: int) -> None:
-        if done == 296:
+        if done == 300 - held:
             slow.release()
 
     async with both_serving(slow, fast, **how) as servers:
         slow.hold()
         answers = await answers_of(kind, listed(*servers), pairs(300), let_the_slow_one_answer)
     assert each_once(answers, 300)
-    assert (len(slow.prompts), len(fast.prompts)) == (4, 296), "no more than it has room for"
+    assert (len(slow.prompts), len(fast.prompts)) == (held, 300 - held)
 
 
 @KINDS
@@ -193,7 +204,9 @@ async def test_servers_with_different_constitutions_are_refused_before_anything_
         serving(its, constitutions=[str(other_rules)]) as other,
     ):
         address = listed(one, other)
-        with pytest.raises(JudgeRequestError, match="the constitutions differ: brief") as refused:
+        with pytest.raises(
+            JudgeRequestError, match="they differ in their constitutions, brief"
+        ) as refused:
             await answers_of(kind, address, pairs(100))
         with pytest.raises(JudgeRequestError, match=r"brief 1\.0\.0 \w{12} against brief 1\.0\.1"):
             await in_thread(address, lambda client: client.server_info())
@@ -208,23 +221,17 @@ async def test_servers_with_different_constitutions_are_refused_before_anything_
 async def test_servers_with_different_models_are_refused_and_the_error_says_how_they_differ(
     tmp_path: Path,
 ) -> None:
-    class Other(FakeEngine):
-        identity = ModelIdentity("fake", "7" * 64, "1" * 64, "bfloat16", "fake")
-
-    engines = FakeEngine(), Other()
+    engines = FakeEngine(), OtherWeights()
     async with both_serving(*engines, constitutions=[one_principle(tmp_path)]) as servers:
-        found = "the model differs: weights_sha256 0{12} against 7{12}, dtype float32 against bfl"
+        found = "they differ in their model, weights_sha256 0{12} against 7{12}, dtype"
         with pytest.raises(JudgeRequestError, match=found):
             await answers_of("aio", listed(*servers), pairs(9))
     assert engines[0].prompts == engines[1].prompts == []
 
 
 async def test_a_server_that_comes_late_as_another_judge_is_asked_nothing(tmp_path: Path) -> None:
-    class Other(FakeEngine):
-        identity = ModelIdentity("fake", "7" * 64, "1" * 64, "float32", "fake")
-
     how: dict[str, Any] = {"constitutions": [one_principle(tmp_path)], "max_stream_in_flight": 4}
-    first, late = FakeEngine(), Other()
+    first, late = FakeEngine(), OtherWeights()
     async with serving(FakeEngine(), **how) as gone:
         away = gone.address
     async with serving(first, **how) as there, AsyncExitStack() as stack:
@@ -236,7 +243,7 @@ async def test_a_server_that_comes_late_as_another_judge_is_asked_nothing(tmp_pa
                 server = serving(late, port=int(away.rpartition(":")[2]), **how)
                 starting.append(asyncio.create_task(stack.enter_async_context(server)))
 
-        with pytest.raises(JudgeRequestError, match="the model differs"):
+        with pytest.raises(JudgeRequestError, match="they differ in their model"):
             await answers_of("aio", f"{away},{there.address}", pairs(300), on_answer)
         await starting[0]
     assert late.prompts == []
@@ -369,3 +376,49 @@ async def test_under_tls_the_certificates_of_all_carry_the_name_of_the_first(
         answers = await answers_of("sync", listed(*servers), pairs(100), ca=ca)
     assert each_once(answers, 100)
     assert all(engine.prompts for engine in engines)
+
+
+SERVES = ServerInfo(
+    ServerState.SERVING, "0", None, "5", ServerLimits(4096, 2**22, 8, 64, 16, 8, 8), (), ()
+)
+
+
+def answered_by(speeds: Sequence[int], n: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many of n pairs each server answers, and last the seconds that all take together.
+
+    speeds: seconds of an answer of each server, which gives one at a time. No I/O, no real clock.
+    """
+    now, answers = 0, [0] * len(speeds)
+    monkeypatch.setattr("judge_service.client.balanced_stream.time.monotonic", lambda: float(now))
+    requests = StreamRequests(
+        pairs(n), pb.ConstitutionRef(), JudgeOptions(), max_message_bytes=2**22
+    )
+    names = [f"server {place}" for place in range(len(speeds))]
+    stream = BalancedStream(requests, names, reconnect_seconds=1)
+    queues: list[list[str]] = [[] for _ in speeds]
+    begun = [0] * len(speeds)  # when the answer that a server works on was begun
+    assert stream.begin()
+    for place in stream.due():
+        stream.connected(place, SERVES)
+        stream.exchange(place, pb.StreamJudgmentsResponse(credits=64))
+    while stream.begin():
+        for place, request in stream.to_send():
+            begun[place] = begun[place] if queues[place] else now
+            queues[place].append(request.id)
+        now += 1
+        for place, seconds in enumerate(speeds):
+            if queues[place] and now - begun[place] >= seconds:
+                response = pb.StreamJudgmentsResponse(id=queues[place].pop(0), credits=1)
+                response.error.code = 3  # any answer that a server may give
+                answers[place] += len(stream.exchange(place, response))
+                begun[place] = now
+    return [*answers, now]
+
+
+def test_at_the_end_of_a_list_nobody_waits_for_a_slow_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast, slow, seconds = answered_by([1, 10], 330, monkeypatch)
+    assert fast + slow == 330
+    assert 25 <= slow <= 31  # an eleventh is 30
+    assert seconds <= 320  # at best 300; with 64 in flight at the slow one it takes 640

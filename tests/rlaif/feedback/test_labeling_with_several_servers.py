@@ -63,13 +63,13 @@ def test_labels_come_from_all_servers(tmp_path: Path) -> None:
 
 
 def test_a_server_killed_in_the_middle_costs_no_label_and_repeats_none(tmp_path: Path) -> None:
-    class Dying(FakeEngine):
+    class StopsItsServer(FakeEngine):
         async def read(self, *args, **kwargs):
             if len(self.prompts) == 60:
                 stops[0].set()
             return await super().read(*args, **kwargs)
 
-    dying, other = Dying(latency_seconds=0.001), FakeEngine(latency_seconds=0.001)
+    dying, other = StopsItsServer(latency_seconds=0.001), FakeEngine(latency_seconds=0.001)
     with all_serving(dying, other, rules=one_principle(tmp_path)) as (client, stops):
         summary = label(pairs(300), client, tmp_path / "labels")
     assert summary.judged == 300
@@ -79,14 +79,14 @@ def test_a_server_killed_in_the_middle_costs_no_label_and_repeats_none(tmp_path:
 
 
 def test_when_all_servers_die_the_labels_so_far_are_saved(tmp_path: Path) -> None:
-    class Dying(FakeEngine):
+    class DiesByItself(FakeEngine):
         async def read(self, *args, **kwargs):
             if len(self.prompts) == 60:
                 self.die()
             return await super().read(*args, **kwargs)
 
     rules = one_principle(tmp_path)
-    engines = [Dying(latency_seconds=0.001) for _ in range(2)]
+    engines = [DiesByItself(latency_seconds=0.001) for _ in range(2)]
     with all_serving(*engines, rules=rules) as (client, _), pytest.raises(LabelingError) as error:
         label(pairs(300), client, tmp_path / "labels")
     saved = sum(journaled(tmp_path / "labels").values())
