@@ -21,7 +21,7 @@ AS_PIP = pip_has() { $(PY) -m pip config list 2>/dev/null | sed -n "s/^global\.$
 
 # Every script in these folders, except a server that two of them share, and two that need gold data.
 BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py %/length.py %/length_reads.py, \
-	$(wildcard $(addprefix benchmarks/,judge/*.py service/*.py training/*.py)))))
+	$(wildcard $(addprefix benchmarks/,judge/*.py scale/*.py service/*.py training/*.py)))))
 
 # Bytecode caches make every start faster, especially that of the command line.
 unexport PYTHONDONTWRITEBYTECODE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -13,13 +13,16 @@ import grpc.aio
 from constitution.errors import Diagnostic
 from constitution.schema import Constitution
 from judge_service.client import calls
+from judge_service.client.balanced_aio import balanced
 from judge_service.client.base import (
+    INFO_SECONDS,
     POLL_SECONDS,
     PROBE_SECONDS,
     RECOMMENDED,
     RECOMMENDED_WRITING,
     ClientBase,
     Progress,
+    Replica,
     Waiting,
     stubs,
 )
@@ -60,10 +63,12 @@ class AsyncJudgeClient(ClientBase):
         super().__init__(address, **settings)
         self._channel = self._connection.channel(grpc.aio)
         self._stubs = stubs(self._channel)
+        self._replicas = self._open_replicas(grpc.aio)
 
     async def close(self) -> None:
         """Close the connection and cancel calls in progress; the end of `async with` does so."""
-        await self._channel.close()
+        for each in (self._channel, *(replica.channel for replica in self._replicas)):
+            await each.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -213,7 +218,14 @@ class AsyncJudgeClient(ClientBase):
         `JudgeClient.stream`: the whole has no time limit, and the client's `reconnect_seconds`
         bounds a break.
         """
-        session = self._session(comparisons, constitution, options)
+        source = self._requests(comparisons, constitution, options)
+        if self._replicas:
+            together = balanced(self._balanced(source), self._replicas, self._metadata)
+            async with aclosing(together):
+                async for answer in together:
+                    yield answer
+            return
+        session = self._session(source)
         while session.begin():
             call = self._stubs["StreamJudgments"](metadata=self._metadata())
             broken: grpc.RpcError | None = None
@@ -240,9 +252,26 @@ class AsyncJudgeClient(ClientBase):
 
             info = await judge.server_info(timeout=2)
 
-        Raises JudgeUnavailable where no server answers, JudgeRequestError for a missing token.
+        Of several listed servers it asks all, as `JudgeClient.server_info` does.
+
+        Raises JudgeUnavailable where no server answers, JudgeRequestError for a missing token, and
+        for servers that are not the same judge.
         """
-        return await self._call(calls.server_info(), timeout)
+        call = calls.server_info()
+        if not self._replicas:
+            return await self._call(call, timeout)
+        limit = min(self._timeout, INFO_SECONDS) if timeout is None else timeout
+
+        async def ask(replica: Replica) -> Any:
+            stub = replica.stubs[call.rpc]
+            try:
+                return call.read(await stub(call.request, timeout=limit, metadata=self._metadata()))
+            except grpc.RpcError as error:
+                return error
+
+        answers = await asyncio.gather(*map(ask, self._replicas))
+        addresses = [replica.address for replica in self._replicas]
+        return self._together(dict(zip(addresses, answers, strict=True)))
 
     async def wait_until_ready(
         self, timeout: float = 600.0, progress: Progress | None = None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from constitution.errors import UserError
+from judge_service.client.balanced_stream import BalancedStream
 from judge_service.client.calls import ConstitutionRef, sendable_ref
-from judge_service.client.channel import connection
+from judge_service.client.channel import connection, listed_connections
+from judge_service.client.replicas import one_judge
 from judge_service.client.resumable_stream import ResumableStream
+from judge_service.client.stream_requests import StreamRequests
 from judge_service.errors import JudgeUnavailable
 from judge_service.observability.tracing import outgoing
 from judge_service.server_info import ServerInfo, ServerState
@@ -31,6 +35,8 @@ RECOMMENDED = JudgeOptions()
 RECOMMENDED_WRITING = WritingOptions()
 POLL_SECONDS = 0.25
 PROBE_SECONDS = 2.0
+INFO_SECONDS = 10.0
+"""How long each of several servers has to say what it is."""
 
 Progress = Callable[[str, float], None]
 """Called while waiting, with the server's state in words and the seconds waited."""
@@ -45,13 +51,24 @@ def stubs(channel: Any) -> dict[str, Any]:
     return {rpc: call for service in services for rpc, call in vars(service).items()}
 
 
+@dataclass(frozen=True)
+class Replica:
+    """One of several servers: its address, its channel and the stubs of it, by the RPC's name."""
+
+    address: str
+    channel: Any
+    stubs: dict[str, Any]
+
+
 class ClientBase:
     """Address, credentials and time limits, which both clients share. Connects at the first call.
 
     address: host:port, several of them separated by commas, or a gRPC target with its scheme; calls
-    alternate between the replicas behind it. timeout: seconds for a call that names no other; a
-    stream has none. reconnect_seconds: how long a stream tries to reconnect before it gives up.
-    max_message_bytes: of a request or response; no larger than the server's setting.
+    alternate between the replicas behind it. Of several listed servers a stream uses all at once;
+    they must be the same judge: `server_info` and streams compare them. timeout: seconds for a call
+    that names no other; a stream has none. reconnect_seconds: how long a stream tries to reconnect
+    before it gives up. max_message_bytes: of a request or response; no larger than the server's
+    setting.
 
     token: printed by `rlaif token new`, for a server that requires one; refused over plain text
     beyond this machine. ca: PEM file with the authority that signed the server's certificate; turns
@@ -75,6 +92,7 @@ class ClientBase:
         key: Path | None = None,
     ) -> None:
         self.address = address
+        self._replicas: tuple[Replica, ...] = ()
         self._timeout = timeout
         self._reconnect_seconds = reconnect_seconds
         self._max_message_bytes = max_message_bytes
@@ -82,20 +100,51 @@ class ClientBase:
             address, max_message_bytes, token=token, ca=ca, certificate=certificate, key=key
         )
 
-    def _session(
+    def _open_replicas(self, grpc_kind: Any) -> tuple[Replica, ...]:
+        """Each of several listed servers; none for any other address. grpc_kind: as of channels."""
+        listed = listed_connections(self.address, self._connection, self._max_message_bytes)
+        channels = {place: each.channel(grpc_kind) for place, each in listed.items()}
+        return tuple(Replica(place, each, stubs(each)) for place, each in channels.items())
+
+    def _session(self, requests: StreamRequests) -> ResumableStream:
+        return ResumableStream(
+            requests, address=self.address, reconnect_seconds=self._reconnect_seconds
+        )
+
+    def _balanced(self, requests: StreamRequests) -> BalancedStream:
+        addresses = [replica.address for replica in self._replicas]
+        return BalancedStream(requests, addresses, reconnect_seconds=self._reconnect_seconds)
+
+    def _requests(
         self,
         comparisons: Iterable[Comparison],
         constitution: ConstitutionRef,
         options: JudgeOptions,
-    ) -> ResumableStream:
-        return ResumableStream(
+    ) -> StreamRequests:
+        return StreamRequests(
             comparisons,
             sendable_ref(constitution),
             options,
-            address=self.address,
             max_message_bytes=self._max_message_bytes,
-            reconnect_seconds=self._reconnect_seconds,
         )
+
+    def _together(self, infos: Mapping[str, ServerInfo | Any]) -> ServerInfo:
+        """The info of several servers together; of one that does not answer it is a grpc.RpcError.
+
+        Raises JudgeRequestError where two are not the same judge or one refuses this caller, and
+        JudgeUnavailable where none answers.
+        """
+        errors = {
+            address: Failure.from_rpc_error(answer).explain(address)
+            for address, answer in infos.items()
+            if not isinstance(answer, ServerInfo)
+        }
+        for error in errors.values():
+            if not isinstance(error, JudgeUnavailable):
+                raise error
+        if len(errors) == len(infos):
+            raise self._explain(next(iter(infos.values())))
+        return one_judge({at: info for at, info in infos.items() if isinstance(info, ServerInfo)})
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         """The metadata of a call: the token, and the trace that it belongs to."""

@@ -1,7 +1,8 @@
 """A client's connection: the gRPC target, the channel's options, TLS and the token.
 
 An address is host:port, a gRPC target with its scheme, or several host:port separated by commas.
-Calls alternate between all replicas that answer: all addresses of a DNS name, which is resolved
+Calls alternate between all replicas that answer (a stream goes to all that are listed, each over a
+channel of its own: `listed_connections`): all addresses of a DNS name, which is resolved
 again when one is lost, or all that are listed, which are resolved once, here. gRPC also watches the
 health of listed replicas and skips those that are loading, draining or have lost their engine; with
 a single address none is skipped, so that the server itself can report its state. Under TLS
@@ -94,6 +95,26 @@ def connection(
     )
 
 
+def listed_connections(
+    address: str, whole: Connection, max_message_bytes: int
+) -> dict[str, Connection]:
+    """The parameters of a channel to each of several listed addresses; none for any other address.
+
+    whole: those of a channel to all of them. The first's name is the one in the certificates.
+    """
+    if not _is_listed(address):
+        return {}
+    places = list(dict.fromkeys(part.strip() for part in address.split(",")))
+    connections = {}
+    for place in places if len(places) > 1 else []:
+        options = channel_options(place, max_message_bytes, local=_is_local(_place(place)[0]))
+        options.append(("grpc.default_authority", places[0]))
+        connections[place] = Connection(
+            f"dns:///{place}", options, whole.credentials, whole.metadata
+        )
+    return connections
+
+
 def target(address: str) -> str:
     """The gRPC target of an address, between whose replicas calls alternate.
 
@@ -113,7 +134,7 @@ def channel_options(address: str, max_message_bytes: int, *, local: bool) -> Opt
 
     local: all hosts are this machine, so no proxy is used.
     """
-    listed = "," in address and not _has_scheme(address)
+    listed = _is_listed(address)
     config = _SERVICE_CONFIG | (_WATCHED if listed else {})
     options: Options = [
         ("grpc.service_config", json.dumps(config)),
@@ -164,6 +185,10 @@ def _bearer(token: str) -> str:
 
 def _has_scheme(address: str) -> bool:
     return "://" in address or address.startswith(("unix:", "ipv4:", "ipv6:"))
+
+
+def _is_listed(address: str) -> bool:
+    return "," in address and not _has_scheme(address)
 
 
 def _place(part: str) -> tuple[str, int]:

@@ -23,7 +23,9 @@ from constitution.errors import Diagnostic
 from constitution.schema import Constitution
 from judge_service.client import calls
 from judge_service.client.aio import AsyncJudgeClient
+from judge_service.client.balanced_sync import balanced
 from judge_service.client.base import (
+    INFO_SECONDS,
     POLL_SECONDS,
     PROBE_SECONDS,
     RECOMMENDED,
@@ -79,10 +81,12 @@ class JudgeClient(ClientBase):
         super().__init__(address, **settings)
         self._channel = self._connection.channel(grpc)
         self._stubs = stubs(self._channel)
+        self._replicas = self._open_replicas(grpc)
 
     def close(self) -> None:
         """Close the connection and cancel calls in progress; the end of a `with` block does so."""
-        self._channel.close()
+        for each in (self._channel, *(replica.channel for replica in self._replicas)):
+            each.close()
 
     def __enter__(self) -> Self:
         return self
@@ -248,8 +252,16 @@ class JudgeClient(ClientBase):
         reason. After a broken connection the stream resumes with the unanswered ones. The whole has
         no time limit: raises JudgeUnavailable after a break of the client's `reconnect_seconds`,
         and JudgeRequestError at once for invalid options or an unknown constitution.
+
+        Several listed servers all work: each takes what it has room for, and what one that stops
+        had not answered goes to the others (`judge_service.client.balanced_stream`). Servers that
+        are not the same judge are a JudgeRequestError, before anything is asked of the second.
         """
-        session = self._session(comparisons, constitution, options)
+        source = self._requests(comparisons, constitution, options)
+        if self._replicas:
+            yield from balanced(self._balanced(source), self._replicas, self._metadata)
+            return
+        session = self._session(source)
         while session.begin():
             # gRPC reads requests from the outbox in a thread of its own; None ends them.
             outbox: queue.SimpleQueue[pb.StreamJudgmentsRequest | None] = queue.SimpleQueue()
@@ -277,9 +289,28 @@ class JudgeClient(ClientBase):
         >>> judge.server_info().state
         <ServerState.SERVING: 'serving'>
 
-        Raises JudgeUnavailable where no server answers, JudgeRequestError for a missing token.
+        Of several listed servers it asks all and returns the info of one that serves, if any does.
+
+        Raises JudgeUnavailable where no server answers, JudgeRequestError for a missing token, and
+        for servers that are not the same judge.
         """
-        return self._call(calls.server_info(), timeout)
+        call = calls.server_info()
+        if not self._replicas:
+            return self._call(call, timeout)
+        limit = min(self._timeout, INFO_SECONDS) if timeout is None else timeout
+        asked = {
+            each.address: each.stubs[call.rpc].future(
+                call.request, timeout=limit, metadata=self._metadata()
+            )
+            for each in self._replicas
+        }
+        infos: dict[str, Any] = {}
+        for address, future in asked.items():
+            try:
+                infos[address] = call.read(future.result())
+            except grpc.RpcError as error:
+                infos[address] = error
+        return self._together(infos)
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Progress | None = None) -> None:
         """Return once the server is serving, as after starting it: loading a model takes minutes.

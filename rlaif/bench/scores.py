@@ -79,7 +79,10 @@ def scored_questions(
             for done, entry in enumerate(score_many(list(waiting.values())), start=1):
                 journal.append(entry)
                 known[entry.key] = entry
-                report(done)
+                report(done - journal.unsynced)
+            journal.sync()
+            if waiting:
+                report(len(waiting))
     entries = [tuple(known[r.key] for r in each) for each in requests]
     return ScoredQuestions(questions, entries, len(waiting))
 

@@ -20,7 +20,11 @@ DEFAULT_WAIT_S = 600.0
 PIPED_COLUMNS = 120  # where COLUMNS is not set
 
 Server = Annotated[
-    str, typer.Option(help="Address of a running judge server.", metavar="HOST:PORT")
+    str,
+    typer.Option(
+        help="Address of a running judge server, or of several with commas: all of them work.",
+        metavar="HOST:PORT",
+    ),
 ]
 OwnJudge = Annotated[
     str,

@@ -3,7 +3,7 @@
     s_k in [-1, 1]    the judge's rating of a response by principle k, 0 the middle of its scale
     dropped           if s_k < -margin for any k that applies; named after the worst one
 
-Every answer is written to `scores.journal.jsonl` as it comes, so that a killed run asks only for
+Every answer is appended to `scores.journal.jsonl` as it comes, so that a killed run asks only for
 the rest. A response that could not be rated is kept, and counted.
 """
 
@@ -142,13 +142,17 @@ def rate_samples(
                 for done, future in enumerate(as_completed(running), start=1):
                     known[running[future]] = answer = future.result()
                     journal.append(ResponseRating(key=running[future], answer=answer))
-                    report(done)
+                    report(done - journal.unsynced)
             except JudgeUnavailable as error:
                 pool.shutdown(cancel_futures=True)
+                journal.sync()
                 raise LabelingError(
                     f"{error}\nthe ratings so far are saved in {journal_file}; when the judge is "
                     "up again, run the same command to continue with the rest"
                 ) from error
+            journal.sync()
+            if waiting:
+                report(len(waiting))
     return [known[key] for key in keys]
 
 

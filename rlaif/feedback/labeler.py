@@ -2,11 +2,11 @@
 
     samples ─ pairs ─► Comparison ─ judge_pairs ─► Judgment | Unjudged ─ receipts ─► Preference
 
-Every answer is written to disk (`labels.journal.jsonl`, one line each) before the next is
-processed. Its key is a digest of the texts, the constitution, the judge's model, its template and
-the options. So a killed run continues where it stopped, an edited constitution is judged anew, and
-going back to the old one costs nothing. Memory holds only the key and the journal offset of each
-answer.
+Every answer is appended to `labels.journal.jsonl`, one line each, before the next is processed, and
+counts as saved once it is synced to disk. Its key is a digest of the texts, the constitution, the
+judge's model, its template and the options. So a killed run continues where it stopped, an edited
+constitution is judged anew, and going back to the old one costs nothing. Memory holds only the key
+and the journal offset of each answer.
 
 The label of a pair, with p = P(A is better): chosen = A if p ≥ ½, else B; prob_chosen =
 max(p, 1 - p); a trait's probability is converted the same way, and may be below ½. A pair without
@@ -179,7 +179,7 @@ def judge_pairs(
     if len(keys) != len(pairs):
         repeated = next(id for id, n in Counter(pair.id for pair in pairs).items() if n > 1)
         raise LabelingError(f"duplicate pair id: {repeated!r}; give each pair its own id")
-    started, usage = time.monotonic(), Usage()
+    started, usage, rate = time.monotonic(), Usage(), ""
     with Journal(journal_file, JournalEntry) as journal:
         # One request per key that the journal lacks; pairs with equal content share an answer.
         wanted = set(keys.values())
@@ -194,6 +194,7 @@ def judge_pairs(
             by = judge.constitution.name if served else loaded
             try:
                 # An answer is journaled on arrival: a kill loses only those still on their way.
+                # Only what a power failure cannot take back is reported.
                 # A judge that has nothing to do is not asked: it may not have been started.
                 stream = (
                     client.stream(waiting.values(), constitution=by, options=options)
@@ -205,13 +206,17 @@ def judge_pairs(
                     entry = JournalEntry(key=keys[id], id=id, answer=answer)
                     places[keys[id]] = journal.append(entry)
                     usage += answer.usage
-                    report(before + done, _rate(done, time.monotonic() - started))
+                    rate = _rate(done, time.monotonic() - started)
+                    report(before + done - journal.unsynced, rate)
             except JudgeUnavailable as error:
+                journal.sync()
                 raise LabelingError(
                     f"{error}\n{len(places)} of {len(wanted)} labels are saved in "
                     f"{journal_file}; when the judge is up again, run the same command to "
                     "continue with the rest"
                 ) from error
+            journal.sync()
+            report(len(places), rate)
     if missing := len(wanted - places.keys()):
         raise LabelingError(
             f"the judge gave no answer for {missing} pairs; run again to judge them"

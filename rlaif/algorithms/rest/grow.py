@@ -105,6 +105,7 @@ class GrowStep:
                     for sample in self._sample(step, chunk):
                         journal.append(sample)
                         saved[sample.prompt, sample.index] = sample
+                    journal.sync()  # before the chunk is reported
                 grown.append([saved[key] for key in keys])
             report(len(chunks))
         return grown

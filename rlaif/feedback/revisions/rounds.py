@@ -7,8 +7,8 @@
     y_0    the policy's response
     p_i    a principle that applies to x, drawn anew in each round with the seed
 
-The judge writes both (`CritiqueCandidate`, `ReviseCandidate`). Every round is written to disk
-(`revisions.journal.jsonl`, one line each) before the sample's next round, with a digest of the
+The judge writes both (`CritiqueCandidate`, `ReviseCandidate`). Every round is appended to
+`revisions.journal.jsonl`, one line each, before the sample's next round, with a digest of the
 request, the judge and the constitution as its key: a killed run continues where it stopped.
 
 Left out: the paper's worked examples per principle (the judge's prompt has one for all principles),
@@ -145,7 +145,8 @@ def write_rounds(
                 last[index] = entry  # a sample's rounds come in order
                 if isinstance(entry.revision, Writing):
                     principles[entry.revision.principle_id] += 1
-                report(done)
+                report(done - journal.unsynced)
+            journal.sync()
             report(len(samples) * rounds)  # samples without a text have fewer rounds
     in_order = [last[index] for index in range(len(samples))]
     return WrittenRounds(in_order, asked, principles, reviser.judge)

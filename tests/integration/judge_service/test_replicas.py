@@ -114,12 +114,7 @@ class Load:
         self.answers[id] += 1
 
     def __enter__(self) -> Load:
-        """The calls come first: a stream stays where it began, and streams that begin at once all
-        go to the replica that was connected first."""
-        for thread in self._threads[:CALLERS]:
-            thread.start()
-        self.go_on_for(4 * CALLERS)
-        for thread in self._threads[CALLERS:]:
+        for thread in self._threads:
             thread.start()
         return self
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -300,6 +301,29 @@ def test_a_comparer_judges_once_and_reports_pairs_without_a_judgment(tmp_path):
 def test_progress_shows_the_count_and_the_rate(tmp_path, capsys):
     label(PAIRS, ScriptedJudge(), tmp_path)
     assert re.search(r"labels: 6/6 pairs, [\d.]+ (pairs/s|s/pair)", capsys.readouterr().err)
+
+
+def test_progress_counts_only_labels_that_a_power_failure_would_leave(tmp_path, monkeypatch):
+    on_disk, reported, real = [0], [], os.fsync
+
+    def fsync(file):
+        real(file)
+        journal = tmp_path / "labels.journal.jsonl"
+        if os.path.samestat(os.fstat(file), journal.stat()):
+            on_disk.append(journal.read_bytes().count(b"\n"))
+
+    @contextmanager
+    def counted(title, total, unit):
+        yield lambda done, note="", metrics=None: reported.append((done, on_disk[-1]))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("rlaif.feedback.labeler.progress", counted)
+    monkeypatch.setattr("rlaif.data.journal.SYNC_SECONDS", 3600)
+    pairs = [comparison(number) for number in range(600)]
+    label(pairs, ScriptedJudge(), tmp_path)
+    assert on_disk == [0, 0, 256, 512, 600]  # when it was opened, and then in groups
+    assert all(done <= kept for done, kept in reported)
+    assert reported[-1] == (600, 600)
 
 
 def test_datasets_loads_the_file_directly(tmp_path):
