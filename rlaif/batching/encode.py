@@ -198,27 +198,34 @@ def encode_pairs(
     encoded = EncodedPairs([], [])
     for done, p in enumerate(preferences):
         report(done)
-        # a pair is used only if both of its responses can be
         try:
-            chosen = _labeled_row(
-                tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens,
-                complete=p.chosen_complete, end_token=p.chosen_end_token,
-            )  # fmt: skip
-            rejected = _labeled_row(
-                tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens,
-                complete=p.rejected_complete, end_token=p.rejected_end_token,
-            )  # fmt: skip
+            encoded.pairs.append(encode_pair(tokenizer, p, max_tokens))
         except BatchError as error:
             if unusable == "error":
                 raise
             encoded.skipped.append(error)
-            continue
-        encoded.pairs.append(Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits)))
     if not encoded.pairs:
         why = f"; the first error: {encoded.skipped[0]}" if encoded.skipped else ""
         message = f"no usable pair among {len(preferences)} preferences{why}"
         raise NoneUsableError(message, encoded.skipped)
     return encoded
+
+
+def encode_pair(tokenizer: Any, preference: Preference, max_tokens: int) -> Pair:
+    """A preference as a pair; each response has at most max_tokens, prompt included.
+
+    Raises BatchError where either response cannot be used.
+    """
+    p = preference
+    chosen = _labeled_row(
+        tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens,
+        complete=p.chosen_complete, end_token=p.chosen_end_token,
+    )  # fmt: skip
+    rejected = _labeled_row(
+        tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens,
+        complete=p.rejected_complete, end_token=p.rejected_end_token,
+    )  # fmt: skip
+    return Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits))
 
 
 def _labeled_row(
