@@ -30,7 +30,7 @@ from typing import Any, Self
 import numpy
 
 from constitution.schema import Message
-from rlaif.batching.encode import Pair
+from rlaif.batching.rows import Pair
 from rlaif.data.cut_off import cut_in_pair
 from rlaif.data.prompt_split import text_of_messages
 from rlaif.data.records import Preference, RecordError

@@ -62,9 +62,7 @@ class CorpusManifest(BaseModel):
     example: Preference | None  # the first label with a receipt, which names its constitution
 
 
-def made_of(
-    files: Sequence[Path], tokenizer: Any, max_tokens: int, label: str = ""
-) -> MadeOf:
+def made_of(files: Sequence[Path], tokenizer: Any, max_tokens: int, label: str = "") -> MadeOf:
     """What a corpus of these files of labels is made of; reads them whole, once.
 
     label: stands for the digest of the files where they are not known. Raises RecordError for a

@@ -11,21 +11,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar, overload
+from typing import NamedTuple, overload
 
 import numpy
 
 from constitution.schema import Message
 from rlaif.batching.corpus.columns import DTYPES, Array, prompt_digest
 from rlaif.batching.corpus.manifest import CorpusError, CorpusManifest, read_manifest
-from rlaif.batching.encode import Pair, Row
+from rlaif.batching.rows import Pair, Row
 from rlaif.data.cut_off import CutResponses
 from rlaif.data.records import RecordError
 
 ROWS_AT_ONCE = 1 << 16
 """Rows of a column that are looked at together."""
 
-Item = TypeVar("Item")
+
+class PairLabels(NamedTuple):
+    """The labels of a pair, and its name."""
+
+    id: str
+    prob_chosen: float  # P(chosen is better)
+    traits: dict[str, float | None]  # the same by trait, None where not judged
 
 
 class PairCorpus:
@@ -55,11 +61,14 @@ class PairCorpus:
             Row(f"{name} (chosen)", (*start, *ids[prompt:middle]), prompt),
             Row(f"{name} (rejected)", (*start, *ids[middle:]), prompt),
             columns["prob_chosen"][row].item(),
-            {
-                trait: None if p != p else p  # NaN: not judged
-                for trait, p in zip(self.manifest.traits, columns["traits"][row].tolist(), strict=True)
-            },
-        )  # fmt: skip
+            self.traits(row),
+        )
+
+    def traits(self, row: int) -> dict[str, float | None]:
+        """The labels by trait of a row's pair."""
+        labels = self.columns["traits"][row].tolist()
+        names = self.manifest.traits
+        return {t: None if p != p else p for t, p in zip(names, labels, strict=True)}  # p != p: NaN
 
     def name(self, row: int) -> str:
         """The id of a row's pair."""
@@ -85,14 +94,20 @@ class CorpusPairs(Sequence[Pair]):
     @overload
     def __getitem__(self, place: int) -> Pair: ...
     @overload
-    def __getitem__(self, place: slice) -> Picked[Pair]: ...
-    def __getitem__(self, place: int | slice) -> Pair | Picked[Pair]:
+    def __getitem__(self, place: slice) -> PickedPairs: ...
+    def __getitem__(self, place: int | slice) -> Pair | PickedPairs:
         if isinstance(place, slice):
-            return Picked(self, range(*place.indices(len(self))))
+            return PickedPairs(self, range(*place.indices(len(self))))
         if not 0 <= place < len(self):
             raise IndexError(place)
         pair = self.corpus.pair(self.row(place))
         return turned(pair) if self.turn and pair.prob_chosen < 0.5 else pair
+
+    def labels(self, place: int) -> PairLabels:
+        """The labels of a place's pair, which is not turned."""
+        row = self.row(place)
+        prob = self.corpus.columns["prob_chosen"][row].item()
+        return PairLabels(self.corpus.name(row), prob, self.corpus.traits(row))
 
     def row(self, place: int) -> int:
         """The corpus's row of a place."""
@@ -114,23 +129,34 @@ class CorpusPairs(Sequence[Pair]):
         return replace(self, rows=rows, turn=self.turn or turn)
 
 
-class Picked(Sequence[Item]):
-    """Some items of a sequence, each read when it is used: a process reads only its own."""
+class PickedPairs(Sequence[Pair]):
+    """Some pairs of a corpus, each read when it is used: a process reads only its own."""
 
-    def __init__(self, items: Sequence[Item], places: Sequence[int]) -> None:
-        self._items, self._places = items, places
+    def __init__(self, pairs: CorpusPairs, places: Sequence[int]) -> None:
+        self._pairs, self._places = pairs, places
 
     def __len__(self) -> int:
         return len(self._places)
 
     @overload
-    def __getitem__(self, place: int) -> Item: ...
+    def __getitem__(self, place: int) -> Pair: ...
     @overload
-    def __getitem__(self, place: slice) -> Picked[Item]: ...
-    def __getitem__(self, place: int | slice) -> Item | Picked[Item]:
+    def __getitem__(self, place: slice) -> PickedPairs: ...
+    def __getitem__(self, place: int | slice) -> Pair | PickedPairs:
         if isinstance(place, slice):
-            return Picked(self._items, self._places[place])
-        return self._items[self._places[place]]
+            return PickedPairs(self._pairs, self._places[place])
+        return self._pairs[self._places[place]]
+
+    def labels(self) -> list[PairLabels]:
+        """The labels of all of them, without their tokens."""
+        return [self._pairs.labels(place) for place in self._places]
+
+
+def picked(pairs: Sequence[Pair], places: Sequence[int]) -> Sequence[Pair]:
+    """The pairs of a batch: of a corpus each is read when it is used."""
+    if isinstance(pairs, CorpusPairs):
+        return PickedPairs(pairs, places)
+    return [pairs[place] for place in places]
 
 
 def turned(pair: Pair) -> Pair:
@@ -146,7 +172,9 @@ class _Asked(NamedTuple):
     prompt: Sequence[Message]
 
 
-def require_apart_from(corpus: PairCorpus, heldout: Sequence[tuple[str, Sequence[Message]]]) -> None:
+def require_apart_from(
+    corpus: PairCorpus, heldout: Sequence[tuple[str, Sequence[Message]]]
+) -> None:
     """`require_apart` of a corpus and held-out (id, prompt)s. Raises RecordError."""
     asked = {prompt_digest(prompt): _Asked(name, prompt) for name, prompt in heldout}
     wanted = numpy.fromiter(asked, numpy.uint64, len(asked))

@@ -12,15 +12,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy
 
 from rlaif.batching.corpus.columns import Array
 from rlaif.batching.corpus.mapped import CorpusPairs
 from rlaif.data.cut_off import CutOff
-
-Sides = Literal["label", "any"]
 
 
 def without_cut(pairs: CorpusPairs, cut_off: CutOff) -> CorpusPairs:
@@ -36,7 +33,9 @@ def with_side(pairs: CorpusPairs, traits: Sequence[str] | None = None) -> Corpus
 
     def clear() -> Iterator[Array]:
         places = [pairs.corpus.manifest.traits.index(trait) for trait in traits or ()]
-        for label, by_trait in zip(pairs.column("prob_chosen"), pairs.column("traits"), strict=True):
+        for label, by_trait in zip(
+            pairs.column("prob_chosen"), pairs.column("traits"), strict=True
+        ):
             yield (label != 0.5) | _sided(by_trait[:, places]).any(1)
 
     return _kept(pairs, name, clear)
@@ -49,8 +48,7 @@ def _sided(labels: Array) -> Array:
 
 
 def seen_traits(pairs: CorpusPairs) -> tuple[set[str], set[str]]:
-    """(the traits that some pair has a label for, those that some pair has one other than ½ for).
-    """
+    """(the traits that some pair is labeled by, those that one is with a label other than ½)."""
     seen = numpy.zeros(len(pairs.corpus.manifest.traits), bool)
     sided = numpy.zeros_like(seen)
     for piece in pairs.column("traits"):
@@ -68,7 +66,7 @@ def _kept(pairs: CorpusPairs, name: str, masks: Callable[[], Iterator[Array]]) -
     count = sum(int(mask.sum()) for mask in masks())
     if count == len(pairs):
         return pairs
-    of = "all" if pairs.rows is None else hashlib.sha256(pairs.rows.tobytes()).hexdigest()
+    of = "all" if pairs.rows is None else hashlib.sha256(pairs.rows.data).hexdigest()
     folder = pairs.corpus.folder / "rows"
     digest = hashlib.sha256(f"{name}\n{of}\n{pairs.corpus.manifest.key}".encode()).hexdigest()[:16]
     path = folder / f"{name.partition('-any')[0]}-{digest}.npy"
