@@ -34,7 +34,7 @@ from rlaif.models.folder import trained_tokenizer
 from rlaif.training.checks import report_cut_off, report_skipped, require_context
 from rlaif.training.config import HeldOutConfig, TrainingError
 from rlaif.training.learner import Learner
-from rlaif.training.preflight import require_heldout, require_kept
+from rlaif.training.preflight import require_heldout, require_kept, require_kept_of
 from rlaif.training.run import Run, records_digest, run_inputs
 
 
@@ -83,15 +83,6 @@ def require_fitting(pairs: CorpusPairs, model: str, config: HeldOutConfig) -> No
     corpus = pairs.corpus
     require_fit(corpus.folder, corpus.manifest, tokenizer, config.max_tokens, config.unusable)
     require_kept_of(pairs, config)
-
-
-def require_kept_of(pairs: CorpusPairs, config: HeldOutConfig) -> None:
-    """`require_kept` of a corpus."""
-    if not without_cut(pairs, config.cut_off):
-        raise TrainingError(
-            f"all {len(pairs)} pairs of {pairs.corpus.folder} hold a response that was cut off, "
-            "and cut_off=skip leaves them out; set cut_off=keep"
-        )
 
 
 def count_cut(preferences: Sequence[Preference] | CorpusPairs) -> CutResponses:

@@ -21,7 +21,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from rlaif.batching.corpus.columns import Array
+from rlaif.batching.corpus.columns import Array, write_header
 from rlaif.batching.corpus.mapped import CorpusPairs
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
@@ -106,8 +106,7 @@ def _make_empty(path: Path, rows: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     with partial.open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, 2)}
-        numpy.lib.format.write_array_header_2_0(file, header)
+        write_header(file, "<f4", (rows, 2))
         for at in range(0, rows, PIECE):
             file.write(numpy.full((min(PIECE, rows - at), 2), numpy.nan, "<f4").tobytes())
         file.flush()

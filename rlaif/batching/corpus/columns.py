@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy
 
@@ -105,7 +105,7 @@ class PartBuilder:
             "ids": self.ids, "prob_chosen": self.prob_chosen, "cut": self.cut,
             "prompts": self.prompts, "names": self.names, "name_lengths": self.name_lengths,
         }  # fmt: skip
-        arrays = {
+        arrays: dict[str, Any] = {
             name: numpy.frombuffer(values, DTYPES.get(name, "<i8")) if len(values) else _none(name)
             for name, values in columns.items()
         }
@@ -131,8 +131,15 @@ def prompt_digest(messages: Sequence[Message]) -> int:
 def read_about(part: Path) -> PartAbout:
     """The description of a part, without its columns."""
     with numpy.load(part) as columns:
-        fields = json.loads(columns["about"].tobytes())
-    return PartAbout(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = json.loads(columns["about"].tobytes())
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return PartAbout(**{**fields, **lists})
+
+
+def write_header(file: IO[bytes], dtype: str, shape: tuple[int, ...]) -> None:
+    """Write what stands before the values of a .npy file."""
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    numpy.lib.format.write_array_header_2_0(file, header)  # type: ignore[no-untyped-call]
 
 
 class ColumnFile:
@@ -144,8 +151,7 @@ class ColumnFile:
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
         self._file = (folder / f"{name}.npy").open("wb")
         self._dtype = numpy.dtype(DTYPES[name])
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
-        numpy.lib.format.write_array_header_2_0(self._file, header)
+        write_header(self._file, self._dtype.str, shape)
 
     def append(self, values: Array) -> None:
         """Write the next values."""

@@ -65,7 +65,7 @@ class ShuffledBatches(Sequence[list[int]]):
     """
 
     def __init__(self, count: int, batch_size: int, epochs: int, seed: int) -> None:
-        self.count, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
+        self.items, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
         self._steps = -(-count // batch_size)  # of an epoch
 
     def __len__(self) -> int:
@@ -82,5 +82,5 @@ class ShuffledBatches(Sequence[list[int]]):
             raise IndexError(step)
         epoch, place = divmod(step % len(self), self._steps)
         first = place * self.batch_size
-        places = range(first, min(first + self.batch_size, self.count))
-        return permuted(places, self.count, self.seed, epoch)
+        places = range(first, min(first + self.batch_size, self.items))
+        return permuted(places, self.items, self.seed, epoch)

@@ -51,6 +51,7 @@ class Preparation:
 
     tokenizer: as the training has it, with the template's variables and the model's end tokens.
     made_of: of the files, with this tokenizer. report: called with the number of labels passed.
+    beside: files that are copied into the corpus.
     """
 
     files: Sequence[Path]
@@ -60,6 +61,7 @@ class Preparation:
     unusable: Unusable
     out: Path
     report: Callable[[int], None] = _unreported
+    beside: Sequence[Path] = ()
 
     @property
     def parts(self) -> Path:
@@ -169,6 +171,8 @@ class Preparation:
             about = [each for file, _ in enumerate(self.files) for each in self._of_file(file)]
             manifest = self._manifest(about)
             write_columns(self._paths(), about, manifest, whole)
+            for extra in self.beside:
+                shutil.copyfile(extra, whole / extra.name)
             with (whole / MANIFEST).open("w", encoding="utf-8") as file:
                 file.write(manifest.model_dump_json(indent=2) + "\n")
                 file.flush()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy
 
-from rlaif.batching.corpus.columns import Array
+from rlaif.batching.corpus.columns import Array, write_header
 from rlaif.batching.corpus.mapped import CorpusPairs
 from rlaif.data.cut_off import CutOff
 
@@ -29,7 +29,7 @@ def without_cut(pairs: CorpusPairs, cut_off: CutOff) -> CorpusPairs:
 
 def with_side(pairs: CorpusPairs, traits: Sequence[str] | None = None) -> CorpusPairs:
     """The pairs whose label is not ½ or, with traits, one of whose labels is not."""
-    name = "with-side" if traits is None else f"with-any-side-{','.join(traits)}"
+    name = "with-side" if traits is None else f"with-any-side:{','.join(traits)}"
 
     def clear() -> Iterator[Array]:
         places = [pairs.corpus.manifest.traits.index(trait) for trait in traits or ()]
@@ -69,7 +69,7 @@ def _kept(pairs: CorpusPairs, name: str, masks: Callable[[], Iterator[Array]]) -
     of = "all" if pairs.rows is None else hashlib.sha256(pairs.rows.data).hexdigest()
     folder = pairs.corpus.folder / "rows"
     digest = hashlib.sha256(f"{name}\n{of}\n{pairs.corpus.manifest.key}".encode()).hexdigest()[:16]
-    path = folder / f"{name.partition('-any')[0]}-{digest}.npy"
+    path = folder / f"{name.partition(':')[0]}-{digest}.npy"
     if not path.exists():
         try:
             _write(path, count, _numbers(pairs, masks()))
@@ -93,8 +93,7 @@ def _write(path: Path, count: int, pieces: Iterator[Array]) -> None:
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
-        header = {"descr": "<i8", "fortran_order": False, "shape": (count,)}
-        numpy.lib.format.write_array_header_2_0(file, header)
+        write_header(file, "<i8", (count,))
         for piece in pieces:
             file.write(piece.astype("<i8").tobytes())
         file.flush()
