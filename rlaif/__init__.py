@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from rlaif.algorithms.reward.config import RewardConfig
     from rlaif.algorithms.sft.config import SFTConfig
     from rlaif.algorithms.sft.sources import SFTSource
+    from rlaif.api.corpus.prepare import prepare_corpus
     from rlaif.api.judging import evaluate
     from rlaif.api.labeling import label, update_labels
     from rlaif.api.pairs import train_dpo, train_reward, train_sft
@@ -93,6 +94,7 @@ __all__ = [
     "label",
     "label_shards",
     "merge_adapter",
+    "prepare_corpus",
     "revise",
     "revise_shards",
     "run",
@@ -115,6 +117,7 @@ _HOMES = {
     "rlaif.algorithms.reward.config": {"RewardConfig"},
     "rlaif.algorithms.sft.config": {"SFTConfig"},
     "rlaif.algorithms.sft.sources": {"SFTSource"},
+    "rlaif.api.corpus.prepare": {"prepare_corpus"},
     "rlaif.api.judging": {"evaluate"},
     "rlaif.api.labeling": {"label", "update_labels"},
     "rlaif.api.pairs": {"train_dpo", "train_reward", "train_sft"},

@@ -20,6 +20,7 @@ from rlaif.algorithms.reward.config import RewardConfig
 from rlaif.algorithms.reward.heads import PairT, head_weights, labeled_pairs
 from rlaif.algorithms.sft.config import SFTConfig
 from rlaif.algorithms.sft.sources import SFTSource, imitable, imitated, require_lessons
+from rlaif.api.corpus.plan import corpus_given, plan_dpo_corpus, plan_reward_corpus
 from rlaif.api.encoding import examine_lessons, examine_pairs
 from rlaif.api.inputs import (
     LessonsLike,
@@ -78,6 +79,7 @@ def train_reward(
 ) -> Path:
     """A reward model on soft labels: one head per trait, weighed by the constitution.
 
+    labels: also the folder of a corpus (`prepare_corpus`).
     constitution: gives the traits their weights; "" finds the shipped one that the labels' receipts
     name. heldout: pairs whose loss is logged, and which evaluation.json is about. Returns `out`.
     Started again after a kill it resumes.
@@ -107,6 +109,7 @@ def train_dpo(
 ) -> Path:
     """Direct preference optimization (arXiv:2305.18290) on soft labels.
 
+    labels: also the folder of a corpus (`prepare_corpus`).
     heldout: pairs whose loss is logged, for keep="best". reference_cache: a folder of reference
     log-probs that several runs share. Returns `out`, with the adapter (with lora=None: the model)
     and metrics.jsonl. Started again after a kill it resumes.
@@ -193,6 +196,11 @@ def plan_reward(
     **settings: Any,
 ) -> TrainingPlan:
     """`train_reward`, checked and not started."""
+    if (folder := corpus_given(labels)) is not None:
+        return plan_reward_corpus(
+            folder, model=model, out=out, constitution=constitution, heldout=heldout,
+            config=config, settings=settings,
+        )  # fmt: skip
     # Each argument by itself, so that everything that cannot be used is named.
     checks = check(RewardConfig, config, settings, model, out)
     problems, found = checks.problems, checks.config
@@ -240,6 +248,11 @@ def plan_dpo(
     **settings: Any,
 ) -> TrainingPlan:
     """`train_dpo`, checked and not started."""
+    if (folder := corpus_given(labels)) is not None:
+        return plan_dpo_corpus(
+            folder, model=model, out=out, heldout=heldout, reference_cache=reference_cache,
+            config=config, settings=settings,
+        )  # fmt: skip
     # Each argument by itself, so that everything that cannot be used is named.
     checks = check(DPOConfig, config, settings, model, out)
     problems, found = checks.problems, checks.config

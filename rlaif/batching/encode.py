@@ -23,39 +23,11 @@ from torch import Tensor
 
 from constitution.schema import Message
 from rlaif.batching.chat import ChatTemplateError, end_ids, prompt_ids, turn_end_id
+from rlaif.batching.rows import Pair as Pair  # imported from here
+from rlaif.batching.rows import Row as Row
 from rlaif.batching.unusable import BatchError, NoneUsableError, Unusable, require_response
 from rlaif.data.cut_off import ending_of
 from rlaif.data.records import Preference, Prompt, Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One conversation with its response, as token ids."""
-
-    id: str  # names the record in errors
-    ids: tuple[int, ...]
-    start: int  # index of the response's first token: the response is ids[start:]
-
-    @property
-    def response_length(self) -> int:
-        """Tokens of the response, end token included."""
-        return len(self.ids) - self.start
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A preference as token ids: two responses to one prompt, with their soft labels."""
-
-    id: str
-    chosen: Row
-    rejected: Row
-    prob_chosen: float  # P(chosen is better)
-    traits: dict[str, float | None]  # P(chosen is better) by trait, None where not judged
-
-    @property
-    def rows(self) -> tuple[Row, Row]:
-        """(chosen, rejected), the order of rows in batches."""
-        return self.chosen, self.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +43,14 @@ class Batch:
 class EncodedPairs:
     """The pairs that can be trained on, and the reasons why others are skipped."""
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]  # of a corpus: read when used (corpus/mapped.py)
     skipped: list[BatchError]  # one per record left out
+    left_out: int = 0  # others, without a reason each: those of a corpus
+
+    @property
+    def skips(self) -> int:
+        """How many records are not trained on."""
+        return len(self.skipped) + self.left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,30 +173,37 @@ def encode_pairs(
     (too long, empty, refused by the chat template), or with unusable="skip" NoneUsableError when
     all are unusable.
     """
-    encoded = EncodedPairs([], [])
+    pairs: list[Pair] = []
+    skipped: list[BatchError] = []
     for done, p in enumerate(preferences):
         report(done)
-        # a pair is used only if both of its responses can be
         try:
-            chosen = _labeled_row(
-                tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens,
-                complete=p.chosen_complete, end_token=p.chosen_end_token,
-            )  # fmt: skip
-            rejected = _labeled_row(
-                tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens,
-                complete=p.rejected_complete, end_token=p.rejected_end_token,
-            )  # fmt: skip
+            pairs.append(encode_pair(tokenizer, p, max_tokens))
         except BatchError as error:
             if unusable == "error":
                 raise
-            encoded.skipped.append(error)
-            continue
-        encoded.pairs.append(Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits)))
-    if not encoded.pairs:
-        why = f"; the first error: {encoded.skipped[0]}" if encoded.skipped else ""
-        message = f"no usable pair among {len(preferences)} preferences{why}"
-        raise NoneUsableError(message, encoded.skipped)
-    return encoded
+            skipped.append(error)
+    if not pairs:
+        why = f"; the first error: {skipped[0]}" if skipped else ""
+        raise NoneUsableError(f"no usable pair among {len(preferences)} preferences{why}", skipped)
+    return EncodedPairs(pairs, skipped)
+
+
+def encode_pair(tokenizer: Any, preference: Preference, max_tokens: int) -> Pair:
+    """A preference as a pair; each response has at most max_tokens, prompt included.
+
+    Raises BatchError where either response cannot be used.
+    """
+    p = preference
+    chosen = _labeled_row(
+        tokenizer, f"{p.id} (chosen)", p.prompt, p.chosen_text, max_tokens,
+        complete=p.chosen_complete, end_token=p.chosen_end_token,
+    )  # fmt: skip
+    rejected = _labeled_row(
+        tokenizer, f"{p.id} (rejected)", p.prompt, p.rejected_text, max_tokens,
+        complete=p.rejected_complete, end_token=p.rejected_end_token,
+    )  # fmt: skip
+    return Pair(p.id, chosen, rejected, p.prob_chosen, dict(p.traits))
 
 
 def _labeled_row(

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from constitution.errors import UserError
-from rlaif.batching.chat import end_ids
+from rlaif.batching.chat import bind_end_ids, end_ids, with_template_kwargs
 
 # Settings by which classes of transformers change W h, and names by which they limit positions.
 _SCALED_LOGITS = (
@@ -109,6 +109,21 @@ def read_tokenizer(name: str, *, local: bool = False) -> Any:
     """Load the tokenizer of a folder or hub id; local: download nothing. Raises BackboneError."""
     with readable_errors(name):
         return transformers.AutoTokenizer.from_pretrained(name, local_files_only=local)
+
+
+def trained_tokenizer(name: str, template_kwargs: Mapping[str, Any] | None = None) -> Any:
+    """The tokenizer as `Backbone.load` has it, end tokens and template variables included, without
+    the model's weights. Raises BackboneError and ChatTemplateError."""
+    config, tokenizer = refuse_encoder_decoders(name), read_tokenizer(name)
+    require_end_token(tokenizer, name)
+    with readable_errors(name):
+        try:
+            ends = transformers.GenerationConfig.from_pretrained(name)
+        except OSError:  # it has none of its own
+            ends = transformers.GenerationConfig.from_model_config(config)
+    tokenizer = with_template_kwargs(tokenizer, template_kwargs)
+    bind_end_ids(tokenizer, end_token_ids(tokenizer, ends))
+    return tokenizer
 
 
 def read_model(name: str, dtype: torch.dtype) -> tuple[Any, Any]:

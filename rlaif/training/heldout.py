@@ -13,21 +13,34 @@ from typing import Any, Literal
 
 import torch
 
-from rlaif.batching.encode import EncodedPairs, Row, encode_pairs, length_buckets, pad
-from rlaif.data.cut_off import count_pairs, pairs_for
+from rlaif.batching.corpus.manifest import require_fit
+from rlaif.batching.corpus.mapped import CorpusPairs
+from rlaif.batching.corpus.order import ShuffledBatches
+from rlaif.batching.corpus.selection import without_cut
+from rlaif.batching.encode import (
+    EncodedPairs,
+    Pair,
+    Row,
+    encode_pairs,
+    epoch_batches,
+    length_buckets,
+    pad,
+)
+from rlaif.data.cut_off import CutResponses, count_pairs, pairs_for
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone, Role
+from rlaif.models.folder import trained_tokenizer
 from rlaif.training.checks import report_cut_off, report_skipped, require_context
 from rlaif.training.config import HeldOutConfig, TrainingError
 from rlaif.training.learner import Learner
-from rlaif.training.preflight import require_heldout, require_kept
+from rlaif.training.preflight import require_heldout, require_kept, require_kept_of
 from rlaif.training.run import Run, records_digest, run_inputs
 
 
 def load_and_encode(
     model: str,
-    preferences: Sequence[Preference],
+    preferences: Sequence[Preference] | CorpusPairs,
     heldout: Sequence[Preference],
     config: HeldOutConfig,
     workers: ProcessGroup,
@@ -35,19 +48,27 @@ def load_and_encode(
     """Load the base, and encode the training and held-out pairs with the same limits.
 
     Skipped pairs and cut-off responses are reported on stderr. Raises TrainingError for settings
-    that cannot work, BackboneError for the model, and BatchError for an unusable pair.
+    that cannot work, BackboneError for the model, BatchError for an unusable pair, and CorpusError
+    for a corpus of another tokenizer or other settings, before the model's weights are read.
     """
     require_heldout(config, heldout)
-    require_kept(preferences, config)
+    if isinstance(preferences, CorpusPairs):
+        require_fitting(preferences, model, config)
+    else:
+        require_kept(preferences, config)
     require_kept(heldout, config, "held-out pairs")
     backbone = Backbone.load(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
     require_context(backbone, config.max_tokens)
     bounds = config.max_tokens, config.unusable
-    report_cut_off(count_pairs(preferences), "pairs", config.cut_off == "skip")
+    report_cut_off(count_cut(preferences), "pairs", config.cut_off == "skip")
     report_cut_off(count_pairs(heldout), "held-out pairs", config.cut_off == "skip")
-    encoded = encode_pairs(backbone.tokenizer, pairs_for(preferences, config.cut_off), *bounds)
+    if isinstance(preferences, CorpusPairs):
+        left_out = preferences.corpus.manifest.left_out
+        encoded = EncodedPairs(without_cut(preferences, config.cut_off), [], left_out)
+    else:
+        encoded = encode_pairs(backbone.tokenizer, pairs_for(preferences, config.cut_off), *bounds)
     encoded_heldout = EncodedPairs([], [])
     if heldout := pairs_for(heldout, config.cut_off):
         encoded_heldout = encode_pairs(backbone.tokenizer, heldout, *bounds)
@@ -55,15 +76,41 @@ def load_and_encode(
     return backbone, encoded, encoded_heldout
 
 
+def require_fitting(pairs: CorpusPairs, model: str, config: HeldOutConfig) -> None:
+    """Raises CorpusError where a corpus was not made for this model's tokenizer and these settings,
+    and TrainingError where cut_off=skip leaves none of its pairs."""
+    tokenizer = trained_tokenizer(model, config.chat_template_kwargs)
+    corpus = pairs.corpus
+    require_fit(corpus.folder, corpus.manifest, tokenizer, config.max_tokens, config.unusable)
+    require_kept_of(pairs, config)
+
+
+def count_cut(preferences: Sequence[Preference] | CorpusPairs) -> CutResponses:
+    """Cut-off responses of training pairs; in a corpus those of unusable pairs are not counted."""
+    return preferences.cut() if isinstance(preferences, CorpusPairs) else count_pairs(preferences)
+
+
+def batches_of(
+    pairs: Sequence[Pair], batch_size: int, epochs: int, seed: int
+) -> Sequence[list[int]]:
+    """The places of every step's batch: for pairs in memory a list, of a corpus made when used."""
+    order = ShuffledBatches if isinstance(pairs, CorpusPairs) else epoch_batches
+    return order(len(pairs), batch_size, epochs, seed)
+
+
 def pair_inputs(
     algorithm: Literal["reward", "dpo"],
     config: HeldOutConfig,
     backbone: Backbone,
-    preferences: Sequence[Preference],
+    preferences: Sequence[Preference] | CorpusPairs,
     heldout: Sequence[Preference],
 ) -> dict[str, Any]:
     """`run_inputs` of training on pairs, without `keep`: it only selects among checkpoints."""
-    inputs = run_inputs(algorithm, config, backbone, preferences)
+    if isinstance(preferences, CorpusPairs):
+        inputs = run_inputs(algorithm, config, backbone, ())
+        inputs["data"] = f"corpus {preferences.corpus.manifest.key}"
+    else:
+        inputs = run_inputs(algorithm, config, backbone, preferences)
     del inputs["config"]["keep"]
     return inputs | {"heldout": records_digest(heldout)}
 

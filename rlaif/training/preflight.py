@@ -7,11 +7,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from constitution.errors import UserError, install_hint
 from rlaif.data.cut_off import pairs_for
 from rlaif.data.records import Preference
 from rlaif.training.config import HeldOutConfig, PolicyConfig, TrainingError
+
+if TYPE_CHECKING:
+    from rlaif.batching.corpus.mapped import CorpusPairs
 
 TRAIN_PACKAGES = ("torch", "transformers", "accelerate", "peft")
 
@@ -64,6 +68,17 @@ def require_kept(pairs: Sequence[Preference], config: HeldOutConfig, what: str =
         raise TrainingError(
             f"all {len(pairs)} {what} hold a response that was cut off, and cut_off=skip leaves "
             "them out; set cut_off=keep, or sample again with a higher max_new_tokens"
+        )
+
+
+def require_kept_of(pairs: CorpusPairs, config: HeldOutConfig) -> None:
+    """`require_kept` of a corpus. Raises TrainingError."""
+    from rlaif.batching.corpus.selection import without_cut  # takes numpy
+
+    if not without_cut(pairs, config.cut_off):
+        raise TrainingError(
+            f"all {len(pairs)} pairs of {pairs.corpus.folder} hold a response that was cut off, "
+            "and cut_off=skip leaves them out; set cut_off=keep"
         )
 
 

@@ -116,7 +116,7 @@ class Run:
     def within_budget(self, steps: Sequence[Step], done: int = 0) -> Iterator[Step]:
         """The steps after the first `done`, as long as the budget lasts; each reports its tokens by
         `spend`. Collective. Raises TrainingError where it is spent before the run's first step."""
-        for step in steps[done:]:
+        for place in range(done, len(steps)):
             if spent := self.spent_budget():
                 if not self._steps:
                     limit = getattr(self.config, spent)
@@ -125,7 +125,7 @@ class Run:
                         f"{self._seconds():.1f} s and {self._tokens:.0f} tokens); raise it"
                     )
                 return
-            yield step
+            yield steps[place]
 
     def spend(self, tokens: float) -> bool:
         """Count a step and its tokens, of all processes; whether training ends with it because a

@@ -8,16 +8,22 @@ prob_chosen < ½    turned round: the rejected response is the better one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from rlaif.data.records import Preference
 from rlaif.training.config import TrainingError
 
+if TYPE_CHECKING:
+    from rlaif.batching.corpus.mapped import CorpusPairs
 
-class HardLabels(NamedTuple):
+
+PairsT = TypeVar("PairsT", bound="Sequence[Preference] | CorpusPairs")
+
+
+class HardLabels(NamedTuple, Generic[PairsT]):
     """Pairs whose chosen response is the better one, and what was done to get them."""
 
-    pairs: list[Preference]
+    pairs: PairsT
     ties: int  # left out
     reversed: int  # turned round
 
@@ -31,17 +37,33 @@ class HardLabels(NamedTuple):
         return ", ".join(parts)
 
 
-def hard_labels(pairs: Sequence[Preference], loss: str) -> HardLabels:
+def hard_labels(pairs: Sequence[Preference], loss: str) -> HardLabels[list[Preference]]:
     """The pairs for a loss on hard labels. Raises TrainingError when all are ties."""
     kept = [pair for pair in pairs if pair.prob_chosen != 0.5]
     if pairs and not kept:
-        raise TrainingError(
-            f"all {len(pairs)} pairs are ties (prob_chosen ½), of which loss={loss} learns "
-            "nothing; label them by a stronger judge, or use loss=soft_sigmoid"
-        )
+        raise _only_ties(len(pairs), loss)
     turned = [_turned(pair) if pair.prob_chosen < 0.5 else pair for pair in kept]
     reverse = sum(pair.prob_chosen < 0.5 for pair in kept)
     return HardLabels(turned, len(pairs) - len(kept), reverse)
+
+
+def hard_corpus(pairs: CorpusPairs, loss: str) -> HardLabels[CorpusPairs]:
+    """`hard_labels` of a corpus, whose pairs are turned round when they are read."""
+    from rlaif.batching.corpus.selection import with_side  # takes numpy
+
+    kept = with_side(pairs)
+    if not kept:
+        raise _only_ties(len(pairs), loss)
+    reverse = sum(int((piece < 0.5).sum()) for piece in kept.column("prob_chosen"))
+    turned = kept.with_rows(kept.rows, turn=True) if reverse else kept
+    return HardLabels(turned, len(pairs) - len(kept), reverse)
+
+
+def _only_ties(count: int, loss: str) -> TrainingError:
+    return TrainingError(
+        f"all {count} pairs are ties (prob_chosen ½), of which loss={loss} learns "
+        "nothing; label them by a stronger judge, or use loss=soft_sigmoid"
+    )
 
 
 def _turned(pair: Preference) -> Preference:

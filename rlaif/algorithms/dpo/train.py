@@ -17,23 +17,32 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlaif.algorithms.dpo.config import DPOConfig
-from rlaif.algorithms.dpo.hard_labels import hard_labels
+from rlaif.algorithms.dpo.hard_labels import hard_corpus, hard_labels
 from rlaif.algorithms.dpo.losses import LOSSES, PairLogprobs, log_ratios, preferred_nll
 from rlaif.algorithms.dpo.reference_cache import ReferenceCache, ReferenceLogprobs
-from rlaif.batching.encode import Pair, epoch_batches
-from rlaif.data.cut_off import count_pairs
+from rlaif.algorithms.dpo.reference_file import ReferenceFile, fill_reference
+from rlaif.batching.corpus.mapped import CorpusPairs, picked
+from rlaif.batching.encode import Pair
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.progress import progress
 from rlaif.training.checks import memory_gib, require_finite
 from rlaif.training.config import TrainingError
-from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
+from rlaif.training.heldout import (
+    batches_of,
+    count_cut,
+    is_evaluated,
+    load_and_encode,
+    load_kept,
+    pair_inputs,
+)
 from rlaif.training.learner import Learner
 from rlaif.training.plain_text.score import TextForgetting
 from rlaif.training.recompute import recompute_layers
@@ -43,7 +52,7 @@ from rlaif.training.run import Run
 def train(
     config: DPOConfig,
     model: str,
-    preferences: Sequence[Preference],
+    preferences: Sequence[Preference] | CorpusPairs,
     out: Path,
     eval_preferences: Sequence[Preference] = (),
     reference_cache: Path | None = None,
@@ -52,13 +61,14 @@ def train(
 
     model: short name, folder or hub id of the base. eval_preferences: held-out pairs, whose loss is
     logged (training/heldout.py), beside that of held-out plain text (training/plain_text/score.py).
-    reference_cache: folder of reference log-probs that several runs
-    share; None: `out`. A killed run resumes from the last checkpoint in `out`.
+    preferences may be a corpus, whose pairs are read when they are used. reference_cache: folder of
+    reference log-probs that several runs share; None: `out`, for those of a corpus beside it. A
+    killed run resumes from the last checkpoint in `out`.
     Raises TrainingError, BatchError for an unusable pair, or BackboneError for the model.
     """
     # 1. The base, the pairs, and the policy: an adapter over the base, or the base itself.
     workers = ProcessGroup.current()
-    preferences = labels_for(config.loss, preferences, "pairs", workers)
+    preferences = training_labels(config.loss, preferences, workers)
     eval_preferences = labels_for(config.loss, eval_preferences, "held-out pairs", workers)
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
@@ -69,47 +79,60 @@ def train(
     text = TextForgetting.from_start(backbone, config, workers)
 
     # 2. The optimizer and the run's folder.
-    batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
+    batches = batches_of(encoded.pairs, config.batch_size, config.epochs, config.seed)
     trained = [(backbone.role_parameters("policy"), config.learning_rate)]
     learner = Learner(trained, len(batches), config, workers)
     inputs = pair_inputs("dpo", config, backbone, preferences, eval_preferences)
     run = Run(out, inputs, config, workers)
 
     # 3. The reference's log-probs, once, while the policy is still the base.
-    if saved := run.resume():
-        ref_logprobs = saved["reference"].clone()
+    saved = run.resume()
+    kept = saved["reference"].clone() if saved else None
+    folders = out, reference_cache
+    reference = reference_of(backbone, encoded.pairs, heldout.pairs, config, workers, folders, kept)
+    if saved:
         learner.load(saved["learner"])
-    else:
-        cache = ReferenceCache(reference_cache or out, backbone.fingerprint, numerics(backbone))
-        pairs = encoded.pairs + heldout.pairs
-        ref_logprobs = reference_logprobs(backbone, pairs, config, cache, workers)  # (N, 2)
 
     # 4. Steps.
-    cut = count_pairs(preferences).pair_metrics()
+    cut = count_cut(preferences).pair_metrics()
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("DPO", len(batches), "steps") as report:
         report(done)
         for step, batch in enumerate(run.within_budget(batches, done), start=done + 1):
             rate = learner.schedule(step)
-            pairs, where = [encoded.pairs[i] for i in batch], f"DPO, step {step}"
-            metrics = train_step(backbone, learner, pairs, ref_logprobs[batch], config, where)
-            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
+            pairs, where = picked(encoded.pairs, batch), f"DPO, step {step}"
+            metrics = train_step(backbone, learner, pairs, reference.train[batch], config, where)
+            metrics |= {"learning_rate": rate, "skipped": encoded.skips, **cut}
             last = run.spend(metrics["tokens"]) or step == len(batches)
             score, due = None, last or is_evaluated(config, step, epoch)
             metrics |= text.metrics(backbone) if due else {}
             if heldout.pairs and due:
-                ref = ref_logprobs[len(encoded.pairs) :]
+                ref = reference.heldout
                 metrics |= evaluate(backbone, heldout.pairs, ref, config, workers, where)
                 score = -metrics["heldout_loss"]
             run.log(step, metrics)
             if score is not None or step % config.checkpoint_every == 0 or last:
-                run.save(step, {"learner": learner.state(), "reference": ref_logprobs}, score)
+                run.save(step, {"learner": learner.state(), "reference": reference.kept}, score)
             report(step, f"loss {metrics['loss']:.3f}, margin {metrics['margin']:.2f}", metrics)
 
     # 5. The policy: the last step's, or the best (keep).
     load_kept(config, run, learner)
     run.save_policy(backbone)
     return out
+
+
+def training_labels(
+    loss: str, preferences: Sequence[Preference] | CorpusPairs, workers: ProcessGroup
+) -> Sequence[Preference] | CorpusPairs:
+    """`labels_for` of the training pairs, which may be a corpus."""
+    if not isinstance(preferences, CorpusPairs):
+        return labels_for(loss, preferences, "pairs", workers)
+    if LOSSES[loss].soft:
+        return preferences
+    hard = hard_corpus(preferences, loss)
+    if workers.is_main and hard.describe():
+        print(f"DPO, pairs: {hard.describe()}", file=sys.stderr)
+    return hard.pairs
 
 
 def labels_for(
@@ -133,6 +156,45 @@ def numerics(backbone: Backbone) -> str:
     dtypes = backbone.dtype, backbone.model.dtype
     computed, stored = (str(dtype).removeprefix("torch.") for dtype in dtypes)
     return computed if computed == stored else f"{computed}-of-{stored}"
+
+
+class PairReference(NamedTuple):
+    """Reference log-probs of the pairs of a run."""
+
+    train: Tensor | ReferenceFile  # by the places of a batch (B,): (B, 2)
+    heldout: Tensor  # (M, 2)
+    kept: Tensor  # what a checkpoint holds
+
+
+def reference_of(
+    backbone: Backbone,
+    pairs: Sequence[Pair],
+    heldout: Sequence[Pair],
+    config: DPOConfig,
+    workers: ProcessGroup,
+    folders: tuple[Path, Path | None],
+    kept: Tensor | None,
+) -> PairReference:
+    """The reference log-probs of N training and M held-out pairs, computed where they are missing.
+
+    Those of a corpus are in a file that a resumed run reads again; others are in checkpoints.
+    folders: (the run's, one that runs share). kept: of the checkpoint that the run goes on from.
+    Collective; see `reference_logprobs`.
+    """
+    out, shared = folders
+    train = None
+    if isinstance(pairs, CorpusPairs):
+        names = backbone.fingerprint, numerics(backbone)
+        train = ReferenceFile.open(pairs, shared or pairs.corpus.folder, names, workers)
+        fill_reference(backbone, train, config.micro_batch_tokens, workers)
+    others = list(heldout) if train is not None else [*pairs, *heldout]
+    if kept is None and others:
+        cache = ReferenceCache(shared or out, backbone.fingerprint, numerics(backbone))
+        kept = reference_logprobs(backbone, others, config, cache, workers)
+    kept = torch.empty(0, 2) if kept is None else kept
+    if train is not None:
+        return PairReference(train, kept, kept)
+    return PairReference(kept, kept[len(pairs) :], kept)
 
 
 @torch.no_grad()

@@ -60,17 +60,22 @@ def head_weights(
     a labeled trait without a weight.
     """
     seen = {trait for pair in pairs for trait, label in pair.traits.items() if label is not None}
-    unknown = sorted(seen - trait_weights.keys())
-    if unknown:
-        raise TrainingError(
-            f"unknown trait in the labels: {unknown[0]!r}; known: "
-            f"{', '.join(sorted(trait_weights)) or 'none'}; give the constitution that made them"
-        )
+    require_weights(seen, trait_weights)
     return {
         trait: trait_weights[trait]
         for trait in sorted(seen)
         if any(labels_by_head(pair, [trait], kind)[1] is not None for pair in pairs)
     }
+
+
+def require_weights(seen: Collection[str], trait_weights: Mapping[str, float]) -> None:
+    """Raises TrainingError for a labeled trait without a weight."""
+    unknown = sorted(set(seen) - trait_weights.keys())
+    if unknown:
+        raise TrainingError(
+            f"unknown trait in the labels: {unknown[0]!r}; known: "
+            f"{', '.join(sorted(trait_weights)) or 'none'}; give the constitution that made them"
+        )
 
 
 def labeled_pairs(
@@ -90,8 +95,13 @@ def labeled_pairs(
             reasons.append(f"{pair.id}: no label with a side")
     if not usable:
         first = reasons[0] if reasons else "no pairs were given"
-        raise TrainingError(
-            f"none of the {len(reasons)} pairs has a label to learn from ({first}); "
-            "label more pairs" + (", or set label_kind=soft" if kind == "hard" else "")
-        )
+        raise none_labeled(len(reasons), first, kind)
     return usable, reasons
+
+
+def none_labeled(count: int, first: str, kind: LabelKind) -> TrainingError:
+    """The error of pairs of which none can be learned from."""
+    return TrainingError(
+        f"none of the {count} pairs has a label to learn from ({first}); "
+        "label more pairs" + (", or set label_kind=soft" if kind == "hard" else "")
+    )

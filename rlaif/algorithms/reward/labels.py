@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlaif.algorithms.reward.config import LabelKind
-from rlaif.algorithms.reward.heads import labeled_pairs, labels_by_head
+from rlaif.algorithms.reward.corpus_labels import corpus_head_weights, labeled_of_corpus
+from rlaif.algorithms.reward.heads import (
+    TraitLabels,
+    head_weights,
+    labeled_pairs,
+    labels_by_head,
+)
+from rlaif.batching.corpus.mapped import CorpusPairs
 from rlaif.batching.encode import EncodedPairs, Pair
 from rlaif.batching.unusable import BatchError
 from rlaif.training.checks import report_skipped
@@ -23,7 +30,7 @@ class Labels:
     labeled: Tensor  # (B, K) bool
 
 
-def labels_of(pairs: Sequence[Pair], traits: Sequence[str], kind: LabelKind) -> Labels:
+def labels_of(pairs: Sequence[TraitLabels], traits: Sequence[str], kind: LabelKind) -> Labels:
     """Labels of B pairs for the K = 1 + len(traits) heads of `RewardHeads`, on the CPU.
 
     Raises TrainingError for a label that is not a probability.
@@ -37,6 +44,15 @@ def labels_of(pairs: Sequence[Pair], traits: Sequence[str], kind: LabelKind) -> 
     )
 
 
+def weights_by_head(
+    pairs: Sequence[Pair], trait_weights: Mapping[str, float], kind: LabelKind
+) -> dict[str, float]:
+    """`head_weights` of encoded pairs, which may be a corpus."""
+    if isinstance(pairs, CorpusPairs):
+        return corpus_head_weights(pairs, trait_weights, kind)
+    return head_weights(pairs, trait_weights, kind)
+
+
 def without_unlabeled(
     encoded: EncodedPairs, traits: Collection[str], kind: LabelKind
 ) -> EncodedPairs:
@@ -44,6 +60,10 @@ def without_unlabeled(
 
     Raises TrainingError when no pair is left.
     """
+    if isinstance(encoded.pairs, CorpusPairs):
+        left = labeled_of_corpus(encoded.pairs, traits, kind)
+        left_out = encoded.left_out + len(encoded.pairs) - len(left)
+        return EncodedPairs(left, encoded.skipped, left_out)
     pairs, reasons = labeled_pairs(encoded.pairs, traits, kind)
     report_skipped(reasons)
     return EncodedPairs(pairs, [*encoded.skipped, *map(BatchError, reasons)])

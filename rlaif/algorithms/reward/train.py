@@ -13,7 +13,7 @@ A pair computes its prompt once for both rows where that saves work (batching/pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.reward.config import RewardConfig
-from rlaif.algorithms.reward.heads import head_weights
-from rlaif.algorithms.reward.labels import labels_of, without_unlabeled
+from rlaif.algorithms.reward.labels import labels_of, weights_by_head, without_unlabeled
 from rlaif.algorithms.reward.losses import preference_loss
-from rlaif.batching.encode import Pair, epoch_batches
-from rlaif.data.cut_off import count_pairs
+from rlaif.batching.corpus.mapped import CorpusPairs, PickedPairs, picked
+from rlaif.batching.encode import Pair
 from rlaif.data.records import Preference
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.reward_models import PairScores, RewardEvaluation, evaluate_reward
@@ -37,7 +36,14 @@ from rlaif.models.reward_model import RewardModel
 from rlaif.progress import progress
 from rlaif.training.checks import memory_gib, require_finite
 from rlaif.training.config import TrainingError
-from rlaif.training.heldout import is_evaluated, load_and_encode, load_kept, pair_inputs
+from rlaif.training.heldout import (
+    batches_of,
+    count_cut,
+    is_evaluated,
+    load_and_encode,
+    load_kept,
+    pair_inputs,
+)
 from rlaif.training.learner import Learner
 from rlaif.training.recompute import recompute_layers
 from rlaif.training.run import Run
@@ -46,14 +52,15 @@ from rlaif.training.run import Run
 def train(
     config: RewardConfig,
     model: str,
-    preferences: Sequence[Preference],
+    preferences: Sequence[Preference] | CorpusPairs,
     out: Path,
     trait_weights: Mapping[str, float],
     eval_preferences: Sequence[Preference] = (),
 ) -> Path:
     """Train on labeled pairs; returns `out`: peft adapter (lora=null: a model), heads, reward.json.
 
-    model: short name, folder or hub id of the base. trait_weights: weight of each trait in the
+    model: short name, folder or hub id of the base. preferences may be a corpus, whose pairs are
+    read when they are used. trait_weights: weight of each trait in the
     label, `label_weights` of its constitution. eval_preferences: held-out pairs, whose loss is
     logged (training/heldout.py) and whose evaluation.json is written
     (evaluation/reward_models.py). A killed run resumes from the last checkpoint in `out`.
@@ -64,7 +71,7 @@ def train(
     backbone, encoded, heldout = load_and_encode(
         model, preferences, eval_preferences, config, workers
     )
-    weights = head_weights(encoded.pairs, trait_weights, config.label_kind)
+    weights = weights_by_head(encoded.pairs, trait_weights, config.label_kind)
     encoded = without_unlabeled(encoded, weights, config.label_kind)
     reward_model = fresh_model(backbone, weights, config)
     backbone.shard(workers)
@@ -72,7 +79,7 @@ def train(
     evaluation = HeldOutPairs(eval_preferences, heldout.pairs, reward_model, config, workers)
 
     # 2. The optimizer, and the state of an earlier run.
-    batches = epoch_batches(len(encoded.pairs), config.batch_size, config.epochs, config.seed)
+    batches = batches_of(encoded.pairs, config.batch_size, config.epochs, config.seed)
     trained = [(parameters(reward_model), config.learning_rate)]
     learner = Learner(trained, len(batches), config, workers)
     inputs = pair_inputs("reward", config, backbone, preferences, eval_preferences)
@@ -82,15 +89,15 @@ def train(
         learner.load(saved["learner"])
 
     # 3. Steps.
-    cut = count_pairs(preferences).pair_metrics()
+    cut = count_cut(preferences).pair_metrics()
     done, epoch = saved["step"] if saved else 0, len(batches) // config.epochs
     with progress("reward model", len(batches), "steps") as report:
         report(done)
         for step, batch in enumerate(run.within_budget(batches, done), start=done + 1):
             rate = learner.schedule(step)
-            pairs, where = [encoded.pairs[i] for i in batch], f"reward model, step {step}"
+            pairs, where = picked(encoded.pairs, batch), f"reward model, step {step}"
             metrics = train_step(reward_model, learner, pairs, config, where)
-            metrics |= {"learning_rate": rate, "skipped": len(encoded.skipped), **cut}
+            metrics |= {"learning_rate": rate, "skipped": encoded.skips, **cut}
             last = run.spend(metrics["tokens"] or 0.0) or step == len(batches)
             score = None
             if heldout.pairs and (last or is_evaluated(config, step, epoch)):
@@ -123,8 +130,25 @@ def normalize(
     Collective: every process scores its share of the pairs.
     """
     with progress("reward model, scores of the training pairs", len(pairs), "pairs") as report:
-        raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
-    model.heads.normalize_on(raw.flatten(0, 1))  # (2 N, K)
+        if isinstance(pairs, CorpusPairs):
+            model.heads.normalize_on_pieces(pieces(model, pairs, config, workers, report))
+        else:
+            raw = raw_scores(model, pairs, config, workers, report)  # (N, 2, K)
+            model.heads.normalize_on(raw.flatten(0, 1))  # (2 N, K)
+
+
+def pieces(
+    model: RewardModel,
+    pairs: CorpusPairs,
+    config: RewardConfig,
+    workers: ProcessGroup,
+    report: Callable[[float], None],
+) -> Iterator[Tensor]:
+    """Raw scores of a corpus's responses, SCORED_AT_ONCE pairs at a time: (2 n, K) each."""
+    for at in range(0, len(pairs), SCORED_AT_ONCE):
+        report(at)
+        piece = pairs[at : at + SCORED_AT_ONCE]
+        yield raw_scores(model, piece, config, workers).flatten(0, 1)
 
 
 def fresh_model(
@@ -241,7 +265,8 @@ def train_step(
     """
     started, workers = time.perf_counter(), learner.workers
     device, traits = model.backbone.device, model.heads.traits
-    count = int(labels_of(pairs, traits, config.label_kind).labeled.sum())
+    of_all = pairs.labels() if isinstance(pairs, PickedPairs) else pairs
+    count = int(labels_of(of_all, traits, config.label_kind).labeled.sum())
     if not count:
         raise TrainingError(f"{where}: none of the {len(pairs)} pairs has a label; remove them")
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
@@ -279,4 +304,5 @@ def train_step(
     }
 
 
+SCORED_AT_ONCE = 4096  # pairs of a corpus
 SUMS = ("loss", "margin", "score", "right", "clear")

@@ -6,6 +6,7 @@ revise.py   `rlaif revise`: critiques and revisions
 labels.py   `rlaif labels …`: show, count, verify and export labels
 dry_run.py  what `rlaif train … --dry-run` prints
 train.py    `rlaif train …`: SFT, reward model, DPO, PPO, ReST
+prepare.py  `rlaif train prepare …`: labels tokenized once, for several trainings
 reward.py   `rlaif reward …`: reweigh and compare reward models
 models.py   `rlaif models …`: fetch models, merge adapters
 runs.py     `rlaif run`, `evaluate`, `report`: whole recipes

@@ -12,6 +12,7 @@ import typer
 from rlaif.cli import complete
 from rlaif.cli.options import OutFolder, Prompts, Settings, output
 from rlaif.cli.settings_help import command_with_settings
+from rlaif.cli.training import prepare
 
 if TYPE_CHECKING:
     from rlaif.api.plan import TrainingPlan
@@ -21,6 +22,7 @@ app = typer.Typer(
     "accelerate launch -m rlaif train … (docs/distributed.md).",
     no_args_is_help=True,
 )
+app.add_typer(prepare.app, name="prepare")
 
 
 class Resume(StrEnum):
@@ -31,7 +33,11 @@ class Resume(StrEnum):
 
 
 Preferences = Annotated[
-    Path, typer.Argument(help="preferences.parquet, its folder, or JSONL of the same.")
+    Path,
+    typer.Argument(
+        help="preferences.parquet, its folder, JSONL of the same, a folder of shards, or a corpus "
+        "(rlaif train prepare)."
+    ),
 ]
 Model = Annotated[
     str,

@@ -15,7 +15,7 @@ the other way; only the head on the label has learned which way the judge goes t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -67,6 +67,23 @@ class RewardHeads(Heads):
         centered = raw.double() - mean
         self.mean.copy_(mean)
         self.covariance.copy_(centered.T @ centered / len(raw))
+
+    def normalize_on_pieces(self, pieces: Iterable[Tensor]) -> None:
+        """`normalize_on` of raw scores that come in pieces (n, K), of which none is kept.
+
+        Means and sums of squares are merged in float64: Chan, Golub and LeVeque 1979.
+        """
+        total, mean, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        for raw in pieces:
+            piece = raw.double()
+            count, own = len(piece), piece.mean(dim=0)  # (K,)
+            centered, apart = piece - own, own - mean
+            squares = squares + centered.T @ centered  # (K, K)
+            squares = squares + torch.outer(apart, apart) * (total * count / (total + count))
+            mean = mean + apart * (count / (total + count))
+            total += count
+        self.mean.copy_(mean)
+        self.covariance.copy_(squares / total)
 
     def normalized(self, raw: Tensor) -> Tensor:
         """Raw scores in standard deviations from the training responses' mean: (..., K)."""

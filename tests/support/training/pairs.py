@@ -35,3 +35,17 @@ def varied_pairs(count: int = 8) -> list[Preference]:
         )
         for i in range(count)
     ]
+
+
+def many_pairs(count: int, first: int = 0) -> list[Preference]:
+    """Any number of pairs of unlike length and label, each with a prompt of its own."""
+    return [
+        preference(
+            i,
+            "Yes, please. " * (1 + i % 3),
+            "No!" + "!" * (3 * i % 7),
+            prob_chosen=0.55 + 0.05 * (i % 9),
+            traits={"manners": 0.6 + 0.04 * (i % 9), "brevity": None if i % 3 else 0.3},
+        )
+        for i in range(first, first + count)
+    ]
