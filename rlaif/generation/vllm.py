@@ -124,7 +124,7 @@ class VLLMEngine:
         return draw(self.llm, prompts, max_new_tokens, temperature, seeds, top_p, self._ends)
 
     def take(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace the weights, and empty the prefix cache. weights: (name as in a folder, tensor)."""
+        """Replace the weights, (name as in a folder, tensor), and empty the prefix cache."""
         hand_over(self.llm, weights)
 
     def sync(self) -> None:

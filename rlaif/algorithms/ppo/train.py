@@ -60,8 +60,9 @@ from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.base import kv_cache_needed, require_attention
-from rlaif.generation.engines import choose_engine, open_sampler
+from rlaif.generation.base import Sampler, kv_cache_needed, require_attention
+from rlaif.generation.engines import open_sampler
+from rlaif.generation.remote.opening import open_rollout_workers
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
@@ -101,7 +102,7 @@ def train(
     )
     require_attention(policy.model.config, policy.name)
     inputs = run_inputs("ppo", config, policy, prompts) | {
-        "engine": choose_engine(config.engine, workers.count),
+        "engine": config.engine_for(workers.count),
         "reward": reward_identity(reward),
         "judge": None if judge is None else "callable",
     }
@@ -125,15 +126,31 @@ def train(
     # 4. Iterations.
     if not state.finished(config):
         longest = data.longest_prompt + config.max_new_tokens
-        needed = kv_cache_needed(policy, max(config.responses, data.heldout_prompts), longest)
+        most = max(config.responses, data.heldout_prompts)
+        share = -(-most // max(1, config.rollout_workers))
+        needed = kv_cache_needed(policy, share, longest)
         cache_gib = min(config.kv_cache_gib, needed)
-        with closing(open_sampler(config.engine, policy, longest, cache_gib)) as sampler:
+        with closing(_sampler(config, policy, (longest, cache_gib), out, workers)) as sampler:
             models = PPOModels(policy, frozen, critic, score, sampler)
             iterate(models, data, learner, run, state, config, workers)
 
     # 5. The policy.
     run.save_policy(policy)
     return out
+
+
+def _sampler(
+    config: PPOConfig, policy: Backbone, room: tuple[int, float], out: Path, workers: ProcessGroup
+) -> Sampler:
+    """What samples: this process, or its rollout workers. room: tokens, GiB of keys and values."""
+    if not config.rollout_workers:
+        return open_sampler(config.engine, policy, *room)
+    with workers.raise_together():
+        sampler = open_rollout_workers(
+            config.engine, policy, room, config.lora, workers=config.rollout_workers,
+            transport=config.rollout_weights, folder=out / "rollouts" / f"rank-{workers.rank}",
+        )  # fmt: skip
+    return sampler
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,4 +159,3 @@ class _VLLMFromFiles:
 
     def load(self, path: Path) -> None:
         self.sampler.take(load_tensors(path).items())
-

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,7 @@ class WorkerPool:
     """Workers that are asked together. Use `open` before, and `close` at the end."""
 
     workers: Sequence[Worker]
+    heals: bool = True  # whether a worker is started again at once; else by `revive`
     exact: bool = False  # whether all have log-probs that are the trainer's own
     restarts: int = 0  # workers started again so far
     lives: list[int] = field(default_factory=list)  # of each worker, how often started again
@@ -71,42 +73,51 @@ class WorkerPool:
         for worker in self.workers:
             worker.stop()
 
-    def tell(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Ask each worker its own request, at the same time: the answers, by worker.
+    def tell(self, requests: Sequence[dict[str, Any]]) -> None:
+        """Ask each worker its own request, at the same time.
 
         Raises SamplingError, also where a worker died.
         """
-        answers: dict[int, dict[str, Any]] = {}
 
         def ask(place: int) -> None:
             try:
-                answers[place] = self.workers[place].ask(requests[place])
+                self.workers[place].ask(requests[place])
             except WorkerDied as died:
-                raise SamplingError(f"rollout worker {place}: {died}") from died
+                raise SamplingError(
+                    f"rollout worker {place} died in {requests[place]['do']} ({died}); run again "
+                    "to go on from the last checkpoint"
+                ) from died
 
         self._each(ask)
-        return [answers[place] for place in range(len(self.workers))]
+
+    def tell_some(self, places: Sequence[int], request: dict[str, Any]) -> None:
+        """Ask some workers, one after the other; those that died meanwhile are left out."""
+        for place in places:
+            with suppress(WorkerDied):
+                self.workers[place].ask(request)
 
     def map(self, requests: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Answered]:
         """The answers to the requests, in order, whoever gave them.
 
         names: of the requests, for errors. Raises SamplingError.
         """
-        work = _Work(
-            [_Part(request, name) for request, name in zip(requests, names, strict=True)]
-        )
+        work = _Work([_Part(request, name) for request, name in zip(requests, names, strict=True)])
         self._each(lambda place: self._serve(place, work))
         return work.all_answered()
 
     def revive(self) -> list[int]:
-        """Start the workers again that do not answer a request to draw nothing; their places."""
+        """Start the workers again that do not answer; returns their places. Raises SamplingError
+        for one that died TRIES times in a row."""
         dead: list[int] = []
 
         def look(place: int) -> None:
             try:
                 self.workers[place].ask({"do": "look"})
             except WorkerDied as died:
-                self._again(place, died, [TRIES])
+                if not self._again(place, died, [TRIES]):
+                    raise SamplingError(
+                        f"rollout worker {place} died {TRIES} times in a row: {died}"
+                    ) from died
                 dead.append(place)
 
         self._each(look)
@@ -121,7 +132,7 @@ class WorkerPool:
                     answer = self.workers[place].ask(part.request)
                 except WorkerDied as died:
                     work.give_back(part, died)
-                    if not self._again(place, died, left):
+                    if not (self.heals and self._again(place, died, left)):
                         return
                 else:
                     left[0] = TRIES
@@ -230,7 +241,8 @@ class _Work:
         missing = [part.name for part in self.parts if part.answered is None]
         if missing:
             raise SamplingError(
-                f"no rollout worker is left: each died {TRIES} times in a row; their logs say why. "
+                "no rollout worker is left: each died, and its log says why; run again to go on "
+                "from the last checkpoint. "
                 f"Not answered: {'; '.join(missing)}"
             )
         return [part.answered for part in self.parts if part.answered is not None]

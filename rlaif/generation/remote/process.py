@@ -96,9 +96,7 @@ class WorkerProcess:
         return f"it was ended by {name}, as it is when memory runs out; its log: {self.log}"
 
 
-def worker_environment(
-    base: Mapping[str, str], threads: int, device: str | None
-) -> dict[str, str]:
+def worker_environment(base: Mapping[str, str], threads: int, device: str | None) -> dict[str, str]:
     """The variables of a worker's process: those of the trainer, without its launcher's.
 
     threads: for torch, where the user has not set OMP_NUM_THREADS. device: the only one that it may
@@ -117,7 +115,9 @@ def worker_environment(
     return kept if device is None else kept | {"CUDA_VISIBLE_DEVICES": device}
 
 
-def device_of(place: int, workers: int, local: tuple[int, int], visible: Sequence[str]) -> str | None:
+def device_of(
+    place: int, workers: int, local: tuple[int, int], visible: Sequence[str]
+) -> str | None:
     """The GPU of a trainer's worker: those that no trainer's process uses, in turn; then from the
     first again. None without GPUs.
 

@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,7 @@ import torch
 from rlaif.batching.encode import Row, pad
 from rlaif.generation.base import Generated, SamplingError
 from rlaif.generation.remote.pool import Answered, WorkerPool
-from rlaif.generation.remote.protocol import Transport, WorkerSpec, draw_request, read_drawn
+from rlaif.generation.remote.protocol import Transport, draw_request, read_drawn
 from rlaif.generation.remote.weights import forget_weights, write_weights
 from rlaif.models.backbone import Backbone
 
@@ -179,12 +180,9 @@ def even_shares(prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), list(prompts[i])))
     count = min(count, len(order))
     ends = [len(order) * n // count for n in range(count + 1)] if count else []
-    return [order[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [order[start:end] for start, end in pairwise(ends)]
 
 
 def _named(share: Sequence[int], prompts: Sequence[Sequence[int]]) -> str:
     longest = max(len(prompts[i]) for i in share)
     return f"the same {len(share)} responses, to prompts of at most {longest} tokens"
-
-
-__all__ = ["RemoteSampler", "Sender", "WorkerSpec", "even_shares", "policy_gap"]
