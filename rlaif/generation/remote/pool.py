@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.generation.base import SamplingError
-from rlaif.generation.remote.protocol import Worker, WorkerDied
+from rlaif.generation.remote.protocol import Worker, DeadWorkerError
 
 TRIES = 3  # deaths of one part's workers, or of one worker in a row
 
@@ -82,7 +82,7 @@ class WorkerPool:
         def ask(place: int) -> None:
             try:
                 self.workers[place].ask(requests[place])
-            except WorkerDied as died:
+            except DeadWorkerError as died:
                 raise SamplingError(
                     f"rollout worker {place} died in {requests[place]['do']} ({died}); run again "
                     "to go on from the last checkpoint"
@@ -93,7 +93,7 @@ class WorkerPool:
     def tell_some(self, places: Sequence[int], request: dict[str, Any]) -> None:
         """Ask some workers, one after the other; those that died meanwhile are left out."""
         for place in places:
-            with suppress(WorkerDied):
+            with suppress(DeadWorkerError):
                 self.workers[place].ask(request)
 
     def map(self, requests: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Answered]:
@@ -113,7 +113,7 @@ class WorkerPool:
         def look(place: int) -> None:
             try:
                 self.workers[place].ask({"do": "look"})
-            except WorkerDied as died:
+            except DeadWorkerError as died:
                 if not self._again(place, died, [TRIES]):
                     raise SamplingError(
                         f"rollout worker {place} died {TRIES} times in a row: {died}"
@@ -130,7 +130,7 @@ class WorkerPool:
             while (part := work.take()) is not None:
                 try:
                     answer = self.workers[place].ask(part.request)
-                except WorkerDied as died:
+                except DeadWorkerError as died:
                     work.give_back(part, died)
                     if not (self.heals and self._again(place, died, left)):
                         return
@@ -141,7 +141,7 @@ class WorkerPool:
             work.end()
             raise
 
-    def _again(self, place: int, died: WorkerDied, left: list[int]) -> bool:
+    def _again(self, place: int, died: DeadWorkerError, left: list[int]) -> bool:
         """Start a worker that died; whether it runs. left: [tries that are left to it]."""
         while left[0] and not self._closed:
             left[0] -= 1
@@ -153,7 +153,7 @@ class WorkerPool:
             )
             try:
                 self.workers[place].start()
-            except WorkerDied as again:
+            except DeadWorkerError as again:
                 died = again
             else:
                 return True
@@ -162,7 +162,7 @@ class WorkerPool:
     def _started(self, place: int) -> bool:
         try:
             return self.workers[place].start()
-        except WorkerDied as died:
+        except DeadWorkerError as died:
             raise SamplingError(f"rollout worker {place} could not start: {died}") from died
         except SamplingError as error:
             raise SamplingError(f"rollout worker {place} could not start: {error}") from error
@@ -208,7 +208,7 @@ class _Work:
             self._changed.wait_for(lambda: self._left or not self._open)
             return self._left.popleft() if self._open else None
 
-    def give_back(self, part: _Part, died: WorkerDied) -> None:
+    def give_back(self, part: _Part, died: DeadWorkerError) -> None:
         """A part whose worker died. Raises SamplingError for one that ended too many."""
         with self._changed:
             part.deaths += 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.generation.base import SamplingError
-from rlaif.generation.remote.protocol import WorkerDied, WorkerSpec
+from rlaif.generation.remote.protocol import DeadWorkerError, WorkerSpec
 
 # Variables of a launcher: with them a worker would take itself for one of the trainer's processes.
 _OF_A_LAUNCH = (
@@ -55,7 +55,7 @@ class WorkerProcess:
         """Send one request, and wait for its answer."""
         process = self._process
         if process is None:
-            raise WorkerDied("it is stopped")
+            raise DeadWorkerError("it is stopped")
         assert process.stdin is not None
         assert process.stdout is not None
         line = ""
@@ -64,7 +64,7 @@ class WorkerProcess:
             process.stdin.flush()
             line = process.stdout.readline()
         if not line.endswith("\n"):
-            raise WorkerDied(self._ending(process))
+            raise DeadWorkerError(self._ending(process))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise SamplingError(f"{answer['error']} (its log: {self.log})")

@@ -22,7 +22,7 @@ Transport = Literal["adapter", "files", "nccl"]
 """How the trainer's weights reach the workers."""
 
 
-class WorkerDied(Exception):
+class DeadWorkerError(Exception):
     """A worker that is gone without having answered; the message says how it ended."""
 
 
@@ -47,11 +47,11 @@ class Worker(Protocol):
     def start(self) -> bool:
         """Start it, or start it again; whether its log-probs are the trainer's own (`exact`).
 
-        Raises SamplingError for what would fail again (a missing model), and WorkerDied.
+        Raises SamplingError for what would fail again (a missing model), and DeadWorkerError.
         """
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request; blocks. Raises SamplingError and WorkerDied as `start`."""
+        """The answer to one request; blocks. Raises SamplingError and DeadWorkerError as `start`."""
 
     def stop(self) -> None:
         """End it at once; may be called again, and while another thread waits in `ask`."""
