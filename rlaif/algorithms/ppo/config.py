@@ -71,6 +71,13 @@ class PPOConfig(RolloutConfig):
         description="most GiB of keys and values in sampling; less where an iteration's responses "
         "need less (ours)",
     )
+    off_policy_steps: int = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="1: the rollout workers draw the next iteration's responses while this one "
+        "trains, with the weights before its updates (ours; ppo/drawing/ahead.py)",
+    )
     importance_cap: float = Field(
         default=2.0,
         ge=1,
@@ -291,6 +298,11 @@ class PPOConfig(RolloutConfig):
             raise ValueError(
                 "missing_eos_penalty does nothing with truncated=mask, where responses without an "
                 "end have no loss; remove one of them"
+            )
+        if self.off_policy_steps and not self.rollout_workers:
+            raise ValueError(
+                "off_policy_steps=1 needs rollout workers, which draw while the trainer trains; "
+                "set rollout_workers, or remove it"
             )
         unmoved = [name for name in _OF_SEVERAL_STEPS if name in given]
         if unmoved and self.steps_per_iteration == 1:

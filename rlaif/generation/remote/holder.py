@@ -32,7 +32,9 @@ from rlaif.models.lora_config import LoraConfig
 class Held(Protocol):
     """A sampler whose weights come from a file."""
 
-    sampler: Sampler
+    @property
+    def sampler(self) -> Sampler:
+        """What draws."""
 
     def load(self, path: Path) -> None:
         """Take over the weights in the file. Raises OSError or KeyError for one that lacks some."""

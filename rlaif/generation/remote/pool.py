@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.generation.base import SamplingError
-from rlaif.generation.remote.protocol import Worker, DeadWorkerError
+from rlaif.generation.remote.protocol import DeadWorkerError, Worker
 
 TRIES = 3  # deaths of one part's workers, or of one worker in a row
 
@@ -104,6 +104,15 @@ class WorkerPool:
         work = _Work([_Part(request, name) for request, name in zip(requests, names, strict=True)])
         self._each(lambda place: self._serve(place, work))
         return work.all_answered()
+
+    def everyone(self, request: dict[str, Any], name: str) -> list[Answered]:
+        """Every worker's own answer to one request; one that dies is started again and asked again.
+
+        Raises SamplingError.
+        """
+        work = [_Work([_Part(request, name)]) for _ in self.workers]
+        self._each(lambda place: self._serve(place, work[place]))
+        return [answered for own in work for answered in own.all_answered()]
 
     def revive(self) -> list[int]:
         """Start the workers again that do not answer; returns their places. Raises SamplingError

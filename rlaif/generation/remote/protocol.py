@@ -51,7 +51,7 @@ class Worker(Protocol):
         """
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request; blocks. Raises SamplingError and DeadWorkerError as `start`."""
+        """The answer to one request; blocks. Raises as `start`."""
 
     def stop(self) -> None:
         """End it at once; may be called again, and while another thread waits in `ask`."""

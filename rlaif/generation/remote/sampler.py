@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +32,7 @@ from rlaif.generation.remote.weights import forget_weights, write_weights
 from rlaif.models.backbone import Backbone
 
 CHECKED = 2  # responses of each worker after each sync
+PROBE_TOKENS = 8  # of each of them, where they are drawn for the check alone
 
 # Nats per token, mean over the checked responses (ours). Other batch shapes and kernels round: by
 # 4e-5 in float32, 0.01 to 0.05 in bfloat16. Stale heads and caches were 0.7 to 2 (weight_sync.py).
@@ -53,6 +56,32 @@ class _Asked:
     prompts: Sequence[Sequence[int]]
     seeds: Sequence[int]
     settings: tuple[int, float, float]  # max_new_tokens, temperature, top_p
+
+
+class Ongoing:
+    """Responses that are being drawn in a thread, and how long it took."""
+
+    def __init__(self, draw: Callable[[], list[Generated]]) -> None:
+        self._drawn: list[Generated] = []
+        self._error: BaseException | None = None
+        self.seconds = 0.0
+        self._thread = threading.Thread(target=self._run, args=(draw,), daemon=True)
+        self._thread.start()
+
+    def result(self) -> list[Generated]:
+        """The responses, once they are drawn. Raises as `RemoteSampler.generate`."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._drawn
+
+    def _run(self, draw: Callable[[], list[Generated]]) -> None:
+        begin = time.perf_counter()
+        try:
+            self._drawn = draw()
+        except BaseException as error:  # raised by `result`, in the trainer's thread
+            self._error = error
+        self.seconds = time.perf_counter() - begin
 
 
 class RemoteSampler:
@@ -111,8 +140,33 @@ class RemoteSampler:
         Raises SamplingError for workers that cannot be started again, requests that end every
         worker, and log-probs that are not those of the policy's weights.
         """
+        return self._draw(_Asked(prompts, seeds, (max_new_tokens, temperature, top_p)), check=True)
+
+    def begin(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+    ) -> Ongoing:
+        """As `generate`, without waiting: the policy may be trained meanwhile.
+
+        The workers take over the weights of the last `sync`, and are checked by a few tokens of
+        their own, before this returns. Of a worker that has to be started again afterwards only
+        the version is checked.
+        """
+        settings = (min(max_new_tokens, PROBE_TOKENS), temperature, 1.0)
+        probe = _Asked(prompts[:CHECKED], seeds[:CHECKED], settings)
+        every = range(len(probe.prompts))
+        for answered in self._pool.everyone(self._request(probe, every), "a probe"):
+            drawn = read_drawn(answered.answer, len(every), self._version)
+            self._check(probe, every, drawn, answered)
+        asked = _Asked(prompts, seeds, (max_new_tokens, temperature, 1.0))
+        return Ongoing(lambda: self._draw(asked, check=False))
+
+    def _draw(self, asked: _Asked, check: bool) -> list[Generated]:
         assert self._version, "sync() comes before generate(): the workers hold the bare base"
-        asked = _Asked(prompts, seeds, (max_new_tokens, temperature, top_p))
+        prompts = asked.prompts
         shares = even_shares(prompts, len(self._pool.workers))
         answers = self._pool.map(
             [self._request(asked, share) for share in shares],
@@ -122,7 +176,8 @@ class RemoteSampler:
         for share, answered in zip(shares, answers, strict=True):
             drawn = read_drawn(answered.answer, len(share), self._version)
             responses.update(zip(share, drawn, strict=True))
-            self._check(asked, share, drawn, answered)
+            if check:
+                self._check(asked, share, drawn, answered)
         return [responses[place] for place in range(len(prompts))]
 
     def close(self) -> None:

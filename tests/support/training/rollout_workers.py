@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from rlaif.generation.remote.protocol import Worker, DeadWorkerError, WorkerSpec
+from rlaif.generation.remote.protocol import DeadWorkerError, Worker, WorkerSpec
 
 Lives = Callable[[int, dict[str, Any]], bool]
 """(place of a worker, request) → whether it lives to answer."""

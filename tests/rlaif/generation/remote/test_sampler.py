@@ -169,7 +169,7 @@ def test_a_worker_without_the_version_that_was_sent_refuses(tiny_model, tmp_path
     with opened(policy(tiny_model), tmp_path, made) as sampler:
         sampler.sync()
         sampler._weights = ""  # as with nccl, after a worker was started again
-        with pytest.raises(SamplingError, match="holds version 0 .* asked for 1"):
+        with pytest.raises(SamplingError, match=r"holds version 0 .* asked for 1"):
             drawn(sampler)
 
 
