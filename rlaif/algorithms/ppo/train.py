@@ -198,9 +198,7 @@ class PPOState:
     done: int  # finished iterations
     kl_coef: float
     rollback: RollbackState
-    ahead: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # drawn for the next one (drawing/ahead.py)
+    ahead: Mapping[str, Any] = field(default_factory=dict)  # drawn for the next (drawing/ahead.py)
 
     def finished(self, config: PPOConfig) -> bool:
         """Whether training ends: all iterations are done, or rollbacks ended it (guards.py)."""
