@@ -83,7 +83,7 @@ class VLLMSampler:
             cleanup_dist_env_and_memory()
 
 
-class VLLMEngine:
+class VLLMWorkerSampler:
     """Samples a model whose weights are sent to it: a rollout worker's, without a backbone.
 
     model: the folder or hub id that it starts from. ends: ids of the tokens that end a response.

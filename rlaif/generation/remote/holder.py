@@ -153,9 +153,9 @@ class _VLLMFromFiles:
     """A vLLM engine over the model's folder; its weights are read from files."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        from rlaif.generation.vllm import VLLMEngine
+        from rlaif.generation.vllm import VLLMWorkerSampler
 
-        self.sampler: VLLMEngine = VLLMEngine(
+        self.sampler: VLLMWorkerSampler = VLLMWorkerSampler(
             spec.model, spec.dtype, spec.max_tokens, spec.kv_cache_gib, frozenset(spec.ends)
         )
 

@@ -157,9 +157,9 @@ class Receiver:
     """A worker's vLLM engine that receives weights over NCCL."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        from rlaif.generation.vllm import VLLMEngine
+        from rlaif.generation.vllm import VLLMWorkerSampler
 
-        self.sampler: VLLMEngine = VLLMEngine(
+        self.sampler: VLLMWorkerSampler = VLLMWorkerSampler(
             spec.model, spec.dtype, spec.max_tokens, spec.kv_cache_gib, frozenset(spec.ends), "nccl"
         )
 

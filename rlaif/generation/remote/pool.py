@@ -33,11 +33,11 @@ class _Part:
     request: dict[str, Any]
     name: str  # for errors
     deaths: int = 0
-    answered: Answered | None = None
+    answered: WorkerAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class WorkerAnswer:
     """The answer to a request, and who gave it."""
 
     answer: dict[str, Any]
@@ -96,7 +96,7 @@ class WorkerPool:
             with suppress(DeadWorkerError):
                 self.workers[place].ask(request)
 
-    def map(self, requests: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Answered]:
+    def map(self, requests: Sequence[dict[str, Any]], names: Sequence[str]) -> list[WorkerAnswer]:
         """The answers to the requests, in order, whoever gave them.
 
         names: of the requests, for errors. Raises SamplingError.
@@ -105,7 +105,7 @@ class WorkerPool:
         self._each(lambda place: self._serve(place, work))
         return work.all_answered()
 
-    def everyone(self, request: dict[str, Any], name: str) -> list[Answered]:
+    def everyone(self, request: dict[str, Any], name: str) -> list[WorkerAnswer]:
         """Every worker's own answer to one request; one that dies is started again and asked again.
 
         Raises SamplingError.
@@ -145,7 +145,7 @@ class WorkerPool:
                         return
                 else:
                     left[0] = TRIES
-                    work.finish(part, Answered(answer, place, self.lives[place]))
+                    work.finish(part, WorkerAnswer(answer, place, self.lives[place]))
         except BaseException:
             work.end()
             raise
@@ -231,7 +231,7 @@ class _Work:
             "remove these prompts"
         )
 
-    def finish(self, part: _Part, answered: Answered) -> None:
+    def finish(self, part: _Part, answered: WorkerAnswer) -> None:
         """A part that is answered."""
         with self._changed:
             part.answered = answered
@@ -244,7 +244,7 @@ class _Work:
             self._open = 0
             self._changed.notify_all()
 
-    def all_answered(self) -> list[Answered]:
+    def all_answered(self) -> list[WorkerAnswer]:
         """The answers, in order. Raises SamplingError where a part has none: all workers were given
         up."""
         missing = [part.name for part in self.parts if part.answered is None]

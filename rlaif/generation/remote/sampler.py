@@ -26,7 +26,7 @@ import torch
 
 from rlaif.batching.encode import Row, pad
 from rlaif.generation.base import Generated, SamplingError
-from rlaif.generation.remote.pool import Answered, WorkerPool
+from rlaif.generation.remote.pool import WorkerAnswer, WorkerPool
 from rlaif.generation.remote.protocol import Transport, draw_request, read_drawn
 from rlaif.generation.remote.weights import forget_weights, write_weights
 from rlaif.models.backbone import Backbone
@@ -194,7 +194,7 @@ class RemoteSampler:
         return draw_request(prompts, seeds, asked.settings, self._version, self._weights)
 
     def _check(
-        self, asked: _Asked, share: Sequence[int], drawn: Sequence[Generated], by: Answered
+        self, asked: _Asked, share: Sequence[int], drawn: Sequence[Generated], by: WorkerAnswer
     ) -> None:
         """Compare log-probs with the policy's, once for each worker and version."""
         _, temperature, top_p = asked.settings

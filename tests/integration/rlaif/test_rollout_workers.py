@@ -19,8 +19,8 @@ from rlaif.generation.base import SamplingError
 from rlaif.generation.remote.pool import WorkerPool
 from rlaif.generation.remote.process import WorkerProcess, worker_environment
 from rlaif.generation.remote.protocol import WorkerSpec
+from tests.support.rollouts.ppo_with_workers import QUESTIONS
 from tests.support.training.ppo_runs import count_x, metrics, small
-from tests.support.training.ppo_with_workers import QUESTIONS
 from tests.support.training.tiny_model import save_tiny_model
 from tests.support.waiting import wait_until
 
@@ -58,7 +58,7 @@ def test_workers_die_with_a_killed_trainer_and_the_resumed_run_survives_a_killed
     expected = train(small(iterations=3), model, QUESTIONS, count_x, tmp_path / "alone")
 
     out, reached = tmp_path / "workers", tmp_path / "reached"
-    command = [sys.executable, "-m", "tests.support.training.ppo_with_workers", model]
+    command = [sys.executable, "-m", "tests.support.rollouts.ppo_with_workers", model]
     with subprocess.Popen([*command, str(out), str(reached)]) as trainer:
         wait_until(lambda: reached.exists() or trainer.poll() is not None, 600)
         assert trainer.poll() is None

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from rlaif.algorithms.ppo import train as ppo
 from rlaif.algorithms.ppo.train import train
 from rlaif.generation.remote.opening import open_rollout_workers
+from tests.support.rollouts.rollout_workers import launcher
 from tests.support.training.ppo_runs import count_x, metrics, small
-from tests.support.training.rollout_workers import launcher
 
 TIMES = ("seconds", "per_s", "memory", "rollout_restarts")
 

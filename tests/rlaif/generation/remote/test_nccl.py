@@ -11,7 +11,7 @@ from rlaif.generation.base import SamplingError
 from rlaif.generation.remote.nccl import NcclSender, Receiver
 from rlaif.generation.remote.pool import WorkerPool
 from rlaif.generation.remote.protocol import DeadWorkerError
-from tests.support.training.rollout_workers import ScriptedWorker
+from tests.support.rollouts.rollout_workers import ScriptedWorker
 
 
 class FakeGroup:

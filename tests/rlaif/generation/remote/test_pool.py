@@ -7,7 +7,7 @@ import pytest
 from rlaif.generation.base import SamplingError
 from rlaif.generation.remote.pool import TRIES, WorkerPool
 from rlaif.generation.remote.protocol import DeadWorkerError
-from tests.support.training.rollout_workers import ScriptedWorker
+from tests.support.rollouts.rollout_workers import ScriptedWorker
 
 
 def doubled(request):

@@ -13,8 +13,8 @@ from rlaif.generation.remote.protocol import drawn_answer, read_drawn
 from rlaif.generation.remote.sampler import even_shares
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
+from tests.support.rollouts.rollout_workers import launcher
 from tests.support.training.perturb import shaken
-from tests.support.training.rollout_workers import launcher
 
 PROMPTS = [[1, 5, 6, 7, 8], [1], [4, 3], [1, 5, 6, 7, 8], [9, 9, 9]]
 SEEDS = [11, 22, 33, 44, 55]
