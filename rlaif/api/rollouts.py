@@ -37,7 +37,6 @@ from rlaif.batching.origins import naming_files
 from rlaif.data.prompt_split import require_splits_apart, text_of
 from rlaif.data.records import Prompt, Sample
 from rlaif.generation.base import require_attention_of
-from rlaif.generation.engines import choose_engine
 from rlaif.rewards.base import RewardError
 from rlaif.rewards.sources import parse_source, require_source
 from rlaif.training.preflight import launched_processes
@@ -141,7 +140,7 @@ def plan_ppo(
     if checks.model is not None:
         problems.attempt(require_attention_of, checks.model)
     if found is not None:
-        problems.attempt(choose_engine, found.engine, launched_processes())
+        problems.attempt(found.engine_for, launched_processes())
         problems.attempt(found.require_judge, judged)
         notes += filter(None, [idle_processes(found, launched_processes())])
         if trained is not None and judged:
@@ -189,7 +188,7 @@ def plan_rest(
     if checks.model is not None:
         problems.attempt(require_attention_of, checks.model)
     if found is not None:
-        problems.attempt(choose_engine, found.engine, launched_processes())
+        problems.attempt(found.engine_for, launched_processes())
 
     def train() -> Path:
         from rlaif.algorithms.rest.train import train

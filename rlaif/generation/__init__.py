@@ -8,4 +8,5 @@ vllm.py           vLLM in this process, over the policy under training or over a
 weight_sync.py    the trainer's current weights into a vLLM engine of the same process
 offline.py        n responses to every prompt of a file, kept chunk by chunk
 worker.py         the process that holds the model while `offline` samples
+remote/           rollout workers: samplers in processes of their own, for PPO and ReST
 """

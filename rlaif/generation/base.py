@@ -14,7 +14,7 @@ not depend on the others in its batch, as far as floating-point sums in other ba
 
 Both keep the keys and values of at most `kv_cache_gib` GiB at a time; vLLM on a CPU takes all of it
 when it starts, so ask for no more than `kv_cache_needed`.
-Left out: engines in other processes or on other GPUs (see docs/distributed.md for their recipe).
+Samplers in other processes, and on other GPUs, are in remote/.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Generated:
     ids: list[int]  # with the end token if it is complete
     logprobs: list[float]  # of each token, in the distribution it was drawn from; nats
     complete: bool  # ended by an end token, not by max_new_tokens
+    version: int = 0  # of the weights that drew it, where samplers in other processes count them
 
     @property
     def text_ids(self) -> list[int]:

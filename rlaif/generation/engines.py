@@ -103,7 +103,7 @@ def _obstacle(name: str, processes: int) -> str:
     if processes > 1 and not engine.in_several_processes:
         return (
             f" in a training of {processes} processes: the engine needs the process group for "
-            f"itself; choose engine={other}, or train in one process"
+            f"itself; set rollout_workers=1 or more, choose engine={other}, or train in one process"
         )
     return ""
 

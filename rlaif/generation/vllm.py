@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from rlaif.generation.base import FolderModel, Generated, SamplingError, trainin
 from rlaif.generation.weight_sync import EXTENSION, hand_over
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rlaif.models.backbone import Backbone
 
 MAX_SEQUENCES = 256  # responses of the policy drawn at the same time
@@ -81,6 +83,57 @@ class VLLMSampler:
             cleanup_dist_env_and_memory()
 
 
+class VLLMWorkerSampler:
+    """Samples a model whose weights are sent to it: a rollout worker's, without a backbone.
+
+    model: the folder or hub id that it starts from. ends: ids of the tokens that end a response.
+    transfer: vLLM's weight-transfer backend, "" for weights by `take`. Raises SamplingError when
+    vLLM cannot start.
+    """
+
+    exact = False
+
+    def __init__(
+        self, model: str, dtype: Dtype, max_tokens: int, kv_cache_gib: float,
+        ends: frozenset[int], transfer: str = "",
+    ) -> None:  # fmt: skip
+        import torch
+
+        on_cpu = not torch.cuda.is_available()
+        self._ends = ends
+        with _environment(on_cpu):
+            self.llm: Any = start(
+                model,
+                dtype=dtype,
+                max_tokens=max_tokens,
+                kv_cache_gib=kv_cache_gib,
+                sequences=None,
+                on_cpu=on_cpu,
+                transfer=transfer,
+            )
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        top_p: float = 1.0,
+    ) -> list[Generated]:
+        """Sample as `Sampler.generate`."""
+        return draw(self.llm, prompts, max_new_tokens, temperature, seeds, top_p, self._ends)
+
+    def take(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the weights, (name as in a folder, tensor), and empty the prefix cache."""
+        hand_over(self.llm, weights)
+
+    def sync(self) -> None:
+        """Do nothing: weights come by `take`, or by vLLM's own transfer."""
+
+    def close(self) -> None:
+        """Do nothing: the engine's memory is freed when the process ends."""
+
+
 class VLLMFolderSampler:
     """Samples a model loaded unchanged from its folder; its engine lives as long as the process.
 
@@ -133,12 +186,13 @@ def start(
     kv_cache_gib: float,
     sequences: int | None,
     on_cpu: bool,
+    transfer: str = "",
 ) -> Any:
     """Start a synchronous `vllm.LLM` over a model folder.
 
     max_tokens: prompt and response together. kv_cache_gib: GiB of keys and values. sequences:
-    responses drawn at the same time; None for vLLM's default (on a CPU, MAX_SEQUENCES). Raises
-    SamplingError when vLLM cannot start.
+    responses drawn at the same time; None for vLLM's default (on a CPU, MAX_SEQUENCES). transfer: a
+    weight-transfer backend of vLLM. Raises SamplingError when vLLM cannot start.
     """
     from vllm import LLM
 
@@ -147,6 +201,10 @@ def start(
         own = vllm_cpu.engine_arguments(
             model, dtype, sequences=sequences or MAX_SEQUENCES, tokens=vllm_cpu.BULK_STEP_TOKENS
         )
+    if transfer:
+        from vllm.config import WeightTransferConfig
+
+        own["weight_transfer_config"] = WeightTransferConfig(backend=transfer)
     try:
         llm = LLM(
             model,

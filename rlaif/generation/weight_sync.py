@@ -11,7 +11,7 @@ A reload must do more than write the weights; both were seen by comparing log-pr
 
 The tensors are handed over by reference, so this holds for an engine of one process
 (VLLM_ENABLE_V1_MULTIPROCESSING=0), on CPU and CUDA alike; tested on CPU only.
-Left out: an engine of several processes or GPUs, which would need the weights sent to it.
+An engine in another process is in a rollout worker, which is sent the weights (remote/).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from rlaif.pipeline.runner import (
     run_stages,
 )
 from rlaif.pipeline.stage import Stage
-from rlaif.training.config import TrainConfig
+from rlaif.training.config import RolloutConfig, TrainConfig
 from rlaif.training.preflight import launched_processes, require_context_of, require_folder
 from rlaif.training.trackers import require_trackers
 
@@ -198,7 +198,9 @@ def _require_settings(stage: Stage) -> None:
             require_context_of(str(folder), settings.max_tokens)
             if hasattr(settings, "engine"):
                 require_attention_of(str(folder))
-    if (engine := getattr(settings, "engine", None)) is not None:
+    if isinstance(settings, RolloutConfig):
+        settings.engine_for(launched_processes())
+    elif (engine := getattr(settings, "engine", None)) is not None:
         choose_engine(engine, launched_processes())
 
 

@@ -13,6 +13,7 @@ from constitution.errors import UserError
 from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.batching.unusable import Unusable
 from rlaif.data.cut_off import CutOff
+from rlaif.generation.engines import EngineChoice, choose_engine, engine_choices
 from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.settings import SettingsModel
 from rlaif.training.plain_text.source import SHIPPED, read_text, text_file
@@ -20,7 +21,10 @@ from rlaif.training.schedules import Schedule
 from rlaif.training.trackers import TrackerName
 
 # what a run's outcome does not depend on
-HOUSEKEEPING = {"checkpoint_every", "keep_checkpoints", "resume", "text_eval", "trackers"}
+HOUSEKEEPING = {
+    "checkpoint_every", "keep_checkpoints", "resume", "rollout_weights", "rollout_workers",
+    "text_eval", "trackers",
+}  # fmt: skip
 
 
 CUT_OFF = (
@@ -200,6 +204,64 @@ class PolicyConfig(TrainConfig):
         """The file of text_eval, unless it is the one that ships."""
         path = None if self.text_eval is None else text_file(self.text_eval)
         return () if path is None else (path,)
+
+
+RolloutWeights = Literal["adapter", "files", "nccl"]
+
+
+class _WeightsByMode:
+    """The default of `rollout_weights`, by `lora`."""
+
+    def __call__(self, data: dict[str, Any]) -> RolloutWeights:
+        return "files" if data.get("lora", ...) is None else "adapter"
+
+    def __str__(self) -> str:
+        return "adapter; with lora=null files"
+
+
+class RolloutConfig(PolicyConfig):
+    """Settings of trainers that sample from the policy under training (PPO, ReST)."""
+
+    engine: EngineChoice = Field(
+        default="auto",
+        description="what samples the responses; auto: vLLM where it is installed (ours)",
+    )
+    rollout_workers: int = Field(
+        default=0,
+        ge=0,
+        description="processes that sample beside each of the trainer's processes; 0: the trainer "
+        "samples itself (ours; docs/distributed.md)",
+    )
+    rollout_weights: RolloutWeights = Field(
+        default_factory=_WeightsByMode(),
+        description="how weights reach the workers: adapter and files, each in a file beside the "
+        "run, the adapter's or all of them; nccl: vLLM's own transfer between GPUs, not run yet "
+        "(ours)",
+    )
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The names of the sampling engines."""
+        return {"engine": engine_choices()}
+
+    def engine_for(self, processes: int) -> str:
+        """The engine that samples in a training of `processes`; raises SamplingError as
+        `choose_engine`. A worker is a process by itself."""
+        return choose_engine(self.engine, 1 if self.rollout_workers else processes)
+
+    @model_validator(mode="after")
+    def _refuse_impossible_workers(self) -> Self:
+        if "rollout_weights" in self.model_fields_set and not self.rollout_workers:
+            raise ValueError(
+                "rollout_weights does nothing without rollout workers; set rollout_workers, or "
+                "remove it"
+            )
+        if self.rollout_weights == "adapter" and self.lora is None:
+            raise ValueError(
+                "rollout_weights=adapter sends an adapter, and with lora=null there is none; set "
+                "rollout_weights=files"
+            )
+        return self
 
 
 class HeldOutConfig(TrainConfig):

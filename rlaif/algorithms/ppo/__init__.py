@@ -5,7 +5,8 @@ estimator_base.py  what an advantage estimator takes and returns
 estimators.py      the table of advantage estimators
 advantages.py      the equations of gae, rloo, grpo and dr_grpo
 critic.py          the value function
-rollout.py         responses sampled, scored and measured
+drawing/           the responses of an iteration, drawn now or ahead of it
+rollout.py         responses scored and measured
 losses.py          the losses of policy and value function
 update.py          batches, gradients and the KL guard
 guards.py          adaptive KL, max_kl, rollback

@@ -10,8 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from constitution.errors import expected_one_of
 from rlaif.algorithms.ppo.estimator_base import Estimator
 from rlaif.algorithms.ppo.estimators import ESTIMATORS
-from rlaif.generation.engines import EngineChoice, engine_choices
-from rlaif.training.config import PolicyConfig, TrainingError, rate_field
+from rlaif.training.config import RolloutConfig, TrainingError, rate_field
 
 _OF_VALUE = ("value", "value_learning_rate", "value_clip", "vf_coef")
 OF_JUDGE = ("eval_every", "eval_prompts", "rollback_error")
@@ -47,7 +46,7 @@ _CLIP = _ClipByRatio(0.2, 3e-4)
 _CLIP_HIGH = _ClipByRatio(0.2, 4e-4, "clip")
 
 
-class PPOConfig(PolicyConfig):
+class PPOConfig(RolloutConfig):
     """Settings of PPO. Defaults of the equations: TRL 1.12's PPOConfig, unless said otherwise."""
 
     learning_rate: float = rate_field(5e-5, 2e-6, "ours; TRL 1.12: 3e-6 for a whole model")
@@ -66,15 +65,18 @@ class PPOConfig(PolicyConfig):
         gt=0,
         description="factor of sampling, and so of π; 1: the policy itself (ours)",
     )
-    engine: EngineChoice = Field(
-        default="auto",
-        description="what samples the responses; auto: vLLM where it is installed (ours)",
-    )
     kv_cache_gib: float = Field(
         default=1.0,
         gt=0,
         description="most GiB of keys and values in sampling; less where an iteration's responses "
         "need less (ours)",
+    )
+    off_policy_steps: int = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="1: the rollout workers draw the next iteration's responses while this one "
+        "trains, with the weights before its updates (ours; ppo/drawing/ahead.py)",
     )
     importance_cap: float = Field(
         default=2.0,
@@ -209,7 +211,7 @@ class PPOConfig(PolicyConfig):
     @classmethod
     def choices(cls) -> dict[str, tuple[str, ...]]:
         """The names of the advantage estimators and of the sampling engines."""
-        return {"advantages": tuple(ESTIMATORS), "engine": engine_choices()}
+        return {"advantages": tuple(ESTIMATORS), **super().choices()}
 
     @property
     def evaluations(self) -> int:
@@ -296,6 +298,11 @@ class PPOConfig(PolicyConfig):
             raise ValueError(
                 "missing_eos_penalty does nothing with truncated=mask, where responses without an "
                 "end have no loss; remove one of them"
+            )
+        if self.off_policy_steps and not self.rollout_workers:
+            raise ValueError(
+                "off_policy_steps=1 needs rollout workers, which draw while the trainer trains; "
+                "set rollout_workers, or remove it"
             )
         unmoved = [name for name in _OF_SEVERAL_STEPS if name in given]
         if unmoved and self.steps_per_iteration == 1:

@@ -19,7 +19,8 @@ import torch
 
 from constitution.errors import UserError
 from rlaif.algorithms.ppo.config import PPOConfig, require_prompts_left
-from rlaif.algorithms.ppo.rollout import PPOModels, decoded, sample
+from rlaif.algorithms.ppo.drawing.draw import decoded, sample
+from rlaif.algorithms.ppo.drawing.models import PPOModels
 from rlaif.batching.encode import EncodedPrompt
 from rlaif.data.prompt_split import text_of
 from rlaif.data.records import Prompt

@@ -6,6 +6,7 @@ model is unsharded meanwhile (`Backbone.unsharded`), since the processes' number
 
     quantity                        computed by                               forwards
     log π_old                       an exact sampler, else the policy         0 or 1
+                                    of now, also for responses drawn before
     V, with a value function        value=head: the policy                    the same one
                                     value=adapter: the value role             1
     log π_ref                       the reference                             1
@@ -21,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,50 +29,19 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlaif.algorithms.ppo.advantages import explained_variance
 from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.ppo.critic import Critic
+from rlaif.algorithms.ppo.drawing.draw import Drawn, decoded, own_requests, sample
+from rlaif.algorithms.ppo.drawing.models import PPOModels
 from rlaif.algorithms.ppo.estimator_base import ScoredResponses
 from rlaif.batching.encode import EncodedPrompt, Row, in_groups
 from rlaif.batching.logprobs import kl_k1, kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs
-from rlaif.data.cut_off import ResponseText
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.evaluation.diversity import distinct_n
-from rlaif.generation.base import Generated, Sampler, response_seed, response_text
+from rlaif.generation.remote.sampler import RemoteSampler
 from rlaif.models.backbone import Backbone, all_whole
-from rlaif.models.reward_model import RewardFunction, backbones_of, require_a_score
+from rlaif.models.reward_model import backbones_of, require_a_score
 from rlaif.rewards.base import reasons, reasons_since
 from rlaif.rewards.standardized import raw_scores, settle
-
-
-@dataclass(frozen=True, slots=True)
-class PPOModels:
-    """The models of PPO.
-
-    With adapters `frozen` is the policy's own backbone; in full fine-tuning it is a copy of the
-    starting model, since the policy's base trains.
-    """
-
-    policy: Backbone  # role "policy"
-    frozen: Backbone  # role None is the reference; may hold the roles "value" and "reward"
-    critic: Critic | None  # None: no value function
-    score: RewardFunction
-    sampler: Sampler
-
-    def read(self, batch: SharedBatch, temperature: float) -> PolicyOutputs:
-        """Log-probs and values of the batch's N response tokens, from one forward of the policy."""
-        hidden = self.policy.predicting("policy", batch)  # (N, d)
-        shared = self.critic is not None and self.critic.shares_trunk
-        return PolicyOutputs(
-            self.policy.logprobs_from(hidden, batch, temperature),
-            self.critic.read(hidden) if self.critic and shared else None,
-        )
-
-
-class PolicyOutputs(NamedTuple):
-    """Outputs of one forward of the policy over N response tokens."""
-
-    logprobs: Tensor  # (N,) nats
-    values: Tensor | None  # (N,), of a critic that shares the policy's trunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +98,18 @@ def roll_out(
     kl_coef: float,
     config: PPOConfig,
     workers: ProcessGroup,
+    drawn: Drawn | None = None,
 ) -> tuple[Rollout, dict[str, float]]:
     """Sample, score and measure the responses of iteration `step`, and estimate their advantages.
 
+    drawn: those that were sampled already (drawing/ahead.py).
     Collective. Raises RewardModelError when no response has a score. Metrics, besides those of
     `assemble`:
 
     rollout_seconds       weight sync and sampling, of the slowest process
+    rollout_restarts      rollout workers started again so far, of all processes; with any
+    staleness             updates that the policy made since its weights drew the responses; with
+                          off_policy_steps
     scoring_seconds       the score
     measuring_seconds     log-probs and values
     rollout_tokens        response tokens of all processes
@@ -143,9 +117,13 @@ def roll_out(
     unscored/REASON       responses without a score by reason ("empty_response", "judge:HOST:PORT:
                           timed out", …; rewards/sources.py); absent when there are none
     """
-    own = workers.shard([(prompt, place) for place, prompt in enumerate(prompts)])
+    asked = own_requests(prompts, step, config, workers)
     reasons_before = reasons(models.score)
-    responses, seconds = _respond(models, own, step, config, workers)
+    if drawn is None:
+        begin = time.perf_counter()
+        generated = sample(models, asked.prompts, asked.seeds, config, workers)
+        drawn = Drawn(generated, time.perf_counter() - begin, 0)
+    responses, seconds = _respond(models, asked.prompts, drawn, step, config, workers)
     unscored = sum(r.score is None for r in responses)
     # gathered: every process assembles the same rollout
     by_reason = workers.gather([reasons_since(reasons_before, models.score, unscored)])
@@ -158,30 +136,33 @@ def roll_out(
     tokens = sum(len(r.sampler_logprobs) for group in groups for r in group)
     metrics["rollout_tokens"] = float(tokens)
     metrics["rollout_tokens_per_s"] = tokens / workers.max(seconds["rollout_seconds"])
+    metrics |= _of_workers(models, drawn, config, workers)
     counts = sum(by_reason, Counter())
     metrics |= {f"unscored/{reason}": float(count) for reason, count in counts.items()}
     return rollout, metrics
 
 
+def _of_workers(
+    models: PPOModels, drawn: Drawn, config: PPOConfig, workers: ProcessGroup
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if isinstance(models.sampler, RemoteSampler):
+        own = {"rollout_restarts": float(models.sampler.restarts)}
+        found |= workers.all_reduce(own)
+    return found | ({"staleness": float(drawn.staleness)} if config.off_policy_steps else {})
+
+
 def _respond(
     models: PPOModels,
-    prompts: Sequence[tuple[EncodedPrompt, int]],
+    repeated: Sequence[EncodedPrompt],
+    drawn: Drawn,
     step: int,
     config: PPOConfig,
     workers: ProcessGroup,
 ) -> tuple[list[RolloutResponse], dict[str, float]]:
-    """The responses to (prompt, its place in the iteration), group by group, and the seconds."""
-    n = config.group_size
-    repeated = [prompt for prompt, _ in prompts for _ in range(n)]
-    # a seed per response: independent of how prompts are shared out among processes
-    seeds = [
-        response_seed(config.seed, f"{prompt.prompt.id}@{step}", place * n + index)
-        for prompt, place in prompts
-        for index in range(n)
-    ]
+    """The drawn responses, scored and measured, and the seconds. repeated: the prompt of each."""
+    generated = drawn.generated
     times = [time.perf_counter()]
-    generated = sample(models, repeated, seeds, config, workers)
-    times.append(time.perf_counter())
     texts = decoded(models, generated)
     where = f"PPO, iteration {step}"
     with all_whole(backbones_of(models.score)), workers.raise_together():
@@ -201,36 +182,8 @@ def _respond(
         )
     ]
     names = ("rollout_seconds", "scoring_seconds", "measuring_seconds")
-    spent = [after - before for before, after in pairwise(times)]
+    spent = [drawn.seconds, *(after - before for before, after in pairwise(times))]
     return responses, dict(zip(names, spent, strict=True))
-
-
-def sample(
-    models: PPOModels,
-    prompts: Sequence[EncodedPrompt],
-    seeds: Sequence[int],
-    config: PPOConfig,
-    workers: ProcessGroup,
-) -> list[Generated]:
-    """Sample one response of the current policy to each prompt, from its own seed.
-
-    Collective, also for a process without prompts, which gathers a sharded model with the others.
-    """
-    ids = [prompt.ids for prompt in prompts]
-    generated: list[Generated] = []
-    with models.policy.unsharded(), workers.raise_together():
-        if prompts:
-            models.sampler.sync()
-            generated = models.sampler.generate(
-                ids, config.max_new_tokens, config.temperature, seeds
-            )
-    return generated
-
-
-def decoded(models: PPOModels, generated: Sequence[Generated]) -> list[ResponseText]:
-    """Texts of the sampled responses, without special tokens."""
-    tokenizer = models.policy.tokenizer
-    return [response_text(tokenizer, g) for g in generated]
 
 
 def measure(

@@ -37,13 +37,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from rlaif.algorithms.ppo.config import PPOConfig, idle_processes
 from rlaif.algorithms.ppo.critic import Critic
+from rlaif.algorithms.ppo.drawing.ahead import AheadOfTraining
+from rlaif.algorithms.ppo.drawing.models import PPOModels
 from rlaif.algorithms.ppo.evaluation import HeldOutEvaluation, HeldOutJudge, split_off
 from rlaif.algorithms.ppo.guards import (
     FALL,
@@ -55,13 +58,14 @@ from rlaif.algorithms.ppo.guards import (
     prompts_needed,
     require_kl_within,
 )
-from rlaif.algorithms.ppo.rollout import PPOModels, roll_out
+from rlaif.algorithms.ppo.rollout import roll_out
 from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import EncodedPrompt, encode_prompts, nth_batch
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.base import kv_cache_needed, require_attention
-from rlaif.generation.engines import choose_engine, open_sampler
+from rlaif.generation.base import Sampler, kv_cache_needed, require_attention
+from rlaif.generation.engines import open_sampler
+from rlaif.generation.remote.opening import open_rollout_workers
 from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
@@ -100,8 +104,8 @@ def train(
         model, config.dtype, config.lora is None, workers, config.chat_template_kwargs
     )
     require_attention(policy.model.config, policy.name)
-    inputs = run_inputs("ppo", config, policy, prompts) | {
-        "engine": choose_engine(config.engine, workers.count),
+    inputs = _inputs(config, policy, prompts) | {
+        "engine": config.engine_for(workers.count),
         "reward": reward_identity(reward),
         "judge": None if judge is None else "callable",
     }
@@ -125,15 +129,40 @@ def train(
     # 4. Iterations.
     if not state.finished(config):
         longest = data.longest_prompt + config.max_new_tokens
-        needed = kv_cache_needed(policy, max(config.responses, data.heldout_prompts), longest)
+        most = max(config.responses, data.heldout_prompts)
+        share = -(-most // max(1, config.rollout_workers))
+        needed = kv_cache_needed(policy, share, longest)
         cache_gib = min(config.kv_cache_gib, needed)
-        with closing(open_sampler(config.engine, policy, longest, cache_gib)) as sampler:
+        with closing(_sampler(config, policy, (longest, cache_gib), out, workers)) as sampler:
             models = PPOModels(policy, frozen, critic, score, sampler)
             iterate(models, data, learner, run, state, config, workers)
 
     # 5. The policy.
     run.save_policy(policy)
     return out
+
+
+def _inputs(config: PPOConfig, policy: Backbone, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    inputs = run_inputs("ppo", config, policy, prompts)
+    if not config.off_policy_steps:  # runs begun before there was this setting go on
+        del inputs["config"]["off_policy_steps"]
+    return inputs
+
+
+def _sampler(
+    config: PPOConfig, policy: Backbone, room: tuple[int, float], out: Path, workers: ProcessGroup
+) -> Sampler:
+    """What samples: this process, or its rollout workers. room: tokens, GiB of keys and values."""
+    if not config.rollout_workers:
+        return open_sampler(config.engine, policy, *room)
+    with workers.raise_together():
+        sampler = open_rollout_workers(
+            config.engine, policy, room, config.lora, workers=config.rollout_workers,
+            transport=config.rollout_weights, folder=out / "rollouts" / f"rank-{workers.rank}",
+        )  # fmt: skip
+    if config.off_policy_steps:  # it draws with weights that are not the trainer's any more
+        sampler.exact = False
+    return sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +185,11 @@ class PPOData:
         heldout = self.evaluation.prompts if self.evaluation else []
         return max(len(prompt.ids) for prompt in (*self.prompts, *heldout))
 
+    def batch(self, step: int, config: PPOConfig) -> list[EncodedPrompt]:
+        """The prompts of an iteration: a function of it, so that a resumed run takes the same."""
+        places = nth_batch(len(self.prompts), config.prompts_per_iteration, step, config.seed)
+        return [self.prompts[i] for i in places]
+
 
 @dataclass(frozen=True, slots=True)
 class PPOState:
@@ -164,6 +198,7 @@ class PPOState:
     done: int  # finished iterations
     kl_coef: float
     rollback: RollbackState
+    ahead: Mapping[str, Any] = field(default_factory=dict)  # drawn for the next (drawing/ahead.py)
 
     def finished(self, config: PPOConfig) -> bool:
         """Whether training ends: all iterations are done, or rollbacks ended it (guards.py)."""
@@ -192,6 +227,8 @@ def iterate(
     memory_gib                 peak memory so far, of the process with most
     skipped                    prompts left out because they do not fit
     """
+    ahead = AheadOfTraining(models, lambda step: data.batch(step, config), config, workers)
+    ahead.load(state.ahead)
     with progress("PPO", config.iterations, "iterations") as report:
         report(state.done)
         for step in run.within_budget(range(1, config.iterations + 1), state.done):
@@ -199,12 +236,12 @@ def iterate(
             where = f"PPO, iteration {step}"
             rate = learner.schedule(step)
 
-            # The batch is a function of the step, so that a resumed run takes the same prompts.
-            places = nth_batch(len(data.prompts), config.prompts_per_iteration, step, config.seed)
-            batch = [data.prompts[i] for i in places]
-            rollout, metrics = roll_out(models, batch, step, kl_coef, config, workers)
+            batch, drawn = data.batch(step, config), ahead.take(step)
+            rollout, metrics = roll_out(models, batch, step, kl_coef, config, workers, drawn)
             require_kl_within(metrics["kl_k1"], config.max_kl, where)
+            ahead.start(step + 1)
             metrics |= update(models, learner, rollout, config, workers, step)
+            ahead.finish()
             metrics |= {"kl_coef": kl_coef, "learning_rate": rate, "skipped": float(data.skipped)}
             if config.kl_target is not None:
                 count, kl = len(rollout.rows), metrics["kl_k1"]
@@ -228,7 +265,8 @@ def iterate(
                 line |= {"judge_fall": verdict.fall}
                 if back:
                     _load_best(run, learner, where, rollback, workers)
-            state = PPOState(step, kl_coef, rollback)
+                    ahead.drop()
+            state = PPOState(step, kl_coef, rollback, ahead.state())
             run.log(step, line)
             saved = evaluation is not None or step % config.checkpoint_every == 0
             if saved or spent or state.finished(config):
@@ -265,7 +303,7 @@ def _load_best(
 
 def _checkpoint(learner: Learner, score: RewardFunction, state: PPOState) -> dict[str, object]:
     # "watch": the key that the first checkpoints have
-    rest = {"kl_coef": state.kl_coef, "watch": asdict(state.rollback)}
+    rest = {"kl_coef": state.kl_coef, "watch": asdict(state.rollback), "ahead": state.ahead}
     return {"learner": learner.state(), "scales": scales_state(score), **rest}
 
 
@@ -277,7 +315,7 @@ def _resumed(run: Run, learner: Learner, score: RewardFunction, config: PPOConfi
     load_scales(score, saved["scales"])
     watch = saved["watch"]
     rollback = RollbackState(tuple(watch["best"]), watch["rollbacks"])
-    return PPOState(saved["step"], saved["kl_coef"], rollback)
+    return PPOState(saved["step"], saved["kl_coef"], rollback, saved.get("ahead", {}))
 
 
 def _prepare_data(

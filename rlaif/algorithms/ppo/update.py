@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
+from rlaif.algorithms.ppo.drawing.models import PPOModels
 from rlaif.algorithms.ppo.losses import (
     ClippedRatios,
     clipped_ratios,
@@ -23,7 +24,7 @@ from rlaif.algorithms.ppo.losses import (
     row_means,
     value_losses,
 )
-from rlaif.algorithms.ppo.rollout import PPOModels, Rollout
+from rlaif.algorithms.ppo.rollout import Rollout
 from rlaif.batching.encode import in_groups
 from rlaif.batching.logprobs import kl_k3
 from rlaif.batching.prefix_sharing import SharedBatch, pad_packs

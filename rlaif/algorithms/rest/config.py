@@ -7,11 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlaif.generation.engines import EngineChoice, engine_choices
-from rlaif.training.config import PolicyConfig
+from rlaif.training.config import RolloutConfig
 
 
-class ReSTConfig(PolicyConfig):
+class ReSTConfig(RolloutConfig):
     """Settings of reinforced self-training (arXiv:2308.08998)."""
 
     grow_steps: int = Field(
@@ -57,10 +56,6 @@ class ReSTConfig(PolicyConfig):
     temperature: float = Field(
         default=1.0, gt=0, description="factor of sampling; 1: the policy itself (ours)"
     )
-    engine: EngineChoice = Field(
-        default="auto",
-        description="what samples the responses; auto: vLLM where it is installed (ours)",
-    )
     kv_cache_gib: float = Field(
         default=1.0, gt=0, description="most GiB of keys and values in sampling (ours)"
     )
@@ -69,11 +64,6 @@ class ReSTConfig(PolicyConfig):
         ge=1,
         description="prompts sampled together; a killed run loses at most these (ours)",
     )
-
-    @classmethod
-    def choices(cls) -> dict[str, tuple[str, ...]]:
-        """The names of the sampling engines."""
-        return {"engine": engine_choices()}
 
     @model_validator(mode="after")
     def _refuse_impossible(self) -> Self:

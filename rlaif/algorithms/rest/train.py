@@ -41,8 +41,9 @@ from rlaif.batching.encode import EncodedPrompt, Row, encode_prompts, epoch_batc
 from rlaif.data.records import Prompt
 from rlaif.distributed import fsdp
 from rlaif.distributed.processes import ProcessGroup
-from rlaif.generation.base import require_attention
+from rlaif.generation.base import Sampler, require_attention
 from rlaif.generation.engines import open_sampler
+from rlaif.generation.remote.opening import open_rollout_workers
 from rlaif.models.backbone import Backbone
 from rlaif.models.reward_model import RewardFunction, backbones_of, reward_function, reward_identity
 from rlaif.progress import progress
@@ -102,7 +103,7 @@ def train(
             fsdp.set_full(parameter, saved["learner"]["parameters"][name])
 
     # 3. Grow, then improve over rising thresholds.
-    sampler = open_sampler(config.engine, backbone, config.max_tokens, config.kv_cache_gib)
+    sampler = _sampler(config, backbone, out, workers)
     tokenizer, digest = backbone.tokenizer, _digest(inputs)
     grow_step = GrowStep(sampler, score, models, encoded, tokenizer, out, digest, config, workers)
     if config.resume == "never":
@@ -138,6 +139,19 @@ def train(
     # 4. The policy.
     run.save_policy(backbone)
     return out
+
+
+def _sampler(config: ReSTConfig, backbone: Backbone, out: Path, workers: ProcessGroup) -> Sampler:
+    """What samples: this process, or its rollout workers."""
+    room = config.max_tokens, config.kv_cache_gib
+    if not config.rollout_workers:
+        return open_sampler(config.engine, backbone, *room)
+    with workers.raise_together():
+        sampler = open_rollout_workers(
+            config.engine, backbone, room, config.lora, workers=config.rollout_workers,
+            transport=config.rollout_weights, folder=out / "rollouts" / f"rank-{workers.rank}",
+        )  # fmt: skip
+    return sampler
 
 
 def _policy_weights(backbone: Backbone) -> dict[str, Tensor]:

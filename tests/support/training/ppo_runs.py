@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaif.algorithms.ppo.config import PPOConfig
 from rlaif.algorithms.ppo.critic import Critic
-from rlaif.algorithms.ppo.rollout import PPOModels
+from rlaif.algorithms.ppo.drawing.models import PPOModels
 from rlaif.batching.encode import EncodedPrompt, encode_prompts
 from rlaif.data.records import Prompt
 from rlaif.distributed.processes import ProcessGroup

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rlaif.algorithms.ppo.config import PPOConfig
-from rlaif.algorithms.ppo.rollout import PolicyOutputs, Rollout, RolloutResponse, assemble
+from rlaif.algorithms.ppo.drawing.models import PolicyOutputs
+from rlaif.algorithms.ppo.rollout import Rollout, RolloutResponse, assemble
 from rlaif.algorithms.ppo.update import policy_gradients
 from rlaif.batching.encode import Row
 from tests.support.training.ppo_runs import ALONE, small

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rlaif.algorithms.ppo.config import PPOConfig
+from rlaif.algorithms.ppo.drawing.models import PPOModels
 from rlaif.algorithms.ppo.losses import policy_losses, reference_losses, value_losses
-from rlaif.algorithms.ppo.rollout import PPOModels, Rollout, importance_weights, roll_out
+from rlaif.algorithms.ppo.rollout import Rollout, importance_weights, roll_out
 from rlaif.algorithms.ppo.update import update
 from rlaif.batching.encode import pad
 from rlaif.batching.prefix_sharing import pad_packs

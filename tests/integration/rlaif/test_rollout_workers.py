@@ -1,0 +1,98 @@
+"""Rollout workers as real processes: killed, killed with their trainer, and refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlaif.algorithms.ppo.train import train
+from rlaif.generation.base import SamplingError
+from rlaif.generation.remote.pool import WorkerPool
+from rlaif.generation.remote.process import WorkerProcess, worker_environment
+from rlaif.generation.remote.protocol import WorkerSpec
+from tests.support.rollouts.ppo_with_workers import QUESTIONS
+from tests.support.training.ppo_runs import count_x, metrics, small
+from tests.support.training.tiny_model import save_tiny_model
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+MODULE = b"rlaif.generation.remote.serve"
+
+
+def workers_of(parent: int) -> list[int]:
+    """Process ids of the rollout workers that a process started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            started_by = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        if MODULE in command and started_by == parent:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_workers_die_with_a_killed_trainer_and_the_resumed_run_survives_a_killed_worker(
+    tmp_path: Path,
+) -> None:
+    """The outcome is that of a run without workers: scores equal, the adapter within 1e-5."""
+    torch.set_num_threads(1)
+    model = save_tiny_model(tmp_path / "model")
+    expected = train(small(iterations=3), model, QUESTIONS, count_x, tmp_path / "alone")
+
+    out, reached = tmp_path / "workers", tmp_path / "reached"
+    command = [sys.executable, "-m", "tests.support.rollouts.ppo_with_workers", model]
+    with subprocess.Popen([*command, str(out), str(reached)]) as trainer:
+        wait_until(lambda: reached.exists() or trainer.poll() is not None, 600)
+        assert trainer.poll() is None
+        orphans = workers_of(trainer.pid)
+        assert len(orphans) == 2
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait()
+        wait_until(lambda: all(map(gone, orphans)))
+    assert [line["step"] for line in metrics(out)] == [1]
+
+    killed: list[int] = []
+
+    def kills_one(conversations: Any, responses: Sequence[str]) -> list[float | None]:
+        if not killed:  # iteration 2 is drawn; the third one finds it dead
+            killed.append(workers_of(os.getpid())[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return count_x(conversations, responses)
+
+    config = small(iterations=3, rollout_workers=2)
+    found = train(config, model, QUESTIONS, kills_one, out)
+    assert [line["score"] for line in metrics(found)] == [m["score"] for m in metrics(expected)]
+    assert [line["rollout_restarts"] for line in metrics(found)] == [0, 0, 1]
+    file = "adapter_model.safetensors"
+    one, other = load_file(found / file), load_file(expected / file)
+    for name in other:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=0)
+    assert not workers_of(os.getpid())
+
+
+def test_a_worker_whose_model_is_missing_says_so(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no-model")
+    spec = WorkerSpec(missing, "transformers", "float32", None, 64, 0.1, "files", [2])
+    worker = WorkerProcess(spec, tmp_path / "worker.log", worker_environment(os.environ, 1, None))
+    with pytest.raises(SamplingError, match=r"rollout worker 0 could not start: .*no-model.*log"):
+        WorkerPool([worker]).open()
+    assert worker.pid is None
+    assert not workers_of(os.getpid())
