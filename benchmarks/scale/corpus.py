@@ -38,7 +38,7 @@ SAVE = "import sys; from pathlib import Path; from tests.support.training.tiny_m
 SAVE += "save_tiny_model(Path(sys.argv[1]))"
 
 
-class Figures(NamedTuple):
+class StartFigures(NamedTuple):
     """What a process took; seconds to its first step, or in all where it has no steps."""
 
     seconds: float
@@ -66,7 +66,7 @@ def rlaif(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def whole(arguments: Sequence[str]) -> Figures:
+def whole(arguments: Sequence[str]) -> StartFigures:
     """Run a command to its end. Raises SystemExit if it fails."""
     began = time.perf_counter()
     process = rlaif(arguments)
@@ -75,10 +75,10 @@ def whole(arguments: Sequence[str]) -> Figures:
     if process.returncode:
         raise SystemExit(f"rlaif {' '.join(arguments)} failed")
     seconds = time.perf_counter() - began
-    return Figures(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return StartFigures(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def start(arguments: Sequence[str], out: Path, steps: int) -> Figures:
+def start(arguments: Sequence[str], out: Path, steps: int) -> StartFigures:
     """Start a training, end it after `steps` steps. Raises SystemExit if it ends by itself."""
     began, first, cpu = time.perf_counter(), 0.0, 0.0
     process = rlaif([*arguments, "--out", str(out), *SETTINGS])
@@ -92,7 +92,7 @@ def start(arguments: Sequence[str], out: Path, steps: int) -> Figures:
     process.send_signal(signal.SIGKILL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Figures(first, cpu, used.ru_maxrss / 1024, own)
+    return StartFigures(first, cpu, used.ru_maxrss / 1024, own)
 
 
 def steps_in(out: Path) -> int:
@@ -115,15 +115,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(count: int, steps: int, folder: Path) -> dict[str, Figures]:
+def measure(count: int, steps: int, folder: Path) -> dict[str, StartFigures]:
     """All figures of this number of pairs, printed as they are found."""
     folder.mkdir()
     model, file, corpus = str(folder / "model"), folder / "labels.parquet", str(folder / "corpus")
     subprocess.run([sys.executable, "-c", SAVE, model], check=True, stderr=subprocess.DEVNULL)
     write_preferences(file, labels(count), ["honest"])
-    found: dict[str, Figures] = {}
+    found: dict[str, StartFigures] = {}
 
-    def keep(name: str, figures: Figures) -> None:
+    def keep(name: str, figures: StartFigures) -> None:
         found[name] = figures
         own = "" if figures.own_mib is None else f", own {figures.own_mib:.0f} MiB"
         took = f"{figures.seconds:.1f} s, CPU {figures.cpu_seconds:.1f} s"

@@ -5,6 +5,7 @@ inputs.py     records, prompts, constitution and settings, from files or from me
 encoding.py   every record encoded as the run encodes it, for a dry run
 plan.py       a training that was checked and not yet started
 pairs.py      train_sft, train_reward, train_dpo: training on records
+corpus/       prepare_corpus, and training on what it made
 rollouts.py   train_ppo, train_rest: training on the policy's own responses
 sampling.py   sample, merge_adapter
 sharded.py    split_shards, sample_shards, label_shards, revise_shards: folders that many

@@ -11,15 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 import rlaif
+from constitution.writer import to_yaml
 from rlaif.api.pairs import plan_dpo, plan_reward
 from rlaif.batching.corpus.manifest import CorpusError, read_manifest
 from rlaif.cli.main import app
 from rlaif.data.datasets import read_preferences
 from rlaif.data.records import RecordError, write_preferences
 from rlaif.training.preflight import steps_in
+from tests.support.corpora import corpus_of
 from tests.support.feedback.constitutions import make_constitution, principle
 from tests.support.feedback.labeled import CONSTITUTION, labeled
-from tests.support.training.corpora import corpus_of
 from tests.support.training.pairs import many_pairs, preference
 
 FAST = {"dtype": "float32", "max_tokens": 200, "batch_size": 4, "epochs": 1, "lora": {"rank": 2}}
@@ -118,6 +119,7 @@ def test_skipped_pairs_ask_for_the_setting_that_skips(tiny_model, tmp_path):
 
 def test_the_weights_of_traits_come_from_the_constitution_of_the_labels(tiny_model, tmp_path):
     file = labeled(tmp_path / "labels")
+    (file.parent / "constitution.yaml").write_text(to_yaml(CONSTITUTION))  # as of one from a file
     made = rlaif.prepare_corpus(file.parent, model=tiny_model, out=tmp_path / "corpus", **FAST)
     assert read_manifest(made).example == read_preferences(file)[0]
     shutil.rmtree(file.parent)

@@ -20,7 +20,7 @@ from rlaif.models.backbone import Backbone
 from rlaif.models.lora_config import LoraConfig
 from rlaif.training import heldout
 from rlaif.training.config import TrainingError
-from tests.support.training.corpora import MAX_TOKENS, corpus_of
+from tests.support.corpora import MAX_TOKENS, corpus_of
 from tests.support.training.gradients import ALONE, GradientKeeper, summed_over_processes
 from tests.support.training.killed import (
     KilledError,

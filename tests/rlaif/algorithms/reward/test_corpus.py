@@ -11,7 +11,7 @@ from rlaif.batching.corpus.order import ShuffledBatches
 from rlaif.models.reward.heads import RewardHeads
 from rlaif.training import heldout
 from rlaif.training.config import TrainingError
-from tests.support.training.corpora import MAX_TOKENS, corpus_of
+from tests.support.corpora import MAX_TOKENS, corpus_of
 from tests.support.training.killed import KilledError, kill_after, metrics, weights
 from tests.support.training.pairs import many_pairs, preference, varied_pairs
 

@@ -16,7 +16,7 @@ from rlaif.data.cut_off import count_pairs, pairs_for
 from rlaif.data.records import RecordError
 from rlaif.models.backbone import Backbone
 from rlaif.models.folder import trained_tokenizer
-from tests.support.training.corpora import MAX_TOKENS, corpus_of
+from tests.support.corpora import MAX_TOKENS, corpus_of
 from tests.support.training.pairs import preference, varied_pairs
 from tests.support.training.tiny_model import CHAT_TEMPLATE, save_tiny_model
 

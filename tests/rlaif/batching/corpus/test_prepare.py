@@ -14,7 +14,7 @@ from rlaif.batching.corpus.manifest import CorpusError, is_corpus, read_manifest
 from rlaif.batching.corpus.mapped import CorpusPairs, PairCorpus
 from rlaif.batching.unusable import BatchError, NoneUsableError
 from rlaif.data.records import RecordError, write_preferences
-from tests.support.training.corpora import corpus_of, preparation
+from tests.support.corpora import corpus_of, preparation
 from tests.support.training.pairs import many_pairs, preference, varied_pairs
 from tests.support.waiting import wait_until
 
@@ -22,7 +22,7 @@ CODE = """
 import sys, time
 from pathlib import Path
 from rlaif.batching.corpus import prepare
-from tests.support.training.corpora import preparation
+from tests.support.corpora import preparation
 model, folder, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
 prepare.LABELS_IN_PART = 3
 whole = prepare.encode_pair
