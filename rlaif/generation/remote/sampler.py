@@ -50,7 +50,7 @@ class Sender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _AskedRollout:
     """What one `generate` asked for."""
 
     prompts: Sequence[Sequence[int]]
@@ -140,7 +140,9 @@ class RemoteSampler:
         Raises SamplingError for workers that cannot be started again, requests that end every
         worker, and log-probs that are not those of the policy's weights.
         """
-        return self._draw(_Asked(prompts, seeds, (max_new_tokens, temperature, top_p)), check=True)
+        return self._draw(
+            _AskedRollout(prompts, seeds, (max_new_tokens, temperature, top_p)), check=True
+        )
 
     def begin(
         self,
@@ -156,15 +158,15 @@ class RemoteSampler:
         the version is checked.
         """
         settings = (min(max_new_tokens, PROBE_TOKENS), temperature, 1.0)
-        probe = _Asked(prompts[:CHECKED], seeds[:CHECKED], settings)
+        probe = _AskedRollout(prompts[:CHECKED], seeds[:CHECKED], settings)
         every = range(len(probe.prompts))
         for answered in self._pool.everyone(self._request(probe, every), "a probe"):
             drawn = read_drawn(answered.answer, len(every), self._version)
             self._check(probe, every, drawn, answered)
-        asked = _Asked(prompts, seeds, (max_new_tokens, temperature, 1.0))
+        asked = _AskedRollout(prompts, seeds, (max_new_tokens, temperature, 1.0))
         return Ongoing(lambda: self._draw(asked, check=False))
 
-    def _draw(self, asked: _Asked, check: bool) -> list[Generated]:
+    def _draw(self, asked: _AskedRollout, check: bool) -> list[Generated]:
         assert self._version, "sync() comes before generate(): the workers hold the bare base"
         prompts = asked.prompts
         shares = even_shares(prompts, len(self._pool.workers))
@@ -189,12 +191,16 @@ class RemoteSampler:
         if not self._pool.restarts and sys.exc_info()[0] is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _request(self, asked: _Asked, share: Sequence[int]) -> dict[str, object]:
+    def _request(self, asked: _AskedRollout, share: Sequence[int]) -> dict[str, object]:
         prompts, seeds = [asked.prompts[i] for i in share], [asked.seeds[i] for i in share]
         return draw_request(prompts, seeds, asked.settings, self._version, self._weights)
 
     def _check(
-        self, asked: _Asked, share: Sequence[int], drawn: Sequence[Generated], by: WorkerAnswer
+        self,
+        asked: _AskedRollout,
+        share: Sequence[int],
+        drawn: Sequence[Generated],
+        by: WorkerAnswer,
     ) -> None:
         """Compare log-probs with the policy's, once for each worker and version."""
         _, temperature, top_p = asked.settings

@@ -128,12 +128,12 @@ def test_a_poison_shard_is_set_aside_and_named(
 def test_several_failures_in_a_row_stop_the_work(tmp_path: Path) -> None:
     source = folder_of(tmp_path, [POISON, *(f"{POISON}{n}" for n in range(9))])
 
-    class Broken(CopyJob):
+    class FullDiskJob(CopyJob):
         def make(self, shard: Path, folder: Path) -> Made:
             self.made.append(shard.name)
             raise UserError("the disk is full")
 
-    job = Broken()
+    job = FullDiskJob()
     with pytest.raises(UserError, match="the disk is full"):
         make_shards(source, tmp_path / "out", job)
     assert len(job.made) == 3
