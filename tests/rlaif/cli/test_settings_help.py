@@ -32,7 +32,7 @@ CONFIGS: dict[str, type[SettingsModel]] = {
     "sample": SamplingConfig,
 }
 UNITS = (
-    "passes", "pairs", "rows", "prompts", "responses", "tokens", "dimensions", "steps",
+    "processes", "passes", "pairs", "rows", "prompts", "responses", "tokens", "dimensions", "steps",
     "iterations", "rollouts", "checkpoints", "evaluations", "quantiles", "nats?", "GiB", "share",
     "factor", "weight", "probability", "discount", "ratio", "norm", "step size", "score", "seed",
 )  # fmt: skip
