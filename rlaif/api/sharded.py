@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from judge_service.types import JudgeOptions
 from rlaif.api.inputs import Pathlike, config_of
 from rlaif.api.judging import judge_of, judge_options
 from rlaif.api.problems import Problems, checked
-from rlaif.data.files import as_path
+from rlaif.data.files import RecordError, as_path
 from rlaif.data.shards.folder import Holds, is_shard_folder, read_list
 from rlaif.data.shards.split import Split
 from rlaif.data.shards.split import split as write_shards
@@ -80,7 +81,10 @@ def sample_shards(
     problems.attempt(require_folder, folder or Path())
     problems.refuse()
     job = SampleShards(checked(name), checked(found), split)
-    return make_shards(checked(source), checked(folder), job, checked(own), fleet)
+    report = make_shards(checked(source), checked(folder), job, checked(own), fleet)
+    if split and report.there == report.shards and not report.rows:
+        raise RecordError(f"{source}: no prompts of split {split!r} in any of its shards")
+    return report
 
 
 def label_shards(
@@ -113,6 +117,7 @@ def label_shards(
     folder = problems.attempt(as_path, out, "out")
     asked = problems.attempt(judge_options, options, sample_principles, seed)
     by = problems.attempt(judge_of, judge, server, constitution, wait)
+    rules = problems.attempt(_name_or_file, constitution)
     own = problems.attempt(_part, part)
     problems.attempt(require_packages, ("pyarrow",))
     problems.attempt(require_folder, folder or Path())
@@ -121,7 +126,7 @@ def label_shards(
     job: ShardJob = LabelShards(
         judged.model,
         server,
-        str(constitution),
+        checked(rules),
         judged.wait,
         pairs_per_prompt,
         max_length_ratio,
@@ -162,13 +167,14 @@ def revise_shards(
     folder = problems.attempt(as_path, out, "out")
     asked = problems.attempt(judge_options, None, sample_principles, seed)
     by = problems.attempt(judge_of, judge, server, constitution, wait)
+    rules = problems.attempt(_name_or_file, constitution)
     own = problems.attempt(_part, part)
     problems.attempt(require_packages, ("pyarrow",))
     problems.attempt(require_folder, folder or Path())
     problems.refuse()
     judged, options = checked(by), checked(asked)
     method = RevisionMethod(
-        str(constitution), rounds, gate, None, max_tokens, temperature, options.seed,
+        checked(rules), rounds, gate, None, max_tokens, temperature, options.seed,
         options.sample_principles,
     )  # fmt: skip
     names = read_list(checked(source)).shards
@@ -190,6 +196,15 @@ def _folder_of(given: Pathlike, name: str) -> Path:
 def _gpus_of(fleet: RayFleet | None) -> int:
     """GPUs over which a worker's own judge is split; 0: what it finds."""
     return int(fleet.gpus) if fleet and fleet.gpus > 1 else 0
+
+
+def _name_or_file(constitution: Any) -> str:
+    """A constitution that can be sent to another process."""
+    if not isinstance(constitution, str | os.PathLike):
+        raise UserError(
+            f"invalid constitution: {type(constitution).__name__}; give a name or a YAML file"
+        )
+    return os.fspath(constitution)
 
 
 def _part(text: str) -> Part:

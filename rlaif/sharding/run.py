@@ -104,9 +104,18 @@ def make_shards(
             show(number, name)
     _count(out, listed.shards, report)
     if report.there == report.shards:
-        with suppress(OSError):  # another process may still hold a folder in it
-            (out / WORK).rmdir()
+        _tidy(out / WORK)
     return report
+
+
+def _tidy(work: Path) -> None:
+    """Remove what processes left that were killed after they had named their shard."""
+    for folder in work.glob("*"):
+        with _locked(folder) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not there, or another process holds a folder in it
+        work.rmdir()
 
 
 def look(folder: Path) -> ShardsReport:

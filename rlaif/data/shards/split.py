@@ -38,7 +38,7 @@ from rlaif.data.prompts import stream_prompts
 from rlaif.data.records import Preference, Prompt, Sample, preference_schema
 from rlaif.data.rows import iter_rows
 from rlaif.data.samples import iter_samples
-from rlaif.data.shards.folder import Holds, ShardList, claim_list, place_once
+from rlaif.data.shards.folder import Holds, ShardList, claim_list, data_files, place_once
 from rlaif.data.shards.parquet import ShardNote, prompt_schema, sample_schema, write_shard
 from rlaif.progress import progress
 
@@ -84,7 +84,7 @@ def split(
         _require_unique(counted.ids, read)
     settle = _settle_splits(read, counted, rule) if kind == "prompts" else None
     settings = {
-        "source": [file_sha256(source) for source in sources],
+        "source": [_content(source) for source in sources],
         "rows": rows,
         **({"heldout_share": rule.heldout_share, "split_seed": rule.seed} if settle else {}),
     }
@@ -101,6 +101,12 @@ def split(
                 place_once(own, out / name)
             report(number)
     return Split(kind, counted.rows, counted.shards)
+
+
+def _content(source: Path) -> str:
+    """Digest of a file, or of all shards of a folder."""
+    files = [file_sha256(file) for file in data_files(source)]
+    return files[0] if files == files[:1] else blake2b("".join(files).encode()).hexdigest()[:64]
 
 
 def _schema(kind: Holds, traits: Iterable[str]) -> pyarrow.Schema:

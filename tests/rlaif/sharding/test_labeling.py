@@ -9,6 +9,7 @@ import pytest
 
 import rlaif
 from benchmarks.planted.served import serving
+from constitution import Constitution
 from constitution.errors import UserError
 from judge_service.client.sync import JudgeClient
 from judge_service.types import Unjudged, UnjudgedReason, Usage
@@ -143,6 +144,12 @@ def test_pairs_without_a_judgment_are_listed_beside_their_shard(samples: Path, s
     assert (report.there, report.rows) == (2, 0)
     assert read_unjudged(samples.parent / "out") == {"too_long": 2}
     assert report.counts["unjudged_by_reason"] == {"too_long": 2}
+
+
+def test_a_constitution_in_memory_is_refused(samples: Path, server: str) -> None:
+    rules: Any = Constitution.load(str(CONSTITUTION))
+    with pytest.raises(UserError, match="invalid constitution: Constitution; give a name"):
+        rlaif.label_shards(samples.with_suffix(""), server=server, constitution=rules)
 
 
 def test_a_file_is_refused_with_the_command_that_splits_it(samples: Path, server: str) -> None:

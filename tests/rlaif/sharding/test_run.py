@@ -104,6 +104,18 @@ def test_a_shard_that_another_process_makes_is_left_to_it(source: Path, tmp_path
     assert make_shards(source, tmp_path / "out", CopyJob()).there == 5
 
 
+def test_what_a_process_left_that_was_killed_after_naming_its_shard_is_tidied(
+    source: Path, tmp_path: Path
+) -> None:
+    make_shards(source, tmp_path / "out", CopyJob())
+    (tmp_path / "out" / WORK / "00001").mkdir(parents=True)
+    (tmp_path / "out" / WORK / "00001" / "made.parquet").touch()
+
+    make_shards(source, tmp_path / "out", CopyJob())
+
+    assert not (tmp_path / "out" / WORK).exists()
+
+
 def test_a_source_that_is_still_being_made_is_waited_for(source: Path, tmp_path: Path) -> None:
     late = (source / "00002.parquet").rename(tmp_path / "late")
     report = make_shards(source, tmp_path / "out", CopyJob())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import rlaif
+from constitution.errors import UserError
 from rlaif.data.samples import read_samples
 from rlaif.generation import offline
 from rlaif.sharding.run import Outcome
@@ -47,6 +48,17 @@ def test_shards_hold_the_responses_of_the_file_and_the_model_is_loaded_once(
     assert len(starts) == 1
     assert read_samples(tmp_path / "s") == whole
     assert (report.counts["prompts"], report.counts["responses"]) == (7, 14)
+
+
+def test_a_split_that_no_shard_has_is_an_error(tmp_path: Path, tiny_model: str) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "q", "split": "train"}\n')
+    rlaif.split_shards(file, out=tmp_path / "p")
+
+    with pytest.raises(UserError, match="no prompts of split 'dev' in any of its shards"):
+        rlaif.sample_shards(
+            tmp_path / "p", model=tiny_model, out=tmp_path / "s", **{**SETTINGS, "split": "dev"}
+        )
 
 
 def test_a_prompt_that_is_too_long_sets_its_shard_aside(tmp_path: Path, tiny_model: str) -> None:

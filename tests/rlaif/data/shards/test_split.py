@@ -114,6 +114,14 @@ def test_bad_rows_are_refused_before_anything_is_written(
     assert not (tmp_path / "p").exists()
 
 
+def test_a_folder_of_shards_is_split_into_others(tmp_path: Path) -> None:
+    file = lines(tmp_path / "s.jsonl", [responses(f"q{n}", "a", "b") for n in range(6)])
+    split([file], tmp_path / "large", 6)
+
+    assert split([tmp_path / "large"], tmp_path / "small", 2).shards == 6
+    assert read_samples(tmp_path / "small") == read_samples(file)
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").touch()
 
