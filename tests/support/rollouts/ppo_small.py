@@ -1,4 +1,4 @@
-"""Two iterations of PPO on a tiny model: MODEL OUT SETTINGS (JSON). Run under `accelerate launch` by
+"""Two iterations of PPO on a tiny model: MODEL OUT SETTINGS (JSON). Run by `accelerate launch` in
 tests/integration/rlaif/test_rollout_workers.py."""
 
 from __future__ import annotations
