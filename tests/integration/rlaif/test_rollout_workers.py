@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +27,8 @@ from tests.support.training.tiny_model import save_tiny_model
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[3]
+SUPPORT = ROOT / "tests" / "support" / "rollouts"
 MODULE = b"rlaif.generation.remote.serve"
 
 
@@ -86,6 +90,44 @@ def test_workers_die_with_a_killed_trainer_and_the_resumed_run_survives_a_killed
     for name in other:
         torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=0)
     assert not workers_of(os.getpid())
+
+
+def test_two_sharded_processes_with_a_worker_each_score_as_one_process_without(
+    tmp_path: Path,
+) -> None:
+    """All weights train and travel in files; the head is a weight of its own, sharded too."""
+    torch.set_num_threads(1)
+    model = untied(tmp_path / "model")
+    full: dict[str, Any] = {"lora": None, "learning_rate": 1e-4}
+    one = train(small(**full), model, QUESTIONS, count_x, tmp_path / "one")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version=2",
+        "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
+        f"--main_process_port={port}", str(SUPPORT / "ppo_small.py"), model, str(tmp_path / "two"),
+        json.dumps(full | {"rollout_workers": 1}),
+    ]  # fmt: skip
+    own = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, env=os.environ | own, cwd=ROOT, timeout=600)
+    for found, expected in zip(metrics(tmp_path / "two"), metrics(one), strict=True):
+        assert found["score"] == expected["score"]
+        assert found["kl_k3"] == pytest.approx(expected["kl_k3"], abs=1e-5)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+
+
+def untied(folder: Path) -> str:
+    """The tiny model, with a head that is not its embeddings."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = save_tiny_model(folder)
+    config = LlamaConfig.from_pretrained(model)
+    config.tie_word_embeddings = False
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(model)
+    return model
 
 
 def test_a_worker_whose_model_is_missing_says_so(tmp_path: Path) -> None:

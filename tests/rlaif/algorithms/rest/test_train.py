@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,9 @@ from rlaif.algorithms.rest import train as rest
 from rlaif.algorithms.rest.grow import GrownSample
 from rlaif.algorithms.rest.improve import improve_set, thresholds
 from rlaif.algorithms.rest.train import ReSTConfig, train
+from rlaif.generation.remote.opening import open_rollout_workers
 from rlaif.training.config import TrainingError
+from tests.support.rollouts.rollout_workers import launcher
 
 
 def small(**settings) -> ReSTConfig:
@@ -236,3 +239,20 @@ def test_settings_that_cannot_be_are_refused():
         small(quantiles=(0.5,), learning_rate_decay=0.5)
     with pytest.raises(ValidationError, match="max_new_tokens must leave room"):
         small(max_new_tokens=80)
+
+
+def test_two_rollout_workers_grow_what_none_grow(tiny_model, questions, tmp_path, monkeypatch):
+    made: list = []
+    monkeypatch.setattr(
+        rest, "open_rollout_workers", partial(open_rollout_workers, launch=launcher(made))
+    )
+    alone = train(small(grow_steps=2), tiny_model, questions, letters, tmp_path / "alone")
+    config = small(grow_steps=2, rollout_workers=2)
+    found = train(config, tiny_model, questions, letters, tmp_path / "workers")
+    assert len(made) == 2
+    for step in (1, 2):
+        one, other = ([(s.ids, s.score) for s in responses(out, step)] for out in (found, alone))
+        assert one == other
+    expected = weights(alone)
+    for name, tensor in weights(found).items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=0)
