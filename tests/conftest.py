@@ -33,6 +33,27 @@ def _is_safe_to_keep(record: logging.LogRecord) -> bool:
 
 logging.getLogger("grpc._cython.cygrpc").addFilter(_is_safe_to_keep)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several test processes (`-n 2`) its own cores.
+
+    Models compute in as many threads as there are cores, which wait for each other while spinning:
+    on shared cores two processes take many times as long as one after the other.
+    """
+    name, processes = os.environ.get("PYTEST_XDIST_WORKER"), "PYTEST_XDIST_WORKER_COUNT"
+    if name and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        mine = cores[int(name.removeprefix("gw")) :: int(os.environ[processes])]
+        os.sched_setaffinity(0, mine or cores)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several test processes, one has every test with a real model; files stay together."""
+    for item in items:
+        real = item.get_closest_marker("integration")
+        item.add_marker(pytest.mark.xdist_group("real models" if real else item.path.name))
+
+
 _OUR_THREADS = ("store", "stdin-watch", "orphan-watch")
 _LOOP_WORKERS = "asyncio_"  # threads of an event loop, which may serve a whole module
 

@@ -135,11 +135,12 @@ async def test_a_server_that_dies_hands_its_unanswered_pairs_to_the_other(
 ) -> None:
     dying, other = FakeEngine(), FakeEngine(latency_seconds=0.001)
     how: dict[str, Any] = {"constitutions": [one_principle(tmp_path)], "max_stream_in_flight": 8}
-    stopping: list[asyncio.Task[None]] = []
+    stopping, held = list[asyncio.Task[None]](), asyncio.Event()
 
     def answer(prompt: str) -> Sequence[float]:
         if len(dying.prompts) >= 40:
-            dying.hold()  # eight are in flight when it dies
+            dying.hold()  # what it is asked from now on is in flight when it dies
+            held.set()
         return prefer_longer(prompt)
 
     dying.answer = answer
@@ -149,7 +150,7 @@ async def test_a_server_that_dies_hands_its_unanswered_pairs_to_the_other(
         await dies.load()
 
         def kill(done: int) -> None:
-            if len(dying.prompts) >= 40 and not stopping:
+            if held.is_set() and dying.in_flight and not stopping:
                 stopping.append(asyncio.create_task(dies.stop()))
 
         answers = await answers_of(kind, listed(dies, stays), pairs(400), kill)
