@@ -29,6 +29,9 @@ Open: TypeAlias = Callable[[], AbstractContextManager[Do]]
 
 Results: TypeAlias = Generator[tuple[str, str | UserError], None, None]
 
+RETRIED = "retried"
+"""What a task's result is when its actor died at it and another one does it; its last follows."""
+
 MOST_TRIES = 3
 _PATIENCE_S = 60.0  # between two lines that say what is waited for
 
@@ -187,6 +190,7 @@ class _Crew:
                 )
             else:
                 queue.append(name)
+                yield name, RETRIED
         if queue:
             self._start()
 
