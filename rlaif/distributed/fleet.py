@@ -55,15 +55,29 @@ class RayFleet:
         with _connected(self.address) as ray:
             yield from _Crew(ray, self, opens).results(deque(names))
 
+    def require(self) -> None:
+        """Raises FleetError where Ray is not installed, or the cluster is not there or too small;
+        one on this host alone is not started for that."""
+        if self.address == "local":
+            _ray()
+            return
+        with _connected(self.address) as ray:
+            _size(ray, self)
 
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
+
+def _ray() -> Any:
     try:
         import ray
     except ModuleNotFoundError as error:
         raise FleetError(
-            f"--ray needs Ray, which is not installed; {install_hint('ray')}"
+            f"a fleet needs Ray, which is not installed; {install_hint('ray')}"
         ) from error
+    return ray
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    ray = _ray()
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     ours = {name: value for name, value in os.environ.items() if name.startswith("RLAIF_")}
@@ -78,7 +92,7 @@ def _connected(address: str) -> Iterator[Any]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FleetError(
             f"no Ray cluster at {address}: {error}; start one with `ray start --head`, or give "
-            "--ray local for this host alone"
+            "--ray local (in a recipe fleet.ray=local) for this host alone"
         ) from error
     try:
         yield ray
@@ -129,7 +143,7 @@ class _Crew:
 
     def results(self, queue: deque[str]) -> Iterator[tuple[str, str | UserError]]:
         """What becomes of the tasks, as they are finished."""
-        for _ in range(min(self._size(), len(queue))):
+        for _ in range(min(_size(self._ray, self._fleet), len(queue))):
             self._start()
         while queue or any(name for _, name in self._doing.values()):
             done, _ = self._ray.wait(list(self._doing), num_returns=1, timeout=_PATIENCE_S)
@@ -149,19 +163,6 @@ class _Crew:
                 raise FleetError(result)
             if queue:
                 self._give(actor, queue.popleft())
-
-    def _size(self) -> int:
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        fit = len(nodes)
-        if self._fleet.gpus:
-            gpus = [node["Resources"].get("GPU", 0) for node in nodes]
-            fit = sum(int(n // self._fleet.gpus) for n in gpus)
-            if not fit:
-                raise FleetError(
-                    f"no node of the cluster has {self._fleet.gpus:g} GPUs: they have "
-                    f"{', '.join(f'{n:g}' for n in gpus)}; lower --gpus"
-                )
-        return self._fleet.workers or fit
 
     def _start(self) -> None:
         actor = self._actor.remote(self._opens)
@@ -202,6 +203,21 @@ class _Crew:
                 f"with 1 CPU and {self._fleet.gpus:g} GPUs",
                 file=sys.stderr,
             )
+
+
+def _size(ray: Any, fleet: RayFleet) -> int:
+    """How many actors to start. Raises FleetError where no node can hold one."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    fit = len(nodes)
+    if fleet.gpus:
+        gpus = [node["Resources"].get("GPU", 0) for node in nodes]
+        fit = sum(int(n // fleet.gpus) for n in gpus)
+        if not fit:
+            raise FleetError(
+                f"no node of the cluster has {fleet.gpus:g} GPUs: they have "
+                f"{', '.join(f'{n:g}' for n in gpus)}; lower --gpus (in a recipe fleet.gpus)"
+            )
+    return fleet.workers or fit
 
 
 def _first_line(error: Exception) -> str:
