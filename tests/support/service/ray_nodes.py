@@ -10,8 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -106,8 +107,20 @@ def make_on_ray(address: str, source: Path, out: Path, hazards: Path) -> dict[st
 
 
 def _serve_nodes() -> None:
+    from ray._private import services
     from ray.cluster_utils import Cluster
 
+    # Ray gives a node 30 s to start, which are too few on a busy machine.
+    find = services.get_node
+
+    def find_in_the_end(*arguments: Any) -> Any:
+        for _ in range(3000):
+            with suppress(RuntimeError):
+                return find(*arguments)
+            time.sleep(0.2)
+        return find(*arguments)
+
+    services.get_node = find_in_the_end
     head = {"num_cpus": 0, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
