@@ -16,7 +16,10 @@ class FleetConfig(SettingsModel):
         "host alone)",
     )
     gpus: float = Field(
-        default=0, ge=0, allow_inf_nan=False, description="share of GPUs of a worker; 0: none"
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="GPUs of a worker, over which its judge is split; 0: none",
     )
     workers: int | None = Field(
         default=None,

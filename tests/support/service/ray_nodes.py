@@ -10,9 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,40 +26,54 @@ from tests.support.service.server_process import ROOT
 
 KILLS, BREAKS = "kills", "breaks"
 
+STARTS = 5
+"""Ray gives the agents of a node 15 s to start, which are too few on a very busy machine."""
+
 
 class RayNodes:
     """Two nodes of one CPU each beside a head without any; they end with this process."""
 
     def __init__(self, log: Path) -> None:
+        self._log = log
+        for _ in range(STARTS):
+            self._process = self._start()
+            if address := self._said("at "):
+                self.address = address
+                return
+            self.close()
+        raise AssertionError(f"no cluster after {STARTS} starts:\n{log.read_text()[-2000:]}")
+
+    def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.support.service.ray_nodes", "nodes"]
-        with log.open("w") as errors:
-            self._process = subprocess.Popen(
+        with self._log.open("w") as errors:
+            return subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
                 cwd=ROOT,
             )  # fmt: skip
-        self.address = self._said("at ", log)
-        self._log = log
 
     def kill_a_node(self) -> None:
         """Kill all processes of one node with -9, those of its workers too."""
         assert self._process.stdin is not None
         self._process.stdin.write("kill\n")
         self._process.stdin.flush()
-        self._said("killed", self._log)
+        assert self._said("killed"), self._log.read_text()[-2000:]
 
-    def _said(self, beginning: str, log: Path) -> str:
+    def _said(self, beginning: str) -> str:
+        """The rest of the next line that begins so; "" where the process ended without one."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(beginning):
-                return line.removeprefix(beginning).strip()
-        raise AssertionError(f"the cluster ended:\n{log.read_text()[-2000:]}")
+        lines = (line.strip() for line in self._process.stdout)
+        return next((line for line in lines if line.startswith(beginning)), "").removeprefix("at ")
+
+    def close(self) -> int:
+        """End the cluster, with the end of its input; its exit code."""
+        self._process.communicate("")
+        return self._process.returncode
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate("")  # its end of input ends the cluster
-        assert self._process.returncode == 0, self._log.read_text()[-2000:]
+        assert self.close() == 0, self._log.read_text()[-2000:]
 
 
 @dataclass
@@ -107,20 +120,8 @@ def make_on_ray(address: str, source: Path, out: Path, hazards: Path) -> dict[st
 
 
 def _serve_nodes() -> None:
-    from ray._private import services
     from ray.cluster_utils import Cluster
 
-    # Ray gives a node 30 s to start, which are too few on a busy machine.
-    find = services.get_node
-
-    def find_in_the_end(*arguments: Any) -> Any:
-        for _ in range(3000):
-            with suppress(RuntimeError):
-                return find(*arguments)
-            time.sleep(0.2)
-        return find(*arguments)
-
-    services.get_node = find_in_the_end
     head = {"num_cpus": 0, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]

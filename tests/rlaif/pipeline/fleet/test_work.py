@@ -7,7 +7,7 @@ Ray: tests/integration/rlaif/kill9/test_ray_recipe_kill9.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class FleetBench:
         self.folder, self.server, self.engine, self.rules = folder, server, engine, rules
         self.fleet = HereFleet()
         self.started_here = 0
+        self.flags: Sequence[str] = ()  # of a worker's judge
         self.samples = folder / "samples.jsonl"
         write_jsonl(self.samples, [s for n in range(PROMPTS) for s in answers(f"question {n}", 2)])
         (folder / "prompts.jsonl").write_text(
@@ -72,7 +73,9 @@ class FleetBench:
             )
         )
 
-    def stage(self, run: str, stage: dict[str, Any], fleet: bool) -> tuple[Stage, RunContext]:
+    def stage(
+        self, run: str, stage: dict[str, Any], fleet: bool, **more: Any
+    ) -> tuple[Stage, RunContext]:
         """The only stage of a recipe, in a folder of the run's name."""
         made_from = {"model": "policy"} if stage["kind"] == "sample" else {"samples": self.samples}
         used = "policy" if stage["kind"] == "sample" else "judge"
@@ -83,15 +86,15 @@ class FleetBench:
                 "constitution": self.rules,
                 "prompts": str(self.folder / "prompts.jsonl"),
                 "stages": {"only": {**made_from, **stage}},
-                **({"fleet": {"ray": "local", "rows": 4}} if fleet else {}),
+                **({"fleet": {"ray": "local", "rows": 4, **more}} if fleet else {}),
             }
         )
         graph = build_graph(recipe, self.folder / run)
         return graph["only"], RunContext(recipe, self.folder / run)
 
-    def run(self, run: str, stage: dict[str, Any], fleet: bool = True) -> Path:
-        """The folder of the stage, which has run."""
-        made, context = self.stage(run, stage, fleet)
+    def run(self, run: str, stage: dict[str, Any], fleet: bool = True, **more: Any) -> Path:
+        """The folder of the stage, which has run. more: settings of the fleet."""
+        made, context = self.stage(run, stage, fleet, **more)
         made.folder.mkdir(parents=True, exist_ok=True)
         made.run(context)
         return made.folder
@@ -113,7 +116,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FleetBenc
         bench = FleetBench(tmp_path, server, engine, rules)
 
         @contextmanager
-        def of_a_worker(*_: Any, **__: Any) -> Iterator[Any]:
+        def of_a_worker(*_: Any, flags: Sequence[str], **__: Any) -> Iterator[Any]:
+            bench.flags = flags
             with judge_at(server) as client:
                 yield client
 
@@ -279,6 +283,15 @@ def test_a_finished_stage_is_the_same_with_a_fleet_and_without(bench: FleetBench
     first, second = (digested(*bench.stage("run", stage, fleet)) for fleet in (True, False))
 
     assert first == second
+
+
+@pytest.mark.parametrize("kind", ["label", "revise"])
+def test_a_workers_judge_has_the_flags_of_the_model_and_is_split_over_its_gpus(
+    bench: FleetBench, kind: str
+) -> None:
+    bench.run("shared", {"kind": kind}, gpus=2)
+
+    assert bench.flags == ("--dtype", "auto", "--tensor-parallel-size", "2")
 
 
 def test_responses_of_two_files_to_one_prompt_meet_in_one_shard(bench: FleetBench) -> None:
