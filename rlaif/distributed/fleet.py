@@ -30,7 +30,7 @@ Open: TypeAlias = Callable[[], AbstractContextManager[Do]]
 Results: TypeAlias = Generator[tuple[str, str | UserError], None, None]
 
 MOST_TRIES = 3
-_PATIENCE_S = 60.0  # between two lines that say what is waited for
+PATIENCE_S = 60.0  # between two lines that say what is waited for
 
 
 class FleetError(UserError):
@@ -49,17 +49,18 @@ class RayFleet:
     def results(self, names: Iterable[str], opens: Open) -> Results:
         """(task, what became of it), as they are finished. Raises FleetError, and the UserError of
         work that cannot be opened."""
-        with _connected(self.address) as ray:
+        with connected(self.address) as ray:
             yield from _Crew(ray, self, opens).results(deque(names))
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected to a cluster for the block. Raises FleetError."""
     try:
         import ray
     except ModuleNotFoundError as error:
         raise FleetError(
-            f"--ray needs Ray, which is not installed; {install_hint('ray')}"
+            f"a Ray cluster needs Ray, which is not installed; {install_hint('ray')}"
         ) from error
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
@@ -129,7 +130,7 @@ class _Crew:
         for _ in range(min(self._size(), len(queue))):
             self._start()
         while queue or any(name for _, name in self._doing.values()):
-            done, _ = self._ray.wait(list(self._doing), num_returns=1, timeout=_PATIENCE_S)
+            done, _ = self._ray.wait(list(self._doing), num_returns=1, timeout=PATIENCE_S)
             if not done:
                 self._say_what_is_awaited(len(queue))
                 continue
@@ -183,7 +184,7 @@ class _Crew:
             if self._tries[name] >= MOST_TRIES:
                 yield (
                     name,
-                    UserError(f"{MOST_TRIES} workers died at it; last: {_first_line(error)}"),
+                    UserError(f"{MOST_TRIES} workers died at it; last: {first_line(error)}"),
                 )
             else:
                 queue.append(name)
@@ -200,5 +201,6 @@ class _Crew:
             )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What Ray says first; a traceback of the worker follows."""
     return str(error).strip().partition("\n")[0]

@@ -105,7 +105,7 @@ def worker_environment(base: Mapping[str, str], threads: int, device: str | None
     kept = {
         name: value
         for name, value in base.items()
-        if name not in _OF_A_LAUNCH and not name.startswith(_PREFIXES)
+        if not is_of_a_launch(name)
     }
     here = str(Path(__file__).parents[3])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [here, base.get("PYTHONPATH")]))
@@ -113,6 +113,11 @@ def worker_environment(base: Mapping[str, str], threads: int, device: str | None
     kept.setdefault("GOMP_SPINCOUNT", "1000")  # waiting threads yield to the other workers'
     kept.setdefault("TOKENIZERS_PARALLELISM", "false")
     return kept if device is None else kept | {"CUDA_VISIBLE_DEVICES": device}
+
+
+def is_of_a_launch(variable: str) -> bool:
+    """Whether an environment variable is one of a launcher's (accelerate, torchrun, MPI)."""
+    return variable in _OF_A_LAUNCH or variable.startswith(_PREFIXES)
 
 
 def device_of(
