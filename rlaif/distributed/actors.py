@@ -37,6 +37,11 @@ class RayActors:
                 f"for {fit} of {actors} workers with {self.gpus:g} each; ask for fewer"
             )
 
+    @property
+    def host(self) -> str:
+        """This host's address in the cluster, once connected."""
+        return str(self._ray.util.get_node_ip_address())
+
     def disconnect(self) -> None:
         """Leave the cluster; what was placed on it ends."""
         self._stack.close()

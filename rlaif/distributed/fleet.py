@@ -9,6 +9,7 @@ that all nodes share, and the caller asks only for those that are not.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -53,15 +54,18 @@ class RayFleet:
             yield from _Crew(ray, self, opens).results(deque(names))
 
 
+def require_ray() -> None:
+    """Raises FleetError where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise FleetError(f"a Ray cluster needs Ray, which is not installed; {install_hint('ray')}")
+
+
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
     """Ray, connected to a cluster for the block. Raises FleetError."""
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise FleetError(
-            f"a Ray cluster needs Ray, which is not installed; {install_hint('ray')}"
-        ) from error
+    require_ray()
+    import ray
+
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     ours = {name: value for name, value in os.environ.items() if name.startswith("RLAIF_")}

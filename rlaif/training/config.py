@@ -13,6 +13,8 @@ from constitution.errors import UserError
 from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.batching.unusable import Unusable
 from rlaif.data.cut_off import CutOff
+from rlaif.distributed.actors import RayActors
+from rlaif.distributed.fleet import require_ray
 from rlaif.generation.engines import EngineChoice, choose_engine, engine_choices
 from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.settings import SettingsModel
@@ -253,6 +255,11 @@ class RolloutConfig(PolicyConfig):
         """The names of the sampling engines."""
         return {"engine": engine_choices()}
 
+    @property
+    def ray(self) -> RayActors | None:
+        """The cluster of the rollout workers, not connected yet."""
+        return RayActors(self.rollout_ray, self.rollout_gpus) if self.rollout_ray else None
+
     def engine_for(self, processes: int) -> str:
         """The engine that samples in a training of `processes`; raises SamplingError as
         `choose_engine`. A worker is a process by itself."""
@@ -263,9 +270,12 @@ class RolloutConfig(PolicyConfig):
         for name in ("rollout_weights", "rollout_ray"):
             if name in self.model_fields_set and not self.rollout_workers:
                 raise ValueError(
-                    f"{name} does nothing without rollout workers; set rollout_workers, or remove it"
+                    f"{name} does nothing without rollout workers; set rollout_workers, or remove "
+                    "it"
                 )
-        if self.rollout_gpus and not self.rollout_ray:
+        if self.rollout_ray:
+            require_ray()
+        elif self.rollout_gpus:
             raise ValueError(
                 "rollout_gpus does nothing without a Ray cluster, whose workers it is for; set "
                 "rollout_ray, or remove it"

@@ -54,7 +54,7 @@ class WorkerPool:
     exact: bool = False  # whether all have log-probs that are the trainer's own
     restarts: int = 0  # workers started again so far
     lives: list[int] = field(default_factory=list)  # of each worker, how often started again
-    after: Callable[[], object] = lambda: None  # noqa: E731  called when all are stopped
+    after: Callable[[], object] = lambda: None  # called when all are stopped
     _closed: bool = False
 
     def open(self) -> None:

@@ -102,11 +102,7 @@ def worker_environment(base: Mapping[str, str], threads: int, device: str | None
     threads: for torch, where the user has not set OMP_NUM_THREADS. device: the only one that it may
     see, as CUDA_VISIBLE_DEVICES names it; None leaves the variable as it is.
     """
-    kept = {
-        name: value
-        for name, value in base.items()
-        if not is_of_a_launch(name)
-    }
+    kept = {name: value for name, value in base.items() if not is_of_a_launch(name)}
     here = str(Path(__file__).parents[3])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [here, base.get("PYTHONPATH")]))
     kept.setdefault("OMP_NUM_THREADS", str(threads))

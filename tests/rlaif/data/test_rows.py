@@ -165,7 +165,11 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, why: str) -> None:
         (b"ARROW1\x00\x00", "p.arrow", "an Arrow file; write Parquet instead"),
         (LINE.decode().encode("utf-16"), "p.jsonl", "UTF-16 text; save it as UTF-8"),
         (gzip.compress(LINE, mtime=0)[:-9], "p.jsonl.gz", "cannot be read .*ended before"),
-        (gzip.compress(LINE, mtime=0)[:12] + b"junk", "p.jsonl.gz", r"p\.jsonl\.gz: cannot be read"),
+        (
+            gzip.compress(LINE, mtime=0)[:12] + b"junk",
+            "p.jsonl.gz",
+            r"p\.jsonl\.gz: cannot be read",
+        ),
         (b"hello", "p.parquet", "not a Parquet file"),
         (b"", "p.parquet", "not a Parquet file"),
         (b"PAR1 and nothing else", "p.jsonl", "not a Parquet file"),
