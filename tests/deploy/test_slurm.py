@@ -194,7 +194,7 @@ def test_a_task_whose_server_fails_fails_at_once_and_leaves_nothing(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """The label command, which would wait for an hour, is ended with it."""
-    cluster.replace("rlaif", '#!/bin/bash\n[[ $1 == serve ]] && exit 3\nexec sleep 600\n')
+    cluster.replace("rlaif", "#!/bin/bash\n[[ $1 == serve ]] && exit 3\nexec sleep 600\n")
     task = {
         "OUT": str(tmp_path), "SERVERS": "", "JUDGE": "m", "CONSTITUTION": "hhh", "GPUS": "1",
         "TASKS": "1", "SLURM_ARRAY_TASK_ID": "0", "SLURM_JOB_ID": "8", "TMPDIR": str(tmp_path),
@@ -205,7 +205,7 @@ def test_a_task_whose_server_fails_fails_at_once_and_leaves_nothing(
 
 
 def test_labels_do_not_start_where_the_split_failed(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.replace("rlaif", '#!/bin/bash\n[[ $1 != shards ]]\n')
+    cluster.replace("rlaif", "#!/bin/bash\n[[ $1 != shards ]]\n")
     submitted = {"SAMPLES": "s.jsonl", "OUT": str(tmp_path), "JUDGE": "m"}
     assert cluster.run(SLURM / "submit-labels.sh", **submitted).returncode == 0
     assert cluster.statuses()[:2] == ["1", "never started"]
@@ -273,7 +273,17 @@ def test_training_is_launched_on_every_node_with_its_own_rank(
     for call in calls:
         assert (value(call, "--num_machines"), value(call, "--num_processes")) == ("2", "16")
         assert ("--use_fsdp" in call, "--multi_gpu" in call) == (bool(launch), not launch)
-        assert call[-9:] == ["rlaif", "train", "dpo", "labels", "--model", "m", "--out", "o", "beta=0.2"]
+        assert call[-9:] == [
+            "rlaif",
+            "train",
+            "dpo",
+            "labels",
+            "--model",
+            "m",
+            "--out",
+            "o",
+            "beta=0.2",
+        ]
 
 
 def test_accelerate_reads_the_configuration_for_fsdp() -> None:

@@ -53,7 +53,9 @@ def test_every_command_of_a_page_can_be_parsed(page: Path) -> None:
 
 
 def test_commands_are_found_in_every_form_that_pages_use() -> None:
-    text = "```sh\nA=1 rlaif a   # x\nrlaif b … c\n```\n```\n$ rlaif d\nrlaif --version\nmake\n```\n"
+    text = (
+        "```sh\nA=1 rlaif a   # x\nrlaif b … c\n```\n```\n$ rlaif d\nrlaif --version\nmake\n```\n"
+    )
     assert list(commands_of(text)) == ["A=1 rlaif a", "rlaif d"]
     found = [c for page in PAGES for c in commands_of(page.read_text(encoding="utf-8"))]
     assert len(found) > 100

@@ -16,7 +16,6 @@ from pathlib import Path
 
 NODES = ("127.0.0.1", "localhost")
 FLAGS = {"--parsable", "--requeue", "--exclusive"}  # options of sbatch without a value
-FIRST_JOB = 4200
 
 
 def install(folder: Path) -> dict[str, str]:
@@ -28,7 +27,9 @@ def install(folder: Path) -> dict[str, str]:
         file = tools / name
         file.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" {name} "$@"\n')
         file.chmod(0o755)
-    return {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "FAKE_SLURM": str(jobs)}
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    first = 100_000 + os.getpid() % 100_000  # ports and folders follow from a job's number
+    return {"PATH": path, "FAKE_SLURM": str(jobs), "FAKE_SLURM_FIRST_JOB": str(first)}
 
 
 def parsed(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -54,7 +55,7 @@ def sbatch(words: list[str]) -> None:
     """Run the job to its end and print its number."""
     options, rest = parsed(words)
     jobs = Path(os.environ["FAKE_SLURM"])
-    number = FIRST_JOB + len(list(jobs.glob("*.status")))
+    number = int(os.environ["FAKE_SLURM_FIRST_JOB"]) + len(list(jobs.glob("*.status")))
     kind, _, before = options.get("--dependency", "").partition(":")
     if kind == "afterok" and (jobs / f"{before}.status").read_text() != "0":
         status = "never started"

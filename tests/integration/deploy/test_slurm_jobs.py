@@ -1,7 +1,7 @@
 """The scripts in deploy/slurm do their work: labels by an array and on Ray, training on two nodes.
 
-A FAKE Slurm starts them on this machine (tests/support/fake_slurm.py), so both nodes are this one;
-the judge is planted, and the policy has 50 000 random weights. `rlaif`, Ray and accelerate are real.
+A FAKE Slurm starts them on this machine (tests/support/fake_slurm.py), which is both nodes; the
+judge is planted, and the policy has 50 000 random weights. `rlaif`, Ray and accelerate are real.
 """
 
 from __future__ import annotations
