@@ -18,9 +18,13 @@ file = open(sys.argv.pop(1), "w")
 
 @atexit.register
 def note():
-    kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    used = [resource.getrusage(kind) for kind in kinds]
-    json.dump([[u.ru_utime + u.ru_stime, u.ru_maxrss / 1024] for u in used], file)
+    own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # ru_maxrss of a process counts the one that started it, too; VmHWM does not.
+    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    json.dump([
+        own.ru_utime + own.ru_stime, int(peak.split()[1]) / 1024,
+        children.ru_utime + children.ru_stime, children.ru_maxrss / 1024,
+    ], file)
     file.close()
 
 runpy.run_module("rlaif", run_name="__main__", alter_sys=True)
@@ -40,14 +44,13 @@ class CommandUse:
 
 
 def measured(*words: str | Path) -> CommandUse:
-    """Run `rlaif WORDS` to its end. Raises CalledProcessError, its output on stderr, if it fails."""
+    """Run `rlaif WORDS` to its end. Raises CalledProcessError if it fails; stderr says why."""
     with tempfile.NamedTemporaryFile("r") as figures:
         command = [sys.executable, "-c", _MEASURED, figures.name, *map(str, words)]
         began = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - began
-        (cpu, peak), (children_cpu, children_peak) = json.load(figures)
-    return CommandUse(cpu, peak, children_cpu, children_peak, seconds)
+        return CommandUse(*json.load(figures), seconds)
 
 
 def cpu_seconds(pid: int) -> float:
