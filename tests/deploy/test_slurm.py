@@ -1,6 +1,6 @@
 """The scripts in deploy/slurm: shell, directives, and every command line that they come to.
 
-Here they run under a FAKE Slurm (tests/support/fake_slurm.py) with recorders in place of `rlaif`,
+Here they run under a FAKE Slurm (support/cluster/fake_slurm.py) with recorders in place of `rlaif`,
 `ray` and `accelerate`; tests/integration/deploy/test_slurm_jobs.py runs them with the real ones.
 None of them has been run by a real Slurm.
 """
@@ -8,15 +8,15 @@ None of them has been run by a real Slurm.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support import fake_slurm
+from tests.support.cluster import fake_slurm
 from tests.support.command_lines import mistake
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,9 +112,7 @@ def test_bash_can_parse_the_script_and_it_stops_at_an_error(script: Path) -> Non
 
 
 def test_shellcheck_finds_nothing() -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
+    shellcheck = Path(sys.executable).with_name("shellcheck")
     found = subprocess.run(
         [shellcheck, "--severity=warning", *SCRIPTS], capture_output=True, text=True, check=False
     )
