@@ -1,7 +1,7 @@
 """The scripts in deploy/slurm do their work: labels by an array and on Ray, training on two nodes.
 
-A FAKE Slurm starts them on this machine (tests/support/fake_slurm.py), which is both nodes; the
-judge is planted, and the policy has 50 000 random weights. `rlaif`, Ray and accelerate are real.
+A FAKE Slurm starts them on this machine, which is both nodes (tests/support/deploy/fake_slurm.py);
+the judge is planted, the policy has 50 000 random weights; `rlaif`, Ray and accelerate are real.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 import rlaif
 from rlaif.data.datasets import read_preferences
 from rlaif.sharding.run import look
-from tests.support import fake_slurm
+from tests.support.deploy import fake_slurm
 from tests.support.training.tiny_model import save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
