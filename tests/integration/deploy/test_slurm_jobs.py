@@ -102,11 +102,12 @@ def test_an_array_labels_as_one_process_does_and_a_second_one_finds_all_done(
 def test_workers_on_ray_label_as_one_process_does(
     cluster: dict[str, str], samples: Path, tmp_path: Path
 ) -> None:
-    """Two Ray nodes of this machine, with a GPU each that is only a number to Ray."""
+    """One node with two GPUs, which are only a number to Ray: a second one on the same host does not
+    stay up beside it, so that more nodes are left to the recorders of tests/deploy/test_slurm.py."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
     rlaif.split_shards(samples, out=out / "samples", rows=ROWS)
-    command = ("sbatch", "--nodes=2", "--gpus-per-node=1", "--cpus-per-task=2")
+    command = ("sbatch", "--nodes=1", "--gpus-per-node=2", "--cpus-per-task=2")
     submit(cluster, *command, SLURM / "label-ray.sbatch", **JUDGE, OUT=str(out))
     assert texts(out / "labels") == alone(samples, tmp_path / "alone")
 
