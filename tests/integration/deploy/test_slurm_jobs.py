@@ -102,8 +102,8 @@ def test_an_array_labels_as_one_process_does_and_a_second_one_finds_all_done(
 def test_workers_on_ray_label_as_one_process_does(
     cluster: dict[str, str], samples: Path, tmp_path: Path
 ) -> None:
-    """One node with two GPUs, which are only a number to Ray: a second one on the same host does not
-    stay up beside it, so that more nodes are left to the recorders of tests/deploy/test_slurm.py."""
+    """One node with two GPUs, which are only a number to Ray. A second node on the same host does
+    not stay up beside it; tests/deploy/test_slurm.py has the command lines of two nodes."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
     rlaif.split_shards(samples, out=out / "samples", rows=ROWS)
