@@ -1,7 +1,7 @@
 """The scripts in deploy/slurm: shell, directives, and every command line that they come to.
 
-Here they run under a FAKE Slurm (support/cluster/fake_slurm.py) with recorders in place of `rlaif`,
-`ray` and `accelerate`; tests/integration/deploy/test_slurm_jobs.py runs them with the real ones.
+Here they run under a FAKE Slurm (tests/support/deploy/fake_slurm.py) with recorders in place of
+`rlaif`, `ray` and `accelerate`; tests/integration/deploy/test_slurm_jobs.py runs the real ones.
 None of them has been run by a real Slurm.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.cluster import fake_slurm
-from tests.support.command_lines import mistake
+from tests.support.deploy import fake_slurm
+from tests.support.deploy.command_lines import mistake
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "deploy" / "slurm"

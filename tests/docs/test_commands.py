@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.pipeline.recipe import Recipe
-from tests.support.command_lines import mistake, words_of
+from tests.support.deploy.command_lines import mistake, words_of
 from tests.support.shell_blocks import commands, fences
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
 """The scripts in deploy/slurm do their work: labels by an array and on Ray, training on two nodes.
 
-A FAKE Slurm starts them on this machine (support/cluster/fake_slurm.py), which is both nodes; the
-judge is planted, and the policy has 50 000 random weights. `rlaif`, Ray and accelerate are real.
+A FAKE Slurm starts them on this machine, which is both nodes (tests/support/deploy/fake_slurm.py);
+the judge is planted, the policy has 50 000 random weights; `rlaif`, Ray and accelerate are real.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 import rlaif
 from rlaif.data.datasets import read_preferences
 from rlaif.sharding.run import look
-from tests.support.cluster import fake_slurm
+from tests.support.deploy import fake_slurm
 from tests.support.training.tiny_model import save_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -102,11 +102,12 @@ def test_an_array_labels_as_one_process_does_and_a_second_one_finds_all_done(
 def test_workers_on_ray_label_as_one_process_does(
     cluster: dict[str, str], samples: Path, tmp_path: Path
 ) -> None:
-    """Two Ray nodes of this machine, with a GPU each that is only a number to Ray."""
+    """One node with two GPUs, which are only a number to Ray. A second node on the same host does
+    not stay up beside it; tests/deploy/test_slurm.py has the command lines of two nodes."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
     rlaif.split_shards(samples, out=out / "samples", rows=ROWS)
-    command = ("sbatch", "--nodes=2", "--gpus-per-node=1", "--cpus-per-task=2")
+    command = ("sbatch", "--nodes=1", "--gpus-per-node=2", "--cpus-per-task=2")
     submit(cluster, *command, SLURM / "label-ray.sbatch", **JUDGE, OUT=str(out))
     assert texts(out / "labels") == alone(samples, tmp_path / "alone")
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from rlaif.algorithms.ppo.train import train
 from rlaif.generation.base import SamplingError
-from tests.support.cluster.ray_actors import actors_of
 from tests.support.rollouts.ppo_with_workers import QUESTIONS
+from tests.support.rollouts.ray_actors import actors_of
 from tests.support.training.ppo_runs import count_x, metrics, small
 from tests.support.training.tiny_model import save_tiny_model
 from tests.support.waiting import wait_until
