@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from rlaif.api.labeling import label, update_labels
     from rlaif.api.pairs import train_dpo, train_reward, train_sft
     from rlaif.api.problems import RefusedError
+    from rlaif.api.redteam.attacking import red_team
+    from rlaif.api.redteam.regressions import adopt_failures, check_regressions
     from rlaif.api.revising import revise
     from rlaif.api.rollouts import train_ppo, train_rest
     from rlaif.api.sampling import merge_adapter, sample
@@ -90,11 +92,14 @@ __all__ = [
     "Update",
     "UserError",
     "__version__",
+    "adopt_failures",
+    "check_regressions",
     "evaluate",
     "label",
     "label_shards",
     "merge_adapter",
     "prepare_corpus",
+    "red_team",
     "revise",
     "revise_shards",
     "run",
@@ -122,6 +127,8 @@ _HOMES = {
     "rlaif.api.labeling": {"label", "update_labels"},
     "rlaif.api.pairs": {"train_dpo", "train_reward", "train_sft"},
     "rlaif.api.problems": {"RefusedError"},
+    "rlaif.api.redteam.attacking": {"red_team"},
+    "rlaif.api.redteam.regressions": {"adopt_failures", "check_regressions"},
     "rlaif.api.revising": {"revise"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},
     "rlaif.api.sampling": {"merge_adapter", "sample"},

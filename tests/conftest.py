@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.service.postgres import database, postgres
 
@@ -47,11 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, mine or cores)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several test processes, one has every test with a real model; files stay together."""
-    for item in items:
-        real = item.get_closest_marker("integration")
-        item.add_marker(pytest.mark.xdist_group("real models" if real else item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Several test processes take a file each; one has all of tests/integration: it needs 8 GB."""
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "integration" if file.startswith("tests/integration/") else file
 
 
 _OUR_THREADS = ("store", "stdin-watch", "orphan-watch")

@@ -2,6 +2,7 @@
 
     python -m benchmarks.planted.rounds OUT                          # 8 seeds, 3 rounds
     python -m benchmarks.planted.rounds OUT --seeds 2 --methods dpo --starts base
+    python -m benchmarks.planted.rounds OUT --seeds 4..7             # from 4 to 7
 
 Labels are flipped in 30 % of pairs, no less certainly, and longer responses are favored (length
 bias 0.2). In each round the policy answers prompts that no round has seen, the judge labels them,
@@ -14,7 +15,8 @@ them; a second planted judge, whose errors are others, compares them.
             less the same share by gold: what the reward model only believes
 
 Each arm (method, start, seed) is a recipe with `rounds:` in OUT, which goes on where it was killed;
-a finished one is a line of RESULTS, and is not run again. Intervals: Student's t over seeds.
+a finished one is a line of RESULTS at once, and is not run again. Beside RESULTS, a file with the
+ending .md has the table of all arms that are finished so far. Intervals: Student's t over seeds.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from benchmarks.planted.served import START_TIMEOUT_S, serving
 from judge_service.client.sync import JudgeClient
 from judge_service.planted.file import PREFIX
 from rlaif.data.journal import Journal
-from rlaif.data.records import write_jsonl
+from rlaif.data.records import atomic_open, write_jsonl
 from rlaif.evaluation.intervals import Estimate, mean_estimate
 from rlaif.evaluation.rounds.result import ROUNDS_FILE, RoundResult, RoundsSummary
 from rlaif.pipeline import run as pipeline
@@ -138,8 +140,9 @@ def arm_recipe(out: Path, method: str, start: str, seed: int, rounds: int = ROUN
 
 def prepare(out: Path, seed: int, rounds: int = ROUNDS) -> None:
     """The policy, and a seed's prompts and judges; what is there already is kept."""
-    if not (out / "policy" / "tokenizer.json").is_file():
-        save_policy(out / "policy")
+    if not (out / "policy").is_dir():
+        save_policy(out / "policy.partial")
+        (out / "policy.partial").rename(out / "policy")
     shared = out / f"seed-{seed}"
     shared.mkdir(exist_ok=True)
     if not (shared / "prompts.jsonl").is_file():
@@ -274,10 +277,11 @@ def _text(found: Estimate) -> str:
 
 
 def run(
-    out: Path, results: Path, methods: Sequence[str], starts: Sequence[str], seeds: int
+    out: Path, results: Path, methods: Sequence[str], starts: Sequence[str], seeds: Sequence[int]
 ) -> list[RoundsArm]:
     """Every arm that is asked for; those in the file of results are read, not run."""
-    wanted = [(m, start, seed) for seed in range(seeds) for m in methods for start in starts]
+    # Seed by seed, so that what a killed run leaves has as many seeds of each arm, or one less.
+    wanted = [(m, start, seed) for seed in seeds for m in methods for start in starts]
     with Journal(results, RoundsArm) as journal:
         found = {(r.method, r.start, r.seed): r for _, r in journal.scan()}
         for method, start, seed in wanted:
@@ -285,11 +289,23 @@ def run(
                 continue
             found[method, start, seed] = result = measured(out, method, start, seed)
             journal.append(result)
+            known = [found[key] for key in wanted if key in found]
+            with atomic_open(results.with_suffix(".md")) as file:
+                file.write(f"{len(known)} of {len(wanted)} arms.\n\n{table(known)}\n")
             shutil.rmtree(out / f"seed-{seed}" / f"{method}-{start}")  # 5 MB a model
             gold = ", ".join(f"{each.gold_gain:+.3f}" for each in result.rounds)
             print(f"{method} from {start}, seed {seed}: gold gain {gold}; {result.seconds:.0f} s, "
                   f"{result.cpu_seconds:.0f} of CPU", file=sys.stderr)  # fmt: skip
     return [found[key] for key in wanted]
+
+
+def seeds_of(text: str) -> range:
+    """The seeds of "8" (0 to 7) or "4..7" (4 to 7). Raises ValueError for any other text."""
+    first, dots, last = text.rpartition("..")
+    found = range(int(first), int(last) + 1) if dots else range(int(text))
+    if not found:
+        raise ValueError(f"no seed in {text!r}; write 8 for 0 to 7, or 4..7")
+    return found
 
 
 def main() -> None:
@@ -299,7 +315,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="a JSONL file; OUT/rounds.jsonl by default")
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
     parser.add_argument("--starts", default=",".join(STARTS))
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="0 to this, exclusive")
+    parser.add_argument("--seeds", type=seeds_of, default=range(SEEDS), metavar="8 or 4..7")
     given = parser.parse_args()
     methods, starts = given.methods.split(","), given.starts.split(",")
     for name, chosen, known in (("method", methods, METHODS), ("start", starts, STARTS)):

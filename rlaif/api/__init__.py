@@ -11,6 +11,7 @@ sampling.py   sample, merge_adapter
 sharded.py    split_shards, sample_shards, label_shards, revise_shards: folders that many
               processes make together
 labeling.py   label, update_labels: pairs that a judge compares, for training
+redteam/      red_team, adopt_failures, check_regressions
 revising.py   revise: responses that a judge criticizes and rewrites
 judging.py    evaluate; the judge that a function is given
 

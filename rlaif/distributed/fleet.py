@@ -9,6 +9,7 @@ that all nodes share, and the caller asks only for those that are not.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -33,7 +34,7 @@ RETRIED = "retried"
 """What a task's result is when its actor died at it and another one does it; its last follows."""
 
 MOST_TRIES = 3
-_PATIENCE_S = 60.0  # between two lines that say what is waited for
+PATIENCE_S = 60.0  # between two lines that say what is waited for
 
 
 class FleetError(UserError):
@@ -52,32 +53,31 @@ class RayFleet:
     def results(self, names: Iterable[str], opens: Open) -> Results:
         """(task, what became of it), as they are finished. Raises FleetError, and the UserError of
         work that cannot be opened."""
-        with _connected(self.address) as ray:
+        with connected(self.address) as ray:
             yield from _Crew(ray, self, opens).results(deque(names))
 
     def require(self) -> None:
         """Raises FleetError where Ray is not installed, or the cluster is not there or too small;
         one on this host alone is not started for that."""
         if self.address == "local":
-            _ray()
+            require_ray()
             return
-        with _connected(self.address) as ray:
+        with connected(self.address) as ray:
             _size(ray, self)
 
 
-def _ray() -> Any:
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise FleetError(
-            f"a fleet needs Ray, which is not installed; {install_hint('ray')}"
-        ) from error
-    return ray
+def require_ray() -> None:
+    """Raises FleetError where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise FleetError(f"a Ray cluster needs Ray, which is not installed; {install_hint('ray')}")
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    ray = _ray()
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected to a cluster for the block. Raises FleetError."""
+    require_ray()
+    import ray
+
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     ours = {name: value for name, value in os.environ.items() if name.startswith("RLAIF_")}
@@ -146,7 +146,7 @@ class _Crew:
         for _ in range(min(_size(self._ray, self._fleet), len(queue))):
             self._start()
         while queue or any(name for _, name in self._doing.values()):
-            done, _ = self._ray.wait(list(self._doing), num_returns=1, timeout=_PATIENCE_S)
+            done, _ = self._ray.wait(list(self._doing), num_returns=1, timeout=PATIENCE_S)
             if not done:
                 self._say_what_is_awaited(len(queue))
                 continue
@@ -187,7 +187,7 @@ class _Crew:
             if self._tries[name] >= MOST_TRIES:
                 yield (
                     name,
-                    UserError(f"{MOST_TRIES} workers died at it; last: {_first_line(error)}"),
+                    UserError(f"{MOST_TRIES} workers died at it; last: {first_line(error)}"),
                 )
             else:
                 queue.append(name)
@@ -220,5 +220,6 @@ def _size(ray: Any, fleet: RayFleet) -> int:
     return fleet.workers or fit
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What Ray says first; a traceback of the worker follows."""
     return str(error).strip().partition("\n")[0]

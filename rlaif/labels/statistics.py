@@ -14,7 +14,6 @@ Left out: comparison with gold labels (`rlaif constitution ablate`).
 
 from __future__ import annotations
 
-import itertools
 import json
 from array import array
 from collections import Counter
@@ -27,6 +26,7 @@ from judge_service.judge.aggregation import weighted_prob
 from judge_service.types import PrincipleVote, Verdict
 from rlaif.data.cut_off import cut_in_pair
 from rlaif.data.records import Preference, RecordError
+from rlaif.data.shards.digests import repeated
 from rlaif.evaluation.intervals import Estimate, wilson
 from rlaif.feedback.counts import Mean
 from rlaif.feedback.receipts import Receipt, parse_receipt
@@ -196,8 +196,7 @@ class _ByPrompt:
 
     def mean(self) -> tuple[int, float]:
         """(the number of prompts, the mean of their means)"""
-        in_order = sorted(self._keys)
-        strewn = {one for one, other in itertools.pairwise(in_order) if one == other}
+        strewn = repeated(self._keys)
         joined: dict[int, tuple[float, int]] = {}
         means = Mean()
         for key, value, count in zip(self._keys, self._sums, self._counts, strict=True):

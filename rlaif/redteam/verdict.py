@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from constitution.schema import Constitution
 from judge_service.types import Score, Unjudged
 from rlaif.data.records import Sample
 from rlaif.evaluation.rules.refusals import refuses
@@ -98,7 +99,9 @@ class RatingJudge:
     rate: Rate
 
     @classmethod
-    def of(cls, client: RatingClient, folder: Path, constitution: str) -> RatingJudge:
+    def of(
+        cls, client: RatingClient, folder: Path, constitution: str | Constitution
+    ) -> RatingJudge:
         """The judge behind a client, every rating kept in a journal in `folder`.
 
         Raises LabelingError where it does not serve the constitution.

@@ -13,6 +13,8 @@ from constitution.errors import UserError
 from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.batching.unusable import Unusable
 from rlaif.data.cut_off import CutOff
+from rlaif.distributed.actors import RayActors
+from rlaif.distributed.fleet import require_ray
 from rlaif.generation.engines import EngineChoice, choose_engine, engine_choices
 from rlaif.models.lora_config import LoraConfig, TrainDtype
 from rlaif.settings import SettingsModel
@@ -22,8 +24,8 @@ from rlaif.training.trackers import TrackerName
 
 # what a run's outcome does not depend on
 HOUSEKEEPING = {
-    "checkpoint_every", "keep_checkpoints", "resume", "rollout_weights", "rollout_workers",
-    "text_eval", "trackers",
+    "checkpoint_every", "keep_checkpoints", "resume", "rollout_gpus", "rollout_ray",
+    "rollout_weights", "rollout_workers", "text_eval", "trackers",
 }  # fmt: skip
 
 
@@ -238,11 +240,25 @@ class RolloutConfig(PolicyConfig):
         "run, the adapter's or all of them; nccl: vLLM's own transfer between GPUs, not run yet "
         "(ours)",
     )
+    rollout_ray: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the Ray cluster on which the workers run: its address, auto for the one of "
+        "this host, or local; null: processes of this host (ours)",
+    )
+    rollout_gpus: float = Field(
+        default=0, ge=0, description="GPUs of each worker on a Ray cluster (ours)"
+    )
 
     @classmethod
     def choices(cls) -> dict[str, tuple[str, ...]]:
         """The names of the sampling engines."""
         return {"engine": engine_choices()}
+
+    @property
+    def ray(self) -> RayActors | None:
+        """The cluster of the rollout workers, not connected yet."""
+        return RayActors(self.rollout_ray, self.rollout_gpus) if self.rollout_ray else None
 
     def engine_for(self, processes: int) -> str:
         """The engine that samples in a training of `processes`; raises SamplingError as
@@ -251,10 +267,18 @@ class RolloutConfig(PolicyConfig):
 
     @model_validator(mode="after")
     def _refuse_impossible_workers(self) -> Self:
-        if "rollout_weights" in self.model_fields_set and not self.rollout_workers:
+        for name in ("rollout_weights", "rollout_ray"):
+            if name in self.model_fields_set and not self.rollout_workers:
+                raise ValueError(
+                    f"{name} does nothing without rollout workers; set rollout_workers, or remove "
+                    "it"
+                )
+        if self.rollout_ray:
+            require_ray()
+        elif self.rollout_gpus:
             raise ValueError(
-                "rollout_weights does nothing without rollout workers; set rollout_workers, or "
-                "remove it"
+                "rollout_gpus does nothing without a Ray cluster, whose workers it is for; set "
+                "rollout_ray, or remove it"
             )
         if self.rollout_weights == "adapter" and self.lora is None:
             raise ValueError(

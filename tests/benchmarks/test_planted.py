@@ -160,7 +160,40 @@ def test_rounds_that_are_finished_are_read_and_not_run_again(
         return rounds_arm(start, seed, 0.1)
 
     monkeypatch.setattr(rounds, "measured", measured)
-    first = rounds.run(tmp_path, tmp_path / "r.jsonl", ["dpo"], ["base", "last"], 2)
+    results, starts = tmp_path / "r.jsonl", ["base", "last"]
+    first = rounds.run(tmp_path, results, ["dpo"], starts, [0, 1])
     assert ran == ["dpo-base-0", "dpo-last-0", "dpo-base-1", "dpo-last-1"]
-    assert rounds.run(tmp_path, tmp_path / "r.jsonl", ["dpo"], ["base", "last"], 2) == first
+    assert rounds.run(tmp_path, results, ["dpo"], starts, [0, 1]) == first
     assert len(ran) == 4
+
+
+def test_rounds_that_die_in_an_arm_leave_the_table_of_the_arms_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def measured(out: Path, method: str, start: str, seed: int) -> rounds.RoundsArm:
+        asked.append(f"{start}-{seed}")
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        (out / f"seed-{seed}" / f"{method}-{start}").mkdir(parents=True)
+        return rounds_arm(start, seed, 0.1)
+
+    monkeypatch.setattr(rounds, "measured", measured)
+    results, starts, seeds = tmp_path / "r.jsonl", ["base", "last"], rounds.seeds_of("4..5")
+    with pytest.raises(KeyboardInterrupt):
+        rounds.run(tmp_path, results, ["dpo"], starts, seeds)
+    so_far = (tmp_path / "r.md").read_text()
+    assert so_far.startswith("2 of 4 arms.")
+    assert "last less base in the last round: gap +0.000, gold +0.000, 1 seeds" in so_far
+    rounds.run(tmp_path, results, ["dpo"], starts, seeds)
+    assert asked == ["base-4", "last-4", "base-5", "base-5", "last-5"]
+    assert (tmp_path / "r.md").read_text().startswith("4 of 4 arms.")
+
+
+def test_rounds_take_a_count_of_seeds_or_the_first_and_the_last() -> None:
+    assert [*rounds.seeds_of("3")] == [0, 1, 2]
+    assert [*rounds.seeds_of("4..5")] == [4, 5]
+    for wrong in ("0", "5..4", "..4", "a"):
+        with pytest.raises(ValueError, match=r".+"):
+            rounds.seeds_of(wrong)

@@ -159,6 +159,7 @@ def _sampler(
         sampler = open_rollout_workers(
             config.engine, policy, room, config.lora, workers=config.rollout_workers,
             transport=config.rollout_weights, folder=out / "rollouts" / f"rank-{workers.rank}",
+            ray=config.ray,
         )  # fmt: skip
     if config.off_policy_steps:  # it draws with weights that are not the trainer's any more
         sampler.exact = False

@@ -150,6 +150,7 @@ def _sampler(config: ReSTConfig, backbone: Backbone, out: Path, workers: Process
         sampler = open_rollout_workers(
             config.engine, backbone, room, config.lora, workers=config.rollout_workers,
             transport=config.rollout_weights, folder=out / "rollouts" / f"rank-{workers.rank}",
+            ray=config.ray,
         )  # fmt: skip
     return sampler
 

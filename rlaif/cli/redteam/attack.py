@@ -11,7 +11,7 @@ import typer
 
 from constitution.errors import UserError
 from rlaif.cli import complete
-from rlaif.cli.judge.options import bulk_judge, longest_wait
+from rlaif.cli.judge.options import longest_wait, suggest_wait
 from rlaif.cli.options import (
     DEFAULT_SERVER,
     ConstitutionName,
@@ -25,10 +25,8 @@ from rlaif.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from judge_service.client.sync import JudgeClient
     from rlaif.redteam.attack import AttackPlan
     from rlaif.redteam.config import RedTeamConfig
-    from rlaif.redteam.verdict import RatingJudge
 
 Model = Annotated[
     str,
@@ -70,41 +68,31 @@ def attack(
     (benign neighbors, against over-refusal). A killed run resumes. No prompt or response is printed
     or logged.
     """
+    from rlaif.api.redteam.attacking import red_team
     from rlaif.models import catalog
-    from rlaif.redteam import responder
-    from rlaif.redteam.attack import ATTACKER_JOURNAL, TARGET_JOURNAL, plan_attack, red_team
+    from rlaif.redteam.attack import plan_attack
     from rlaif.redteam.records import FAILURES
     from rlaif.redteam.strategies import load_strategies
 
-    # Everything is checked, and nothing is loaded.
     writer, file = _attackers(attacker or ())
     config = _config(settings or [], budget, file)
-    plan = plan_attack(load_strategies(config.strategies), config)
-    folder, writing = catalog.resolve(model), catalog.resolve(writer) if writer else ""
     by_rule = config.verdict == "rule"
     if dry_run:
+        plan = plan_attack(load_strategies(config.strategies), config)
+        for name in filter(None, (model, writer)):
+            catalog.resolve(name)
         _show(plan, model, writer, "" if by_rule else judge or server)
         return
-    # The target and the attacker are loaded in turn, each in a process of its own.
-    plain = config.model_copy(update={"chat_template_kwargs": {}})
-    target = responder.LocalModel(model, folder, config, out / TARGET_JOURNAL)
-    words = responder.LocalModel(writer, writing, plain, out / ATTACKER_JOURNAL) if writer else None
     longest = longest_wait(wait, wait_timeout)
-    opened = bulk_judge(judge, constitution, out / "judge.log", server, longest)
-    with nullcontext() if by_rule else opened as client:
+    asked = {} if by_rule else {"judge": judge, "server": "" if judge else server}
+    with nullcontext() if by_rule else suggest_wait(judge, server, longest):
         done = red_team(
-            plan, target, out, judge=judge_of(client, out, constitution), attacker=words
-        )
+            model, attacker=writer, out=out, constitution=constitution, wait=longest, config=config,
+            **asked,
+        )  # fmt: skip
     for sentence in done.sentences():
         output().print(sentence, highlight=False, soft_wrap=True)
     output().print(f"{done.succeeded} failures: {out / FAILURES}", highlight=False, soft_wrap=True)
-
-
-def judge_of(client: JudgeClient | None, out: Path, constitution: str) -> RatingJudge | None:
-    """The judge behind a client, whose ratings are kept in the folder `out`; None for none."""
-    from rlaif.redteam.verdict import RatingJudge
-
-    return RatingJudge.of(client, out, constitution) if client is not None else None
 
 
 def _attackers(given: Sequence[str]) -> tuple[str, str]:

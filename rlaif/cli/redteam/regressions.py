@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif.cli.judge.options import DryRun, bulk_judge, longest_wait
+from rlaif.cli.judge.options import DryRun, longest_wait, suggest_wait
 from rlaif.cli.options import (
     ConstitutionName,
     OutFolder,
@@ -18,7 +18,7 @@ from rlaif.cli.options import (
     WaitTimeout,
     output,
 )
-from rlaif.cli.redteam.attack import Model, judge_of
+from rlaif.cli.redteam.attack import Model
 
 TestFile = Annotated[
     Path, typer.Argument(help="Regressions (JSONL), or promptfoo's test cases (.yaml).")
@@ -50,6 +50,15 @@ def adopt(
             metavar="FAMILY",
         ),
     ] = None,
+    share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the other attack families that become tests, by a digest of the name.",
+            metavar="F",
+        ),
+    ] = 0.3,  # families.SHARE_OF_TESTS, which would import pydantic for every --help
     skip_known: Annotated[
         bool, typer.Option("--skip-known", help="Leave out failures that are tests already.")
     ] = False,
@@ -62,14 +71,15 @@ def adopt(
     A family is on one side only, whatever is adopted in which order: where the files have prompts
     of it already, else by --test-family, else by a digest of its name.
     """
-    from rlaif.redteam.regressions.adopt import adopt as adopt_failures
+    from rlaif.api.redteam.regressions import adopt_failures
 
     done = adopt_failures(
         failures,
-        train,
-        tests,
+        train=train,
+        tests=tests,
         twins=twins,
         test_families=test_family or (),
+        share=share,
         skip_known=skip_known,
         write=not dry_run,
     )
@@ -99,33 +109,27 @@ def check(
     By rule; with --judge or --server an attack succeeds only if the judge says so, too. A killed
     run resumes. Names of tests are printed, no prompt and no response.
     """
-    from rlaif.data.records import atomic_open
+    from rlaif.api.redteam.regressions import check_regressions
     from rlaif.models import catalog
-    from rlaif.redteam import responder
-    from rlaif.redteam.attack import TARGET_JOURNAL
     from rlaif.redteam.config import CheckConfig
-    from rlaif.redteam.regressions import check as checking
+    from rlaif.redteam.regressions.check import sentences
     from rlaif.redteam.regressions.files import read_regressions
-    from rlaif.redteam.regressions.junit import junit_xml
     from rlaif.settings import configured
 
-    config, found = configured(CheckConfig, settings, {}), read_regressions(tests)
-    folder = catalog.resolve(model)
+    config = configured(CheckConfig, settings, {})
     if dry_run:
+        found = read_regressions(tests)
+        catalog.resolve(model)
         by = f"by rule and by {judge or server}" if judge or server else "by rule"
         output().print(f"{model} would be tested by {len(found)} regressions, {by}")
         return
-    target = responder.LocalModel(model, folder, config, out / TARGET_JOURNAL)
     longest = longest_wait(wait, wait_timeout)
-    opened = bulk_judge(judge, constitution, out / "judge.log", server, longest)
-    with opened if judge or server else nullcontext() as client:
-        rating = judge_of(client, out, constitution)
-        outcomes = checking.check(found, target, rating, config.margin)
-    checking.write_checked(out / checking.CHECKED, outcomes)
-    if junit is not None:
-        with atomic_open(junit) as file:
-            file.write(junit_xml(model, outcomes))
-    for sentence in checking.sentences(outcomes):
+    with suggest_wait(judge, server, longest) if judge or server else nullcontext():
+        outcomes = check_regressions(
+            model, tests, junit=junit, out=out, judge=judge, server="" if judge else server,
+            constitution=constitution, wait=longest, config=config,
+        )  # fmt: skip
+    for sentence in sentences(outcomes):
         output().print(sentence, highlight=False, soft_wrap=True)
     if not all(each.passed for each in outcomes):
         raise typer.Exit(1)

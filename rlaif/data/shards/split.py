@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -38,6 +38,7 @@ from rlaif.data.prompts import stream_prompts
 from rlaif.data.records import Preference, Prompt, Sample, preference_schema
 from rlaif.data.rows import iter_rows
 from rlaif.data.samples import iter_samples
+from rlaif.data.shards.digests import repeated
 from rlaif.data.shards.folder import Holds, ShardList, claim_list, data_files, place_once
 from rlaif.data.shards.parquet import ShardNote, prompt_schema, sample_schema, write_shard
 from rlaif.progress import progress
@@ -192,9 +193,8 @@ def _digest(text: str) -> int:
 
 def _require_unique(ids: array[int], read: Callable[[], Iterator[ShardRecord]]) -> None:
     """RecordError where two groups are of one prompt: a repeated id, or responses strewn about."""
-    in_order = sorted(ids)
-    repeated = {one for one, other in pairwise(in_order) if one == other}
-    if not repeated:
+    twice = repeated(ids)
+    if not twice:
         return
     seen: set[str] = set()
     for group in _grouped(read()):
@@ -205,7 +205,7 @@ def _require_unique(ids: array[int], read: Callable[[], Iterator[ShardRecord]]) 
             )
         if id in seen or (len(group) > 1 and isinstance(group[0], Prompt)):
             raise RecordError(f"two prompts have the same id: {id!r}; give each its own")
-        if _digest(id) in repeated:
+        if _digest(id) in twice:
             seen.add(id)
 
 

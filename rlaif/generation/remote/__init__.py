@@ -3,6 +3,7 @@
 protocol.py    how a worker is started, asked and stopped; what a request and its answer are
 process.py     a worker as a process of this machine
 serve.py       that process
+ray_worker.py  a worker as an actor on a Ray cluster
 holder.py      what a worker holds: a sampler, and the weights of one version
 pool.py        requests spread over workers that may die
 weights.py     the trainer's weights as files

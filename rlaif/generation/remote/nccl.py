@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from rlaif.generation.remote.protocol import WorkerSpec
 from rlaif.generation.remote.weights import whole_weights
 from rlaif.models.backbone import Backbone
 
-HERE = "127.0.0.1"
+HERE = "127.0.0.1"  # where the group meets, for workers of this machine
 _METHODS = (
     "init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update",
     "shutdown_weight_transfer_engine",
@@ -125,12 +126,15 @@ class PolicySource:
 
 
 class NcclSender:
-    """A `Sender` over NCCL. join: opens vLLM's engine for the trainer."""
+    """A `Sender` over NCCL. join: opens vLLM's engine for the trainer. host: of this process, as
+    the workers reach it."""
 
-    def __init__(self, backbone: Backbone, pool: WorkerPool, join: Join | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, pool: WorkerPool, join: Join | None = None, host: str = HERE
+    ) -> None:
         pool.heals = False  # a worker that is started again has no weights before the next sync
         self._pool, self._client = pool, WorkersClient(pool)
-        self._source, self._join = PolicySource(backbone), join or _join_vllm
+        self._source, self._join = PolicySource(backbone), join or partial(_join_vllm, host)
         self._engine: TrainerEngine | None = None
 
     def send(self, version: int) -> None:
@@ -182,15 +186,15 @@ class Receiver:
             raise SamplingError("vLLM kept its prefix cache, which belongs to the weights before")
 
 
-def _join_vllm(client: WorkersClient, source: PolicySource, size: int) -> TrainerEngine:
-    """vLLM's engine for the trainer, as rank 0 of a group on this machine."""
+def _join_vllm(host: str, client: WorkersClient, source: PolicySource, size: int) -> TrainerEngine:
+    """vLLM's engine for the trainer, as rank 0 of a group that meets at this host."""
     from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
     from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
     with socket.socket() as probe:
-        probe.bind((HERE, 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
-    info = NCCLTrainerInitInfo(HERE, port, size, rank=0)
+    info = NCCLTrainerInitInfo(host, port, size, rank=0)
     made: TrainerEngine = WeightTransferTrainerFactory.trainer_init(
         info, client=client, source=source
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from rlaif.batching.chat import template_kwargs_of
+from rlaif.distributed.actors import RayActors
+from rlaif.distributed.fleet import FleetError
 from rlaif.generation.base import SamplingError
 from rlaif.generation.engines import choose_engine
 from rlaif.generation.remote.pool import WorkerPool
@@ -28,14 +30,16 @@ def open_rollout_workers(
     workers: int,
     transport: Transport,
     folder: Path,
+    ray: RayActors | None = None,
     launch: Launcher | None = None,
 ) -> RemoteSampler:
     """Start `workers` workers that sample the backbone's role "policy".
 
     room: tokens of prompt and response, and GiB of keys and values, of each worker. lora: shape of
     the policy's adapter. folder: for this process's weights and logs; an earlier run's are deleted.
-    launch: makes a worker; by default a process of this machine. Raises SamplingError when a
-    worker cannot start, or nccl is asked for where it cannot be.
+    ray: the cluster they run on; None: processes of this machine. launch: makes a worker, in place
+    of both. Raises SamplingError when a worker cannot start, or nccl is asked for where it cannot
+    be.
     """
     name = choose_engine(engine)
     if transport == "nccl":
@@ -50,13 +54,16 @@ def open_rollout_workers(
             f"{folder}: cannot be created ({error.strerror}); choose another output folder"
         ) from error
     spec = spec_of(name, backbone, room, lora, transport)
-    launched = launch or _processes(workers, folder)
+    launched = launch or (_actors(workers, ray) if ray else _processes(workers, folder))
     pool = WorkerPool([launched(place, spec) for place in range(workers)])
+    if ray:
+        pool.after = ray.disconnect
     pool.open()
     if transport == "nccl":
-        from rlaif.generation.remote.nccl import NcclSender
+        from rlaif.generation.remote.nccl import HERE, NcclSender
 
-        return RemoteSampler(backbone, pool, transport, folder, NcclSender(backbone, pool))
+        sender = NcclSender(backbone, pool, host=ray.host if ray else HERE)
+        return RemoteSampler(backbone, pool, transport, folder, sender)
     return RemoteSampler(backbone, pool, transport, folder)
 
 
@@ -79,6 +86,17 @@ def spec_of(
         ends=sorted(backbone.eos_ids),
         chat_template_kwargs=dict(template_kwargs_of(backbone.tokenizer)),
     )
+
+
+def _actors(workers: int, ray: RayActors) -> Launcher:
+    """Workers as actors, on the GPUs that Ray gives them."""
+    from rlaif.generation.remote.ray_worker import RayWorker
+
+    try:
+        ray.connect(workers)
+    except FleetError as error:
+        raise SamplingError(str(error)) from error
+    return lambda place, spec: RayWorker(ray, spec)
 
 
 def _processes(workers: int, folder: Path) -> Launcher:

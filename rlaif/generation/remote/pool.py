@@ -54,6 +54,7 @@ class WorkerPool:
     exact: bool = False  # whether all have log-probs that are the trainer's own
     restarts: int = 0  # workers started again so far
     lives: list[int] = field(default_factory=list)  # of each worker, how often started again
+    after: Callable[[], object] = lambda: None  # called when all are stopped
     _closed: bool = False
 
     def open(self) -> None:
@@ -72,6 +73,7 @@ class WorkerPool:
         self._closed = True
         for worker in self.workers:
             worker.stop()
+        self.after()
 
     def tell(self, requests: Sequence[dict[str, Any]]) -> None:
         """Ask each worker its own request, at the same time.

@@ -102,17 +102,18 @@ def worker_environment(base: Mapping[str, str], threads: int, device: str | None
     threads: for torch, where the user has not set OMP_NUM_THREADS. device: the only one that it may
     see, as CUDA_VISIBLE_DEVICES names it; None leaves the variable as it is.
     """
-    kept = {
-        name: value
-        for name, value in base.items()
-        if name not in _OF_A_LAUNCH and not name.startswith(_PREFIXES)
-    }
+    kept = {name: value for name, value in base.items() if not is_of_a_launch(name)}
     here = str(Path(__file__).parents[3])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [here, base.get("PYTHONPATH")]))
     kept.setdefault("OMP_NUM_THREADS", str(threads))
     kept.setdefault("GOMP_SPINCOUNT", "1000")  # waiting threads yield to the other workers'
     kept.setdefault("TOKENIZERS_PARALLELISM", "false")
     return kept if device is None else kept | {"CUDA_VISIBLE_DEVICES": device}
+
+
+def is_of_a_launch(variable: str) -> bool:
+    """Whether an environment variable is one of a launcher's (accelerate, torchrun, MPI)."""
+    return variable in _OF_A_LAUNCH or variable.startswith(_PREFIXES)
 
 
 def device_of(

@@ -12,10 +12,12 @@ worker that was started again needs no separate step to catch up.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from constitution.errors import UserError
 from rlaif.generation.base import Generated, SamplingError
 
 Transport = Literal["adapter", "files", "nccl"]
@@ -59,6 +61,16 @@ class Worker(Protocol):
 
 Launcher = Callable[[int, WorkerSpec], Worker]
 """(place among the workers, what it is to hold) → a worker that is not started yet."""
+
+
+def answered(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a worker answers: what it computes, or {"error": the reason}; a traceback in its log."""
+    try:
+        return compute()
+    except Exception as error:
+        traceback.print_exc()
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return {"error": f"{kind}{error}"}
 
 
 def draw_request(

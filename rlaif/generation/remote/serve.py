@@ -13,12 +13,10 @@ import os
 import queue
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import IO, Any
 
-from constitution.errors import UserError
-from rlaif.generation.remote.protocol import WorkerSpec
+from rlaif.generation.remote.protocol import WorkerSpec, answered
 
 
 def main() -> None:
@@ -30,13 +28,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(sys.stdin, requests), daemon=True).start()
 
     def send(compute: Callable[[], dict[str, Any]]) -> None:
-        try:
-            message = compute()
-        except Exception as error:
-            traceback.print_exc()
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            message = {"error": f"{kind}{error}"}
-        out.write(json.dumps(message) + "\n")
+        out.write(json.dumps(answered(compute)) + "\n")
         out.flush()
 
     def open_holder() -> dict[str, Any]:

@@ -75,8 +75,13 @@ def held_back_prompts(prompts: Iterable[str], seed: int, share: float = 0.5) -> 
     return frozenset(ordered[: round(share * len(ordered))])
 
 
-def paired_gain(gains: Sequence[float], candidates: int = 1) -> Estimate:
+def paired_gain(
+    gains: Sequence[float], candidates: int = 1, *, largest: float | None = None
+) -> Estimate:
     """The mean gain with its interval, as in the module docstring. gains: one per prompt.
+
+    largest: the most that a gain may be, by default the largest found; with 1 for shares, prompts
+    of which none changed still have an interval of some width.
 
     >>> paired_gain([0.0] * 40 + [1.0] * 4).low > 0
     False
@@ -84,7 +89,7 @@ def paired_gain(gains: Sequence[float], candidates: int = 1) -> Estimate:
     mean, n = fmean(gains), len(gains)
     if n < 2:
         return Estimate(mean, None, None, n)
-    extra = max(map(abs, gains)) / math.sqrt(2)
+    extra = (max(map(abs, gains)) if largest is None else largest) / math.sqrt(2)
     padded = [*gains, extra, -extra]
     quantile = student_t(n - 1, 1 - ALPHA / (2 * candidates))
     half = quantile * stdev(padded) / math.sqrt(len(padded))

@@ -2,7 +2,7 @@
 
     side(family) = where its prompts are already, in either file
                    tests, if it is named as a test family
-                   side_of(family), by a digest of its name                         (families.py)
+                   side_of(family, share), by a digest of its name                  (families.py)
 
 A test whose family was trained on would measure memory. A family therefore is on one side only,
 whatever is adopted in which order, and a prompt that the files have on the other side is refused.
@@ -22,7 +22,7 @@ from rlaif.data.prompt_split import text_of_messages
 from rlaif.data.prompts import parse_prompts
 from rlaif.data.records import Prompt, RecordError, atomic_open
 from rlaif.data.rows import iter_rows, read_text
-from rlaif.redteam.families import TEST_SIDE, TRAIN_SIDE, side_of
+from rlaif.redteam.families import SHARE_OF_TESTS, TEST_SIDE, TRAIN_SIDE, side_of
 from rlaif.redteam.records import Attack, TriedPrompt, Twin, ids, read_tried
 from rlaif.redteam.regressions.files import read_regressions, write_regressions
 from rlaif.redteam.regressions.records import Regression
@@ -69,16 +69,19 @@ def adopt(
     *,
     twins: Path | None = None,
     test_families: Sequence[str] = (),
+    share: float = SHARE_OF_TESTS,
     skip_known: bool = False,
     write: bool = True,
 ) -> Adopted:
     """Add the failures (and their twins) to the training prompts and the tests, by family.
 
     train: JSONL of prompts; tests: regressions, or promptfoo's YAML; both are made if missing and
-    only ever added to. test_families: to be tests, where the files have not decided. skip_known:
-    leaves out failures that are among the tests already, which is refused otherwise. write: False
-    for the counts alone. Raises RedTeamError and RecordError; then nothing is written.
+    only ever added to. test_families: to be tests, where the files have not decided. share: of the
+    other families, those that become tests, 0 to 1. skip_known: leaves out failures that are among
+    the tests already, which is refused otherwise. write: False for the counts alone. Raises
+    RedTeamError and RecordError; then nothing is written.
     """
+    require_share(share)
     found = read_tried(failures, Attack)
     if not found:
         raise RedTeamError(f"{failures}: no failures in it; there is nothing to adopt")
@@ -88,7 +91,7 @@ def adopt(
     _require_disjoint(sides, test_families)
     chosen = [*found, *_twins_of(found, twins)]
     where = {
-        family: _side(family, sides, test_families)
+        family: _side(family, sides, test_families, share)
         for family in dict.fromkeys(each.family for each in chosen)
     }
     known_tests = [each for each in found if _text(each.prompt.messages) in sides[TEST_SIDE].texts]
@@ -145,11 +148,25 @@ def _require_disjoint(sides: Mapping[str, _AdoptionSide], test_families: Sequenc
         )
 
 
-def _side(family: str, sides: Mapping[str, _AdoptionSide], test_families: Sequence[str]) -> str:
+def require_share(share: float) -> None:
+    """Raises RedTeamError for what is not a share of the families."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise RedTeamError(
+            f"invalid share: {share!r}; give the share of attack families that become tests, from "
+            "0 (none) to 1 (all)"
+        )
+
+
+def _side(
+    family: str,
+    sides: Mapping[str, _AdoptionSide],
+    test_families: Sequence[str],
+    share: float,
+) -> str:
     for side, each in sides.items():
         if family in each.families:
             return side
-    return TEST_SIDE if family in test_families else side_of(family)
+    return TEST_SIDE if family in test_families else side_of(family, share)
 
 
 def _twins_of(failures: Sequence[Attack], path: Path | None) -> list[Twin]:

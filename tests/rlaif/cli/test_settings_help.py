@@ -33,8 +33,9 @@ CONFIGS: dict[str, type[SettingsModel]] = {
 }
 UNITS = (
     "processes", "passes", "pairs", "rows", "prompts", "responses", "tokens", "dimensions", "steps",
-    "iterations", "rollouts", "checkpoints", "evaluations", "quantiles", "nats?", "GiB", "share",
-    "factor", "weight", "probability", "discount", "ratio", "norm", "step size", "score", "seed",
+    "iterations", "rollouts", "checkpoints", "evaluations", "quantiles", "nats?", "GiB", "GPUs",
+    "share", "factor", "weight", "probability", "discount", "ratio", "norm", "step size", "score",
+    "seed",
 )  # fmt: skip
 UNIT = re.compile(rf"\b({'|'.join(UNITS)})\b", re.IGNORECASE)
 SOURCE = re.compile(r"\((ours|TRL|arXiv:\d{4}\.\d{5})\b[^()]*\)$")

@@ -55,7 +55,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def test_a_text_file_is_one_plain_text_to_imitate_compressed_or_not(tmp_path):
     content = "\ufeffOnce upon a time.\n\nThe end.\n".encode()
-    for name, stored in (("a.txt", content), ("b.TXT", gzip.compress(content))):
+    for name, stored in (("a.txt", content), ("b.TXT", gzip.compress(content, mtime=0))):
         (lesson,) = read_lessons(made(tmp_path, stored, name))
         assert lesson == PlainText(id=name[0], text="Once upon a time.\n\nThe end.\n")
 
@@ -85,7 +85,7 @@ def test_a_text_file_without_text_or_in_another_encoding_is_refused(tmp_path):
         b"\n  " + LINE,
         b"[" + LINE + b"]",
         b"\xef\xbb\xbf [\n" + LINE + b"\n]\n",
-        gzip.compress(LINE),
+        gzip.compress(LINE, mtime=0),
         bz2.compress(LINE),
         lzma.compress(b"[" + LINE + b"]"),
     ],
@@ -108,7 +108,7 @@ def test_an_object_of_an_array_is_named_by_the_line_where_it_begins(tmp_path: Pa
         read_preferences(tmp_path / "p.jsonl")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"[]", b" [ ]\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"[]", b" [ ]\n", gzip.compress(b"", mtime=0)])
 def test_an_empty_file_has_no_rows(tmp_path: Path, content: bytes) -> None:
     path = made(tmp_path, content)
     assert rows(path) == read_preferences(path) == []
@@ -164,8 +164,12 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, why: str) -> None:
         (b"\x28\xb5\x2f\xfd...", "p.jsonl.zst", "compressed with zstd; decompress it"),
         (b"ARROW1\x00\x00", "p.arrow", "an Arrow file; write Parquet instead"),
         (LINE.decode().encode("utf-16"), "p.jsonl", "UTF-16 text; save it as UTF-8"),
-        (gzip.compress(LINE)[:-9], "p.jsonl.gz", "cannot be read .*ended before"),
-        (gzip.compress(LINE)[:12] + b"junk", "p.jsonl.gz", r"p\.jsonl\.gz: cannot be read"),
+        (gzip.compress(LINE, mtime=0)[:-9], "p.jsonl.gz", "cannot be read .*ended before"),
+        (
+            gzip.compress(LINE, mtime=0)[:12] + b"junk",
+            "p.jsonl.gz",
+            r"p\.jsonl\.gz: cannot be read",
+        ),
         (b"hello", "p.parquet", "not a Parquet file"),
         (b"", "p.parquet", "not a Parquet file"),
         (b"PAR1 and nothing else", "p.jsonl", "not a Parquet file"),

@@ -177,6 +177,8 @@ def test_a_worker_that_dies_while_the_trainer_trains_changes_nothing(
     ("settings", "message"),
     [
         ({"rollout_weights": "files"}, "rollout_weights does nothing without rollout workers"),
+        ({"rollout_ray": "auto"}, "rollout_ray does nothing without rollout workers"),
+        ({"rollout_workers": 1, "rollout_gpus": 1}, "rollout_gpus does nothing without a Ray"),
         ({"off_policy_steps": 1}, "off_policy_steps=1 needs rollout workers"),
         (
             {"rollout_workers": 1, "rollout_weights": "adapter", "lora": None},

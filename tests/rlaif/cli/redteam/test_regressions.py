@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from xml.etree import ElementTree as ET
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rlaif.cli.main import app
 from rlaif.redteam import responder
 from rlaif.redteam.attack import red_team
+from rlaif.redteam.families import SHARE_OF_TESTS
 from rlaif.redteam.records import FAILURES, TWINS
 from tests.support.feedback.red_teams import REFUSAL, SMALL, FakeModel, HarmRater, small_plan
 
@@ -103,6 +105,16 @@ def test_a_dry_run_of_a_check_counts_the_tests(files, answers):
     answers(None)
     done = redteam("check", "org/model", files / "regressions.jsonl", "--dry-run")
     assert done.output == "org/model would be tested by 4 regressions, by rule\n"
+
+
+def test_another_share_of_families_becomes_tests(files):
+    words = ("adopt", files / FAILURES, "--train", files / "p.jsonl", "--tests", files / "t.jsonl")
+    every = redteam(*words, "--share", "1", "--dry-run")
+    assert every.output.splitlines()[-1] == "families for tests: direct, fiction"
+    assert redteam(*words, "--share", "1.5").exit_code == 2
+    share = next(p for p in get_command(app).commands["redteam"].commands["adopt"].params
+                 if p.name == "share")  # fmt: skip
+    assert share.default == SHARE_OF_TESTS
 
 
 def test_tests_are_converted_to_promptfoo_and_back(files):

@@ -109,7 +109,7 @@ def test_without_ray_a_run_is_refused_before_it_starts(monkeypatch: pytest.Monke
     recipe = a_recipe(fleet={"ray": "local"})
     stages = build_graph(recipe, Path("run")).stages
 
-    with pytest.raises(FleetError, match="a fleet needs Ray, which is not installed; "):
+    with pytest.raises(FleetError, match="a Ray cluster needs Ray, which is not installed; "):
         require_fleet(recipe, stages)
     require_fleet(recipe, [stage for stage in stages if stage.name == "dpo"])
 

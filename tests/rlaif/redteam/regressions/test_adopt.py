@@ -123,6 +123,29 @@ def test_a_named_family_is_tested_and_stays_so(files):
     assert files.families() == (set(), {"direct"})
 
 
+def test_the_share_of_families_for_tests_may_be_none_all_or_more(files):
+    both = failure("direct", "a"), failure("fiction", "b")
+    assert files.adopt(*both, share=0, write=False).sides == dict.fromkeys(
+        ("direct", "fiction"), TRAIN_SIDE
+    )
+    assert files.adopt(*both, share=0.5, write=False).sides["fiction"] == TEST_SIDE
+    files.adopt(*both, share=1.0)
+    assert files.families() == (set(), {"direct", "fiction"})
+
+
+def test_what_the_files_have_counts_more_than_another_share(files):
+    files.adopt(failure("fiction", "a"))
+    files.adopt(failure("fiction", "b"), failure("direct", "c"), share=0)
+    assert files.families() == ({"direct"}, {"fiction"})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "half", True])
+def test_what_is_not_a_share_is_refused(files, share):
+    with pytest.raises(RedTeamError, match=r"invalid share: .*; give the share of attack families"):
+        files.adopt(failure("direct", "a"), share=share)
+    assert not files.train.exists()
+
+
 def test_a_family_that_was_trained_on_cannot_become_a_test(files):
     files.adopt(failure("direct", "a"))
     with pytest.raises(RedTeamError, match=r"--test-family direct: .*prompts\.jsonl has prompts"):
@@ -228,6 +251,7 @@ ADOPTION = st.tuples(
     st.lists(st.sampled_from(FAMILIES), max_size=2),  # named as tests
     st.booleans(),  # --skip-known
     st.booleans(),  # with twins
+    st.floats(0, 1),  # --share
 )
 
 
@@ -236,12 +260,14 @@ ADOPTION = st.tuples(
 def test_no_family_is_on_both_sides_whatever_is_adopted_in_which_order(adoptions):
     with tempfile.TemporaryDirectory() as folder:
         files = AdoptionFiles(Path(folder))
-        for found, named, skip_known, with_twins in adoptions:
+        for found, named, skip_known, with_twins, share in adoptions:
             failures = [failure(family, f"text {n}") for family, n in found]
             twins = [twin(family, f"benign {n}") for family, n in found] if with_twins else []
             before = [p.read_text() if p.exists() else "" for p in (files.train, files.tests)]
             try:
-                files.adopt(*failures, twins=twins, test_families=named, skip_known=skip_known)
+                files.adopt(
+                    *failures, twins=twins, test_families=named, share=share, skip_known=skip_known
+                )
             except RedTeamError:
                 after = [p.read_text() if p.exists() else "" for p in (files.train, files.tests)]
                 assert after == before, "what is refused changes nothing"
@@ -250,6 +276,12 @@ def test_no_family_is_on_both_sides_whatever_is_adopted_in_which_order(adoptions
             asked = {row["prompt"] for row in files.trained()} if files.train.exists() else set()
             tests = read_regressions(files.tests) if files.tests.exists() else []
             assert not asked & {test.prompt.messages[-1].content for test in tests}
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_takes_no_family_from_the_tests(family, one, other):
+    small, large = sorted([one, other])
+    assert side_of(family, small) == TRAIN_SIDE or side_of(family, large) == TEST_SIDE
 
 
 @given(st.lists(st.sampled_from(FAMILIES), unique=True), st.randoms())
