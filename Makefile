@@ -31,12 +31,13 @@ unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test lint check proto docs bench gpu-check clean
+.PHONY: help install demo test test-ray lint check proto docs bench gpu-check clean
 
 help:
 	@echo "make install    install server, trainers and test tools into .venv (the other targets do it first)"
 	@echo "make demo       run the whole loop on this machine (10 to 45 minutes on two cores)"
 	@echo "make test       run all tests, including those with real models"
+	@echo "make test-ray   run the tests that start a Ray cluster on this machine (they are part of make test)"
 	@echo "make lint       check format, lint, types, import contracts and generated stubs"
 	@echo "make check      run make lint, the dependency audit and the unit tests"
 	@echo "make proto      regenerate judge_service/v1 from protos/"
@@ -52,6 +53,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder --durations 40
+
+test-ray: $(READY)
+	$(PY) -m pytest -m ray --durations 10 tests/integration/rlaif
 
 lint: $(READY)
 	$(PY) -m ruff format --check .

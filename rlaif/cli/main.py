@@ -13,7 +13,7 @@ import typer
 
 from constitution.errors import UserError, install_hint
 from rlaif.cli import commands, doctor, libraries
-from rlaif.cli.data import convert, shards
+from rlaif.cli.data import convert, merge, shards
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.redteam import app as redteam
 from rlaif.cli.service import serve, store, token, top
@@ -55,6 +55,7 @@ app.command(
 app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
     label.label
 )
+labels.app.command(epilog="Example: rlaif labels merge first second --out labels")(merge.merge)
 app.add_typer(labels.app, name="labels")
 app.add_typer(convert.app, name="data")
 app.add_typer(shards.app, name="shards")

@@ -30,6 +30,9 @@ Open: TypeAlias = Callable[[], AbstractContextManager[Do]]
 
 Results: TypeAlias = Generator[tuple[str, str | UserError], None, None]
 
+RETRIED = "retried"
+"""What a task's result is when its actor died at it and another one does it; its last follows."""
+
 MOST_TRIES = 3
 PATIENCE_S = 60.0  # between two lines that say what is waited for
 
@@ -52,6 +55,15 @@ class RayFleet:
         work that cannot be opened."""
         with connected(self.address) as ray:
             yield from _Crew(ray, self, opens).results(deque(names))
+
+    def require(self) -> None:
+        """Raises FleetError where Ray is not installed, or the cluster is not there or too small;
+        one on this host alone is not started for that."""
+        if self.address == "local":
+            require_ray()
+            return
+        with connected(self.address) as ray:
+            _size(ray, self)
 
 
 def require_ray() -> None:
@@ -80,7 +92,7 @@ def connected(address: str) -> Iterator[Any]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FleetError(
             f"no Ray cluster at {address}: {error}; start one with `ray start --head`, or give "
-            "--ray local for this host alone"
+            "--ray local (in a recipe fleet.ray=local) for this host alone"
         ) from error
     try:
         yield ray
@@ -131,7 +143,7 @@ class _Crew:
 
     def results(self, queue: deque[str]) -> Iterator[tuple[str, str | UserError]]:
         """What becomes of the tasks, as they are finished."""
-        for _ in range(min(self._size(), len(queue))):
+        for _ in range(min(_size(self._ray, self._fleet), len(queue))):
             self._start()
         while queue or any(name for _, name in self._doing.values()):
             done, _ = self._ray.wait(list(self._doing), num_returns=1, timeout=PATIENCE_S)
@@ -151,19 +163,6 @@ class _Crew:
                 raise FleetError(result)
             if queue:
                 self._give(actor, queue.popleft())
-
-    def _size(self) -> int:
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        fit = len(nodes)
-        if self._fleet.gpus:
-            gpus = [node["Resources"].get("GPU", 0) for node in nodes]
-            fit = sum(int(n // self._fleet.gpus) for n in gpus)
-            if not fit:
-                raise FleetError(
-                    f"no node of the cluster has {self._fleet.gpus:g} GPUs: they have "
-                    f"{', '.join(f'{n:g}' for n in gpus)}; lower --gpus"
-                )
-        return self._fleet.workers or fit
 
     def _start(self) -> None:
         actor = self._actor.remote(self._opens)
@@ -192,6 +191,7 @@ class _Crew:
                 )
             else:
                 queue.append(name)
+                yield name, RETRIED
         if queue:
             self._start()
 
@@ -203,6 +203,21 @@ class _Crew:
                 f"with 1 CPU and {self._fleet.gpus:g} GPUs",
                 file=sys.stderr,
             )
+
+
+def _size(ray: Any, fleet: RayFleet) -> int:
+    """How many actors to start. Raises FleetError where no node can hold one."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    fit = len(nodes)
+    if fleet.gpus:
+        gpus = [node["Resources"].get("GPU", 0) for node in nodes]
+        fit = sum(int(n // fleet.gpus) for n in gpus)
+        if not fit:
+            raise FleetError(
+                f"no node of the cluster has {fleet.gpus:g} GPUs: they have "
+                f"{', '.join(f'{n:g}' for n in gpus)}; lower --gpus (in a recipe fleet.gpus)"
+            )
+    return fleet.workers or fit
 
 
 def first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 statistics.py           counts and means over a file of labels
 verify.py               recompute labels from their receipts, or judge a sample again
+merge.py                labels of several files and folders as one, each pair once
 export.py               labels in the formats of TRL and OpenRLHF, or as plain JSON lines
 reaggregate.py          a label under an edited constitution, from the votes it already has
 update.py               label again after an edit, reusing earlier votes

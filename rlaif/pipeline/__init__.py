@@ -11,6 +11,7 @@ context.py      what a recipe brings along for all stages: prompts, their split,
 scores.py       the scores that PPO and ReST train against
 runner.py       runs stages; skips those whose inputs did not change
 run.py          a whole run, and what one would do
+fleet/          stages whose rows are made by the workers of a Ray cluster
 comparing/      a recipe that compares the training methods of another one
 rounds/         a part of a recipe, repeated until nothing is gained
 machine_fit.py  predicted minutes on this machine, and the prompts they leave time for

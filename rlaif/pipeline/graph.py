@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from constitution.errors import UserError, nearest
+from rlaif.pipeline.fleet.places import fleet_problems
 from rlaif.pipeline.kinds import KINDS
 from rlaif.pipeline.kinds.merge import MergeStage
 from rlaif.pipeline.options import StageOptions
@@ -119,6 +120,7 @@ def build_graph(recipe: Recipe, folder: Path) -> Graph:
     graph = Graph(tuple(_in_order(stages)))
     _hold_out(graph)
     problems += [*_unused(recipe, graph), *_written_twice(graph)]
+    problems += fleet_problems(recipe, graph.stages)
     _raise(problems)
     return graph
 

@@ -31,6 +31,7 @@ from judge_service.planted.file import planted_file
 from rlaif.batching.chat import ChatTemplateKwargs
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import DEFAULT_RULE
+from rlaif.pipeline.fleet.config import FleetConfig
 from rlaif.pipeline.rounds.config import RoundsConfig
 from rlaif.plain_yaml import load_yaml
 from rlaif.settings import SettingsModel, configured
@@ -144,6 +145,11 @@ class Recipe(SettingsModel):
         default=(),
         description="stages wanted for themselves; by default evaluations and reports, and where "
         "there are none, every stage that no other one takes",
+    )
+    fleet: FleetConfig | None = Field(
+        default=None,
+        description="a Ray cluster that makes the rows of stages which sample, label and revise; "
+        "null: this host does",
     )
     minutes: dict[str, Minutes] = Field(
         default_factory=dict, description="how long each stage took where it was measured"

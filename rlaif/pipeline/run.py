@@ -18,6 +18,8 @@ from rlaif.generation.base import require_attention_of
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.pipeline.context import RunContext, run_facts
+from rlaif.pipeline.fleet.places import where
+from rlaif.pipeline.fleet.work import require_fleet
 from rlaif.pipeline.graph import Graph, build_graph, without_rounds
 from rlaif.pipeline.machine_fit import fit_to_machine, kept_size
 from rlaif.pipeline.recipe import ModelSpec, Recipe, RecipeError, shortened
@@ -63,6 +65,7 @@ def run(
     _check_constitutions(graph, context)
     _check_packages(graph.only(selection).judges)
     _check_inputs(graph, selection, context)
+    require_fleet(recipe, graph.only(selection).stages)
     with locked(folder):
         refuse_foreign([stage for stage in graph.stages if stage in selection], folder)
         # 2. As many prompts as the machine has time for.
@@ -127,7 +130,8 @@ def dry_run(
         about = f"about {stage.minutes:g} min" if stage.minutes else "would run"
         state = f"{about}{f'; {why}' if why else ''}" if stage in waiting else "finished, skipped"
         console.print(
-            f"{place}/{len(chosen)} [bold]{stage.name}[/bold]  {escape(stage.does(context))}  "
+            f"{place}/{len(chosen)} [bold]{stage.name}[/bold]  "
+            f"{escape(stage.does(context) + where(stage, recipe))}  "
             f"[dim]{escape(state)}[/dim]",
             soft_wrap=True,
         )

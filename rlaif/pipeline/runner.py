@@ -30,6 +30,7 @@ from rich.markup import escape
 from constitution.errors import UserError
 from rlaif.data.records import write_json
 from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.fleet.places import where
 from rlaif.pipeline.stage import Files, Stage
 
 FORM = 2  # of the marks
@@ -87,7 +88,7 @@ def run_stages(
                 continue
             # 3. The work; the time it takes says how fast this machine is.
             left = spent / foreseen * sum(later.minutes for later in chosen[place - 1 :])
-            does = escape(stage.does(context))
+            does = escape(stage.does(context) + where(stage, context.recipe))
             console.print(f"{head}  {does}{_about(left)}", soft_wrap=True)
             seconds = _run(stage, context, inputs)
         except (UserError, OSError) as error:

@@ -215,6 +215,7 @@ class Stage(ABC):
     keeps_its_own: ClassVar[bool] = False
     is_result: ClassVar[bool] = False  # wanted for itself: nothing needs to take it
     grows_with: ClassVar[str | None] = None
+    has_shards: ClassVar[bool] = False  # a fleet can make its rows, unless settings forbid it
 
     @classmethod
     def slots(cls, settings: Any) -> Mapping[str, Slot]:
@@ -225,6 +226,10 @@ class Stage(ABC):
         """(input, what is wrong and what to do) of sources that cannot be used although their types
         fit; found before anything runs, so neither torch nor files of other stages are read."""
         yield from ()
+
+    def off_fleet(self) -> str:
+        """Why its rows cannot be made as shards by a fleet (fleet/); "" if they can."""
+        return "" if self.has_shards else "only sample, label and revise make rows one by one"
 
     @abstractmethod
     def does(self, context: RunContext) -> str:

@@ -68,6 +68,11 @@ def discard_log(log: Path) -> None:
         log.parent.rmdir()
 
 
+def journals(folder: Path) -> dict[str, Path]:
+    """The journals in a shard's folder, to be kept beside it: folder → file."""
+    return {file.stem: file for file in sorted(folder.glob("*.journal.jsonl"))}
+
+
 def added(one: Counts, other: Mapping[str, float | dict[str, float]]) -> Counts:
     """Counts of two shards together."""
     total: Counts = dict(one)

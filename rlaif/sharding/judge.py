@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from constitution import Constitution
 from constitution.errors import UserError
 from constitution.writer import to_yaml
 from judge_service.client.sync import JudgeClient, JudgeUnavailable
+from judge_service.server_info import ServerInfo
+from rlaif.data.files import RecordError
 from rlaif.data.records import atomic_open
 from rlaif.feedback.client import judge_client
 from rlaif.feedback.connection import wait_until_ready
@@ -21,6 +25,9 @@ from rlaif.feedback.labeler import CONSTITUTION, LabelingError, identify
 from rlaif.sharding.jobs import discard_log, own_log
 
 Result = TypeVar("Result")
+
+_SAID = "judge.info.json"
+_INFO = TypeAdapter(ServerInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,11 @@ class ConnectedJudge:
             "calibrations": list(judge.calibrations) if calibrated else [],
         }
 
+    def keep_server_info(self, out: Path) -> None:
+        """Leave what the judge says of itself in `out`, for `read_server_info`."""
+        said = _INFO.dump_json(self.client.server_info(), indent=2)
+        _replace(out / _SAID, said.decode() + "\n")
+
     def once_more_if_away(self, work: Callable[[], Result]) -> Result:
         """The result of `work`; where the judge went away meanwhile, as when it is restarted, of
         the second try. Raises JudgeUnavailable where it does not come back within `wait`."""
@@ -57,27 +69,46 @@ class ConnectedJudge:
 
 @contextmanager
 def connected(
-    model: str, server: str, constitution: str, wait: float, out: Path, gpus: int = 0
+    model: str,
+    server: str,
+    constitution: str,
+    wait: float,
+    out: Path,
+    gpus: int = 0,
+    flags: Sequence[str] = (),
 ) -> Iterator[ConnectedJudge]:
     """A judge that runs at `server`, or is started with `model` for the block.
 
     constitution: a name, or a YAML file, whose rules are left in `out` so that training finds the
-    weights of its traits. gpus: over which a model is split that is started here. Raises as
-    `judge_client` and `identify`.
+    weights of its traits. gpus: over which a model is split that is started here; flags: further
+    ones of `rlaif serve` for it. Raises as `judge_client` and `identify`.
     """
     log = own_log(out, "judge")
-    flags = ("--tensor-parallel-size", str(gpus)) if gpus else ()
+    flags = (*flags, *(("--tensor-parallel-size", str(gpus)) if gpus else ()))
     with judge_client(model, constitution, log, server, flags=flags, wait=wait) as client:
         identity = identify(client.server_info(), constitution)
         rules = _rules(constitution, identity)
         if rules is not None:
-            own = out / f".{CONSTITUTION}.{os.getpid()}"
-            with atomic_open(own) as file:
-                file.write(to_yaml(rules))
-            own.replace(out / CONSTITUTION)
+            _replace(out / CONSTITUTION, to_yaml(rules))
         traits = tuple(sorted(rules.trait_weights)) if rules else ()
         yield ConnectedJudge(client, identity, traits, wait)
     discard_log(log)
+
+
+def read_server_info(out: Path) -> ServerInfo:
+    """What the judge that made the shards in `out` said of itself. Raises RecordError."""
+    try:
+        return _INFO.validate_json((out / _SAID).read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{out / _SAID}: cannot be read: {error}; delete {out}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that several processes may write at once."""
+    own = path.with_name(f".{path.name}.{os.getpid()}")
+    with atomic_open(own) as file:
+        file.write(text)
+    own.replace(path)
 
 
 def _rules(constitution: str, judge: JudgeIdentity) -> Constitution | None:

@@ -22,7 +22,7 @@ from rlaif.feedback.earlier_labels import recorded_options
 from rlaif.feedback.filter import FILTERED, RatingClient, filter_samples
 from rlaif.feedback.labeler import PREFERENCES, TRANSIENT, UNJUDGED, LabelingError, label
 from rlaif.feedback.pairs import pairs_from_samples
-from rlaif.sharding.jobs import Counts, Made
+from rlaif.sharding.jobs import Counts, Made, journals
 from rlaif.sharding.judge import ConnectedJudge, connected
 
 _COUNTED = (
@@ -37,6 +37,8 @@ _COUNTED = (
 class LabelShards:
     """Label pairs of responses by a judge: a model to serve, or the address of a running server.
 
+    flags: of `rlaif serve` for that model. pair_seed: of drawing pairs; None: that of the options.
+    keep: leave the journals beside the shards, and what the judge says of itself in their folder.
     The other fields: as of `rlaif.label`.
     """
 
@@ -49,6 +51,9 @@ class LabelShards:
     filter_margin: float | None = None
     options: JudgeOptions = field(default_factory=JudgeOptions)
     gpus: int = 0  # over which a judge that is served here is split; 0: as it finds them
+    flags: tuple[str, ...] = ()
+    pair_seed: int | None = None
+    keep: bool = False
 
     takes: ClassVar[Holds] = "samples"
     gives: ClassVar[Holds] = "preferences"
@@ -57,13 +62,17 @@ class LabelShards:
     def opened(self, out: Path) -> Iterator[LabelingWorker]:
         """The worker, connected to its judge. Raises as `connected`."""
         with connected(
-            self.judge, self.server, self.constitution, self.wait, out, self.gpus
+            self.judge, self.server, self.constitution, self.wait, out, self.gpus, self.flags
         ) as judge:
+            if self.keep:
+                judge.keep_server_info(out)
             drawing = {
                 "pairs_per_prompt": self.pairs_per_prompt,
                 "max_length_ratio": self.max_length_ratio,
                 "filter": self.filter_margin,
             }
+            if self.pair_seed is not None:
+                drawing["pair_seed"] = self.pair_seed
             by = judge.settings(self.options.calibrated)
             yield LabelingWorker(self, by | recorded_options(self.options) | drawing, judge)
 
@@ -90,6 +99,8 @@ class LabelingWorker:
         beside = {"unjudged": folder / UNJUDGED} if summary.unjudged else {}
         if summary.filtered:
             beside["filtered"] = folder / FILTERED
+        if self.job.keep:
+            beside |= journals(folder)
         return Made(folder / PREFERENCES, summary.judged, _counts(summary), beside)
 
     def _label(self, shard: Path, folder: Path) -> LabelingSummary:
@@ -104,7 +115,7 @@ class LabelingWorker:
         pairs = pairs_from_samples(
             samples,
             pairs_per_prompt=job.pairs_per_prompt,
-            seed=job.options.seed,
+            seed=job.options.seed if job.pair_seed is None else job.pair_seed,
             max_length_ratio=job.max_length_ratio,
         )
         return label(

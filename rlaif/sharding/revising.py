@@ -26,7 +26,7 @@ from rlaif.feedback.revisions.lessons import (
     revise,
 )
 from rlaif.feedback.revisions.summary import RevisionSummary
-from rlaif.sharding.jobs import Counts, Made
+from rlaif.sharding.jobs import Counts, Made, journals
 from rlaif.sharding.judge import ConnectedJudge, connected
 
 
@@ -34,7 +34,8 @@ from rlaif.sharding.judge import ConnectedJudge, connected
 class ReviseShards:
     """Have a judge revise responses: a model to serve, or the address of a running server.
 
-    method: its constitution is a name or a YAML file; its pilot is not used.
+    method: its constitution is a name or a YAML file; its pilot is not used. flags, keep: as of
+    LabelShards.
     """
 
     method: RevisionMethod
@@ -43,6 +44,8 @@ class ReviseShards:
     server: str = ""
     wait: float = FIND_TIMEOUT_S
     gpus: int = 0  # as of LabelShards
+    flags: tuple[str, ...] = ()
+    keep: bool = False
 
     takes: ClassVar[Holds] = "samples"
     gives: ClassVar[Holds] = "lessons"
@@ -51,7 +54,11 @@ class ReviseShards:
     def opened(self, out: Path) -> Iterator[RevisingWorker]:
         """The worker, connected to its judge. Raises as `connected`."""
         rules = str(self.method.constitution)
-        with connected(self.judge, self.server, rules, self.wait, out, self.gpus) as judge:
+        with connected(
+            self.judge, self.server, rules, self.wait, out, self.gpus, self.flags
+        ) as judge:
+            if self.keep:
+                judge.keep_server_info(out)
             how = asdict(replace(self.method, constitution=""))
             for name in ("constitution", "concurrency", "pilot"):
                 del how[name]
@@ -59,7 +66,7 @@ class ReviseShards:
             if self.method.gate is not None:
                 listed = ShardList(holds="preferences", shards=self.shards, made_with=settings)
                 claim_list(out / "pairs", listed)
-            yield RevisingWorker(replace(self.method, pilot=None), settings, judge)
+            yield RevisingWorker(replace(self.method, pilot=None), settings, judge, self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class RevisingWorker:
     method: RevisionMethod
     settings: Mapping[str, Any]
     judge: ConnectedJudge
+    keep: bool = False
 
     def make(self, shard: Path, folder: Path) -> Made:
         """The lessons of a shard's samples. Raises RecordError or RevisionError."""
@@ -94,6 +102,8 @@ class RevisingWorker:
         beside = {"unrevised": folder / UNREVISED}
         if self.method.gate is not None:
             beside["pairs"] = folder / PAIRS
+        if self.keep:
+            beside |= journals(folder)
         return Made(_lessons(folder), summary.lessons, _counts(summary), beside)
 
     def _none(self, folder: Path) -> Made:

@@ -44,6 +44,7 @@ class Outcome(StrEnum):
     FOUND = auto()  # it was there
     BUSY = auto()  # another process makes it
     WAITING = auto()  # the shard it is made from is not there yet
+    RETRIED = auto()  # its worker died, and another one does it: what became of it follows
 
 
 @dataclass(slots=True)
@@ -60,6 +61,16 @@ class ShardsReport:
     there: int = 0
     rows: int = 0
     counts: Counts = field(default_factory=dict)
+
+    @property
+    def retried(self) -> int:
+        """Tries that were lost with their worker."""
+        return self.outcomes.get(Outcome.RETRIED, 0)
+
+    @property
+    def ended(self) -> int:
+        """Shards of which this call knows what became."""
+        return sum(self.outcomes.values()) - self.retried + len(self.failed)
 
     def add(self, outcome: Outcome) -> None:
         """Count what became of a shard."""
@@ -88,11 +99,12 @@ def make_shards(
     if listed.holds != job.takes:
         raise RecordError(f"{source}: has {listed.holds}; a folder of {job.takes} is needed")
     own = part.of(listed.shards)
+    source, out = source.absolute(), out.absolute()  # workers may be at home elsewhere
     report, in_a_row = ShardsReport(len(listed.shards), len(own)), 0
     opens = Making(job, source, out)
     results = fleet.results(own, opens) if fleet else _here(own, opens)
     with closing(results), progress("shards", len(own), "shards") as show:
-        for number, (name, became) in enumerate(results, start=1):
+        for name, became in results:
             if isinstance(became, UserError):
                 print(f"shard {name}: {became}", file=sys.stderr)
                 report.failed[name], in_a_row = str(became), in_a_row + 1
@@ -100,8 +112,8 @@ def make_shards(
                     raise became
             else:
                 report.add(Outcome(became))
-                in_a_row = 0
-            show(number, name)
+                in_a_row = in_a_row if became == Outcome.RETRIED else 0
+            show(report.ended, name)
     _count(out, listed.shards, report)
     if report.there == report.shards:
         _tidy(out / WORK)

@@ -115,6 +115,7 @@ def print_report(report: ShardsReport, out: Path) -> None:
         Outcome.FOUND: "were there",
         Outcome.BUSY: "being made by other processes",
         Outcome.WAITING: "waiting for their source",
+        Outcome.RETRIED: "tries lost with their worker and done again",
     }
     did = ", ".join(f"{n} {words[outcome]}" for outcome, n in report.outcomes.items())
     if report.failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,13 +13,16 @@ from rlaif.data.prompt_split import TRAIN
 from rlaif.data.records import RecordError, Sample
 from rlaif.data.samples import read_samples
 from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.fleet.places import fleet_of
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
 from rlaif.pipeline.stage import ArtifactType, Files, Stage, judge_slot, one
 
 if TYPE_CHECKING:
+    from judge_service.client.sync import JudgeClient
     from judge_service.types import Comparison
     from rlaif.feedback.labeler import LabelingClient
     from rlaif.feedback.pairs import Pairs
+    from rlaif.pipeline.fleet.work import AnsweredJudge
 
 
 class LabelingConfig(JudgingConfig):
@@ -79,6 +83,14 @@ class LabelStage(Stage):
     options_class = ConstitutionOptions
     keeps_its_own = True  # the journal has every answer by its content
     grows_with = TRAIN
+    has_shards = True
+
+    def off_fleet(self) -> str:
+        if self.settings.pairs == "extremes":
+            return "pairs=extremes chooses a pair by the answers to others"
+        if self.settings.budget_reads is not None:
+            return "budget_reads counts the pairs of all prompts"
+        return ""
 
     def does(self, context: RunContext) -> str:
         constitution = context.constitution(self.options.constitution)
@@ -105,7 +117,7 @@ class LabelStage(Stage):
         judge, constitution = self.source("judge").spec, self.options.constitution
         rules = context.constitution(constitution)
         broken, unrated = dict[str, int](), 0
-        with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
+        with self._judge(samples, context) as client:
             if self.settings.filter is not None:
                 left = filter_samples(
                     samples,
@@ -141,6 +153,30 @@ class LabelStage(Stage):
             gold_labels(truth.name, labels, truth.gold.score).save(self.folder / GOLD_FILE)
         else:
             (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+
+    def _judge(
+        self, samples: Sequence[Sample], context: RunContext
+    ) -> AbstractContextManager[JudgeClient | AnsweredJudge]:
+        """The judge; with a fleet, one that has answered already."""
+        from rlaif.pipeline.fleet import work as fleets
+        from rlaif.sharding.labeling import LabelShards
+
+        judge, constitution = self.source("judge").spec, self.options.constitution
+        if fleet_of(self, context.recipe) is None:
+            return context.judge_client(judge, constitution, self.folder / "judge.log")
+        job = LabelShards(
+            fleets.anywhere(judge.model),
+            constitution=fleets.anywhere(context.constitution_source(constitution)),
+            pairs_per_prompt=self.settings.pairs_per_prompt,
+            max_length_ratio=self.settings.max_length_ratio,
+            filter_margin=self.settings.filter,
+            options=self.settings.options(),
+            gpus=fleets.judge_gpus(self, context.recipe),
+            flags=fleets.judge_flags(judge),
+            pair_seed=0,  # as pairs are drawn here
+            keep=True,
+        )
+        return fleets.answered(self, context, samples, lambda _: job)
 
     def _require_pairs(self, samples: Sequence[Sample]) -> None:
         """Raises RecordError where no prompt has two different responses to compare."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +13,20 @@ from pydantic import Field
 
 from judge_service.planted.file import PlantedJudge
 from rlaif.data.prompt_split import TRAIN
-from rlaif.data.records import Prompt
+from rlaif.data.records import Prompt, Sample
 from rlaif.data.samples import read_samples
 from rlaif.pipeline.context import RunContext
+from rlaif.pipeline.fleet.places import fleet_of
 from rlaif.pipeline.kinds.sample import SampleStage
 from rlaif.pipeline.options import ConstitutionOptions, JudgingConfig
 from rlaif.pipeline.stage import ArtifactType, Files, Stage, judge_slot, one
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from judge_service.client.sync import JudgeClient
+    from rlaif.feedback.revisions.lessons import RevisionMethod
+    from rlaif.pipeline.fleet.work import AnsweredJudge
 
 
 class RevisionConfig(JudgingConfig):
@@ -65,6 +72,7 @@ class ReviseStage(Stage):
     options_class = ConstitutionOptions
     keeps_its_own = True  # the journals have every answer by its content
     grows_with = TRAIN
+    has_shards = True
 
     def refused(self) -> Iterator[tuple[str, str]]:
         judge = self.source("judge").spec
@@ -109,7 +117,7 @@ class ReviseStage(Stage):
         method = RevisionMethod(
             constitution=context.constitution(constitution).name, **self.settings.model_dump()
         )
-        with context.judge_client(judge, constitution, self.folder / "judge.log") as client:
+        with self._judge(samples, method, context) as client:
             revise(samples, client, self.folder, method)
         if judge.is_planted and self.settings.gate is not None:
             truth = PlantedJudge.load(judge.model)
@@ -117,6 +125,30 @@ class ReviseStage(Stage):
             gold_labels(truth.name, pairs, truth.gold.score).save(self.folder / GOLD_FILE)
         else:
             (self.folder / GOLD_FILE).unlink(missing_ok=True)  # of an earlier judge
+
+    def _judge(
+        self, samples: Sequence[Sample], method: RevisionMethod, context: RunContext
+    ) -> AbstractContextManager[JudgeClient | AnsweredJudge]:
+        """The judge; with a fleet, one that has answered already."""
+        from rlaif.pipeline.fleet import work as fleets
+        from rlaif.sharding.revising import ReviseShards
+
+        judge, constitution = self.source("judge").spec, self.options.constitution
+        if fleet_of(self, context.recipe) is None:
+            return context.judge_client(judge, constitution, self.folder / "judge.log")
+        by = fleets.anywhere(context.constitution_source(constitution))
+
+        def job(shards: tuple[str, ...]) -> ReviseShards:
+            return ReviseShards(
+                replace(method, constitution=by),
+                shards,
+                fleets.anywhere(judge.model),
+                gpus=fleets.judge_gpus(self, context.recipe),
+                flags=fleets.judge_flags(judge),
+                keep=True,
+            )
+
+        return fleets.answered(self, context, samples, job)
 
     @property
     def outputs(self) -> Files:
