@@ -78,7 +78,7 @@ class MeasuredRows:
                 "label", self._folder / "samples", *served, "--out", made / "labels"
             ),
             "revise": lambda: measured(
-                "revise", self._half(), *served, "--out", made / "lessons", "--gate", "0.01"
+                "revise", self._half(), *served, "--out", made / "lessons", "--gate", "0.5"
             ),
             "shards split (labels)": lambda: self._split(self._write_labels, "labels", self._rows),
             "shards status": lambda: measured("shards", "status", labels),
