@@ -2,14 +2,14 @@
 
     python -m benchmarks.scale.shards [--rows 500] [--shard-rows 100] [--only COMMAND ...]
 
-Every command runs in a process of its own; what is printed is its largest resident memory (MiB),
-that of the process it samples in, and its CPU seconds. A command whose memory depends on the rows
-shows it in the last column. Rows are pairs, or responses to revise, or prompts to sample two
-responses of at most 4 tokens for.
+Every command runs in a process of its own. Printed are its largest resident memory (MiB), that of
+its children, such as the process that samples, and CPU seconds. A command whose memory depends on
+the rows shows it in the last column. A row is a pair, a response to revise, or a prompt to which
+two responses of at most 4 tokens are sampled.
 
 No judge's and no policy's model: the judge is a real server with a fake engine, the policy random
-with 50 000 weights. Labels that are read are copies of eight real ones, with ids and prompts of
-their own. 10 000 rows take CPU-hours; CHOSEN commands can be run apart.
+with 50 000 weights. Labels that are read are copies of eight of that judge's, with ids and prompts
+of their own. With `--rows 10000` this takes most of an hour; `--only` runs some of it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class MeasuredRows:
                 "label", self._folder / "samples", *served, "--out", made / "labels"
             ),
             "revise": lambda: measured(
-                "revise", self._half(), *served, "--out", made / "lessons", "--gate", "0.01"
+                "revise", self._half(), *served, "--out", made / "lessons", "--gate", "0.5"
             ),
             "shards split (labels)": lambda: self._split(self._write_labels, "labels", self._rows),
             "shards status": lambda: measured("shards", "status", labels),

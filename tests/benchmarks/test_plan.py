@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.scale import plan as planning
+from benchmarks.scale import shards
 from benchmarks.scale.planning.arithmetic import (
     Assumptions,
     CostLine,
@@ -149,6 +150,17 @@ def test_the_table_names_bottleneck_disk_and_hosts() -> None:
 
 def test_every_assumption_has_a_help_text() -> None:
     assert set(planning.HELP) == set(Assumptions.__dataclass_fields__)
+
+
+def test_the_least_of_the_rounds_counts_for_each_figure_alone() -> None:
+    rounds = [{"cpu.label": 3.0, "cpu.server": 4.0}, {"cpu.label": 2.0, "cpu.server": 5.0}]
+    assert planning.least(rounds) == {"cpu.label": 2.0, "cpu.server": 4.0}
+
+
+def test_chosen_commands_come_with_those_that_make_their_source() -> None:
+    names = ["shards split (samples)", "label", "shards split (labels)", "labels stats"]
+    assert shards.chosen(["labels"], names) == names[2:]
+    assert shards.chosen([], names) == names
 
 
 def test_a_command_is_measured_without_the_memory_of_who_started_it() -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 RESPONSES = 2  # of a pair
 _HOUR = 3600.0
-_MOST_HOSTS = 2**20
+_DOUBLED = [1 << n for n in range(21)]  # hosts that are tried first
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def hosts_within(resources: Iterable[ResourceHours], hosts: int, within: float) 
         ]
         return sum(stage.hours for stage in slowest(by))
 
-    enough = next((2**n for n in range(_MOST_HOSTS.bit_length()) if hours(2**n) <= within), None)
+    enough = next((h for h in _DOUBLED if hours(h) <= within), None)
     if enough is None:
         return None
     least = enough // 2 + 1

@@ -50,7 +50,8 @@ def measured(*words: str | Path) -> CommandUse:
         began = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - began
-        return CommandUse(*json.load(figures), seconds)
+        cpu, peak, children_cpu, children_peak = json.load(figures)
+    return CommandUse(cpu, peak, children_cpu, children_peak, seconds)
 
 
 def cpu_seconds(pid: int) -> float:

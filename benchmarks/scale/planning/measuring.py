@@ -11,7 +11,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +151,3 @@ def fsync_seconds(folder: Path, times: int = 30) -> float:
             os.fsync(file.fileno())
             taken.append(time.perf_counter() - began)
     return statistics.median(taken)
-
-
-def ratios(predicted: Mapping[str, float], found: Mapping[str, float]) -> dict[str, float]:
-    """Predicted over measured, of what was measured."""
-    return {name: predicted[name] / value for name, value in found.items() if value}
