@@ -76,6 +76,8 @@ def require_ray() -> None:
 def connected(address: str) -> Iterator[Any]:
     """Ray, connected to a cluster for the block. Raises FleetError."""
     require_ray()
+    # By default Ray gives up on a server of its own after 15 s, in which a busy host starts none.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
     import ray
 
     here = str(Path(__file__).parents[2])
