@@ -76,9 +76,10 @@ def require_ray() -> None:
 def connected(address: str) -> Iterator[Any]:
     """Ray, connected to a cluster for the block. Raises FleetError."""
     require_ray()
-    # By default Ray gives up on a server of its own after 15 s, in which a busy host starts none.
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
     import ray
+
+    if address == "local":  # its server is given 30 s to start, which a busy host exceeds
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
 
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
