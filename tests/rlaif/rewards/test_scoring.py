@@ -130,9 +130,10 @@ def test_an_empty_file_has_no_responses_to_score(tmp_path: Path) -> None:
 def test_a_reward_models_folder_is_opened_over_the_base_that_it_names(
     samples: Path, tmp_path: Path, tiny_model: str, polite_pairs: Any
 ) -> None:
+    rules = make_constitution(principle(0, trait="manners"))
     reward = rlaif.train_reward(
         polite_pairs, model=tiny_model, out=tmp_path / "reward", epochs=1, batch_size=4,
-        dtype="float32", lora={"rank": 2}, constitution=make_constitution(principle(0, trait="manners")),
+        dtype="float32", lora={"rank": 2}, constitution=rules, max_tokens=60,
     )  # fmt: skip
     rlaif.score(samples, reward=reward, out=tmp_path / "scores")
     asked = read_samples(samples)
