@@ -59,8 +59,14 @@ if TYPE_CHECKING:
     from rlaif.api.redteam.regressions import adopt_failures, check_regressions
     from rlaif.api.revising import revise
     from rlaif.api.rollouts import train_ppo, train_rest
-    from rlaif.api.sampling import merge_adapter, sample
-    from rlaif.api.sharded import label_shards, revise_shards, sample_shards, split_shards
+    from rlaif.api.sampling import merge_adapter, sample, score
+    from rlaif.api.sharded import (
+        label_shards,
+        revise_shards,
+        sample_shards,
+        score_shards,
+        split_shards,
+    )
     from rlaif.data.records import Preference, Prompt, Sample
     from rlaif.evaluation.policies import EvaluationResult
     from rlaif.feedback.counts import LabelingSummary
@@ -105,6 +111,8 @@ __all__ = [
     "run",
     "sample",
     "sample_shards",
+    "score",
+    "score_shards",
     "split_shards",
     "train_dpo",
     "train_ppo",
@@ -131,8 +139,14 @@ _HOMES = {
     "rlaif.api.redteam.regressions": {"adopt_failures", "check_regressions"},
     "rlaif.api.revising": {"revise"},
     "rlaif.api.rollouts": {"train_ppo", "train_rest"},
-    "rlaif.api.sampling": {"merge_adapter", "sample"},
-    "rlaif.api.sharded": {"label_shards", "revise_shards", "sample_shards", "split_shards"},
+    "rlaif.api.sampling": {"merge_adapter", "sample", "score"},
+    "rlaif.api.sharded": {
+        "label_shards",
+        "revise_shards",
+        "sample_shards",
+        "score_shards",
+        "split_shards",
+    },
     "rlaif.data.records": {"Preference", "Prompt", "Sample"},
     "rlaif.evaluation.policies": {"EvaluationResult"},
     "rlaif.feedback.counts": {"LabelingSummary"},

@@ -7,9 +7,9 @@ plan.py       a training that was checked and not yet started
 pairs.py      train_sft, train_reward, train_dpo: training on records
 corpus/       prepare_corpus, and training on what it made
 rollouts.py   train_ppo, train_rest: training on the policy's own responses
-sampling.py   sample, merge_adapter
-sharded.py    split_shards, sample_shards, label_shards, revise_shards: folders that many
-              processes make together
+sampling.py   sample, merge_adapter, score
+sharded.py    split_shards, sample_shards, score_shards, label_shards, revise_shards: folders
+              that many processes make together
 labeling.py   label, update_labels: pairs that a judge compares, for training
 redteam/      red_team, adopt_failures, check_regressions
 revising.py   revise: responses that a judge criticizes and rewrites

@@ -129,7 +129,7 @@ def plan_ppo(
     checks = check(PPOConfig, config, settings, model, out)
     problems, found, notes = checks.problems, checks.config, list[str]()
     trained = problems.attempt(_train_split, prompts)
-    source = _checked_reward(problems, reward)
+    source = checked_reward(problems, reward)
     # The judge of held-out responses, and the start that it compares with: both or neither.
     judged = bool(judge or server)
     if judged != (start is not None):
@@ -184,7 +184,7 @@ def plan_rest(
     checks = check(ReSTConfig, config, settings, model, out)
     problems, found = checks.problems, checks.config
     trained = problems.attempt(_train_split, prompts)
-    source = _checked_reward(problems, reward)
+    source = checked_reward(problems, reward)
     if checks.model is not None:
         problems.attempt(require_attention_of, checks.model)
     if found is not None:
@@ -221,7 +221,7 @@ def _train_split(prompts: PromptsLike) -> list[Prompt]:
 NamedReward: TypeAlias = "list[str] | RewardFunction"
 
 
-def _checked_reward(problems: Problems, reward: RewardLike) -> NamedReward | None:
+def checked_reward(problems: Problems, reward: RewardLike) -> NamedReward | None:
     """The function, or the sources as text, each of them checked by itself."""
     if callable(reward):
         return reward

@@ -1,10 +1,10 @@
-"""Responses of a policy, and a trained adapter as a model of its own."""
+"""Responses of a policy, their scores by a reward, and an adapter as a model of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from constitution.errors import UserError
 from hardware.model_folder import inspect_model_folder
@@ -13,12 +13,18 @@ from rlaif.api.problems import Problems, checked
 from rlaif.data.files import as_path
 from rlaif.data.prompt_split import PromptSet
 from rlaif.data.records import Prompt, Sample
+from rlaif.data.samples import iter_samples
 from rlaif.generation.base import naming_prompts
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
 from rlaif.models.lora_config import TrainDtype
+from rlaif.rewards.base import RewardError
 from rlaif.training.preflight import require_folder, require_packages
+
+if TYPE_CHECKING:
+    from rlaif.api.rollouts import RewardLike
+    from rlaif.rewards.scoring import ScoringSummary
 
 
 def sample(
@@ -110,3 +116,29 @@ def merge_adapter(
     from rlaif.models.merge import merge_adapter as merge
 
     return merge(checked(base), checked(trained), checked(folder), dtype)
+
+
+def score(samples: Pathlike, *, reward: RewardLike, out: Pathlike = "scores") -> ScoringSummary:
+    """Score the responses of a file; `out`/scores.parquet has its rows with a column `score`.
+
+    reward: as of `train_ppo`. A response that cannot be scored has None.
+    Scores are kept as they come, and a killed call resumes. What reads samples reads the result.
+
+        rlaif.score("samples.jsonl", reward="reward", out="scores").mean
+    """
+    from rlaif.api.rollouts import checked_reward
+    from rlaif.feedback.client import judge_reward
+    from rlaif.rewards.scoring import scorer, write_scores
+
+    problems = Problems()
+    source = problems.attempt(as_path, samples, "samples")
+    folder = problems.attempt(as_path, out, "out")
+    by = checked_reward(problems, reward)
+    problems.attempt(require_packages, ("torch", "transformers", "pyarrow"))
+    problems.attempt(require_folder, folder or Path())
+    problems.refuse()
+    if next(iter_samples(checked(source)), None) is None:  # also where it cannot be read
+        raise RewardError(f"{source}: holds no responses to score")
+    assert by is not None
+    with scorer(by, judge_reward) as opened:
+        return write_scores(iter_samples(checked(source)), opened, checked(folder))

@@ -12,6 +12,7 @@ from judge_service.types import JudgeOptions
 from rlaif.api.inputs import Pathlike, config_of
 from rlaif.api.judging import judge_of, judge_options
 from rlaif.api.problems import Problems, checked
+from rlaif.api.rollouts import checked_reward
 from rlaif.data.files import RecordError, as_path
 from rlaif.data.shards.folder import Holds, is_shard_folder, read_list
 from rlaif.data.shards.split import Split
@@ -21,6 +22,7 @@ from rlaif.feedback.revisions.gate import DEFAULT_GATE
 from rlaif.generation.config import SamplingConfig
 from rlaif.generation.engines import choose_engine
 from rlaif.models import catalog
+from rlaif.rewards.base import RewardError
 from rlaif.sharding.jobs import ShardJob
 from rlaif.sharding.labeling import LabelShards
 from rlaif.sharding.part import WHOLE, Part
@@ -182,6 +184,34 @@ def revise_shards(
     return make_shards(checked(source), checked(folder), job, checked(own), fleet)
 
 
+def score_shards(
+    samples: Pathlike,
+    *,
+    reward: Pathlike | Sequence[Pathlike],
+    out: Pathlike = "scores",
+    part: str = "",
+    fleet: RayFleet | None = None,
+) -> ShardsReport:
+    """Score a folder of samples, as `score`, into a folder of as many shards.
+
+    part, fleet: as of `sample_shards`; a source is named as its workers find it.
+
+        rlaif.score_shards("samples", reward="reward", out="scores", part="0/8")
+    """
+    from rlaif.sharding.scoring import ScoreShards
+
+    problems = Problems()
+    source = problems.attempt(_folder_of, samples, "samples")
+    folder = problems.attempt(as_path, out, "out")
+    sources = problems.attempt(_named, reward)
+    own = problems.attempt(_part, part)
+    problems.attempt(require_packages, ("torch", "transformers", "pyarrow"))
+    problems.attempt(require_folder, folder or Path())
+    problems.refuse()
+    job = ScoreShards(checked(sources))
+    return make_shards(checked(source), checked(folder), job, checked(own), fleet)
+
+
 def _folder_of(given: Pathlike, name: str) -> Path:
     path = as_path(given, name)
     if not is_shard_folder(path):
@@ -191,6 +221,20 @@ def _folder_of(given: Pathlike, name: str) -> Path:
         )
     read_list(path)
     return path
+
+
+def _named(reward: Pathlike | Sequence[Pathlike]) -> tuple[str, ...]:
+    """Sources that can be sent to another process."""
+    if callable(reward):
+        raise RewardError(
+            f"invalid reward: {reward!r}; name a function as module:function, which every process "
+            "can import"
+        )
+    problems = Problems()
+    found = checked_reward(problems, reward)
+    problems.refuse()
+    assert isinstance(found, list)
+    return tuple(found)
 
 
 def _gpus_of(fleet: RayFleet | None) -> int:

@@ -13,7 +13,7 @@ import typer
 
 from constitution.errors import UserError, install_hint
 from rlaif.cli import commands, doctor, libraries
-from rlaif.cli.data import convert, merge, shards
+from rlaif.cli.data import convert, merge, score, shards
 from rlaif.cli.judge import compare, constitution
 from rlaif.cli.redteam import app as redteam
 from rlaif.cli.service import serve, store, token, top
@@ -54,6 +54,9 @@ app.command(
 )(sample.sample)
 app.command(epilog="Example: rlaif label samples.jsonl --out labels --judge qwen2.5-coder-1.5b")(
     label.label
+)
+app.command(epilog="Example: rlaif score samples.jsonl --reward runs/reward --out scores")(
+    score.score
 )
 labels.app.command(epilog="Example: rlaif labels merge first second --out labels")(merge.merge)
 app.add_typer(labels.app, name="labels")

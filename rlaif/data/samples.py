@@ -6,7 +6,8 @@
     {"prompt": [{"role": …, "content": …}, …], …}           a conversation in place of the text
 
 Of others, lines with the same prompt belong together, in their order. A response counts as finished
-by itself unless the line says `"complete": false`; its tokens are not known (0).
+by itself unless the line says `"complete": false`; its tokens are not known (0). The scores that
+`rlaif score` adds to ours are not read.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def parse_samples(rows: Iterable[tuple[str, Sample | Mapping[str, Any]]]) -> Ite
             continue
         ((_, fields),) = checked([(where, row)])
         if fields.keys() >= _OURS:
-            yield as_record(fields, Sample, where)
+            own = {name: value for name, value in fields.items() if name != "score"}
+            yield as_record(own, Sample, where)
             continue
         prompt, end = _prompt(fields, where), _end(fields)
         for response in _responses(fields, where):

@@ -43,6 +43,13 @@ class RewardFolder:
             return ModelScores(RewardModel.attach(backbone, self.path))
         return ModelScores(RewardModel.load(backbone.name, self.path, workers=backbone.workers))
 
+    def by_itself(self) -> RewardFunction:
+        """Open the reward model over its own base. Raises RewardModelError or BackboneError."""
+        from rlaif.models.catalog import resolve
+        from rlaif.models.reward_model import ModelScores, RewardModel
+
+        return ModelScores(RewardModel.load(resolve(read_facts(self.path)["base_name"]), self.path))
+
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]
     ) -> list[float | None]:

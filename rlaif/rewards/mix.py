@@ -111,6 +111,17 @@ class Reward:
                 opened.append((name, weight, function))
         return Reward(opened, self.identity)
 
+    def by_itself(self) -> Reward:
+        """The same reward with each reward model opened over a base of its own.
+
+        Raises RewardModelError for a folder that is not a reward model.
+        """
+        opened = [
+            (name, weight, function.by_itself() if isinstance(function, RewardFolder) else function)
+            for name, weight, function in self._sources
+        ]
+        return Reward(opened, self.identity)
+
     def _count(self, name: str, why: Counter[str]) -> None:
         counts = Counter({f"{name}: {reason}": n for reason, n in why.items()})
         for reason in counts.keys() - self.unscored.keys():

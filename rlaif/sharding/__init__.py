@@ -7,6 +7,7 @@ sampling.py   prompts → samples
 labeling.py   samples → labels
 revising.py   samples → lessons, and pairs of revisions with their originals
 judge.py      the judge of the latter two
+scoring.py    samples → samples with their scores by a reward
 
 A shard of the result is made from the shard of the same name and from settings, nothing else. Its
 file is the checkpoint: whoever makes it may be killed at any time, and two who make the same one
