@@ -23,7 +23,7 @@ AS_PIP = pip_has() { $(PY) -m pip config list 2>/dev/null | sed -n "s/^global\.$
 BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py %/length.py %/length_reads.py, \
 	$(wildcard $(addprefix benchmarks/,judge/*.py scale/*.py service/*.py training/*.py)))))
 
-# Processes that share the tests (tests/conftest.py).
+# Processes that share the tests, each with its own cores (tests/conftest.py).
 TEST_PROCESSES ?= 2
 
 # Bytecode caches make every start faster, especially that of the command line.
@@ -52,7 +52,7 @@ demo: $(READY)
 	$(RLAIF) run quickstart
 
 test: $(READY)
-	$(PY) -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder --durations 40
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 40
 
 test-ray: $(READY)
 	$(PY) -m pytest -m ray --durations 10 tests/integration/rlaif

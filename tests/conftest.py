@@ -7,11 +7,9 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.service.postgres import database, postgres
 
@@ -47,18 +45,6 @@ def pytest_configure(config: pytest.Config) -> None:
         cores = sorted(os.sched_getaffinity(0))
         mine = cores[int(name.removeprefix("gw")) :: int(os.environ[processes])]
         os.sched_setaffinity(0, mine or cores)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Several test processes take a file each; one has all of tests/integration: it needs 8 GB."""
-    return _ByFile(config, log)
-
-
-class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "integration" if file.startswith("tests/integration/") else file
 
 
 _OUR_THREADS = ("store", "stdin-watch", "orphan-watch")
