@@ -35,13 +35,17 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_is_safe_to_keep)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several test processes (`-n 2`) its own cores.
+    """Give each of several test processes (`-n 2`) its own cores, and no terminal of 80 columns.
 
     Models compute in as many threads as there are cores, which wait for each other while spinning:
     on shared cores two processes take many times as long as one after the other.
     """
     name, processes = os.environ.get("PYTEST_XDIST_WORKER"), "PYTEST_XDIST_WORKER_COUNT"
-    if name and hasattr(os, "sched_setaffinity"):
+    if name is None:
+        return
+    for variable in ("COLUMNS", "LINES"):
+        os.environ.pop(variable, None)
+    if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         mine = cores[int(name.removeprefix("gw")) :: int(os.environ[processes])]
         os.sched_setaffinity(0, mine or cores)

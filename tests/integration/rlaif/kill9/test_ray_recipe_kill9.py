@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_a_killed_run_resumes_and_has_the_labels_of_a_run_without_a_fleet(tmp_pa
         [*command, str(shared), *fleet], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"labels: 80 of 80 shards, {80 - before} made by this run" in again.stderr
+    found = re.search(r"labels: 80 of 80 shards, (\d+) made by this run", again.stderr)
+    assert found, again.stderr
+    assert 0 < int(found[1]) <= 80 - before  # a worker may outlive its driver by a shard
     assert "on the Ray cluster local" in " ".join(again.stdout.split())
     # Without a fleet: the same labels, and a stage that was made with one counts as finished.
     done = subprocess.run(
