@@ -126,8 +126,7 @@ class Reward:
         counts = Counter({f"{name}: {reason}": n for reason, n in why.items()})
         for reason in counts.keys() - self.unscored.keys():
             print(
-                f"left out of training, without a score: {reason} (shown once; counted as "
-                "unscored)",
+                f"left out, without a score: {reason} (shown once; counted as unscored)",
                 file=sys.stderr,
             )
         self.unscored += counts
