@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,17 @@ def _no_thread_outlives_its_test() -> Iterator[None]:
 def _own_store(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A store for this session's servers: with a shared one, a second run would compute nothing."""
     os.environ["RLAIF_STORE"] = str(tmp_path_factory.mktemp("store") / "reads.sqlite")
+
+
+@pytest.fixture(scope="module")
+def ray_alone() -> Iterator[None]:
+    """No other test module with this fixture runs meanwhile, in any process of this machine.
+
+    Two Ray clusters that start on one host at a time lose workers to each other.
+    """
+    with (Path(tempfile.gettempdir()) / "rlaif-tests-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

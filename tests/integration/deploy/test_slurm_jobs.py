@@ -20,7 +20,11 @@ from rlaif.sharding.run import look
 from tests.support.deploy import fake_slurm
 from tests.support.training.tiny_model import save_tiny_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("ray_alone"),
+]
 
 ROOT = Path(__file__).resolve().parents[3]
 SLURM = ROOT / "deploy" / "slurm"

@@ -18,7 +18,12 @@ from tests.support.service.server_process import ROOT, ServerProcess
 from tests.support.service.serving import one_principle
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("ray_alone"),
+]
 pytest.importorskip("ray")
 
 PAIRS, ROWS = 240, 24

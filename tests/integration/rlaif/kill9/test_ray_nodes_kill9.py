@@ -20,7 +20,12 @@ from tests.support.service.server_process import ROOT, ServerProcess
 from tests.support.service.serving import one_principle
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("ray_alone"),
+]
 pytest.importorskip("ray")
 
 SLOW = {"slots": 8, "seconds": 0.25}  # 32 reads a second

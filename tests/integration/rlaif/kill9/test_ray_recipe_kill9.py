@@ -16,7 +16,12 @@ from tests.support.planted.judges import CONSTITUTION, judge_file
 from tests.support.service.server_process import ROOT
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("ray_alone"),
+]
 pytest.importorskip("ray")
 
 PAIRS, ROWS = 160, 4

@@ -20,7 +20,7 @@ from tests.support.training.ppo_runs import count_x, metrics, small
 from tests.support.training.tiny_model import save_tiny_model
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.ray]
+pytestmark = [pytest.mark.integration, pytest.mark.ray, pytest.mark.usefixtures("ray_alone")]
 pytest.importorskip("ray")
 
 KIND = "HolderActor"
