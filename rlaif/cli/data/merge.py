@@ -28,4 +28,5 @@ def merge(
         f"{done.unjudged} pairs without a label",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )

@@ -87,7 +87,9 @@ def split(
     from rlaif.api.sharded import split_shards
 
     done = split_shards(*files, out=out, rows=rows, holds=holds.value if holds else None)
-    output().print(f"{done.rows} {done.holds} in {done.shards} shards: {out}", highlight=False)
+    output().print(
+        f"{done.rows} {done.holds} in {done.shards} shards: {out}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command(epilog="Example: rlaif shards status labels")
@@ -134,6 +136,7 @@ def print_counts(report: ShardsReport, out: Path) -> None:
     console.print(
         f"{report.there} of {report.shards} shards, {report.rows} rows: {out}{more}",
         highlight=False,
+        soft_wrap=True,
     )
     shown = [text for name, value in report.counts.items() if (text := _counted(name, value))]
     if shown:

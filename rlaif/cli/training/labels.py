@@ -373,6 +373,7 @@ def export_labels(
         f"{done.written} labels: {out}; {done.left_out} below --min-prob {min_prob:g} left out",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 
