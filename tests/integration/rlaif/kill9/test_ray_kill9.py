@@ -14,6 +14,7 @@ import pytest
 import rlaif
 from rlaif.data.datasets import read_preferences
 from rlaif.sharding.run import look
+from tests.support.rollouts.ray_actors import actors_of
 from tests.support.service.server_process import ROOT, ServerProcess
 from tests.support.service.serving import one_principle
 from tests.support.waiting import wait_until
@@ -28,24 +29,6 @@ pytest.importorskip("ray")
 
 PAIRS, ROWS = 240, 24
 SLOW = {"slots": 8, "seconds": 0.25}  # 32 reads a second: a shard of 12 pairs takes most of one
-
-
-def workers_of(driver: int) -> list[int]:
-    """Process ids of the actors that a driver's own cluster has at work."""
-    shown = subprocess.run(
-        ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    actors = [int(line.split()[0]) for line in shown if "ray::_Actor" in line]
-    return [pid for pid in actors if driver in _ancestors(pid)]
-
-
-def _ancestors(pid: int) -> list[int]:
-    found = []
-    while pid > 1:
-        status = Path(f"/proc/{pid}/status").read_text()
-        pid = int(next(line for line in status.splitlines() if line.startswith("PPid")).split()[1])
-        found.append(pid)
-    return found
 
 
 def test_a_killed_worker_and_a_killed_driver_lose_no_shard(tmp_path: Path) -> None:
@@ -71,7 +54,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_no_shard(tmp_path: Path) -> No
             driver = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
         wait_until(lambda: made() >= 1 or driver.poll() is not None, 300)
         assert driver.poll() is None, log.read_text()
-        os.kill(workers_of(driver.pid)[0], signal.SIGKILL)
+        os.kill(actors_of(driver.pid, "_Actor")[0], signal.SIGKILL)
         wait_until(lambda: "a worker died at" in log.read_text(), 300)
         before = made()
         wait_until(lambda: made() > before or driver.poll() is not None, 300)
