@@ -97,7 +97,7 @@ def result_line(found: OverRefusal) -> dict[str, Any]:
 def safe_prompts(path: Path | None) -> list[Prompt]:
     """The prompts of a file that are labeled safe, or the benign twins that ship.
 
-    Raises SystemExit where the file labels none so, and RecordError for a row that is no prompt.
+    Raises SystemExit where the file labels none so, and RecordError for a row without one.
     """
     if path is None:
         return [

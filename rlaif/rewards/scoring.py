@@ -69,7 +69,8 @@ def scorer(sources: Sequence[str] | RewardFunction, judge: OpenJudge) -> Iterato
     judge: opens the scores of a judge service. Raises as `open_rewards`.
     """
     if callable(sources):
-        yield Reward([("function", 1.0, sources)])
+        name = [getattr(sources, each, "") for each in ("__module__", "__qualname__")]
+        yield Reward([("function", 1.0, sources)], name)
         return
     with open_rewards(sources, judge) as reward:
         yield reward.by_itself()
@@ -78,7 +79,8 @@ def scorer(sources: Sequence[str] | RewardFunction, judge: OpenJudge) -> Iterato
 def score_samples(
     samples: Iterable[Sample], reward: Reward, journal: Path
 ) -> Iterator[ScoredSample]:
-    """Yield each sample with its score, in order; 64 are in memory.
+    """Yield each sample with its score, in order. In memory are 64, and the digests of all
+    that have a score.
 
     Raises RewardError for a source that gives no numbers, and RecordError for the journal.
     """
@@ -102,7 +104,7 @@ def score_samples(
 
 @dataclass
 class ScoringSummary:
-    """What was scored. total: sum of scores; None is no part of it."""
+    """What was scored. total: sum of the scores that there are."""
 
     responses: int = 0
     scored: int = 0
@@ -133,7 +135,7 @@ class ScoringSummary:
 
 
 def write_scores(samples: Iterable[Sample], reward: Reward, folder: Path) -> ScoringSummary:
-    """Write SCORES into a folder, with the journal beside it.
+    """Write SCORES into a folder; until it is there, the journal beside it.
 
     Raises as `score_samples`, and RewardError where no response has a score.
     """
@@ -142,6 +144,7 @@ def write_scores(samples: Iterable[Sample], reward: Reward, folder: Path) -> Sco
     with replacing(folder / SCORES) as partial:
         write_parquet(partial, (row.model_dump() for row in rows), scored_schema())
         summary.require_some(reward)
+    (folder / JOURNAL).unlink()  # a later reward is asked about all of them
     return summary
 
 

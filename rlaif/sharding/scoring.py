@@ -13,7 +13,7 @@ from rlaif.data.shards.folder import Holds
 from rlaif.feedback.client import judge_reward
 from rlaif.feedback.pairs import digest
 from rlaif.rewards.mix import Reward
-from rlaif.rewards.scoring import JOURNAL, SCORES, scorer, write_scores
+from rlaif.rewards.scoring import SCORES, scorer, write_scores
 from rlaif.sharding.jobs import Made
 
 
@@ -43,6 +43,5 @@ class ScoringWorker:
     def make(self, shard: Path, folder: Path) -> Made:
         """A shard's samples with their scores. Raises RewardError or RecordError."""
         done = write_scores(iter_samples(shard), self.reward, folder)
-        (folder / JOURNAL).unlink()
         counts = {"responses": done.responses, "scored": done.scored, "sum_score": done.total}
         return Made(folder / SCORES, done.responses, {k: float(n) for k, n in counts.items()})

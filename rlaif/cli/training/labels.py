@@ -369,12 +369,8 @@ def export_labels(
     from rlaif.labels.export import export
 
     done = export(iter_preferences(_file(file)), out, form.value, min_prob)
-    output().print(
-        f"{done.written} labels: {out}; {done.left_out} below --min-prob {min_prob:g} left out",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    said = f"{done.written} labels: {out}; {done.left_out} below --min-prob {min_prob:g} left out"
+    output().print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 # ── shared ───────────────────────────────────────────────────────────────────────────────────

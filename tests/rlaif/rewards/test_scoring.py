@@ -58,21 +58,20 @@ def test_a_killed_run_asks_only_for_what_it_had_not_scored(
     monkeypatch.setattr(scoring, "AT_ONCE", 4)
     asked: list[list[str]] = []
 
-    def dies(conversations: Any, responses: Sequence[str]) -> list[float | None]:
-        if asked:
+    killed = False
+
+    def score(conversations: Any, responses: Sequence[str]) -> list[float | None]:
+        if asked and not killed:
             raise KeyboardInterrupt
         asked.append(list(responses))
         return length(conversations, responses)
 
     with pytest.raises(KeyboardInterrupt):
-        rlaif.score(samples, reward=dies, out=tmp_path / "scores")
+        rlaif.score(samples, reward=score, out=tmp_path / "scores")
     assert not (tmp_path / "scores" / "scores.parquet").exists()
 
-    def lives(conversations: Any, responses: Sequence[str]) -> list[float | None]:
-        asked.append(list(responses))
-        return length(conversations, responses)
-
-    rlaif.score(samples, reward=lives, out=tmp_path / "scores")
+    killed = True
+    rlaif.score(samples, reward=score, out=tmp_path / "scores")
     first, *later = asked
     assert first == ["", "bb", "a", "bb"]
     # The empty one had no score, and is asked for again.
@@ -86,6 +85,13 @@ def test_a_killed_run_asks_only_for_what_it_had_not_scored(
         "bb",
     ]
     assert scores_in(tmp_path / "scores" / "scores.parquet")[2:4] == [1.0, 2.0]
+
+
+def test_another_reward_scores_everything_anew(samples: Path, tmp_path: Path) -> None:
+    rlaif.score(samples, reward=length, out=tmp_path / "scores")
+    rlaif.score(samples, reward=lambda c, r: [-1.0] * len(r), out=tmp_path / "scores")
+    rlaif.score(samples, reward=lambda c, r: [-2.0] * len(r), out=tmp_path / "scores")
+    assert scores_in(tmp_path / "scores" / "scores.parquet") == [-2.0] * 10
 
 
 def test_scored_samples_are_samples(samples: Path, tmp_path: Path) -> None:
