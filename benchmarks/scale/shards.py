@@ -89,6 +89,9 @@ class MeasuredRows:
             "labels export": lambda: measured(
                 "labels", "export", labels, "--out", made / "export.jsonl"
             ),
+            "labels merge": lambda: measured(
+                "labels", "merge", labels, labels, "--out", made / "merged"
+            ),
             "train prepare dpo": lambda: measured(
                 "train", "prepare", "dpo", labels, "--model", self._saved(), "--out",
                 made / "corpus", "max_tokens=256",
@@ -134,7 +137,7 @@ class MeasuredRows:
 
 NEEDS = {"sample": "shards split (prompts)", "label": "shards split (samples)"}
 NEEDS |= dict.fromkeys(
-    ("shards status", "labels stats", "labels verify --offline", "labels export"),
+    ("shards status", "labels stats", "labels verify --offline", "labels export", "labels merge"),
     "shards split (labels)",
 )
 NEEDS["train prepare dpo"] = "shards split (labels)"
