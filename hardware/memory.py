@@ -1,7 +1,10 @@
-"""Free memory, and the number of a model's parameters."""
+"""Free memory, memory given back, and the number of a model's parameters."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import math
 import struct
@@ -41,6 +44,17 @@ def available_bytes() -> int | None:
         return min(free, limit - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):  # no cgroup, or "max": no limit
         return free
+
+
+def give_back_freed() -> None:
+    """Return to the system what this process has freed; without glibc nothing happens.
+
+    The C library keeps freed memory for later. After a model or a tokenizer was loaded that is
+    hundreds of MiB, which nothing will need again.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def model_size(folder: Path) -> ModelSize:

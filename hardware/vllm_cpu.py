@@ -26,7 +26,7 @@ from typing import Any
 
 from constitution.errors import UserError
 from hardware.dtypes import Dtype
-from hardware.memory import GIB, ModelSize, available_bytes, model_size
+from hardware.memory import GIB, ModelSize, available_bytes, give_back_freed, model_size
 from hardware.speed import matmul_gflops
 
 BLOCK_TOKENS = 32
@@ -164,14 +164,35 @@ class SeedsSurviveChunks:
         runner.sample_tokens = draw_for_complete_prompts
 
     def drop_packed_vocabulary(self) -> None:
-        """Free oneDNN's packed copies of the input embedding and of the head.
+        """Free what the vocabulary takes beyond the head that is multiplied.
 
-        The embedding is never multiplied by, and a judge needs one row of the head per read. Frees
-        1.7 GiB of a 1.5B model in float32.
+        oneDNN's packed copies of the input embedding and of the head: the embedding is never
+        multiplied by, and a judge needs one row of the head per read. And half of an embedding of
+        its own in float32 whose numbers are those of a bfloat16 file: rows are converted as they
+        are looked up, which is exact. Frees 2.2 GiB of a 1.5B model in float32.
         """
         import torch
-        from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+        from vllm.model_executor.layers import vocab_parallel_embedding as vocabulary
 
-        for layer in self.model_runner.get_model().modules():
-            if isinstance(layer, VocabParallelEmbedding) and hasattr(layer, "cpu_linear"):
-                layer.cpu_linear = torch.nn.functional.linear
+        layers = list(self.model_runner.get_model().modules())
+        heads = [layer for layer in layers if isinstance(layer, vocabulary.ParallelLMHead)]
+        for layer in layers:
+            if isinstance(layer, vocabulary.VocabParallelEmbedding):
+                if hasattr(layer, "cpu_linear"):
+                    layer.cpu_linear = torch.nn.functional.linear
+                if heads and all(layer.weight is not head.weight for head in heads):
+                    store_in_bfloat16(layer)
+        give_back_freed()
+
+
+def store_in_bfloat16(embedding: Any) -> None:
+    """Halve an embedding in float32 if that loses nothing; its rows are float32 as before."""
+    from torch import bfloat16, float32
+    from torch.nn import Parameter
+    from torch.nn.functional import embedding as look_up
+
+    weight = embedding.weight
+    if weight.dtype != float32 or not (weight.to(bfloat16) == weight).all():
+        return
+    embedding.weight = Parameter(weight.to(bfloat16), requires_grad=False)
+    embedding.quant_method.embedding = lambda layer, ids: look_up(ids, layer.weight).float()

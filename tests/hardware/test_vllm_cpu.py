@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from constitution.errors import UserError
 from hardware import vllm_cpu, vllm_logs
-from hardware.memory import GIB, ModelSize, model_size
+from hardware.memory import GIB, ModelSize, give_back_freed, model_size
 from hardware.vllm_cpu import (
     BLOCK_TOKENS,
     SeedsSurviveChunks,
@@ -22,6 +22,7 @@ from hardware.vllm_cpu import (
     engine_arguments,
     memory_gib,
     step_tokens,
+    store_in_bfloat16,
 )
 
 
@@ -76,6 +77,39 @@ def test_a_model_whose_steps_come_near_vllms_limit_gets_a_higher_one(monkeypatch
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────
+
+
+def an_embedding(weight):
+    return SimpleNamespace(weight=torch.nn.Parameter(weight), quant_method=SimpleNamespace())
+
+
+def test_an_embedding_of_bfloat16_numbers_is_stored_as_such_and_its_rows_stay_the_same():
+    weight = torch.randn(7, 4).bfloat16().float()
+    embedding = an_embedding(weight)
+    store_in_bfloat16(embedding)
+    assert embedding.weight.dtype == torch.bfloat16
+    rows = embedding.quant_method.embedding(embedding, torch.tensor([3, 0, 3]))
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows, weight[[3, 0, 3]])
+
+
+@pytest.mark.parametrize("weight", [torch.full((7, 4), 0.1), torch.ones(7, 4).half()])
+def test_an_embedding_that_would_lose_digits_or_is_narrow_already_is_left_alone(weight):
+    embedding = an_embedding(weight)
+    store_in_bfloat16(embedding)
+    assert embedding.weight.dtype == weight.dtype
+    assert not vars(embedding.quant_method)
+
+
+def test_freed_memory_is_given_back_and_without_glibc_nothing_happens(monkeypatch):
+    give_back_freed()
+
+    def missing(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    give_back_freed()
+
 
 SIZE = ModelSize(2 * GIB, GIB // 2)  # 2 Gi weights, a quarter of them in the vocabulary
 
