@@ -78,10 +78,13 @@ OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to writ
 
 
 def output() -> Console:
-    """The console for standard output, as wide as COLUMNS says, else as the terminal; 120 columns
-    if it is piped."""
+    """The console for standard output, as wide as COLUMNS says, else as the terminal. Where it is
+    piped, tables have 120 columns, and a sentence or a path is one line however long it is."""
     from rich.console import Console
 
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else None
-    return Console(width=width if width or sys.stdout.isatty() else PIPED_COLUMNS)
+    terminal = sys.stdout.isatty()
+    return Console(
+        width=width if width or terminal else PIPED_COLUMNS, soft_wrap=not (width or terminal)
+    )

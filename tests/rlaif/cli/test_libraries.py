@@ -94,6 +94,15 @@ def test_piped_output_is_as_wide_as_columns_says(
     assert output().width == width
 
 
+def test_a_piped_sentence_is_one_line_where_columns_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    sentence = "written to " + "/a/folder/with/a/long/name" * 9
+    output().print(sentence)
+    assert capsys.readouterr().out == sentence + "\n"
+
+
 def test_a_piped_table_fits_into_columns() -> None:
     command = [sys.executable, "-m", "rlaif", "constitution", "show", "hhh"]
     for columns in (70, 100):
