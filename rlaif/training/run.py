@@ -4,6 +4,7 @@
                                   run_seconds and run_tokens are what the run has spent so far
     checkpoints/step-000040.pt    all that the next step depends on; whole or absent
     checkpoints/best.pt           the one saved with the highest score so far
+    checkpoints/spent.json        seconds that work outside of checkpoints took, for the budget
 
 Called again with the same inputs, training resumes after the newest readable checkpoint, bit for
 bit as if never interrupted (on a CPU, with the same number of threads and processes).
@@ -24,7 +25,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import BaseModel
 
-from rlaif.data.records import atomic_open
+from rlaif.data.records import atomic_open, write_json
 from rlaif.distributed.processes import ProcessGroup
 from rlaif.models.backbone import Backbone
 from rlaif.training import alarms
@@ -42,6 +43,7 @@ from rlaif.training.config import HOUSEKEEPING, TrainConfig, TrainingError
 from rlaif.training.trackers import Trackers
 
 BEST = "best.pt"
+SPENT = "spent.json"
 LONG_HISTORY = 256  # steps; alarms.shortened leaves fewer
 
 Step = TypeVar("Step")
@@ -92,6 +94,8 @@ class Run:
             spent = state.get("spent", {"seconds": 0.0, "tokens": 0.0})  # earlier versions had none
             self._seconds_before, self._tokens = spent["seconds"], spent["tokens"]
             self._steps = step
+        if not start_anew:
+            self._seconds_before = max(self._seconds_before, self._kept_seconds())
         if self.workers.gather([step]) != [step] * self.workers.count:
             raise TrainingError(
                 f"{self.folder}: the processes see different checkpoints; give a folder on a disk "
@@ -105,8 +109,8 @@ class Run:
                 torch.manual_seed(self.config.seed * 1_000_003 + self.workers.rank)  # masks
             if self.workers.is_main:
                 if start_anew:
-                    for old in self.folder.glob("*.pt"):
-                        old.unlink()
+                    for old in [*self.folder.glob("*.pt"), self.folder / SPENT]:
+                        old.unlink(missing_ok=True)
                 self._best_score = self._saved_best_score()
                 if path is not None and state is not None:  # killed between its save and best.pt's
                     self._keep_if_best(path, state["score"])
@@ -119,6 +123,7 @@ class Run:
         for place in range(done, len(steps)):
             if spent := self.spent_budget():
                 if not self._steps:
+                    self.keep_spent()  # what was prepared is kept, too
                     limit = getattr(self.config, spent)
                     raise TrainingError(
                         f"{spent}={limit:g} is spent before the first step (after "
@@ -141,6 +146,20 @@ class Run:
     def count(self, tokens: float) -> None:
         """Count tokens that belong to no single step."""
         self._tokens += tokens
+
+    def keep_spent(self) -> None:
+        """Save the seconds so far, after work that is kept outside of checkpoints, such as sampled
+        responses: a resumed run has to pay for it, too. Collective."""
+        seconds = self._seconds()
+        with self.workers.raise_together():
+            if self.workers.is_main:
+                write_json(self.folder / SPENT, {"seconds": seconds})
+
+    def _kept_seconds(self) -> float:
+        try:
+            return float(json.loads((self.folder / SPENT).read_text())["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):  # none, or cut off by a power failure
+            return 0.0
 
     def spent_budget(self) -> str:
         """The name of the setting whose budget is spent; "" where none is. Collective."""

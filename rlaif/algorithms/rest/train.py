@@ -115,6 +115,7 @@ def train(
             if step and run.spent_budget():
                 break
             grown = grow_step.grow(grow)
+            run.keep_spent()
             if grow != at[0]:  # else the checkpoint has counted them
                 run.count(sum(len(sample.ids) for sample in grown))
             for improve, quantile in enumerate(config.quantiles, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -134,6 +135,36 @@ def test_budget_that_is_spent_before_the_first_step_is_an_error(train, tmp_path,
     with pytest.raises(TrainingError, match=r"budget_seconds=5 is spent before the first step"):
         train("dpo", tmp_path, budget_seconds=5)
     assert not (tmp_path / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "rest"])
+def test_seconds_spent_before_the_first_step_stay_spent_when_it_is_tried_again(
+    algorithm, train, tmp_path, monkeypatch
+):
+    clock(monkeypatch, per_look=100.0)
+    with pytest.raises(TrainingError, match="before the first step"):
+        train(algorithm, tmp_path, budget_seconds=5)
+    clock(monkeypatch, per_look=0.001)  # what was prepared takes no time now
+    with pytest.raises(TrainingError, match="before the first step"):
+        train(algorithm, tmp_path, budget_seconds=5)
+    train(algorithm, tmp_path, budget_seconds=5, resume="never")
+    assert len(metrics(tmp_path)) > 4
+
+
+def test_seconds_of_sampling_count_after_a_kill_before_the_next_checkpoint(
+    train, tmp_path, monkeypatch
+):
+    clock(monkeypatch, per_look=1.0)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 1)
+        with pytest.raises(KilledError):
+            train("rest", tmp_path, budget_seconds=1000)
+    assert not list(tmp_path.glob("checkpoints/*.pt"))
+    spent = json.loads((tmp_path / "checkpoints/spent.json").read_text())["seconds"]
+    assert spent > 0
+    train("rest", tmp_path, budget_seconds=1000)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["run_seconds"] > spent
 
 
 def test_budget_of_tokens_that_sampling_alone_spends_is_an_error(train, tmp_path):
