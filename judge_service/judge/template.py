@@ -184,14 +184,15 @@ def _as_it_looks(text: str) -> str:
 
 
 @cache
-def _unseen_and_alike() -> dict[int, str | None]:
+def _unseen_and_alike() -> dict[int, int | str | None]:
     """For `str.translate`: what is not visible or a mark on a letter, and look-alikes of digits."""
     planes = (*range(0x20000), *range(0xE0000, 0xE1000))  # the others have none
     unseen = [c for c in planes if unicodedata.category(chr(c)) in _UNSEEN]
-    table: dict[int, str | None] = dict.fromkeys((*unseen, *_FILLERS))
+    table: dict[int, int | str | None] = dict.fromkeys((*unseen, *_FILLERS))
     for line in map(chr, (*range(0x0A, 0x0E), 0x85)):
         table[ord(line)] = line
-    return table | dict(str.maketrans(*_ALIKE))
+    table.update(str.maketrans(*_ALIKE))
+    return table
 
 
 def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:

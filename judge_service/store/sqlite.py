@@ -336,7 +336,8 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
 
 def _primary_code(error: BaseException | None) -> int:
     """SQLite's code of an error without its extension; 0 for other errors."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def explain(error: sqlite3.Error, path: Path | None) -> StoreError:
