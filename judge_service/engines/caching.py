@@ -123,9 +123,14 @@ class CachingEngine:
                 step.set(cached_tokens=answer.cached_tokens)
                 return answer
 
+        # A damaged row may have lost labels without a trace.
+        async def find(key: bytes) -> LabelLogprobs | None:
+            found = await self._store.find_read(key)
+            return found if found and len(found.logprobs) == len(label_ids) else None
+
         if use_store:
             key = read_key(self.identity, prompt_ids, label_ids)
-            answer = await self._share(key, self._store.find_read, compute, self._keep_read)
+            answer = await self._share(key, find, compute, self._keep_read)
         else:
             answer = await compute()
         self._metrics.read_done(answer)
@@ -182,7 +187,8 @@ class CachingEngine:
 
     async def _keep_read(self, key: bytes, answer: LabelLogprobs) -> LabelLogprobs:
         if all(math.isfinite(logprob) for logprob in answer.logprobs):
-            return await self._commits.watch(self._store.put_read(key, answer))
+            kept = await self._commits.watch(self._store.put_read(key, answer))
+            return kept if len(kept.logprobs) == len(answer.logprobs) else answer
         return answer
 
     async def _share(

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,12 @@ _ROLE_HEADINGS = {"system": "System", "user": "User", "assistant": "Assistant"}
 _LAST_HEADING = "Question"
 _DATA_SLOT, _PRINCIPLE_SLOT = "{{data}}", "{{principle}}"
 _NONCE_DIGITS = 6
+_UNSEEN = ("Cc", "Cf", "Me", "Mn")
+_FILLERS = (0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0)  # letters and symbols without ink
+_ALIKE = (  # in lower case: Cyrillic, Greek and Latin letters that look like hex digits
+    "\u0430\u03b1\u0251\u044c\u0441\u03f2\u0501\u0435\u0192o\u043e\u03bfli\u0131\u0456\u0437\u0431",
+    "aaabccdef000111136",
+)
 
 
 class TemplateError(ValueError):
@@ -172,18 +177,22 @@ def content_nonce(conversation: Conversation, replies: Sequence[str]) -> str:
 
 
 def _as_it_looks(text: str) -> str:
-    """The text in lower case, compatible forms as one (NFKC), without what is not visible."""
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize("NFKC", text).translate(_invisible()).lower()
+    """The text in lower case, look-alikes as one, without marks and what is not visible."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text)
+    return text.lower().translate(_unseen_and_alike())
 
 
 @cache
-def _invisible() -> dict[int, None]:
-    """Format characters and variation selectors, for `str.translate`."""
-    formats = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)) == "Cf")
-    selectors = (0x034F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
-    return dict.fromkeys((*formats, *selectors))
+def _unseen_and_alike() -> dict[int, int | str | None]:
+    """For `str.translate`: what is not visible or a mark on a letter, and look-alikes of digits."""
+    planes = (*range(0x20000), *range(0xE0000, 0xE1000))  # the others have none
+    unseen = [c for c in planes if unicodedata.category(chr(c)) in _UNSEEN]
+    table: dict[int, int | str | None] = dict.fromkeys((*unseen, *_FILLERS))
+    for line in map(chr, (*range(0x0A, 0x0E), 0x85)):
+        table[ord(line)] = line
+    table.update(str.maketrans(*_ALIKE))
+    return table
 
 
 def prompt_sha256(prompt_ids: Sequence[int], label_ids: Sequence[int]) -> str:

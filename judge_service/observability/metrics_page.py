@@ -1,9 +1,13 @@
-"""The page of metrics over plain HTTP: a bounded number of requests at a time, each for seconds."""
+"""The page of metrics over plain HTTP: a bounded number of requests at a time, each for seconds.
+
+A client that sends a byte now and then is cut off as well: the time is that of the whole request.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,8 +20,6 @@ _REQUEST_SECONDS = 10
 
 
 class _Request(WSGIRequestHandler):
-    timeout = _REQUEST_SECONDS  # for each read of the request
-
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are not logged."""
 
@@ -25,6 +27,7 @@ class _Request(WSGIRequestHandler):
 class PageServer(ThreadingMixIn, WSGIServer):
     """Answers each request in a thread; while MOST_REQUESTS are open, further ones are closed."""
 
+    request_seconds = _REQUEST_SECONDS  # from its connection to the end of its answer
     daemon_threads = True
     block_on_close = False  # a client that neither sends nor reads delays no shutdown
     _free: threading.BoundedSemaphore
@@ -45,14 +48,24 @@ class PageServer(ThreadingMixIn, WSGIServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one request, in its thread."""
+        """Answer one request, in its thread; cut its connection when it takes too long."""
+        limit = threading.Timer(self.request_seconds, _cut, (request,))
+        limit.daemon = True
+        limit.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            limit.cancel()
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no event."""
+
+
+def _cut(request: socket.socket) -> None:
+    """Ends what a thread reads from or writes to a connection."""
+    with suppress(OSError):  # it has just ended by itself
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def _family(host: str, port: int) -> socket.AddressFamily:

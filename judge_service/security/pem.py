@@ -50,8 +50,11 @@ def read_authority(setting: str, path: Path) -> bytes:
 
 
 def _read(setting: str, path: Path) -> bytes:
+    place = Path(path)  # a caller may give text
     try:
-        return Path(path).read_bytes()  # a caller may give text
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            raise PemError(f"{setting} {path} cannot be read: a pipe or device; give a file")
+        return place.read_bytes()
     except OSError as error:
         raise PemError(f"{setting} {path} cannot be read: {error.strerror}") from None
 

@@ -63,14 +63,19 @@ class Quota:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.limits = (token.requests_per_minute, token.max_concurrent)
         self._clock = clock
         self._sleep = sleep
-        self._most = min(token.max_concurrent or max_concurrent, max_concurrent)
+        self._max_concurrent = max_concurrent
         self._active = 0
-        per_minute = token.requests_per_minute
-        self._bucket = None if per_minute is None else Bucket(per_minute, clock())
         self._turns = asyncio.Lock()  # one item waits for the bucket, the others behind it, FIFO
+        self.set_limits(token)
+
+    def set_limits(self, token: Token) -> None:
+        """Take the limits of an entry, with a full bucket; calls in progress stay counted."""
+        self.limits = (token.requests_per_minute, token.max_concurrent)
+        self._most = min(token.max_concurrent or self._max_concurrent, self._max_concurrent)
+        per_minute = token.requests_per_minute
+        self._bucket = None if per_minute is None else Bucket(per_minute, self._clock())
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
@@ -103,16 +108,19 @@ class Quota:
         """Count one item of a stream, as soon as the limit allows it."""
         if self._bucket is None:
             return
-        leave = min(1.0, self._bucket.capacity - 1)
         async with self._turns:
-            while wait := self._bucket.take(self._clock(), leave):
+            while bucket := self._bucket:  # a reload may replace it
+                leave = min(1.0, bucket.capacity - 1)
+                wait = bucket.take(self._clock(), leave)
+                if not wait:
+                    break
                 await self._sleep(wait)
 
 
 class Quotas:
     """The quota of every token that has called, by its name.
 
-    It survives a reload of the file, except for a token whose limits were changed there.
+    It survives a reload of the file; a token whose limits were changed there has a full bucket.
     max_concurrent: calls of any one token at the same time, so that one caller is not all of them.
     """
 
@@ -142,7 +150,8 @@ class Quotas:
 
     def _of(self, token: Token) -> Quota:
         quota = self._quotas.get(token.name)
-        limits = (token.requests_per_minute, token.max_concurrent)
-        if quota is None or quota.limits != limits:
+        if quota is None:
             quota = self._quotas[token.name] = Quota(token, self._max_concurrent)
+        elif quota.limits != (token.requests_per_minute, token.max_concurrent):
+            quota.set_limits(token)
         return quota

@@ -13,3 +13,9 @@ incoming.py                requests, read once their call is admitted
 malformed.py               malformed request bytes as INVALID_ARGUMENT
 lifecycle/                 health, probe, reload and systemd
 """
+
+import os
+
+# gRPC's own lines go straight to standard error, past the queue of our log: any client can cause
+# them, and where nobody reads them its threads would wait forever. It looks once, when imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

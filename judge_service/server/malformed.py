@@ -4,6 +4,8 @@ gRPC itself reports an internal error without details, and ends a stream for one
 
 A message of a few megabytes may hold a million empty turns, each a hundred times as large once it
 is parsed. So the fields of a message are counted first, on its bytes, until there are too many.
+Nor does a request hold more than its fields while it waits for the engine: unknown fields, and
+earlier values of a field that was sent twice, are dropped.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _Request = TypeVar("_Request")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
+_SPARE_BYTES = 4096  # that a request may hold beside its fields
 
 
 class MalformedRequest:
@@ -52,11 +55,22 @@ def reader(
                 f"more than {max_entries} fields and list elements; send fewer messages or options"
             )
         try:
-            return deserialize(data)
+            return _compact(deserialize(data), len(data), deserialize)
         except DecodeError:
             return MalformedRequest()
 
     return read
+
+
+def _compact(message: Any, size: int, deserialize: Callable[[bytes], Any]) -> Any:
+    """The message parsed from `size` bytes, made anew if most of them are none of its fields.
+
+    Discarding alone does not do: a message keeps all the memory that it was parsed into.
+    """
+    message.DiscardUnknownFields()
+    if size - message.ByteSize() <= _SPARE_BYTES:
+        return message
+    return deserialize(message.SerializeToString())
 
 
 def count_entries(data: bytes, kind: Any, most: int) -> int:

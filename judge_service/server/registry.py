@@ -47,6 +47,9 @@ class ConstitutionRegistry:
         self._watch.mark()
         for index, (source, before) in enumerate(zip(self._sources, self._served, strict=True)):
             others = self._served[:index] + self._served[index + 1 :]
+            if _blocks(Path(source)):
+                changes.append(f"{source} is a pipe or device, {before.name} stays as it was")
+                continue
             try:
                 now = self._load(source, others)
             except UserError as error:
@@ -99,3 +102,8 @@ class ConstitutionRegistry:
 
     def _listing(self) -> str:
         return ", ".join(f"{s.name} {s.version} ({s.sha256[:12]}…)" for s in self.summaries)
+
+
+def _blocks(path: Path) -> bool:
+    """Whether reading this may wait forever, as for the writer of a pipe."""
+    return path.exists() and not (path.is_file() or path.is_dir())

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from constitution.schema import Constitution
 from hardware.memory import give_back_freed
@@ -24,6 +25,8 @@ from judge_service.server.app import JudgeServer
 from judge_service.server.lifecycle.systemd import notify_supervisor
 from judge_service.settings import ServerSettings
 from judge_service.store import open_store
+
+_SAY_SECONDS = 1.0
 
 _log = logging.getLogger("judge_service")
 
@@ -64,10 +67,26 @@ def _leave_now() -> None:
 
 
 def _say(line: str) -> None:
-    """Print a line, after those of the log and in one piece: both may go to the same file."""
+    """Print a line, after those of the log and in one piece: both may go to the same file.
+
+    Where that is a pipe that nobody reads, the server goes on after a second.
+    """
     flush_logs()
-    sys.stdout.write(f"{line}\n")
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # in memory
+        print(line, flush=True)
+        return
     sys.stdout.flush()
+
+    def write() -> None:
+        with suppress(OSError):  # whoever read it is gone
+            os.write(descriptor, f"{line}\n".encode())
+
+    # Not the stream's own write, whose lock the end of the process would wait for.
+    writing = threading.Thread(target=write, name="say", daemon=True)
+    writing.start()
+    writing.join(_SAY_SECONDS)
 
 
 async def serve(

@@ -69,9 +69,11 @@ def seal_writing(key: bytes, written: Written) -> bytes:
 
 
 def open_writing(
-    key: bytes, text: bytes, sealed: bytes, complete: object, prompt_tokens: int
+    key: bytes, text: object, sealed: bytes, complete: object, prompt_tokens: int
 ) -> Written:
     """The writing of a row. Raises DamagedRow."""
+    if not isinstance(text, bytes):
+        raise DamagedRow("no text")
     try:
         decoded = text.decode()
     except UnicodeDecodeError as error:

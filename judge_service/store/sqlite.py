@@ -7,8 +7,8 @@ share a file on a local disk.
 A file of an older schema is migrated when it is opened, in one transaction.
 
 A row that is damaged counts as missing and is replaced by the next put. Where SQLite itself finds
-the file damaged, look-ups find nothing and puts keep nothing: calls are answered, computed anew,
-and `damaged` counts both.
+the file damaged, or our statements do not fit it, look-ups find nothing and puts keep nothing:
+calls are answered, computed anew, and `damaged` counts both.
 
 Left out: network file systems, where SQLite's locks are unreliable.
 """
@@ -55,13 +55,20 @@ _MIGRATIONS = {
     2: (),  # values have checksums, which earlier versions cannot read
 }
 _BUSY_SECONDS = 30.0  # commits of another process take milliseconds
+_BUSY_STEP_SECONDS = 0.25  # after which a closing store gives up
 _CACHE_KIB = 32 * 1024  # holds the inner pages of ten million reads: a lookup costs one page
 _MAX_BATCH = 4096
 
 T = TypeVar("T")
 _Job = Callable[[sqlite3.Connection], T]
 _Select = Callable[[sqlite3.Connection, bytes], T | None]
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGED = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,  # such as a table that is not there: our statements are right
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_SCHEMA,
+)
 
 
 class SQLiteStore:
@@ -97,7 +104,10 @@ class SQLiteStore:
         insert = "INTO reads (key, logprobs, prompt_tokens, created) VALUES (?, ?, ?, ?)"
 
         def put(connection: sqlite3.Connection) -> LabelLogprobs:
-            first = self._insert(connection, insert, row, _select_read)
+            def same_labels(connection: sqlite3.Connection, key: bytes) -> LabelLogprobs | None:
+                return _select_read(connection, key, labels=len(answer.logprobs))
+
+            first = self._insert(connection, insert, row, same_labels)
             return replace(answer, logprobs=first.logprobs) if first else answer
 
         return await self._do(self._writer, put, answer)
@@ -180,8 +190,7 @@ class SQLiteStore:
             result: T = await worker.ask(job)
             return result
         except StoreError as error:
-            cause = error.__cause__
-            if getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+            if _primary_code(error.__cause__) not in _DAMAGED:
                 raise
             self.damaged += 1
             return if_damaged
@@ -190,30 +199,39 @@ class SQLiteStore:
 class _Worker(Batcher[_Job[Any], Any]):
     """A thread with its own connection; jobs that wait at the same time share a transaction.
 
-    A job is answered only after its transaction has ended; if that fails, all its jobs fail.
+    A job is answered only after its transaction has ended; if that fails, all its jobs fail. Locks
+    of other processes are waited for, but not by a worker that is closing.
     """
 
     def __init__(self, path: Path | None, begin: str) -> None:
         self._path = path
         self._begin = begin
         self._connection = connect(path)
+        self._connection.execute(f"PRAGMA busy_timeout={round(1000 * _BUSY_STEP_SECONDS)}")
+        self._closing = False
         super().__init__(self._transact, max_batch=_MAX_BATCH)
 
     def close(self) -> None:
+        self._closing = True
         super().close()
         self._connection.close()
 
     def _transact(self, jobs: Sequence[_Job[Any]]) -> Sequence[Any]:
-        try:
-            self._connection.execute(self._begin)
-            results = [job(self._connection) for job in jobs]
-            self._connection.execute("COMMIT")
-        except Exception as error:
-            self._roll_back()
-            if isinstance(error, sqlite3.Error):
-                raise explain(error, self._path) from error
-            raise
-        return results
+        give_up = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute(self._begin)
+                results = [job(self._connection) for job in jobs]
+                self._connection.execute("COMMIT")
+            except Exception as error:
+                self._roll_back()
+                if not isinstance(error, sqlite3.Error):
+                    raise
+                waits = time.monotonic() < give_up and not self._closing
+                if not (waits and _primary_code(error) == sqlite3.SQLITE_BUSY):
+                    raise explain(error, self._path) from error
+            else:
+                return results
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):  # SQLite may have done so by itself, as on a full disk
@@ -221,12 +239,18 @@ class _Worker(Batcher[_Job[Any], Any]):
                 self._connection.execute("ROLLBACK")
 
 
-def _select_read(connection: sqlite3.Connection, key: bytes) -> LabelLogprobs | None:
+def _select_read(
+    connection: sqlite3.Connection, key: bytes, labels: int | None = None
+) -> LabelLogprobs | None:
+    """The read under this key. labels: their number, where it is known."""
     query = "SELECT logprobs, prompt_tokens FROM reads WHERE key = ?"
     row = connection.execute(query, (key,)).fetchone()
     if row is None:
         return None
-    return open_read(key, *row)
+    found = open_read(key, *row)
+    if labels not in (None, len(found.logprobs)):
+        raise DamagedRow("another number of labels")
+    return found
 
 
 def _select_writing(connection: sqlite3.Connection, key: bytes) -> Written | None:
@@ -246,6 +270,7 @@ def connect(path: Path | None) -> sqlite3.Connection:
         connection = sqlite3.connect(
             path or "", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = lambda text: text.decode(errors="replace")  # of a damaged row
         try:
             _prepare(connection, path)
         except BaseException:
@@ -309,9 +334,15 @@ def _migrate(connection: sqlite3.Connection, path: Path | None) -> None:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
+def _primary_code(error: BaseException | None) -> int:
+    """SQLite's code of an error without its extension; 0 for other errors."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
 def explain(error: sqlite3.Error, path: Path | None) -> StoreError:
     """The StoreError for an error of SQLite: the file, the problem, the remedy."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its extension
+    code = _primary_code(error)
     problem, remedy = {
         sqlite3.SQLITE_NOTADB: ("not a store", "choose another file"),
         sqlite3.SQLITE_CORRUPT: (

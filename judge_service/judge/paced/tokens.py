@@ -25,6 +25,7 @@ from judge_service.judge.paced.turnstile import Turnstile
 
 CHUNK_CHARACTERS = 32_768  # encoded in about 20 ms
 CACHED_TOKENS = 4_000_000  # 8 bytes each
+_ENTRY_TOKENS = 32  # what a text takes in the cache beside its tokens, as that many
 _AT_ONCE_CHARACTERS = 2_048  # encoded within a millisecond or two: not worth a thread
 _CHARACTERS_PER_TOKEN = 16  # a text with more of them than the context holds is counted first
 _SHORT_PER_TURN = 8  # such texts that are encoded in one turn of the event loop
@@ -139,7 +140,7 @@ class TextTokens:
     def _keep(self, key: bytes, ids: array[int]) -> None:
         if key not in self._cache:  # two requests may have encoded it at the same time
             self._cache[key] = ids
-            self._cached_tokens += len(ids)
+            self._cached_tokens += len(ids) + _ENTRY_TOKENS
         while self._cached_tokens > CACHED_TOKENS and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
-            self._cached_tokens -= len(dropped)
+            self._cached_tokens -= len(dropped) + _ENTRY_TOKENS

@@ -9,8 +9,8 @@ Each watcher has its own event and writes without a lock, so one that never read
 others nor a change of status. (grpcio's servicer forgets every watcher when one leaves, and writes
 while it holds the lock that a change of status needs.)
 
-Health needs no token, so watches are capped, requests are read by `OpenRequests`, and alarms are
-names without details.
+Health needs no token, so watches are capped, requests are read by `OpenRequests` and are short (a
+watch keeps its own), and alarms are names without details.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from judge_service.server.lifecycle.open_requests import OpenRequests
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_WATCHES = 1000
+MAX_REQUEST_BYTES = 1024
 ALARMS_KEY = "rlaif-alarms"
 
 _Response = health_pb2.HealthCheckResponse
@@ -124,6 +125,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc has 
 
 def _parse(data: bytes) -> Any:
     """A request's bytes. Raises ValueError."""
+    if len(data) > MAX_REQUEST_BYTES:
+        raise ValueError("longer than the name of any service")
     try:
         return health_pb2.HealthCheckRequest.FromString(data)
     except DecodeError as error:

@@ -56,7 +56,7 @@ class OpenRequests:
         try:
             return parse(b"" if message is grpc.aio.EOF else message)
         except ValueError:
-            malformed = "the request cannot be parsed; use the contract grpc.health.v1"
+            malformed = "the request cannot be parsed or is too long; use grpc.health.v1"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, malformed)
 
     def _hurry_oldest(self) -> None:

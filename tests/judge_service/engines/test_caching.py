@@ -21,7 +21,7 @@ from judge_service.engines.caching import CachingEngine
 from judge_service.judge.judge import Judge
 from judge_service.status import Failure
 from judge_service.store import open_store
-from judge_service.store.base import StoreError, StoreUnavailable
+from judge_service.store.base import StoreError, StoreUnavailable, read_key
 from judge_service.types import Comparison, Judgment, ModelIdentity
 from judge_service.v1 import judge_pb2 as pb
 from judge_service.v1 import judge_pb2_grpc as pb_grpc
@@ -212,6 +212,18 @@ async def test_after_an_edit_only_the_changed_principle_is_read() -> None:
     await storing.close()
     assert len(engine.prompts) == 34
     assert cost == [(32, 0), (0, 32), (2, 30), (0, 32)]
+
+
+async def test_a_stored_read_of_other_labels_than_asked_is_computed_again() -> None:
+    engine = CountingEngine()
+    store = open_store(None)
+    key = read_key(engine.identity, PROMPT, LABELS)
+    await store.put_read(key, LabelLogprobs((-1.0,), 3, cached_tokens=0))
+    storing = CachingEngine(engine, store)
+    answers = [await storing.read(PROMPT, LABELS) for _ in range(2)]
+    assert [answer.logprobs for answer in answers] == [logprobs(PROMPT, LABELS)] * 2
+    assert [answer.stored for answer in answers] == [False, True]
+    await storing.close()
 
 
 # Cancelled callers

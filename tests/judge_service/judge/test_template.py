@@ -213,7 +213,11 @@ def test_a_rationale_shares_the_prefix_and_cannot_end_the_turn(protocol: str) ->
 
 
 @pytest.mark.parametrize(
-    "disguised", ["a\u200bb", "\uff41\uff42", "A\u2060B", "a\ufe0fb", "\U0001d41ab"]
+    "disguised",
+    [
+        *("a\u200bb", "\uff41\uff42", "A\u2060B", "a\ufe0fb", "\U0001d41ab"),
+        *("a\0b", "a\u3164b", "a\u0332b", "\u00e4b", "\u0410b", "\u03b1b"),
+    ],
 )
 def test_a_nonce_is_not_one_that_a_reply_spells_in_disguise(
     disguised: str, monkeypatch: pytest.MonkeyPatch

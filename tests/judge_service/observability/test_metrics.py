@@ -9,7 +9,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from judge_service.observability.metrics import (
     ServerMetrics,
     metrics_on,
 )
-from judge_service.observability.metrics_page import MOST_REQUESTS
+from judge_service.observability.metrics_page import MOST_REQUESTS, PageServer
 from judge_service.security.tokens import Token, digest_of, new_token, to_entry
 from judge_service.server.app import JudgeServer
 from judge_service.store import open_store
@@ -278,6 +278,31 @@ async def test_the_page_closes_with_the_server(engine: FakeEngine, tmp_path: Pat
         assert "rlaif_judge_engine_alive" in await scrape(metrics)
     with socket.socket() as again:
         assert again.connect_ex((host, int(port))) != 0
+
+
+async def test_a_scraper_that_sends_a_byte_now_and_then_is_cut_off(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PageServer, "request_seconds", 0.5)
+    async with watching(engine, one_principle(tmp_path)) as (_, metrics):
+        host, port = metrics.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+
+        async def send_forever() -> None:
+            while True:
+                writer.write(b"G")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+        sending = asyncio.create_task(send_forever())
+        async with asyncio.timeout(120):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        sending.cancel()
+        writer.close()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await sending
+        assert "rlaif_judge_engine_alive" in await scrape(metrics)
 
 
 async def test_scrapers_that_send_nothing_occupy_a_bounded_number_of_threads(

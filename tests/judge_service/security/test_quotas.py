@@ -121,6 +121,16 @@ def test_concurrent_call_slots_are_freed_however_the_calls_end() -> None:
         pass
 
 
+def test_calls_in_progress_count_under_new_limits() -> None:
+    quotas = Quotas(2)
+    with quotas.call(token(requests_per_minute=9), "/x"):
+        changed = token(requests_per_minute=8)
+        with quotas.call(changed, "/x"), pytest.raises(Overloaded), quotas.call(changed, "/x"):
+            pass
+        with quotas.call(changed, "/x"):
+            pass
+
+
 def test_usage_survives_a_reload_and_new_limits_start_fresh() -> None:
     quotas = Quotas(8)
     one = token(requests_per_minute=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from judge_service.client.sync import AsyncJudgeClient, JudgeRequestError, JudgeUnavailable
 from judge_service.errors import ServerStartError
+from judge_service.security.pem import PemError, read_pair
 from judge_service.server.app import JudgeServer
 from tests.support.fakes import FakeEngine
 from tests.support.service.certificates import Authority, KeyPair
@@ -46,6 +48,12 @@ def test_unusable_files_fail_the_start(authority: Authority, own: KeyPair, tmp_p
     for given, problem in wrong:
         with pytest.raises(ServerStartError, match=problem):
             JudgeServer(settings(**given), FakeEngine())
+
+
+def test_a_pipe_in_place_of_a_key_is_not_waited_for(own: KeyPair, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "key.pem")
+    with pytest.raises(PemError, match=r"tls_key .*key\.pem cannot be read: a pipe or device"):
+        read_pair("tls_certificate", own.certificate, "tls_key", pipe)
 
 
 def test_an_open_bind_needs_tls_and_known_callers(own: KeyPair, tmp_path: Path) -> None:

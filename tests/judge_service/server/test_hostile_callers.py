@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from judge_service.engines.caching import CachingEngine
 from judge_service.security.tokens import Token, digest_of, to_entry
 from judge_service.server import app
 from judge_service.server.app import JudgeServer
-from judge_service.server.malformed import count_entries
+from judge_service.server.malformed import count_entries, reader
 from judge_service.store import open_store
 from judge_service.types import JudgeOptions
 from judge_service.v1 import judge_pb2 as pb
@@ -195,6 +195,31 @@ async def test_a_million_empty_turns_are_refused_before_they_are_parsed(
                 await call
             message = failed.value.details()
     assert message.startswith("request: more than 8192 fields and list elements")
+
+
+def test_a_request_holds_nothing_beside_its_fields() -> None:
+    kind = pb.ComparePairRequest
+    unknown = b"\xfa\x3e\xc0\x84\x3d" + bytes(1_000_000)  # field 1007, of that many bytes
+    earlier = kind(response_a="x" * 1_000_000).SerializeToString()
+    read = reader(parses := Recorder(kind.FromString), kind.DESCRIPTOR, 8192)
+    for beside in (unknown, earlier):
+        assert read(beside + PAIR.SerializeToString()) == PAIR
+        assert parses.sizes.pop() == PAIR.ByteSize(), "it was parsed anew, without them"
+        parses.sizes.clear()
+    assert read(PAIR.SerializeToString()) == PAIR
+    assert len(parses.sizes) == 1
+
+
+class Recorder:
+    """A deserializer that notes how many bytes it was given."""
+
+    def __init__(self, deserialize: Callable[[bytes], Any]) -> None:
+        self._deserialize = deserialize
+        self.sizes: list[int] = []
+
+    def __call__(self, data: bytes) -> Any:
+        self.sizes.append(len(data))
+        return self._deserialize(data)
 
 
 def test_entries_are_counted_by_hand() -> None:

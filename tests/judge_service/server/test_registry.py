@@ -42,6 +42,17 @@ def test_a_reload_serves_the_edited_file_and_still_knows_the_old_digest(
     assert registry.reload() == []
 
 
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(constitution_file: Path) -> None:
+    registry = ConstitutionRegistry([str(constitution_file)], 64)
+    before = registry.find("brief", "")
+    constitution_file.unlink()
+    os.mkfifo(constitution_file)
+    assert registry.changed() or registry.changed()
+    (problem,) = registry.reload()
+    assert "is a pipe or device, brief stays as it was" in problem
+    assert registry.find("brief", "") is before
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

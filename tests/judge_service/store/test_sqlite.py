@@ -19,6 +19,7 @@ import pytest
 from judge_service.engine import LabelLogprobs
 from judge_service.store import sqlite
 from judge_service.store.base import StoreError
+from judge_service.store.encoding import DamagedRow, open_writing
 from judge_service.store.sqlite import SQLiteStore
 
 
@@ -95,6 +96,21 @@ async def test_a_lock_that_is_never_released_raises_an_error(
     await store.close()
 
 
+async def test_closing_does_not_wait_for_a_lock_that_is_never_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 3600.0)
+    monkeypatch.setattr(sqlite, "_BUSY_STEP_SECONDS", 0.05)
+    store = SQLiteStore(tmp_path / "reads.sqlite")
+    with locked(tmp_path / "reads.sqlite"):
+        put = asyncio.create_task(store.put_read(key(1), answer(-1.0)))
+        await asyncio.sleep(0.1)  # it waits for the lock
+        async with asyncio.timeout(120):
+            await store.close()
+    with pytest.raises(StoreError, match="locked by another process"):
+        await put
+
+
 def test_a_file_that_is_not_a_store_raises_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary, " * 100)
@@ -137,13 +153,27 @@ async def test_a_damaged_file_is_a_miss_and_counted(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_file_without_its_tables_is_a_miss_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "reads.sqlite"
+    store = SQLiteStore(path)
+    await store.put_read(key(1), answer(-1.0))
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("DROP TABLE reads")
+    assert await store.find_read(key(1)) is None
+    assert await store.put_read(key(1), answer(-2.0)) == answer(-2.0)
+    assert store.damaged == 2
+    await store.close()
+
+
 ANSWER = answer(-0.25, -1.5)
 NAN, HIGH = struct.pack("<2d", math.nan, -1.0), struct.pack("<2d", 0.5, -1.0)
+NOT_UTF8 = b"\xff\xfe"
 DAMAGE = {
     "a bit": lambda sealed: bytes([sealed[0] ^ 1]) + sealed[1:],
     "truncated": lambda sealed: sealed[:-3],
     "empty": lambda sealed: b"\0\0\0",
     "text": lambda sealed: "text",
+    "text that is not UTF-8": lambda sealed: NOT_UTF8,
     "a number": lambda sealed: 7,
     "not a number": lambda sealed: NAN,
     "above certainty": lambda sealed: HIGH,
@@ -159,8 +189,9 @@ async def test_a_damaged_row_is_a_miss_and_replaced(tmp_path: Path, damage: str)
     await store.close()
     with closing(sqlite3.connect(path)) as file, file:
         (sealed,) = file.execute("SELECT logprobs FROM reads WHERE key = ?", (key(1),)).fetchone()
-        row = (DAMAGE[damage](sealed), key(1))
-        file.execute("UPDATE reads SET logprobs = ? WHERE key = ?", row)
+        damaged = DAMAGE[damage](sealed)
+        value = "CAST(? AS TEXT)" if damaged is NOT_UTF8 else "?"
+        file.execute(f"UPDATE reads SET logprobs = {value} WHERE key = ?", (damaged, key(1)))
     store = SQLiteStore(path)
     assert await store.find_read(key(1)) is None
     assert store.damaged == 1
@@ -172,6 +203,25 @@ async def test_a_damaged_row_is_a_miss_and_replaced(tmp_path: Path, damage: str)
     assert again is not None
     assert again.logprobs == (-3.0,)
     await store.close()
+
+
+async def test_a_row_that_lost_a_label_with_its_checksum_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "reads.sqlite"
+    store = SQLiteStore(path)
+    await store.put_read(key(1), ANSWER)
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE reads SET logprobs = substr(logprobs, 1, 8)")
+    assert await store.put_read(key(1), answer(-3.0, -0.1)) == answer(-3.0, -0.1)
+    found = await store.find_read(key(1))
+    assert found is not None
+    assert found.logprobs == (-3.0, -0.1)
+    assert store.damaged == 1
+    await store.close()
+
+
+def test_a_writing_without_its_text_is_damaged() -> None:
+    with pytest.raises(DamagedRow):
+        open_writing(key(1), None, b"", 1, 5)
 
 
 async def test_a_row_under_another_key_is_a_miss(tmp_path: Path) -> None:

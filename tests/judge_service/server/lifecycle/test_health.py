@@ -137,6 +137,16 @@ async def test_bytes_that_are_no_health_request_are_refused() -> None:
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_watch_holds_no_long_request() -> None:
+    async with health_alone() as (health, address), grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for call in (stub.Check, stub.Watch):
+            refused = call(health_request("x" * 1_000_000))
+            assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert not health.watches
+        assert await status(stub.Watch(health_request("x" * 1000))) == UNKNOWN
+
+
 async def test_alarms_show_in_check_and_do_not_change_the_status() -> None:
     async with health_alone() as (health, address), grpc.aio.insecure_channel(address) as channel:
         health.report(serving=True)
