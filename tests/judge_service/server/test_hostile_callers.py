@@ -201,7 +201,7 @@ def test_a_request_holds_nothing_beside_its_fields() -> None:
     kind = pb.ComparePairRequest
     unknown = b"\xfa\x3e\xc0\x84\x3d" + bytes(1_000_000)  # field 1007, of that many bytes
     earlier = kind(response_a="x" * 1_000_000).SerializeToString()
-    read = reader(parses := HeldCalls(kind.FromString), kind.DESCRIPTOR, 8192)
+    read = reader(parses := CountedParses(kind.FromString), kind.DESCRIPTOR, 8192)
     for beside in (unknown, earlier):
         assert read(beside + PAIR.SerializeToString()) == PAIR
         assert parses.sizes.pop() == PAIR.ByteSize(), "it was parsed anew, without them"
@@ -210,7 +210,7 @@ def test_a_request_holds_nothing_beside_its_fields() -> None:
     assert len(parses.sizes) == 1
 
 
-class HeldCalls:
+class CountedParses:
     """A deserializer that notes how many bytes it was given."""
 
     def __init__(self, deserialize: Callable[[bytes], Any]) -> None:
