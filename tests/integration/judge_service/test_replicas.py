@@ -2,7 +2,7 @@
 
 Real server processes behind one client with both addresses, under streams and single calls at the
 same time. The engines have a fixed speed and no model; they record the reads they start, and take
-a while to load, as real ones do. 3 kills and 1 rolling restart by default; 20 and 5 with
+a while to load, as real ones do. 3 kills and 1 rolling restart by default; 24 and 5 with
 RLAIF_FULL=1. The store is an SQLite file, and a PostgreSQL database where one can be started.
 """
 
@@ -30,7 +30,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 FULL = os.environ.get("RLAIF_FULL") == "1"
-KILLS = 20 if FULL else 3
+KILLS = 24 if FULL else 3
 ROLLING_RESTARTS = 5 if FULL else 1
 STREAMS, CALLERS = 4, 4
 BULK = JudgeOptions(interactive=False)

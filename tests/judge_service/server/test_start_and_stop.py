@@ -61,7 +61,8 @@ def is_free(port: int) -> bool:
 
 
 async def test_health_is_not_serving_until_the_engine_is_warm_and_after_it_died() -> None:
-    engine = FakeEngine(latency_seconds=0.3)
+    engine = FakeEngine()
+    engine.hold()  # it stays cold for as long as the first calls take
     server = JudgeServer(settings(), engine)
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -73,6 +74,7 @@ async def test_health_is_not_serving_until_the_engine_is_warm_and_after_it_died(
         )
         assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.UNAVAILABLE, "LOADING")
         assert details["RetryInfo"].retry_delay.seconds == 1
+        engine.release()
         await loading
         assert await health(channel) == await health(channel, JUDGE) == SERVING
         engine.die()
