@@ -30,7 +30,7 @@ from rlaif.feedback.earlier_labels import made_by, recorded_options
 from rlaif.feedback.labeler import CONSTITUTION, PREFERENCES, SUMMARY, UNJUDGED
 from rlaif.feedback.receipts import parse_receipt
 
-_CACHE_KIB = 65536  # of the temporary file, in memory
+_CACHE_KIB = 4096  # of the temporary file, in memory: the system caches the rest
 
 
 @dataclass(frozen=True, slots=True)
