@@ -34,6 +34,7 @@ RETRIED = "retried"
 """What a task's result is when its actor died at it and another one does it; its last follows."""
 
 MOST_TRIES = 3
+_LOCAL_STARTS = 3  # Ray gives a node 30 s to start, which a busy host exceeds
 PATIENCE_S = 60.0  # between two lines that say what is waited for
 
 
@@ -84,19 +85,27 @@ def connected(address: str) -> Iterator[Any]:
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     ours = {name: value for name, value in os.environ.items() if name.startswith("RLAIF_")}
-    try:
-        ray.init(
-            address=None if address == "local" else address,
-            include_dashboard=False if address == "local" else None,
-            runtime_env={"env_vars": ours | {"PYTHONPATH": path}},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise FleetError(
-            f"no Ray cluster at {address}: {error}; start one with `ray start --head`, or give "
-            "--ray local (in a recipe fleet.ray=local) for this host alone"
-        ) from error
+    for left in reversed(range(_LOCAL_STARTS if address == "local" else 1)):
+        try:
+            ray.init(
+                address=None if address == "local" else address,
+                include_dashboard=False if address == "local" else None,
+                runtime_env={"env_vars": ours | {"PYTHONPATH": path}},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            break
+        except Exception as error:  # for a node that took too long, Exception itself
+            ray.shutdown()
+            if type(error) is Exception and left:
+                continue
+            remedy = (
+                "close what else runs here, and try again"
+                if address == "local"
+                else "start one with `ray start --head`, or give --ray local (in a recipe "
+                "fleet.ray=local) for this host alone"
+            )
+            raise FleetError(f"no Ray cluster at {address}: {error}; {remedy}") from error
     try:
         yield ray
     finally:
