@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any, Self
@@ -31,13 +32,14 @@ class PageServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False  # a client that neither sends nor reads delays no shutdown
     _free: threading.BoundedSemaphore
+    _ends: dict[socket.socket, float]  # the open requests, and when each is cut off
 
     @classmethod
     def of(cls, registry: CollectorRegistry, host: str, port: int) -> Self:
         """A server of this registry's page; port 0 picks a free one. Raises OSError."""
         kind = type(cls.__name__, (cls,), {"address_family": _family(host, port)})
         server: Self = make_server(host, port, make_wsgi_app(registry), kind, _Request)
-        server._free = threading.BoundedSemaphore(MOST_REQUESTS)
+        server._free, server._ends = threading.BoundedSemaphore(MOST_REQUESTS), {}
         return server
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -48,15 +50,21 @@ class PageServer(ThreadingMixIn, WSGIServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one request, in its thread; cut its connection when it takes too long."""
-        limit = threading.Timer(self.request_seconds, _cut, (request,))
-        limit.daemon = True
-        limit.start()
+        """Answer one request, in its thread."""
+        self._ends[request] = time.monotonic() + self.request_seconds
         try:
             super().process_request_thread(request, client_address)
         finally:
-            limit.cancel()
+            del self._ends[request]
             self._free.release()
+
+    def service_actions(self) -> None:
+        """Twice a second: cut the connections whose time is over."""
+        super().service_actions()
+        now = time.monotonic()
+        for request, end in list(self._ends.items()):
+            if end < now:
+                _cut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no event."""
